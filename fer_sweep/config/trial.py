@@ -1,0 +1,314 @@
+"""TrialConfig: everything one training needs to know, a union over the four architectures.
+
+The names here are the parameter names of sweep files and the options of ``fersweep train``. A field's
+meaning, unit and default stand under it; ``describe_fields`` lists them for the command line.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+from fer_sweep.errors import ConfigError, Problem
+
+IMAGE_SIZE = 48
+"""Height and width of a face, in pixels."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AugmentConfig(_Frozen):
+    """What is done to a training batch; validation images are never touched. Zero switches a part off."""
+
+    shift: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.1
+    """Largest shift along each axis, as a fraction of the image's side."""
+    rotation: Annotated[float, Field(ge=0.0, le=45.0, allow_inf_nan=False)] = 10.0
+    """Largest rotation to either side, in degrees."""
+    scale: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.1
+    """Largest change of size: 0.2 scales by 0.8 to 1.2."""
+    flip: bool = True
+    """Mirror every image left to right with probability one half."""
+    erasing: Fraction = 0.0
+    """Probability that a rectangle of 2 to 33 % of an image's area is blanked."""
+    mixup: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] = 0.0
+    """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018)."""
+
+
+class SharedConfig(_Frozen):
+    """The fields every architecture has: data, training, augmentation."""
+
+    data: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "fer2013"
+    """Name of a prepared data set (`fersweep data list`), or `synthetic`."""
+    train_samples: Annotated[int, Field(ge=7)] | None = None
+    """Train on this many images, drawn class by class in the split's proportions; all of them if not given."""
+    drop_val_copies: bool = False
+    """Leave out training images that are exact copies of a validation image."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Passes over the training images."""
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = 128
+    """Images a step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with Nesterov momentum."""
+    lr: Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)] = 1e-3
+    """Peak learning rate, reached at the end of the warm-up; falls to zero along a cosine."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] = 1e-4
+    """Decay of weights; biases and normalisation parameters are left out. With SGD it is added to the
+    gradient, with AdamW it is decoupled from it."""
+    momentum: Probability = 0.9
+    """Of SGD; AdamW takes no notice."""
+    warmup: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.05
+    """Fraction of all steps over which the learning rate rises linearly from zero."""
+    label_smoothing: Probability = 0.0
+    """Probability mass spread evenly over all classes."""
+    dropout: Probability = 0.0
+    """Dropout before the classifier; in ViT throughout."""
+    clip_norm: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """Gradients are scaled down to this L2 norm; 0 switches it off."""
+    ema_decay: Probability = 0.0
+    """Decay a step of the exponential moving average of the weights that is evaluated instead of the
+    weights themselves; 0 switches it off."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass; `auto` takes bf16 where the processor has it and the model gains by it."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seeds weights, data order, augmentation and dropout."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentation of training batches."""
+
+    @field_validator("train_samples", mode="before")
+    @classmethod
+    def _none_is_a_word(cls, value: object) -> object:
+        return None if value in ("none", "None", "null", "") else value
+
+
+class SimpleCNNConfig(SharedConfig):
+    """Two convolutions and two fully connected layers."""
+
+    model: Literal["simple_cnn"] = "simple_cnn"
+    """The architecture."""
+    channels: Annotated[int, Field(ge=1, le=512)] = 32
+    """Channels of the first convolution; the second has twice as many."""
+    kernel_size: Literal[3, 5, 7] = 3
+    """Side of both convolutions' kernels, in pixels."""
+    hidden: Annotated[int, Field(ge=7, le=4096)] = 128
+    """Width of the fully connected layer."""
+
+
+class DeeperCNNConfig(SharedConfig):
+    """Blocks of convolution, BatchNorm and ReLU, each ended by pooling and Dropout; the width doubles a block."""
+
+    model: Literal["deeper_cnn"] = "deeper_cnn"
+    """The architecture."""
+    blocks: Annotated[int, Field(ge=1, le=5)] = 3
+    """Each halves height and width: 48 -> 24 -> 12 -> 6 -> 3 -> 1."""
+    convs_per_block: Annotated[int, Field(ge=1, le=4)] = 2
+    """Convolutions a block."""
+    width: Annotated[int, Field(ge=1, le=256)] = 32
+    """Channels of the first block; block b has width * 2**b, at most 512."""
+    head: Literal["gap", "flatten"] = "gap"
+    """Global average pooling, or every position into the classifier."""
+    conv_dropout: Probability = 0.1
+    """Dropout of whole channels at the end of each block."""
+
+
+class ResNet18Config(SharedConfig):
+    """torchvision's ResNet18 with a 1-channel conv1."""
+
+    model: Literal["resnet18"] = "resnet18"
+    """The architecture."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """`cifar`: 3x3 stride 1, no max-pool, a 6x6 final map. `imagenet`: 7x7 stride 2 + max-pool, 2x2."""
+    width: Annotated[int, Field(ge=8, le=128, multiple_of=8)] = 64
+    """Channels of the first stage; each later one doubles it."""
+    pretrained: bool = False
+    """Start from torchvision's ImageNet weights, conv1 summed over its three channels."""
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "ResNet18Config":
+        if self.pretrained and self.width != 64:
+            raise ValueError(f"pretrained weights have width 64, not {self.width}: set width=64 or pretrained=false")
+        if self.pretrained and self.stem != "imagenet":
+            raise ValueError("pretrained weights have the 7x7 stem: set stem=imagenet or pretrained=false")
+        return self
+
+
+class ViTConfig(SharedConfig):
+    """Hugging Face ViTForImageClassification at 48 px with one channel, with stochastic depth."""
+
+    model: Literal["vit"] = "vit"
+    """The architecture."""
+    patch_size: Annotated[int, Field(ge=2, le=24)] = 8
+    """Side of a patch in pixels; divides 48."""
+    dim: Annotated[int, Field(ge=16, le=1024)] = 192
+    """Width of a token; a multiple of head_dim."""
+    depth: Annotated[int, Field(ge=1, le=32)] = 9
+    """Transformer layers."""
+    head_dim: Annotated[int, Field(ge=4, le=256)] = 32
+    """Width of an attention head; dim / head_dim heads."""
+    mlp_ratio: Annotated[float, Field(ge=0.5, le=8.0)] = 2.0
+    """Width of the MLP's hidden layer over dim."""
+    stochastic_depth: Probability = 0.0
+    """Probability of skipping the last layer's branches; falls linearly to zero at the first (Huang et al. 2016)."""
+    pretrained: Annotated[str, Field(min_length=1)] | None = None
+    """Name on the Hugging Face hub, or a folder, of a ViT to start from: its own sizes replace patch_size, dim,
+    depth, head_dim and mlp_ratio, and faces are resized to its input."""
+
+    @field_validator("pretrained", mode="before")
+    @classmethod
+    def _no_weights(cls, value: object) -> object:
+        return None if value in ("none", "None", "null", "", False) else value
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "ViTConfig":
+        if self.pretrained is not None:
+            return self
+        if IMAGE_SIZE % self.patch_size:
+            divisors = [n for n in range(2, 25) if IMAGE_SIZE % n == 0]
+            raise ValueError(f"patch_size {self.patch_size} does not divide {IMAGE_SIZE}: take one of {divisors}")
+        if self.dim % self.head_dim:
+            raise ValueError(f"dim {self.dim} is no multiple of head_dim {self.head_dim}")
+        return self
+
+
+TrialConfig = SimpleCNNConfig | DeeperCNNConfig | ResNet18Config | ViTConfig
+
+ARCHITECTURES: dict[str, type[SharedConfig]] = {
+    "simple_cnn": SimpleCNNConfig,
+    "deeper_cnn": DeeperCNNConfig,
+    "resnet18": ResNet18Config,
+    "vit": ViTConfig,
+}
+
+_ADAPTER: TypeAdapter[TrialConfig] = TypeAdapter(Annotated[TrialConfig, Field(discriminator="model")])
+
+
+def parse_trial(values: Mapping[str, Any]) -> TrialConfig:
+    """Validate plain values, nested or with dotted names, into a TrialConfig.
+
+    >>> parse_trial({"model": "resnet18", "lr": 0.05, "augment.flip": False}).augment.flip
+    False
+
+    Args:
+        values: Field names to values; ``augment`` may be a mapping, or ``augment.shift`` and its siblings given.
+
+    Raises:
+        ConfigError: With one Problem for every unknown or impossible value.
+    """
+    tree = nest(values)
+    if "model" not in tree:
+        names = ", ".join(ARCHITECTURES)
+        raise ConfigError([Problem(f"missing: which architecture to train, one of {names}", key="model")])
+    try:
+        return _ADAPTER.validate_python(tree)
+    except ValidationError as error:
+        known = known_names(str(tree["model"]))
+        raise ConfigError([_problem(item, known) for item in error.errors()]) from None
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted names into nested dictionaries.
+
+    >>> nest({"lr": 0.1, "augment.shift": 0.2})
+    {'lr': 0.1, 'augment': {'shift': 0.2}}
+
+    Raises:
+        ConfigError: A name is used both as a value and as a group.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, leaf = name.split(".")
+        node = tree
+        for group in groups:
+            child = node.setdefault(group, {})
+            if not isinstance(child, dict):
+                raise ConfigError([Problem(f"{group} is a value and cannot also be a group", key=name)])
+            node = child
+        if isinstance(value, Mapping):
+            child = node.setdefault(leaf, {})
+            if not isinstance(child, dict):
+                raise ConfigError([Problem(f"{leaf} is a value and cannot also be a group", key=name)])
+            child.update(nest(value))
+        else:
+            node[leaf] = value
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The inverse of ``nest``.
+
+    >>> flatten({"lr": 0.1, "augment": {"shift": 0.2}})
+    {'lr': 0.1, 'augment.shift': 0.2}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def known_names(model: str | None = None) -> list[str]:
+    """Dotted names of every field of one architecture, or of all of them if ``model`` is none of them."""
+    kinds = [ARCHITECTURES[model]] if model in ARCHITECTURES else list(ARCHITECTURES.values())
+    return list(dict.fromkeys(name for kind in kinds for name, _ in describe_fields(kind)))
+
+
+def describe_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every leaf field of a config class with its dotted name, in the order of the source."""
+    for name, info in kind.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from describe_fields(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def suggest(name: str, known: list[str]) -> str | None:
+    """A "did you mean" for a misspelt name, or None when nothing is near.
+
+    >>> suggest("learning_rte", ["learning_rate", "seed"])
+    'did you mean learning_rate?'
+    """
+    near = get_close_matches(name, known, n=1, cutoff=0.6) or get_close_matches(
+        name.rpartition(".")[2], [k for k in known if "." in k], n=1, cutoff=0.4
+    )
+    alias = {"learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "architecture": "model"}.get(name)
+    best = alias or (near[0] if near else None)
+    return f"did you mean {best}?" if best else None
+
+
+def _problem(item: Any, known: list[str]) -> Problem:
+    # pydantic puts the discriminator's value first in the location of a union's errors.
+    path = [str(part) for part in item["loc"] if str(part) not in ARCHITECTURES]
+    key = ".".join(path)
+    kind = item["type"]
+    if kind == "extra_forbidden":
+        hint = suggest(key, known)
+        leaf_matches = [name for name in known if name.rpartition(".")[2] == key]
+        if leaf_matches:
+            hint = f"did you mean {leaf_matches[0]}?"
+        return Problem("no such parameter", key=key, hint=hint)
+    if kind == "union_tag_invalid":
+        wrong = str(item["ctx"]["tag"])
+        return Problem(
+            f"no such model: {wrong!r}",
+            key="model",
+            hint=suggest(wrong, list(ARCHITECTURES)) or f"one of {', '.join(ARCHITECTURES)}",
+        )
+    message = item["msg"].removeprefix("Value error, ")
+    if "input" in item and not isinstance(item["input"], Mapping):
+        message = f"{item['input']!r}: {message[:1].lower()}{message[1:]}"
+    return Problem(message, key=key)
+
+
+def is_optional(annotation: Any) -> bool:
+    """Whether a field's type admits None."""
+    return get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation)

@@ -1,0 +1,100 @@
+"""Every error fersweep raises on purpose, each with a hint and the exit code of the command it ends.
+
+    FersweepError             1  something went wrong that trying again or a repair may mend
+    |-- InputError            2  what the user wrote or handed over is not usable
+    |   |-- SweepFileError    2  a sweep file; carries every problem found, each with its line and key
+    |   |-- ConfigError       2  values that the training function refuses
+    |   `-- DataError         2  a data set: missing, wrong layout, truncated, hostile
+    |-- NothingToDo           3  the command has nothing to act on
+    |-- StorageError          1  the database or a file under FERSWEEP_HOME
+    |-- WeightsUnavailable    1  pretrained weights that are neither on disk nor downloadable
+    |-- CheckpointError       1  a checkpoint that cannot be read or belongs to another trial
+    |-- LostTrial             1  another agent took this trial over; what is written now is refused
+    `-- AgentFailed           1  the agent stopped itself: trials failed one after another
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class FersweepError(Exception):
+    """The root: ``str(error)`` says what was wrong and where, ``hint`` says what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InputError(FersweepError):
+    """What the user wrote or handed over is not usable."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a file a person wrote."""
+
+    message: str
+    key: str = ""
+    """Dotted path of the key, such as ``parameters.lr.min``; empty for the file as a whole."""
+    line: int | None = None
+    """Line in the file, counted from 1."""
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line is not None else ""
+        key = f"{self.key}: " if self.key else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}{key}{self.message}{hint}"
+
+
+class SweepFileError(InputError):
+    """A sweep file that cannot be used; ``problems`` holds every one found, in the order of the file."""
+
+    def __init__(self, source: str, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
+        lines = "\n".join(f"  {source}, {problem}" for problem in self.problems)
+        super().__init__(f"{source}: {count}\n{lines}", hint=hint)
+
+
+class ConfigError(InputError):
+    """Values that the training function refuses; ``problems`` holds every one found."""
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in self.problems), hint=hint)
+
+
+class DataError(InputError):
+    """A data set that is missing, of no known layout, truncated or hostile."""
+
+
+class NothingToDo(FersweepError):
+    """The command has nothing to act on, such as no sweep yet or no trial finished."""
+
+    exit_code = 3
+
+
+class StorageError(FersweepError):
+    """The database or a file under ``FERSWEEP_HOME`` cannot be read or written."""
+
+
+class WeightsUnavailable(FersweepError):
+    """Pretrained weights are neither on disk nor downloadable from here."""
+
+
+class CheckpointError(FersweepError):
+    """A checkpoint cannot be read, or belongs to another configuration."""
+
+
+class LostTrial(FersweepError):
+    """Another agent has taken this trial over, so what this one reports is refused."""
+
+
+class AgentFailed(FersweepError):
+    """The agent stopped itself because trials failed one after another."""

@@ -1,0 +1,134 @@
+"""The frozen records that cross the seams, and the words every floor shares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from fer_sweep.config.trial import TrialConfig
+
+CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""The seven expressions in FER2013's CSV order: a label is an index into this tuple, everywhere."""
+
+EPOCH_METRICS = (
+    "epoch",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "train_val_gap",
+    "best_val_acc",
+    "lr",
+    "images_per_second",
+)
+"""What a trial reports each epoch; accuracies and the gap are fractions in [0, 1], epochs count from 1."""
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    PREEMPTED = "preempted"
+    FAILED = "failed"
+
+
+class StopReason(StrEnum):
+    """Why a running trial is told to stop before its last epoch."""
+
+    PRUNED = "pruned"
+    """The search has seen enough; never resumed."""
+    PREEMPTED = "preempted"
+    """Checkpointed; goes on later, here or elsewhere."""
+
+
+class Verdict(StrEnum):
+    """What a finished trial's curves say; thresholds stand in ``training.metrics``."""
+
+    DIVERGED = "diverged"
+    COLLAPSED = "collapsed"
+    UNDERFIT = "underfit"
+    OVERFIT = "overfit"
+    BALANCED = "balanced"
+
+
+class TrialResult(BaseModel):
+    """What one trained configuration came to: the content of ``result.json`` and of the W&B summary."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    best_val_acc: float
+    """Highest validation accuracy over the epochs, in [0, 1]."""
+    best_epoch: int
+    """The epoch it was reached in, counted from 1; 0 when no epoch had a finite loss."""
+    train_acc: float
+    """Accuracy at the best epoch on a fixed sample of training images, measured as val_acc is."""
+    train_val_gap: float
+    """train_acc - best_val_acc at the best epoch."""
+    val_acc_clean: float
+    """Best epoch's accuracy on the validation images with no copy in the training split."""
+    macro_f1: float
+    per_class_recall: tuple[float, ...]
+    """In the order of CLASSES; 0 for a class the validation split lacks."""
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    """Rows are true classes, columns predicted ones, in the order of CLASSES."""
+    epochs: int
+    """Epochs trained in all."""
+    parameters: int
+    """Trainable parameters."""
+    seconds: float
+    """Training wall time, summed over resumptions."""
+    images_per_second: float
+    """Training images a second of the epochs' training part, evaluation left out; the median epoch."""
+    peak_memory_mb: float
+    """Peak resident memory of the process, or on a GPU the peak allocated there."""
+    precision: str
+    """The arithmetic that `precision: auto` came to: fp32 or bf16."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """One configuration to train, as a search hands it out."""
+
+    trial_id: str
+    """Names the trial within its sweep and its folder under ``trials/``."""
+    config: TrialConfig
+    parameters: Mapping[str, Any]
+    """What the sweep file's space gave, by dotted name: the part of ``config`` that is swept or fixed there."""
+    attempt: int = 1
+    """How often this trial has been handed out, this time included; over 1 it goes on from its checkpoint."""
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """How one attempt at a trial ended."""
+
+    state: TrialState
+    result: TrialResult | None = None
+    """Present when complete, and when pruned after at least one epoch."""
+    reason: str | None = None
+    """Why it failed, was pruned or preempted, in a sentence."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A read-only view of a trial, running or ended."""
+
+    trial_id: str
+    state: TrialState
+    config: Mapping[str, Any]
+    """The whole TrialConfig as plain JSON values."""
+    parameters: Mapping[str, Any]
+    """The swept part, by dotted name."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The latest reported epoch's metrics; once it ended, those of its result."""
+    result: TrialResult | None = None
+    reason: str | None = None
+    attempt: int = 1
+    started_at: float | None = None
+    """Unix time, seconds."""
+    ended_at: float | None = None

@@ -1,0 +1,40 @@
+"""What proposes the next trial and says when one should stop; one file an engine."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest
+
+
+class Search(Protocol):
+    """What an agent talks to. Safe to use from several agents at once, each with its own instance."""
+
+    def next_trial(self, slot: str) -> TrialRequest | None:
+        """Hand out a trial to ``slot``: a new one, or one to go on from its checkpoint.
+
+        Returns:
+            None when the sweep is exhausted, paused, stopped or at its cap.
+        """
+        ...
+
+    def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
+        """Record one epoch (from 1) of a running trial, and say whether it should stop.
+
+        An epoch reported again after a resumption replaces the earlier report.
+
+        Raises:
+            LostTrial: Another agent has taken the trial over.
+        """
+        ...
+
+    def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
+        """Record how the attempt ended; a preempted trial is handed out again by ``next_trial``.
+
+        Raises:
+            LostTrial: Another agent has taken the trial over.
+        """
+        ...
+
+    def records(self) -> Sequence[TrialRecord]:
+        """Every trial of the sweep, oldest first."""
+        ...
