@@ -104,6 +104,14 @@ class TrialRequest:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """No trial for now, but the sweep is not over: ask again in a second."""
+
+    reason: str
+    """Such as "the sweep is paused"."""
+
+
+@dataclass(frozen=True)
 class TrialOutcome:
     """How one attempt at a trial ended."""
 

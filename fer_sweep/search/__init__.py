@@ -3,24 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, Wait
 
 
 class Search(Protocol):
     """What an agent talks to. Safe to use from several agents at once, each with its own instance."""
 
-    def next_trial(self, slot: str) -> TrialRequest | None:
+    def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         """Hand out a trial to ``slot``: a new one, or one to go on from its checkpoint.
 
         Returns:
-            None when the sweep is exhausted, paused, stopped or at its cap.
+            None when the sweep is exhausted, stopped or at its cap; Wait while it is paused.
         """
         ...
 
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
         """Record one epoch (from 1) of a running trial, and say whether it should stop.
 
-        An epoch reported again after a resumption replaces the earlier report.
+        Empty ``metrics`` record nothing: the agent asks so every few seconds, which keeps the trial its own
+        and lets a stop or cancel through in the middle of a long epoch. An epoch reported again after a
+        resumption replaces the earlier report and never prunes.
 
         Raises:
             LostTrial: Another agent has taken the trial over.

@@ -1,0 +1,86 @@
+"""Where fersweep's files lie, and how they are written: whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fer_sweep.errors import StorageError
+
+
+def home() -> Path:
+    """The folder of sweeps and trials: ``FERSWEEP_HOME``, or ``.fersweep`` in the working directory."""
+    return Path(os.environ.get("FERSWEEP_HOME") or ".fersweep").absolute()
+
+
+def cache_dir() -> Path:
+    """The folder of prepared data: ``FERSWEEP_CACHE``, or fersweep's part of the user's cache folder."""
+    if given := os.environ.get("FERSWEEP_CACHE"):
+        return Path(given).absolute()
+    from platformdirs import user_cache_path  # only here: the commands that touch no data need not pay for it
+
+    return user_cache_path("fersweep", appauthor=False)
+
+
+def sweep_folder(sweep_id: str) -> Path:
+    """The folder of one sweep: its sweep.yaml and its trials."""
+    return home() / "sweeps" / sweep_id
+
+
+def trial_folder(sweep_id: str, trial_id: str) -> Path:
+    """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log."""
+    return sweep_folder(sweep_id) / "trials" / trial_id
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target`` that takes its place, synced to disk, if the block ends well.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written; ``target`` is as it was.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(target: Path, content: str | bytes) -> None:
+    """Replace a file by new content so that a reader, or a crash, sees the old one or the new one.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is durable only once the folder is; a file system without that call has no more to give.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _cannot_write(target: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write {target}: {error.strerror or error}",
+        hint="make room or make the folder writable, then run the same command again",
+    )

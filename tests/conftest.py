@@ -1,0 +1,31 @@
+"""Every test gets a home and a data cache of its own; none can reach the user's files or the network."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """FERSWEEP_HOME and FERSWEEP_CACHE below the test's own folder, which is also the working directory."""
+    monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / ".fersweep"))
+    monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_SWEEP_ID", "WANDB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def fer2013_zip() -> Path:
+    """The real FER2013 image folders as a zip; a test that asks for it skips where there is none."""
+    given = os.environ.get("FERSWEEP_FER2013_ZIP")
+    path = Path(given) if given else REPOSITORY.parent / "shared" / "data" / "fer2013.zip"
+    if not path.is_file():
+        pytest.skip("the real FER2013 archive is not here: set FERSWEEP_FER2013_ZIP to its path to run this test")
+    return path
