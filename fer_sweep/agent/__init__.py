@@ -1,0 +1,1 @@
+"""The agent: one process a host that keeps its slots busy with trials."""

@@ -1,0 +1,308 @@
+"""The agent's loop: hand trials to free slots, pass on what they report, and see each one to its end."""
+
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from fer_sweep.agent.processes import TrialHandle, TrialStarter
+from fer_sweep.agent.slots import Slot
+from fer_sweep.agent.trial_process import EpochReport, FirstStep, TrialJob
+from fer_sweep.errors import AgentFailed, LostTrial
+from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
+from fer_sweep.search import Search
+from fer_sweep.tracking import TrackedRun
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""How often the search is asked for news of running trials, and for a trial while the sweep is paused."""
+FAILURES_IN_A_ROW = 5
+"""So many trials failing one after another stop the agent."""
+KILLS_WITHOUT_PROGRESS = 3
+"""A trial killed so often from outside, with no epoch in between, has failed."""
+
+
+class AgentView(Protocol):
+    """What shows a person how the agent is getting on."""
+
+    def trial_started(self, slot: str, request: TrialRequest) -> None: ...  # noqa: D102
+    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None: ...  # noqa: D102
+    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None: ...  # noqa: D102
+    def note(self, text: str) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class AgentSummary:
+    """What one agent did."""
+
+    ended: Mapping[TrialState, int]
+    """Attempts by how they ended."""
+    interrupted: bool
+    """Whether a signal cut the work short."""
+    turnaround_s: tuple[float, ...]
+    """Seconds from one trial's end to the first step of the next one in its slot."""
+
+
+@dataclass
+class _Running:
+    """One occupied slot."""
+
+    slot: Slot
+    request: TrialRequest
+    handle: TrialHandle
+    run: TrackedRun
+    epoch: int = 0
+    asked_to_stop: StopReason | None = None
+    outcome: TrialOutcome | None = None
+
+
+@dataclass
+class _Interrupts:
+    """How often a person or a scheduler has asked the agent to stop: 1 drain, 2 checkpoint, 3 kill."""
+
+    level: int = 0
+
+    def ctrl_c(self, _signal: int, _frame: FrameType | None) -> None:
+        self.level = min(3, self.level + 1)
+
+    def terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        self.level = max(2, self.level)
+
+
+@dataclass
+class Agent:
+    """Keeps ``slots`` busy with the trials of one sweep until there are no more, or a signal says otherwise."""
+
+    search: Search
+    slots: Sequence[Slot]
+    folder_of: Callable[[str], Path]
+    """From a trial's id to its folder."""
+    track: Callable[[TrialRequest], TrackedRun]
+    """Starts the W&B run of a trial."""
+    view: AgentView
+    count: int | None = None
+    """At most this many attempts; None for no limit."""
+    starter: TrialStarter = field(default_factory=TrialStarter)
+    _running: dict[str, _Running] = field(default_factory=dict, init=False)
+    _interrupts: _Interrupts = field(default_factory=_Interrupts, init=False)
+    _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
+    _handed_out: int = field(default=0, init=False)
+    _failed_in_a_row: list[str] = field(default_factory=list, init=False)
+    _kills: dict[str, int] = field(default_factory=dict, init=False)
+    _freed_at: dict[str, float] = field(default_factory=dict, init=False)
+    _turnaround: list[float] = field(default_factory=list, init=False)
+    _no_more: bool = field(default=False, init=False)
+    _waiting: str | None = field(default=None, init=False)
+
+    def run(self) -> AgentSummary:
+        """Work until the sweep gives no more trials and the running ones have ended.
+
+        Raises:
+            AgentFailed: FAILURES_IN_A_ROW trials failed one after another.
+        """
+        self.starter.warm_up()
+        with _signals(self._interrupts) as wakeup, selectors.DefaultSelector() as selector:
+            selector.register(wakeup, selectors.EVENT_READ)
+            try:
+                self._work(selector, wakeup)
+            finally:
+                self._kill_all()
+        if len(self._failed_in_a_row) >= FAILURES_IN_A_ROW:
+            raise AgentFailed(
+                f"{len(self._failed_in_a_row)} trials failed one after another, the last one: "
+                f"{self._failed_in_a_row[-1]}",
+                hint="mend the cause (see trial.log in the trial's folder), then run the agent again",
+            )
+        return AgentSummary(dict(self._ended), self._interrupts.level > 0, tuple(self._turnaround))
+
+    def _work(self, selector: selectors.BaseSelector, wakeup: int) -> None:
+        acted_on = 0
+        asked_at = 0.0
+        while True:
+            if self._interrupts.level > acted_on:
+                acted_on = self._interrupts.level
+                self._act_on_interrupt(acted_on)
+            if self._may_start():
+                self._fill_slots(selector)
+            if not self._running and not self._may_start():
+                return
+            for key, _ in selector.select(timeout=POLL_S):
+                if key.fd == wakeup:
+                    os.read(wakeup, 4096)
+                elif isinstance(key.data, _Running):
+                    self._read(key.data)
+            for ended in [r for r in self._running.values() if r.outcome is not None]:
+                selector.unregister(ended.handle.pipe)
+                self._finish(ended)
+            if time.monotonic() - asked_at >= POLL_S:
+                self._ask_for_news()
+                asked_at = time.monotonic()
+
+    def _may_start(self) -> bool:
+        at_count = self.count is not None and self._handed_out >= self.count
+        broken = len(self._failed_in_a_row) >= FAILURES_IN_A_ROW
+        return not (self._no_more or at_count or broken or self._interrupts.level)
+
+    def _fill_slots(self, selector: selectors.BaseSelector) -> None:
+        for slot in self.slots:
+            if slot.name in self._running or not self._may_start():
+                continue
+            request = self.search.next_trial(slot.name)
+            if request is None:
+                self._no_more = True  # until a trial ends: it may come back preempted
+                return
+            if isinstance(request, Wait):
+                if self._waiting != request.reason:
+                    self.view.note(f"waiting: {request.reason}")
+                self._waiting = request.reason
+                return
+            self._waiting = None
+            self._start(slot, request, selector)
+
+    def _start(self, slot: Slot, request: TrialRequest, selector: selectors.BaseSelector) -> None:
+        job = TrialJob(
+            config=request.config,
+            folder=self.folder_of(request.trial_id),
+            device=slot.device,
+            threads=slot.threads,
+            environment=slot.environment,
+        )
+        handle = self.starter.start(job)  # first the fork, then the W&B run: they take their time side by side
+        running = _Running(slot, request, handle, self.track(request))
+        self._handed_out += 1
+        self._running[slot.name] = running
+        selector.register(handle.pipe, selectors.EVENT_READ, running)
+        self.view.trial_started(slot.name, request)
+
+    def _read(self, running: _Running) -> None:
+        try:
+            for message in running.handle.messages():
+                if isinstance(message, FirstStep):
+                    self._on_first_step(running)
+                elif isinstance(message, EpochReport):
+                    self._on_epoch(running, message)
+                else:
+                    running.outcome = message
+        except EOFError:
+            if running.outcome is None:
+                running.outcome = self._outcome_of_the_dead(running)
+
+    def _on_first_step(self, running: _Running) -> None:
+        if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
+            self._turnaround.append(time.monotonic() - freed)
+
+    def _on_epoch(self, running: _Running, report: EpochReport) -> None:
+        trial = running.request.trial_id
+        running.epoch = report.epoch
+        self._kills.pop(trial, None)
+        running.run.log(report.metrics)
+        self.view.epoch(running.slot.name, trial, report.metrics)
+        self._report(running, report.metrics)
+
+    def _ask_for_news(self) -> None:
+        for running in list(self._running.values()):
+            self._report(running, {})
+
+    def _report(self, running: _Running, metrics: Mapping[str, float]) -> None:
+        try:
+            reason = self.search.report(running.request.trial_id, running.epoch, metrics)
+        except LostTrial as error:
+            self.view.note(f"trial {running.request.trial_id}: {error}; leaving it to the other agent")
+            running.handle.kill()
+            running.asked_to_stop = StopReason.PREEMPTED
+            return
+        if reason is not None and running.asked_to_stop is None:
+            running.asked_to_stop = reason
+            running.handle.ask_to_stop(reason)
+
+    def _outcome_of_the_dead(self, running: _Running) -> TrialOutcome:
+        trial = running.request.trial_id
+        reason, killed = running.handle.why_it_died()
+        if killed:
+            self._kills[trial] = self._kills.get(trial, 0) + 1
+            if self._kills[trial] < KILLS_WITHOUT_PROGRESS:
+                return TrialOutcome(TrialState.PREEMPTED, reason=reason)
+            reason = f"{self._kills[trial]} times in a row with no epoch in between: {reason}"
+        return TrialOutcome(TrialState.FAILED, reason=reason)
+
+    def _finish(self, running: _Running) -> None:
+        outcome = running.outcome
+        assert outcome is not None
+        del self._running[running.slot.name]
+        self._no_more = False
+        trial = running.request.trial_id
+        running.handle.close()
+        if outcome.state is TrialState.PRUNED and not outcome.reason:
+            outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
+        try:
+            self.search.finish(trial, outcome)
+        except LostTrial as error:
+            self.view.note(f"trial {trial}: {error}")
+        running.run.finish(outcome)
+        self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
+        if outcome.state is TrialState.FAILED:
+            self._failed_in_a_row.append(f"trial {trial}: {outcome.reason}")
+        elif outcome.state is not TrialState.PREEMPTED:
+            self._failed_in_a_row.clear()
+        self._freed_at[running.slot.name] = time.monotonic()
+        self.view.trial_ended(running.slot.name, trial, outcome)
+
+    def _act_on_interrupt(self, level: int) -> None:
+        if level == 1:
+            left = len(self._running)
+            self.view.note(
+                f"no new trials; {left} running will finish. Ctrl-C again: checkpoint and stop; a third time: kill"
+                if left
+                else "stopping"
+            )
+        elif level == 2:
+            self.view.note("writing checkpoints and stopping; Ctrl-C again: kill")
+            for running in self._running.values():
+                running.asked_to_stop = StopReason.PREEMPTED
+                running.handle.ask_to_stop(StopReason.PREEMPTED)
+        else:
+            self.view.note("killing the trials; each goes on from its last checkpoint when the agent is run again")
+            for running in self._running.values():
+                running.handle.kill()
+
+    def _kill_all(self) -> None:
+        # Reached with trials left only when an error ends the loop: none of them may outlive it.
+        for running in list(self._running.values()):
+            running.handle.kill()
+            running.outcome = TrialOutcome(TrialState.PREEMPTED, reason="the agent ended")
+            try:
+                self._finish(running)
+            except Exception:
+                log.exception("trial %s could not be handed back; its lease will expire", running.request.trial_id)
+
+
+@contextmanager
+def _signals(interrupts: _Interrupts) -> Iterator[int]:
+    """Handle Ctrl-C and the schedulers' signals; gives a descriptor that becomes readable at each."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    os.set_blocking(reader, False)
+    handlers = {
+        signal.SIGINT: interrupts.ctrl_c,
+        signal.SIGTERM: interrupts.terminate,
+        signal.SIGUSR2: interrupts.terminate,
+        signal.SIGHUP: interrupts.terminate,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)

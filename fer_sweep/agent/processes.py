@@ -1,0 +1,115 @@
+"""Starting trials: a forkserver that has torch imported, and the agent's end of each trial's pipe."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from fer_sweep.agent.trial_process import PRELOAD, TrialJob, TrialMessage, run_in_fork
+from fer_sweep.records import StopReason
+
+_LOG_TAIL_BYTES = 2000
+
+
+class TrialHandle:
+    """One running trial, as its agent sees it: messages come out of ``pipe``, a stop goes in."""
+
+    def __init__(self, process: BaseProcess, pipe: Connection, folder: Path) -> None:
+        self.process = process
+        self.pipe = pipe
+        self.folder = folder
+
+    def messages(self) -> Iterator[TrialMessage]:
+        """What has arrived since the last call; never blocks.
+
+        Raises:
+            EOFError: The process has ended and everything it sent has been read.
+        """
+        try:
+            while self.pipe.poll():
+                yield self.pipe.recv()
+        except OSError as error:  # a connection reset is the end of a killed process as much as an EOF is
+            raise EOFError from error
+
+    def ask_to_stop(self, reason: StopReason) -> None:
+        """Have the trial stop at its next step, with a checkpoint where it is to go on later."""
+        try:
+            self.pipe.send(reason)
+        except OSError:
+            return  # it has ended by itself; its outcome is in the pipe or its exit code tells
+
+    def kill(self) -> None:
+        """End it at once; what it has written stays whole."""
+        self.process.kill()
+
+    def close(self) -> None:
+        """Reap the process and let go of the pipe."""
+        self.process.join()
+        self.pipe.close()
+        self.process.close()
+
+    def why_it_died(self) -> tuple[str, bool]:
+        """For a process that ended without an outcome: the reason in words, and whether it was killed from outside."""
+        self.process.join()
+        code = self.process.exitcode
+        killed = code is not None and -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+        if code is not None and code < 0:
+            reason = f"ended by {signal.Signals(-code).name}"
+            if -code == signal.SIGKILL:
+                reason += " (out of memory, or killed by hand)"
+        else:
+            reason = f"ended with exit code {code} and no outcome"
+        tail = log_tail(self.folder / "trial.log")
+        return (f"{reason}; last lines of trial.log:\n{tail}" if tail else reason), killed
+
+
+class TrialStarter:
+    """The forkserver behind one agent's slots."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        # __main__ too: each fork would otherwise import the console script's module anew.
+        self._context.set_forkserver_preload(["__main__", PRELOAD])
+        # transformers asks at import whether CUDA is there; NVML can say so without a context that forks would share.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
+    def warm_up(self) -> None:
+        """Start the forkserver, which imports torch while the agent does other things."""
+        with _ctrl_c_ignored():
+            forkserver.ensure_running()
+
+    def start(self, job: TrialJob) -> TrialHandle:
+        """Fork a trial; it reaches its first step about 0.1 s later once the forkserver is warm."""
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=run_in_fork, args=(job, theirs), name=f"trial-{job.folder.name}")
+        with _ctrl_c_ignored():  # the forkserver may have died and be started again here
+            process.start()
+        theirs.close()
+        return TrialHandle(process, ours, job.folder)
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a trial's log, for its reason; empty if there is none."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _LOG_TAIL_BYTES))
+            return stream.read().decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    # A process started now inherits SIG_IGN, so that Ctrl-C in the terminal ends neither the forkserver nor a
+    # fork in its first milliseconds. A Ctrl-C in this moment is not lost on a person, who presses it again.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

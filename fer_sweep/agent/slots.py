@@ -1,0 +1,70 @@
+"""Slots: the places on this host where one trial trains at a time."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fer_sweep.agent.gpus import Gpu
+from fer_sweep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A GPU, a share of a GPU, or some CPU cores."""
+
+    name: str
+    """Such as ``gpu0``, ``gpu0/1`` or ``cpu1``."""
+    device: str
+    """What the training function gets: ``cuda:0`` or ``cpu``."""
+    threads: int
+    """CPU threads of the trial's process."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Set in the trial's process before it touches CUDA."""
+
+
+def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None = None) -> tuple[Slot, ...]:
+    """Divide the host: ``per_gpu`` slots on each GPU, or without GPUs ``cpu_slots`` on its cores.
+
+    Args:
+        gpus: Those to use; empty for CPU slots.
+        per_gpu: Slots sharing each GPU.
+        cpu_slots: How many CPU slots; None takes one for every four cores, and at least one.
+
+    Raises:
+        InputError: Fewer than one slot, or more CPU slots than cores.
+    """
+    cores = usable_cores()
+    if per_gpu < 1:
+        raise InputError(f"--per-gpu {per_gpu}: at least 1")
+    if gpus:
+        if cpu_slots is not None:
+            raise InputError("--slots divides CPU cores and goes with --gpus none", hint="on GPUs use --per-gpu N")
+        threads = max(1, cores // (len(gpus) * per_gpu))
+        return tuple(
+            Slot(
+                name=f"gpu{gpu.index}/{share}" if per_gpu > 1 else f"gpu{gpu.index}",
+                device="cuda:0",
+                threads=threads,
+                environment={"CUDA_VISIBLE_DEVICES": gpu.uuid},
+            )
+            for gpu in gpus
+            for share in range(per_gpu)
+        )
+    count = cpu_slots if cpu_slots is not None else max(1, cores // 4)
+    if not 1 <= count <= cores:
+        raise InputError(f"--slots {count}: this host has {cores} usable cores", hint=f"1 to {cores} slots")
+    # Threads are dealt out so that none is left over: 8 cores over 3 slots give 3, 3 and 2.
+    return tuple(
+        Slot(
+            name=f"cpu{number}",
+            device="cpu",
+            threads=cores // count + (number < cores % count),
+            environment={"CUDA_VISIBLE_DEVICES": ""},
+        )
+        for number in range(count)
+    )
+
+
+def usable_cores() -> int:
+    """CPU cores this process may run on: its affinity mask, which Slurm and taskset narrow."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,161 @@
+"""What runs in the fork: one trial in a process of its own, which knows neither search, tracking nor slot.
+
+It gets a configuration, a folder and a pipe. It sends ``EpochReport`` and at its end ``TrialOutcome`` through the
+pipe, takes a ``StopReason`` from it, and dies with its agent: when the pipe breaks there is nobody left to train for.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+
+from fer_sweep.config.trial import TrialConfig
+from fer_sweep.records import StopReason, TrialOutcome, TrialState
+
+PRELOAD = "fer_sweep.training.preload"
+"""What the forkserver imports once, so that a fork starts with torch in place."""
+
+_PR_SET_PDEATHSIG = 1
+_LOCK_WAIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """All that the fork is told."""
+
+    config: TrialConfig
+    folder: Path
+    device: str = "cpu"
+    threads: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch's metrics, sent once its checkpoint and history line are on disk."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The trial is under way: model and data are in place and its first step begins."""
+
+
+TrialMessage = FirstStep | EpochReport | TrialOutcome
+
+
+@dataclass
+class StopFlag:
+    """Set from a signal handler or the pipe, read by the training loop at every step."""
+
+    reason: StopReason | None = None
+
+    def preempt(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        """A signal handler: checkpoint at the next step and stop."""
+        self.reason = self.reason or StopReason.PREEMPTED
+
+
+def run_in_fork(job: TrialJob, pipe: Connection) -> None:
+    """Entry point of the forked process; returns when the trial has ended and its outcome is sent."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the agent decides
+    flag = StopFlag()
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, flag.preempt)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    _send_output_to(job.folder / "trial.log")
+    os.environ.update(job.environment)
+    threading.Thread(target=_listen, args=(pipe, flag), daemon=True, name="stop-listener").start()
+    pipe.send(train_here(job, flag, pipe.send))
+    pipe.close()
+
+
+def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], None]) -> TrialOutcome:
+    """Train in this process; whatever goes wrong becomes a failed outcome with its reason.
+
+    Args:
+        job: What to train, where and on what.
+        flag: Asked at every step.
+        send: Called with FirstStep, then with an EpochReport after every epoch.
+    """
+    under_way = False
+
+    def stop() -> StopReason | None:
+        nonlocal under_way
+        if not under_way:
+            under_way = True
+            send(FirstStep())
+        return flag.reason
+
+    try:
+        with _folder_to_itself(job.folder):
+            import torch  # the one place in agent/ that meets torch, inside the fork
+
+            from fer_sweep.training.loop import train
+
+            if torch.get_num_threads() != job.threads:
+                torch.set_num_threads(job.threads)
+            return train(
+                job.config,
+                job.folder,
+                device=job.device,
+                on_epoch=lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))),
+                stop=stop,
+            )
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return TrialOutcome(TrialState.FAILED, reason=f"{type(error).__name__}: {error}"[:2000])
+
+
+def _listen(pipe: Connection, flag: StopFlag) -> None:
+    while True:
+        try:
+            flag.reason = pipe.recv()
+        except (EOFError, OSError):
+            # The agent is gone. What is on disk is whole, and the next agent goes on from it; leaving at once
+            # keeps two processes from ever training one trial.
+            os._exit(1)
+
+
+def _die_with_parent() -> None:
+    # Linux only; elsewhere the broken pipe does the same a moment later.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _send_output_to(log: Path) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+@contextlib.contextmanager
+def _folder_to_itself(folder: Path) -> Iterator[None]:
+    # The kernel drops the lock with the process, so a killed predecessor never leaves it behind.
+    with (folder / ".lock").open("w") as stream:
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"another process trains in {folder}: stop it first") from None
+                time.sleep(0.05)
+        yield
