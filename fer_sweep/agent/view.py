@@ -1,0 +1,205 @@
+"""How an agent shows a person what it is doing: a live table in a terminal, plain lines anywhere else."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
+
+_STATE_STYLE = {
+    TrialState.COMPLETE: "green",
+    TrialState.PRUNED: "yellow",
+    TrialState.PREEMPTED: "cyan",
+    TrialState.FAILED: "bold red",
+}
+
+
+@dataclass
+class Progress:
+    """What has happened so far, from which both views draw; accuracies in [0, 1]."""
+
+    planned: int | None
+    """Trials in the whole sweep, None where it has no end."""
+    ended: int = 0
+    """Trials ended before this agent started, then counted on."""
+    best: tuple[str, float, float] | None = None
+    """Trial, best_val_acc and train_val_gap of the best one."""
+    slots: dict[str, tuple[TrialRequest, Mapping[str, float]]] = field(default_factory=dict)
+    _started: dict[str, float] = field(default_factory=dict)
+    _durations: list[float] = field(default_factory=list)
+
+    def start(self, slot: str, request: TrialRequest) -> None:
+        """A trial takes a slot."""
+        self.slots[slot] = (request, {})
+        self._started[slot] = time.monotonic()
+
+    def epoch(self, slot: str, metrics: Mapping[str, float]) -> None:
+        """A trial has reported."""
+        self.slots[slot] = (self.slots[slot][0], metrics)
+
+    def end(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
+        """A slot falls free."""
+        del self.slots[slot]
+        seconds = time.monotonic() - self._started.pop(slot)
+        if outcome.state is not TrialState.PREEMPTED:
+            self.ended += 1
+            self._durations.append(seconds)
+        result = outcome.result
+        if result is not None and (self.best is None or result.best_val_acc > self.best[1]):
+            self.best = (trial_id, result.best_val_acc, result.train_val_gap)
+
+    def time_left(self, slots: int) -> str:
+        """How long the trials to come will take at the pace so far; empty while nothing is known."""
+        if self.planned is None or not self._durations:
+            return ""
+        mean = sum(self._durations) / len(self._durations)
+        waiting = max(0, self.planned - self.ended - len(self.slots))
+        running = sum(max(0.0, mean - (time.monotonic() - since)) for since in self._started.values())
+        return str(timedelta(seconds=round((waiting * mean + running) / max(1, slots))))
+
+    def headline(self, slots: int) -> str:
+        """One line: trials ended, the best so far, the time left."""
+        parts = [f"{self.ended}/{self.planned} trials" if self.planned else f"{self.ended} trials"]
+        if self.best:
+            trial, accuracy, gap = self.best
+            parts.append(f"best {accuracy:.1%} (gap {100 * gap:+.1f}) in trial {trial}")
+        if left := self.time_left(slots):
+            parts.append(f"{left} left")
+        return " | ".join(parts)
+
+
+def describe_epoch(request: TrialRequest, metrics: Mapping[str, float]) -> str:
+    """One epoch in a line."""
+    return (
+        f"epoch {metrics['epoch']:.0f}/{request.config.epochs} val_acc {metrics['val_acc']:.1%} "
+        f"gap {100 * metrics['train_val_gap']:+.1f} {metrics['images_per_second']:,.0f} images/s"
+    )
+
+
+def describe_end(trial_id: str, outcome: TrialOutcome) -> str:
+    """How a trial ended, in a line."""
+    line = f"trial {trial_id} {outcome.state}"
+    if outcome.result is not None:
+        result = outcome.result
+        line += (
+            f": best_val_acc {result.best_val_acc:.1%} at epoch {result.best_epoch}, "
+            f"gap {100 * result.train_val_gap:+.1f}, {result.verdict}"
+        )
+    return f"{line} ({outcome.reason})" if outcome.reason else line
+
+
+def describe_parameters(request: TrialRequest) -> str:
+    """The swept values in a line."""
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in request.parameters.items()
+    )
+
+
+@dataclass
+class PlainView:
+    """A line for every event, for logs and pipes."""
+
+    console: Console
+    progress: Progress
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._say(self.progress.headline(1))
+
+    def trial_started(self, slot: str, request: TrialRequest) -> None:
+        """Show a trial's parameters."""
+        self.progress.start(slot, request)
+        again = f" (attempt {request.attempt})" if request.attempt > 1 else ""
+        self._say(f"{slot}: trial {request.trial_id}{again}: {describe_parameters(request)}")
+
+    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
+        """Show an epoch."""
+        self.progress.epoch(slot, metrics)
+        self._say(f"{slot}: trial {trial_id}: {describe_epoch(self.progress.slots[slot][0], metrics)}")
+
+    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
+        """Show a trial's end."""
+        self.progress.end(slot, trial_id, outcome)
+        self._say(f"{slot}: {describe_end(trial_id, outcome)}")
+
+    def note(self, text: str) -> None:
+        """Show a remark."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveView:
+    """A table of the slots that is drawn anew four times a second, with ended trials scrolling by above it."""
+
+    def __init__(self, console: Console, progress: Progress, sweep_id: str, slots: int) -> None:
+        self.progress = progress
+        self._sweep_id = sweep_id
+        self._slots = slots
+        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def trial_started(self, slot: str, request: TrialRequest) -> None:
+        """Fill a slot's row."""
+        self.progress.start(slot, request)
+
+    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
+        """Bring a slot's row up to date."""
+        self.progress.epoch(slot, metrics)
+
+    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
+        """Empty a slot's row and keep a line about the trial."""
+        self.progress.end(slot, trial_id, outcome)
+        self._live.console.print(Text(describe_end(trial_id, outcome), style=_STATE_STYLE[outcome.state]))
+
+    def note(self, text: str) -> None:
+        """Keep a remark."""
+        self._live.console.print(Text(text, style="bold"))
+
+    def _draw(self) -> RenderableType:
+        table = Table(title=f"sweep {escape(self._sweep_id)}", title_justify="left", expand=False)
+        for heading in ("slot", "trial"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("epoch", "val_acc", "best", "gap", "images/s"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("parameters", overflow="ellipsis", no_wrap=True)
+        for slot, (request, metrics) in sorted(self.progress.slots.items()):
+            row = ["", "", "", "", ""]
+            if metrics:
+                row = [
+                    f"{metrics['epoch']:.0f}/{request.config.epochs}",
+                    f"{metrics['val_acc']:.1%}",
+                    f"{metrics['best_val_acc']:.1%}",
+                    f"{100 * metrics['train_val_gap']:+.1f}",
+                    f"{metrics['images_per_second']:,.0f}",
+                ]
+            table.add_row(slot, request.trial_id, *row, Text(describe_parameters(request)))
+        return Group(table, Text(self.progress.headline(self._slots)))
+
+
+View = PlainView | LiveView
+
+
+def make_view(console: Console, progress: Progress, *, sweep_id: str, slots: int) -> View:
+    """A live table where ``console`` is a terminal, plain lines where it is not."""
+    if console.is_terminal:
+        return LiveView(console, progress, sweep_id, slots)
+    return PlainView(console, progress)
