@@ -1,0 +1,146 @@
+"""Open, list and prepare data sets by name; the whole public face of this package but for audit and augmentation."""
+
+import re
+import time
+from difflib import get_close_matches
+from pathlib import Path
+
+from fer_sweep.data import store
+from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, group_copies
+from fer_sweep.data.images import Progress
+from fer_sweep.data.layout import RawFaces
+from fer_sweep.data.sources import READERS
+from fer_sweep.data.splits import complete_splits
+from fer_sweep.data.tree import open_tree
+from fer_sweep.errors import DataError
+
+__all__ = ["DatasetInfo", "FaceDataset", "Split", "list_datasets", "open_dataset", "prepare"]
+
+SYNTHETIC = "synthetic"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def open_dataset(name: str) -> FaceDataset:
+    """Open a prepared data set; `synthetic` is drawn and cached the first time.
+
+    Raises:
+        DataError: There is none of that name, or its cache is damaged.
+    """
+    if name == SYNTHETIC:
+        return store.load(_synthetic_info())
+    info = store.read_info(name) if _NAME.fullmatch(name) else None
+    if info is None:
+        raise DataError(f"no data set {name!r} has been prepared", hint=_hint(name))
+    return store.load(info)
+
+
+def list_datasets() -> list[DatasetInfo]:
+    """Every data set prepared here, by name.
+
+    Raises:
+        DataError: The description of one is damaged.
+    """
+    return [info for name in store.names() if (info := store.read_info(name)) is not None]
+
+
+def prepare(
+    path: Path,
+    name: str | None = None,
+    *,
+    ferplus: Path | None = None,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> DatasetInfo:
+    """Read a data set in whatever layout it comes and put it into the cache.
+
+    Args:
+        path: A folder, an archive, a CSV or a parquet file.
+        name: What to call it; the file's own name without its ending if not given.
+        ferplus: FER+'s `fer2013new.csv`, whose majority labels replace those of a CSV source.
+        replace: Put it in the place of other content of the same name.
+        progress: Told of what is being done, how many are done and how many there are.
+
+    Raises:
+        DataError: The source cannot be used, or the name is taken by other content; the cache is as it was.
+        StorageError: The cache cannot be written; it is as it was.
+    """
+    name = name if name is not None else _name_of(path)
+    if not _NAME.fullmatch(name) or name == SYNTHETIC:
+        reason = "is the drawn faces' own" if name == SYNTHETIC else "cannot name a data set"
+        raise DataError(
+            f"{name!r} {reason}", hint="give another (--name NAME): letters, digits, '.', '_', '-', at most 64"
+        )
+    report = progress or _silent
+    with open_tree(path) as tree:
+        reader = next((reader for reader in READERS if reader.claims(tree)), None)
+        if reader is None:
+            raise DataError(f"{tree.name}: no layout fersweep knows")
+        faces = reader.read(tree, report)
+    return _finish(name, path.resolve().name, faces, replace=replace, report=report)
+
+
+def _finish(name: str, source: str, faces: RawFaces, *, replace: bool, report: Progress) -> DatasetInfo:
+    total = len(faces.images)
+    report("finding copies", 0, total)
+    groups = group_copies(faces.images)
+    splits, notes = complete_splits(faces.labels, faces.splits, groups)
+    report("writing the cache", 0, total)
+    info = store.build_info(
+        name,
+        source,
+        faces.layout,
+        faces.images,
+        faces.labels,
+        splits,
+        official_split=faces.official_split,
+        notes=faces.notes + notes,
+        created=time.time(),
+    )
+    info = store.save(info, faces.images, faces.labels, splits, groups, replace=replace)
+    report("writing the cache", total, total)
+    return info
+
+
+def _synthetic_info() -> DatasetInfo:
+    from fer_sweep.data import synthetic  # only here: opening a real data set need not pay for it
+
+    source = f"drawn by fersweep, version {synthetic.VERSION}"
+    info = store.read_info(SYNTHETIC)
+    if info is not None and info.source == source:
+        return info
+    images, labels, splits = synthetic.draw_dataset()
+    info = store.build_info(
+        SYNTHETIC,
+        source,
+        "seeded drawings of seven expressions",
+        images,
+        labels,
+        splits,
+        official_split=False,
+        notes=("drawn faces: good for trying things out, not for conclusions about real ones",),
+        created=time.time(),
+    )
+    return store.save(info, images, labels, splits, group_copies(images), replace=True)
+
+
+def _name_of(path: Path) -> str:
+    stem = path.resolve().name
+    for ending in (".tar.gz", ".tgz", ".zip", ".tar", ".csv", ".parquet"):
+        if stem.lower().endswith(ending):
+            stem = stem[: -len(ending)]
+            break
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or "faces"
+
+
+def _hint(name: str) -> str:
+    known = [SYNTHETIC, *store.names()]
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    start = f"did you mean {near[0]}? Otherwise " if near else ""
+    return (
+        f"{start}prepare it (fersweep data prepare PATH --name {name}), or use drawn faces (--data {SYNTHETIC}); "
+        "fersweep data list shows what is here"
+    )
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass

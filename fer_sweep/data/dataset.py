@@ -1,0 +1,93 @@
+"""What a prepared data set is: seven classes of 48x48 grey faces in three splits."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from fer_sweep.records import CLASSES
+
+
+class Split(IntEnum):
+    """The codes of the splits array."""
+
+    TRAIN = 0
+    VAL = 1
+    """FER2013's PublicTest: what a sweep selects on."""
+    TEST = 2
+    """FER2013's PrivateTest: looked at once, at the end."""
+
+
+class DatasetInfo(BaseModel):
+    """What is known of a prepared data set without opening its images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """What `--data` and the sweep file's `data` call it."""
+    source: str
+    """Where it came from: the file's or folder's name, without its path."""
+    layout: str
+    """How the source was laid out, in words."""
+    fingerprint: str
+    """SHA-256 of images, labels and splits, in hexadecimal: equal content, equal fingerprint."""
+    counts: dict[str, dict[str, int]]
+    """Images by split (train, val, test) and class."""
+    official_split: bool
+    """Whether the splits are FER2013's Training, PublicTest and PrivateTest."""
+    notes: tuple[str, ...] = ()
+    """What was left out, converted or made up on the way here, a sentence each."""
+    created: float
+    """Unix time, seconds."""
+
+    @property
+    def total(self) -> int:
+        """Images in all splits."""
+        return sum(self.split_total(split) for split in Split)
+
+    def split_total(self, split: Split) -> int:
+        """Images in one split."""
+        return sum(self.counts[split.name.lower()].values())
+
+
+@dataclass(frozen=True)
+class FaceDataset:
+    """A prepared data set; its arrays are read-only and shared by every process that opens it."""
+
+    name: str
+    info: DatasetInfo
+    images: npt.NDArray[np.uint8]
+    """(N, 48, 48), memory-mapped."""
+    labels: npt.NDArray[np.int64]
+    """(N,), each an index into CLASSES."""
+    splits: npt.NDArray[np.uint8]
+    """(N,), codes of Split."""
+    groups: npt.NDArray[np.int64]
+    """(N,): images with equal pixels share a number."""
+
+    def indices(self, split: Split) -> npt.NDArray[np.int64]:
+        """Positions of one split's images, ascending."""
+        return np.flatnonzero(self.splits == split)
+
+    def clean_val(self) -> npt.NDArray[np.bool_]:
+        """Which validation images have no exact copy in the training split: (n_val,), in the order of indices(VAL)."""
+        in_training = self.groups[self.indices(Split.TRAIN)]
+        return ~np.isin(self.groups[self.indices(Split.VAL)], in_training)
+
+
+def count_classes(labels: npt.NDArray[np.int64], splits: npt.NDArray[np.uint8]) -> dict[str, dict[str, int]]:
+    """Images by split and class, with a zero for what there is none of."""
+    return {
+        split.name.lower(): dict(
+            zip(CLASSES, np.bincount(labels[splits == split], minlength=len(CLASSES)).tolist(), strict=True)
+        )
+        for split in Split
+    }
+
+
+def group_copies(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Number images so that equal pixels share a number: (N, 48, 48) -> (N,), numbered in order of appearance."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(image.tobytes(), len(numbers)) for image in images], dtype=np.int64)

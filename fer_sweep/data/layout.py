@@ -1,0 +1,99 @@
+"""What every reader of a layout gives, and the words of file and folder names they share."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_sweep.data.dataset import Split
+from fer_sweep.records import CLASSES
+
+POOLED = 3
+"""Beside the codes of Split: in FER2013's pooled test split, PublicTest and PrivateTest undivided."""
+
+ALPHABETICAL = tuple(sorted(CLASSES))
+"""The order an image folder's classes are numbered in: neutral 4, sad 5, surprise 6."""
+
+OFFICIAL_SIZES = {Split.TRAIN: 28_709, Split.VAL: 3_589, Split.TEST: 3_589}
+"""Images in FER2013's Training, PublicTest and PrivateTest."""
+
+OFFICIAL_NAMES = {"training": Split.TRAIN, "publictest": Split.VAL, "privatetest": Split.TEST}
+"""The words of the CSV's Usage column, which also begin the file names of Kaggle's image folders."""
+
+_SPLIT_NAMES = OFFICIAL_NAMES | {
+    "train": Split.TRAIN,
+    "val": Split.VAL,
+    "valid": Split.VAL,
+    "validation": Split.VAL,
+    "dev": Split.VAL,
+    "test": Split.TEST,
+    "testing": Split.TEST,
+}
+
+_SYNONYMS = {
+    "angry": ("anger",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid", "scared"),
+    "happy": ("happiness", "joy"),
+    "sad": ("sadness",),
+    "surprise": ("surprised",),
+    "neutral": ("neutrality",),
+}
+_CLASS_NAMES = {name: CLASSES.index(name) for name in CLASSES} | {
+    synonym: CLASSES.index(name) for name, synonyms in _SYNONYMS.items() for synonym in synonyms
+}
+
+OUTSIDE = frozenset({"contempt", "unknown", "nf"})
+"""Classes that other label sets have and FER2013 lacks; their images are left out."""
+
+
+@dataclass(frozen=True)
+class RawFaces:
+    """Faces as one reader found them, before splits are made whole and copies are numbered."""
+
+    layout: str
+    """How the source is laid out, in words."""
+    images: npt.NDArray[np.uint8]
+    """(N, 48, 48)"""
+    labels: npt.NDArray[np.int64]
+    """(N,) in the order of CLASSES."""
+    splits: npt.NDArray[np.uint8]
+    """(N,) codes of Split, or POOLED."""
+    official_split: bool
+    notes: tuple[str, ...] = ()
+    keeps_csv_rows: bool = False
+    """Whether image i is row i of the CSV, so that FER+ labels can be joined by position."""
+
+
+def class_code(name: str) -> int | None:
+    """The label of a class by its name or a synonym, in any case; None for no such class.
+
+    >>> class_code("Anger"), class_code("surprised"), class_code("contempt")
+    (0, 5, None)
+    """
+    return _CLASS_NAMES.get(name.strip().lower())
+
+
+def split_code(name: str) -> Split | None:
+    """The split a folder, file stem or Usage value names; None if it names none.
+
+    >>> split_code("Validation")
+    <Split.VAL: 1>
+    """
+    return _SPLIT_NAMES.get(name.strip().lower())
+
+
+def nearest_class(name: str) -> str:
+    """A hint for a misspelt class.
+
+    >>> nearest_class("hapy")
+    'did you mean happy?'
+    """
+    near = get_close_matches(name.lower(), _CLASS_NAMES, n=1)
+    return f"did you mean {near[0]}?" if near else f"the classes are {', '.join(CLASSES)}"
+
+
+def is_official(splits: npt.NDArray[np.uint8]) -> bool:
+    """Whether the splits have FER2013's official sizes."""
+    return all(int((splits == split).sum()) == size for split, size in OFFICIAL_SIZES.items())

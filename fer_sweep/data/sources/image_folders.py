@@ -1,0 +1,88 @@
+"""Image folders, `<split>/<class>/<image>`, plain or in an archive: Kaggle's FER2013 and its kin.
+
+In Kaggle's ("msambare") the folder `test` pools PublicTest and PrivateTest, but every file name begins with the
+official split it belongs to, which is what counts then.
+"""
+
+import numpy as np
+
+from fer_sweep.data.dataset import Split
+from fer_sweep.data.images import Progress, converted_note, decode_all
+from fer_sweep.data.layout import OFFICIAL_NAMES, OUTSIDE, RawFaces, class_code, nearest_class, split_code
+from fer_sweep.data.tree import Member, Tree
+from fer_sweep.errors import DataError
+
+_IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm"}
+
+
+def claims(tree: Tree) -> bool:
+    """Whether some image lies in a folder named for a class."""
+    return any(_is_image(m) and class_code(m.path.parent.name) is not None for m in tree.members)
+
+
+def read(tree: Tree, progress: Progress) -> RawFaces:
+    """Read every image, with its class from its folder and its split from its name or its folder.
+
+    Raises:
+        DataError: A class folder is none of the seven, or an image cannot be read.
+    """
+    members, notes = _one_root([m for m in tree.members if _is_image(m)])
+    members, left_out = _check_classes(tree, members)
+    official = [OFFICIAL_NAMES.get(m.path.name.partition("_")[0].lower()) for m in members]
+    if all(split is not None for split in official):
+        splits, by_name = [split for split in official if split is not None], True
+    else:
+        splits, by_name = [_folder_split(m) for m in members], False
+    images, converted = decode_all(
+        members, lambda m: (tree.label(m), tree.read(m)), progress, threaded_read=tree.threads
+    )
+    notes += left_out + converted_note(converted)
+    if by_name:
+        notes += ("the official split was recovered from the file names",)
+    else:
+        notes += ("the splits are the folders', not FER2013's official ones",)
+    return RawFaces(
+        layout="image folders, one a class",
+        images=images,
+        labels=np.array([class_code(m.path.parent.name) for m in members], dtype=np.int64),
+        splits=np.array(splits, dtype=np.uint8),
+        official_split=by_name,
+        notes=notes,
+    )
+
+
+def _is_image(member: Member) -> bool:
+    return member.path.suffix.lower() in _IMAGE_ENDINGS
+
+
+def _folder_split(member: Member) -> Split:
+    found = split_code(member.path.parent.parent.name)
+    return Split.TRAIN if found is None else found
+
+
+def _one_root(members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
+    # One well-known archive holds everything twice, once a level deeper.
+    depths: dict[str, int] = {}
+    for member in members:
+        split = member.path.parent.parent.name.lower()
+        depths[split] = min(depths.get(split, len(member.path.parts)), len(member.path.parts))
+    kept = [m for m in members if len(m.path.parts) == depths[m.path.parent.parent.name.lower()]]
+    twice = len(members) - len(kept)
+    return kept, (f"{twice:,} images in deeper folders of the same split were left out",) if twice else ()
+
+
+def _check_classes(tree: Tree, members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
+    kept = []
+    outside: dict[str, int] = {}
+    for member in members:
+        folder = member.path.parent.name
+        if class_code(folder) is not None:
+            kept.append(member)
+        elif folder.lower() in OUTSIDE:
+            outside[folder.lower()] = outside.get(folder.lower(), 0) + 1
+        else:
+            raise DataError(
+                f"{tree.label(member)}: {folder!r} is none of the seven classes", hint=nearest_class(folder)
+            )
+    notes = tuple(f"{count:,} images of class {name} were left out" for name, count in sorted(outside.items()))
+    return kept, notes

@@ -1,0 +1,291 @@
+"""A folder, an archive or a single file seen as one list of files, read in memory and never unpacked to disk.
+
+Archives are untrusted: absolute names, `..`, links, encryption and decompression bombs are refused on opening,
+before a byte of content is read.
+"""
+
+import contextlib
+import gzip
+import io
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from fer_sweep.errors import DataError
+
+MAX_FILES = 500_000
+MAX_TOTAL = 8 << 30
+"""Bytes in all, unpacked. FER2013 as CSV is 0.3 GB."""
+MAX_FILE = 2 << 30
+"""Bytes of one file, unpacked."""
+MAX_RATIO = 100
+"""Unpacked over packed size. Pixels as text shrink three to four times, zeros a thousand times."""
+RATIO_FROM = 32 << 20
+"""Bytes below which the ratio does not matter."""
+
+_ERRORS = (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile)
+_ERRORS += (tarfile.TarError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a tree."""
+
+    path: PurePosixPath
+    """Relative to the tree's root."""
+    size: int
+    """Bytes, unpacked."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files under one root."""
+
+    name: str
+    """The folder's or archive's own name, for messages."""
+    members: tuple[Member, ...]
+    """Sorted by path, without what file managers leave behind."""
+    opener: Callable[[Member], IO[bytes]]
+    threads: bool = True
+    """Whether ``read`` may be called from several threads; a tar is one stream."""
+
+    def read(self, member: Member) -> bytes:
+        """The content of one file.
+
+        Raises:
+            DataError: It cannot be read, or is not as long as the archive says.
+        """
+        with self.open(member) as stream, readable(self.label(member)):
+            content = stream.read(member.size + 1)
+        if len(content) != member.size:
+            raise DataError(
+                f"{self.label(member)}: {member.size} bytes promised, {len(content)} or more found",
+                hint="the file is truncated or damaged: download it again",
+            )
+        return content
+
+    def head(self, member: Member, count: int) -> bytes:
+        """The first bytes of one file."""
+        with self.open(member) as stream, readable(self.label(member)):
+            return stream.read(count)
+
+    @contextlib.contextmanager
+    def open(self, member: Member) -> Iterator[IO[bytes]]:
+        """Open one file for reading."""
+        with readable(self.label(member)):
+            stream = self.opener(member)
+        with stream:
+            yield stream
+
+    def label(self, member: Member) -> str:
+        """How messages name one file."""
+        return self.name if str(member.path) == self.name else f"{self.name}: {member.path}"
+
+
+@contextlib.contextmanager
+def readable(label: str) -> Iterator[None]:
+    """Turn what Python's readers raise over damaged content into a DataError that names the file."""
+    try:
+        yield
+    except _ERRORS as error:
+        reason = str(error) or type(error).__name__
+        hint = "the file is truncated, damaged or protected: check it, or download it again"
+        raise DataError(f"{label}: cannot be read: {reason}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def open_tree(path: Path) -> Iterator[Tree]:
+    """Open a folder, a zip, a tar (gzipped or not) or any single file.
+
+    Raises:
+        DataError: It does not exist, is damaged, or is an archive that must not be trusted.
+    """
+    label = path.name or str(path)
+    if not path.exists():
+        raise DataError(f"{label}: no such file or folder", hint=f"looked for {path.absolute()}")
+    if path.is_dir():
+        with readable(label):
+            tree = _folder(path)
+        yield tree
+        return
+    if not path.is_file():
+        raise DataError(f"{label}: neither a file nor a folder", hint="give a folder, an archive, a CSV or a parquet")
+    with readable(label):
+        stream = path.open("rb")
+    with stream, open_stream(stream, label, path.stat().st_size) as tree:
+        yield tree
+
+
+@contextlib.contextmanager
+def open_stream(stream: IO[bytes], name: str, size: int) -> Iterator[Tree]:
+    """Open an archive, or a single file, that is already open for reading."""
+    if size == 0:
+        raise DataError(f"{name}: the file is empty", hint="download it again")
+    with contextlib.ExitStack() as stack:
+        with readable(name):
+            head = stream.read(8)
+            stream.seek(0)
+            if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+                tree = _zip(stack.enter_context(zipfile.ZipFile(stream)), name)
+            elif (archive := _as_tar(stream, head)) is not None:
+                tree = _tar(stack.enter_context(archive), name, size)
+            else:
+                tree = _single(stream, name, size)
+        yield tree
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file beginning like this (at least 512 bytes of it) is a zip, a gzip or a tar."""
+    return head.startswith((b"PK\x03\x04", b"\x1f\x8b")) or head[257:262] == b"ustar"
+
+
+def _folder(root: Path) -> Tree:
+    members, places = [], {}
+    seen: set[str] = set()
+    # Links are followed: the folder is the user's own, and download caches are made of them.
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()  # a link back up would be walked for ever
+            continue
+        seen.add(real)
+        for file in files:
+            place = Path(folder) / file
+            status = place.stat()
+            relative = PurePosixPath(place.relative_to(root).as_posix())
+            if stat.S_ISREG(status.st_mode) and not _is_clutter(relative):
+                members.append(Member(relative, status.st_size))
+                places[relative] = place
+        _check_amount(root.name, len(members), 0)
+    return Tree(root.name, _sorted(members), lambda member: places[member.path].open("rb"))
+
+
+def _zip(archive: zipfile.ZipFile, name: str) -> Tree:
+    members, infos = [], {}
+    total = packed = 0
+    for info in archive.infolist():
+        path = _safe_path(info.filename, name)
+        if info.is_dir():
+            continue
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            raise _hostile(name, f"{info.filename} is a link or device")
+        if info.flag_bits & 0x1:
+            hint = "unpack it with its password first, then give the folder"
+            raise DataError(f"{name}: {info.filename} is encrypted", hint=hint)
+        total, packed = total + info.file_size, packed + info.compress_size
+        _check_size(name, info.filename, info.file_size)
+        _check_ratio(name, info.filename, info.file_size, info.compress_size)
+        _check_amount(name, len(members), total)
+        if _is_clutter(path):
+            continue
+        if path in infos:
+            raise _hostile(name, f"{info.filename} is there twice")
+        members.append(Member(path, info.file_size))
+        infos[path] = info
+    _check_ratio(name, "the archive", total, packed)
+    return Tree(name, _sorted(members), lambda member: archive.open(infos[member.path]))
+
+
+def _tar(archive: tarfile.TarFile, name: str, packed: int) -> Tree:
+    members, infos = [], {}
+    total = 0
+    for info in archive:
+        path = _safe_path(info.name, name)
+        if info.isdir():
+            continue
+        if not info.isreg() or info.issparse():
+            raise _hostile(name, f"{info.name} is a link, a device or a sparse file")
+        total += info.size
+        _check_size(name, info.name, info.size)
+        _check_amount(name, len(members), total)
+        # Listing a gzipped tar unpacks it, so the ratio is watched as it goes.
+        _check_ratio(name, "the archive", total, packed)
+        if _is_clutter(path):
+            continue
+        if path in infos:
+            raise _hostile(name, f"{info.name} is there twice")
+        members.append(Member(path, info.size))
+        infos[path] = info
+
+    def opener(member: Member) -> IO[bytes]:
+        stream = archive.extractfile(infos[member.path])
+        if stream is None:
+            raise DataError(f"{name}: {member.path} is not a file", hint="pack the archive again")
+        return stream
+
+    return Tree(name, _sorted(members), opener, threads=False)
+
+
+def _single(stream: IO[bytes], name: str, size: int) -> Tree:
+    def opener(_member: Member) -> IO[bytes]:
+        stream.seek(0)
+        return io.BufferedReader(_KeepOpen(stream))
+
+    return Tree(name, (Member(PurePosixPath(name), size),), opener)
+
+
+class _KeepOpen(io.RawIOBase):
+    """Reads from a stream that outlives it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        content = self._stream.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def _as_tar(stream: IO[bytes], head: bytes) -> tarfile.TarFile | None:
+    if head.startswith(b"\x1f\x8b"):
+        return tarfile.open(fileobj=gzip.GzipFile(fileobj=stream), mode="r:")
+    stream.seek(257)
+    magic = stream.read(5)
+    stream.seek(0)
+    return tarfile.open(fileobj=stream, mode="r:") if magic == b"ustar" else None
+
+
+def _safe_path(raw: str, archive: str) -> PurePosixPath:
+    path = PurePosixPath(raw)
+    if path.is_absolute() or ".." in path.parts or "\\" in raw or "\0" in raw or ":" in path.parts[:1]:
+        raise _hostile(archive, f"{raw!r} leads out of it")
+    return path
+
+
+def _is_clutter(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts) or path.name == "Thumbs.db"
+
+
+def _sorted(members: list[Member]) -> tuple[Member, ...]:
+    return tuple(sorted(members, key=lambda member: member.path.parts))
+
+
+def _check_size(archive: str, member: str, size: int) -> None:
+    if size > MAX_FILE:
+        raise _hostile(archive, f"{member} unpacks to {size >> 20} MiB, over {MAX_FILE >> 20}")
+
+
+def _check_amount(archive: str, count: int, total: int) -> None:
+    if count > MAX_FILES:
+        raise _hostile(archive, f"more than {MAX_FILES:,} files")
+    if total > MAX_TOTAL:
+        raise _hostile(archive, f"it unpacks to more than {MAX_TOTAL >> 30} GiB")
+
+
+def _check_ratio(archive: str, what: str, size: int, packed: int) -> None:
+    if size > RATIO_FROM and size > MAX_RATIO * max(packed, 1):
+        raise _hostile(archive, f"{what} unpacks to {size // max(packed, 1)} times its size: a decompression bomb")
+
+
+def _hostile(archive: str, why: str) -> DataError:
+    return DataError(f"{archive}: refused: {why}", hint="no data set looks like this; get it from another place")
