@@ -1,0 +1,77 @@
+"""What a trial is worth to the search: one number an objective, from its reports and its result. Pure.
+
+- A metric of the result (best_val_acc, train_val_gap, macro_f1, ...) counts with its value there.
+- Any other metric (val_loss, images_per_second, ...) counts with the best value of the trial's epochs, as
+  W&B's bayes counts it.
+- A failed trial, and one whose metric was never finite, counts in a bayes search as ``metric.impute`` says:
+  `worst` (the default) of all trials so far, or the `best` or `latest` value it reported itself. A bayes search
+  thereby learns to stay away from configurations that fail, which Optuna alone does not.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from fer_sweep.config.sweep_file import Goal, Metric
+from fer_sweep.records import TrialResult
+
+Reports = Sequence[Mapping[str, float]]
+"""A trial's metrics by epoch, earliest first."""
+
+
+def result_metrics(result: TrialResult) -> dict[str, float]:
+    """The result's single numbers by name."""
+    plain = result.model_dump()
+    return {
+        name: value for name, value in plain.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def objective_value(metric: Metric, reports: Reports, result: TrialResult | None) -> float | None:
+    """What an ended trial is worth in one objective; None if it never had a finite value.
+
+    Args:
+        metric: The objective.
+        reports: Of all its attempts, a repeated epoch once.
+        result: As given to ``finish``.
+    """
+    if result is not None:
+        known = result_metrics(result)
+        if metric.name in known:
+            return known[metric.name] if math.isfinite(known[metric.name]) else None
+    return best(finite_values(metric.name, reports), metric.goal)
+
+
+def imputed_value(metric: Metric, reports: Reports, others: Iterable[float]) -> float | None:
+    """What a trial without a value of its own counts as, by ``metric.impute``; None if there is nothing to go by.
+
+    Args:
+        metric: The objective.
+        reports: The trial's own.
+        others: The values of the trials that ended before it.
+    """
+    own = finite_values(metric.name, reports)
+    if metric.impute == "best":
+        return best(own, metric.goal)
+    if metric.impute == "latest":
+        return own[-1] if own else None
+    known = list(others)
+    return (min(known) if metric.goal == "maximize" else max(known)) if known else None
+
+
+def finite_values(name: str, reports: Reports) -> list[float]:
+    """The finite values of one metric, in order."""
+    return [float(report[name]) for report in reports if name in report and math.isfinite(report[name])]
+
+
+def best(values: Sequence[float], goal: Goal) -> float | None:
+    """The best of some values; None of none."""
+    if not values:
+        return None
+    return max(values) if goal == "maximize" else min(values)
+
+
+def reaches_target(metric: Metric, value: float | None) -> bool:
+    """Whether a value is as good as ``metric.target``; never if there is no target."""
+    if metric.target is None or value is None or not math.isfinite(value):
+        return False
+    return value >= metric.target if metric.goal == "maximize" else value <= metric.target

@@ -1,0 +1,197 @@
+"""Sweeps at rest: created, listed, read back, and moved between states. Needs neither optuna nor torch."""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from fer_sweep.config.sweep_file import SweepFile, parse_sweep
+from fer_sweep.errors import InputError
+from fer_sweep.search.database import Connection, Database, database_path, default_storage
+
+__all__ = [
+    "SweepState",
+    "SweepSummary",
+    "create_sweep",
+    "default_storage",
+    "list_sweeps",
+    "load_sweep",
+    "set_sweep_state",
+    "sweep_state",
+]
+
+
+class SweepState(StrEnum):
+    """Where a sweep stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    """Hands out nothing; agents wait."""
+    STOPPED = "stopped"
+    """Hands out nothing; what runs finishes; agents end. Can be resumed."""
+    CANCELLED = "cancelled"
+    """What runs is checkpointed and stopped. For good."""
+    FINISHED = "finished"
+    """At its cap, exhausted, or its target reached. For good."""
+
+
+_MOVES: dict[SweepState, frozenset[SweepState]] = {
+    SweepState.RUNNING: frozenset({SweepState.PAUSED, SweepState.STOPPED, SweepState.CANCELLED}),
+    SweepState.PAUSED: frozenset({SweepState.RUNNING, SweepState.STOPPED, SweepState.CANCELLED}),
+    SweepState.STOPPED: frozenset({SweepState.RUNNING, SweepState.CANCELLED}),
+    # A sweep that reached its target may still have trials running, which cancelling ends.
+    SweepState.FINISHED: frozenset({SweepState.CANCELLED}),
+    SweepState.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """One line of a list of sweeps."""
+
+    id: str
+    name: str | None
+    method: str
+    state: SweepState
+    created: float
+    """Unix time, seconds."""
+    run_cap: int | None
+    trials: int
+    """Handed out so far, in whatever state."""
+    max_gap: float | None
+    """Largest train_val_gap a winner may have; a constraint of the search."""
+    seed: int
+
+
+def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0) -> None:
+    """Record a new sweep, in state `running`; makes the database where there is none.
+
+    Args:
+        sweep: What to search.
+        sweep_id: Its name in commands and folders: letters, digits, `_` and `-`.
+        storage: `sqlite:///PATH`.
+        max_gap: Trials whose train_val_gap is larger count as infeasible; for a single objective.
+        seed: The same seed and the same results give the same configurations.
+
+    Raises:
+        InputError: The id is taken or unusable, or the search cannot do what is asked.
+        StorageError: The database cannot be written.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", sweep_id):
+        raise InputError(f"{sweep_id!r} cannot name a sweep", hint="use letters, digits, _ and -, at most 64")
+    if max_gap is not None and len(sweep.objectives) > 1:
+        raise InputError(
+            "a largest gap constrains a single objective, but this sweep has several",
+            hint="leave out --max-gap, or replace `metrics` by one `metric`",
+        )
+    with _opened(storage, create=True) as database, database.transaction(write=True) as connection:
+        if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
+            raise InputError(f"there is already a sweep {sweep_id} in {database.path}", hint="choose another id")
+        last = connection.row("SELECT MAX(position) AS position FROM fersweep_sweeps")
+        position = 0 if last is None or last["position"] is None else last["position"] + 1
+        connection.change(
+            "INSERT INTO fersweep_sweeps (id, position, spec, state, max_gap, seed, created)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [sweep_id, position, json.dumps(sweep.to_plain()), SweepState.RUNNING, max_gap, seed, time.time()],
+        )
+
+
+def list_sweeps(storage: str) -> list[SweepSummary]:
+    """Every sweep of a database, oldest first; none where there is no database yet."""
+    if not database_path(storage).is_file():
+        return []
+    with _opened(storage) as database, database.transaction(write=False) as connection:
+        rows = connection.rows(
+            "SELECT s.*, (SELECT COUNT(*) FROM fersweep_trials t WHERE t.sweep_id = s.id) AS trials"
+            " FROM fersweep_sweeps s ORDER BY s.position"
+        )
+    summaries = []
+    for row in rows:
+        spec = json.loads(row["spec"])
+        summaries.append(
+            SweepSummary(
+                id=row["id"],
+                name=spec.get("name"),
+                method=spec["method"],
+                state=SweepState(row["state"]),
+                created=row["created"],
+                run_cap=spec.get("run_cap"),
+                trials=row["trials"],
+                max_gap=row["max_gap"],
+                seed=row["seed"],
+            )
+        )
+    return summaries
+
+
+def load_sweep(storage: str, sweep_id: str) -> SweepFile:
+    """The sweep file a sweep was created from; its `max_gap` and seed are in ``list_sweeps``.
+
+    Raises:
+        InputError: There is no such sweep.
+    """
+    with _opened(storage) as database, database.transaction(write=False) as connection:
+        row = connection.row("SELECT spec FROM fersweep_sweeps WHERE id = ?", [sweep_id])
+        if row is None:
+            raise no_such_sweep(connection, sweep_id, database.path)
+    return parse_sweep(json.loads(row["spec"]))
+
+
+def sweep_state(storage: str, sweep_id: str) -> SweepState:
+    """Where a sweep stands.
+
+    Raises:
+        InputError: There is no such sweep.
+    """
+    with _opened(storage) as database, database.transaction(write=False) as connection:
+        return _state(connection, sweep_id, database.path)
+
+
+def set_sweep_state(storage: str, sweep_id: str, state: SweepState | str) -> None:
+    """Pause, resume (`running`), stop or cancel a sweep; asking for the state it is in changes nothing.
+
+    Raises:
+        InputError: There is no such sweep, or it cannot go from its state to this one.
+    """
+    wanted = SweepState(state)
+    with _opened(storage) as database, database.transaction(write=True) as connection:
+        current = _state(connection, sweep_id, database.path)
+        if wanted == current:
+            return
+        if wanted not in _MOVES[current]:
+            legal = ", ".join(sorted(_MOVES[current])) or "nothing else"
+            raise InputError(
+                f"sweep {sweep_id} is {current} and cannot become {wanted}",
+                hint=f"from {current} it can become {legal}; to search on, create a new sweep from the same file",
+            )
+        connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [wanted, sweep_id])
+
+
+def no_such_sweep(connection: Connection, sweep_id: str, path: Path) -> InputError:
+    """The error for an unknown id, naming the ids there are."""
+    rows = connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position DESC LIMIT 5")
+    known = ", ".join(row["id"] for row in rows)
+    return InputError(
+        f"no sweep {sweep_id} in {path}",
+        hint=f"the newest there: {known}" if known else "create one: fersweep create FILE",
+    )
+
+
+def _state(connection: Connection, sweep_id: str, path: Path) -> SweepState:
+    row = connection.row("SELECT state FROM fersweep_sweeps WHERE id = ?", [sweep_id])
+    if row is None:
+        raise no_such_sweep(connection, sweep_id, path)
+    return SweepState(row["state"])
+
+
+@contextlib.contextmanager
+def _opened(storage: str, *, create: bool = False) -> Iterator[Database]:
+    database = Database(storage, create=create)
+    try:
+        yield database
+    finally:
+        database.close()
