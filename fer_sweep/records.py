@@ -7,23 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from fer_sweep.config.metrics import EPOCH_METRICS as EPOCH_METRICS
 from fer_sweep.config.trial import TrialConfig
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The seven expressions in FER2013's CSV order: a label is an index into this tuple, everywhere."""
-
-EPOCH_METRICS = (
-    "epoch",
-    "train_loss",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "train_val_gap",
-    "best_val_acc",
-    "lr",
-    "images_per_second",
-)
-"""What a trial reports each epoch; accuracies and the gap are fractions in [0, 1], epochs count from 1."""
 
 
 class TrialState(StrEnum):

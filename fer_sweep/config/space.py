@@ -1,0 +1,120 @@
+"""The search space of a sweep: every parameter by its dotted name, to be sampled or walked as a grid."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fer_sweep.config.distributions import Distribution, QUniform, canonical
+from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.config.sweep_parameters import NestedForm, Parameter
+from fer_sweep.errors import Problem, SweepFileError
+
+LARGEST_AXIS = 1_000_000
+"""Steps of one q_uniform parameter in a grid; more is a slip of the pen."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Distributions by dotted name, in W&B's order: names sorted at every level of nesting."""
+
+    parameters: Mapping[str, Distribution]
+
+    @classmethod
+    def from_sweep(cls, sweep: SweepFile) -> "Space":
+        """The space of a sweep; nested parameters get dotted names.
+
+        Raises:
+            SweepFileError: Two parameters have the same dotted name.
+        """
+        parameters: dict[str, Distribution] = {}
+        for name, distribution in _flatten(sweep.parameters or {}):
+            if name in parameters:
+                message = "given twice: once nested, once with a dotted name"
+                raise SweepFileError("sweep", [Problem(message, key=f"parameters.{name}")])
+            parameters[name] = distribution
+        return cls(parameters)
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        """One independent draw of every parameter, by dotted name."""
+        return {name: distribution.sample(rng) for name, distribution in self.parameters.items()}
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Every configuration of W&B's grid in W&B's order: the last parameter varies fastest.
+
+        Raises:
+            SweepFileError: A parameter has no grid.
+        """
+        axes = self._axes()
+        return ({name: values[name] for name in self.parameters} for values in _product(axes))
+
+    def grid_size(self) -> int:
+        """Number of configurations ``grid`` gives.
+
+        Raises:
+            SweepFileError: A parameter has no grid.
+        """
+        return math.prod(len(values) for _, values in self._axes())
+
+    def contains(self, values: Mapping[str, Any]) -> bool:
+        """Whether these are values of exactly these parameters that sampling could give."""
+        return values.keys() == self.parameters.keys() and all(
+            distribution.contains(values[name]) for name, distribution in self.parameters.items()
+        )
+
+    def size(self) -> int | None:
+        """Number of distinct configurations that sampling can give; None if there is no end of them."""
+        sizes = [distribution.size for distribution in self.parameters.values()]
+        finite = [size for size in sizes if size is not None]
+        return math.prod(finite) if len(finite) == len(sizes) else None
+
+    @staticmethod
+    def key(values: Mapping[str, Any]) -> str:
+        """Text that is equal for configurations that are the same: 1 is 1.0 but not true; the order is free."""
+        return canonical(dict(values))
+
+    def _axes(self) -> list[tuple[str, Sequence[Any]]]:
+        axes, problems = [], []
+        for name, distribution in self.parameters.items():
+            steps = _steps(distribution)
+            if steps > LARGEST_AXIS:
+                problems.append(Problem(f"a grid of {steps:.3g} steps is too fine", key=f"parameters.{name}"))
+                continue
+            values = distribution.grid_values()
+            if values is None:
+                problems.append(Problem("has no grid", key=f"parameters.{name}", hint=GRID_HINT))
+            else:
+                axes.append((name, values))
+        if problems:
+            raise SweepFileError("sweep", problems)
+        return axes
+
+
+GRID_HINT = "method grid takes value, values, whole min and max, or q_uniform; or take method random"
+
+
+def _flatten(parameters: Mapping[str, Parameter], prefix: str = "") -> Iterator[tuple[str, Distribution]]:
+    for name, form in sorted(parameters.items()):
+        if isinstance(form, NestedForm):
+            yield from _flatten(form.parameters, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", form.build()
+
+
+def _steps(distribution: Distribution) -> float:
+    if isinstance(distribution, QUniform):
+        return (distribution.high - distribution.low) / distribution.q
+    return 0
+
+
+def _product(axes: Sequence[tuple[str, Sequence[Any]]]) -> Iterator[dict[str, Any]]:
+    # itertools.product would first copy every axis, and a range may have billions of values.
+    if not axes:
+        yield {}
+        return
+    (name, values), *rest = axes
+    for value in values:
+        for tail in _product(rest):
+            yield {name: value, **tail}

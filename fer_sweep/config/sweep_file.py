@@ -1,0 +1,241 @@
+"""The sweep file: W&B's schema, whole, as frozen models, with every problem reported at its line.
+
+What W&B's validator accepts is accepted here and what it refuses is refused; the few deliberate differences are
+listed, each with its reason, in ``tests/config/test_sweep_file_differential.py``. Whether the parameters are ones
+that can be trained with is another question: ``config.binding``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+
+from fer_sweep.config.sweep_errors import in_file_order, problems_of, rule_problems
+from fer_sweep.config.sweep_parameters import Number, Parameters, Whole, number, plain_list, refusal, whole
+from fer_sweep.config.sweep_yaml import read_document
+from fer_sweep.errors import Problem, SweepFileError
+
+Goal = Literal["minimize", "maximize"]
+Impute = Literal["latest", "best", "worst"]
+Text = Annotated[str, Field(strict=True)]
+
+
+def _positive_whole(value: Any) -> int:
+    checked = whole(value)
+    if checked < 1:
+        raise refusal(f"{value!r} is not 1 or more")
+    return checked
+
+
+def _above_one(value: Any) -> int | float:
+    checked = number(value)
+    if checked <= 1:
+        raise refusal(f"{value!r} is not above 1")
+    return checked
+
+
+PositiveWhole = Annotated[int, PlainValidator(_positive_whole)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Metric(_Frozen):
+    """One objective."""
+
+    name: Text
+    """Such as best_val_acc."""
+    goal: Goal = "minimize"
+    """Which way is better."""
+    target: Number | None = None
+    """The sweep ends once a run reaches it."""
+    impute: Impute = "worst"
+    """What a failed run counts as in a bayes search."""
+    impute_while_running: Literal["latest", "best", "worst", "false"] = "false"
+    """What a run still going counts as."""
+
+
+class EarlyTerminate(_Frozen):
+    """The hyperband stopping rule; ``search.hyperband`` holds its meaning."""
+
+    type: Literal["hyperband"]
+    """Hyperband is the only rule there is."""
+    min_iter: PositiveWhole | None = None
+    """The first band: an iteration is a logged value of the metric, here an epoch."""
+    max_iter: Whole | None = None
+    """Bands are this divided by eta, s times."""
+    s: Number | None = None
+    """How many bands come of max_iter."""
+    eta: Annotated[int | float, PlainValidator(_above_one)] = 3
+    """At each band the best 1/eta go on."""
+    strict: Annotated[bool, Field(strict=True)] = True
+    """Judge a run by its value at the band, not by its best so far."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_bands(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and "min_iter" not in raw and not {"max_iter", "s"} <= raw.keys():
+            raise refusal("names no bands", "give min_iter, or max_iter and s")
+        return raw
+
+
+class Scheduler(_Frozen):
+    """Who proposes runs when ``method: custom``."""
+
+    engine: Literal["optuna", "ax", "wandb"]
+    """The engine."""
+    source: Text | None = None
+    """A Python file with the functions named below."""
+    optimizer: Text | None = None
+    """A function that makes the study."""
+    search_space: Text | None = None
+    """A define-by-run function: trial -> parameters."""
+
+
+class Controller(BaseModel):
+    """Where W&B's own search runs."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: Literal["local", "cloud"]
+
+
+class SweepFile(_Frozen):
+    """One sweep file; ``to_plain`` gives back what was written."""
+
+    apiVersion: Text | None = None
+    """Taken and left alone."""
+    kind: Literal["sweep"] | None = None
+    """Taken and left alone."""
+    controller: Controller | None = None
+    """Where W&B's own search runs."""
+    description: Text | None = None
+    """For people."""
+    program: Text | None = None
+    """What the stock agent starts."""
+    job: Text | None = None
+    """A W&B Launch job."""
+    image_uri: Text | None = None
+    """A W&B Launch image."""
+    entity: Text | None = None
+    """The W&B user or team."""
+    project: Text | None = None
+    """The W&B project."""
+    method: Literal["bayes", "random", "grid", "custom"]
+    """How the next run is chosen."""
+    command: Annotated[tuple[Any, ...], BeforeValidator(plain_list)] | None = None
+    """The stock agent's command line, with macros."""
+    name: Text | None = None
+    """Shown in tables and in the W&B page."""
+    run_cap: PositiveWhole | None = None
+    """No more runs than this, over all agents."""
+    metric: Metric | None = None
+    """The objective."""
+    metrics: Annotated[tuple[Metric, ...], BeforeValidator(plain_list), Field(min_length=2)] | None = None
+    """Several objectives, with method custom."""
+    scheduler: Scheduler | None = None
+    """With method custom."""
+    early_terminate: EarlyTerminate | None = None
+    """When a run is stopped before its end."""
+    parameters: Parameters | None = None
+    """The search space; absent only if the scheduler has a search_space of its own."""
+
+    @property
+    def objectives(self) -> tuple[Metric, ...]:
+        """What is optimised, the most important first; empty if the file names nothing."""
+        return self.metrics or ((self.metric,) if self.metric else ())
+
+    def to_plain(self) -> dict[str, Any]:
+        """What was written, as plain dictionaries and lists; ``parse_sweep`` takes it back."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+
+def load_sweep_file(path: Path) -> SweepFile:
+    """Read and check a sweep file.
+
+    Raises:
+        SweepFileError: With every problem found, each with its line and key.
+    """
+    return load_with_lines(path)[0]
+
+
+def load_with_lines(path: Path) -> tuple[SweepFile, dict[str, int]]:
+    """Like ``load_sweep_file``, and the line of every dotted key, for ``bind``."""
+    document = read_document(path)
+    return parse_sweep(document.data, source=str(path), lines=document.lines), document.lines
+
+
+def parse_sweep(data: Any, *, source: str = "sweep", lines: Mapping[str, int] | None = None) -> SweepFile:
+    """Check a sweep given as plain data.
+
+    >>> parse_sweep({"method": "random", "parameters": {"lr": {"min": 0.001, "max": 0.1}}}).method
+    'random'
+
+    Args:
+        data: Dictionaries, lists and scalars, as read from a file or a database.
+        source: Names the sweep in errors.
+        lines: Line of every dotted key, where there is a file.
+
+    Raises:
+        SweepFileError: With every problem found.
+    """
+    lines = lines or {}
+    if not isinstance(data, Mapping):
+        what = "a list" if isinstance(data, list) else repr(data)
+        hint = "it begins with lines such as method: random"
+        raise SweepFileError(source, [Problem(f"is {what}, not a dictionary of settings", hint=hint)])
+    problems: list[Problem] = rule_problems(data)
+    sweep: SweepFile | None = None
+    try:
+        sweep = SweepFile.model_validate(data)
+    except ValidationError as error:
+        known = {problem.key for problem in problems}
+        problems += [problem for problem in problems_of(error, SweepFile) if problem.key not in known]
+    if problems or sweep is None:
+        raise SweepFileError(source, in_file_order(problems, lines))
+    return sweep
+
+
+def with_constants(sweep: SweepFile, values: Mapping[str, Any]) -> SweepFile:
+    """Fix parameters to constants in place of their search ranges; those the file lacks are added.
+
+    Args:
+        values: By name; ``augment.shift`` reaches into a nested parameter.
+
+    Raises:
+        SweepFileError: A name is not one a sweep file may hold.
+    """
+    plain = sweep.to_plain()
+    for name, value in values.items():
+        _fix(plain.setdefault("parameters", {}), name, value)
+    return parse_sweep(plain)
+
+
+def with_run_cap(sweep: SweepFile, count: int) -> SweepFile:
+    """Cap the number of runs.
+
+    Raises:
+        SweepFileError: The count is not 1 or more.
+    """
+    return parse_sweep({**sweep.to_plain(), "run_cap": count})
+
+
+def _fix(parameters: dict[str, Any], name: str, value: Any) -> None:
+    group, dot, rest = name.partition(".")
+    if name not in parameters and dot and "parameters" in parameters.get(group, {}):
+        _fix(parameters[group]["parameters"], rest, value)
+    else:
+        parameters[name] = {"value": value}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(item) for name, item in value if name in value.model_fields_set}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,204 @@
+"""Reading YAML that a person wrote: plain data, the line of every key, and every problem found.
+
+A dialect of PyYAML's safe loading, with what W&B reads read the same way, and three changes: ``1e-4`` and ``3e6``
+are numbers (YAML 1.2, and what everybody means), a date stays text, and a key given twice is an error.
+"""
+
+import re
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fer_sweep.errors import Problem, SweepFileError
+
+LARGEST_FILE = 1_000_000
+"""Bytes; a sweep file of a thousand lines has some 40,000."""
+LARGEST_TREE = 100_000
+"""Values after aliases are written out; stops a few lines of aliases from growing to gigabytes."""
+DEEPEST = 64
+"""Levels of nesting."""
+
+_CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without dates, and with numbers such as 1e-4."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:timestamp"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass
+class Document:
+    """A parsed file."""
+
+    data: Any
+    """Plain dictionaries, lists and scalars."""
+    lines: dict[str, int]
+    """Line of every key and list item by its dotted path, such as ``parameters.lr.values.2``, from 1."""
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML file.
+
+    Raises:
+        SweepFileError: It cannot be read, is not text, not YAML, too large, or gives a key twice.
+    """
+    source = str(path)
+    try:
+        if path.is_dir():
+            raise SweepFileError(source, [Problem("is a folder: name the file in it")])
+        with path.open("rb") as stream:
+            raw = stream.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise SweepFileError(source, [Problem("no such file", hint=_similar_files(path))]) from None
+    except (OSError, ValueError) as error:  # a ValueError is a NUL in the name
+        raise SweepFileError(source, [Problem(f"cannot be read: {error}")]) from None
+    if len(raw) > LARGEST_FILE:
+        raise SweepFileError(source, [Problem(f"is larger than {LARGEST_FILE // 1000} kB: not a sweep file")])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        problem = Problem("is not UTF-8 text", line=line, hint="save the file as UTF-8, or name another file")
+        raise SweepFileError(source, [problem]) from None
+    return parse_document(text, source=source)
+
+
+def parse_document(text: str, *, source: str) -> Document:
+    """Parse YAML text; ``source`` names it in errors.
+
+    Raises:
+        SweepFileError: It is not YAML, too large, or gives a key twice.
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            if root is None:
+                raise SweepFileError(source, [Problem("is empty", hint="a sweep file needs method and parameters")])
+            builder = _Builder(loader)
+            data = builder.build(root, ())
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        line = mark.line + 1 if mark else None
+        raise SweepFileError(source, [Problem(f"is not YAML: {what}", line=line, hint=_yaml_hint(what))]) from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        problem = Problem("holds a character that YAML does not allow", line=line, hint="is it a text file?")
+        raise SweepFileError(source, [problem]) from None
+    except RecursionError:
+        raise SweepFileError(source, [Problem(f"is nested deeper than {DEEPEST} levels")]) from None
+    except _Refused as refused:
+        raise SweepFileError(source, [*builder.problems, refused.problem]) from None
+    if builder.problems:
+        raise SweepFileError(source, builder.problems)
+    return Document(data, builder.lines)
+
+
+class _Refused(Exception):
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+
+@dataclass
+class _Builder:
+    """Turns PyYAML's nodes into plain data, writing down lines, and stopping at the limits."""
+
+    loader: _Loader
+    lines: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    count: int = 0
+
+    def build(self, node: yaml.Node, path: tuple[str, ...]) -> Any:
+        self.count += 1
+        line = node.start_mark.line + 1
+        if self.count > LARGEST_TREE:
+            raise _Refused(Problem(f"holds more than {LARGEST_TREE} values once its aliases are written out"))
+        if len(path) > DEEPEST:
+            # An alias inside its own anchor ends here too.
+            raise _Refused(Problem(f"is nested deeper than {DEEPEST} levels", key=".".join(path[:3]), line=line))
+        if node.tag not in _CORE_TAGS:
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            self.problems.append(Problem(f"the tag {tag} is not allowed", key=".".join(path), line=line))
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            items = []
+            for index, child in enumerate(node.value):
+                place = (*path, str(index))
+                self.lines.setdefault(".".join(place), child.start_mark.line + 1)
+                items.append(self.build(child, place))
+            return items
+        try:
+            return self.loader.construct_object(node)
+        except ValueError as error:  # such as an integer of 5,000 digits
+            self.problems.append(Problem(f"not a value: {error}", key=".".join(path), line=line))
+            return None
+
+    def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[Any, Any]:
+        merged: dict[Any, Any] = {}
+        own: dict[Any, Any] = {}
+        first_line: dict[Any, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                for other in self._merged(value_node, path):
+                    merged = {**other, **merged}
+                continue
+            key = self.build(key_node, path)
+            if not isinstance(key, Hashable):
+                self.problems.append(Problem("a key must be a name", key=".".join(path), line=line))
+                continue
+            place = (*path, str(key))
+            if key in own:
+                message = f"given twice: on line {first_line[key]} and on line {line}"
+                self.problems.append(Problem(message, key=".".join(place), line=line, hint="keep one of them"))
+                continue
+            first_line[key] = line
+            self.lines[".".join(place)] = line
+            own[key] = self.build(value_node, place)
+        return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, path: tuple[str, ...]) -> Iterator[dict[Any, Any]]:
+        for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            value = self.build(part, path)
+            if not isinstance(value, dict):
+                line = part.start_mark.line + 1
+                self.problems.append(Problem("<< merges dictionaries only", key=".".join(path), line=line))
+                continue
+            yield value
+
+
+def _yaml_hint(what: str) -> str | None:
+    if "\\t" in what:
+        return "indent with spaces, not tabs"
+    if "expected a single document" in what:
+        return "one sweep a file: remove the --- line"
+    return None
+
+
+def _similar_files(path: Path) -> str | None:
+    from difflib import get_close_matches
+
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent}"
+    near = get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.parent / near[0]}?" if near else None

@@ -1,0 +1,75 @@
+"""W&B's hyperband stopping rule (Li et al. 2018, as the ``sweeps`` package applies it), as pure functions.
+
+A *history* is what one trial logged of the metric, oldest first; values that are not finite are passed over, so an
+iteration is the n-th finite value. At each *band*, an iteration number, a trial must be among the best 1/eta of all
+trials that got that far, itself and finished ones included.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from fer_sweep.config.sweep_file import EarlyTerminate, Goal
+
+MOST_BANDS = 100
+"""With min_iter, bands grow without end; this many reach further than any training."""
+
+
+def bands(settings: EarlyTerminate) -> tuple[int, ...]:
+    """The iterations at which trials are judged, ascending.
+
+    >>> bands(EarlyTerminate(type="hyperband", max_iter=27, s=2))
+    (3, 9)
+    >>> bands(EarlyTerminate(type="hyperband", min_iter=2, eta=3))[:3]
+    (2, 6, 18)
+    """
+    if settings.max_iter is not None:
+        found = []
+        band = float(settings.max_iter)
+        for _ in range(int(settings.s or 0)):
+            band /= settings.eta
+            if band < 1:
+                break
+            found.append(int(band))
+        return tuple(reversed(found))
+    if settings.min_iter is None:
+        return ()
+    found = []
+    band = settings.min_iter
+    for _ in range(MOST_BANDS):
+        found.append(int(band))
+        band *= settings.eta
+    return tuple(found)
+
+
+def should_stop(
+    settings: EarlyTerminate,
+    goal: Goal,
+    history: Sequence[float],
+    histories: Iterable[Sequence[float]],
+) -> bool:
+    """Whether a running trial should be stopped.
+
+    Args:
+        settings: The sweep file's ``early_terminate``.
+        goal: Which way the metric is better.
+        history: Of the trial in question.
+        histories: Of every trial of the sweep, the one in question and ended ones included.
+
+    Returns:
+        True if it has reached a band and is worse there than the best 1/eta.
+    """
+    own = _losses(history, goal)
+    reached = [band for band in bands(settings) if band <= len(own)]
+    if not reached:
+        return False
+    band = reached[-1]
+    at_band = sorted(losses[band - 1] for losses in (_losses(h, goal) for h in histories) if len(losses) >= band)
+    if not at_band:
+        return False
+    threshold = at_band[int(1.0 / settings.eta * len(at_band))]
+    return (own[band - 1] if settings.strict else min(own)) > threshold
+
+
+def _losses(history: Sequence[float], goal: Goal) -> list[float]:
+    sign = -1.0 if goal == "maximize" else 1.0
+    return [sign * value for value in history if math.isfinite(value)]
