@@ -1,0 +1,96 @@
+"""ResNet18 (He et al. 2016) from torchvision's residual block, with a 1-channel conv1, two stems and any width.
+
+The names of the parts are torchvision's, so its state dictionaries load unchanged once conv1 is summed over
+its three channels. A 3x3 stride-1 stem without max-pool ("cifar") keeps a 6x6 final map at 48 pixels.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
+from torchvision.models.resnet import BasicBlock, conv1x1
+
+from fer_sweep.config.trial import ResNet18Config
+from fer_sweep.errors import WeightsUnavailable
+from fer_sweep.records import CLASSES
+
+WEIGHTS = ResNet18_Weights.IMAGENET1K_V1
+
+
+class ResNet18(nn.Module):
+    """Faces (B, 1, 48, 48) to logits (B, 7); four stages of two residual blocks, ``width`` to 8 * ``width`` wide."""
+
+    def __init__(self, *, stem: str, width: int, dropout: float) -> None:
+        super().__init__()
+        if stem == "cifar":
+            self.conv1 = nn.Conv2d(1, width, 3, padding=1, bias=False)
+            self.maxpool: nn.Module = nn.Identity()
+        else:
+            self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
+            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(8 * width, len(CLASSES))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 7) of faces (B, 1, 48, 48)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.fc(self.dropout(self.avgpool(x).flatten(1)))
+        return logits
+
+
+def _stage(channels: int, width: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or channels != width:
+        shortcut = nn.Sequential(conv1x1(channels, width, stride), nn.BatchNorm2d(width))
+    return nn.Sequential(BasicBlock(channels, width, stride, shortcut), BasicBlock(width, width))
+
+
+def build(config: ResNet18Config) -> nn.Module:
+    """The network, from random or from torchvision's ImageNet weights.
+
+    Raises:
+        WeightsUnavailable: ``pretrained`` is set and the weights are neither on disk nor downloadable.
+    """
+    model = ResNet18(stem=config.stem, width=config.width, dropout=config.dropout)
+    if config.pretrained:
+        weights = _imagenet_weights()
+        # A grey face in three equal channels through three kernels is one channel through their sum.
+        weights["conv1.weight"] = weights["conv1.weight"].sum(dim=1, keepdim=True)
+        weights["fc.weight"], weights["fc.bias"] = model.fc.weight.detach(), model.fc.bias.detach()
+        model.load_state_dict(weights)
+    return model
+
+
+def _imagenet_weights() -> dict[str, Tensor]:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rpartition("/")[2]
+    here = path.is_file()
+    try:
+        weights: dict[str, Tensor] = WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    # RuntimeError: a file torch cannot read, a download with the wrong hash, or one that a test's closed
+    # network refused.
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if here:
+            raise WeightsUnavailable(
+                f"the ImageNet weights {path} cannot be read: {error}",
+                hint="delete the file so that it is downloaded again, or set pretrained=false",
+            ) from error
+        raise WeightsUnavailable(
+            f"the ImageNet weights of ResNet18 are not at {path} and cannot be downloaded: {error}",
+            hint=f"on a machine with network download {WEIGHTS.url} and copy it to {path}, "
+            "or move torch's cache with TORCH_HOME, or set pretrained=false",
+        ) from error
+    return weights

@@ -1,0 +1,119 @@
+"""ViT (Dosovitskiy et al. 2021): Hugging Face's ViTForImageClassification for 48-pixel, 1-channel faces.
+
+Stochastic depth (Huang et al. 2016), which it lacks, is added by a hook on each layer, so that the names of the
+weights stay Hugging Face's own.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import stochastic_depth
+from transformers import ViTConfig as HFConfig
+from transformers import ViTForImageClassification
+from transformers.models.vit.modeling_vit import ViTLayer
+
+from fer_sweep.config.trial import IMAGE_SIZE, ViTConfig
+from fer_sweep.errors import WeightsUnavailable
+from fer_sweep.records import CLASSES
+
+
+class ViT(nn.Module):
+    """Faces (B, 1, 48, 48) to logits (B, 7), resized first where the transformer was trained on another size."""
+
+    def __init__(self, transformer: ViTForImageClassification, stochastic_depth_rate: float) -> None:
+        super().__init__()
+        self.transformer = transformer
+        size = transformer.config.image_size
+        self.input_size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
+        layers = [module for module in transformer.modules() if isinstance(module, ViTLayer)]
+        for number, layer in enumerate(layers):
+            # Linear from 0 at the first layer to the full rate at the last; a single layer takes the full rate.
+            rate = stochastic_depth_rate * (number / (len(layers) - 1) if len(layers) > 1 else 1.0)
+            if rate > 0.0:
+                layer.register_forward_hook(functools.partial(_skip_branches, rate=rate))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 7) of faces (B, 1, 48, 48)."""
+        if images.shape[-2:] != self.input_size:
+            images = functional.interpolate(
+                images, size=self.input_size, mode="bilinear", align_corners=False, antialias=True
+            )
+        logits: Tensor = self.transformer(pixel_values=images).logits
+        return logits
+
+
+def _skip_branches(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor, *, rate: float) -> Tensor:
+    # A layer adds its two branches to its input, so output - input is what they add; a skipped image gets none of it.
+    tokens: Tensor = inputs[0]
+    return tokens + stochastic_depth(output - tokens, rate, mode="row", training=layer.training)
+
+
+def build(config: ViTConfig) -> nn.Module:
+    """The transformer, from random weights in the configuration's sizes or from pretrained ones in their own.
+
+    Raises:
+        WeightsUnavailable: ``pretrained`` names no folder or hub model that can be had from here as a ViT.
+    """
+    if config.pretrained is not None:
+        transformer = _pretrained(config.pretrained, config.dropout)
+    else:
+        transformer = ViTForImageClassification(
+            HFConfig(
+                image_size=IMAGE_SIZE,
+                patch_size=config.patch_size,
+                num_channels=1,
+                hidden_size=config.dim,
+                num_hidden_layers=config.depth,
+                num_attention_heads=config.dim // config.head_dim,
+                intermediate_size=round(config.dim * config.mlp_ratio),
+                hidden_dropout_prob=config.dropout,
+                attention_probs_dropout_prob=config.dropout,
+                num_labels=len(CLASSES),
+                attn_implementation="sdpa",
+            )
+        )
+    return ViT(transformer, config.stochastic_depth)
+
+
+def _pretrained(name: str, dropout: float) -> ViTForImageClassification:
+    try:
+        settings = HFConfig.from_pretrained(name)
+        kind = settings.to_dict().get("model_type")
+        if kind not in (None, "vit"):
+            raise ValueError(f"it holds a model of type {kind!r}, not a ViT")
+        model: ViTForImageClassification = ViTForImageClassification.from_pretrained(
+            name,
+            num_labels=len(CLASSES),
+            ignore_mismatched_sizes=True,  # the classifier, which is another one for seven expressions
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            attn_implementation="sdpa",
+            use_safetensors=True,  # never a pickle
+        )
+    # ValueError and RuntimeError: a folder without config.json, another kind of model, weights that do not fit.
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"in the folder {name}" if Path(name).is_dir() else f"under the name {name}, on disk or on the hub"
+        raise WeightsUnavailable(
+            f"no ViT with safetensors weights can be loaded {where}: {error}",
+            hint="give a folder with config.json and model.safetensors (save_pretrained writes them), "
+            f"or on a machine with network run `hf download {name}` and copy its Hugging Face cache here "
+            "(HF_HOME names the place), or leave pretrained out",
+        ) from error
+    _sum_channels(model)
+    return model
+
+
+def _sum_channels(model: ViTForImageClassification) -> None:
+    patches = model.vit.embeddings.patch_embeddings
+    if patches.num_channels == 1:
+        return
+    # A grey face repeated over the channels through one kernel a channel is one channel through their sum.
+    old = patches.projection
+    new = nn.Conv2d(1, old.out_channels, old.kernel_size, stride=old.stride)
+    new.weight.data.copy_(old.weight.data.sum(dim=1, keepdim=True))
+    new.bias.data.copy_(old.bias.data)
+    patches.projection = new
+    patches.num_channels = model.config.num_channels = 1

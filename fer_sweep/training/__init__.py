@@ -1,0 +1,1 @@
+"""One training, from configuration to result: loop, optimizer and schedule, metrics, checkpoints, history."""

@@ -1,0 +1,206 @@
+"""The training of one trial, from configuration to result, or to a checkpoint that it goes on from.
+
+Read ``train`` from top to bottom. On a CPU the same configuration with the same number of threads gives the same
+bits, however often the training was preempted or killed: what an epoch draws is a pure function of seed and epoch,
+and everything else that a step depends on is in the checkpoint.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fer_sweep.config.trial import TrialConfig
+from fer_sweep.data import augment
+from fer_sweep.records import StopReason, TrialOutcome, TrialResult, TrialState, Verdict
+from fer_sweep.training.evaluation import evaluate, forward
+from fer_sweep.training.faces import batches
+from fer_sweep.training.history import read_history
+from fer_sweep.training.metrics import accuracy, confusion_matrix
+from fer_sweep.training.optimizer import learning_rate
+from fer_sweep.training.trial import HISTORY, Best, Trial, claim_folder, start
+
+CHECK_EVERY = 64
+"""Steps between looks at whether the loss is still finite: each look waits for the device."""
+
+
+def train(
+    config: TrialConfig,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[Mapping[str, float]], None] = lambda metrics: None,
+    stop: Callable[[], StopReason | None] = lambda: None,
+) -> TrialOutcome:
+    """Train one configuration, or go on with it where its folder's checkpoint stands.
+
+    Args:
+        config: What to train.
+        folder: The trial's own folder; takes config.json, history.jsonl, last.ckpt and previous.ckpt while it
+            trains, best.safetensors and result.json.
+        device: As torch names it: ``cpu``, ``cuda:0``.
+        on_epoch: Called with ``records.EPOCH_METRICS`` after each epoch. When a training is gone on with, the
+            epochs it already has are sent again first.
+        stop: Asked before every step. PREEMPTED saves a checkpoint and returns; PRUNED ends the trial with the
+            result of its best epoch.
+
+    Returns:
+        Complete, pruned (with a result if an epoch was finished) or preempted. A loss that is not finite
+        completes the trial with verdict ``diverged`` and the best epoch before it, or best_val_acc 0.0 if there
+        was none, so that a search learns how bad the configuration is. A folder whose training is over gives
+        its result again.
+
+    Raises:
+        CheckpointError: The folder belongs to another configuration or to other data.
+        DataError, ConfigError: The data set is missing or too small for the configuration.
+        WeightsUnavailable: Pretrained weights are asked for and cannot be had.
+        StorageError: The folder cannot be written, such as on a full disk.
+    """
+    if result := claim_folder(config, folder):
+        for row in read_history(folder / HISTORY):
+            on_epoch(row)
+        return _outcome(config, result)
+
+    trial = start(config, folder, torch.device(device))
+    for row in trial.history.rows:
+        on_epoch(row)
+    parts = list(batches(len(trial.faces.train), config.batch_size))
+    total_steps = config.epochs * len(parts)
+
+    while (progress := trial.progress).epochs_done < config.epochs:
+        epoch = progress.epochs_done + 1
+        plan = _plan_epoch(trial, epoch, len(parts))
+        trial.model.train()
+        began = time.perf_counter()
+        while progress.step < len(parts):
+            if reason := stop():
+                progress.epoch_seconds += time.perf_counter() - began
+                return _stopped(trial, reason, f"in epoch {epoch} of {config.epochs}")
+            lr = learning_rate(config, progress.epochs_done * len(parts) + progress.step, total_steps)
+            _step(trial, plan, parts[progress.step], lr)
+            if progress.step % CHECK_EVERY == 0 and not math.isfinite(progress.loss_sum):
+                return _outcome(config, trial.finish(diverged=True), f"the loss was not finite in epoch {epoch}")
+        train_loss = float(progress.loss_sum) / progress.images  # waits for the device, so the time below is whole
+        progress.epoch_seconds += time.perf_counter() - began
+
+        row, best = _measure(trial, epoch, train_loss, lr)
+        if not (math.isfinite(train_loss) and math.isfinite(row["val_loss"])):
+            return _outcome(config, trial.finish(diverged=True), f"the loss was not finite in epoch {epoch}")
+        if best:
+            trial.keep_best(best)
+        progress.epochs_done, progress.step = epoch, 0
+        progress.images, progress.epoch_seconds = 0, 0.0
+        progress.loss_sum = torch.zeros_like(progress.loss_sum)
+        trial.history.append(row)
+        if epoch < config.epochs and trial.checkpoints.due():
+            trial.save()
+        on_epoch(row)
+
+    return _outcome(config, trial.finish())
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one epoch draws, on the device."""
+
+    order: Tensor
+    """(n,): the data set's positions of the training images, shuffled."""
+    augmentation: augment.Augmentation
+    """Of the images in that order."""
+    mixup: Tensor | None
+    """(steps,): the weight of each batch's own images."""
+
+
+def _plan_epoch(trial: Trial, epoch: int, steps: int) -> _Plan:
+    # Seeded by seed and epoch alone, so an epoch taken up in the middle needs nothing of its beginning.
+    rng = np.random.default_rng([trial.config.seed, epoch])
+    positions = trial.faces.train
+    order = torch.from_numpy(rng.permutation(len(positions))).to(trial.device)
+    augmentation = augment.draw(trial.config.augment, len(positions), rng).to(trial.device)
+    mixup = augment.draw_mixup(trial.config.augment.mixup, steps, rng)
+    return _Plan(positions[order], augmentation, None if mixup is None else mixup.to(trial.device))
+
+
+def _step(trial: Trial, plan: _Plan, part: slice, lr: float) -> None:
+    config, progress = trial.config, trial.progress
+    positions = plan.order[part]
+    labels = trial.faces.labels[positions]  # (B,)
+    images = plan.augmentation[part].apply(trial.faces.batch(positions))  # (B, 1, 48, 48)
+    smoothing = config.label_smoothing
+    if plan.mixup is None:
+        logits = forward(trial.model, images, trial.precision)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    else:
+        weight = plan.mixup[progress.step]
+        logits = forward(trial.model, augment.mix(images, weight), trial.precision)
+        loss = torch.lerp(
+            functional.cross_entropy(logits, labels.flip(0), label_smoothing=smoothing),
+            functional.cross_entropy(logits, labels, label_smoothing=smoothing),
+            weight,
+        )
+
+    trial.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(trial.model.parameters(), config.clip_norm)
+    for group in trial.optimizer.param_groups:
+        group["lr"] = lr
+    trial.optimizer.step()
+    if trial.average:
+        steps_before = progress.epochs_done * math.ceil(len(plan.order) / config.batch_size) + progress.step
+        trial.average.update(trial.model, steps_before)
+
+    progress.loss_sum += loss.detach() * len(labels)
+    progress.images += len(labels)
+    progress.step += 1
+
+
+def _measure(trial: Trial, epoch: int, train_loss: float, lr: float) -> tuple[dict[str, float], Best | None]:
+    """The epoch's metrics, and what to keep of it if it is the best so far."""
+    faces, samples, progress = trial.faces, trial.samples, trial.progress
+    val_loss, val_predictions = evaluate(trial.evaluated, faces, faces.val, trial.precision)
+    _, gap_predictions = evaluate(trial.evaluated, faces, faces.gap, trial.precision)
+    val_labels, gap_labels = faces.labels[faces.val].cpu().numpy(), faces.labels[faces.gap].cpu().numpy()
+    val_acc, train_acc = accuracy(val_labels, val_predictions), accuracy(gap_labels, gap_predictions)
+    best = None
+    if progress.best is None or val_acc > progress.best.val_acc:
+        clean = samples.clean
+        best = Best(
+            epoch=epoch,
+            val_acc=val_acc,
+            train_acc=train_acc,
+            val_acc_clean=accuracy(val_labels[clean], val_predictions[clean]),
+            confusion=confusion_matrix(val_labels, val_predictions),
+        )
+    row = {
+        "epoch": epoch,
+        "train_loss": train_loss,
+        "train_acc": train_acc,
+        "val_loss": val_loss,
+        "val_acc": val_acc,
+        "train_val_gap": train_acc - val_acc,
+        "best_val_acc": max(val_acc, progress.best.val_acc if progress.best else 0.0),
+        "lr": lr,
+        "images_per_second": progress.images / progress.epoch_seconds,
+    }
+    return row, best
+
+
+def _stopped(trial: Trial, reason: StopReason, where: str) -> TrialOutcome:
+    if reason is StopReason.PREEMPTED:
+        trial.save()
+        return TrialOutcome(TrialState.PREEMPTED, reason=f"preempted {where}")
+    result = trial.finish() if trial.progress.best else None
+    return TrialOutcome(TrialState.PRUNED, result=result, reason=f"pruned {where}")
+
+
+def _outcome(config: TrialConfig, result: TrialResult, reason: str | None = None) -> TrialOutcome:
+    diverged = result.verdict is Verdict.DIVERGED
+    pruned = result.epochs < config.epochs and not diverged
+    return TrialOutcome(TrialState.PRUNED if pruned else TrialState.COMPLETE, result=result, reason=reason)

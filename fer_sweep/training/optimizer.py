@@ -1,0 +1,70 @@
+"""AdamW and Nesterov SGD with decay groups, the learning rate of every step, and the moving average of weights."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fer_sweep.config.trial import SharedConfig
+
+_UNDECAYED = ("cls_token", "position_embeddings")
+"""ViT's learnt inputs: no weights, so not decayed (as in DeiT, Touvron et al. 2021)."""
+
+
+def build_optimizer(model: nn.Module, config: SharedConfig) -> torch.optim.Optimizer:
+    """The configuration's optimizer in its fused form; biases, normalisation and embeddings are not decayed."""
+    decayed, rest = [], []
+    for name, parameter in model.named_parameters():
+        plain = parameter.ndim <= 1 or name.endswith(_UNDECAYED)
+        (rest if plain else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    if config.optimizer == "sgd":
+        # Nesterov is undefined without momentum; then it is plain gradient descent.
+        return torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0.0, fused=True
+        )
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+
+
+def learning_rate(config: SharedConfig, step: int, total: int) -> float:
+    """The learning rate of one step: linear warm-up to ``lr``, then a cosine towards zero.
+
+    Args:
+        config: ``lr`` is the peak, ``warmup`` the fraction of all steps that leads there.
+        step: Counted from 0 over the whole training.
+        total: Steps of the whole training.
+    """
+    warmup = round(config.warmup * total)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return config.lr * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights and buffers, held in a copy of the model."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards ``model`` after a step (counted from 0).
+
+        Early on the decay is smaller, or a short training's average would still hold the random start.
+        """
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averaged: list[Tensor] = []
+        current: list[Tensor] = []
+        for mean, value in zip(_tensors(self.model), _tensors(model), strict=True):
+            if mean.is_floating_point():
+                averaged.append(mean)
+                current.append(value)
+            else:
+                mean.copy_(value)
+        torch._foreach_lerp_(averaged, current, 1.0 - decay)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*(parameter.detach() for parameter in model.parameters()), *model.buffers()]

@@ -1,0 +1,265 @@
+"""A trial in training: everything that changes as it goes on, how it is set up, saved, restored and summed up."""
+
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fer_sweep.config.trial import TrialConfig, parse_trial
+from fer_sweep.data.cache import open_dataset
+from fer_sweep.errors import CheckpointError, ConfigError
+from fer_sweep.files import atomic_path, write_atomically
+from fer_sweep.models import build_model
+from fer_sweep.records import CLASSES, TrialResult
+from fer_sweep.training.checkpoint import Checkpoints
+from fer_sweep.training.faces import Faces
+from fer_sweep.training.history import History
+from fer_sweep.training.metrics import Confusion, judge, scores
+from fer_sweep.training.optimizer import WeightAverage, build_optimizer
+from fer_sweep.training.precision import Precision, choose_precision
+from fer_sweep.training.samples import Samples, choose_samples
+
+CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch with the highest validation accuracy so far; the earliest of equals."""
+
+    epoch: int
+    val_acc: float
+    train_acc: float
+    val_acc_clean: float
+    confusion: Confusion
+
+
+@dataclass
+class Progress:
+    """Where the training stands: so many epochs done, so many steps into the next one."""
+
+    loss_sum: Tensor
+    """Over the images of the epoch under way; a tensor, so that the device is not waited for."""
+    epochs_done: int = 0
+    step: int = 0
+    """Steps done of the epoch under way."""
+    images: int = 0
+    """Images seen in the epoch under way."""
+    epoch_seconds: float = 0.0
+    """Spent on training steps in the epoch under way."""
+    seconds: float = 0.0
+    """Spent on the trial by earlier attempts."""
+    peak_memory_mb: float = 0.0
+    """Of earlier attempts."""
+    best: Best | None = None
+
+
+@dataclass
+class Trial:
+    """One training under way."""
+
+    config: TrialConfig
+    folder: Path
+    device: torch.device
+    precision: Precision
+    samples: Samples
+    faces: Faces
+    model: nn.Module
+    average: WeightAverage | None
+    optimizer: torch.optim.Optimizer
+    history: History
+    checkpoints: Checkpoints
+    progress: Progress
+    unwritten: dict[str, Tensor] | None = None
+    """The best epoch's weights while best.safetensors still lacks them."""
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is evaluated and kept: the averaged weights, or the weights themselves."""
+        return self.average.model if self.average else self.model
+
+    def keep_best(self, best: Best) -> None:
+        """Remember a new best epoch with the weights as they are now."""
+        self.progress.best = best
+        self.unwritten = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in self.evaluated.state_dict().items()
+        }
+
+    def save(self) -> None:
+        """Write the best weights if they are new, then a checkpoint."""
+        self._write_best()
+        progress = self.progress
+        state = {field.name: getattr(progress, field.name) for field in dataclasses.fields(progress)}
+        state["best"] = dataclasses.asdict(progress.best) if progress.best else None
+        state["seconds"], state["peak_memory_mb"] = self._seconds(), self._peak_memory_mb()
+        on_gpu = self.device.type == "cuda"
+        self.checkpoints.save(
+            {
+                "progress": state,
+                "history": self.history.rows,
+                "model": self.model.state_dict(),
+                "average": self.average.model.state_dict() if self.average else None,
+                "optimizer": self.optimizer.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            }
+        )
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint, or begin with an empty history if there is none.
+
+        Raises:
+            CheckpointError: It belongs to another configuration or to other data.
+        """
+        saved = self.checkpoints.load()
+        if saved is None:
+            self.history.restart([])
+            return
+        self.history.restart(saved["history"])
+        self.model.load_state_dict(saved["model"])
+        if self.average:
+            self.average.model.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["rng"])
+        if self.device.type == "cuda" and saved["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
+        state: dict[str, Any] = saved["progress"]
+        best = Best(**state.pop("best")) if state["best"] else state.pop("best")
+        self.progress = Progress(**{**state, "loss_sum": state["loss_sum"].to(self.device), "best": best})
+
+    def finish(self, *, diverged: bool = False) -> TrialResult:
+        """Write best.safetensors and result.json, and remove the checkpoints, which nothing needs any more."""
+        self._write_best()
+        nothing = Best(0, 0.0, 0.0, 0.0, tuple((0,) * len(CLASSES) for _ in CLASSES))
+        best = self.progress.best or nothing
+        score = scores(best.confusion)
+        result = TrialResult(
+            best_val_acc=best.val_acc,
+            best_epoch=best.epoch,
+            train_acc=best.train_acc,
+            train_val_gap=best.train_acc - best.val_acc,
+            val_acc_clean=best.val_acc_clean,
+            macro_f1=score.macro_f1,
+            per_class_recall=score.recall,
+            confusion_matrix=best.confusion,
+            epochs=self.progress.epochs_done,
+            parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            seconds=self._seconds(),
+            images_per_second=statistics.median(row["images_per_second"] for row in self.history.rows)
+            if self.history.rows
+            else 0.0,
+            peak_memory_mb=self._peak_memory_mb(),
+            precision=self.precision,
+            verdict=judge(diverged=diverged, confusion=best.confusion, train_acc=best.train_acc, val_acc=best.val_acc),
+        )
+        write_atomically(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
+        self.checkpoints.remove()
+        return result
+
+    def _write_best(self) -> None:
+        if self.unwritten is None or self.progress.best is None:
+            return
+        about = {
+            "config": self.config.model_dump_json(),
+            "epoch": str(self.progress.best.epoch),
+            "val_acc": repr(self.progress.best.val_acc),
+            # What raw pixels (0 to 255) are normalised by before they enter this model.
+            "pixel_mean": repr(self.faces.mean),
+            "pixel_std": repr(self.faces.std),
+        }
+        with atomic_path(self.folder / WEIGHTS) as temporary:
+            save_file(self.unwritten, temporary, metadata=about)
+        self.unwritten = None
+
+    def _seconds(self) -> float:
+        return self.progress.seconds + time.perf_counter() - self.began
+
+    def _peak_memory_mb(self) -> float:
+        if self.device.type == "cuda":
+            now = torch.cuda.max_memory_allocated(self.device) / 2**20
+        else:
+            now = _peak_resident_mb()
+        return max(self.progress.peak_memory_mb, now)
+
+
+def start(config: TrialConfig, folder: Path, device: torch.device) -> Trial:
+    """Set a trial up on a device, as its newest checkpoint left it if its folder holds one.
+
+    Raises:
+        CheckpointError: The folder's checkpoint belongs to another configuration or to other data.
+        DataError, ConfigError: The data set is not there or not enough for the configuration.
+        WeightsUnavailable: Pretrained weights are asked for and cannot be had.
+    """
+    began = time.perf_counter()
+    dataset = open_dataset(config.data)
+    samples = choose_samples(dataset, config)
+    torch.manual_seed(config.seed)
+    model = build_model(config).to(device)
+    if config.model != "vit":
+        model = model.to(memory_format=torch.channels_last)
+    trial = Trial(
+        config=config,
+        folder=folder,
+        device=device,
+        precision=choose_precision(config, device),
+        samples=samples,
+        faces=Faces(dataset, samples, device),
+        model=model,
+        average=WeightAverage(model, config.ema_decay) if config.ema_decay else None,
+        optimizer=build_optimizer(model, config),
+        history=History(folder / HISTORY),
+        checkpoints=Checkpoints(folder, config, dataset.info.fingerprint),
+        progress=Progress(loss_sum=torch.zeros((), device=device)),
+        began=began,
+    )
+    trial.restore()
+    return trial
+
+
+def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:
+    """Make a folder this configuration's own, and give the result if its training is already over.
+
+    Raises:
+        CheckpointError: The folder belongs to another configuration, or its result cannot be read.
+        StorageError: The folder cannot be written.
+    """
+    path = folder / CONFIG
+    try:
+        theirs = parse_trial(json.loads(path.read_bytes())) if path.exists() else config
+    except (ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", hint="train into another folder") from error
+    if theirs != config:
+        raise CheckpointError(
+            f"{folder} holds a training of another configuration ({path.name} there differs)",
+            hint="train into another folder, or delete this one to begin anew",
+        )
+    if not path.exists():
+        write_atomically(path, config.model_dump_json(indent=2) + "\n")
+    for leftover in folder.glob(".*.*.????????"):
+        leftover.unlink(missing_ok=True)  # temporary files of an attempt that was killed while it wrote
+    result = folder / RESULT
+    try:
+        return TrialResult.model_validate_json(result.read_bytes()) if result.exists() else None
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{result} cannot be read: {error}", hint="delete that file and train again into the same folder"
+        ) from error
+
+
+def _peak_resident_mb() -> float:
+    try:
+        import resource  # only here: Windows has none
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
