@@ -1,0 +1,63 @@
+"""``fersweep train``: the same training as in a slot, in this process, with its own W&B run."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fer_sweep.agent.gpus import choose, discover, visible_devices
+from fer_sweep.agent.slots import make_slots
+from fer_sweep.agent.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
+from fer_sweep.config.trial import TrialConfig
+from fer_sweep.errors import InputError
+from fer_sweep.files import home
+from fer_sweep.records import TrialOutcome
+from fer_sweep.tracking import RunLabels, start_run
+
+
+def default_folder(config: TrialConfig) -> Path:
+    """A new folder below fersweep's home, named by model and time."""
+    return home() / "trials" / f"{config.model}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+def train_by_hand(config: TrialConfig, folder: Path, *, device: str, say: Callable[[str], None]) -> TrialOutcome:
+    """Train here; Ctrl-C, SIGTERM and SIGUSR2 write a checkpoint and stop at the next step, a second Ctrl-C at once.
+
+    Args:
+        config: What to train.
+        folder: Where to; with a checkpoint of the same configuration in it, training goes on from there.
+        device: ``auto``, ``cpu``, or a GPU's number or UUID.
+        say: Gets a line for every epoch.
+    """
+    gpus = () if device == "cpu" else choose(device, discover(), visible_devices())
+    if len(gpus) > 1:
+        if device != "auto":
+            raise InputError(f"--device {device}: a trial trains on one device")
+        gpus = gpus[:1]
+    slot = make_slots(gpus, cpu_slots=None if gpus else 1)[0]
+    os.environ.update(slot.environment)
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    folder.mkdir(parents=True, exist_ok=True)
+    notes = f"fersweep train --config {folder / 'config.json'}"
+    run = start_run(
+        RunLabels(name=folder.name, group="by-hand", tags=(config.model,), notes=notes), config.model_dump(mode="json")
+    )
+
+    def on_message(message: TrialMessage) -> None:
+        if isinstance(message, EpochReport):
+            run.log(message.metrics)
+            metrics = message.metrics
+            say(
+                f"epoch {message.epoch}/{config.epochs} train_loss {metrics['train_loss']:.3f} "
+                f"val_acc {metrics['val_acc']:.1%} gap {100 * metrics['train_val_gap']:+.1f} "
+                f"{metrics['images_per_second']:,.0f} images/s"
+            )
+
+    flag = StopFlag()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, flag.preempt)
+    job = TrialJob(config, folder, device=slot.device, threads=slot.threads)
+    outcome = train_here(job, flag, on_message)
+    run.finish(outcome)
+    return outcome

@@ -1,0 +1,140 @@
+"""What a host has of the things fersweep can use. Nothing heavy is imported and no CUDA context made."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from fer_sweep.agent.gpus import choose, discover, visible_devices
+from fer_sweep.agent.slots import usable_cores
+from fer_sweep.data.cache import list_datasets
+from fer_sweep.errors import FersweepError
+from fer_sweep.files import cache_dir, home, write_atomically
+from fer_sweep.tracking import tracking_mode
+
+_PACKAGES = ("torch", "torchvision", "transformers", "optuna", "wandb", "pydantic")
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "beegfs", "gpfs", "fuse.sshfs", "9p"}
+_LITTLE_ROOM_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    topic: str
+    ok: bool
+    """False where something is missing that a user may want."""
+    found: str
+    advice: str = ""
+
+
+def examine() -> tuple[Finding, ...]:
+    """Look at everything; never raises for what is missing."""
+    return tuple(_findings())
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in _PACKAGES:
+        yield _package(package)
+    yield _gpus()
+    yield _processor()
+    yield _data()
+    yield _storage()
+    yield _room()
+    yield _wandb()
+    has_parquet = importlib.util.find_spec("pyarrow") is not None
+    yield Finding(
+        "parquet",
+        has_parquet,
+        "pyarrow is installed" if has_parquet else "pyarrow is not installed",
+        "" if has_parquet else "only for Hugging Face's parquet files: pip install 'fersweep[parquet]'",
+    )
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed", f"install fersweep again with {sys.executable} -m pip")
+
+
+def _gpus() -> Finding:
+    gpus = choose("auto", discover(), visible_devices())
+    if not gpus:
+        advice = "trials run on the CPU; with an NVIDIA GPU, check that nvidia-smi shows it"
+        return Finding("GPUs", False, "none", advice)
+    return Finding("GPUs", True, "; ".join(f"{gpu.index}: {gpu.name}, {gpu.memory_mb:,} MB" for gpu in gpus))
+
+
+def _processor() -> Finding:
+    flags = _processor_flags()
+    has = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
+    found = f"{usable_cores()} usable cores, " + (f"bf16 by {', '.join(has)}" if has else "no bf16 instructions")
+    return Finding("processor", True, found, "" if has else "`precision: auto` takes fp32 here")
+
+
+def _processor_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()  # not Linux
+    return next((set(line.split()) for line in text.splitlines() if line.startswith(("flags", "Features"))), set())
+
+
+def _data() -> Finding:
+    try:
+        names = [info.name for info in list_datasets()]
+    except FersweepError as error:
+        return Finding("data", False, str(error), error.hint or "")
+    found = f"{', '.join(['synthetic', *(n for n in names if n != 'synthetic')])} (in {cache_dir()})"
+    if "fer2013" in names:
+        return Finding("data", True, found)
+    return Finding("data", False, found, "the shipped sweeps want fer2013: fersweep data prepare PATH --name fer2013")
+
+
+def _storage() -> Finding:
+    probe = home() / ".doctor"
+    try:
+        write_atomically(probe, "writable")
+        probe.unlink()
+    except (FersweepError, OSError) as error:
+        return Finding("storage", False, str(error), "set FERSWEEP_HOME to a folder that can be written")
+    kind = _file_system(home())
+    if kind in _NETWORK_FILE_SYSTEMS:
+        return Finding(
+            "storage",
+            False,
+            f"{home()} on a network file system ({kind})",
+            "SQLite's locks do not hold there: set FERSWEEP_HOME to a local disk",
+        )
+    return Finding("storage", True, f"{home()} is writable" + (f" ({kind})" if kind else ""))
+
+
+def _file_system(path: Path) -> str:
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    below = [(mount[1], mount[2]) for mount in mounts if path.is_relative_to(mount[1])]
+    return max(below, key=lambda mount: len(mount[0]), default=("", ""))[1]
+
+
+def _room() -> Finding:
+    free = shutil.disk_usage(home()).free
+    enough = free >= _LITTLE_ROOM_BYTES
+    found = f"{free / 2**30:,.1f} GiB free in {home()}"
+    return Finding("disk", enough, found, "" if enough else "checkpoints need room: free some")
+
+
+def _wandb() -> Finding:
+    mode = tracking_mode()
+    why = "WANDB_MODE says so" if os.environ.get("WANDB_MODE") else "a login was found"
+    if mode == "offline" and not os.environ.get("WANDB_MODE"):
+        return Finding("W&B", True, "offline: no login found", "to log online: wandb login, or set WANDB_API_KEY")
+    return Finding("W&B", True, f"{mode}: {why}")

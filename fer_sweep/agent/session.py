@@ -1,0 +1,119 @@
+"""One agent's work on one sweep: search, slots, tracking and view put together."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from fer_sweep.agent.gpus import choose, discover, visible_devices
+from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.slots import Slot, make_slots
+from fer_sweep.agent.view import Progress, make_view
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.config.trial import SharedConfig
+from fer_sweep.errors import NothingToDo
+from fer_sweep.files import trial_folder
+from fer_sweep.records import TrialRecord, TrialRequest, TrialState
+from fer_sweep.search.registry import SweepEntry, load, open_search
+from fer_sweep.tracking import RunLabels, TrackedRun, start_run, tracking_mode
+
+
+def slots_here(gpus: str, *, per_gpu: int, slots: int | None) -> tuple[Slot, ...]:
+    """The slots that ``--gpus``, ``--per-gpu`` and ``--slots`` ask for on this host.
+
+    Args:
+        gpus: ``auto``, ``none``, or numbers and UUIDs; ``auto`` means the CPU where there is no GPU.
+        per_gpu: Slots a GPU.
+        slots: CPU slots; giving a number with ``auto`` means the CPU.
+    """
+    if gpus == "auto" and slots is not None:
+        gpus = "none"
+    chosen = () if gpus == "none" else choose(gpus, discover(), visible_devices())
+    return make_slots(chosen, per_gpu=per_gpu, cpu_slots=slots)
+
+
+def work_on(entry: SweepEntry, slots: Sequence[Slot], *, console: Console, count: int | None = None) -> AgentSummary:
+    """Run an agent on a sweep until there is nothing left to do, showing its progress on ``console``.
+
+    Raises:
+        DataError: The sweep's data set is not prepared.
+        AgentFailed: Trials failed one after another.
+        NothingToDo: The sweep has ended already.
+    """
+    sweep = load(entry)
+    check_data(sweep)
+    search = open_search(entry)
+    try:
+        records = search.records()
+        progress = _progress(sweep, records)
+        view = make_view(console, progress, sweep_id=entry.id, slots=len(slots))
+        view.note(_opening(entry, slots, records))
+        agent = Agent(
+            search=search,
+            slots=slots,
+            folder_of=lambda trial_id: trial_folder(entry.id, trial_id),
+            track=lambda request: _track(entry, sweep, request),
+            view=view,
+            count=count,
+        )
+        with view:
+            summary = agent.run()
+        if not summary.ended and not summary.interrupted:
+            raise NothingToDo(
+                f"sweep {entry.id} gives no more trials: {len(records)} of {progress.planned or 'any number'} are done",
+                hint=f"see the winner: fersweep best {entry.id}",
+            )
+        return summary
+    finally:
+        search.close()
+
+
+def check_data(sweep: SweepFile) -> None:
+    """See that the data sets a sweep names are prepared, before trials fail over it one by one.
+
+    Raises:
+        DataError: One is not.
+    """
+    from fer_sweep.data.cache import open_dataset
+
+    if sweep.scheduler is None or sweep.scheduler.search_space is None:  # a space in code names its data as it runs
+        for name in data_names(Space.from_sweep(sweep)):
+            open_dataset(name)
+
+
+def data_names(space: Space) -> tuple[str, ...]:
+    """The data sets a space can ask for."""
+    given = space.parameters.get("data")
+    if given is None:
+        return (str(SharedConfig.model_fields["data"].default),)
+    return tuple(str(value) for value in given.grid_values() or ())
+
+
+def _progress(sweep: SweepFile, records: Sequence[TrialRecord]) -> Progress:
+    ended = [record for record in records if record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)]
+    progress = Progress(planned=sweep.run_cap or Space.from_sweep(sweep).size(), ended=len(ended))
+    for record in ended:
+        result = record.result
+        if result is not None and (progress.best is None or result.best_val_acc > progress.best[1]):
+            progress.best = (record.trial_id, result.best_val_acc, result.train_val_gap)
+    return progress
+
+
+def _opening(entry: SweepEntry, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:
+    places = ", ".join(f"{slot.name} ({slot.threads} threads)" for slot in slots)
+    going_on = sum(record.state is TrialState.PREEMPTED for record in records)
+    again = f"; {going_on} trials go on from their checkpoints" if going_on else ""
+    return f"agent on sweep {entry.id}: slots {places}; tracking {tracking_mode()}{again}"
+
+
+def _track(entry: SweepEntry, sweep: SweepFile, request: TrialRequest) -> TrackedRun:
+    config = request.config
+    labels = RunLabels(
+        name=f"{config.model}-{request.trial_id}",
+        group=entry.id,
+        project=sweep.project,
+        entity=sweep.entity,
+        tags=(config.model,),
+        notes=f"fersweep train --config {trial_folder(entry.id, request.trial_id) / 'config.json'}",
+    )
+    return start_run(labels, config.model_dump(mode="json"), run_id=f"{entry.id}-{request.trial_id}")

@@ -1,0 +1,90 @@
+"""Commands about data sets: prepare, list, audit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fer_sweep.cli.printing import print_json, print_table, say
+
+app = typer.Typer(help="Prepare, list and audit data sets.", no_args_is_help=True, rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@app.command()
+def prepare(
+    path: Annotated[Path, typer.Argument(help="A zip, a folder, a CSV or parquet files of FER2013.")],
+    name: Annotated[str | None, typer.Option(help="Name to train with [default: fer2013].")] = None,
+    ferplus: Annotated[Path | None, typer.Option(help="FER+ labels (fer2013new.csv) to use instead.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a data set of this name.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read a data set in any of its layouts into a cache that training maps into memory.
+
+    Example: fersweep data prepare Downloads/archive.zip
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fer_sweep.data.cache import prepare as prepare_data
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        info = prepare_data(path, name, ferplus=ferplus, progress=show, replace=replace)
+    if as_json:
+        print_json(info.model_dump(mode="json"))
+    else:
+        print(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
+        for note in info.notes:
+            print(f"  note: {note}")
+    say(f"next: fersweep data audit {info.name}")
+
+
+@app.command(name="list")
+def list_datasets(as_json: Json = False) -> None:
+    """List the data sets that are prepared.
+
+    Example: fersweep data list
+    """
+    from fer_sweep.data.cache import list_datasets as prepared
+    from fer_sweep.files import cache_dir
+
+    infos = prepared()
+    if as_json:
+        print_json([info.model_dump(mode="json") for info in infos])
+        return
+    columns = {"name": "left", "train": "right", "val": "right", "test": "right", "split": "left", "source": "left"}
+    rows = [
+        [
+            info.name,
+            *(f"{sum(info.counts.get(split, {}).values()):,}" for split in ("train", "val", "test")),
+            "official" if info.official_split else "own",
+            f"{info.source} ({info.layout})",
+        ]
+        for info in infos
+    ]
+    print_table(f"data sets in {cache_dir()}", columns, rows)
+    say("`synthetic` is always there, drawn when first used")
+    if not any(info.name == "fer2013" for info in infos):
+        say("next: fersweep data prepare PATH --name fer2013")
+
+
+@app.command()
+def audit(name: Annotated[str, typer.Argument(help="A prepared data set.")] = "fer2013", as_json: Json = False) -> None:
+    """Count what is wrong with a data set: imbalance, blanks, copies, leaks between splits, conflicting labels.
+
+    Example: fersweep data audit fer2013
+    """
+    from fer_sweep.data.audit import audit as audit_data
+    from fer_sweep.data.cache import open_dataset
+
+    report = audit_data(open_dataset(name))
+    if as_json:
+        print_json(report.to_plain())
+        return
+    print_table(f"audit of {name}", {"": "left", "figure": "left"}, report.lines())

@@ -1,0 +1,175 @@
+"""What commands print: tables for people, one JSON document for scripts, errors with their hints."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fer_sweep.errors import FersweepError
+
+if TYPE_CHECKING:
+    from fer_sweep.records import TrialRecord
+    from fer_sweep.selection import Candidate, Selection
+
+
+def say(text: str) -> None:
+    """A remark or a next step, on stderr: stdout is for what was asked for."""
+    print(text, file=sys.stderr)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a ``--json`` command. NaN and infinity become null: JSON has neither."""
+    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def print_error(error: FersweepError) -> None:
+    """What was wrong and what to do."""
+    say(f"error: {error}")
+    if error.hint:
+        say(f"hint: {error.hint}")
+
+
+def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout.
+
+    Args:
+        title: Stands above it.
+        columns: Headings, each with its side: ``left`` or ``right``.
+        rows: Cells, shown as text.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width of its own; 80 would cut parameters off
+    table = Table(title=Text(title), title_justify="left")
+    for heading, side in columns.items():
+        table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(table)
+
+
+def trial_json(record: "TrialRecord", sweep: str | None = None) -> dict[str, Any]:
+    """A trial as ``status --json`` and ``best --json`` show it."""
+    shape: dict[str, Any] = {
+        "id": record.trial_id,
+        "state": str(record.state),
+        "config": dict(record.config),
+        "metrics": _all_metrics(record),
+        "reason": record.reason,
+    }
+    return shape if sweep is None else {"sweep": sweep, **shape}
+
+
+def trial_rows(records: Sequence["TrialRecord"]) -> list[list[object]]:
+    """Rows for TRIAL_COLUMNS; only parameters that differ between trials are shown."""
+    varying = _varying(records)
+    rows: list[list[object]] = []
+    for record in records:
+        metrics = _all_metrics(record)
+        parameters = " ".join(f"{name}={short(record.parameters[name])}" for name in varying)
+        note = record.reason.splitlines()[0] if record.reason else ""
+        rows.append(
+            [
+                record.trial_id,
+                record.state,
+                f"{metrics['epoch']:.0f}" if "epoch" in metrics else "",
+                percent(metrics.get("best_val_acc")),
+                points(metrics.get("train_val_gap")),
+                record.result.verdict if record.result else "",
+                parameters,
+                note,
+            ]
+        )
+    return rows
+
+
+TRIAL_COLUMNS = {
+    "trial": "right",
+    "state": "left",
+    "epoch": "right",
+    "best_val_acc": "right",
+    "gap": "right",
+    "verdict": "left",
+    "parameters": "left",
+    "note": "left",
+}
+
+
+def ranking_rows(selection: "Selection") -> list[list[object]]:
+    """Rows for RANKING_COLUMNS: ``*`` marks the Pareto front, ``>`` the winner."""
+    varying = _varying([candidate.record for candidate in selection.ranking])
+    return [_ranking_row(place, candidate, selection, varying) for place, candidate in enumerate(selection.ranking, 1)]
+
+
+RANKING_COLUMNS = {
+    "": "left",
+    "place": "right",
+    "sweep/trial": "left",
+    "state": "left",
+    "best_val_acc": "right",
+    "clean": "right",
+    "gap": "right",
+    "epoch": "right",
+    "parameters": "right",
+    "verdict": "left",
+    "configuration": "left",
+}
+
+
+def _ranking_row(place: int, candidate: "Candidate", selection: "Selection", varying: Sequence[str]) -> list[object]:
+    result = candidate.result
+    mark = (">" if candidate is selection.winner else "") + ("*" if candidate in selection.pareto else "")
+    values = candidate.record.parameters
+    return [
+        mark,
+        place,
+        f"{candidate.sweep}/{candidate.record.trial_id}",
+        candidate.record.state,
+        percent(result.best_val_acc),
+        percent(result.val_acc_clean),
+        points(result.train_val_gap),
+        result.best_epoch,
+        f"{result.parameters:,}",
+        result.verdict,
+        " ".join(f"{name}={short(values[name])}" for name in varying if name in values),
+    ]
+
+
+def percent(value: float | None) -> str:
+    """An accuracy in [0, 1] as a percentage."""
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def points(value: float | None) -> str:
+    """A gap as percentage points."""
+    return "" if value is None else f"{100 * value:+.1f}"
+
+
+def short(value: object) -> str:
+    """A parameter's value in few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _all_metrics(record: "TrialRecord") -> dict[str, Any]:
+    result = {} if record.result is None else record.result.model_dump(mode="json")
+    return {**record.metrics, **result}
+
+
+def _varying(records: Sequence["TrialRecord"]) -> list[str]:
+    names = dict.fromkeys(name for record in records for name in record.parameters)
+    varying = [n for n in names if len({repr(record.parameters.get(n)) for record in records}) > 1]
+    return varying if len(records) > 1 else list(names)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

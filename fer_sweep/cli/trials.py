@@ -1,0 +1,89 @@
+"""Training one trial by hand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fer_sweep.cli.printing import percent, points, print_json, say
+from fer_sweep.errors import FersweepError, InputError
+
+if TYPE_CHECKING:
+    from fer_sweep.config.trial import TrialConfig
+    from fer_sweep.records import TrialOutcome
+
+
+class _HelpWithFields(typer.core.TyperCommand):
+    """Adds the fields of TrialConfig to ``--help``, read from the config classes when help is asked for."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from fer_sweep.config.arguments import option_lines
+
+        with formatter.section("Trial options (any field of the architecture)"):
+            formatter.write_dl([("--model", "simple_cnn, deeper_cnn, resnet18 or vit"), *option_lines()])
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command(cls=_HelpWithFields, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+
+
+def train(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="A trial's config.json; options override it.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to write; a folder with a checkpoint goes on from it.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, or a GPU's number or UUID.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")] = False,
+) -> None:
+    """Train one configuration here and now.
+
+    Ctrl-C writes a checkpoint and stops; the same command with --folder goes on. The stock wandb agent runs this too.
+
+    Example: fersweep train --model resnet18 --lr 0.05 --data synthetic --epochs 2
+    """
+    trial = _trial_config(config, context.args)
+    from fer_sweep.agent.by_hand import default_folder, train_by_hand
+
+    folder = folder or default_folder(trial)
+    say(f"training {trial.model} in {folder}")
+    outcome = train_by_hand(trial, folder, device=device, say=say)
+    _report(outcome, folder, as_json=as_json)
+
+
+def _trial_config(file: Path | None, arguments: list[str]) -> "TrialConfig":
+    import json
+
+    from fer_sweep.config.arguments import parse_arguments
+    from fer_sweep.config.trial import flatten, parse_trial
+
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"--config {file}: {error}", hint="a trial's config.json, or JSON of that shape") from None
+        if not isinstance(values, dict):
+            raise InputError(f"--config {file}: not a JSON object", hint="such as a trial's config.json")
+    return parse_trial({**flatten(values), **flatten(parse_arguments(arguments))})
+
+
+def _report(outcome: "TrialOutcome", folder: Path, *, as_json: bool) -> None:
+    from fer_sweep.records import TrialState
+
+    if outcome.state is TrialState.PREEMPTED:
+        say(f"stopped at a checkpoint; next: fersweep train --config {folder / 'config.json'} --folder {folder}")
+        raise typer.Exit(130)
+    if outcome.result is None:
+        raise FersweepError(f"the trial failed: {outcome.reason}")
+    if as_json:
+        print_json(outcome.result.model_dump(mode="json"))
+        return
+    result = outcome.result
+    print(
+        f"best_val_acc {percent(result.best_val_acc)} at epoch {result.best_epoch}, "
+        f"gap {points(result.train_val_gap)} points, {result.verdict}, "
+        f"{result.images_per_second:,.0f} images/s ({result.precision}), {result.parameters:,} parameters"
+    )
+    print(f"model: {folder / 'best.safetensors'}")

@@ -1,0 +1,93 @@
+"""Trial parameters on a command line: ``--lr 0.05 --augment.flip=false --augment='{"shift": 0.1}'``.
+
+The forms are those a person types and those the stock ``wandb agent`` passes, where booleans come as ``True`` and a
+nested parameter as one Python or JSON dictionary.
+"""
+
+import ast
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fer_sweep.config.trial import ARCHITECTURES, describe_fields, known_names, suggest
+from fer_sweep.errors import ConfigError, InputError, Problem
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read ``--name value`` and ``--name=value`` pairs.
+
+    >>> parse_arguments(["--lr", "0.05", "--batch-size=64", "--drop-val-copies"])
+    {'lr': '0.05', 'batch_size': '64', 'drop_val_copies': True}
+
+    Args:
+        arguments: Words of the command line; ``-`` and ``_`` in a name are the same.
+
+    Returns:
+        Dotted names to values: text that ``parse_trial`` reads by the field's type, True for a bare boolean
+        option, and a dictionary for a nested group.
+
+    Raises:
+        InputError: A word that belongs to no option.
+        ConfigError: A name that is no field, or an option without its value.
+    """
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    groups = {name.partition(".")[0] for name in known_names() if "." in name}
+    for name, text in _pairs(arguments):
+        if name in groups:
+            values[name] = _group(name, text)
+        elif name not in known_names():
+            problems.append(Problem("no such option", key=f"--{name}", hint=suggest(name, known_names())))
+        elif text is not None:
+            values[name] = text
+        elif name in _booleans():
+            values[name] = True
+        else:
+            problems.append(Problem("needs a value", key=f"--{name}"))
+    if problems:
+        raise ConfigError(problems, hint="fersweep train --help lists the options")
+    return values
+
+
+def option_lines(model: str | None = None) -> Iterator[tuple[str, str]]:
+    """Every option with its default and the first sentence of its meaning, shared ones once, for ``--help``."""
+    shown: set[str] = set()
+    for name, kind in ARCHITECTURES.items():
+        if model not in (None, name):
+            continue
+        for field, info in describe_fields(kind):
+            if field in shown or field == "model":
+                continue
+            shown.add(field)
+            meaning = " ".join((info.description or "").split()).partition(". ")[0].rstrip(".")
+            yield f"--{field}", f"{meaning} [{info.default}]"
+
+
+def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise InputError(f"{word!r} belongs to no option", hint="options look like --lr 0.05 or --lr=0.05")
+        name, equals, text = word[2:].partition("=")
+        value: str | None = text if equals else None
+        if not equals and words and not words[0].startswith("--"):
+            value = words.pop(0)
+        yield name.replace("-", "_"), value
+
+
+def _group(name: str, text: str | None) -> dict[str, Any]:
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text or "")
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, Mapping):
+            return {str(key): item for key, item in value.items()}
+    raise ConfigError(
+        [Problem(f"{text!r} is no dictionary", key=f"--{name}", hint=f"such as --{name}='{{\"shift\": 0.1}}'")]
+    )
+
+
+def _booleans() -> set[str]:
+    return {name for kind in ARCHITECTURES.values() for name, info in describe_fields(kind) if info.annotation is bool}
