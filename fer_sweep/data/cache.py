@@ -1,5 +1,6 @@
 """Open, list and prepare data sets by name; the whole public face of this package but for audit and augmentation."""
 
+import io
 import re
 import time
 from difflib import get_close_matches
@@ -7,16 +8,18 @@ from pathlib import Path
 
 from fer_sweep.data import store
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, group_copies
+from fer_sweep.data.ferplus import relabel
 from fer_sweep.data.images import Progress
 from fer_sweep.data.layout import RawFaces
 from fer_sweep.data.sources import READERS
 from fer_sweep.data.splits import complete_splits
-from fer_sweep.data.tree import open_tree
+from fer_sweep.data.tree import Tree, is_archive, open_stream, open_tree
 from fer_sweep.errors import DataError
 
-__all__ = ["DatasetInfo", "FaceDataset", "Split", "list_datasets", "open_dataset", "prepare"]
+__all__ = ["DatasetInfo", "FaceDataset", "Split", "find_dataset", "list_datasets", "open_dataset", "prepare"]
 
 SYNTHETIC = "synthetic"
+DEFAULT = "fer2013"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -26,12 +29,21 @@ def open_dataset(name: str) -> FaceDataset:
     Raises:
         DataError: There is none of that name, or its cache is damaged.
     """
+    return store.load(find_dataset(name))
+
+
+def find_dataset(name: str) -> DatasetInfo:
+    """See that a data set is prepared, without opening its images; `synthetic` always is, and drawn here if need be.
+
+    Raises:
+        DataError: There is none of that name, or its description is damaged.
+    """
     if name == SYNTHETIC:
-        return store.load(_synthetic_info())
+        return _synthetic_info()
     info = store.read_info(name) if _NAME.fullmatch(name) else None
     if info is None:
         raise DataError(f"no data set {name!r} has been prepared", hint=_hint(name))
-    return store.load(info)
+    return info
 
 
 def list_datasets() -> list[DatasetInfo]:
@@ -55,7 +67,7 @@ def prepare(
 
     Args:
         path: A folder, an archive, a CSV or a parquet file.
-        name: What to call it; the file's own name without its ending if not given.
+        name: What to call it; `fer2013` if not given, as the shipped sweep files do.
         ferplus: FER+'s `fer2013new.csv`, whose majority labels replace those of a CSV source.
         replace: Put it in the place of other content of the same name.
         progress: Told of what is being done, how many are done and how many there are.
@@ -64,7 +76,7 @@ def prepare(
         DataError: The source cannot be used, or the name is taken by other content; the cache is as it was.
         StorageError: The cache cannot be written; it is as it was.
     """
-    name = name if name is not None else _name_of(path)
+    name = name or DEFAULT
     if not _NAME.fullmatch(name) or name == SYNTHETIC:
         reason = "is the drawn faces' own" if name == SYNTHETIC else "cannot name a data set"
         raise DataError(
@@ -72,11 +84,30 @@ def prepare(
         )
     report = progress or _silent
     with open_tree(path) as tree:
-        reader = next((reader for reader in READERS if reader.claims(tree)), None)
-        if reader is None:
-            raise DataError(f"{tree.name}: no layout fersweep knows")
-        faces = reader.read(tree, report)
+        faces = _read(tree, report)
+    if ferplus is not None:
+        faces = relabel(faces, ferplus)
     return _finish(name, path.resolve().name, faces, replace=replace, report=report)
+
+
+def _read(tree: Tree, report: Progress, *, nested: bool = False) -> RawFaces:
+    for reader in READERS:
+        if reader.claims(tree):
+            return reader.read(tree, report)
+    archives = [member for member in tree.members if is_archive(tree, member)]
+    if len(archives) == 1 and not nested:
+        content = io.BytesIO(tree.read(archives[0]))
+        with open_stream(content, archives[0].path.name, archives[0].size) as inner:
+            return _read(inner, report, nested=True)
+    if archives:
+        found = ", ".join(str(member.path) for member in archives[:5])
+        raise DataError(f"{tree.name}: no data set, but archives ({found})", hint="give the path of one of them")
+    found = ", ".join(str(member.path) for member in tree.members[:5]) or "nothing"
+    raise DataError(
+        f"{tree.name}: no data set that fersweep knows; it holds {found}",
+        hint="known are image folders <split>/<class>/<image>, fer2013.csv and its kin, Hugging Face parquet and "
+        "WebDataset tars, each plain or in an archive; FER+ labels go with a CSV (--ferplus)",
+    )
 
 
 def _finish(name: str, source: str, faces: RawFaces, *, replace: bool, report: Progress) -> DatasetInfo:
@@ -121,15 +152,6 @@ def _synthetic_info() -> DatasetInfo:
         created=time.time(),
     )
     return store.save(info, images, labels, splits, group_copies(images), replace=True)
-
-
-def _name_of(path: Path) -> str:
-    stem = path.resolve().name
-    for ending in (".tar.gz", ".tgz", ".zip", ".tar", ".csv", ".parquet"):
-        if stem.lower().endswith(ending):
-            stem = stem[: -len(ending)]
-            break
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or "faces"
 
 
 def _hint(name: str) -> str:

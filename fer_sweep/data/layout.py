@@ -1,7 +1,9 @@
 """What every reader of a layout gives, and the words of file and folder names they share."""
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +84,16 @@ def split_code(name: str) -> Split | None:
     <Split.VAL: 1>
     """
     return _SPLIT_NAMES.get(name.strip().lower())
+
+
+def path_split(path: PurePosixPath) -> Split:
+    """The split a file's name begins with, or the nearest folder above it names; training if none does.
+
+    >>> path_split(PurePosixPath("data/valid-00000-of-00001.parquet")), path_split(PurePosixPath("test/0.tar"))
+    (<Split.VAL: 1>, <Split.TEST: 2>)
+    """
+    words = [re.split(r"[-_.]", path.name)[0], *reversed(path.parts[:-1])]
+    return next((found for word in words if (found := split_code(word)) is not None), Split.TRAIN)
 
 
 def nearest_class(name: str) -> str:

@@ -6,6 +6,7 @@ one can overfit.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import Split
 from fer_sweep.records import CLASSES
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Uniform = Callable[[float, float], Floats]
 """Draws one number a face between two bounds, shaped to broadcast over its pixels: (B, 1, 1)."""
 
@@ -99,7 +100,7 @@ def _posed_grid(uniform: Uniform) -> tuple[Floats, Floats]:
     """Face coordinates of every pixel, each (B, 48, 48): the face spans about -1..1, y down."""
     axis = ((np.arange(IMAGE_SIZE, dtype=np.float32) + 0.5) / IMAGE_SIZE * 2.0 - 1.0) * 1.1
     column, row = axis[None, None, :], axis[None, :, None]
-    angle, size = np.deg2rad(uniform(-14.0, 14.0)), uniform(0.85, 1.15)
+    angle, size = uniform(-0.25, 0.25), uniform(0.85, 1.15)  # angle in radians
     column, row = column - uniform(-0.12, 0.12), row - uniform(-0.12, 0.12)
     cos, sin = np.cos(angle) / size, np.sin(angle) / size
     return cos * column + sin * row, -sin * column + cos * row

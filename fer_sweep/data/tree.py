@@ -8,10 +8,10 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,8 +29,10 @@ MAX_RATIO = 100
 RATIO_FROM = 32 << 20
 """Bytes below which the ratio does not matter."""
 
-_ERRORS = (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile)
-_ERRORS += (tarfile.TarError, MemoryError)
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_GZIP = b"\x1f\x8b"
+_HEAD = 512
+"""Bytes that tell an archive from another file."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def readable(label: str) -> Iterator[None]:
     """Turn what Python's readers raise over damaged content into a DataError that names the file."""
     try:
         yield
-    except _ERRORS as error:
+    except DataError:
+        raise
+    except Exception as error:  # over damaged bytes zipfile, tarfile, zlib, csv and pyarrow raise a dozen kinds
         reason = str(error) or type(error).__name__
         hint = "the file is truncated, damaged or protected: check it, or download it again"
         raise DataError(f"{label}: cannot be read: {reason}", hint=hint) from error
@@ -129,24 +133,35 @@ def open_stream(stream: IO[bytes], name: str, size: int) -> Iterator[Tree]:
         raise DataError(f"{name}: the file is empty", hint="download it again")
     with contextlib.ExitStack() as stack:
         with readable(name):
-            head = stream.read(8)
+            head = stream.read(_HEAD)
             stream.seek(0)
-            if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-                tree = _zip(stack.enter_context(zipfile.ZipFile(stream)), name)
-            elif (archive := _as_tar(stream, head)) is not None:
-                tree = _tar(stack.enter_context(archive), name, size)
+            if head.startswith(_GZIP):
+                stream = _unzipped(stream, name, size)
+                head = stream.read(_HEAD)
+                stream.seek(0)
+            if head.startswith(_ZIP):
+                tree = _zip(stack.enter_context(zipfile.ZipFile(stream)), name, size)
+            elif _is_tar_head(head):
+                tree = _tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r:")), name)
             else:
-                tree = _single(stream, name, size)
+                tree = _single(stream, name.removesuffix(".gz"), stream.seek(0, io.SEEK_END))
         yield tree
 
 
-def is_archive(head: bytes) -> bool:
-    """Whether a file beginning like this (at least 512 bytes of it) is a zip, a gzip or a tar."""
-    return head.startswith((b"PK\x03\x04", b"\x1f\x8b")) or head[257:262] == b"ustar"
+def is_archive(tree: Tree, member: Member) -> bool:
+    """Whether a file of a tree is a zip, a tar or gzipped."""
+    head = tree.head(member, _HEAD)
+    return head.startswith((*_ZIP, _GZIP)) or _is_tar_head(head)
+
+
+def is_tar(tree: Tree, member: Member) -> bool:
+    """Whether a file of a tree is a tar that is not gzipped."""
+    return _is_tar_head(tree.head(member, _HEAD))
 
 
 def _folder(root: Path) -> Tree:
-    members, places = [], {}
+    members: list[Member] = []
+    places: dict[PurePosixPath, Path] = {}
     seen: set[str] = set()
     # Links are followed: the folder is the user's own, and download caches are made of them.
     for folder, subfolders, files in os.walk(root, followlinks=True):
@@ -166,9 +181,10 @@ def _folder(root: Path) -> Tree:
     return Tree(root.name, _sorted(members), lambda member: places[member.path].open("rb"))
 
 
-def _zip(archive: zipfile.ZipFile, name: str) -> Tree:
-    members, infos = [], {}
-    total = packed = 0
+def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
+    members: list[Member] = []
+    infos: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    total = 0
     for info in archive.infolist():
         path = _safe_path(info.filename, name)
         if info.is_dir():
@@ -179,7 +195,7 @@ def _zip(archive: zipfile.ZipFile, name: str) -> Tree:
         if info.flag_bits & 0x1:
             hint = "unpack it with its password first, then give the folder"
             raise DataError(f"{name}: {info.filename} is encrypted", hint=hint)
-        total, packed = total + info.file_size, packed + info.compress_size
+        total += info.file_size
         _check_size(name, info.filename, info.file_size)
         _check_ratio(name, info.filename, info.file_size, info.compress_size)
         _check_amount(name, len(members), total)
@@ -189,12 +205,13 @@ def _zip(archive: zipfile.ZipFile, name: str) -> Tree:
             raise _hostile(name, f"{info.filename} is there twice")
         members.append(Member(path, info.file_size))
         infos[path] = info
-    _check_ratio(name, "the archive", total, packed)
+    _check_ratio(name, "the archive", total, packed)  # of the whole, since members may share packed bytes
     return Tree(name, _sorted(members), lambda member: archive.open(infos[member.path]))
 
 
-def _tar(archive: tarfile.TarFile, name: str, packed: int) -> Tree:
-    members, infos = [], {}
+def _tar(archive: tarfile.TarFile, name: str) -> Tree:
+    members: list[Member] = []
+    infos: dict[PurePosixPath, tarfile.TarInfo] = {}
     total = 0
     for info in archive:
         path = _safe_path(info.name, name)
@@ -205,8 +222,6 @@ def _tar(archive: tarfile.TarFile, name: str, packed: int) -> Tree:
         total += info.size
         _check_size(name, info.name, info.size)
         _check_amount(name, len(members), total)
-        # Listing a gzipped tar unpacks it, so the ratio is watched as it goes.
-        _check_ratio(name, "the archive", total, packed)
         if _is_clutter(path):
             continue
         if path in infos:
@@ -246,18 +261,25 @@ class _KeepOpen(io.RawIOBase):
         return len(content)
 
 
-def _as_tar(stream: IO[bytes], head: bytes) -> tarfile.TarFile | None:
-    if head.startswith(b"\x1f\x8b"):
-        return tarfile.open(fileobj=gzip.GzipFile(fileobj=stream), mode="r:")
-    stream.seek(257)
-    magic = stream.read(5)
-    stream.seek(0)
-    return tarfile.open(fileobj=stream, mode="r:") if magic == b"ustar" else None
+def _is_tar_head(head: bytes) -> bool:
+    return head[257:262] == b"ustar"
+
+
+def _unzipped(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
+    """The content of a gzip, in memory: members of a gzipped tar could else be read in its own order only."""
+    unpacked = io.BytesIO()
+    with gzip.GzipFile(fileobj=stream) as packed_stream:
+        while chunk := packed_stream.read(1 << 20):
+            unpacked.write(chunk)
+            _check_size(name, "it", unpacked.tell())
+            _check_ratio(name, "it", unpacked.tell(), packed)
+    unpacked.seek(0)
+    return unpacked
 
 
 def _safe_path(raw: str, archive: str) -> PurePosixPath:
     path = PurePosixPath(raw)
-    if path.is_absolute() or ".." in path.parts or "\\" in raw or "\0" in raw or ":" in path.parts[:1]:
+    if path.is_absolute() or ".." in path.parts or "\\" in raw or "\0" in raw or re.match(r"[A-Za-z]:", raw):
         raise _hostile(archive, f"{raw!r} leads out of it")
     return path
 

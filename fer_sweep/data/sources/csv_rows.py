@@ -1,0 +1,190 @@
+"""CSV forms, plain or in an archive: `fer2013.csv`, `icml_face_data.csv`, and the competition's `train.csv`.
+
+A row holds an image as 2,304 numbers in one column, `pixels`. Headers may have leading spaces and any order. With a
+`Usage` column the official split is there; without one the file's own name says the split.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_sweep.config.trial import IMAGE_SIZE
+from fer_sweep.data.dataset import Split
+from fer_sweep.data.images import Progress
+from fer_sweep.data.layout import OFFICIAL_NAMES, RawFaces, split_code
+from fer_sweep.data.tree import Member, Tree, readable
+from fer_sweep.errors import DataError
+from fer_sweep.records import CLASSES
+
+_PIXELS = IMAGE_SIZE * IMAGE_SIZE
+_HEAD = 4096
+"""Bytes that are enough for a header."""
+_REPORT_EVERY = 500
+"""Rows."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    pixels: int
+    emotion: int | None
+    usage: int | None
+
+
+@dataclass
+class _Rows:
+    images: list[npt.NDArray[np.uint8]]
+    labels: list[int]
+    splits: list[int]
+
+
+def claims(tree: Tree) -> bool:
+    """Whether some CSV has a column of pixels."""
+    return any(_header(tree, member) is not None for member in tree.members)
+
+
+def read(tree: Tree, progress: Progress) -> RawFaces:
+    """Read the CSV that has a Usage column, or else every labelled one.
+
+    Raises:
+        DataError: No file has labels, or a row is not a labelled face; the message names file and line.
+    """
+    headers = {member: found for member in tree.members if (found := _header(tree, member)) is not None}
+    with_usage = [m for m, c in headers.items() if c.usage is not None and c.emotion is not None]
+    labelled = [m for m, c in headers.items() if c.emotion is not None]
+    if not labelled:
+        raise DataError(
+            f"{tree.name}: the CSV has pixels but no `emotion` column, so there is nothing to learn from",
+            hint="give fer2013.csv, icml_face_data.csv, or the folder that holds train.csv",
+        )
+    chosen = with_usage[:1] or labelled
+    notes = _notes_on_others(headers, chosen, complete=bool(with_usage))
+    rows = _Rows([], [], [])
+    for member in chosen:
+        _read_file(tree, member, headers[member], rows, progress)
+    if not rows.images:
+        raise DataError(f"{tree.label(chosen[0])}: a header and no rows", hint="download the file again")
+    if not with_usage:
+        names = ", ".join(f"{m.path.name} as {_split_of(m.path).name.lower()}" for m in chosen)
+        notes += (f"there is no Usage column: the files' names gave the split ({names})",)
+    return RawFaces(
+        layout="CSV with a Usage column" if with_usage else "CSV, one file a split",
+        images=np.stack(rows.images).reshape(-1, IMAGE_SIZE, IMAGE_SIZE),
+        labels=np.array(rows.labels, dtype=np.int64),
+        splits=np.array(rows.splits, dtype=np.uint8),
+        official_split=bool(with_usage),
+        notes=notes,
+        keeps_csv_rows=bool(with_usage),
+    )
+
+
+def _header(tree: Tree, member: Member) -> _Columns | None:
+    if member.path.suffix.lower() not in (".csv", ".txt", ""):
+        return None
+    line = tree.head(member, _HEAD).decode("utf-8-sig", errors="replace").partition("\n")[0]
+    names = [name.strip().strip('"').strip().lower() for name in line.split(",")]
+    if "pixels" not in names:
+        return None
+    return _Columns(
+        pixels=names.index("pixels"),
+        emotion=names.index("emotion") if "emotion" in names else None,
+        usage=names.index("usage") if "usage" in names else None,
+    )
+
+
+def _split_of(path: PurePosixPath) -> Split:
+    found = split_code(path.stem)
+    return Split.TRAIN if found is None else found
+
+
+def _notes_on_others(headers: dict[Member, _Columns], chosen: list[Member], *, complete: bool) -> tuple[str, ...]:
+    others = [member for member in headers if member not in chosen]
+    reason = f"{chosen[0].path.name} is complete" if complete else "they have no labels"
+    return (f"left out, since {reason}: {', '.join(m.path.name for m in others)}",) if others else ()
+
+
+def _read_file(tree: Tree, member: Member, columns: _Columns, rows: _Rows, progress: Progress) -> None:
+    label = tree.label(member)
+    split = _split_of(member.path)
+    done = 0
+    for number, (line, row) in enumerate(_lines(tree, member)):
+        try:
+            text = row[columns.pixels]
+            emotion = row[columns.emotion or 0]
+            usage = row[columns.usage].strip() if columns.usage is not None else None
+        except IndexError:
+            raise _bad_row(label, line, f"only {len(row)} columns") from None
+        try:
+            rows.images.append(parse_pixels(text))
+        except ValueError as error:
+            raise _bad_row(label, line, str(error)) from None
+        rows.labels.append(_label(emotion, label, line))
+        rows.splits.append(split if usage is None else _usage(usage, label, line))
+        done += len(text)
+        if number % _REPORT_EVERY == 0:
+            progress("reading rows", min(done, member.size), member.size)
+    progress("reading rows", member.size, member.size)
+
+
+def _lines(tree: Tree, member: Member) -> Iterator[tuple[int, list[str]]]:
+    """Rows after the header, each with the number of its line, empty lines left out."""
+    with tree.open(member) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        reader = csv.reader(text)
+        while True:
+            with readable(f"{tree.label(member)}, line {reader.line_num + 1}"):
+                row = next(reader, None)
+            if row is None:
+                return
+            if reader.line_num > 1 and row:
+                yield reader.line_num, row
+
+
+def parse_pixels(text: str) -> npt.NDArray[np.uint8]:
+    """2,304 numbers from 0 to 255, parted by spaces: (2304,).
+
+    Raises:
+        ValueError: Something else stands there, or another number of them.
+
+    >>> parse_pixels("7 255 " * 1152)[:3]
+    array([  7, 255,   7], dtype=uint8)
+    """
+    # Three spaces in front, so that a number's hundreds may be looked up without leaving the array.
+    codes = np.frombuffer(b"   " + text.encode("ascii", errors="replace") + b" ", dtype=np.uint8)
+    digits = codes - ord("0")
+    is_digit = digits < 10
+    if not (is_digit | (codes == ord(" "))).all():
+        raise ValueError("pixels that are not whole numbers from 0 to 255")
+    ends = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])
+    if len(ends) != _PIXELS:
+        raise ValueError(f"{len(ends)} pixels in place of {_PIXELS}")
+    tens = is_digit[ends - 1]
+    hundreds = tens & is_digit[ends - 2]
+    values: npt.NDArray[np.int16] = (
+        digits[ends].astype(np.int16) + 10 * tens * digits[ends - 1] + 100 * hundreds * digits[ends - 2]
+    )
+    if (hundreds & is_digit[ends - 3]).any() or values.max() > 255:
+        raise ValueError("pixels that are not whole numbers from 0 to 255")
+    return values.astype(np.uint8)
+
+
+def _label(text: str, label: str, line: int) -> int:
+    text = text.strip()
+    if len(text) != 1 or text not in "0123456":
+        raise _bad_row(label, line, f"emotion {text[:20]!r} is none of 0 to {len(CLASSES) - 1}")
+    return int(text)
+
+
+def _usage(text: str, label: str, line: int) -> int:
+    found = OFFICIAL_NAMES.get(text.lower())
+    if found is None:
+        raise _bad_row(label, line, f"Usage {text[:20]!r} is none of Training, PublicTest, PrivateTest")
+    return int(found)
+
+
+def _bad_row(label: str, line: int, what: str) -> DataError:
+    return DataError(f"{label}, line {line}: {what}", hint="the file is damaged or truncated: download it again")
