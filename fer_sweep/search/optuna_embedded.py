@@ -14,17 +14,20 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import LostTrial
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialResult, TrialState, Wait
 from fer_sweep.search import owners
-from fer_sweep.search.database import Connection, Database
-from fer_sweep.search.objective import objective_value, reaches_target, result_metrics
+from fer_sweep.search.database import Database
+from fer_sweep.search.hyperband import should_stop
+from fer_sweep.search.ledger import Histories, Lease, Ledger
+from fer_sweep.search.objective import imputed_value, objective_value, reaches_target, result_metrics
 from fer_sweep.search.sampling import GridProposer, Proposer, RandomProposer
 from fer_sweep.search.storage import (
     SweepState,
@@ -37,6 +40,9 @@ from fer_sweep.search.storage import (
     set_sweep_state,
     sweep_state,
 )
+
+if TYPE_CHECKING:
+    from fer_sweep.search.study import StudyProposer
 
 __all__ = [
     "OptunaSearch",
@@ -82,12 +88,18 @@ class OptunaSearch:
         self._clock = clock
         self._lock = threading.RLock()
         self._held: dict[str, int] = {}
+        """Trials handed to this agent, with the attempt it is on."""
         self._database = Database(storage)
         try:
             with self._database.transaction(write=False) as connection:
-                row = self._sweep_row(connection)
-            self._sweep = parse_sweep(json.loads(row["spec"]))
-            self._proposer = _proposer(Space.from_sweep(self._sweep), self._sweep.method, row["seed"])
+                row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
+                if row is None:
+                    raise no_such_sweep(connection, sweep_id, self._database.path)
+            self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
+            objectives = self._sweep.objectives
+            self._histories = Histories(objectives[0].name if objectives else None)
+            self._study = _study_proposer(self._sweep, row, self._histories)
+            self._proposer = self._study or _plain_proposer(self._sweep, row["seed"])
         except BaseException:
             self._database.close()
             raise
@@ -95,210 +107,183 @@ class OptunaSearch:
     def close(self) -> None:
         """Give up what is still held, so that others need not wait for its lease to end, and let the file go."""
         with self._lock:
-            if self._held:
-                with self._database.transaction(write=True) as connection:
-                    for trial_id, attempt in self._held.items():
-                        connection.change(
-                            "UPDATE fersweep_trials SET lease_until = 0"
-                            " WHERE sweep_id = ? AND number = ? AND owner = ? AND attempt = ?",
-                            [self._sweep_id, int(trial_id), self._owner, attempt],
-                        )
+            try:
+                if self._held:
+                    with self._ledger() as ledger:
+                        for trial_id, attempt in self._held.items():
+                            if row := ledger.held(trial_id, self._owner, attempt):
+                                ledger.renew(row["number"], until=0.0)
+            finally:
                 self._held.clear()
-            self._database.close()
+                self._database.close()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
-        """See ``Search.next_trial``."""
-        with self._lock, self._database.transaction(write=True) as connection:
-            state = self._state(connection)
+        """See ``Search.next_trial``; a trial to go on with comes before a new one.
+
+        Raises:
+            ConfigError: The training function refuses whatever the sweep's space gives.
+            InputError: The user's own study or space failed.
+            StorageError: The database cannot be written.
+        """
+        with self._ledger() as ledger:
+            state = ledger.state()
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
             if state is not SweepState.RUNNING:
                 return None
-            request = self._take_over(connection, slot) or self._start_new(connection, slot)
-            if request is None and not self._open_trials(connection):
-                self._set_state(connection, SweepState.FINISHED)
+            request = self._take_over(ledger, slot) or self._start_new(ledger, slot)
+            if request is None and not ledger.unended():
+                ledger.finish_sweep()
         if request is not None:
             self._held[request.trial_id] = request.attempt
         return request
 
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
-        """See ``Search.report``."""
-        with self._lock, self._database.transaction(write=True) as connection:
-            trial = self._held_trial(connection, trial_id)
-            now = self._clock()
-            if metrics:
-                connection.change(
-                    "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?",
-                    [self._sweep_id, trial["number"], epoch],
-                )
-                connection.change(
-                    "INSERT INTO fersweep_reports (sweep_id, number, epoch, metrics) VALUES (?, ?, ?, ?)",
-                    [self._sweep_id, trial["number"], epoch, json.dumps(dict(metrics))],
-                )
-            connection.change(
-                "UPDATE fersweep_trials SET lease_until = ?, metrics = ? WHERE sweep_id = ? AND number = ?",
-                [
-                    now + self._lease_s,
-                    json.dumps(dict(metrics)) if metrics else trial["metrics"],
-                    self._sweep_id,
-                    trial["number"],
-                ],
-            )
-            if self._state(connection) is SweepState.CANCELLED:
+        """See ``Search.report``.
+
+        Raises:
+            LostTrial: The trial is another agent's by now.
+            StorageError: The database cannot be written.
+        """
+        with self._ledger() as ledger:
+            number = self._running(ledger, trial_id)["number"]
+            ledger.renew(number, self._clock() + self._lease_s)
+            is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
+            if any(reaches_target(metric, metrics.get(metric.name)) for metric in self._sweep.objectives):
+                ledger.finish_sweep()
+            if ledger.state() is SweepState.CANCELLED:
                 return StopReason.PREEMPTED
-        return None
+            return StopReason.PRUNED if is_news and self._should_prune(ledger, number) else None
 
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``Search.finish``."""
-        with self._lock, self._database.transaction(write=True) as connection:
-            trial = self._held_trial(connection, trial_id)
-            number = trial["number"]
-            reports = [
-                json.loads(row["metrics"])
-                for row in connection.rows(
-                    "SELECT metrics FROM fersweep_reports WHERE sweep_id = ? AND number = ? ORDER BY epoch",
-                    [self._sweep_id, number],
-                )
-            ]
-            values = [objective_value(metric, reports, outcome.result) for metric in self._sweep.objectives]
-            ended = None if outcome.state is TrialState.PREEMPTED else self._clock()
-            result = outcome.result
-            connection.change(
-                "UPDATE fersweep_trials SET state = ?, lease_until = 0, ended = ?, objectives = ?, result = ?,"
-                " reason = ? WHERE sweep_id = ? AND number = ?",
-                [
-                    outcome.state,
-                    ended,
-                    json.dumps(values),
-                    json.dumps(result.model_dump(mode="json")) if result else None,
-                    outcome.reason,
-                    self._sweep_id,
+        """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
+
+        Raises:
+            LostTrial: The trial is another agent's by now.
+            StorageError: The database cannot be written.
+        """
+        with self._ledger() as ledger:
+            row = ledger.held(trial_id, self._owner, self._held.get(trial_id, 0))
+            if row is None or row["state"] != outcome.state:
+                number = self._running(ledger, trial_id)["number"]
+                values = self._worth(ledger, number, outcome)
+                ledger.end(
                     number,
-                ],
-            )
-            if any(reaches_target(m, v) for m, v in zip(self._sweep.objectives, values, strict=True)):
-                self._set_state(connection, SweepState.FINISHED)
-        self._held.pop(trial_id, None)
+                    outcome.state,
+                    objectives=values,
+                    result=json.dumps(outcome.result.model_dump(mode="json")) if outcome.result else None,
+                    reason=outcome.reason,
+                    now=self._clock(),
+                )
+                if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and any(
+                    reaches_target(metric, value) for metric, value in zip(self._sweep.objectives, values, strict=True)
+                ):
+                    ledger.finish_sweep()
 
     def records(self) -> Sequence[TrialRecord]:
         """See ``Search.records``."""
-        with self._lock, self._database.transaction(write=False) as connection:
-            rows = connection.rows("SELECT * FROM fersweep_trials WHERE sweep_id = ? ORDER BY number", [self._sweep_id])
+        with self._ledger(write=False) as ledger:
+            rows = ledger.all()
         return [_record(row) for row in rows]
 
-    def _take_over(self, connection: Connection, slot: str) -> TrialRequest | None:
+    @contextmanager
+    def _ledger(self, *, write: bool = True) -> Iterator[Ledger]:
+        with self._lock, self._database.transaction(write=write) as connection:
+            yield Ledger(connection, self._sweep_id)
+
+    def _take_over(self, ledger: Ledger, slot: str) -> TrialRequest | None:
         now = self._clock()
-        for row in connection.rows(
-            "SELECT * FROM fersweep_trials WHERE sweep_id = ? AND state IN (?, ?) ORDER BY number",
-            [self._sweep_id, TrialState.RUNNING, TrialState.PREEMPTED],
-        ):
-            if row["state"] == TrialState.RUNNING and row["lease_until"] > now and not owners.is_dead(row["owner"]):
+        for row in ledger.unended():
+            is_held = row["state"] == TrialState.RUNNING and row["lease_until"] > now
+            if is_held and not owners.is_dead(row["owner"]):
                 continue
             attempt = row["attempt"] + 1
-            connection.change(
-                "UPDATE fersweep_trials SET state = ?, slot = ?, owner = ?, attempt = ?, lease_until = ?, reason = NULL"
-                " WHERE sweep_id = ? AND number = ?",
-                [TrialState.RUNNING, slot, self._owner, attempt, now + self._lease_s, self._sweep_id, row["number"]],
+            ledger.hand_over(row["number"], Lease(self._owner, slot, attempt, now + self._lease_s))
+            return TrialRequest(
+                str(row["number"]), parse_trial(json.loads(row["config"])), json.loads(row["parameters"]), attempt
             )
-            config = parse_trial(json.loads(row["config"]))
-            return TrialRequest(str(row["number"]), config, json.loads(row["parameters"]), attempt)
         return None
 
-    def _start_new(self, connection: Connection, slot: str) -> TrialRequest | None:
-        counted = connection.rows("SELECT COUNT(*) FROM fersweep_trials WHERE sweep_id = ?", [self._sweep_id])
-        number = counted[0][0]
+    def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
+        number = ledger.count()
         if self._sweep.run_cap is not None and number >= self._sweep.run_cap:
             return None
-
-        def is_taken(identity: str) -> bool:
-            return (
-                connection.row(
-                    "SELECT 1 FROM fersweep_trials WHERE sweep_id = ? AND identity = ?", [self._sweep_id, identity]
-                )
-                is not None
-            )
-
-        proposal = self._proposer.propose(number, is_taken)
+        proposal = self._proposer.propose(number, ledger)
         if proposal is None:
             return None
-        config = parse_trial(proposal.values)
         now = self._clock()
-        connection.change(
-            "INSERT INTO fersweep_trials (sweep_id, number, identity, config, parameters, memo, state, slot, owner,"
-            " attempt, lease_until, started, metrics) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, '{}')",
-            [
-                self._sweep_id,
-                number,
-                proposal.identity,
-                config.model_dump_json(),
-                json.dumps(dict(proposal.values)),
-                proposal.memo,
-                TrialState.RUNNING,
-                slot,
-                self._owner,
-                now + self._lease_s,
-                now,
-            ],
+        ledger.add(
+            number,
+            identity=proposal.identity,
+            config=proposal.config.model_dump_json(),
+            parameters=proposal.values,
+            memo=proposal.memo,
+            lease=Lease(self._owner, slot, 1, now + self._lease_s),
+            now=now,
         )
-        return TrialRequest(str(number), config, dict(proposal.values))
+        return TrialRequest(str(number), proposal.config, proposal.values)
 
-    def _held_trial(self, connection: Connection, trial_id: str) -> sqlite3.Row:
-        row = connection.row(
-            "SELECT * FROM fersweep_trials WHERE sweep_id = ? AND number = ? AND owner = ? AND attempt = ?"
-            " AND state = ?",
-            [
-                self._sweep_id,
-                int(trial_id) if trial_id.isdigit() else -1,
-                self._owner,
-                self._held.get(trial_id, -1),
-                TrialState.RUNNING,
-            ],
-        )
-        if row is None:
+    def _running(self, ledger: Ledger, trial_id: str) -> sqlite3.Row:
+        row = ledger.held(trial_id, self._owner, self._held.get(trial_id, 0))
+        if row is None or row["state"] != TrialState.RUNNING:
             raise LostTrial(
-                f"trial {trial_id} of sweep {self._sweep_id} is no longer this agent's",
-                hint="another agent took it over, since nothing was heard of it; what it does counts",
+                f"trial {trial_id} of sweep {self._sweep_id} is not this agent's",
+                hint="another agent took it over after nothing was heard of it; what that one reports counts",
             )
         return row
 
-    def _open_trials(self, connection: Connection) -> int:
-        counted = connection.rows(
-            "SELECT COUNT(*) FROM fersweep_trials WHERE sweep_id = ? AND state IN (?, ?)",
-            [self._sweep_id, TrialState.RUNNING, TrialState.PREEMPTED],
-        )
-        count: int = counted[0][0]
-        return count
+    def _should_prune(self, ledger: Ledger, number: int) -> bool:
+        if self._study is not None and self._study.has_pruner:
+            return self._study.should_prune(number, ledger)
+        rule = self._sweep.early_terminate
+        if rule is None or not self._sweep.objectives:
+            return False
+        self._histories.update(ledger)
+        goal = self._sweep.objectives[0].goal
+        return should_stop(rule, goal, self._histories.of(number), self._histories.all())
 
-    def _sweep_row(self, connection: Connection) -> sqlite3.Row:
-        row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
-        if row is None:
-            raise no_such_sweep(connection, self._sweep_id, self._database.path)
-        return row
+    def _worth(self, ledger: Ledger, number: int, outcome: TrialOutcome) -> list[float | None]:
+        reports = ledger.reports_of(number)
+        values: list[float | None] = []
+        for index, metric in enumerate(self._sweep.objectives):
+            value = objective_value(metric, reports, outcome.result)
+            if outcome.state is TrialState.FAILED or (value is None and outcome.state is TrialState.COMPLETE):
+                others = [worths[index] for worths in ledger.objectives()]
+                value = imputed_value(metric, reports, [other for other in others if other is not None])
+            values.append(value)
+        return values
 
-    def _state(self, connection: Connection) -> SweepState:
-        return SweepState(self._sweep_row(connection)["state"])
 
-    def _set_state(self, connection: Connection, state: SweepState) -> None:
-        connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [state, self._sweep_id])
+def _study_proposer(sweep: SweepFile, row: sqlite3.Row, histories: Histories) -> "StudyProposer | None":
+    if sweep.method not in ("bayes", "custom"):
+        return None
+    from fer_sweep.search.study import StudyProposer  # only here: optuna takes half a second to import
+
+    return StudyProposer(
+        sweep,
+        Space.from_sweep(sweep),
+        sweep_id=row["id"],
+        seed=row["seed"],
+        max_gap=row["max_gap"],
+        histories=histories,
+    )
 
 
-def _proposer(space: Space, method: str, seed: int) -> Proposer:
-    if method == "grid":
-        return GridProposer(space)
-    return RandomProposer(space, seed)
+def _plain_proposer(sweep: SweepFile, seed: int) -> Proposer:
+    space = Space.from_sweep(sweep)
+    return GridProposer(space) if sweep.method == "grid" else RandomProposer(space, seed)
 
 
 def _record(row: sqlite3.Row) -> TrialRecord:
     state = TrialState(row["state"])
     result = TrialResult.model_validate(json.loads(row["result"])) if row["result"] else None
-    metrics: dict[str, Any] = json.loads(row["metrics"])
-    ended = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
+    is_over = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
     return TrialRecord(
         trial_id=str(row["number"]),
         state=state,
         config=json.loads(row["config"]),
         parameters=json.loads(row["parameters"]),
-        metrics=result_metrics(result) if ended and result is not None else metrics,
+        metrics=result_metrics(result) if is_over and result is not None else json.loads(row["metrics"]),
         result=result,
         reason=row["reason"],
         attempt=row["attempt"],

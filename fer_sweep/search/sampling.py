@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,9 @@ import numpy as np
 
 from fer_sweep.config.distributions import Categorical, Distribution, IntUniform
 from fer_sweep.config.space import Space
+from fer_sweep.config.trial import TrialConfig, parse_trial
+from fer_sweep.errors import ConfigError
+from fer_sweep.search.ledger import Ledger
 
 REDRAWS = 100
 """Draws of a configuration already tried before the rest of a finite space is listed instead."""
@@ -25,40 +28,80 @@ class Proposal:
 
     values: Mapping[str, Any]
     """By dotted name, constants included."""
+    config: TrialConfig
     identity: str
     """The same for configurations that are the same."""
     memo: str | None = None
     """What the proposer wants to be given back with the trial's row."""
 
 
-IsTaken = Callable[[str], bool]
-"""Whether a trial with this identity exists."""
-
-
 class Proposer(Protocol):
-    """Decides what trial ``number`` is; None once every configuration is taken."""
+    """Decides what the next trial is; None once every configuration is taken."""
 
-    def propose(self, number: int, is_taken: IsTaken) -> Proposal | None:
-        """Called within the transaction that stores the trial, so nothing changes meanwhile."""
+    def propose(self, number: int, ledger: Ledger) -> Proposal | None:
+        """Called within the transaction that stores trial ``number``, so nothing changes meanwhile.
+
+        Raises:
+            ConfigError: The training function refuses whatever the space gives.
+        """
         ...
 
 
+class Candidates:
+    """Turns drawn values into a proposal if they are new and can be trained.
+
+    Values that the training function refuses, such as a `dim` that `head_dim` does not divide, are no
+    configuration: they are passed over, in a grid too, and only a space with nothing else is an error.
+    """
+
+    def __init__(self) -> None:
+        self._refusal: ConfigError | None = None
+
+    def accept(self, values: Mapping[str, Any], ledger: Ledger | None, memo: str | None = None) -> Proposal | None:
+        """The proposal, or None for values refused or taken; without a ledger nothing counts as taken."""
+        identity = Space.key(values)
+        if ledger is not None and ledger.is_taken(identity):
+            return None
+        try:
+            return Proposal(dict(values), parse_trial(values), identity, memo)
+        except ConfigError as error:
+            self._refusal = error
+            return None
+
+    def check_exhausted(self, number: int) -> None:
+        """Having found nothing is an error if no trial was ever found.
+
+        Raises:
+            ConfigError: With what was wrong with the last values.
+        """
+        if number == 0 and self._refusal is not None:
+            raise ConfigError(
+                self._refusal.problems, hint="the sweep's space gives nothing that can be trained: change its ranges"
+            )
+
+
 class GridProposer:
-    """W&B's grid, in its order: trial n is the n-th configuration."""
+    """W&B's grid, in its order: trial n is the n-th configuration, whoever was given the ones before."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
         self._position = 0
-        self._ahead = space.grid()
+        self._candidates = Candidates()
+        self._ahead = self._proposals()
 
-    def propose(self, number: int, is_taken: IsTaken) -> Proposal | None:
-        """The ``number``-th configuration of the grid, whoever was given the ones before."""
+    def propose(self, number: int, ledger: Ledger) -> Proposal | None:
+        """The ``number``-th configuration of the grid."""
         if number < self._position:
-            self._position, self._ahead = 0, self._space.grid()
-        for values in itertools.islice(self._ahead, number - self._position, None):
-            self._position = number + 1
-            return Proposal(values, self._space.key(values))
-        return None
+            self._position, self._ahead = 0, self._proposals()
+        found = next(itertools.islice(self._ahead, number - self._position, None), None)
+        self._position = number + 1
+        if found is None:
+            self._candidates.check_exhausted(number)
+        return found
+
+    def _proposals(self) -> Iterator[Proposal]:
+        found = (self._candidates.accept(values, None) for values in self._space.grid())
+        return (proposal for proposal in found if proposal is not None)
 
 
 class RandomProposer:
@@ -68,42 +111,31 @@ class RandomProposer:
         self._space = space
         self._seed = seed
 
-    def propose(self, number: int, is_taken: IsTaken) -> Proposal | None:
+    def propose(self, number: int, ledger: Ledger) -> Proposal | None:
         """Draw until the configuration is new; if that does not come about, take one of those left over."""
+        candidates = Candidates()
         rng = np.random.default_rng([self._seed, number])
-        left = Leftover(self._space.parameters)
-        for _ in range(REDRAWS if left.is_listable else _ENDLESS_REDRAWS):
-            values = self._space.sample(rng)
-            identity = self._space.key(values)
-            if not is_taken(identity):
-                return Proposal(values, identity)
-        for points in left.shuffled(rng):
+        for points in unit_draws(self._space.parameters, rng):
             values = {name: self._space.parameters[name].quantile(u) for name, u in points.items()}
-            identity = self._space.key(values)
-            if not is_taken(identity):
-                return Proposal(values, identity)
+            if found := candidates.accept(values, ledger):
+                return found
+        candidates.check_exhausted(number)
         return None
 
 
-class Leftover:
-    """The configurations of a finite space as points of the unit cube, for when drawing finds nothing new."""
-
-    def __init__(self, parameters: Mapping[str, Distribution]) -> None:
-        self._parameters = parameters
-        sizes = [distribution.size for distribution in parameters.values()]
-        total = math.prod(size for size in sizes if size is not None)
-        self.is_listable = None not in sizes and total <= _LARGEST_LIST
-
-    def shuffled(self, rng: np.random.Generator) -> Iterator[dict[str, float]]:
-        """Every configuration once, in random order; nothing if the space is not listable."""
-        if not self.is_listable:
-            return
-        names = list(self._parameters)
-        points = [unit_points(distribution) for distribution in self._parameters.values()]
-        shape = [len(column) for column in points]
+def unit_draws(parameters: Mapping[str, Distribution], rng: np.random.Generator) -> Iterator[dict[str, float]]:
+    """Points of the unit cube for parameters' quantiles: random draws, then all of a finite space in random order."""
+    sizes = [distribution.size for distribution in parameters.values()]
+    finite = [size for size in sizes if size is not None]
+    is_listable = len(finite) == len(sizes) and math.prod(finite) <= _LARGEST_LIST
+    for _ in range(REDRAWS if is_listable else _ENDLESS_REDRAWS):
+        yield {name: rng.random() for name in parameters}
+    if is_listable:
+        columns = [unit_points(distribution) for distribution in parameters.values()]
+        shape = [len(column) for column in columns]
         for flat in rng.permutation(math.prod(shape)):
             where = np.unravel_index(int(flat), shape) if shape else ()
-            yield {name: column[int(i)] for name, column, i in zip(names, points, where, strict=True)}
+            yield {name: column[int(i)] for name, column, i in zip(parameters, columns, where, strict=True)}
 
 
 def unit_points(distribution: Distribution) -> Sequence[float]:

@@ -83,11 +83,7 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: floa
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", sweep_id):
         raise InputError(f"{sweep_id!r} cannot name a sweep", hint="use letters, digits, _ and -, at most 64")
-    if max_gap is not None and len(sweep.objectives) > 1:
-        raise InputError(
-            "a largest gap constrains a single objective, but this sweep has several",
-            hint="leave out --max-gap, or replace `metrics` by one `metric`",
-        )
+    sweep = _searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
     with _opened(storage, create=True) as database, database.transaction(write=True) as connection:
         if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
             raise InputError(f"there is already a sweep {sweep_id} in {database.path}", hint="choose another id")
@@ -162,11 +158,15 @@ def set_sweep_state(storage: str, sweep_id: str, state: SweepState | str) -> Non
         current = _state(connection, sweep_id, database.path)
         if wanted == current:
             return
-        if wanted not in _MOVES[current]:
-            legal = ", ".join(sorted(_MOVES[current])) or "nothing else"
+        running = connection.row("SELECT 1 FROM fersweep_trials WHERE sweep_id = ? AND state = 'running'", [sweep_id])
+        legal = _MOVES[current]
+        if current is SweepState.FINISHED and running is None:
+            legal = frozenset()
+        if wanted not in legal:
+            then = f"it can become {' or '.join(sorted(legal))}" if legal else "that is final"
             raise InputError(
                 f"sweep {sweep_id} is {current} and cannot become {wanted}",
-                hint=f"from {current} it can become {legal}; to search on, create a new sweep from the same file",
+                hint=f"{then}; to search on, create a new sweep from the same file",
             )
         connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [wanted, sweep_id])
 
@@ -186,6 +186,38 @@ def _state(connection: Connection, sweep_id: str, path: Path) -> SweepState:
     if row is None:
         raise no_such_sweep(connection, sweep_id, path)
     return SweepState(row["state"])
+
+
+def _searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int) -> SweepFile:
+    if seed < 0:
+        raise InputError(f"seed {seed}: is below 0", hint="give 0 or more")
+    if max_gap is not None and len(sweep.objectives) > 1:
+        raise InputError(
+            "a largest gap constrains a single objective, but this sweep has several",
+            hint="leave out --max-gap, or replace `metrics` by one `metric`",
+        )
+    if sweep.method in ("bayes", "custom") and not sweep.objectives:
+        raise InputError(
+            f"method {sweep.method} searches for the best metric, but the sweep file names none",
+            hint="add `metric: {name: best_val_acc, goal: maximize}`",
+        )
+    scheduler = sweep.scheduler
+    if scheduler is None:
+        return sweep
+    if scheduler.engine != "optuna":
+        raise InputError(
+            f"scheduler.engine {scheduler.engine} needs a W&B server",
+            hint="take engine optuna, which needs none",
+        )
+    if scheduler.source is not None:
+        # An agent may be started in another folder than the sweep was created in.
+        plain = sweep.to_plain()
+        plain["scheduler"]["source"] = str(Path(scheduler.source).absolute())
+        sweep = parse_sweep(plain)
+        from fer_sweep.search.study import check_own_search  # only here: optuna takes half a second to import
+
+        check_own_search(sweep, sweep_id)
+    return sweep
 
 
 @contextlib.contextmanager

@@ -1,0 +1,88 @@
+"""W&B's distributions as Optuna sees them: native where Optuna has the like, the unit interval where not.
+
+Searching over u in [0, 1] and training with ``quantile(u)`` serves normal, log-normal, beta and all quantized
+distributions exactly: a flat prior over u is W&B's prior over the values.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from fer_sweep.config.distributions import Categorical, Distribution, IntUniform, LogUniform, Uniform, canonical
+
+Coordinate = float | int
+"""A parameter's value as Optuna sees it: the number itself, the index of a category, or u."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter that is searched."""
+
+    source: Distribution
+    native: BaseDistribution
+
+    def coordinate(self, u: float) -> Coordinate:
+        """Where the source's quantile of ``u`` lies on this axis."""
+        if isinstance(self.source, Categorical):
+            wanted = canonical(self.source.quantile(u))
+            return [canonical(value) for value in self.source.possible].index(wanted)
+        if isinstance(self.source, IntUniform | Uniform | LogUniform):
+            return self.source.quantile(u)
+        return u
+
+    def value(self, coordinate: Coordinate) -> Any:
+        """What is trained with."""
+        if isinstance(self.source, Categorical):
+            return self.source.possible[int(coordinate)]
+        if isinstance(self.source, IntUniform | Uniform | LogUniform):
+            return coordinate
+        return self.source.quantile(coordinate)
+
+
+def axes_of(parameters: Mapping[str, Distribution]) -> dict[str, Axis]:
+    """The axes of all parameters with more than one value; a constant is no parameter to Optuna."""
+    natives = {name: _native(source) for name, source in parameters.items() if source.size != 1}
+    return {name: Axis(parameters[name], native) for name, native in natives.items() if not native.single()}
+
+
+def _native(source: Distribution) -> BaseDistribution:
+    if isinstance(source, Categorical):
+        return CategoricalDistribution(range(source.size))
+    if isinstance(source, IntUniform):
+        return IntDistribution(source.low, source.high)
+    if isinstance(source, Uniform):
+        return FloatDistribution(source.low, source.high)
+    if isinstance(source, LogUniform):
+        return FloatDistribution(source.low, source.high, log=True)
+    return FloatDistribution(0.0, 1.0)
+
+
+class Tpe(TPESampler):
+    """Optuna's multivariate TPE (Bergstra et al. 2011, Falkner et al. 2018) over known axes.
+
+    The first ten trials are drawn from W&B's distributions, probabilities of categories included; from then on
+    categories count as equally likely beforehand and their results decide.
+    """
+
+    def __init__(self, axes: Mapping[str, Axis], seed: int) -> None:
+        super().__init__(seed=seed, multivariate=True, constant_liar=True)
+        self._axes = axes
+        self._draws = np.random.default_rng(seed)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All axes; TPE's own way reads them off every trial anew."""
+        return {name: axis.native for name, axis in self._axes.items()}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Only called while there are too few results for TPE, unless the parameter is a user's own."""
+        if param_name in self._axes:
+            return self._axes[param_name].coordinate(self._draws.random())
+        return super().sample_independent(study, trial, param_name, param_distribution)

@@ -1,0 +1,225 @@
+"""The trials of one sweep within one transaction: every statement the search runs, and nothing it decides."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fer_sweep.errors import InputError
+from fer_sweep.records import TrialState
+from fer_sweep.search.database import Connection
+from fer_sweep.search.storage import SweepState
+
+_OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who works on a trial, for which time, and until when it is theirs without another word."""
+
+    owner: str
+    slot: str
+    attempt: int
+    until: float
+    """Unix time, seconds."""
+
+
+class Ledger:
+    """One sweep's rows, read and written in an open transaction."""
+
+    def __init__(self, connection: Connection, sweep_id: str) -> None:
+        self._connection = connection
+        self._sweep_id = sweep_id
+
+    def state(self) -> SweepState:
+        """Where the sweep stands.
+
+        Raises:
+            InputError: The sweep is not there any more.
+        """
+        row = self._connection.row("SELECT state FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
+        if row is None:
+            raise InputError(f"sweep {self._sweep_id} has been deleted from the database")
+        return SweepState(row["state"])
+
+    def finish_sweep(self) -> None:
+        """A running sweep is over; one that was paused, stopped or cancelled stays so."""
+        self._connection.change(
+            "UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state = ?",
+            [SweepState.FINISHED, self._sweep_id, SweepState.RUNNING],
+        )
+
+    def count(self) -> int:
+        """Trials handed out so far, each once; the next one's number."""
+        found: int = self._trials("COUNT(*)", "")[0][0]
+        return found
+
+    def is_taken(self, identity: str) -> bool:
+        """Whether a trial with this configuration exists."""
+        return bool(self._trials("1", "AND identity = ?", [identity]))
+
+    def unended(self) -> list[sqlite3.Row]:
+        """Trials running or to be gone on with, in order."""
+        return self._trials("*", "AND state IN (?, ?) ORDER BY number", _OPEN)
+
+    def all(self) -> list[sqlite3.Row]:
+        """Every trial, in order."""
+        return self._trials("*", "ORDER BY number")
+
+    def since(self, number: int, unended: Collection[int]) -> list[sqlite3.Row]:
+        """Trials from ``number`` on, and those of ``unended`` that have ended meanwhile, in order."""
+        marks = ", ".join("?" * len(unended))
+        return self._trials(
+            "*",
+            f"AND (number >= ? OR (number IN ({marks}) AND state NOT IN (?, ?))) ORDER BY number",
+            [number, *unended, *_OPEN],
+        )
+
+    def held(self, trial_id: str, owner: str, attempt: int) -> sqlite3.Row | None:
+        """The trial if this attempt of this owner is its latest one, whatever its state."""
+        number = int(trial_id) if trial_id.isdecimal() else -1
+        rows = self._trials("*", "AND number = ? AND owner = ? AND attempt = ?", [number, owner, attempt])
+        return rows[0] if rows else None
+
+    def add(
+        self,
+        number: int,
+        *,
+        identity: str,
+        config: str,
+        parameters: Mapping[str, Any],
+        memo: str | None,
+        lease: Lease,
+        now: float,
+    ) -> None:
+        """A new trial, running."""
+        self._connection.change(
+            "INSERT INTO fersweep_trials (sweep_id, number, identity, config, parameters, memo, state, slot, owner,"
+            " attempt, lease_until, started, metrics) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}')",
+            [
+                self._sweep_id,
+                number,
+                identity,
+                config,
+                json.dumps(dict(parameters)),
+                memo,
+                TrialState.RUNNING,
+                lease.slot,
+                lease.owner,
+                lease.attempt,
+                lease.until,
+                now,
+            ],
+        )
+
+    def hand_over(self, number: int, lease: Lease) -> None:
+        """An unended trial gets a new owner, who runs it."""
+        self._change(
+            number,
+            "state = ?, slot = ?, owner = ?, attempt = ?, lease_until = ?, reason = NULL",
+            [TrialState.RUNNING, lease.slot, lease.owner, lease.attempt, lease.until],
+        )
+
+    def renew(self, number: int, until: float) -> None:
+        """The lease holds until then."""
+        self._change(number, "lease_until = ?", [until])
+
+    def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Write one epoch's metrics; returns whether they replaced earlier ones."""
+        text = json.dumps(dict(metrics))
+        replaced = self._connection.change(
+            "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?",
+            [self._sweep_id, number, epoch],
+        )
+        self._connection.change(
+            "INSERT INTO fersweep_reports (sweep_id, number, epoch, metrics) VALUES (?, ?, ?, ?)",
+            [self._sweep_id, number, epoch, text],
+        )
+        self._change(number, "metrics = ?", [text])
+        return bool(replaced)
+
+    def end(
+        self,
+        number: int,
+        state: TrialState,
+        *,
+        objectives: Sequence[float | None],
+        result: str | None,
+        reason: str | None,
+        now: float,
+    ) -> None:
+        """How an attempt ended; a preempted trial has not ended."""
+        self._change(
+            number,
+            "state = ?, lease_until = 0, ended = ?, objectives = ?, result = ?, reason = ?",
+            [state, None if state in _OPEN else now, json.dumps(list(objectives)), result, reason],
+        )
+
+    def objectives(self) -> list[list[float | None]]:
+        """What every complete or pruned trial is worth, in order."""
+        rows = self._trials(
+            "objectives", "AND state IN (?, ?) ORDER BY number", [TrialState.COMPLETE, TrialState.PRUNED]
+        )
+        return [json.loads(row["objectives"]) for row in rows]
+
+    def reports_after(self, report: int) -> list[sqlite3.Row]:
+        """Reports (id, number, epoch, metrics) that came after the one with this id, in order of arrival."""
+        return self._connection.rows(
+            "SELECT id, number, epoch, metrics FROM fersweep_reports WHERE sweep_id = ? AND id > ? ORDER BY id",
+            [self._sweep_id, report],
+        )
+
+    def reports_of(self, number: int) -> list[dict[str, float]]:
+        """One trial's metrics by epoch, earliest first."""
+        rows = self._connection.rows(
+            "SELECT metrics FROM fersweep_reports WHERE sweep_id = ? AND number = ? ORDER BY epoch",
+            [self._sweep_id, number],
+        )
+        return [json.loads(row["metrics"]) for row in rows]
+
+    def _trials(self, columns: str, rest: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        return self._connection.rows(
+            f"SELECT {columns} FROM fersweep_trials WHERE sweep_id = ? {rest}", [self._sweep_id, *values]
+        )
+
+    def _change(self, number: int, columns: str, values: Sequence[Any]) -> None:
+        self._connection.change(
+            f"UPDATE fersweep_trials SET {columns} WHERE sweep_id = ? AND number = ?",
+            [*values, self._sweep_id, number],
+        )
+
+
+class Histories:
+    """The finite values of one metric of every trial, kept up with what all agents report."""
+
+    def __init__(self, metric: str | None) -> None:
+        self._metric = metric
+        self._latest = 0
+        self._by_epoch: dict[int, dict[int, float]] = {}
+        self._values: dict[int, list[float]] = {}
+
+    def update(self, ledger: Ledger) -> None:
+        """Take in what is new."""
+        if self._metric is None:
+            return
+        changed = set()
+        for row in ledger.reports_after(self._latest):
+            self._latest = row["id"]
+            value = json.loads(row["metrics"]).get(self._metric)
+            epochs = self._by_epoch.setdefault(row["number"], {})
+            if value is None:
+                epochs.pop(row["epoch"], None)
+            else:
+                epochs[row["epoch"]] = float(value)
+            changed.add(row["number"])
+        for number in changed:
+            self._values[number] = [value for _, value in sorted(self._by_epoch[number].items())]
+
+    def of(self, number: int) -> Sequence[float]:
+        """One trial's values, in the order of its epochs; not all of them need be finite."""
+        return self._values.get(number, [])
+
+    def all(self) -> Sequence[Sequence[float]]:
+        """Every trial's values."""
+        return list(self._values.values())

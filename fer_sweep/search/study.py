@@ -1,0 +1,246 @@
+"""Proposing with Optuna: a study in memory that mirrors the sweep's trials, whichever agent runs them.
+
+The mirror is brought up to date before each proposal. Trial n is sampled by a fresh sampler seeded with the sweep's
+seed and n, so an agent that was restarted proposes what it would have proposed anyway.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.trial import TrialState as OptunaState
+
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.records import TrialState
+from fer_sweep.search.axes import Tpe, axes_of
+from fer_sweep.search.ledger import Histories, Ledger
+from fer_sweep.search.sampling import Candidates, Proposal, unit_draws
+from fer_sweep.search.scheduler import OwnSearch, draw_own, load_own_search, run_own
+
+SAMPLER_DRAWS = 20
+"""Proposals of the sampler that may turn out taken before its prior is drawn from instead."""
+OWN_DRAWS = 200
+"""The same for a user's own sampler or space, which nothing may stand in for; then the sweep is exhausted."""
+GAP = "train_val_gap"
+_STOPPED = "Study.stop"
+"""Part of what Optuna raises when a sampler, such as GridSampler, ends the study outside of optimize()."""
+
+
+class StudyProposer:
+    """TPE, or a user's own sampler and space, over the sweep's trials."""
+
+    def __init__(
+        self, sweep: SweepFile, space: Space, *, sweep_id: str, seed: int, max_gap: float | None, histories: Histories
+    ) -> None:
+        self._sweep = sweep
+        self._seed = seed
+        self._max_gap = max_gap
+        self._histories = histories
+        self._axes = axes_of(space.parameters)
+        self._constants = {
+            name: source.quantile(0.5) for name, source in space.parameters.items() if name not in self._axes
+        }
+        self._space = space
+        self._own = load_own_search(sweep, sweep_id)
+        self._study = _study(sweep, self._own)
+        self._mirror: dict[int, int] = {}
+        """Number of every trial of the sweep to its number in the study; the study also has draws thrown away."""
+        self._unended: set[int] = set()
+        self._is_stopped = False
+
+    @property
+    def has_pruner(self) -> bool:
+        """Whether a user's study brought a pruner of its own."""
+        return not isinstance(self._study.pruner, optuna.pruners.NopPruner)
+
+    def propose(self, number: int, ledger: Ledger) -> Proposal | None:
+        """See ``Proposer.propose``; None also when the user's terminator or sampler ends the search."""
+        self._learn(ledger)
+        if self._is_over():
+            return None
+        candidates = Candidates()
+        for trial in self._draws(number):
+            if found := candidates.accept(self._values(trial), ledger, self._memo(trial)):
+                self._mirror[number] = trial.number
+                self._unended.add(number)
+                return found
+            self._tell(trial.number, OptunaState.FAIL, None)
+        candidates.check_exhausted(number)
+        return None
+
+    def check(self) -> None:
+        """Draw from a user's file once, so that what is wrong with it shows before the sweep is made.
+
+        Raises:
+            InputError: The file's functions fail.
+            ConfigError: The training function refuses what they give.
+        """
+        candidates = Candidates()
+        for trial in self._draws(0):
+            if candidates.accept(self._values(trial), None):
+                return
+        candidates.check_exhausted(0)
+
+    def should_prune(self, number: int, ledger: Ledger) -> bool:
+        """Whether the pruner of the user's study would stop this trial now; for a single objective."""
+        self._learn(ledger)
+        return self._handle(self._mirror[number]).should_prune()
+
+    def _is_over(self) -> bool:
+        scheduler, terminator = self._sweep.scheduler, self._own.terminator
+        if scheduler is not None and terminator is not None:
+            return bool(run_own(scheduler, "terminator", terminator, self._study))
+        is_exhausted = getattr(self._study.sampler, "is_exhausted", None)  # GridSampler has it
+        return self._is_stopped or (is_exhausted is not None and bool(is_exhausted(self._study)))
+
+    def _draws(self, number: int) -> Iterator[optuna.Trial]:
+        natives = {name: axis.native for name, axis in self._axes.items()}
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        if self._own.study is None:
+            self._study.sampler = Tpe(self._axes, seed)
+        # Trials that a user's study brought along to be tried first come before what its sampler proposes.
+        waiting = len(self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)))
+        has_own = self._own.study is not None or self._own.search_space is not None
+        for _ in range(waiting + (OWN_DRAWS if has_own else SAMPLER_DRAWS)):
+            yield self._study.ask(natives)
+        if has_own:
+            return
+        parameters = {name: axis.source for name, axis in self._axes.items()}
+        for points in unit_draws(parameters, np.random.default_rng([self._seed, number])):
+            coordinates = {name: axis.coordinate(points[name]) for name, axis in self._axes.items()}
+            yield self._handle(self._add(coordinates, natives))
+
+    def _values(self, trial: optuna.Trial) -> dict[str, Any]:
+        swept = {name: axis.value(trial.params[name]) for name, axis in self._axes.items()}
+        own: Mapping[str, Any] = {}
+        if self._own.search_space is not None and self._sweep.scheduler is not None:
+            own = draw_own(self._sweep.scheduler, self._own.search_space, trial)
+        # What the sweep file fixes, `--set` among it, wins over the user's function.
+        return {**own, **swept, **self._constants}
+
+    def _memo(self, trial: optuna.Trial) -> str:
+        kept: dict[str, Any] = {"params": trial.params}
+        if self._own.search_space is not None:
+            kept["distributions"] = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
+        if self._own.study is not None:
+            # Some samplers keep their state there, CMA-ES and the grid for two.
+            kept["attributes"] = self._frozen(trial.number).system_attrs
+        return json.dumps(kept)
+
+    def _learn(self, ledger: Ledger) -> None:
+        self._histories.update(ledger)
+        self._forget_undone(ledger.count())
+        for row in ledger.since(len(self._mirror), self._unended):
+            number = row["number"]
+            if number not in self._mirror:
+                memo = json.loads(row["memo"])
+                natives: Mapping[str, BaseDistribution] = {name: axis.native for name, axis in self._axes.items()}
+                if "distributions" in memo:
+                    natives = {name: json_to_distribution(text) for name, text in memo["distributions"].items()}
+                self._mirror[number] = self._add(memo["params"], natives, memo.get("attributes", {}))
+                self._unended.add(number)
+            if row["state"] not in (TrialState.RUNNING, TrialState.PREEMPTED):
+                self._end(row)
+        if self.has_pruner:
+            for number in self._unended:
+                self._report(number)
+
+    def _forget_undone(self, count: int) -> None:
+        # A proposal whose transaction was undone, by a full disk say, is in the study but not in the sweep.
+        for number in [number for number in self._mirror if number >= count]:
+            self._tell(self._mirror.pop(number), OptunaState.FAIL, None)
+            self._unended.discard(number)
+
+    def _end(self, row: sqlite3.Row) -> None:
+        number = row["number"]
+        self._unended.discard(number)
+        values: list[float | None] = json.loads(row["objectives"])
+        known = [value for value in values if value is not None]
+        self._report(number)
+        if self._max_gap is not None:
+            self._handle(self._mirror[number]).set_constraint(GAP, self._violation(row, self._max_gap))
+        pruned = row["state"] == TrialState.PRUNED and len(values) == 1
+        if pruned:
+            self._tell(self._mirror[number], OptunaState.PRUNED, None)
+        elif known and len(known) == len(values):
+            self._tell(self._mirror[number], OptunaState.COMPLETE, known)
+        else:
+            self._tell(self._mirror[number], OptunaState.FAIL, None)
+
+    @staticmethod
+    def _violation(row: sqlite3.Row, max_gap: float) -> float:
+        source = json.loads(row["result"] or row["metrics"])
+        gap = source.get(GAP)
+        # Nothing is known of a trial that failed early: as infeasible as can be.
+        return float(gap) - max_gap if gap is not None and np.isfinite(gap) else 1.0
+
+    def _report(self, number: int) -> None:
+        if len(self._sweep.objectives) > 1:
+            return  # Optuna has no intermediate values for several objectives
+        storage, trial_id = self._study._storage, self._frozen(self._mirror[number])._trial_id
+        for step, value in enumerate(self._histories.of(number), start=1):
+            storage.set_trial_intermediate_value(trial_id, step, value)
+
+    def _add(
+        self,
+        params: Mapping[str, Any],
+        natives: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> int:
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=OptunaState.RUNNING,
+                params=dict(params),
+                distributions=dict(natives),
+                system_attrs=dict(attributes or {}),
+            )
+        )
+        return number
+
+    def _tell(self, number: int, state: OptunaState, values: Sequence[float] | None) -> None:
+        try:
+            self._study.tell(number, values, state=state)
+        except RuntimeError as error:
+            if _STOPPED not in str(error):
+                raise
+            self._is_stopped = True
+
+    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    def _handle(self, number: int) -> optuna.Trial:
+        return optuna.Trial(self._study, self._frozen(number)._trial_id)
+
+
+def check_own_search(sweep: SweepFile, sweep_id: str) -> None:
+    """Run a user's study and space once, before a sweep is made of them.
+
+    Raises:
+        InputError: The file cannot be run, or a function is missing, fails or gives the wrong thing.
+        ConfigError: The training function refuses what they give.
+    """
+    space = Space.from_sweep(sweep)
+    StudyProposer(sweep, space, sweep_id=sweep_id, seed=0, max_gap=None, histories=Histories(None)).check()
+
+
+def _study(sweep: SweepFile, own: OwnSearch) -> optuna.Study:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study it makes
+    try:
+        study = optuna.create_study(
+            storage=optuna.storages.InMemoryStorage(),
+            directions=[metric.goal for metric in sweep.objectives],
+            sampler=own.study.sampler if own.study else None,
+            pruner=own.study.pruner if own.study and len(sweep.objectives) == 1 else optuna.pruners.NopPruner(),
+        )
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    if own.study is not None:
+        study.add_trials(own.study.get_trials())
+    return study
