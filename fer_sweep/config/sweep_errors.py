@@ -5,11 +5,17 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from fer_sweep.config.sweep_parameters import FORMS
+from fer_sweep.config.sweep_parameters import FORMS, form_of
 from fer_sweep.config.trial import suggest
 from fer_sweep.errors import Problem
 
 _ENGINE_METHODS = {"wandb": ("grid", "bayes", "random"), "optuna": ("custom",), "ax": ("custom",)}
+_CHOICES = {
+    "method": "bayes, random, grid or custom",
+    "metric.name": "such as best_val_acc",
+    "early_terminate.type": "write type: hyperband",
+    "scheduler.engine": "write engine: optuna",
+}
 _TYPES = {
     "string_type": "is not text",
     "bool_type": "is not true or false",
@@ -23,7 +29,7 @@ def rule_problems(data: Mapping[Any, Any]) -> list[Problem]:
     """What is wrong between the top-level keys of a sweep, each of which may be fine by itself."""
     method, scheduler = data.get("method"), data.get("scheduler")
     own_space = isinstance(scheduler, Mapping) and bool(scheduler.get("search_space"))
-    problems = _empty_keys(data)
+    problems = []
     if "parameters" not in data and not own_space:
         problems.append(Problem("missing: what is searched", key="parameters"))
     if "metric" in data and "metrics" in data:
@@ -51,9 +57,10 @@ def rule_problems(data: Mapping[Any, Any]) -> list[Problem]:
     return problems
 
 
-def _empty_keys(data: Mapping[Any, Any]) -> list[Problem]:
+def empty_keys(data: Mapping[Any, Any]) -> list[Problem]:
+    """Keys that are there with no value, which W&B refuses and a default would hide."""
     sections: list[tuple[str, Any]] = [("", data)]
-    sections += [(f"{name}.", data.get(name)) for name in ("metric", "scheduler", "early_terminate", "controller")]
+    sections += [(f"{name}.", data.get(name)) for name in ("metric", "scheduler", "early_terminate")]
     metrics = data.get("metrics")
     sections += [(f"metrics.{i}.", metric) for i, metric in enumerate(metrics if isinstance(metrics, list) else [])]
     return [
@@ -92,15 +99,18 @@ def _problem(item: Any, root: type[BaseModel]) -> Problem:
     if kind == "refused":
         return Problem(context["message"], key=key, hint=context["hint"])
     if kind == "missing":
-        return Problem("missing", key=key, hint=_needs(form))
+        return Problem("missing", key=key, hint=_needs(form) or _CHOICES.get(key))
     if kind == "extra_forbidden":
         known = list(model.model_fields)
         what = f"{form} takes no {path[-1]}" if form else "no such key"
-        return Problem(what, key=key, hint=suggest(path[-1], known) or f"it takes {', '.join(known)}")
+        misplaced = "move it under parameters:" if model is root and form_of(given) else None
+        hint = misplaced or suggest(path[-1], known) or f"one of {', '.join(known)}"
+        return Problem(what, key=key, hint=hint)
     if kind == "literal_error":
         return Problem(f"{given!r} is not allowed", key=key, hint=_choice_hint(given, context["expected"]))
     if kind == "too_short":
-        return Problem(f"needs at least {context['min_length']}", key=key)
+        least = "one entry" if context["min_length"] == 1 else f"{context['min_length']} entries"
+        return Problem(f"needs at least {least}", key=key)
     if kind == "string_pattern_mismatch" or "[key]" in item["loc"]:
         hint = "a letter or _ first, then letters, digits, _ . and -"
         return Problem(f"{given!r} is not a name a parameter may have", key=key, hint=hint)

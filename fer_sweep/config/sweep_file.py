@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from fer_sweep.config.sweep_errors import in_file_order, problems_of, rule_problems
+from fer_sweep.config.sweep_errors import empty_keys, in_file_order, problems_of, rule_problems
 from fer_sweep.config.sweep_parameters import Number, Parameters, Whole, number, plain_list, refusal, whole
 from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.errors import Problem, SweepFileError
@@ -192,8 +192,9 @@ def parse_sweep(data: Any, *, source: str = "sweep", lines: Mapping[str, int] | 
     try:
         sweep = SweepFile.model_validate(data)
     except ValidationError as error:
-        known = {problem.key for problem in problems}
-        problems += [problem for problem in problems_of(error, SweepFile) if problem.key not in known]
+        problems += problems_of(error, SweepFile)
+    known = {problem.key for problem in problems}
+    problems += [problem for problem in empty_keys(data) if problem.key not in known]
     if problems or sweep is None:
         raise SweepFileError(source, in_file_order(problems, lines))
     return sweep

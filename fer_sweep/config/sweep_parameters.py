@@ -6,6 +6,7 @@ A form is recognised as W&B does it: by ``parameters``, by a named ``distributio
 
 import math
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -37,7 +38,6 @@ from fer_sweep.config.distributions import (
     QUniform,
     Uniform,
 )
-from fer_sweep.config.trial import suggest
 
 REPLACED = {
     "log_uniform": "log_uniform_values",
@@ -57,7 +57,11 @@ def number(value: Any) -> int | float:
     """A finite number as it is, whole ones staying integers; no text and no booleans."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refusal(f"{value!r} is not a number")
-    if not math.isfinite(value):
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:
+        raise refusal("the number is too large") from None
+    if not finite:
         raise refusal(f"{value!r} is not a finite number")
     return value
 
@@ -148,7 +152,7 @@ class WeightedForm(Form):
         if len(self.values) != len(self.probabilities):
             raise refusal(f"{len(self.values)} values but {len(self.probabilities)} probabilities")
         total = sum(self.probabilities)
-        if not math.isclose(total, 1.0, rel_tol=1e-5, abs_tol=1e-8):  # W&B's tolerance
+        if abs(total - 1.0) > 1e-5 + 1e-8:  # W&B's tolerance
             raise refusal(f"the probabilities sum to {total:g}, not to 1")
         return self
 
@@ -378,14 +382,16 @@ def _recognised(raw: Any) -> Any:
         raise refusal(f"{raw!r} is not a parameter", f"write {wanted}" if raw is not None else "give value: or values:")
     if "distribution" not in raw:
         raise refusal("says nothing about its values", "give value, values, min and max, or a distribution")
-    named = raw["distribution"]
+    named = str(raw["distribution"])
     if named in REPLACED:
         raise refusal(
             f"{named} is deprecated: its min and max are exponents of e",
             f"use {REPLACED[named]}, whose min and max are the values themselves",
         )
     known = [name for name in FORMS if name != "nested"]
-    raise refusal(f"no such distribution: {named!r}", suggest(str(named), known) or f"one of {', '.join(known)}")
+    near = get_close_matches(named, [*known, *REPLACED], n=1)
+    hint = f"did you mean {REPLACED.get(near[0], near[0])}?" if near else f"one of {', '.join(known)}"
+    raise refusal(f"no such distribution: {named!r}", hint)
 
 
 Parameter = Annotated[

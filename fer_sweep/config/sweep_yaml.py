@@ -7,6 +7,7 @@ are numbers (YAML 1.2, and what everybody means), a date stays text, and a key g
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,9 @@ class _Builder:
         if self.count > LARGEST_TREE:
             raise _Refused(Problem(f"holds more than {LARGEST_TREE} values once its aliases are written out"))
         if len(path) > DEEPEST:
-            # An alias inside its own anchor ends here too.
-            raise _Refused(Problem(f"is nested deeper than {DEEPEST} levels", key=".".join(path[:3]), line=line))
+            hint = "an alias inside its own anchor has no end"
+            message = f"is nested deeper than {DEEPEST} levels"
+            raise _Refused(Problem(message, key=".".join(path[:3]), line=line, hint=hint))
         if node.tag not in _CORE_TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             self.problems.append(Problem(f"the tag {tag} is not allowed", key=".".join(path), line=line))
@@ -147,8 +149,9 @@ class _Builder:
             return items
         try:
             return self.loader.construct_object(node)
-        except ValueError as error:  # such as an integer of 5,000 digits
-            self.problems.append(Problem(f"not a value: {error}", key=".".join(path), line=line))
+        except (ValueError, KeyError):  # an integer of 5,000 digits, or a tag that does not fit: !!bool maybe
+            shown = repr(node.value[:40])
+            self.problems.append(Problem(f"{shown} cannot be read as a value", key=".".join(path), line=line))
             return None
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[Any, Any]:
@@ -194,8 +197,6 @@ def _yaml_hint(what: str) -> str | None:
 
 
 def _similar_files(path: Path) -> str | None:
-    from difflib import get_close_matches
-
     try:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:

@@ -281,7 +281,7 @@ def suggest(name: str, known: list[str]) -> str | None:
         name.rpartition(".")[2], [k for k in known if "." in k], n=1, cutoff=0.4
     )
     alias = {"learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "architecture": "model"}.get(name)
-    best = alias or (near[0] if near else None)
+    best = alias if alias in known else (near[0] if near else None)
     return f"did you mean {best}?" if best else None
 
 

@@ -1,0 +1,274 @@
+"""What W&B's own validator accepts and refuses, ours accepts and refuses, over a large generated set."""
+
+import copy
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.errors import SweepFileError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # sweeps 0.3 uses a name that pydantic has renamed
+    from sweeps.config import schema_violations_from_proposed_config
+
+CASES = 4_000
+SEED = 0
+
+
+# --- what we refuse on purpose although W&B's validator lets it through -------------------------------------------
+
+
+def _nested_fault(config: Any) -> bool:
+    """A nested parameter that W&B's validator refuses at the top level; it compares bounds only there."""
+    flat = {f"p{i}": form for i, (_, form) in enumerate(_leaves(config["parameters"]))}
+    return not wandb_accepts({**config, "parameters": flat})
+
+
+def _not_finite(config: Any) -> bool:
+    """NaN, infinity, or a range wider than a float: the draw is no number."""
+    numbers = [value for _, value in _scalars(config) if isinstance(value, float | int)]
+    forms = [form for _, form in _leaves(config.get("parameters", {}))]
+    return any(not math.isfinite(value) for value in numbers) or any(
+        not math.isfinite(float(form["max"]) - float(form["min"])) for form in forms if {"min", "max"} <= form.keys()
+    )
+
+
+def _no_spread(config: Any) -> bool:
+    """sigma 0, or a beta distribution with a or b of 0: W&B's sampler draws NaN."""
+    return any(form.get(name) == 0 for _, form in _leaves(config["parameters"]) for name in ("sigma", "a", "b"))
+
+
+def _odd_name(config: Any) -> bool:
+    """A name that is a number or ends in a newline slips past W&B's pattern; no program can take it."""
+    names = [*_names(config.get("parameters", {})), *config.get("controller", {})]
+    return any(not isinstance(name, str) or name.endswith("\n") for name in names)
+
+
+DIFFERENCES: tuple[Callable[[Any], bool], ...] = (_nested_fault, _not_finite, _no_spread, _odd_name)
+"""Everything we refuse and W&B accepts. There is nothing that we accept and W&B refuses."""
+
+
+def _leaves(parameters: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, form in parameters.items() if isinstance(parameters, dict) else ():
+        if isinstance(form, dict) and "parameters" in form:
+            yield from _leaves(form["parameters"])
+        elif isinstance(form, dict):
+            yield name, form
+
+
+def _names(parameters: Any) -> Iterator[Any]:
+    for name, form in parameters.items():
+        yield name
+        if "parameters" in form:
+            yield from _names(form["parameters"])
+
+
+def _scalars(value: Any, key: Any = None) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name not in ("value", "values"):
+                yield from _scalars(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _scalars(item, key)
+    elif not isinstance(value, bool):
+        yield key, value
+
+
+def wandb_accepts(config: Any) -> bool:
+    try:
+        return not schema_violations_from_proposed_config(copy.deepcopy(config))
+    except Exception:  # W&B's validator answers some wrong types with whatever breaks first
+        return False
+
+
+def we_accept(config: Any) -> bool:
+    try:
+        sweep = parse_sweep(copy.deepcopy(config))
+    except SweepFileError as error:
+        assert error.problems
+        return False
+    assert parse_sweep(sweep.to_plain()) == sweep
+    return True
+
+
+# --- generated sweeps ---------------------------------------------------------------------------------------------
+
+NAMES = ["lr", "batch_size", "augment", "_x", "a.b", "w-d", "Depth2"]
+JUNK = [
+    None, True, False, 0, 1, -1, 3, 0.0, 1.0, 0.5, -0.5, 1e300, math.nan, math.inf, "", "x", "1e-4", "uniform",
+    "log_uniform", "min", [], [1], [1, 2], ["a"], {}, {"value": 1}, {"min": 0, "max": 1}, {"parameters": {}},
+]  # fmt: skip
+KEYS = [
+    "min", "max", "q", "mu", "sigma", "a", "b", "value", "values", "probabilities", "distribution", "parameters",
+    "metric", "metrics", "method", "name", "goal", "target", "type", "s", "eta", "strict", "min_iter", "max_iter",
+    "engine", "source", "search_space", "optimizer", "learning_rate", "run_cap", "controller", "command", "kind", "1a",
+    "a b", "a\n", "", 1, True, None,
+]  # fmt: skip
+
+
+def make_parameter(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    low, high = sorted(rng.sample([0.001, 0.1, 0.5, 1.0, 2.5, 4.0, 100.0], 2))
+    first, last = sorted(rng.sample(range(-3, 30), 2))
+    bell: dict[str, Any] = {name: rng.choice([0.5, 1, 2.0]) for name in ("mu", "sigma") if rng.random() < 0.6}
+    shape: dict[str, Any] = {name: rng.choice([0.5, 1, 2.0]) for name in "ab" if rng.random() < 0.6}
+    step: dict[str, Any] = {"q": rng.choice([1, 0.5, 2.0])} if rng.random() < 0.6 else {}
+    values = rng.sample([1, 2.5, "x", None, True, [1], {"k": 1}, 1.0], rng.randint(1, 4))
+    forms: list[Callable[[], dict[str, Any]]] = [
+        lambda: {"value": rng.choice(values)},
+        lambda: {"values": values},
+        lambda: {"values": values, "probabilities": [1 / len(values)] * len(values)},
+        lambda: {"min": first, "max": last},
+        lambda: {"min": low, "max": high},
+        lambda: {"min": first, "max": last + 0.5},
+        lambda: {"distribution": "uniform", "min": first, "max": last},
+        lambda: {"distribution": "int_uniform", "min": first, "max": last},
+        lambda: {"distribution": "categorical", "values": values},
+        lambda: {"distribution": "constant", "value": values[0]},
+        lambda: {"distribution": rng.choice(["log_uniform_values", "inv_log_uniform_values"]), "min": low, "max": high},
+        lambda: {"distribution": rng.choice(["log_uniform", "inv_log_uniform"]), "min": first, "max": last},
+        lambda: {"distribution": "q_log_uniform", "min": first, "max": last, **step},
+        lambda: {"distribution": rng.choice(["q_uniform", "q_log_uniform_values"]), "min": low, "max": high, **step},
+        lambda: {"distribution": rng.choice(["normal", "log_normal"]), **bell},
+        lambda: {"distribution": rng.choice(["q_normal", "q_log_normal"]), **bell, **step},
+        lambda: {"distribution": "beta", **shape},
+        lambda: {"distribution": "q_beta", **shape, **step},
+    ]
+    if depth < 3 and rng.random() < 0.15:
+        return {"parameters": make_parameters(rng, depth + 1)}
+    return rng.choice(forms)()
+
+
+def make_parameters(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    return {name: make_parameter(rng, depth) for name in rng.sample(NAMES, rng.randint(1, 3))}
+
+
+def make_metric(rng: random.Random) -> dict[str, Any]:
+    metric: dict[str, Any] = {"name": rng.choice(["loss", "acc"])}
+    optional = {
+        "goal": ["minimize", "maximize"],
+        "target": [0.5, 1, -2],
+        "impute": ["latest", "best", "worst"],
+        "impute_while_running": ["latest", "false"],
+    }
+    return {**metric, **{key: rng.choice(choice) for key, choice in optional.items() if rng.random() < 0.3}}
+
+
+def make_hyperband(rng: random.Random) -> dict[str, Any]:
+    settings: dict[str, Any] = {"type": "hyperband"}
+    if rng.random() < 0.5:
+        settings["min_iter"] = rng.choice([1, 3, 4.0])
+    if len(settings) == 1 or rng.random() < 0.2:
+        settings |= {"max_iter": rng.choice([27, 81, 9.0, 0]), "s": rng.choice([2, 3, 1.5])}
+    extra = {"eta": rng.choice([2, 3, 1.5]), "strict": rng.choice([True, False])}
+    return {**settings, **{key: value for key, value in extra.items() if rng.random() < 0.4}}
+
+
+def make_sweep(rng: random.Random) -> dict[str, Any]:
+    sweep: dict[str, Any] = {"method": rng.choice(["bayes", "random", "grid", "custom"])}
+    if rng.random() < 0.95:
+        sweep["parameters"] = make_parameters(rng)
+    if rng.random() < 0.5:
+        sweep["metric"] = make_metric(rng)
+    if rng.random() < 0.15:
+        sweep["metrics"] = [make_metric(rng) for _ in range(rng.randint(1, 3))]
+    if rng.random() < 0.25:
+        sweep["early_terminate"] = make_hyperband(rng)
+    if rng.random() < 0.25:
+        optional = {"source": "s.py", "optimizer": "f", "search_space": "g"}
+        chosen = {key: value for key, value in optional.items() if rng.random() < 0.4}
+        sweep["scheduler"] = {"engine": rng.choice(["optuna", "ax", "wandb"]), **chosen}
+    rest: dict[str, list[Any]] = {
+        "run_cap": [1, 40, 3.0],
+        "controller": [{"type": "local"}, {"type": "cloud"}, {"type": "cloud", "x": 1}],
+        "command": [["${env}", "x"], [], [1, None]],
+        "name": ["n"], "program": ["p.py"], "project": ["p"], "entity": ["e"], "description": ["d"],
+        "apiVersion": ["v1"], "kind": ["sweep"], "job": ["j"], "image_uri": ["i"],
+    }  # fmt: skip
+    return {**sweep, **{key: rng.choice(choice) for key, choice in rest.items() if rng.random() < 0.1}}
+
+
+def mutate(rng: random.Random, sweep: Any) -> Any:
+    """Damage one place: drop, replace, add or rename a key, or swap two bounds."""
+    places = [place for place in _containers(sweep) if place]
+    if not places:
+        return sweep
+    place = rng.choice(places)
+    keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+    key = rng.choice(keys)
+    match rng.randrange(6):
+        case 0:
+            del place[key]
+        case 1:
+            place[key] = copy.deepcopy(rng.choice(JUNK))
+        case 2 if isinstance(place, dict):
+            place[rng.choice(KEYS)] = copy.deepcopy(rng.choice(JUNK))
+        case 3 if isinstance(place, dict):
+            place[rng.choice(KEYS)] = place.pop(key)
+        case 4 if isinstance(place, dict) and {"min", "max"} <= place.keys():
+            place["min"], place["max"] = place["max"], place["min"]
+        case _ if isinstance(place[key], float | int) and not isinstance(place[key], bool):
+            place[key] = rng.choice([0, -place[key], float(place[key]), place[key] * 2])
+    return sweep
+
+
+def _containers(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        yield value
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _containers(item)
+
+
+@pytest.mark.parametrize("damages", [0, 1, 2, 4])
+def test_w_and_bs_validator_and_ours_agree(damages: int) -> None:
+    rng = random.Random(SEED + damages)
+    verdicts: dict[bool, int] = {True: 0, False: 0}
+    for _ in range(CASES // 4):
+        sweep = make_sweep(rng)
+        for _ in range(damages):
+            sweep = mutate(rng, sweep)
+        theirs, ours = wandb_accepts(sweep), we_accept(sweep)
+        verdicts[theirs] += 1
+        if theirs != ours:
+            assert theirs, f"W&B refuses what we accept: {sweep}"
+            assert any(difference(sweep) for difference in DIFFERENCES), f"W&B accepts what we refuse: {sweep}"
+    assert min(verdicts.values()) > CASES // 100, "a set of one kind only shows nothing"
+
+
+PARAMETER = {"a": {"value": 1}}
+
+
+@pytest.mark.parametrize(
+    ("difference", "sweep"),
+    [
+        (_nested_fault, {"method": "random", "parameters": {"a": {"parameters": {"b": {"min": 3, "max": 1}}}}}),
+        (
+            _nested_fault,
+            {
+                "method": "random",
+                "parameters": {"a": {"parameters": {"b": {"distribution": "log_uniform", "min": 1, "max": 3}}}},
+            },
+        ),
+        (_not_finite, {"method": "random", "parameters": {"a": {"min": 0.0, "max": math.inf}}}),
+        (_not_finite, {"method": "random", "parameters": {"a": {"min": -1.7e308, "max": 1.7e308}}}),
+        (_no_spread, {"method": "random", "parameters": {"a": {"distribution": "normal", "sigma": 0}}}),
+        (_no_spread, {"method": "random", "parameters": {"a": {"distribution": "beta", "a": 0}}}),
+        (_odd_name, {"method": "random", "parameters": {1: {"value": 2}}}),
+        (_odd_name, {"method": "random", "parameters": {"a\n": {"value": 2}}}),
+    ],
+)
+def test_each_listed_difference_is_one(difference: Callable[[Any], bool], sweep: Any) -> None:
+    assert difference(sweep)
+    assert wandb_accepts(sweep)
+    assert not we_accept(sweep)
+
+
+@pytest.mark.parametrize("data", [None, [], 3, "method: random", True])
+def test_what_is_not_a_dictionary_is_refused_by_both(data: Any) -> None:
+    assert not wandb_accepts(data)
+    assert not we_accept(data)
