@@ -4,6 +4,7 @@ What happens to every image of an epoch is drawn beforehand, as a pure function 
 epoch that is taken up in the middle sees what it would have seen, and the device never waits for the host.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -101,7 +102,7 @@ def _draw_affine(
 def _draw_boxes(probability: float, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     erased = rng.random(count) < probability
     area = rng.uniform(*ERASED_AREA, count) * IMAGE_SIZE**2
-    aspect = np.exp(rng.uniform(*np.log(ERASED_ASPECT), count))
+    aspect = np.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), count))
     height = np.clip(np.rint(np.sqrt(area * aspect)), 1, IMAGE_SIZE) * erased
     width = np.clip(np.rint(np.sqrt(area / aspect)), 1, IMAGE_SIZE) * erased
     top = np.floor(rng.random(count) * (IMAGE_SIZE - height + 1))

@@ -8,6 +8,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import stochastic_depth
@@ -48,7 +49,8 @@ class ViT(nn.Module):
 def _skip_branches(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor, *, rate: float) -> Tensor:
     # A layer adds its two branches to its input, so output - input is what they add; a skipped image gets none of it.
     tokens: Tensor = inputs[0]
-    return tokens + stochastic_depth(output - tokens, rate, mode="row", training=layer.training)
+    kept: Tensor = stochastic_depth(output - tokens, rate, mode="row", training=layer.training)
+    return tokens + kept
 
 
 def build(config: ViTConfig) -> nn.Module:
@@ -58,43 +60,45 @@ def build(config: ViTConfig) -> nn.Module:
         WeightsUnavailable: ``pretrained`` names no folder or hub model that can be had from here as a ViT.
     """
     if config.pretrained is not None:
-        transformer = _pretrained(config.pretrained, config.dropout)
+        transformer = _pretrained(config.pretrained, _common(config))
     else:
-        transformer = ViTForImageClassification(
-            HFConfig(
-                image_size=IMAGE_SIZE,
-                patch_size=config.patch_size,
-                num_channels=1,
-                hidden_size=config.dim,
-                num_hidden_layers=config.depth,
-                num_attention_heads=config.dim // config.head_dim,
-                intermediate_size=round(config.dim * config.mlp_ratio),
-                hidden_dropout_prob=config.dropout,
-                attention_probs_dropout_prob=config.dropout,
-                num_labels=len(CLASSES),
-                attn_implementation="sdpa",
-            )
-        )
+        sizes: dict[str, Any] = {
+            "image_size": IMAGE_SIZE,
+            "patch_size": config.patch_size,
+            "num_channels": 1,
+            "hidden_size": config.dim,
+            "num_hidden_layers": config.depth,
+            "num_attention_heads": config.dim // config.head_dim,
+            "intermediate_size": round(config.dim * config.mlp_ratio),
+        }
+        transformer = ViTForImageClassification(HFConfig(**sizes, **_common(config)))
     return ViT(transformer, config.stochastic_depth)
 
 
-def _pretrained(name: str, dropout: float) -> ViTForImageClassification:
+def _common(config: ViTConfig) -> dict[str, Any]:
+    return {
+        "num_labels": len(CLASSES),
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "attn_implementation": "sdpa",
+    }
+
+
+def _pretrained(name: str, settings: dict[str, Any]) -> ViTForImageClassification:
     try:
-        settings = HFConfig.from_pretrained(name)
-        kind = settings.to_dict().get("model_type")
-        if kind not in (None, "vit"):
-            raise ValueError(f"it holds a model of type {kind!r}, not a ViT")
-        model: ViTForImageClassification = ViTForImageClassification.from_pretrained(
+        model, report = ViTForImageClassification.from_pretrained(
             name,
-            num_labels=len(CLASSES),
             ignore_mismatched_sizes=True,  # the classifier, which is another one for seven expressions
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-            attn_implementation="sdpa",
             use_safetensors=True,  # never a pickle
+            trust_remote_code=False,
+            output_loading_info=True,
+            **settings,
         )
-    # ValueError and RuntimeError: a folder without config.json, another kind of model, weights that do not fit.
-    except (OSError, ValueError, RuntimeError) as error:
+        # Weights of another kind of model are left at random with no more than a line in the log.
+        if absent := [key for key in report["missing_keys"] if not key.startswith("classifier.")]:
+            raise ValueError(f"its weights are not a ViT's: {len(absent)} are missing, such as {min(absent)}")
+    # ValueError and RuntimeError: no ViT's config.json, or weights that do not fit it.
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         where = f"in the folder {name}" if Path(name).is_dir() else f"under the name {name}, on disk or on the hub"
         raise WeightsUnavailable(
             f"no ViT with safetensors weights can be loaded {where}: {error}",
@@ -102,8 +106,9 @@ def _pretrained(name: str, dropout: float) -> ViTForImageClassification:
             f"or on a machine with network run `hf download {name}` and copy its Hugging Face cache here "
             "(HF_HOME names the place), or leave pretrained out",
         ) from error
-    _sum_channels(model)
-    return model
+    transformer: ViTForImageClassification = model
+    _sum_channels(transformer)
+    return transformer
 
 
 def _sum_channels(model: ViTForImageClassification) -> None:
@@ -112,8 +117,6 @@ def _sum_channels(model: ViTForImageClassification) -> None:
         return
     # A grey face repeated over the channels through one kernel a channel is one channel through their sum.
     old = patches.projection
-    new = nn.Conv2d(1, old.out_channels, old.kernel_size, stride=old.stride)
-    new.weight.data.copy_(old.weight.data.sum(dim=1, keepdim=True))
-    new.bias.data.copy_(old.bias.data)
-    patches.projection = new
+    old.weight = nn.Parameter(old.weight.detach().sum(dim=1, keepdim=True))
+    old.in_channels = 1
     patches.num_channels = model.config.num_channels = 1

@@ -26,7 +26,7 @@ def evaluate(
     model.eval()
     loss_sum = torch.zeros((), device=positions.device)
     predictions = []
-    for part in positions.split(_BATCH.get(positions.device.type, 2048)):
+    for part in torch.split(positions, _BATCH.get(positions.device.type, 2048)):
         logits = forward(model, faces.batch(part), precision)
         loss_sum += functional.cross_entropy(logits, faces.labels[part], reduction="sum")
         predictions.append(logits.argmax(dim=1))

@@ -82,8 +82,11 @@ def train(
             if reason := stop():
                 progress.epoch_seconds += time.perf_counter() - began
                 return _stopped(trial, reason, f"in epoch {epoch} of {config.epochs}")
-            lr = learning_rate(config, progress.epochs_done * len(parts) + progress.step, total_steps)
+            step = progress.epochs_done * len(parts) + progress.step
+            lr = learning_rate(config, step, total_steps)
             _step(trial, plan, parts[progress.step], lr)
+            if trial.average:
+                trial.average.update(trial.model, step)
             if progress.step % CHECK_EVERY == 0 and not math.isfinite(progress.loss_sum):
                 return _outcome(config, trial.finish(diverged=True), f"the loss was not finite in epoch {epoch}")
         train_loss = float(progress.loss_sum) / progress.images  # waits for the device, so the time below is whole
@@ -146,15 +149,12 @@ def _step(trial: Trial, plan: _Plan, part: slice, lr: float) -> None:
         )
 
     trial.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     if config.clip_norm:
         torch.nn.utils.clip_grad_norm_(trial.model.parameters(), config.clip_norm)
     for group in trial.optimizer.param_groups:
         group["lr"] = lr
     trial.optimizer.step()
-    if trial.average:
-        steps_before = progress.epochs_done * math.ceil(len(plan.order) / config.batch_size) + progress.step
-        trial.average.update(trial.model, steps_before)
 
     progress.loss_sum += loss.detach() * len(labels)
     progress.images += len(labels)

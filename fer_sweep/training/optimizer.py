@@ -14,7 +14,8 @@ _UNDECAYED = ("cls_token", "position_embeddings")
 
 def build_optimizer(model: nn.Module, config: SharedConfig) -> torch.optim.Optimizer:
     """The configuration's optimizer in its fused form; biases, normalisation and embeddings are not decayed."""
-    decayed, rest = [], []
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         plain = parameter.ndim <= 1 or name.endswith(_UNDECAYED)
         (rest if plain else decayed).append(parameter)
