@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -29,3 +30,35 @@ def fer2013_zip() -> Path:
     if not path.is_file():
         pytest.skip("the real FER2013 archive is not here: set FERSWEEP_FER2013_ZIP to its path to run this test")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data cache that holds `tiny`: 140 training and 70 validation drawn faces, prepared from image folders."""
+    from PIL import Image
+
+    from fer_sweep.data.cache import prepare
+    from fer_sweep.records import CLASSES
+
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    for code, name in enumerate(CLASSES):
+        for split, prefix, count in (("train", "Training", 20), ("test", "PublicTest", 10)):
+            target = folder / "faces" / split / name
+            target.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+                pixels[6 * code : 6 * code + 6] //= 2  # a darker band shows the class through the noise
+                Image.fromarray(pixels).save(target / f"{prefix}_{code}{number:04d}.png")
+    cache = folder / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERSWEEP_CACHE", str(cache))
+        prepare(folder / "faces", "tiny")
+    return cache
+
+
+@pytest.fixture
+def tiny_data(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a data set that trains in milliseconds."""
+    monkeypatch.setenv("FERSWEEP_CACHE", str(tiny_cache))
+    return "tiny"

@@ -91,7 +91,10 @@ def data_names(space: Space) -> tuple[str, ...]:
 
 def _progress(sweep: SweepFile, records: Sequence[TrialRecord]) -> Progress:
     ended = [record for record in records if record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)]
-    progress = Progress(planned=sweep.run_cap or Space.from_sweep(sweep).size(), ended=len(ended))
+    space = Space.from_sweep(sweep)
+    sizes = [size for size in (sweep.run_cap, space.size()) if size is not None]
+    fixed = frozenset(name for name, distribution in space.parameters.items() if distribution.size == 1)
+    progress = Progress(planned=min(sizes, default=None), fixed=fixed, ended=len(ended))
     for record in ended:
         result = record.result
         if result is not None and (progress.best is None or result.best_val_acc > progress.best[1]):

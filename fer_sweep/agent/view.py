@@ -28,6 +28,8 @@ class Progress:
 
     planned: int | None
     """Trials in the whole sweep, None where it has no end."""
+    fixed: frozenset[str] = frozenset()
+    """Parameters that are the same in every trial and need no showing."""
     ended: int = 0
     """Trials ended before this agent started, then counted on."""
     best: tuple[str, float, float] | None = None
@@ -96,11 +98,12 @@ def describe_end(trial_id: str, outcome: TrialOutcome) -> str:
     return f"{line} ({outcome.reason})" if outcome.reason else line
 
 
-def describe_parameters(request: TrialRequest) -> str:
-    """The swept values in a line."""
+def describe_parameters(request: TrialRequest, fixed: frozenset[str]) -> str:
+    """The values that vary between trials, in a line."""
     return " ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in request.parameters.items()
+        if name not in fixed
     )
 
 
@@ -121,7 +124,7 @@ class PlainView:
         """Show a trial's parameters."""
         self.progress.start(slot, request)
         again = f" (attempt {request.attempt})" if request.attempt > 1 else ""
-        self._say(f"{slot}: trial {request.trial_id}{again}: {describe_parameters(request)}")
+        self._say(f"{slot}: trial {request.trial_id}{again}: {describe_parameters(request, self.progress.fixed)}")
 
     def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
         """Show an epoch."""
@@ -191,7 +194,7 @@ class LiveView:
                     f"{100 * metrics['train_val_gap']:+.1f}",
                     f"{metrics['images_per_second']:,.0f}",
                 ]
-            table.add_row(slot, request.trial_id, *row, Text(describe_parameters(request)))
+            table.add_row(slot, request.trial_id, *row, Text(describe_parameters(request, self.progress.fixed)))
         return Group(table, Text(self.progress.headline(self._slots)))
 
 

@@ -1,0 +1,280 @@
+"""The agent with real trial processes: each test forks, trains, kills and resumes for real."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_sweep.agent.loop import FAILURES_IN_A_ROW, KILLS_WITHOUT_PROGRESS, Agent, AgentSummary
+from fer_sweep.agent.processes import TrialHandle, TrialStarter
+from fer_sweep.agent.slots import Slot
+from fer_sweep.agent.trial_process import TrialJob
+from fer_sweep.errors import AgentFailed, LostTrial
+from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
+from fer_sweep.tracking import TrackedRun
+from tests.agent.scripted import ENDLESS, ScriptedSearch, request
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
+
+
+class Starter(TrialStarter):
+    """Remembers the processes it started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pids: list[int] = []
+
+    def start(self, job: TrialJob) -> TrialHandle:
+        handle = super().start(job)
+        assert handle.process.pid is not None
+        self.pids.append(handle.process.pid)
+        return handle
+
+
+class View:
+    """Keeps what it is shown, and calls back at every epoch so that a test can act at that very moment."""
+
+    def __init__(self, at_epoch: Callable[[str, int], None] = lambda trial_id, epoch: None) -> None:
+        self.started: list[str] = []
+        self.notes: list[str] = []
+        self.at_epoch = at_epoch
+
+    def trial_started(self, slot: str, request: TrialRequest) -> None:
+        self.started.append(request.trial_id)
+
+    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
+        self.at_epoch(trial_id, int(metrics["epoch"]))
+
+    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Stage:
+    """One agent's surroundings; ``run`` works a search through."""
+
+    def __init__(self, folder: Path, cache: str) -> None:
+        self.folder = folder
+        self.cache = cache
+        self.starter = Starter()
+        self.view = View()
+
+    def run(self, search: ScriptedSearch, *, slots: int = 1, count: int | None = None) -> AgentSummary:
+        places = [
+            # The forkserver outlives a test, and a fork has the environment of its start.
+            Slot(f"cpu{number}", "cpu", 1, {"CUDA_VISIBLE_DEVICES": "", "FERSWEEP_CACHE": self.cache})
+            for number in range(slots)
+        ]
+        agent = Agent(
+            search=search,
+            slots=places,
+            folder_of=lambda trial_id: self.folder / trial_id,
+            track=lambda request: TrackedRun(None),
+            view=self.view,
+            count=count,
+            starter=self.starter,
+        )
+        return agent.run()
+
+    def result(self, trial_id: str) -> dict[str, Any]:
+        result = json.loads((self.folder / trial_id / "result.json").read_text())
+        return {name: value for name, value in result.items() if name not in TIMINGS}
+
+    def history(self, trial_id: str) -> list[int]:
+        lines = (self.folder / trial_id / "history.jsonl").read_text().splitlines()
+        return [json.loads(line)["epoch"] for line in lines]
+
+    def nobody_is_left(self) -> bool:
+        return all(_is_gone(pid) for pid in self.starter.pids)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, tiny_cache: Path) -> Stage:
+    return Stage(tmp_path / "trials", str(tiny_cache))
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_trains_every_trial_once_on_two_slots(stage: Stage) -> None:
+    search = ScriptedSearch([request(str(number), seed=number) for number in range(4)])
+    summary = stage.run(search, slots=2)
+    assert summary.ended == {TrialState.COMPLETE: 4}
+    assert not summary.interrupted
+    assert search.epochs == {str(number): [1, 2, 3] for number in range(4)}
+    assert sorted(stage.view.started) == ["0", "1", "2", "3"]
+    assert len(summary.turnaround_s) == 2
+    for number in range(4):
+        names = {path.name for path in (stage.folder / str(number)).iterdir()}
+        assert {"config.json", "history.jsonl", "best.safetensors", "result.json", "trial.log"} <= names
+    assert stage.nobody_is_left()
+
+
+def test_ends_after_count_attempts(stage: Stage) -> None:
+    search = ScriptedSearch([request("0"), request("1", seed=1), request("2", seed=2)])
+    assert stage.run(search, count=2).ended == {TrialState.COMPLETE: 2}
+    assert len(search.waiting) == 1
+
+
+def test_a_pruned_trial_ends_with_the_result_of_its_best_epoch(stage: Stage) -> None:
+    search = ScriptedSearch(
+        [request("0", **ENDLESS)], lambda trial_id, epoch: StopReason.PRUNED if epoch >= 2 else None
+    )
+    assert stage.run(search).ended == {TrialState.PRUNED: 1}
+    (outcome,) = search.outcomes["0"]
+    assert outcome.result is not None
+    assert 2 <= outcome.result.epochs < 10_000
+    assert outcome.reason
+
+
+def test_a_stop_asked_for_in_the_middle_of_an_epoch_is_obeyed(stage: Stage) -> None:
+    # Epoch 0 is the answer to an empty report, made while the first epoch runs.
+    config = {**ENDLESS, "batch_size": 2, "channels": 64, "hidden": 512}
+    answers = iter([StopReason.PREEMPTED])
+    search = ScriptedSearch([request("0", **config)], lambda trial_id, epoch: next(answers, None))
+    summary = stage.run(search, count=1)
+    assert summary.ended == {TrialState.PREEMPTED: 1}
+
+
+def test_a_killed_trial_goes_on_and_ends_as_one_never_killed(stage: Stage) -> None:
+    stage.run(ScriptedSearch([request("whole", epochs=6)]))
+    killed: list[int] = []
+
+    def kill_once(trial_id: str, epoch: int) -> None:
+        if epoch == 2 and not killed:
+            killed.append(stage.starter.pids[-1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    stage.view = View(kill_once)
+    search = ScriptedSearch([request("killed", epochs=6)])
+    summary = stage.run(search)
+    assert summary.ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 1}
+    assert "SIGKILL" in (search.outcomes["killed"][0].reason or "")
+    assert stage.history("killed") == [1, 2, 3, 4, 5, 6]
+    assert stage.result("killed") == stage.result("whole")
+
+
+def test_a_trial_killed_again_and_again_has_failed(stage: Stage) -> None:
+    search = ScriptedSearch([request("0", **ENDLESS)])
+    starter = stage.starter
+    begin = starter.start
+
+    def start_and_kill(job: TrialJob) -> TrialHandle:
+        handle = begin(job)
+        handle.kill()
+        return handle
+
+    starter.start = start_and_kill  # type: ignore[method-assign]
+    summary = stage.run(search)
+    assert summary.ended == {TrialState.PREEMPTED: KILLS_WITHOUT_PROGRESS - 1, TrialState.FAILED: 1}
+    assert stage.nobody_is_left()
+
+
+def test_first_ctrl_c_lets_the_running_trial_finish(stage: Stage) -> None:
+    stage.view = View(lambda trial_id, epoch: os.kill(os.getpid(), signal.SIGINT) if epoch == 1 else None)
+    search = ScriptedSearch([request("0"), request("1", seed=1)])
+    summary = stage.run(search)
+    assert summary.interrupted
+    assert summary.ended == {TrialState.COMPLETE: 1}
+    assert len(search.waiting) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
+def test_a_schedulers_signal_checkpoints_and_the_next_agent_goes_on(stage: Stage, number: signal.Signals) -> None:
+    stage.run(ScriptedSearch([request("whole", epochs=5)]))
+    stage.view = View(lambda trial_id, epoch: os.kill(os.getpid(), number) if epoch == 2 else None)
+    search = ScriptedSearch([request("0", epochs=5)])
+    assert stage.run(search).ended == {TrialState.PREEMPTED: 1}
+    assert stage.nobody_is_left()
+    stage.view = View()
+    assert stage.run(search).ended == {TrialState.COMPLETE: 1}
+    assert stage.history("0") == [1, 2, 3, 4, 5]
+    assert stage.result("0") == stage.result("whole")
+
+
+def test_second_ctrl_c_checkpoints_and_stops(stage: Stage) -> None:
+    stage.view = View(lambda trial_id, epoch: os.kill(os.getpid(), signal.SIGINT) if epoch in (1, 2) else None)
+    search = ScriptedSearch([request("0", **ENDLESS)])
+    summary = stage.run(search)
+    assert summary.interrupted
+    assert summary.ended == {TrialState.PREEMPTED: 1}
+    assert (stage.folder / "0" / "last.ckpt").is_file()
+    assert stage.nobody_is_left()
+
+
+def test_third_ctrl_c_kills(stage: Stage) -> None:
+    def thrice(trial_id: str, epoch: int) -> None:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stage.view = View(thrice)
+    search = ScriptedSearch([request("0", **ENDLESS)])
+    summary = stage.run(search)
+    assert summary.interrupted
+    assert search.outcomes["0"][-1].state is TrialState.PREEMPTED
+    assert stage.nobody_is_left()
+
+
+def test_a_failing_trial_is_recorded_with_its_reason_and_the_next_one_runs(stage: Stage) -> None:
+    search = ScriptedSearch([request("0", data="nowhere"), request("1")])
+    assert stage.run(search).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
+    assert "nowhere" in (search.outcomes["0"][0].reason or "")
+    assert "Traceback" in (stage.folder / "0" / "trial.log").read_text()
+
+
+def test_trials_failing_one_after_another_stop_the_agent(stage: Stage) -> None:
+    search = ScriptedSearch([request(str(number), data="nowhere") for number in range(FAILURES_IN_A_ROW + 3)])
+    with pytest.raises(AgentFailed, match="nowhere"):
+        stage.run(search)
+    assert len(search.outcomes) == FAILURES_IN_A_ROW
+
+
+def test_a_trial_taken_over_by_another_agent_is_left_to_it(stage: Stage) -> None:
+    def taken(trial_id: str, epoch: int) -> StopReason | None:
+        if trial_id == "0":
+            raise LostTrial("taken over by another agent")
+        return None
+
+    search = ScriptedSearch([request("0", **ENDLESS), request("1")], taken)
+    search.finish = _refusing(search.finish, "0")  # type: ignore[method-assign]
+    stage.run(search)
+    assert "0" not in search.outcomes
+    assert search.outcomes["1"][0].state is TrialState.COMPLETE
+    assert stage.nobody_is_left()
+
+
+def _refusing(finish: Callable[[str, TrialOutcome], None], lost: str) -> Callable[[str, TrialOutcome], None]:
+    def refuse(trial_id: str, outcome: TrialOutcome) -> None:
+        if trial_id == lost:
+            raise LostTrial("taken over by another agent")
+        finish(trial_id, outcome)
+
+    return refuse
+
+
+def test_waits_while_the_sweep_is_paused(stage: Stage) -> None:
+    search = ScriptedSearch([Wait("the sweep is paused"), Wait("the sweep is paused"), request("0")])
+    assert stage.run(search).ended == {TrialState.COMPLETE: 1}
+    assert [note for note in stage.view.notes if "paused" in note] == ["waiting: the sweep is paused"]
+
+
+def test_an_error_in_the_search_ends_the_agent_and_leaves_no_process(stage: Stage) -> None:
+    def broken(trial_id: str, epoch: int) -> StopReason | None:
+        raise OSError("disk gone")
+
+    search = ScriptedSearch([request("0", **ENDLESS)], broken)
+    with pytest.raises(OSError, match="disk gone"):
+        stage.run(search)
+    assert stage.nobody_is_left()

@@ -1,0 +1,45 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_sweep.agent.gpus import Gpu
+from fer_sweep.agent.slots import make_slots, usable_cores
+from fer_sweep.errors import InputError
+
+GPUS = (Gpu("GPU-a", "0", "H100", 80_000), Gpu("GPU-b", "1", "H100", 80_000))
+
+
+def test_slots_sharing_a_gpu_have_names_of_their_own_and_see_one_device() -> None:
+    slots = make_slots(GPUS, per_gpu=2)
+    assert [slot.name for slot in slots] == ["gpu0/0", "gpu0/1", "gpu1/0", "gpu1/1"]
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["GPU-a", "GPU-a", "GPU-b", "GPU-b"]
+    assert {slot.device for slot in slots} == {"cuda:0"}
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.data())
+def test_cpu_slots_divide_every_core_and_see_no_gpu(data: st.DataObject) -> None:
+    cores = usable_cores()
+    count = data.draw(st.integers(1, cores))
+    slots = make_slots((), cpu_slots=count)
+    assert len(slots) == count
+    assert sum(slot.threads for slot in slots) == cores
+    assert max(slot.threads for slot in slots) - min(slot.threads for slot in slots) <= 1
+    assert {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots} == {""}
+
+
+def test_without_a_number_the_cpu_has_at_least_one_slot() -> None:
+    assert len(make_slots(())) >= 1
+
+
+@pytest.mark.parametrize("count", [0, -1, 10_000])
+def test_refuses_more_cpu_slots_than_cores(count: int) -> None:
+    with pytest.raises(InputError, match=f"--slots {count}"):
+        make_slots((), cpu_slots=count)
+
+
+def test_refuses_cpu_slots_on_gpus_and_no_slot_on_a_gpu() -> None:
+    with pytest.raises(InputError, match="--gpus none"):
+        make_slots(GPUS, cpu_slots=2)
+    with pytest.raises(InputError, match="--per-gpu 0"):
+        make_slots(GPUS, per_gpu=0)
