@@ -4,12 +4,27 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialState
 from fer_sweep.search.database import Connection
-from fer_sweep.search.storage import SweepState
+
+
+class SweepState(StrEnum):
+    """Where a sweep stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    """Hands out nothing; agents wait."""
+    STOPPED = "stopped"
+    """Hands out nothing; what runs finishes; agents end. Can be resumed."""
+    CANCELLED = "cancelled"
+    """What runs is checkpointed and stopped. For good."""
+    FINISHED = "finished"
+    """At its cap, exhausted, or its target reached. For good."""
+
 
 _OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
 

@@ -6,12 +6,12 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError
 from fer_sweep.search.database import Connection, Database, database_path, default_storage
+from fer_sweep.search.ledger import SweepState
 
 __all__ = [
     "SweepState",
@@ -23,20 +23,6 @@ __all__ = [
     "set_sweep_state",
     "sweep_state",
 ]
-
-
-class SweepState(StrEnum):
-    """Where a sweep stands."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    """Hands out nothing; agents wait."""
-    STOPPED = "stopped"
-    """Hands out nothing; what runs finishes; agents end. Can be resumed."""
-    CANCELLED = "cancelled"
-    """What runs is checkpointed and stopped. For good."""
-    FINISHED = "finished"
-    """At its cap, exhausted, or its target reached. For good."""
 
 
 _MOVES: dict[SweepState, frozenset[SweepState]] = {
