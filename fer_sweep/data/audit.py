@@ -80,14 +80,12 @@ class AuditReport(BaseModel):
             ],
         ]
         for split, exact in self.exact_copies_in_train.items():
-            size = sum(self.counts[split].values())
+            size, near = sum(self.counts[split].values()), self.near_copies_in_train[split]
             if size:
-                near = self.near_copies_in_train[split]
-                rows.append([f"{split} images also in training", f"{exact:,} exact ({exact / size:.1%}), "
-                             f"{near:,} with near copies and mirrors ({near / size:.1%})"])  # fmt: skip
-        rows.append(
-            ["training pixels in [0, 1]", f"mean {self.train_mean:.4f}, standard deviation {self.train_std:.4f}"]
-        )
+                figure = f"{exact:,} exact ({exact / size:.1%}), {near:,} with near copies and mirrors ({near / size:.1%})"
+                rows.append([f"{split} images also in training", figure])
+        pixels = f"mean {self.train_mean:.4f}, standard deviation {self.train_std:.4f}"
+        rows.append(["training pixels in [0, 1]", pixels])
         return rows
 
 

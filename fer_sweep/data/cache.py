@@ -1,5 +1,6 @@
 """Open, list and prepare data sets by name; the whole public face of this package but for audit and augmentation."""
 
+import dataclasses
 import io
 import re
 import time
@@ -10,7 +11,7 @@ from fer_sweep.data import store
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, group_copies
 from fer_sweep.data.ferplus import relabel
 from fer_sweep.data.images import Progress
-from fer_sweep.data.layout import RawFaces
+from fer_sweep.data.layout import RawFaces, size_notes
 from fer_sweep.data.sources import READERS
 from fer_sweep.data.splits import complete_splits
 from fer_sweep.data.tree import Tree, is_archive, open_stream, open_tree
@@ -29,7 +30,14 @@ def open_dataset(name: str) -> FaceDataset:
     Raises:
         DataError: There is none of that name, or its cache is damaged.
     """
-    return store.load(find_dataset(name))
+    info = find_dataset(name)
+    try:
+        return store.load(info)
+    except DataError:
+        newer = find_dataset(name)
+        if newer == info:
+            raise
+        return store.load(newer)  # it was replaced between the two steps
 
 
 def find_dataset(name: str) -> DatasetInfo:
@@ -85,8 +93,10 @@ def prepare(
     report = progress or _silent
     with open_tree(path) as tree:
         faces = _read(tree, report)
+    notes = size_notes(faces)
     if ferplus is not None:
         faces = relabel(faces, ferplus)
+    faces = dataclasses.replace(faces, notes=faces.notes + notes)
     return _finish(name, path.resolve().name, faces, replace=replace, report=report)
 
 

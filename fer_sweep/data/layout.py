@@ -106,6 +106,18 @@ def nearest_class(name: str) -> str:
     return f"did you mean {near[0]}?" if near else f"the classes are {', '.join(CLASSES)}"
 
 
+def size_notes(faces: RawFaces) -> tuple[str, ...]:
+    """What is missing from, or over, FER2013's official splits, where a source claims to have them."""
+    if not faces.official_split:
+        return ()
+    found = {split: int((faces.splits == split).sum()) for split in Split}
+    return tuple(
+        f"{split.name.lower()} has {found[split]:,} images, FER2013's has {size:,}"
+        for split, size in OFFICIAL_SIZES.items()
+        if found[split] not in (0, size)
+    )
+
+
 def is_official(splits: npt.NDArray[np.uint8]) -> bool:
     """Whether the splits have FER2013's official sizes."""
     return all(int((splits == split).sum()) == size for split, size in OFFICIAL_SIZES.items())

@@ -20,9 +20,9 @@ from typing import IO
 from fer_sweep.errors import DataError
 
 MAX_FILES = 500_000
-MAX_TOTAL = 8 << 30
+MAX_TOTAL = 4 << 30
 """Bytes in all, unpacked. FER2013 as CSV is 0.3 GB."""
-MAX_FILE = 2 << 30
+MAX_FILE = 1 << 30
 """Bytes of one file, unpacked."""
 MAX_RATIO = 100
 """Unpacked over packed size. Pixels as text shrink three to four times, zeros a thousand times."""
@@ -57,12 +57,14 @@ class Tree:
     threads: bool = True
     """Whether ``read`` may be called from several threads; a tar is one stream."""
 
-    def read(self, member: Member) -> bytes:
+    def read(self, member: Member, *, limit: int | None = None) -> bytes:
         """The content of one file.
 
         Raises:
-            DataError: It cannot be read, or is not as long as the archive says.
+            DataError: It cannot be read, is longer than ``limit`` bytes, or not as long as the archive says.
         """
+        if limit is not None and member.size > limit:
+            raise _hostile(self.label(member), f"{member.size >> 20} MiB is too much for such a file")
         with self.open(member) as stream, readable(self.label(member)):
             content = stream.read(member.size + 1)
         if len(content) != member.size:
@@ -115,7 +117,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
         raise DataError(f"{label}: no such file or folder", hint=f"looked for {path.absolute()}")
     if path.is_dir():
         with readable(label):
-            tree = _folder(path)
+            tree = _folder(path, label)
         yield tree
         return
     if not path.is_file():
@@ -159,7 +161,7 @@ def is_tar(tree: Tree, member: Member) -> bool:
     return _is_tar_head(tree.head(member, _HEAD))
 
 
-def _folder(root: Path) -> Tree:
+def _folder(root: Path, name: str) -> Tree:
     members: list[Member] = []
     places: dict[PurePosixPath, Path] = {}
     seen: set[str] = set()
@@ -177,8 +179,8 @@ def _folder(root: Path) -> Tree:
             if stat.S_ISREG(status.st_mode) and not _is_clutter(relative):
                 members.append(Member(relative, status.st_size))
                 places[relative] = place
-        _check_amount(root.name, len(members), 0)
-    return Tree(root.name, _sorted(members), lambda member: places[member.path].open("rb"))
+        _check_amount(name, len(members), 0)
+    return Tree(name, _sorted(members), lambda member: places[member.path].open("rb"))
 
 
 def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
@@ -310,4 +312,7 @@ def _check_ratio(archive: str, what: str, size: int, packed: int) -> None:
 
 
 def _hostile(archive: str, why: str) -> DataError:
-    return DataError(f"{archive}: refused: {why}", hint="no data set looks like this; get it from another place")
+    return DataError(
+        f"{archive}: refused: {why}",
+        hint="get it from another place, or if you trust it unpack it yourself and give the folder",
+    )

@@ -7,7 +7,7 @@ official split it belongs to, which is what counts then.
 import numpy as np
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.images import Progress, converted_note, decode_all
+from fer_sweep.data.images import MAX_BYTES, Progress, converted_note, decode_all
 from fer_sweep.data.layout import OFFICIAL_NAMES, OUTSIDE, RawFaces, class_code, nearest_class, split_code
 from fer_sweep.data.tree import Member, Tree
 from fer_sweep.errors import DataError
@@ -28,26 +28,17 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     """
     members, notes = _one_root([m for m in tree.members if _is_image(m)])
     members, left_out = _check_classes(tree, members)
-    official = [OFFICIAL_NAMES.get(m.path.name.partition("_")[0].lower()) for m in members]
-    if all(split is not None for split in official):
-        splits, by_name = [split for split in official if split is not None], True
-    else:
-        splits, by_name = [_folder_split(m) for m in members], False
+    splits, official, split_note = _splits(members)
     images, converted = decode_all(
-        members, lambda m: (tree.label(m), tree.read(m)), progress, threaded_read=tree.threads
+        members, lambda m: (tree.label(m), tree.read(m, limit=MAX_BYTES)), progress, threaded_read=tree.threads
     )
-    notes += left_out + converted_note(converted)
-    if by_name:
-        notes += ("the official split was recovered from the file names",)
-    else:
-        notes += ("the splits are the folders', not FER2013's official ones",)
     return RawFaces(
         layout="image folders, one a class",
         images=images,
         labels=np.array([class_code(m.path.parent.name) for m in members], dtype=np.int64),
         splits=np.array(splits, dtype=np.uint8),
-        official_split=by_name,
-        notes=notes,
+        official_split=official,
+        notes=(*notes, *left_out, *converted_note(converted), split_note),
     )
 
 
@@ -55,9 +46,22 @@ def _is_image(member: Member) -> bool:
     return member.path.suffix.lower() in _IMAGE_ENDINGS
 
 
-def _folder_split(member: Member) -> Split:
-    found = split_code(member.path.parent.parent.name)
-    return Split.TRAIN if found is None else found
+def _splits(members: list[Member]) -> tuple[list[Split], bool, str]:
+    """Every image's split, whether they are the official ones, and a note that says so."""
+    by_folder = [split_code(m.path.parent.parent.name) for m in members]
+    by_name = [OFFICIAL_NAMES.get(m.path.name.partition("_")[0].lower()) for m in members]
+    named = [split for split in by_name if split is not None]
+    in_folders = [Split.TRAIN if split is None else split for split in by_folder]
+    if len(named) < len(members):
+        return in_folders, False, "the splits are the folders', not FER2013's official ones"
+    # Whoever divided FER2013 anew and kept the names must get the new division, or training would see its test.
+    moved = sum(
+        folder is not None and (folder == Split.TRAIN) != (name == Split.TRAIN)
+        for folder, name in zip(by_folder, named, strict=True)
+    )
+    if moved:
+        return in_folders, False, f"{moved:,} images lie in another split than their names say: the folders were taken"
+    return named, True, "the official split was recovered from the file names"
 
 
 def _one_root(members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:

@@ -55,6 +55,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     images, converted = decode_all(encoded, lambda item: item, progress)
     codes = np.array(splits, dtype=np.uint8)
     official = is_official(codes)
+    other_sizes = not official and POOLED not in splits
     return RawFaces(
         layout=f"Hugging Face parquet ({' and '.join(f'{n}, {_COLUMNS[n]}' for n in sorted(names))})",
         images=images,
@@ -62,7 +63,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         splits=codes,
         official_split=official,
         notes=converted_note(converted)
-        + (() if official else ("the splits do not have FER2013's official sizes: taken as they come",)),
+        + (("the splits do not have FER2013's official sizes: taken as they come",) if other_sizes else ()),
     )
 
 

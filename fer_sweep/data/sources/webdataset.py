@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.images import Progress, converted_note, decode_all
+from fer_sweep.data.images import MAX_BYTES, Progress, converted_note, decode_all
 from fer_sweep.data.layout import ALPHABETICAL, POOLED, RawFaces, path_split
 from fer_sweep.data.tree import Member, Tree, is_tar, open_stream
 from fer_sweep.errors import DataError
@@ -77,8 +77,8 @@ def _read_shard(tree: Tree, path: PurePosixPath, samples: list[Sample], labels: 
         answer = members.get(member.path.with_suffix(".cls"))
         if answer is None:
             raise DataError(f"{tree.label(member)}: a sample with no .cls beside it", hint="download the shard again")
-        samples.append((tree.label(member), tree.read(member)))
-        labels.append(_label(tree.read(answer), tree.label(answer)))
+        samples.append((tree.label(member), tree.read(member, limit=MAX_BYTES)))
+        labels.append(_label(tree.read(answer, limit=MAX_BYTES), tree.label(answer)))
         splits.append(code)
 
 
