@@ -289,10 +289,10 @@ def _stopping_notes(sweep: SweepFile, space: Space) -> Iterator[Problem]:
         yield Problem(message, key="early_terminate", hint=f"judge by one of {', '.join(EPOCH_METRICS)}")
     epochs = space.parameters.get("epochs", Constant(20))
     longest = max((value for value, _ in _probes(epochs)), default=0)
-    first = settings.min_iter if settings.max_iter is None else settings.max_iter / settings.eta
-    if first is not None and first >= longest:
-        message = f"nothing will be stopped early: the first band is past the last of {longest} epochs"
-        yield Problem(message, key="early_terminate", hint="lower min_iter")
+    if not settings.bands or settings.bands[0] >= longest:
+        first = f"the first band, {settings.bands[0]}, is not before" if settings.bands else "no band is before"
+        message = f"nothing will be stopped early: {first} the last of {longest} epochs"
+        yield Problem(message, key="early_terminate", hint="lower min_iter" if settings.min_iter else "raise max_iter")
 
 
 def _models(space: Space) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 _NEAREST = 1e-12
-"""Unbounded distributions are cut here, at 7 standard deviations, so that every u gives a finite value."""
+"""Tails are cut here, the normal's at 7 standard deviations, so that every u gives a finite value."""
 _TOLERANCE = 1e-9
 """Relative; a value that went through JSON or a product with q is still the same value."""
 
@@ -210,7 +210,7 @@ class Beta(_Sampled):
         """The inverse of the regularised incomplete beta function."""
         from scipy.special import betaincinv  # only here: scipy takes a tenth of a second to import
 
-        return float(betaincinv(self.a, self.b, u))
+        return float(betaincinv(self.a, self.b, min(max(u, _NEAREST), 1 - _NEAREST)))
 
     def contains(self, value: Any) -> bool:
         """Whether the value lies in [0, 1]."""

@@ -16,6 +16,11 @@ from fer_sweep.config.sweep_parameters import Number, Parameters, Whole, number,
 from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.errors import Problem, SweepFileError
 
+MOST_BANDS = 100
+"""As W&B has it."""
+LONGEST_RUN = 1e9
+"""Iterations; no band is needed beyond."""
+
 Goal = Literal["minimize", "maximize"]
 Impute = Literal["latest", "best", "worst"]
 Text = Annotated[str, Field(strict=True)]
@@ -79,6 +84,28 @@ class EarlyTerminate(_Frozen):
         if isinstance(raw, Mapping) and "min_iter" not in raw and not {"max_iter", "s"} <= raw.keys():
             raise refusal("names no bands", "give min_iter, or max_iter and s")
         return raw
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """The iterations at which runs are compared, ascending; none if max_iter is below eta.
+
+        >>> EarlyTerminate(type="hyperband", max_iter=27, s=2).bands
+        (3, 9)
+        >>> EarlyTerminate(type="hyperband", min_iter=2, eta=3).bands[:3]
+        (2, 6, 18)
+        """
+        found: list[int] = []
+        if self.max_iter is not None and self.s is not None:
+            band = self.max_iter / self.eta
+            while len(found) < int(self.s) and band >= 1:
+                found.append(int(band))
+                band /= self.eta
+            return tuple(reversed(found))
+        band = float(self.min_iter or 1)
+        while len(found) < MOST_BANDS and band <= LONGEST_RUN:
+            found.append(int(band))
+            band *= self.eta
+        return tuple(found)
 
 
 class Scheduler(_Frozen):

@@ -10,36 +10,6 @@ from collections.abc import Iterable, Sequence
 
 from fer_sweep.config.sweep_file import EarlyTerminate, Goal
 
-MOST_BANDS = 100
-"""With min_iter, bands grow without end; this many reach further than any training."""
-
-
-def bands(settings: EarlyTerminate) -> tuple[int, ...]:
-    """The iterations at which trials are judged, ascending.
-
-    >>> bands(EarlyTerminate(type="hyperband", max_iter=27, s=2))
-    (3, 9)
-    >>> bands(EarlyTerminate(type="hyperband", min_iter=2, eta=3))[:3]
-    (2, 6, 18)
-    """
-    if settings.max_iter is not None:
-        found = []
-        band = float(settings.max_iter)
-        for _ in range(int(settings.s or 0)):
-            band /= settings.eta
-            if band < 1:
-                break
-            found.append(int(band))
-        return tuple(reversed(found))
-    if settings.min_iter is None:
-        return ()
-    found = []
-    band = settings.min_iter
-    for _ in range(MOST_BANDS):
-        found.append(int(band))
-        band *= settings.eta
-    return tuple(found)
-
 
 def should_stop(
     settings: EarlyTerminate,
@@ -59,7 +29,7 @@ def should_stop(
         True if it has reached a band and is worse there than the best 1/eta.
     """
     own = _losses(history, goal)
-    reached = [band for band in bands(settings) if band <= len(own)]
+    reached = [band for band in settings.bands if band <= len(own)]
     if not reached:
         return False
     band = reached[-1]
