@@ -78,11 +78,10 @@ def bind(
     places = dict(_places(sweep.parameters or {}))
     own_space = bool(sweep.scheduler and sweep.scheduler.search_space)
     problems = [*_method_problems(sweep, space), *_objective_problems(sweep)]
-    name_problems = list(_name_problems(space, places, own_space=own_space))
-    value_problems = [] if name_problems else list(_value_problems(space, places))
-    problems += name_problems + value_problems
-    if not (name_problems or value_problems or own_space):
-        problems += _combination_problems(space, places)
+    parameter_problems = [*_name_problems(space, places, own_space=own_space), *_value_problems(space, places)]
+    if not (parameter_problems or own_space):
+        parameter_problems = _combination_problems(space, places)
+    problems += parameter_problems
     if problems:
         raise SweepFileError(source, in_file_order(problems, lines or {}))
     return tuple(in_file_order([*_notes(sweep, space)], lines or {}))
@@ -165,21 +164,27 @@ def _has(fields: list[str], name: str) -> bool:
 
 
 def _value_problems(space: Space, places: Mapping[str, str]) -> Iterator[Problem]:
-    models = _models(space)
+    given = "model" in space.parameters
+    models = _possible(space.parameters["model"]) if given else list(ARCHITECTURES)
     for name, distribution in space.parameters.items():
-        if name == "model":
-            continue
+        having = [model for model in models if model in ARCHITECTURES and _has(known_names(model), name)]
         reported: set[str] = set()
-        for value, part in _probes(distribution):
-            for model in models:
-                for problem in _refusals({"model": model, name: value}):
-                    # An empty key is a quarrel with another field's default, which the sweep may set otherwise.
-                    concerns = problem.key == name or problem.key.startswith(f"{name}.")
-                    reason = re.sub(r"^.*?: ", "", problem.message)
-                    if concerns and reason not in reported:
-                        reported.add(reason)
-                        key = f"{places[name]}.{part}" if part else places[name]
-                        yield Problem(problem.message, key=key, hint=problem.hint or _tail_hint(distribution))
+        for value, part in _probes(distribution) if having and name != "model" else []:
+            found = [_refusals_of(model, name, value) for model in having]
+            if not given and not all(found):
+                continue  # which model it is for is not known, and one of them takes it
+            for problem in itertools.chain.from_iterable(found):
+                reason = re.sub(r"^.*?: ", "", problem.message)
+                if reason not in reported:
+                    reported.add(reason)
+                    key = f"{places[name]}.{part}" if part else places[name]
+                    yield Problem(problem.message, key=key, hint=problem.hint or _tail_hint(distribution))
+
+
+def _refusals_of(model: str, name: str, value: Any) -> list[Problem]:
+    # An empty key is a quarrel with another field's default, which the sweep may set otherwise.
+    problems = _refusals({"model": model, name: value})
+    return [problem for problem in problems if problem.key == name or problem.key.startswith(f"{name}.")]
 
 
 def _combination_problems(space: Space, places: Mapping[str, str]) -> list[Problem]:
@@ -293,10 +298,6 @@ def _stopping_notes(sweep: SweepFile, space: Space) -> Iterator[Problem]:
         first = f"the first band, {settings.bands[0]}, is not before" if settings.bands else "no band is before"
         message = f"nothing will be stopped early: {first} the last of {longest} epochs"
         yield Problem(message, key="early_terminate", hint="lower min_iter" if settings.min_iter else "raise max_iter")
-
-
-def _models(space: Space) -> list[Any]:
-    return _possible(space.parameters["model"]) if "model" in space.parameters else list(ARCHITECTURES)
 
 
 def _possible(distribution: Distribution) -> list[Any]:

@@ -6,42 +6,34 @@ Each has ``quantile(u)``, the inverse of its cumulative distribution over ``u`` 
 
 import bisect
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
-import numpy as np
+from fer_sweep.config.continuous import Beta, Continuous, LogNormal, LogUniform, Normal, Sampled, Uniform, is_number
+from fer_sweep.config.quantized import QBeta, QLogNormal, QLogUniform, QNormal, QUniform
 
-_NEAREST = 1e-12
-"""Tails are cut here, the normal's at 7 standard deviations, so that every u gives a finite value."""
-_TOLERANCE = 1e-9
-"""Relative; a value that went through JSON or a product with q is still the same value."""
-
-
-class _Sampled:
-    """What every distribution shares: sampling by its quantile function."""
-
-    def quantile(self, u: float) -> Any:
-        raise NotImplementedError
-
-    def sample(self, rng: np.random.Generator) -> Any:
-        """One independent draw, as a plain Python value."""
-        return self.quantile(rng.random())
-
-    @property
-    def size(self) -> int | None:
-        """Number of distinct values; None where there is no end of them."""
-        return None
-
-    def grid_values(self) -> Sequence[Any] | None:
-        """W&B's values for a grid search, in order; None if the distribution has no grid."""
-        return None
+__all__ = [
+    "Beta",
+    "Categorical",
+    "Constant",
+    "Distribution",
+    "IntUniform",
+    "LogNormal",
+    "LogUniform",
+    "Normal",
+    "QBeta",
+    "QLogNormal",
+    "QLogUniform",
+    "QNormal",
+    "QUniform",
+    "Uniform",
+    "canonical",
+]
 
 
 @dataclass(frozen=True)
-class Constant(_Sampled):
+class Constant(Sampled):
     """Always the same value."""
 
     value: Any
@@ -65,7 +57,7 @@ class Constant(_Sampled):
 
 
 @dataclass(frozen=True)
-class Categorical(_Sampled):
+class Categorical(Sampled):
     """One of several values, each equally likely or with its own probability."""
 
     values: tuple[Any, ...]
@@ -107,7 +99,7 @@ class Categorical(_Sampled):
 
 
 @dataclass(frozen=True)
-class IntUniform(_Sampled):
+class IntUniform(Sampled):
     """Integers from low to high, both included."""
 
     low: int
@@ -119,7 +111,7 @@ class IntUniform(_Sampled):
 
     def contains(self, value: Any) -> bool:
         """Whether the value is a whole number within the bounds."""
-        return _is_number(value) and value == int(value) and self.low <= value <= self.high
+        return is_number(value) and value == int(value) and self.low <= value <= self.high
 
     @property
     def size(self) -> int:
@@ -129,215 +121,6 @@ class IntUniform(_Sampled):
     def grid_values(self) -> Sequence[int]:
         """Every integer, ascending."""
         return range(self.low, self.high + 1)
-
-
-@dataclass(frozen=True)
-class Uniform(_Sampled):
-    """Real numbers from low to high."""
-
-    low: float
-    high: float
-
-    def quantile(self, u: float) -> float:
-        """Linear in ``u``."""
-        return min(max(float(self.low + u * (self.high - self.low)), self.low), self.high)
-
-    def contains(self, value: Any) -> bool:
-        """Whether the value lies within the bounds."""
-        return _is_number(value) and self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
-class LogUniform(_Sampled):
-    """Real numbers from low to high whose logarithm is uniform; W&B's inverse form is the same."""
-
-    low: float
-    high: float
-
-    def quantile(self, u: float) -> float:
-        """Linear in ``u`` on the log scale."""
-        exponent = math.log(self.low) + u * (math.log(self.high) - math.log(self.low))
-        return min(max(math.exp(exponent), float(self.low)), float(self.high))
-
-    def contains(self, value: Any) -> bool:
-        """Whether the value lies within the bounds."""
-        return _is_number(value) and self.low * (1 - _TOLERANCE) <= value <= self.high * (1 + _TOLERANCE)
-
-
-@dataclass(frozen=True)
-class Normal(_Sampled):
-    """The normal distribution; the whole real line."""
-
-    mu: float = 0.0
-    sigma: float = 1.0
-
-    def quantile(self, u: float) -> float:
-        """Cut at seven standard deviations."""
-        return self.mu + self.sigma * NormalDist().inv_cdf(min(max(u, _NEAREST), 1 - _NEAREST))
-
-    def contains(self, value: Any) -> bool:
-        """Whether the value is a finite number."""
-        return _is_number(value)
-
-
-@dataclass(frozen=True)
-class LogNormal(_Sampled):
-    """Positive numbers whose logarithm is normal."""
-
-    mu: float = 0.0
-    sigma: float = 1.0
-
-    def quantile(self, u: float) -> float:
-        """The exponential of the normal's quantile; infinite where that is too large for a float."""
-        try:
-            return math.exp(Normal(self.mu, self.sigma).quantile(u))
-        except OverflowError:
-            return math.inf
-
-    def contains(self, value: Any) -> bool:
-        """Whether the value is a positive number."""
-        return _is_number(value) and value > 0
-
-
-@dataclass(frozen=True)
-class Beta(_Sampled):
-    """The beta distribution on [0, 1]."""
-
-    a: float = 1.0
-    b: float = 1.0
-
-    def quantile(self, u: float) -> float:
-        """The inverse of the regularised incomplete beta function."""
-        from scipy.special import betaincinv  # only here: scipy takes a tenth of a second to import
-
-        return float(betaincinv(self.a, self.b, min(max(u, _NEAREST), 1 - _NEAREST)))
-
-    def contains(self, value: Any) -> bool:
-        """Whether the value lies in [0, 1]."""
-        return _is_number(value) and 0 <= value <= 1
-
-
-Continuous = Uniform | LogUniform | Normal | LogNormal | Beta
-
-
-@dataclass(frozen=True)
-class _Quantized(_Sampled):
-    """round(x / q) * q of another distribution; may leave that one's bounds. Integers where q is one."""
-
-    def _base(self) -> Continuous:
-        raise NotImplementedError
-
-    def _step(self) -> float:
-        raise NotImplementedError
-
-    def quantile(self, u: float) -> int | float:
-        """The nearest multiple of q to the underlying quantile; ties go to the even multiple."""
-        value = self._base().quantile(u)
-        return round(value / self._step()) * self._step() if math.isfinite(value) else value
-
-    def contains(self, value: Any) -> bool:
-        """Whether the value is a multiple of q between the roundings of the bounds."""
-        if not _is_number(value):
-            return False
-        multiple = round(value / self._step())
-        near = math.isclose(value, multiple * self._step(), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE * self._step())
-        low, high = self._multiples()
-        return near and low <= multiple <= high
-
-    @property
-    def size(self) -> int | None:
-        """Number of multiples of q; None if unbounded."""
-        low, high = self._multiples()
-        return int(high - low) + 1 if math.isfinite(high - low) else None
-
-    def _multiples(self) -> tuple[float, float]:
-        base, step = self._base(), self._step()
-        if isinstance(base, Normal):
-            return -math.inf, math.inf
-        if isinstance(base, LogNormal):
-            return 0, math.inf
-        low, high = (0.0, 1.0) if isinstance(base, Beta) else (base.low, base.high)
-        return round(low / step), round(high / step)
-
-
-@dataclass(frozen=True)
-class QUniform(_Quantized):
-    """Multiples of q, by rounding a uniform draw."""
-
-    low: float
-    high: float
-    q: float = 1.0
-
-    def _base(self) -> Uniform:
-        return Uniform(self.low, self.high)
-
-    def _step(self) -> float:
-        return self.q
-
-    def grid_values(self) -> Sequence[int | float]:
-        """From low in steps of q, high excluded: W&B's grid, which is not what sampling gives."""
-        values: list[int | float] = np.arange(self.low, self.high, self.q).tolist()
-        return values
-
-
-@dataclass(frozen=True)
-class QLogUniform(_Quantized):
-    """Multiples of q, by rounding a log-uniform draw."""
-
-    low: float
-    high: float
-    q: float = 1.0
-
-    def _base(self) -> LogUniform:
-        return LogUniform(self.low, self.high)
-
-    def _step(self) -> float:
-        return self.q
-
-
-@dataclass(frozen=True)
-class QNormal(_Quantized):
-    """Multiples of q, by rounding a normal draw."""
-
-    mu: float = 0.0
-    sigma: float = 1.0
-    q: float = 1.0
-
-    def _base(self) -> Normal:
-        return Normal(self.mu, self.sigma)
-
-    def _step(self) -> float:
-        return self.q
-
-
-@dataclass(frozen=True)
-class QLogNormal(_Quantized):
-    """Multiples of q, by rounding a log-normal draw."""
-
-    mu: float = 0.0
-    sigma: float = 1.0
-    q: float = 1.0
-
-    def _base(self) -> LogNormal:
-        return LogNormal(self.mu, self.sigma)
-
-    def _step(self) -> float:
-        return self.q
-
-
-@dataclass(frozen=True)
-class QBeta(_Quantized):
-    """Multiples of q, by rounding a beta draw."""
-
-    a: float = 1.0
-    b: float = 1.0
-    q: float = 1.0
-
-    def _base(self) -> Beta:
-        return Beta(self.a, self.b)
-
-    def _step(self) -> float:
-        return self.q
 
 
 Distribution = Constant | Categorical | IntUniform | Continuous | QUniform | QLogUniform | QNormal | QLogNormal | QBeta
@@ -358,7 +141,3 @@ def canonical(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return repr(int(value))
     return repr(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fer_sweep.config.distributions import Distribution, QUniform, canonical
+from fer_sweep.config import distributions as dist
+from fer_sweep.config import sweep_parameters as forms
+from fer_sweep.config.distributions import Distribution, canonical
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.sweep_parameters import NestedForm, Parameter
 from fer_sweep.errors import Problem, SweepFileError
@@ -100,11 +102,46 @@ def _flatten(parameters: Mapping[str, Parameter], prefix: str = "") -> Iterator[
         if isinstance(form, NestedForm):
             yield from _flatten(form.parameters, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", form.build()
+            yield f"{prefix}{name}", distribution_of(form)
+
+
+def distribution_of(form: Parameter) -> Distribution:
+    """The distribution a parameter's form stands for."""
+    match form:
+        case forms.ConstantForm():
+            return dist.Constant(form.value)
+        case forms.CategoricalForm():
+            return dist.Categorical(form.values)
+        case forms.WeightedForm():
+            return dist.Categorical(form.values, form.probabilities)
+        case forms.IntUniformForm():
+            return dist.IntUniform(form.min, form.max)
+        case forms.UniformForm():
+            return dist.Uniform(form.min, form.max)
+        case forms.LogUniformForm():
+            return dist.LogUniform(form.min, form.max)
+        case forms.QUniformForm():
+            return dist.QUniform(form.min, form.max, form.q)
+        case forms.QLogUniformForm():
+            return dist.QLogUniform(form.min, form.max, form.q)
+        case forms.NormalForm():
+            return dist.Normal(form.mu, form.sigma)
+        case forms.LogNormalForm():
+            return dist.LogNormal(form.mu, form.sigma)
+        case forms.QNormalForm():
+            return dist.QNormal(form.mu, form.sigma, form.q)
+        case forms.QLogNormalForm():
+            return dist.QLogNormal(form.mu, form.sigma, form.q)
+        case forms.BetaForm():
+            return dist.Beta(form.a, form.b)
+        case forms.QBetaForm():
+            return dist.QBeta(form.a, form.b, form.q)
+        case forms.NestedForm():
+            raise TypeError("a group of parameters has no distribution of its own")
 
 
 def _steps(distribution: Distribution) -> float:
-    if isinstance(distribution, QUniform):
+    if isinstance(distribution, dist.QUniform):
         return (distribution.high - distribution.low) / distribution.q
     return 0
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from fer_sweep.config.sweep_errors import empty_keys, in_file_order, problems_of, rule_problems
-from fer_sweep.config.sweep_parameters import Number, Parameters, Whole, number, plain_list, refusal, whole
+from fer_sweep.config.sweep_fields import Number, Whole, number, plain_list, refusal, whole
+from fer_sweep.config.sweep_parameters import Parameters
 from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.errors import Problem, SweepFileError
 

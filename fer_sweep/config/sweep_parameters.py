@@ -1,4 +1,4 @@
-"""The forms a parameter of a sweep file may take, as frozen models, each leading to its Distribution.
+"""The forms a parameter of a sweep file may take, as frozen models, which ``config.space`` turns into distributions.
 
 A form is recognised as W&B does it: by ``parameters``, by a named ``distribution``, by ``value`` or ``values``
 (with ``probabilities``), or by ``min`` and ``max``, which mean integers if both are written as integers.
@@ -15,29 +15,12 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    PlainValidator,
     Tag,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from fer_sweep.config.distributions import (
-    Beta,
-    Categorical,
-    Constant,
-    Distribution,
-    IntUniform,
-    LogNormal,
-    LogUniform,
-    Normal,
-    QBeta,
-    QLogNormal,
-    QLogUniform,
-    QNormal,
-    QUniform,
-    Uniform,
-)
+from fer_sweep.config.sweep_fields import NotNegative, Number, Positive, Values, WrittenWhole, plain_list, refusal
 
 REPLACED = {
     "log_uniform": "log_uniform_values",
@@ -45,71 +28,6 @@ REPLACED = {
     "q_log_uniform": "q_log_uniform_values",
 }
 """Distributions whose bounds are exponents; W&B refuses them in favour of those whose bounds are the values."""
-
-
-def refusal(message: str, hint: str | None = None) -> PydanticCustomError:
-    """An error of a validator whose ``hint`` reaches the reader of the file."""
-    # Braces in what the user wrote are not placeholders.
-    return PydanticCustomError("refused", "{message}", {"message": message, "hint": hint})
-
-
-def number(value: Any) -> int | float:
-    """A finite number as it is, whole ones staying integers; no text and no booleans."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise refusal(f"{value!r} is not a number")
-    try:
-        finite = math.isfinite(value)
-    except OverflowError:
-        raise refusal("the number is too large") from None
-    if not finite:
-        raise refusal(f"{value!r} is not a finite number")
-    return value
-
-
-def at_least_zero(value: Any) -> int | float:
-    """A finite number that is not negative."""
-    checked = number(value)
-    if checked < 0:
-        raise refusal(f"{value!r} is negative")
-    return checked
-
-
-def above_zero(value: Any) -> int | float:
-    """A finite number greater than zero."""
-    checked = number(value)
-    if checked <= 0:
-        raise refusal(f"{value!r} is not above zero")
-    return checked
-
-
-def whole(value: Any) -> int:
-    """A whole number, 3.0 included."""
-    checked = number(value)
-    if checked != int(checked):
-        raise refusal(f"{value!r} is not a whole number")
-    return int(checked)
-
-
-def _written_whole(value: Any) -> int:
-    checked = number(value)
-    if not isinstance(checked, int):
-        raise refusal(f"{value!r} is not written as a whole number", "int_uniform takes whole numbers")
-    return checked
-
-
-def plain_list(value: Any) -> Any:
-    """A list, and nothing that could pass for one."""
-    if not isinstance(value, list):
-        raise refusal(f"{value!r} is not a list")
-    return value
-
-
-Number = Annotated[int | float, PlainValidator(number)]
-NotNegative = Annotated[int | float, PlainValidator(at_least_zero)]
-Positive = Annotated[int | float, PlainValidator(above_zero)]
-Whole = Annotated[int, PlainValidator(whole)]
-WrittenWhole = Annotated[int, PlainValidator(_written_whole)]
-Values = Annotated[tuple[Any, ...], BeforeValidator(plain_list), Field(min_length=1)]
 
 
 class Form(BaseModel):
@@ -124,20 +42,12 @@ class ConstantForm(Form):
     value: Any
     distribution: Literal["constant"] = "constant"
 
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return Constant(self.value)
-
 
 class CategoricalForm(Form):
     """``values: [a, b]``."""
 
     values: Values
     distribution: Literal["categorical"] = "categorical"
-
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return Categorical(self.values)
 
 
 class WeightedForm(Form):
@@ -155,10 +65,6 @@ class WeightedForm(Form):
         if abs(total - 1.0) > 1e-5 + 1e-8:  # W&B's tolerance
             raise refusal(f"the probabilities sum to {total:g}, not to 1")
         return self
-
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return Categorical(self.values, self.probabilities)
 
 
 class _Range(Form):
@@ -182,10 +88,6 @@ class IntUniformForm(_Range):
     max: WrittenWhole
     distribution: Literal["int_uniform"] = "int_uniform"
 
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return IntUniform(self.min, self.max)
-
 
 class UniformForm(_Range):
     """``min: 0.0, max: 0.5``."""
@@ -194,10 +96,6 @@ class UniformForm(_Range):
     max: Number
     distribution: Literal["uniform"] = "uniform"
 
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return Uniform(self.min, self.max)
-
 
 class LogUniformForm(_Range):
     """``distribution: log_uniform_values, min: 0.0001, max: 0.1``."""
@@ -205,10 +103,6 @@ class LogUniformForm(_Range):
     min: Positive
     max: Number
     distribution: Literal["log_uniform_values", "inv_log_uniform_values"]
-
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return LogUniform(self.min, self.max)
 
 
 class QUniformForm(_Range):
@@ -219,10 +113,6 @@ class QUniformForm(_Range):
     q: Positive = 1.0
     distribution: Literal["q_uniform"]
 
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return QUniform(self.min, self.max, self.q)
-
 
 class QLogUniformForm(_Range):
     """``distribution: q_log_uniform_values, min: 16, max: 512, q: 16``."""
@@ -231,10 +121,6 @@ class QLogUniformForm(_Range):
     max: Number
     q: Positive = 1.0
     distribution: Literal["q_log_uniform_values"]
-
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return QLogUniform(self.min, self.max, self.q)
 
 
 class _Bell(Form):
@@ -254,19 +140,11 @@ class NormalForm(_Bell):
 
     distribution: Literal["normal"]
 
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return Normal(self.mu, self.sigma)
-
 
 class LogNormalForm(_Bell):
     """``distribution: log_normal``."""
 
     distribution: Literal["log_normal"]
-
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return LogNormal(self.mu, self.sigma)
 
 
 class QNormalForm(_Bell):
@@ -275,20 +153,12 @@ class QNormalForm(_Bell):
     q: Positive = 1.0
     distribution: Literal["q_normal"]
 
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return QNormal(self.mu, self.sigma, self.q)
-
 
 class QLogNormalForm(_Bell):
     """``distribution: q_log_normal``."""
 
     q: Positive = 1.0
     distribution: Literal["q_log_normal"]
-
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return QLogNormal(self.mu, self.sigma, self.q)
 
 
 class _BetaShape(Form):
@@ -308,20 +178,12 @@ class BetaForm(_BetaShape):
 
     distribution: Literal["beta"]
 
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return Beta(self.a, self.b)
-
 
 class QBetaForm(_BetaShape):
     """``distribution: q_beta``."""
 
     q: Positive = 1.0
     distribution: Literal["q_beta"]
-
-    def build(self) -> Distribution:
-        """As a Distribution."""
-        return QBeta(self.a, self.b, self.q)
 
 
 class NestedForm(Form):

@@ -1,0 +1,277 @@
+"""A sweep that could not be trained here is refused before anything is created, with the reason at its line."""
+
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_sweep.config.binding import bind
+from fer_sweep.config.metrics import BETTER_HIGH, BETTER_LOW, EPOCH_METRICS, RESULT_METRICS
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import load_with_lines, parse_sweep
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.errors import SweepFileError
+from fer_sweep.records import TrialResult
+
+METRIC = {"name": "best_val_acc", "goal": "maximize"}
+
+
+def sweep_of(parameters: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    forms = {name: form if isinstance(form, dict) else {"value": form} for name, form in parameters.items()}
+    return {"method": "bayes", "metric": METRIC, "parameters": forms, **changes}
+
+
+def notes_on(data: dict[str, Any]) -> list[str]:
+    sweep = parse_sweep(data)
+    return [str(note) for note in bind(sweep, Space.from_sweep(sweep))]
+
+
+def problems_in(data: dict[str, Any]) -> list[str]:
+    with pytest.raises(SweepFileError) as caught:
+        notes_on(data)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_problems_stand_in_the_order_of_the_file_with_lines(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        dedent("""\
+        method: bayes
+        metric: {name: best_val_ac, goal: maximize}
+        parameters:
+          model: {value: simple_cnn}
+          batchsize: {value: 3}
+          learning_rate: {value: 0.1}
+          stem: {value: cifar}
+          epochs: {value: 0}
+          augment:
+            parameters:
+              shft: {min: 0.0, max: 0.1}
+        """)
+    )
+    sweep, lines = load_with_lines(path)
+    with pytest.raises(SweepFileError) as caught:
+        bind(sweep, Space.from_sweep(sweep), source=str(path), lines=lines)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "line 2: metric.name: no trial reports 'best_val_ac' (did you mean best_val_acc?)",
+        "line 5: parameters.batchsize: no such parameter (did you mean batch_size?)",
+        "line 6: parameters.learning_rate: no such parameter (did you mean lr?)",
+        "line 7: parameters.stem: simple_cnn has no stem: it belongs to resnet18 "
+        "(leave it out, or take model resnet18)",
+        "line 8: parameters.epochs.value: 0: input should be greater than or equal to 1",
+        "line 11: parameters.augment.parameters.shft: no such parameter (did you mean augment.shift?)",
+    ]
+    assert str(caught.value).startswith(f"{path}: 6 problems")
+
+
+def test_every_value_and_corner_that_would_be_refused_is_found_at_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        dedent("""\
+        method: bayes
+        metric: {name: best_val_acc, goal: maximize}
+        parameters:
+          model: {value: simple_cnn}
+          optimizer: {values: [adamw, sgdd, adam]}
+          kernel_size: {min: 3, max: 7}
+          dropout:
+            min: -0.1
+            max: 1.5
+          batch_size:
+            values:
+              - 64
+              - 0.5
+          lr: {distribution: normal, mu: 0.01, sigma: 0.01}
+          hidden: {distribution: q_uniform, min: 3, max: 90, q: 8}
+          augment:
+            parameters:
+              shift: {min: 0.0, max: 0.6}
+        """)
+    )
+    sweep, lines = load_with_lines(path)
+    with pytest.raises(SweepFileError) as caught:
+        bind(sweep, Space.from_sweep(sweep), source=str(path), lines=lines)
+    found = [(problem.line, problem.key, problem.message.partition(":")[0]) for problem in caught.value.problems]
+    assert found == [
+        (5, "parameters.optimizer.values.1", "'sgdd'"),
+        (6, "parameters.kernel_size", "4"),
+        (8, "parameters.dropout.min", "-0.1"),
+        (9, "parameters.dropout.max", "1.5"),
+        (13, "parameters.batch_size.values.1", "0.5"),
+        (14, "parameters.lr", found[5][2]),
+        (15, "parameters.hidden", "0"),
+        (18, "parameters.augment.parameters.shift.max", "0.6"),
+    ]
+    assert float(found[5][2]) < 0
+    assert "0.1% of the draws" in str(caught.value.problems[5])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"distribution": "log_normal", "mu": -5, "sigma": 0.5},
+        {"distribution": "normal", "mu": 1.0, "sigma": 0.1},
+        {"distribution": "beta", "a": 2, "b": 5},
+    ],
+)
+def test_a_bell_that_stays_in_bounds_in_practice_is_taken(form: dict[str, Any]) -> None:
+    assert notes_on(sweep_of({"model": "simple_cnn", "lr": form})) == []
+
+
+def test_a_model_must_be_given_and_exist() -> None:
+    assert problems_in(sweep_of({"lr": 0.1})) == [
+        "parameters: no model is given: which architecture to train "
+        "(add model: {value: simple_cnn}, or one of deeper_cnn, resnet18, vit)"
+    ]
+    assert problems_in(sweep_of({"model": "resnet"})) == [
+        "parameters.model: no such model: 'resnet' (did you mean resnet18?)"
+    ]
+
+
+def test_a_parameter_that_only_some_models_have_is_refused() -> None:
+    models = {"values": ["resnet18", "vit", "simple_cnn"]}
+    assert problems_in(sweep_of({"model": models, "stem": "cifar", "lr": 0.1})) == [
+        "parameters.stem: resnet18 has it, but vit, simple_cnn not (make one sweep file an architecture)"
+    ]
+    assert notes_on(sweep_of({"model": models, "lr": {"min": 0.01, "max": 0.1}})) == []
+
+
+def test_a_value_that_only_some_models_take_is_refused() -> None:
+    (problem,) = problems_in(sweep_of({"model": {"values": ["resnet18", "deeper_cnn"]}, "width": 4}))
+    assert problem.startswith("parameters.width.value: 4: ")
+
+
+def test_combinations_that_cannot_be_trained_are_one_problem_a_reason() -> None:
+    vit = {"model": "vit", "dim": {"values": [192, 200]}, "head_dim": {"values": [16, 32, 64]}, "patch_size": 7}
+    assert problems_in(sweep_of({**vit, "patch_size": 8})) == [
+        "parameters.dim: a combination that cannot be trained: dim 200 is no multiple of head_dim 16, "
+        "and 2 more such combinations"
+    ]
+    assert any("patch_size 7 does not divide 48" in problem for problem in problems_in(sweep_of(vit)))
+    assert notes_on(sweep_of({"model": "vit", "dim": 200, "head_dim": 8})) == [], "the default head_dim is not asked"
+    resnet = {"model": "resnet18", "pretrained": {"values": [True, False]}, "stem": {"values": ["imagenet", "cifar"]}}
+    (problem,) = problems_in(sweep_of(resnet))
+    assert "pretrained weights have the 7x7 stem" in problem
+
+
+def test_a_combination_in_a_space_too_large_to_try_whole_is_found_too() -> None:
+    wide = {name: {"min": 0.0, "max": 0.5} for name in ("dropout", "label_smoothing", "warmup", "momentum")}
+    vit = {"model": "vit", "dim": {"values": [192, 256, 200]}, "head_dim": {"values": [8, 16]}, "lr": 0.1, **wide}
+    (problem,) = problems_in(sweep_of(vit))
+    assert "dim 200 is no multiple of head_dim 16" in problem
+
+
+def test_a_group_may_be_given_whole() -> None:
+    augment = {"values": [{"shift": 0.0}, {"shift": 0.9, "flip": False}]}
+    (problem,) = problems_in(sweep_of({"model": "vit", "augment": augment}))
+    assert problem.startswith("parameters.augment.values.1: 0.9: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"metric": {"name": "val_accuracy"}}, "metric.name: no trial reports 'val_accuracy' (did you mean val_acc"),
+        (
+            {
+                "method": "custom",
+                "scheduler": {"engine": "optuna"},
+                "metric": None,
+                "metrics": [METRIC, {"name": "gap"}, METRIC],
+            },
+            "metrics.1.name: no trial reports 'gap'",
+        ),
+        ({"metric": None}, "method: method bayes needs a metric"),
+        ({"method": "custom"}, "method: method custom needs a scheduler (write scheduler: {engine: optuna})"),
+        ({"method": "custom", "scheduler": {"engine": "ax"}}, "scheduler.engine: ax is not one of the engines here"),
+        ({"method": "grid"}, "parameters.lr: has no grid"),
+        (
+            {"method": "random", "metric": None, "early_terminate": {"type": "hyperband", "min_iter": 2}},
+            "early_terminate: needs a metric to judge by",
+        ),
+    ],
+)
+def test_what_the_search_here_could_not_do_is_refused(changes: dict[str, Any], says: str) -> None:
+    data = sweep_of({"model": "simple_cnn", "lr": {"min": 0.001, "max": 0.1}}, **changes)
+    assert problems_in({key: value for key, value in data.items() if value is not None})[0].startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, []),
+        ({"metric": {"name": "best_val_acc"}}, ["metric: the goal is to minimize best_val_acc, the default"]),
+        (
+            {"metric": {"name": "val_loss", "goal": "maximize"}},
+            ["metric: the goal is to maximize val_loss (goal: mini"],
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 20}},
+            ["early_terminate: nothing will be stopped early: the first band, 20, is not before the last of 20 epochs"],
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "max_iter": 2, "s": 1}},
+            ["early_terminate: nothing will be stopped early: no band is before the last of 20 epochs"],
+        ),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 19}}, []),
+        (
+            {
+                "metric": {"name": "macro_f1", "goal": "maximize"},
+                "early_terminate": {"type": "hyperband", "min_iter": 3},
+            },
+            ["early_terminate: nothing will be stopped early: macro_f1 is known at a trial's end only"],
+        ),
+        ({"run_cap": 9}, ["run_cap: there are 2 configurations only, and none is trained twice"]),
+        ({"command": ["${env}", "${arg}", "${envvar:X}"]}, ["command.1: the stock agent drops ${arg} (did you mean"]),
+    ],
+)
+def test_what_runs_but_is_hardly_meant_is_noted(changes: dict[str, Any], says: list[str]) -> None:
+    notes = notes_on(sweep_of({"model": "simple_cnn", "seed": {"min": 0, "max": 1}}, **changes))
+    assert len(notes) == len(says)
+    assert all(note.startswith(start) for note, start in zip(notes, says, strict=True))
+
+
+def test_a_search_space_of_ones_own_may_bring_the_model() -> None:
+    scheduler = {"engine": "optuna", "source": "s.py", "search_space": "f"}
+    own: dict[str, Any] = {"method": "custom", "metric": METRIC, "scheduler": scheduler}
+    assert notes_on(own) == []
+    assert notes_on({**own, "parameters": {"stem": {"value": "cifar"}}}) == []
+    assert notes_on({**own, "parameters": {"width": {"value": 4}}}) == [], "resnet18 would refuse it, deeper_cnn not"
+    assert len(problems_in({**own, "parameters": {"width": {"value": 0}}})) == 2
+    assert problems_in({**own, "parameters": {"stm": {"value": "cifar"}}}) == [
+        "parameters.stm: no such parameter (did you mean stem?)"
+    ]
+
+
+def test_result_metrics_are_the_numbers_of_a_result() -> None:
+    numbers = [name for name, info in TrialResult.model_fields.items() if info.annotation in (int, float)]
+    assert list(RESULT_METRICS) == numbers
+    assert {*RESULT_METRICS, *EPOCH_METRICS} >= BETTER_HIGH | BETTER_LOW
+    assert not BETTER_HIGH & BETTER_LOW
+
+
+bounded = st.tuples(st.floats(-0.5, 2.5), st.floats(-0.5, 2.5)).filter(lambda pair: pair[0] < pair[1])
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(dropout=bounded, lr=bounded, batch=st.tuples(st.integers(-3, 40), st.integers(1, 30)))
+def test_whatever_is_bound_can_be_trained(
+    dropout: tuple[float, float], lr: tuple[float, float], batch: tuple[int, int]
+) -> None:
+    def form(pair: tuple[float, float]) -> dict[str, Any]:
+        return {"min": pair[0], "max": pair[1]}
+
+    parameters = {"model": "vit", "dropout": form(dropout), "lr": form(lr), "batch_size": form((batch[0], sum(batch)))}
+    data = sweep_of(parameters)
+    space = Space.from_sweep(parse_sweep(data))
+    try:
+        notes_on(data)
+    except SweepFileError:
+        assert not (dropout[0] >= 0 and dropout[1] < 1 and lr[0] > 0 and batch[0] >= 2)
+    else:
+        rng = np.random.default_rng(1)
+        for _ in range(30):
+            parse_trial(space.sample(rng))
