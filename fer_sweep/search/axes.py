@@ -4,9 +4,9 @@ Searching over u in [0, 1] and training with ``quantile(u)`` serves normal, log-
 distributions exactly: a flat prior over u is W&B's prior over the values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial
 
 from fer_sweep.config.distributions import Categorical, Distribution, IntUniform, LogUniform, Uniform, canonical
 
-Coordinate = float | int
-"""A parameter's value as Optuna sees it: the number itself, the index of a category, or u."""
+Coordinate = float | int | str | bool | None
+"""A parameter's value as Optuna sees it: the value itself, the index of a category that is a list or such, or u."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Axis:
         """Where the source's quantile of ``u`` lies on this axis."""
         if isinstance(self.source, Categorical):
             wanted = canonical(self.source.quantile(u))
-            return [canonical(value) for value in self.source.possible].index(wanted)
+            index = [canonical(value) for value in self.source.possible].index(wanted)
+            return _choices(self.source)[index]
         if isinstance(self.source, IntUniform | Uniform | LogUniform):
             return self.source.quantile(u)
         return u
@@ -39,10 +40,10 @@ class Axis:
     def value(self, coordinate: Coordinate) -> Any:
         """What is trained with."""
         if isinstance(self.source, Categorical):
-            return self.source.possible[int(coordinate)]
+            return self.source.possible[_choices(self.source).index(coordinate)]
         if isinstance(self.source, IntUniform | Uniform | LogUniform):
             return coordinate
-        return self.source.quantile(coordinate)
+        return self.source.quantile(cast("float", coordinate))
 
 
 def axes_of(parameters: Mapping[str, Distribution]) -> dict[str, Axis]:
@@ -53,7 +54,7 @@ def axes_of(parameters: Mapping[str, Distribution]) -> dict[str, Axis]:
 
 def _native(source: Distribution) -> BaseDistribution:
     if isinstance(source, Categorical):
-        return CategoricalDistribution(range(source.size))
+        return CategoricalDistribution(_choices(source))
     if isinstance(source, IntUniform):
         return IntDistribution(source.low, source.high)
     if isinstance(source, Uniform):
@@ -61,6 +62,13 @@ def _native(source: Distribution) -> BaseDistribution:
     if isinstance(source, LogUniform):
         return FloatDistribution(source.low, source.high, log=True)
     return FloatDistribution(0.0, 1.0)
+
+
+def _choices(source: Categorical) -> Sequence[Coordinate]:
+    # Optuna stores plain scalars only, and cannot tell True from 1.
+    values = source.possible
+    is_plain = all(value is None or isinstance(value, bool | int | float | str) for value in values)
+    return values if is_plain and len(set(values)) == len(values) else range(len(values))
 
 
 class Tpe(TPESampler):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fer_sweep.config.distributions import Categorical, Distribution, IntUniform
+from fer_sweep.config.distributions import Categorical, Distribution, IntUniform, canonical
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import ConfigError
@@ -157,7 +157,7 @@ def unit_points(distribution: Distribution) -> Sequence[float]:
         # Rounding makes stretches of unequal length: look closely enough that none of a usable chance is missed.
         fine = 64 * size
         candidates = [(k + 0.5) / fine for k in range(fine)]
-    first_of: dict[Any, float] = {}
+    first_of: dict[str, float] = {}
     for u in candidates:
-        first_of.setdefault(repr(distribution.quantile(u)), u)
+        first_of.setdefault(canonical(distribution.quantile(u)), u)
     return list(first_of.values())

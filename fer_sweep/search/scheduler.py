@@ -6,10 +6,11 @@ study's sampler, pruner, and trials it brings along are used; what becomes of ou
 The file is run as it is, with the user's rights: it is theirs.
 """
 
+import contextlib
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -70,6 +71,17 @@ def load_own_search(sweep: SweepFile, sweep_id: str) -> OwnSearch:
     return OwnSearch(study, terminator, cast("SearchSpace | None", search_space))
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Optuna announces every study it makes; not within this."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
 def run_own(scheduler: Scheduler, name: str, function: Callable[..., Any], argument: Any) -> Any:
     """Call a function of the user's file, so that its failure names the file and the line.
 
@@ -77,7 +89,8 @@ def run_own(scheduler: Scheduler, name: str, function: Callable[..., Any], argum
         InputError: It raised something.
     """
     try:
-        return function(argument)
+        with quietly():
+            return function(argument)
     except Exception as error:  # whatever the user's code may raise
         raise _failure(scheduler, f"{name}() failed", error) from error
 

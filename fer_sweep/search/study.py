@@ -6,7 +6,7 @@ seed and n, so an agent that was restarted proposes what it would have proposed 
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from fer_sweep.records import TrialState
 from fer_sweep.search.axes import Tpe, axes_of
 from fer_sweep.search.ledger import Histories, Ledger
 from fer_sweep.search.sampling import Candidates, Proposal, unit_draws
-from fer_sweep.search.scheduler import OwnSearch, draw_own, load_own_search, run_own
+from fer_sweep.search.scheduler import OwnSearch, draw_own, load_own_search, quietly, run_own
 
-SAMPLER_DRAWS = 20
+SAMPLER_DRAWS = 10
 """Proposals of the sampler that may turn out taken before its prior is drawn from instead."""
 OWN_DRAWS = 200
 """The same for a user's own sampler or space, which nothing may stand in for; then the sweep is exhausted."""
@@ -64,14 +64,10 @@ class StudyProposer:
         if self._is_over():
             return None
         candidates = Candidates()
-        for trial in self._draws(number):
-            if found := candidates.accept(self._values(trial), ledger, self._memo(trial)):
-                self._mirror[number] = trial.number
-                self._unended.add(number)
-                return found
-            self._tell(trial.number, OptunaState.FAIL, None)
-        candidates.check_exhausted(number)
-        return None
+        found = self._draw(number, candidates, ledger)
+        if found is None:
+            candidates.check_exhausted(number)
+        return found
 
     def check(self) -> None:
         """Draw from a user's file once, so that what is wrong with it shows before the sweep is made.
@@ -81,10 +77,8 @@ class StudyProposer:
             ConfigError: The training function refuses what they give.
         """
         candidates = Candidates()
-        for trial in self._draws(0):
-            if candidates.accept(self._values(trial), None):
-                return
-        candidates.check_exhausted(0)
+        if self._draw(0, candidates, None) is None:
+            candidates.check_exhausted(0)
 
     def should_prune(self, number: int, ledger: Ledger) -> bool:
         """Whether the pruner of the user's study would stop this trial now; for a single objective."""
@@ -94,26 +88,45 @@ class StudyProposer:
     def _is_over(self) -> bool:
         scheduler, terminator = self._sweep.scheduler, self._own.terminator
         if scheduler is not None and terminator is not None:
-            return bool(run_own(scheduler, "terminator", terminator, self._study))
+            return bool(run_own(scheduler, f"the terminator of {scheduler.optimizer}", terminator, self._study))
         is_exhausted = getattr(self._study.sampler, "is_exhausted", None)  # GridSampler has it
         return self._is_stopped or (is_exhausted is not None and bool(is_exhausted(self._study)))
 
-    def _draws(self, number: int) -> Iterator[optuna.Trial]:
+    def _draw(self, number: int, candidates: Candidates, ledger: Ledger | None) -> Proposal | None:
         natives = {name: axis.native for name, axis in self._axes.items()}
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         if self._own.study is None:
+            seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
             self._study.sampler = Tpe(self._axes, seed)
+        has_own = self._own.study is not None or self._own.search_space is not None
         # Trials that a user's study brought along to be tried first come before what its sampler proposes.
         waiting = len(self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)))
-        has_own = self._own.study is not None or self._own.search_space is not None
         for _ in range(waiting + (OWN_DRAWS if has_own else SAMPLER_DRAWS)):
-            yield self._study.ask(natives)
+            trial = self._ask(natives)
+            if found := candidates.accept(self._values(trial), ledger, self._memo(trial)):
+                self._remember(number, trial.number)
+                return found
+            self._tell(trial.number, OptunaState.FAIL, None)
         if has_own:
-            return
+            return None
         parameters = {name: axis.source for name, axis in self._axes.items()}
         for points in unit_draws(parameters, np.random.default_rng([self._seed, number])):
-            coordinates = {name: axis.coordinate(points[name]) for name, axis in self._axes.items()}
-            yield self._handle(self._add(coordinates, natives))
+            params = {name: axis.coordinate(points[name]) for name, axis in self._axes.items()}
+            swept = {name: axis.value(params[name]) for name, axis in self._axes.items()}
+            if found := candidates.accept({**swept, **self._constants}, ledger, json.dumps({"params": params})):
+                self._remember(number, self._add(params, natives))
+                return found
+        return None
+
+    def _ask(self, natives: dict[str, BaseDistribution]) -> optuna.Trial:
+        scheduler = self._sweep.scheduler
+        if scheduler is None or self._own.study is None:
+            return self._study.ask(natives)
+        asked: optuna.Trial = run_own(scheduler, f"the sampler of {scheduler.optimizer}", self._study.ask, natives)
+        return asked
+
+    def _remember(self, number: int, in_study: int) -> None:
+        self._mirror[number] = in_study
+        self._unended.add(number)
 
     def _values(self, trial: optuna.Trial) -> dict[str, Any]:
         swept = {name: axis.value(trial.params[name]) for name, axis in self._axes.items()}
@@ -142,8 +155,7 @@ class StudyProposer:
                 natives: Mapping[str, BaseDistribution] = {name: axis.native for name, axis in self._axes.items()}
                 if "distributions" in memo:
                     natives = {name: json_to_distribution(text) for name, text in memo["distributions"].items()}
-                self._mirror[number] = self._add(memo["params"], natives, memo.get("attributes", {}))
-                self._unended.add(number)
+                self._remember(number, self._add(memo["params"], natives, memo.get("attributes", {})))
             if row["state"] not in (TrialState.RUNNING, TrialState.PREEMPTED):
                 self._end(row)
         if self.has_pruner:
@@ -230,17 +242,13 @@ def check_own_search(sweep: SweepFile, sweep_id: str) -> None:
 
 
 def _study(sweep: SweepFile, own: OwnSearch) -> optuna.Study:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study it makes
-    try:
+    with quietly():
         study = optuna.create_study(
             storage=optuna.storages.InMemoryStorage(),
             directions=[metric.goal for metric in sweep.objectives],
             sampler=own.study.sampler if own.study else None,
             pruner=own.study.pruner if own.study and len(sweep.objectives) == 1 else optuna.pruners.NopPruner(),
         )
-    finally:
-        optuna.logging.set_verbosity(verbosity)
     if own.study is not None:
         study.add_trials(own.study.get_trials())
     return study

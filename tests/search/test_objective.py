@@ -1,0 +1,63 @@
+"""What a trial is worth: results before epochs, the best epoch, and what a failed trial counts as."""
+
+import math
+
+import pytest
+
+from fer_sweep.config.sweep_file import Metric
+from fer_sweep.search.objective import imputed_value, objective_value, reaches_target, result_metrics
+
+NAN = math.nan
+
+
+def test_a_metric_of_the_result_counts_with_its_value_there(result):
+    reports = [{"best_val_acc": 0.9, "train_val_gap": 0.5}]
+    given = result(best_val_acc=0.6, train_val_gap=0.1, macro_f1=0.55)
+    for name, value in (("best_val_acc", 0.6), ("train_val_gap", 0.1), ("macro_f1", 0.55), ("seconds", 1.0)):
+        assert objective_value(Metric(name=name), reports, given) == value
+    assert objective_value(Metric(name="best_val_acc", goal="maximize"), reports, None) == 0.9
+
+
+@pytest.mark.parametrize(("goal", "value"), [("minimize", 0.5), ("maximize", 0.8)])
+def test_an_epoch_metric_counts_with_its_best_finite_value(result, goal, value):
+    reports = [{"val_loss": 0.8}, {"val_loss": NAN}, {"val_loss": 0.5}, {}, {"val_loss": 0.6}, {"val_loss": math.inf}]
+    assert objective_value(Metric(name="val_loss", goal=goal), reports, result()) == value
+
+
+def test_a_trial_without_a_finite_value_has_none(result):
+    assert objective_value(Metric(name="val_loss"), [{"val_loss": NAN}], None) is None
+    assert objective_value(Metric(name="val_loss"), [], result()) is None
+    assert objective_value(Metric(name="best_val_acc"), [], result(best_val_acc=NAN)) is None
+
+
+@pytest.mark.parametrize(
+    ("goal", "impute", "value"),
+    [
+        ("minimize", "worst", 9.0),
+        ("maximize", "worst", 1.0),
+        ("minimize", "best", 2.0),
+        ("maximize", "best", 4.0),
+        ("minimize", "latest", 3.0),
+    ],
+)
+def test_a_failed_trial_counts_as_the_metric_says(goal, impute, value):
+    reports = [{"x": 2.0}, {"x": 4.0}, {"x": 3.0}, {"x": NAN}]
+    assert imputed_value(Metric(name="x", goal=goal, impute=impute), reports, [1.0, 9.0, 5.0]) == value
+
+
+def test_with_nothing_to_go_by_nothing_is_imputed():
+    for impute in ("worst", "best", "latest"):
+        assert imputed_value(Metric(name="x", impute=impute), [], []) is None
+
+
+def test_targets():
+    up, down = Metric(name="x", goal="maximize", target=0.5), Metric(name="x", goal="minimize", target=0.5)
+    assert [reaches_target(up, v) for v in (0.4, 0.5, 0.6, NAN, math.inf, None)] == [False, True, True] + [False] * 3
+    assert [reaches_target(down, v) for v in (0.4, 0.5, 0.6, NAN, None)] == [True, True, False, False, False]
+    assert not reaches_target(Metric(name="x"), 0.0)
+
+
+def test_result_metrics_are_its_single_numbers(result):
+    metrics = result_metrics(result())
+    assert metrics["best_val_acc"] == 0.5
+    assert {"verdict", "precision", "per_class_recall", "confusion_matrix"}.isdisjoint(metrics)
