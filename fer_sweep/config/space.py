@@ -10,6 +10,7 @@ import numpy as np
 from fer_sweep.config import distributions as dist
 from fer_sweep.config import sweep_parameters as forms
 from fer_sweep.config.distributions import Distribution, canonical
+from fer_sweep.config.sweep_errors import line_of
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.sweep_parameters import NestedForm, Parameter
 from fer_sweep.errors import Problem, SweepFileError
@@ -25,8 +26,13 @@ class Space:
     parameters: Mapping[str, Distribution]
 
     @classmethod
-    def from_sweep(cls, sweep: SweepFile) -> "Space":
+    def from_sweep(cls, sweep: SweepFile, *, source: str = "sweep", lines: Mapping[str, int] | None = None) -> "Space":
         """The space of a sweep; nested parameters get dotted names.
+
+        Args:
+            sweep: The sweep file.
+            source: Names the sweep in errors.
+            lines: Line of every dotted key, where there is a file.
 
         Raises:
             SweepFileError: Two parameters have the same dotted name.
@@ -35,7 +41,8 @@ class Space:
         for name, distribution in _flatten(sweep.parameters or {}):
             if name in parameters:
                 message = "given twice: once nested, once with a dotted name"
-                raise SweepFileError("sweep", [Problem(message, key=f"parameters.{name}")])
+                key = f"parameters.{name}"
+                raise SweepFileError(source, [Problem(message, key=key, line=line_of(key, lines or {}))])
             parameters[name] = distribution
         return cls(parameters)
 

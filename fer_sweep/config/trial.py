@@ -101,6 +101,12 @@ class SimpleCNNConfig(SharedConfig):
     hidden: Annotated[int, Field(ge=7, le=4096)] = 128
     """Width of the fully connected layer."""
 
+    @field_validator("kernel_size", mode="before")
+    @classmethod
+    def _number_of_any_kind(cls, value: object) -> object:
+        # A Literal, unlike an int, takes neither the "5" of a command line nor the 5.0 of a sweep.
+        return {"3": 3, "5": 5, "7": 7}.get(str(value).removesuffix(".0"), value)
+
 
 class DeeperCNNConfig(SharedConfig):
     """Blocks of convolution, BatchNorm and ReLU, each ended by pooling and Dropout; the width doubles a block."""

@@ -103,7 +103,8 @@ def checked(file: Path, *, constants: Mapping[str, Any] | None = None, count: in
         sweep = with_constants(sweep, constants)
     if count is not None:
         sweep = with_run_cap(sweep, count)
-    bind(sweep, Space.from_sweep(sweep), source=str(file), lines=lines)
+    space = Space.from_sweep(sweep, source=str(file), lines=lines)
+    bind(sweep, space, source=str(file), lines=lines)
     return sweep
 
 

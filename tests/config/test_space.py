@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.config.sweep_file import load_with_lines, parse_sweep
 from fer_sweep.config.trial import flatten
 from fer_sweep.errors import SweepFileError
 
@@ -124,9 +125,12 @@ def test_a_grid_too_fine_to_hold_is_refused_and_a_huge_one_begins_at_once() -> N
     assert huge.grid_size() == (2**60 + 1) ** 3
 
 
-def test_one_dotted_name_cannot_be_two_parameters() -> None:
-    with pytest.raises(SweepFileError, match="given twice"):
-        space_of({"a.b": {"value": 1}, "a": {"parameters": {"b": {"value": 2}}}})
+def test_one_dotted_name_cannot_be_two_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("method: grid\nparameters:\n  a.b: {value: 1}\n  a:\n    parameters:\n      b: {value: 2}\n")
+    sweep, lines = load_with_lines(path)
+    with pytest.raises(SweepFileError, match=r"s\.yaml, line 3: parameters\.a\.b: given twice"):
+        Space.from_sweep(sweep, source=str(path), lines=lines)
 
 
 def test_sampling_draws_every_parameter_and_the_same_for_a_seed() -> None:
