@@ -82,7 +82,9 @@ class AuditReport(BaseModel):
         for split, exact in self.exact_copies_in_train.items():
             size, near = sum(self.counts[split].values()), self.near_copies_in_train[split]
             if size:
-                figure = f"{exact:,} exact ({exact / size:.1%}), {near:,} with near copies and mirrors ({near / size:.1%})"
+                figure = (
+                    f"{exact:,} exact ({exact / size:.1%}), {near:,} with near copies and mirrors ({near / size:.1%})"
+                )
                 rows.append([f"{split} images also in training", figure])
         pixels = f"mean {self.train_mean:.4f}, standard deviation {self.train_std:.4f}"
         rows.append(["training pixels in [0, 1]", pixels])

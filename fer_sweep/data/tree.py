@@ -144,7 +144,7 @@ def open_stream(stream: IO[bytes], name: str, size: int) -> Iterator[Tree]:
             if head.startswith(_ZIP):
                 tree = _zip(stack.enter_context(zipfile.ZipFile(stream)), name, size)
             elif _is_tar_head(head):
-                tree = _tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r:")), name)
+                tree = _tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r:")), stream, name)
             else:
                 tree = _single(stream, name.removesuffix(".gz"), stream.seek(0, io.SEEK_END))
         yield tree
@@ -211,7 +211,7 @@ def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
     return Tree(name, _sorted(members), lambda member: archive.open(infos[member.path]))
 
 
-def _tar(archive: tarfile.TarFile, name: str) -> Tree:
+def _tar(archive: tarfile.TarFile, stream: IO[bytes], name: str) -> Tree:
     members: list[Member] = []
     infos: dict[PurePosixPath, tarfile.TarInfo] = {}
     total = 0
@@ -230,12 +230,16 @@ def _tar(archive: tarfile.TarFile, name: str) -> Tree:
             raise _hostile(name, f"{info.name} is there twice")
         members.append(Member(path, info.size))
         infos[path] = info
+    stream.seek(archive.offset)
+    if stream.read(tarfile.BLOCKSIZE).strip(b"\0") or archive.offset >= stream.seek(0, io.SEEK_END):
+        # tarfile takes a cut or a damaged header for the end; the real end is a block of zeros
+        raise DataError(f"{name}: the archive ends too early, after {len(members)} files", hint="download it again")
 
     def opener(member: Member) -> IO[bytes]:
-        stream = archive.extractfile(infos[member.path])
-        if stream is None:
+        content = archive.extractfile(infos[member.path])
+        if content is None:
             raise DataError(f"{name}: {member.path} is not a file", hint="pack the archive again")
-        return stream
+        return content
 
     return Tree(name, _sorted(members), opener, threads=False)
 
