@@ -4,7 +4,9 @@ The names of the parts are torchvision's, so its state dictionaries load unchang
 its three channels. A 3x3 stride-1 stem without max-pool ("cifar") keeps a 6x6 final map at 48 pixels.
 """
 
+import contextlib
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 
@@ -68,6 +70,11 @@ def build(config: ResNet18Config) -> nn.Module:
     model = ResNet18(stem=config.stem, width=config.width, dropout=config.dropout)
     if config.pretrained:
         weights = _imagenet_weights()
+        if absent := dict(model.named_parameters()).keys() - weights.keys():
+            raise WeightsUnavailable(
+                f"the weights in {_weights_path()} are not ResNet18's: {min(absent)} is missing",
+                hint="delete the file so that it is downloaded again, or set pretrained=false",
+            )
         # A grey face in three equal channels through three kernels is one channel through their sum.
         weights["conv1.weight"] = weights["conv1.weight"].sum(dim=1, keepdim=True)
         weights["fc.weight"], weights["fc.bias"] = model.fc.weight.detach(), model.fc.bias.detach()
@@ -75,11 +82,16 @@ def build(config: ResNet18Config) -> nn.Module:
     return model
 
 
+def _weights_path() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rpartition("/")[2]
+
+
 def _imagenet_weights() -> dict[str, Tensor]:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rpartition("/")[2]
+    path = _weights_path()
     here = path.is_file()
     try:
-        weights: dict[str, Tensor] = WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        with contextlib.redirect_stdout(sys.stderr):  # where torch's word of a download cannot spoil our output
+            weights: dict[str, Tensor] = WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True)
     # RuntimeError: a file torch cannot read, a download with the wrong hash, or one that a test's closed
     # network refused.
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:

@@ -47,9 +47,11 @@ class ViT(nn.Module):
 
 
 def _skip_branches(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor, *, rate: float) -> Tensor:
+    if not layer.training:
+        return output
     # A layer adds its two branches to its input, so output - input is what they add; a skipped image gets none of it.
     tokens: Tensor = inputs[0]
-    kept: Tensor = stochastic_depth(output - tokens, rate, mode="row", training=layer.training)
+    kept: Tensor = stochastic_depth(output - tokens, rate, mode="row")
     return tokens + kept
 
 

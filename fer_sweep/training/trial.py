@@ -170,15 +170,16 @@ class Trial:
         if self.unwritten is None or self.progress.best is None:
             return
         about = {
-            "config": self.config.model_dump_json(),
-            "epoch": str(self.progress.best.epoch),
-            "val_acc": repr(self.progress.best.val_acc),
+            "config": self.config.model_dump(),
+            "epoch": self.progress.best.epoch,
+            "val_acc": self.progress.best.val_acc,
             # What raw pixels (0 to 255) are normalised by before they enter this model.
-            "pixel_mean": repr(self.faces.mean),
-            "pixel_std": repr(self.faces.std),
+            "pixel_mean": self.faces.mean,
+            "pixel_std": self.faces.std,
         }
         with atomic_path(self.folder / WEIGHTS) as temporary:
-            save_file(self.unwritten, temporary, metadata=about)
+            # Under one key: safetensors writes several in random order, and equal trials should give equal files.
+            save_file(self.unwritten, temporary, metadata={"fersweep": json.dumps(about)})
         self.unwritten = None
 
     def _seconds(self) -> float:

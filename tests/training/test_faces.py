@@ -1,0 +1,83 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.data.cache import open_dataset
+from fer_sweep.models import build_model
+from fer_sweep.training import precision
+from fer_sweep.training.evaluation import evaluate
+from fer_sweep.training.faces import Faces, batches
+from fer_sweep.training.samples import choose_samples
+
+steady = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+def config(**changes: Any) -> Any:
+    return parse_trial({"model": "simple_cnn", **changes})
+
+
+@steady
+@given(count=st.integers(2, 300), size=st.integers(2, 64))
+def test_batches_cover_all_but_a_last_single_image(count: int, size: int) -> None:
+    parts = list(batches(count, size))
+    covered = [index for part in parts for index in range(part.start, part.stop)]
+    assert covered == list(range(count - 1 if count % size == 1 else count))
+    assert all(2 <= part.stop - part.start <= size for part in parts)
+
+
+def test_images_are_normalised_by_the_training_split() -> None:
+    dataset = open_dataset("tiny")
+    samples = choose_samples(dataset, config())
+    faces = Faces(dataset, samples, torch.device("cpu"))
+    batch = faces.batch(faces.train)
+    assert batch.shape == (70, 1, 48, 48)
+    assert batch.dtype == torch.float32
+    assert float(batch.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(batch.std()) == pytest.approx(1.0, abs=1e-4)
+    pixel = (int(dataset.images[75, 3, 4]) - faces.mean) / faces.std
+    assert float(faces.batch(torch.tensor([75]))[0, 0, 3, 4]) == pytest.approx(pixel, rel=1e-5)
+
+
+def test_images_of_one_grey_level_stay_finite() -> None:
+    dataset = open_dataset("tiny")
+    dataset = dataclasses.replace(dataset, images=np.full(dataset.images.shape, 7, np.uint8))
+    faces = Faces(dataset, choose_samples(dataset, config()), torch.device("cpu"))
+    assert torch.equal(faces.batch(faces.train), torch.zeros(70, 1, 48, 48))
+
+
+def test_evaluation_uses_evaluation_mode_and_gives_the_mode_back() -> None:
+    dataset = open_dataset("tiny")
+    faces = Faces(dataset, choose_samples(dataset, config()), torch.device("cpu"))
+    network = build_model(config(channels=2, hidden=8, dropout=0.9)).train()
+    first, second = (evaluate(network, faces, faces.val, "fp32") for _ in range(2))
+    assert first[0] == second[0]
+    assert network.training
+    with torch.no_grad():
+        logits = network.eval()(faces.batch(faces.val))
+    labels = faces.labels[faces.val]
+    assert first[0] == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert (first[1] == logits.argmax(1).numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "hardware", "expected"),
+    [
+        ("resnet18", "auto", True, "bf16"),
+        ("resnet18", "auto", False, "fp32"),
+        ("vit", "auto", True, "fp32"),
+        ("vit", "bf16", False, "bf16"),
+        ("simple_cnn", "fp32", True, "fp32"),
+    ],
+)
+def test_precision(model: str, asked: str, hardware: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: hardware)
+    assert (
+        precision.choose_precision(parse_trial({"model": model, "precision": asked}), torch.device("cpu")) == expected
+    )

@@ -1,0 +1,220 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.data.cache import open_dataset
+from fer_sweep.errors import CheckpointError, ConfigError, DataError, StorageError
+from fer_sweep.models import build_model
+from fer_sweep.records import CLASSES, EPOCH_METRICS, StopReason, TrialResult, TrialState, Verdict
+from fer_sweep.training.evaluation import evaluate
+from fer_sweep.training.faces import Faces
+from fer_sweep.training.loop import train
+from fer_sweep.training.samples import choose_samples
+
+PLAIN = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "flip": False}
+
+
+def small(**changes: Any) -> Any:
+    values = {"model": "simple_cnn", "data": "tiny", "epochs": 3, "batch_size": 24, "channels": 4, "hidden": 16}
+    return parse_trial({**values, "lr": 3e-3, "augment": PLAIN, **changes})
+
+
+def rows_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_a_trial_reports_every_epoch_and_leaves_its_files(tmp_path: Path) -> None:
+    seen: list[dict[str, float]] = []
+    outcome = train(small(), tmp_path / "t", on_epoch=lambda row: seen.append(dict(row)))
+    assert outcome.state is TrialState.COMPLETE
+    assert seen == rows_of(tmp_path / "t")
+    assert [row["epoch"] for row in seen] == [1, 2, 3]
+    for row in seen:
+        assert tuple(row) == EPOCH_METRICS
+        assert row["train_val_gap"] == row["train_acc"] - row["val_acc"]
+        assert row["images_per_second"] > 0
+    result = outcome.result
+    assert result is not None
+    assert result == TrialResult.model_validate_json((tmp_path / "t" / "result.json").read_bytes())
+    assert result.best_val_acc == max(row["val_acc"] for row in seen) == seen[-1]["best_val_acc"]
+    best = seen[result.best_epoch - 1]
+    assert (result.train_acc, result.train_val_gap) == (best["train_acc"], best["train_val_gap"])
+    assert result.epochs == 3
+    assert result.seconds > 0
+    assert result.peak_memory_mb > 10
+    assert result.parameters == sum(p.numel() for p in build_model(small()).parameters())
+    names = {path.name for path in (tmp_path / "t").iterdir()}
+    assert names == {"config.json", "history.jsonl", "result.json", "best.safetensors"}
+    assert parse_trial(json.loads((tmp_path / "t" / "config.json").read_bytes())) == small()
+
+
+def test_the_kept_weights_are_the_best_epochs(tmp_path: Path) -> None:
+    config = small(epochs=6, lr=2e-2, precision="fp32")
+    result = train(config, tmp_path / "t").result
+    assert result is not None
+    model = build_model(config)
+    model.load_state_dict(load_file(tmp_path / "t" / "best.safetensors"))
+    dataset = open_dataset("tiny")
+    samples = choose_samples(dataset, config)
+    faces = Faces(dataset, samples, torch.device("cpu"))
+    _, predictions = evaluate(model, faces, faces.val, "fp32")
+    right = predictions == dataset.labels[samples.val]
+    assert right.mean() == result.best_val_acc
+    assert right[samples.clean].mean() == result.val_acc_clean
+    assert samples.clean.sum() == 14
+    with safe_open(tmp_path / "t" / "best.safetensors", "pt") as stored:
+        about = json.loads(stored.metadata()["fersweep"])
+    assert (about["pixel_mean"], about["pixel_std"]) == (faces.mean, faces.std)
+    assert (about["epoch"], about["val_acc"]) == (result.best_epoch, result.best_val_acc)
+    assert parse_trial(about["config"]) == config
+
+
+def test_a_trial_learns(tmp_path: Path) -> None:
+    result = train(small(epochs=12, lr=1e-2, channels=8, hidden=32), tmp_path / "t").result
+    assert result is not None
+    assert result.best_val_acc > 0.9
+    assert result.verdict is Verdict.BALANCED
+    assert sum(map(sum, result.confusion_matrix)) == 21
+    assert len(result.per_class_recall) == len(CLASSES)
+
+
+def test_a_finished_trial_gives_its_result_again(tmp_path: Path) -> None:
+    first = train(small(), tmp_path / "t")
+    seen: list[float] = []
+    again = train(small(), tmp_path / "t", on_epoch=lambda row: seen.append(row["epoch"]), stop=_never_asked)
+    assert again == first
+    assert seen == [1, 2, 3]
+
+
+def test_pruning_ends_with_the_best_epoch_so_far(tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    outcome = train(
+        small(epochs=9),
+        tmp_path / "t",
+        on_epoch=lambda row: rows.append(dict(row)),
+        stop=lambda: StopReason.PRUNED if len(rows) == 2 else None,
+    )
+    assert outcome.state is TrialState.PRUNED
+    assert outcome.result is not None
+    assert outcome.result.epochs == len(rows) == 2
+    assert outcome.result.best_val_acc == max(row["val_acc"] for row in rows)
+    assert (tmp_path / "t" / "best.safetensors").exists()
+    again = train(small(epochs=9), tmp_path / "t", stop=_never_asked)
+    assert (again.state, again.result) == (TrialState.PRUNED, outcome.result)
+
+
+def test_pruned_before_its_first_epoch_it_has_no_result(tmp_path: Path) -> None:
+    outcome = train(small(), tmp_path / "t", stop=lambda: StopReason.PRUNED)
+    assert (outcome.state, outcome.result) == (TrialState.PRUNED, None)
+
+
+def test_preempted_it_sends_its_epochs_again_and_adds_up_the_time(tmp_path: Path) -> None:
+    first: list[float] = []
+    stopped = train(
+        small(),
+        tmp_path / "t",
+        on_epoch=lambda row: first.append(row["epoch"]),
+        stop=lambda: StopReason.PREEMPTED if len(first) == 2 else None,
+    )
+    assert stopped.state is TrialState.PREEMPTED
+    assert stopped.result is None
+    assert (tmp_path / "t" / "last.ckpt").exists()
+    again: list[float] = []
+    outcome = train(small(), tmp_path / "t", on_epoch=lambda row: again.append(row["epoch"]))
+    assert again == [1, 2, 3]
+    assert outcome.state is TrialState.COMPLETE
+
+
+DIVERGING = {"optimizer": "sgd", "lr": 10.0, "warmup": 0.0, "momentum": 0.9, "weight_decay": 10.0, "precision": "fp32"}
+
+
+@pytest.mark.parametrize("check_every", [8, 64])
+def test_divergence_in_the_first_epoch_completes_with_nothing_reached(
+    check_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_sweep.training.loop.CHECK_EVERY", check_every)
+    steps: list[int] = []
+    outcome = train(small(**DIVERGING, batch_size=2), tmp_path / "t", stop=lambda: steps.append(1))
+    assert outcome.state is TrialState.COMPLETE
+    assert outcome.reason == "the loss was not finite in epoch 1"
+    result = outcome.result
+    assert result is not None
+    assert (result.verdict, result.best_val_acc, result.best_epoch) == (Verdict.DIVERGED, 0.0, 0)
+    assert rows_of(tmp_path / "t") == []
+    # Every 64 steps is never in an epoch of 35: it ends first. Every 8 steps is soon after the overflow.
+    assert (len(steps) < 35) == (check_every == 8)
+    assert train(small(**DIVERGING, batch_size=2), tmp_path / "t").state is TrialState.COMPLETE
+
+
+def test_divergence_later_keeps_what_was_reached(tmp_path: Path) -> None:
+    outcome = train(small(**{**DIVERGING, "warmup": 0.5}, epochs=30), tmp_path / "t")
+    rows = rows_of(tmp_path / "t")
+    result = outcome.result
+    assert result is not None
+    assert result.verdict is Verdict.DIVERGED
+    assert 0 < result.epochs == len(rows) < 30
+    assert result.best_val_acc == max(row["val_acc"] for row in rows)
+    for row in rows:
+        assert all(math.isfinite(value) for value in row.values())
+
+
+@pytest.mark.parametrize("samples", [24 + 1, 48 + 1])
+def test_a_last_batch_of_one_image_is_left_out(samples: int, tmp_path: Path) -> None:
+    config = parse_trial(
+        {"model": "deeper_cnn", "data": "tiny", "blocks": 5, "width": 2, "convs_per_block": 1, "epochs": 1}
+        | {"batch_size": 24, "train_samples": samples}
+    )
+    steps: list[int] = []
+    assert train(config, tmp_path / "t", stop=lambda: steps.append(1)).state is TrialState.COMPLETE
+    assert len(steps) == samples // 24
+
+
+def test_the_average_is_what_is_evaluated_and_kept(tmp_path: Path) -> None:
+    plain = train(small(), tmp_path / "a").result
+    averaged = train(small(ema_decay=0.999), tmp_path / "b").result
+    assert plain is not None
+    assert averaged is not None
+    assert rows_of(tmp_path / "a")[0]["train_loss"] == rows_of(tmp_path / "b")[0]["train_loss"]
+    assert rows_of(tmp_path / "a")[0]["val_loss"] != rows_of(tmp_path / "b")[0]["val_loss"]
+
+
+def test_another_configurations_folder_is_refused(tmp_path: Path) -> None:
+    train(small(), tmp_path / "t", stop=lambda: StopReason.PREEMPTED)
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(small(lr=1e-4), tmp_path / "t")
+    (tmp_path / "t" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+        train(small(), tmp_path / "t")
+
+
+def test_unusable_data_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        train(small(data="nowhere"), tmp_path / "a")
+    with pytest.raises(ConfigError, match="more than the 70 training images"):
+        train(small(train_samples=71), tmp_path / "b")
+
+
+def test_leftovers_of_a_killed_write_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    (folder / ".last.ckpt.ab12cd34").write_bytes(b"half")
+    train(small(epochs=1), folder)
+    assert not list(folder.glob(".last*"))
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError) as caught:
+        train(small(), tmp_path / "file" / "t")
+    assert caught.value.hint
+
+
+def _never_asked() -> StopReason | None:
+    raise AssertionError("a finished trial takes no further step")

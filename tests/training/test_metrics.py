@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_sweep.records import Verdict
+from fer_sweep.training.metrics import accuracy, confusion_matrix, judge, scores
+
+steady = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+labelled = st.integers(1, 80).flatmap(
+    lambda n: st.tuples(*[st.lists(st.integers(0, 6), min_size=n, max_size=n) for _ in range(2)])
+)
+
+
+@steady
+@given(labelled)
+def test_scores_agree_with_counting_by_hand(pair: tuple[list[int], list[int]]) -> None:
+    labels, predictions = (np.array(part) for part in pair)
+    confusion = confusion_matrix(labels, predictions)
+    score = scores(confusion)
+    assert score.accuracy == pytest.approx(accuracy(labels, predictions))
+    f1 = []
+    for k in range(7):
+        hits = int(((labels == k) & (predictions == k)).sum())
+        occurs, predicted = int((labels == k).sum()), int((predictions == k).sum())
+        assert sum(confusion[k]) == occurs
+        assert score.recall[k] == pytest.approx(hits / occurs if occurs else 0.0)
+        if occurs:
+            f1.append(2 * hits / (occurs + predicted))
+    assert score.macro_f1 == pytest.approx(np.mean(f1))
+
+
+def test_of_no_images_everything_is_zero() -> None:
+    nothing = np.array([], np.int64)
+    assert accuracy(nothing, nothing) == 0.0
+    score = scores(confusion_matrix(nothing, nothing))
+    assert (score.accuracy, score.macro_f1, score.recall) == (0.0, 0.0, (0.0,) * 7)
+
+
+def columns(*shares: int) -> list[list[int]]:
+    return [[*shares, *[0] * (7 - len(shares))], *[[0] * 7 for _ in range(6)]]
+
+
+@pytest.mark.parametrize(
+    ("diverged", "predicted", "train_acc", "val_acc", "verdict"),
+    [
+        (True, (50, 50), 0.9, 0.9, Verdict.DIVERGED),
+        (False, (91, 9), 0.26, 0.25, Verdict.COLLAPSED),  # the majority class is no underfitting
+        (False, (90, 10), 0.26, 0.25, Verdict.UNDERFIT),
+        (False, (50, 50), 0.49, 0.2, Verdict.UNDERFIT),
+        (False, (50, 50), 0.95, 0.67, Verdict.OVERFIT),
+        (False, (50, 50), 0.70, 0.60, Verdict.BALANCED),
+    ],
+)
+def test_verdicts(
+    diverged: bool, predicted: tuple[int, ...], train_acc: float, val_acc: float, verdict: Verdict
+) -> None:
+    assert judge(diverged=diverged, confusion=columns(*predicted), train_acc=train_acc, val_acc=val_acc) is verdict

@@ -1,0 +1,71 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.models import build_model
+from fer_sweep.training.optimizer import WeightAverage, build_optimizer, learning_rate
+
+steady = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+def config(**changes: Any) -> Any:
+    return parse_trial({"model": "simple_cnn", **changes})
+
+
+@pytest.mark.parametrize("model", ["simple_cnn", "deeper_cnn", "resnet18", "vit"])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_only_weights_decay(model: str, name: str) -> None:
+    small = {"resnet18": {"width": 8}, "vit": {"dim": 16, "head_dim": 8, "depth": 1}}.get(model, {})
+    trial = parse_trial({"model": model, "optimizer": name, "weight_decay": 0.3, **small})
+    network = build_model(trial)
+    optimizer = build_optimizer(network, trial)
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    normalisations = (nn.BatchNorm2d, nn.LayerNorm)
+    for module in network.modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            free = key in ("bias", "cls_token", "position_embeddings") or isinstance(module, normalisations)
+            assert decays.pop(id(parameter)) == (0.0 if free else 0.3), key
+    assert not decays
+
+
+def test_sgd_is_nesterov_and_works_without_momentum() -> None:
+    network = nn.Linear(2, 2)
+    with_momentum = build_optimizer(network, config(optimizer="sgd", momentum=0.8))
+    assert (with_momentum.defaults["nesterov"], with_momentum.defaults["momentum"]) == (True, 0.8)
+    assert build_optimizer(network, config(optimizer="sgd", momentum=0.0)).defaults["nesterov"] is False
+
+
+@steady
+@given(total=st.integers(1, 500), warmup=st.floats(0.0, 0.5), lr=st.floats(1e-6, 10.0))
+def test_the_learning_rate_rises_to_its_peak_and_falls(total: int, warmup: float, lr: float) -> None:
+    settings_of = config(lr=lr, warmup=warmup)
+    rates = [learning_rate(settings_of, step, total) for step in range(total)]
+    rising = round(warmup * total)
+    assert max(rates) == pytest.approx(lr)
+    assert all(0.0 < rate <= lr * (1 + 1e-12) for rate in rates)
+    assert np.allclose(rates[:rising], lr * np.arange(1, rising + 1) / max(rising, 1))
+    assert all(earlier >= later for earlier, later in zip(rates[rising:], rates[rising + 1 :], strict=False))
+    assert rates[-1] <= lr * 0.5 * (1 + math.cos(math.pi * (1 - 1 / (total - rising)))) * (1 + 1e-9)
+
+
+def test_the_average_follows_the_weights() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    average = WeightAverage(network, decay=0.5)
+    start = float(average.model[0].weight)
+    with torch.no_grad():
+        network[0].weight += 1.0
+        network[1].num_batches_tracked += 5
+    average.update(network, step=1000)
+    assert float(average.model[0].weight) == pytest.approx(start + 0.5)
+    assert int(average.model[1].num_batches_tracked) == 5
+    assert not average.model.training
+    assert not any(p.requires_grad for p in average.model.parameters())
+    average.update(network, step=0)  # decay 0.1: a young average forgets its random start quickly
+    assert float(average.model[0].weight) == pytest.approx(start + 0.95)
