@@ -2,11 +2,11 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from fer_sweep.config.arguments import parse_arguments
 from fer_sweep.config.binding import bind
@@ -64,12 +64,12 @@ def test_it_has_a_goal_a_cap_and_a_command_for_the_stock_agent(path: Path) -> No
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_the_stock_agent_passes_is_what_was_drawn(path: Path) -> None:
     values = Space.from_sweep(load_sweep_file(path)).sample(np.random.default_rng(5))
-    # The stock agent writes one --name=value a top-level parameter, a nested one as a Python dictionary.
-    tops: dict[str, Any] = (
-        nest(values) if "augment.shift" not in load_sweep_file(path).to_plain()["parameters"] else values
+    nested = "augment" in (load_sweep_file(path).parameters or {})
+    stock = create_sweep_command_args(
+        {"args": {k: {"value": v} for k, v in (nest(values) if nested else values).items()}}
     )
-    arguments = [f"--{name}={value}" for name, value in tops.items()]
-    assert parse_trial(parse_arguments(arguments)) == parse_trial(values)
+    assert parse_trial(parse_arguments(stock["args"])) == parse_trial(values)
+    assert parse_trial(parse_arguments(stock["args_no_equals"])) == parse_trial(values)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
