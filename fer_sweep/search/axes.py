@@ -74,6 +74,8 @@ def _choices(source: Categorical) -> Sequence[Coordinate]:
 class Tpe(TPESampler):
     """Optuna's multivariate TPE (Bergstra et al. 2011, Falkner et al. 2018) over known axes.
 
+    W&B's own bayes search is a Gaussian process with expected improvement: another algorithm under the same contract.
+
     The first ten trials are drawn from W&B's distributions, probabilities of categories included; from then on
     categories count as equally likely beforehand and their results decide.
     """

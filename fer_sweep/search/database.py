@@ -117,6 +117,7 @@ class Database:
                 self._raw.row_factory = sqlite3.Row
                 # FULL: a trial recorded as finished is still finished after the power fails. Costs one fsync a commit.
                 self._raw.execute("PRAGMA synchronous=FULL")
+                self._file = _identity(self.path)
                 if create:
                     self._make_tables()
             self._check_version()
@@ -139,6 +140,12 @@ class Database:
             StorageError: The database cannot be read or written; nothing has changed.
         """
         with self._lock, self._explained():
+            if _identity(self.path) != self._file:
+                # SQLite would go on writing to the removed file, and all of it would be lost.
+                raise StorageError(
+                    f"{self.path} has been removed or replaced while in use",
+                    hint="put it back and start again; the trials' own folders still hold what they did",
+                )
             self._raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
                 yield Connection(self._raw)
@@ -204,6 +211,14 @@ def database_path(storage: str) -> Path:
             hint="give sqlite:///PATH, or leave --storage out",
         )
     return Path(storage.removeprefix(_PREFIX)).absolute()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _advice(error: sqlite3.Error) -> str:

@@ -5,7 +5,8 @@
   W&B's bayes counts it.
 - A failed trial, and one whose metric was never finite, counts in a bayes search as ``metric.impute`` says:
   `worst` (the default) of all trials so far, or the `best` or `latest` value it reported itself. A bayes search
-  thereby learns to stay away from configurations that fail, which Optuna alone does not.
+  thereby learns to stay away from configurations that fail, which Optuna alone does not. (A trial still running is
+  Optuna's affair, which spreads its proposals around it; ``metric.impute_while_running`` has no effect.)
 """
 
 import math
@@ -70,8 +71,18 @@ def best(values: Sequence[float], goal: Goal) -> float | None:
     return max(values) if goal == "maximize" else min(values)
 
 
-def reaches_target(metric: Metric, value: float | None) -> bool:
-    """Whether a value is as good as ``metric.target``; never if there is no target."""
+def reaches_targets(metrics: Sequence[Metric], values: Sequence[float | None]) -> bool:
+    """Whether a trial is as good as every ``target`` there is; never if there is none.
+
+    Args:
+        metrics: The objectives.
+        values: What the trial is worth in each.
+    """
+    pairs = [(metric, value) for metric, value in zip(metrics, values, strict=True) if metric.target is not None]
+    return bool(pairs) and all(_reaches(metric, value) for metric, value in pairs)
+
+
+def _reaches(metric: Metric, value: float | None) -> bool:
     if metric.target is None or value is None or not math.isfinite(value):
         return False
     return value >= metric.target if metric.goal == "maximize" else value <= metric.target

@@ -27,7 +27,7 @@ from fer_sweep.search import owners
 from fer_sweep.search.database import Database
 from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.ledger import Histories, Lease, Ledger
-from fer_sweep.search.objective import imputed_value, objective_value, reaches_target, result_metrics
+from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets, result_metrics
 from fer_sweep.search.sampling import GridProposer, Proposer, RandomProposer
 from fer_sweep.search.storage import (
     SweepState,
@@ -149,7 +149,8 @@ class OptunaSearch:
             number = self._running(ledger, trial_id)["number"]
             ledger.renew(number, self._clock() + self._lease_s)
             is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
-            if any(reaches_target(metric, metrics.get(metric.name)) for metric in self._sweep.objectives):
+            objectives = self._sweep.objectives
+            if reaches_targets(objectives, [metrics.get(metric.name) for metric in objectives]):
                 ledger.finish_sweep()
             if ledger.state() is SweepState.CANCELLED:
                 return StopReason.PREEMPTED
@@ -175,9 +176,8 @@ class OptunaSearch:
                     reason=outcome.reason,
                     now=self._clock(),
                 )
-                if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and any(
-                    reaches_target(metric, value) for metric, value in zip(self._sweep.objectives, values, strict=True)
-                ):
+                has_value = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
+                if has_value and reaches_targets(self._sweep.objectives, values):
                     ledger.finish_sweep()
 
     def records(self) -> Sequence[TrialRecord]:

@@ -47,7 +47,9 @@ class StudyProposer:
         }
         self._space = space
         self._own = load_own_search(sweep, sweep_id)
-        self._study = _study(sweep, self._own)
+        self._memory = optuna.storages.InMemoryStorage()
+        self._study = _study(sweep, self._own, self._memory)
+        self._study_id = self._memory.get_study_id_from_name(self._study.study_name)
         self._mirror: dict[int, int] = {}
         """Number of every trial of the sweep to its number in the study; the study also has draws thrown away."""
         self._unended: set[int] = set()
@@ -194,9 +196,9 @@ class StudyProposer:
     def _report(self, number: int) -> None:
         if len(self._sweep.objectives) > 1:
             return  # Optuna has no intermediate values for several objectives
-        storage, trial_id = self._study._storage, self._frozen(self._mirror[number])._trial_id
+        trial_id = self._id(self._mirror[number])
         for step, value in enumerate(self._histories.of(number), start=1):
-            storage.set_trial_intermediate_value(trial_id, step, value)
+            self._memory.set_trial_intermediate_value(trial_id, step, value)
 
     def _add(
         self,
@@ -227,7 +229,10 @@ class StudyProposer:
         return self._study.get_trials(deepcopy=False)[number]
 
     def _handle(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self._study, self._frozen(number)._trial_id)
+        return optuna.Trial(self._study, self._id(number))
+
+    def _id(self, number: int) -> int:
+        return self._memory.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
 
 def check_own_search(sweep: SweepFile, sweep_id: str) -> None:
@@ -241,10 +246,10 @@ def check_own_search(sweep: SweepFile, sweep_id: str) -> None:
     StudyProposer(sweep, space, sweep_id=sweep_id, seed=0, max_gap=None, histories=Histories(None)).check()
 
 
-def _study(sweep: SweepFile, own: OwnSearch) -> optuna.Study:
+def _study(sweep: SweepFile, own: OwnSearch, memory: optuna.storages.InMemoryStorage) -> optuna.Study:
     with quietly():
         study = optuna.create_study(
-            storage=optuna.storages.InMemoryStorage(),
+            storage=memory,
             directions=[metric.goal for metric in sweep.objectives],
             sampler=own.study.sampler if own.study else None,
             pruner=own.study.pruner if own.study and len(sweep.objectives) == 1 else optuna.pruners.NopPruner(),

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fer_sweep.config.sweep_file import Metric
-from fer_sweep.search.objective import imputed_value, objective_value, reaches_target, result_metrics
+from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets, result_metrics
 
 NAN = math.nan
 
@@ -51,10 +51,18 @@ def test_with_nothing_to_go_by_nothing_is_imputed():
 
 
 def test_targets():
-    up, down = Metric(name="x", goal="maximize", target=0.5), Metric(name="x", goal="minimize", target=0.5)
-    assert [reaches_target(up, v) for v in (0.4, 0.5, 0.6, NAN, math.inf, None)] == [False, True, True] + [False] * 3
-    assert [reaches_target(down, v) for v in (0.4, 0.5, 0.6, NAN, None)] == [True, True, False, False, False]
-    assert not reaches_target(Metric(name="x"), 0.0)
+    up, down = Metric(name="x", goal="maximize", target=0.5), Metric(name="y", goal="minimize", target=0.5)
+    values = (0.4, 0.5, 0.6, NAN, math.inf, None)
+    assert [reaches_targets([up], [value]) for value in values] == [False, True, True, False, False, False]
+    assert [reaches_targets([down], [value]) for value in values] == [True, True, False, False, False, False]
+    assert not reaches_targets([Metric(name="x")], [0.0])
+    assert not reaches_targets([], [])
+
+
+def test_of_several_targets_all_must_be_reached():
+    up, down = Metric(name="x", goal="maximize", target=0.5), Metric(name="y", goal="minimize", target=0.5)
+    assert reaches_targets([up, down, Metric(name="z")], [0.6, 0.4, None])
+    assert not reaches_targets([up, down], [0.6, 0.6])
 
 
 def test_result_metrics_are_its_single_numbers(result):

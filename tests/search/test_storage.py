@@ -255,3 +255,22 @@ def test_a_database_that_cannot_be_written_is_an_error_with_advice(sweep):
         search.next_trial("cpu/0")
     assert "writable" in caught.value.hint
     search.close()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_database_that_vanishes_is_noticed(settings, own_folders, is_replaced):
+    create_sweep(parse_sweep(settings()), sweep_id="a", storage=default_storage())
+    search = OptunaSearch("a", storage=default_storage())
+    request = search.next_trial("cpu/0")
+    path = database_path(default_storage())
+    path.rename(own_folders / "moved.db")
+    if is_replaced:
+        create_sweep(parse_sweep(settings()), sweep_id="a", storage=default_storage())
+    for call in (
+        lambda: search.report(request.trial_id, 1, {"val_acc": 0.5}),
+        lambda: search.next_trial("cpu/0"),
+        search.records,
+        search.close,
+    ):
+        with pytest.raises(StorageError, match="removed or replaced"):
+            call()
