@@ -65,7 +65,7 @@ class Tree:
         """
         if limit is not None and member.size > limit:
             raise _hostile(self.label(member), f"{member.size >> 20} MiB is too much for such a file")
-        with self.open(member) as stream, readable(self.label(member)):
+        with readable(self.label(member)), self.opener(member) as stream:
             content = stream.read(member.size + 1)
         if len(content) != member.size:
             raise DataError(
@@ -76,7 +76,7 @@ class Tree:
 
     def head(self, member: Member, count: int) -> bytes:
         """The first bytes of one file."""
-        with self.open(member) as stream, readable(self.label(member)):
+        with readable(self.label(member)), self.opener(member) as stream:
             return stream.read(count)
 
     @contextlib.contextmanager

@@ -71,6 +71,22 @@ def test_an_unknown_class_folder_is_named_with_the_nearest_class(faces, pack, tm
     assert caught.value.hint == "did you mean happy?"
 
 
+def test_pictures_beside_the_data_are_left_out_and_counted(faces, pack, tmp_path):
+    files = faces.kaggle_files() | {"docs/figure.png": faces.encoded(0), "cover.jpg": b"no image even"}
+    info = prepare(pack["zip"](tmp_path / "faces.zip", files))
+    assert info.total == len(faces)
+    assert "2 images that lie in no class folder were left out" in info.notes
+
+
+def test_folders_between_split_and_class_do_not_hide_the_split(faces, pack, tmp_path):
+    files = {
+        f"{'train' if i < 70 else 'validation'}/person{i % 3}/{CLASSES[label]}/{i}.png": faces.encoded(i)
+        for i, label in enumerate(faces.labels)
+    }
+    info = prepare(pack["folder"](tmp_path / "faces", files))
+    assert [info.split_total(split) for split in Split] == [70, 28, 0]
+
+
 def test_contempt_is_left_out_and_counted(faces, pack, tmp_path):
     files = faces.kaggle_files() | {f"train/contempt/Training_{i}.png": faces.encoded(i) for i in range(3)}
     info = prepare(pack["zip"](tmp_path / "faces.zip", files))

@@ -26,8 +26,8 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     Raises:
         DataError: A class folder is none of the seven, or an image cannot be read.
     """
-    members, notes = _one_root([m for m in tree.members if _is_image(m)])
-    members, left_out = _check_classes(tree, members)
+    members, left_out = _check_classes(tree, [m for m in tree.members if _is_image(m)])
+    members, notes = _one_root(members)
     splits, official, split_note = _splits(members)
     images, converted = decode_all(
         members, lambda m: (tree.label(m), tree.read(m, limit=MAX_BYTES)), progress, threaded_read=tree.threads
@@ -48,7 +48,7 @@ def _is_image(member: Member) -> bool:
 
 def _splits(members: list[Member]) -> tuple[list[Split], bool, str]:
     """Every image's split, whether they are the official ones, and a note that says so."""
-    by_folder = [split_code(m.path.parent.parent.name) for m in members]
+    by_folder = [_folder_split(m) for m in members]
     by_name = [OFFICIAL_NAMES.get(m.path.name.partition("_")[0].lower()) for m in members]
     named = [split for split in by_name if split is not None]
     in_folders = [Split.TRAIN if split is None else split for split in by_folder]
@@ -62,6 +62,12 @@ def _splits(members: list[Member]) -> tuple[list[Split], bool, str]:
     if moved:
         return in_folders, False, f"{moved:,} images lie in another split than their names say: the folders were taken"
     return named, True, "the official split was recovered from the file names"
+
+
+def _folder_split(member: Member) -> Split | None:
+    """What the nearest folder above the class folder says, if any names a split."""
+    above = reversed(member.path.parts[:-2])
+    return next((found for name in above if (found := split_code(name)) is not None), None)
 
 
 def _one_root(members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
@@ -78,15 +84,21 @@ def _one_root(members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
 def _check_classes(tree: Tree, members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
     kept = []
     outside: dict[str, int] = {}
+    elsewhere = 0
+    beside = {m.path.parent.parent for m in members if class_code(m.path.parent.name) is not None}
     for member in members:
         folder = member.path.parent.name
         if class_code(folder) is not None:
             kept.append(member)
         elif folder.lower() in OUTSIDE:
             outside[folder.lower()] = outside.get(folder.lower(), 0) + 1
-        else:
+        elif member.path.parent.parent in beside:
             raise DataError(
                 f"{tree.label(member)}: {folder!r} is none of the seven classes", hint=nearest_class(folder)
             )
+        else:
+            elsewhere += 1
     notes = tuple(f"{count:,} images of class {name} were left out" for name, count in sorted(outside.items()))
+    if elsewhere:
+        notes += (f"{elsewhere:,} images that lie in no class folder were left out",)
     return kept, notes

@@ -86,7 +86,10 @@ def _rows(tree: Tree, member: Member) -> tuple[str, Any]:
         groups = range(file.metadata.num_row_groups)
         size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
     if file.metadata.num_rows > MAX_FILES or size > MAX_TOTAL:
-        raise DataError(f"{label}: refused: {file.metadata.num_rows:,} rows, {size >> 20:,} MiB unpacked")
+        raise DataError(
+            f"{label}: refused: {file.metadata.num_rows:,} rows, {size >> 20:,} MiB unpacked",
+            hint="no set of faces is so large",
+        )
     for image, answer in _COLUMNS.items():
         if image in columns and answer in columns:
             return image, file
