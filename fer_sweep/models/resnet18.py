@@ -83,7 +83,8 @@ def build(config: ResNet18Config) -> nn.Module:
 
 
 def _weights_path() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rpartition("/")[2]
+    name: str = WEIGHTS.url.rpartition("/")[2]
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def _imagenet_weights() -> dict[str, Tensor]:

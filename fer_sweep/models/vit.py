@@ -88,7 +88,7 @@ def _common(config: ViTConfig) -> dict[str, Any]:
 
 def _pretrained(name: str, settings: dict[str, Any]) -> ViTForImageClassification:
     try:
-        model, report = ViTForImageClassification.from_pretrained(
+        loaded: Any = ViTForImageClassification.from_pretrained(
             name,
             ignore_mismatched_sizes=True,  # the classifier, which is another one for seven expressions
             use_safetensors=True,  # never a pickle
@@ -96,6 +96,7 @@ def _pretrained(name: str, settings: dict[str, Any]) -> ViTForImageClassificatio
             output_loading_info=True,
             **settings,
         )
+        model, report = loaded
         # Weights of another kind of model are left at random with no more than a line in the log.
         if absent := [key for key in report["missing_keys"] if not key.startswith("classifier.")]:
             raise ValueError(f"its weights are not a ViT's: {len(absent)} are missing, such as {min(absent)}")

@@ -54,5 +54,8 @@ def batches(count: int, size: int) -> Iterator[slice]:
 
 def _statistics(images: npt.NDArray[np.uint8], positions: npt.NDArray[np.int64]) -> tuple[float, float]:
     # Of raw pixel values, 0 to 255. A data set of one grey level has no deviation to divide by.
+    # Counted, because a histogram is exact and a third of the work of numpy's own deviation.
     sample = images[positions[:: math.ceil(len(positions) / _NORMALISED_OVER)]]
-    return float(sample.mean()), max(float(sample.std()), 1.0)
+    counts, levels = np.bincount(sample.ravel(), minlength=256), np.arange(256)
+    mean = float(np.average(levels, weights=counts))
+    return mean, max(math.sqrt(np.average((levels - mean) ** 2, weights=counts)), 1.0)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.config.trial import parse_trial
+from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, count_classes, group_copies
 from fer_sweep.errors import ConfigError, DataError
 from fer_sweep.training.samples import choose_samples
@@ -71,3 +72,20 @@ def test_too_little_data_is_refused() -> None:
         choose_samples(faces_of(labels, np.zeros(10, np.uint8)), config())
     with pytest.raises(ConfigError, match="10 is more than the 9 training"):
         choose_samples(faces_of(labels, np.array([0] * 9 + [1], np.uint8)), config(train_samples=10))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_gap_sample_has_all_classes_however_the_faces_were_shuffled(seed: int) -> None:
+    # A sample drawn with the generator that shuffled the faces once took one class alone.
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(7), 100))
+    dataset = faces_of(np.append(labels, [0] * 70), np.array([0] * 700 + [1] * 70, dtype=np.uint8))
+    samples = choose_samples(dataset, config())
+    assert np.bincount(labels[samples.gap]).tolist() == [10] * 7
+    assert np.corrcoef(samples.gap, np.arange(70))[0, 1] > 0.9  # spread over the whole split
+
+
+def test_the_gap_sample_of_synthetic_faces_is_like_the_split() -> None:
+    dataset = open_dataset("synthetic")
+    samples = choose_samples(dataset, config())
+    shares = [np.bincount(dataset.labels[chosen], minlength=7) / len(chosen) for chosen in (samples.gap, samples.train)]
+    assert np.allclose(*shares, atol=0.01)
