@@ -62,20 +62,20 @@ def make(sweep_id: str, method: str, run_cap: int, parameters: dict) -> None:
     create_sweep(sweep, sweep_id=sweep_id, storage=default_storage())
 
 
-@pytest.mark.parametrize("method", ["random", "grid", "bayes"])
-def test_four_processes_share_sixty_trials(method):
+@pytest.mark.parametrize(("method", "workers", "cap"), [("random", 4, 60), ("grid", 2, 40), ("bayes", 3, 40)])
+def test_processes_share_trials_each_once_and_to_the_exact_cap(method, workers, cap):
     parameters = {"channels": {"min": 1, "max": 10}, "hidden": {"values": [16, 32, 64, 128, 256, 512, 1024]}}
-    make("shared", method, 60, parameters)
-    workers = [start(WORKER, "shared") for _ in range(4)]
-    for worker in workers:
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * 4
+    make("shared", method, cap, parameters)
+    processes = [start(WORKER, "shared") for _ in range(workers)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * workers
     done = [json.loads(line) for output in outputs for line in output.splitlines()]
-    assert sorted(int(trial_id) for trial_id, _, _ in done) == list(range(60))
+    assert sorted(int(trial_id) for trial_id, _, _ in done) == list(range(cap))
     assert {attempt for _, attempt, _ in done} == {1}
     assert max(Counter(json.dumps(parameters, sort_keys=True) for _, _, parameters in done).values()) == 1
     assert sweep_state(default_storage(), "shared") == "finished"
@@ -83,11 +83,11 @@ def test_four_processes_share_sixty_trials(method):
     alone = OptunaSearch("shared", storage=default_storage())
     records = alone.records()
     alone.close()
-    assert [record.state for record in records] == [TrialState.COMPLETE] * 60
+    assert [record.state for record in records] == [TrialState.COMPLETE] * cap
     if method != "bayes":  # that one learns from results in the order in which they come
-        make("alone", method, 60, parameters)
+        make("alone", method, cap, parameters)
         alone = OptunaSearch("alone", storage=default_storage())
-        again = [dict(alone.next_trial("cpu/0").parameters) for _ in range(60)]
+        again = [dict(alone.next_trial("cpu/0").parameters) for _ in range(cap)]
         alone.close()
         assert again == [record.parameters for record in records]
 
@@ -145,7 +145,7 @@ def test_several_processes_may_create_the_first_sweep_of_a_home_together():
         "print('ready', flush=True); sys.stdin.readline()\n"
         "create_sweep(sweep, sweep_id=sys.argv[1], storage=default_storage())\n"
     )
-    workers = [start(code, f"sweep{n}") for n in range(4)]
+    workers = [start(code, f"sweep{n}") for n in range(3)]
     for worker in workers:
         assert worker.stdout.readline() == "ready\n"
     for worker in workers:

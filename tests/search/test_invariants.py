@@ -1,0 +1,146 @@
+"""Whatever three agents do in whatever order, with silence and restarts between: what must hold, holds."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from fer_sweep.config.distributions import canonical
+from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.errors import LostTrial
+from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
+from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.storage import create_sweep, set_sweep_state, sweep_state
+
+CAP = 6
+AGENTS = range(3)
+ENDS = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.PREEMPTED]
+STEP = st.one_of(
+    st.tuples(st.just("next"), st.sampled_from(AGENTS)),
+    st.tuples(st.just("report"), st.sampled_from(AGENTS)),
+    st.tuples(st.just("finish"), st.sampled_from(AGENTS), st.sampled_from(ENDS)),
+    st.tuples(st.just("restart"), st.sampled_from(AGENTS)),
+    st.tuples(st.just("silence"), st.just(0)),
+    st.tuples(st.just("pause"), st.just(0)),
+    st.tuples(st.just("resume"), st.just(0)),
+)
+
+
+class Model:
+    """Three agents, and what each may still speak for."""
+
+    def __init__(self, storage: str, method: str) -> None:
+        self.storage = storage
+        self.now = 0.0
+        parameters = {"model": {"value": "simple_cnn"}, "channels": {"min": 1, "max": 3}, "seed": {"min": 0, "max": 2}}
+        metric = {"name": "val_acc", "goal": "maximize"}
+        settings = {"method": method, "run_cap": CAP, "metric": metric, "parameters": parameters}
+        create_sweep(parse_sweep(settings), sweep_id="s", storage=storage)
+        self.searches = [self.open(agent) for agent in AGENTS]
+        self.requests: list[TrialRequest | None] = [None for _ in AGENTS]
+        self.ended: dict[str, TrialState] = {}
+        self.attempts: dict[str, int] = {}
+
+    def open(self, agent: int) -> OptunaSearch:
+        return OptunaSearch("s", storage=self.storage, owner=f"agent {agent}", clock=lambda: self.now)
+
+    def owns(self, agent: int) -> bool:
+        request = self.requests[agent]
+        return (
+            request is not None
+            and self.attempts[request.trial_id] == request.attempt
+            and request.trial_id not in self.ended
+        )
+
+    def step(self, kind: str, agent: int, end: TrialState | None = None) -> None:
+        getattr(self, kind)(agent, *([end] if end else []))
+
+    def next(self, agent: int) -> None:
+        if self.owns(agent):
+            return
+        request = self.searches[agent].next_trial("slot")
+        if isinstance(request, TrialRequest):
+            assert sweep_state(self.storage, "s") == "running"
+            assert request.trial_id not in self.ended
+            assert request.attempt == self.attempts.get(request.trial_id, 0) + 1
+            self.attempts[request.trial_id] = request.attempt
+            self.requests[agent] = request
+
+    def report(self, agent: int) -> None:
+        request = self.requests[agent]
+        if request is None:
+            return
+        try:
+            self.searches[agent].report(request.trial_id, 1, {"val_acc": 0.5})
+        except LostTrial:
+            assert not self.owns(agent)
+        else:
+            assert self.owns(agent)
+
+    def finish(self, agent: int, end: TrialState) -> None:
+        request = self.requests[agent]
+        if request is None:
+            return
+        try:
+            self.searches[agent].finish(request.trial_id, TrialOutcome(end))
+        except LostTrial:
+            assert not self.owns(agent)
+        else:
+            # Saying again how it ended is no error and changes nothing.
+            assert self.owns(agent) or self.ended.get(request.trial_id) is end
+            if end is not TrialState.PREEMPTED:
+                self.ended[request.trial_id] = end
+        self.requests[agent] = None
+
+    def restart(self, agent: int) -> None:
+        self.searches[agent].close()
+        self.searches[agent] = self.open(agent)
+        self.requests[agent] = None
+
+    def silence(self, _: int) -> None:
+        self.now += 61
+
+    def pause(self, _: int) -> None:
+        if sweep_state(self.storage, "s") == "running":
+            set_sweep_state(self.storage, "s", "paused")
+
+    def resume(self, _: int) -> None:
+        if sweep_state(self.storage, "s") == "paused":
+            set_sweep_state(self.storage, "s", "running")
+
+    def check(self) -> None:
+        records = self.searches[0].records()
+        assert len(records) <= CAP
+        assert len({canonical(dict(record.parameters)) for record in records}) == len(records)
+        for record in records:
+            assert record.attempt == self.attempts[record.trial_id]
+            if record.trial_id in self.ended:
+                assert record.state is self.ended[record.trial_id]
+            else:
+                assert record.state in (TrialState.RUNNING, TrialState.PREEMPTED)
+        if sweep_state(self.storage, "s") == "finished":
+            assert len(self.ended) == CAP
+
+
+@given(steps=st.lists(STEP, max_size=40), method=st.sampled_from(["random", "grid", "bayes"]))
+@hypothesis_settings(derandomize=True, deadline=None, max_examples=25)
+def test_nothing_is_lost_doubled_or_spoken_for_by_another(steps, method):
+    with tempfile.TemporaryDirectory() as folder:
+        model = Model(f"sqlite:///{Path(folder) / 'sweeps.db'}", method)
+        for step in steps:
+            model.step(*step)
+        model.check()
+        model.resume(0)
+        model.silence(0)
+        for _ in range(3 * CAP):  # one agent brings the sweep to its end, whatever the others left behind
+            model.restart(0)
+            model.next(0)
+            if model.requests[0] is None:
+                break
+            model.finish(0, TrialState.COMPLETE)
+        model.check()
+        assert sweep_state(model.storage, "s") == "finished"
+        for search in model.searches:
+            search.close()
