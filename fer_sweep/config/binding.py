@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from fer_sweep.config.distributions import (
     Normal,
     QLogNormal,
     QNormal,
+    QUniform,
     Uniform,
 )
-from fer_sweep.config.metrics import BETTER_HIGH, BETTER_LOW, EPOCH_METRICS, RESULT_METRICS
-from fer_sweep.config.space import Space
+from fer_sweep.config.search_checks import method_problems, notes, objective_problems
+from fer_sweep.config.space import LARGEST_AXIS, Space
 from fer_sweep.config.sweep_errors import in_file_order
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.sweep_parameters import NestedForm, Parameter
@@ -42,20 +44,9 @@ SAMPLES = 300
 """Draws tried on top, always the same."""
 MOST_STEPS = 64
 """A discrete range of up to this many values has every one of them tried."""
-MACROS = [
-    "env",
-    "interpreter",
-    "program",
-    "args",
-    "args_no_equals",
-    "args_no_hyphens",
-    "args_no_boolean_flags",
-    "args_json",
-    "args_json_file",
-    "args_append_hydra",
-    "args_override_hydra",
-]
-"""What the stock agent puts into a command line."""
+
+Axes = Mapping[str, list[tuple[Any, str]]]
+"""By parameter, the values to try and where in the file each comes from."""
 
 
 def bind(
@@ -77,14 +68,16 @@ def bind(
     """
     places = dict(_places(sweep.parameters or {}))
     own_space = bool(sweep.scheduler and sweep.scheduler.search_space)
-    problems = [*_method_problems(sweep, space), *_objective_problems(sweep)]
-    parameter_problems = [*_name_problems(space, places, own_space=own_space), *_value_problems(space, places)]
-    if not (parameter_problems or own_space):
-        parameter_problems = _combination_problems(space, places)
+    grid = sweep.method == "grid"
+    axes = {name: _probes(distribution, grid=grid) for name, distribution in space.parameters.items()}
+    problems = [_placed(problem, places) for problem in method_problems(sweep, space)] + [*objective_problems(sweep)]
+    parameter_problems = [*_name_problems(space, places, own_space=own_space), *_value_problems(space, axes, places)]
+    if not (problems or parameter_problems or own_space):
+        parameter_problems = _combination_problems(space, axes, places, grid=grid)
     problems += parameter_problems
     if problems:
         raise SweepFileError(source, in_file_order(problems, lines or {}))
-    return tuple(in_file_order([*_notes(sweep, space)], lines or {}))
+    return tuple(in_file_order([*notes(sweep, space)], lines or {}))
 
 
 def _places(parameters: Mapping[str, Parameter], prefix: str = "", file: str = "parameters.") -> Iterator[Any]:
@@ -95,34 +88,8 @@ def _places(parameters: Mapping[str, Parameter], prefix: str = "", file: str = "
             yield f"{prefix}{name}", f"{file}{name}"
 
 
-def _method_problems(sweep: SweepFile, space: Space) -> Iterator[Problem]:
-    if sweep.method == "grid":
-        try:
-            space.grid()
-        except SweepFileError as error:
-            yield from error.problems
-    if sweep.method == "custom" and sweep.scheduler is None:
-        yield Problem("method custom needs a scheduler", key="method", hint="write scheduler: {engine: optuna}")
-    if sweep.scheduler and sweep.scheduler.engine == "ax":
-        yield Problem("ax is not one of the engines here", key="scheduler.engine", hint="take optuna")
-
-
-def _objective_problems(sweep: SweepFile) -> Iterator[Problem]:
-    known = list(dict.fromkeys((*EPOCH_METRICS, *RESULT_METRICS)))
-    seen: set[str] = set()
-    for index, metric in enumerate(sweep.objectives):
-        key = f"metrics.{index}.name" if sweep.metrics else "metric.name"
-        if metric.name not in known:
-            hint = suggest(metric.name, known) or f"one of {', '.join(known)}"
-            yield Problem(f"no trial reports {metric.name!r}", key=key, hint=hint)
-        if metric.name in seen:
-            yield Problem(f"{metric.name} is an objective twice", key=key)
-        seen.add(metric.name)
-    hint = "write metric: {name: best_val_acc, goal: maximize}"
-    if not sweep.objectives and sweep.method in ("bayes", "custom"):
-        yield Problem(f"method {sweep.method} needs a metric", key="method", hint=hint)
-    if not sweep.objectives and sweep.early_terminate:
-        yield Problem("needs a metric to judge by", key="early_terminate", hint=hint)
+def _placed(problem: Problem, places: Mapping[str, str]) -> Problem:
+    return replace(problem, key=places.get(problem.key.removeprefix("parameters."), problem.key))
 
 
 def _name_problems(space: Space, places: Mapping[str, str], *, own_space: bool) -> Iterator[Problem]:
@@ -133,7 +100,7 @@ def _name_problems(space: Space, places: Mapping[str, str], *, own_space: bool) 
         models = list(ARCHITECTURES)
     else:
         models = []
-        for value in _possible(space.parameters["model"]):
+        for value in _models(space):
             if value in ARCHITECTURES:
                 models.append(str(value))
             else:
@@ -163,13 +130,12 @@ def _has(fields: list[str], name: str) -> bool:
     return name in fields or any(field.startswith(f"{name}.") for field in fields)
 
 
-def _value_problems(space: Space, places: Mapping[str, str]) -> Iterator[Problem]:
+def _value_problems(space: Space, axes: Axes, places: Mapping[str, str]) -> Iterator[Problem]:
     given = "model" in space.parameters
-    models = _possible(space.parameters["model"]) if given else list(ARCHITECTURES)
     for name, distribution in space.parameters.items():
-        having = [model for model in models if model in ARCHITECTURES and _has(known_names(model), name)]
+        having = [model for model in _models(space) if model in ARCHITECTURES and _has(known_names(model), name)]
         reported: set[str] = set()
-        for value, part in _probes(distribution) if having and name != "model" else []:
+        for value, part in axes[name] if having and name != "model" else []:
             found = [_refusals_of(model, name, value) for model in having]
             if not given and not all(found):
                 continue  # which model it is for is not known, and one of them takes it
@@ -187,9 +153,10 @@ def _refusals_of(model: str, name: str, value: Any) -> list[Problem]:
     return [problem for problem in problems if problem.key == name or problem.key.startswith(f"{name}.")]
 
 
-def _combination_problems(space: Space, places: Mapping[str, str]) -> list[Problem]:
+def _combination_problems(space: Space, axes: Axes, places: Mapping[str, str], *, grid: bool) -> list[Problem]:
     groups: dict[tuple[str, ...], list[str]] = {}
-    for values in _combinations(space):
+    corners = {name: [value for value, _ in axis] for name, axis in axes.items()}
+    for values in itertools.chain(_combinations(corners), _draws(space, corners, grid=grid)):
         for problem in _refusals(values):
             words = set(re.findall(r"\w+", problem.message))
             involved = tuple(name for name in space.parameters if name in words or name == problem.key)
@@ -205,21 +172,26 @@ def _combination_problems(space: Space, places: Mapping[str, str]) -> list[Probl
     return problems
 
 
-def _combinations(space: Space) -> Iterator[dict[str, Any]]:
-    axes = {name: [value for value, _ in _probes(d)] for name, d in space.parameters.items()}
-    if math.prod(len(axis) for axis in axes.values()) <= MOST_COMBINATIONS:
-        for values in itertools.product(*axes.values()):
-            yield dict(zip(axes, values, strict=True))
+def _combinations(corners: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    if math.prod(len(values) for values in corners.values()) <= MOST_COMBINATIONS:
+        for values in itertools.product(*corners.values()):
+            yield dict(zip(corners, values, strict=True))
     else:
-        yield from itertools.islice(_pairs(axes), MOST_COMBINATIONS)
+        yield from itertools.islice(_pairs(corners), MOST_COMBINATIONS)
+
+
+def _draws(space: Space, corners: Mapping[str, list[Any]], *, grid: bool) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
     for _ in range(SAMPLES):
-        yield space.sample(rng)
+        if grid:  # whose values are not those that sampling gives
+            yield {name: values[rng.integers(len(values))] for name, values in corners.items()}
+        else:
+            yield space.sample(rng)
 
 
-def _pairs(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    first = {name: values[0] for name, values in axes.items()}
-    for (name, values), (other, others) in itertools.combinations(axes.items(), 2):
+def _pairs(corners: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    first = {name: values[0] for name, values in corners.items()}
+    for (name, values), (other, others) in itertools.combinations(corners.items(), 2):
         if len(values) > 1 and len(others) > 1:
             for value, second in itertools.product(values, others):
                 yield {**first, name: value, other: second}
@@ -233,8 +205,12 @@ def _refusals(values: Mapping[str, Any]) -> tuple[Problem, ...]:
     return ()
 
 
-def _probes(distribution: Distribution) -> list[tuple[Any, str]]:
+def _probes(distribution: Distribution, *, grid: bool) -> list[tuple[Any, str]]:
     """The values to try, each with the part of the parameter it comes from."""
+    if grid and isinstance(distribution, QUniform) and distribution.steps <= LARGEST_AXIS:
+        every = list(distribution.grid_values())
+        chosen = every if len(every) <= MOST_STEPS else [*every[:8], every[len(every) // 2], *every[-8:]]
+        return [(value, "") for value in chosen]
     levels: tuple[float, ...]
     match distribution:
         case Constant(value):
@@ -264,44 +240,11 @@ def _tail_hint(distribution: Distribution) -> str | None:
     return None
 
 
-def _notes(sweep: SweepFile, space: Space) -> Iterator[Problem]:
-    for index, metric in enumerate(sweep.objectives):
-        key = f"metrics.{index}" if sweep.metrics else "metric"
-        wrong = metric.name in (BETTER_HIGH if metric.goal == "minimize" else BETTER_LOW)
-        if wrong:
-            right = "maximize" if metric.goal == "minimize" else "minimize"
-            said = "" if "goal" in metric.model_fields_set else ", the default"
-            yield Problem(f"the goal is to {metric.goal} {metric.name}{said}", key=key, hint=f"goal: {right}?")
-    if sweep.early_terminate:
-        yield from _stopping_notes(sweep, space)
-    size = space.size()
-    if size is not None and sweep.run_cap and sweep.run_cap > size and sweep.parameters:
-        message = f"there are {size} configurations only, and none is trained twice"
-        yield Problem(message, key="run_cap")
-    for index, word in enumerate(sweep.command or ()):
-        macro = re.fullmatch(r"\$\{([^}]*)\}", str(word))
-        if macro and macro[1] not in MACROS and not macro[1].startswith("envvar:"):
-            hint = suggest(macro[1], MACROS)
-            yield Problem(f"the stock agent drops {word}", key=f"command.{index}", hint=hint)
-
-
-def _stopping_notes(sweep: SweepFile, space: Space) -> Iterator[Problem]:
-    settings = sweep.early_terminate
-    assert settings is not None
-    metric = sweep.objectives[0].name
-    if metric not in EPOCH_METRICS:
-        message = f"nothing will be stopped early: {metric} is known at a trial's end only"
-        yield Problem(message, key="early_terminate", hint=f"judge by one of {', '.join(EPOCH_METRICS)}")
-    epochs = space.parameters.get("epochs", Constant(20))
-    longest = max((value for value, _ in _probes(epochs)), default=0)
-    if not settings.bands or settings.bands[0] >= longest:
-        first = f"the first band, {settings.bands[0]}, is not before" if settings.bands else "no band is before"
-        message = f"nothing will be stopped early: {first} the last of {longest} epochs"
-        yield Problem(message, key="early_terminate", hint="lower min_iter" if settings.min_iter else "raise max_iter")
-
-
-def _possible(distribution: Distribution) -> list[Any]:
-    return [value for value, _ in _probes(distribution)]
+def _models(space: Space) -> list[Any]:
+    """The models that will be trained; all of them where that is not known."""
+    if "model" not in space.parameters:
+        return list(ARCHITECTURES)
+    return [value for value, _ in _probes(space.parameters["model"], grid=False)]
 
 
 def _and(names: list[str]) -> str:

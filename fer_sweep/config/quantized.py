@@ -69,6 +69,11 @@ class QUniform(_Quantized):
     def _base(self) -> Uniform:
         return Uniform(self.low, self.high)
 
+    @property
+    def steps(self) -> float:
+        """How many values its grid has, about."""
+        return (self.high - self.low) / self.q
+
     def grid_values(self) -> Sequence[int | float]:
         """From low in steps of q, high excluded: W&B's grid, which is not what sampling gives."""
         values: list[int | float] = np.arange(self.low, self.high, self.q).tolist()

@@ -65,7 +65,7 @@ class Space:
         Raises:
             SweepFileError: A parameter has no grid.
         """
-        return math.prod(len(values) for _, values in self._axes())
+        return math.prod(_length(values) for _, values in self._axes())
 
     def contains(self, values: Mapping[str, Any]) -> bool:
         """Whether these are values of exactly these parameters that sampling could give."""
@@ -87,9 +87,9 @@ class Space:
     def _axes(self) -> list[tuple[str, Sequence[Any]]]:
         axes, problems = [], []
         for name, distribution in self.parameters.items():
-            steps = _steps(distribution)
-            if steps > LARGEST_AXIS:
-                problems.append(Problem(f"a grid of {steps:.3g} steps is too fine", key=f"parameters.{name}"))
+            if isinstance(distribution, dist.QUniform) and distribution.steps > LARGEST_AXIS:
+                message = f"a grid of {distribution.steps:.3g} steps is too fine"
+                problems.append(Problem(message, key=f"parameters.{name}"))
                 continue
             values = distribution.grid_values()
             if values is None:
@@ -147,10 +147,9 @@ def distribution_of(form: Parameter) -> Distribution:
             raise TypeError("a group of parameters has no distribution of its own")
 
 
-def _steps(distribution: Distribution) -> float:
-    if isinstance(distribution, dist.QUniform):
-        return (distribution.high - distribution.low) / distribution.q
-    return 0
+def _length(values: Sequence[Any]) -> int:
+    # len() of a range beyond 2**63 overflows.
+    return values.stop - values.start if isinstance(values, range) else len(values)
 
 
 def _product(axes: Sequence[tuple[str, Sequence[Any]]]) -> Iterator[dict[str, Any]]:

@@ -234,6 +234,40 @@ def test_what_runs_but_is_hardly_meant_is_noted(changes: dict[str, Any], says: l
     assert all(note.startswith(start) for note, start in zip(notes, says, strict=True))
 
 
+def test_a_grid_is_checked_by_its_own_values_which_sampling_does_not_give() -> None:
+    # Rounded to multiples of 0.1, up to 0.96 gives 1.0, which is no dropout; the grid ends at 0.9.
+    dropout = {"distribution": "q_uniform", "min": 0, "max": 0.96, "q": 0.1}
+    assert notes_on(sweep_of({"model": "vit", "dropout": dropout}, method="grid")) == []
+    assert problems_in(sweep_of({"model": "vit", "dropout": dropout}, method="random"))[0].startswith(
+        "parameters.dropout: 1.0: input should be less than 1"
+    )
+    # The grid begins at 2.5, which is no number of images; sampling rounds to multiples of 2.
+    batch = {"distribution": "q_uniform", "min": 2.5, "max": 20, "q": 2}
+    assert notes_on(sweep_of({"model": "vit", "batch_size": batch}, method="random")) == []
+    assert problems_in(sweep_of({"model": "vit", "batch_size": batch}, method="grid"))[0].startswith(
+        "parameters.batch_size: 2.5: input should be a valid integer"
+    )
+
+
+def test_what_has_no_grid_is_placed_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "method: grid\nparameters:\n  model: {value: vit}\n"
+        "  augment:\n    parameters:\n      shift: {min: 0.0, max: 1.0}\n"
+    )
+    sweep, lines = load_with_lines(path)
+    with pytest.raises(SweepFileError, match=r"line 6: parameters\.augment\.parameters\.shift: has no grid"):
+        bind(sweep, Space.from_sweep(sweep), source=str(path), lines=lines)
+
+
+def test_a_cap_beyond_a_grid_is_noted() -> None:
+    dropout = {"distribution": "q_uniform", "min": 0, "max": 0.5, "q": 0.25}
+    assert notes_on(sweep_of({"model": "vit", "dropout": dropout}, method="grid", run_cap=3)) == [
+        "run_cap: there are 2 configurations only, and none is trained twice"
+    ]
+    assert notes_on(sweep_of({"model": "vit", "dropout": dropout}, method="random", run_cap=3)) == []
+
+
 def test_a_search_space_of_ones_own_may_bring_the_model() -> None:
     scheduler = {"engine": "optuna", "source": "s.py", "search_space": "f"}
     own: dict[str, Any] = {"method": "custom", "metric": METRIC, "scheduler": scheduler}
