@@ -98,6 +98,8 @@ def load(info: DatasetInfo, *, trust_seal: bool = True) -> FaceDataset:
             raise _damaged(info, "its content does not match its fingerprint")
         if not np.array_equal(arrays["groups"], group_copies(arrays["images"])):
             raise _damaged(info, "its groups of copies do not match its images")
+        with contextlib.suppress(StorageError):  # a cache that may only be read stays unsealed
+            _seal(folder)
     return FaceDataset(name=info.name, info=info, **arrays)
 
 
@@ -170,7 +172,7 @@ def _write_content(folder: Path, info: DatasetInfo, arrays: dict[str, npt.NDArra
                 np.save(stream, np.ascontiguousarray(array, dtype=_ARRAYS[key]), allow_pickle=False)
                 stream.flush()
                 os.fsync(stream.fileno())
-        write_atomically(building / _SEAL, json.dumps(_marks(building)))
+        _seal(building)
         target = folder / info.fingerprint
         if target.exists():  # damaged, or it would not be written again
             shutil.rmtree(target)
@@ -183,6 +185,10 @@ def _marks(folder: Path) -> dict[str, list[int]]:
     """Size in bytes and time of the last change, in nanoseconds, of every array's file."""
     found = {key: (folder / f"{key}.npy").stat() for key in _ARRAYS}
     return {key: [status.st_size, status.st_mtime_ns] for key, status in found.items()}
+
+
+def _seal(folder: Path) -> None:
+    write_atomically(folder / _SEAL, json.dumps(_marks(folder)))
 
 
 def _is_sealed(folder: Path) -> bool:

@@ -161,7 +161,10 @@ def test_a_copied_cache_opens_though_its_files_are_newer(source):
     info = prepare(source)
     for path in (store.data_folder() / info.fingerprint).glob("*.npy"):
         os.utime(path)
+    seal = store.data_folder() / info.fingerprint / "seal.json"
+    before = seal.read_bytes()
     assert open_dataset("fer2013").info == info
+    assert seal.read_bytes() != before  # compared once, and not again
 
 
 def test_a_damaged_description_is_told_and_can_be_replaced(source):
