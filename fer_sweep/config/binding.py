@@ -101,8 +101,8 @@ def _name_problems(space: Space, places: Mapping[str, str], *, own_space: bool) 
     else:
         models = []
         for value in _models(space):
-            if value in ARCHITECTURES:
-                models.append(str(value))
+            if _is_model(value):
+                models.append(value)
             else:
                 hint = suggest(str(value), list(ARCHITECTURES)) or f"one of {', '.join(ARCHITECTURES)}"
                 yield Problem(f"no such model: {value!r}", key=places["model"], hint=hint)
@@ -133,7 +133,7 @@ def _has(fields: list[str], name: str) -> bool:
 def _value_problems(space: Space, axes: Axes, places: Mapping[str, str]) -> Iterator[Problem]:
     given = "model" in space.parameters
     for name, distribution in space.parameters.items():
-        having = [model for model in _models(space) if model in ARCHITECTURES and _has(known_names(model), name)]
+        having = [model for model in _models(space) if _is_model(model) and _has(known_names(model), name)]
         reported: set[str] = set()
         for value, part in axes[name] if having and name != "model" else []:
             found = [_refusals_of(model, name, value) for model in having]
@@ -245,6 +245,10 @@ def _models(space: Space) -> list[Any]:
     if "model" not in space.parameters:
         return list(ARCHITECTURES)
     return [value for value, _ in _probes(space.parameters["model"], grid=False)]
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, str) and value in ARCHITECTURES
 
 
 def _and(names: list[str]) -> str:

@@ -31,31 +31,34 @@ class _Quantized(Sampled):
     def quantile(self, u: float) -> int | float:
         """The nearest multiple of q to the underlying quantile; ties go to the even multiple."""
         value = self._base().quantile(u)
-        return round(value / self.q) * self.q if math.isfinite(value) else value
+        multiple = _nearest(value / self.q)
+        return value if multiple is None else multiple * self.q
 
     def contains(self, value: Any) -> bool:
         """Whether the value is a multiple of q between the roundings of the bounds."""
         if not is_number(value):
             return False
-        multiple = round(value / self.q)
+        multiple = _nearest(value / self.q)
+        if multiple is None:
+            return False
         near = math.isclose(value, multiple * self.q, rel_tol=TOLERANCE, abs_tol=TOLERANCE * self.q)
         low, high = self._multiples()
-        return near and low <= multiple <= high
+        return near and (low is None or low <= multiple) and (high is None or multiple <= high)
 
     @property
     def size(self) -> int | None:
         """Number of multiples of q; None if unbounded."""
         low, high = self._multiples()
-        return int(high - low) + 1 if math.isfinite(high - low) else None
+        return None if low is None or high is None else high - low + 1
 
-    def _multiples(self) -> tuple[float, float]:
-        base, step = self._base(), self.q
+    def _multiples(self) -> tuple[int | None, int | None]:
+        base = self._base()
         if isinstance(base, Normal):
-            return -math.inf, math.inf
+            return None, None
         if isinstance(base, LogNormal):
-            return 0, math.inf
+            return 0, None
         low, high = (0.0, 1.0) if isinstance(base, Beta) else (base.low, base.high)
-        return round(low / step), round(high / step)
+        return _nearest(low / self.q), _nearest(high / self.q)
 
 
 @dataclass(frozen=True)
@@ -126,3 +129,8 @@ class QBeta(_Quantized):
 
     def _base(self) -> Beta:
         return Beta(self.a, self.b)
+
+
+def _nearest(ratio: float) -> int | None:
+    # None where it is infinite: a logarithm's end, or a q too small to divide by.
+    return round(ratio) if math.isfinite(ratio) else None

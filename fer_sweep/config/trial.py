@@ -230,7 +230,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """
     tree: dict[str, Any] = {}
     for name, value in flat.items():
-        *groups, leaf = name.split(".")
+        *groups, leaf = str(name).split(".")  # a file's dictionary may have a number for a key
         node = tree
         for group in groups:
             child = node.setdefault(group, {})

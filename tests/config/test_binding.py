@@ -1,19 +1,20 @@
 """A sweep that could not be trained here is refused before anything is created, with the reason at its line."""
 
+import math
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.config.binding import bind
 from fer_sweep.config.metrics import BETTER_HIGH, BETTER_LOW, EPOCH_METRICS, RESULT_METRICS
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_with_lines, parse_sweep
-from fer_sweep.config.trial import parse_trial
+from fer_sweep.config.trial import ARCHITECTURES, known_names, parse_trial
 from fer_sweep.errors import SweepFileError
 from fer_sweep.records import TrialResult
 
@@ -285,6 +286,63 @@ def test_result_metrics_are_the_numbers_of_a_result() -> None:
     assert list(RESULT_METRICS) == numbers
     assert {*RESULT_METRICS, *EPOCH_METRICS} >= BETTER_HIGH | BETTER_LOW
     assert not BETTER_HIGH & BETTER_LOW
+
+
+odd_values = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        3,
+        -1,
+        0.5,
+        math.inf,
+        math.nan,
+        10**30,
+        "",
+        "vit",
+        "resnet18",
+        "1e-3",
+        "none",
+        [1],
+        {"shift": 0.1},
+        {1: 2},
+        {},
+    ]
+)
+forms = (
+    st.builds(lambda value: {"value": value}, odd_values)
+    | st.builds(lambda values: {"values": values}, st.lists(odd_values, min_size=1, max_size=3))
+    | st.builds(lambda low, width: {"min": low, "max": low + width}, st.integers(-5, 500), st.integers(1, 2**70))
+    | st.builds(lambda low, width: {"min": low, "max": low + width}, st.floats(-5, 500), st.floats(0.1, 9))
+    | st.builds(
+        lambda kind, q: {"distribution": kind, "q": q},
+        st.sampled_from(["q_normal", "q_log_normal", "q_beta"]),
+        st.floats(0.01, 9),
+    )
+    | st.builds(
+        lambda kind, q: {"distribution": kind, "min": 1, "max": 90, "q": q},
+        st.sampled_from(["q_uniform", "q_log_uniform_values"]),
+        st.floats(1e-6, 9) | st.just(1e-307),
+    )
+    | st.just({"distribution": "log_normal", "mu": 1000})
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    method=st.sampled_from(["grid", "random", "bayes"]),
+    model=st.none() | forms | st.builds(lambda name: {"value": name}, st.sampled_from(list(ARCHITECTURES))),
+    parameters=st.dictionaries(st.sampled_from([*known_names(), "augment", "nothing", "augment.x"]), forms, max_size=4),
+)
+def test_any_sweep_is_bound_or_refused_with_problems(
+    method: str, model: dict[str, Any] | None, parameters: dict[str, Any]
+) -> None:
+    data = sweep_of({**parameters, **({"model": model} if model else {})}, method=method)
+    try:
+        notes_on(data)
+    except SweepFileError as error:
+        assert error.problems
 
 
 bounded = st.tuples(st.floats(-0.5, 2.5), st.floats(-0.5, 2.5)).filter(lambda pair: pair[0] < pair[1])

@@ -212,6 +212,16 @@ def test_log_ranges_never_leave_their_bounds(bounds: list[float], u: float, q: i
     assert QLogUniform(low, high, q).contains(QLogUniform(low, high, q).quantile(u))
 
 
+def test_steps_too_small_to_divide_by_leave_the_draw_as_it_is() -> None:
+    tiny = QUniform(0, 1e10, 1e-300)
+    assert tiny.quantile(0.5) == 5e9
+    assert tiny.size is None
+    assert QNormal(1e10, 1, 1e-300).quantile(0.5) == 1e10
+    assert QLogNormal(1000, 1, 1).quantile(0.5) == math.inf
+    assert LogNormal(1000, 1).quantile(0.5) == math.inf
+    assert not QNormal(0, 1, 1e-300).contains(1e10)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
