@@ -9,6 +9,7 @@ The file is run as it is, with the user's rights: it is theirs.
 import contextlib
 import importlib.util
 import inspect
+import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any, cast
 import optuna
 
 from fer_sweep.config.sweep_file import Scheduler, SweepFile
+from fer_sweep.config.trial import flatten
 from fer_sweep.errors import InputError
 
 SearchSpace = Callable[[optuna.Trial], Mapping[str, Any]]
@@ -108,7 +110,16 @@ def draw_own(scheduler: Scheduler, space: SearchSpace, trial: optuna.Trial) -> d
             f"{scheduler.source}: {name}() gave {type(values).__name__}, not a dictionary of parameters",
             hint="return a dictionary from parameter names to values",
         )
-    return dict(values)
+    # numpy's numbers have a plain one in them; groups of parameters go by dotted names everywhere.
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in flatten(values).items()}
+    try:
+        json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{scheduler.source}: {name}() gave a value that cannot be stored: {error}",
+            hint="return plain numbers, texts, booleans, or lists and dictionaries of them",
+        ) from error
+    return plain
 
 
 def _load(scheduler: Scheduler) -> dict[str, Callable[..., Any]]:

@@ -45,7 +45,6 @@ class StudyProposer:
         self._constants = {
             name: source.quantile(0.5) for name, source in space.parameters.items() if name not in self._axes
         }
-        self._space = space
         self._own = load_own_search(sweep, sweep_id)
         self._memory = optuna.storages.InMemoryStorage()
         self._study = _study(sweep, self._own, self._memory)
@@ -53,6 +52,8 @@ class StudyProposer:
         self._mirror: dict[int, int] = {}
         """Number of every trial of the sweep to its number in the study; the study also has draws thrown away."""
         self._unended: set[int] = set()
+        self._latest: tuple[int, str | None] | None = None
+        """Number and memo of the last proposal, until it is seen that its transaction was not undone."""
         self._is_stopped = False
 
     @property
@@ -69,6 +70,8 @@ class StudyProposer:
         found = self._draw(number, candidates, ledger)
         if found is None:
             candidates.check_exhausted(number)
+            return None
+        self._latest = (number, found.memo)
         return found
 
     def check(self) -> None:
@@ -149,7 +152,7 @@ class StudyProposer:
 
     def _learn(self, ledger: Ledger) -> None:
         self._histories.update(ledger)
-        self._forget_undone(ledger.count())
+        self._forget_undone(ledger)
         for row in ledger.since(len(self._mirror), self._unended):
             number = row["number"]
             if number not in self._mirror:
@@ -164,9 +167,13 @@ class StudyProposer:
             for number in self._unended:
                 self._report(number)
 
-    def _forget_undone(self, count: int) -> None:
-        # A proposal whose transaction was undone, by a full disk say, is in the study but not in the sweep.
-        for number in [number for number in self._mirror if number >= count]:
+    def _forget_undone(self, ledger: Ledger) -> None:
+        # A proposal whose transaction was undone, by a full disk say, is in the study but not in the sweep, where
+        # another agent's trial may have taken its number.
+        if self._latest is None:
+            return
+        (number, memo), self._latest = self._latest, None
+        if memo not in [row["memo"] for row in ledger.since(number, ()) if row["number"] == number]:
             self._tell(self._mirror.pop(number), OptunaState.FAIL, None)
             self._unended.discard(number)
 

@@ -1,15 +1,16 @@
 """What Optuna learns from: values, failures, gaps, several objectives, and users' own studies and spaces."""
 
 import math
+import sqlite3
 import textwrap
 
 import optuna
 import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.errors import ConfigError, InputError
+from fer_sweep.errors import ConfigError, InputError, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
-from fer_sweep.search.database import default_storage
+from fer_sweep.search.database import database_path, default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, list_sweeps, load_sweep, sweep_state
 
@@ -32,6 +33,12 @@ def loss(config) -> float:
 def in_study(search: OptunaSearch, number: int) -> optuna.trial.FrozenTrial:
     """What Optuna is told of a trial, after the next proposal."""
     return search._study._frozen(search._study._mirror[number])
+
+
+def finish(search: OptunaSearch, request, value: float) -> StopReason | None:
+    said = search.report(request.trial_id, 1, {"val_loss": value})
+    search.finish(request.trial_id, TrialOutcome(TrialState.PRUNED if said else TrialState.COMPLETE))
+    return said
 
 
 def test_tpe_beats_random_search_on_a_quadratic():
@@ -213,6 +220,30 @@ def test_several_objectives_are_pruned_by_the_first():
     search.close()
 
 
+def test_a_proposal_that_could_not_be_stored_is_forgotten():
+    search = open_sweep("undone", method="bayes", metric=LOSS, parameters=SPACE)
+    other = OptunaSearch("undone", storage=default_storage(), owner="other")
+    requests = [search.next_trial("cpu/0") for _ in range(13)]
+    for request in requests[:12]:
+        finish(search, request, loss(request.config))
+    raw = sqlite3.connect(database_path(default_storage()))
+    raw.execute("CREATE TRIGGER full BEFORE INSERT ON fersweep_trials BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(StorageError, match="no room"):
+        search.next_trial("cpu/0")
+    undone = in_study(search, 13).params
+    raw.execute("DROP TRIGGER full")
+    raw.close()
+    finish(search, requests[12], 0.0)
+    theirs, ours = other.next_trial("cpu/0"), search.next_trial("cpu/0")
+    assert (theirs.trial_id, ours.trial_id) == ("13", "14")
+    assert theirs.config.lr != undone["lr"], "the other agent knew more when it proposed trial 13"
+    assert [in_study(search, n).params["lr"] for n in (13, 14)] == [theirs.config.lr, ours.config.lr]
+    states = [trial.state for trial in search._study._study.get_trials()]
+    assert states.count(optuna.trial.TrialState.RUNNING) == 2
+    search.close()
+    other.close()
+
+
 def test_optuna_says_nothing(capfd):
     search = open_sweep("quiet", method="bayes", metric=LOSS, parameters=SPACE)
     for _ in range(12):
@@ -266,6 +297,14 @@ def failing(argument):
 def untrainable(trial):
     return {"model": "simple_cnn", "chanels": trial.suggest_int("chanels", 1, 2)}
 
+def nested(trial):
+    import numpy
+    shift = numpy.float64(trial.suggest_float("shift", 0.0, 0.3))
+    return {"model": "simple_cnn", "channels": numpy.int64(8), "augment": {"shift": shift}}
+
+def unstorable(trial):
+    return {"model": "simple_cnn", "lr": {1, 2}}
+
 number = 7
 """
 TWO_BY_TWO = {
@@ -286,12 +325,6 @@ def own(own_folders):
     return make
 
 
-def finish(search: OptunaSearch, request, value: float) -> StopReason | None:
-    said = search.report(request.trial_id, 1, {"val_loss": value})
-    search.finish(request.trial_id, TrialOutcome(TrialState.PRUNED if said else TrialState.COMPLETE))
-    return said
-
-
 def test_a_define_by_run_space_with_conditional_parameters(own, own_folders, monkeypatch):
     search = open_sweep("own", **own({"epochs": {"value": 2}}, source="own.py", search_space="space"))
     monkeypatch.chdir(own_folders.parent)  # an agent may be started elsewhere
@@ -306,6 +339,15 @@ def test_a_define_by_run_space_with_conditional_parameters(own, own_folders, mon
         assert request.config.epochs == 2
         finish(search, request, math.log10(request.config.lr) ** 2)
     assert seen == {"simple_cnn", "vit"}
+    search.close()
+
+
+def test_a_users_space_may_nest_and_use_numpy(own):
+    search = open_sweep("nested", **own(source="own.py", search_space="nested"))
+    request = search.next_trial("cpu/0")
+    assert request.parameters.keys() == {"model", "channels", "augment.shift"}
+    assert request.config.augment.shift == request.parameters["augment.shift"]
+    assert search.records()[0].parameters == request.parameters
     search.close()
 
 
@@ -371,6 +413,7 @@ def test_a_users_enqueued_trials_pruner_and_terminator_are_used(own):
         ({"source": "own.py", "search_space": "spcae"}, "no function spcae"),
         ({"source": "own.py", "optimizer": "number"}, "no function number"),
         ({"source": "own.py", "search_space": "nothing"}, "gave NoneType, not a dictionary"),
+        ({"source": "own.py", "search_space": "unstorable"}, "cannot be stored: Object of type set"),
         ({"source": "own.py", "optimizer": "nothing"}, "gave NoneType, not an optuna.Study"),
         ({"source": "own.py", "search_space": "failing"}, r"own\.py, line \d+: failing\(\) failed: KeyError: 'what'"),
         ({"source": "own.py", "optimizer": "failing"}, r"own\.py, line \d+: failing\(\) failed: KeyError: 'what'"),
