@@ -124,7 +124,10 @@ def _finish(name: str, source: str, faces: RawFaces, *, replace: bool, report: P
     total = len(faces.images)
     report("finding copies", 0, total)
     groups = group_copies(faces.images)
-    splits, notes = complete_splits(faces.labels, faces.splits, groups)
+    try:
+        splits, notes = complete_splits(faces.labels, faces.splits, groups)
+    except DataError as error:
+        raise DataError(f"{source}: {error}", hint=error.hint) from None
     report("writing the cache", 0, total)
     info = store.build_info(
         name,

@@ -1,5 +1,6 @@
 """Every layout, in its real format and small: the same faces, labels and splits come out of each."""
 
+import gzip
 import io
 import json
 import sys
@@ -152,6 +153,12 @@ def test_csv_with_usage_whatever_its_columns_order_and_spaces(faces, tmp_path, c
 def test_a_csv_in_an_archive(faces, pack, tmp_path, kind):
     files = {"fer2013/README": b"see the paper", "fer2013/fer2013.csv": faces.csv().encode()}
     prepare(pack[kind](tmp_path / f"fer2013.{kind}", files))
+    assert_official(open_dataset("fer2013"), faces)
+
+
+def test_a_gzipped_csv(faces, tmp_path):
+    (tmp_path / "fer2013.csv.gz").write_bytes(gzip.compress(faces.csv().encode()))
+    prepare(tmp_path / "fer2013.csv.gz")
     assert_official(open_dataset("fer2013"), faces)
 
 
