@@ -85,7 +85,8 @@ def _stopping_notes(settings: EarlyTerminate, metric: str, space: Space) -> Iter
         message = f"nothing will be stopped early: {metric} is known at a trial's end only"
         yield Problem(message, key="early_terminate", hint=f"judge by one of {', '.join(EPOCH_METRICS)}")
     epochs = space.parameters.get("epochs", Constant(SharedConfig.model_fields["epochs"].default))
-    longest = epochs.quantile(1.0) if not isinstance(epochs, Categorical) else max(epochs.possible)
+    values = epochs.possible if isinstance(epochs, Categorical) else (epochs.quantile(1.0),)
+    longest = max(int(float(value)) for value in values)  # "20" in quotes is a number of epochs too
     if not settings.bands or settings.bands[0] >= longest:
         first = f"the first band, {settings.bands[0]}, is not before" if settings.bands else "no band is before"
         message = f"nothing will be stopped early: {first} the last of {longest} epochs"

@@ -15,8 +15,8 @@ import yaml
 
 from fer_sweep.errors import Problem, SweepFileError
 
-LARGEST_FILE = 1_000_000
-"""Bytes; a sweep file of a thousand lines has some 40,000."""
+LARGEST_FILE = 256_000
+"""Bytes; a sweep file of a thousand lines has some 40,000. YAML is slow: a second for 100,000."""
 LARGEST_TREE = 100_000
 """Values after aliases are written out; stops a few lines of aliases from growing to gigabytes."""
 DEEPEST = 64

@@ -269,6 +269,16 @@ def test_a_cap_beyond_a_grid_is_noted() -> None:
     assert notes_on(sweep_of({"model": "vit", "dropout": dropout}, method="random", run_cap=3)) == []
 
 
+@pytest.mark.parametrize("epochs", [{"value": "5"}, {"values": [2, "5", 3.0]}, {"min": 2, "max": 5}])
+def test_the_longest_training_is_what_bands_are_held_against(epochs: dict[str, Any]) -> None:
+    def notes(first_band: int) -> list[str]:
+        rule = {"type": "hyperband", "min_iter": first_band}
+        return notes_on(sweep_of({"model": "vit", "epochs": epochs}, method="random", early_terminate=rule))
+
+    assert notes(4) == []
+    assert "is not before the last of 5 epochs" in notes(5)[0]
+
+
 def test_a_search_space_of_ones_own_may_bring_the_model() -> None:
     scheduler = {"engine": "optuna", "source": "s.py", "search_space": "f"}
     own: dict[str, Any] = {"method": "custom", "metric": METRIC, "scheduler": scheduler}

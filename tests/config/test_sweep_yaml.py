@@ -134,7 +134,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     assert "is a folder" in error(tmp_path)
     assert "line 2: is not UTF-8" in error(tmp_path / "latin.yaml")
     assert "is not UTF-8" in error(tmp_path / "image.yaml")
-    assert "is larger than 1000 kB" in error(tmp_path / "huge.yaml")
+    assert "is larger than 256 kB" in error(tmp_path / "huge.yaml")
     assert "cannot be read" in error(tmp_path / "a\x00b")
     assert "cannot be read" in error(tmp_path / ("x" * 300))
 
