@@ -1,6 +1,7 @@
 """Every test gets a home and a data cache of its own; none can reach the user's files or the network."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,12 @@ def tiny_data(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a data set that trains in milliseconds."""
     monkeypatch.setenv("FERSWEEP_CACHE", str(tiny_cache))
     return "tiny"
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)

@@ -21,13 +21,16 @@ def default_folder(config: TrialConfig) -> Path:
     return home() / "trials" / f"{config.model}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
-def train_by_hand(config: TrialConfig, folder: Path, *, device: str, say: Callable[[str], None]) -> TrialOutcome:
+def train_by_hand(
+    config: TrialConfig, folder: Path, *, device: str, threads: int | None = None, say: Callable[[str], None]
+) -> TrialOutcome:
     """Train here; Ctrl-C, SIGTERM and SIGUSR2 write a checkpoint and stop at the next step, a second Ctrl-C at once.
 
     Args:
         config: What to train.
         folder: Where to; with a checkpoint of the same configuration in it, training goes on from there.
         device: ``auto``, ``cpu``, or a GPU's number or UUID.
+        threads: CPU threads; None for all cores. A resumed trial is bit-identical only with as many as before.
         say: Gets a line for every epoch.
     """
     gpus = () if device == "cpu" else choose(device, discover(), visible_devices())
@@ -57,7 +60,7 @@ def train_by_hand(config: TrialConfig, folder: Path, *, device: str, say: Callab
     flag = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, flag.preempt)
-    job = TrialJob(config, folder, device=slot.device, threads=slot.threads)
+    job = TrialJob(config, folder, device=slot.device, threads=threads or slot.threads)
     outcome = train_here(job, flag, on_message)
     run.finish(outcome)
     return outcome

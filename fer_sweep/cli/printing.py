@@ -155,8 +155,9 @@ def short(value: object) -> str:
 
 
 def _all_metrics(record: "TrialRecord") -> dict[str, Any]:
-    result = {} if record.result is None else record.result.model_dump(mode="json")
-    return {**record.metrics, **result}
+    if record.result is None:
+        return dict(record.metrics)
+    return {"epoch": record.result.epochs, **record.metrics, **record.result.model_dump(mode="json")}
 
 
 def _varying(records: Sequence["TrialRecord"]) -> list[str]:

@@ -35,6 +35,7 @@ def train(
         Path | None, typer.Option(help="Where to write; a folder with a checkpoint goes on from it.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or a GPU's number or UUID.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")] = False,
 ) -> None:
     """Train one configuration here and now.
@@ -48,7 +49,7 @@ def train(
 
     folder = folder or default_folder(trial)
     say(f"training {trial.model} in {folder}")
-    outcome = train_by_hand(trial, folder, device=device, say=say)
+    outcome = train_by_hand(trial, folder, device=device, threads=threads, say=say)
     _report(outcome, folder, as_json=as_json)
 
 

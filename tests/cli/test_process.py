@@ -1,0 +1,132 @@
+"""The console script as a process: imports, signals, and what is left when it is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("one_core")
+
+HEAVY = ("torch", "torchvision", "transformers", "wandb", "optuna", "numpy", "scipy", "pydantic", "rich", "sqlalchemy")
+SWEEP = """\
+program: fersweep
+method: random
+metric: {name: best_val_acc, goal: maximize}
+run_cap: 1
+parameters:
+  model: {value: simple_cnn}
+  data: {value: tiny}
+  epochs: {value: EPOCHS}
+  channels: {value: 4}
+  hidden: {value: 8}
+  batch_size: {value: 16}
+  lr: {min: 0.001, max: 0.01}
+"""
+
+
+def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+
+
+COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys; import fer_sweep.cli; print(' '.join(m for m in sys.modules if '.' not in m))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(HEAVY) & set(found)
+
+
+def test_an_agent_process_never_imports_torch(tiny_data: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
+    assert fersweep("create", "sweep.yaml").returncode == 0
+    code = (
+        "import sys\n"
+        "from fer_sweep.cli import main\n"
+        "if __name__ == '__main__':\n"
+        "    sys.argv = ['fersweep', 'agent', '--gpus', 'none']\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code, end.code\n"
+        "    print('LOADED', *[m for m in ('torch', 'torchvision', 'transformers') if m in sys.modules])\n"
+    )
+    script = tmp_path / "agent.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "LOADED", done.stdout + done.stderr
+    assert json.loads(fersweep("status", "--json").stdout)["trials"][0]["state"] == "complete"
+
+
+@pytest.mark.parametrize("killed", ["agent", "group"])
+def test_a_killed_agent_leaves_no_process_and_the_next_one_goes_on(killed: str, tiny_data: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "150"))
+    sweep = fersweep("create", "sweep.yaml").stdout.strip()
+    history = tmp_path / ".fersweep" / "sweeps" / sweep / "trials" / "0" / "history.jsonl"
+
+    with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL, process_group=0) as agent:
+        family = {agent.pid}
+        _until(lambda: history.is_file() and history.read_text().count("\n") >= 3)
+        family |= _descendants(agent.pid)
+        assert len(family) >= 3  # the agent, its forkserver and the trial
+        if killed == "group":
+            os.killpg(agent.pid, signal.SIGKILL)
+        else:
+            agent.kill()
+    _until(lambda: not any(_alive(pid) for pid in family))
+
+    again = fersweep("agent", "--gpus", "none")
+    assert again.returncode == 0, again.stderr
+    (trial,) = json.loads(fersweep("status", "--json").stdout)["trials"]
+    assert trial["state"] == "complete"
+    epochs = [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
+    assert epochs == list(range(1, 151))
+
+
+def test_ctrl_c_in_training_by_hand_writes_a_checkpoint_to_go_on_from(tiny_data: str, tmp_path: Path) -> None:
+    folder = tmp_path / "by-hand"
+    words = ["train", "--model=simple_cnn", "--data=tiny", "--epochs=150", "--channels=4", "--hidden=8", "--device=cpu"]
+    words += ["--batch-size=16", f"--folder={folder}"]
+    with subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True) as training:
+        assert training.stderr is not None
+        for line in training.stderr:
+            if line.startswith("epoch 3/"):
+                training.send_signal(signal.SIGINT)
+                break
+        rest = training.stderr.read()
+    assert training.returncode == 130
+    assert "next: fersweep train --config" in rest
+    assert (folder / "last.ckpt").is_file()
+    done = fersweep(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["epochs"] == 150
+    epochs = [json.loads(line)["epoch"] for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert epochs == list(range(1, 151))
+
+
+def _until(true: Callable[[], bool], limit_s: float = 120.0) -> None:
+    # Another process's progress has no event to wait for; the limit only bounds a failure.
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def _descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found |= {int(child)} | _descendants(int(child))
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
