@@ -37,6 +37,10 @@ def rule_problems(data: Mapping[Any, Any]) -> list[Problem]:
     elif "metrics" in data and method != "custom" and method is not None:
         hint = "write method: custom and scheduler: {engine: optuna}"
         problems.append(Problem(f"several objectives need method custom, not {method}", key="metrics", hint=hint))
+    stopping = data.get("early_terminate")
+    if isinstance(stopping, Mapping) and "min_iter" not in stopping and not {"max_iter", "s"} <= stopping.keys():
+        hint = "give min_iter, or max_iter and s"
+        problems.append(Problem("names no bands", key="early_terminate", hint=hint))
     if not isinstance(scheduler, Mapping):
         return problems
     controller = data.get("controller")

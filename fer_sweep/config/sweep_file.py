@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from fer_sweep.config.sweep_errors import empty_keys, in_file_order, problems_of, rule_problems
 from fer_sweep.config.sweep_fields import Number, Whole, number, plain_list, refusal, whole
@@ -79,13 +79,6 @@ class EarlyTerminate(_Frozen):
     strict: Annotated[bool, Field(strict=True)] = True
     """Judge a run by its value at the band, not by its best so far."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _some_bands(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and "min_iter" not in raw and not {"max_iter", "s"} <= raw.keys():
-            raise refusal("names no bands", "give min_iter, or max_iter and s")
-        return raw
-
     @property
     def bands(self) -> tuple[int, ...]:
         """The iterations at which runs are compared, ascending; none if max_iter is below eta.
@@ -102,7 +95,9 @@ class EarlyTerminate(_Frozen):
                 found.append(int(band))
                 band /= self.eta
             return tuple(reversed(found))
-        band = float(self.min_iter or 1)
+        if self.min_iter is None:
+            return ()
+        band = float(self.min_iter)
         while len(found) < MOST_BANDS and band <= LONGEST_RUN:
             found.append(int(band))
             band *= self.eta

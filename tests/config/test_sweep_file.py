@@ -36,7 +36,7 @@ def test_every_problem_is_reported_at_once_with_line_key_and_a_way_out(tmp_path:
         metric:
           nam: best_val_acc
           goal: maximise
-        early_terminate: {type: hyperbands, min_iter: 2}
+        early_terminate: {type: hyperbands, eta: 1}
         run_cap: 0
         parameters:
           model: resnet18
@@ -58,7 +58,9 @@ def test_every_problem_is_reported_at_once_with_line_key_and_a_way_out(tmp_path:
         "line 2: metric.name: missing (such as best_val_acc)",
         "line 3: metric.nam: no such key (did you mean name?)",
         "line 4: metric.goal: 'maximise' is not allowed (did you mean maximize?)",
+        "line 5: early_terminate: names no bands (give min_iter, or max_iter and s)",
         "line 5: early_terminate.type: 'hyperbands' is not allowed (did you mean hyperband?)",
+        "line 5: early_terminate.eta: 1 is not above 1",
         "line 6: run_cap: 0 is not 1 or more",
         "line 8: parameters.model: 'resnet18' is not a parameter (write value: resnet18)",
         "line 9: parameters.lr: min 0.1 is not less than max 0.01 (swap them)",
