@@ -1,5 +1,6 @@
 """A trial that is preempted or killed, however often, ends bit for bit as one that never was."""
 
+import itertools
 import json
 import os
 import signal
@@ -76,14 +77,14 @@ LAST_STEP = EPOCHS * STEPS - 1
 SCHEDULES = {
     # Before the first step; inside an epoch; again at once; at the end of an epoch; inside the last one.
     "preempted": [(PREEMPTED, 0), (PREEMPTED, 2), (PREEMPTED, 0), (PREEMPTED, 1), (PREEMPTED, 5)],
-    # Before any checkpoint; in the third epoch; after a preemption. Whether the end of the second epoch is in a
-    # checkpoint depends on what the first one cost, so the steps fit with it (6 + 1 + 1 < 9) and without.
+    # Before any checkpoint; in the third epoch; after a preemption. The steps fit whether the end of the second
+    # epoch is in a checkpoint (6 + 1 + 1 < 9) or not.
     "killed": [(Killed, 2), (Killed, 7), (PREEMPTED, 1), (Killed, 1)],
 }
 
 
 @pytest.mark.parametrize("model", SIZES)
-def test_an_interrupted_trial_ends_bit_identical(model: str, tmp_path: Path) -> None:
+def test_an_interrupted_trial_ends_bit_identical(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = everything_on(model)
     # The reference pauses once, before its last step, to show model, optimizer, average and generators there.
     interrupted(config, tmp_path / "whole", [(PREEMPTED, LAST_STEP)])
@@ -91,8 +92,10 @@ def test_an_interrupted_trial_ends_bit_identical(model: str, tmp_path: Path) -> 
     whole = what_stays(tmp_path / "whole", train(config, tmp_path / "whole"))
     assert whole == what_stays(tmp_path / "never", train(config, tmp_path / "never"))
     assert len(whole["history"]) == EPOCHS
-    for name, attempts in SCHEDULES.items():
-        folder = tmp_path / name
+    for name, share in itertools.product(SCHEDULES, ("0.0", "inf")):
+        # No epoch's end but the first is worth a checkpoint, or every one is.
+        monkeypatch.setattr("fer_sweep.training.checkpoint.MAX_SHARE", float(share))
+        folder, attempts = tmp_path / (name + share), SCHEDULES[name]
         interrupted(config, folder, attempts)
         if name == "preempted":  # eight steps are done, so it stands where the reference paused
             state = Checkpoints(folder, config, _fingerprint(folder)).load()
