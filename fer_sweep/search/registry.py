@@ -151,7 +151,7 @@ def known() -> Sequence[SweepEntry]:
 
 def open_search(entry: SweepEntry) -> "OptunaSearch":
     """The search of a sweep; close it when done."""
-    from fer_sweep.search.optuna_embedded import OptunaSearch  # optuna costs 0.5 s to import
+    from fer_sweep.search.optuna_embedded import OptunaSearch
 
     return OptunaSearch(entry.id, storage=entry.storage)
 
