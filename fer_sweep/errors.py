@@ -1,16 +1,16 @@
 """Every error fersweep raises on purpose, each with a hint and the exit code of the command it ends.
 
-    FersweepError             1  something went wrong that trying again or a repair may mend
-    |-- InputError            2  what the user wrote or handed over is not usable
-    |   |-- SweepFileError    2  a sweep file; carries every problem found, each with its line and key
-    |   |-- ConfigError       2  values that the training function refuses
-    |   `-- DataError         2  a data set: missing, wrong layout, truncated, hostile
-    |-- NothingToDo           3  the command has nothing to act on
-    |-- StorageError          1  the database or a file under FERSWEEP_HOME
-    |-- WeightsUnavailable    1  pretrained weights that are neither on disk nor downloadable
-    |-- CheckpointError       1  a checkpoint that cannot be read or belongs to another trial
-    |-- LostTrial             1  another agent took this trial over; what is written now is refused
-    `-- AgentFailed           1  the agent stopped itself: trials failed one after another
+FersweepError             1  something went wrong that trying again or a repair may mend
+|-- InputError            2  what the user wrote or handed over is not usable
+|   |-- SweepFileError    2  a sweep file; carries every problem found, each with its line and key
+|   |-- ConfigError       2  values that the training function refuses
+|   `-- DataError         2  a data set: missing, wrong layout, truncated, hostile
+|-- NothingToDo           3  the command has nothing to act on
+|-- StorageError          1  the database or a file under FERSWEEP_HOME
+|-- WeightsUnavailable    1  pretrained weights that are neither on disk nor downloadable
+|-- CheckpointError       1  a checkpoint that cannot be read or belongs to another trial
+|-- LostTrial             1  another agent took this trial over; what is written now is refused
+`-- AgentFailed           1  the agent stopped itself: trials failed one after another
 """
 
 from collections.abc import Sequence

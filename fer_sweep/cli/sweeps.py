@@ -75,7 +75,7 @@ def validate(
         else:
             from fer_sweep.search.registry import checked
 
-            checked(file)
+            checked(file, note=_note)
     except SweepFileError as error:
         if as_json:
             problems = [{"line": p.line, "key": p.key, "message": p.message, "hint": p.hint} for p in error.problems]
@@ -263,8 +263,12 @@ def _create(
     if data is not None:
         constants["data"] = data
     return registry.create(
-        file, constants=constants, count=count, search=search, storage=storage, max_gap=max_gap, seed=seed
+        file, constants=constants, count=count, search=search, storage=storage, max_gap=max_gap, seed=seed, note=_note
     )
+
+
+def _note(text: str) -> None:
+    say(f"note: {text}")
 
 
 def _constant(text: str) -> tuple[str, Any]:

@@ -7,7 +7,7 @@ import json
 import secrets
 import string
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -58,6 +58,7 @@ def create(
     storage: str | None = None,
     max_gap: float | None = None,
     seed: int = 0,
+    note: Callable[[str], None] = lambda text: None,
 ) -> SweepEntry:
     """Make a sweep from a file, after everything in it has been checked.
 
@@ -69,6 +70,7 @@ def create(
         storage: Database URL; None for ``sweeps.db`` in fersweep's home.
         max_gap: Only trials with at most this train_val_gap count as solutions.
         seed: Seeds the search.
+        note: Gets what runs but is probably not meant.
 
     Raises:
         SweepFileError: The file cannot be used; nothing has been made.
@@ -76,7 +78,7 @@ def create(
     """
     if search not in SEARCHES:
         raise InputError(f"--search {search}: not here", hint=f"one of {', '.join(SEARCHES)}")
-    sweep = checked(file, constants=constants, count=count)
+    sweep = checked(file, constants=constants, count=count, note=note)
     if max_gap is not None and len(sweep.objectives) > 1:
         raise InputError(
             "--max-gap constrains a sweep with one objective, and this file has several",
@@ -92,7 +94,13 @@ def create(
     return entry
 
 
-def checked(file: Path, *, constants: Mapping[str, Any] | None = None, count: int | None = None) -> SweepFile:
+def checked(
+    file: Path,
+    *,
+    constants: Mapping[str, Any] | None = None,
+    count: int | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> SweepFile:
     """Load a sweep file, fix constants and cap, and check every parameter against the training function.
 
     Raises:
@@ -101,10 +109,14 @@ def checked(file: Path, *, constants: Mapping[str, Any] | None = None, count: in
     sweep, lines = load_with_lines(file)
     if constants:
         sweep = with_constants(sweep, constants)
+        # A value of the command line stands in no line of the file.
+        given = tuple(f"parameters.{name}" for name in constants)
+        lines = {key: line for key, line in lines.items() if not key.startswith(given)}
     if count is not None:
         sweep = with_run_cap(sweep, count)
     space = Space.from_sweep(sweep, source=str(file), lines=lines)
-    bind(sweep, space, source=str(file), lines=lines)
+    for problem in bind(sweep, space, source=str(file), lines=lines):
+        note(f"{file}, {problem}")
     return sweep
 
 
