@@ -34,7 +34,9 @@ Set = Annotated[
 Cap = Annotated[int | None, typer.Option("--count", min=1, help="At most this many trials in the sweep.")]
 SearchName = Annotated[str, typer.Option("--search", help="What proposes the trials: optuna.")]
 Storage = Annotated[str | None, typer.Option(help="Database URL of the search [default: .fersweep/sweeps.db].")]
-MaxGap = Annotated[float | None, typer.Option(help="Largest train-val gap of a solution, such as 0.15.")]
+MaxGap = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Largest train-val gap of a solution, such as 0.15.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the search.")]
 Gpus = Annotated[str, typer.Option(help="auto, none, or numbers and UUIDs such as 0,1.")]
 PerGpu = Annotated[int, typer.Option(min=1, help="Slots sharing each GPU.")]
