@@ -98,3 +98,12 @@ class LostTrial(FersweepError):
 
 class AgentFailed(FersweepError):
     """The agent stopped itself because trials failed one after another."""
+
+
+def printable(text: str) -> str:
+    """Text from outside made safe for a terminal: control characters, such as those that begin escapes, are shown.
+
+    >>> printable("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fer_sweep.errors import printable
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 
 _STATE_STYLE = {
@@ -141,7 +142,7 @@ class PlainView:
         self._say(text)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveView:
@@ -171,11 +172,11 @@ class LiveView:
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
         """Empty a slot's row and keep a line about the trial."""
         self.progress.end(slot, trial_id, outcome)
-        self._live.console.print(Text(describe_end(trial_id, outcome), style=_STATE_STYLE[outcome.state]))
+        self._live.console.print(Text(printable(describe_end(trial_id, outcome)), style=_STATE_STYLE[outcome.state]))
 
     def note(self, text: str) -> None:
         """Keep a remark."""
-        self._live.console.print(Text(text, style="bold"))
+        self._live.console.print(Text(printable(text), style="bold"))
 
     def _draw(self) -> RenderableType:
         table = Table(title=f"sweep {escape(self._sweep_id)}", title_justify="left", expand=False)
@@ -194,7 +195,9 @@ class LiveView:
                     f"{100 * metrics['train_val_gap']:+.1f}",
                     f"{metrics['images_per_second']:,.0f}",
                 ]
-            table.add_row(slot, request.trial_id, *row, Text(describe_parameters(request, self.progress.fixed)))
+            table.add_row(
+                slot, request.trial_id, *row, Text(printable(describe_parameters(request, self.progress.fixed)))
+            )
         return Group(table, Text(self.progress.headline(self._slots)))
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fer_sweep.errors import FersweepError
+from fer_sweep.errors import FersweepError, printable
 
 if TYPE_CHECKING:
     from fer_sweep.records import TrialRecord
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """A remark or a next step, on stderr: stdout is for what was asked for."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def print_json(document: Any) -> None:
@@ -44,11 +44,11 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # a pipe has no width of its own; 80 would cut parameters off
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for heading, side in columns.items():
         table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     console.print(table)
 
 

@@ -1,0 +1,84 @@
+"""A configuration survives every way of writing it on a command line."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_sweep.config.arguments import option_lines, parse_arguments
+from fer_sweep.config.trial import flatten, known_names, parse_trial
+from fer_sweep.errors import ConfigError, InputError
+
+CONFIGS = st.fixed_dictionaries(
+    {"model": st.sampled_from(["simple_cnn", "deeper_cnn", "resnet18", "vit"])},
+    optional={
+        "lr": st.floats(1e-6, 10, exclude_min=True),
+        "batch_size": st.integers(2, 8192),
+        "drop_val_copies": st.booleans(),
+        "optimizer": st.sampled_from(["adamw", "sgd"]),
+        "train_samples": st.none() | st.integers(7, 1000),
+        "augment": st.fixed_dictionaries({}, optional={"flip": st.booleans(), "shift": st.floats(0, 0.5)}),
+    },
+)
+
+
+def typed(values: dict[str, Any]) -> list[str]:
+    return [word for name, value in flatten(values).items() for word in (f"--{name}", str(value))]
+
+
+def joined(values: dict[str, Any]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in flatten(values).items()]
+
+
+def stock_agent(values: dict[str, Any]) -> list[str]:
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+def json_groups(values: dict[str, Any]) -> list[str]:
+    return [f"--{name}={json.dumps(v) if isinstance(v, dict) else v}" for name, v in values.items()]
+
+
+@pytest.mark.parametrize("write", [typed, joined, stock_agent, json_groups])
+@settings(derandomize=True, deadline=None)
+@given(values=CONFIGS)
+def test_written_and_read_back_it_is_the_same(write: Any, values: dict[str, Any]) -> None:
+    if values["model"] == "vit":
+        values["batch_size"] = 2
+    assert parse_trial(parse_arguments(write(values))) == parse_trial(values)
+
+
+def test_every_field_is_an_option_with_its_default_and_meaning() -> None:
+    lines = dict(option_lines())
+    assert set(lines) == {f"--{name}" for name in known_names() if name != "model"}
+    assert all(len(meaning) > 10 for meaning in lines.values())
+
+
+def test_every_wrong_option_is_named_at_once_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_arguments(["--learning-rate", "0.1", "--batchsize=3", "--lr"])
+    text = str(caught.value)
+    assert "did you mean lr?" in text
+    assert "did you mean batch_size?" in text
+    assert "needs a value" in text
+
+
+@pytest.mark.parametrize("words", [["0.05"], ["-lr", "3"], ["--"], ["--lr", "0.1", "0.2"]])
+def test_a_word_that_belongs_to_no_option_is_refused(words: list[str]) -> None:
+    with pytest.raises(InputError):
+        parse_arguments(words)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "{'a': __import__('os')}", "{", "", "(" * 5000])
+def test_a_group_that_is_no_dictionary_is_refused_and_nothing_in_it_is_run(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_arguments([f"--augment={text}"])
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.text(max_size=12) | st.sampled_from(["--lr", "--augment={}", "--model=vit", "--flip"]), max_size=6))
+def test_any_words_are_read_or_refused(words: list[str]) -> None:
+    with contextlib.suppress(InputError):
+        parse_trial(parse_arguments(words))

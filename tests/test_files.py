@@ -1,0 +1,50 @@
+"""Writing is whole or not at all, also on a full disk and when the process is killed."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fer_sweep.errors import StorageError
+from fer_sweep.files import atomic_path, home, trial_folder, write_atomically
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> None:
+    target = tmp_path / "result.json"
+    write_atomically(target, "old")
+    with pytest.raises(ValueError, match="no"), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise ValueError("no")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_a_storage_error_with_advice(tmp_path: Path) -> None:
+    target = tmp_path / "last.ckpt"
+    write_atomically(target, b"old")
+    full = Path("/dev/full")
+    with pytest.raises(StorageError, match=r"last\.ckpt") as caught, atomic_path(target), full.open("w") as stream:
+        stream.write("x")
+    assert caught.value.hint
+    assert target.read_bytes() == b"old"
+
+
+def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        write_atomically(tmp_path / "file" / "below", "x")
+
+
+def test_new_files_are_the_users_own(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "config.json", "{}")
+    assert stat.S_IMODE((tmp_path / "config.json").stat().st_mode) == 0o600
+
+
+def test_home_is_below_the_working_directory_unless_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERSWEEP_HOME", "/elsewhere")
+    assert trial_folder("abc", "3") == Path("/elsewhere/sweeps/abc/trials/3")
+    monkeypatch.delenv("FERSWEEP_HOME")
+    assert home() == Path.cwd() / ".fersweep"
+    assert os.fspath(home()).startswith(str(tmp_path))
