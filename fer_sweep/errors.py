@@ -101,7 +101,7 @@ class AgentFailed(FersweepError):
 
 
 def printable(text: str) -> str:
-    """Text from outside made safe for a terminal: control characters, such as those that begin escapes, are shown.
+    r"""Text from outside made safe for a terminal: control characters, such as those that begin escapes, are shown.
 
     >>> printable("red: \x1b[31m")
     'red: \\x1b[31m'
