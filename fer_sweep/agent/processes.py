@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 
 from fer_sweep.agent.trial_process import PRELOAD, TrialJob, TrialMessage, run_in_fork
 from fer_sweep.records import StopReason
@@ -73,21 +75,20 @@ class TrialStarter:
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        # __main__ too: each fork would otherwise import the console script's module anew.
-        self._context.set_forkserver_preload(["__main__", PRELOAD])
+        self._context.set_forkserver_preload([PRELOAD, run_in_fork.__module__])
         # transformers asks at import whether CUDA is there; NVML can say so without a context that forks would share.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
     def warm_up(self) -> None:
         """Start the forkserver, which imports torch while the agent does other things."""
-        with _ctrl_c_ignored():
+        with _ctrl_c_ignored(), _main_left_alone():
             forkserver.ensure_running()
 
     def start(self, job: TrialJob) -> TrialHandle:
         """Fork a trial; it reaches its first step about 0.1 s later once the forkserver is warm."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_in_fork, args=(job, theirs), name=f"trial-{job.folder.name}")
-        with _ctrl_c_ignored():  # the forkserver may have died and be started again here
+        with _ctrl_c_ignored(), _main_left_alone():  # the forkserver may have died and be started again here
             process.start()
         theirs.close()
         return TrialHandle(process, ours, job.folder)
@@ -113,3 +114,15 @@ def _ctrl_c_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _main_left_alone() -> Iterator[None]:
+    # multiprocessing has every child run the main module's file again, for functions defined there. Ours is the
+    # console script: that cost each trial 0.1 s, and a fersweep updated on disk under a running agent broke them all.
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

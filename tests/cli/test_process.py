@@ -43,12 +43,13 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert not set(HEAVY) & set(found)
 
 
-def test_an_agent_process_never_imports_torch(tiny_data: str, tmp_path: Path) -> None:
+def test_an_agent_never_imports_torch_and_its_forks_never_run_its_main_module(tiny_data: str, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
     assert fersweep("create", "sweep.yaml").returncode == 0
     code = (
         "import sys\n"
         "from fer_sweep.cli import main\n"
+        "open('main-was-run', 'a').write('x')\n"
         "if __name__ == '__main__':\n"
         "    sys.argv = ['fersweep', 'agent', '--gpus', 'none']\n"
         "    try:\n"
@@ -61,6 +62,8 @@ def test_an_agent_process_never_imports_torch(tiny_data: str, tmp_path: Path) ->
     script.write_text(code)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "LOADED", done.stdout + done.stderr
+    # A fork that ran the main module again would pay for its imports, and break when they change on disk.
+    assert (tmp_path / "main-was-run").read_text() == "x"
     assert json.loads(fersweep("status", "--json").stdout)["trials"][0]["state"] == "complete"
 
 
