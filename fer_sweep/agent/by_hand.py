@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.slots import make_slots
@@ -12,7 +13,7 @@ from fer_sweep.agent.trial_process import EpochReport, StopFlag, TrialJob, Trial
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
 from fer_sweep.files import home
-from fer_sweep.records import TrialOutcome
+from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.tracking import RunLabels, start_run
 
 
@@ -32,6 +33,9 @@ def train_by_hand(
         device: ``auto``, ``cpu``, or a GPU's number or UUID.
         threads: CPU threads; None for all cores. A resumed trial is bit-identical only with as many as before.
         say: Gets a line for every epoch.
+
+    Raises:
+        FersweepError: As ``training.loop.train`` does; the W&B run is closed as failed.
     """
     gpus = () if device == "cpu" else choose(device, discover(), visible_devices())
     if len(gpus) > 1:
@@ -58,9 +62,19 @@ def train_by_hand(
             )
 
     flag = StopFlag()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+
+    def ctrl_c(number: int, frame: FrameType | None) -> None:
+        if flag.reason is not None:
+            os._exit(130)  # the second one: at once, wherever training is; what is on disk is whole
+        flag.preempt(number, frame)
+
+    signal.signal(signal.SIGINT, ctrl_c)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, flag.preempt)
     job = TrialJob(config, folder, device=slot.device, threads=threads or slot.threads)
-    outcome = train_here(job, flag, on_message)
-    run.finish(outcome)
+    outcome = TrialOutcome(TrialState.FAILED, reason="an error ended the training")
+    try:
+        outcome = train_here(job, flag, on_message)
+    finally:
+        run.finish(outcome)
     return outcome

@@ -15,7 +15,7 @@ from typing import Protocol
 from fer_sweep.agent.processes import TrialHandle, TrialStarter
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import EpochReport, FirstStep, TrialJob
-from fer_sweep.errors import AgentFailed, LostTrial
+from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
 from fer_sweep.tracking import TrackedRun
@@ -26,6 +26,8 @@ POLL_S = 1.0
 """How often the search is asked for news of running trials, and for a trial while the sweep is paused."""
 FAILURES_IN_A_ROW = 5
 """So many trials failing one after another stop the agent."""
+LAST_CHECKPOINT_S = 10.0
+"""How long trials have to write a checkpoint when an error ends the agent."""
 KILLS_WITHOUT_PROGRESS = 3
 """A trial killed so often from outside, with no epoch in between, has failed."""
 
@@ -62,6 +64,10 @@ class _Running:
     epoch: int = 0
     asked_to_stop: StopReason | None = None
     outcome: TrialOutcome | None = None
+    ended_at: float = 0.0
+    """When its outcome, or its death, was seen; by the monotonic clock."""
+    lost: bool = False
+    """Another agent has it now."""
 
 
 @dataclass
@@ -97,6 +103,9 @@ class Agent:
     _handed_out: int = field(default=0, init=False)
     _failed_in_a_row: list[str] = field(default_factory=list, init=False)
     _kills: dict[str, int] = field(default_factory=dict, init=False)
+    """By trial, how often it was killed since its last new epoch."""
+    _furthest: dict[str, int] = field(default_factory=dict, init=False)
+    """By trial, its last epoch in any attempt."""
     _freed_at: dict[str, float] = field(default_factory=dict, init=False)
     _turnaround: list[float] = field(default_factory=list, init=False)
     _no_more: bool = field(default=False, init=False)
@@ -106,7 +115,7 @@ class Agent:
         """Work until the sweep gives no more trials and the running ones have ended.
 
         Raises:
-            AgentFailed: FAILURES_IN_A_ROW trials failed one after another.
+            AgentFailed: FAILURES_IN_A_ROW trials failed one after another, or every one there was.
         """
         self.starter.warm_up()
         with _signals(self._interrupts) as wakeup, selectors.DefaultSelector() as selector:
@@ -114,12 +123,13 @@ class Agent:
             try:
                 self._work(selector, wakeup)
             finally:
-                self._kill_all()
-        if len(self._failed_in_a_row) >= FAILURES_IN_A_ROW:
+                self._stop_all()
+        nothing_done = not {TrialState.COMPLETE, TrialState.PRUNED} & self._ended.keys()
+        if self._failed_in_a_row and (nothing_done or len(self._failed_in_a_row) >= FAILURES_IN_A_ROW):
             raise AgentFailed(
                 f"{len(self._failed_in_a_row)} trials failed one after another, the last one: "
                 f"{self._failed_in_a_row[-1]}",
-                hint="mend the cause (see trial.log in the trial's folder), then run the agent again",
+                hint=f"mend the cause (more is in trial.log below {self.folder_of('0').parent}), then run it again",
             )
         return AgentSummary(dict(self._ended), self._interrupts.level > 0, tuple(self._turnaround))
 
@@ -162,6 +172,7 @@ class Agent:
             if isinstance(request, Wait):
                 if self._waiting != request.reason:
                     self.view.note(f"waiting: {request.reason}")
+                self._freed_at.clear()  # a wait is no turnaround
                 self._waiting = request.reason
                 return
             self._waiting = None
@@ -190,10 +201,10 @@ class Agent:
                 elif isinstance(message, EpochReport):
                     self._on_epoch(running, message)
                 else:
-                    running.outcome = message
+                    running.outcome, running.ended_at = message, time.monotonic()
         except EOFError:
             if running.outcome is None:
-                running.outcome = self._outcome_of_the_dead(running)
+                running.outcome, running.ended_at = self._outcome_of_the_dead(running), time.monotonic()
 
     def _on_first_step(self, running: _Running) -> None:
         if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
@@ -202,20 +213,27 @@ class Agent:
     def _on_epoch(self, running: _Running, report: EpochReport) -> None:
         trial = running.request.trial_id
         running.epoch = report.epoch
-        self._kills.pop(trial, None)
+        if report.epoch > self._furthest.get(trial, 0):  # a resumed trial sends its earlier epochs again
+            self._furthest[trial] = report.epoch
+            self._kills.pop(trial, None)
         running.run.log(report.metrics)
         self.view.epoch(running.slot.name, trial, report.metrics)
         self._report(running, report.metrics)
 
     def _ask_for_news(self) -> None:
         for running in list(self._running.values()):
-            self._report(running, {})
+            try:
+                self._report(running, {})
+            except StorageError as error:
+                # Nothing is lost by an unanswered question; a report or an end that cannot be written does end us.
+                log.warning("%s", error)
 
     def _report(self, running: _Running, metrics: Mapping[str, float]) -> None:
         try:
             reason = self.search.report(running.request.trial_id, running.epoch, metrics)
         except LostTrial as error:
             self.view.note(f"trial {running.request.trial_id}: {error}; leaving it to the other agent")
+            running.lost = True
             running.handle.kill()
             running.asked_to_stop = StopReason.PREEMPTED
             return
@@ -226,6 +244,8 @@ class Agent:
     def _outcome_of_the_dead(self, running: _Running) -> TrialOutcome:
         trial = running.request.trial_id
         reason, killed = running.handle.why_it_died()
+        if killed and running.asked_to_stop is not None:
+            return TrialOutcome(TrialState.PREEMPTED, reason=reason)  # by ourselves, or a scheduler in a hurry
         if killed:
             self._kills[trial] = self._kills.get(trial, 0) + 1
             if self._kills[trial] < KILLS_WITHOUT_PROGRESS:
@@ -242,17 +262,22 @@ class Agent:
         running.handle.close()
         if outcome.state is TrialState.PRUNED and not outcome.reason:
             outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
-        try:
-            self.search.finish(trial, outcome)
-        except LostTrial as error:
-            self.view.note(f"trial {trial}: {error}")
+        if not running.lost:
+            try:
+                self.search.finish(trial, outcome)
+            except LostTrial as error:
+                self.view.note(f"trial {trial}: {error}")
+                running.lost = True
+        if running.lost:
+            outcome = TrialOutcome(TrialState.PREEMPTED, reason="another agent has taken it over")
         running.run.finish(outcome)
         self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
-        if outcome.state is TrialState.FAILED:
-            self._failed_in_a_row.append(f"trial {trial}: {outcome.reason}")
-        elif outcome.state is not TrialState.PREEMPTED:
+        if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED):
             self._failed_in_a_row.clear()
-        self._freed_at[running.slot.name] = time.monotonic()
+        elif outcome.state is TrialState.FAILED or (running.asked_to_stop is None and trial not in self._kills):
+            # Failed, or gave up by itself, such as on a full disk: not to be tried again and again.
+            self._failed_in_a_row.append(f"trial {trial}: {outcome.reason}")
+        self._freed_at[running.slot.name] = running.ended_at
         self.view.trial_ended(running.slot.name, trial, outcome)
 
     def _act_on_interrupt(self, level: int) -> None:
@@ -266,17 +291,24 @@ class Agent:
         elif level == 2:
             self.view.note("writing checkpoints and stopping; Ctrl-C again: kill")
             for running in self._running.values():
-                running.asked_to_stop = StopReason.PREEMPTED
-                running.handle.ask_to_stop(StopReason.PREEMPTED)
+                if running.asked_to_stop is None:  # one that is being pruned must not come back
+                    running.asked_to_stop = StopReason.PREEMPTED
+                    running.handle.ask_to_stop(StopReason.PREEMPTED)
         else:
             self.view.note("killing the trials; each goes on from its last checkpoint when the agent is run again")
             for running in self._running.values():
+                running.asked_to_stop = running.asked_to_stop or StopReason.PREEMPTED
                 running.handle.kill()
 
-    def _kill_all(self) -> None:
+    def _stop_all(self) -> None:
         # Reached with trials left only when an error ends the loop: none of them may outlive it.
+        for running in self._running.values():
+            running.asked_to_stop = running.asked_to_stop or StopReason.PREEMPTED
+            running.handle.ask_to_stop(StopReason.PREEMPTED)
+        deadline = time.monotonic() + LAST_CHECKPOINT_S
         for running in list(self._running.values()):
-            running.handle.kill()
+            if not running.handle.has_ended(deadline - time.monotonic()):
+                running.handle.kill()
             running.outcome = TrialOutcome(TrialState.PREEMPTED, reason="the agent ended")
             try:
                 self._finish(running)

@@ -12,10 +12,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 
-from fer_sweep.agent.trial_process import PRELOAD, TrialJob, TrialMessage, run_in_fork
+from fer_sweep.agent.trial_process import HELD_BACK, PRELOAD, TrialJob, TrialMessage, run_in_fork
 from fer_sweep.records import StopReason
 
 _LOG_TAIL_BYTES = 2000
+_FORKSERVER_GONE = 255
+"""What multiprocessing gives as the exit code of a fork whose forkserver can no longer tell it."""
+_OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+_REAP_S = 10.0
 
 
 class TrialHandle:
@@ -45,13 +49,21 @@ class TrialHandle:
         except OSError:
             return  # it has ended by itself; its outcome is in the pipe or its exit code tells
 
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait for the process to end, at most so long."""
+        self.process.join(max(0.0, timeout_s))
+        return not self.process.is_alive()
+
     def kill(self) -> None:
         """End it at once; what it has written stays whole."""
         self.process.kill()
 
     def close(self) -> None:
-        """Reap the process and let go of the pipe."""
-        self.process.join()
+        """Reap the process, killing it if it hangs at its exit, and let go of the pipe."""
+        self.process.join(_REAP_S)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
         self.pipe.close()
         self.process.close()
 
@@ -59,8 +71,10 @@ class TrialHandle:
         """For a process that ended without an outcome: the reason in words, and whether it was killed from outside."""
         self.process.join()
         code = self.process.exitcode
-        killed = code is not None and -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
-        if code is not None and code < 0:
+        killed = code == _FORKSERVER_GONE or (code is not None and -code in _OUTSIDE_SIGNALS)
+        if code == _FORKSERVER_GONE:
+            reason = "ended with the forkserver, which was killed"
+        elif code is not None and code < 0:
             reason = f"ended by {signal.Signals(-code).name}"
             if -code == signal.SIGKILL:
                 reason += " (out of memory, or killed by hand)"
@@ -81,14 +95,14 @@ class TrialStarter:
 
     def warm_up(self) -> None:
         """Start the forkserver, which imports torch while the agent does other things."""
-        with _ctrl_c_ignored(), _main_left_alone():
+        with _signals_held_back(), _main_left_alone():
             forkserver.ensure_running()
 
     def start(self, job: TrialJob) -> TrialHandle:
         """Fork a trial; it reaches its first step about 0.1 s later once the forkserver is warm."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_in_fork, args=(job, theirs), name=f"trial-{job.folder.name}")
-        with _ctrl_c_ignored(), _main_left_alone():  # the forkserver may have died and be started again here
+        with _signals_held_back(), _main_left_alone():  # the forkserver may have died and be started again here
             process.start()
         theirs.close()
         return TrialHandle(process, ours, job.folder)
@@ -106,14 +120,15 @@ def log_tail(log: Path) -> str:
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    # A process started now inherits SIG_IGN, so that Ctrl-C in the terminal ends neither the forkserver nor a
-    # fork in its first milliseconds. A Ctrl-C in this moment is not lost on a person, who presses it again.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _signals_held_back() -> Iterator[None]:
+    # A process started now inherits the mask, so that a signal to the whole process group (Ctrl-C, a closed terminal,
+    # scancel) ends neither the forkserver, whose forks would die with it, nor a fork in its first milliseconds. For
+    # the agent itself a signal of this moment only waits.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

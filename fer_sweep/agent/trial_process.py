@@ -20,13 +20,22 @@ from pathlib import Path
 from types import FrameType
 
 from fer_sweep.config.trial import TrialConfig
+from fer_sweep.errors import FersweepError, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 
 PRELOAD = "fer_sweep.training.preload"
 """What the forkserver imports once, so that a fork starts with torch in place."""
 
+HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+"""Signals a fork starts with blocked, until it has handlers for them."""
+
 _PR_SET_PDEATHSIG = 1
 _LOCK_WAIT_S = 10.0
+_LONGEST_REASON = 2000
+
+
+class FolderInUse(FersweepError):
+    """Another process trains in the folder, most likely a predecessor that has not quite ended."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch's metrics, sent once its checkpoint and history line are on disk."""
+    """One epoch's metrics, sent once its history line is on disk, and its checkpoint if one was due."""
 
     epoch: int
     metrics: Mapping[str, float]
@@ -72,23 +81,28 @@ def run_in_fork(job: TrialJob, pipe: Connection) -> None:
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the agent decides
     flag = StopFlag()
-    for number in (signal.SIGTERM, signal.SIGUSR2):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, flag.preempt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
     job.folder.mkdir(parents=True, exist_ok=True)
     _send_output_to(job.folder / "trial.log")
     os.environ.update(job.environment)
     threading.Thread(target=_listen, args=(pipe, flag), daemon=True, name="stop-listener").start()
-    pipe.send(train_here(job, flag, pipe.send))
+    pipe.send(_outcome(job, flag, pipe.send))
     pipe.close()
 
 
 def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], None]) -> TrialOutcome:
-    """Train in this process; whatever goes wrong becomes a failed outcome with its reason.
+    """Train in this process.
 
     Args:
         job: What to train, where and on what.
         flag: Asked at every step.
         send: Called with FirstStep, then with an EpochReport after every epoch.
+
+    Raises:
+        FolderInUse: Another process trains in the folder.
+        FersweepError: As ``training.loop.train`` does.
     """
     under_way = False
 
@@ -99,25 +113,39 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
             send(FirstStep())
         return flag.reason
 
+    with _folder_to_itself(job.folder):
+        import torch  # the one place in agent/ that meets torch, inside the fork
+
+        from fer_sweep.training.loop import train
+
+        if torch.get_num_threads() != job.threads:
+            torch.set_num_threads(job.threads)
+        return train(
+            job.config,
+            job.folder,
+            device=job.device,
+            on_epoch=lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))),
+            stop=stop,
+        )
+
+
+def _outcome(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], None]) -> TrialOutcome:
     try:
-        with _folder_to_itself(job.folder):
-            import torch  # the one place in agent/ that meets torch, inside the fork
-
-            from fer_sweep.training.loop import train
-
-            if torch.get_num_threads() != job.threads:
-                torch.set_num_threads(job.threads)
-            return train(
-                job.config,
-                job.folder,
-                device=job.device,
-                on_epoch=lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))),
-                stop=stop,
-            )
+        return train_here(job, flag, send)
+    except (StorageError, FolderInUse) as error:
+        # Nothing is wrong with the configuration: it goes on once there is room, or once the other process has ended.
+        return TrialOutcome(TrialState.PREEMPTED, reason=_in_words(error))
+    except FersweepError as error:
+        print(f"error: {_in_words(error)}", file=sys.stderr, flush=True)
+        return TrialOutcome(TrialState.FAILED, reason=_in_words(error))
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        return TrialOutcome(TrialState.FAILED, reason=f"{type(error).__name__}: {error}"[:2000])
+        return TrialOutcome(TrialState.FAILED, reason=f"{type(error).__name__}: {error}"[:_LONGEST_REASON])
+
+
+def _in_words(error: FersweepError) -> str:
+    return (f"{error} ({error.hint})" if error.hint else str(error))[:_LONGEST_REASON]
 
 
 def _listen(pipe: Connection, flag: StopFlag) -> None:
@@ -156,6 +184,6 @@ def _folder_to_itself(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"another process trains in {folder}: stop it first") from None
+                    raise FolderInUse(f"another process trains in {folder}", hint="end it first") from None
                 time.sleep(0.05)
         yield

@@ -65,16 +65,16 @@ class Progress:
             return ""
         mean = sum(self._durations) / len(self._durations)
         waiting = max(0, self.planned - self.ended - len(self.slots))
-        running = sum(max(0.0, mean - (time.monotonic() - since)) for since in self._started.values())
+        running = sum(max(0.0, mean - (time.monotonic() - since)) for since in list(self._started.values()))
         return str(timedelta(seconds=round((waiting * mean + running) / max(1, slots))))
 
     def headline(self, slots: int) -> str:
-        """One line: trials ended, the best so far, the time left."""
+        """One line: trials ended, the best so far, the time left on so many slots (0: the work is over)."""
         parts = [f"{self.ended}/{self.planned} trials" if self.planned else f"{self.ended} trials"]
         if self.best:
             trial, accuracy, gap = self.best
             parts.append(f"best {accuracy:.1%} (gap {100 * gap:+.1f}) in trial {trial}")
-        if left := self.time_left(slots):
+        if slots and (left := self.time_left(slots)):
             parts.append(f"{left} left")
         return " | ".join(parts)
 
@@ -119,7 +119,7 @@ class PlainView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say(self.progress.headline(1))
+        self._say(self.progress.headline(0))
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         """Show a trial's parameters."""

@@ -177,9 +177,54 @@ def test_a_trial_killed_again_and_again_has_failed(stage: Stage) -> None:
         return handle
 
     starter.start = start_and_kill  # type: ignore[method-assign]
-    summary = stage.run(search)
-    assert summary.ended == {TrialState.PREEMPTED: KILLS_WITHOUT_PROGRESS - 1, TrialState.FAILED: 1}
+    with pytest.raises(AgentFailed, match="SIGKILL"):
+        stage.run(search)
+    states = [outcome.state for outcome in search.outcomes["0"]]
+    assert states == [TrialState.PREEMPTED] * (KILLS_WITHOUT_PROGRESS - 1) + [TrialState.FAILED]
     assert stage.nobody_is_left()
+
+
+def test_a_trial_killed_after_every_resumption_has_failed_in_the_end(stage: Stage) -> None:
+    # Out of memory in the second epoch, say: the first one is sent again each time and is no progress.
+    stage.view = View(lambda trial_id, epoch: os.kill(stage.starter.pids[-1], signal.SIGSTOP) if epoch == 1 else None)
+    began: list[int] = []
+
+    def kill_when_stopped(trial_id: str, epoch: int) -> StopReason | None:
+        if epoch >= 1 and stage.starter.pids[-1] not in began:
+            began.append(stage.starter.pids[-1])
+            os.kill(began[-1], signal.SIGKILL)
+        return None
+
+    search = ScriptedSearch([request("0", **ENDLESS)], kill_when_stopped)
+    with pytest.raises(AgentFailed, match=f"{KILLS_WITHOUT_PROGRESS} times in a row"):
+        stage.run(search)
+    assert stage.nobody_is_left()
+
+
+def test_trials_of_a_killed_forkserver_go_on_under_the_next_one(stage: Stage) -> None:
+    killed: list[int] = []
+
+    def kill_forkserver(trial_id: str, epoch: int) -> None:
+        if epoch == 2 and not killed:
+            stat = Path(f"/proc/{stage.starter.pids[-1]}/stat").read_text()
+            killed.append(int(stat.rpartition(")")[2].split()[1]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    stage.view = View(kill_forkserver)
+    search = ScriptedSearch([request("0", epochs=40)])
+    assert stage.run(search).ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 1}
+    assert "forkserver" in (search.outcomes["0"][0].reason or "")
+    assert stage.history("0") == list(range(1, 41))
+
+
+def test_a_folder_in_use_is_no_fault_of_the_trial(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    (stage.folder / "0").mkdir(parents=True)
+    with (stage.folder / "0" / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        summary = stage.run(ScriptedSearch([request("0"), request("1")]), slots=2, count=2)
+    assert summary.ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 1}
 
 
 def test_first_ctrl_c_lets_the_running_trial_finish(stage: Stage) -> None:
@@ -230,8 +275,15 @@ def test_third_ctrl_c_kills(stage: Stage) -> None:
 def test_a_failing_trial_is_recorded_with_its_reason_and_the_next_one_runs(stage: Stage) -> None:
     search = ScriptedSearch([request("0", data="nowhere"), request("1")])
     assert stage.run(search).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
-    assert "nowhere" in (search.outcomes["0"][0].reason or "")
-    assert "Traceback" in (stage.folder / "0" / "trial.log").read_text()
+    reason = search.outcomes["0"][0].reason or ""
+    assert "nowhere" in reason
+    assert "fersweep data prepare" in reason  # the hint comes along
+    assert "nowhere" in (stage.folder / "0" / "trial.log").read_text()
+
+
+def test_an_agent_whose_every_trial_failed_has_failed(stage: Stage) -> None:
+    with pytest.raises(AgentFailed, match="nowhere"):
+        stage.run(ScriptedSearch([request("0", data="nowhere")]))
 
 
 def test_trials_failing_one_after_another_stop_the_agent(stage: Stage) -> None:

@@ -92,6 +92,23 @@ def test_a_killed_agent_leaves_no_process_and_the_next_one_goes_on(killed: str, 
     assert epochs == list(range(1, 151))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_to_the_whole_group_checkpoints(number: signal.Signals, tiny_data: str, tmp_path: Path) -> None:
+    # What scancel, `timeout` and a closed terminal do: agent, forkserver and trials all get it.
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "5000"))
+    sweep = fersweep("create", "sweep.yaml").stdout.strip()
+    folder = tmp_path / ".fersweep" / "sweeps" / sweep / "trials" / "0"
+    with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL, process_group=0) as agent:
+        _until(lambda: (folder / "history.jsonl").is_file() and (folder / "history.jsonl").read_text().count("\n") >= 2)
+        family = {agent.pid} | _descendants(agent.pid)
+        os.killpg(agent.pid, number)
+    assert agent.returncode == 130
+    (trial,) = json.loads(fersweep("status", "--json").stdout)["trials"]
+    assert trial["state"] == "preempted"
+    assert (folder / "last.ckpt").is_file()
+    _until(lambda: not any(_alive(pid) for pid in family))
+
+
 def test_ctrl_c_in_training_by_hand_writes_a_checkpoint_to_go_on_from(tiny_data: str, tmp_path: Path) -> None:
     folder = tmp_path / "by-hand"
     words = ["train", "--model=simple_cnn", "--data=tiny", "--epochs=150", "--channels=4", "--hidden=8", "--device=cpu"]
