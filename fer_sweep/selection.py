@@ -42,15 +42,17 @@ def select(candidates: Iterable[Candidate], *, max_gap: float | None = None) -> 
         max_gap: Trials with a larger gap cannot win, unless all have one.
     """
     ranking = tuple(sorted(candidates, key=lambda c: (-c.result.best_val_acc, c.result.train_val_gap)))
-    if not ranking:
-        return Selection((), (), None, 0.0, "no trial has a result yet")
-    eligible = [c for c in ranking if c.record.state is TrialState.COMPLETE] or list(ranking)
+    # A trial that diverged in its first epoch has a gap of zero that means nothing.
+    trained = [c for c in ranking if c.result.best_epoch > 0]
+    if not trained:
+        return Selection(ranking, (), None, 0.0, "every trial diverged" if ranking else "no trial has a result yet")
+    eligible = [c for c in trained if c.record.state is TrialState.COMPLETE] or trained
     feasible = [c for c in eligible if max_gap is None or c.result.train_val_gap <= max_gap] or eligible
     best = feasible[0]
     error = standard_error(best.result)
     near = [c for c in feasible if c.result.best_val_acc >= best.result.best_val_acc - error]
     winner = min(near, key=lambda c: (c.result.train_val_gap, c.result.parameters, -c.result.best_val_acc))
-    return Selection(ranking, pareto_front(ranking), winner, error, _why(winner, best, near, error))
+    return Selection(ranking, pareto_front(trained), winner, error, _why(winner, best, near, error))
 
 
 def standard_error(result: TrialResult) -> float:

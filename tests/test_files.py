@@ -37,9 +37,12 @@ def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> N
         write_atomically(tmp_path / "file" / "below", "x")
 
 
-def test_new_files_are_the_users_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_new_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
     write_atomically(tmp_path / "config.json", "{}")
-    assert stat.S_IMODE((tmp_path / "config.json").stat().st_mode) == 0o600
+    os.umask(before)
+    assert stat.S_IMODE((tmp_path / "config.json").stat().st_mode) == 0o666 & ~umask
 
 
 def test_home_is_below_the_working_directory_unless_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,18 @@ from fer_sweep.selection import Candidate, pareto_front, select, standard_error
 
 
 def candidate(
-    name: str, accuracy: float, gap: float, *, size: int = 1000, state: TrialState = TrialState.COMPLETE, n: int = 3589
+    name: str,
+    accuracy: float,
+    gap: float,
+    *,
+    size: int = 1000,
+    state: TrialState = TrialState.COMPLETE,
+    n: int = 3589,
+    best_epoch: int = 1,
 ) -> Candidate:
     result = TrialResult(
         best_val_acc=accuracy,
-        best_epoch=1,
+        best_epoch=best_epoch,
         train_acc=accuracy + gap,
         train_val_gap=gap,
         val_acc_clean=accuracy,
@@ -66,6 +73,13 @@ def test_max_gap_keeps_out_what_exceeds_it_unless_all_do() -> None:
     wide, narrow = candidate("wide", 0.70, 0.3), candidate("narrow", 0.60, 0.1)
     assert winner(wide, narrow, max_gap=0.15) == "narrow"
     assert winner(wide, narrow, max_gap=0.01) == "wide"
+
+
+def test_a_trial_that_diverged_at_once_has_no_gap_to_win_with() -> None:
+    diverged = candidate("diverged", 0.0, 0.0, best_epoch=0)
+    assert winner(candidate("wide", 0.6, 0.2), diverged, max_gap=0.15) == "wide"
+    assert len(select([candidate("wide", 0.6, 0.2), diverged]).pareto) == 1
+    assert select([diverged]).winner is None
 
 
 def test_nothing_to_choose_from() -> None:

@@ -126,7 +126,8 @@ def _file_system(path: Path) -> str:
 
 
 def _room() -> Finding:
-    free = shutil.disk_usage(home()).free
+    place = next(folder for folder in (home(), *home().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
     enough = free >= _LITTLE_ROOM_BYTES
     found = f"{free / 2**30:,.1f} GiB free in {home()}"
     return Finding("disk", enough, found, "" if enough else "checkpoints need room: free some")

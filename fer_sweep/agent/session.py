@@ -14,7 +14,7 @@ from fer_sweep.config.trial import SharedConfig
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
-from fer_sweep.search.registry import SweepEntry, load, open_search
+from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
 from fer_sweep.tracking import RunLabels, TrackedRun, start_run, tracking_mode
 
 
@@ -59,13 +59,27 @@ def work_on(entry: SweepEntry, slots: Sequence[Slot], *, console: Console, count
         with view:
             summary = agent.run()
         if not summary.ended and not summary.interrupted:
-            raise NothingToDo(
-                f"sweep {entry.id} gives no more trials: {len(records)} of {progress.planned or 'any number'} are done",
-                hint=f"see the winner: fersweep best {entry.id}",
-            )
+            raise _nothing_to_do(entry, search.records())
         return summary
     finally:
         search.close()
+
+
+def _nothing_to_do(entry: SweepEntry, records: Sequence[TrialRecord]) -> NothingToDo:
+    state = state_of(entry)
+    elsewhere = [record.trial_id for record in records if record.state is TrialState.RUNNING]
+    if state == "stopped":
+        return NothingToDo(f"sweep {entry.id} is stopped", hint=f"hand out trials again: fersweep resume {entry.id}")
+    if elsewhere and state == "running":
+        return NothingToDo(
+            f"sweep {entry.id} gives no more trials; trial {', '.join(elsewhere)} is with another agent",
+            hint="if that agent is gone, its trials can be taken over a minute after it was last heard of",
+        )
+    ended = sum(record.state not in (TrialState.RUNNING, TrialState.PREEMPTED) for record in records)
+    return NothingToDo(
+        f"sweep {entry.id} is {state} and gives no more trials: {ended} have ended",
+        hint=f"see the winner: fersweep best {entry.id}",
+    )
 
 
 def check_data(sweep: SweepFile) -> None:
@@ -92,7 +106,8 @@ def data_names(space: Space) -> tuple[str, ...]:
 def _progress(sweep: SweepFile, records: Sequence[TrialRecord]) -> Progress:
     ended = [record for record in records if record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)]
     space = Space.from_sweep(sweep)
-    sizes = [size for size in (sweep.run_cap, space.size()) if size is not None]
+    whole = space.grid_size() if sweep.method == "grid" else space.size()
+    sizes = [size for size in (sweep.run_cap, whole) if size is not None]
     fixed = frozenset(name for name, distribution in space.parameters.items() if distribution.size == 1)
     progress = Progress(planned=min(sizes, default=None), fixed=fixed, ended=len(ended))
     for record in ended:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fer_sweep.cli.printing import print_json, print_table, say
+from fer_sweep.errors import printable
 
 app = typer.Typer(help="Prepare, list and audit data sets.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -39,9 +40,9 @@ def prepare(
     if as_json:
         print_json(info.model_dump(mode="json"))
     else:
-        print(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
+        print(printable(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})"))
         for note in info.notes:
-            print(f"  note: {note}")
+            print(printable(f"  note: {note}"))
     say(f"next: fersweep data audit {info.name}")
 
 

@@ -70,7 +70,9 @@ def trial_rows(records: Sequence["TrialRecord"]) -> list[list[object]]:
     rows: list[list[object]] = []
     for record in records:
         metrics = _all_metrics(record)
-        parameters = " ".join(f"{name}={short(record.parameters[name])}" for name in varying)
+        parameters = " ".join(
+            f"{name}={short(record.parameters[name])}" for name in varying if name in record.parameters
+        )
         note = record.reason.splitlines()[0] if record.reason else ""
         rows.append(
             [

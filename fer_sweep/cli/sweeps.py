@@ -118,7 +118,9 @@ def agent(
     gpus: Gpus = "auto",
     per_gpu: PerGpu = 1,
     slots: Slots = "auto",
-    count: Annotated[int | None, typer.Option(min=1, help="End after this many trials.")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="End after this many trials; one gone on with counts again.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Work on a sweep until it is exhausted, stopped or at its cap.
@@ -181,7 +183,8 @@ def status(sweep: Sweep = None, as_json: Json = False) -> None:
         print_json({"sweep": entry.id, "state": str(state), "trials": [trial_json(record) for record in records]})
         return
     print_table(f"sweep {entry.id} ({entry.name or 'no name'}): {state}", TRIAL_COLUMNS, trial_rows(records))
-    say(f"next: fersweep agent {entry.id}" if state == "running" else f"next: fersweep best {entry.id}")
+    command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, "best")
+    say(f"next: fersweep {command} {entry.id}")
 
 
 def best(
@@ -199,7 +202,7 @@ def best(
     winner = selection.winner
     if winner is None:
         ids = ", ".join(entry.id for entry in entries)
-        raise NothingToDo(f"no trial of {ids} has a result yet", hint=f"train some: fersweep agent {entries[-1].id}")
+        raise NothingToDo(f"{selection.reason}: {ids}", hint=f"train some: fersweep agent {entries[-1].id}")
     if as_json:
         print_json(
             {

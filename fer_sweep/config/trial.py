@@ -6,8 +6,7 @@ meaning, unit and default stand under it; ``describe_fields`` lists them for the
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -313,8 +312,3 @@ def _problem(item: Any, known: list[str]) -> Problem:
     if "input" in item and not isinstance(item["input"], Mapping):
         message = f"{item['input']!r}: {message[:1].lower()}{message[1:]}"
     return Problem(message, key=key)
-
-
-def is_optional(annotation: Any) -> bool:
-    """Whether a field's type admits None."""
-    return get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation)

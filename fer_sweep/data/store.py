@@ -12,9 +12,9 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,8 @@ def _is_whole(info: DatasetInfo) -> bool:
 
 
 def _write_content(folder: Path, info: DatasetInfo, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
+    building = folder / f"{_BUILDING}{secrets.token_hex(4)}"
+    building.mkdir()  # not mkdtemp, whose folders only their owner can enter
     try:
         for key, array in arrays.items():
             with (building / f"{key}.npy").open("wb") as stream:

@@ -35,7 +35,7 @@ def objective_value(metric: Metric, reports: Reports, result: TrialResult | None
         reports: Of all its attempts, a repeated epoch once.
         result: As given to ``finish``.
     """
-    if result is not None:
+    if result is not None and result.best_epoch > 0:  # without a finite epoch its zeros mean nothing
         known = result_metrics(result)
         if metric.name in known:
             return known[metric.name] if math.isfinite(known[metric.name]) else None

@@ -10,18 +10,18 @@ when it has run out, or its owner was a process of this host that is no longer t
 out again as the next attempt, and the late report of the former owner is refused.
 """
 
+import contextlib
 import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import SweepFile, parse_sweep
+from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.errors import LostTrial
+from fer_sweep.errors import LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialResult, TrialState, Wait
 from fer_sweep.search import owners
 from fer_sweep.search.database import Database
@@ -57,6 +57,11 @@ __all__ = [
 ]
 
 
+SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
+"""Where there is no other: stops trials that are far behind in the first objective. W&B's schema allows no
+early_terminate beside a scheduler, and Optuna itself prunes nothing with several objectives."""
+
+
 class OptunaSearch:
     """One agent's view of a sweep; safe to share among its threads."""
 
@@ -89,6 +94,10 @@ class OptunaSearch:
         self._lock = threading.RLock()
         self._held: dict[str, int] = {}
         """Trials handed to this agent, with the attempt it is on."""
+        self._running: set[str] = set()
+        """Those of them that have not ended yet."""
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
         self._database = Database(storage)
         try:
             with self._database.transaction(write=False) as connection:
@@ -106,6 +115,7 @@ class OptunaSearch:
 
     def close(self) -> None:
         """Give up what is still held, so that others need not wait for its lease to end, and let the file go."""
+        self._closing.set()
         with self._lock:
             try:
                 if self._held:
@@ -134,8 +144,12 @@ class OptunaSearch:
             request = self._take_over(ledger, slot) or self._start_new(ledger, slot)
             if request is None and not ledger.unended():
                 ledger.finish_sweep()
-        if request is not None:
-            self._held[request.trial_id] = request.attempt
+            if request is not None:
+                self._held[request.trial_id] = request.attempt
+                self._running.add(request.trial_id)
+        if request is not None and self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep_leases, daemon=True, name="lease-keeper")
+            self._keeper.start()
         return request
 
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
@@ -146,7 +160,7 @@ class OptunaSearch:
             StorageError: The database cannot be written.
         """
         with self._ledger() as ledger:
-            number = self._running(ledger, trial_id)["number"]
+            number = self._row(ledger, trial_id)["number"]
             ledger.renew(number, self._clock() + self._lease_s)
             is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
             objectives = self._sweep.objectives
@@ -166,7 +180,7 @@ class OptunaSearch:
         with self._ledger() as ledger:
             row = ledger.held(trial_id, self._owner, self._held.get(trial_id, 0))
             if row is None or row["state"] != outcome.state:
-                number = self._running(ledger, trial_id)["number"]
+                number = self._row(ledger, trial_id)["number"]
                 values = self._worth(ledger, number, outcome)
                 ledger.end(
                     number,
@@ -179,6 +193,7 @@ class OptunaSearch:
                 has_value = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
                 if has_value and reaches_targets(self._sweep.objectives, values):
                     ledger.finish_sweep()
+            self._running.discard(trial_id)
 
     def records(self) -> Sequence[TrialRecord]:
         """See ``Search.records``."""
@@ -186,16 +201,24 @@ class OptunaSearch:
             rows = ledger.all()
         return [_record(row) for row in rows]
 
-    @contextmanager
+    @contextlib.contextmanager
     def _ledger(self, *, write: bool = True) -> Iterator[Ledger]:
         with self._lock, self._database.transaction(write=write) as connection:
             yield Ledger(connection, self._sweep_id)
 
+    def _keep_leases(self) -> None:
+        # Whatever holds its agent up, a trial that runs stays its own; a stopped or dead process renews nothing.
+        while not self._closing.wait(self._lease_s / 4):
+            with contextlib.suppress(StorageError), self._ledger() as ledger:
+                for trial_id in self._running:
+                    row = ledger.held(trial_id, self._owner, self._held[trial_id])
+                    if row is not None and row["state"] == TrialState.RUNNING:
+                        ledger.renew(row["number"], self._clock() + self._lease_s)
+
     def _take_over(self, ledger: Ledger, slot: str) -> TrialRequest | None:
         now = self._clock()
         for row in ledger.unended():
-            is_held = row["state"] == TrialState.RUNNING and row["lease_until"] > now
-            if is_held and not owners.is_dead(row["owner"]):
+            if row["state"] == TrialState.RUNNING and self._is_in_hand(row, now):
                 continue
             attempt = row["attempt"] + 1
             ledger.hand_over(row["number"], Lease(self._owner, slot, attempt, now + self._lease_s))
@@ -203,6 +226,12 @@ class OptunaSearch:
                 str(row["number"]), parse_trial(json.loads(row["config"])), json.loads(row["parameters"]), attempt
             )
         return None
+
+    def _is_in_hand(self, row: sqlite3.Row, now: float) -> bool:
+        trial_id = str(row["number"])
+        if row["owner"] == self._owner and trial_id in self._running and self._held[trial_id] == row["attempt"]:
+            return True  # by ourselves, however late we are
+        return row["lease_until"] > now and not owners.is_dead(row["owner"])
 
     def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
         number = ledger.count()
@@ -223,7 +252,7 @@ class OptunaSearch:
         )
         return TrialRequest(str(number), proposal.config, proposal.values)
 
-    def _running(self, ledger: Ledger, trial_id: str) -> sqlite3.Row:
+    def _row(self, ledger: Ledger, trial_id: str) -> sqlite3.Row:
         row = ledger.held(trial_id, self._owner, self._held.get(trial_id, 0))
         if row is None or row["state"] != TrialState.RUNNING:
             raise LostTrial(
@@ -236,6 +265,8 @@ class OptunaSearch:
         if self._study is not None and self._study.has_pruner:
             return self._study.should_prune(number, ledger)
         rule = self._sweep.early_terminate
+        if rule is None and len(self._sweep.objectives) > 1:
+            rule = SEVERAL_OBJECTIVES_RULE
         if rule is None or not self._sweep.objectives:
             return False
         self._histories.update(ledger)

@@ -20,7 +20,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, with_constants, with_run_cap
 from fer_sweep.errors import InputError, NothingToDo, StorageError
 from fer_sweep.files import home, sweep_folder, write_atomically
-from fer_sweep.search.database import default_storage
+from fer_sweep.search.database import database_path, default_storage
 from fer_sweep.search.storage import create_sweep, load_sweep, set_sweep_state, sweep_state
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ class SweepEntry:
     id: str
     search: str
     """What proposes its trials."""
-    storage: str
-    """Where the search keeps its state: a database URL."""
+    storage: str | None
+    """Where the search keeps its state: a database URL; None for ``sweeps.db`` in fersweep's home, wherever that
+    is moved."""
     name: str | None
     """The name in its file."""
     created: float
@@ -84,10 +85,11 @@ def create(
             "--max-gap constrains a sweep with one objective, and this file has several",
             hint="leave --max-gap out and choose from the Pareto front, or use `metric:` instead of `metrics:`",
         )
-    storage = storage or default_storage()
-    sweep_id = _new_id()
-    create_sweep(sweep, sweep_id=sweep_id, storage=storage, max_gap=max_gap, seed=seed)
-    entry = SweepEntry(sweep_id, search, storage, sweep.name, time.time(), max_gap)
+    if storage is not None:
+        storage = f"sqlite:///{database_path(storage).absolute()}"  # agents may start in other folders
+    entry = SweepEntry(_new_id(), search, storage, sweep.name, time.time(), max_gap)
+    sweep_id = entry.id
+    create_sweep(sweep, sweep_id=sweep_id, storage=_storage(entry), max_gap=max_gap, seed=seed)
     folder = sweep_folder(sweep_id)
     write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
     write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
@@ -165,17 +167,17 @@ def open_search(entry: SweepEntry) -> "OptunaSearch":
     """The search of a sweep; close it when done."""
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
-    return OptunaSearch(entry.id, storage=entry.storage)
+    return OptunaSearch(entry.id, storage=_storage(entry))
 
 
 def load(entry: SweepEntry) -> SweepFile:
     """The sweep file of a sweep, as it was created: constants and cap of the command line included."""
-    return load_sweep(entry.storage, entry.id)
+    return load_sweep(_storage(entry), entry.id)
 
 
 def state_of(entry: SweepEntry) -> str:
     """Where a sweep stands: running, paused, stopped, cancelled or finished."""
-    return str(sweep_state(entry.storage, entry.id))
+    return str(sweep_state(_storage(entry), entry.id))
 
 
 def set_state(entry: SweepEntry, state: str) -> None:
@@ -184,7 +186,11 @@ def set_state(entry: SweepEntry, state: str) -> None:
     Raises:
         InputError: A sweep in its present state cannot go there.
     """
-    set_sweep_state(entry.storage, entry.id, state)
+    set_sweep_state(_storage(entry), entry.id, state)
+
+
+def _storage(entry: SweepEntry) -> str:
+    return entry.storage or default_storage()
 
 
 def _new_id() -> str:

@@ -59,14 +59,16 @@ class Candidates:
 
     def accept(self, values: Mapping[str, Any], ledger: Ledger | None, memo: str | None = None) -> Proposal | None:
         """The proposal, or None for values refused or taken; without a ledger nothing counts as taken."""
-        identity = Space.key(values)
-        if ledger is not None and ledger.is_taken(identity):
-            return None
         try:
-            return Proposal(dict(values), parse_trial(values), identity, memo)
+            config = parse_trial(values)
         except ConfigError as error:
             self._refusal = error
             return None
+        # What is trained, not how it is written: 64 and "64" are one batch_size, and a default may be spelt out.
+        identity = config.model_dump_json()
+        if ledger is not None and ledger.is_taken(identity):
+            return None
+        return Proposal(dict(values), config, identity, memo)
 
     def check_exhausted(self, number: int) -> None:
         """Having found nothing is an error if no trial was ever found.
@@ -100,8 +102,12 @@ class GridProposer:
         return found
 
     def _proposals(self) -> Iterator[Proposal]:
-        found = (self._candidates.accept(values, None) for values in self._space.grid())
-        return (proposal for proposal in found if proposal is not None)
+        seen: set[str] = set()
+        for values in self._space.grid():
+            proposal = self._candidates.accept(values, None)
+            if proposal is not None and proposal.identity not in seen:
+                seen.add(proposal.identity)
+                yield proposal
 
 
 class RandomProposer:

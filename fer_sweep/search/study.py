@@ -196,8 +196,8 @@ class StudyProposer:
     @staticmethod
     def _violation(row: sqlite3.Row, max_gap: float) -> float:
         source = json.loads(row["result"] or row["metrics"])
-        gap = source.get(GAP)
-        # Nothing is known of a trial that failed early: as infeasible as can be.
+        gap = source.get(GAP) if source.get("best_epoch", 1) else None
+        # Nothing is known of a trial that failed or diverged early: as infeasible as can be.
         return float(gap) - max_gap if gap is not None and np.isfinite(gap) else 1.0
 
     def _report(self, number: int) -> None:

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
 from fer_sweep.config.trial import (
     ARCHITECTURES,
     describe_fields,
     flatten,
-    is_optional,
     known_names,
     nest,
     parse_trial,
@@ -130,15 +128,6 @@ def test_suggestions_come_from_what_is_known() -> None:
     assert suggest("learning_rate", ["method", "name"]) is None
     assert suggest("bacth_size", ["batch_size"]) == "did you mean batch_size?"
     assert suggest("zzz", ["lr"]) is None
-
-
-def test_optional_fields_are_told_apart() -> None:
-    class Example(BaseModel):
-        old: int | None = None
-        plain: int = 0
-
-    assert is_optional(Example.model_fields["old"].annotation)
-    assert not is_optional(Example.model_fields["plain"].annotation)
 
 
 names = st.text("abc", min_size=1, max_size=3)

@@ -192,16 +192,16 @@ def test_a_silent_agents_trial_is_taken_over_and_its_late_words_are_refused(harn
     assert other.records()[0].metrics == {"val_acc": 0.4}
 
 
-def test_an_agent_may_take_its_own_lost_trial_back_but_not_speak_for_the_old_attempt(harness, settings):
+def test_an_agent_held_up_past_its_lease_is_not_handed_the_trial_it_still_runs(harness, settings):
     sweep = harness.create(**settings(run_cap=1))
     search = harness.agent(sweep, "a")
-    take(search)
+    request = take(search)
     harness.let_leases_run_out()
-    again = take(search)
-    assert again.attempt == 2
-    search.finish(again.trial_id, COMPLETE)
+    assert search.next_trial("cpu/1") is None
+    search.report(request.trial_id, 1, {"val_acc": 0.5})
+    search.finish(request.trial_id, COMPLETE)
     with pytest.raises(LostTrial):
-        search.report(again.trial_id, 1, {"val_acc": 0.5})
+        search.report(request.trial_id, 2, {"val_acc": 0.5})
 
 
 @pytest.mark.parametrize("metrics", [{"val_acc": 0.5}, {}])

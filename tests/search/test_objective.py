@@ -69,3 +69,8 @@ def test_result_metrics_are_its_single_numbers(result):
     metrics = result_metrics(result())
     assert metrics["best_val_acc"] == 0.5
     assert {"verdict", "precision", "per_class_recall", "confusion_matrix"}.isdisjoint(metrics)
+
+
+def test_a_trial_that_diverged_in_its_first_epoch_has_no_gap(result) -> None:
+    diverged = result(best_epoch=0, best_val_acc=0.0, train_val_gap=0.0, epochs=0, verdict="diverged")
+    assert objective_value(Metric(name="train_val_gap"), [], diverged) is None

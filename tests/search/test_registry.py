@@ -92,3 +92,20 @@ def test_a_gap_cannot_constrain_several_objectives(file: Path) -> None:
     registry.create(file)
     with pytest.raises(InputError, match="max-gap"):
         registry.create(file, max_gap=0.1)
+
+
+def test_a_moved_project_takes_its_sweeps_along(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.create(file)
+    (tmp_path / ".fersweep").rename(tmp_path / "moved")
+    monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / "moved"))
+    assert registry.state_of(registry.find(entry.id)) == "running"
+
+
+def test_a_relative_storage_is_found_from_other_folders(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = registry.create(file, storage="sqlite:///own.db")
+    assert (tmp_path / "own.db").is_file()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert registry.state_of(entry) == "running"

@@ -206,6 +206,19 @@ def test_several_objectives_are_all_told_and_the_search_goes_on_after_a_restart(
     search.close()
 
 
+def test_several_objectives_beside_a_scheduler_are_pruned_by_the_first_too():
+    search = open_sweep("engine", method="custom", metrics=TWO, scheduler={"engine": "optuna"}, parameters=SPACE)
+    said = []
+    for accuracy in (0.6, 0.5, 0.4, 0.3):
+        request = search.next_trial("cpu/0")
+        for epoch in (1, 2, 3):
+            answer = search.report(request.trial_id, epoch, {"best_val_acc": accuracy, "train_val_gap": 0.1})
+        said.append(answer)
+        search.finish(request.trial_id, TrialOutcome(TrialState.PRUNED if answer else TrialState.COMPLETE))
+    assert said[0] is None
+    assert said[-1] is StopReason.PRUNED
+
+
 def test_several_objectives_are_pruned_by_the_first():
     rule = {"type": "hyperband", "min_iter": 1, "eta": 2}
     search = open_sweep("both", method="custom", metrics=TWO, early_terminate=rule, parameters=SPACE)
