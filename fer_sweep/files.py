@@ -11,13 +11,13 @@ from fer_sweep.errors import StorageError
 
 def home() -> Path:
     """The folder of sweeps and trials: ``FERSWEEP_HOME``, or ``.fersweep`` in the working directory."""
-    return Path(os.environ.get("FERSWEEP_HOME") or ".fersweep").absolute()
+    return Path(os.environ.get("FERSWEEP_HOME") or ".fersweep").expanduser().absolute()
 
 
 def cache_dir() -> Path:
     """The folder of prepared data: ``FERSWEEP_CACHE``, or fersweep's part of the user's cache folder."""
     if given := os.environ.get("FERSWEEP_CACHE"):
-        return Path(given).absolute()
+        return Path(given).expanduser().absolute()
     from platformdirs import user_cache_path  # only here: the commands that touch no data need not pay for it
 
     return user_cache_path("fersweep", appauthor=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 from fer_sweep.agent.gpus import choose, discover, visible_devices
-from fer_sweep.agent.slots import make_slots
+from fer_sweep.agent.slots import make_slots, usable_cores
 from fer_sweep.agent.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
@@ -37,15 +37,20 @@ def train_by_hand(
     Raises:
         FersweepError: As ``training.loop.train`` does; the W&B run is closed as failed.
     """
-    gpus = () if device == "cpu" else choose(device, discover(), visible_devices())
+    gpus = () if device == "cpu" else choose(device, discover(), visible_devices(), option="--device")
     if len(gpus) > 1:
         if device != "auto":
             raise InputError(f"--device {device}: a trial trains on one device")
         gpus = gpus[:1]
     slot = make_slots(gpus, cpu_slots=None if gpus else 1)[0]
+    if threads is not None and threads > usable_cores():
+        raise InputError(f"--threads {threads}: this host has {usable_cores()} usable cores")
     os.environ.update(slot.environment)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--folder {folder}: {error.strerror}", hint="give a folder that can be made") from error
     notes = f"fersweep train --config {folder / 'config.json'}"
     run = start_run(
         RunLabels(name=folder.name, group="by-hand", tags=(config.model,), notes=notes), config.model_dump(mode="json")

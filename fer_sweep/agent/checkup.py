@@ -126,8 +126,11 @@ def _file_system(path: Path) -> str:
 
 
 def _room() -> Finding:
-    place = next(folder for folder in (home(), *home().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    try:
+        place = next(folder for folder in (home(), *home().parents) if folder.is_dir())
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return Finding("disk", False, str(error), "set FERSWEEP_HOME to a folder that can be written")
     enough = free >= _LITTLE_ROOM_BYTES
     found = f"{free / 2**30:,.1f} GiB free in {home()}"
     return Finding("disk", enough, found, "" if enough else "checkpoints need room: free some")

@@ -48,7 +48,9 @@ def discover() -> tuple[Gpu, ...]:
             pynvml.nvmlShutdown()
 
 
-def choose(wanted: str, present: Sequence[Gpu], visible: str | None = None) -> tuple[Gpu, ...]:
+def choose(
+    wanted: str, present: Sequence[Gpu], visible: str | None = None, *, option: str = "--gpus"
+) -> tuple[Gpu, ...]:
     """The GPUs that ``--gpus`` names.
 
     Args:
@@ -57,6 +59,7 @@ def choose(wanted: str, present: Sequence[Gpu], visible: str | None = None) -> t
         present: What ``discover`` found.
         visible: CUDA_VISIBLE_DEVICES as it was when the agent started; numbers and ``auto`` then count within
             it, as every CUDA program does.
+        option: What the user wrote it behind, for the errors.
 
     Raises:
         InputError: A GPU that is not here, or one named twice.
@@ -71,9 +74,9 @@ def choose(wanted: str, present: Sequence[Gpu], visible: str | None = None) -> t
         gpu = _find(word, usable, by_place=visible is not None)
         if gpu is None:
             here = ", ".join(f"{g.index} ({g.uuid})" for g in usable) or "none"
-            raise InputError(f"--gpus {wanted}: no GPU {word!r} here; there are: {here}", hint="or --gpus none")
+            raise InputError(f"{option} {wanted}: no GPU {word!r} here; there are: {here}")
         if gpu in chosen:
-            raise InputError(f"--gpus {wanted}: GPU {word!r} is named twice", hint="several slots a GPU: --per-gpu N")
+            raise InputError(f"{option} {wanted}: GPU {word!r} is named twice", hint="several slots a GPU: --per-gpu N")
         chosen.append(gpu)
     return tuple(chosen)
 

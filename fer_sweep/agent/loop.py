@@ -117,13 +117,14 @@ class Agent:
         Raises:
             AgentFailed: FAILURES_IN_A_ROW trials failed one after another, or every one there was.
         """
-        self.starter.warm_up()
         with _signals(self._interrupts) as wakeup, selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             try:
+                self.starter.warm_up()
                 self._work(selector, wakeup)
             finally:
                 self._stop_all()
+                self.starter.close()
         nothing_done = not {TrialState.COMPLETE, TrialState.PRUNED} & self._ended.keys()
         if self._failed_in_a_row and (nothing_done or len(self._failed_in_a_row) >= FAILURES_IN_A_ROW):
             raise AgentFailed(

@@ -5,14 +5,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import forkserver
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from fer_sweep.agent.trial_process import HELD_BACK, PRELOAD, TrialJob, TrialMessage, run_in_fork
+from fer_sweep.errors import AgentFailed
 from fer_sweep.records import StopReason
 
 _LOG_TAIL_BYTES = 2000
@@ -95,15 +97,35 @@ class TrialStarter:
 
     def warm_up(self) -> None:
         """Start the forkserver, which imports torch while the agent does other things."""
+        resource_tracker.ensure_running()  # before signals are held back: starting it lets them through again
         with _signals_held_back(), _main_left_alone():
             forkserver.ensure_running()
+
+    def close(self) -> None:
+        """End the forkserver, which may still be importing and would hold on to this process's output."""
+        server: Any = forkserver._forkserver  # no public name ends a forkserver
+        if server._forkserver_pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(server._forkserver_pid, signal.SIGKILL)
+            server._stop()
 
     def start(self, job: TrialJob) -> TrialHandle:
         """Fork a trial; it reaches its first step about 0.1 s later once the forkserver is warm."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_in_fork, args=(job, theirs), name=f"trial-{job.folder.name}")
-        with _signals_held_back(), _main_left_alone():  # the forkserver may have died and be started again here
-            process.start()
+        for is_last in (False, True):
+            try:
+                with _signals_held_back(), _main_left_alone():
+                    process.start()
+                break
+            except (EOFError, ConnectionError, BrokenPipeError) as error:
+                # It was killed between the last fork and this one; multiprocessing starts another the next time.
+                if is_last:
+                    raise AgentFailed(
+                        "the forkserver died twice while starting",
+                        hint="it needs about 1 GB of memory to import torch; what else is running here?",
+                    ) from error
+                process = self._context.Process(target=run_in_fork, args=(job, theirs), name=process.name)
         theirs.close()
         return TrialHandle(process, ours, job.folder)
 

@@ -45,6 +45,8 @@ def work_on(entry: SweepEntry, slots: Sequence[Slot], *, console: Console, count
     search = open_search(entry)
     try:
         records = search.records()
+        if state_of(entry) not in ("running", "paused"):
+            raise _nothing_to_do(entry, records)  # before anything is warmed up for it
         progress = _progress(sweep, records)
         view = make_view(console, progress, sweep_id=entry.id, slots=len(slots))
         view.note(_opening(entry, slots, records))

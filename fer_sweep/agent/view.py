@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -14,6 +15,10 @@ from rich.text import Text
 
 from fer_sweep.errors import printable
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
+
+_WIDTH_WITHOUT_PARAMETERS = 68
+"""Characters that the other columns take at their widest."""
+_NARROWEST_PARAMETERS = 24
 
 _STATE_STYLE = {
     TrialState.COMPLETE: "green",
@@ -152,6 +157,7 @@ class LiveView:
         self.progress = progress
         self._sweep_id = sweep_id
         self._slots = slots
+        self._console = console
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -179,12 +185,14 @@ class LiveView:
         self._live.console.print(Text(printable(text), style="bold"))
 
     def _draw(self) -> RenderableType:
-        table = Table(title=f"sweep {escape(self._sweep_id)}", title_justify="left", expand=False)
+        room = self._console.width - _WIDTH_WITHOUT_PARAMETERS
+        table = Table(title=f"sweep {escape(self._sweep_id)}", title_justify="left", box=box.SIMPLE)
         for heading in ("slot", "trial"):
             table.add_column(heading, no_wrap=True)
         for heading in ("epoch", "val_acc", "best", "gap", "images/s"):
             table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("parameters", overflow="ellipsis", no_wrap=True)
+        if room >= _NARROWEST_PARAMETERS:
+            table.add_column("parameters", overflow="ellipsis", no_wrap=True, max_width=room)
         for slot, (request, metrics) in sorted(self.progress.slots.items()):
             row = ["", "", "", "", ""]
             if metrics:
@@ -195,9 +203,9 @@ class LiveView:
                     f"{100 * metrics['train_val_gap']:+.1f}",
                     f"{metrics['images_per_second']:,.0f}",
                 ]
-            table.add_row(
-                slot, request.trial_id, *row, Text(printable(describe_parameters(request, self.progress.fixed)))
-            )
+            if room >= _NARROWEST_PARAMETERS:
+                row.append(printable(describe_parameters(request, self.progress.fixed)))
+            table.add_row(*(Text(cell) for cell in (slot, request.trial_id, *row)))
         return Group(table, Text(self.progress.headline(self._slots)))
 
 

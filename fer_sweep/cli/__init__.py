@@ -1,6 +1,5 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
 
-import os
 import signal
 import sys
 from types import FrameType
@@ -45,10 +44,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except _CtrlC:
         sys.exit(130)
-    except BrokenPipeError:
-        # `fersweep status | head`: nothing is wrong, but Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 def _raise_ctrl_c(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fer_sweep.cli.printing import print_json, print_table, say
-from fer_sweep.errors import printable
+from fer_sweep.cli.printing import print_json, print_table, print_text, say
 
 app = typer.Typer(help="Prepare, list and audit data sets.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -40,9 +39,9 @@ def prepare(
     if as_json:
         print_json(info.model_dump(mode="json"))
     else:
-        print(printable(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})"))
+        print_text(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
         for note in info.notes:
-            print(printable(f"  note: {note}"))
+            print_text(f"  note: {note}")
     say(f"next: fersweep data audit {info.name}")
 
 

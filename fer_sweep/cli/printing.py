@@ -1,6 +1,7 @@
 """What commands print: tables for people, one JSON document for scripts, errors with their hints."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,18 @@ def say(text: str) -> None:
     print(printable(text), file=sys.stderr)
 
 
+def print_text(text: str) -> None:
+    """A line or more of what was asked for, on stdout; a reader who has had enough (``| head``) is no error."""
+    try:
+        print(printable(text), flush=True)
+    except BrokenPipeError:
+        # The rest goes nowhere; Python would complain at exit about what it could not flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_json(document: Any) -> None:
     """The one JSON document of a ``--json`` command. NaN and infinity become null: JSON has neither."""
-    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+    print_text(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
 def print_error(error: FersweepError) -> None:
@@ -37,13 +47,14 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[
         columns: Headings, each with its side: ``left`` or ``right``.
         rows: Cells, shown as text.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    from fer_sweep.cli.console import PatientConsole
+
+    console = PatientConsole()
     if not console.is_terminal:
-        console = Console(width=200)  # a pipe has no width of its own; 80 would cut parameters off
+        console = PatientConsole(width=200)  # a pipe has no width of its own; 80 would cut parameters off
     table = Table(title=Text(printable(title)), title_justify="left")
     for heading, side in columns.items():
         table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")

@@ -13,6 +13,7 @@ from fer_sweep.cli.printing import (
     points,
     print_json,
     print_table,
+    print_text,
     ranking_rows,
     say,
     trial_json,
@@ -37,7 +38,7 @@ Storage = Annotated[str | None, typer.Option(help="Database URL of the search [d
 MaxGap = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Largest train-val gap of a solution, such as 0.15.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the search.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the search.")]
 Gpus = Annotated[str, typer.Option(help="auto, none, or numbers and UUIDs such as 0,1.")]
 PerGpu = Annotated[int, typer.Option(min=1, help="Slots sharing each GPU.")]
 Slots = Annotated[str, typer.Option(help="Slots on the CPU, its cores divided among them: a number or auto.")]
@@ -86,7 +87,7 @@ def validate(
     if as_json:
         print_json({"file": str(file), "valid": True, "problems": []})
     else:
-        print(f"{file}: valid")
+        print_text(f"{file}: valid")
     say(f"next: fersweep create {file}")
 
 
@@ -109,7 +110,7 @@ def create(
     if as_json:
         print_json({"sweep": entry.id, "search": entry.search, "url": entry.url})
     else:
-        print(entry.id)
+        print_text(entry.id)
     say(f"next: fersweep agent {entry.id}")
 
 
@@ -197,7 +198,7 @@ def best(
     """
     from fer_sweep.search.registry import find
 
-    entries = [find(name) for name in sweep] if sweep else [find(None)]
+    entries = [find(name) for name in dict.fromkeys(sweep)] if sweep else [find(None)]
     selection = _select(entries)
     winner = selection.winner
     if winner is None:
@@ -226,14 +227,14 @@ def _print_selection(selection: "Selection") -> None:
     print_table(title, RANKING_COLUMNS, ranking_rows(selection))
     result = winner.result
     folder = trial_folder(winner.sweep, winner.record.trial_id)
-    print(
+    print_text(
         f"winner: trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {percent(result.best_val_acc)}, "
         f"gap {points(result.train_val_gap)} points, {result.verdict}"
     )
-    print(f"why: {selection.reason}")
-    print(f"model: {folder / 'best.safetensors'}")
-    print(f"config: {folder / 'config.json'}")
-    print(f"history: {folder / 'history.jsonl'}")
+    print_text(f"why: {selection.reason}")
+    print_text(f"model: {folder / 'best.safetensors'}")
+    print_text(f"config: {folder / 'config.json'}")
+    print_text(f"history: {folder / 'history.jsonl'}")
     say(f"next: fersweep train --config {folder / 'config.json'} --seed 1 trains it again with another seed")
 
 
@@ -280,7 +281,7 @@ def _constant(text: str) -> tuple[str, Any]:
     from fer_sweep.config.sweep_yaml import parse_document
 
     name, separator, value = text.partition("=")
-    if not separator or not name.strip():
+    if not separator or not name.strip() or not value.strip():
         raise InputError(f"--set {text}: not KEY=VALUE", hint="such as --set epochs=2")
     return name.strip(), parse_document(value, source=f"--set {text}").data
 
@@ -298,14 +299,13 @@ def _work(
     """Run the agent; says whether a signal cut it short."""
     import logging
 
-    from rich.console import Console
-
     from fer_sweep.agent.session import slots_here, work_on
+    from fer_sweep.cli.console import PatientConsole
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     number = None if slots == "auto" else _slot_count(slots)
     places = slots_here(gpus, per_gpu=per_gpu, slots=number)
-    summary = work_on(entry, places, console=Console(stderr=as_json or quiet), count=count)
+    summary = work_on(entry, places, console=PatientConsole(stderr=as_json or quiet), count=count)
     if as_json:
         ended = {str(state): number for state, number in summary.ended.items()}
         print_json({"sweep": entry.id, "ended": ended, "interrupted": summary.interrupted})
@@ -328,7 +328,7 @@ def _state_command(state: str) -> Callable[[str | None], None]:
 
         entry = find(sweep)
         set_state(entry, state)
-        print(f"sweep {entry.id}: {state}")
+        print_text(f"sweep {entry.id}: {state}")
         say(f"next: fersweep {'agent' if state == 'running' else 'status'} {entry.id}")
 
     return change

@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer_sweep.cli.printing import percent, points, print_json, say
+from fer_sweep.cli.printing import percent, points, print_json, print_text, say
 from fer_sweep.errors import FersweepError, InputError
 
 if TYPE_CHECKING:
     from fer_sweep.config.trial import TrialConfig
     from fer_sweep.records import TrialOutcome
+
+
+_LARGEST_CONFIG = 2**20
+"""Bytes; a trial's config.json has some 600."""
 
 
 class _HelpWithFields(typer.core.TyperCommand):
@@ -62,8 +66,10 @@ def _trial_config(file: Path | None, arguments: list[str]) -> "TrialConfig":
     values: dict[str, Any] = {}
     if file is not None:
         try:
+            if not file.is_file() or file.stat().st_size > _LARGEST_CONFIG:
+                raise ValueError("not a file of at most 1 MB")
             values = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"--config {file}: {error}", hint="a trial's config.json, or JSON of that shape") from None
         if not isinstance(values, dict):
             raise InputError(f"--config {file}: not a JSON object", hint="such as a trial's config.json")
@@ -82,9 +88,9 @@ def _report(outcome: "TrialOutcome", folder: Path, *, as_json: bool) -> None:
         print_json(outcome.result.model_dump(mode="json"))
         return
     result = outcome.result
-    print(
+    print_text(
         f"best_val_acc {percent(result.best_val_acc)} at epoch {result.best_epoch}, "
         f"gap {points(result.train_val_gap)} points, {result.verdict}, "
         f"{result.images_per_second:,.0f} images/s ({result.precision}), {result.parameters:,} parameters"
     )
-    print(f"model: {folder / 'best.safetensors'}")
+    print_text(f"model: {folder / 'best.safetensors'}")

