@@ -29,32 +29,10 @@ from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.ledger import Histories, Lease, Ledger
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets, result_metrics
 from fer_sweep.search.sampling import GridProposer, Proposer, RandomProposer
-from fer_sweep.search.storage import (
-    SweepState,
-    SweepSummary,
-    create_sweep,
-    default_storage,
-    list_sweeps,
-    load_sweep,
-    no_such_sweep,
-    set_sweep_state,
-    sweep_state,
-)
+from fer_sweep.search.storage import SweepState, no_such_sweep
 
 if TYPE_CHECKING:
     from fer_sweep.search.study import StudyProposer
-
-__all__ = [
-    "OptunaSearch",
-    "SweepState",
-    "SweepSummary",
-    "create_sweep",
-    "default_storage",
-    "list_sweeps",
-    "load_sweep",
-    "set_sweep_state",
-    "sweep_state",
-]
 
 
 SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
