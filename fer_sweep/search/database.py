@@ -7,6 +7,7 @@ SQL is plain enough for PostgreSQL; what is SQLite's own (pragmas, the way a tra
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -157,13 +158,25 @@ class Database:
                 raise
 
     def _make_tables(self) -> None:
-        if self._raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            self._raw.execute("PRAGMA journal_mode=WAL")
+        self._switch_to_wal()
         with self.transaction(write=True) as connection:
             for statement in _TABLES:
                 connection.change(statement)
             if connection.row("SELECT version FROM fersweep_schema") is None:
                 connection.change("INSERT INTO fersweep_schema (version) VALUES (?)", [SCHEMA_VERSION])
+
+    def _switch_to_wal(self) -> None:
+        # SQLite does not wait for the lock here as it does elsewhere, and several processes may make one file at once.
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                if self._raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                    self._raw.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _check_version(self) -> None:
         with self.transaction(write=False) as connection:
