@@ -80,17 +80,11 @@ def create(
     if search not in SEARCHES:
         raise InputError(f"--search {search}: not here", hint=f"one of {', '.join(SEARCHES)}")
     sweep = checked(file, constants=constants, count=count, note=note)
-    if max_gap is not None and len(sweep.objectives) > 1:
-        raise InputError(
-            "--max-gap constrains a sweep with one objective, and this file has several",
-            hint="leave --max-gap out and choose from the Pareto front, or use `metric:` instead of `metrics:`",
-        )
     if storage is not None:
         storage = f"sqlite:///{database_path(storage).absolute()}"  # agents may start in other folders
     entry = SweepEntry(_new_id(), search, storage, sweep.name, time.time(), max_gap)
-    sweep_id = entry.id
-    create_sweep(sweep, sweep_id=sweep_id, storage=_storage(entry), max_gap=max_gap, seed=seed)
-    folder = sweep_folder(sweep_id)
+    create_sweep(sweep, sweep_id=entry.id, storage=_storage(entry), max_gap=max_gap, seed=seed)
+    folder = sweep_folder(entry.id)
     write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
     write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
     return entry

@@ -179,8 +179,8 @@ def _searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed:
         raise InputError(f"seed {seed}: is below 0", hint="give 0 or more")
     if max_gap is not None and len(sweep.objectives) > 1:
         raise InputError(
-            "a largest gap constrains a single objective, but this sweep has several",
-            hint="leave out --max-gap, or replace `metrics` by one `metric`",
+            "--max-gap constrains a sweep with one objective, and this file has several",
+            hint="leave --max-gap out and choose from the Pareto front, or use `metric:` instead of `metrics:`",
         )
     if sweep.method in ("bayes", "custom") and not sweep.objectives:
         raise InputError(
