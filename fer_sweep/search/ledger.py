@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from fer_sweep.errors import InputError
-from fer_sweep.records import TrialState
+from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.search.database import Connection
+from fer_sweep.search.objective import result_metrics
 
 
 class SweepState(StrEnum):
@@ -91,9 +92,8 @@ class Ledger:
             [number, *unended, *_OPEN],
         )
 
-    def held(self, trial_id: str, owner: str, attempt: int) -> sqlite3.Row | None:
+    def held(self, number: int, owner: str, attempt: int) -> sqlite3.Row | None:
         """The trial if this attempt of this owner is its latest one, whatever its state."""
-        number = int(trial_id) if trial_id.isdecimal() else -1
         rows = self._trials("*", "AND number = ? AND owner = ? AND attempt = ?", [number, owner, attempt])
         return rows[0] if rows else None
 
@@ -203,6 +203,25 @@ class Ledger:
             f"UPDATE fersweep_trials SET {columns} WHERE sweep_id = ? AND number = ?",
             [*values, self._sweep_id, number],
         )
+
+
+def record_of(row: sqlite3.Row, trial_id: str) -> TrialRecord:
+    """A trial's row as the record that crosses the search's seam."""
+    state = TrialState(row["state"])
+    result = TrialResult.model_validate(json.loads(row["result"])) if row["result"] else None
+    is_over = state not in _OPEN
+    return TrialRecord(
+        trial_id=trial_id,
+        state=state,
+        config=json.loads(row["config"]),
+        parameters=json.loads(row["parameters"]),
+        metrics=result_metrics(result) if is_over and result is not None else json.loads(row["metrics"]),
+        result=result,
+        reason=row["reason"],
+        attempt=row["attempt"],
+        started_at=row["started"],
+        ended_at=row["ended"],
+    )
 
 
 class Histories:

@@ -5,29 +5,24 @@ a trial is never half made, handed out twice, or beyond the cap. Our tables are 
 through a study in memory (``search.study``), which makes a step some ten times faster than Optuna's own tables and
 leaves optuna unimported where it is not needed: grid, random, status, pause.
 
-A trial belongs to whoever holds its lease: an owner, an attempt and a time. The lease is renewed by every report;
-when it has run out, or its owner was a process of this host that is no longer there, ``next_trial`` hands the trial
-out again as the next attempt, and the late report of the former owner is refused.
+A trial belongs to whoever holds its lease (``search.leases``).
 """
 
-import contextlib
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.errors import LostTrial, StorageError
-from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialResult, TrialState, Wait
-from fer_sweep.search import owners
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search.database import Database
 from fer_sweep.search.hyperband import should_stop
-from fer_sweep.search.ledger import Histories, Lease, Ledger
-from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets, result_metrics
+from fer_sweep.search.leases import Leases
+from fer_sweep.search.ledger import Histories, Ledger, record_of
+from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, Proposer, RandomProposer
 from fer_sweep.search.storage import SweepState, no_such_sweep
 
@@ -65,18 +60,9 @@ class OptunaSearch:
             InputError: There is no such sweep.
             StorageError: The database cannot be used.
         """
-        self._sweep_id = sweep_id
-        self._owner = owner or owners.this_process()
-        self._lease_s = lease_s
         self._clock = clock
-        self._lock = threading.RLock()
-        self._held: dict[str, int] = {}
-        """Trials handed to this agent, with the attempt it is on."""
-        self._running: set[str] = set()
-        """Those of them that have not ended yet."""
-        self._closing = threading.Event()
-        self._keeper: threading.Thread | None = None
         self._database = Database(storage)
+        self._leases = Leases(self._database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         try:
             with self._database.transaction(write=False) as connection:
                 row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
@@ -93,17 +79,7 @@ class OptunaSearch:
 
     def close(self) -> None:
         """Give up what is still held, so that others need not wait for its lease to end, and let the file go."""
-        self._closing.set()
-        with self._lock:
-            try:
-                if self._held:
-                    with self._ledger() as ledger:
-                        for trial_id, attempt in self._held.items():
-                            if row := ledger.held(trial_id, self._owner, attempt):
-                                ledger.renew(row["number"], until=0.0)
-            finally:
-                self._held.clear()
-                self._database.close()
+        self._leases.close()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         """See ``Search.next_trial``; a trial to go on with comes before a new one.
@@ -113,7 +89,7 @@ class OptunaSearch:
             InputError: The user's own study or space failed.
             StorageError: The database cannot be written.
         """
-        with self._ledger() as ledger:
+        with self._leases.ledger() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
@@ -123,11 +99,7 @@ class OptunaSearch:
             if request is None and not ledger.unended():
                 ledger.finish_sweep()
             if request is not None:
-                self._held[request.trial_id] = request.attempt
-                self._running.add(request.trial_id)
-        if request is not None and self._keeper is None:
-            self._keeper = threading.Thread(target=self._keep_leases, daemon=True, name="lease-keeper")
-            self._keeper.start()
+                self._leases.hold(int(request.trial_id), request.attempt)
         return request
 
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
@@ -137,9 +109,10 @@ class OptunaSearch:
             LostTrial: The trial is another agent's by now.
             StorageError: The database cannot be written.
         """
-        with self._ledger() as ledger:
-            number = self._row(ledger, trial_id)["number"]
-            ledger.renew(number, self._clock() + self._lease_s)
+        number = _number(trial_id)
+        with self._leases.ledger() as ledger:
+            self._leases.own(ledger, number, trial_id)
+            self._leases.renew(ledger, number)
             is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
             objectives = self._sweep.objectives
             if reaches_targets(objectives, [metrics.get(metric.name) for metric in objectives]):
@@ -155,10 +128,11 @@ class OptunaSearch:
             LostTrial: The trial is another agent's by now.
             StorageError: The database cannot be written.
         """
-        with self._ledger() as ledger:
-            row = ledger.held(trial_id, self._owner, self._held.get(trial_id, 0))
+        number = _number(trial_id)
+        with self._leases.ledger() as ledger:
+            row = self._leases.latest(ledger, number)
             if row is None or row["state"] != outcome.state:
-                number = self._row(ledger, trial_id)["number"]
+                self._leases.own(ledger, number, trial_id)
                 values = self._worth(ledger, number, outcome)
                 ledger.end(
                     number,
@@ -171,45 +145,24 @@ class OptunaSearch:
                 has_value = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
                 if has_value and reaches_targets(self._sweep.objectives, values):
                     ledger.finish_sweep()
-            self._running.discard(trial_id)
+            self._leases.ended(number)
 
     def records(self) -> Sequence[TrialRecord]:
         """See ``Search.records``."""
-        with self._ledger(write=False) as ledger:
+        with self._leases.ledger(write=False) as ledger:
             rows = ledger.all()
-        return [_record(row) for row in rows]
-
-    @contextlib.contextmanager
-    def _ledger(self, *, write: bool = True) -> Iterator[Ledger]:
-        with self._lock, self._database.transaction(write=write) as connection:
-            yield Ledger(connection, self._sweep_id)
-
-    def _keep_leases(self) -> None:
-        # Whatever holds its agent up, a trial that runs stays its own; a stopped or dead process renews nothing.
-        while not self._closing.wait(self._lease_s / 4):
-            with contextlib.suppress(StorageError), self._ledger() as ledger:
-                for trial_id in self._running:
-                    row = ledger.held(trial_id, self._owner, self._held[trial_id])
-                    if row is not None and row["state"] == TrialState.RUNNING:
-                        ledger.renew(row["number"], self._clock() + self._lease_s)
+        return [record_of(row, str(row["number"])) for row in rows]
 
     def _take_over(self, ledger: Ledger, slot: str) -> TrialRequest | None:
-        now = self._clock()
         for row in ledger.unended():
-            if row["state"] == TrialState.RUNNING and self._is_in_hand(row, now):
+            if self._leases.is_in_hand(row):
                 continue
             attempt = row["attempt"] + 1
-            ledger.hand_over(row["number"], Lease(self._owner, slot, attempt, now + self._lease_s))
+            ledger.hand_over(row["number"], self._leases.new(slot, attempt))
             return TrialRequest(
                 str(row["number"]), parse_trial(json.loads(row["config"])), json.loads(row["parameters"]), attempt
             )
         return None
-
-    def _is_in_hand(self, row: sqlite3.Row, now: float) -> bool:
-        trial_id = str(row["number"])
-        if row["owner"] == self._owner and trial_id in self._running and self._held[trial_id] == row["attempt"]:
-            return True  # by ourselves, however late we are
-        return row["lease_until"] > now and not owners.is_dead(row["owner"])
 
     def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
         number = ledger.count()
@@ -218,26 +171,16 @@ class OptunaSearch:
         proposal = self._proposer.propose(number, ledger)
         if proposal is None:
             return None
-        now = self._clock()
         ledger.add(
             number,
             identity=proposal.identity,
             config=proposal.config.model_dump_json(),
             parameters=proposal.values,
             memo=proposal.memo,
-            lease=Lease(self._owner, slot, 1, now + self._lease_s),
-            now=now,
+            lease=self._leases.new(slot, 1),
+            now=self._clock(),
         )
         return TrialRequest(str(number), proposal.config, proposal.values)
-
-    def _row(self, ledger: Ledger, trial_id: str) -> sqlite3.Row:
-        row = ledger.held(trial_id, self._owner, self._held.get(trial_id, 0))
-        if row is None or row["state"] != TrialState.RUNNING:
-            raise LostTrial(
-                f"trial {trial_id} of sweep {self._sweep_id} is not this agent's",
-                hint="another agent took it over after nothing was heard of it; what that one reports counts",
-            )
-        return row
 
     def _should_prune(self, ledger: Ledger, number: int) -> bool:
         if self._study is not None and self._study.has_pruner:
@@ -283,19 +226,5 @@ def _plain_proposer(sweep: SweepFile, seed: int) -> Proposer:
     return GridProposer(space) if sweep.method == "grid" else RandomProposer(space, seed)
 
 
-def _record(row: sqlite3.Row) -> TrialRecord:
-    state = TrialState(row["state"])
-    result = TrialResult.model_validate(json.loads(row["result"])) if row["result"] else None
-    is_over = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-    return TrialRecord(
-        trial_id=str(row["number"]),
-        state=state,
-        config=json.loads(row["config"]),
-        parameters=json.loads(row["parameters"]),
-        metrics=result_metrics(result) if is_over and result is not None else json.loads(row["metrics"]),
-        result=result,
-        reason=row["reason"],
-        attempt=row["attempt"],
-        started_at=row["started"],
-        ended_at=row["ended"],
-    )
+def _number(trial_id: str) -> int:
+    return int(trial_id) if trial_id.isdecimal() else -1

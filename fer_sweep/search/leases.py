@@ -1,0 +1,132 @@
+"""The trials one agent holds: whose each is, until when, and a thread that keeps them its own while they run.
+
+A trial belongs to whoever holds its lease: an owner, an attempt and a time. The lease is renewed by every report;
+when it has run out, or its owner was a process of this host that is no longer there, the trial may be handed out again
+as the next attempt, and the late report of the former owner is refused.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+
+from fer_sweep.errors import LostTrial, StorageError
+from fer_sweep.records import TrialState
+from fer_sweep.search import owners
+from fer_sweep.search.database import Database
+from fer_sweep.search.ledger import Lease, Ledger
+
+
+class Leases:
+    """One agent's leases on trials of one sweep; safe to share among its threads."""
+
+    def __init__(
+        self, database: Database, sweep_id: str, *, owner: str | None, lease_s: float, clock: Callable[[], float]
+    ) -> None:
+        """Hold nothing yet.
+
+        Args:
+            database: Closed by ``close``.
+            sweep_id: Whose trials.
+            owner: Names this agent among all agents; this process if not given.
+            lease_s: A trial not reported on for so many seconds may be handed to another agent.
+            clock: Unix time, seconds.
+        """
+        self._database = database
+        self._sweep_id = sweep_id
+        self._owner = owner or owners.this_process()
+        self._lease_s = lease_s
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._held: dict[int, int] = {}
+        """Trials handed to this agent, by number, with the attempt it is on."""
+        self._running: set[int] = set()
+        """Those of them that have not ended yet."""
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def ledger(self, *, write: bool = True) -> Iterator[Ledger]:
+        """The sweep's trials in one transaction.
+
+        Raises:
+            StorageError: The database cannot be read or written; nothing has changed.
+        """
+        with self._lock, self._database.transaction(write=write) as connection:
+            yield Ledger(connection, self._sweep_id)
+
+    def new(self, slot: str, attempt: int) -> Lease:
+        """A lease of this agent from now on."""
+        return Lease(self._owner, slot, attempt, self._clock() + self._lease_s)
+
+    def hold(self, number: int, attempt: int) -> None:
+        """Count a trial as handed out to this agent and running, and keep its lease from now on."""
+        with self._lock:
+            self._held[number] = attempt
+            self._running.add(number)
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, daemon=True, name="lease-keeper")
+                self._keeper.start()
+
+    def ended(self, number: int) -> None:
+        """The trial's attempt is over: its lease needs no keeping."""
+        with self._lock:
+            self._running.discard(number)
+
+    def runs(self, number: int) -> bool:
+        """Whether this agent has the trial running."""
+        return number in self._running
+
+    def latest(self, ledger: Ledger, number: int) -> sqlite3.Row | None:
+        """The trial if this agent has it, or had it last, whatever its state."""
+        return ledger.held(number, self._owner, self._held.get(number, 0))
+
+    def own(self, ledger: Ledger, number: int, trial_id: str) -> sqlite3.Row:
+        """A trial that is this agent's and running.
+
+        Raises:
+            LostTrial: It is not.
+        """
+        row = self.latest(ledger, number)
+        if row is None or row["state"] != TrialState.RUNNING:
+            raise LostTrial(
+                f"trial {trial_id} of sweep {self._sweep_id} is not this agent's",
+                hint="another agent took it over after nothing was heard of it; what that one reports counts",
+            )
+        return row
+
+    def renew(self, ledger: Ledger, number: int) -> None:
+        """The trial is this agent's for another ``lease_s``."""
+        ledger.renew(number, self._clock() + self._lease_s)
+
+    def is_in_hand(self, row: sqlite3.Row) -> bool:
+        """Whether somebody works on this trial, this agent or another one that may still be there."""
+        number = row["number"]
+        if row["state"] != TrialState.RUNNING:
+            return False
+        if row["owner"] == self._owner and number in self._running and self._held[number] == row["attempt"]:
+            return True  # by ourselves, however late we are
+        return row["lease_until"] > self._clock() and not owners.is_dead(row["owner"])
+
+    def close(self) -> None:
+        """Give up what is still held, so that others need not wait for its lease to end, and let the file go."""
+        self._closing.set()
+        with self._lock:
+            try:
+                if self._held:
+                    with self.ledger() as ledger:
+                        for number in self._held:
+                            if self.latest(ledger, number):
+                                ledger.renew(number, until=0.0)
+            finally:
+                self._held.clear()
+                self._database.close()
+
+    def _keep(self) -> None:
+        # Whatever holds its agent up, a trial that runs stays its own; a stopped or dead process renews nothing.
+        while not self._closing.wait(self._lease_s / 4):
+            with contextlib.suppress(StorageError), self.ledger() as ledger:
+                for number in self._running:
+                    row = self.latest(ledger, number)
+                    if row is not None and row["state"] == TrialState.RUNNING:
+                        self.renew(ledger, number)
