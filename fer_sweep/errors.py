@@ -4,12 +4,15 @@ FersweepError             1  something went wrong that trying again or a repair 
 |-- InputError            2  what the user wrote or handed over is not usable
 |   |-- SweepFileError    2  a sweep file; carries every problem found, each with its line and key
 |   |-- ConfigError       2  values that the training function refuses
-|   `-- DataError         2  a data set: missing, wrong layout, truncated, hostile
+|   |-- DataError         2  a data set: missing, wrong layout, truncated, hostile
+|   `-- LoginError        2  W&B knows no such key, or the key may not do this
 |-- NothingToDo           3  the command has nothing to act on
 |-- StorageError          1  the database or a file under FERSWEEP_HOME
 |-- WeightsUnavailable    1  pretrained weights that are neither on disk nor downloadable
 |-- CheckpointError       1  a checkpoint that cannot be read or belongs to another trial
 |-- LostTrial             1  another agent took this trial over; what is written now is refused
+|-- ServerError           1  a W&B server that is out of reach, or answers with an error of its own
+|   `-- ServerBusy        1  such an error that goes by itself: asking again may help
 `-- AgentFailed           1  the agent stopped itself: trials failed one after another
 """
 
@@ -74,6 +77,10 @@ class DataError(InputError):
     """A data set that is missing, of no known layout, truncated or hostile."""
 
 
+class LoginError(InputError):
+    """W&B knows no such key, or the key may not do what was asked."""
+
+
 class NothingToDo(FersweepError):
     """The command has nothing to act on, such as no sweep yet or no trial finished."""
 
@@ -94,6 +101,18 @@ class CheckpointError(FersweepError):
 
 class LostTrial(FersweepError):
     """Another agent has taken this trial over, so what this one reports is refused."""
+
+
+class ServerError(FersweepError):
+    """A W&B server answered with an error that is neither the login's nor the input's."""
+
+
+class ServerBusy(ServerError):
+    """A W&B server is out of reach, overloaded or broken for now; ``retry_after_s`` is its own word on when to ask."""
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class AgentFailed(FersweepError):

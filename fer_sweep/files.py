@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def sweep_folder(sweep_id: str) -> Path:
 def trial_folder(sweep_id: str, trial_id: str) -> Path:
     """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log."""
     return sweep_folder(sweep_id) / "trials" / trial_id
+
+
+def copy_trial(source: Path, target: Path) -> None:
+    """Give a new trial the files of one of the same configuration that has ended: its result is theirs.
+
+    Done as far as the files are still there; what is missing is trained again.
+    """
+    names = [name for name in ("config.json", "history.jsonl", "best.safetensors") if (source / name).is_file()]
+    if (target / "config.json").exists() or not (source / "result.json").is_file() or "config.json" not in names:
+        return
+    for name in [*names, "result.json"]:  # the result last: it is what says that the training is over
+        with atomic_path(target / name) as temporary:
+            shutil.copyfile(source / name, temporary)
 
 
 @contextlib.contextmanager

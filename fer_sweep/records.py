@@ -93,10 +93,14 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class Wait:
-    """No trial for now, but the sweep is not over: ask again in a second."""
+    """No trial for now, but the sweep is not over: ask again."""
 
     reason: str
     """Such as "the sweep is paused"."""
+    again_s: float = 1.0
+    """When to ask again, in seconds."""
+    is_brief: bool = False
+    """An answer is under way, in a moment: nothing to tell a person."""
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,39 @@
 """One W&B run a trial: started, logged to and finished in the agent's process.
 
-Whether runs go online, stay offline or are not made at all is decided by wandb's own switches. A run is a copy:
-``history.jsonl`` and ``sweeps.db`` are the truth, so trouble with W&B is said once and never stops a trial.
+Whether runs go online, stay offline or are not made at all is decided by wandb's own switches (``account``). A run is a
+copy: ``history.jsonl`` and ``sweeps.db`` are the truth, so trouble with W&B is said once and never stops a trial, and
+``fersweep sync`` makes whole what did not get through.
 """
 
 import logging
-import netrc
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from fer_sweep.records import TrialOutcome, TrialState
+from fer_sweep.account import DEFAULT_PROJECT, Mode, load_wandb, tracking_mode
+from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.files import trial_folder
+from fer_sweep.records import CLASSES, TrialOutcome, TrialResult, TrialState
 
 if TYPE_CHECKING:
     import wandb
 
-Mode = Literal["online", "offline", "disabled"]
-
 log = logging.getLogger(__name__)
 
-_DEFAULT_SERVER = "https://api.wandb.ai"
+INIT_S = 20.0
+"""A server that has not taken a new run by then is out of reach for now."""
+FINISH_S = 20.0
+"""What has not gone up by then is left to ``fersweep sync``."""
+BACK_ONLINE_S = 300.0
+"""After such a failure runs stay offline for so long: each try costs the agent INIT_S or FINISH_S."""
+TRANSMIT_S = 5.0
+"""Metrics go up this often; wandb's own 15 s would let a server stop a trial that much later."""
+
 _EXIT_CODES = {TrialState.COMPLETE: 0, TrialState.PRUNED: 0}  # any other code shows as failed in the W&B UI
-
-
-def tracking_mode() -> Mode:
-    """Where runs go: ``WANDB_MODE`` if set, else online with a login (key or netrc), else offline.
-
-    Source: https://docs.wandb.ai/guides/track/environment-variables
-    """
-    given = os.environ.get("WANDB_MODE", "").lower()
-    if given in ("disabled", "dryrun", "offline", "online", "run", "shared"):
-        return {"dryrun": "offline", "run": "online", "shared": "online"}.get(given, given)  # type: ignore[return-value]
-    return "online" if _has_login() else "offline"
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,60 @@ class RunLabels:
     name: str
     group: str
     sweep_id: str | None = None
+    """The sweep on the server whose run it is."""
     job_type: str = "trial"
     project: str | None = None
+    """None lets wandb take it from its environment and settings; entity likewise."""
     entity: str | None = None
     tags: tuple[str, ...] = ()
     notes: str | None = None
+
+    def with_environment(self) -> "RunLabels":
+        """The same, where ``WANDB_RUN_GROUP``, ``WANDB_JOB_TYPE``, ``WANDB_TAGS``, ``WANDB_NOTES`` have their say."""
+        tags = tuple(tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip())
+        return replace(
+            self,
+            group=os.environ.get("WANDB_RUN_GROUP") or self.group,
+            job_type=os.environ.get("WANDB_JOB_TYPE") or self.job_type,
+            notes="\n".join(note for note in (os.environ.get("WANDB_NOTES"), self.notes) if note) or None,
+            tags=tuple(dict.fromkeys((*self.tags, *tags))),
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of a sweep go."""
+
+    entity: str | None
+    project: str | None
+    sweep_id: str | None = None
+    """The sweep on the server that they belong to."""
+
+    @classmethod
+    def from_file(cls, sweep: SweepFile) -> "Place":
+        """Where environment and sweep file, in this order, put the runs of a sweep that is on no server."""
+        entity = os.environ.get("WANDB_ENTITY") or sweep.entity
+        return cls(entity, os.environ.get("WANDB_PROJECT") or sweep.project or DEFAULT_PROJECT)
+
+
+def trial_labels(sweep_id: str, trial_id: str, config: Mapping[str, Any], place: Place) -> RunLabels:
+    """What the run of a trial is called.
+
+    Args:
+        sweep_id: The sweep here.
+        trial_id: The trial in it.
+        config: The trial's whole configuration.
+        place: Where the run goes.
+    """
+    return RunLabels(
+        name=f"{config['model']}-{trial_id}",
+        group=sweep_id,
+        sweep_id=place.sweep_id,
+        project=place.project,
+        entity=place.entity,
+        tags=(str(config["model"]),),
+        notes=f"fersweep train --config {shlex.quote(str(trial_folder(sweep_id, trial_id) / 'config.json'))}",
+    )
 
 
 @dataclass
@@ -56,70 +104,190 @@ class TrackedRun:
     """A started run; with tracking disabled or out of order, one that takes everything and does nothing."""
 
     run: "wandb.Run | None"
+    model: Path | None = None
+    """The weights to keep as an artifact when the trial ends well."""
+    on_trouble: Callable[[], None] = lambda: None
+    """Told when W&B did not take what it was given."""
+    first_epoch: int = 0
+    """Epochs before this one are on the server already."""
+    _stop_asked: bool = field(default=False, init=False)
     _warned: bool = field(default=False, init=False)
 
     @property
-    def folder(self) -> Path | None:
-        """Where wandb keeps the run's files."""
-        return Path(self.run.dir).parent if self.run is not None else None
+    def stop_asked(self) -> bool:
+        """Whether somebody has pressed stop on the run's page."""
+        return self._stop_asked
+
+    def ask_to_stop(self) -> None:
+        """What wandb calls, in a thread of its own, when the run's stop button is pressed."""
+        self._stop_asked = True
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Log one epoch; its ``epoch`` is the x axis of every plot."""
-        self._guarded("log an epoch", lambda run: run.log(dict(metrics)))
+        """Log one epoch, which is also its step: said again after a resumption, it goes nowhere."""
+        epoch = int(metrics["epoch"])
+        if epoch < self.first_epoch:
+            return
+        self.first_epoch = epoch + 1
+        self._guarded("log an epoch", lambda run: run.log(dict(metrics), step=epoch, commit=True))
+
+    def mark_preempting(self) -> None:
+        """Say that the run is about to be taken off its machine, so that the server hands it out again."""
+        self._guarded("mark the run as preempting", lambda run: run.mark_preempting())
 
     def finish(self, outcome: TrialOutcome) -> None:
         """Write the summary and close the run, as failed where the trial failed or goes on later."""
 
         def close(run: "wandb.Run") -> None:
+            if outcome.state is TrialState.PREEMPTED:
+                run.mark_preempting()
             if outcome.result is not None:
                 run.summary.update(outcome.result.model_dump(mode="json"))
+                self._log_confusion_matrix(run, outcome.result)
+                self._keep_model(run, outcome)
             run.summary.update({"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {}))
             run.finish(exit_code=_EXIT_CODES.get(outcome.state, 1))
 
         self._guarded("finish the run", close)
         self.run = None
 
-    def _guarded(self, what: str, act: Any) -> None:
+    def _log_confusion_matrix(self, run: "wandb.Run", result: TrialResult) -> None:
+        wandb = load_wandb()
+        rows = [
+            [CLASSES[true], CLASSES[predicted], count]
+            for true, counts in enumerate(result.confusion_matrix)
+            for predicted, count in enumerate(counts)
+        ]
+        columns = ["Actual", "Predicted", "nPredictions"]
+        chart = wandb.plot_table(
+            "wandb/confusion_matrix/v1",
+            wandb.Table(columns=columns, data=rows),
+            dict(zip(columns, columns, strict=True)),
+            {"title": f"Confusion matrix at epoch {result.best_epoch}"},
+        )
+        run.log({"confusion_matrix": chart}, step=max(self.first_epoch, result.epochs + 1), commit=True)
+
+    def _keep_model(self, run: "wandb.Run", outcome: TrialOutcome) -> None:
+        if self.model is None or outcome.state is not TrialState.COMPLETE or not self.model.is_file():
+            return
+        assert outcome.result is not None
+        wandb = load_wandb()
+        metadata = {"best_val_acc": outcome.result.best_val_acc, "train_val_gap": outcome.result.train_val_gap}
+        artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=metadata)
+        artifact.add_file(str(self.model))
+        run.log_artifact(artifact, aliases=["best"])
+
+    def _guarded(self, what: str, act: Callable[["wandb.Run"], object]) -> None:
         if self.run is None:
             return
         try:
             act(self.run)
         except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
             if not self._warned:
-                log.warning("W&B could not %s (%s); the trial goes on, its history is on disk", what, error)
+                log.warning(
+                    "W&B could not %s (%s); the trial goes on, its history is on disk, fersweep sync brings it up",
+                    what,
+                    error or type(error).__name__,
+                )
             self._warned = True
+            self.on_trouble()
 
 
-def start_run(labels: RunLabels, config: Mapping[str, Any], *, run_id: str | None = None) -> TrackedRun:
-    """Start the W&B run of one trial, beside any others open in this process.
+class Tracker:
+    """Starts the runs of one agent, and keeps them offline for a while when the server is out of reach."""
 
-    Args:
-        labels: Name, group and the rest; project and entity fall back to wandb's environment variables.
-        config: The whole TrialConfig as plain values, nested.
-        run_id: The run's id; None lets wandb take it from its environment (a stock ``wandb agent``) or draw one.
+    def __init__(
+        self,
+        *,
+        keep_models: bool = False,
+        obey_pages: bool = True,
+        stay_offline: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start nothing yet.
 
-    Returns:
-        A run that is never None: where wandb cannot start one, the reason is logged and nothing is tracked.
-    """
-    mode = tracking_mode()
-    if mode == "disabled":
-        return TrackedRun(None)
-    import wandb  # 1 s of import that an untracked trial need not pay
+        Args:
+            keep_models: Upload the best weights of each complete trial as an artifact.
+            obey_pages: Pass on the stop button of a run's page; False where the search hears of it by itself.
+            stay_offline: The server has not answered already: make no attempt at all.
+            clock: Seconds, ever growing.
+        """
+        self._keep_models = keep_models
+        self._obey_pages = obey_pages
+        self._clock = clock
+        self._offline_until = float("inf" if stay_offline else "-inf")
 
-    settings = wandb.Settings(
-        mode=mode,
-        console="off",
-        silent=True,
-        disable_git=True,
-        disable_code=True,
-        x_disable_stats=True,
-        x_save_requirements=False,  # listing the installed packages is most of a lean init's time
-        **({"sweep_id": labels.sweep_id} if labels.sweep_id else {}),
-    )
-    try:
-        run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT") or labels.project or "fersweep",
-            entity=os.environ.get("WANDB_ENTITY") or labels.entity,
+    def start(
+        self,
+        labels: RunLabels,
+        config: Mapping[str, Any],
+        *,
+        run_id: str | None = None,
+        folder: Path | None = None,
+        started_at: float | None = None,
+    ) -> TrackedRun:
+        """Start the W&B run of one trial, beside any others open in this process.
+
+        Args:
+            labels: Name, group and the rest.
+            config: The whole TrialConfig as plain values, nested.
+            run_id: The run's id; None lets wandb take it from its environment (a stock ``wandb agent``) or draw one.
+            folder: The trial's own, with its best weights.
+            started_at: When the trial began, Unix time; now if not given.
+
+        Returns:
+            A run that is never None: where wandb cannot start one, the reason is logged and nothing is tracked.
+        """
+        mode = tracking_mode()
+        if mode == "disabled":
+            return TrackedRun(None)
+        tracked = TrackedRun(None, on_trouble=self._on_trouble)
+        if self._keep_models and folder is not None:
+            tracked.model = folder / "best.safetensors"
+        if mode == "online" and self._clock() < self._offline_until:
+            mode = "offline"
+        for attempt in dict.fromkeys((mode, "offline")):
+            try:
+                tracked.run = self._init(tracked, attempt, labels.with_environment(), config, run_id, started_at)
+                break
+            except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
+                going_on = "it is tracked offline" if attempt == "online" else "it is not tracked"
+                log.warning("W&B could not start a run (%s); the trial goes on, %s", error, going_on)
+                self._on_trouble()
+        return tracked
+
+    def _on_trouble(self) -> None:
+        self._offline_until = max(self._offline_until, self._clock() + BACK_ONLINE_S)
+
+    def _init(
+        self,
+        tracked: TrackedRun,
+        mode: Mode | str,
+        labels: RunLabels,
+        config: Mapping[str, Any],
+        run_id: str | None,
+        started_at: float | None,
+    ) -> "wandb.Run":
+        wandb_ = load_wandb()
+        settings = wandb_.Settings(
+            mode=mode,
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            init_timeout=INIT_S,
+            finish_timeout=FINISH_S,
+            finish_timeout_raises=True,
+            # By default wandb sends this process SIGINT when one of its runs is stopped, which would drain the agent.
+            stop_fn=tracked.ask_to_stop if self._obey_pages else _do_nothing,
+            x_disable_stats=True,
+            x_save_requirements=False,  # listing the installed packages is most of a lean init's time
+            x_file_stream_transmit_interval=TRANSMIT_S,
+            **({"sweep_id": labels.sweep_id} if labels.sweep_id else {}),
+            **({"x_start_time": started_at} if started_at else {}),
+        )
+        run: wandb.Run = wandb_.init(
+            project=labels.project,
+            entity=labels.entity,
             id=run_id,
             name=labels.name,
             group=labels.group,
@@ -128,23 +296,15 @@ def start_run(labels: RunLabels, config: Mapping[str, Any], *, run_id: str | Non
             notes=labels.notes,
             config=dict(config),
             reinit="create_new",
-            resume="allow" if run_id and mode == "online" else None,
+            resume="allow" if mode == "online" else None,
             settings=settings,
         )
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")
-    except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
-        log.warning("W&B could not start a run (%s); the trial goes on, its history is on disk", error)
-        return TrackedRun(None)
-    return TrackedRun(run)
+        if run.resumed:
+            tracked.first_epoch = run.starting_step
+        return run
 
 
-def _has_login() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    server = urlsplit(os.environ.get("WANDB_BASE_URL") or _DEFAULT_SERVER).hostname or ""
-    try:
-        found = netrc.netrc(os.environ.get("NETRC") or None).authenticators(server)
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return bool(found and found[2])
+def _do_nothing() -> None:
+    pass

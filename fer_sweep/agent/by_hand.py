@@ -1,37 +1,55 @@
 """``fersweep train``: the same training as in a slot, in this process, with its own W&B run."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from fer_sweep.account import DEFAULT_PROJECT
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.slots import make_slots, usable_cores
 from fer_sweep.agent.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
-from fer_sweep.files import home
+from fer_sweep.files import home, trial_folder
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.tracking import RunLabels, start_run
+from fer_sweep.tracking import RunLabels, Tracker
+
+STOCK_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID")
+"""What the stock ``wandb agent`` sets in the environment of its runs."""
 
 
 def default_folder(config: TrialConfig) -> Path:
-    """A new folder below fersweep's home, named by model and time."""
+    """The folder of a run that a stock ``wandb agent`` starts, the same if it starts it again; else a new one."""
+    sweep, run = (os.environ.get(name, "") for name in STOCK_AGENT)
+    if all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", part) for part in (sweep, run)):
+        return trial_folder(sweep, run)
     return home() / "trials" / f"{config.model}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
 def train_by_hand(
-    config: TrialConfig, folder: Path, *, device: str, threads: int | None = None, say: Callable[[str], None]
+    config: TrialConfig,
+    folder: Path,
+    *,
+    device: str,
+    threads: int | None = None,
+    keep_model: bool = False,
+    say: Callable[[str], None],
 ) -> TrialOutcome:
     """Train here; Ctrl-C, SIGTERM and SIGUSR2 write a checkpoint and stop at the next step, a second Ctrl-C at once.
+
+    Under a stock ``wandb agent`` SIGTERM is how the server stops a run early: the trial then ends with the result it
+    has, since three failures would end that agent. SIGUSR2 means preemption there as well.
 
     Args:
         config: What to train.
         folder: Where to; with a checkpoint of the same configuration in it, training goes on from there.
         device: ``auto``, ``cpu``, or a GPU's number or UUID.
         threads: CPU threads; None for all cores. A resumed trial is bit-identical only with as many as before.
+        keep_model: Upload the best weights to W&B.
         say: Gets a line for every epoch.
 
     Raises:
@@ -52,11 +70,19 @@ def train_by_hand(
     except OSError as error:
         raise InputError(f"--folder {folder}: {error.strerror}", hint="give a folder that can be made") from error
     notes = f"fersweep train --config {folder / 'config.json'}"
-    run = start_run(
-        RunLabels(name=folder.name, group="by-hand", tags=(config.model,), notes=notes), config.model_dump(mode="json")
+    under_agent = all(os.environ.get(name) for name in STOCK_AGENT)
+    labels = RunLabels(
+        name=f"{config.model}-{folder.name}" if under_agent else folder.name,
+        group=os.environ["WANDB_SWEEP_ID"] if under_agent else "by-hand",
+        project=os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
+        tags=(config.model,),
+        notes=notes,
     )
+    run = Tracker(keep_models=keep_model).start(labels, config.model_dump(mode="json"), folder=folder)
 
     def on_message(message: TrialMessage) -> None:
+        if run.stop_asked:
+            flag.prune()
         if isinstance(message, EpochReport):
             run.log(message.metrics)
             metrics = message.metrics
@@ -74,8 +100,8 @@ def train_by_hand(
         flag.preempt(number, frame)
 
     signal.signal(signal.SIGINT, ctrl_c)
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, flag.preempt)
+    signal.signal(signal.SIGUSR2, flag.preempt)
+    signal.signal(signal.SIGTERM, flag.prune if under_agent else flag.preempt)
     job = TrialJob(config, folder, device=slot.device, threads=threads or slot.threads)
     outcome = TrialOutcome(TrialState.FAILED, reason="an error ended the training")
     try:

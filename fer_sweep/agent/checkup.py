@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fer_sweep.account import tracking_mode
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.slots import usable_cores
 from fer_sweep.data.cache import list_datasets
 from fer_sweep.errors import FersweepError
 from fer_sweep.files import cache_dir, home, write_atomically
-from fer_sweep.tracking import tracking_mode
 
 _PACKAGES = ("torch", "torchvision", "transformers", "optuna", "wandb", "pydantic")
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "beegfs", "gpfs", "fuse.sshfs", "9p"}

@@ -110,6 +110,8 @@ class Agent:
     _turnaround: list[float] = field(default_factory=list, init=False)
     _no_more: bool = field(default=False, init=False)
     _waiting: str | None = field(default=None, init=False)
+    _patience: float = field(default=POLL_S, init=False)
+    """Seconds until the search is to be asked again for a trial."""
 
     def run(self) -> AgentSummary:
         """Work until the sweep gives no more trials and the running ones have ended.
@@ -145,7 +147,7 @@ class Agent:
                 self._fill_slots(selector)
             if not self._running and not self._may_start():
                 return
-            for key, _ in selector.select(timeout=POLL_S):
+            for key, _ in selector.select(timeout=self._patience):
                 if key.fd == wakeup:
                     os.read(wakeup, 4096)
                 elif isinstance(key.data, _Running):
@@ -163,6 +165,7 @@ class Agent:
         return not (self._no_more or at_count or broken or self._interrupts.level)
 
     def _fill_slots(self, selector: selectors.BaseSelector) -> None:
+        self._patience = POLL_S
         for slot in self.slots:
             if slot.name in self._running or not self._may_start():
                 continue
@@ -171,11 +174,13 @@ class Agent:
                 self._no_more = True  # until a trial ends: it may come back preempted
                 return
             if isinstance(request, Wait):
-                if self._waiting != request.reason:
-                    self.view.note(f"waiting: {request.reason}")
-                self._freed_at.clear()  # a wait is no turnaround
-                self._waiting = request.reason
-                return
+                self._patience = min(self._patience, request.again_s)
+                if not request.is_brief:
+                    if self._waiting != request.reason:
+                        self.view.note(f"waiting: {request.reason}")
+                    self._freed_at.pop(slot.name, None)  # a wait is no turnaround
+                    self._waiting = request.reason
+                continue
             self._waiting = None
             self._start(slot, request, selector)
 
@@ -223,6 +228,10 @@ class Agent:
 
     def _ask_for_news(self) -> None:
         for running in list(self._running.values()):
+            if running.run.stop_asked and running.asked_to_stop is None:
+                self.view.note(f"trial {running.request.trial_id}: its page in W&B says stop")
+                running.asked_to_stop = StopReason.PRUNED
+                running.handle.ask_to_stop(StopReason.PRUNED)
             try:
                 self._report(running, {})
             except StorageError as error:
@@ -295,6 +304,7 @@ class Agent:
                 if running.asked_to_stop is None:  # one that is being pruned must not come back
                     running.asked_to_stop = StopReason.PREEMPTED
                     running.handle.ask_to_stop(StopReason.PREEMPTED)
+                    running.run.mark_preempting()  # at once: whoever sent the signal may not wait for checkpoints
         else:
             self.view.note("killing the trials; each goes on from its last checkpoint when the agent is run again")
             for running in self._running.values():

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from fer_sweep.account import tracking_mode
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.loop import Agent, AgentSummary
 from fer_sweep.agent.slots import Slot, make_slots
-from fer_sweep.agent.view import Progress, make_view
+from fer_sweep.agent.view import Progress, View, make_view
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
-from fer_sweep.errors import NothingToDo
+from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
-from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
-from fer_sweep.tracking import RunLabels, TrackedRun, start_run, tracking_mode
+from fer_sweep.search.registry import SweepEntry, close_page, load, open_search, page_of, state_of
+from fer_sweep.tracking import Place, TrackedRun, Tracker, trial_labels
 
 
 def slots_here(gpus: str, *, per_gpu: int, slots: int | None) -> tuple[Slot, ...]:
@@ -32,11 +33,27 @@ def slots_here(gpus: str, *, per_gpu: int, slots: int | None) -> tuple[Slot, ...
     return make_slots(chosen, per_gpu=per_gpu, cpu_slots=slots)
 
 
-def work_on(entry: SweepEntry, slots: Sequence[Slot], *, console: Console, count: int | None = None) -> AgentSummary:
+def work_on(
+    entry: SweepEntry,
+    slots: Sequence[Slot],
+    *,
+    console: Console,
+    count: int | None = None,
+    keep_models: bool = False,
+) -> AgentSummary:
     """Run an agent on a sweep until there is nothing left to do, showing its progress on ``console``.
+
+    Args:
+        entry: The sweep.
+        slots: Where trials train.
+        console: Where progress is shown.
+        count: End after so many attempts.
+        keep_models: Upload the best weights of each complete trial to W&B.
 
     Raises:
         DataError: The sweep's data set is not prepared.
+        LoginError: Runs are to go online, but there is no key or a wrong one.
+        ServerError: The search is on a W&B server that does not answer.
         AgentFailed: Trials failed one after another.
         NothingToDo: The sweep has ended already.
     """
@@ -50,11 +67,12 @@ def work_on(entry: SweepEntry, slots: Sequence[Slot], *, console: Console, count
         progress = _progress(sweep, records)
         view = make_view(console, progress, sweep_id=entry.id, slots=len(slots))
         view.note(_opening(entry, slots, records))
+        tracker, place = _tracking(entry, sweep, keep_models, view)
         agent = Agent(
             search=search,
             slots=slots,
             folder_of=lambda trial_id: trial_folder(entry.id, trial_id),
-            track=lambda request: _track(entry, sweep, request),
+            track=lambda request: _track(tracker, place, entry, request),
             view=view,
             count=count,
         )
@@ -65,6 +83,7 @@ def work_on(entry: SweepEntry, slots: Sequence[Slot], *, console: Console, count
         return summary
     finally:
         search.close()
+        close_page(entry)
 
 
 def _nothing_to_do(entry: SweepEntry, records: Sequence[TrialRecord]) -> NothingToDo:
@@ -126,14 +145,29 @@ def _opening(entry: SweepEntry, slots: Sequence[Slot], records: Sequence[TrialRe
     return f"agent on sweep {entry.id}: slots {places}; tracking {tracking_mode()}{again}"
 
 
-def _track(entry: SweepEntry, sweep: SweepFile, request: TrialRequest) -> TrackedRun:
-    config = request.config
-    labels = RunLabels(
-        name=f"{config.model}-{request.trial_id}",
-        group=entry.id,
-        project=sweep.project,
-        entity=sweep.entity,
-        tags=(config.model,),
-        notes=f"fersweep train --config {trial_folder(entry.id, request.trial_id) / 'config.json'}",
-    )
-    return start_run(labels, config.model_dump(mode="json"), run_id=f"{entry.id}-{request.trial_id}")
+def _tracking(entry: SweepEntry, sweep: SweepFile, keep_models: bool, view: View) -> tuple[Tracker, Place]:
+    mode = tracking_mode()
+    on_server = entry.search == "wandb"
+    if on_server and mode != "online":
+        raise InputError(
+            f"the W&B server that searches sweep {entry.id} learns of trials from their runs, but runs are {mode}",
+            hint="unset WANDB_MODE, or `wandb online`; for offline runs create the sweep with --search optuna",
+        )
+    tracker = Tracker(keep_models=keep_models, obey_pages=not on_server)
+    place = Place.from_file(sweep)
+    if mode == "online":
+        try:
+            page = page_of(entry)
+        except ServerError as error:
+            view.note(f"{error}; runs are tracked offline. Later: fersweep sync {entry.id}")
+            return Tracker(keep_models=keep_models, stay_offline=True), place
+        view.note(f"runs appear at {page.url}")
+        place = Place(page.path.entity, page.path.project, page.path.id)
+    return tracker, place
+
+
+def _track(tracker: Tracker, place: Place, entry: SweepEntry, request: TrialRequest) -> TrackedRun:
+    folder = trial_folder(entry.id, request.trial_id)
+    config = request.config.model_dump(mode="json")
+    labels = trial_labels(entry.id, request.trial_id, config, place)
+    return tracker.start(labels, config, run_id=entry.run_id(request.trial_id), folder=folder)

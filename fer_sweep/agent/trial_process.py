@@ -75,6 +75,10 @@ class StopFlag:
         """A signal handler: checkpoint at the next step and stop."""
         self.reason = self.reason or StopReason.PREEMPTED
 
+    def prune(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        """A signal handler: end at the next step with the result there is."""
+        self.reason = self.reason or StopReason.PRUNED
+
 
 def run_in_fork(job: TrialJob, pipe: Connection) -> None:
     """Entry point of the forked process; returns when the trial has ended and its outcome is sent."""

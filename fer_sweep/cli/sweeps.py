@@ -26,19 +26,30 @@ if TYPE_CHECKING:
     from fer_sweep.selection import Selection
 
 File = Annotated[Path, typer.Argument(help="A sweep file in W&B's format.", metavar="FILE", show_default=False)]
-Sweep = Annotated[str | None, typer.Argument(help="A sweep's id; the last one created if left out.")]
+Sweep = Annotated[
+    str | None,
+    typer.Argument(help="A sweep's id, ENTITY/PROJECT/ID or address on W&B; the last one created if left out."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Data = Annotated[str | None, typer.Option(help="Data set to train on, whatever the file says.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a parameter to a constant; repeatable.")
 ]
 Cap = Annotated[int | None, typer.Option("--count", min=1, help="At most this many trials in the sweep.")]
-SearchName = Annotated[str, typer.Option("--search", help="What proposes the trials: optuna.")]
+SearchName = Annotated[
+    str | None,
+    typer.Option("--search", help="What proposes the trials: wandb or optuna [default: wandb if you are logged in]."),
+]
+Entity = Annotated[str | None, typer.Option(help="W&B user or team, whatever environment and file say.")]
+Project = Annotated[str | None, typer.Option(help="W&B project, whatever environment and file say.")]
+UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of complete trials to W&B.")]
 Storage = Annotated[str | None, typer.Option(help="Database URL of the search [default: .fersweep/sweeps.db].")]
 MaxGap = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Largest train-val gap of a solution, such as 0.15.")
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the search.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the embedded search [default: 0].", show_default=False)
+]
 Gpus = Annotated[str, typer.Option(help="auto, none, or numbers and UUIDs such as 0,1.")]
 PerGpu = Annotated[int, typer.Option(min=1, help="Slots sharing each GPU.")]
 Slots = Annotated[str, typer.Option(help="Slots on the CPU, its cores divided among them: a number or auto.")]
@@ -96,22 +107,37 @@ def create(
     data: Data = None,
     fixed: Set = None,
     count: Cap = None,
-    search: SearchName = "optuna",
+    search: SearchName = None,
     storage: Storage = None,
     max_gap: MaxGap = None,
-    seed: Seed = 0,
+    seed: Seed = None,
+    entity: Entity = None,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Make a sweep from a file and print its id.
 
     Example: fersweep create sweeps/simple_cnn.yaml --set epochs=10 --count 12
     """
-    entry = _create(file, data, fixed, count, search, storage, max_gap, seed)
+    entry = _create(
+        file,
+        data,
+        fixed,
+        count=count,
+        search=search,
+        storage=storage,
+        max_gap=max_gap,
+        seed=seed,
+        entity=entity,
+        project=project,
+    )
     if as_json:
         print_json({"sweep": entry.id, "search": entry.search, "url": entry.url})
     else:
         print_text(entry.id)
-    say(f"next: fersweep agent {entry.id}")
+    if entry.url:
+        say(f"its page: {entry.url}")
+    say(f"next: fersweep agent {entry.path or entry.id}")
 
 
 def agent(
@@ -122,6 +148,7 @@ def agent(
     count: Annotated[
         int | None, typer.Option(min=1, help="End after this many trials; one gone on with counts again.")
     ] = None,
+    upload_models: UploadModels = False,
     as_json: Json = False,
 ) -> None:
     """Work on a sweep until it is exhausted, stopped or at its cap.
@@ -132,8 +159,8 @@ def agent(
     """
     from fer_sweep.search.registry import find
 
-    entry = find(sweep)
-    interrupted = _work(entry, gpus, per_gpu, slots, count, as_json=as_json)
+    entry = find(sweep, note=_note)
+    interrupted = _work(entry, gpus, per_gpu, slots, count, upload_models=upload_models, as_json=as_json)
     if interrupted:
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
@@ -145,22 +172,36 @@ def run(
     data: Data = None,
     fixed: Set = None,
     count: Cap = None,
-    search: SearchName = "optuna",
+    search: SearchName = None,
     storage: Storage = None,
     max_gap: MaxGap = None,
-    seed: Seed = 0,
+    seed: Seed = None,
+    entity: Entity = None,
+    project: Project = None,
     gpus: Gpus = "auto",
     per_gpu: PerGpu = 1,
     slots: Slots = "auto",
+    upload_models: UploadModels = False,
     as_json: Json = False,
 ) -> None:
     """Create a sweep, work on it and show the winner: create, agent and best in one.
 
     Example: fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6
     """
-    entry = _create(file, data, fixed, count, search, storage, max_gap, seed)
+    entry = _create(
+        file,
+        data,
+        fixed,
+        count=count,
+        search=search,
+        storage=storage,
+        max_gap=max_gap,
+        seed=seed,
+        entity=entity,
+        project=project,
+    )
     say(f"sweep {entry.id}")
-    if _work(entry, gpus, per_gpu, slots, None, as_json=False, quiet=as_json):
+    if _work(entry, gpus, per_gpu, slots, None, upload_models=upload_models, as_json=False, quiet=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
     best([entry.id], as_json=as_json)
@@ -253,24 +294,13 @@ def _select(entries: "list[SweepEntry]") -> "Selection":
     return select(candidates, max_gap=min(gaps) if gaps else None)
 
 
-def _create(
-    file: Path,
-    data: str | None,
-    fixed: list[str] | None,
-    count: int | None,
-    search: str,
-    storage: str | None,
-    max_gap: float | None,
-    seed: int,
-) -> "SweepEntry":
+def _create(file: Path, data: str | None, fixed: list[str] | None, **options: Any) -> "SweepEntry":
     from fer_sweep.search import registry
 
     constants = dict(_constant(text) for text in fixed or [])
     if data is not None:
         constants["data"] = data
-    return registry.create(
-        file, constants=constants, count=count, search=search, storage=storage, max_gap=max_gap, seed=seed, note=_note
-    )
+    return registry.create(file, constants=constants, note=_note, **options)
 
 
 def _note(text: str) -> None:
@@ -293,6 +323,7 @@ def _work(
     slots: str,
     count: int | None,
     *,
+    upload_models: bool,
     as_json: bool,
     quiet: bool = False,
 ) -> bool:
@@ -305,7 +336,9 @@ def _work(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     number = None if slots == "auto" else _slot_count(slots)
     places = slots_here(gpus, per_gpu=per_gpu, slots=number)
-    summary = work_on(entry, places, console=PatientConsole(stderr=as_json or quiet), count=count)
+    summary = work_on(
+        entry, places, console=PatientConsole(stderr=as_json or quiet), count=count, keep_models=upload_models
+    )
     if as_json:
         ended = {str(state): number for state, number in summary.ended.items()}
         print_json({"sweep": entry.id, "ended": ended, "interrupted": summary.interrupted})

@@ -40,6 +40,7 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or a GPU's number or UUID.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")] = None,
+    upload_model: Annotated[bool, typer.Option(help="Upload the best weights to W&B.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")] = False,
 ) -> None:
     """Train one configuration here and now.
@@ -53,7 +54,7 @@ def train(
 
     folder = folder or default_folder(trial)
     say(f"training {trial.model} in {folder}")
-    outcome = train_by_hand(trial, folder, device=device, threads=threads, say=say)
+    outcome = train_by_hand(trial, folder, device=device, threads=threads, keep_model=upload_model, say=say)
     _report(outcome, folder, as_json=as_json)
 
 

@@ -72,8 +72,19 @@ class Ledger:
         return found
 
     def is_taken(self, identity: str) -> bool:
-        """Whether a trial with this configuration exists."""
-        return bool(self._trials("1", "AND identity = ?", [identity]))
+        """Whether a trial with this identity exists."""
+        return self.find(identity) is not None
+
+    def find(self, identity: str) -> sqlite3.Row | None:
+        """The trial with this identity."""
+        rows = self._trials("*", "AND identity = ?", [identity])
+        return rows[0] if rows else None
+
+    def ended_with(self, config: str) -> sqlite3.Row | None:
+        """The first trial of this configuration that came to its end."""
+        ends = [TrialState.COMPLETE, TrialState.PRUNED]
+        rows = self._trials("*", "AND config = ? AND state IN (?, ?) ORDER BY number LIMIT 1", [config, *ends])
+        return rows[0] if rows else None
 
     def unended(self) -> list[sqlite3.Row]:
         """Trials running or to be gone on with, in order."""

@@ -3,7 +3,9 @@
 ``sweeps/<id>/sweep.json`` says which search a sweep has and where its state lies; the state itself is the search's.
 """
 
+import contextlib
 import json
+import logging
 import secrets
 import string
 import time
@@ -11,22 +13,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
+from fer_sweep.account import has_login, tracking_mode
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import SweepFile, load_with_lines, with_constants, with_run_cap
-from fer_sweep.errors import InputError, NothingToDo, StorageError
+from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
+from fer_sweep.errors import InputError, NothingToDo, ServerError, StorageError, SweepFileError
 from fer_sweep.files import home, sweep_folder, write_atomically
+from fer_sweep.search import Search
 from fer_sweep.search.database import database_path, default_storage
-from fer_sweep.search.storage import create_sweep, load_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.ledger import SweepState
+from fer_sweep.search.storage import create_sweep, load_sweep, record_sweep, set_sweep_state, sweep_state
 
 if TYPE_CHECKING:
-    from fer_sweep.search.optuna_embedded import OptunaSearch
+    from fer_sweep.search.wandb_protocol import SweepPath, WandbServer
+    from fer_sweep.search.wandb_sweeps import Made
 
-SEARCHES = ("optuna",)
+log = logging.getLogger(__name__)
+
+SEARCHES = ("wandb", "optuna")
 """The searches there are."""
 
 
@@ -48,6 +56,20 @@ class SweepEntry:
     """The constraint on the winner's train-val gap, as a fraction."""
     url: str | None = None
     """Its page, for a search on a server."""
+    path: str | None = None
+    """ENTITY/PROJECT/ID, for a search on a server."""
+
+    def run_id(self, trial_id: str) -> str:
+        """The id of a trial's W&B run: what the server calls it, or sweep and trial."""
+        return trial_id if self.search == "wandb" else f"{self.id}-{trial_id}"
+
+
+class OpenSearch(Search, Protocol):
+    """A search, to be closed when done."""
+
+    def close(self) -> None:
+        """Give up what is held."""
+        ...
 
 
 def create(
@@ -55,10 +77,12 @@ def create(
     *,
     constants: Mapping[str, Any] | None = None,
     count: int | None = None,
-    search: str = "optuna",
+    search: str | None = None,
     storage: str | None = None,
     max_gap: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    entity: str | None = None,
+    project: str | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> SweepEntry:
     """Make a sweep from a file, after everything in it has been checked.
@@ -67,26 +91,37 @@ def create(
         file: A sweep file in W&B's format.
         constants: Parameters to fix, by dotted name, whatever the file says of them.
         count: Replaces the file's run_cap.
-        search: One of SEARCHES.
+        search: One of SEARCHES; None takes the W&B server if runs are tracked online and it can do what is asked.
         storage: Database URL; None for ``sweeps.db`` in fersweep's home.
         max_gap: Only trials with at most this train_val_gap count as solutions.
-        seed: Seeds the search.
+        seed: Seeds the embedded search.
+        entity: W&B user or team, before what environment and file say.
+        project: W&B project, likewise.
         note: Gets what runs but is probably not meant.
 
     Raises:
         SweepFileError: The file cannot be used; nothing has been made.
-        InputError: An option does not fit the file.
+        LoginError: The W&B server does not know the key, or the key has no right to that entity.
+        InputError: An option does not fit the file, or the server refuses it.
     """
-    if search not in SEARCHES:
+    if search not in (None, *SEARCHES):
         raise InputError(f"--search {search}: not here", hint=f"one of {', '.join(SEARCHES)}")
     sweep = checked(file, constants=constants, count=count, note=note)
+    given = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
+    embedded = next((option for option, value in given.items() if value is not None), None)
+    if search is None:
+        search = "wandb" if tracking_mode() == "online" and not embedded and sweep.method != "custom" else "optuna"
+    if search == "wandb":
+        if embedded:
+            raise InputError(f"{embedded} is for search optuna; a W&B server has none", hint="add --search optuna")
+        return _create_on_server(sweep, entity, project, note)
     if storage is not None:
         storage = f"sqlite:///{database_path(storage).absolute()}"  # agents may start in other folders
+    if entity or project:
+        sweep = parse_sweep({**sweep.to_plain(), **_named(entity=entity, project=project)})
     entry = SweepEntry(_new_id(), search, storage, sweep.name, time.time(), max_gap)
-    create_sweep(sweep, sweep_id=entry.id, storage=_storage(entry), max_gap=max_gap, seed=seed)
-    folder = sweep_folder(entry.id)
-    write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
-    write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
+    create_sweep(sweep, sweep_id=entry.id, storage=_storage(entry), max_gap=max_gap, seed=seed or 0)
+    _write(entry, sweep)
     return entry
 
 
@@ -116,26 +151,42 @@ def checked(
     return sweep
 
 
-def find(sweep_id: str | None) -> SweepEntry:
-    """The sweep of this id, or the one created last.
+def find(sweep_id: str | None, *, note: Callable[[str], None] = lambda text: None) -> SweepEntry:
+    """The sweep of this id, or the one created last; one of a W&B server is taken up if it is not known here yet.
+
+    Args:
+        sweep_id: An id, ENTITY/PROJECT/ID, or the address of a sweep's page; None for the last one.
+        note: Gets what runs but is probably not meant, about a sweep that is taken up.
 
     Raises:
         NothingToDo: No sweep has been created here yet.
         InputError: No sweep has this id.
+        LoginError: It is on a server that this key has no access to.
     """
     entries = known()
-    if not entries:
-        raise NothingToDo(f"no sweep in {home()} yet", hint="make one: fersweep create sweeps/simple_cnn.yaml")
     if sweep_id is None:
+        if not entries:
+            raise NothingToDo(f"no sweep in {home()} yet", hint="make one: fersweep create sweeps/simple_cnn.yaml")
         return entries[-1]
     for entry in entries:
-        if entry.id == sweep_id:
+        if sweep_id in (entry.id, entry.path, entry.url):
             return entry
+    if "/" in sweep_id or (has_login() and tracking_mode() == "online"):
+        try:
+            return _take_up(sweep_id, note)
+        except InputError as error:
+            if "/" in sweep_id or isinstance(error, SweepFileError):
+                raise
+            elsewhere = f"; on W&B: {error}"
+    else:
+        elsewhere = ""
+    if not entries:
+        raise InputError(f"no sweep {sweep_id!r} in {home()}{elsewhere}", hint="one on W&B is ENTITY/PROJECT/ID")
     near = get_close_matches(sweep_id, [entry.id for entry in entries], n=1)
     known_ids = ", ".join(entry.id for entry in entries[-5:])
     raise InputError(
-        f"no sweep {sweep_id!r} in {home()}",
-        hint=f"did you mean {near[0]}?" if near else f"the latest here: {known_ids}",
+        f"no sweep {sweep_id!r} in {home()}{elsewhere}",
+        hint=f"did you mean {near[0]}?" if near else f"the latest here: {known_ids}; on W&B: ENTITY/PROJECT/ID",
     )
 
 
@@ -157,8 +208,16 @@ def known() -> Sequence[SweepEntry]:
     return sorted(entries, key=lambda entry: entry.created)
 
 
-def open_search(entry: SweepEntry) -> "OptunaSearch":
-    """The search of a sweep; close it when done."""
+def open_search(entry: SweepEntry) -> OpenSearch:
+    """The search of a sweep; close it when done.
+
+    Raises:
+        LoginError: It is on a W&B server, and there is no key.
+    """
+    if entry.search == "wandb":
+        from fer_sweep.search.wandb_server import WandbSearch
+
+        return WandbSearch(_path(entry), server=_connect(), storage=_storage(entry))
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
     return OptunaSearch(entry.id, storage=_storage(entry))
@@ -170,7 +229,14 @@ def load(entry: SweepEntry) -> SweepFile:
 
 
 def state_of(entry: SweepEntry) -> str:
-    """Where a sweep stands: running, paused, stopped, cancelled or finished."""
+    """Where a sweep stands: running, paused, stopped, cancelled or finished; a server says finished for stopped.
+
+    Raises:
+        ServerError: Its server does not answer.
+    """
+    if entry.search == "wandb":
+        with contextlib.closing(_connect()) as server:
+            return str(server.sweep(_path(entry)).state)
     return str(sweep_state(_storage(entry), entry.id))
 
 
@@ -179,8 +245,114 @@ def set_state(entry: SweepEntry, state: str) -> None:
 
     Raises:
         InputError: A sweep in its present state cannot go there.
+        ServerError: Its server does not answer.
     """
-    set_sweep_state(_storage(entry), entry.id, state)
+    if entry.search != "wandb":
+        set_sweep_state(_storage(entry), entry.id, state)
+        return
+    with contextlib.closing(_connect()) as server:
+        current, wanted = server.sweep(_path(entry)).state, SweepState(state)
+        over = current in (SweepState.FINISHED, SweepState.CANCELLED)
+        if over and wanted is not SweepState.RUNNING and current != wanted:
+            raise InputError(f"sweep {entry.id} is {current} and cannot become {wanted}", hint="it is over")
+        if current != wanted:
+            server.set_state(_path(entry), wanted)
+
+
+def page_of(entry: SweepEntry) -> "Made":
+    """The sweep on the W&B server in use that this sweep's runs belong to; made there if the search is embedded.
+
+    Raises:
+        LoginError: There is no key, or a wrong one.
+        ServerError: The server does not answer.
+    """
+    from fer_sweep.search import wandb_sweeps
+
+    if entry.search == "wandb":
+        return wandb_sweeps.Made(_path(entry), entry.url or "", ())
+    with contextlib.closing(_connect()) as server:
+        return wandb_sweeps.page_of(server, entry.id, load(entry))
+
+
+def close_page(entry: SweepEntry) -> None:
+    """Show an embedded sweep as finished on its page, if it has one and is over; done later if it cannot be now."""
+    if entry.search == "wandb" or not (sweep_folder(entry.id) / "wandb.json").exists():
+        return
+    from fer_sweep.search import wandb_sweeps
+
+    if state_of(entry) in ("running", "paused"):
+        return
+    try:
+        with contextlib.closing(_connect()) as server:
+            path = wandb_sweeps.known_page(entry.id, server.account.server)
+            if path is not None and server.sweep(path).state is SweepState.RUNNING:
+                server.set_state(path, SweepState.FINISHED)
+    except (ServerError, InputError) as error:
+        log.warning("the sweep's page still says running: %s", error)
+
+
+def _create_on_server(
+    sweep: SweepFile, entity: str | None, project: str | None, note: Callable[[str], None]
+) -> SweepEntry:
+    from fer_sweep.search import wandb_sweeps  # only here: the embedded search needs no HTTP
+
+    wandb_sweeps.check_searchable(sweep)
+    with contextlib.closing(_connect()) as server:
+        made = wandb_sweeps.make(server, sweep, entity=entity, project=project)
+    for warning in made.warnings:
+        note(f"W&B: {warning}")
+    return _record(made, sweep)
+
+
+def _take_up(text: str, note: Callable[[str], None]) -> SweepEntry:
+    from fer_sweep.search import wandb_sweeps
+
+    with contextlib.closing(_connect()) as server:
+        made, sweep = wandb_sweeps.take_up(server, text)
+    wandb_sweeps.check_searchable(sweep)
+    source = f"sweep {made.path}"
+    for problem in bind(sweep, Space.from_sweep(sweep, source=source), source=source, lines={}):
+        note(f"{source}, {problem}")
+    for entry in known():
+        if entry.path == str(made.path):
+            return entry
+        if entry.id == made.path.id:
+            raise InputError(
+                f"{home()} holds another sweep called {entry.id}: {entry.path or 'an embedded one'}",
+                hint="set FERSWEEP_HOME to another folder for this one",
+            )
+    return _record(made, sweep)
+
+
+def _record(made: "Made", sweep: SweepFile) -> SweepEntry:
+    path = made.path
+    entry = SweepEntry(path.id, "wandb", None, sweep.name, time.time(), url=made.url, path=str(path))
+    record_sweep(sweep, entry.id, _storage(entry))
+    _write(entry, sweep)
+    return entry
+
+
+def _write(entry: SweepEntry, sweep: SweepFile) -> None:
+    folder = sweep_folder(entry.id)
+    write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
+    write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
+
+
+def _connect() -> "WandbServer":
+    from fer_sweep.search.wandb_sweeps import connect  # only here: httpx and wandb take half a second to import
+
+    return connect()
+
+
+def _path(entry: SweepEntry) -> "SweepPath":
+    from fer_sweep.search.wandb_protocol import SweepPath
+
+    assert entry.path is not None
+    return SweepPath(*entry.path.split("/"))
+
+
+def _named(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _storage(entry: SweepEntry) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "default_storage",
     "list_sweeps",
     "load_sweep",
+    "record_sweep",
     "set_sweep_state",
     "sweep_state",
 ]
@@ -67,9 +68,18 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: floa
         InputError: The id is taken or unusable, or the search cannot do what is asked.
         StorageError: The database cannot be written.
     """
+    record_sweep(_searchable(sweep, sweep_id, max_gap=max_gap, seed=seed), sweep_id, storage, max_gap, seed)
+
+
+def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0) -> None:
+    """Record a sweep that another search proposes for, such as a W&B server; see ``create_sweep``.
+
+    Raises:
+        InputError: The id is taken or unusable.
+        StorageError: The database cannot be written.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", sweep_id):
         raise InputError(f"{sweep_id!r} cannot name a sweep", hint="use letters, digits, _ and -, at most 64")
-    sweep = _searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
     with _opened(storage, create=True) as database, database.transaction(write=True) as connection:
         if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
             raise InputError(f"there is already a sweep {sweep_id} in {database.path}", hint="choose another id")

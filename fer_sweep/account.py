@@ -1,0 +1,143 @@
+"""The W&B account in use and whether runs go online: what wandb's own switches and files say, and nothing else.
+
+Those are the ``WANDB_*`` environment variables, ``wandb login`` (netrc), ``wandb offline`` and ``wandb init`` (settings
+files). wandb itself reads them here; it takes half a second to import, so what can be told without it is told without.
+
+Source: https://docs.wandb.ai/guides/track/environment-variables
+"""
+
+import netrc
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from fer_sweep.errors import InputError, LoginError
+
+Mode = Literal["online", "offline", "disabled"]
+
+OLDEST_WANDB = (0, 31)
+
+DEFAULT_PROJECT = "fersweep"
+"""Where neither environment, sweep file nor settings name a project."""
+
+_MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+_DEFAULT_HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
+"""Where ``wandb login`` has put its key in netrc, by wandb's version, if no other server is set."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose account, on which server."""
+
+    server: str
+    """Address of the API, with no slash at its end."""
+    app: str
+    """Address of the pages people look at, likewise."""
+    entity: str | None
+    """User or team from the environment or a settings file; None for the key's own default."""
+    project: str | None
+    """Project from the environment or a settings file."""
+    api_key: str = field(repr=False)
+
+    def sweep_page(self, entity: str, project: str, sweep: str) -> str:
+        """Address of a sweep's page."""
+        return f"{self.app}/{entity}/{project}/sweeps/{sweep}"
+
+
+def tracking_mode() -> Mode:
+    """Where runs go: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline."""
+    mode = _MODES.get(os.environ.get("WANDB_MODE", "").lower())
+    if mode is None and _has_settings_file():
+        mode = _MODES[_settings().mode]
+        if mode == "online":
+            mode = None  # it is also what stands there by default
+    return mode or ("online" if has_login() else "offline")
+
+
+def has_login() -> bool:
+    """Whether there is a key, or a token file, for the server in use."""
+    return bool(os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _key(_server()))
+
+
+def account() -> Account:
+    """The account in use.
+
+    Raises:
+        LoginError: There is no API key.
+    """
+    settings = _settings()
+    key = _key(settings.base_url)
+    if key is None:
+        raise LoginError(
+            f"no API key for the W&B server {settings.base_url}",
+            hint="log in: `wandb login`, or set WANDB_API_KEY; without W&B: --search optuna and WANDB_MODE=offline",
+        )
+    return Account(
+        server=settings.base_url.rstrip("/"),
+        app=settings.app_url.rstrip("/"),
+        entity=settings.entity,
+        project=settings.project,
+        api_key=key,
+    )
+
+
+def load_wandb() -> Any:
+    """The wandb package, imported on first use.
+
+    Raises:
+        InputError: It is missing, broken or too old.
+    """
+    needed = ".".join(map(str, OLDEST_WANDB))
+    hint = f"pip install 'wandb>={needed}', or WANDB_MODE=disabled to do without"
+    try:
+        import wandb  # only here: it takes half a second, which most commands need not pay
+    except ImportError as error:
+        raise InputError(f"wandb cannot be imported: {error}", hint=hint) from error
+    version = str(getattr(wandb, "__version__", "0"))  # a folder named wandb, of runs, is a package without one
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_WANDB:
+        raise InputError(f"wandb {version} is too old", hint=hint)
+    return wandb
+
+
+def _settings() -> Any:
+    wandb = load_wandb()
+    return wandb.setup(wandb.Settings(silent=True)).settings
+
+
+def _has_settings_file() -> bool:
+    workspace = Path(os.environ.get("WANDB_DIR") or ".")
+    system = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    return any(
+        path.is_file() for path in (workspace / "wandb/settings", workspace / ".wandb/settings", system / "settings")
+    )
+
+
+def _server() -> str | None:
+    if given := os.environ.get("WANDB_BASE_URL"):
+        return given
+    return str(_settings().base_url) if _has_settings_file() else None
+
+
+def _key(server: str | None) -> str | None:
+    """The API key for a server; None stands for wandb's own."""
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
+    hosts = list(_DEFAULT_HOSTS)
+    if server is not None and urlsplit(server).hostname not in _DEFAULT_HOSTS:
+        hosts = [urlsplit(server).netloc, urlsplit(server).hostname or ""]
+    try:
+        entries = netrc.netrc(os.environ.get("NETRC") or None)
+    except (OSError, netrc.NetrcParseError):
+        return None
+    found = (entries.authenticators(host) for host in hosts)
+    return next((entry[2] for entry in found if entry and entry[2]), None)

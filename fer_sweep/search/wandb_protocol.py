@@ -1,0 +1,308 @@
+"""What a W&B server is asked about sweeps: every operation of its protocol that fersweep speaks is in this file.
+
+The wire format is GraphQL over HTTPS, as the stock client of wandb 0.31 sends it. wandb's own Python names for these
+operations are private and moved between 0.28 and 0.31, hence the few lines of our own; runs themselves are logged by
+wandb (``tracking``).
+
+Source: https://docs.wandb.ai/guides/sweeps and the queries of wandb 0.31.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from fer_sweep.account import Account
+from fer_sweep.errors import InputError
+from fer_sweep.search.ledger import SweepState
+from fer_sweep.search.wandb_transport import NotFound, Transport
+
+_RUNS_A_PAGE = 100
+
+_WORDS = {SweepState.RUNNING: "RUNNING", SweepState.PAUSED: "PAUSED", SweepState.CANCELLED: "CANCELED"}
+"""W&B's names of states; it has one word, FINISHED, for a sweep that is stopped and one that is at its end."""
+
+
+@dataclass(frozen=True)
+class SweepPath:
+    """Where a sweep is on its server."""
+
+    entity: str
+    project: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.entity}/{self.project}/{self.id}"
+
+
+@dataclass(frozen=True)
+class ServerSweep:
+    """A sweep as the server has it."""
+
+    key: str
+    """The server's internal name, which changes of state are addressed to."""
+    config: Mapping[str, Any]
+    """The sweep file."""
+    state: SweepState
+    name: str | None
+
+
+@dataclass(frozen=True)
+class ServerRun:
+    """A run as the server has it."""
+
+    id: str
+    state: str
+    """running, finished, failed, crashed, killed, preempting, preempted, pending."""
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    created_at: float | None
+    """Unix time, seconds."""
+    heartbeat_at: float | None
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the server tells an agent to do."""
+
+    type: str
+    """run, resume, stop or exit."""
+    run_id: str = ""
+    args: Mapping[str, Any] | None = None
+    """The run's parameters, nested where the sweep file nests them."""
+
+
+class WandbServer:
+    """A server, through one account; safe to share among threads."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self._transport = Transport(account)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._transport.close()
+
+    def default_entity(self) -> str:
+        """The user or team that the key's owner works as.
+
+        Raises:
+            LoginError: The server does not know the key.
+        """
+        viewer = self._transport.ask("query Viewer { viewer { id username entity } }", {})["viewer"]
+        if not viewer:
+            raise self._transport.wrong_key()
+        return str(viewer.get("entity") or viewer["username"])
+
+    def create_sweep(self, config: Mapping[str, Any], *, entity: str, project: str) -> tuple[SweepPath, Sequence[str]]:
+        """Make a sweep; gives its path and what the server finds odd about the file.
+
+        Raises:
+            InputError: The server refuses the file, the entity or the project.
+        """
+        answer = self._transport.ask(
+            """mutation UpsertSweep($config: String, $description: String, $entityName: String, $projectName: String) {
+                upsertSweep(input: {config: $config, description: $description, entityName: $entityName,
+                                    projectName: $projectName}) {
+                    sweep { name project { name entity { name } } }
+                    configValidationWarnings
+                }
+            }""",
+            {
+                "config": yaml.safe_dump(dict(config), sort_keys=False),
+                "description": config.get("description"),
+                "entityName": entity,
+                "projectName": project,
+            },
+        )["upsertSweep"]
+        sweep = answer["sweep"]
+        owner = sweep.get("project") or {}
+        path = SweepPath((owner.get("entity") or {}).get("name") or entity, owner.get("name") or project, sweep["name"])
+        return path, answer.get("configValidationWarnings") or ()
+
+    def sweep(self, path: SweepPath) -> ServerSweep:
+        """Look a sweep up.
+
+        Raises:
+            NotFound: There is none at this path.
+        """
+        found = self._transport.ask(
+            """query Sweep($entity: String, $project: String, $sweep: String!) {
+                project(name: $project, entityName: $entity) {
+                    sweep(sweepName: $sweep) { id name displayName state config }
+                }
+            }""",
+            {"entity": path.entity, "project": path.project, "sweep": path.id},
+        )["project"]
+        if not found:
+            raise NotFound(
+                f"no project {path.entity}/{path.project} on {self.account.server}",
+                hint="name the sweep as ENTITY/PROJECT/ID, as in the address of its page",
+            )
+        if not found["sweep"]:
+            raise NotFound(
+                f"no sweep {path.id} in {path.entity}/{path.project} on {self.account.server}",
+                hint="it may have been deleted, or be in another project: give ENTITY/PROJECT/ID",
+            )
+        sweep = found["sweep"]
+        config = yaml.safe_load(sweep["config"] or "{}")
+        return ServerSweep(sweep["id"], config, _state(sweep["state"]), sweep.get("displayName") or config.get("name"))
+
+    def set_state(self, path: SweepPath, state: SweepState) -> None:
+        """Pause, resume, stop or cancel a sweep, as the buttons of its page do."""
+        self._transport.ask(
+            """mutation UpsertSweep($id: ID, $state: String, $entityName: String, $projectName: String) {
+                upsertSweep(input: {id: $id, state: $state, entityName: $entityName, projectName: $projectName}) {
+                    sweep { name }
+                }
+            }""",
+            {
+                "id": self.sweep(path).key,
+                "state": _WORDS.get(state, "FINISHED"),
+                "entityName": path.entity,
+                "projectName": path.project,
+            },
+        )
+
+    def register_agent(self, path: SweepPath, host: str) -> str:
+        """Announce an agent, which may run one trial at a time; gives its id."""
+        answer = self._transport.ask(
+            """mutation CreateAgent($host: String!, $projectName: String, $entityName: String, $sweep: String!) {
+                createAgent(input: {host: $host, projectName: $projectName, entityName: $entityName, sweep: $sweep}) {
+                    agent { id }
+                }
+            }""",
+            {"host": host, "entityName": path.entity, "projectName": path.project, "sweep": path.id},
+            tries=1,
+        )
+        return str(answer["createAgent"]["agent"]["id"])
+
+    def heartbeat(self, agent: str, running: Collection[str]) -> Sequence[Command]:
+        """Say what an agent runs and hear what it is to do; asked for once, whatever comes of it.
+
+        Raises:
+            NotFound: The sweep has been deleted, or the agent is not known any more.
+        """
+        answer = self._transport.ask(
+            """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
+                agentHeartbeat(input: {id: $id, metrics: $metrics, runState: $runState}) { agent { id } commands }
+            }""",
+            {"id": agent, "metrics": "{}", "runState": json.dumps(dict.fromkeys(running, True))},
+            tries=1,
+        )
+        commands = json.loads(answer["agentHeartbeat"]["commands"] or "[]")
+        return [_command(command) for command in commands]
+
+    def runs(self, path: SweepPath) -> Iterator[ServerRun]:
+        """Every run of a sweep, oldest first."""
+        cursor = None
+        while True:
+            found = self._transport.ask(
+                """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int, $order: String,
+                              $filters: JSONString) {
+                    project(name: $project, entityName: $entity) {
+                        runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {
+                            edges { node { name state config summaryMetrics createdAt heartbeatAt } }
+                            pageInfo { endCursor hasNextPage }
+                        }
+                    }
+                }""",
+                {
+                    "project": path.project,
+                    "entity": path.entity,
+                    "cursor": cursor,
+                    "perPage": _RUNS_A_PAGE,
+                    "order": "+created_at",
+                    "filters": json.dumps({"sweep": path.id}),
+                },
+            )["project"]
+            if not found:
+                return
+            yield from (_run(edge["node"]) for edge in found["runs"]["edges"])
+            page = found["runs"]["pageInfo"]
+            if not page["hasNextPage"]:
+                return
+            cursor = page["endCursor"]
+
+    def fail_run(self, path: SweepPath, run_id: str, reason: str) -> None:
+        """End a run that was proposed but cannot be trained, so that the search learns of it."""
+        self._transport.ask(
+            """mutation UpsertBucket($name: String, $project: String, $entity: String, $sweep: String,
+                                     $summaryMetrics: JSONString) {
+                upsertBucket(input: {name: $name, modelName: $project, entityName: $entity, sweep: $sweep,
+                                     summaryMetrics: $summaryMetrics}) { bucket { id } }
+            }""",
+            {
+                "name": run_id,
+                "project": path.project,
+                "entity": path.entity,
+                "sweep": path.id,
+                "summaryMetrics": json.dumps({"state": "failed", "reason": reason}),
+            },
+        )
+        self._transport.post(
+            f"/files/{path.entity}/{path.project}/{run_id}/file_stream",
+            {"complete": True, "exitcode": 1},
+            "file_stream",
+        )
+
+
+def parse_path(text: str, *, entity: str | None, project: str | None) -> tuple[str | None, str | None, str]:
+    """Entity, project and id of a sweep from a path or an address.
+
+    >>> parse_path("https://wandb.ai/lab/faces/sweeps/x1y2z3a4", entity=None, project=None)
+    ('lab', 'faces', 'x1y2z3a4')
+    >>> parse_path("faces/x1y2z3a4", entity="me", project=None)
+    ('me', 'faces', 'x1y2z3a4')
+
+    Args:
+        text: ENTITY/PROJECT/ID, PROJECT/ID, ID, or the address of the sweep's page.
+        entity: Where the text names none.
+        project: Likewise.
+
+    Raises:
+        InputError: The text is none of these.
+    """
+    parts = [part for part in urlsplit(text).path.split("/") if part] if "://" in text else text.split("/")
+    if "://" in text:
+        # A dedicated server may show its pages below a path of its own.
+        parts = [*parts[-4:-2], parts[-1]] if len(parts) >= 4 and parts[-2] == "sweeps" else []
+    if not 1 <= len(parts) <= 3 or not all(parts):
+        raise InputError(f"{text!r} names no sweep", hint="ENTITY/PROJECT/ID, an id, or the address of a sweep's page")
+    given = [None] * (3 - len(parts)) + list(parts)
+    return given[0] or entity, given[1] or project, parts[-1]
+
+
+def _state(word: str) -> SweepState:
+    known = {"RUNNING": SweepState.RUNNING, "PENDING": SweepState.RUNNING, "PAUSED": SweepState.PAUSED}
+    canceled = {"CANCELED": SweepState.CANCELLED, "CANCELLED": SweepState.CANCELLED}
+    return {**known, **canceled}.get(word.upper(), SweepState.FINISHED)
+
+
+def _command(raw: Mapping[str, Any]) -> Command:
+    args = raw.get("args")
+    plain = {name: item.get("value") if isinstance(item, Mapping) else item for name, item in (args or {}).items()}
+    return Command(str(raw.get("type")), str(raw.get("run_id") or ""), plain)
+
+
+def _run(node: Mapping[str, Any]) -> ServerRun:
+    config = json.loads(node["config"] or "{}")
+    plain = {
+        name: item["value"] if isinstance(item, Mapping) and "value" in item else item
+        for name, item in config.items()
+        if name != "_wandb"
+    }
+    summary = json.loads(node["summaryMetrics"] or "{}")
+    times = (_unix_time(node.get("createdAt")), _unix_time(node.get("heartbeatAt")))
+    return ServerRun(node["name"], node["state"], plain, summary, *times)
+
+
+def _unix_time(text: str | None) -> float | None:
+    if not text:
+        return None
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,273 @@
+"""The search on a W&B server: it proposes and stops, and every trial is noted in our own database as well.
+
+The server's word decides what is trained next, what is stopped early and when the sweep is over. Our database holds
+what the server cannot: whose a trial is while it runs (``search.leases``), so that the trial of a killed agent is gone
+on with from its checkpoint, and every epoch and result, so that a run can be rebuilt whatever became of it. A trial is
+called by the id of its W&B run.
+
+Metrics reach the server through the trial's run (``tracking``), not from here.
+"""
+
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from fer_sweep.config.trial import flatten, parse_trial
+from fer_sweep.errors import ConfigError, FersweepError, LostTrial, ServerError
+from fer_sweep.files import copy_trial, trial_folder
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialResult, TrialState, Wait
+from fer_sweep.search.database import Database
+from fer_sweep.search.leases import Leases
+from fer_sweep.search.ledger import Ledger, SweepState, record_of
+from fer_sweep.search.objective import result_metrics
+from fer_sweep.search.wandb_protocol import Command, ServerRun, SweepPath, WandbServer
+from fer_sweep.search.wandb_slots import Pace, SlotAgent
+
+log = logging.getLogger(__name__)
+
+REFUSED_IN_A_ROW = 20
+"""So many configurations that cannot be trained, one after another, end the agent: the sweep's space is at fault."""
+
+_STATES = {
+    "running": TrialState.RUNNING,
+    "pending": TrialState.RUNNING,
+    "preempting": TrialState.RUNNING,
+    "preempted": TrialState.PREEMPTED,
+    "finished": TrialState.COMPLETE,
+}
+"""W&B's states of a run; whatever else there is, such as crashed or killed, has failed."""
+
+
+class WandbSearch:
+    """One agent's view of a sweep on a W&B server; to the server, each of its slots is an agent."""
+
+    def __init__(
+        self,
+        path: SweepPath,
+        *,
+        server: WandbServer,
+        storage: str,
+        owner: str | None = None,
+        lease_s: float = 60.0,
+        clock: Callable[[], float] = time.time,
+        pace: Pace | None = None,
+    ) -> None:
+        """Open a sweep that the database knows.
+
+        Args:
+            path: Where it is on the server.
+            server: Closed by ``close``.
+            storage: `sqlite:///PATH` of our own notes.
+            owner: Names this agent among those of this database; this process if not given.
+            lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
+            clock: Unix time, seconds.
+            pace: How often the server is asked.
+
+        Raises:
+            StorageError: The database cannot be used.
+        """
+        self._path = path
+        self._server = server
+        self._clock = clock
+        self._pace = pace or Pace()
+        self._leases = Leases(Database(storage), path.id, owner=owner, lease_s=lease_s, clock=clock)
+        self._agents: dict[str, SlotAgent] = {}
+        """By slot."""
+        self._running: dict[str, tuple[str, int]] = {}
+        """Slot and number of each trial this agent runs."""
+        self._refused = 0
+        """Configurations in a row that cannot be trained."""
+
+    def close(self) -> None:
+        """Say nothing more to the server, and give up what is still held."""
+        for agent in self._agents.values():
+            agent.close()
+        self._leases.close()
+        self._server.close()
+
+    def next_trial(self, slot: str) -> TrialRequest | Wait | None:
+        """See ``Search.next_trial``; the trial of a killed agent of this database comes first.
+
+        Raises:
+            FersweepError: The server refuses this agent or does not answer, and nothing is running.
+            ConfigError: The training function refuses whatever the server proposes.
+            StorageError: The database cannot be written.
+        """
+        agent = self._agents.get(slot)
+        if agent is None:
+            agent = self._agents[slot] = SlotAgent(self._server, self._path, socket.gethostname(), self._pace)
+        request = self._take_over(slot, TrialState.RUNNING)
+        while request is None:
+            try:
+                answer = agent.ask()
+            except FersweepError:
+                if self._running:
+                    return None  # those that run shall finish; the error comes again when they have
+                raise
+            if answer is False:
+                return agent.wait
+            if answer is True:
+                # Whoever was to go on with a preempted trial, the server has not asked again and will not.
+                over = agent.last_state is SweepState.CANCELLED
+                request = None if over else self._take_over(slot, TrialState.PREEMPTED)
+                break
+            assert isinstance(answer, Command)
+            request = self._begin(slot, answer)
+        if request is not None:
+            agent.begins(request.trial_id)
+        return request
+
+    def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
+        """See ``Search.report``.
+
+        Raises:
+            LostTrial: The trial is another agent's by now.
+            StorageError: The database cannot be written.
+        """
+        slot, number = self._running.get(trial_id, ("", -1))
+        try:
+            with self._leases.ledger() as ledger:
+                self._leases.own(ledger, number, trial_id)
+                self._leases.renew(ledger, number)
+                if metrics:
+                    ledger.record_epoch(number, epoch, metrics)
+        except LostTrial:
+            self._let_go(trial_id, number)
+            raise
+        return self._agents[slot].stop_reason()
+
+    def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
+        """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
+
+        Raises:
+            LostTrial: The trial is another agent's by now.
+            StorageError: The database cannot be written.
+        """
+        with self._leases.ledger() as ledger:
+            known = ledger.find(trial_id)
+            number = known["number"] if known else -1
+            row = self._leases.latest(ledger, number)
+            if row is None or row["state"] != outcome.state:
+                self._leases.own(ledger, number, trial_id)
+                ledger.end(
+                    number,
+                    outcome.state,
+                    objectives=[],
+                    result=json.dumps(outcome.result.model_dump(mode="json")) if outcome.result else None,
+                    reason=outcome.reason,
+                    now=self._clock(),
+                )
+        self._let_go(trial_id, number)
+
+    def records(self) -> Sequence[TrialRecord]:
+        """See ``Search.records``: those of this database, and from the server those of other hosts."""
+        with self._leases.ledger(write=False) as ledger:
+            here = [record_of(row, row["identity"]) for row in ledger.all()]
+        try:
+            runs = list(self._server.runs(self._path))
+        except ServerError as error:
+            log.warning("%s; showing the trials of this host only", error)
+            return here
+        known = {record.trial_id for record in here}
+        elsewhere = [_record(run) for run in runs if run.id not in known]
+        return sorted([*here, *elsewhere], key=lambda record: record.started_at or 0.0)
+
+    def _take_over(self, slot: str, state: TrialState) -> TrialRequest | None:
+        with self._leases.ledger() as ledger:
+            for row in ledger.unended():
+                if row["state"] == state and not self._leases.is_in_hand(row):
+                    return self._go_on(ledger, row, slot)
+        return None
+
+    def _go_on(self, ledger: Ledger, row: Any, slot: str) -> TrialRequest:
+        attempt = row["attempt"] + 1
+        ledger.hand_over(row["number"], self._leases.new(slot, attempt))
+        self._hold(slot, row["identity"], row["number"], attempt)
+        config, parameters = parse_trial(json.loads(row["config"])), json.loads(row["parameters"])
+        return TrialRequest(row["identity"], config, parameters, attempt)
+
+    def _begin(self, slot: str, command: Command) -> TrialRequest | None:
+        """Take up a run that the server offers; None if it cannot be, which the server then knows."""
+        run_id = command.run_id
+        parameters = flatten(command.args or {})
+        with self._leases.ledger() as ledger:
+            row = ledger.find(run_id)
+            if row is not None and not self._leases.is_in_hand(row):
+                return self._go_on(ledger, row, slot)
+        if row is not None:
+            log.warning("W&B offers run %s again, which is still running on this host; it stays there", run_id)
+            return None
+        try:
+            config = parse_trial(parameters)
+        except ConfigError as error:
+            self._refuse(run_id, error)
+            return None
+        self._refused = 0
+        with self._leases.ledger() as ledger:
+            number = ledger.count()
+            twin = ledger.ended_with(config.model_dump_json())
+            ledger.add(
+                number,
+                identity=run_id,
+                config=config.model_dump_json(),
+                parameters=parameters,
+                memo=None,
+                lease=self._leases.new(slot, 1),
+                now=self._clock(),
+            )
+            self._hold(slot, run_id, number, 1)
+        if twin is not None:
+            copy_trial(trial_folder(self._path.id, twin["identity"]), trial_folder(self._path.id, run_id))
+        return TrialRequest(run_id, config, parameters)
+
+    def _refuse(self, run_id: str, error: ConfigError) -> None:
+        log.warning("run %s cannot be trained and is marked as failed: %s", run_id, error)
+        try:
+            self._server.fail_run(self._path, run_id, str(error))
+        except ServerError as trouble:
+            log.warning("%s", trouble)
+        self._refused += 1
+        if self._refused >= REFUSED_IN_A_ROW:
+            raise error
+
+    def _let_go(self, trial_id: str, number: int) -> None:
+        self._leases.ended(number)
+        if held := self._running.pop(trial_id, None):
+            self._agents[held[0]].ends()
+
+    def _hold(self, slot: str, trial_id: str, number: int, attempt: int) -> None:
+        self._leases.hold(number, attempt)
+        self._running[trial_id] = (slot, number)
+
+
+def _record(run: ServerRun) -> TrialRecord:
+    result = _result(run.summary)
+    state = _STATES.get(run.state, TrialState.FAILED)
+    if state is TrialState.COMPLETE and run.summary.get("state") == TrialState.PRUNED:
+        state = TrialState.PRUNED
+    is_over = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
+    numbers = {name: value for name, value in run.summary.items() if isinstance(value, int | float)}
+    reason = run.summary.get("reason")
+    return TrialRecord(
+        trial_id=run.id,
+        state=state,
+        config=run.config,
+        parameters=flatten(run.config),
+        metrics=result_metrics(result) if is_over and result else numbers,
+        result=result,
+        reason=str(reason) if reason else (run.state if state is TrialState.FAILED else None),
+        started_at=run.created_at,
+        ended_at=run.heartbeat_at if is_over else None,
+    )
+
+
+def _result(summary: Mapping[str, Any]) -> TrialResult | None:
+    try:
+        return TrialResult.model_validate({name: summary[name] for name in TrialResult.model_fields})
+    except (KeyError, ValidationError):
+        return None  # a run of another program, or one without an end

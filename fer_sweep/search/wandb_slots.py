@@ -1,0 +1,257 @@
+"""One agent registered on a W&B server for each slot, kept in touch by a thread of its own.
+
+The stock agents beat every five seconds, which every trial waits for. Here an idle slot asks at once and then every
+fraction of a second, a busy one every two seconds, and whatever the network does, the agent's loop never waits for it
+longer than ``Pace`` allows.
+"""
+
+import logging
+import random
+import re
+import threading
+import time
+from dataclasses import dataclass
+
+from fer_sweep.errors import FersweepError, ServerBusy
+from fer_sweep.records import StopReason, Wait
+from fer_sweep.search.ledger import SweepState
+from fer_sweep.search.wandb_protocol import Command, SweepPath, WandbServer
+from fer_sweep.search.wandb_transport import NotFound
+
+log = logging.getLogger(__name__)
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+"""What a server may call a run: the id names a folder here."""
+
+
+_MOMENT_S = 0.05
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a server is asked, and how long an agent's loop waits for it; seconds."""
+
+    idle_s: float = 0.2
+    """Between questions for a trial, at first."""
+    longest_idle_s: float = 2.0
+    """Between questions for a trial, after some that brought none."""
+    running_s: float = 2.0
+    """Between questions while a trial runs: a stop gets through that late."""
+    patience_s: float = 0.1
+    """How long ``next_trial`` waits for an answer that is under way."""
+    freshness_s: float = float("inf")
+    """How old the server's last word may be when it is acted on; 0: each question waits for a new one."""
+    longest_retry_s: float = 60.0
+    """Between questions to a server that does not answer."""
+    give_up_s: float = 1800.0
+    """After so long without an answer, and with nothing running, the agent ends."""
+
+
+class SlotAgent:
+    """What the server sees as one agent: it runs at most one trial at a time."""
+
+    def __init__(self, server: WandbServer, path: SweepPath, host: str, pace: Pace) -> None:
+        self._server = server
+        self._path = path
+        self._host = host
+        self._pace = pace
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._agent: str | None = None
+        """The id the server gave it."""
+        self._running: str | None = None
+        self._wanting = False
+        self._nudged = False
+        self._offer: Command | None = None
+        self._exit = False
+        self._stop: StopReason | None = None
+        """What the running trial has been told."""
+        self._reason = "waiting for the server's answer"
+        self._trouble: FersweepError | None = None
+        """Ends this slot's work: the server said no, and asking again would not help."""
+        self._unanswered_since: float | None = None
+        self._failures = 0
+        self._asked_for_state = float("-inf")
+        self._state = SweepState.RUNNING
+        self._beats = 0
+        self._beating = False
+        self._delay = 0.0
+        self._closing = False
+
+    @property
+    def wait(self) -> Wait:
+        """Why there is no trial, and when to ask again."""
+        with self._changed:
+            if not self._quiet():
+                return Wait("the server's answer is under way", again_s=_MOMENT_S, is_brief=True)
+            return Wait(self._reason, again_s=min(1.0, self._delay))
+
+    @property
+    def last_state(self) -> SweepState:
+        """The sweep's state when the server was last asked for it."""
+        return self._state
+
+    def ask(self) -> Command | bool:
+        """A trial to begin, or to go on with.
+
+        Returns:
+            The server's command, False if it has none for now (``wait`` says why), True if it never will again.
+
+        Raises:
+            FersweepError: The server refuses this agent, or has not answered for too long.
+        """
+        with self._changed:
+            # After an exit a person may have resumed the sweep, so a new question is a new question.
+            if not self._wanting or self._exit or self._pace.freshness_s == 0.0:
+                self._wanting, self._nudged, self._exit, self._delay = True, True, False, self._pace.idle_s
+                self._start()
+            self._changed.notify_all()
+            self._changed.wait_for(self._has_answer, self._pace.patience_s)
+            if self._trouble is not None:
+                raise self._trouble
+            if self._exit:
+                return True
+            if self._offer is None:
+                return False
+            offer, self._offer, self._wanting = self._offer, None, False
+            return offer
+
+    def begins(self, run_id: str) -> None:
+        """The slot runs this from now on."""
+        with self._changed:
+            self._running, self._stop, self._wanting = run_id, None, False
+            self._delay = self._pace.running_s
+            self._start()
+            self._changed.notify_all()
+
+    def ends(self) -> None:
+        """The slot runs nothing any more; nothing is asked until ``ask``."""
+        with self._changed:
+            self._running, self._stop = None, None
+
+    def stop_reason(self) -> StopReason | None:
+        """What the server has said of the running trial by now."""
+        with self._changed:
+            if self._pace.freshness_s == 0.0 and self._trouble is None:
+                target = self._beats + (2 if self._beating else 1)  # a beat under way may have been sent before
+                self._nudged = True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._beats >= target, self._pace.patience_s)
+            return self._stop
+
+    def close(self) -> None:
+        """Say nothing more to the server."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def _has_answer(self) -> bool:
+        return self._offer is not None or self._exit or self._trouble is not None or bool(self._beats and self._quiet())
+
+    def _quiet(self) -> bool:
+        # Something has come back since the question, and it was nothing: the loop need not wait out its patience.
+        return not self._nudged and not self._beating
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._keep_in_touch, daemon=True, name=f"wandb-{self._path.id}")
+            self._thread.start()
+
+    def _has_work(self) -> bool:
+        return self._running is not None or (self._wanting and self._offer is None and not self._exit)
+
+    def _keep_in_touch(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or (self._has_work() and self._trouble is None))
+                self._changed.wait_for(lambda: self._closing or self._nudged, self._delay)
+                if self._closing:
+                    return
+                if not self._has_work():
+                    continue
+                self._nudged, self._beating = False, True
+                running = self._running
+            try:
+                self._beat(running)
+            finally:
+                with self._changed:
+                    self._beats += 1
+                    self._beating = False
+                    self._changed.notify_all()
+
+    def _beat(self, running: str | None) -> None:
+        try:
+            commands = self._heartbeat(running)
+            told_to_stop = any(c.type == "exit" or (c.type == "stop" and c.run_id == running) for c in commands)
+            if (told_to_stop and running) or (not commands and not running):
+                self._ask_for_state(at_once=told_to_stop)
+        except FersweepError as error:
+            if running is None and not isinstance(error, ServerBusy):
+                with self._changed:
+                    self._trouble = error
+            else:
+                self._on_silence(error)  # a trial that runs is not given up for it, not even if the sweep was deleted
+            return
+        except Exception as error:  # an answer of a shape nobody foresaw must not end the thread without a word
+            log.warning("W&B's answer could not be read (%s: %s); asking again", type(error).__name__, error)
+            self._on_silence(ServerBusy(f"W&B's answer could not be read: {error}"))
+            return
+        with self._changed:
+            self._failures, self._unanswered_since = 0, None
+            slower = min(self._pace.longest_idle_s, 1.5 * self._delay)
+            self._delay = self._pace.running_s if running else slower
+            for command in commands:
+                self._obey(command, running)
+            if not running and not commands:
+                self._exit = self._exit or self._state in (SweepState.FINISHED, SweepState.CANCELLED)
+                paused = self._state is SweepState.PAUSED
+                self._reason = "the sweep is paused" if paused else "the server has no trial for this agent yet"
+
+    def _heartbeat(self, running: str | None) -> "list[Command]":
+        known = self._agent is not None
+        self._agent = self._agent or self._server.register_agent(self._path, self._host)
+        try:
+            return list(self._server.heartbeat(self._agent, [running] if running else []))
+        except NotFound:
+            if not known:
+                raise
+        # The server has forgotten the agent, or the sweep is gone; registering again tells which.
+        self._agent = None
+        self._agent = self._server.register_agent(self._path, self._host)
+        return list(self._server.heartbeat(self._agent, [running] if running else []))
+
+    def _ask_for_state(self, *, at_once: bool) -> None:
+        now = time.monotonic()
+        if at_once or now - self._asked_for_state >= self._pace.longest_idle_s:
+            self._state = self._server.sweep(self._path).state
+            self._asked_for_state = now
+
+    def _obey(self, command: Command, running: str | None) -> None:
+        if command.type in ("run", "resume"):
+            if running is not None or not RUN_ID.fullmatch(command.run_id):
+                log.warning("W&B offered run %r, which cannot be taken up here", command.run_id)
+            else:
+                self._offer = command
+        elif command.type == "stop":
+            if command.run_id == running and running == self._running and self._stop is None:
+                cancelled = self._state is SweepState.CANCELLED
+                self._stop = StopReason.PREEMPTED if cancelled else StopReason.PRUNED
+        elif command.type == "exit":
+            self._exit = True
+            if running is not None and running == self._running and self._state is SweepState.CANCELLED:
+                self._stop = self._stop or StopReason.PREEMPTED
+        else:
+            log.warning("W&B sent the agent a command that is not known here: %r", command.type)
+
+    def _on_silence(self, error: FersweepError) -> None:
+        with self._changed:
+            self._failures += 1
+            wait = min(self._pace.longest_retry_s, 0.5 * 2 ** min(self._failures, 10))
+            # Spread out: all the agents of a lab would otherwise come back in the same second.
+            retry_after_s = getattr(error, "retry_after_s", None) or 0.0
+            self._delay = max(retry_after_s, wait * random.uniform(0.5, 1.0))
+            now = time.monotonic()
+            self._unanswered_since = self._unanswered_since or now
+            self._reason = f"{error}; asking again in {self._delay:.0f} s"
+            if self._running is None and now - self._unanswered_since > self._pace.give_up_s:
+                self._trouble = error

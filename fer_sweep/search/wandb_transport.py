@@ -1,0 +1,139 @@
+"""HTTP and GraphQL to a W&B server, and what its refusals mean for a person."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from fer_sweep.account import Account
+from fer_sweep.errors import InputError, LoginError, ServerBusy, ServerError, printable
+
+TIMEOUT = httpx.Timeout(20.0, connect=10.0)
+"""Seconds; a bayes proposal takes a server a second or more."""
+TRIES = 4
+"""Of an operation that a person waits for, while the server is busy."""
+_LONGEST_WAIT_S = 10.0
+
+
+class NotFound(InputError):
+    """The server has no such entity, project or sweep, or shows it to nobody without the right to see it."""
+
+
+class Transport:
+    """A connection to the server of an account; safe to share among threads."""
+
+    def __init__(self, account: Account, *, timeout: httpx.Timeout = TIMEOUT) -> None:
+        self.account = account
+        self._client = httpx.Client(
+            auth=("api", account.api_key), timeout=timeout, headers={"User-Agent": "fersweep"}, follow_redirects=False
+        )
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._client.close()
+
+    def ask(self, query: str, variables: Mapping[str, Any], *, tries: int = TRIES) -> dict[str, Any]:
+        """Run a GraphQL operation and give its data.
+
+        Args:
+            query: The operation, with its name.
+            variables: Its variables.
+            tries: How often to ask a server that is busy or out of reach, with growing waits.
+
+        Raises:
+            LoginError: The key is wrong, or may not do this.
+            InputError: The server refuses what was asked; ``NotFound`` if something named is not there.
+            ServerBusy: No usable answer in so many tries.
+            ServerError: What answers is no W&B server.
+        """
+        operation = query.split(maxsplit=2)[1].partition("(")[0]
+        for left in reversed(range(tries)):
+            try:
+                answer = self.post("/graphql", {"query": query, "variables": dict(variables)}, operation)
+                break
+            except ServerBusy as error:
+                if not left:
+                    raise
+                time.sleep(min(_LONGEST_WAIT_S, error.retry_after_s or 0.5 * 2 ** (tries - left)))
+        data: dict[str, Any] | None = answer.get("data")
+        if errors := answer.get("errors"):
+            raise self._refusal([str(error.get("message", error)) for error in errors], operation)
+        if data is None:
+            raise ServerError(f"W&B's answer to {operation} has no data", hint=self._is_it_wandb())
+        return data
+
+    def post(self, address: str, body: Mapping[str, Any], operation: str) -> dict[str, Any]:
+        """Send JSON to an address below the server's, once; gives the JSON that comes back.
+
+        Raises:
+            As ``ask`` does.
+        """
+        server = self.account.server
+        try:
+            response = self._client.post(server + address, json=body)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise InputError(f"{server} is no address of a server: {error}", hint="set WANDB_BASE_URL") from error
+        except httpx.TransportError as error:
+            raise ServerBusy(
+                f"no answer from the W&B server {server}: {type(error).__name__}: {error}",
+                hint="is the network there, and WANDB_BASE_URL right? Without a server: --search optuna",
+            ) from error
+        status = response.status_code
+        if status == 401:
+            raise self.wrong_key()
+        if status == 429 or status >= 500:
+            raise ServerBusy(
+                f"the W&B server {server} answered {operation} with status {status}",
+                hint="it is overloaded or broken for now; try again in a while",
+                retry_after_s=_seconds(response.headers.get("Retry-After")),
+            )
+        try:
+            answer = response.json()
+            if not isinstance(answer, dict):
+                raise ValueError("no object")
+        except ValueError:
+            answer = {}
+        messages = [str(e.get("message", e)) for e in answer.get("errors") or () if isinstance(e, dict)]
+        if status == 403:
+            raise self._no_permission(messages)
+        if status == 404:
+            what = "; ".join(messages) or f"{operation}: nothing there"
+            raise NotFound(f"the W&B server {server} says: {printable(what)}", hint=self._is_it_wandb())
+        if status >= 300 and not messages:
+            raise ServerError(f"{server} answered {operation} with status {status}", hint=self._is_it_wandb())
+        if status < 300 and not answer and operation != "file_stream":
+            raise ServerError(f"{server} did not answer {operation} in JSON", hint=self._is_it_wandb())
+        return answer
+
+    def _refusal(self, messages: Sequence[str], operation: str) -> InputError:
+        text = printable("; ".join(messages))
+        lower = text.lower()
+        if any(word in lower for word in ("permission", "denied", "forbidden", "unauthorized", "not authorized")):
+            return self._no_permission(messages)
+        if "not found" in lower or "does not exist" in lower or "could not find" in lower:
+            return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
+        return InputError(f"W&B refuses {operation}: {text}", hint=None)
+
+    def wrong_key(self) -> LoginError:
+        """The error for a key that the server does not know."""
+        return LoginError(
+            f"the W&B server {self.account.server} does not know this API key",
+            hint="log in again: `wandb login --relogin`, or set WANDB_API_KEY and WANDB_BASE_URL to a matching pair",
+        )
+
+    def _no_permission(self, messages: Sequence[str]) -> LoginError:
+        what = printable("; ".join(messages)) or "permission denied"
+        return LoginError(
+            f"W&B: {what}", hint="this key may not do that there: name another entity, or ask its owner for access"
+        )
+
+    def _is_it_wandb(self) -> str:
+        return f"is {self.account.server} a W&B server? See WANDB_BASE_URL"
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:
+        return None  # a date: rare, and the usual wait does as well
