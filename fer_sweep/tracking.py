@@ -111,7 +111,8 @@ class TrackedRun:
     first_epoch: int = 0
     """Epochs before this one are on the server already."""
     _stop_asked: bool = field(default=False, init=False)
-    _warned: bool = field(default=False, init=False)
+    had_trouble: bool = field(default=False, init=False)
+    """Whether something of the run is not where it should be."""
 
     @property
     def stop_asked(self) -> bool:
@@ -182,13 +183,13 @@ class TrackedRun:
         try:
             act(self.run)
         except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
-            if not self._warned:
+            if not self.had_trouble:
                 log.warning(
                     "W&B could not %s (%s); the trial goes on, its history is on disk, fersweep sync brings it up",
                     what,
                     error or type(error).__name__,
                 )
-            self._warned = True
+            self.had_trouble = True
             self.on_trouble()
 
 
@@ -198,6 +199,7 @@ class Tracker:
     def __init__(
         self,
         *,
+        mode: Mode | None = None,
         keep_models: bool = False,
         obey_pages: bool = True,
         stay_offline: bool = False,
@@ -206,11 +208,13 @@ class Tracker:
         """Start nothing yet.
 
         Args:
+            mode: Where runs go; None leaves it to wandb's switches.
             keep_models: Upload the best weights of each complete trial as an artifact.
             obey_pages: Pass on the stop button of a run's page; False where the search hears of it by itself.
             stay_offline: The server has not answered already: make no attempt at all.
             clock: Seconds, ever growing.
         """
+        self._mode = mode
         self._keep_models = keep_models
         self._obey_pages = obey_pages
         self._clock = clock
@@ -237,14 +241,14 @@ class Tracker:
         Returns:
             A run that is never None: where wandb cannot start one, the reason is logged and nothing is tracked.
         """
-        mode = tracking_mode()
+        mode = self._mode or tracking_mode()
         if mode == "disabled":
             return TrackedRun(None)
         tracked = TrackedRun(None, on_trouble=self._on_trouble)
         if self._keep_models and folder is not None:
             tracked.model = folder / "best.safetensors"
         if mode == "online" and self._clock() < self._offline_until:
-            mode = "offline"
+            mode, tracked.had_trouble = "offline", True
         for attempt in dict.fromkeys((mode, "offline")):
             try:
                 tracked.run = self._init(tracked, attempt, labels.with_environment(), config, run_id, started_at)
@@ -252,6 +256,7 @@ class Tracker:
             except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
                 going_on = "it is tracked offline" if attempt == "online" else "it is not tracked"
                 log.warning("W&B could not start a run (%s); the trial goes on, %s", error, going_on)
+                tracked.had_trouble = True
                 self._on_trouble()
         return tracked
 

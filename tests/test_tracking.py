@@ -9,55 +9,23 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.tracking import RunLabels, start_run, tracking_mode
-
-
-@pytest.mark.parametrize(
-    ("environment", "mode"),
-    [
-        ({"WANDB_MODE": "offline"}, "offline"),
-        ({"WANDB_MODE": "disabled", "WANDB_API_KEY": "k"}, "disabled"),
-        ({"WANDB_MODE": "dryrun"}, "offline"),
-        ({"WANDB_MODE": "online"}, "online"),
-        ({"WANDB_API_KEY": "local-" + "0" * 40}, "online"),
-        ({}, "offline"),
-    ],
-)
-def test_wandbs_own_switches_decide_where_runs_go(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], mode: str
-) -> None:
-    monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert tracking_mode() == mode
-
-
-def test_a_login_in_netrc_counts_for_its_server_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine wandb.example.org\n  login user\n  password " + "0" * 40 + "\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.delenv("WANDB_MODE")
-    assert tracking_mode() == "offline"
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert tracking_mode() == "online"
+from fer_sweep.tracking import RunLabels, Tracker
 
 
 def test_disabled_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None:
-    run = start_run(RunLabels(name="a", group="g"), {"lr": 0.1})
+    run = Tracker().start(RunLabels(name="a", group="g"), {"lr": 0.1})
     run.log({"epoch": 1, "val_acc": 0.5})
     run.finish(TrialOutcome(TrialState.COMPLETE))
-    assert run.folder is None
+    assert run.run is None
     assert not (tmp_path / "wandb").exists()
 
 
 OFFLINE = """
 import glob, os
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.tracking import RunLabels, start_run
+from fer_sweep.tracking import RunLabels, Tracker
 
-runs = [start_run(RunLabels(name=f"trial-{n}", group="sweep1", tags=("vit",)), {"lr": 0.1, "augment": {"flip": True}},
+runs = [Tracker().start(RunLabels(name=f"trial-{n}", group="sweep1", tags=("vit",)), {"lr": 0.1, "augment": {"flip": True}},
                   run_id=f"sweep1-{n}") for n in range(2)]
 for epoch in (1, 2):
     for run in runs:  # both open at once, as in an agent with two slots

@@ -1,4 +1,4 @@
-"""Commands about sweeps: validate, create, agent, run, status, best, pause, resume, stop, cancel."""
+"""Commands about sweeps: validate, create, agent, run, status, best, sync, pause, resume, stop, cancel."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ from fer_sweep.cli.printing import (
     trial_json,
     trial_rows,
 )
-from fer_sweep.errors import InputError, NothingToDo
+from fer_sweep.errors import FersweepError, InputError, NothingToDo, ServerError
 
 if TYPE_CHECKING:
     from fer_sweep.search.registry import SweepEntry
@@ -57,7 +57,7 @@ Slots = Annotated[str, typer.Option(help="Slots on the CPU, its cores divided am
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (validate, create, agent, run, status, best):
+    for command in (validate, create, agent, run, status, best, sync):
         app.command()(command)
     for name, state, effect in (
         ("pause", "paused", "Hand out no new trials for now; running ones finish."),
@@ -220,7 +220,11 @@ def status(sweep: Sweep = None, as_json: Json = False) -> None:
         records = search.records()
     finally:
         search.close()
-    state = state_of(entry)
+    try:
+        state = state_of(entry)
+    except ServerError as error:
+        state = "unknown"
+        _note(str(error))
     if as_json:
         print_json({"sweep": entry.id, "state": str(state), "trials": [trial_json(record) for record in records]})
         return
@@ -257,6 +261,38 @@ def best(
         )
         return
     _print_selection(selection)
+
+
+def sync(
+    sweep: Annotated[list[str] | None, typer.Argument(help="Sweeps to bring up; the last one if left out.")] = None,
+    upload_models: UploadModels = False,
+    as_json: Json = False,
+) -> None:
+    """Bring runs that were tracked offline, or did not get through, up to the W&B server you are logged in to.
+
+    Runs are rebuilt from fersweep's own records. What is there already is left alone, so it can be repeated at will.
+
+    Example: fersweep sync
+    """
+    from fer_sweep.search.registry import find
+    from fer_sweep.sync import Fate
+    from fer_sweep.sync import sync as bring_up
+
+    _log_warnings()
+    documents = []
+    failed = 0
+    for entry in [find(name) for name in dict.fromkeys(sweep)] if sweep else [find(None)]:
+        done = bring_up(entry, keep_models=upload_models, say=say)
+        documents.append({"sweep": entry.id, "url": done.url, "runs": dict(done.fates)})
+        failed += done.count(Fate.FAILED)
+        if not as_json:
+            counts = ", ".join(f"{done.count(fate)} {fate}" for fate in Fate if done.count(fate))
+            print_text(f"sweep {entry.id}: {counts or 'no trials'}")
+            print_text(f"page: {done.url}")
+    if as_json:
+        print_json({"sweeps": documents})
+    if failed:
+        raise FersweepError("some runs did not get through", hint="the same command goes on where this one stopped")
 
 
 def _print_selection(selection: "Selection") -> None:
@@ -303,6 +339,13 @@ def _create(file: Path, data: str | None, fixed: list[str] | None, **options: An
     return registry.create(file, constants=constants, note=_note, **options)
 
 
+def _log_warnings() -> None:
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.ERROR)
+
+
 def _note(text: str) -> None:
     say(f"note: {text}")
 
@@ -328,12 +371,10 @@ def _work(
     quiet: bool = False,
 ) -> bool:
     """Run the agent; says whether a signal cut it short."""
-    import logging
-
     from fer_sweep.agent.session import slots_here, work_on
     from fer_sweep.cli.console import PatientConsole
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    _log_warnings()
     number = None if slots == "auto" else _slot_count(slots)
     places = slots_here(gpus, per_gpu=per_gpu, slots=number)
     summary = work_on(

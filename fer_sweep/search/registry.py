@@ -24,12 +24,12 @@ from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep,
 from fer_sweep.errors import InputError, NothingToDo, ServerError, StorageError, SweepFileError
 from fer_sweep.files import home, sweep_folder, write_atomically
 from fer_sweep.search import Search
-from fer_sweep.search.database import database_path, default_storage
-from fer_sweep.search.ledger import SweepState
+from fer_sweep.search.database import Database, database_path, default_storage
+from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.storage import create_sweep, load_sweep, record_sweep, set_sweep_state, sweep_state
 
 if TYPE_CHECKING:
-    from fer_sweep.search.wandb_protocol import SweepPath, WandbServer
+    from fer_sweep.search.wandb_protocol import ServerRun, SweepPath, WandbServer
     from fer_sweep.search.wandb_sweeps import Made
 
 log = logging.getLogger(__name__)
@@ -272,6 +272,30 @@ def page_of(entry: SweepEntry) -> "Made":
         return wandb_sweeps.Made(_path(entry), entry.url or "", ())
     with contextlib.closing(_connect()) as server:
         return wandb_sweeps.page_of(server, entry.id, load(entry))
+
+
+def runs_on_server(path: "SweepPath") -> "Sequence[ServerRun]":
+    """Every run that the server in use has of a sweep.
+
+    Raises:
+        ServerError: The server does not answer.
+    """
+    with contextlib.closing(_connect()) as server:
+        return list(server.runs(path))
+
+
+def reports_of(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]]:
+    """A trial's metrics by epoch, as its agent reported them.
+
+    Raises:
+        StorageError: The database cannot be read.
+    """
+    with contextlib.closing(Database(_storage(entry))) as database, database.transaction(write=False) as connection:
+        ledger = Ledger(connection, entry.id)
+        if entry.search != "wandb":
+            return ledger.reports_of(int(trial_id))
+        row = ledger.find(trial_id)
+        return ledger.reports_of(row["number"]) if row else []
 
 
 def close_page(entry: SweepEntry) -> None:

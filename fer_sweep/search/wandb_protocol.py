@@ -63,6 +63,8 @@ class ServerRun:
     created_at: float | None
     """Unix time, seconds."""
     heartbeat_at: float | None
+    steps: int
+    """Lines of its history."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class WandbServer:
                               $filters: JSONString) {
                     project(name: $project, entityName: $entity) {
                         runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {
-                            edges { node { name state config summaryMetrics createdAt heartbeatAt } }
+                            edges { node { name state config summaryMetrics createdAt heartbeatAt historyLineCount } }
                             pageInfo { endCursor hasNextPage }
                         }
                     }
@@ -298,7 +300,7 @@ def _run(node: Mapping[str, Any]) -> ServerRun:
     }
     summary = json.loads(node["summaryMetrics"] or "{}")
     times = (_unix_time(node.get("createdAt")), _unix_time(node.get("heartbeatAt")))
-    return ServerRun(node["name"], node["state"], plain, summary, *times)
+    return ServerRun(node["name"], node["state"], plain, summary, *times, steps=node.get("historyLineCount") or 0)
 
 
 def _unix_time(text: str | None) -> float | None:

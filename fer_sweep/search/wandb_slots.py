@@ -74,15 +74,18 @@ class SlotAgent:
         self._asked_for_state = float("-inf")
         self._state = SweepState.RUNNING
         self._beats = 0
+        """Answers so far, silence included."""
+        self._answer_due = 0
+        """So many there are once the question for a trial is answered."""
         self._beating = False
-        self._delay = 0.0
+        self._delay = pace.idle_s
         self._closing = False
 
     @property
     def wait(self) -> Wait:
         """Why there is no trial, and when to ask again."""
         with self._changed:
-            if not self._quiet():
+            if self._beats < self._answer_due:
                 return Wait("the server's answer is under way", again_s=_MOMENT_S, is_brief=True)
             return Wait(self._reason, again_s=min(1.0, self._delay))
 
@@ -103,9 +106,9 @@ class SlotAgent:
         with self._changed:
             # After an exit a person may have resumed the sweep, so a new question is a new question.
             if not self._wanting or self._exit or self._pace.freshness_s == 0.0:
-                self._wanting, self._nudged, self._exit, self._delay = True, True, False, self._pace.idle_s
+                self._wanting, self._exit, self._delay = True, False, self._pace.idle_s
+                self._answer_due = self._nudge()
                 self._start()
-            self._changed.notify_all()
             self._changed.wait_for(self._has_answer, self._pace.patience_s)
             if self._trouble is not None:
                 raise self._trouble
@@ -133,10 +136,8 @@ class SlotAgent:
         """What the server has said of the running trial by now."""
         with self._changed:
             if self._pace.freshness_s == 0.0 and self._trouble is None:
-                target = self._beats + (2 if self._beating else 1)  # a beat under way may have been sent before
-                self._nudged = True
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._beats >= target, self._pace.patience_s)
+                due = self._nudge()
+                self._changed.wait_for(lambda: self._beats >= due, self._pace.patience_s)
             return self._stop
 
     def close(self) -> None:
@@ -146,11 +147,14 @@ class SlotAgent:
             self._changed.notify_all()
 
     def _has_answer(self) -> bool:
-        return self._offer is not None or self._exit or self._trouble is not None or bool(self._beats and self._quiet())
+        # Nothing is an answer too: the loop need not wait out its patience for it.
+        return self._offer is not None or self._exit or self._trouble is not None or self._beats >= self._answer_due
 
-    def _quiet(self) -> bool:
-        # Something has come back since the question, and it was nothing: the loop need not wait out its patience.
-        return not self._nudged and not self._beating
+    def _nudge(self) -> int:
+        """Have the thread ask at once; gives how many answers there will be once it has."""
+        self._nudged = True
+        self._changed.notify_all()
+        return self._beats + (2 if self._beating else 1)  # one under way was sent before
 
     def _start(self) -> None:
         if self._thread is None:
@@ -183,8 +187,8 @@ class SlotAgent:
         try:
             commands = self._heartbeat(running)
             told_to_stop = any(c.type == "exit" or (c.type == "stop" and c.run_id == running) for c in commands)
-            if (told_to_stop and running) or (not commands and not running):
-                self._ask_for_state(at_once=told_to_stop)
+            if told_to_stop or (not commands and not running):
+                self._ask_for_state(at_once=told_to_stop)  # stop is said of a trial and of a sweep alike
         except FersweepError as error:
             if running is None and not isinstance(error, ServerBusy):
                 with self._changed:

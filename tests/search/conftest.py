@@ -1,16 +1,23 @@
 """What the tests of the searches share: sweeps, results, a clock to turn by hand, and one harness an engine."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import pytest
 
+from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.records import TrialOutcome, TrialResult, TrialState
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialResult, TrialState, Wait
 from fer_sweep.search import Search
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.storage import create_sweep, record_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.wandb_protocol import SweepPath, WandbServer
+from fer_sweep.search.wandb_server import WandbSearch
+from fer_sweep.search.wandb_slots import Pace
+from tests.standin.runs import file_stream, upsert_run
+from tests.standin.server import StandIn
 
 
 class Clock:
@@ -27,6 +34,10 @@ class OptunaHarness:
     """How the conformance suite makes and steers sweeps of the embedded search."""
 
     lease_s = 60.0
+    cannot: Mapping[str, str] = {}
+    """What this engine does not owe, and why."""
+    stopped = "stopped"
+    """What a sweep is called once it has been stopped."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -67,12 +78,113 @@ class OptunaHarness:
             search.close()
 
 
-HARNESSES: dict[str, Callable[[], OptunaHarness]] = {"optuna": OptunaHarness}
+class TrackedSearch:
+    """A search on a server with its runs logged, as an agent logs them through wandb; straight into the stand-in."""
+
+    def __init__(self, search: WandbSearch, server: StandIn) -> None:
+        self._search = search
+        self._server = server
+
+    def next_trial(self, slot: str) -> TrialRequest | Wait | None:
+        request = self._search.next_trial(slot)
+        if isinstance(request, TrialRequest):
+            run = self._server.runs[request.trial_id]
+            with self._server.store.changed:
+                config = {name: {"value": value} for name, value in request.config.model_dump(mode="json").items()}
+                given = {"name": run.id, "id": run.storage_id, "host": "here", "config": json.dumps(config)}
+                upsert_run(self._server.store, run.entity, given)
+        return request
+
+    def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
+        run = self._server.runs.get(trial_id)
+        if metrics and run is not None and epoch > len(run.history):
+            lines = {"offset": len(run.history), "content": [json.dumps({**metrics, "_step": epoch})]}
+            self._post(trial_id, {"files": {"wandb-history.jsonl": lines}})
+        return self._search.report(trial_id, epoch, metrics)
+
+    def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
+        self._search.finish(trial_id, outcome)
+        result = outcome.result.model_dump(mode="json") if outcome.result else {}
+        summary = {"offset": 0, "content": [json.dumps({**result, "state": outcome.state})]}
+        good = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        preempting = {"preempting": True} if outcome.state is TrialState.PREEMPTED else {}
+        self._post(trial_id, {"files": {"wandb-summary.json": summary}, **preempting})
+        self._post(trial_id, {"complete": True, "exitcode": 0 if good else 1})
+
+    def records(self) -> Sequence[TrialRecord]:
+        return self._search.records()
+
+    def close(self) -> None:
+        self._search.close()
+
+    def _post(self, run_id: str, body: Mapping[str, Any]) -> None:
+        with self._server.store.changed:
+            file_stream(self._server.store, self._server.runs[run_id], dict(body))
+            self._server.store.changed.notify_all()
+
+
+class WandbHarness:
+    """How the conformance suite makes and steers sweeps of a W&B server: the stand-in, over HTTP."""
+
+    lease_s = 60.0
+    cannot: ClassVar = {
+        "exhaust": "a server draws independently: a finite space has no end, and a configuration that comes again "
+        "is answered with what it came to before",
+        "replace": "a server keeps what was logged first: a run's history only grows",
+    }
+    stopped = "finished"  # a server's word for both
+    _words: ClassVar = {"paused": "PAUSED", "running": "RUNNING", "stopped": "FINISHED", "cancelled": "CANCELED"}
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.server = StandIn().start()
+        self._opened: list[WandbSearch] = []
+
+    def create(self, **sweep: Any) -> str:
+        made = self.server.create_sweep({"program": "fersweep", **sweep})
+        record_sweep(parse_sweep(sweep), made.id, default_storage())
+        return made.id
+
+    def agent(self, sweep_id: str, owner: str) -> Search:
+        account = Account(self.server.url, self.server.url, None, None, self.server.api_key)
+        search = WandbSearch(
+            SweepPath("tester", "faces", sweep_id),
+            server=WandbServer(account),
+            storage=default_storage(),
+            owner=owner,
+            lease_s=self.lease_s,
+            clock=self.clock,
+            pace=Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0),
+        )
+        self._opened.append(search)
+        return TrackedSearch(search, self.server)
+
+    def steer(self, sweep_id: str, state: str) -> None:
+        self.server.set_sweep_state(sweep_id, self._words[state])
+
+    def state(self, sweep_id: str) -> str:
+        words = {word: state for state, word in self._words.items()}
+        return {**words, "FINISHED": "finished"}[self.server.sweeps[sweep_id].state]
+
+    def let_leases_run_out(self) -> None:
+        self.clock.now += self.lease_s + 1
+
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    def close(self) -> None:
+        for search in self._opened:
+            search.close()
+        self.server.close()
+
+
+Harness = OptunaHarness | WandbHarness
+HARNESSES: dict[str, Callable[[], Harness]] = {"optuna": OptunaHarness, "wandb": WandbHarness}
 """Another search joins the conformance suite by a line here."""
 
 
 @pytest.fixture(params=HARNESSES)
-def harness(request: pytest.FixtureRequest, own_folders: object) -> Iterator[OptunaHarness]:
+def harness(request: pytest.FixtureRequest, own_folders: object) -> Iterator[Harness]:
     made = HARNESSES[request.param]()
     yield made
     made.close()

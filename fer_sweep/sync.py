@@ -1,0 +1,163 @@
+"""``fersweep sync``: what was trained here, brought up to a W&B server from our own records.
+
+Every run is rebuilt from ``history.jsonl`` and ``sweeps.db``, whether it was tracked offline, lost its network, or its
+agent was killed in the middle: the run on the server is whole, has the id it would have had, and belongs to one sweep.
+What is there already is left alone, so a sync that was interrupted goes on, and a second one does nothing.
+"""
+
+import contextlib
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from fer_sweep.errors import StorageError
+from fer_sweep.files import sweep_folder, trial_folder
+from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
+from fer_sweep.search.registry import SweepEntry, close_page, open_search, page_of, reports_of, runs_on_server
+from fer_sweep.search.wandb_protocol import ServerRun
+from fer_sweep.tracking import Place, Tracker, trial_labels
+from fer_sweep.training.history import read_history
+
+_ENDED = {
+    TrialState.COMPLETE: ("finished",),
+    TrialState.PRUNED: ("finished",),
+    TrialState.FAILED: ("failed", "crashed", "killed"),
+    TrialState.PREEMPTED: ("preempted", "preempting", "failed", "crashed", "killed"),
+}
+"""How the server may call the run of a trial in a state that is up to date there."""
+
+
+class Fate(StrEnum):
+    """What became of one run."""
+
+    UPLOADED = "uploaded"
+    COMPLETED = "completed"
+    """It was there in part."""
+    THERE = "already there"
+    RUNNING = "still running"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What a sync did."""
+
+    url: str
+    """The sweep's page."""
+    fates: Mapping[str, Fate]
+    """By trial."""
+
+    def count(self, fate: Fate) -> int:
+        """Trials with this fate."""
+        return sum(found is fate for found in self.fates.values())
+
+
+def sync(entry: SweepEntry, *, keep_models: bool = False, say: Callable[[str], None]) -> Synced:
+    """Bring every run of a sweep up to date on the W&B server in use.
+
+    Args:
+        entry: The sweep.
+        keep_models: Upload the best weights of complete trials too.
+        say: Gets a line for every run.
+
+    Raises:
+        LoginError: There is no key, or a wrong one.
+        ServerError: The server does not answer.
+        StorageError: Another sync of this sweep is under way.
+    """
+    with _alone(entry):
+        page = page_of(entry)
+        place = Place(page.path.entity, page.path.project, page.path.id)
+        search = open_search(entry)
+        try:
+            records = [record for record in search.records() if _is_ours(entry, record)]
+        finally:
+            search.close()
+        there = {run.id: run for run in runs_on_server(page.path)}
+        tracker = Tracker(mode="online", keep_models=keep_models, obey_pages=False)
+        fates = {}
+        for number, record in enumerate(records, start=1):
+            rows = _history(entry, record.trial_id)
+            known = there.get(entry.run_id(record.trial_id))
+            fate = _fate(entry, record, rows, known)
+            if fate in (Fate.UPLOADED, Fate.COMPLETED) and not _upload(tracker, place, entry, record, rows):
+                fate = Fate.FAILED
+            fates[record.trial_id] = fate
+            say(f"{number}/{len(records)} trial {record.trial_id} ({record.state}, {len(rows)} epochs): {fate}")
+    close_page(entry)
+    return Synced(page.url, fates)
+
+
+def _is_ours(entry: SweepEntry, record: TrialRecord) -> bool:
+    if entry.search != "wandb":
+        return True
+    # Other hosts' trials are not here, and what is not ended is the server's affair, which hands it out again.
+    ended = record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
+    return ended and trial_folder(entry.id, record.trial_id).is_dir()
+
+
+def _history(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]]:
+    # What the database has is as good, should the trial's folder be gone.
+    return read_history(trial_folder(entry.id, trial_id) / "history.jsonl") or reports_of(entry, trial_id)
+
+
+def _fate(entry: SweepEntry, record: TrialRecord, rows: Sequence[Mapping[str, float]], known: ServerRun | None) -> Fate:
+    if record.state is TrialState.RUNNING and _is_locked(trial_folder(entry.id, record.trial_id) / ".lock"):
+        return Fate.RUNNING
+    if known is None:
+        return Fate.UPLOADED
+    state = TrialState.PREEMPTED if record.state is TrialState.RUNNING else record.state
+    same_end = known.state in _ENDED[state] and known.summary.get("state") == state
+    return Fate.THERE if same_end and known.steps >= len(rows) else Fate.COMPLETED
+
+
+def _upload(
+    tracker: Tracker, place: Place, entry: SweepEntry, record: TrialRecord, rows: Sequence[Mapping[str, float]]
+) -> bool:
+    run = tracker.start(
+        trial_labels(entry.id, record.trial_id, record.config, place),
+        record.config,
+        run_id=entry.run_id(record.trial_id),
+        folder=trial_folder(entry.id, record.trial_id),
+        started_at=record.started_at,
+    )
+    for row in rows:
+        run.log({**row, **_when(record, row)})
+    state = TrialState.PREEMPTED if record.state is TrialState.RUNNING else record.state
+    reason = record.reason or ("its agent was killed" if record.state is TrialState.RUNNING else None)
+    run.finish(TrialOutcome(state, record.result, reason))
+    return not run.had_trouble
+
+
+def _when(record: TrialRecord, row: Mapping[str, float]) -> dict[str, float]:
+    # The history does not say when an epoch ended; spread evenly over the trial's time is near enough for a time axis.
+    result = record.result
+    if record.started_at is None or record.ended_at is None or result is None or not result.epochs:
+        return {}
+    return {"_timestamp": record.started_at + (record.ended_at - record.started_at) * row["epoch"] / result.epochs}
+
+
+@contextlib.contextmanager
+def _alone(entry: SweepEntry) -> Iterator[None]:
+    folder = sweep_folder(entry.id)
+    with (folder / ".sync.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"another sync of sweep {entry.id} is under way", hint="wait for it, or end it"
+            ) from None
+        yield
+
+
+def _is_locked(lock: Path) -> bool:
+    try:
+        with lock.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,87 @@
+"""A client of a few lines for the tests of the stand-in itself: one keep-alive connection, no retries."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+from types import TracebackType
+from typing import Any
+
+from tests.standin.server import StandIn
+
+CREATE_SWEEP = """mutation UpsertSweep($id: ID, $config: String, $state: String, $entityName: String,
+    $projectName: String) {
+  upsertSweep(input: {id: $id, config: $config, state: $state, entityName: $entityName, projectName: $projectName}) {
+    sweep { id name state } configValidationWarnings } }"""
+CREATE_AGENT = """mutation CreateAgent($host: String!, $sweep: String!) {
+  createAgent(input: {host: $host, sweep: $sweep}) { agent { id } } }"""
+STOPPED = """query RunStoppedStatus($project: String, $run: String!) {
+  model(name: $project) { bucket(name: $run) { stopped } } }"""
+HEARTBEAT = """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
+  agentHeartbeat(input: {id: $id, metrics: $metrics, runState: $runState}) { agent { id } commands } }"""
+UPSERT_RUN = """mutation UpsertBucket($id: String, $name: String, $project: String, $entity: String, $host: String,
+    $config: JSONString, $sweep: String) {
+  upsertBucket(input: {id: $id, name: $name, modelName: $project, entityName: $entity, host: $host, config: $config,
+    sweep: $sweep}) { bucket { id name sweepName historyLineCount project { name entity { name } } } inserted } }"""
+
+
+class Client:
+    """Speaks the protocol as an agent and as a run."""
+
+    def __init__(self, server: StandIn, key: str | None = None, timeout_s: float = 10) -> None:
+        host, port = server.url.removeprefix("http://").split(":")
+        self.http = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
+        token = base64.b64encode(f"api:{server.api_key if key is None else key}".encode()).decode()
+        self.headers = {"Authorization": f"Basic {token}"} if key != "" else {}
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.http.close()
+
+    def post(self, path: str, body: Any) -> tuple[int, dict[str, Any], dict[str, str]]:
+        self.http.request("POST", path, json.dumps(body), {**self.headers, "Content-Type": "application/json"})
+        answer = self.http.getresponse()
+        return answer.status, json.loads(answer.read() or b"{}"), dict(answer.getheaders())
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The `data` of the answer; anything but success fails."""
+        status, answer, _ = self.post("/graphql", {"query": query, "variables": variables})
+        assert status == 200 and "errors" not in answer, (status, answer)
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def agent(self, sweep_id: str) -> str:
+        return str(self.graphql(CREATE_AGENT, host="box", sweep=sweep_id)["createAgent"]["agent"]["id"])
+
+    def beat(self, agent_id: str, *alive: str) -> list[dict[str, Any]]:
+        """One heartbeat that reports these runs as alive: the commands."""
+        state = json.dumps(dict.fromkeys(alive, True))
+        data = self.graphql(HEARTBEAT, id=agent_id, metrics="{}", runState=state)
+        commands: list[dict[str, Any]] = json.loads(data["agentHeartbeat"]["commands"])
+        return commands
+
+    def begin(self, run_id: str, sweep_id: str | None = None, project: str = "faces", **config: Any) -> dict[str, Any]:
+        """Start a run as wandb-core does."""
+        wrapped = {name: {"value": value} for name, value in config.items()}
+        wrapped["_wandb"] = {"value": {"t": {"1": 1}}}
+        text = json.dumps(wrapped)
+        data = self.graphql(UPSERT_RUN, name=run_id, project=project, host="box", config=text, sweep=sweep_id)
+        upserted: dict[str, Any] = data["upsertBucket"]
+        return upserted
+
+    def stream(self, run_id: str, project: str = "faces", **posted: Any) -> dict[str, Any]:
+        status, answer, _ = self.post(f"/files/tester/{project}/{run_id}/file_stream", posted)
+        assert status == 200, (status, answer)
+        return answer
+
+    def log(self, run_id: str, *rows: dict[str, Any], offset: int = 0) -> dict[str, Any]:
+        content = [json.dumps({"_step": offset + index, **row}) for index, row in enumerate(rows)]
+        return self.stream(run_id, files={"wandb-history.jsonl": {"offset": offset, "content": content}})
+
+    def end(self, run_id: str, exit_code: int = 0) -> dict[str, Any]:
+        return self.stream(run_id, complete=True, exitcode=exit_code)

@@ -1,0 +1,236 @@
+"""What the stand-in server remembers: projects, sweeps, agents, runs, artifacts and views, all in memory."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import random
+import string
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+LIVE = ("running", "preempting")
+TERMINAL = ("finished", "failed", "crashed", "killed", "preempted")
+
+
+def now() -> str:
+    """The time as W&B writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def node_id(*parts: object) -> str:
+    """An opaque GraphQL id, built the way W&B builds them (base64 of `Run:v1:...`)."""
+    return base64.b64encode(":".join(str(part) for part in parts).encode()).decode()
+
+
+def short_id(length: int = 8) -> str:
+    return "".join(random.choices(string.ascii_lowercase + string.digits, k=length))
+
+
+@dataclass
+class Project:
+    entity: str
+    name: str
+    internal_id: int
+    created_at: str = field(default_factory=now)
+    description: str | None = None
+
+    @property
+    def storage_id(self) -> str:
+        return node_id("Project", "v1", self.name, self.entity)
+
+
+@dataclass
+class Agent:
+    id: str
+    sweep_id: str
+    host: str
+    created_at: str = field(default_factory=now)
+    heartbeat_at: str = field(default_factory=now)
+    run_ids: list[str] = field(default_factory=list)
+    """Every run ever given to it, in order."""
+    reported: set[str] = field(default_factory=set)
+    """The runs its last heartbeat called alive."""
+    given: set[str] = field(default_factory=set)
+    """Runs given with the last answer: they count as alive until the next heartbeat says otherwise."""
+    commands: list[dict[str, Any]] = field(default_factory=list)
+    """Every command it was ever sent, in order."""
+    heartbeats: int = 0
+    state: str = "RUNNING"
+
+
+@dataclass
+class Sweep:
+    id: str
+    entity: str
+    project: str
+    config: dict[str, Any]
+    config_text: str
+    """The YAML as it was sent; clients read the sweep's configuration back from it."""
+    state: str = "RUNNING"
+    controller: str | None = None
+    scheduler: str | None = None
+    display_name: str | None = None
+    description: str | None = None
+    agents: list[Agent] = field(default_factory=list)
+    run_ids: list[str] = field(default_factory=list)
+    requeued: list[str] = field(default_factory=list)
+    """Preempted runs that wait for an agent."""
+    exhausted: bool = False
+    """The grid is used up or the cap is reached: no new run is proposed."""
+    created_at: str = field(default_factory=now)
+    updated_at: str = field(default_factory=now)
+
+    @property
+    def storage_id(self) -> str:
+        return node_id("Sweep", "v1", self.id, self.project, self.entity)
+
+
+@dataclass
+class Run:
+    id: str
+    entity: str
+    project: str
+    sweep_id: str | None = None
+    state: str = "running"
+    config: dict[str, Any] = field(default_factory=dict)
+    wandb_config: dict[str, Any] = field(default_factory=dict)
+    """The value of the configuration's `_wandb` key; it has `t` once a client has started the run."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    console: list[str] = field(default_factory=list)
+    exit_code: int | None = None
+    display_name: str = ""
+    group: str | None = None
+    job_type: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    description: str | None = None
+    host: str | None = None
+    program: str | None = None
+    commit: str | None = None
+    created_at: str = field(default_factory=now)
+    heartbeat_at: str = field(default_factory=now)
+    stopped: bool = False
+    preempting: bool = False
+    """`preempting` was sent since the run last started: a non-zero exit requeues it."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    artifacts: list[Artifact] = field(default_factory=list)
+    used_artifacts: list[Artifact] = field(default_factory=list)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    agent_id: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+    """What the sweep proposed, `{name: {"value": v}}`; sent again when the run is resumed."""
+
+    @property
+    def storage_id(self) -> str:
+        return node_id("Run", "v1", self.id, self.project, self.entity)
+
+    @property
+    def last_step(self) -> int:
+        steps = [row["_step"] for row in self.history if isinstance(row.get("_step"), int)]
+        return max(steps, default=len(self.history) - 1)
+
+
+@dataclass
+class Artifact:
+    id: str
+    entity: str
+    project: str
+    type: str
+    name: str
+    """The collection's name, without the version."""
+    digest: str
+    client_id: str
+    sequence_id: str
+    version: int | None = None
+    """The number in `name:v3`; none until the artifact is committed."""
+    run_id: str | None = None
+    state: str = "PENDING"
+    aliases: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    metadata: str | None = None
+    description: str | None = None
+    ttl_s: int | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    """The content by the name in the artifact, `wandb_manifest.json` included."""
+    created_at: str = field(default_factory=now)
+    updated_at: str = field(default_factory=now)
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{self.name}:v{self.version}"
+
+
+@dataclass
+class View:
+    """A report (`runs`), its draft (`runs/draft`) or a workspace (`project-view`)."""
+
+    id: str
+    entity: str
+    project: str
+    type: str
+    name: str
+    display_name: str
+    description: str
+    spec: str
+    created_at: str = field(default_factory=now)
+    updated_at: str = field(default_factory=now)
+
+
+@dataclass
+class Request:
+    """One request as it was answered."""
+
+    operation: str
+    """The GraphQL operation's name, or `file_stream`, `upload`, `download`, or the path of anything else."""
+    variables: dict[str, Any] = field(default_factory=dict)
+    """The GraphQL variables, or the body of a file stream post."""
+    at: float = 0.0
+    """`time.monotonic()` when it arrived."""
+    status: int = 0
+    """The HTTP status answered; 0 where the connection was dropped."""
+    agent: str = ""
+    """The client's `User-Agent`."""
+
+
+class Store:
+    """Every record, guarded by `changed`: hold it to read or write, notify after a write."""
+
+    def __init__(self, entity: str, teams: tuple[str, ...]) -> None:
+        self.entity = entity
+        self.entities = (entity, *teams)
+        self.changed = threading.Condition(threading.RLock())
+        self.projects: dict[tuple[str, str], Project] = {}
+        self.sweeps: dict[str, Sweep] = {}
+        self.agents: dict[str, Agent] = {}
+        self.runs: dict[str, Run] = {}
+        self.artifacts: dict[str, Artifact] = {}
+        self.views: dict[str, View] = {}
+        self.charts: list[dict[str, Any]] = []
+        self.url = ""
+        self._number = 1000
+
+    def number(self) -> int:
+        """A number that no other record has."""
+        self._number += 1
+        return self._number
+
+    def project(self, entity: str, name: str) -> Project:
+        """The project, made on first use as W&B makes it."""
+        key = (entity, name)
+        if key not in self.projects:
+            self.projects[key] = Project(entity, name, self.number())
+        return self.projects[key]
+
+    def sweep_runs(self, sweep: Sweep) -> Iterator[Run]:
+        return (self.runs[run_id] for run_id in sweep.run_ids if run_id in self.runs)
+
+    def run_by_storage_id(self, storage_id: str) -> Run | None:
+        return next((run for run in self.runs.values() if run.storage_id == storage_id), None)
+
+    def project_runs(self, entity: str, project: str) -> list[Run]:
+        return [run for run in self.runs.values() if (run.entity, run.project) == (entity, project)]
