@@ -32,6 +32,13 @@ def print_json(document: Any) -> None:
     print_text(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
+def log_warnings() -> None:
+    """Show what the library warns of on stderr, as it comes."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+
+
 def print_error(error: FersweepError) -> None:
     """What was wrong and what to do."""
     say(f"error: {error}")

@@ -1,0 +1,131 @@
+"""Commands about what came of sweeps: best and sync."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fer_sweep.cli.printing import (
+    RANKING_COLUMNS,
+    log_warnings,
+    percent,
+    points,
+    print_json,
+    print_table,
+    print_text,
+    ranking_rows,
+    say,
+    trial_json,
+)
+from fer_sweep.errors import FersweepError, NothingToDo
+
+if TYPE_CHECKING:
+    from fer_sweep.search.registry import SweepEntry
+    from fer_sweep.selection import Selection
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(best)
+    app.command()(sync)
+
+
+def best(
+    sweep: Annotated[list[str] | None, typer.Argument(help="Sweeps to choose from; the last one if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Rank the trials and name the winner: among those within one standard error of the best, the smallest gap.
+
+    Example: fersweep best
+    """
+    from fer_sweep.search.registry import find
+
+    show_best([find(name) for name in dict.fromkeys(sweep)] if sweep else [find(None)], as_json=as_json)
+
+
+def show_best(entries: "Sequence[SweepEntry]", *, as_json: bool) -> None:
+    """Print the choice among the trials of some sweeps."""
+    selection = _select(entries)
+    winner = selection.winner
+    if winner is None:
+        ids = ", ".join(entry.id for entry in entries)
+        raise NothingToDo(f"{selection.reason}: {ids}", hint=f"train some: fersweep agent {entries[-1].id}")
+    if as_json:
+        print_json(
+            {
+                "winner": trial_json(winner.record, winner.sweep),
+                "pareto": [trial_json(c.record, c.sweep) for c in selection.pareto],
+                "ranking": [trial_json(c.record, c.sweep) for c in selection.ranking],
+                "standard_error": selection.standard_error,
+                "reason": selection.reason,
+            }
+        )
+        return
+    _print_selection(selection)
+
+
+def sync(
+    sweep: Annotated[list[str] | None, typer.Argument(help="Sweeps to bring up; the last one if left out.")] = None,
+    upload_models: Annotated[bool, typer.Option(help="Upload the best weights of complete trials too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Bring runs that were tracked offline, or did not get through, up to the W&B server you are logged in to.
+
+    Runs are rebuilt from fersweep's own records. What is there already is left alone, so it can be repeated at will.
+
+    Example: fersweep sync
+    """
+    from fer_sweep.search.registry import find
+    from fer_sweep.sync import Fate
+    from fer_sweep.sync import sync as bring_up
+
+    log_warnings()
+    documents = []
+    failed = 0
+    for entry in [find(name) for name in dict.fromkeys(sweep)] if sweep else [find(None)]:
+        done = bring_up(entry, keep_models=upload_models, say=say)
+        documents.append({"sweep": entry.id, "url": done.url, "runs": dict(done.fates)})
+        failed += done.count(Fate.FAILED)
+        if not as_json:
+            counts = ", ".join(f"{done.count(fate)} {fate}" for fate in Fate if done.count(fate))
+            print_text(f"sweep {entry.id}: {counts or 'no trials'}")
+            print_text(f"page: {done.url}")
+    if as_json:
+        print_json({"sweeps": documents})
+    if failed:
+        raise FersweepError("some runs did not get through", hint="the same command goes on where this one stopped")
+
+
+def _print_selection(selection: "Selection") -> None:
+    from fer_sweep.files import trial_folder
+
+    winner = selection.winner
+    assert winner is not None
+    title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
+    print_table(title, RANKING_COLUMNS, ranking_rows(selection))
+    result = winner.result
+    folder = trial_folder(winner.sweep, winner.record.trial_id)
+    print_text(
+        f"winner: trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {percent(result.best_val_acc)}, "
+        f"gap {points(result.train_val_gap)} points, {result.verdict}"
+    )
+    print_text(f"why: {selection.reason}")
+    print_text(f"model: {folder / 'best.safetensors'}")
+    print_text(f"config: {folder / 'config.json'}")
+    print_text(f"history: {folder / 'history.jsonl'}")
+    say(f"next: fersweep train --config {folder / 'config.json'} --seed 1 trains it again with another seed")
+
+
+def _select(entries: "Sequence[SweepEntry]") -> "Selection":
+    from fer_sweep.search.registry import open_search
+    from fer_sweep.selection import Candidate, select
+
+    candidates = []
+    for entry in entries:
+        search = open_search(entry)
+        try:
+            candidates += [Candidate(entry.id, r, r.result) for r in search.records() if r.result is not None]
+        finally:
+            search.close()
+    gaps = [entry.max_gap for entry in entries if entry.max_gap is not None]
+    return select(candidates, max_gap=min(gaps) if gaps else None)
