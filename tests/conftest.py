@@ -1,11 +1,14 @@
 """Every test gets a home and a data cache of its own; none can reach the user's files or the network."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.standin.server import StandIn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -24,6 +27,29 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def standin() -> Iterator[StandIn]:
+    """A W&B server on loopback."""
+    with StandIn() as server:
+        yield server
+
+
+@pytest.fixture
+def online(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A W&B server that this process and its children are logged in to."""
+    for name, value in {**standin.environment, "WANDB_MODE": "online", "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    _forget_wandb()
+    yield standin
+    _forget_wandb()
+
+
+def _forget_wandb() -> None:
+    # wandb reads its settings once a process, and its service holds on to the server of the test before.
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()
 
 
 @pytest.fixture(scope="session")

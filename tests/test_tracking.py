@@ -25,8 +25,9 @@ import glob, os
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.tracking import RunLabels, Tracker
 
-runs = [Tracker().start(RunLabels(name=f"trial-{n}", group="sweep1", tags=("vit",)), {"lr": 0.1, "augment": {"flip": True}},
-                  run_id=f"sweep1-{n}") for n in range(2)]
+config = {"lr": 0.1, "augment": {"flip": True}}
+runs = [Tracker().start(RunLabels(name=f"trial-{n}", group="sweep1", tags=("vit",)), config, run_id=f"sweep1-{n}")
+        for n in range(2)]
 for epoch in (1, 2):
     for run in runs:  # both open at once, as in an agent with two slots
         run.log({"epoch": epoch, "val_acc": epoch / 10})

@@ -1,6 +1,6 @@
 """One agent's work on one sweep: search, slots, tracking and view put together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
@@ -8,7 +8,7 @@ from fer_sweep.account import tracking_mode
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.loop import Agent, AgentSummary
 from fer_sweep.agent.slots import Slot, make_slots
-from fer_sweep.agent.view import Progress, View, make_view
+from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
@@ -59,6 +59,8 @@ def work_on(
     """
     sweep = load(entry)
     check_data(sweep)
+    notes: list[str] = []
+    track = trial_tracking(entry, keep_models=keep_models, note=notes.append)
     search = open_search(entry)
     try:
         records = search.records()
@@ -66,13 +68,13 @@ def work_on(
             raise _nothing_to_do(entry, records)  # before anything is warmed up for it
         progress = _progress(sweep, records)
         view = make_view(console, progress, sweep_id=entry.id, slots=len(slots))
-        view.note(_opening(entry, slots, records))
-        tracker, place = _tracking(entry, sweep, keep_models, view)
+        for note in (_opening(entry, slots, records), *notes):
+            view.note(note)
         agent = Agent(
             search=search,
             slots=slots,
             folder_of=lambda trial_id: trial_folder(entry.id, trial_id),
-            track=lambda request: _track(tracker, place, entry, request),
+            track=track,
             view=view,
             count=count,
         )
@@ -145,7 +147,20 @@ def _opening(entry: SweepEntry, slots: Sequence[Slot], records: Sequence[TrialRe
     return f"agent on sweep {entry.id}: slots {places}; tracking {tracking_mode()}{again}"
 
 
-def _tracking(entry: SweepEntry, sweep: SweepFile, keep_models: bool, view: View) -> tuple[Tracker, Place]:
+def trial_tracking(
+    entry: SweepEntry, *, keep_models: bool = False, note: Callable[[str], None] = lambda text: None
+) -> Callable[[TrialRequest], TrackedRun]:
+    """What starts the W&B run of each trial of a sweep, where wandb's switches and the sweep want it.
+
+    Args:
+        entry: The sweep.
+        keep_models: Upload the best weights of each complete trial.
+        note: Gets a line on where the runs appear.
+
+    Raises:
+        InputError: The sweep is searched by a W&B server, but runs are not to go there.
+        LoginError: Runs are to go online, but there is no key or a wrong one.
+    """
     mode = tracking_mode()
     on_server = entry.search == "wandb"
     if on_server and mode != "online":
@@ -154,20 +169,20 @@ def _tracking(entry: SweepEntry, sweep: SweepFile, keep_models: bool, view: View
             hint="unset WANDB_MODE, or `wandb online`; for offline runs create the sweep with --search optuna",
         )
     tracker = Tracker(keep_models=keep_models, obey_pages=not on_server)
-    place = Place.from_file(sweep)
+    place = Place.from_file(load(entry))
     if mode == "online":
         try:
             page = page_of(entry)
+            note(f"runs appear at {page.url}")
+            place = Place(page.path.entity, page.path.project, page.path.id)
         except ServerError as error:
-            view.note(f"{error}; runs are tracked offline. Later: fersweep sync {entry.id}")
-            return Tracker(keep_models=keep_models, stay_offline=True), place
-        view.note(f"runs appear at {page.url}")
-        place = Place(page.path.entity, page.path.project, page.path.id)
-    return tracker, place
+            note(f"{error}; runs are tracked offline. Later: fersweep sync {entry.id}")
+            tracker = Tracker(keep_models=keep_models, stay_offline=True)
 
+    def track(request: TrialRequest) -> TrackedRun:
+        folder = trial_folder(entry.id, request.trial_id)
+        config = request.config.model_dump(mode="json")
+        labels = trial_labels(entry.id, request.trial_id, config, place)
+        return tracker.start(labels, config, run_id=entry.run_id(request.trial_id), folder=folder)
 
-def _track(tracker: Tracker, place: Place, entry: SweepEntry, request: TrialRequest) -> TrackedRun:
-    folder = trial_folder(entry.id, request.trial_id)
-    config = request.config.model_dump(mode="json")
-    labels = trial_labels(entry.id, request.trial_id, config, place)
-    return tracker.start(labels, config, run_id=entry.run_id(request.trial_id), folder=folder)
+    return track

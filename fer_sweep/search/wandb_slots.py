@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from fer_sweep.errors import FersweepError, ServerBusy
+from fer_sweep.errors import FersweepError, LoginError, ServerBusy
 from fer_sweep.records import StopReason, Wait
 from fer_sweep.search.ledger import SweepState
 from fer_sweep.search.wandb_protocol import Command, SweepPath, WandbServer
@@ -189,16 +189,18 @@ class SlotAgent:
             told_to_stop = any(c.type == "exit" or (c.type == "stop" and c.run_id == running) for c in commands)
             if told_to_stop or (not commands and not running):
                 self._ask_for_state(at_once=told_to_stop)  # stop is said of a trial and of a sweep alike
-        except FersweepError as error:
-            if running is None and not isinstance(error, ServerBusy):
+        except (NotFound, LoginError) as error:
+            if running is None:
                 with self._changed:
                     self._trouble = error
             else:
                 self._on_silence(error)  # a trial that runs is not given up for it, not even if the sweep was deleted
             return
+        except FersweepError as error:
+            self._on_silence(error)
+            return
         except Exception as error:  # an answer of a shape nobody foresaw must not end the thread without a word
-            log.warning("W&B's answer could not be read (%s: %s); asking again", type(error).__name__, error)
-            self._on_silence(ServerBusy(f"W&B's answer could not be read: {error}"))
+            self._on_silence(ServerBusy(f"W&B's answer could not be read: {type(error).__name__}: {error}"))
             return
         with self._changed:
             self._failures, self._unanswered_since = 0, None
@@ -250,7 +252,7 @@ class SlotAgent:
     def _on_silence(self, error: FersweepError) -> None:
         with self._changed:
             self._failures += 1
-            wait = min(self._pace.longest_retry_s, 0.5 * 2 ** min(self._failures, 10))
+            wait = min(self._pace.longest_retry_s, 0.5 * 2 ** min(self._failures - 1, 10))
             # Spread out: all the agents of a lab would otherwise come back in the same second.
             retry_after_s = getattr(error, "retry_after_s", None) or 0.0
             self._delay = max(retry_after_s, wait * random.uniform(0.5, 1.0))

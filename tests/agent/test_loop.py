@@ -1,114 +1,26 @@
 """The agent with real trial processes: each test forks, trains, kills and resumes for real."""
 
-import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fer_sweep.agent.loop import FAILURES_IN_A_ROW, KILLS_WITHOUT_PROGRESS, Agent, AgentSummary
-from fer_sweep.agent.processes import TrialHandle, TrialStarter
-from fer_sweep.agent.slots import Slot
+from fer_sweep.agent.loop import FAILURES_IN_A_ROW, KILLS_WITHOUT_PROGRESS
+from fer_sweep.agent.processes import TrialHandle
 from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.errors import AgentFailed, LostTrial
-from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
-from fer_sweep.tracking import TrackedRun
+from fer_sweep.records import StopReason, TrialOutcome, TrialState, Wait
 from tests.agent.scripted import ENDLESS, ScriptedSearch, request
+from tests.agent.stage import Stage, View
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
-
-TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
-
-
-class Starter(TrialStarter):
-    """Remembers the processes it started."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pids: list[int] = []
-
-    def close(self) -> None:
-        """Left open: starting it takes longer than most tests, and the next one can have it."""
-
-    def start(self, job: TrialJob) -> TrialHandle:
-        handle = super().start(job)
-        assert handle.process.pid is not None
-        self.pids.append(handle.process.pid)
-        return handle
-
-
-class View:
-    """Keeps what it is shown, and calls back at every epoch so that a test can act at that very moment."""
-
-    def __init__(self, at_epoch: Callable[[str, int], None] = lambda trial_id, epoch: None) -> None:
-        self.started: list[str] = []
-        self.notes: list[str] = []
-        self.at_epoch = at_epoch
-
-    def trial_started(self, slot: str, request: TrialRequest) -> None:
-        self.started.append(request.trial_id)
-
-    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
-        self.at_epoch(trial_id, int(metrics["epoch"]))
-
-    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-class Stage:
-    """One agent's surroundings; ``run`` works a search through."""
-
-    def __init__(self, folder: Path, cache: str) -> None:
-        self.folder = folder
-        self.cache = cache
-        self.starter = Starter()
-        self.view = View()
-
-    def run(self, search: ScriptedSearch, *, slots: int = 1, count: int | None = None) -> AgentSummary:
-        places = [
-            # The forkserver outlives a test, and a fork has the environment of its start.
-            Slot(f"cpu{number}", "cpu", 1, {"CUDA_VISIBLE_DEVICES": "", "FERSWEEP_CACHE": self.cache})
-            for number in range(slots)
-        ]
-        agent = Agent(
-            search=search,
-            slots=places,
-            folder_of=lambda trial_id: self.folder / trial_id,
-            track=lambda request: TrackedRun(None),
-            view=self.view,
-            count=count,
-            starter=self.starter,
-        )
-        return agent.run()
-
-    def result(self, trial_id: str) -> dict[str, Any]:
-        result = json.loads((self.folder / trial_id / "result.json").read_text())
-        return {name: value for name, value in result.items() if name not in TIMINGS}
-
-    def history(self, trial_id: str) -> list[int]:
-        lines = (self.folder / trial_id / "history.jsonl").read_text().splitlines()
-        return [json.loads(line)["epoch"] for line in lines]
-
-    def nobody_is_left(self) -> bool:
-        return all(_is_gone(pid) for pid in self.starter.pids)
 
 
 @pytest.fixture
 def stage(tmp_path: Path, tiny_cache: Path) -> Stage:
     return Stage(tmp_path / "trials", str(tiny_cache))
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def test_trains_every_trial_once_on_two_slots(stage: Stage) -> None:

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.processes import COMMAND, alive, descendants, fersweep, until, words_of
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -28,13 +28,6 @@ parameters:
   batch_size: {value: 16}
   lr: {min: 0.001, max: 0.01}
 """
-
-
-def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
-
-
-COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
@@ -75,14 +68,14 @@ def test_a_killed_agent_leaves_no_process_and_the_next_one_goes_on(killed: str, 
 
     with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL, process_group=0) as agent:
         family = {agent.pid}
-        _until(lambda: history.is_file() and history.read_text().count("\n") >= 3)
-        family |= _descendants(agent.pid)
+        until(lambda: history.is_file() and history.read_text().count("\n") >= 3)
+        family |= descendants(agent.pid)
         assert len(family) >= 3  # the agent, its forkserver and the trial
         if killed == "group":
             os.killpg(agent.pid, signal.SIGKILL)
         else:
             agent.kill()
-    _until(lambda: not any(_alive(pid) for pid in family))
+    until(lambda: not any(alive(pid) for pid in family))
 
     again = fersweep("agent", "--gpus", "none")
     assert again.returncode == 0, again.stderr
@@ -99,14 +92,14 @@ def test_a_signal_to_the_whole_group_checkpoints(number: signal.Signals, tiny_da
     sweep = fersweep("create", "sweep.yaml").stdout.strip()
     folder = tmp_path / ".fersweep" / "sweeps" / sweep / "trials" / "0"
     with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL, process_group=0) as agent:
-        _until(lambda: (folder / "history.jsonl").is_file() and (folder / "history.jsonl").read_text().count("\n") >= 2)
-        family = {agent.pid} | _descendants(agent.pid)
+        until(lambda: (folder / "history.jsonl").is_file() and (folder / "history.jsonl").read_text().count("\n") >= 2)
+        family = {agent.pid} | descendants(agent.pid)
         os.killpg(agent.pid, number)
     assert agent.returncode == 130
     (trial,) = json.loads(fersweep("status", "--json").stdout)["trials"]
     assert trial["state"] == "preempted"
     assert (folder / "last.ckpt").is_file()
-    _until(lambda: not any(_alive(pid) for pid in family))
+    until(lambda: not any(alive(pid) for pid in family))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -118,14 +111,14 @@ def test_a_signal_to_the_group_while_torch_is_imported_ends_cleanly(
     with subprocess.Popen(
         [*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
     ) as agent:
-        _until(lambda: any("forkserver" in _words(pid) for pid in _descendants(agent.pid)))
-        family = {agent.pid} | _descendants(agent.pid)
+        until(lambda: any("forkserver" in words_of(pid) for pid in descendants(agent.pid)))
+        family = {agent.pid} | descendants(agent.pid)
         os.killpg(agent.pid, number)
         assert agent.stderr is not None
         said = agent.stderr.read().decode()
     assert agent.returncode == 130, said
     assert "Traceback" not in said
-    _until(lambda: not any(_alive(pid) for pid in family))
+    until(lambda: not any(alive(pid) for pid in family))
     assert json.loads(fersweep("status", "--json").stdout)["state"] in ("running", "finished")
 
 
@@ -160,32 +153,3 @@ def test_ctrl_c_in_training_by_hand_writes_a_checkpoint_to_go_on_from(tiny_data:
     assert json.loads(done.stdout)["epochs"] == 150
     epochs = [json.loads(line)["epoch"] for line in (folder / "history.jsonl").read_text().splitlines()]
     assert epochs == list(range(1, 151))
-
-
-def _until(true: Callable[[], bool], limit_s: float = 120.0) -> None:
-    # Another process's progress has no event to wait for; the limit only bounds a failure.
-    deadline = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.01)
-
-
-def _descendants(pid: int) -> set[int]:
-    found: set[int] = set()
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found |= {int(child)} | _descendants(int(child))
-    return found
-
-
-def _words(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

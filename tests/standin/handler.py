@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         payload = parsed(body) if path.endswith(("/graphql", "/file_stream")) else {}
         operation = self.operation(path, payload)
         seen = payload.get("variables") or {} if path == "/graphql" else payload
-        request = Request(operation, seen, arrived, agent=self.headers.get("User-Agent", ""))
+        request = Request(operation, seen, arrived, agent=self.headers.get("User-Agent", ""), path=path)
         if server.faults.is_offline or server.closing.is_set():
             return self.drop(request)
         if path.startswith("/sdk/otel/"):  # wandb's telemetry about itself: no part of the protocol, so not in the log

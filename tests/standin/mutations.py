@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.standin import artifacts, scheduler
-from tests.standin.artifact_node import ArtifactFileNode, ArtifactNode, ManifestNode
-from tests.standin.graphql import GraphQLError, Node, resolves
+from tests.standin.artifact_file_node import ArtifactFileNode, ManifestNode
+from tests.standin.artifact_node import ArtifactNode
+from tests.standin.graphql import Node, resolves
+from tests.standin.graphql_document import GraphQLError
 from tests.standin.nodes import project_fields
 from tests.standin.queries import ProjectNode
 from tests.standin.run_node import FileNode, RunNode

@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.standin import filters as run_filters
 from tests.standin.artifact_node import ArtifactNode, CollectionNode, TypeNode
-from tests.standin.graphql import GraphQLError, Node, resolves
+from tests.standin.graphql import Node, resolves
+from tests.standin.graphql_document import GraphQLError
 from tests.standin.nodes import EntityNode, UserNode, connection
 from tests.standin.run_node import RunNode
 from tests.standin.state import Project, Run, Store

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.standin.artifact_node import ArtifactNode
-from tests.standin.graphql import GraphQLError, Node, resolves
+from tests.standin.graphql import Node, resolves
+from tests.standin.graphql_document import GraphQLError
 from tests.standin.nodes import UserNode, connection, project_fields, strict
 from tests.standin.state import Run, Store, node_id
 

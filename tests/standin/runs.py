@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.standin import scheduler
-from tests.standin.graphql import GraphQLError
+from tests.standin.graphql_document import GraphQLError
 from tests.standin.state import TERMINAL, Run, Store, now, short_id
 
 TEXTS = {

@@ -3,6 +3,8 @@
 Proposals and stops come from W&B's own `sweeps` package, so grid, random, bayes and hyperband are the real ones.
 Reading of the documented behaviour where it leaves room: an agent with nothing to run gets `exit` once the sweep is
 FINISHED or CANCELED; while a finished grid still has live runs it waits, since a preempted one may come back to it.
+The agent of a cancelled sweep is told `stop` while it has runs and `exit` after: the stock agent kills what runs when
+it is told to exit (`Store.exit_with_cancel` sends both at once).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tests.standin.graphql import GraphQLError
+from tests.standin.graphql_document import GraphQLError
 from tests.standin.state import LIVE, Agent, Run, Store, Sweep, node_id, now, short_id
 
 with warnings.catch_warnings():
@@ -77,9 +79,11 @@ def set_state(store: Store, sweep: Sweep, state: str) -> None:
     sweep.exhausted = False  # asked again at the next heartbeat
     if state == "CANCELED":
         for run in store.sweep_runs(sweep):
-            if run.state in LIVE or is_live(store, run):
-                run.stopped = True
+            run.stopped = run.stopped or is_live(store, run)
         sweep.requeued.clear()
+    if state == "RUNNING":  # what was preempted while the sweep stood still comes back with it
+        for run in store.sweep_runs(sweep):
+            requeue(sweep, run)
 
 
 def create_agent(store: Store, sweep: Sweep, host: str) -> Agent:
@@ -120,7 +124,8 @@ def commands_for(store: Store, sweep: Sweep, agent: Agent) -> list[dict[str, Any
     if agent.reported:
         stopped = [run_id for run_id in sorted(agent.reported) if run_id in store.runs and store.runs[run_id].stopped]
         commands: list[dict[str, Any]] = [{"type": "stop", "run_id": run_id} for run_id in stopped]
-        return [*commands, {"type": "exit"}] if sweep.state == "CANCELED" else commands
+        at_once = store.exit_with_cancel and sweep.state == "CANCELED"
+        return [*commands, {"type": "exit"}] if at_once else commands
     if sweep.state in ("FINISHED", "CANCELED"):
         return [{"type": "exit"}]
     if sweep.state != "RUNNING":
@@ -209,13 +214,17 @@ def target_reached(store: Store, sweep: Sweep) -> bool:
     return any(value >= target if metric.get("goal") == "maximize" else value <= target for value in values)
 
 
+def requeue(sweep: Sweep, run: Run) -> None:
+    if run.state == "preempted" and sweep.state == "RUNNING" and run.id not in sweep.requeued and not run.stopped:
+        sweep.requeued.append(run.id)
+
+
 def progressed(store: Store, run: Run) -> None:
     """A run has logged something or has ended: its sweep may stop others, requeue it, or be finished."""
     sweep = store.sweeps.get(run.sweep_id or "")
     if sweep is None:
         return
-    if run.state == "preempted" and sweep.state == "RUNNING" and run.id not in sweep.requeued and not run.stopped:
-        sweep.requeued.append(run.id)
+    requeue(sweep, run)
     stop_early(store, sweep)
     settle(store, sweep)
 

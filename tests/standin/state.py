@@ -195,6 +195,8 @@ class Request:
     """The HTTP status answered; 0 where the connection was dropped."""
     agent: str = ""
     """The client's `User-Agent`."""
+    path: str = ""
+    """The path of the address, which names the run of a file stream post."""
 
 
 class Store:
@@ -212,6 +214,8 @@ class Store:
         self.views: dict[str, View] = {}
         self.charts: list[dict[str, Any]] = []
         self.url = ""
+        self.exit_with_cancel = False
+        """Whether cancelling a sweep sends `exit` together with `stop`, which makes the stock agent kill its run."""
         self._number = 1000
 
     def number(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.standin.graphql import GraphQLError, Node, resolves
+from tests.standin.graphql import Node, resolves
+from tests.standin.graphql_document import GraphQLError
 from tests.standin.nodes import UserNode, project_fields
 from tests.standin.state import Store, View, node_id, now, short_id
 

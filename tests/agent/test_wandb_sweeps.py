@@ -1,0 +1,251 @@
+"""Agents at work on sweeps of a W&B server: real trials, real wandb runs, over HTTP to the stand-in."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fer_sweep.agent.loop import AgentSummary
+from fer_sweep.agent.session import trial_tracking
+from fer_sweep.errors import AgentFailed, FersweepError
+from fer_sweep.files import trial_folder
+from fer_sweep.records import TrialState
+from fer_sweep.search.registry import SweepEntry, create, find, open_search
+from tests.agent.scripted import TINY
+from tests.agent.stage import Stage, View
+from tests.standin.server import StandIn
+from tests.standin.state import Run
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+
+class Lab:
+    """A sweep on the stand-in and an agent for it in this process."""
+
+    def __init__(self, server: StandIn, cache: str) -> None:
+        self.server = server
+        self.stage = Stage(Path(), cache)
+        self.entry: SweepEntry | None = None
+
+    def create(self, **changes: Any) -> SweepEntry:
+        parameters = {name: {"value": value} for name, value in {**TINY, "seed": 0}.items()}
+        parameters["lr"] = {"min": 0.001, "max": 0.01}
+        parameters.update(changes.pop("parameters", {}))
+        parameters = {name: value for name, value in parameters.items() if value is not None}
+        metric = {"name": "best_val_acc", "goal": "maximize"}
+        plain = {"method": "random", "metric": metric, "run_cap": 2, **changes, "parameters": parameters}
+        Path("sweep.yaml").write_text(yaml.safe_dump({key: value for key, value in plain.items() if value is not None}))
+        self.entry = create(Path("sweep.yaml"))
+        assert self.entry.search == "wandb"
+        return self.entry
+
+    def work(self, *, slots: int = 1, on_epoch: Callable[[str, int], None] = lambda trial, epoch: None) -> AgentSummary:
+        assert self.entry is not None
+        entry = self.entry
+        self.stage.view = View(on_epoch)
+        self.stage.folder = trial_folder(entry.id, "x").parent
+        search = open_search(entry)
+        try:
+            return self.stage.run(search, slots=slots, track=trial_tracking(entry, note=self.stage.view.note))
+        finally:
+            search.close()
+
+    @property
+    def runs(self) -> list[Run]:
+        assert self.entry is not None
+        return [self.server.runs[run] for run in self.server.sweeps[self.entry.id].run_ids]
+
+
+@pytest.fixture
+def lab(online: StandIn, tiny_cache: Path) -> Lab:
+    return Lab(online, str(tiny_cache))
+
+
+def epochs(run: Run) -> list[int]:
+    return [row["epoch"] for row in run.history if "val_acc" in row]
+
+
+def test_trains_what_the_server_proposes_and_ends_when_the_sweep_does(lab: Lab) -> None:
+    entry = lab.create(run_cap=3, parameters={"augment": {"parameters": {"shift": {"values": [0.1, 0.2]}}}})
+    summary = lab.work(slots=2)
+    assert summary.ended == {TrialState.COMPLETE: 3}
+    assert lab.server.sweeps[entry.id].state == "FINISHED"
+    assert len(lab.server.sweeps[entry.id].agents) == 2, "each slot is an agent of its own"
+    for run in lab.runs:
+        assert (run.state, run.exit_code, run.sweep_id) == ("finished", 0, entry.id)
+        assert epochs(run) == [1, 2, 3]
+        assert [row["_step"] for row in run.history] == [1, 2, 3, 4], "the confusion matrix follows the last epoch"
+        assert run.config["augment"]["shift"] in (0.1, 0.2), "nested, as in the file"
+        assert run.config["epochs"] == 3
+        assert (run.group, run.job_type, run.tags) == (entry.id, "trial", ["simple_cnn"])
+        assert run.display_name == f"simple_cnn-{run.id}"
+        assert run.notes is not None and run.notes.startswith("fersweep train --config ")
+        assert run.summary["state"] == "complete"
+        assert {"best_val_acc", "train_val_gap", "macro_f1", "verdict"} <= run.summary.keys()
+        assert "confusion_matrix_table" in run.summary
+        assert (trial_folder(entry.id, run.id) / "result.json").is_file()
+
+
+def test_a_stop_from_the_server_ends_the_trial_with_its_history_and_result(lab: Lab) -> None:
+    lab.create(run_cap=1, parameters={"epochs": {"value": 5000}})
+    pressed: list[str] = []
+
+    def press(trial: str, epoch: int) -> None:
+        if not pressed:
+            lab.server.stop_run(trial)
+            pressed.append(trial)
+
+    assert lab.work(on_epoch=press).ended == {TrialState.PRUNED: 1}
+    (stopped,) = lab.runs
+    assert (stopped.state, stopped.summary["state"]) == ("finished", "pruned")
+    assert epochs(stopped) == list(range(1, len(epochs(stopped)) + 1))
+    assert stopped.summary["best_val_acc"] > 0
+
+
+def test_a_paused_sweep_makes_the_agent_wait_and_a_resumed_one_goes_on(lab: Lab) -> None:
+    entry = lab.create(run_cap=2)
+
+    def pause(trial: str, epoch: int) -> None:
+        if trial == lab.runs[0].id and epoch == 1:
+            lab.server.set_sweep_state(entry.id, "PAUSED")
+
+    resumed: list[str] = []
+    note = View.note
+
+    def on_note(view: View, text: str) -> None:
+        note(view, text)
+        if "paused" in text and not resumed:
+            resumed.append(text)
+            lab.server.set_sweep_state(entry.id, "RUNNING")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(View, "note", on_note)
+        assert lab.work(on_epoch=pause).ended == {TrialState.COMPLETE: 2}
+    assert resumed
+
+
+def test_a_cancelled_sweep_checkpoints_what_runs_and_ends_the_agent(lab: Lab) -> None:
+    entry = lab.create(run_cap=2, parameters={"epochs": {"value": 5000}})
+
+    def cancel(trial: str, epoch: int) -> None:
+        if epoch == 2:
+            lab.server.set_sweep_state(entry.id, "CANCELED")
+
+    assert lab.work(on_epoch=cancel).ended == {TrialState.PREEMPTED: 1}
+    (run,) = lab.runs
+    assert run.state not in ("running", "preempting")
+    assert epochs(run) == list(range(1, len(epochs(run)) + 1))
+    assert (trial_folder(entry.id, run.id) / "last.ckpt").is_file()
+
+
+def test_a_killed_trial_is_requeued_by_the_server_and_goes_on_from_its_checkpoint(lab: Lab) -> None:
+    lab.create(run_cap=1, parameters={"epochs": {"value": 60}})
+    killed: list[int] = []
+
+    def kill(trial: str, epoch: int) -> None:
+        if epoch == 20 and not killed:
+            killed.append(lab.stage.starter.pids[-1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    assert lab.work(on_epoch=kill).ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 1}
+    (run,) = lab.runs
+    assert (run.state, run.exit_code) == ("finished", 0)
+    assert epochs(run) == list(range(1, 61)), "no gap and no repeat"
+    commands = [c["type"] for agent in lab.server.sweeps[run.sweep_id or ""].agents for c in agent.commands]
+    assert commands == ["run", "resume", "exit"]
+
+
+def test_a_failing_trial_is_failed_on_the_server_with_its_reason(lab: Lab) -> None:
+    weights = {"model": {"value": "vit"}, "pretrained": {"value": "nobody/nothing"}, "channels": None, "hidden": None}
+    lab.create(run_cap=1, parameters=weights)
+    with pytest.raises(AgentFailed, match="nobody/nothing"):
+        lab.work()
+    (run,) = lab.runs
+    assert (run.state, run.exit_code, run.summary["state"]) == ("failed", 1, "failed")
+    assert "nobody/nothing" in run.summary["reason"]
+
+
+def test_a_trial_killed_again_and_again_is_failed_on_the_server(lab: Lab) -> None:
+    lab.create(run_cap=1, parameters={"epochs": {"value": 5000}})
+
+    def kill(trial: str, epoch: int) -> None:
+        os.kill(lab.stage.starter.pids[-1], signal.SIGKILL)
+
+    with pytest.raises(AgentFailed, match="SIGKILL"):
+        lab.work(on_epoch=lambda trial, epoch: kill(trial, epoch) if epoch == 1 else None)
+    (run,) = lab.runs
+    assert (run.state, run.exit_code) == ("failed", 1)
+
+
+def test_what_the_training_function_refuses_ends_the_agent_once_it_is_all_there_is(lab: Lab) -> None:
+    entry = lab.create(run_cap=None)
+    lab.server.sweeps[entry.id].config["parameters"]["epochs"] = {"value": -1}
+    with pytest.raises(FersweepError, match="epochs"):
+        lab.work()
+    assert {run.state for run in lab.runs} == {"failed"}
+    assert "epochs" in lab.runs[0].summary["reason"]
+
+
+def test_a_configuration_that_comes_again_is_answered_with_what_it_came_to(lab: Lab) -> None:
+    entry = lab.create(run_cap=2, parameters={"lr": {"values": [0.01]}, "epochs": {"value": 5}})
+    assert lab.work().ended == {TrialState.COMPLETE: 2}
+    first, second = lab.runs
+    assert epochs(first) == epochs(second) == [1, 2, 3, 4, 5]
+    assert first.summary["seconds"] == second.summary["seconds"], "it was not trained again"
+    assert first.summary["best_val_acc"] == second.summary["best_val_acc"]
+    assert (trial_folder(entry.id, second.id) / "best.safetensors").is_file()
+
+
+def test_a_deleted_sweep_lets_the_running_trial_finish_and_then_says_so(lab: Lab) -> None:
+    entry = lab.create(run_cap=5, parameters={"epochs": {"value": 40}})
+
+    def delete(trial: str, epoch: int) -> None:
+        if epoch == 2:
+            lab.server.delete_sweep(entry.id)
+
+    with pytest.raises(FersweepError, match=f"(?s)no sweep {entry.id}|not found"):
+        lab.work(on_epoch=delete)
+    (run,) = [run for run in lab.server.runs.values() if run.sweep_id == entry.id]
+    assert run.state == "finished"
+    assert len(epochs(run)) == 40
+
+
+def test_heartbeats_that_fail_are_asked_again(lab: Lab) -> None:
+    lab.create(run_cap=2)
+    faults = lab.server.faults
+    faults.fail("Heartbeat", status=500)
+    faults.fail("Heartbeat", status=429, retry_after=0.1)
+    faults.drop("Heartbeat")
+    faults.error("Heartbeat", "internal error")
+    faults.fail("CreateAgent", status=503)
+    assert lab.work().ended == {TrialState.COMPLETE: 2}
+    assert [run.state for run in lab.runs] == ["finished", "finished"]
+
+
+def test_a_network_cut_in_the_middle_of_a_run_loses_nothing(lab: Lab) -> None:
+    lab.create(run_cap=1, parameters={"epochs": {"value": 100}})
+
+    def cut(trial: str, epoch: int) -> None:
+        if epoch == 10:
+            lab.server.faults.offline()
+        elif epoch == 60:
+            lab.server.faults.online()
+
+    assert lab.work(on_epoch=cut).ended == {TrialState.COMPLETE: 1}
+    (run,) = lab.runs
+    assert (run.state, run.exit_code) == ("finished", 0)
+    assert epochs(run) == list(range(1, 101))
+
+
+def test_a_sweep_made_by_others_is_taken_up_by_its_address(lab: Lab) -> None:
+    parameters = {name: {"value": value} for name, value in TINY.items()}
+    made = lab.server.create_sweep({"program": "x.py", "method": "grid", "parameters": parameters}, project="theirs")
+    lab.entry = find(f"{lab.server.url}/tester/theirs/sweeps/{made.id}")
+    assert lab.entry.path == f"tester/theirs/{made.id}"
+    assert find(f"tester/theirs/{made.id}") == lab.entry
+    assert lab.work().ended == {TrialState.COMPLETE: 1}
+    assert lab.runs[0].project == "theirs"

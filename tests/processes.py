@@ -1,0 +1,44 @@
+"""fersweep as a process, and what a test wants to know of the processes it leaves."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
+
+
+def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+
+
+def until(true: Callable[[], bool], limit_s: float = 120.0) -> None:
+    """Return once it is true."""
+    # Another process's progress has no event to wait for; the limit only bounds a failure.
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found |= {int(child)} | descendants(int(child))
+    return found
+
+
+def words_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
