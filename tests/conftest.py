@@ -2,12 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.standin.server import StandIn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -101,3 +103,39 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, {max(cores)})
     yield
     os.sched_setaffinity(0, cores)
+
+
+def make_result(**changes: Any) -> TrialResult:
+    values: dict[str, Any] = {
+        "best_val_acc": 0.5,
+        "best_epoch": 1,
+        "train_acc": 0.6,
+        "train_val_gap": 0.1,
+        "val_acc_clean": 0.5,
+        "macro_f1": 0.4,
+        "per_class_recall": (0.5,) * 7,
+        "confusion_matrix": ((1,) * 7,) * 7,
+        "epochs": 1,
+        "parameters": 1000,
+        "seconds": 1.0,
+        "images_per_second": 1000.0,
+        "peak_memory_mb": 100.0,
+        "precision": "fp32",
+        "verdict": "balanced",
+    }
+    return TrialResult(**{**values, **changes})
+
+
+@pytest.fixture
+def result() -> Callable[..., TrialResult]:
+    return make_result
+
+
+@pytest.fixture
+def complete() -> Callable[..., TrialOutcome]:
+    """An outcome: complete, with these values in its result."""
+
+    def make(**changes: Any) -> TrialOutcome:
+        return TrialOutcome(TrialState.COMPLETE, make_result(**changes))
+
+    return make

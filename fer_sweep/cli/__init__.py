@@ -9,6 +9,7 @@ import typer
 
 import fer_sweep.cli.data as data
 import fer_sweep.cli.doctor as doctor
+import fer_sweep.cli.report as report
 import fer_sweep.cli.results as results
 import fer_sweep.cli.sweeps as sweeps
 import fer_sweep.cli.trials as trials
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 sweeps.add_to(app)
 results.add_to(app)
+report.add_to(app)
 trials.add_to(app)
 doctor.add_to(app)
 app.add_typer(data.app, name="data")

@@ -8,7 +8,7 @@ import pytest
 
 from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialResult, TrialState, Wait
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
@@ -193,42 +193,6 @@ def harness(request: pytest.FixtureRequest, own_folders: object) -> Iterator[Har
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def make_result(**changes: Any) -> TrialResult:
-    values: dict[str, Any] = {
-        "best_val_acc": 0.5,
-        "best_epoch": 1,
-        "train_acc": 0.6,
-        "train_val_gap": 0.1,
-        "val_acc_clean": 0.5,
-        "macro_f1": 0.4,
-        "per_class_recall": (0.5,) * 7,
-        "confusion_matrix": ((1,) * 7,) * 7,
-        "epochs": 1,
-        "parameters": 1000,
-        "seconds": 1.0,
-        "images_per_second": 1000.0,
-        "peak_memory_mb": 100.0,
-        "precision": "fp32",
-        "verdict": "balanced",
-    }
-    return TrialResult(**{**values, **changes})
-
-
-@pytest.fixture
-def result() -> Callable[..., TrialResult]:
-    return make_result
-
-
-@pytest.fixture
-def complete() -> Callable[..., TrialOutcome]:
-    """An outcome: complete, with these values in its result."""
-
-    def make(**changes: Any) -> TrialOutcome:
-        return TrialOutcome(TrialState.COMPLETE, make_result(**changes))
-
-    return make
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ print("LOGGED", len(logged), api.artifact("tester/faces/model:v1").logged_by().i
     assert "ALL ['model:v1', 'model:v0']" in output
     assert "LOGGED 5 r1" in output
     models = [artifact for artifact in server.runs["r1"].artifacts if artifact.name == "model"]
-    assert [artifact.aliases for artifact in models] == [[], ["best", "latest"]]
+    assert [sorted(artifact.aliases) for artifact in models] == [[], ["best", "latest"]]
     assert models[0].files["note.txt"] == b"first"
     assert server.runs["r1"].used_artifacts == [models[0]]
     assert {"table", "matrix_table", "line_table"} <= {key for row in server.runs["r1"].history for key in row}

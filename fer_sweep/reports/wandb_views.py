@@ -1,0 +1,268 @@
+"""``fersweep report --wandb``: a report and a workspace on the W&B server in use, saved and brought up to date.
+
+What they show stands in ``wandb_layout``. Where they are is remembered beside the sweep, so that saving again brings
+the same two up to date. The library is optional (``fersweep[views]``) and uses wandb's own login and server.
+"""
+
+import contextlib
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from fer_sweep.account import Account, account
+from fer_sweep.config import distributions as dist
+from fer_sweep.config.space import Space
+from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
+from fer_sweep.files import sweep_folder, write_atomically
+from fer_sweep.records import TrialRecord
+from fer_sweep.reports import wandb_layout as layout
+from fer_sweep.reports.wandb_layout import Axis, ShownSweep
+from fer_sweep.search.registry import SweepEntry, load, open_search, page_of, runs_on_server, state_of
+from fer_sweep.search.storage import default_storage, list_sweeps
+from fer_sweep.selection import Candidate, select
+
+_LOG_DISTRIBUTIONS = (dist.LogUniform, dist.QLogUniform, dist.LogNormal, dist.QLogNormal)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What was saved, and what of."""
+
+    report: str
+    """Its address."""
+    workspace: str
+    """Likewise."""
+    sweeps: tuple[ShownSweep, ...]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Views that were saved before: one record of views.json."""
+
+    server: str
+    project: str
+    """ENTITY/PROJECT that they are in."""
+    sweeps: tuple[str, ...]
+    """Ids on the server, sorted."""
+    report: str | None = None
+    workspace: str | None = None
+
+
+def save_views(entries: Sequence[SweepEntry], *, new: bool = False, say: Callable[[str], None]) -> Views:
+    """Save a report and a workspace of sweeps, or bring those saved before up to date.
+
+    Args:
+        entries: At least one; both live in the project of the first.
+        new: Make new ones, whatever was saved before.
+        say: Gets what a person should know besides.
+
+    Raises:
+        InputError: ``wandb-workspaces`` is missing, or a sweep is not on the server any more.
+        LoginError: There is no key, or one that may not do this.
+        ServerError: The server does not answer, or takes no report.
+    """
+    wr, ws = load_library()
+    who = account()
+    sweeps = tuple(_shown(entry, say) for entry in entries)
+    first = sweeps[0]
+    place = f"{first.entity}/{first.project}"
+    if any(f"{sweep.entity}/{sweep.project}" != place for sweep in sweeps):
+        say(f"note: a workspace shows one project, this one {place}; the report has every sweep")
+    folder = sweep_folder(min(entry.id for entry in entries))
+    views = _Known(who.server, place, tuple(sorted(sweep.id for sweep in sweeps)))
+    if not new:
+        views = next((v for v in _remembered(folder) if _key(v) == _key(views)), views)
+    with _library_speaking("report", who):
+        report = _save_report(wr, layout.report(wr, sweeps), views.report, who, say)
+    views = _Known(views.server, views.project, views.sweeps, report, views.workspace)
+    _remember(folder, views)  # now, lest a failure below leaves a report that nobody knows of
+    with _library_speaking("workspace", who):
+        workspace = _save_workspace(ws, layout.workspace(ws, wr, sweeps), views.workspace, who, say)
+    _remember(folder, _Known(views.server, views.project, views.sweeps, report, workspace))
+    return Views(report, workspace, sweeps)
+
+
+def load_library() -> tuple[Any, Any]:
+    """The modules for reports and workspaces.
+
+    Raises:
+        InputError: They are not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            # wandb-workspaces 0.4 is written with pydantic's version 1 validators, which pydantic deprecates.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import wandb_workspaces.reports.v2 as wr  # only here: an optional part
+            import wandb_workspaces.workspaces as ws
+    except ImportError as error:
+        raise InputError(
+            f"wandb-workspaces cannot be imported: {error}", hint="pip install 'fersweep[views]'"
+        ) from error
+    return wr, ws
+
+
+def _shown(entry: SweepEntry, say: Callable[[str], None]) -> ShownSweep:
+    if entry.search == "wandb":
+        state_of(entry)  # says so if the sweep was deleted, or the key is wrong
+    page = page_of(entry)
+    sweep = load(entry)
+    runs = {run.id for run in runs_on_server(page.path)}
+    records = _records(entry)
+    if not runs:
+        what = "sync" if entry.search != "wandb" and records else "agent"
+        say(f"note: no run of sweep {entry.id} is on the server yet; next: fersweep {what} {entry.path or entry.id}")
+    space = Space.from_sweep(sweep)
+    return ShownSweep(
+        id=page.path.id,
+        entity=page.path.entity,
+        project=page.path.project,
+        url=page.url,
+        name=sweep.name or "",
+        description=sweep.description or "",
+        models=_models(space, records),
+        method=str(sweep.method),
+        axes=_axes(space, records),
+        runs=len(runs),
+        winner=_winner(entry, [r for r in records if entry.run_id(r.trial_id) in runs]),
+        file=yaml.safe_dump(sweep.to_plain(), sort_keys=False),
+        create=_create_command(entry, page.path.id),
+        argument=shlex.quote(entry.path or entry.id),
+    )
+
+
+def _records(entry: SweepEntry) -> Sequence[TrialRecord]:
+    search = open_search(entry)
+    try:
+        return search.records()
+    finally:
+        search.close()
+
+
+def _models(space: Space, records: Sequence[TrialRecord]) -> tuple[str, ...]:
+    match space.parameters.get("model"):
+        case dist.Constant(value=value):
+            return (layout.plain(str(value), 40),)
+        case dist.Categorical() as several:
+            return tuple(layout.plain(str(value), 40) for value in several.possible)
+    return tuple(sorted({str(record.config["model"]) for record in records})) or ("any model",)
+
+
+def _axes(space: Space, records: Sequence[TrialRecord]) -> tuple[Axis, ...]:
+    if space.parameters:
+        found = space.parameters.items()
+        return tuple(Axis(name, isinstance(d, _LOG_DISTRIBUTIONS)) for name, d in found if d.size != 1)
+    # A search space of a user's own making shows itself in its trials only.
+    return tuple(Axis(name, log=False) for name in dict.fromkeys(name for r in records for name in r.parameters))
+
+
+def _winner(entry: SweepEntry, records: Sequence[TrialRecord]) -> str | None:
+    candidates = [Candidate(entry.id, record, record.result) for record in records if record.result is not None]
+    winner = select(candidates, max_gap=entry.max_gap).winner
+    return entry.run_id(winner.record.trial_id) if winner else None
+
+
+def _create_command(entry: SweepEntry, server_id: str) -> str:
+    words = ["fersweep", "create", layout.file_name(server_id), "--search", entry.search]
+    if entry.max_gap is not None:
+        words += ["--max-gap", f"{entry.max_gap:g}"]
+    seed = next((s.seed for s in list_sweeps(entry.storage or default_storage()) if s.id == entry.id), 0)
+    if seed:
+        words += ["--seed", str(seed)]
+    return shlex.join(words)
+
+
+def _save_report(wr: Any, fresh: Any, known: str | None, who: Account, say: Callable[[str], None]) -> str:
+    report = fresh
+    if (there := _found(wr.Report, known, say)) is not None:
+        # What people have said of the report stays; what it shows is made anew.
+        report = there
+        report.title, report.description = fresh.title, fresh.description
+        report.blocks, report.width = fresh.blocks, fresh.width
+    report.save()
+    # The library's own address has the title in it as it is, which a slash or a question mark breaks.
+    words = "".join(c if c.isascii() and c.isalnum() else " " for c in report.title).split()
+    return f"{who.app}/{report.entity}/{report.project}/reports/{'-'.join(words)}--{report.id.rstrip('=')}"
+
+
+def _save_workspace(ws: Any, fresh: Any, known: str | None, who: Account, say: Callable[[str], None]) -> str:
+    workspace = fresh
+    if (there := _found(ws.Workspace, known, say)) is not None:
+        workspace = there
+        workspace.name, workspace.sections = fresh.name, fresh.sections
+        workspace.settings, workspace.runset_settings = fresh.settings, fresh.runset_settings
+    workspace.save()
+    return f"{who.app}{urlsplit(workspace.url).path}?{urlsplit(workspace.url).query}"
+
+
+def _found(kind: Any, url: str | None, say: Callable[[str], None]) -> Any:
+    """What is at an address, by the library's own loader; None if there is nothing that can be brought up to date."""
+    from wandb_workspaces.workspaces.errors import SpecVersionError, UnsupportedViewError
+
+    if url is None:
+        return None
+    try:
+        return kind.from_url(url)
+    except Exception as error:  # the loaders raise their own, wandb's, its service's and pydantic's errors alike
+        if isinstance(error, TypeError) or "not found" in str(error).lower():
+            return None  # how they say that it was deleted
+        if not isinstance(error, ValueError | SpecVersionError | UnsupportedViewError):
+            raise
+        say(f"note: {url} stays as it is, since this wandb-workspaces cannot read it: {printable(str(error))}")
+        return None
+
+
+@contextlib.contextmanager
+def _library_speaking(what: str, who: Account) -> Iterator[None]:
+    """Keep what the library prints off stdout, and make errors of ours of what it and wandb raise."""
+    from wandb.errors import AuthenticationError
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except FersweepError:
+        raise
+    except AuthenticationError as error:
+        raise LoginError(
+            f"the W&B server {who.server} does not take this API key for a {what}",
+            hint="log in again: `wandb login --relogin`, or set WANDB_API_KEY and WANDB_BASE_URL to a matching pair",
+        ) from error
+    except Exception as error:  # the library raises its own, wandb's, its service's and pydantic's errors alike
+        said = printable(str(error).strip().replace(who.api_key, "[API key]")) or type(error).__name__
+        if any(word in said.lower() for word in ("permission", "denied", "forbidden", "unauthorized", "403")):
+            raise LoginError(
+                f"W&B takes no {what} from this key: {said}", hint="ask the project's owner for the right to write"
+            ) from error
+        raise ServerError(
+            f"the W&B server {who.server} did not take the {what}: {said}",
+            hint="try again in a while; what was saved is brought up to date",
+        ) from error
+
+
+def _key(views: _Known) -> tuple[str, str, tuple[str, ...]]:
+    return views.server, views.project, views.sweeps
+
+
+def _remembered(folder: Path) -> list[_Known]:
+    try:
+        found = json.loads((folder / "views.json").read_text())["views"]
+        return [_known(record) for record in found]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _known(record: Mapping[str, Any]) -> _Known:
+    return _Known(**{**record, "sweeps": tuple(record["sweeps"])})
+
+
+def _remember(folder: Path, views: _Known) -> None:
+    others = [other for other in _remembered(folder) if _key(other) != _key(views)]
+    document = {"views": [asdict(record) for record in (*others, views)]}
+    write_atomically(folder / "views.json", json.dumps(document, indent=2) + "\n")

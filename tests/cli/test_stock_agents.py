@@ -1,0 +1,71 @@
+"""The shipped sweep files under stock ``wandb sweep`` and ``wandb agent``, with no agent of fersweep's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.standin.server import StandIn
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+SHIPPED = Path(__file__).resolve().parents[2] / "sweeps"
+SMALL: dict[str, dict[str, Any]] = {
+    "simple_cnn": {"channels": 4, "hidden": 8},
+    "deeper_cnn": {"width": 4},
+    "resnet": {"width": 8},
+    "vit": {"dim": 32, "head_dim": 16, "depth": 1},
+}
+"""So that a trial takes a second; every other word is the file's."""
+SCRIPTS = Path(sys.executable).parent
+
+
+def stock(*words: str, **changes: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}", **changes}
+    return subprocess.Popen(
+        [str(SCRIPTS / "wandb"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def test_every_shipped_file_runs_nested_and_boolean_parameters_included(online: StandIn) -> None:
+    agents = {}
+    for name, sizes in SMALL.items():
+        plain = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())
+        fixed = {"data": "tiny", "epochs": 2, "batch_size": 32, "drop_val_copies": True, **sizes}
+        plain["parameters"].update({parameter: {"value": value} for parameter, value in fixed.items()})
+        plain["parameters"]["augment"]["parameters"]["flip"] = {"values": [False]}
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(plain))
+        with stock("sweep", f"{name}.yaml") as made:
+            assert made.stdout is not None
+            said = made.stdout.read()
+        assert made.returncode == 0, said
+        sweep = list(online.sweeps)[-1]
+        agents[sweep] = name, stock("agent", "--count", "1", f"tester/fersweep/{sweep}")
+    for sweep, (name, agent) in agents.items():
+        said = agent.communicate(timeout=300)[0]
+        assert agent.returncode == 0, said
+        (run_id,) = online.sweeps[sweep].run_ids
+        run = online.runs[run_id]
+        assert (run.state, run.exit_code, run.sweep_id) == ("finished", 0, sweep), said
+        assert run.config["model"] == {"resnet": "resnet18"}.get(name, name)
+        assert (run.config["augment"]["flip"], run.config["drop_val_copies"]) == (False, True)
+        assert [row["epoch"] for row in run.history if "val_acc" in row] == [1, 2]
+        assert run.summary["train_val_gap"] == pytest.approx(run.summary["train_acc"] - run.summary["best_val_acc"])
+        assert Path(f".fersweep/sweeps/{sweep}/trials/{run_id}/result.json").is_file()
+
+
+def test_stock_wandb_takes_the_file_with_several_objectives(online: StandIn) -> None:
+    with stock("sweep", str(SHIPPED / "multi_objective.yaml")) as made:
+        assert made.stdout is not None
+        said = made.stdout.read()
+    assert made.returncode == 0, said
+    (sweep,) = online.sweeps.values()
+    assert [metric["name"] for metric in sweep.config["metrics"]] == ["best_val_acc", "train_val_gap"]
