@@ -1,10 +1,13 @@
-"""Which account is in use and whether runs go online: held against what wandb itself makes of the same settings."""
+"""Which account is in use and whether runs go online: what stock wandb leaves behind is what counts."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fer_sweep.account import tracking_mode
+from fer_sweep.account import account, has_login, tracking_mode
+from tests.standin.server import StandIn
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,68 @@ def test_a_login_in_netrc_counts_for_its_server_only(monkeypatch: pytest.MonkeyP
     assert tracking_mode() == "offline"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
     assert tracking_mode() == "online"
+
+
+def stock(*words: str) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("wandb")), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def nobody(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A server, and a user who has neither logged in nor set a variable."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name)
+    return online
+
+
+def test_what_wandb_login_offline_and_online_leave_behind_is_obeyed(nobody: StandIn) -> None:
+    assert (tracking_mode(), has_login()) == ("offline", False)
+    stock("login", "--host", nobody.url, nobody.api_key)
+    _forget()
+    assert (tracking_mode(), has_login()) == ("online", True)
+    found = account()
+    assert (found.server, found.api_key) == (nobody.url, nobody.api_key)
+    assert nobody.api_key not in repr(found)
+    stock("offline")
+    _forget()
+    assert tracking_mode() == "offline"
+    stock("online")
+    _forget()
+    assert tracking_mode() == "online"
+
+
+def test_settings_files_and_variables_name_entity_and_project(nobody: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", nobody.api_key)
+    Path("wandb").mkdir()
+    Path("wandb/settings").write_text(f"[default]\nentity = lab\nproject = faces\nbase_url = {nobody.url}/\n")
+    found = account()
+    assert (found.server, found.entity, found.project) == (nobody.url, "lab", "faces")
+    monkeypatch.setenv("WANDB_PROJECT", "other")
+    monkeypatch.setenv("WANDB_ENTITY", "me")
+    _forget()
+    found = account()
+    assert (found.entity, found.project) == ("me", "other")
+
+
+@pytest.mark.parametrize(
+    ("server", "page"),
+    [
+        ("https://api.wandb.ai", "/me/p/sweeps/s"),
+        ("https://wandb.example.org", "https://wandb.example.org/me/p/sweeps/s"),
+    ],
+)
+def test_the_page_of_a_sweep(nobody: StandIn, monkeypatch: pytest.MonkeyPatch, server: str, page: str) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", nobody.api_key)
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    _forget()
+    found = account().sweep_page("me", "p", "s")
+    assert found.endswith(page)
+    assert "api." not in found
+
+
+def _forget() -> None:
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()

@@ -1,15 +1,20 @@
-"""W&B runs, offline for real: wandb's own files are written and read back."""
+"""W&B runs: offline, wandb's own files are written and read back; online, a server on loopback takes them."""
 
+import json
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.tracking import RunLabels, Tracker
+from fer_sweep.tracking import BACK_ONLINE_S, RunLabels, TrackedRun, Tracker
+from tests.processes import until
+from tests.standin.server import StandIn
+from tests.standin.state import Run
 
 
 def test_disabled_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None:
@@ -71,3 +76,162 @@ def test_offline_runs_hold_config_history_and_how_they_ended(tmp_path: Path, mon
         assert {update.key for update in run.config.update} >= {"lr", "augment"}
         assert sum(r.HasField("history") for r in records) == 2
         assert [r.exit.exit_code for r in records if r.HasField("exit")] == [code]
+
+
+@pytest.fixture
+def labels() -> RunLabels:
+    return RunLabels(name="a", group="g", project="faces", tags=("vit",), notes="fersweep train --config x")
+
+
+def epochs(run: Run) -> list[int]:
+    return [row["epoch"] for row in run.history if "val_acc" in row]
+
+
+def log_epochs(run: TrackedRun, *numbers: int) -> None:
+    for epoch in numbers:
+        run.log({"epoch": epoch, "val_acc": epoch / 10})
+
+
+def test_a_preempted_run_goes_on_under_its_id_without_repeats(online: StandIn, labels: RunLabels) -> None:
+    first = Tracker().start(labels, {"lr": 0.1}, run_id="r1")
+    log_epochs(first, 1, 2, 3)
+    first.mark_preempting()
+    first.finish(TrialOutcome(TrialState.PREEMPTED, reason="the host is needed"))
+    assert online.runs["r1"].state == "preempted"
+    again = Tracker().start(labels, {"lr": 0.1}, run_id="r1")
+    log_epochs(again, 1, 2, 3, 4, 5)  # a resumed trial sends its earlier epochs again
+    again.finish(TrialOutcome(TrialState.COMPLETE))
+    run = online.runs["r1"]
+    assert epochs(run) == [1, 2, 3, 4, 5]
+    assert (run.state, run.exit_code) == ("finished", 0)
+
+
+def test_a_run_begun_anew_elsewhere_goes_on_where_the_server_stands(online: StandIn, labels: RunLabels) -> None:
+    first = Tracker().start(labels, {}, run_id="r1")
+    log_epochs(first, 1, 2, 3)
+    first.finish(TrialOutcome(TrialState.PREEMPTED))
+    again = Tracker().start(labels, {}, run_id="r1")
+    log_epochs(again, 1, 2)
+    again.finish(TrialOutcome(TrialState.FAILED, reason="x"))
+    assert epochs(online.runs["r1"]) == [1, 2, 3]
+
+
+def test_the_best_model_is_an_artifact_if_asked_for(
+    online: StandIn, labels: RunLabels, tmp_path: Path, complete: Callable[..., TrialOutcome]
+) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"weights")
+    for keep in (False, True):
+        run = Tracker(keep_models=keep).start(labels, {}, run_id=f"r{keep}", folder=tmp_path)
+        run.finish(complete())
+    models = [artifact for artifact in online.artifacts.values() if artifact.type == "model"]
+    assert [(m.name, m.run_id, m.files["best.safetensors"]) for m in models] == [("model-rTrue", "rTrue", b"weights")]
+
+
+def test_the_confusion_matrix_is_a_chart(
+    online: StandIn, labels: RunLabels, complete: Callable[..., TrialOutcome]
+) -> None:
+    run = Tracker().start(labels, {}, run_id="r1")
+    log_epochs(run, 1)
+    run.finish(complete())
+    table = next(a for a in online.artifacts.values() if a.type == "run_table")
+    (content,) = (json.loads(data) for name, data in table.files.items() if name.endswith(".table.json"))
+    assert content["columns"] == ["Actual", "Predicted", "nPredictions"]
+    assert len(content["data"]) == 49
+    assert content["data"][1] == ["angry", "disgust", 1]
+    chart = online.runs["r1"].wandb_config["visualize"]["confusion_matrix"]
+    assert chart["panel_config"]["panelDefId"] == "wandb/confusion_matrix/v1"
+
+
+def test_epoch_is_the_x_axis(online: StandIn, labels: RunLabels) -> None:
+    run = Tracker().start(labels, {}, run_id="r1")
+    log_epochs(run, 1)
+    run.finish(TrialOutcome(TrialState.COMPLETE))
+    metrics = online.runs["r1"].wandb_config["m"]
+    assert any(metric.get("1") == "epoch" for metric in metrics)
+    assert any("5" in metric for metric in metrics), "the others have it as their step"
+
+
+def test_wandbs_environment_has_its_say(
+    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = {"RUN_GROUP": "mine", "TAGS": "a, b", "NOTES": "why", "JOB_TYPE": "night", "DIR": str(tmp_path / "else")}
+    for name, value in values.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    (tmp_path / "else").mkdir()
+    run = Tracker().start(labels, {}, run_id="r1")
+    run.finish(TrialOutcome(TrialState.COMPLETE))
+    found = online.runs["r1"]
+    assert (found.group, found.job_type, found.tags) == ("mine", "night", ["vit", "a", "b"])
+    assert found.notes == "why\nfersweep train --config x"
+    assert list((tmp_path / "else" / "wandb").glob("run-*-r1"))
+
+
+def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(
+    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wandb.sdk.lib.run_stopping import RunStopChecker
+
+    monkeypatch.setitem(RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.05)  # 15 s otherwise
+    monkeypatch.setattr("fer_sweep.tracking.TRANSMIT_S", 0.1)
+    heeding = Tracker().start(labels, {}, run_id="heeding")
+    deaf = Tracker(obey_pages=False).start(labels, {}, run_id="deaf")
+    for run in ("heeding", "deaf"):
+        online.stop_run(run)
+    for run in (heeding, deaf):
+        log_epochs(run, 1)
+    # By default wandb would send this process SIGINT, and pytest with it would end here.
+    until(lambda: heeding.stop_asked)
+    assert not deaf.stop_asked
+    for run in (heeding, deaf):
+        run.finish(TrialOutcome(TrialState.PRUNED))
+
+
+def test_a_server_that_is_gone_at_the_start_costs_nothing_but_a_moment(
+    online: StandIn,
+    labels: RunLabels,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("fer_sweep.tracking.INIT_S", 1.0)
+    online.faults.offline()
+    clock = 0.0
+    tracker = Tracker(clock=lambda: clock)
+    run = tracker.start(labels, {"lr": 0.1}, run_id="r1")
+    log_epochs(run, 1, 2)
+    run.finish(TrialOutcome(TrialState.COMPLETE))
+    assert run.had_trouble
+    assert "it is tracked offline" in caplog.text
+    assert list(Path().glob("wandb/offline-run-*-r1"))
+    online.faults.online()
+    second = tracker.start(labels, {}, run_id="r2")
+    second.finish(TrialOutcome(TrialState.COMPLETE))
+    assert "r2" not in online.runs, "not tried again at once"
+    clock = BACK_ONLINE_S + 1
+    third = tracker.start(labels, {}, run_id="r3")
+    third.finish(TrialOutcome(TrialState.COMPLETE))
+    assert online.runs["r3"].state == "finished"
+
+
+def test_a_network_cut_at_the_end_is_waited_for_only_so_long(
+    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fer_sweep.tracking.FINISH_S", 1.0)
+    run = Tracker().start(labels, {}, run_id="r1")
+    log_epochs(run, 1, 2)
+    online.faults.offline()
+    began = time.monotonic()
+    run.finish(TrialOutcome(TrialState.COMPLETE))
+    assert time.monotonic() - began < 15
+    assert run.had_trouble
+    assert "fersweep sync" in caplog.text
+
+
+def test_no_key_is_in_what_is_written(online: StandIn, labels: RunLabels, tmp_path: Path) -> None:
+    run = Tracker().start(labels, {"lr": 0.1}, run_id="r1")
+    log_epochs(run, 1)
+    run.finish(TrialOutcome(TrialState.COMPLETE))
+    secret = online.api_key.encode()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    sent = online.runs["r1"]
+    assert online.api_key not in repr((sent.config, sent.summary, sent.files, sent.notes, sent.wandb_config))
