@@ -134,7 +134,7 @@ def _key(server: str | None) -> str | None:
         return key
     hosts = list(_DEFAULT_HOSTS)
     if server is not None and urlsplit(server).hostname not in _DEFAULT_HOSTS:
-        hosts = [urlsplit(server).netloc, urlsplit(server).hostname or ""]
+        hosts = [urlsplit(server).netloc]
     try:
         entries = netrc.netrc(os.environ.get("NETRC") or None)
     except (OSError, netrc.NetrcParseError):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.cli import main
+from tests.standin.server import StandIn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -18,8 +19,12 @@ SHORTER = {"create": ["--set", "epochs=1"], "run": ["--set", "epochs=1"]}
 FEWER = {"create": "--count 12", "run": "--count 6"}
 
 
-def _commands() -> list[str]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+ONLINE = "## With a W&B server"
+"""What stands below this heading is run with a login."""
+
+
+def _commands(text: str) -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
@@ -27,12 +32,37 @@ def _commands() -> list[str]:
 def test_every_command_of_the_readme_does_what_it_says(
     own_folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_cache: Path
 ) -> None:
+    unplugged, with_server = README.split(ONLINE)
+    _run_all(_commands(unplugged), own_folders, monkeypatch, capsys, tiny_cache)
+    assert len(_commands(with_server)) == 5
+
+
+@pytest.mark.usefixtures("one_core")
+def test_every_command_about_servers_does_what_it_says(
+    online: StandIn,
+    own_folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_cache: Path,
+) -> None:
+    prepare = [command for command in _commands(README) if " prepare " in command]
+    _run_all([*prepare, *_commands(README.split(ONLINE)[1])], own_folders, monkeypatch, capsys, tiny_cache)
+    (sweep,) = online.sweeps.values()
+    assert (sweep.project, sweep.state, len(sweep.run_ids)) == ("faces", "FINISHED", 2)
+
+
+def _run_all(
+    commands: list[str],
+    own_folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_cache: Path,
+) -> None:
     shutil.copytree(REPOSITORY / "sweeps", own_folders / "sweeps")
     with zipfile.ZipFile(own_folders / "archive.zip", "w") as archive:
         for path in sorted((tiny_cache.parent / "faces").rglob("*.png")):
             archive.write(path, path.relative_to(tiny_cache.parent / "faces"))
-    commands = _commands()
-    assert len(commands) >= 10
+    assert len(commands) >= 5
     for command in commands:
         program, *words = shlex.split(command)
         assert program == "fersweep"

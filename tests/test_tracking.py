@@ -172,7 +172,7 @@ def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(
     from wandb.sdk.lib.run_stopping import RunStopChecker
 
     monkeypatch.setitem(RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.05)  # 15 s otherwise
-    monkeypatch.setattr("fer_sweep.tracking.TRANSMIT_S", 0.1)
+    monkeypatch.setattr("fer_sweep.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
     heeding = Tracker().start(labels, {}, run_id="heeding")
     deaf = Tracker(obey_pages=False).start(labels, {}, run_id="deaf")
     for run in ("heeding", "deaf"):

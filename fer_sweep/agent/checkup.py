@@ -1,5 +1,6 @@
 """What a host has of the things fersweep can use. Nothing heavy is imported and no CUDA context made."""
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fer_sweep.account import tracking_mode
+from fer_sweep.account import has_login, tracking_mode
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.slots import usable_cores
 from fer_sweep.data.cache import list_datasets
@@ -138,7 +139,15 @@ def _room() -> Finding:
 
 def _wandb() -> Finding:
     mode = tracking_mode()
-    why = "WANDB_MODE says so" if os.environ.get("WANDB_MODE") else "a login was found"
-    if mode == "offline" and not os.environ.get("WANDB_MODE"):
+    why = "WANDB_MODE says so" if os.environ.get("WANDB_MODE") else "wandb's settings say so"
+    if mode != "online":
+        if has_login() or os.environ.get("WANDB_MODE"):
+            return Finding("W&B", True, f"{mode}: {why}")
         return Finding("W&B", True, "offline: no login found", "to log online: wandb login, or set WANDB_API_KEY")
-    return Finding("W&B", True, f"{mode}: {why}")
+    from fer_sweep.search.wandb_sweeps import connect  # only here: wandb takes half a second to import
+
+    try:
+        with contextlib.closing(connect()) as server:
+            return Finding("W&B", True, f"online: {server.default_entity(tries=1)} on {server.account.server}")
+    except FersweepError as error:
+        return Finding("W&B", False, str(error), error.hint or "")

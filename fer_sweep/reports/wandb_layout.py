@@ -4,13 +4,11 @@ Nothing here speaks to a server. Names in sweep files are anybody's text: they o
 W&B shows as they are, never Markdown, LaTeX, HTML or a link.
 """
 
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-TITLE_LENGTH = 128
-"""W&B's limit, in characters."""
+from fer_sweep.reports.shown import Axis, ShownSweep, plain, title, workspace_name
+
 RUNS_SHOWN = 20
 """Lines a plot draws for each metric: the runs with the best validation accuracy."""
 _LONGEST_FILE = 20_000
@@ -30,82 +28,6 @@ RULE = (
     "The one-standard-error rule, which fersweep best applies: of the runs within one standard error of the best "
     "validation accuracy, take the one with the smallest gap, then the one with the fewest parameters."
 )
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A swept parameter."""
-
-    name: str
-    """Dotted where it is nested."""
-    log: bool
-    """Whether its values spread over orders of magnitude."""
-
-
-@dataclass(frozen=True)
-class ShownSweep:
-    """What the views say of one sweep."""
-
-    id: str
-    """What the server calls it."""
-    entity: str
-    project: str
-    url: str
-    """Its page."""
-    name: str
-    """From its file; untrusted, may be empty."""
-    description: str
-    """Likewise."""
-    models: tuple[str, ...]
-    """The architectures it trains."""
-    method: str
-    axes: tuple[Axis, ...]
-    """Every parameter with more than one value."""
-    runs: int
-    """On the server, when the views were saved."""
-    winner: str | None
-    """The run that the one-standard-error rule picks, if any is finished."""
-    file: str
-    """The sweep file, as YAML."""
-    create: str
-    """The command that makes it again from that file."""
-    argument: str
-    """What other commands call it."""
-
-    @property
-    def label(self) -> str:
-        """Model, name and id on one line."""
-        name = plain(self.name, 60)
-        return f"{', '.join(self.models)}: {name} ({self.id})" if name else f"{', '.join(self.models)} ({self.id})"
-
-
-def plain(text: str, limit: int) -> str:
-    r"""Text from outside as one line of at most ``limit`` characters, without any that steer or hide.
-
-    >>> plain("a\nb\x1b[31m \u202e" + 9 * "c", 12)
-    'a b [31m cc…'
-    """
-    shown = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text[: 4 * limit])
-    line = " ".join(shown.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
-def title(sweeps: Sequence[ShownSweep]) -> str:
-    """The report's title, within W&B's limit."""
-    if len(sweeps) == 1:
-        (only,) = sweeps
-        models = plain(", ".join(only.models), 40)
-        text = f"{models} sweep {only.id}"
-        name = plain(only.name, TITLE_LENGTH - len(text) - 2)
-        return plain(f"{models} sweep {name} ({only.id})" if name else text, TITLE_LENGTH)
-    models = ", ".join(dict.fromkeys(model for sweep in sweeps for model in sweep.models))
-    return plain(f"{len(sweeps)} sweeps side by side: {models}", TITLE_LENGTH)
-
-
-def workspace_name(sweeps: Sequence[ShownSweep]) -> str:
-    """The title without the symbols, emoji among them, that a workspace's name may not have."""
-    text = "".join(" " if unicodedata.category(c)[0] == "S" else c for c in title(sweeps))
-    return plain(text, TITLE_LENGTH)
 
 
 def report(wr: Any, sweeps: Sequence[ShownSweep]) -> Any:
@@ -244,7 +166,7 @@ def _again(wr: Any, sweeps: Sequence[ShownSweep]) -> list[Any]:
     for sweep in sweeps:
         lines += [f"# {', '.join(sweep.models)}: the file below, saved as {file_name(sweep.id)}"]
         lines += [sweep.create, "fersweep agent", ""]
-    lines += ["# the winner of all", f"fersweep best {' '.join(s.argument for s in sweeps)}"]
+    lines += ["# the winner", f"fersweep best {' '.join(s.argument for s in sweeps)}"]
     files = []
     for sweep in sweeps:
         file = sweep.file if len(sweep.file) <= _LONGEST_FILE else "# too long for a report: see the sweep's page\n"

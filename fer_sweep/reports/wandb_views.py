@@ -24,11 +24,13 @@ from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError,
 from fer_sweep.files import sweep_folder, write_atomically
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports import wandb_layout as layout
-from fer_sweep.reports.wandb_layout import Axis, ShownSweep
+from fer_sweep.reports.shown import Axis, ShownSweep, plain
 from fer_sweep.search.registry import SweepEntry, load, open_search, page_of, runs_on_server, state_of
 from fer_sweep.search.storage import default_storage, list_sweeps
 from fer_sweep.selection import Candidate, select
 
+_REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")
+"""What is in a message that says that the key does not do."""
 _LOG_DISTRIBUTIONS = (dist.LogUniform, dist.QLogUniform, dist.LogNormal, dist.QLogNormal)
 
 
@@ -149,9 +151,9 @@ def _records(entry: SweepEntry) -> Sequence[TrialRecord]:
 def _models(space: Space, records: Sequence[TrialRecord]) -> tuple[str, ...]:
     match space.parameters.get("model"):
         case dist.Constant(value=value):
-            return (layout.plain(str(value), 40),)
+            return (plain(str(value), 40),)
         case dist.Categorical() as several:
-            return tuple(layout.plain(str(value), 40) for value in several.possible)
+            return tuple(plain(str(value), 40) for value in several.possible)
     return tuple(sorted({str(record.config["model"]) for record in records})) or ("any model",)
 
 
@@ -236,9 +238,10 @@ def _library_speaking(what: str, who: Account) -> Iterator[None]:
         ) from error
     except Exception as error:  # the library raises its own, wandb's, its service's and pydantic's errors alike
         said = printable(str(error).strip().replace(who.api_key, "[API key]")) or type(error).__name__
-        if any(word in said.lower() for word in ("permission", "denied", "forbidden", "unauthorized", "403")):
+        if any(word in said.lower() for word in _REFUSALS):
             raise LoginError(
-                f"W&B takes no {what} from this key: {said}", hint="ask the project's owner for the right to write"
+                f"W&B takes no {what} from this key: {said}",
+                hint="ask the project's owner for the right to write, or log in as another",
             ) from error
         raise ServerError(
             f"the W&B server {who.server} did not take the {what}: {said}",

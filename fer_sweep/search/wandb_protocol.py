@@ -19,7 +19,7 @@ import yaml
 from fer_sweep.account import Account
 from fer_sweep.errors import InputError
 from fer_sweep.search.ledger import SweepState
-from fer_sweep.search.wandb_transport import NotFound, Transport
+from fer_sweep.search.wandb_transport import TRIES, NotFound, Transport
 
 _RUNS_A_PAGE = 100
 
@@ -89,13 +89,13 @@ class WandbServer:
         """Let the connection go."""
         self._transport.close()
 
-    def default_entity(self) -> str:
+    def default_entity(self, *, tries: int = TRIES) -> str:
         """The user or team that the key's owner works as.
 
         Raises:
             LoginError: The server does not know the key.
         """
-        viewer = self._transport.ask("query Viewer { viewer { id username entity } }", {})["viewer"]
+        viewer = self._transport.ask("query Viewer { viewer { id username entity } }", {}, tries=tries)["viewer"]
         if not viewer:
             raise self._transport.wrong_key()
         return str(viewer.get("entity") or viewer["username"])

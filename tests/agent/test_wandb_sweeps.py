@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fer_sweep.agent.session import trial_tracking
 from fer_sweep.errors import AgentFailed, FersweepError
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialState
-from fer_sweep.search.registry import SweepEntry, create, find, open_search
+from fer_sweep.search.registry import SweepEntry, close_page, create, find, open_search, page_of
 from tests.agent.scripted import TINY
 from tests.agent.stage import Stage, View
 from tests.standin.server import StandIn
@@ -31,7 +32,7 @@ class Lab:
         self.stage = Stage(Path(), cache)
         self.entry: SweepEntry | None = None
 
-    def create(self, **changes: Any) -> SweepEntry:
+    def create(self, *, search: str | None = None, **changes: Any) -> SweepEntry:
         parameters = {name: {"value": value} for name, value in {**TINY, "seed": 0}.items()}
         parameters["lr"] = {"min": 0.001, "max": 0.01}
         parameters.update(changes.pop("parameters", {}))
@@ -39,8 +40,8 @@ class Lab:
         metric = {"name": "best_val_acc", "goal": "maximize"}
         plain = {"method": "random", "metric": metric, "run_cap": 2, **changes, "parameters": parameters}
         Path("sweep.yaml").write_text(yaml.safe_dump({key: value for key, value in plain.items() if value is not None}))
-        self.entry = create(Path("sweep.yaml"))
-        assert self.entry.search == "wandb"
+        self.entry = create(Path("sweep.yaml"), search=search)
+        assert self.entry.search == (search or "wandb")
         return self.entry
 
     def work(self, *, slots: int = 1, on_epoch: Callable[[str, int], None] = lambda trial, epoch: None) -> AgentSummary:
@@ -57,7 +58,8 @@ class Lab:
     @property
     def runs(self) -> list[Run]:
         assert self.entry is not None
-        return [self.server.runs[run] for run in self.server.sweeps[self.entry.id].run_ids]
+        sweep = self.server.sweeps.get(self.entry.id) or next(iter(self.server.sweeps.values()))
+        return [self.server.runs[run] for run in sweep.run_ids]
 
 
 @pytest.fixture
@@ -217,13 +219,29 @@ def test_a_deleted_sweep_lets_the_running_trial_finish_and_then_says_so(lab: Lab
 def test_heartbeats_that_fail_are_asked_again(lab: Lab) -> None:
     lab.create(run_cap=2)
     faults = lab.server.faults
-    faults.fail("Heartbeat", status=500)
-    faults.fail("Heartbeat", status=429, retry_after=0.1)
+    faults.fail("CreateAgent", status=503)
     faults.drop("Heartbeat")
     faults.error("Heartbeat", "internal error")
-    faults.fail("CreateAgent", status=503)
     assert lab.work().ended == {TrialState.COMPLETE: 2}
     assert [run.state for run in lab.runs] == ["finished", "finished"]
+
+
+def test_a_server_that_asks_for_patience_gets_it(lab: Lab) -> None:
+    lab.create(run_cap=1)
+    lab.server.faults.fail("Heartbeat", status=429, retry_after=1.5)
+    assert lab.work().ended == {TrialState.COMPLETE: 1}
+    refused, again, *_ = [request.at for request in lab.server.requests if request.operation == "Heartbeat"]
+    assert again - refused >= 1.5
+
+
+def test_an_answer_lost_on_its_way_leaves_its_run_pending_and_the_agent_at_work(lab: Lab) -> None:
+    entry = lab.create(run_cap=2)
+    lab.server.faults.drop("Heartbeat", after=True)
+    assert lab.work().ended == {TrialState.COMPLETE: 1}
+    lost, trained = sorted(lab.runs, key=lambda run: run.state == "finished")
+    assert trained.state == "finished"
+    assert lost.state == "pending"
+    assert lab.server.sweeps[entry.id].run_ids == [lost.id, trained.id]
 
 
 def test_a_network_cut_in_the_middle_of_a_run_loses_nothing(lab: Lab) -> None:
@@ -249,3 +267,45 @@ def test_a_sweep_made_by_others_is_taken_up_by_its_address(lab: Lab) -> None:
     assert find(f"tester/theirs/{made.id}") == lab.entry
     assert lab.work().ended == {TrialState.COMPLETE: 1}
     assert lab.runs[0].project == "theirs"
+
+
+def test_runs_of_an_embedded_search_are_runs_of_one_sweep_on_the_server(lab: Lab) -> None:
+    entry = lab.create(search="optuna", method="bayes", run_cap=3)
+    assert lab.work(slots=2).ended == {TrialState.COMPLETE: 3}
+    close_page(entry)
+    (sweep,) = lab.server.sweeps.values()
+    assert sweep.run_ids == [f"{entry.id}-{number}" for number in range(3)]
+    assert (sweep.state, sweep.agents) == ("FINISHED", [])
+    assert sweep.config["parameters"]["lr"] == {"min": 0.001, "max": 0.01}, "what the axes of the plot are made from"
+    for run in lab.runs:
+        assert (run.state, run.sweep_id, run.group) == ("finished", sweep.id, entry.id)
+        assert epochs(run) == [1, 2, 3]
+
+
+def test_agents_that_start_at_once_share_one_page(lab: Lab) -> None:
+    entry = lab.create(search="optuna")
+    with ThreadPoolExecutor(8) as pool:
+        pages = {made.url for made in pool.map(lambda _: page_of(entry), range(8))}
+    assert len(pages) == len(lab.server.sweeps) == 1
+
+
+def test_the_stop_button_on_a_runs_page_ends_a_trial_of_an_embedded_search(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wandb.sdk.lib.run_stopping import RunStopChecker
+
+    monkeypatch.setitem(RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.05)  # 15 s otherwise
+    monkeypatch.setattr("fer_sweep.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
+    entry = lab.create(search="optuna", run_cap=1, parameters={"epochs": {"value": 5000}})
+    summary = lab.work(on_epoch=lambda trial, epoch: lab.server.stop_run(entry.run_id(trial)) if epoch == 2 else None)
+    assert summary.ended == {TrialState.PRUNED: 1}
+    assert lab.runs[0].summary["state"] == "pruned"
+
+
+def test_without_the_server_an_embedded_search_goes_on_offline(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_sweep.search.wandb_transport.time.sleep", lambda seconds: None)  # between the tries
+    lab.create(search="optuna", run_cap=1)
+    lab.server.faults.offline()
+    assert lab.work().ended == {TrialState.COMPLETE: 1}
+    assert any("fersweep sync" in note for note in lab.stage.view.notes)
+    assert list(Path().glob("wandb/offline-run-*"))

@@ -17,6 +17,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.benchmarks import agents
+from tests.standin.server import StandIn
+
 FERSWEEP = [str(Path(sys.executable).with_name("fersweep"))]
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 
@@ -41,7 +44,11 @@ def seconds_between_trials(mode: str) -> float:
     tiny = ["epochs=1", "train_samples=64", "channels=4", "hidden=8"]
     fixed = [word for value in tiny for word in ("--set", value)]
     words = ["run", str(SWEEPS / "simple_cnn.yaml"), "--data=synthetic", "--count=8", "--slots=1", *fixed]
-    text = _run(words, mode=mode)
+    if mode == "online":
+        with StandIn() as server:
+            text = _run([*words, "--search=optuna"], mode=mode, **server.environment)
+    else:
+        text = _run(words, mode=mode)
     found = re.search(r"first step: ([0-9.]+) s", text)
     assert found, text
     return float(found[1])
@@ -65,6 +72,11 @@ ROWS: Mapping[str, tuple[str, Callable[[], float]]] = {
         lambda: seconds_between_trials("disabled"),
     ),
     "between-offline": ("the same, tracked by wandb offline, s", lambda: seconds_between_trials("offline")),
+    "between-online": (
+        "the same, tracked by wandb online (a server on loopback), s",
+        lambda: seconds_between_trials("online"),
+    ),
+    **agents.ROWS,
     **{
         model: (f"{model}, training images/s", lambda model=model: images_per_second(model))  # type: ignore[misc]
         for model in THROUGHPUT
@@ -72,8 +84,8 @@ ROWS: Mapping[str, tuple[str, Callable[[], float]]] = {
 }
 
 
-def _run(words: list[str], mode: str = "disabled") -> str:
-    environment = {**os.environ, "WANDB_MODE": mode, "WANDB_SILENT": "true"}
+def _run(words: list[str], mode: str = "disabled", **more: str) -> str:
+    environment = {**os.environ, "WANDB_MODE": mode, "WANDB_SILENT": "true", **more}
     done = subprocess.run(
         [*FERSWEEP, *words], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
     )

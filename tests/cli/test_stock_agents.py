@@ -69,3 +69,21 @@ def test_stock_wandb_takes_the_file_with_several_objectives(online: StandIn) -> 
     assert made.returncode == 0, said
     (sweep,) = online.sweeps.values()
     assert [metric["name"] for metric in sweep.config["metrics"]] == ["best_val_acc", "train_val_gap"]
+
+
+def test_a_stop_from_the_server_ends_the_run_with_its_result_and_not_the_stock_agent(online: StandIn) -> None:
+    plain = yaml.safe_load((SHIPPED / "simple_cnn.yaml").read_text())
+    fixed = {"data": "tiny", "epochs": 10_000, "batch_size": 64, "channels": 4, "hidden": 8}
+    plain["parameters"].update({name: {"value": value} for name, value in fixed.items()})
+    sweep = online.create_sweep(plain, project="fersweep")
+    with stock("agent", "--count", "1", f"tester/fersweep/{sweep.id}") as agent:
+        online.wait_for(lambda server: any(run.history for run in server.runs.values()), 120)
+        (run,) = online.runs.values()
+        online.stop_run(run.id)
+        assert agent.stdout is not None
+        said = agent.stdout.read()
+    assert agent.returncode == 0, said
+    assert (run.state, run.exit_code) == ("finished", 0), "three failures would end a stock agent"
+    assert run.summary["state"] == "pruned"
+    assert run.summary["best_val_acc"] > 0
+    assert [row["epoch"] for row in run.history if "val_acc" in row] == list(range(1, run.summary["epochs"] + 1))

@@ -12,7 +12,7 @@ import yaml
 from fer_sweep.errors import InputError, LoginError, ServerError
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRequest
-from fer_sweep.reports.wandb_layout import TITLE_LENGTH
+from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
 from fer_sweep.search import registry
 from fer_sweep.search.registry import SweepEntry
