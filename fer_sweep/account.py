@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from fer_sweep.errors import InputError, LoginError
 
 Mode = Literal["online", "offline", "disabled"]
@@ -55,8 +57,15 @@ class Account:
 
 
 def tracking_mode() -> Mode:
-    """Where runs go: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline."""
-    mode = _MODES.get(os.environ.get("WANDB_MODE", "").lower())
+    """Where runs go: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline.
+
+    Raises:
+        InputError: wandb has no such mode.
+    """
+    given = os.environ.get("WANDB_MODE", "")
+    mode = _MODES.get(given.lower())
+    if given and mode is None:
+        raise InputError(f"WANDB_MODE={given}: no such mode", hint="online, offline or disabled")
     if mode is None and _has_settings_file():
         mode = _MODES[_settings().mode]
         if mode == "online":
@@ -110,13 +119,28 @@ def load_wandb() -> Any:
 
 
 def _settings() -> Any:
+    # wandb.setup() would give the same, but starts wandb's service, and remembers its first answer for ever.
     wandb = load_wandb()
-    return wandb.setup(wandb.Settings(silent=True)).settings
+    try:
+        settings = wandb.Settings(silent=True, settings_system=str(_system_folder() / "settings"))
+        settings.update_from_system_settings()
+        settings.update_from_env_vars(dict(os.environ))
+    except ValidationError as error:
+        wrong = "; ".join(f"WANDB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+        raise InputError(
+            f"wandb's settings cannot be used: {wrong}",
+            hint="mend the environment variable, or the line in wandb's settings file",
+        ) from None
+    return settings
+
+
+def _system_folder() -> Path:
+    return Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
 
 
 def _has_settings_file() -> bool:
     workspace = Path(os.environ.get("WANDB_DIR") or ".")
-    system = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    system = _system_folder()
     return any(
         path.is_file() for path in (workspace / "wandb/settings", workspace / ".wandb/settings", system / "settings")
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.account import account, has_login, tracking_mode
+from fer_sweep.errors import InputError
 from tests.standin.server import StandIn
 
 
@@ -60,16 +61,13 @@ def nobody(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
 def test_what_wandb_login_offline_and_online_leave_behind_is_obeyed(nobody: StandIn) -> None:
     assert (tracking_mode(), has_login()) == ("offline", False)
     stock("login", "--host", nobody.url, nobody.api_key)
-    _forget()
     assert (tracking_mode(), has_login()) == ("online", True)
     found = account()
     assert (found.server, found.api_key) == (nobody.url, nobody.api_key)
     assert nobody.api_key not in repr(found)
     stock("offline")
-    _forget()
     assert tracking_mode() == "offline"
     stock("online")
-    _forget()
     assert tracking_mode() == "online"
 
 
@@ -81,9 +79,23 @@ def test_settings_files_and_variables_name_entity_and_project(nobody: StandIn, m
     assert (found.server, found.entity, found.project) == (nobody.url, "lab", "faces")
     monkeypatch.setenv("WANDB_PROJECT", "other")
     monkeypatch.setenv("WANDB_ENTITY", "me")
-    _forget()
     found = account()
     assert (found.entity, found.project) == ("me", "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "needle"), [("MODE", "onlin", "WANDB_MODE=onlin"), ("BASE_URL", "nonsense", "WANDB_BASE_URL")]
+)
+def test_values_that_wandb_has_no_use_for(
+    nobody: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, value: str, needle: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", nobody.api_key)
+    monkeypatch.setenv(f"WANDB_{name}", value)
+    with pytest.raises(InputError, match=needle) as raised:
+        tracking_mode()
+        account()
+    assert raised.value.hint
+    assert nobody.api_key not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +108,6 @@ def test_settings_files_and_variables_name_entity_and_project(nobody: StandIn, m
 def test_the_page_of_a_sweep(nobody: StandIn, monkeypatch: pytest.MonkeyPatch, server: str, page: str) -> None:
     monkeypatch.setenv("WANDB_API_KEY", nobody.api_key)
     monkeypatch.setenv("WANDB_BASE_URL", server)
-    _forget()
     found = account().sweep_page("me", "p", "s")
     assert found.endswith(page)
     assert "api." not in found
-
-
-def _forget() -> None:
-    if wandb := sys.modules.get("wandb"):
-        wandb.teardown()

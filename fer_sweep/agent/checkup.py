@@ -138,7 +138,10 @@ def _room() -> Finding:
 
 
 def _wandb() -> Finding:
-    mode = tracking_mode()
+    try:
+        mode = tracking_mode()
+    except FersweepError as error:
+        return Finding("W&B", False, str(error), error.hint or "")
     why = "WANDB_MODE says so" if os.environ.get("WANDB_MODE") else "wandb's settings say so"
     if mode != "online":
         if has_login() or os.environ.get("WANDB_MODE"):

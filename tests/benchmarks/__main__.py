@@ -5,6 +5,7 @@ machine should have nothing else to do. One row alone: ``python -m tests.benchma
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -14,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.benchmarks import agents
 from tests.standin.server import StandIn
 
 FERSWEEP = [str(Path(sys.executable).with_name("fersweep"))]
+WANDB = [str(Path(sys.executable).with_name("wandb"))]
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 
 THROUGHPUT: Mapping[str, list[str]] = {
@@ -54,11 +56,13 @@ def seconds_between_trials(mode: str) -> float:
     return float(found[1])
 
 
-def seconds_of(words: list[str]) -> float:
-    """Wall time of a command, from the shell's point of view."""
-    began = time.perf_counter()
-    _run(words)
-    return time.perf_counter() - began
+def seconds_of(words: list[str], *, program: Sequence[str] = FERSWEEP, online: bool = False) -> float:
+    """Wall time of a command, from the shell's point of view; with a W&B server to log in to if ``online``."""
+    with StandIn() if online else contextlib.nullcontext() as server:
+        login = {**server.environment, "mode": "online"} if server else {}
+        began = time.perf_counter()
+        _run(words, program=program, **login)
+        return time.perf_counter() - began
 
 
 ROWS: Mapping[str, tuple[str, Callable[[], float]]] = {
@@ -66,6 +70,14 @@ ROWS: Mapping[str, tuple[str, Callable[[], float]]] = {
     "create": (
         "`fersweep create sweeps/simple_cnn.yaml`, s",
         lambda: seconds_of(["create", str(SWEEPS / "simple_cnn.yaml")]),
+    ),
+    "create-online": (
+        "the same on a W&B server (on loopback), s",
+        lambda: seconds_of(["create", str(SWEEPS / "simple_cnn.yaml")], online=True),
+    ),
+    "wandb-sweep": (
+        "`wandb sweep sweeps/simple_cnn.yaml` on that server, s",
+        lambda: seconds_of(["sweep", str(SWEEPS / "simple_cnn.yaml")], program=WANDB, online=True),
     ),
     "between": (
         "end of a trial to the next one's first step, not tracked, s",
@@ -84,10 +96,10 @@ ROWS: Mapping[str, tuple[str, Callable[[], float]]] = {
 }
 
 
-def _run(words: list[str], mode: str = "disabled", **more: str) -> str:
+def _run(words: list[str], mode: str = "disabled", program: Sequence[str] = FERSWEEP, **more: str) -> str:
     environment = {**os.environ, "WANDB_MODE": mode, "WANDB_SILENT": "true", **more}
     done = subprocess.run(
-        [*FERSWEEP, *words], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
+        [*program, *words], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")

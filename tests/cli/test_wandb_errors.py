@@ -185,3 +185,21 @@ def test_the_order_of_entity_and_project(
     monkeypatch.setenv("WANDB_ENTITY", "tester")
     assert place() == ("tester", "from-environment")
     assert place("--entity", "lab", "--project", "from-option") == ("lab", "from-option")
+
+
+def test_doctor_tries_the_login(say: Callable[..., Said], online: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> tuple[bool, str]:
+        _, out, _ = say("doctor", "--json")
+        (line,) = (finding for finding in json.loads(out) if finding["topic"] == "W&B")
+        return line["ok"], line["found"]
+
+    assert found() == (True, f"online: tester on {online.url}")
+    monkeypatch.setenv("WANDB_API_KEY", LOCAL_KEY)
+    ok, text = found()
+    assert not ok and "does not know this API key" in text
+    online.faults.offline()
+    ok, text = found()
+    assert not ok and "no answer" in text
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    ok, text = found()
+    assert not ok and "WANDB_MODE=sometimes" in text
