@@ -100,6 +100,17 @@ def account() -> Account:
     )
 
 
+def quiet_wandb() -> Any:
+    """The wandb package, set up to print nothing of its own in this process; starts its service.
+
+    Raises:
+        InputError: It is missing, broken or too old.
+    """
+    wandb = load_wandb()
+    wandb.setup(wandb.Settings(silent=True))  # each run has a silent setting of its own, but the login has not
+    return wandb
+
+
 def load_wandb() -> Any:
     """The wandb package, imported on first use.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_sweep.account import DEFAULT_PROJECT, Mode, load_wandb, tracking_mode
+from fer_sweep.account import DEFAULT_PROJECT, Mode, load_wandb, quiet_wandb, tracking_mode
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.files import trial_folder
 from fer_sweep.records import CLASSES, TrialOutcome, TrialResult, TrialState
@@ -272,7 +272,7 @@ class Tracker:
         run_id: str | None,
         started_at: float | None,
     ) -> "wandb.Run":
-        wandb_ = load_wandb()
+        wandb_ = quiet_wandb()
         settings = wandb_.Settings(
             mode=mode,
             console="off",

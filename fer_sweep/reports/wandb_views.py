@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from fer_sweep.account import Account, account
+from fer_sweep.account import Account, account, quiet_wandb
 from fer_sweep.config import distributions as dist
 from fer_sweep.config.space import Space
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
@@ -72,6 +72,7 @@ def save_views(entries: Sequence[SweepEntry], *, new: bool = False, say: Callabl
         ServerError: The server does not answer, or takes no report.
     """
     wr, ws = load_library()
+    quiet_wandb()
     who = account()
     sweeps = tuple(_shown(entry, say) for entry in entries)
     first = sweeps[0]
