@@ -9,6 +9,7 @@ Source: https://docs.wandb.ai/guides/track/environment-variables
 import netrc
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,12 @@ class Account:
     project: str | None
     """Project from the environment or a settings file."""
     api_key: str = field(repr=False)
+    proxy: str | None = None
+    """For requests to the server, where wandb's settings name one; the usual environment variables count as well."""
+    verify: bool = True
+    """Whether the server's certificate must be good."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every request."""
 
     def sweep_page(self, entity: str, project: str, sweep: str) -> str:
         """Address of a sweep's page."""
@@ -97,6 +104,18 @@ def account() -> Account:
         entity=settings.entity,
         project=settings.project,
         api_key=key,
+        proxy=settings.https_proxy if settings.base_url.startswith("https") else settings.http_proxy,
+        verify=not settings.insecure_disable_ssl,
+        headers=dict(settings.x_extra_http_headers or {}),
+    )
+
+
+def place(entity: str | None, project: str | None) -> tuple[str | None, str]:
+    """Entity and project for runs of a sweep file that may name them: environment, file, settings file, default."""
+    settings = _settings() if _has_settings_file() else None
+    return (
+        os.environ.get("WANDB_ENTITY") or entity or (settings.entity if settings else None),
+        os.environ.get("WANDB_PROJECT") or project or (settings.project if settings else None) or DEFAULT_PROJECT,
     )
 
 

@@ -108,11 +108,21 @@ class ServerError(FersweepError):
 
 
 class ServerBusy(ServerError):
-    """A W&B server is out of reach, overloaded or broken for now; ``retry_after_s`` is its own word on when to ask."""
+    """A W&B server is out of reach, overloaded or broken for now."""
 
-    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after_s: float | None = None,
+        may_be_done: bool = True,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
+        """The server's own word on when to ask again."""
+        self.may_be_done = may_be_done
+        """Whether what was asked may have been done, and only its answer lost."""
 
 
 class AgentFailed(FersweepError):

@@ -7,12 +7,12 @@ What is there already is left alone, so a sync that was interrupted goes on, and
 
 import contextlib
 import fcntl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from fer_sweep.errors import StorageError
+from fer_sweep.errors import ServerError, StorageError
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search.registry import SweepEntry, close_page, open_search, page_of, reports_of, runs_on_server
@@ -37,7 +37,6 @@ class Fate(StrEnum):
     """It was there in part."""
     THERE = "already there"
     RUNNING = "still running"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -54,17 +53,24 @@ class Synced:
         return sum(found is fate for found in self.fates.values())
 
 
-def sync(entry: SweepEntry, *, keep_models: bool = False, say: Callable[[str], None]) -> Synced:
+def sync(
+    entry: SweepEntry,
+    *,
+    trials: Collection[str] = (),
+    keep_models: bool = False,
+    say: Callable[[str], None],
+) -> Synced:
     """Bring every run of a sweep up to date on the W&B server in use.
 
     Args:
         entry: The sweep.
+        trials: Only these; all if empty.
         keep_models: Upload the best weights of complete trials too.
         say: Gets a line for every run.
 
     Raises:
         LoginError: There is no key, or a wrong one.
-        ServerError: The server does not answer.
+        ServerError: The server does not answer, or stopped to.
         StorageError: Another sync of this sweep is under way.
     """
     with _alone(entry):
@@ -72,7 +78,8 @@ def sync(entry: SweepEntry, *, keep_models: bool = False, say: Callable[[str], N
         place = Place(page.path.entity, page.path.project, page.path.id)
         search = open_search(entry)
         try:
-            records = [record for record in search.records() if _is_ours(entry, record)]
+            chosen = [record for record in search.records() if not trials or record.trial_id in trials]
+            records = [record for record in chosen if _is_ours(entry, record)]
         finally:
             search.close()
         there = {run.id: run for run in runs_on_server(page.path)}
@@ -83,7 +90,10 @@ def sync(entry: SweepEntry, *, keep_models: bool = False, say: Callable[[str], N
             known = there.get(entry.run_id(record.trial_id))
             fate = _fate(entry, record, rows, known)
             if fate in (Fate.UPLOADED, Fate.COMPLETED) and not _upload(tracker, place, entry, record, rows):
-                fate = Fate.FAILED
+                raise ServerError(
+                    f"the run of trial {record.trial_id} did not get through, the {number}th of {len(records)}",
+                    hint="the same command goes on where this one stopped",
+                )
             fates[record.trial_id] = fate
             say(f"{number}/{len(records)} trial {record.trial_id} ({record.state}, {len(rows)} epochs): {fate}")
     close_page(entry)
@@ -95,7 +105,7 @@ def _is_ours(entry: SweepEntry, record: TrialRecord) -> bool:
         return True
     # Other hosts' trials are not here, and what is not ended is the server's affair, which hands it out again.
     ended = record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-    return ended and trial_folder(entry.id, record.trial_id).is_dir()
+    return ended and (trial_folder(entry.id, record.trial_id).is_dir() or bool(reports_of(entry, record.trial_id)))
 
 
 def _history(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]]:
@@ -110,7 +120,8 @@ def _fate(entry: SweepEntry, record: TrialRecord, rows: Sequence[Mapping[str, fl
         return Fate.UPLOADED
     state = TrialState.PREEMPTED if record.state is TrialState.RUNNING else record.state
     same_end = known.state in _ENDED[state] and known.summary.get("state") == state
-    return Fate.THERE if same_end and known.steps >= len(rows) else Fate.COMPLETED
+    lines = len(rows) + (record.result is not None)  # the confusion matrix has a line of its own
+    return Fate.THERE if same_end and known.steps >= lines else Fate.COMPLETED
 
 
 def _upload(

@@ -8,13 +8,14 @@ copy: ``history.jsonl`` and ``sweeps.db`` are the truth, so trouble with W&B is 
 import logging
 import os
 import shlex
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_sweep.account import DEFAULT_PROJECT, Mode, load_wandb, quiet_wandb, tracking_mode
+from fer_sweep.account import Mode, load_wandb, place, quiet_wandb, tracking_mode
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.files import trial_folder
 from fer_sweep.records import CLASSES, TrialOutcome, TrialResult, TrialState
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INIT_S = 20.0
+INIT_S = 10.0
 """A server that has not taken a new run by then is out of reach for now."""
-FINISH_S = 20.0
-"""What has not gone up by then is left to ``fersweep sync``."""
-BACK_ONLINE_S = 300.0
-"""After such a failure runs stay offline for so long: each try costs the agent INIT_S or FINISH_S."""
+FINISH_S = 10.0
+"""A run that has not gone up by then is left behind, to be brought up later."""
+FINISH_IN_TROUBLE_S = 1.0
+"""The same once a run has been left behind: the others would only wait for the same server."""
+BACK_ONLINE_S = 60.0
+"""After such trouble no new run is sent to the server for so long: each try may cost the agent INIT_S."""
 TRANSMIT_S = 5.0
-"""Metrics go up this often; wandb's own 15 s would let a server stop a trial that much later."""
+"""Metrics go up this often, in whole seconds; wandb's own 15 s would let a server stop a trial that much later."""
 
 _EXIT_CODES = {TrialState.COMPLETE: 0, TrialState.PRUNED: 0}  # any other code shows as failed in the W&B UI
 
@@ -74,26 +77,25 @@ class Place:
 
     @classmethod
     def from_file(cls, sweep: SweepFile) -> "Place":
-        """Where environment and sweep file, in this order, put the runs of a sweep that is on no server."""
-        entity = os.environ.get("WANDB_ENTITY") or sweep.entity
-        return cls(entity, os.environ.get("WANDB_PROJECT") or sweep.project or DEFAULT_PROJECT)
+        """Where the runs of a sweep go that is on no server, in W&B's usual order."""
+        return cls(*place(sweep.entity, sweep.project))
 
 
-def trial_labels(sweep_id: str, trial_id: str, config: Mapping[str, Any], place: Place) -> RunLabels:
+def trial_labels(sweep_id: str, trial_id: str, config: Mapping[str, Any], where: Place) -> RunLabels:
     """What the run of a trial is called.
 
     Args:
         sweep_id: The sweep here.
         trial_id: The trial in it.
         config: The trial's whole configuration.
-        place: Where the run goes.
+        where: Where the run goes.
     """
     return RunLabels(
         name=f"{config['model']}-{trial_id}",
         group=sweep_id,
-        sweep_id=place.sweep_id,
-        project=place.project,
-        entity=place.entity,
+        sweep_id=where.sweep_id,
+        project=where.project,
+        entity=where.entity,
         tags=(str(config["model"]),),
         notes=f"fersweep train --config {shlex.quote(str(trial_folder(sweep_id, trial_id) / 'config.json'))}",
     )
@@ -106,13 +108,15 @@ class TrackedRun:
     run: "wandb.Run | None"
     model: Path | None = None
     """The weights to keep as an artifact when the trial ends well."""
-    on_trouble: Callable[[], None] = lambda: None
-    """Told when W&B did not take what it was given."""
+    patience: Callable[[], float] = lambda: FINISH_S
+    """Seconds to wait for the run to go up at its end."""
+    on_end: Callable[[bool], None] = lambda whole: None
+    """Told at the end whether all of the run is where it should be."""
     first_epoch: int = 0
     """Epochs before this one are on the server already."""
-    _stop_asked: bool = field(default=False, init=False)
-    had_trouble: bool = field(default=False, init=False)
+    had_trouble: bool = False
     """Whether something of the run is not where it should be."""
+    _stop_asked: bool = field(default=False, init=False)
 
     @property
     def stop_asked(self) -> bool:
@@ -135,6 +139,11 @@ class TrackedRun:
         """Say that the run is about to be taken off its machine, so that the server hands it out again."""
         self._guarded("mark the run as preempting", lambda run: run.mark_preempting())
 
+    def abandon(self) -> None:
+        """Close the run of a trial that another agent has taken over: it is that one's now."""
+        self._guarded("close the run", lambda run: self._in_time(lambda: run.finish(exit_code=1)))
+        self.run = None
+
     def finish(self, outcome: TrialOutcome) -> None:
         """Write the summary and close the run, as failed where the trial failed or goes on later."""
 
@@ -148,8 +157,28 @@ class TrackedRun:
             run.summary.update({"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {}))
             run.finish(exit_code=_EXIT_CODES.get(outcome.state, 1))
 
-        self._guarded("finish the run", close)
+        self._guarded("finish the run", lambda run: self._in_time(lambda: close(run)))
+        if self.run is not None or self.had_trouble:
+            self.on_end(not self.had_trouble)
         self.run = None
+
+    def _in_time(self, act: Callable[[], None]) -> None:
+        # wandb itself waits for its uploads, with no regard for whoever else its process works for.
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                act()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work, daemon=True, name="wandb-finish")
+        thread.start()
+        thread.join(self.patience())
+        if thread.is_alive():
+            raise TimeoutError("the server has not taken all of it yet")
+        if errors:
+            raise errors[0]
 
     def _log_confusion_matrix(self, run: "wandb.Run", result: TrialResult) -> None:
         wandb = load_wandb()
@@ -184,13 +213,8 @@ class TrackedRun:
             act(self.run)
         except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
             if not self.had_trouble:
-                log.warning(
-                    "W&B could not %s (%s); the trial goes on, its history is on disk, fersweep sync brings it up",
-                    what,
-                    error or type(error).__name__,
-                )
+                log.warning("W&B could not %s (%s); nothing of the trial is lost", what, error or type(error).__name__)
             self.had_trouble = True
-            self.on_trouble()
 
 
 class Tracker:
@@ -202,7 +226,7 @@ class Tracker:
         mode: Mode | None = None,
         keep_models: bool = False,
         obey_pages: bool = True,
-        stay_offline: bool = False,
+        on_end: Callable[[str, bool], None] = lambda run_id, whole: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start nothing yet.
@@ -211,14 +235,21 @@ class Tracker:
             mode: Where runs go; None leaves it to wandb's switches.
             keep_models: Upload the best weights of each complete trial as an artifact.
             obey_pages: Pass on the stop button of a run's page; False where the search hears of it by itself.
-            stay_offline: The server has not answered already: make no attempt at all.
+            on_end: Told of each run at its end, and whether all of it is where it should be.
             clock: Seconds, ever growing.
         """
         self._mode = mode
         self._keep_models = keep_models
         self._obey_pages = obey_pages
+        self._told = on_end
         self._clock = clock
-        self._offline_until = float("inf" if stay_offline else "-inf")
+        self._in_trouble_until = float("-inf")
+
+    def out_of_reach(self, *, for_good: bool = False) -> None:
+        """The server does not answer: send it no new run for a while, or none at all."""
+        self._in_trouble_until = (
+            float("inf") if for_good else max(self._in_trouble_until, self._clock() + BACK_ONLINE_S)
+        )
 
     def start(
         self,
@@ -244,24 +275,33 @@ class Tracker:
         mode = self._mode or tracking_mode()
         if mode == "disabled":
             return TrackedRun(None)
-        tracked = TrackedRun(None, on_trouble=self._on_trouble)
+        tracked = TrackedRun(None, patience=self._patience, on_end=lambda whole: self._on_end(run_id, whole))
         if self._keep_models and folder is not None:
             tracked.model = folder / "best.safetensors"
-        if mode == "online" and self._clock() < self._offline_until:
+        if mode == "online" and self._is_in_trouble():
             mode, tracked.had_trouble = "offline", True
-        for attempt in dict.fromkeys((mode, "offline")):
+        # wandb keeps the id of a run that it could not start, so that only one without an id of its own can go offline.
+        for attempt in dict.fromkeys((mode, "offline") if run_id is None else (mode,)):
             try:
                 tracked.run = self._init(tracked, attempt, labels.with_environment(), config, run_id, started_at)
                 break
             except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
-                going_on = "it is tracked offline" if attempt == "online" else "it is not tracked"
-                log.warning("W&B could not start a run (%s); the trial goes on, %s", error, going_on)
+                log.warning("W&B could not start a run (%s); the trial goes on, its history is on disk", error)
                 tracked.had_trouble = True
-                self._on_trouble()
+                self.out_of_reach()
         return tracked
 
-    def _on_trouble(self) -> None:
-        self._offline_until = max(self._offline_until, self._clock() + BACK_ONLINE_S)
+    def _on_end(self, run_id: str | None, whole: bool) -> None:
+        if not whole:
+            self.out_of_reach()
+        if run_id is not None:
+            self._told(run_id, whole)
+
+    def _is_in_trouble(self) -> bool:
+        return self._clock() < self._in_trouble_until
+
+    def _patience(self) -> float:
+        return FINISH_IN_TROUBLE_S if self._is_in_trouble() else FINISH_S
 
     def _init(
         self,
@@ -280,8 +320,7 @@ class Tracker:
             disable_git=True,
             disable_code=True,
             init_timeout=INIT_S,
-            finish_timeout=FINISH_S,
-            finish_timeout_raises=True,
+            finish_timeout=FINISH_S,  # for wandb's own end of the process; ours is _in_time
             # By default wandb sends this process SIGINT when one of its runs is stopped, which would drain the agent.
             stop_fn=tracked.ask_to_stop if self._obey_pages else _do_nothing,
             x_disable_stats=True,

@@ -2,15 +2,16 @@
 
 import os
 import re
+import shlex
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from fer_sweep.account import DEFAULT_PROJECT
+from fer_sweep.account import place
 from fer_sweep.agent.gpus import choose, discover, visible_devices
-from fer_sweep.agent.slots import make_slots, usable_cores
+from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
@@ -55,30 +56,16 @@ def train_by_hand(
     Raises:
         FersweepError: As ``training.loop.train`` does; the W&B run is closed as failed.
     """
-    gpus = () if device == "cpu" else choose(device, discover(), visible_devices(), option="--device")
-    if len(gpus) > 1:
-        if device != "auto":
-            raise InputError(f"--device {device}: a trial trains on one device")
-        gpus = gpus[:1]
-    slot = make_slots(gpus, cpu_slots=None if gpus else 1)[0]
-    if threads is not None and threads > usable_cores():
-        raise InputError(f"--threads {threads}: this host has {usable_cores()} usable cores")
+    slot = _slot(device, threads)
     os.environ.update(slot.environment)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--folder {folder}: {error.strerror}", hint="give a folder that can be made") from error
-    notes = f"fersweep train --config {folder / 'config.json'}"
-    under_agent = all(os.environ.get(name) for name in STOCK_AGENT)
-    labels = RunLabels(
-        name=f"{config.model}-{folder.name}" if under_agent else folder.name,
-        group=os.environ["WANDB_SWEEP_ID"] if under_agent else "by-hand",
-        project=os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
-        tags=(config.model,),
-        notes=notes,
-    )
-    run = Tracker(keep_models=keep_model).start(labels, config.model_dump(mode="json"), folder=folder)
+    flag = StopFlag()
+    _obey_signals(flag)  # before wandb takes its second to start a run
+    run = Tracker(keep_models=keep_model).start(_labels(config, folder), config.model_dump(mode="json"), folder=folder)
 
     def on_message(message: TrialMessage) -> None:
         if run.stop_asked:
@@ -92,8 +79,46 @@ def train_by_hand(
                 f"{metrics['images_per_second']:,.0f} images/s"
             )
 
-    flag = StopFlag()
+    job = TrialJob(config, folder, device=slot.device, threads=threads or slot.threads)
+    outcome = TrialOutcome(TrialState.FAILED, reason="an error ended the training")
+    try:
+        outcome = train_here(job, flag, on_message)
+    finally:
+        run.finish(outcome)
+        if run.had_trouble:
+            say("the run is not whole on the W&B server; later: wandb sync --include-offline --sync-all")
+    return outcome
 
+
+def _slot(device: str, threads: int | None) -> Slot:
+    gpus = () if device == "cpu" else choose(device, discover(), visible_devices(), option="--device")
+    if len(gpus) > 1:
+        if device != "auto":
+            raise InputError(f"--device {device}: a trial trains on one device")
+        gpus = gpus[:1]
+    if threads is not None and threads > usable_cores():
+        raise InputError(f"--threads {threads}: this host has {usable_cores()} usable cores")
+    return make_slots(gpus, cpu_slots=None if gpus else 1)[0]
+
+
+def _under_stock_agent() -> bool:
+    return all(os.environ.get(name) for name in STOCK_AGENT)
+
+
+def _labels(config: TrialConfig, folder: Path) -> RunLabels:
+    under_agent = _under_stock_agent()
+    entity, project = place(None, None)
+    return RunLabels(
+        name=f"{config.model}-{folder.name}" if under_agent else folder.name,
+        group=os.environ["WANDB_SWEEP_ID"] if under_agent else "by-hand",
+        entity=entity,
+        project=project,
+        tags=(config.model,),
+        notes=f"fersweep train --config {shlex.quote(str(folder / 'config.json'))}",
+    )
+
+
+def _obey_signals(flag: StopFlag) -> None:
     def ctrl_c(number: int, frame: FrameType | None) -> None:
         if flag.reason is not None:
             os._exit(130)  # the second one: at once, wherever training is; what is on disk is whole
@@ -101,11 +126,4 @@ def train_by_hand(
 
     signal.signal(signal.SIGINT, ctrl_c)
     signal.signal(signal.SIGUSR2, flag.preempt)
-    signal.signal(signal.SIGTERM, flag.prune if under_agent else flag.preempt)
-    job = TrialJob(config, folder, device=slot.device, threads=threads or slot.threads)
-    outcome = TrialOutcome(TrialState.FAILED, reason="an error ended the training")
-    try:
-        outcome = train_here(job, flag, on_message)
-    finally:
-        run.finish(outcome)
-    return outcome
+    signal.signal(signal.SIGTERM, flag.prune if _under_stock_agent() else flag.preempt)

@@ -166,9 +166,11 @@ class Agent:
 
     def _fill_slots(self, selector: selectors.BaseSelector) -> None:
         self._patience = POLL_S
-        for slot in self.slots:
-            if slot.name in self._running or not self._may_start():
-                continue
+        free = [slot for slot in self.slots if slot.name not in self._running]
+        # A search may hand out what it was asked for later, so no more slots ask than may still start.
+        for slot in free if self.count is None else free[: self.count - self._handed_out]:
+            if not self._may_start():
+                return
             request = self.search.next_trial(slot.name)
             if request is None:
                 self._no_more = True  # until a trial ends: it may come back preempted
@@ -280,7 +282,9 @@ class Agent:
                 running.lost = True
         if running.lost:
             outcome = TrialOutcome(TrialState.PREEMPTED, reason="another agent has taken it over")
-        running.run.finish(outcome)
+            running.run.abandon()
+        else:
+            running.run.finish(outcome)
         self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
         if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED):
             self._failed_in_a_row.clear()

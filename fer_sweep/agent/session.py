@@ -7,6 +7,7 @@ from rich.console import Console
 from fer_sweep.account import tracking_mode
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.repairs import Repairs
 from fer_sweep.agent.slots import Slot, make_slots
 from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.space import Space
@@ -60,7 +61,8 @@ def work_on(
     sweep = load(entry)
     check_data(sweep)
     notes: list[str] = []
-    track = trial_tracking(entry, keep_models=keep_models, note=notes.append)
+    repairs = Repairs(entry.id)
+    track = trial_tracking(entry, keep_models=keep_models, note=notes.append, on_end=repairs.heard)
     search = open_search(entry)
     try:
         records = search.records()
@@ -85,7 +87,11 @@ def work_on(
         return summary
     finally:
         search.close()
-        close_page(entry)
+        if left := repairs.finish():
+            names = ", ".join(left)
+            console.print(f"not whole on the W&B server: trial {names}; later: fersweep sync {entry.id}", markup=False)
+        if tracking_mode() == "online":
+            close_page(entry)
 
 
 def _nothing_to_do(entry: SweepEntry, records: Sequence[TrialRecord]) -> NothingToDo:
@@ -148,7 +154,11 @@ def _opening(entry: SweepEntry, slots: Sequence[Slot], records: Sequence[TrialRe
 
 
 def trial_tracking(
-    entry: SweepEntry, *, keep_models: bool = False, note: Callable[[str], None] = lambda text: None
+    entry: SweepEntry,
+    *,
+    keep_models: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+    on_end: Callable[[str, bool], None] = lambda trial_id, whole: None,
 ) -> Callable[[TrialRequest], TrackedRun]:
     """What starts the W&B run of each trial of a sweep, where wandb's switches and the sweep want it.
 
@@ -156,6 +166,7 @@ def trial_tracking(
         entry: The sweep.
         keep_models: Upload the best weights of each complete trial.
         note: Gets a line on where the runs appear.
+        on_end: Told of each trial's run at its end, and whether all of it is where it should be.
 
     Raises:
         InputError: The sweep is searched by a W&B server, but runs are not to go there.
@@ -168,7 +179,12 @@ def trial_tracking(
             f"the W&B server that searches sweep {entry.id} learns of trials from their runs, but runs are {mode}",
             hint="unset WANDB_MODE, or `wandb online`; for offline runs create the sweep with --search optuna",
         )
-    tracker = Tracker(keep_models=keep_models, obey_pages=not on_server)
+    trials: dict[str, str] = {}
+
+    def tell(run_id: str, whole: bool) -> None:
+        on_end(trials[run_id], whole)
+
+    tracker = Tracker(keep_models=keep_models, obey_pages=not on_server, on_end=tell)
     place = Place.from_file(load(entry))
     if mode == "online":
         try:
@@ -176,13 +192,15 @@ def trial_tracking(
             note(f"runs appear at {page.url}")
             place = Place(page.path.entity, page.path.project, page.path.id)
         except ServerError as error:
-            note(f"{error}; runs are tracked offline. Later: fersweep sync {entry.id}")
-            tracker = Tracker(keep_models=keep_models, stay_offline=True)
+            note(f"{error}; runs are tracked offline")
+            tracker.out_of_reach(for_good=True)
 
     def track(request: TrialRequest) -> TrackedRun:
-        folder = trial_folder(entry.id, request.trial_id)
+        run_id = entry.run_id(request.trial_id)
+        trials[run_id] = request.trial_id
         config = request.config.model_dump(mode="json")
         labels = trial_labels(entry.id, request.trial_id, config, place)
-        return tracker.start(labels, config, run_id=entry.run_id(request.trial_id), folder=folder)
+        folder = trial_folder(entry.id, request.trial_id)
+        return tracker.start(labels, config, run_id=run_id, folder=folder)
 
     return track

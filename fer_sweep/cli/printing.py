@@ -37,6 +37,7 @@ def log_warnings() -> None:
     import logging
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("wandb").propagate = False  # it has a log of its own; what matters of it we say ourselves
 
 
 def print_error(error: FersweepError) -> None:

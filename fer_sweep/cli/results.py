@@ -17,7 +17,7 @@ from fer_sweep.cli.printing import (
     say,
     trial_json,
 )
-from fer_sweep.errors import FersweepError, NothingToDo
+from fer_sweep.errors import NothingToDo
 
 if TYPE_CHECKING:
     from fer_sweep.search.registry import SweepEntry
@@ -66,6 +66,7 @@ def show_best(entries: "Sequence[SweepEntry]", *, as_json: bool) -> None:
 
 def sync(
     sweep: Annotated[list[str] | None, typer.Argument(help="Sweeps to bring up; the last one if left out.")] = None,
+    trial: Annotated[list[str] | None, typer.Option(help="Only this trial; repeatable.")] = None,
     upload_models: Annotated[bool, typer.Option(help="Upload the best weights of complete trials too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -81,19 +82,15 @@ def sync(
 
     log_warnings()
     documents = []
-    failed = 0
     for entry in [find(name) for name in dict.fromkeys(sweep)] if sweep else [find(None)]:
-        done = bring_up(entry, keep_models=upload_models, say=say)
+        done = bring_up(entry, trials=trial or (), keep_models=upload_models, say=say)
         documents.append({"sweep": entry.id, "url": done.url, "runs": dict(done.fates)})
-        failed += done.count(Fate.FAILED)
         if not as_json:
             counts = ", ".join(f"{done.count(fate)} {fate}" for fate in Fate if done.count(fate))
             print_text(f"sweep {entry.id}: {counts or 'no trials'}")
             print_text(f"page: {done.url}")
     if as_json:
         print_json({"sweeps": documents})
-    if failed:
-        raise FersweepError("some runs did not get through", hint="the same command goes on where this one stopped")
 
 
 def _print_selection(selection: "Selection") -> None:

@@ -73,10 +73,6 @@ class Leases:
         with self._lock:
             self._running.discard(number)
 
-    def runs(self, number: int) -> bool:
-        """Whether this agent has the trial running."""
-        return number in self._running
-
     def latest(self, ledger: Ledger, number: int) -> sqlite3.Row | None:
         """The trial if this agent has it, or had it last, whatever its state."""
         return ledger.held(number, self._owner, self._held.get(number, 0))
@@ -111,6 +107,8 @@ class Leases:
     def close(self) -> None:
         """Give up what is still held, so that others need not wait for its lease to end, and let the file go."""
         self._closing.set()
+        if self._keeper is not None:
+            self._keeper.join()  # it may be in the middle of a transaction
         with self._lock:
             try:
                 if self._held:

@@ -21,7 +21,7 @@ from fer_sweep.account import has_login, tracking_mode
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
-from fer_sweep.errors import InputError, NothingToDo, ServerError, StorageError, SweepFileError
+from fer_sweep.errors import FersweepError, InputError, NothingToDo, StorageError, SweepFileError
 from fer_sweep.files import home, sweep_folder, write_atomically
 from fer_sweep.search import Search
 from fer_sweep.search.database import Database, database_path, default_storage
@@ -209,15 +209,11 @@ def known() -> Sequence[SweepEntry]:
 
 
 def open_search(entry: SweepEntry) -> OpenSearch:
-    """The search of a sweep; close it when done.
-
-    Raises:
-        LoginError: It is on a W&B server, and there is no key.
-    """
+    """The search of a sweep; close it when done."""
     if entry.search == "wandb":
         from fer_sweep.search.wandb_server import WandbSearch
 
-        return WandbSearch(_path(entry), server=_connect(), storage=_storage(entry))
+        return WandbSearch(_path(entry), connect=_connect, storage=_storage(entry))
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
     return OptunaSearch(entry.id, storage=_storage(entry))
@@ -252,6 +248,9 @@ def set_state(entry: SweepEntry, state: str) -> None:
         return
     with contextlib.closing(_connect()) as server:
         current, wanted = server.sweep(_path(entry)).state, SweepState(state)
+        # A server has one word for a sweep that is stopped and one at its end.
+        if current is SweepState.FINISHED and wanted is SweepState.STOPPED:
+            return
         over = current in (SweepState.FINISHED, SweepState.CANCELLED)
         if over and wanted is not SweepState.RUNNING and current != wanted:
             raise InputError(f"sweep {entry.id} is {current} and cannot become {wanted}", hint="it is over")
@@ -271,7 +270,7 @@ def page_of(entry: SweepEntry) -> "Made":
     if entry.search == "wandb":
         return wandb_sweeps.Made(_path(entry), entry.url or "", ())
     with contextlib.closing(_connect()) as server:
-        return wandb_sweeps.page_of(server, entry.id, load(entry))
+        return wandb_sweeps.stand_in_for(server, entry.id, load(entry))
 
 
 def runs_on_server(path: "SweepPath") -> "Sequence[ServerRun]":
@@ -304,14 +303,14 @@ def close_page(entry: SweepEntry) -> None:
         return
     from fer_sweep.search import wandb_sweeps
 
-    if state_of(entry) in ("running", "paused"):
-        return
     try:
+        if state_of(entry) in ("running", "paused"):
+            return
         with contextlib.closing(_connect()) as server:
             path = wandb_sweeps.known_page(entry.id, server.account.server)
             if path is not None and server.sweep(path).state is SweepState.RUNNING:
                 server.set_state(path, SweepState.FINISHED)
-    except (ServerError, InputError) as error:
+    except FersweepError as error:
         log.warning("the sweep's page still says running: %s", error)
 
 

@@ -68,21 +68,27 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: floa
         InputError: The id is taken or unusable, or the search cannot do what is asked.
         StorageError: The database cannot be written.
     """
-    record_sweep(_searchable(sweep, sweep_id, max_gap=max_gap, seed=seed), sweep_id, storage, max_gap, seed)
+    sweep = _searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
+    if not _insert(sweep, sweep_id, storage, max_gap, seed):
+        raise InputError(f"there is already a sweep {sweep_id} in {database_path(storage)}", hint="choose another id")
 
 
-def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0) -> None:
-    """Record a sweep that another search proposes for, such as a W&B server; see ``create_sweep``.
+def record_sweep(sweep: SweepFile, sweep_id: str, storage: str) -> None:
+    """Record a sweep that a server proposes for; one that is recorded already stays as it is.
 
     Raises:
-        InputError: The id is taken or unusable.
+        InputError: The id is unusable.
         StorageError: The database cannot be written.
     """
+    _insert(sweep, sweep_id, storage, None, 0)
+
+
+def _insert(sweep: SweepFile, sweep_id: str, storage: str, max_gap: float | None, seed: int) -> bool:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", sweep_id):
         raise InputError(f"{sweep_id!r} cannot name a sweep", hint="use letters, digits, _ and -, at most 64")
     with _opened(storage, create=True) as database, database.transaction(write=True) as connection:
         if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
-            raise InputError(f"there is already a sweep {sweep_id} in {database.path}", hint="choose another id")
+            return False
         last = connection.row("SELECT MAX(position) AS position FROM fersweep_sweeps")
         position = 0 if last is None or last["position"] is None else last["position"] + 1
         connection.change(
@@ -90,6 +96,7 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, max_gap: float |
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             [sweep_id, position, json.dumps(sweep.to_plain()), SweepState.RUNNING, max_gap, seed, time.time()],
         )
+    return True
 
 
 def list_sweeps(storage: str) -> list[SweepSummary]:

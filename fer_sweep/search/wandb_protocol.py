@@ -12,11 +12,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import yaml
 
 from fer_sweep.account import Account
+from fer_sweep.config.sweep_yaml import parse_document
 from fer_sweep.errors import InputError
 from fer_sweep.search.ledger import SweepState
 from fer_sweep.search.wandb_transport import TRIES, NotFound, Transport
@@ -45,10 +46,11 @@ class ServerSweep:
 
     key: str
     """The server's internal name, which changes of state are addressed to."""
+    path: SweepPath
+    """As the server writes it."""
     config: Mapping[str, Any]
     """The sweep file."""
     state: SweepState
-    name: str | None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class WandbServer:
 
         Raises:
             InputError: The server refuses the file, the entity or the project.
+            ServerBusy: No answer; where it may have been made all the same, the hint says so.
         """
         answer = self._transport.ask(
             """mutation UpsertSweep($config: String, $description: String, $entityName: String, $projectName: String) {
@@ -115,11 +118,12 @@ class WandbServer:
                 }
             }""",
             {
-                "config": yaml.safe_dump(dict(config), sort_keys=False),
+                "config": yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False),
                 "description": config.get("description"),
                 "entityName": entity,
                 "projectName": project,
             },
+            repeatable=False,
         )["upsertSweep"]
         sweep = answer["sweep"]
         owner = sweep.get("project") or {}
@@ -135,6 +139,7 @@ class WandbServer:
         found = self._transport.ask(
             """query Sweep($entity: String, $project: String, $sweep: String!) {
                 project(name: $project, entityName: $entity) {
+                    name entityName
                     sweep(sweepName: $sweep) { id name displayName state config }
                 }
             }""",
@@ -151,8 +156,10 @@ class WandbServer:
                 hint="it may have been deleted, or be in another project: give ENTITY/PROJECT/ID",
             )
         sweep = found["sweep"]
-        config = yaml.safe_load(sweep["config"] or "{}")
-        return ServerSweep(sweep["id"], config, _state(sweep["state"]), sweep.get("displayName") or config.get("name"))
+        config = _config(sweep["config"] or "", path)
+        # The server may write names otherwise than whoever asked.
+        canonical = SweepPath(found["entityName"] or path.entity, found["name"] or path.project, sweep["name"])
+        return ServerSweep(sweep["id"], canonical, config, _state(sweep["state"] or ""))
 
     def set_state(self, path: SweepPath, state: SweepState) -> None:
         """Pause, resume, stop or cancel a sweep, as the buttons of its page do."""
@@ -230,8 +237,30 @@ class WandbServer:
                 return
             cursor = page["endCursor"]
 
+    def run(self, path: SweepPath, run_id: str) -> ServerRun | None:
+        """One run of a sweep's project, if the server has it."""
+        found = self._transport.ask(
+            """query Run($project: String!, $entity: String!, $name: String!) {
+                project(name: $project, entityName: $entity) {
+                    run(name: $name) { name state config summaryMetrics createdAt heartbeatAt historyLineCount }
+                }
+            }""",
+            {"project": path.project, "entity": path.entity, "name": run_id},
+        )["project"]
+        return _run(found["run"]) if found and found["run"] else None
+
     def fail_run(self, path: SweepPath, run_id: str, reason: str) -> None:
         """End a run that was proposed but cannot be trained, so that the search learns of it."""
+        self._join(path, run_id, {"state": "failed", "reason": reason})
+        self._stream(path, run_id, {"complete": True, "exitcode": 1})
+
+    def hand_back(self, path: SweepPath, run_id: str) -> None:
+        """Give back a run that was proposed and not begun: the server hands it out again, as a preempted one."""
+        self._join(path, run_id, {})
+        self._stream(path, run_id, {"preempting": True})
+        self._stream(path, run_id, {"complete": True, "exitcode": 1})
+
+    def _join(self, path: SweepPath, run_id: str, summary: Mapping[str, Any]) -> None:
         self._transport.ask(
             """mutation UpsertBucket($name: String, $project: String, $entity: String, $sweep: String,
                                      $summaryMetrics: JSONString) {
@@ -243,14 +272,13 @@ class WandbServer:
                 "project": path.project,
                 "entity": path.entity,
                 "sweep": path.id,
-                "summaryMetrics": json.dumps({"state": "failed", "reason": reason}),
+                "summaryMetrics": json.dumps(summary),
             },
+            tries=1,
         )
-        self._transport.post(
-            f"/files/{path.entity}/{path.project}/{run_id}/file_stream",
-            {"complete": True, "exitcode": 1},
-            "file_stream",
-        )
+
+    def _stream(self, path: SweepPath, run_id: str, body: Mapping[str, Any]) -> None:
+        self._transport.post(f"/files/{path.entity}/{path.project}/{run_id}/file_stream", body, "file_stream")
 
 
 def parse_path(text: str, *, entity: str | None, project: str | None) -> tuple[str | None, str | None, str]:
@@ -258,6 +286,8 @@ def parse_path(text: str, *, entity: str | None, project: str | None) -> tuple[s
 
     >>> parse_path("https://wandb.ai/lab/faces/sweeps/x1y2z3a4", entity=None, project=None)
     ('lab', 'faces', 'x1y2z3a4')
+    >>> parse_path("https://wandb.example.org/w/lab/my%20faces/sweeps/x1y2z3a4/overview", entity=None, project=None)
+    ('lab', 'my faces', 'x1y2z3a4')
     >>> parse_path("faces/x1y2z3a4", entity="me", project=None)
     ('me', 'faces', 'x1y2z3a4')
 
@@ -269,14 +299,38 @@ def parse_path(text: str, *, entity: str | None, project: str | None) -> tuple[s
     Raises:
         InputError: The text is none of these.
     """
-    parts = [part for part in urlsplit(text).path.split("/") if part] if "://" in text else text.split("/")
+    parts = text.split("/")
     if "://" in text:
-        # A dedicated server may show its pages below a path of its own.
-        parts = [*parts[-4:-2], parts[-1]] if len(parts) >= 4 and parts[-2] == "sweeps" else []
+        # A server may show its pages below a path of its own, and a sweep's page has pages below it.
+        whole = [unquote(part) for part in urlsplit(text).path.split("/") if part]
+        place = whole.index("sweeps") if "sweeps" in whole else 0
+        parts = [*whole[place - 2 : place], *whole[place + 1 : place + 2]] if place >= 2 else []
+        if len(parts) != 3:
+            parts = []
     if not 1 <= len(parts) <= 3 or not all(parts):
         raise InputError(f"{text!r} names no sweep", hint="ENTITY/PROJECT/ID, an id, or the address of a sweep's page")
     given = [None] * (3 - len(parts)) + list(parts)
     return given[0] or entity, given[1] or project, parts[-1]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that begins with a digit: YAML readers differ on what is a number, and "008" is none."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    quote = "'" if text[:1].isdigit() else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quote)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _config(text: str, path: SweepPath) -> Mapping[str, Any]:
+    # By the reader of sweep files: it refuses bombs and tags, and takes 1e-4 for a number.
+    found = parse_document(text, source=f"sweep {path}").data
+    if not isinstance(found, Mapping):
+        raise InputError(f"sweep {path} has no configuration that can be read", hint="make it again from its file")
+    return found
 
 
 def _state(word: str) -> SweepState:

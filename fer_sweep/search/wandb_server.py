@@ -8,6 +8,7 @@ called by the id of its W&B run.
 Metrics reach the server through the trial's run (``tracking``), not from here.
 """
 
+import functools
 import json
 import logging
 import socket
@@ -18,9 +19,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from fer_sweep.config.trial import flatten, parse_trial
-from fer_sweep.errors import ConfigError, FersweepError, LostTrial, ServerError
+from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
-from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialResult, TrialState, Wait
+from fer_sweep.records import (
+    EPOCH_METRICS,
+    StopReason,
+    TrialOutcome,
+    TrialRecord,
+    TrialRequest,
+    TrialResult,
+    TrialState,
+    Wait,
+)
 from fer_sweep.search.database import Database
 from fer_sweep.search.leases import Leases
 from fer_sweep.search.ledger import Ledger, SweepState, record_of
@@ -41,6 +51,8 @@ _STATES = {
     "finished": TrialState.COMPLETE,
 }
 """W&B's states of a run; whatever else there is, such as crashed or killed, has failed."""
+_GIVEN_UP = ("crashed", "killed")
+"""How the server calls a run it has not heard of for minutes: not ended by whoever trained it."""
 
 
 class WandbSearch:
@@ -50,7 +62,7 @@ class WandbSearch:
         self,
         path: SweepPath,
         *,
-        server: WandbServer,
+        connect: Callable[[], WandbServer],
         storage: str,
         owner: str | None = None,
         lease_s: float = 60.0,
@@ -61,7 +73,7 @@ class WandbSearch:
 
         Args:
             path: Where it is on the server.
-            server: Closed by ``close``.
+            connect: Gives the server when it is first needed; closed by ``close``.
             storage: `sqlite:///PATH` of our own notes.
             owner: Names this agent among those of this database; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
@@ -72,7 +84,7 @@ class WandbSearch:
             StorageError: The database cannot be used.
         """
         self._path = path
-        self._server = server
+        self._connect = connect
         self._clock = clock
         self._pace = pace or Pace()
         self._leases = Leases(Database(storage), path.id, owner=owner, lease_s=lease_s, clock=clock)
@@ -83,12 +95,21 @@ class WandbSearch:
         self._refused = 0
         """Configurations in a row that cannot be trained."""
 
+    @functools.cached_property
+    def _server(self) -> WandbServer:
+        return self._connect()
+
     def close(self) -> None:
-        """Say nothing more to the server, and give up what is still held."""
-        for agent in self._agents.values():
-            agent.close()
-        self._leases.close()
-        self._server.close()
+        """Give back what is still held, here and on the server, and say nothing more."""
+        try:
+            agents, self._agents = self._agents, {}
+            for offer in [agent.close() for agent in agents.values()]:
+                if offer is not None:
+                    self._hand_back(offer.run_id)
+        finally:
+            self._leases.close()
+            if "_server" in self.__dict__:
+                self._server.close()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         """See ``Search.next_trial``; the trial of a killed agent of this database comes first.
@@ -101,7 +122,7 @@ class WandbSearch:
         agent = self._agents.get(slot)
         if agent is None:
             agent = self._agents[slot] = SlotAgent(self._server, self._path, socket.gethostname(), self._pace)
-        request = self._take_over(slot, TrialState.RUNNING)
+        request: TrialRequest | Wait | None = self._after_a_dead_agent(slot)
         while request is None:
             try:
                 answer = agent.ask()
@@ -118,8 +139,8 @@ class WandbSearch:
                 break
             assert isinstance(answer, Command)
             request = self._begin(slot, answer)
-        if request is not None:
-            agent.begins(request.trial_id)
+        if isinstance(request, TrialRequest):
+            agent.begins(request.trial_id, len(self._agents))
         return request
 
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
@@ -169,20 +190,49 @@ class WandbSearch:
         with self._leases.ledger(write=False) as ledger:
             here = [record_of(row, row["identity"]) for row in ledger.all()]
         try:
-            runs = list(self._server.runs(self._path))
-        except ServerError as error:
+            there = {run.id: _record(run) for run in self._server.runs(self._path)}
+        except (ServerError, LoginError) as error:
             log.warning("%s; showing the trials of this host only", error)
             return here
-        known = {record.trial_id for record in here}
-        elsewhere = [_record(run) for run in runs if run.id not in known]
-        return sorted([*here, *elsewhere], key=lambda record: record.started_at or 0.0)
+        # One that was preempted here may have ended on another host meanwhile.
+        merged = there | {
+            record.trial_id: record
+            for record in here
+            if record.state is not TrialState.PREEMPTED or not _has_ended(there.get(record.trial_id))
+        }
+        return sorted(merged.values(), key=lambda record: record.started_at or 0.0)
+
+    def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
+        with self._leases.ledger(write=False) as ledger:
+            orphans = [row for row in ledger.unended() if row["state"] == TrialState.RUNNING]
+            if all(self._leases.is_in_hand(row) for row in orphans):
+                return None
+        try:
+            state = self._server.sweep(self._path).state
+        except ServerBusy as error:
+            return Wait(str(error))
+        if state is SweepState.PAUSED:
+            return Wait("the sweep is paused")
+        return self._take_over(slot, TrialState.RUNNING) if state is SweepState.RUNNING else None
 
     def _take_over(self, slot: str, state: TrialState) -> TrialRequest | None:
-        with self._leases.ledger() as ledger:
-            for row in ledger.unended():
-                if row["state"] == state and not self._leases.is_in_hand(row):
-                    return self._go_on(ledger, row, slot)
-        return None
+        """Go on with a trial that nobody has in hand, unless it has been gone on with elsewhere."""
+        while True:
+            with self._leases.ledger() as ledger:
+                free = (row for row in ledger.unended() if row["state"] == state and not self._leases.is_in_hand(row))
+                row = next(free, None)
+                if row is None:
+                    return None
+                request = self._go_on(ledger, row, slot)
+            try:
+                run = self._server.run(self._path, request.trial_id)
+            except ServerBusy as error:
+                log.warning("%s; going on with trial %s all the same", error, request.trial_id)
+                return request
+            record = _record(run) if run is not None else None
+            if record is None or not _has_ended(record) or run is None or run.state in _GIVEN_UP:
+                return request
+            self.finish(request.trial_id, TrialOutcome(record.state, record.result, "it ended on another host"))
 
     def _go_on(self, ledger: Ledger, row: Any, slot: str) -> TrialRequest:
         attempt = row["attempt"] + 1
@@ -225,11 +275,17 @@ class WandbSearch:
             copy_trial(trial_folder(self._path.id, twin["identity"]), trial_folder(self._path.id, run_id))
         return TrialRequest(run_id, config, parameters)
 
+    def _hand_back(self, run_id: str) -> None:
+        try:
+            self._server.hand_back(self._path, run_id)
+        except FersweepError as error:
+            log.warning("run %s was offered and not begun, and could not be given back: %s", run_id, error)
+
     def _refuse(self, run_id: str, error: ConfigError) -> None:
         log.warning("run %s cannot be trained and is marked as failed: %s", run_id, error)
         try:
             self._server.fail_run(self._path, run_id, str(error))
-        except ServerError as trouble:
+        except FersweepError as trouble:
             log.warning("%s", trouble)
         self._refused += 1
         if self._refused >= REFUSED_IN_A_ROW:
@@ -245,13 +301,17 @@ class WandbSearch:
         self._running[trial_id] = (slot, number)
 
 
+def _has_ended(record: TrialRecord | None) -> bool:
+    return record is not None and record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
+
+
 def _record(run: ServerRun) -> TrialRecord:
     result = _result(run.summary)
     state = _STATES.get(run.state, TrialState.FAILED)
     if state is TrialState.COMPLETE and run.summary.get("state") == TrialState.PRUNED:
         state = TrialState.PRUNED
     is_over = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-    numbers = {name: value for name, value in run.summary.items() if isinstance(value, int | float)}
+    numbers = {name: float(run.summary[name]) for name in EPOCH_METRICS if _is_number(run.summary.get(name))}
     reason = run.summary.get("reason")
     return TrialRecord(
         trial_id=run.id,
@@ -264,6 +324,10 @@ def _record(run: ServerRun) -> TrialRecord:
         started_at=run.created_at,
         ended_at=run.heartbeat_at if is_over else None,
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _result(summary: Mapping[str, Any]) -> TrialResult | None:

@@ -25,6 +25,12 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 _MOMENT_S = 0.05
+_RUNNING_S_A_SLOT = 0.25
+"""All the slots of an agent together ask at most four times a second while they train."""
+_WANTED_S = 3.0
+"""A loop asks at least once a second; one that has not for so long wants no trial any more."""
+_LAST_ANSWER_S = 5.0
+"""How long the end of an agent waits for an answer that is under way."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,9 @@ class SlotAgent:
         self._agent: str | None = None
         """The id the server gave it."""
         self._running: str | None = None
-        self._wanting = False
+        self._wanted_until = float("-inf")
+        """The loop has asked for a trial, and has not had one; by the monotonic clock. It runs out, lest the server
+        hands out a trial to a loop that has stopped asking."""
         self._nudged = False
         self._offer: Command | None = None
         self._exit = False
@@ -78,7 +86,12 @@ class SlotAgent:
         self._answer_due = 0
         """So many there are once the question for a trial is answered."""
         self._beating = False
+        self._answered_at = float("-inf")
         self._delay = pace.idle_s
+        """Seconds until the thread asks again by itself."""
+        self._running_s = pace.running_s
+        self._not_before = float("-inf")
+        """The server has asked not to be asked until then."""
         self._closing = False
 
     @property
@@ -105,10 +118,11 @@ class SlotAgent:
         """
         with self._changed:
             # After an exit a person may have resumed the sweep, so a new question is a new question.
-            if not self._wanting or self._exit or self._pace.freshness_s == 0.0:
-                self._wanting, self._exit, self._delay = True, False, self._pace.idle_s
+            if self._offer is None and (self._exit or not self._is_wanted() or self._is_stale()):
+                self._exit, self._delay = False, self._pace.idle_s
                 self._answer_due = self._nudge()
                 self._start()
+            self._wanted_until = time.monotonic() + _WANTED_S + self._pace.patience_s
             self._changed.wait_for(self._has_answer, self._pace.patience_s)
             if self._trouble is not None:
                 raise self._trouble
@@ -116,14 +130,15 @@ class SlotAgent:
                 return True
             if self._offer is None:
                 return False
-            offer, self._offer, self._wanting = self._offer, None, False
+            offer, self._offer, self._wanted_until = self._offer, None, float("-inf")
             return offer
 
-    def begins(self, run_id: str) -> None:
-        """The slot runs this from now on."""
+    def begins(self, run_id: str, agents: int = 1) -> None:
+        """The slot runs this from now on; the more agents there are beside it, the less each asks."""
         with self._changed:
-            self._running, self._stop, self._wanting = run_id, None, False
-            self._delay = self._pace.running_s
+            self._running_s = max(self._pace.running_s, _RUNNING_S_A_SLOT * agents)
+            self._running, self._stop, self._wanted_until = run_id, None, float("-inf")
+            self._delay = self._running_s
             self._start()
             self._changed.notify_all()
 
@@ -135,16 +150,24 @@ class SlotAgent:
     def stop_reason(self) -> StopReason | None:
         """What the server has said of the running trial by now."""
         with self._changed:
-            if self._pace.freshness_s == 0.0 and self._trouble is None:
+            if self._is_stale() and self._trouble is None:
                 due = self._nudge()
                 self._changed.wait_for(lambda: self._beats >= due, self._pace.patience_s)
             return self._stop
 
-    def close(self) -> None:
-        """Say nothing more to the server."""
+    def close(self) -> Command | None:
+        """Say nothing more to the server; gives the trial that it has offered and nobody has begun, if there is one."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._beating, _LAST_ANSWER_S)  # an answer under way may be an offer
+            return self._offer
+
+    def _is_wanted(self) -> bool:
+        return time.monotonic() < self._wanted_until
+
+    def _is_stale(self) -> bool:
+        return time.monotonic() - self._answered_at > self._pace.freshness_s
 
     def _has_answer(self) -> bool:
         # Nothing is an answer too: the loop need not wait out its patience for it.
@@ -162,13 +185,15 @@ class SlotAgent:
             self._thread.start()
 
     def _has_work(self) -> bool:
-        return self._running is not None or (self._wanting and self._offer is None and not self._exit)
+        return self._running is not None or (self._is_wanted() and self._offer is None and not self._exit)
 
     def _keep_in_touch(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or (self._has_work() and self._trouble is None))
                 self._changed.wait_for(lambda: self._closing or self._nudged, self._delay)
+                ordered = max(0.0, self._not_before - time.monotonic())
+                self._changed.wait_for(lambda: self._closing, ordered)
                 if self._closing:
                     return
                 if not self._has_work():
@@ -180,7 +205,7 @@ class SlotAgent:
             finally:
                 with self._changed:
                     self._beats += 1
-                    self._beating = False
+                    self._beating, self._answered_at = False, time.monotonic()
                     self._changed.notify_all()
 
     def _beat(self, running: str | None) -> None:
@@ -205,7 +230,7 @@ class SlotAgent:
         with self._changed:
             self._failures, self._unanswered_since = 0, None
             slower = min(self._pace.longest_idle_s, 1.5 * self._delay)
-            self._delay = self._pace.running_s if running else slower
+            self._delay = self._running_s if running else slower
             for command in commands:
                 self._obey(command, running)
             if not running and not commands:
@@ -254,10 +279,10 @@ class SlotAgent:
             self._failures += 1
             wait = min(self._pace.longest_retry_s, 0.5 * 2 ** min(self._failures - 1, 10))
             # Spread out: all the agents of a lab would otherwise come back in the same second.
-            retry_after_s = getattr(error, "retry_after_s", None) or 0.0
-            self._delay = max(retry_after_s, wait * random.uniform(0.5, 1.0))
             now = time.monotonic()
+            self._delay = wait * random.uniform(0.5, 1.0)
+            self._not_before = now + (getattr(error, "retry_after_s", None) or 0.0)
             self._unanswered_since = self._unanswered_since or now
-            self._reason = f"{error}; asking again in {self._delay:.0f} s"
+            self._reason = f"{error}; asking again"
             if self._running is None and now - self._unanswered_since > self._pace.give_up_s:
                 self._trouble = error

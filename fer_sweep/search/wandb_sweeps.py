@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from fer_sweep.account import DEFAULT_PROJECT, account
+from fer_sweep.account import DEFAULT_PROJECT, Account, account
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
-from fer_sweep.errors import InputError, StorageError
+from fer_sweep.errors import InputError, StorageError, printable
 from fer_sweep.files import sweep_folder, write_atomically
 from fer_sweep.search.wandb_protocol import SweepPath, WandbServer, parse_path
 from fer_sweep.search.wandb_transport import NotFound
@@ -18,6 +19,9 @@ PROGRAM = "fersweep"
 COMMAND = ("${env}", "fersweep", "train", "${args}")
 """What a stock agent starts for a sweep file that does not say; it reads ``program`` without looking whether it is
 there."""
+
+
+_OWN_HOSTS = frozenset({"api.wandb.ai", "wandb.ai", "www.wandb.ai", "forge.coreweave.com", "api.forge.coreweave.com"})
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def make(server: WandbServer, sweep: SweepFile, *, entity: str | None = None, pr
     who = server.account
     entity = entity or os.environ.get("WANDB_ENTITY") or sweep.entity or who.entity or server.default_entity()
     project = project or os.environ.get("WANDB_PROJECT") or sweep.project or who.project or DEFAULT_PROJECT
-    path, warnings = server.create_sweep(_for_stock_agents(sweep.to_plain()), entity=entity, project=project)
+    path, warnings = server.create_sweep(_as_stock_sends(sweep.to_plain()), entity=entity, project=project)
     return Made(path, who.sweep_page(path.entity, path.project, path.id), warnings)
 
 
@@ -68,16 +72,17 @@ def take_up(server: WandbServer, text: str) -> tuple[Made, SweepFile]:
         SweepFileError: Its file is not one that can be understood here.
     """
     who = server.account
+    _check_host(who, text)
     entity, project, sweep_id = parse_path(text, entity=who.entity, project=who.project)
-    path = SweepPath(entity or server.default_entity(), project or DEFAULT_PROJECT, sweep_id)
-    found = server.sweep(path)
+    found = server.sweep(SweepPath(entity or server.default_entity(), project or DEFAULT_PROJECT, sweep_id))
+    path = found.path
     sweep = parse_sweep(
         {key: value for key, value in found.config.items() if value is not None}, source=f"sweep {path}"
     )
     return Made(path, who.sweep_page(path.entity, path.project, path.id), ()), sweep
 
 
-def page_of(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
+def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
     """The sweep that stands on the server for an embedded one, whose runs belong to it there; made on first use.
 
     Several agents may ask at once: one makes it, all get it. It proposes nothing: its controller is declared local.
@@ -135,10 +140,39 @@ def check_searchable(sweep: SweepFile) -> None:
         )
 
 
-def _for_stock_agents(plain: dict[str, Any]) -> dict[str, Any]:
-    if "program" in plain:
-        return plain
-    return {"program": PROGRAM, **({} if "command" in plain else {"command": list(COMMAND)}), **plain}
+def _check_host(who: Account, text: str) -> None:
+    if "://" not in text:
+        return
+    host = urlsplit(text).hostname
+    ours = {urlsplit(who.server).hostname, urlsplit(who.app).hostname}
+    # W&B's own pages go by several names.
+    if ours & _OWN_HOSTS:
+        ours |= _OWN_HOSTS
+    if host not in ours:
+        raise InputError(
+            f"{printable(text)} is on another server than the one in use, {who.server}",
+            hint="set WANDB_BASE_URL and WANDB_API_KEY to that server's",
+        )
+
+
+def _as_stock_sends(plain: dict[str, Any]) -> dict[str, Any]:
+    """A sweep file as the stock client sends it: with what its agents need, and the distribution of each range."""
+    sent = dict(plain)
+    if "program" not in plain:
+        command = {} if "command" in plain else {"command": list(COMMAND)}
+        sent = {"program": PROGRAM, **command, **plain}
+    if parameters := plain.get("parameters"):
+        sent["parameters"] = {name: _with_distribution(given) for name, given in parameters.items()}
+    return sent
+
+
+def _with_distribution(given: dict[str, Any]) -> dict[str, Any]:
+    if "parameters" in given:
+        return {**given, "parameters": {n: _with_distribution(p) for n, p in given["parameters"].items()}}
+    if "distribution" in given or not {"min", "max"} <= given.keys():
+        return given
+    whole = isinstance(given["min"], int) and isinstance(given["max"], int)
+    return {"distribution": "int_uniform" if whole else "uniform", **given}
 
 
 def _proposing_nothing(sweep: SweepFile) -> SweepFile:

@@ -1,7 +1,10 @@
 """HTTP and GraphQL to a W&B server, and what its refusals mean for a person."""
 
+import os
+import ssl
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,20 +29,28 @@ class Transport:
     def __init__(self, account: Account, *, timeout: httpx.Timeout = TIMEOUT) -> None:
         self.account = account
         self._client = httpx.Client(
-            auth=("api", account.api_key), timeout=timeout, headers={"User-Agent": "fersweep"}, follow_redirects=False
+            auth=("api", account.api_key),
+            timeout=timeout,
+            headers={"User-Agent": "fersweep", **account.headers},
+            proxy=account.proxy,
+            verify=_certificates(account),
+            follow_redirects=False,  # wherever it leads, the key would go along
         )
 
     def close(self) -> None:
         """Let the connection go."""
         self._client.close()
 
-    def ask(self, query: str, variables: Mapping[str, Any], *, tries: int = TRIES) -> dict[str, Any]:
+    def ask(
+        self, query: str, variables: Mapping[str, Any], *, tries: int = TRIES, repeatable: bool = True
+    ) -> dict[str, Any]:
         """Run a GraphQL operation and give its data.
 
         Args:
             query: The operation, with its name.
             variables: Its variables.
             tries: How often to ask a server that is busy or out of reach, with growing waits.
+            repeatable: Doing it twice is no worse than once; else it is asked again only if it surely was not done.
 
         Raises:
             LoginError: The key is wrong, or may not do this.
@@ -53,6 +64,10 @@ class Transport:
                 answer = self.post("/graphql", {"query": query, "variables": dict(variables)}, operation)
                 break
             except ServerBusy as error:
+                if not repeatable and error.may_be_done:
+                    raise ServerBusy(
+                        str(error), hint=f"{operation} may have been done all the same: look before you repeat it"
+                    ) from error
                 if not left:
                     raise
                 time.sleep(min(_LONGEST_WAIT_S, error.retry_after_s or 0.5 * 2 ** (tries - left)))
@@ -78,6 +93,7 @@ class Transport:
             raise ServerBusy(
                 f"no answer from the W&B server {server}: {type(error).__name__}: {error}",
                 hint="is the network there, and WANDB_BASE_URL right? Without a server: --search optuna",
+                may_be_done=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout),
             ) from error
         status = response.status_code
         if status == 401:
@@ -87,6 +103,7 @@ class Transport:
                 f"the W&B server {server} answered {operation} with status {status}",
                 hint="it is overloaded or broken for now; try again in a while",
                 retry_after_s=_seconds(response.headers.get("Retry-After")),
+                may_be_done=status not in (429, 503),
             )
         try:
             answer = response.json()
@@ -113,7 +130,7 @@ class Transport:
             return self._no_permission(messages)
         if "not found" in lower or "does not exist" in lower or "could not find" in lower:
             return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
-        return InputError(f"W&B refuses {operation}: {text}", hint=None)
+        return InputError(f"W&B refuses {operation}: {text}", hint="mend what it names, or ask who runs that server")
 
     def wrong_key(self) -> LoginError:
         """The error for a key that the server does not know."""
@@ -137,3 +154,11 @@ def _seconds(header: str | None) -> float | None:
         return max(0.0, float(header)) if header else None
     except ValueError:
         return None  # a date: rare, and the usual wait does as well
+
+
+def _certificates(account: Account) -> ssl.SSLContext | bool:
+    if not account.verify:
+        return False
+    # What requests, and so older wandb, reads; httpx itself knows SSL_CERT_FILE and SSL_CERT_DIR.
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+    return ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True

@@ -76,7 +76,8 @@ def test_no_permission(say: Callable[..., Said], online: StandIn) -> None:
         ("tester/faces/abcd1234", "no sweep abcd1234 in tester/faces"),
         ("nobody/faces/abcd1234", "nobody"),
         ("a/b/c/d", "names no sweep"),
-        ("https://wandb.ai/tester/faces", "names no sweep"),
+        ("https://wandb.ai/tester/faces/sweeps/abcd1234", "is on another server"),
+        ("http://127.0.0.1/tester/faces", "names no sweep"),
         ("abcd1234", "no sweep 'abcd1234'"),
     ],
 )

@@ -29,8 +29,8 @@ parameters:
 """
 
 
-def create(epochs: int, *words: str) -> str:
-    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", str(epochs)))
+def create(epochs: int, *words: str, cap: int = 1) -> str:
+    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", str(epochs)).replace("run_cap: 1", f"run_cap: {cap}"))
     done = fersweep("create", "sweep.yaml", "--json", *words)
     assert done.returncode == 0, done.stderr
     return str(json.loads(done.stdout)["sweep"])
@@ -82,3 +82,65 @@ def test_a_preempted_agents_run_is_requeued_and_goes_on_from_its_checkpoint(
     assert f"trial {run.id} (attempt 2)" in again.stderr
     assert epochs(run) == list(range(1, 301))
     assert (run.state, run.exit_code) == ("finished", 0)
+
+
+@pytest.mark.parametrize("search", ["wandb", "optuna"])
+def test_a_run_whose_end_fell_into_a_network_cut_is_made_whole_by_its_agent(online: StandIn, search: str) -> None:
+    sweep = create(100, "--search", search, cap=1)
+    results = Path(f".fersweep/sweeps/{sweep}/trials")
+    with subprocess.Popen(
+        [*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as agent:
+        online.wait_for(lambda server: "UpsertBucket" in server.operations(), 120)
+        until(lambda: any(path.read_text().count("\n") >= 5 for path in results.glob("*/history.jsonl")))
+        online.faults.offline()
+        until(lambda: any(results.glob("*/result.json")))
+        # The run cannot be finished now; the agent gives up waiting for it, and tries again at its end.
+        assert agent.stdout is not None
+        for line in agent.stdout:
+            if "could not finish the run" in line:
+                break
+        online.faults.online()
+        said = agent.stdout.read()
+    assert agent.returncode == 0, said
+    run = only_run(online)
+    assert (run.state, run.exit_code) == ("finished", 0)
+    assert epochs(run) == list(range(1, 101))
+    assert "not whole" not in said, Path(f".fersweep/sweeps/{sweep}/sync.log").read_text()
+
+
+def test_what_stays_out_of_reach_is_said_at_the_end_and_left_to_sync(online: StandIn) -> None:
+    sweep = create(3, "--search", "optuna", cap=2)
+    online.faults.offline()
+    agent = fersweep("agent", "--gpus", "none")
+    assert agent.returncode == 0, agent.stderr
+    assert f"not whole on the W&B server: trial 0, 1; later: fersweep sync {sweep}" in agent.stdout
+    assert not online.runs
+    online.faults.online()
+    assert fersweep("sync").returncode == 0
+    assert [run.state for run in online.runs.values()] == ["finished", "finished"]
+
+
+def test_an_agent_of_many_slots_takes_no_more_than_its_count(online: StandIn) -> None:
+    create(3, cap=20)
+    online.faults.hang("Heartbeat", 0.4, times=50)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    agent = fersweep("agent", "--slots", "2", "--count", "1")
+    assert agent.returncode == 0, agent.stderr
+    assert [run.state for run in online.runs.values()] == ["finished"]
+
+
+def test_two_ctrl_cs_checkpoint_and_the_server_hands_the_run_out_again(online: StandIn) -> None:
+    sweep = create(5000)
+    folder = Path(f".fersweep/sweeps/{sweep}/trials")
+    with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.PIPE, text=True) as agent:
+        until(lambda: any(path.read_text().count("\n") >= 3 for path in folder.glob("*/history.jsonl")))
+        agent.send_signal(signal.SIGINT)
+        assert agent.stdout is not None
+        for line in agent.stdout:
+            if "no new trials" in line:
+                agent.send_signal(signal.SIGINT)
+    assert agent.returncode == 130
+    run = only_run(online)
+    assert run.state == "preempted"
+    assert online.sweeps[sweep].requeued == [run.id]

@@ -149,7 +149,7 @@ class WandbHarness:
         account = Account(self.server.url, self.server.url, None, None, self.server.api_key)
         search = WandbSearch(
             SweepPath("tester", "faces", sweep_id),
-            server=WandbServer(account),
+            connect=lambda: WandbServer(account),
             storage=default_storage(),
             owner=owner,
             lease_s=self.lease_s,

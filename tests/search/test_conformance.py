@@ -210,6 +210,20 @@ def test_a_silent_agents_trial_is_taken_over_and_its_late_words_are_refused(harn
     assert other.records()[0].metrics == {"val_acc": 0.4}
 
 
+@pytest.mark.parametrize("state", ["paused", "stopped", "cancelled"])
+def test_a_dead_agents_trial_is_handed_out_only_while_the_sweep_runs(harness, settings, state):
+    sweep = harness.create(**settings(run_cap=1))
+    dead, other = harness.agent(sweep, "dead"), harness.agent(sweep, "other")
+    request = take(dead)
+    harness.steer(sweep, state)
+    harness.let_leases_run_out()
+    given = other.next_trial("cpu/0")
+    assert isinstance(given, Wait) if state == "paused" else given is None
+    if state != "cancelled":
+        harness.steer(sweep, "running")
+        assert take(other).trial_id == request.trial_id
+
+
 def test_an_agent_held_up_past_its_lease_is_not_handed_the_trial_it_still_runs(harness, settings):
     sweep = harness.create(**settings(run_cap=1))
     search = harness.agent(sweep, "a")

@@ -1,0 +1,286 @@
+"""What the search on a W&B server does beyond the seam: several hosts, offers that come too late, odd answers."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fer_sweep.account import Account
+from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.errors import FersweepError, InputError, ServerBusy
+from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
+from fer_sweep.search.database import default_storage
+from fer_sweep.search.registry import create, find, known, open_search, set_state
+from fer_sweep.search.storage import record_sweep
+from fer_sweep.search.wandb_protocol import SweepPath, WandbServer
+from fer_sweep.search.wandb_server import WandbSearch
+from fer_sweep.search.wandb_slots import Pace
+from tests.processes import until
+from tests.standin.runs import file_stream, upsert_run
+from tests.standin.server import StandIn
+
+Settings = Callable[..., Mapping[str, Any]]
+AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0)
+
+
+class Hosts:
+    """Agents of several hosts, each with a database of its own, on sweeps of one server."""
+
+    def __init__(self, server: StandIn) -> None:
+        self.server = server
+        self._opened: list[WandbSearch] = []
+
+    def create(self, **sweep: Any) -> str:
+        return self.server.create_sweep({"program": "fersweep", **sweep}).id
+
+    def agent(self, sweep: str, host: str, *, pace: Pace = AT_ONCE) -> WandbSearch:
+        storage = f"sqlite:///{Path(host).absolute()}/sweeps.db"
+        record_sweep(parse_sweep(self.server.sweeps[sweep].config), sweep, storage)
+        account = Account(self.server.url, self.server.url, None, None, self.server.api_key)
+        path = SweepPath("tester", "faces", sweep)
+        search = WandbSearch(path, connect=lambda: WandbServer(account), storage=storage, pace=pace)
+        self._opened.append(search)
+        return search
+
+    def end(self, run: str, exit_code: int, **body: Any) -> None:
+        """What wandb tells the server at a run's end."""
+        with self.server.store.changed:
+            found = self.server.runs[run]
+            given = {"name": run, "id": found.storage_id, "host": "x", "config": json.dumps({"lr": {"value": 1}})}
+            upsert_run(self.server.store, found.entity, given)
+            for name, value in body.items():
+                file_stream(self.server.store, found, {name: value})
+            file_stream(self.server.store, found, {"complete": True, "exitcode": exit_code})
+
+    def close(self) -> None:
+        for search in self._opened:
+            search.close()
+
+
+@pytest.fixture
+def hosts(standin: StandIn) -> Iterator[Hosts]:
+    made = Hosts(standin)
+    yield made
+    made.close()
+
+
+def take(search: WandbSearch, slot: str = "cpu0") -> TrialRequest:
+    request = search.next_trial(slot)
+    assert isinstance(request, TrialRequest), request
+    return request
+
+
+def test_a_trial_preempted_here_and_ended_elsewhere_is_not_trained_again(
+    hosts: Hosts, settings: Settings, complete: Callable[..., TrialOutcome]
+) -> None:
+    sweep = hosts.create(**settings(run_cap=1))
+    here = hosts.agent(sweep, "here")
+    request = take(here)
+    here.finish(request.trial_id, TrialOutcome(TrialState.PREEMPTED))
+    hosts.end(request.trial_id, 1, preempting=True)
+    there = hosts.agent(sweep, "there")
+    again = take(there)
+    assert (again.trial_id, again.attempt) == (request.trial_id, 1)
+    there.finish(again.trial_id, complete(best_val_acc=0.7))
+    hosts.end(again.trial_id, 0)
+    assert [record.state for record in here.records()] == [TrialState.COMPLETE], "as the server has it"
+    assert hosts.agent(sweep, "here").next_trial("cpu0") is None
+    assert [record.state for record in here.records()] == [TrialState.COMPLETE]
+
+
+def test_a_trial_of_a_dead_agent_that_the_server_has_given_up_is_gone_on_with(hosts: Hosts, settings: Settings) -> None:
+    sweep = hosts.create(**settings(run_cap=1))
+    first = hosts.agent(sweep, "here")
+    request = take(first)
+    first.close()
+    hosts.server.crash_silent_runs(request.trial_id)
+    assert take(hosts.agent(sweep, "here")).trial_id == request.trial_id
+
+
+def test_an_offer_that_nobody_begins_is_given_back(hosts: Hosts, settings: Settings) -> None:
+    sweep = hosts.create(**settings(run_cap=1))
+    hosts.server.faults.hang("Heartbeat", 0.5)
+    late = hosts.agent(sweep, "late", pace=Pace())
+    assert isinstance(late.next_trial("cpu0"), Wait)
+    hosts.server.wait_for(lambda server: bool(server.runs))
+    late.close()
+    (run,) = hosts.server.runs.values()
+    assert run.state == "preempted"
+    request = take(hosts.agent(sweep, "other"))
+    assert request.trial_id == run.id
+
+
+def test_a_slot_that_is_asked_no_more_asks_no_more(
+    hosts: Hosts, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_sweep.search.wandb_slots._WANTED_S", 0.0)
+    sweep = hosts.create(**settings())
+    hosts.server.set_sweep_state(sweep, "PAUSED")
+    search = hosts.agent(sweep, "here", pace=Pace(idle_s=0.05))
+    assert isinstance(search.next_trial("cpu0"), Wait)
+    until(lambda: not search._agents["cpu0"]._is_wanted())
+    hosts.server.set_sweep_state(sweep, "RUNNING")
+    assert not hosts.server.runs
+
+
+def test_one_lost_answer_makes_one_sweep(online: StandIn, settings: Settings) -> None:
+    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
+    online.faults.drop("UpsertSweep", after=True)
+    with pytest.raises(ServerBusy) as raised:
+        create(Path("sweep.yaml"))
+    assert len(online.sweeps) == 1
+    assert raised.value.hint is not None and "may have been done" in raised.value.hint
+    online.faults.fail("UpsertSweep", status=429, retry_after=0.01)
+    create(Path("sweep.yaml"))
+    assert len(online.sweeps) == 2, "what surely was not done is asked again"
+
+
+def test_agents_that_take_a_sweep_up_at_once_all_have_it(online: StandIn, settings: Settings) -> None:
+    sweep = online.create_sweep({"program": "x", **settings()})
+    with ThreadPoolExecutor(8) as pool:
+        entries = list(pool.map(lambda _: find(f"tester/faces/{sweep.id}"), range(8)))
+    assert {entry.path for entry in entries} == {f"tester/faces/{sweep.id}"}
+    assert len(known()) == 1
+
+
+def test_taking_up_goes_on_where_it_was_interrupted(online: StandIn, settings: Settings) -> None:
+    sweep = online.create_sweep({"program": "x", **settings()})
+    record_sweep(parse_sweep(settings()), sweep.id, default_storage())  # and then its process was killed
+    assert find(f"tester/faces/{sweep.id}").search == "wandb"
+
+
+def test_what_is_sent_is_what_stock_sends(online: StandIn) -> None:
+    parameters = {
+        "model": {"value": "simple_cnn"},
+        "lr": {"min": 1e-5, "max": 0.1},
+        "channels": {"min": 8, "max": 16},
+        "augment": {"parameters": {"shift": {"min": 0.0, "max": 0.5}}},
+        "data": {"value": "008"},
+    }
+    Path("sweep.yaml").write_text(yaml.safe_dump({"method": "random", "parameters": parameters}))
+    create(Path("sweep.yaml"))
+    (sweep,) = online.sweeps.values()
+    assert sweep.config["program"] == "fersweep"
+    assert sweep.config["command"] == ["${env}", "fersweep", "train", "${args}"]
+    sent = sweep.config["parameters"]
+    assert (sent["lr"]["distribution"], sent["channels"]["distribution"]) == ("uniform", "int_uniform")
+    assert sent["augment"]["parameters"]["shift"]["distribution"] == "uniform"
+    assert "'008'" in sweep.config_text, "some readers of YAML take it for a number"
+    assert sent["lr"]["min"] == 1e-5
+
+
+def test_a_sweep_of_another_program_shows_its_runs(hosts: Hosts, settings: Settings) -> None:
+    sweep = hosts.create(**settings(run_cap=150, method="random"))
+    with hosts.server.store.changed:
+        for number in range(130):
+            given = {"name": f"r{number:03}", "modelName": "faces", "sweep": sweep, "config": json.dumps({})}
+            upsert_run(hosts.server.store, "tester", given)
+    records = hosts.agent(sweep, "here").records()
+    assert len(records) == 130, "more than a page"
+    assert {record.state for record in records} == {TrialState.RUNNING}
+    assert not any(record.metrics or record.result for record in records)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [{"type": "run", "run_id": "../../etc", "args": {}}],
+        [{"type": "run", "run_id": "", "args": {}}],
+        [{"type": "run", "run_id": "x" * 500, "args": {}}],
+        [{"type": "dance"}],
+        [{}],
+        [],
+    ],
+)
+def test_commands_that_mean_nothing_here(
+    hosts: Hosts, settings: Settings, commands: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep = hosts.create(**settings())
+    answer = {"data": {"agentHeartbeat": {"agent": {"id": "a"}, "commands": json.dumps(commands)}}}
+    hosts.server.faults.fail("Heartbeat", status=200, body=json.dumps(answer), times=2)
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(hosts.agent(sweep, "here").next_trial("cpu0"), Wait | TrialRequest)
+    assert not Path("etc").exists()
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", "null", '{"data": null}', '{"data": {}}', '{"data": {"x": 1}}'])
+def test_answers_of_no_known_shape_are_waited_out(hosts: Hosts, settings: Settings, body: str) -> None:
+    sweep = hosts.create(**settings())
+    hosts.server.faults.fail("Heartbeat", status=200, body=body)
+    search = hosts.agent(sweep, "here")
+    given = search.next_trial("cpu0")
+    while isinstance(given, Wait):
+        given = search.next_trial("cpu0")
+    assert isinstance(given, TrialRequest)
+
+
+def test_a_server_silent_for_too_long_ends_an_idle_agent(hosts: Hosts, settings: Settings) -> None:
+    sweep = hosts.create(**settings())
+    hosts.server.faults.offline()
+    pace = Pace(idle_s=0.0, freshness_s=0.0, patience_s=20.0, give_up_s=0.0, longest_retry_s=0.01)
+    search = hosts.agent(sweep, "here", pace=pace)
+    with pytest.raises(ServerBusy, match="no answer"):
+        for _ in range(10):
+            search.next_trial("cpu0")
+
+
+def test_a_heartbeat_that_hangs_holds_up_nobody(hosts: Hosts, settings: Settings) -> None:
+    sweep = hosts.create(**settings())
+    search = hosts.agent(sweep, "here", pace=Pace())
+    while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
+        pass
+    hosts.server.faults.hang("Heartbeat", 60.0, times=5)
+    done = threading.Event()
+
+    def work() -> None:
+        for epoch in range(1, 50):
+            search.report(request.trial_id, epoch, {"epoch": epoch, "val_acc": 0.5})
+        done.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert done.wait(20)
+    hosts.server.faults.clear()
+
+
+def test_exit_and_cancel_in_one_heartbeat_checkpoint_what_runs(hosts: Hosts, settings: Settings) -> None:
+    hosts.server.store.exit_with_cancel = True
+    sweep = hosts.create(**settings())
+    search = hosts.agent(sweep, "here")
+    request = take(search)
+    hosts.server.set_sweep_state(sweep, "CANCELED")
+    assert search.report(request.trial_id, 1, {}) is StopReason.PREEMPTED
+
+
+def test_stopping_a_sweep_that_has_stopped_is_no_error(online: StandIn, settings: Settings) -> None:
+    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
+    entry = create(Path("sweep.yaml"))
+    set_state(entry, "stopped")
+    set_state(entry, "stopped")
+    assert online.sweeps[entry.id].state == "FINISHED"
+    set_state(entry, "running")
+    set_state(entry, "cancelled")
+    with pytest.raises(InputError, match="cannot become paused"):
+        set_state(entry, "paused")
+
+
+def test_without_a_key_the_trials_of_this_host_are_still_there(
+    online: StandIn, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
+    entry = create(Path("sweep.yaml"))
+    search = open_search(entry)
+    while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
+        pass
+    search.close()
+    monkeypatch.delenv("WANDB_API_KEY")
+    unplugged = open_search(entry)
+    assert [record.trial_id for record in unplugged.records()] == [request.trial_id]
+    with pytest.raises(FersweepError, match="no API key"):
+        unplugged.next_trial("cpu0")
+    unplugged.close()
