@@ -46,7 +46,7 @@ def epochs(run: Run) -> list[int]:
 
 
 def test_a_killed_agents_run_is_gone_on_with_by_the_next_one(online: StandIn) -> None:
-    sweep = create(150)
+    sweep = create(400)
     with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL, process_group=0) as agent:
         history = Path(f".fersweep/sweeps/{sweep}/trials")
         until(lambda: any(path.read_text().count("\n") >= 20 for path in history.glob("*/history.jsonl")))
@@ -57,36 +57,32 @@ def test_a_killed_agents_run_is_gone_on_with_by_the_next_one(online: StandIn) ->
     assert again.returncode == 0, again.stderr
     run = only_run(online)
     assert (run.state, run.exit_code) == ("finished", 0)
-    assert epochs(run) == list(range(1, 151)), "no gap and no repeat"
+    assert epochs(run) == list(range(1, 401)), "no gap and no repeat"
     assert online.sweeps[sweep].state == "FINISHED"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_preempted_agents_run_is_requeued_and_goes_on_from_its_checkpoint(
-    online: StandIn, number: signal.Signals
-) -> None:
-    sweep = create(300)
+def test_a_preempted_agents_run_is_requeued_and_goes_on_from_its_checkpoint(online: StandIn) -> None:
+    sweep = create(400)
     folder = Path(f".fersweep/sweeps/{sweep}/trials")
     with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL) as agent:
         until(lambda: any(path.read_text().count("\n") >= 5 for path in folder.glob("*/history.jsonl")))
-        agent.send_signal(number)
+        agent.send_signal(signal.SIGUSR2)  # test_process sends the others
     assert agent.returncode == 130
     run = only_run(online)
     assert run.state == "preempted"
     assert online.sweeps[sweep].requeued == [run.id]
     assert (folder / run.id / "last.ckpt").is_file()
     reached = len(epochs(run))
-    assert 0 < reached < 300
+    assert 0 < reached < 400
     again = fersweep("agent", "--gpus", "none", "--json")
     assert again.returncode == 0, again.stderr
     assert f"trial {run.id} (attempt 2)" in again.stderr
-    assert epochs(run) == list(range(1, 301))
+    assert epochs(run) == list(range(1, 401))
     assert (run.state, run.exit_code) == ("finished", 0)
 
 
-@pytest.mark.parametrize("search", ["wandb", "optuna"])
-def test_a_run_whose_end_fell_into_a_network_cut_is_made_whole_by_its_agent(online: StandIn, search: str) -> None:
-    sweep = create(100, "--search", search, cap=1)
+def test_a_run_whose_end_fell_into_a_network_cut_is_made_whole_by_its_agent(online: StandIn) -> None:
+    sweep = create(100)
     results = Path(f".fersweep/sweeps/{sweep}/trials")
     with subprocess.Popen(
         [*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
