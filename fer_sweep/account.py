@@ -161,6 +161,8 @@ def _settings() -> Any:
             f"wandb's settings cannot be used: {wrong}",
             hint="mend the environment variable, or the line in wandb's settings file",
         ) from None
+    except wandb.Error as error:
+        raise InputError(f"wandb's settings cannot be used: {error}", hint="mend the WANDB_ variable named") from None
     return settings
 
 

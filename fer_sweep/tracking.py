@@ -8,6 +8,7 @@ copy: ``history.jsonl`` and ``sweeps.db`` are the truth, so trouble with W&B is 
 import logging
 import os
 import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,8 @@ BACK_ONLINE_S = 60.0
 TRANSMIT_S = 5.0
 """Metrics go up this often, in whole seconds; wandb's own 15 s would let a server stop a trial that much later."""
 
+_SERVICE_IS_GONE = ("MailboxClosedError", "ServiceDiedError", "WandbServiceConnectionError", "HandleAbandonedError")
+"""What wandb raises once its service has been killed."""
 _EXIT_CODES = {TrialState.COMPLETE: 0, TrialState.PRUNED: 0}  # any other code shows as failed in the W&B UI
 
 
@@ -289,6 +292,8 @@ class Tracker:
                 log.warning("W&B could not start a run (%s); the trial goes on, its history is on disk", error)
                 tracked.had_trouble = True
                 self.out_of_reach()
+                if type(error).__name__ in _SERVICE_IS_GONE or isinstance(error, ConnectionError | BrokenPipeError):
+                    close_wandb()  # no run of this process is tracked any more; the next one starts a new service
         return tracked
 
     def _on_end(self, run_id: str | None, whole: bool) -> None:
@@ -348,6 +353,15 @@ class Tracker:
         if run.resumed:
             tracked.first_epoch = run.starting_step
         return run
+
+
+def close_wandb() -> None:
+    """End wandb's service, if this process has one, with whatever run is still open."""
+    if wandb := sys.modules.get("wandb"):
+        try:
+            wandb.teardown()
+        except Exception as error:  # a service that was killed; at the end of the process wandb would show a traceback
+            log.debug("wandb's service could not be ended: %s", error)
 
 
 def _do_nothing() -> None:

@@ -1,89 +1,128 @@
 """Runs that did not get through to the W&B server, brought up by ``fersweep sync`` as soon as the server answers again.
 
-In a process of its own: wandb holds on to a run that it could not finish for as long as its process lives.
+In a process of its own: wandb holds on to a run that it could not finish for as long as its process lives. wandb also
+calls a run finished when the server has refused all of it; hence a look, a moment later, at what the server has.
 """
 
-import contextlib
 import logging
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
-from typing import IO
+import threading
+import time
+from collections.abc import Callable
 
 from fer_sweep.files import sweep_folder
 
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
-LONGEST_S = 60.0
-"""How long the end of an agent waits for a repair; what is left then waits for the next sync."""
+LOOK_AGAIN_S = 5.0
+"""After the end of a run; a server may take a moment to work off what it was sent."""
+FIRST_TRY_S = 10.0
+"""After a run was left behind; each further try waits twice as long."""
+LONGEST_PAUSE_S = 300.0
+LONGEST_TRY_S = 60.0
+"""A sync that takes longer is ended; it goes on where it stopped the next time."""
 
 
-@dataclass
 class Repairs:
-    """The trials of one sweep whose runs are not whole on the server."""
+    """The trials of one sweep whose runs are not whole on the server, and a thread that sees to them."""
 
-    sweep_id: str
-    _left: set[str] = field(default_factory=set, init=False)
-    _under_way: set[str] = field(default_factory=set, init=False)
-    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
-    _log: "IO[bytes] | None" = field(default=None, init=False)
+    def __init__(self, sweep_id: str, *, is_whole: Callable[[str], bool] = lambda trial_id: True) -> None:
+        """Nothing to repair yet.
+
+        Args:
+            sweep_id: The sweep.
+            is_whole: Asks the server whether a trial's run has ended there; true where it does not answer.
+        """
+        self._sweep_id = sweep_id
+        self._is_whole = is_whole
+        self._changed = threading.Condition()
+        self._looks: dict[str, float] = {}
+        """Trials whose run is to be looked for on the server, and when; by the monotonic clock."""
+        self._left: set[str] = set()
+        self._pause = FIRST_TRY_S
+        self._next_try = float("inf")
+        self._closing = False
+        self._thread: threading.Thread | None = None
 
     def heard(self, trial_id: str, whole: bool) -> None:
-        """A trial's run has ended: whole, which says that the server answers, or not."""
-        if not whole:
-            self._left.add(trial_id)
-        elif self._is_idle():
-            self._start()
+        """A trial's run has ended: whole as far as wandb knows, or not."""
+        with self._changed:
+            if whole:
+                self._looks[trial_id] = time.monotonic() + LOOK_AGAIN_S
+            else:
+                self._leave(trial_id)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, daemon=True, name="repairs")
+                self._thread.start()
+            self._changed.notify_all()
 
     def finish(self) -> tuple[str, ...]:
-        """Try what is left a last time; gives the trials whose runs still are not whole."""
-        self._wait()
+        """See to all that is left, a last time; gives the trials whose runs still are not whole."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        self._look(list(self._looks))
         if self._left:
-            self._start()
-            self._wait()
+            self._try()
         return tuple(sorted(self._left))
 
-    def _is_idle(self) -> bool:
-        if self._process is not None and self._process.poll() is None:
-            return False
-        self._settle()
-        return True
+    def _leave(self, trial_id: str) -> None:
+        self._left.add(trial_id)
+        self._next_try = min(self._next_try, time.monotonic() + self._pause)
 
-    def _start(self) -> None:
-        if not self._left:
-            return
-        self._under_way, self._left = self._left, set()
-        words = [word for trial in sorted(self._under_way) for word in ("--trial", trial)]
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                due = min([self._next_try, *self._looks.values()])
+                self._changed.wait(None if due == float("inf") else max(0.0, due - time.monotonic()))
+                if self._closing:
+                    return
+                now = time.monotonic()
+                looks = [trial for trial, when in self._looks.items() if when <= now]
+            self._look(looks)
+            if self._left and now >= self._next_try:
+                self._try()
+
+    def _look(self, trials: list[str]) -> None:
+        for trial in trials:
+            whole = self._is_whole(trial)
+            with self._changed:
+                del self._looks[trial]
+                if not whole:
+                    self._leave(trial)
+
+    def _try(self) -> None:
+        with self._changed:
+            trials = sorted(self._left)
+        done = self._sync(trials)
+        with self._changed:
+            if done:
+                self._left -= set(trials)
+            self._pause = FIRST_TRY_S if done else min(LONGEST_PAUSE_S, 2 * self._pause)
+            self._next_try = time.monotonic() + self._pause if self._left else float("inf")
+
+    def _sync(self, trials: list[str]) -> bool:
+        words = [word for trial in trials for word in ("--trial", trial)]
+        # Its own wandb service: ours still holds the runs.
+        environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
         try:
-            self._log = (sweep_folder(self.sweep_id) / "sync.log").open("ab")
-            environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-            self._process = subprocess.Popen(
-                [*COMMAND, "sync", self.sweep_id, *words],
-                env=environment,  # its own wandb service: ours still holds the run
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                start_new_session=True,  # Ctrl-C is for the agent
-            )
-        except OSError as error:
-            log.warning("runs could not be brought up: %s", error)
-            self._settle()
-
-    def _wait(self) -> None:
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(LONGEST_S)
-            if self._process.poll() is None:
-                self._process.kill()
-                self._process.wait()
-        self._settle()
-
-    def _settle(self) -> None:
-        if self._process is None or self._process.returncode != 0:
-            self._left |= self._under_way
-        self._under_way, self._process = set(), None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+            with (sweep_folder(self._sweep_id) / "sync.log").open("ab") as output:
+                done = subprocess.run(
+                    [*COMMAND, "sync", self._sweep_id, *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    start_new_session=True,  # Ctrl-C is for the agent
+                    timeout=LONGEST_TRY_S,
+                    check=False,
+                )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            log.debug("runs could not be brought up: %s", error)
+            return False
+        return done.returncode == 0

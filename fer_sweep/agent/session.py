@@ -16,8 +16,8 @@ from fer_sweep.config.trial import SharedConfig
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
-from fer_sweep.search.registry import SweepEntry, close_page, load, open_search, page_of, state_of
-from fer_sweep.tracking import Place, TrackedRun, Tracker, trial_labels
+from fer_sweep.search.registry import SweepEntry, close_page, has_ended_on_page, load, open_search, page_of, state_of
+from fer_sweep.tracking import Place, TrackedRun, Tracker, close_wandb, trial_labels
 
 
 def slots_here(gpus: str, *, per_gpu: int, slots: int | None) -> tuple[Slot, ...]:
@@ -61,7 +61,8 @@ def work_on(
     sweep = load(entry)
     check_data(sweep)
     notes: list[str] = []
-    repairs = Repairs(entry.id)
+    online = tracking_mode() == "online"
+    repairs = Repairs(entry.id, is_whole=lambda trial_id: not online or has_ended_on_page(entry, trial_id))
     track = trial_tracking(entry, keep_models=keep_models, note=notes.append, on_end=repairs.heard)
     search = open_search(entry)
     try:
@@ -87,10 +88,11 @@ def work_on(
         return summary
     finally:
         search.close()
+        close_wandb()
         if left := repairs.finish():
             names = ", ".join(left)
             console.print(f"not whole on the W&B server: trial {names}; later: fersweep sync {entry.id}", markup=False)
-        if tracking_mode() == "online":
+        if online:
             close_page(entry)
 
 

@@ -107,6 +107,9 @@ def _print_selection(selection: "Selection") -> None:
         f"gap {points(result.train_val_gap)} points, {result.verdict}"
     )
     print_text(f"why: {selection.reason}")
+    if not folder.is_dir():
+        print_text("model: with the host that trained it; here is its configuration only, in --json")
+        return
     print_text(f"model: {folder / 'best.safetensors'}")
     print_text(f"config: {folder / 'config.json'}")
     print_text(f"history: {folder / 'history.jsonl'}")

@@ -283,6 +283,20 @@ def runs_on_server(path: "SweepPath") -> "Sequence[ServerRun]":
         return list(server.runs(path))
 
 
+def has_ended_on_page(entry: SweepEntry, trial_id: str) -> bool:
+    """Whether the server has the end of a trial's run; also true where it cannot be asked."""
+    from fer_sweep.search import wandb_sweeps
+
+    try:
+        with contextlib.closing(_connect()) as server:
+            path = _path(entry) if entry.search == "wandb" else wandb_sweeps.known_page(entry.id, server.account.server)
+            run = server.run(path, entry.run_id(trial_id), tries=1) if path is not None else None
+    except FersweepError as error:
+        log.debug("%s", error)
+        return True
+    return path is None or (run is not None and run.state not in ("running", "pending"))
+
+
 def reports_of(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]]:
     """A trial's metrics by epoch, as its agent reported them.
 

@@ -237,7 +237,7 @@ class WandbServer:
                 return
             cursor = page["endCursor"]
 
-    def run(self, path: SweepPath, run_id: str) -> ServerRun | None:
+    def run(self, path: SweepPath, run_id: str, *, tries: int = TRIES) -> ServerRun | None:
         """One run of a sweep's project, if the server has it."""
         found = self._transport.ask(
             """query Run($project: String!, $entity: String!, $name: String!) {
@@ -246,6 +246,7 @@ class WandbServer:
                 }
             }""",
             {"project": path.project, "entity": path.entity, "name": run_id},
+            tries=tries,
         )["project"]
         return _run(found["run"]) if found and found["run"] else None
 

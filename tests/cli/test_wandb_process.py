@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, alive, descendants, fersweep, until
+from tests.processes import COMMAND, alive, descendants, fersweep, until, words_of
 from tests.standin.server import StandIn
 from tests.standin.state import Run
 
@@ -140,3 +140,31 @@ def test_two_ctrl_cs_checkpoint_and_the_server_hands_the_run_out_again(online: S
     run = only_run(online)
     assert run.state == "preempted"
     assert online.sweeps[sweep].requeued == [run.id]
+
+
+def test_a_run_that_the_server_refused_is_brought_up_all_the_same(online: StandIn) -> None:
+    sweep = create(3)
+    online.faults.fail("file_stream", status=404)  # wandb drops the run without a word
+    agent = fersweep("agent", "--gpus", "none")
+    assert agent.returncode == 0, agent.stderr
+    run = only_run(online)
+    assert (run.state, epochs(run)) == ("finished", [1, 2, 3])
+    assert online.sweeps[sweep].state == "FINISHED"
+
+
+def test_a_killed_wandb_service_loses_no_run(online: StandIn) -> None:
+    create(60, cap=2)
+    with subprocess.Popen(
+        [*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as agent:
+        assert agent.stdout is not None
+        for line in agent.stdout:
+            if "epoch 5/" in line:
+                (service,) = (pid for pid in descendants(agent.pid) if "wandb-core" in words_of(pid))
+                os.kill(service, signal.SIGKILL)
+                break
+        said = agent.stdout.read()
+    assert agent.returncode == 0, said
+    assert "Traceback" not in said
+    assert [run.state for run in online.runs.values()] == ["finished", "finished"], said
+    assert [epochs(run) for run in online.runs.values()] == [list(range(1, 61))] * 2
