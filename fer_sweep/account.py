@@ -6,9 +6,11 @@ files). wandb itself reads them here; it takes half a second to import, so what 
 Source: https://docs.wandb.ai/guides/track/environment-variables
 """
 
+import logging
 import netrc
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +21,16 @@ from pydantic import ValidationError
 
 from fer_sweep.errors import InputError, LoginError
 
+log = logging.getLogger(__name__)
+
 Mode = Literal["online", "offline", "disabled"]
 
 OLDEST_WANDB = (0, 31)
 
 DEFAULT_PROJECT = "fersweep"
 """Where neither environment, sweep file nor settings name a project."""
+
+_WANDBS_THREADS = ("NetStatThr", "wandb-finish")
 
 _MODES: dict[str, Mode] = {
     "online": "online",
@@ -127,7 +133,24 @@ def quiet_wandb() -> Any:
     """
     wandb = load_wandb()
     wandb.setup(wandb.Settings(silent=True))  # each run has a silent setting of its own, but the login has not
+    _hush_threads()
     return wandb
+
+
+def _hush_threads() -> None:
+    # A run that is given up leaves a thread of wandb's behind, which ends with a traceback when its service does.
+    before = threading.excepthook
+    if getattr(before, "hushed", False):
+        return
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.thread is not None and args.thread.name in _WANDBS_THREADS:
+            log.debug("wandb's thread %s ended with %r", args.thread.name, args.exc_value)
+        else:
+            before(args)
+
+    hook.hushed = True  # type: ignore[attr-defined]
+    threading.excepthook = hook
 
 
 def load_wandb() -> Any:

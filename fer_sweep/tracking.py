@@ -278,6 +278,10 @@ class Tracker:
         mode = self._mode or tracking_mode()
         if mode == "disabled":
             return TrackedRun(None)
+        if run_id is not None:
+            # Left over from a stock agent, they would make every run of this process that agent's one.
+            for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
+                os.environ.pop(name, None)
         tracked = TrackedRun(None, patience=self._patience, on_end=lambda whole: self._on_end(run_id, whole))
         if self._keep_models and folder is not None:
             tracked.model = folder / "best.safetensors"
@@ -287,6 +291,8 @@ class Tracker:
         for attempt in dict.fromkeys((mode, "offline") if run_id is None else (mode,)):
             try:
                 tracked.run = self._init(tracked, attempt, labels.with_environment(), config, run_id, started_at)
+                if attempt == "offline":
+                    tracked.patience = lambda: FINISH_S  # it waits for the disk, not for the server
                 break
             except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
                 log.warning("W&B could not start a run (%s); the trial goes on, its history is on disk", error)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.tracking import BACK_ONLINE_S, RunLabels, TrackedRun, Tracker
+from fer_sweep.tracking import BACK_ONLINE_S, RunLabels, TrackedRun, Tracker, close_wandb
 from tests.processes import until
 from tests.standin.server import StandIn
 from tests.standin.state import Run
@@ -173,6 +173,16 @@ def test_wandbs_environment_has_its_say(
     assert list((tmp_path / "else" / "wandb").glob("run-*-r1"))
 
 
+def test_what_a_stock_agent_left_in_the_environment_is_not_for_our_runs(
+    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "theirs")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "theirs")
+    run = Tracker().start(labels, {}, run_id="ours")
+    run.finish(TrialOutcome(TrialState.COMPLETE))
+    assert list(online.runs) == ["ours"]
+
+
 def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(
     online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,12 +217,13 @@ def test_a_server_that_is_gone_costs_one_wait_and_the_next_runs_are_kept_offline
         run.finish(TrialOutcome(TrialState.COMPLETE))
     assert caplog.text.count("could not start a run") == 1, "not tried again at once"
     (kept,) = Path().glob("wandb/offline-run-*-r2/*.wandb")
-    assert history_of(kept) == 2
     online.faults.online()
     clock = BACK_ONLINE_S + 1
     back = tracker.start(labels, {}, run_id="r3")
     back.finish(TrialOutcome(TrialState.COMPLETE))
     assert online.runs["r3"].state == "finished"
+    close_wandb()  # writes out what is still on its way to the disk
+    assert history_of(kept) == 2
     assert ends == [("r1", False), ("r2", False), ("r3", True)]
 
 
@@ -224,6 +235,7 @@ def test_a_run_without_an_id_goes_offline_by_itself(
     run = Tracker().start(labels, {"lr": 0.1})
     log_epochs(run, 1, 2, 3)
     run.finish(TrialOutcome(TrialState.COMPLETE))
+    close_wandb()  # writes out what is still on its way to the disk
     (kept,) = Path().glob("wandb/offline-run-*/*.wandb")
     assert history_of(kept) == 3
 

@@ -384,8 +384,7 @@ def _connect() -> "WandbServer":
 def _path(entry: SweepEntry) -> "SweepPath":
     from fer_sweep.search.wandb_protocol import SweepPath
 
-    assert entry.path is not None
-    return SweepPath(*entry.path.split("/"))
+    return SweepPath.read(entry.path or "")
 
 
 def _named(**values: str | None) -> dict[str, str]:

@@ -36,6 +36,19 @@ class SweepPath:
     project: str
     id: str
 
+    @classmethod
+    def read(cls, text: str) -> "SweepPath":
+        """The path that ``str`` has written; a project may have a slash in its name, the others not.
+
+        Raises:
+            ValueError: It is none.
+        """
+        entity, _, rest = text.partition("/")
+        project, _, sweep = rest.rpartition("/")
+        if not (entity and project and sweep):
+            raise ValueError(f"{text!r} is not ENTITY/PROJECT/ID")
+        return cls(entity, project, sweep)
+
     def __str__(self) -> str:
         return f"{self.entity}/{self.project}/{self.id}"
 

@@ -121,7 +121,7 @@ def known_page(sweep_id: str, server: str | None = None) -> SweepPath | None:
     """Where an embedded sweep's page is, if it has one; on this server, if one is named."""
     try:
         content = json.loads((sweep_folder(sweep_id) / "wandb.json").read_text())
-        path = SweepPath(*content["path"].split("/"))
+        path = SweepPath.read(content["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return path if server in (None, content.get("server")) else None

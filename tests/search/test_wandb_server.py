@@ -284,3 +284,12 @@ def test_without_a_key_the_trials_of_this_host_are_still_there(
     with pytest.raises(FersweepError, match="no API key"):
         unplugged.next_trial("cpu0")
     unplugged.close()
+
+
+def test_a_project_may_have_a_slash_in_its_name(online: StandIn, settings: Settings) -> None:
+    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
+    entry = create(Path("sweep.yaml"), project="faces/2026")
+    assert entry.path == f"tester/faces/2026/{entry.id}"
+    search = open_search(entry)
+    assert search.records() == []
+    search.close()
