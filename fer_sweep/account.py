@@ -64,6 +64,12 @@ class Account:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every request."""
 
+    @property
+    def shown(self) -> str:
+        """The server's address as it may be shown: without a name and a password that somebody put there."""
+        parts = urlsplit(self.server)
+        return self.server.replace(f"{parts.netloc.rpartition('@')[0]}@", "") if "@" in parts.netloc else self.server
+
     def sweep_page(self, entity: str, project: str, sweep: str) -> str:
         """Address of a sweep's page."""
         return f"{self.app}/{entity}/{project}/sweeps/{sweep}"
@@ -216,7 +222,7 @@ def _key(server: str | None) -> str | None:
         hosts = [urlsplit(server).netloc]
     try:
         entries = netrc.netrc(os.environ.get("NETRC") or None)
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
         return None
     found = (entries.authenticators(host) for host in hosts)
     return next((entry[2] for entry in found if entry and entry[2]), None)

@@ -47,6 +47,20 @@ def copy_trial(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, temporary)
 
 
+def is_locked(lock: Path) -> bool:
+    """Whether another process holds a lock file, such as that of a folder it trains in."""
+    import fcntl  # only here: Windows has none
+
+    try:
+        with lock.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Give a temporary path beside ``target`` that takes its place, synced to disk, if the block ends well.

@@ -10,10 +10,9 @@ import fcntl
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from fer_sweep.errors import ServerError, StorageError
-from fer_sweep.files import sweep_folder, trial_folder
+from fer_sweep.files import is_locked, sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search.registry import SweepEntry, close_page, open_search, page_of, reports_of, runs_on_server
 from fer_sweep.search.wandb_protocol import ServerRun
@@ -114,7 +113,7 @@ def _history(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]]:
 
 
 def _fate(entry: SweepEntry, record: TrialRecord, rows: Sequence[Mapping[str, float]], known: ServerRun | None) -> Fate:
-    if record.state is TrialState.RUNNING and _is_locked(trial_folder(entry.id, record.trial_id) / ".lock"):
+    if record.state is TrialState.RUNNING and is_locked(trial_folder(entry.id, record.trial_id) / ".lock"):
         return Fate.RUNNING
     if known is None:
         return Fate.UPLOADED
@@ -161,14 +160,3 @@ def _alone(entry: SweepEntry) -> Iterator[None]:
                 f"another sync of sweep {entry.id} is under way", hint="wait for it, or end it"
             ) from None
         yield
-
-
-def _is_locked(lock: Path) -> bool:
-    try:
-        with lock.open() as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -98,6 +98,17 @@ def test_values_that_wandb_has_no_use_for(
     assert nobody.api_key not in str(raised.value)
 
 
+def test_a_password_in_the_address_is_not_shown(nobody: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", nobody.api_key)
+    monkeypatch.setenv("WANDB_BASE_URL", nobody.url.replace("://", "://user:secret@"))
+    assert account().shown == nobody.url
+
+
+def test_a_netrc_that_is_no_text_is_no_login(nobody: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_bytes(b"machine \xff\xfe login x password y")
+    assert not has_login()
+
+
 @pytest.mark.parametrize(
     ("server", "page"),
     [

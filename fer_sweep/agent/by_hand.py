@@ -12,10 +12,10 @@ from types import FrameType
 from fer_sweep.account import place
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.slots import Slot, make_slots, usable_cores
-from fer_sweep.agent.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
+from fer_sweep.agent.trial_process import EpochReport, FolderInUse, StopFlag, TrialJob, TrialMessage, train_here
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
-from fer_sweep.files import home, trial_folder
+from fer_sweep.files import home, is_locked, trial_folder
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.tracking import RunLabels, Tracker
 
@@ -63,6 +63,8 @@ def train_by_hand(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--folder {folder}: {error.strerror}", hint="give a folder that can be made") from error
+    if is_locked(folder / ".lock"):  # before the run there is touched: it is the other process's
+        raise FolderInUse(f"another process trains in {folder}", hint="end it first")
     flag = StopFlag()
     _obey_signals(flag)  # before wandb takes its second to start a run
     run = Tracker(keep_models=keep_model).start(_labels(config, folder), config.model_dump(mode="json"), folder=folder)

@@ -151,6 +151,6 @@ def _wandb() -> Finding:
 
     try:
         with contextlib.closing(connect()) as server:
-            return Finding("W&B", True, f"online: {server.default_entity(tries=1)} on {server.account.server}")
+            return Finding("W&B", True, f"online: {server.default_entity(tries=1)} on {server.account.shown}")
     except FersweepError as error:
         return Finding("W&B", False, str(error), error.hint or "")

@@ -207,7 +207,8 @@ class Agent:
                 if isinstance(message, FirstStep):
                     self._on_first_step(running)
                 elif isinstance(message, EpochReport):
-                    self._on_epoch(running, message)
+                    if not running.lost:
+                        self._on_epoch(running, message)
                 else:
                     running.outcome, running.ended_at = message, time.monotonic()
         except EOFError:
@@ -224,9 +225,10 @@ class Agent:
         if report.epoch > self._furthest.get(trial, 0):  # a resumed trial sends its earlier epochs again
             self._furthest[trial] = report.epoch
             self._kills.pop(trial, None)
-        running.run.log(report.metrics)
-        self.view.epoch(running.slot.name, trial, report.metrics)
         self._report(running, report.metrics)
+        if not running.lost:  # the run is the new owner's
+            running.run.log(report.metrics)
+            self.view.epoch(running.slot.name, trial, report.metrics)
 
     def _ask_for_news(self) -> None:
         for running in list(self._running.values()):

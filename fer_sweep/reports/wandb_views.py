@@ -234,7 +234,7 @@ def _library_speaking(what: str, who: Account) -> Iterator[None]:
         raise
     except AuthenticationError as error:
         raise LoginError(
-            f"the W&B server {who.server} does not take this API key for a {what}",
+            f"the W&B server {who.shown} does not take this API key for a {what}",
             hint="log in again: `wandb login --relogin`, or set WANDB_API_KEY and WANDB_BASE_URL to a matching pair",
         ) from error
     except Exception as error:  # the library raises its own, wandb's, its service's and pydantic's errors alike
@@ -245,7 +245,7 @@ def _library_speaking(what: str, who: Account) -> Iterator[None]:
                 hint="ask the project's owner for the right to write, or log in as another",
             ) from error
         raise ServerError(
-            f"the W&B server {who.server} did not take the {what}: {said}",
+            f"the W&B server {who.shown} did not take the {what}: {said}",
             hint="try again in a while; what was saved is brought up to date",
         ) from error
 

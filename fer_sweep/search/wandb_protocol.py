@@ -7,18 +7,19 @@ wandb (``tracking``).
 Source: https://docs.wandb.ai/guides/sweeps and the queries of wandb 0.31.
 """
 
+import functools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import yaml
 
 from fer_sweep.account import Account
 from fer_sweep.config.sweep_yaml import parse_document
-from fer_sweep.errors import InputError
+from fer_sweep.errors import InputError, ServerError
 from fer_sweep.search.ledger import SweepState
 from fer_sweep.search.wandb_transport import TRIES, NotFound, Transport
 
@@ -93,6 +94,26 @@ class Command:
     """The run's parameters, nested where the sweep file nests them."""
 
 
+Args = ParamSpec("Args")
+Answer = TypeVar("Answer")
+
+
+def _understood(ask: Callable[Args, Answer]) -> Callable[Args, Answer]:
+    """Make an error of ours of an answer whose shape nobody foresaw."""
+
+    @functools.wraps(ask)
+    def wrapped(*args: Args.args, **kwargs: Args.kwargs) -> Answer:
+        try:
+            return ask(*args, **kwargs)
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
+            raise ServerError(
+                f"W&B's answer to {ask.__name__} cannot be read: {type(error).__name__}: {error}",
+                hint="is it a W&B server, and of a version that wandb 0.31 speaks to? See WANDB_BASE_URL",
+            ) from error
+
+    return wrapped
+
+
 class WandbServer:
     """A server, through one account; safe to share among threads."""
 
@@ -104,6 +125,7 @@ class WandbServer:
         """Let the connection go."""
         self._transport.close()
 
+    @_understood
     def default_entity(self, *, tries: int = TRIES) -> str:
         """The user or team that the key's owner works as.
 
@@ -115,6 +137,7 @@ class WandbServer:
             raise self._transport.wrong_key()
         return str(viewer.get("entity") or viewer["username"])
 
+    @_understood
     def create_sweep(self, config: Mapping[str, Any], *, entity: str, project: str) -> tuple[SweepPath, Sequence[str]]:
         """Make a sweep; gives its path and what the server finds odd about the file.
 
@@ -143,6 +166,7 @@ class WandbServer:
         path = SweepPath((owner.get("entity") or {}).get("name") or entity, owner.get("name") or project, sweep["name"])
         return path, answer.get("configValidationWarnings") or ()
 
+    @_understood
     def sweep(self, path: SweepPath) -> ServerSweep:
         """Look a sweep up.
 
@@ -160,12 +184,12 @@ class WandbServer:
         )["project"]
         if not found:
             raise NotFound(
-                f"no project {path.entity}/{path.project} on {self.account.server}",
+                f"no project {path.entity}/{path.project} on {self.account.shown}",
                 hint="name the sweep as ENTITY/PROJECT/ID, as in the address of its page",
             )
         if not found["sweep"]:
             raise NotFound(
-                f"no sweep {path.id} in {path.entity}/{path.project} on {self.account.server}",
+                f"no sweep {path.id} in {path.entity}/{path.project} on {self.account.shown}",
                 hint="it may have been deleted, or be in another project: give ENTITY/PROJECT/ID",
             )
         sweep = found["sweep"]
@@ -190,6 +214,7 @@ class WandbServer:
             },
         )
 
+    @_understood
     def register_agent(self, path: SweepPath, host: str) -> str:
         """Announce an agent, which may run one trial at a time; gives its id."""
         answer = self._transport.ask(
@@ -203,6 +228,7 @@ class WandbServer:
         )
         return str(answer["createAgent"]["agent"]["id"])
 
+    @_understood
     def heartbeat(self, agent: str, running: Collection[str]) -> Sequence[Command]:
         """Say what an agent runs and hear what it is to do; asked for once, whatever comes of it.
 
@@ -219,8 +245,10 @@ class WandbServer:
         commands = json.loads(answer["agentHeartbeat"]["commands"] or "[]")
         return [_command(command) for command in commands]
 
-    def runs(self, path: SweepPath) -> Iterator[ServerRun]:
+    @_understood
+    def runs(self, path: SweepPath) -> Sequence[ServerRun]:
         """Every run of a sweep, oldest first."""
+        runs: list[ServerRun] = []
         cursor = None
         while True:
             found = self._transport.ask(
@@ -243,13 +271,14 @@ class WandbServer:
                 },
             )["project"]
             if not found:
-                return
-            yield from (_run(edge["node"]) for edge in found["runs"]["edges"])
+                return runs
+            runs += (_run(edge["node"]) for edge in found["runs"]["edges"])
             page = found["runs"]["pageInfo"]
-            if not page["hasNextPage"]:
-                return
+            if not page["hasNextPage"] or page["endCursor"] == cursor:
+                return runs
             cursor = page["endCursor"]
 
+    @_understood
     def run(self, path: SweepPath, run_id: str, *, tries: int = TRIES) -> ServerRun | None:
         """One run of a sweep's project, if the server has it."""
         found = self._transport.ask(

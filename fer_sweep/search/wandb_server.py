@@ -103,9 +103,8 @@ class WandbSearch:
         """Give back what is still held, here and on the server, and say nothing more."""
         try:
             agents, self._agents = self._agents, {}
-            for offer in [agent.close() for agent in agents.values()]:
-                if offer is not None:
-                    self._hand_back(offer.run_id)
+            for offer in [offer for agent in agents.values() for offer in agent.close()]:
+                self._hand_back(offer.run_id)
         finally:
             self._leases.close()
             if "_server" in self.__dict__:

@@ -10,6 +10,7 @@ import random
 import re
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fer_sweep.errors import FersweepError, LoginError, ServerBusy
@@ -70,7 +71,7 @@ class SlotAgent:
         """The loop has asked for a trial, and has not had one; by the monotonic clock. It runs out, lest the server
         hands out a trial to a loop that has stopped asking."""
         self._nudged = False
-        self._offer: Command | None = None
+        self._offers: list[Command] = []
         self._exit = False
         self._stop: StopReason | None = None
         """What the running trial has been told."""
@@ -118,7 +119,7 @@ class SlotAgent:
         """
         with self._changed:
             # After an exit a person may have resumed the sweep, so a new question is a new question.
-            if self._offer is None and (self._exit or not self._is_wanted() or self._is_stale()):
+            if not self._offers and (self._exit or not self._is_wanted() or self._is_stale()):
                 self._exit, self._delay = False, self._pace.idle_s
                 self._answer_due = self._nudge()
                 self._start()
@@ -126,12 +127,12 @@ class SlotAgent:
             self._changed.wait_for(self._has_answer, self._pace.patience_s)
             if self._trouble is not None:
                 raise self._trouble
-            if self._exit:
+            if self._exit and not self._offers:
                 return True
-            if self._offer is None:
+            if not self._offers:
                 return False
-            offer, self._offer, self._wanted_until = self._offer, None, float("-inf")
-            return offer
+            self._wanted_until = float("-inf")
+            return self._offers.pop(0)
 
     def begins(self, run_id: str, agents: int = 1) -> None:
         """The slot runs this from now on; the more agents there are beside it, the less each asks."""
@@ -155,13 +156,13 @@ class SlotAgent:
                 self._changed.wait_for(lambda: self._beats >= due, self._pace.patience_s)
             return self._stop
 
-    def close(self) -> Command | None:
-        """Say nothing more to the server; gives the trial that it has offered and nobody has begun, if there is one."""
+    def close(self) -> Sequence[Command]:
+        """Say nothing more to the server; gives the trials that it has offered and nobody has begun."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._beating, _LAST_ANSWER_S)  # an answer under way may be an offer
-            return self._offer
+            return tuple(self._offers)
 
     def _is_wanted(self) -> bool:
         return time.monotonic() < self._wanted_until
@@ -171,7 +172,7 @@ class SlotAgent:
 
     def _has_answer(self) -> bool:
         # Nothing is an answer too: the loop need not wait out its patience for it.
-        return self._offer is not None or self._exit or self._trouble is not None or self._beats >= self._answer_due
+        return bool(self._offers) or self._exit or self._trouble is not None or self._beats >= self._answer_due
 
     def _nudge(self) -> int:
         """Have the thread ask at once; gives how many answers there will be once it has."""
@@ -185,7 +186,7 @@ class SlotAgent:
             self._thread.start()
 
     def _has_work(self) -> bool:
-        return self._running is not None or (self._is_wanted() and self._offer is None and not self._exit)
+        return self._running is not None or (self._is_wanted() and not self._offers and not self._exit)
 
     def _keep_in_touch(self) -> None:
         while True:
@@ -262,7 +263,7 @@ class SlotAgent:
             if running is not None or not RUN_ID.fullmatch(command.run_id):
                 log.warning("W&B offered run %r, which cannot be taken up here", command.run_id)
             else:
-                self._offer = command
+                self._offers.append(command)
         elif command.type == "stop":
             if command.run_id == running and running == self._running and self._stop is None:
                 cancelled = self._state is SweepState.CANCELLED
@@ -281,7 +282,8 @@ class SlotAgent:
             # Spread out: all the agents of a lab would otherwise come back in the same second.
             now = time.monotonic()
             self._delay = wait * random.uniform(0.5, 1.0)
-            self._not_before = now + (getattr(error, "retry_after_s", None) or 0.0)
+            ordered = getattr(error, "retry_after_s", None) or 0.0
+            self._not_before = now + min(self._pace.longest_retry_s, ordered)  # a trial that runs must hear of a stop
             self._unanswered_since = self._unanswered_since or now
             self._reason = f"{error}; asking again"
             if self._running is None and now - self._unanswered_since > self._pace.give_up_s:

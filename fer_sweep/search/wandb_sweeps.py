@@ -150,7 +150,7 @@ def _check_host(who: Account, text: str) -> None:
         ours |= _OWN_HOSTS
     if host not in ours:
         raise InputError(
-            f"{printable(text)} is on another server than the one in use, {who.server}",
+            f"{printable(text)} is on another server than the one in use, {who.shown}",
             hint="set WANDB_BASE_URL and WANDB_API_KEY to that server's",
         )
 

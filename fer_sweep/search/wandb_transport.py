@@ -1,5 +1,6 @@
 """HTTP and GraphQL to a W&B server, and what its refusals mean for a person."""
 
+import math
 import os
 import ssl
 import time
@@ -71,10 +72,10 @@ class Transport:
                 if not left:
                     raise
                 time.sleep(min(_LONGEST_WAIT_S, error.retry_after_s or 0.5 * 2 ** (tries - left)))
-        data: dict[str, Any] | None = answer.get("data")
-        if errors := answer.get("errors"):
-            raise self._refusal([str(error.get("message", error)) for error in errors], operation)
-        if data is None:
+        if messages := _messages(answer):
+            raise self._refusal(messages, operation)
+        data = answer.get("data")
+        if not isinstance(data, dict):
             raise ServerError(f"W&B's answer to {operation} has no data", hint=self._is_it_wandb())
         return data
 
@@ -84,12 +85,12 @@ class Transport:
         Raises:
             As ``ask`` does.
         """
-        server = self.account.server
+        server = self.account.shown
         try:
-            response = self._client.post(server + address, json=body)
+            response = self._client.post(self.account.server + address, json=body)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise InputError(f"{server} is no address of a server: {error}", hint="set WANDB_BASE_URL") from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ServerBusy(
                 f"no answer from the W&B server {server}: {type(error).__name__}: {error}",
                 hint="is the network there, and WANDB_BASE_URL right? Without a server: --search optuna",
@@ -109,9 +110,9 @@ class Transport:
             answer = response.json()
             if not isinstance(answer, dict):
                 raise ValueError("no object")
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = {}
-        messages = [str(e.get("message", e)) for e in answer.get("errors") or () if isinstance(e, dict)]
+        messages = _messages(answer)
         if status == 403:
             raise self._no_permission(messages)
         if status == 404:
@@ -135,7 +136,7 @@ class Transport:
     def wrong_key(self) -> LoginError:
         """The error for a key that the server does not know."""
         return LoginError(
-            f"the W&B server {self.account.server} does not know this API key",
+            f"the W&B server {self.account.shown} does not know this API key",
             hint="log in again: `wandb login --relogin`, or set WANDB_API_KEY and WANDB_BASE_URL to a matching pair",
         )
 
@@ -146,14 +147,21 @@ class Transport:
         )
 
     def _is_it_wandb(self) -> str:
-        return f"is {self.account.server} a W&B server? See WANDB_BASE_URL"
+        return f"is {self.account.shown} a W&B server? See WANDB_BASE_URL"
 
 
 def _seconds(header: str | None) -> float | None:
     try:
-        return max(0.0, float(header)) if header else None
+        seconds = float(header or "")
     except ValueError:
         return None  # a date: rare, and the usual wait does as well
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _messages(answer: Mapping[str, Any]) -> list[str]:
+    errors = answer.get("errors")
+    listed = errors if isinstance(errors, list) else [errors] if errors else []
+    return [str(error.get("message", error) if isinstance(error, dict) else error) for error in listed]
 
 
 def _certificates(account: Account) -> ssl.SSLContext | bool:

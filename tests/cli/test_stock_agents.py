@@ -1,5 +1,6 @@
 """The shipped sweep files under stock ``wandb sweep`` and ``wandb agent``, with no agent of fersweep's."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.processes import fersweep
 from tests.standin.server import StandIn
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
@@ -87,3 +89,18 @@ def test_a_stop_from_the_server_ends_the_run_with_its_result_and_not_the_stock_a
     assert run.summary["state"] == "pruned"
     assert run.summary["best_val_acc"] > 0
     assert [row["epoch"] for row in run.history if "val_acc" in row] == list(range(1, run.summary["epochs"] + 1))
+
+
+def test_a_second_start_of_a_run_leaves_the_first_ones_run_alone(
+    online: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "run")
+    folder = tmp_path / ".fersweep/sweeps/sweep/trials/run"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = fersweep("train", "--model=simple_cnn", "--data=tiny", "--epochs=1")
+    assert done.returncode == 1
+    assert "another process trains in" in done.stderr
+    assert not online.runs

@@ -220,6 +220,55 @@ def test_answers_of_no_known_shape_are_waited_out(hosts: Hosts, settings: Settin
     assert isinstance(given, TrialRequest)
 
 
+@pytest.mark.parametrize("after", ["inf", "1e20", "nan", "-5", "soon"])
+def test_no_retry_after_silences_a_slot(hosts: Hosts, settings: Settings, after: str) -> None:
+    sweep = hosts.create(**settings())
+    hosts.server.faults.fail("Heartbeat", status=429, retry_after=after)
+    search = hosts.agent(sweep, "here", pace=Pace(freshness_s=0.0, patience_s=20.0, longest_retry_s=0.2))
+    given = search.next_trial("cpu0")
+    while isinstance(given, Wait):
+        given = search.next_trial("cpu0")
+    assert isinstance(given, TrialRequest)
+
+
+def test_two_runs_in_one_answer_are_both_seen_to(hosts: Hosts, settings: Settings) -> None:
+    sweep = hosts.create(**settings(run_cap=2))
+    first, second = hosts.agent(sweep, "a"), hosts.agent(sweep, "b")
+    offered = [take(first), take(second)]
+    for search, request in zip((first, second), offered, strict=True):
+        search.finish(request.trial_id, TrialOutcome(TrialState.PREEMPTED))
+        hosts.end(request.trial_id, 1, preempting=True)
+    args = {name: {"value": value} for name, value in offered[0].parameters.items()}
+    commands = [{"type": "run", "run_id": request.trial_id, "args": args} for request in offered]
+    answer = {"data": {"agentHeartbeat": {"agent": {"id": "a"}, "commands": json.dumps(commands)}}}
+    hosts.server.faults.fail("Heartbeat", status=200, body=json.dumps(answer))
+    third = hosts.agent(sweep, "c")
+    assert take(third).trial_id == offered[0].trial_id
+    third.close()
+    assert hosts.server.runs[offered[1].trial_id].state == "preempted"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"data": []}',
+        '{"data": "x"}',
+        '{"data": {"upsertSweep": null}}',
+        '{"data": {"upsertSweep": {"sweep": null}}}',
+        '{"errors": 5}',
+        '{"errors": ["no"]}',
+        '{"errors": {"message": "no"}}',
+        "[" * 100_000,
+    ],
+)
+def test_answers_of_no_known_shape_are_errors_that_say_so(online: StandIn, settings: Settings, body: str) -> None:
+    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
+    online.faults.fail("UpsertSweep", status=200, body=body)
+    with pytest.raises(FersweepError) as raised:
+        create(Path("sweep.yaml"))
+    assert raised.value.hint
+
+
 def test_a_server_silent_for_too_long_ends_an_idle_agent(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings())
     hosts.server.faults.offline()
