@@ -7,6 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
+SWEEP = """\
+program: fersweep
+method: random
+metric: {name: best_val_acc, goal: maximize}
+run_cap: 1
+parameters:
+  model: {value: simple_cnn}
+  data: {value: tiny}
+  epochs: {value: EPOCHS}
+  channels: {value: 4}
+  hidden: {value: 8}
+  batch_size: {value: 16}
+  lr: {min: 0.001, max: 0.01}
+"""
+"""A sweep of trials that take EPOCHS times some milliseconds, on the data set `tiny`."""
 
 
 def fersweep(*words: str) -> subprocess.CompletedProcess[str]:

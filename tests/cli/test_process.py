@@ -9,25 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, alive, descendants, fersweep, until, words_of
+from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until, words_of
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
 HEAVY = ("torch", "torchvision", "transformers", "wandb", "optuna", "numpy", "scipy", "pydantic", "rich", "sqlalchemy")
-SWEEP = """\
-program: fersweep
-method: random
-metric: {name: best_val_acc, goal: maximize}
-run_cap: 1
-parameters:
-  model: {value: simple_cnn}
-  data: {value: tiny}
-  epochs: {value: EPOCHS}
-  channels: {value: 4}
-  hidden: {value: 8}
-  batch_size: {value: 16}
-  lr: {min: 0.001, max: 0.01}
-"""
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:

@@ -8,25 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, alive, descendants, fersweep, until, words_of
+from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until, words_of
 from tests.standin.server import StandIn
 from tests.standin.state import Run
 
 pytestmark = pytest.mark.usefixtures("one_core", "tiny_data")
-
-SWEEP = """\
-method: random
-metric: {name: best_val_acc, goal: maximize}
-run_cap: 1
-parameters:
-  model: {value: simple_cnn}
-  data: {value: tiny}
-  epochs: {value: EPOCHS}
-  channels: {value: 4}
-  hidden: {value: 8}
-  batch_size: {value: 16}
-  lr: {min: 0.001, max: 0.01}
-"""
 
 
 def create(epochs: int, *words: str, cap: int = 1) -> str:
