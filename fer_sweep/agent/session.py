@@ -16,7 +16,8 @@ from fer_sweep.config.trial import SharedConfig
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
-from fer_sweep.search.registry import SweepEntry, close_page, has_ended_on_page, load, open_search, page_of, state_of
+from fer_sweep.search.pages import close_page, has_ended_on_page, page_of
+from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
 from fer_sweep.tracking import Place, TrackedRun, Tracker, close_wandb, trial_labels
 
 

@@ -25,7 +25,8 @@ from fer_sweep.files import sweep_folder, write_atomically
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports import wandb_layout as layout
 from fer_sweep.reports.shown import Axis, ShownSweep, plain
-from fer_sweep.search.registry import SweepEntry, load, open_search, page_of, runs_on_server, state_of
+from fer_sweep.search.pages import page_of, runs_on_server
+from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
 from fer_sweep.search.storage import default_storage, list_sweeps
 from fer_sweep.selection import Candidate, select
 

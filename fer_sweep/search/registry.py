@@ -21,7 +21,7 @@ from fer_sweep.account import has_login, tracking_mode
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
-from fer_sweep.errors import FersweepError, InputError, NothingToDo, StorageError, SweepFileError
+from fer_sweep.errors import InputError, NothingToDo, StorageError, SweepFileError
 from fer_sweep.files import home, sweep_folder, write_atomically
 from fer_sweep.search import Search
 from fer_sweep.search.database import Database, database_path, default_storage
@@ -29,7 +29,7 @@ from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.storage import create_sweep, load_sweep, record_sweep, set_sweep_state, sweep_state
 
 if TYPE_CHECKING:
-    from fer_sweep.search.wandb_protocol import ServerRun, SweepPath, WandbServer
+    from fer_sweep.search.wandb_protocol import SweepPath, WandbServer
     from fer_sweep.search.wandb_sweeps import Made
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ def open_search(entry: SweepEntry) -> OpenSearch:
     if entry.search == "wandb":
         from fer_sweep.search.wandb_server import WandbSearch
 
-        return WandbSearch(_path(entry), connect=_connect, storage=_storage(entry))
+        return WandbSearch(path_of(entry), connect=connect, storage=_storage(entry))
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
     return OptunaSearch(entry.id, storage=_storage(entry))
@@ -231,8 +231,8 @@ def state_of(entry: SweepEntry) -> str:
         ServerError: Its server does not answer.
     """
     if entry.search == "wandb":
-        with contextlib.closing(_connect()) as server:
-            return str(server.sweep(_path(entry)).state)
+        with contextlib.closing(connect()) as server:
+            return str(server.sweep(path_of(entry)).state)
     return str(sweep_state(_storage(entry), entry.id))
 
 
@@ -246,8 +246,8 @@ def set_state(entry: SweepEntry, state: str) -> None:
     if entry.search != "wandb":
         set_sweep_state(_storage(entry), entry.id, state)
         return
-    with contextlib.closing(_connect()) as server:
-        current, wanted = server.sweep(_path(entry)).state, SweepState(state)
+    with contextlib.closing(connect()) as server:
+        current, wanted = server.sweep(path_of(entry)).state, SweepState(state)
         # A server has one word for a sweep that is stopped and one at its end.
         if current is SweepState.FINISHED and wanted is SweepState.STOPPED:
             return
@@ -255,46 +255,7 @@ def set_state(entry: SweepEntry, state: str) -> None:
         if over and wanted is not SweepState.RUNNING and current != wanted:
             raise InputError(f"sweep {entry.id} is {current} and cannot become {wanted}", hint="it is over")
         if current != wanted:
-            server.set_state(_path(entry), wanted)
-
-
-def page_of(entry: SweepEntry) -> "Made":
-    """The sweep on the W&B server in use that this sweep's runs belong to; made there if the search is embedded.
-
-    Raises:
-        LoginError: There is no key, or a wrong one.
-        ServerError: The server does not answer.
-    """
-    from fer_sweep.search import wandb_sweeps
-
-    if entry.search == "wandb":
-        return wandb_sweeps.Made(_path(entry), entry.url or "", ())
-    with contextlib.closing(_connect()) as server:
-        return wandb_sweeps.stand_in_for(server, entry.id, load(entry))
-
-
-def runs_on_server(path: "SweepPath") -> "Sequence[ServerRun]":
-    """Every run that the server in use has of a sweep.
-
-    Raises:
-        ServerError: The server does not answer.
-    """
-    with contextlib.closing(_connect()) as server:
-        return list(server.runs(path))
-
-
-def has_ended_on_page(entry: SweepEntry, trial_id: str) -> bool:
-    """Whether the server has the end of a trial's run; also true where it cannot be asked."""
-    from fer_sweep.search import wandb_sweeps
-
-    try:
-        with contextlib.closing(_connect()) as server:
-            path = _path(entry) if entry.search == "wandb" else wandb_sweeps.known_page(entry.id, server.account.server)
-            run = server.run(path, entry.run_id(trial_id), tries=1) if path is not None else None
-    except FersweepError as error:
-        log.debug("%s", error)
-        return True
-    return path is None or (run is not None and run.state not in ("running", "pending"))
+            server.set_state(path_of(entry), wanted)
 
 
 def reports_of(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]]:
@@ -311,30 +272,13 @@ def reports_of(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]
         return ledger.reports_of(row["number"]) if row else []
 
 
-def close_page(entry: SweepEntry) -> None:
-    """Show an embedded sweep as finished on its page, if it has one and is over; done later if it cannot be now."""
-    if entry.search == "wandb" or not (sweep_folder(entry.id) / "wandb.json").exists():
-        return
-    from fer_sweep.search import wandb_sweeps
-
-    try:
-        if state_of(entry) in ("running", "paused"):
-            return
-        with contextlib.closing(_connect()) as server:
-            path = wandb_sweeps.known_page(entry.id, server.account.server)
-            if path is not None and server.sweep(path).state is SweepState.RUNNING:
-                server.set_state(path, SweepState.FINISHED)
-    except FersweepError as error:
-        log.warning("the sweep's page still says running: %s", error)
-
-
 def _create_on_server(
     sweep: SweepFile, entity: str | None, project: str | None, note: Callable[[str], None]
 ) -> SweepEntry:
     from fer_sweep.search import wandb_sweeps  # only here: the embedded search needs no HTTP
 
     wandb_sweeps.check_searchable(sweep)
-    with contextlib.closing(_connect()) as server:
+    with contextlib.closing(connect()) as server:
         made = wandb_sweeps.make(server, sweep, entity=entity, project=project)
     for warning in made.warnings:
         note(f"W&B: {warning}")
@@ -344,7 +288,7 @@ def _create_on_server(
 def _take_up(text: str, note: Callable[[str], None]) -> SweepEntry:
     from fer_sweep.search import wandb_sweeps
 
-    with contextlib.closing(_connect()) as server:
+    with contextlib.closing(connect()) as server:
         made, sweep = wandb_sweeps.take_up(server, text)
     wandb_sweeps.check_searchable(sweep)
     source = f"sweep {made.path}"
@@ -375,13 +319,19 @@ def _write(entry: SweepEntry, sweep: SweepFile) -> None:
     write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
 
 
-def _connect() -> "WandbServer":
-    from fer_sweep.search.wandb_sweeps import connect  # only here: httpx and wandb take half a second to import
+def connect() -> "WandbServer":
+    """The W&B server in use.
 
-    return connect()
+    Raises:
+        LoginError: There is no API key.
+    """
+    from fer_sweep.search import wandb_sweeps  # only here: httpx and wandb take half a second to import
+
+    return wandb_sweeps.connect()
 
 
-def _path(entry: SweepEntry) -> "SweepPath":
+def path_of(entry: SweepEntry) -> "SweepPath":
+    """Where a sweep is that a server searches."""
     from fer_sweep.search.wandb_protocol import SweepPath
 
     return SweepPath.read(entry.path or "")

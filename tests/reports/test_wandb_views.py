@@ -14,7 +14,7 @@ from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
-from fer_sweep.search import registry
+from fer_sweep.search import pages, registry
 from fer_sweep.search.registry import SweepEntry
 from fer_sweep.sync import sync
 from tests.agent.scripted import TINY
@@ -119,7 +119,7 @@ def test_one_sweep_as_its_report_is_read_back(online: StandIn, save: Callable[..
 def test_the_file_in_the_report_makes_the_sweep_again(online: StandIn, save: Callable[..., Views]) -> None:
     entry = registry.create(SWEEPS / "vit.yaml", search="optuna", seed=3, max_gap=0.15, constants={"epochs": 2})
     report, _ = loaded(save(entry))
-    page = registry.page_of(entry).path.id
+    page = pages.page_of(entry).path.id
     command, *_ = of_kind(report.blocks, "CodeBlock")
     assert f"fersweep create sweep-{page}.yaml --search optuna --max-gap 0.15 --seed 3\n" in command.code
     (heading,) = of_kind(report.blocks, "H3")
