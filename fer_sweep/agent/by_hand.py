@@ -88,7 +88,7 @@ def train_by_hand(
     finally:
         run.finish(outcome)
         if run.had_trouble:
-            say("the run is not whole on the W&B server; later: wandb sync --include-offline --sync-all")
+            say("the run is not whole on the W&B server; later: wandb sync")
     return outcome
 
 
