@@ -12,7 +12,7 @@ from fer_sweep.files import sweep_folder
 from fer_sweep.search import wandb_sweeps
 from fer_sweep.search.ledger import SweepState
 from fer_sweep.search.registry import SweepEntry, connect, load, path_of, state_of
-from fer_sweep.search.wandb_protocol import ServerRun, SweepPath
+from fer_sweep.search.wandb_messages import ServerRun, SweepPath
 from fer_sweep.search.wandb_sweeps import Made
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,8 @@ from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.storage import create_sweep, load_sweep, record_sweep, set_sweep_state, sweep_state
 
 if TYPE_CHECKING:
-    from fer_sweep.search.wandb_protocol import SweepPath, WandbServer
+    from fer_sweep.search.wandb_messages import SweepPath
+    from fer_sweep.search.wandb_protocol import WandbServer
     from fer_sweep.search.wandb_sweeps import Made
 
 log = logging.getLogger(__name__)
@@ -332,7 +333,7 @@ def connect() -> "WandbServer":
 
 def path_of(entry: SweepEntry) -> "SweepPath":
     """Where a sweep is that a server searches."""
-    from fer_sweep.search.wandb_protocol import SweepPath
+    from fer_sweep.search.wandb_messages import SweepPath
 
     return SweepPath.read(entry.path or "")
 

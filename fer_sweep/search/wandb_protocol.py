@@ -10,88 +10,30 @@ Source: https://docs.wandb.ai/guides/sweeps and the queries of wandb 0.31.
 import functools
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import yaml
 
 from fer_sweep.account import Account
-from fer_sweep.config.sweep_yaml import parse_document
-from fer_sweep.errors import InputError, ServerError
+from fer_sweep.errors import ServerError
 from fer_sweep.search.ledger import SweepState
+from fer_sweep.search.wandb_messages import (
+    Command,
+    Dumper,
+    ServerRun,
+    ServerSweep,
+    SweepPath,
+    command_from,
+    config_from,
+    run_from,
+    state_of_word,
+)
 from fer_sweep.search.wandb_transport import TRIES, NotFound, Transport
 
 _RUNS_A_PAGE = 100
 
 _WORDS = {SweepState.RUNNING: "RUNNING", SweepState.PAUSED: "PAUSED", SweepState.CANCELLED: "CANCELED"}
 """W&B's names of states; it has one word, FINISHED, for a sweep that is stopped and one that is at its end."""
-
-
-@dataclass(frozen=True)
-class SweepPath:
-    """Where a sweep is on its server."""
-
-    entity: str
-    project: str
-    id: str
-
-    @classmethod
-    def read(cls, text: str) -> "SweepPath":
-        """The path that ``str`` has written; a project may have a slash in its name, the others not.
-
-        Raises:
-            ValueError: It is none.
-        """
-        entity, _, rest = text.partition("/")
-        project, _, sweep = rest.rpartition("/")
-        if not (entity and project and sweep):
-            raise ValueError(f"{text!r} is not ENTITY/PROJECT/ID")
-        return cls(entity, project, sweep)
-
-    def __str__(self) -> str:
-        return f"{self.entity}/{self.project}/{self.id}"
-
-
-@dataclass(frozen=True)
-class ServerSweep:
-    """A sweep as the server has it."""
-
-    key: str
-    """The server's internal name, which changes of state are addressed to."""
-    path: SweepPath
-    """As the server writes it."""
-    config: Mapping[str, Any]
-    """The sweep file."""
-    state: SweepState
-
-
-@dataclass(frozen=True)
-class ServerRun:
-    """A run as the server has it."""
-
-    id: str
-    state: str
-    """running, finished, failed, crashed, killed, preempting, preempted, pending."""
-    config: Mapping[str, Any]
-    summary: Mapping[str, Any]
-    created_at: float | None
-    """Unix time, seconds."""
-    heartbeat_at: float | None
-    steps: int
-    """Lines of its history."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """What the server tells an agent to do."""
-
-    type: str
-    """run, resume, stop or exit."""
-    run_id: str = ""
-    args: Mapping[str, Any] | None = None
-    """The run's parameters, nested where the sweep file nests them."""
 
 
 Args = ParamSpec("Args")
@@ -154,7 +96,7 @@ class WandbServer:
                 }
             }""",
             {
-                "config": yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False),
+                "config": yaml.dump(dict(config), Dumper=Dumper, sort_keys=False),
                 "description": config.get("description"),
                 "entityName": entity,
                 "projectName": project,
@@ -193,10 +135,10 @@ class WandbServer:
                 hint="it may have been deleted, or be in another project: give ENTITY/PROJECT/ID",
             )
         sweep = found["sweep"]
-        config = _config(sweep["config"] or "", path)
+        config = config_from(sweep["config"] or "", path)
         # The server may write names otherwise than whoever asked.
         canonical = SweepPath(found["entityName"] or path.entity, found["name"] or path.project, sweep["name"])
-        return ServerSweep(sweep["id"], canonical, config, _state(sweep["state"] or ""))
+        return ServerSweep(sweep["id"], canonical, config, state_of_word(sweep["state"] or ""))
 
     def set_state(self, path: SweepPath, state: SweepState) -> None:
         """Pause, resume, stop or cancel a sweep, as the buttons of its page do."""
@@ -243,7 +185,7 @@ class WandbServer:
             tries=1,
         )
         commands = json.loads(answer["agentHeartbeat"]["commands"] or "[]")
-        return [_command(command) for command in commands]
+        return [command_from(command) for command in commands]
 
     @_understood
     def runs(self, path: SweepPath) -> Sequence[ServerRun]:
@@ -272,7 +214,7 @@ class WandbServer:
             )["project"]
             if not found:
                 return runs
-            runs += (_run(edge["node"]) for edge in found["runs"]["edges"])
+            runs += (run_from(edge["node"]) for edge in found["runs"]["edges"])
             page = found["runs"]["pageInfo"]
             if not page["hasNextPage"] or page["endCursor"] == cursor:
                 return runs
@@ -290,7 +232,7 @@ class WandbServer:
             {"project": path.project, "entity": path.entity, "name": run_id},
             tries=tries,
         )["project"]
-        return _run(found["run"]) if found and found["run"] else None
+        return run_from(found["run"]) if found and found["run"] else None
 
     def fail_run(self, path: SweepPath, run_id: str, reason: str) -> None:
         """End a run that was proposed but cannot be trained, so that the search learns of it."""
@@ -322,86 +264,3 @@ class WandbServer:
 
     def _stream(self, path: SweepPath, run_id: str, body: Mapping[str, Any]) -> None:
         self._transport.post(f"/files/{path.entity}/{path.project}/{run_id}/file_stream", body, "file_stream")
-
-
-def parse_path(text: str, *, entity: str | None, project: str | None) -> tuple[str | None, str | None, str]:
-    """Entity, project and id of a sweep from a path or an address.
-
-    >>> parse_path("https://wandb.ai/lab/faces/sweeps/x1y2z3a4", entity=None, project=None)
-    ('lab', 'faces', 'x1y2z3a4')
-    >>> parse_path("https://wandb.example.org/w/lab/my%20faces/sweeps/x1y2z3a4/overview", entity=None, project=None)
-    ('lab', 'my faces', 'x1y2z3a4')
-    >>> parse_path("faces/x1y2z3a4", entity="me", project=None)
-    ('me', 'faces', 'x1y2z3a4')
-
-    Args:
-        text: ENTITY/PROJECT/ID, PROJECT/ID, ID, or the address of the sweep's page.
-        entity: Where the text names none.
-        project: Likewise.
-
-    Raises:
-        InputError: The text is none of these.
-    """
-    parts = text.split("/")
-    if "://" in text:
-        # A server may show its pages below a path of its own, and a sweep's page has pages below it.
-        whole = [unquote(part) for part in urlsplit(text).path.split("/") if part]
-        place = whole.index("sweeps") if "sweeps" in whole else 0
-        parts = [*whole[place - 2 : place], *whole[place + 1 : place + 2]] if place >= 2 else []
-        if len(parts) != 3:
-            parts = []
-    if not 1 <= len(parts) <= 3 or not all(parts):
-        raise InputError(f"{text!r} names no sweep", hint="ENTITY/PROJECT/ID, an id, or the address of a sweep's page")
-    given = [None] * (3 - len(parts)) + list(parts)
-    return given[0] or entity, given[1] or project, parts[-1]
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that begins with a digit: YAML readers differ on what is a number, and "008" is none."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    quote = "'" if text[:1].isdigit() else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quote)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _config(text: str, path: SweepPath) -> Mapping[str, Any]:
-    # By the reader of sweep files: it refuses bombs and tags, and takes 1e-4 for a number.
-    found = parse_document(text, source=f"sweep {path}").data
-    if not isinstance(found, Mapping):
-        raise InputError(f"sweep {path} has no configuration that can be read", hint="make it again from its file")
-    return found
-
-
-def _state(word: str) -> SweepState:
-    known = {"RUNNING": SweepState.RUNNING, "PENDING": SweepState.RUNNING, "PAUSED": SweepState.PAUSED}
-    canceled = {"CANCELED": SweepState.CANCELLED, "CANCELLED": SweepState.CANCELLED}
-    return {**known, **canceled}.get(word.upper(), SweepState.FINISHED)
-
-
-def _command(raw: Mapping[str, Any]) -> Command:
-    args = raw.get("args")
-    plain = {name: item.get("value") if isinstance(item, Mapping) else item for name, item in (args or {}).items()}
-    return Command(str(raw.get("type")), str(raw.get("run_id") or ""), plain)
-
-
-def _run(node: Mapping[str, Any]) -> ServerRun:
-    config = json.loads(node["config"] or "{}")
-    plain = {
-        name: item["value"] if isinstance(item, Mapping) and "value" in item else item
-        for name, item in config.items()
-        if name != "_wandb"
-    }
-    summary = json.loads(node["summaryMetrics"] or "{}")
-    times = (_unix_time(node.get("createdAt")), _unix_time(node.get("heartbeatAt")))
-    return ServerRun(node["name"], node["state"], plain, summary, *times, steps=node.get("historyLineCount") or 0)
-
-
-def _unix_time(text: str | None) -> float | None:
-    if not text:
-        return None
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

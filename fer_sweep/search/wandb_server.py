@@ -35,7 +35,8 @@ from fer_sweep.search.database import Database
 from fer_sweep.search.leases import Leases
 from fer_sweep.search.ledger import Ledger, SweepState, record_of
 from fer_sweep.search.objective import result_metrics
-from fer_sweep.search.wandb_protocol import Command, ServerRun, SweepPath, WandbServer
+from fer_sweep.search.wandb_messages import Command, ServerRun, SweepPath
+from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_slots import Pace, SlotAgent
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from fer_sweep.errors import FersweepError, LoginError, ServerBusy
 from fer_sweep.records import StopReason, Wait
 from fer_sweep.search.ledger import SweepState
-from fer_sweep.search.wandb_protocol import Command, SweepPath, WandbServer
+from fer_sweep.search.wandb_messages import Command, SweepPath
+from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_transport import NotFound
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from fer_sweep.account import DEFAULT_PROJECT, Account, account
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError, StorageError, printable
 from fer_sweep.files import sweep_folder, write_atomically
-from fer_sweep.search.wandb_protocol import SweepPath, WandbServer, parse_path
+from fer_sweep.search.wandb_messages import SweepPath, parse_path
+from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_transport import NotFound
 
 PROGRAM = "fersweep"

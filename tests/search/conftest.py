@@ -13,7 +13,8 @@ from fer_sweep.search import Search
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, record_sweep, set_sweep_state, sweep_state
-from fer_sweep.search.wandb_protocol import SweepPath, WandbServer
+from fer_sweep.search.wandb_messages import SweepPath
+from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_server import WandbSearch
 from fer_sweep.search.wandb_slots import Pace
 from tests.standin.runs import file_stream, upsert_run

@@ -18,7 +18,8 @@ from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.registry import create, find, known, open_search, set_state
 from fer_sweep.search.storage import record_sweep
-from fer_sweep.search.wandb_protocol import SweepPath, WandbServer
+from fer_sweep.search.wandb_messages import SweepPath
+from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_server import WandbSearch
 from fer_sweep.search.wandb_slots import Pace
 from tests.processes import until
