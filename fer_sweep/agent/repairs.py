@@ -78,8 +78,9 @@ class Repairs:
     def _work(self) -> None:
         while True:
             with self._changed:
-                due = min([self._next_try, *self._looks.values()])
-                self._changed.wait(None if due == float("inf") else max(0.0, due - time.monotonic()))
+                # Asked before each wait: what was said while this thread was at work has woken nobody.
+                while not self._closing and (due := min([self._next_try, *self._looks.values()])) > time.monotonic():
+                    self._changed.wait(None if due == float("inf") else due - time.monotonic())
                 if self._closing:
                     return
                 now = time.monotonic()
