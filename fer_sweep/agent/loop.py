@@ -234,8 +234,7 @@ class Agent:
         for running in list(self._running.values()):
             if running.run.stop_asked and running.asked_to_stop is None:
                 self.view.note(f"trial {running.request.trial_id}: its page in W&B says stop")
-                running.asked_to_stop = StopReason.PRUNED
-                running.handle.ask_to_stop(StopReason.PRUNED)
+                self._ask_to_stop(running, StopReason.PRUNED)
             try:
                 self._report(running, {})
             except StorageError as error:
@@ -252,8 +251,11 @@ class Agent:
             running.asked_to_stop = StopReason.PREEMPTED
             return
         if reason is not None and running.asked_to_stop is None:
-            running.asked_to_stop = reason
-            running.handle.ask_to_stop(reason)
+            self._ask_to_stop(running, reason)
+
+    def _ask_to_stop(self, running: _Running, reason: StopReason) -> None:
+        running.asked_to_stop = reason
+        running.handle.ask_to_stop(reason)
 
     def _outcome_of_the_dead(self, running: _Running) -> TrialOutcome:
         trial = running.request.trial_id
@@ -308,8 +310,7 @@ class Agent:
             self.view.note("writing checkpoints and stopping; Ctrl-C again: kill")
             for running in self._running.values():
                 if running.asked_to_stop is None:  # one that is being pruned must not come back
-                    running.asked_to_stop = StopReason.PREEMPTED
-                    running.handle.ask_to_stop(StopReason.PREEMPTED)
+                    self._ask_to_stop(running, StopReason.PREEMPTED)
                     running.run.mark_preempting()  # at once: whoever sent the signal may not wait for checkpoints
         else:
             self.view.note("killing the trials; each goes on from its last checkpoint when the agent is run again")
