@@ -30,6 +30,8 @@ HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 """Signals a fork starts with blocked, until it has handlers for them."""
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""glibc's names for mallopt."""
 _LOCK_WAIT_S = 10.0
 _LONGEST_REASON = 2000
 
@@ -124,6 +126,7 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
 
         if torch.get_num_threads() != job.threads:
             torch.set_num_threads(job.threads)
+        _keep_freed_memory()
         return train(
             job.config,
             job.folder,
@@ -166,6 +169,16 @@ def _die_with_parent() -> None:
     # Linux only; elsewhere the broken pipe does the same a moment later.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _keep_freed_memory() -> None:
+    # glibc gives every large block back to the kernel as soon as it is freed, and each step pays for the page faults
+    # of getting it again. Kept, a step of batch 256 takes a half (SimpleCNN) to three quarters (ResNet18) of the time,
+    # for a tenth more memory. Other C libraries have no mallopt.
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _send_output_to(log: Path) -> None:

@@ -75,9 +75,9 @@ def train(
 
     while (progress := trial.progress).epochs_done < config.epochs:
         epoch = progress.epochs_done + 1
+        began = time.perf_counter()
         plan = _plan_epoch(trial, epoch, len(parts))
         trial.model.train()
-        began = time.perf_counter()
         while progress.step < len(parts):
             if reason := stop():
                 progress.epoch_seconds += time.perf_counter() - began

@@ -11,6 +11,7 @@ from transformers import ViTConfig as HFConfig
 
 from fer_sweep.config.trial import ViTConfig
 from fer_sweep.errors import WeightsUnavailable
+from fer_sweep.models import vit
 from fer_sweep.models.vit import build
 
 TINY: dict[str, Any] = {"patch_size": 16, "dim": 16, "depth": 2, "head_dim": 8}
@@ -36,13 +37,38 @@ def test_parameters(patch: int, dim: int, depth: int, ratio: float) -> None:
     assert sum(p.numel() for p in network.parameters()) == expected
 
 
-def test_attention_runs_as_one_operation_with_the_heads_asked_for() -> None:
+def test_attention_is_ours_with_the_heads_asked_for() -> None:
     transformer = build(ViTConfig(**TINY, dropout=0.25)).transformer
     assert isinstance(transformer, ViTForImageClassification)
-    assert transformer.config._attn_implementation == "sdpa"
+    assert transformer.config._attn_implementation == vit.ATTENTION
     assert transformer.config.num_attention_heads == 2
     assert transformer.config.attention_probs_dropout_prob == 0.25
     assert {m.p for m in transformer.modules() if isinstance(m, nn.Dropout)} == {0.25}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_the_same_function_however_many_scores_it_keeps(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    query, key, value, upstream = (torch.randn(3, 2, 10, 8).to(dtype) for _ in range(4))
+    layer = nn.Module()
+    layer.is_causal = False  # type: ignore[assignment]
+
+    def result_and_gradients() -> list[torch.Tensor]:
+        leaves = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
+        output, _ = vit.attend(layer, *leaves, None, scaling=8**-0.5, dropout=0.0)
+        return [output, *torch.autograd.grad(output, leaves, upstream.transpose(1, 2))]
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        kept = result_and_gradients()
+        monkeypatch.setattr(vit, "_LARGEST_SCORES", 0)
+        fused = result_and_gradients()
+    assert [t.dtype for t in kept] == [t.dtype for t in fused] == [dtype] * 4
+    for ours, theirs in zip(kept, fused, strict=True):
+        torch.testing.assert_close(
+            ours.float(), theirs.float(), **({} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05})
+        )
 
 
 def test_stochastic_depth_skips_images_in_training_only() -> None:

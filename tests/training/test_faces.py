@@ -11,7 +11,6 @@ from torch import nn
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.models import build_model
-from fer_sweep.training import precision
 from fer_sweep.training.evaluation import evaluate
 from fer_sweep.training.faces import Faces, batches
 from fer_sweep.training.samples import choose_samples
@@ -64,20 +63,3 @@ def test_evaluation_uses_evaluation_mode_and_gives_the_mode_back() -> None:
     labels = faces.labels[faces.val]
     assert first[0] == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
     assert (first[1] == logits.argmax(1).numpy()).all()
-
-
-@pytest.mark.parametrize(
-    ("model", "asked", "hardware", "expected"),
-    [
-        ("resnet18", "auto", True, "bf16"),
-        ("resnet18", "auto", False, "fp32"),
-        ("vit", "auto", True, "fp32"),
-        ("vit", "bf16", False, "bf16"),
-        ("simple_cnn", "fp32", True, "fp32"),
-    ],
-)
-def test_precision(model: str, asked: str, hardware: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: hardware)
-    assert (
-        precision.choose_precision(parse_trial({"model": model, "precision": asked}), torch.device("cpu")) == expected
-    )
