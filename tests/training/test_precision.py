@@ -77,7 +77,8 @@ def test_a_processor_without_bf16_is_not_measured(monkeypatch: pytest.MonkeyPatc
     assert not precision.cpu_gains_by_bf16()
 
 
-def test_the_measurement_leaves_the_threads_as_they_were() -> None:
-    before = torch.get_num_threads()
+def test_the_measurement_leaves_threads_and_generator_as_they_were() -> None:
+    threads, generator = torch.get_num_threads(), torch.get_rng_state()
     assert precision.bf16_speedup() > 0.0
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), generator)
