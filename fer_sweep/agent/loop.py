@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from fer_sweep.agent.memory import Admission
 from fer_sweep.agent.processes import TrialHandle, TrialStarter
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import EpochReport, FirstStep, TrialJob
@@ -97,6 +98,8 @@ class Agent:
     count: int | None = None
     """At most this many attempts; None for no limit."""
     starter: TrialStarter = field(default_factory=TrialStarter)
+    admission: Admission = field(default_factory=Admission)
+    """Whether one more trial fits beside those that run."""
     _running: dict[str, _Running] = field(default_factory=dict, init=False)
     _interrupts: _Interrupts = field(default_factory=_Interrupts, init=False)
     _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
@@ -110,6 +113,8 @@ class Agent:
     _turnaround: list[float] = field(default_factory=list, init=False)
     _no_more: bool = field(default=False, init=False)
     _waiting: str | None = field(default=None, init=False)
+    _without_room: set[str] = field(default_factory=set, init=False)
+    """Slots that wait for memory."""
     _patience: float = field(default=POLL_S, init=False)
     """Seconds until the search is to be asked again for a trial."""
 
@@ -171,6 +176,8 @@ class Agent:
         for slot in free if self.count is None else free[: self.count - self._handed_out]:
             if not self._may_start():
                 return
+            if not self._has_room(slot):
+                continue
             request = self.search.next_trial(slot.name)
             if request is None:
                 self._no_more = True  # until a trial ends: it may come back preempted
@@ -185,6 +192,18 @@ class Agent:
                 continue
             self._waiting = None
             self._start(slot, request, selector)
+
+    def _has_room(self, slot: Slot) -> bool:
+        others = [r for r in self._running.values() if r.slot.environment == slot.environment]
+        refusal = self.admission.refusal(slot, sum(not r.epoch for r in others)) if others else None
+        if refusal is None:
+            self._without_room.discard(slot.name)
+            return True
+        if slot.name not in self._without_room:
+            self._without_room.add(slot.name)
+            self._freed_at.pop(slot.name, None)  # a wait is no turnaround
+            self.view.note(f"{slot.name} waits for another trial to end: {refusal}")
+        return False
 
     def _start(self, slot: Slot, request: TrialRequest, selector: selectors.BaseSelector) -> None:
         job = TrialJob(
@@ -276,6 +295,8 @@ class Agent:
         self._no_more = False
         trial = running.request.trial_id
         running.handle.close()
+        if outcome.result is not None:
+            self.admission.learn(running.slot, outcome.result.peak_memory_mb)
         if outcome.state is TrialState.PRUNED and not outcome.reason:
             outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
         if not running.lost:

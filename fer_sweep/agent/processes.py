@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fer_sweep.agent.trial_process import HELD_BACK, PRELOAD, TrialJob, TrialMessage, run_in_fork
+from fer_sweep.agent.trial_process import HELD_BACK, PRELOAD, TrialJob, TrialMessage, probe_in_fork, run_in_fork
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import StopReason
 
@@ -109,10 +109,11 @@ class TrialStarter:
                 os.kill(server._forkserver_pid, signal.SIGKILL)
             server._stop()
 
-    def start(self, job: TrialJob) -> TrialHandle:
-        """Fork a trial; it reaches its first step about 0.1 s later once the forkserver is warm."""
+    def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
+        """Fork a trial, or a probe of one; it reaches its first step about 0.1 s later once the forkserver is warm."""
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=run_in_fork, args=(job, theirs), name=f"trial-{job.folder.name}")
+        work = probe_in_fork if is_probe else run_in_fork
+        process = self._context.Process(target=work, args=(job, theirs), name=f"trial-{job.folder.name}")
         for is_last in (False, True):
             try:
                 with _signals_held_back(), _main_left_alone():
@@ -125,7 +126,7 @@ class TrialStarter:
                         "the forkserver died twice while starting",
                         hint="it needs about 1 GB of memory to import torch; what else is running here?",
                     ) from error
-                process = self._context.Process(target=run_in_fork, args=(job, theirs), name=process.name)
+                process = self._context.Process(target=work, args=(job, theirs), name=process.name)
         theirs.close()
         return TrialHandle(process, ours, job.folder)
 

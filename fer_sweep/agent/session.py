@@ -7,32 +7,87 @@ from rich.console import Console
 from fer_sweep.account import tracking_mode
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.memory import free_mb
+from fer_sweep.agent.probe import Load, best, measure, remembered, typical
+from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.agent.repairs import Repairs
-from fer_sweep.agent.slots import Slot, make_slots
+from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
 from fer_sweep.errors import InputError, NothingToDo, ServerError
-from fer_sweep.files import trial_folder
+from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.search.pages import close_page, has_ended_on_page, page_of
 from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
 from fer_sweep.tracking import Place, TrackedRun, Tracker, close_wandb, trial_labels
 
+MOST_PER_GPU = 16
+"""Slots that ``--per-gpu auto`` tries at most on one GPU."""
 
-def slots_here(gpus: str, *, per_gpu: int, slots: int | None) -> tuple[Slot, ...]:
+
+def slots_here(
+    entry: SweepEntry,
+    gpus: str,
+    *,
+    per_gpu: int | None,
+    slots: int | None,
+    measure_cpu: bool,
+    say: Callable[[str], None],
+) -> tuple[Slot, ...]:
     """The slots that ``--gpus``, ``--per-gpu`` and ``--slots`` ask for on this host.
 
     Args:
+        entry: The sweep whose typical trial is measured where that is asked for.
         gpus: ``auto``, ``none``, or numbers and UUIDs; ``auto`` means the CPU where there is no GPU.
-        per_gpu: Slots a GPU.
-        slots: CPU slots; giving a number with ``auto`` means the CPU.
+        per_gpu: Slots a GPU; None to measure how many.
+        slots: CPU slots; giving a number with ``auto`` means the CPU. None for the rule of ``make_slots``.
+        measure_cpu: Measure how many CPU slots instead.
+        say: Is told what is measured.
+
+    Raises:
+        DataError: The sweep's data set is not prepared.
+        AgentFailed: The typical trial cannot be trained.
     """
     if gpus == "auto" and slots is not None:
         gpus = "none"
     chosen = () if gpus == "none" else choose(gpus, discover(), visible_devices())
-    return make_slots(chosen, per_gpu=per_gpu, cpu_slots=slots)
+    if chosen and per_gpu is None:
+        names = ", ".join(sorted({gpu.name for gpu in chosen}))
+
+        def on_first_gpu(count: int) -> tuple[Slot, ...]:
+            return make_slots(chosen[:1], per_gpu=count)
+
+        per_gpu = _measured(entry, names, on_first_gpu, MOST_PER_GPU, say)
+    elif not chosen and measure_cpu:
+        cores = usable_cores()
+
+        def on_cpu(count: int) -> tuple[Slot, ...]:
+            return make_slots((), cpu_slots=count)
+
+        slots = _measured(entry, f"CPU, {cores} cores", on_cpu, cores, say)
+    return make_slots(chosen, per_gpu=1 if per_gpu is None else per_gpu, cpu_slots=slots)
+
+
+def _measured(
+    entry: SweepEntry, device: str, divide: Callable[[int], Sequence[Slot]], most: int, say: Callable[[str], None]
+) -> int:
+    sweep = load(entry)
+    check_data(sweep)
+    config = typical(Space.from_sweep(sweep))
+
+    def find() -> Sequence[Load]:
+        say(f"measuring how many slots pay on {device}")
+        starter = TrialStarter()
+        starter.warm_up()
+        return measure(config, divide, most, starter)
+
+    curve = remembered(sweep_folder(entry.id) / "slots.json", device, find)
+    count = best(curve, free_mb(divide(1)[0]))
+    rates = ", ".join(f"{load.slots}: {load.images_per_second:,.0f}" for load in curve)
+    say(f"slots on {device}: {count} (images/s by number of slots: {rates})")
+    return count
 
 
 def work_on(

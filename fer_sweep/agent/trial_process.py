@@ -29,6 +29,9 @@ PRELOAD = "fer_sweep.training.preload"
 HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 """Signals a fork starts with blocked, until it has handlers for them."""
 
+PROBE_STEPS, PROBE_S = 3, 1.5
+"""A probe times so many steps at least, and goes on for so many seconds."""
+
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """glibc's names for mallopt."""
@@ -67,6 +70,18 @@ class FirstStep:
 TrialMessage = FirstStep | EpochReport | TrialOutcome
 
 
+@dataclass(frozen=True)
+class ProbeReady:
+    """A probe has done its first steps and waits for the word to go."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe measured."""
+
+    images_per_second: float
+
+
 @dataclass
 class StopFlag:
     """Set from a signal handler or the pipe, read by the training loop at every step."""
@@ -84,18 +99,51 @@ class StopFlag:
 
 def run_in_fork(job: TrialJob, pipe: Connection) -> None:
     """Entry point of the forked process; returns when the trial has ended and its outcome is sent."""
-    _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the agent decides
     flag = StopFlag()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(number, flag.preempt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    _send_output_to(job.folder / "trial.log")
-    os.environ.update(job.environment)
+    _settle(job, flag)
     threading.Thread(target=_listen, args=(pipe, flag), daemon=True, name="stop-listener").start()
     pipe.send(_outcome(job, flag, pipe.send))
     pipe.close()
+
+
+def probe_in_fork(job: TrialJob, pipe: Connection) -> None:
+    """Entry point of a fork that only measures: ``ProbeReady``, the word to go, ``ProbeResult``, and an end by signal.
+
+    A training that fails sends its outcome instead.
+    """
+    _settle(job, StopFlag())
+    steps = iter(_timed_steps(job, pipe))
+    failure = TrialOutcome(TrialState.FAILED, reason="the trial ended before it could be measured")
+    try:
+        _train(job, lambda: next(steps), lambda metrics: None)
+    except StopIteration:
+        pipe.poll(None)  # measured: hold on to the memory until the agent has seen it
+        return
+    except Exception as error:
+        traceback.print_exc()
+        reason = _in_words(error) if isinstance(error, FersweepError) else f"{type(error).__name__}: {error}"
+        failure = TrialOutcome(TrialState.FAILED, reason=reason[:_LONGEST_REASON])
+    pipe.send(failure)
+
+
+def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
+    """Asked before every step; ends once enough of them were timed."""
+    import torch
+
+    def clock() -> float:
+        if job.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    for _ in range(PROBE_STEPS):  # the first ones choose kernels and fill caches
+        yield
+    pipe.send(ProbeReady())
+    pipe.recv()
+    began, steps = clock(), 0
+    while steps < PROBE_STEPS or clock() - began < PROBE_S:
+        yield
+        steps += 1
+    pipe.send(ProbeResult(steps * job.config.batch_size / (clock() - began)))
 
 
 def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], None]) -> TrialOutcome:
@@ -119,21 +167,32 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
             send(FirstStep())
         return flag.reason
 
+    return _train(job, stop, lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))))
+
+
+def _train(
+    job: TrialJob, stop: Callable[[], StopReason | None], on_epoch: Callable[[Mapping[str, float]], None]
+) -> TrialOutcome:
     with _folder_to_itself(job.folder):
-        import torch  # the one place in agent/ that meets torch, inside the fork
+        import torch  # agent/ meets torch in this module alone, inside the fork
 
         from fer_sweep.training.loop import train
 
         if torch.get_num_threads() != job.threads:
             torch.set_num_threads(job.threads)
         _keep_freed_memory()
-        return train(
-            job.config,
-            job.folder,
-            device=job.device,
-            on_epoch=lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))),
-            stop=stop,
-        )
+        return train(job.config, job.folder, device=job.device, on_epoch=on_epoch, stop=stop)
+
+
+def _settle(job: TrialJob, flag: StopFlag) -> None:
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the agent decides
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, flag.preempt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    _send_output_to(job.folder / "trial.log")
+    os.environ.update(job.environment)
 
 
 def _outcome(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], None]) -> TrialOutcome:

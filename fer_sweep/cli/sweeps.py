@@ -48,8 +48,15 @@ Seed = Annotated[
     int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the embedded search [default: 0].", show_default=False)
 ]
 Gpus = Annotated[str, typer.Option(help="auto, none, or numbers and UUIDs such as 0,1.")]
-PerGpu = Annotated[int, typer.Option(min=1, help="Slots sharing each GPU.")]
-Slots = Annotated[str, typer.Option(help="Slots on the CPU, its cores divided among them: a number or auto.")]
+PerGpu = Annotated[str, typer.Option(help="Slots sharing each GPU: a number, or auto to measure how many pay.")]
+Slots = Annotated[
+    str | None,
+    typer.Option(
+        help="Slots on the CPU, its cores divided among them: a number, or auto to measure how many pay "
+        "[default: one for every four cores].",
+        show_default=False,
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -140,8 +147,8 @@ def create(
 def agent(
     sweep: Sweep = None,
     gpus: Gpus = "auto",
-    per_gpu: PerGpu = 1,
-    slots: Slots = "auto",
+    per_gpu: PerGpu = "1",
+    slots: Slots = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="End after this many trials; one gone on with counts again.")
     ] = None,
@@ -176,8 +183,8 @@ def run(
     entity: Entity = None,
     project: Project = None,
     gpus: Gpus = "auto",
-    per_gpu: PerGpu = 1,
-    slots: Slots = "auto",
+    per_gpu: PerGpu = "1",
+    slots: Slots = None,
     upload_models: UploadModels = False,
     as_json: Json = False,
 ) -> None:
@@ -255,8 +262,8 @@ def _constant(text: str) -> tuple[str, Any]:
 def _work(
     entry: "SweepEntry",
     gpus: str,
-    per_gpu: int,
-    slots: str,
+    per_gpu: str,
+    slots: str | None,
     count: int | None,
     *,
     upload_models: bool,
@@ -268,8 +275,14 @@ def _work(
     from fer_sweep.cli.console import PatientConsole
 
     log_warnings()
-    number = None if slots == "auto" else _slot_count(slots)
-    places = slots_here(gpus, per_gpu=per_gpu, slots=number)
+    places = slots_here(
+        entry,
+        gpus,
+        per_gpu=_slot_count("--per-gpu", per_gpu),
+        slots=_slot_count("--slots", slots),
+        measure_cpu=slots == "auto",
+        say=say,
+    )
     summary = work_on(
         entry, places, console=PatientConsole(stderr=as_json or quiet), count=count, keep_models=upload_models
     )
@@ -282,11 +295,13 @@ def _work(
     return summary.interrupted
 
 
-def _slot_count(text: str) -> int:
+def _slot_count(option: str, text: str | None) -> int | None:
+    if text is None or text == "auto":
+        return None
     try:
         return int(text)
     except ValueError:
-        raise InputError(f"--slots {text}: neither a number nor auto") from None
+        raise InputError(f"{option} {text}: neither a number nor auto") from None
 
 
 def _state_command(state: str) -> Callable[[str | None], None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.memory import Admission
 from fer_sweep.agent.processes import TrialHandle, TrialStarter
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import TrialJob
@@ -26,8 +27,8 @@ class Starter(TrialStarter):
     def close(self) -> None:
         """Left open: starting it takes longer than most tests, and the next one can have it."""
 
-    def start(self, job: TrialJob) -> TrialHandle:
-        handle = super().start(job)
+    def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
+        handle = super().start(job, is_probe=is_probe)
         assert handle.process.pid is not None
         self.pids.append(handle.process.pid)
         return handle
@@ -62,6 +63,7 @@ class Stage:
         self.cache = cache
         self.starter = Starter()
         self.view = View()
+        self.admission = Admission()
 
     def run(
         self,
@@ -84,6 +86,7 @@ class Stage:
             view=self.view,
             count=count,
             starter=self.starter,
+            admission=self.admission,
         )
         return agent.run()
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.agent.loop import FAILURES_IN_A_ROW, KILLS_WITHOUT_PROGRESS
+from fer_sweep.agent.memory import Admission
 from fer_sweep.agent.processes import TrialHandle
+from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.errors import AgentFailed, LostTrial
-from fer_sweep.records import StopReason, TrialOutcome, TrialState, Wait
+from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from tests.agent.scripted import ENDLESS, ScriptedSearch, request
 from tests.agent.stage import Stage, View
 
@@ -35,6 +37,30 @@ def test_trains_every_trial_once_on_two_slots(stage: Stage) -> None:
         names = {path.name for path in (stage.folder / str(number)).iterdir()}
         assert {"config.json", "history.jsonl", "best.safetensors", "result.json", "trial.log"} <= names
     assert stage.nobody_is_left()
+
+
+def test_a_slot_without_room_for_a_second_trial_waits_until_the_first_has_ended(stage: Stage) -> None:
+    stage.admission = Admission(free=lambda slot: 50.0)
+    stage.admission.learn(Slot("cpu0", "cpu", 1), 99.0)
+    running: set[str] = set()
+    at_once: list[int] = []
+
+    class Watching(ScriptedSearch):
+        def next_trial(self, slot: str) -> TrialRequest | Wait | None:
+            given = super().next_trial(slot)
+            if isinstance(given, TrialRequest):
+                running.add(given.trial_id)
+                at_once.append(len(running))
+            return given
+
+        def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
+            running.discard(trial_id)
+            super().finish(trial_id, outcome)
+
+    summary = stage.run(Watching([request(str(number), seed=number) for number in range(3)]), slots=2)
+    assert summary.ended == {TrialState.COMPLETE: 3}
+    assert at_once == [1, 1, 1]
+    assert [note for note in stage.view.notes if "waits for another trial to end: 50 MB" in note]
 
 
 def test_ends_after_count_attempts(stage: Stage) -> None:

@@ -5,11 +5,12 @@ users write: a program started anew for every trial (``fersweep train``), or a f
 imported. A script that only logs, without torch, shows what the stock agent costs by itself. The grid of seeds is
 proposed in no time, so that nothing but the agents is measured.
 
-    python -m tests.benchmarks --only agent-stock --only agent-function --only agent-fersweep
+    python -m tests.benchmarks --only agents
 """
 
 import itertools
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.commands import SCRIPTS, SWEEPS, run
+from tests.benchmarks.rows import Row
 from tests.standin.server import StandIn
 
 TRIALS = 6
@@ -30,7 +33,6 @@ TRIAL = {
     "hidden": 8,
     "batch_size": 64,
 }
-SCRIPTS = Path(sys.executable).parent
 ONLY_LOGS = """
 import wandb
 with wandb.init() as run:
@@ -83,9 +85,42 @@ AGENTS: Mapping[str, Callable[[str], list[str]]] = {
     "function": lambda sweep: [sys.executable, "-c", FUNCTION, sweep],
     "fersweep": lambda sweep: [str(SCRIPTS / "fersweep"), "agent", sweep, "--gpus", "none", "--slots", "1"],
 }
-ROWS: Mapping[str, tuple[str, Callable[[], float]]] = {
-    "agent-stock": ("stock `wandb agent`, `fersweep train` a trial, s a trial", lambda: seconds_a_trial("stock")),
-    "agent-script": ("stock `wandb agent`, a script without torch, s a trial", lambda: seconds_a_trial("script")),
-    "agent-function": ("stock `wandb.agent(function=)`, s a trial", lambda: seconds_a_trial("function")),
-    "agent-fersweep": ("`fersweep agent`, s a trial", lambda: seconds_a_trial("fersweep")),
+
+
+def seconds_between_trials(mode: str) -> float:
+    """From one trial's end to the first step of the next one in its slot, with W&B tracking in ``mode``."""
+    tiny = ["epochs=1", "train_samples=64", "channels=4", "hidden=8"]
+    fixed = [word for value in tiny for word in ("--set", value)]
+    words = ["run", str(SWEEPS / "simple_cnn.yaml"), "--data=synthetic", "--count=8", "--slots=1", *fixed]
+    if mode == "online":
+        with StandIn() as server:
+            text = run([*words, "--search=optuna"], mode=mode, **server.environment)
+    else:
+        text = run(words, mode=mode)
+    found = re.search(r"first step: ([0-9.]+) s", text)
+    assert found, text
+    return float(found[1])
+
+
+BETWEEN = "end of a trial to the next one's first step, {}, s"
+ROWS: Mapping[str, Row] = {
+    "between": Row(BETWEEN.format("not tracked"), {"fersweep": lambda _: seconds_between_trials("disabled")}, "less"),
+    "between-offline": Row(
+        BETWEEN.format("tracked by wandb offline"), {"fersweep": lambda _: seconds_between_trials("offline")}, "less"
+    ),
+    "between-online": Row(
+        BETWEEN.format("tracked online (a server on loopback)"),
+        {"fersweep": lambda _: seconds_between_trials("online")},
+        "less",
+    ),
+    "agents": Row(
+        "a trivial trial under an agent, from one run's end on the server to the next one's, s",
+        {
+            "fersweep": lambda _: seconds_a_trial("fersweep"),
+            "stock `wandb agent`, `fersweep train`": lambda _: seconds_a_trial("stock"),
+            "stock `wandb agent`, a script that only logs": lambda _: seconds_a_trial("script"),
+            "stock `wandb.agent(function=)`": lambda _: seconds_a_trial("function"),
+        },
+        "less",
+    ),
 }

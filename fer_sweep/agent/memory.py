@@ -1,0 +1,79 @@
+"""Memory: how much is free for a slot, and whether one more trial fits."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from fer_sweep.agent.slots import Slot
+
+CUDA_CONTEXT_MB = 600.0
+"""What a process takes on a GPU beside its tensors."""
+
+
+def free_mb(slot: Slot) -> float | None:
+    """Megabytes free where a slot's trial would train: on its GPU, or in this host's or container's memory.
+
+    None where that cannot be told.
+    """
+    return _free_on_gpu(slot.environment["CUDA_VISIBLE_DEVICES"]) if slot.device != "cpu" else _free_on_host()
+
+
+class Admission:
+    """Lets a trial start beside others only where there is room for one as large as the largest so far."""
+
+    def __init__(self, free: Callable[[Slot], float | None] = free_mb) -> None:
+        self._free = free
+        self._needs: dict[bool, float] = {}
+        """Megabytes of the largest trial so far, on GPUs (True) and on the CPU."""
+
+    def learn(self, slot: Slot, peak_mb: float) -> None:
+        """A trial of that slot took so much at its peak; on a GPU, for its tensors."""
+        on_gpu = slot.device != "cpu"
+        need = peak_mb + (CUDA_CONTEXT_MB if on_gpu else 0.0)
+        self._needs[on_gpu] = max(need, self._needs.get(on_gpu, 0.0))
+
+    def refusal(self, slot: Slot, growing: int) -> str | None:
+        """Why no trial should start in a slot beside the ones that run there already; None if one may.
+
+        Args:
+            slot: Where it would start.
+            growing: How many of the others have not finished an epoch, so that what they will take is not taken yet.
+        """
+        need, free = self._needs.get(slot.device != "cpu", 0.0), self._free(slot)
+        if free is None or free >= need * (1 + growing):
+            return None
+        return f"{free:,.0f} MB of memory are free, and a trial here has taken up to {need:,.0f}"
+
+
+def _free_on_gpu(uuid: str) -> float | None:
+    import pynvml  # optional at run time, as in gpus.py
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        return float(pynvml.nvmlDeviceGetMemoryInfo(handle).free) / 2**20
+    except pynvml.NVMLError:
+        return None
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _free_on_host() -> float | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None  # not Linux
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # no control group, or one without a limit: "max"
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        counted = (group / "memory.stat").read_text().splitlines()
+        # File pages count as used there, though they are given up for the asking.
+        files = next(int(line.split()[1]) for line in counted if line.startswith("inactive_file "))
+        free = min(free, (limit - used + files) / 2**20)
+    return free

@@ -1,0 +1,161 @@
+"""How many slots a GPU or the CPU carries, measured: a typical trial of the sweep trains in 1, 2, 4, ... at once.
+
+What was found is kept in the sweep's folder, so that the next agent of this host need not measure again.
+"""
+
+import contextlib
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from fer_sweep.agent.memory import free_mb
+from fer_sweep.agent.processes import TrialHandle, TrialStarter
+from fer_sweep.agent.slots import Slot
+from fer_sweep.agent.trial_process import ProbeReady, ProbeResult, TrialJob
+from fer_sweep.config.space import Space
+from fer_sweep.config.trial import TrialConfig, parse_trial
+from fer_sweep.errors import AgentFailed, ConfigError
+from fer_sweep.files import write_atomically
+from fer_sweep.records import TrialOutcome, TrialState
+
+_Answer = TypeVar("_Answer", ProbeReady, ProbeResult)
+
+WORTH_IT = 1.05
+"""More slots are taken only for so many times the throughput: fewer leave more memory and finish trials sooner."""
+MEMORY_SHARE = 0.8
+"""Of the free memory, what all slots together may take: other trials of the sweep are larger than the typical one."""
+_PATIENCE_S = 300.0
+"""Within which a typical trial must have done its few steps."""
+_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many slots at work at once."""
+
+    slots: int
+    images_per_second: float
+    """Of all slots together."""
+    memory_mb: float
+    """That each takes."""
+
+
+def best(curve: Sequence[Load], room_mb: float | None) -> int:
+    """The number of slots to take: of those that fit in ``room_mb`` the fewest that are about as fast as the fastest.
+
+    >>> best([Load(1, 1000, 500), Load(2, 1900, 500), Load(4, 1950, 500)], room_mb=8000)
+    2
+    >>> best([Load(1, 1000, 500), Load(2, 1900, 500), Load(4, 1950, 500)], room_mb=1000)
+    1
+    """
+    fitting = [load for load in curve if room_mb is None or load.slots * load.memory_mb <= MEMORY_SHARE * room_mb]
+    fitting = fitting or [curve[0]]
+    fastest = max(load.images_per_second for load in fitting)
+    return min(load.slots for load in fitting if load.images_per_second * WORTH_IT >= fastest)
+
+
+def measure(
+    config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: int, starter: TrialStarter
+) -> list[Load]:
+    """The throughput of 1, 2, 4, ... slots, as long as doubling them gains something and fits in memory.
+
+    Args:
+        config: What trains in each.
+        divide: Makes so many slots of one device.
+        most: Slots at most.
+        starter: Forks the trials.
+
+    Raises:
+        AgentFailed: The trial fails even in a slot of its own.
+    """
+    curve: list[Load] = []
+    count = 1
+    while count <= most:
+        try:
+            load = _load(config, divide(count), starter)
+        except AgentFailed:
+            if curve:
+                break  # that many do not fit
+            raise
+        curve.append(load)
+        if len(curve) > 1 and load.images_per_second < WORTH_IT * curve[-2].images_per_second:
+            break
+        count = min(2 * count, most) if count < most else most + 1
+    return curve
+
+
+def typical(space: Space) -> TrialConfig:
+    """The configuration in the middle of a space, or one drawn from it where that cannot be trained.
+
+    Raises:
+        ConfigError: The training function refuses whatever the space gives.
+    """
+    rng = np.random.default_rng(0)
+    middle = {name: distribution.quantile(0.5) for name, distribution in space.parameters.items()}
+    refusal: ConfigError | None = None
+    for values in (middle, *(space.sample(rng) for _ in range(_DRAWS))):
+        try:
+            return parse_trial(values)
+        except ConfigError as error:
+            refusal = error
+    assert refusal is not None
+    raise refusal
+
+
+def remembered(memory: Path, key: str, find: Callable[[], Sequence[Load]]) -> list[Load]:
+    """What ``find`` gives, from a file if it was found on this host before."""
+    key = f"{platform.node()}: {key}"
+    known = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(memory.read_bytes())
+    with contextlib.suppress(AttributeError, KeyError, TypeError):  # not what we write: measured again
+        if loads := [Load(**load) for load in known[key]]:
+            return loads
+    found = list(find())
+    known = {**(known if isinstance(known, dict) else {}), key: [asdict(load) for load in found]}
+    write_atomically(memory, json.dumps(known, indent=2) + "\n")
+    return found
+
+
+def _load(config: TrialConfig, slots: Sequence[Slot], starter: TrialStarter) -> Load:
+    endless = config.model_copy(update={"epochs": 10_000})
+    with tempfile.TemporaryDirectory(prefix="fersweep-probe-") as folder, contextlib.ExitStack() as stack:
+        handles: list[TrialHandle] = []
+        before = None
+        for slot in slots:
+            place = Path(folder) / slot.name.replace("/", "-")
+            job = TrialJob(endless, place, slot.device, slot.threads, slot.environment)
+            handle = starter.start(job, is_probe=True)
+            stack.callback(handle.close)
+            stack.callback(handle.kill)
+            handles.append(handle)
+            if len(handles) == 1:
+                before = free_mb(slot)  # the forkserver has imported what the trials share by now
+        for handle in handles:
+            _answer(handle, ProbeReady)
+        for handle in handles:
+            handle.pipe.send(None)  # go, all at once
+        speeds = [_answer(handle, ProbeResult).images_per_second for handle in handles]
+        after = free_mb(slots[0])  # while they hold what they took
+    taken = 0.0 if before is None or after is None else max(0.0, before - after)
+    return Load(len(slots), sum(speeds), taken / len(slots))
+
+
+def _answer(handle: TrialHandle, kind: type[_Answer]) -> _Answer:
+    try:
+        answer = handle.pipe.recv() if handle.pipe.poll(_PATIENCE_S) else None
+    except (EOFError, OSError):
+        answer = TrialOutcome(TrialState.FAILED, reason=handle.why_it_died()[0])
+    if isinstance(answer, kind):
+        return answer
+    reason = answer.reason if isinstance(answer, TrialOutcome) else f"not a step in {_PATIENCE_S:.0f} s"
+    raise AgentFailed(
+        f"a typical trial of the sweep could not be measured: {reason}",
+        hint="give the number of slots instead of auto, or train one by hand to see what is wrong",
+    )

@@ -1,0 +1,68 @@
+"""The images that benchmarks train on: FER2013's where its archive is, drawn ones anywhere."""
+
+import os
+import shutil
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from fer_sweep.config.trial import IMAGE_SIZE
+from fer_sweep.data.dataset import Split
+from fer_sweep.data.synthetic import draw_dataset
+from fer_sweep.errors import DataError
+from fer_sweep.records import CLASSES
+
+FOLDERS = {"train": ("Training_", Split.TRAIN), "test": ("PublicTest_", Split.VAL)}
+"""By folder of the Kaggle layout, what its images' names begin with, and the split they are in."""
+
+
+def fer2013_zip() -> Path:
+    """The Kaggle archive of image folders: FERSWEEP_FER2013_ZIP, or ``shared/data`` beside the checkout.
+
+    Raises:
+        DataError: It is not there.
+    """
+    given = os.environ.get("FERSWEEP_FER2013_ZIP")
+    path = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data" / "fer2013.zip"
+    if not path.is_file():
+        raise DataError(f"no FER2013 archive at {path}", hint="set FERSWEEP_FER2013_ZIP to the Kaggle zip of folders")
+    return path
+
+
+def extract_subset(folder: Path, *, train: int, val: int) -> Path:
+    """Unpack evenly spaced images of FER2013, class by class, as the folders every script reads.
+
+    Args:
+        folder: Gets ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``.
+        train: About so many training images, in the classes' proportions.
+        val: About so many of PublicTest.
+
+    Returns:
+        The folder.
+    """
+    with zipfile.ZipFile(fer2013_zip()) as archive:
+        names = sorted(archive.namelist())
+        for split, wanted in {"train": train, "test": val}.items():
+            beginning, _ = FOLDERS[split]
+            paths = [PurePosixPath(name) for name in names]
+            ours = [path for path in paths if path.parts[0] == split and path.name.startswith(beginning)]
+            for number in range(min(wanted, len(ours))):
+                path = ours[number * len(ours) // min(wanted, len(ours))]
+                target = folder / split / path.parts[1] / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(str(path)) as source, target.open("wb") as sink:
+                    shutil.copyfileobj(source, sink)
+    return folder
+
+
+def draw_folders(folder: Path, *, train: int, val: int) -> Path:
+    """Draw faces into the same folders, as JPEG files like FER2013's."""
+    images, labels, splits = draw_dataset(0, {Split.TRAIN: train, Split.VAL: val})
+    for name, (beginning, split) in FOLDERS.items():
+        for number in (splits == split).nonzero()[0]:
+            target = folder / name / CLASSES[labels[number]] / f"{beginning}{number}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[number]).save(target, quality=95)
+    assert images.shape[1:] == (IMAGE_SIZE, IMAGE_SIZE)
+    return folder

@@ -1,0 +1,95 @@
+"""How much of this machine's fastest matrix multiplication a training step reaches, measured in one process.
+
+python -m tests.benchmarks.peak --model vit
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from fer_sweep.agent.trial_process import _keep_freed_memory
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.models import build_model
+from fer_sweep.training.evaluation import forward
+from fer_sweep.training.optimizer import build_optimizer
+from fer_sweep.training.precision import choose_precision
+
+BATCH = 128
+
+
+def peak(device: torch.device, dtype: torch.dtype) -> float:
+    """GFLOP/s of the fastest square matrix multiplication."""
+    found = 0.0
+    for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
+        left, right = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
+        found = max(found, 2 * size**3 / _fastest(lambda left=left, right=right: left @ right, device) / 1e9)
+    return found
+
+
+def step_rate(model: str, device: torch.device) -> tuple[float, float, str]:
+    """GFLOP and seconds of one training step at batch 128, and its precision."""
+    config = parse_trial({"model": model})
+    torch.manual_seed(0)
+    network = build_model(config).to(device)
+    if model != "vit":
+        network = network.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(network, config)
+    precision = choose_precision(config, device)
+    images, labels = torch.rand(BATCH, 1, 48, 48, device=device), torch.randint(7, (BATCH,), device=device)
+
+    def step() -> None:
+        loss = functional.cross_entropy(forward(network, images, precision), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    times = [_seconds(step, device) for _ in range(10)]
+    return counter.get_total_flops() / 1e9, statistics.median(times), precision
+
+
+def _fastest(work: Callable[[], object], device: torch.device) -> float:
+    return min(_seconds(work, device) for _ in range(8))
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _keep_freed_memory()
+    gflop, seconds, precision = step_rate(arguments.model, device)
+    fp32, bf16 = peak(device, torch.float32), peak(device, torch.bfloat16)
+    top = bf16 if precision == "bf16" else fp32
+    print(
+        json.dumps(
+            {
+                "share": 100 * gflop / seconds / top,
+                "gflop_per_second": gflop / seconds,
+                "images_per_second": BATCH / seconds,
+                "precision": precision,
+                "peak_fp32": fp32,
+                "peak_bf16": bf16,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What a benchmark is: a figure of fersweep's and the same figure of what people would otherwise run."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Measure = Callable[[int], float]
+"""Measures once; gets the number of the repeat, from 0."""
+Values = Mapping[str, Sequence[float]]
+"""By side, a value a repeat."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    title: str
+    sides: Mapping[str, Measure]
+    """fersweep's first, then what it is measured against, if anything; measured in turn in every repeat."""
+    better: Literal["less", "more", "same"]
+    """Which way is good; ``same`` for two figures that should agree."""
+    is_slow: bool = False
+    """Left out of the quick mode."""
+
+    def verdict(self, values: Values) -> str:
+        """The ratio in fersweep's favour, its median and its range over the repeats; or how far the sides agree."""
+        ours, *others = values.values()
+        if not others:
+            return ""
+        if self.better == "same":
+            differences = [mine - theirs for mine, theirs in zip(ours, others[0], strict=True)]
+            error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
+            return f"{statistics.mean(differences):+.1%} ± {error:.1%}"
+        return "; ".join(self._ratio(ours, theirs) for theirs in others)
+
+    def _ratio(self, ours: Sequence[float], theirs: Sequence[float]) -> str:
+        pairs = zip(ours, theirs, strict=True)
+        ratios = [mine / other if self.better == "more" else other / mine for mine, other in pairs]
+        return f"{statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f})"
+
+
+def table(rows: Mapping[str, Row], figures: Mapping[str, Values]) -> str:
+    """A Markdown table: medians with their ranges."""
+    lines = ["| figure | fersweep | against | ratio |", "|---|---|---|---|"]
+    for name, values in figures.items():
+        (_, ours), *others = values.items()
+        against = "; ".join(f"{side}: {spread(them)}" for side, them in others)
+        lines.append(f"| {rows[name].title} | {spread(ours)} | {against} | {rows[name].verdict(values)} |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, and the least and the most.
+
+    >>> spread([0.123, 0.12, 0.2]), spread([1234.5])
+    ('0.12 (0.12 to 0.20)', '1,234')
+    """
+    middle = _short(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({_short(min(values))} to {_short(max(values))})"
+
+
+def _short(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"

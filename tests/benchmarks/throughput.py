@@ -1,0 +1,90 @@
+"""Training images a second, against the plain script: same model, batch, augmentation and images, all cores.
+
+Both train on the same drawn faces, stored as JPEG files as FER2013 is; the plain script reads the files, fersweep what
+``data prepare`` made of them. Default sizes of every architecture, batch 128, ``precision: auto``; a GPU is used where
+there is one. ``share-MODEL`` says how much of the machine's own fastest matrix multiplication a training step reaches,
+and ``same-MODEL`` that bf16 comes to the same accuracy as fp32, one seed a repeat.
+"""
+
+import functools
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.benchmarks.commands import run
+from tests.benchmarks.faces import draw_folders
+from tests.benchmarks.rows import Row
+
+IMAGES = {"simple_cnn": 4096, "deeper_cnn": 2048, "resnet18": 768, "vit": 2048}
+"""Training images an epoch: enough steps to be steady, few enough to be quick."""
+DATA = "bench"
+PYTHON = [sys.executable, "-m"]
+
+
+@functools.cache
+def folders() -> Path:
+    """Drawn faces as image folders, also prepared as the data set ``bench``."""
+    folder = draw_folders(Path(os.environ["FERSWEEP_CACHE"]) / "bench-images", train=max(IMAGES.values()), val=512)
+    run(["data", "prepare", str(folder), "--name", DATA])
+    return folder
+
+
+def ours(model: str) -> float:
+    """Images a second of ``fersweep train``, the median of three epochs."""
+    folders()
+    return _trained(model, epochs=3)["images_per_second"]
+
+
+def plain(model: str) -> float:
+    """Images a second of the plain script, its second epoch."""
+    words = [f"--folder={folders()}", f"--model={model}", f"--train_samples={IMAGES[model]}", "--epochs=2"]
+    return float(json.loads(run(["tests.benchmarks.plain", *words, "--json"], program=PYTHON))["images_per_second"])
+
+
+def accuracy(model: str, precision: str, seed: int) -> float:
+    """Validation accuracy after a few epochs on drawn faces."""
+    folders()
+    return _trained(model, epochs=4, precision=precision, seed=seed)["best_val_acc"]
+
+
+def share_of_peak(model: str) -> float:
+    """Per cent of this machine's peak that a training step of the model does its arithmetic at."""
+    return float(json.loads(run(["tests.benchmarks.peak", f"--model={model}", "--json"], program=PYTHON))["share"])
+
+
+def _trained(model: str, **fields: object) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"model": model, "data": DATA, "train-samples": IMAGES[model], "folder": f"{folder}/trial", **fields}
+        words = ["train", *(f"--{name}={value}" for name, value in given.items()), "--json"]
+        trained: dict[str, float] = json.loads(run(words))
+        return trained
+
+
+def _rows(model: str) -> Mapping[str, Row]:
+    return {
+        model: Row(
+            f"{model}, training images/s",
+            {"fersweep": lambda _: ours(model), "the plain script": lambda _: plain(model)},
+            better="more",
+        ),
+        f"same-{model}": Row(
+            f"{model}, validation accuracy after 4 epochs on drawn faces in bf16, by seed",
+            {
+                "bf16": lambda repeat: accuracy(model, "bf16", repeat),
+                "fp32": lambda repeat: accuracy(model, "fp32", repeat),
+            },
+            better="same",
+            is_slow=True,
+        ),
+        f"share-{model}": Row(
+            f"{model}, a training step's share of the matrix peak, %",
+            {"fersweep": lambda _: share_of_peak(model)},
+            better="more",
+        ),
+    }
+
+
+ROWS: Mapping[str, Row] = {name: row for model in IMAGES for name, row in _rows(model).items()}
