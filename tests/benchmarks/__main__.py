@@ -17,10 +17,18 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.benchmarks import agents, memory, search_cost, startup, throughput
+from tests.benchmarks import agents, memory, search_cost, slots, startup, throughput, whole_sweep
 from tests.benchmarks.rows import Row, Values, table
 
-ROWS: Mapping[str, Row] = {**startup.ROWS, **agents.ROWS, **memory.ROWS, **search_cost.ROWS, **throughput.ROWS}
+ROWS: Mapping[str, Row] = {
+    **startup.ROWS,
+    **agents.ROWS,
+    **memory.ROWS,
+    **search_cost.ROWS,
+    **throughput.ROWS,
+    **slots.ROWS,
+    **whole_sweep.ROWS,
+}
 
 
 def measure(chosen: list[str], repeats: int) -> Mapping[str, Values]:

@@ -1,0 +1,99 @@
+"""A whole sweep: sixteen SimpleCNN trials on a subset of FER2013, from the agent's start to its end.
+
+The same sweep on the same W&B server (the stand-in, whose search and early termination are W&B's own ``sweeps``): under
+``fersweep agent``, and under stock ``wandb agent`` with the plain script. Both are tracked online. On the full
+training split the stock side takes two hours a repeat here; the subset favours it by its shorter epochs and suffers by
+its start-up in turn.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.commands import FERSWEEP, REPOSITORY, SCRIPTS, WANDB, run
+from tests.benchmarks.faces import extract_subset
+from tests.benchmarks.rows import Row
+from tests.standin.server import StandIn
+
+TRIALS, EPOCHS = 16, 8
+TRAIN, VAL = 4096, 1024
+SEARCHED: Mapping[str, Any] = {
+    "lr": {"distribution": "log_uniform_values", "min": 3e-4, "max": 1e-2},
+    "dropout": {"min": 0.0, "max": 0.5},
+    "channels": {"values": [16, 32]},
+    "hidden": {"values": [64, 128, 256]},
+    "batch_size": {"values": [64, 128, 256]},
+}
+EARLY = {"type": "hyperband", "min_iter": 2, "eta": 3}
+DATA = "fer2013-subset"
+
+
+@functools.cache
+def swept(agent: str, repeat: int) -> tuple[float, float]:
+    """Wall time in seconds and the best validation accuracy of the sweep under an agent; run once a repeat."""
+    images = _images()
+    fixed: dict[str, Any] = {"epochs": EPOCHS, "seed": repeat}
+    if agent == "fersweep":
+        fixed |= {"model": "simple_cnn", "data": DATA}
+        command = ["${env}", "fersweep", "train", "${args}"]
+    else:
+        fixed |= {"folder": str(images)}
+        command = ["${env}", sys.executable, "-m", "tests.benchmarks.plain", "--wandb", "${args}"]
+    parameters = {**SEARCHED, **{name: {"value": value} for name, value in fixed.items()}}
+    spec = {"program": "plain.py", "command": command, "method": "bayes", "run_cap": TRIALS, "early_terminate": EARLY}
+    spec |= {"metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": parameters}
+    with StandIn() as server, tempfile.TemporaryDirectory() as folder:
+        sweep = server.create_sweep(spec, project="bench")
+        path = f"{server.entity}/bench/{sweep.id}"
+        environment = {**os.environ, **server.environment, "WANDB_MODE": "online", "WANDB_SILENT": "true"}
+        for name in ("HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "FERSWEEP_HOME"):
+            environment[name] = folder
+        environment["PATH"] = f"{SCRIPTS}{os.pathsep}{environment['PATH']}"
+        environment["PYTHONPATH"] = str(REPOSITORY)
+        agents = {
+            "fersweep": [*FERSWEEP, "agent", path, f"--slots={os.cpu_count()}"],
+            "stock": [*WANDB, "agent", path],
+        }
+        began = time.perf_counter()
+        done = subprocess.run(agents[agent], capture_output=True, text=True, check=False, env=environment, cwd=folder)
+        seconds = time.perf_counter() - began
+        runs = [server.runs[run_id] for run_id in sweep.run_ids]
+        bests = [max((row.get("best_val_acc", 0.0) for row in run.history), default=0.0) for run in runs]
+        if done.returncode or len(runs) != TRIALS or min(bests) == 0.0:
+            raise SystemExit(f"{agent}: {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}\n{server.dump()}")
+        return seconds, max(bests)
+
+
+@functools.cache
+def _images() -> Path:
+    folder = extract_subset(Path(os.environ["FERSWEEP_CACHE"]) / "sweep-images", train=TRAIN, val=VAL)
+    run(["data", "prepare", str(folder), "--name", DATA])
+    return folder
+
+
+ROWS: Mapping[str, Row] = {
+    "sweep": Row(
+        f"a sweep of {TRIALS} SimpleCNN trials on {TRAIN} images of FER2013 with early termination, s",
+        {
+            "fersweep": lambda repeat: swept("fersweep", repeat)[0],
+            "stock `wandb agent` + plain script": lambda repeat: swept("stock", repeat)[0],
+        },
+        better="less",
+        is_slow=True,
+    ),
+    "sweep-best": Row(
+        "the best validation accuracy of those sweeps",
+        {
+            "fersweep": lambda repeat: swept("fersweep", repeat)[1],
+            "stock `wandb agent` + plain script": lambda repeat: swept("stock", repeat)[1],
+        },
+        better="same",
+        is_slow=True,
+    ),
+}
