@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from fer_sweep.agent.trial_process import HELD_BACK, PRELOAD, TrialJob, TrialMessage, probe_in_fork, run_in_fork
+from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import StopReason
 
@@ -89,9 +90,11 @@ class TrialHandle:
 class TrialStarter:
     """The forkserver behind one agent's slots."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Iterable[str] = tuple(ARCHITECTURES)) -> None:
+        """Prepare a forkserver; ``models`` are the architectures its trials may have, imported there once."""
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([PRELOAD, run_in_fork.__module__])
+        modules = [f"fer_sweep.models.{model}" for model in models]
+        self._context.set_forkserver_preload([PRELOAD, *modules, run_in_fork.__module__])
         # transformers asks at import whether CUDA is there; NVML can say so without a context that forks would share.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 

@@ -15,7 +15,7 @@ from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
-from fer_sweep.config.trial import SharedConfig
+from fer_sweep.config.trial import ARCHITECTURES, SharedConfig
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
@@ -79,7 +79,7 @@ def _measured(
 
     def find() -> Sequence[Load]:
         say(f"measuring how many slots pay on {device}")
-        starter = TrialStarter()
+        starter = TrialStarter(architectures(sweep))
         starter.warm_up()
         return measure(config, divide, most, starter)
 
@@ -136,6 +136,7 @@ def work_on(
             track=track,
             view=view,
             count=count,
+            starter=TrialStarter(architectures(sweep)),
         )
         with view:
             summary = agent.run()
@@ -188,6 +189,14 @@ def data_names(space: Space) -> tuple[str, ...]:
     if given is None:
         return (str(SharedConfig.model_fields["data"].default),)
     return tuple(str(value) for value in given.grid_values() or ())
+
+
+def architectures(sweep: SweepFile) -> tuple[str, ...]:
+    """The architectures a sweep can ask for: all of them where it names none, or a user's own code may."""
+    given = Space.from_sweep(sweep).parameters.get("model")
+    if given is None or (sweep.scheduler is not None and sweep.scheduler.search_space is not None):
+        return tuple(ARCHITECTURES)
+    return tuple(model for model in ARCHITECTURES if model in (given.grid_values() or ()))
 
 
 def _progress(sweep: SweepFile, records: Sequence[TrialRecord]) -> Progress:

@@ -16,6 +16,9 @@ from optuna.trial import FrozenTrial
 
 from fer_sweep.config.distributions import Categorical, Distribution, IntUniform, LogUniform, Uniform, canonical
 
+_MOST_OTHERS = 1000
+"""Trials that TPE sets the best ones against."""
+
 Coordinate = float | int | str | bool | None
 """A parameter's value as Optuna sees it: the value itself, the index of a category that is a list or such, or u."""
 
@@ -88,6 +91,16 @@ class Tpe(TPESampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All axes; TPE's own way reads them off every trial anew."""
         return {name: axis.native for name, axis in self._axes.items()}
+
+    def _build_parzen_estimator(
+        self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
+    ) -> Any:
+        # The trials that are not among the best (of which there are 25 at most) only say where most trials lie, and a
+        # thousand of them say that as well as ten thousand, for which every proposal would pay. Not a public method:
+        # should Optuna rename it, proposals take longer and are otherwise the same.
+        if not handle_below and len(trials) > _MOST_OTHERS:
+            trials = [trials[place] for place in np.linspace(0, len(trials) - 1, _MOST_OTHERS).astype(int)]
+        return super()._build_parzen_estimator(study, search_space, trials, handle_below)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

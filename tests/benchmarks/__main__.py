@@ -61,7 +61,6 @@ def main() -> None:
     chosen = arguments.only or [name for name, row in ROWS.items() if not (arguments.quick and row.is_slow)]
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"FERSWEEP_HOME": home, "FERSWEEP_CACHE": f"{home}/cache", "WANDB_DIR": home}
-        throughput.folders()
         figures = measure(chosen, arguments.repeats or (1 if arguments.quick else 3))
     print(f"\n{os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}\n")
     print(table(ROWS, figures))

@@ -18,7 +18,7 @@ from tests.benchmarks.commands import run
 from tests.benchmarks.faces import draw_folders
 from tests.benchmarks.rows import Row
 
-IMAGES = {"simple_cnn": 4096, "deeper_cnn": 2048, "resnet18": 768, "vit": 2048}
+IMAGES = {"simple_cnn": 4096, "deeper_cnn": 2048, "resnet18": 640, "vit": 2048}
 """Training images an epoch: enough steps to be steady, few enough to be quick."""
 DATA = "bench"
 PYTHON = [sys.executable, "-m"]

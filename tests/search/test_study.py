@@ -41,7 +41,9 @@ def finish(search: OptunaSearch, request, value: float) -> StopReason | None:
     return said
 
 
-def test_tpe_beats_random_search_on_a_quadratic():
+@pytest.mark.parametrize("others", [1000, 10])
+def test_tpe_beats_random_search_on_a_quadratic(others: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fer_sweep.search.axes._MOST_OTHERS", others)
     regrets: dict[str, list[float]] = {"bayes": [], "random": []}
     for method, found in regrets.items():
         for seed in range(4):

@@ -8,6 +8,10 @@ import pytest
 SCRIPT = """
 import fer_sweep.training.preload
 import os, sys, torch
+assert not {"torchvision", "transformers"} & set(sys.modules), "a sweep of CNNs pays for what it never uses"
+import fer_sweep.models.simple_cnn, fer_sweep.models.deeper_cnn
+assert not {"torchvision", "transformers"} & set(sys.modules)
+import fer_sweep.models.resnet18, fer_sweep.models.vit
 assert not torch.cuda.is_initialized(), "CUDA is initialised"
 for name in ("torchvision.models.resnet", "transformers.models.vit.modeling_vit", "fer_sweep.training.loop"):
     assert name in sys.modules, name

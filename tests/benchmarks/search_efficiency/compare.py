@@ -111,7 +111,6 @@ SEARCHES: Mapping[str, Callable[[Table, int], Seen]] = {
     "random + hyperband": partial(ours, method="random", hyperband=HYPERBAND),
     "TPE (fersweep's bayes)": partial(ours, method="bayes"),
     "TPE + hyperband": partial(ours, method="bayes", hyperband=HYPERBAND),
-    "TPE + hyperband, strict": partial(ours, method="bayes", hyperband={**HYPERBAND, "strict": True}),
     "Optuna's GP": partial(optunas, sampler=optuna.samplers.GPSampler),
     "W&B's bayes (GP)": wandbs,
 }
@@ -194,7 +193,7 @@ def draw(walks: Mapping[str, Sequence[Path_]], target: float, budget: int) -> No
         means = [100 * float(np.mean([path.at(epochs) for path in paths])) for epochs in spent]
         axes.plot(spent, means, label=name, linestyle=("-", "--", "-.", ":")[style % 4], linewidth=1.8)
     axes.axhline(100 * target, color="0.4", linewidth=1)
-    axes.text(budget, 100 * target, "one standard error from the best ", ha="right", va="bottom", color="0.3")
+    axes.text(spent[0], 100 * target, "one standard error from the best", va="bottom", color="0.3")
     axes.set(xlabel="epochs trained", ylabel="best validation accuracy so far, % (mean over seeds)", xscale="log")
     ticks = [12, 24, 48, 96, 192, 384, 720]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

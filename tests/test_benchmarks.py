@@ -1,0 +1,96 @@
+"""The benchmarks run and compare like with like; what they measure is nobody's test."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import ImageFolder
+
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.models import build_model
+from tests.benchmarks import plain
+from tests.benchmarks.__main__ import ROWS
+from tests.benchmarks.faces import draw_folders
+from tests.benchmarks.rows import Row, table
+from tests.benchmarks.search_efficiency.compare import PARAMETERS, SEARCHES, walk
+from tests.benchmarks.search_efficiency.record import EPOCHS, GRID
+from tests.benchmarks.search_efficiency.table import Table, place
+from tests.conftest import REPOSITORY
+
+
+def arguments(model: str) -> argparse.Namespace:
+    return argparse.Namespace(model=model, channels=32, kernel_size=3, hidden=128, dropout=0.0)
+
+
+@pytest.mark.parametrize("model", ["simple_cnn", "deeper_cnn", "resnet18", "vit"])
+def test_the_plain_script_has_the_same_model(model: str) -> None:
+    ours, theirs = build_model(parse_trial({"model": model})), plain.build(arguments(model))
+    shapes = [sorted(tuple(p.shape) for p in network.parameters()) for network in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+
+
+def test_the_plain_script_reads_the_drawn_folders_and_trains(tmp_path: Path) -> None:
+    folder = draw_folders(tmp_path / "images", train=140, val=70)
+    assert len(ImageFolder(folder / "train")) == 140
+    assert len(ImageFolder(folder / "test")) == 70
+    words = ["-m", "tests.benchmarks.plain", f"--folder={folder}", "--epochs=1", "--batch_size=32", "--channels=4"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    result = json.loads(done.stdout)
+    assert result["images_per_second"] > 0
+    assert 0.0 < result["best_val_acc"] <= 1.0
+
+
+def test_one_row_alone_prints_a_table_and_writes_every_value(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    words = ["-m", "tests.benchmarks", "--only", "help", "--repeats", "2", "--json", str(figures)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert "| `--help`, s | 0" in done.stdout
+    assert [len(values) for values in json.loads(figures.read_text())["help"].values()] == [2, 2]
+
+
+def test_the_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> None:
+    rows = {
+        "speed": Row("speed", {}, "more"),
+        "wait": Row("wait", {}, "less"),
+        "same": Row("accuracy", {}, "same"),
+        "alone": Row("alone", {}, "less"),
+    }
+    figures = {
+        "speed": {"fersweep": [10.0, 40.0, 20.0], "plain": [5.0, 10.0, 10.0]},
+        "wait": {"fersweep": [1.0], "one": [3.0], "two": [4.5]},
+        "same": {"bf16": [0.50, 0.52], "fp32": [0.51, 0.51]},
+        "alone": {"fersweep": [0.05]},
+    }
+    assert table(rows, figures).splitlines()[2:] == [
+        "| speed | 20.0 (10.0 to 40.0) | plain: 10.0 (5.00 to 10.0) | 2.0x (2.0 to 4.0) |",
+        "| wait | 1.00 | one: 3.00; two: 4.50 | 3.0x (3.0 to 3.0); 4.5x (4.5 to 4.5) |",
+        "| accuracy | 0.51 (0.50 to 0.52) | fp32: 0.51 (0.51 to 0.51) | +0.0% ± 1.0% |",
+        "| alone | 0.050 |  |  |",
+    ]
+
+
+def test_every_row_has_a_side_of_ours_and_quick_ones_are_left() -> None:
+    assert all(row.sides for row in ROWS.values())
+    assert {"simple_cnn", "vit", "agents", "memory", "search-1000"} <= {n for n, row in ROWS.items() if not row.is_slow}
+
+
+def test_the_recorded_curves_are_whole_and_every_configuration_finds_its_own() -> None:
+    curves = Table.read()
+    assert len(curves.curves) == 324
+    assert {len(curve) for curve in curves.curves} == {EPOCHS}
+    assert 0.4 < curves.best < 0.5
+    assert place({name: levels[-1] for name, levels in GRID.items()}) == tuple(len(v) - 1 for v in GRID.values())
+    assert set(PARAMETERS) == set(GRID)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_of_the_comparison_spends_its_budget(name: str) -> None:
+    path = walk(SEARCHES[name], Table.read(), seed=0, budget=60)
+    assert path.epochs[0] <= EPOCHS
+    assert 60 - EPOCHS < path.epochs[-1] <= 60
+    assert list(path.best) == sorted(path.best)
+    assert path.reached(0.0) == path.epochs[0]
+    assert path.at(60) == path.best[-1]
