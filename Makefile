@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: sweep test check bench lock format clean
 
@@ -32,7 +33,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 # Without addresses: names, versions and hashes only, so that it holds behind any index.
 lock:

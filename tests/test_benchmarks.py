@@ -74,7 +74,7 @@ def test_the_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -
 
 def test_every_row_has_a_side_of_ours_and_quick_ones_are_left() -> None:
     assert all(row.sides for row in ROWS.values())
-    assert {"simple_cnn", "vit", "agents", "memory", "search-1000"} <= {n for n, row in ROWS.items() if not row.is_slow}
+    assert {"simple_cnn", "vit", "memory", "search-1000"} <= {n for n, row in ROWS.items() if not row.is_slow}
 
 
 def test_the_recorded_curves_are_whole_and_every_configuration_finds_its_own() -> None:

@@ -122,5 +122,6 @@ ROWS: Mapping[str, Row] = {
             "stock `wandb.agent(function=)`": lambda _: seconds_a_trial("function"),
         },
         "less",
+        is_slow=True,
     ),
 }

@@ -69,6 +69,7 @@ def _rows(model: str) -> Mapping[str, Row]:
             f"{model}, training images/s",
             {"fersweep": lambda _: ours(model), "the plain script": lambda _: plain(model)},
             better="more",
+            is_slow=model == "resnet18",
         ),
         f"same-{model}": Row(
             f"{model}, validation accuracy after 4 epochs on drawn faces in bf16, by seed",
@@ -83,6 +84,7 @@ def _rows(model: str) -> Mapping[str, Row]:
             f"{model}, a training step's share of the matrix peak, %",
             {"fersweep": lambda _: share_of_peak(model)},
             better="more",
+            is_slow=True,
         ),
     }
 

@@ -115,9 +115,17 @@ SEARCHES: Mapping[str, Callable[[Table, int], Seen]] = {
     "W&B's bayes (GP)": wandbs,
 }
 
+SETTINGS: Mapping[str, Callable[[Table, int], Seen]] = {
+    f"TPE + hyperband, min_iter {first}, eta {eta}": partial(
+        ours, method="bayes", hyperband={"min_iter": first, "eta": eta}
+    )
+    for first in (1, 2, 3, 4, 6)
+    for eta in (2, 3, 4)
+}
+
 
 @dataclass(frozen=True)
-class Path_:
+class Course:
     """How one search of one seed got on: its best accuracy after so many epochs."""
 
     epochs: tuple[int, ...]
@@ -132,7 +140,7 @@ class Path_:
         return max((b for e, b in zip(self.epochs, self.best, strict=True) if e <= spent), default=math.nan)
 
 
-def walk(search: Callable[[Table, int], Seen], table: Table, seed: int, budget: int) -> Path_:
+def walk(search: Callable[[Table, int], Seen], table: Table, seed: int, budget: int) -> Course:
     """Run a search until its epochs are spent or it ends."""
     epochs, bests = [], []
     spent, best = 0, 0.0
@@ -145,7 +153,7 @@ def walk(search: Callable[[Table, int], Seen], table: Table, seed: int, budget: 
         bests.append(best)
     if hasattr(seen, "close"):
         seen.close()
-    return Path_(tuple(epochs), tuple(bests))
+    return Course(tuple(epochs), tuple(bests))
 
 
 def main() -> None:
@@ -154,8 +162,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budget", type=int, default=720, metavar="EPOCHS")
     parser.add_argument("--only", choices=SEARCHES, action="append", metavar="SEARCH")
+    parser.add_argument("--hyperband", action="store_true", help="compare settings of hyperband instead, and no plot")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the epochs of every seed here")
     arguments = parser.parse_args()
+    searches = SETTINGS if arguments.hyperband else SEARCHES
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     table = Table.read()
@@ -164,9 +174,9 @@ def main() -> None:
     print(f"{len(table.curves)} configurations, best {table.best:.2%}, target {target:.2%} ({good} of them reach it)\n")
     print("| search | epochs to the target: median | quarter to three quarters | seeds that reached it |")
     print("|---|---|---|---|")
-    walks: dict[str, list[Path_]] = {}
-    for name in arguments.only or SEARCHES:
-        walks[name] = [walk(SEARCHES[name], table, seed, arguments.budget) for seed in range(arguments.seeds)]
+    walks: dict[str, list[Course]] = {}
+    for name in arguments.only or searches:
+        walks[name] = [walk(searches[name], table, seed, arguments.budget) for seed in range(arguments.seeds)]
         reached = [path.reached(target) for path in walks[name]]
         quarters = [_epochs(q, arguments.budget) for q in np.quantile(reached, [0.25, 0.75], method="inverted_cdf")]
         found = sum(math.isfinite(spent) for spent in reached)
@@ -175,14 +185,15 @@ def main() -> None:
     if arguments.json:
         spent = {name: [path.reached(target) for path in paths] for name, paths in walks.items()}
         arguments.json.write_text(json.dumps(spent, indent=2) + "\n")
-    draw(walks, target, arguments.budget)
+    if not arguments.hyperband:
+        draw(walks, target, arguments.budget)
 
 
 def _epochs(spent: float, budget: int) -> str:
     return f"{spent:,.0f}" if math.isfinite(spent) else f"over {budget}"
 
 
-def draw(walks: Mapping[str, Sequence[Path_]], target: float, budget: int) -> None:
+def draw(walks: Mapping[str, Sequence[Course]], target: float, budget: int) -> None:
     """The mean best accuracy over epochs spent, by search."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
