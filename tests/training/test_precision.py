@@ -1,6 +1,7 @@
 """The arithmetic that ``precision: auto`` comes to."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,18 @@ from fer_sweep.training import precision
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a test here made this process believe of its processor is no other test's business."""
+    precision.cpu_gains_by_bf16.cache_clear()
+    yield
+    precision.cpu_gains_by_bf16.cache_clear()
+
+
 @pytest.fixture
 def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One that has bf16, newly met."""
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
-    precision.cpu_gains_by_bf16.cache_clear()
     monkeypatch.setattr(precision, "_processor", lambda: "EPYC 9999")
 
 
@@ -71,7 +79,6 @@ def test_a_cache_that_cannot_be_written_costs_the_measurement_only(
 
 
 def test_a_processor_without_bf16_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    precision.cpu_gains_by_bf16.cache_clear()
     monkeypatch.setattr(precision, "_processor", lambda: None)
     monkeypatch.delattr(precision, "bf16_speedup")
     assert not precision.cpu_gains_by_bf16()
