@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource
-from fer_sweep.agent.trial_process import _keep_freed_memory
+from fer_sweep.agent.trial_process import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -16,7 +16,7 @@ def step():
     return len(b"x" * 2**26)
 
 if {keep}:
-    _keep_freed_memory()
+    keep_freed_memory()
 step()
 before = faults()
 for _ in range(5):

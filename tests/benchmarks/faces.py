@@ -1,5 +1,6 @@
 """The images that benchmarks train on: FER2013's where its archive is, drawn ones anywhere."""
 
+import functools
 import os
 import shutil
 import zipfile
@@ -12,6 +13,10 @@ from fer_sweep.data.dataset import Split
 from fer_sweep.data.synthetic import draw_dataset
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
+from tests.benchmarks.commands import run
+
+SUBSET, SUBSET_TRAIN, SUBSET_VAL = "fer2013-subset", 4096, 1024
+"""A part of FER2013 as a data set, and how many images of each split it has."""
 
 FOLDERS = {"train": ("Training_", Split.TRAIN), "test": ("PublicTest_", Split.VAL)}
 """By folder of the Kaggle layout, what its images' names begin with, and the split they are in."""
@@ -53,6 +58,14 @@ def extract_subset(folder: Path, *, train: int, val: int) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(str(path)) as source, target.open("wb") as sink:
                     shutil.copyfileobj(source, sink)
+    return folder
+
+
+@functools.cache
+def subset() -> Path:
+    """The folders of SUBSET, once it is also prepared under its name."""
+    folder = extract_subset(Path(os.environ["FERSWEEP_CACHE"]) / SUBSET, train=SUBSET_TRAIN, val=SUBSET_VAL)
+    run(["data", "prepare", str(folder), "--name", SUBSET])
     return folder
 
 

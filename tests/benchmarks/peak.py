@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_sweep.agent.trial_process import _keep_freed_memory
+from fer_sweep.agent.trial_process import keep_freed_memory
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model
 from fer_sweep.training.evaluation import forward
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _keep_freed_memory()
+    keep_freed_memory()
     gflop, seconds, precision = step_rate(arguments.model, device)
     fp32, bf16 = peak(device, torch.float32), peak(device, torch.bfloat16)
     top = bf16 if precision == "bf16" else fp32

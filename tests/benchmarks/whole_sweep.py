@@ -13,16 +13,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.commands import FERSWEEP, REPOSITORY, SCRIPTS, WANDB, run
-from tests.benchmarks.faces import extract_subset
+from tests.benchmarks.commands import FERSWEEP, REPOSITORY, SCRIPTS, WANDB
+from tests.benchmarks.faces import SUBSET, SUBSET_TRAIN, subset
 from tests.benchmarks.rows import Row
 from tests.standin.server import StandIn
 
 TRIALS, EPOCHS = 16, 8
-TRAIN, VAL = 4096, 1024
 SEARCHED: Mapping[str, Any] = {
     "lr": {"distribution": "log_uniform_values", "min": 3e-4, "max": 1e-2},
     "dropout": {"min": 0.0, "max": 0.5},
@@ -31,7 +29,6 @@ SEARCHED: Mapping[str, Any] = {
     "batch_size": {"values": [64, 128, 256]},
 }
 EARLY = {"type": "hyperband", "min_iter": 2, "eta": 3}
-DATA = "fer2013-subset"
 SILENCE_S = 60.0
 """Longer than the start of a stock trial or an epoch of the plain script takes here."""
 
@@ -39,10 +36,10 @@ SILENCE_S = 60.0
 @functools.cache
 def swept(agent: str, repeat: int) -> tuple[float, float]:
     """Wall time in seconds and the best validation accuracy of the sweep under an agent; run once a repeat."""
-    images = _images()
+    images = subset()
     fixed: dict[str, Any] = {"epochs": EPOCHS, "seed": repeat}
     if agent == "fersweep":
-        fixed |= {"model": "simple_cnn", "data": DATA}
+        fixed |= {"model": "simple_cnn", "data": SUBSET}
         command = ["${env}", "fersweep", "train", "${args}"]
     else:
         fixed |= {"folder": str(images)}
@@ -85,16 +82,9 @@ def _silent_for(server: StandIn) -> float:
     return time.monotonic() - max(spoken, default=time.monotonic())
 
 
-@functools.cache
-def _images() -> Path:
-    folder = extract_subset(Path(os.environ["FERSWEEP_CACHE"]) / "sweep-images", train=TRAIN, val=VAL)
-    run(["data", "prepare", str(folder), "--name", DATA])
-    return folder
-
-
 ROWS: Mapping[str, Row] = {
     "sweep": Row(
-        f"a sweep of {TRIALS} SimpleCNN trials on {TRAIN} images of FER2013 with early termination, s",
+        f"a sweep of {TRIALS} SimpleCNN trials on {SUBSET_TRAIN:,} images of FER2013 with early termination, s",
         {
             "fersweep": lambda repeat: swept("fersweep", repeat)[0],
             "stock `wandb agent` + plain script": lambda repeat: swept("stock", repeat)[0],
