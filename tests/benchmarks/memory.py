@@ -22,7 +22,7 @@ def forked() -> float:
         fixed = [word for value in LONG for word in ("--set", value)]
         run(["create", str(SWEEPS / "simple_cnn.yaml"), "--data=synthetic", *fixed], FERSWEEP_HOME=home)
         words = [*FERSWEEP, "agent", "--gpus=none", f"--slots={os.cpu_count()}"]
-        with _process(words, home) as agent:
+        with _Process(words, home) as agent:
             slots = os.cpu_count() or 1
             _wait(lambda: len(list(Path(home).glob("sweeps/*/trials/*/history.jsonl"))) == slots)
             logs = [str(path.parent / "trial.log") for path in Path(home).glob("sweeps/*/trials/*/history.jsonl")]
@@ -35,12 +35,12 @@ def cold() -> float:
     with tempfile.TemporaryDirectory() as home:
         given = [f"--{value.replace('_', '-')}" for value in LONG]
         words = [*FERSWEEP, "train", "--model=simple_cnn", "--data=synthetic", *given, f"--folder={home}/trial"]
-        with _process(words, home) as trainer:
+        with _Process(words, home) as trainer:
             _wait(lambda: (Path(home) / "trial" / "history.jsonl").exists())
             return _private_mb(trainer.pid)
 
 
-class _process:
+class _Process:
     def __init__(self, words: list[str], home: str) -> None:
         self._words = words
         self._environment = {**os.environ, "FERSWEEP_HOME": home, "WANDB_MODE": "disabled"}
