@@ -1,11 +1,13 @@
 """Where fersweep's files lie, and how they are written: whole or not at all."""
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fer_sweep.errors import StorageError
 
@@ -32,6 +34,15 @@ def sweep_folder(sweep_id: str) -> Path:
 def trial_folder(sweep_id: str, trial_id: str) -> Path:
     """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log."""
     return sweep_folder(sweep_id) / "trials" / trial_id
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that only remembers something: empty if it is missing, spoilt or no object."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def copy_trial(source: Path, target: Path) -> None:

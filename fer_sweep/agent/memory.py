@@ -39,8 +39,9 @@ class Admission:
             slot: Where it would start.
             growing: How many of the others have not finished an epoch, so that what they will take is not taken yet.
         """
-        need, free = self._needs.get(slot.device != "cpu", 0.0), self._free(slot)
-        if free is None or free >= need * (1 + growing):
+        need = self._needs.get(slot.device != "cpu")
+        free = None if need is None else self._free(slot)
+        if need is None or free is None or free >= need * (1 + growing):
             return None
         return f"{free:,.0f} MB of memory are free, and a trial here has taken up to {need:,.0f}"
 

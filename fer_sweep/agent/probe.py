@@ -21,7 +21,7 @@ from fer_sweep.agent.trial_process import ProbeReady, ProbeResult, TrialJob
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
-from fer_sweep.files import write_atomically
+from fer_sweep.files import read_object, write_atomically
 from fer_sweep.records import TrialOutcome, TrialState
 
 _Answer = TypeVar("_Answer", ProbeReady, ProbeResult)
@@ -75,8 +75,7 @@ def measure(
         AgentFailed: The trial fails even in a slot of its own.
     """
     curve: list[Load] = []
-    count = 1
-    while count <= most:
+    for count in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
         try:
             load = _load(config, divide(count), starter)
         except AgentFailed:
@@ -86,7 +85,6 @@ def measure(
         curve.append(load)
         if len(curve) > 1 and load.images_per_second < WORTH_IT * curve[-2].images_per_second:
             break
-        count = min(2 * count, most) if count < most else most + 1
     return curve
 
 
@@ -111,14 +109,12 @@ def typical(space: Space) -> TrialConfig:
 def remembered(memory: Path, key: str, find: Callable[[], Sequence[Load]]) -> list[Load]:
     """What ``find`` gives, from a file if it was found on this host before."""
     key = f"{platform.node()}: {key}"
-    known = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(memory.read_bytes())
-    with contextlib.suppress(AttributeError, KeyError, TypeError):  # not what we write: measured again
+    known = read_object(memory)
+    with contextlib.suppress(KeyError, TypeError):  # not what we write: measured again
         if loads := [Load(**load) for load in known[key]]:
             return loads
     found = list(find())
-    known = {**(known if isinstance(known, dict) else {}), key: [asdict(load) for load in found]}
+    known[key] = [asdict(load) for load in found]
     write_atomically(memory, json.dumps(known, indent=2) + "\n")
     return found
 
@@ -154,7 +150,9 @@ def _answer(handle: TrialHandle, kind: type[_Answer]) -> _Answer:
         answer = TrialOutcome(TrialState.FAILED, reason=handle.why_it_died()[0])
     if isinstance(answer, kind):
         return answer
-    reason = answer.reason if isinstance(answer, TrialOutcome) else f"not a step in {_PATIENCE_S:.0f} s"
+    reason: str | None = f"not a step in {_PATIENCE_S:.0f} s"
+    if isinstance(answer, TrialOutcome):
+        reason = answer.reason or "it ended before it could be measured"
     raise AgentFailed(
         f"a typical trial of the sweep could not be measured: {reason}",
         hint="give the number of slots instead of auto, or train one by hand to see what is wrong",

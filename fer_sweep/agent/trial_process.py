@@ -102,32 +102,22 @@ def run_in_fork(job: TrialJob, pipe: Connection) -> None:
     flag = StopFlag()
     _settle(job, flag)
     threading.Thread(target=_listen, args=(pipe, flag), daemon=True, name="stop-listener").start()
-    pipe.send(_outcome(job, flag, pipe.send))
+    pipe.send(_outcome(lambda: train_here(job, flag, pipe.send)))
     pipe.close()
 
 
 def probe_in_fork(job: TrialJob, pipe: Connection) -> None:
     """Entry point of a fork that only measures: ``ProbeReady``, the word to go, ``ProbeResult``, and an end by signal.
 
-    A training that fails sends its outcome instead.
+    A training that ends before that sends its outcome instead.
     """
     _settle(job, StopFlag())
-    steps = iter(_timed_steps(job, pipe))
-    failure = TrialOutcome(TrialState.FAILED, reason="the trial ended before it could be measured")
-    try:
-        _train(job, lambda: next(steps), lambda metrics: None)
-    except StopIteration:
-        pipe.poll(None)  # measured: hold on to the memory until the agent has seen it
-        return
-    except Exception as error:
-        traceback.print_exc()
-        reason = _in_words(error) if isinstance(error, FersweepError) else f"{type(error).__name__}: {error}"
-        failure = TrialOutcome(TrialState.FAILED, reason=reason[:_LONGEST_REASON])
-    pipe.send(failure)
+    steps = _timed_steps(job, pipe)
+    pipe.send(_outcome(lambda: _train(job, lambda: next(steps), lambda metrics: None)))
 
 
 def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
-    """Asked before every step; ends once enough of them were timed."""
+    """Asked before every step; never comes back once enough of them were timed."""
     import torch
 
     def clock() -> float:
@@ -144,6 +134,8 @@ def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
         yield
         steps += 1
     pipe.send(ProbeResult(steps * job.config.batch_size / (clock() - began)))
+    pipe.poll(None)  # holding on to the memory until the agent has seen it and ends this process
+    os._exit(1)  # the agent is gone
 
 
 def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], None]) -> TrialOutcome:
@@ -195,9 +187,9 @@ def _settle(job: TrialJob, flag: StopFlag) -> None:
     os.environ.update(job.environment)
 
 
-def _outcome(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], None]) -> TrialOutcome:
+def _outcome(training: Callable[[], TrialOutcome]) -> TrialOutcome:
     try:
-        return train_here(job, flag, send)
+        return training()
     except (StorageError, FolderInUse) as error:
         # Nothing is wrong with the configuration: it goes on once there is room, or once the other process has ended.
         return TrialOutcome(TrialState.PREEMPTED, reason=_in_words(error))

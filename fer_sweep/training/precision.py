@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import StorageError
-from fer_sweep.files import cache_dir, write_atomically
+from fer_sweep.files import cache_dir, read_object, write_atomically
 
 Precision = Literal["fp32", "bf16"]
 
@@ -42,11 +42,9 @@ def cpu_gains_by_bf16() -> bool:
     if processor is None:
         return False
     path, key = cache_dir() / "bf16.json", f"{processor}, torch {torch.__version__}"
-    known = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(path.read_bytes())
-    if not isinstance(known, dict) or not isinstance(known.get(key), bool):
-        known = {key: bf16_speedup() > WORTH_IT}
+    known = read_object(path)
+    if not isinstance(known.get(key), bool):
+        known[key] = bf16_speedup() > WORTH_IT
         with contextlib.suppress(StorageError, OSError):  # a folder that cannot be written: measured again next time
             write_atomically(path, json.dumps(known, indent=2) + "\n")
     return bool(known[key])

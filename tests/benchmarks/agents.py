@@ -9,7 +9,6 @@ proposed in no time, so that nothing but the agents is measured.
 """
 
 import itertools
-import os
 import re
 import statistics
 import subprocess
@@ -19,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.commands import SCRIPTS, SWEEPS, run
+from tests.benchmarks.commands import SCRIPTS, SWEEPS, agent_environment, run
 from tests.benchmarks.rows import Row
 from tests.standin.server import StandIn
 
@@ -66,10 +65,7 @@ def seconds_a_trial(agent: str) -> float:
             project="bench",
         )
         (Path(folder) / "logs.py").write_text(ONLY_LOGS)
-        environment = {**os.environ, **server.environment, "WANDB_MODE": "online", "WANDB_SILENT": "true"}
-        for name in ("HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "FERSWEEP_HOME"):
-            environment[name] = folder
-        environment["PATH"] = f"{SCRIPTS}{os.pathsep}{environment['PATH']}"
+        environment = agent_environment(server.environment, folder)
         words = AGENTS[agent](f"{server.entity}/bench/{sweep.id}")
         done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, cwd=folder)
         runs = [server.runs[run] for run in sweep.run_ids]

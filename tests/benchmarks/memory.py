@@ -4,13 +4,12 @@ import os
 import statistics
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.benchmarks.commands import FERSWEEP, SWEEPS, run
 from tests.benchmarks.rows import Row
-from tests.processes import descendants
+from tests.processes import descendants, until
 
 LONG = ["epochs=200", "train_samples=64", "channels=4", "hidden=8", "batch_size=64"]
 """A trial so small that what is measured is the process, and so long that it is still there."""
@@ -24,7 +23,7 @@ def forked() -> float:
         words = [*FERSWEEP, "agent", "--gpus=none", f"--slots={os.cpu_count()}"]
         with _Process(words, home) as agent:
             slots = os.cpu_count() or 1
-            _wait(lambda: len(list(Path(home).glob("sweeps/*/trials/*/history.jsonl"))) == slots)
+            until(lambda: len(list(Path(home).glob("sweeps/*/trials/*/history.jsonl"))) == slots)
             logs = [str(path.parent / "trial.log") for path in Path(home).glob("sweeps/*/trials/*/history.jsonl")]
             trials = [pid for pid in descendants(agent.pid) if _writes_to(pid) in logs]
             return statistics.median(_private_mb(pid) for pid in trials)
@@ -36,7 +35,7 @@ def cold() -> float:
         given = [f"--{value.replace('_', '-')}" for value in LONG]
         words = [*FERSWEEP, "train", "--model=simple_cnn", "--data=synthetic", *given, f"--folder={home}/trial"]
         with _Process(words, home) as trainer:
-            _wait(lambda: (Path(home) / "trial" / "history.jsonl").exists())
+            until(lambda: (Path(home) / "trial" / "history.jsonl").exists())
             return _private_mb(trainer.pid)
 
 
@@ -54,14 +53,6 @@ class _Process:
     def __exit__(self, *_: object) -> None:
         self._started.kill()  # its trials end with it
         self._started.wait()
-
-
-def _wait(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        if time.monotonic() > deadline:
-            raise SystemExit("the trials did not begin")
-        time.sleep(0.02)
 
 
 def _writes_to(pid: int) -> str:

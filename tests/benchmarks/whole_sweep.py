@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tests.benchmarks.commands import FERSWEEP, REPOSITORY, SCRIPTS, WANDB
+from tests.benchmarks.commands import FERSWEEP, WANDB, agent_environment
 from tests.benchmarks.faces import SUBSET, SUBSET_TRAIN, subset
 from tests.benchmarks.rows import Row
 from tests.standin.server import StandIn
@@ -50,11 +50,7 @@ def swept(agent: str, repeat: int) -> tuple[float, float]:
     with StandIn() as server, tempfile.TemporaryDirectory() as folder:
         sweep = server.create_sweep(spec, project="bench")
         path = f"{server.entity}/bench/{sweep.id}"
-        environment = {**os.environ, **server.environment, "WANDB_MODE": "online", "WANDB_SILENT": "true"}
-        for name in ("HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "FERSWEEP_HOME"):
-            environment[name] = folder
-        environment["PATH"] = f"{SCRIPTS}{os.pathsep}{environment['PATH']}"
-        environment["PYTHONPATH"] = str(REPOSITORY)
+        environment = agent_environment(server.environment, folder)
         agents = {
             "fersweep": [*FERSWEEP, "agent", path, f"--slots={os.cpu_count()}"],
             "stock": [*WANDB, "agent", path],

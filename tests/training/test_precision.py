@@ -60,6 +60,15 @@ def test_auto_measures_once_and_remembers(speedup: float, expected: bool, monkey
 
 
 @pytest.mark.usefixtures("processor")
+def test_what_another_host_found_in_a_shared_cache_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bf16_speedup", lambda: 2.0)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    (cache_dir() / "bf16.json").write_text('{"another": false}')
+    assert precision.cpu_gains_by_bf16()
+    assert json.loads((cache_dir() / "bf16.json").read_text())["another"] is False
+
+
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{", "\0"])
 def test_a_spoilt_memory_is_measured_again(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "bf16_speedup", lambda: 2.0)
