@@ -6,15 +6,42 @@ as the next attempt, and the late report of the former owner is refused.
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 
-from fer_sweep.errors import LostTrial, StorageError
+from fer_sweep.errors import InputError, LostTrial, StorageError
 from fer_sweep.records import TrialState
 from fer_sweep.search import owners
 from fer_sweep.search.database import Database
 from fer_sweep.search.ledger import Lease, Ledger
+
+LEASE_S = 60.0
+"""How long a trial of which nothing is heard stays its owner's."""
+SHORTEST_LEASE_S, LONGEST_LEASE_S = 2.0, 86_400.0
+"""An agent says at least once a second what it runs, so a shorter lease would take trials from healthy agents."""
+
+
+def lease_seconds() -> float:
+    """The lease of this process's trials: ``FERSWEEP_LEASE_S``, or LEASE_S.
+
+    Raises:
+        InputError: The variable holds no such time.
+    """
+    given = os.environ.get("FERSWEEP_LEASE_S")
+    if not given:
+        return LEASE_S
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = float("nan")
+    if not SHORTEST_LEASE_S <= seconds <= LONGEST_LEASE_S:
+        raise InputError(
+            f"FERSWEEP_LEASE_S={given}: not a number of seconds from {SHORTEST_LEASE_S:g} to {LONGEST_LEASE_S:g}",
+            hint=f"unset it for the usual {LEASE_S:g} s",
+        )
+    return seconds
 
 
 class Leases:

@@ -25,6 +25,7 @@ from fer_sweep.errors import InputError, NothingToDo, StorageError, SweepFileErr
 from fer_sweep.files import home, sweep_folder, write_atomically
 from fer_sweep.search import Search
 from fer_sweep.search.database import Database, database_path, default_storage
+from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.storage import create_sweep, load_sweep, record_sweep, set_sweep_state, sweep_state
 
@@ -214,10 +215,10 @@ def open_search(entry: SweepEntry) -> OpenSearch:
     if entry.search == "wandb":
         from fer_sweep.search.wandb_server import WandbSearch
 
-        return WandbSearch(path_of(entry), connect=connect, storage=_storage(entry))
+        return WandbSearch(path_of(entry), connect=connect, storage=_storage(entry), lease_s=lease_seconds())
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
-    return OptunaSearch(entry.id, storage=_storage(entry))
+    return OptunaSearch(entry.id, storage=_storage(entry), lease_s=lease_seconds())
 
 
 def load(entry: SweepEntry) -> SweepFile:
