@@ -145,6 +145,9 @@ class TrackedRun:
     def abandon(self) -> None:
         """Close the run of a trial that another agent has taken over: it is that one's now."""
         self._guarded("close the run", lambda run: self._in_time(lambda: run.finish(exit_code=1)))
+        if self.run is not None:
+            # That agent's end may have come before this one, and is then to be said once more.
+            self.on_end(not self.had_trouble)
         self.run = None
 
     def finish(self, outcome: TrialOutcome) -> None:
