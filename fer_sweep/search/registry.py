@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
+from pydantic import TypeAdapter
 
 from fer_sweep.account import has_login, tracking_mode
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError, NothingToDo, StorageError, SweepFileError
-from fer_sweep.files import home, sweep_folder, write_atomically
+from fer_sweep.files import home, read_json, sweep_folder, write_atomically
 from fer_sweep.search import Search
 from fer_sweep.search.database import Database, check_storage, default_storage, recorded
 from fer_sweep.search.leases import lease_seconds
@@ -65,6 +66,9 @@ class SweepEntry:
     def run_id(self, trial_id: str) -> str:
         """The id of a trial's W&B run: what the server calls it, or sweep and trial."""
         return trial_id if self.search == "wandb" else f"{self.id}-{trial_id}"
+
+
+_ENTRY = TypeAdapter(SweepEntry)
 
 
 class OpenSearch(Search, Protocol):
@@ -201,8 +205,11 @@ def known() -> Sequence[SweepEntry]:
     entries = []
     for path in (home() / "sweeps").glob("*/sweep.json"):
         try:
-            entries.append(SweepEntry(**json.loads(path.read_text())))
-        except (OSError, ValueError, TypeError) as error:
+            entry = _ENTRY.validate_python(read_json(path))
+            if entry.id != path.parent.name:
+                raise ValueError(f"it is that of sweep {entry.id!r}")  # an id names folders, and so must not lead out
+            entries.append(entry)
+        except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
             raise StorageError(
                 f"{path} cannot be read: {error}",
                 hint="restore it, or move the sweep's folder away to go on without it",
@@ -310,6 +317,7 @@ def _take_up(text: str, note: Callable[[str], None]) -> SweepEntry:
 
 def _record(made: "Made", sweep: SweepFile, storage: str | None) -> SweepEntry:
     path = made.path
+    sweep_folder(path.id)  # an id of a server's that cannot name a folder is refused before anything is recorded
     entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
     record_sweep(sweep, entry.id, _storage(entry))
     _write(entry, sweep)
