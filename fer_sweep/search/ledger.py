@@ -95,7 +95,7 @@ class Ledger:
 
     def since(self, number: int, unended: Collection[int]) -> Sequence[Row]:
         """Trials from ``number`` on, and those of ``unended`` that have ended meanwhile, in order."""
-        marks = ", ".join("?" * len(unended))
+        marks = ", ".join("?" * len(unended)) or "NULL"  # an empty list is not for every engine
         return self._trials(
             "*",
             f"AND (number >= ? OR (number IN ({marks}) AND state NOT IN (?, ?))) ORDER BY number",
@@ -240,8 +240,15 @@ class Histories:
     def __init__(self, metric: str | None) -> None:
         self._metric = metric
         self._latest = 0
+        """Id of the last report taken in."""
         self._by_epoch: dict[int, dict[int, float]] = {}
         self._values: dict[int, list[float]] = {}
+
+    def forget(self) -> None:
+        """Take in everything anew the next time."""
+        self._latest = 0
+        self._by_epoch.clear()
+        self._values.clear()
 
     def update(self, ledger: Ledger) -> None:
         """Take in what is new."""

@@ -8,8 +8,9 @@ leaves optuna unimported where it is not needed: grid, random, status, pause.
 A trial belongs to whoever holds its lease (``search.leases``).
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
@@ -87,7 +88,7 @@ class OptunaSearch:
             InputError: The user's own study or space failed.
             StorageError: The database cannot be written.
         """
-        with self._leases.ledger() as ledger:
+        with self._writing() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
@@ -107,7 +108,7 @@ class OptunaSearch:
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
-        with self._leases.ledger() as ledger:
+        with self._writing() as ledger:
             self._leases.own(ledger, number, trial_id)
             self._leases.renew(ledger, number)
             is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
@@ -127,7 +128,7 @@ class OptunaSearch:
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
-        with self._leases.ledger() as ledger:
+        with self._writing() as ledger:
             row = self._leases.latest(ledger, number)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
@@ -151,6 +152,15 @@ class OptunaSearch:
         with self._leases.ledger(write=False) as ledger:
             rows = ledger.all()
         return [record_of(row, str(row["number"])) for row in rows]
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Ledger]:
+        try:
+            with self._leases.ledger() as ledger:
+                yield ledger
+        except BaseException:
+            self._histories.forget()  # a report that was undone may be in them, and its id used again
+            raise
 
     def _take_over(self, ledger: Ledger, slot: str) -> TrialRequest | None:
         for row in ledger.unended():

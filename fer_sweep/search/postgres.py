@@ -29,7 +29,8 @@ _LOCK = int.from_bytes(b"fersweep")
 _DIALECT = Dialect(
     real="DOUBLE PRECISION",
     counted_key="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
-    find_table="SELECT 1 AS there WHERE to_regclass(?) IS NOT NULL",
+    # Not to_regclass: what it remembers may be older than the lock.
+    find_table="SELECT relname FROM pg_catalog.pg_class WHERE relname = ? AND pg_table_is_visible(oid)",
 )
 _URL = re.compile(
     re.escape(PREFIX) + r"(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?"

@@ -274,7 +274,7 @@ def test_a_server_that_stays_away_is_an_error_and_can_still_come_back(made: str,
 
 
 class Wire:
-    """A socket that leads to the server, and breaks at the next COMMIT if it is told to."""
+    """A socket that leads to the server, and breaks at the next COMMIT of what was written if it is told to."""
 
     def __init__(self, folder: Path, server: Path) -> None:
         self.cut: str | None = None
@@ -298,12 +298,15 @@ class Wire:
     def _carry(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
             server.connect(str(self._server / ".s.PGSQL.5432"))
+            is_writing = False
             while True:
                 for readable in select.select([client, server], [], [])[0]:
                     data = readable.recv(65536)
                     if not data:
                         return
-                    if readable is client and self.cut and b"COMMIT\0" in data:
+                    if readable is client and b"BEGIN" in data:
+                        is_writing = b"READ WRITE" in data
+                    if readable is client and is_writing and self.cut and b"COMMIT\0" in data:
                         how, self.cut = self.cut, None
                         if how == "after":
                             server.sendall(data)
@@ -378,7 +381,6 @@ def test_reports_and_ends_said_as_the_connection_broke_are_there_once(
     wire.cut = cut
     search.finish(request.trial_id, complete(best_val_acc=0.6))
     assert wire.cut is None
-    wire.cut = cut
     (record,) = search.records()
     assert (record.state, record.attempt, record.metrics["best_val_acc"]) == (TrialState.COMPLETE, 1, 0.6)
     search.close()

@@ -8,6 +8,7 @@ import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
+from fer_sweep.records import StopReason
 from fer_sweep.search import tables
 from fer_sweep.search.database import SCHEMA_VERSION, Database, database_path, default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
@@ -340,3 +341,23 @@ def test_a_database_that_vanishes_is_noticed(settings, own_folders, is_replaced)
     ):
         with pytest.raises(StorageError, match="removed or replaced"):
             call()
+
+
+def test_a_report_that_was_undone_hides_nobody_elses(storage, settings, monkeypatch):
+    rule = {"type": "hyperband", "min_iter": 1, "eta": 3}
+    create_sweep(parse_sweep(settings(early_terminate=rule)), sweep_id="a", storage=storage)
+    search, other = OptunaSearch("a", storage=storage, owner="a"), OptunaSearch("a", storage=storage, owner="b")
+    request, theirs = search.next_trial("cpu/0"), other.next_trial("cpu/0")
+    judge = search._should_prune
+
+    def judge_and_fail(ledger, number):
+        judge(ledger, number)
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="full"):
+        patch.setattr(search, "_should_prune", judge_and_fail)
+        search.report(request.trial_id, 1, {"best_val_acc": 0.1})
+    other.report(theirs.trial_id, 1, {"best_val_acc": 0.9})  # in SQLite, with the id of what was undone
+    assert search.report(request.trial_id, 1, {"best_val_acc": 0.1}) is StopReason.PRUNED
+    search.close()
+    other.close()
