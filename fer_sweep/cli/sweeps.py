@@ -40,7 +40,14 @@ SearchName = Annotated[
 Entity = Annotated[str | None, typer.Option(help="W&B user or team, whatever environment and file say.")]
 Project = Annotated[str | None, typer.Option(help="W&B project, whatever environment and file say.")]
 UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of complete trials to W&B.")]
-Storage = Annotated[str | None, typer.Option(help="Database URL of the search [default: .fersweep/sweeps.db].")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where the search lives: sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE "
+        "[default: FERSWEEP_STORAGE, or .fersweep/sweeps.db].",
+    ),
+]
 MaxGap = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Largest train-val gap of a solution, such as 0.15.")
 ]
