@@ -27,11 +27,13 @@ from fer_sweep.cli.printing import print_json, print_table, print_text
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import EarlyTerminate, load_with_lines, parse_sweep
+from fer_sweep.config.trial import parse_trial
 from fer_sweep.data.cache import list_datasets, open_dataset, prepare
 from fer_sweep.data.memory import bounded_memory
 from fer_sweep.data.store import data_folder
-from fer_sweep.errors import CheckpointError, DataError, InputError, StorageError, SweepFileError
+from fer_sweep.errors import CheckpointError, DataError, InputError, StorageError, SweepFileError, WeightsUnavailable
 from fer_sweep.files import sweep_folder, trial_folder
+from fer_sweep.models import build_model
 from fer_sweep.records import StopReason
 from fer_sweep.search.registry import known
 from fer_sweep.training.checkpoint import LAST, PREVIOUS
@@ -529,6 +531,28 @@ def test_a_trials_files_that_somebody_wrote(tmp_path: Path, name: str, content: 
     (tmp_path / "t" / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")) as caught:
         claim_folder(config, tmp_path / "t")
+    assert caught.value.hint
+
+
+# Weights to start from
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[]",
+        "7",
+        '{"hidden_size": "x"}',
+        '{"hidden_act": "evil"}',
+        '{"num_attention_heads": 0}',
+        '{"torch_dtype": "os.system"}',
+    ],
+)
+def test_a_folder_of_weights_that_somebody_wrote(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    with pytest.raises(WeightsUnavailable) as caught:
+        build_model(parse_trial({"model": "vit", "pretrained": str(tmp_path)}))
     assert caught.value.hint
 
 

@@ -81,7 +81,7 @@ def evening(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 [*COMMAND, *words], cwd=folder, env=environment, capture_output=True, umask=0, check=False
             )
             assert b"Traceback" not in done.stderr, done.stderr.decode()
-            said[words[0]] = (done.stdout + done.stderr).decode()
+            said[words[0]] = said.get(words[0], "") + (done.stdout + done.stderr).decode()
 
         (folder / "sweep.yaml").write_text(SWEEP)
         run("create", "sweep.yaml", "--search", "optuna")
@@ -91,8 +91,12 @@ def evening(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         run("status")
         run("best")
         run("doctor")
+        run("train", "--data", "tiny", "--epochs", "1", "--channels", "4", "--hidden", "8", "--model", "simple_cnn")
+        wrong = environment["WANDB_API_KEY"] = "local-" + "0123456789abcdef" * 2 + "wrong"
+        run("sync")
+        assert "API key" in said["sync"]
         received = b"\n".join(server.received)
-        secrets = (*SECRETS.values(), "s3cr3t-of-the-url", server.api_key)
+        secrets = (*SECRETS.values(), "s3cr3t-of-the-url", server.api_key, wrong)
     yield Evening(folder, said, received, secrets)
 
 
