@@ -295,7 +295,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0, help="of faults; then all trials may end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, help="configurations [default: as many as take about that long]")
-    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--compared", type=int, default=20)
     parser.add_argument("--folder", type=Path, help="where to work, kept; a temporary folder if not given")
     parser.add_argument("--json", type=Path, metavar="F")

@@ -106,7 +106,7 @@ def check_database(sweep: Sweep, verdict: Verdict) -> None:
 
 def name(sweep: Sweep, number: int, identity: str) -> str:
     """A trial's name: its number, or its run's id where a server names it."""
-    return identity if (sweep.trials / identity).is_dir() else str(number)
+    return str(number) if (sweep.trials / str(number)).is_dir() else identity
 
 
 def check_epochs(trial: str, where: str, found: Sequence[int], epochs: int, verdict: Verdict) -> None:

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("search", ["optuna", "wandb"])
 def test_kills_and_pauses_lose_and_double_nothing(search: str, tmp_path: Path) -> None:
     # In a process of its own, which takes in the orphans of all that is below it.
-    words = ["--search", search, "--seconds", "15", "--seed", "1", "--trials", "6", "--compared", "4"]
+    words = ["--search", search, "--seconds", "15", "--seed", "1", "--trials", "6", "--epochs", "40", "--compared", "4"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.chaos", *words, "--json", str(tmp_path / "chaos.json")],
         capture_output=True,
