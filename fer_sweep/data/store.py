@@ -88,7 +88,7 @@ def load(info: DatasetInfo, *, trust_seal: bool = True) -> FaceDataset:
     folder = data_folder() / info.fingerprint
     try:
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in _ARRAYS}
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # over a damaged header numpy raises a dozen kinds, tokenize's among them
         raise _damaged(info, f"{type(error).__name__}: {error}") from error
     wanted: dict[str, Any] = dict.fromkeys(_ARRAYS, (info.total,)) | {"images": (info.total, IMAGE_SIZE, IMAGE_SIZE)}
     for key, dtype in _ARRAYS.items():
