@@ -110,10 +110,10 @@ def storage(request: pytest.FixtureRequest) -> str:
 
 
 def test_32_agents_on_one_database_lose_and_double_nothing(storage: str, tmp_path: Path) -> None:
-    make_sweep(storage, 200)
+    make_sweep(storage, 128)
     finished = Crowd(storage, tmp_path / "crowd", 32).end()
-    assert sorted(finished) == [(number, 1) for number in range(200)]
-    check_complete(storage, 200)
+    assert sorted(finished) == [(number, 1) for number in range(128)]
+    check_complete(storage, 128)
 
 
 def test_a_postgres_restarted_and_crashed_under_agents_ends_none_of_them(
