@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -22,7 +23,9 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from fer_sweep.cli import main
 from fer_sweep.cli.printing import print_json, print_table, print_text
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
@@ -34,7 +37,7 @@ from fer_sweep.data.store import data_folder
 from fer_sweep.errors import CheckpointError, DataError, InputError, StorageError, SweepFileError, WeightsUnavailable
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.models import build_model
-from fer_sweep.records import StopReason
+from fer_sweep.records import CLASSES, StopReason
 from fer_sweep.search.registry import known
 from fer_sweep.training.checkpoint import LAST, PREVIOUS
 from fer_sweep.training.history import read_history
@@ -611,6 +614,50 @@ def test_whatever_is_printed_steers_no_terminal(text: str) -> None:
     assert all(c.isprintable() or c in "\n\t" for part in shown for c in part)
     assert shown[1].count("[red]") == 2
     assert json.loads(shown[2]) == {"name": text}
+
+
+def test_no_command_shows_what_steers_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "e\x1b[2Jv\x07i\u202el\x7f[red]"
+    folder = tmp_path / f"{evil}.zip"
+    good = (tmp_path / "good").joinpath
+    for split, prefix in (("train", "Training"), ("test", "PublicTest")):
+        for number, name in enumerate(CLASSES):
+            good(split, name).mkdir(parents=True)
+            Image.new("L", (48, 48), number * 20 + len(split)).save(good(split, name, f"{prefix}_{number}.png"))
+    shutil.copytree(good(), folder)
+    good("train", f"angri{evil}").mkdir()
+    shutil.copy(good("train", "angry", "Training_0.png"), good("train", f"angri{evil}", "Training_9.png"))
+    text = json.dumps(evil)
+    Path(f"{evil}.yaml").write_text(f"method: {text}\n{text}: 1\nparameters: {text}\n")
+    hostile = tmp_path / f"{evil}.json"
+    hostile.write_text(json.dumps({"model": evil, evil: evil}))
+    for words, code in (
+        (["data", "prepare", str(folder), "--name", "evil"], 0),
+        (["data", "list"], 0),
+        (["data", "list", "--json"], 0),
+        (["data", "audit", "evil"], 0),
+        (["data", "prepare", str(good()), "--name", "more"], 2),
+        (["data", "prepare", evil], 2),
+        (["validate", f"{evil}.yaml"], 2),
+        (["validate", f"{evil}.yaml", "--json"], 2),
+        (["create", f"{evil}.yaml", "--set", f"{evil}=1"], 2),
+        (["train", "--config", str(hostile)], 2),
+        (["train", f"--{evil}", evil], 2),
+        (["status", evil], 2),
+    ):
+        monkeypatch.setattr(sys, "argv", ["fersweep", *words])
+        try:
+            main()
+            ended = 0
+        except SystemExit as end:
+            ended = int(end.code or 0)
+        said = capsys.readouterr()
+        assert ended == code, (words, said.err)
+        assert all(c.isprintable() or c in "\n\t" for c in said.out + said.err), words
+        if "--json" in words:
+            json.loads(said.out)
 
 
 def test_warnings_steer_no_terminal_either() -> None:
