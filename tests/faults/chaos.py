@@ -243,7 +243,9 @@ def table(monkey: Monkey, progress: Progress, verdict: Verdict) -> list[dict[str
     for kind in dict.fromkeys(strike.kind for strike in monkey.strikes):
         strikes = [strike for strike in monkey.strikes if strike.kind == kind]
         hit = frozenset().union(*(strike.trials for strike in strikes))
-        backs = [back for strike in strikes if (back := progress.back_after(strike.at, strike.trials)) is not None]
+        anew = not kind.startswith(("pause", "server")) and kind != "kill -9 wandb's service"
+        found = (progress.back_after(strike.at, strike.trials, anew=anew) for strike in strikes)
+        backs = [back for back in found if back is not None]
         rows.append(
             {
                 "fault": kind,
