@@ -207,11 +207,16 @@ def storage(new_storage: Callable[[], AbstractContextManager[str]]) -> Iterator[
         yield url
 
 
+@pytest.fixture
+def harness_on() -> Iterator[Callable[[str, str], Harness]]:
+    """Makes a harness: of which search, on which storage."""
+    with contextlib.ExitStack() as stack:
+        yield lambda search, storage: stack.enter_context(contextlib.closing(HARNESSES[search](storage)))
+
+
 @pytest.fixture(params=HARNESSES)
-def harness(request: pytest.FixtureRequest, storage: str) -> Iterator[Harness]:
-    made = HARNESSES[request.param](storage)
-    yield made
-    made.close()
+def harness(request: pytest.FixtureRequest, storage: str, harness_on: Callable[[str, str], Harness]) -> Harness:
+    return harness_on(request.param, storage)
 
 
 @pytest.fixture

@@ -304,8 +304,9 @@ class Wire:
                     data = readable.recv(65536)
                     if not data:
                         return
-                    if readable is client and b"BEGIN" in data:
-                        is_writing = b"READ WRITE" in data
+                    if readable is client:
+                        is_writing |= re.search(b"INSERT |UPDATE |DELETE ", data) is not None
+                        is_writing &= b"BEGIN" not in data
                     if readable is client and is_writing and self.cut and b"COMMIT\0" in data:
                         how, self.cut = self.cut, None
                         if how == "after":
@@ -365,6 +366,24 @@ def test_a_trial_handed_out_to_an_agent_that_never_heard_of_it_is_free_once_that
     taken = other.next_trial("cpu0")
     assert (taken.trial_id, taken.attempt) == ("0", 1 if cut == "before" else 2)
     other.close()
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_run_of_a_wandb_server_begun_as_the_connection_broke_is_begun_once(
+    through_wire: str, wire: Wire, harness_on, settings, complete, cut: str
+) -> None:
+    harness = harness_on("wandb", through_wire)
+    search = harness.agent(harness.create(**settings(run_cap=1)), "a")
+    wire.cut = cut
+    request = search.next_trial("cpu0")
+    assert wire.cut is None
+    assert request.attempt == (1 if cut == "before" else 2)
+    wire.cut = cut
+    search.report(request.trial_id, 1, {"val_acc": 0.5})
+    wire.cut = cut
+    search.finish(request.trial_id, complete())
+    assert wire.cut is None
+    assert [(record.trial_id, record.state) for record in search.records()] == [(request.trial_id, "complete")]
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])
