@@ -130,6 +130,10 @@ class Leases:
         """The trial is this agent's for another ``lease_s``."""
         ledger.renew(number, self.clock() + self._lease_s)
 
+    def is_fresh(self, row: Row) -> bool:
+        """Whether most of a trial's lease is still to come, so that it need not be renewed yet."""
+        return bool(row["lease_until"] - self.clock() > self._lease_s / 2)
+
     def is_in_hand(self, row: Row) -> bool:
         """Whether somebody works on this trial, this agent or another one that may still be there."""
         number = row["number"]

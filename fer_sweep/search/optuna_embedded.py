@@ -108,6 +108,11 @@ class OptunaSearch:
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
+        if not metrics:  # asked every second of every slot: a question that writes would make all others wait
+            with self._leases.ledger(write=False) as ledger:
+                row, state = self._leases.own(ledger, number, trial_id), ledger.state()
+            if self._leases.is_fresh(row):
+                return StopReason.PREEMPTED if state is SweepState.CANCELLED else None
         with self._writing() as ledger:
             self._leases.own(ledger, number, trial_id)
             self._leases.renew(ledger, number)

@@ -157,11 +157,12 @@ class WandbSearch:
         """
         slot, number = self._running.get(trial_id, ("", -1))
         try:
-            with self._leases.ledger() as ledger:
-                self._leases.own(ledger, number, trial_id)
-                self._leases.renew(ledger, number)
-                if metrics:
-                    ledger.record_epoch(number, epoch, metrics)
+            if metrics or not self._is_fresh(number, trial_id):
+                with self._leases.ledger() as ledger:
+                    self._leases.own(ledger, number, trial_id)
+                    self._leases.renew(ledger, number)
+                    if metrics:
+                        ledger.record_epoch(number, epoch, metrics)
         except LostTrial:
             self._let_go(trial_id, number)
             raise
@@ -208,6 +209,11 @@ class WandbSearch:
             if record.state is not TrialState.PREEMPTED or not _has_ended(there.get(record.trial_id))
         }
         return sorted(merged.values(), key=lambda record: record.started_at or 0.0)
+
+    def _is_fresh(self, number: int, trial_id: str) -> bool:
+        # Asked every second of every slot: a question that writes would make all others wait.
+        with self._leases.ledger(write=False) as ledger:
+            return self._leases.is_fresh(self._leases.own(ledger, number, trial_id))
 
     @through_restarts
     def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
