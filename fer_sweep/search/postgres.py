@@ -66,20 +66,27 @@ def without_secrets(storage: str) -> str:
     Raises:
         InputError: It is no URL of a PostgreSQL database.
     """
+    unreadable = InputError(
+        "--storage postgresql+psycopg:... cannot be read",  # no more of it: any part may be that of a password
+        hint="give postgresql+psycopg://USER@HOST:PORT/DATABASE?SETTING=VALUE, with @ : / ? # % & in names as %40 %3A "
+        "%2F %3F %23 %25 %26, and the password in PGPASSWORD or ~/.pgpass",
+    )
     parts = _URL.fullmatch(storage)
     pairs = [pair.partition("=") for pair in (parts["query"] or "").split("&") if pair] if parts else []
     if parts is None or not all(separator and name in _SETTINGS for name, separator, _ in pairs):
-        raise InputError(
-            "--storage postgresql+psycopg:... cannot be read",  # no more of it: any part may be that of a password
-            hint="give postgresql+psycopg://USER@HOST:PORT/DATABASE?SETTING=VALUE, with @ : / ? # % & in names as %40 "
-            "%3A %2F %3F %23 %25 %26, and the password in PGPASSWORD or ~/.pgpass",
-        )
+        raise unreadable
     secrets = {name: unquote(value) for name, _, value in pairs if name in _SECRET}
     if parts["password"]:
         secrets["password"] = unquote(parts["password"])
     shown = "&".join(f"{name}={value}" for name, _, value in pairs if name not in _SECRET)
     user = f"{parts['user']}@" if parts["user"] else ""
     clean = f"{PREFIX}{user}{parts['place']}{'?' if shown else ''}{shown}"
+    try:
+        _settings_in(clean)
+    except psycopg.Error:  # such as of a %-code of nothing
+        raise unreadable from None
+    if "\0" in "".join(secrets.values()):
+        raise unreadable
     if secrets:
         _given[clean] = secrets
     return clean
@@ -128,8 +135,7 @@ class PostgresServer:
         self._lock_timeout_s = lock_timeout_s
         self._ahead_s = 0.0
         """The server's clock less this host's."""
-        given = conninfo_to_dict(f"postgresql://{self.name.removeprefix(PREFIX)}")
-        self._target = make_conninfo(**{**_DEFAULTS, **given, **_given.get(self.name, {})})
+        self._target = make_conninfo(**{**_DEFAULTS, **_settings_in(self.name), **_given.get(self.name, {})})
         try:
             self._raw = self._first_connection()
         except psycopg.Error as error:
@@ -246,6 +252,10 @@ class PostgresServer:
 
     def _explain(self, error: psycopg.Error) -> StorageError:
         return StorageError(f"{self.name}: {_words(error)}", hint=_advice(error))
+
+
+def _settings_in(clean: str) -> dict[str, Any]:
+    return conninfo_to_dict(f"postgresql://{clean.removeprefix(PREFIX)}")
 
 
 @functools.lru_cache(maxsize=256)

@@ -86,6 +86,10 @@ def test_a_url_is_written_down_without_its_secrets(url: str, shown: str) -> None
         "me:secret@host/db?secret",
         "me:secret@host/db?secret=secret",
         "me:secret@host:port/db",
+        "me:secret@host/d%zzb",
+        "me:secret@host/d%00b",
+        "me:secret%00@host/db",
+        "me:secret\0@host/db",
     ],
 )
 def test_a_url_that_would_be_misread_is_refused_without_showing_it(url: str) -> None:
@@ -105,6 +109,13 @@ def test_no_password_gets_into_what_is_written_down(password: str) -> None:
     except InputError as error:
         shown = f"{error} {error.hint}"
     assert marked not in shown
+
+
+@given(url=st.text() | st.text(alphabet="me:@/?&=%0,[]#host"))
+def test_any_text_is_a_url_or_is_refused(url: str) -> None:
+    with contextlib.suppress(InputError):
+        shown = recorded(PLACE + url)
+        assert recorded(shown) == shown
 
 
 def test_without_psycopg_there_is_a_hint_and_sqlite_does_not_want_it(tmp_path: Path) -> None:
