@@ -132,6 +132,18 @@ def end_agent(number: signal.Signals, *, group: bool = False, at_once: bool = Fa
     return fault
 
 
+def kill_everything(monkey: Monkey) -> frozenset[str] | None:
+    """Kill all agents with all that is below them, and run the same commands again."""
+    hit = everybody(monkey)
+    if not hit:
+        return None
+    for seat in monkey.seats:
+        seat.send_to_group(SIGKILL, restart_after_s=0.0)
+    for seat in monkey.seats:
+        seat.start_next()
+    return hit
+
+
 def kill_while_starting(monkey: Monkey) -> frozenset[str] | None:
     """Kill an agent with its group, and its successor within a second of its start."""
     seat = monkey.seat_at_work()
@@ -200,6 +212,7 @@ FAULTS: Mapping[str, Fault] = {
     "kill -9 forkserver": kill_below("forkserver"),
     "kill -9 agent": end_agent(SIGKILL),
     "kill -9 agent, restarted at once": end_agent(SIGKILL, at_once=True),
+    "kill -9 everything, the same commands again": kill_everything,
     "kill -9 process group": end_agent(SIGKILL, group=True),
     "kill -9 in the first second of a start": kill_while_starting,
     "SIGTERM agent": end_agent(SIGTERM),

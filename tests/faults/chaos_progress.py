@@ -29,6 +29,8 @@ class Progress:
         """Inode and size of each history: a resumed trial begins with a new file, which is no epoch yet."""
         self._over: set[str] = set()
         self._epochs: list[Epoch] = []
+        self._begun: list[tuple[float, str, int]] = []
+        """When which trial began which file of history."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
@@ -62,7 +64,8 @@ class Progress:
 
     def _first(self, moment: float, trial: str, anew: bool) -> float | None:
         of_trial = [epoch for epoch in self._epochs if epoch.trial == trial]
-        file = next((epoch.file for epoch in reversed(of_trial) if epoch.at <= moment), None) if anew else None
+        files = [file for at, name, file in self._begun if name == trial and at <= moment]
+        file = files[-1] if files and anew else None
         return next((epoch.at for epoch in of_trial if epoch.at > moment and epoch.file != file), None)
 
     def _watch(self) -> None:
@@ -83,7 +86,9 @@ class Progress:
             except FileNotFoundError:
                 continue
             now = (status.st_ino, status.st_size)
-            before = self._sizes.get(folder.name, (now[0], 0))
+            before = self._sizes.get(folder.name, (0, 0))
+            if now[0] != before[0]:
+                self._begun.append((time.monotonic(), folder.name, now[0]))
             if now[0] == before[0] and now[1] > before[1]:
                 self._epochs.append(Epoch(time.monotonic(), folder.name, now[0]))
             self._sizes[folder.name] = now
