@@ -5,6 +5,7 @@ bits, however often the training was preempted or killed: what an epoch draws is
 and everything else that a step depends on is in the checkpoint.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.data import augment
+from fer_sweep.errors import StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialResult, TrialState, Verdict
 from fer_sweep.training.evaluation import Stopped, evaluate, forward
 from fer_sweep.training.faces import batches
@@ -26,6 +28,8 @@ from fer_sweep.training.history import read_history
 from fer_sweep.training.metrics import accuracy, confusion_matrix
 from fer_sweep.training.optimizer import learning_rate
 from fer_sweep.training.trial import HISTORY, Best, Trial, claim_folder, start
+
+_log = logging.getLogger(__name__)
 
 CHECK_EVERY = 64
 """Steps between looks at whether the loss is still finite: each look waits for the device."""
@@ -67,7 +71,12 @@ def train(
         StorageError: The folder cannot be written, such as on a full disk.
     """
     if result := claim_folder(config, folder):
-        for row in read_history(folder / HISTORY):
+        try:
+            rows = read_history(folder / HISTORY)
+        except StorageError as error:
+            _log.warning("%s; its result stands", error)  # what is finished is not lost over it
+            rows = []
+        for row in rows:
             on_epoch(row)
         return _outcome(config, result)
 

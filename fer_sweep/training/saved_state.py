@@ -5,7 +5,7 @@ not end in a traceback hours later, nor in a training that goes on with somethin
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from fer_sweep.config.metrics import EPOCH_METRICS
 from fer_sweep.records import CLASSES
 from fer_sweep.training.faces import batches
 from fer_sweep.training.history import check_row
+from fer_sweep.training.precision import Precision
 
 if TYPE_CHECKING:
     from fer_sweep.training.trial import Trial
@@ -43,6 +44,8 @@ def check_state(saved: Mapping[str, Any], trial: "Trial") -> None:
             _check_weights("average", saved, trial.average.model)
         _check_optimizer(_dictionary("optimizer", saved["optimizer"]), trial.optimizer)
         _check_progress(_dictionary("progress", saved["progress"]), saved["history"], trial)
+        if saved["precision"] not in get_args(Precision):
+            raise ValueError("precision is none that there is")
         for name in ("rng", "cuda_rng"):
             found = saved[name]
             if not (isinstance(found, Tensor) and found.dtype == torch.uint8) and (name == "rng" or found is not None):

@@ -499,6 +499,17 @@ def test_a_damaged_history_names_its_line(tmp_path: Path) -> None:
     assert read_history(path) == [{"epoch": 1, "val_acc": 0.5}]
 
 
+def test_a_finished_trial_keeps_its_result_when_its_history_is_damaged(
+    tiny_data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = request("0", **TINY | {"data": tiny_data, "epochs": 1}).config
+    first = train(config, tmp_path / "t")
+    (tmp_path / "t" / "history.jsonl").write_text("{\n")
+    again = train(config, tmp_path / "t", on_epoch=lambda row: pytest.fail("there is no epoch"))
+    assert again.result == first.result is not None
+    assert "history.jsonl, line 1" in caplog.text
+
+
 def test_a_history_of_gigabytes_or_none_at_all(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     with path.open("wb") as stream:

@@ -62,15 +62,16 @@ def run(name: str, seconds: int, corpus: Path) -> int:
 def fuzz(name: str, seconds: int, folder: Path) -> int:
     import atheris  # installed by `make fuzz`
 
-    with atheris.instrument_imports(include=_INSTRUMENTED):
-        from tests.fuzz.readers import READERS, forget, never_surprised
     logging.disable()
-    reader = READERS[name]
     seeds = folder / "seeds"
     seeds.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(reader.seeds()):
-        (seeds / str(number)).write_bytes(seed)
-        never_surprised(reader, seed)  # whatever is imported on first use is no hang
+    with atheris.instrument_imports(include=_INSTRUMENTED):
+        from tests.fuzz.readers import READERS, forget, never_surprised
+
+        reader = READERS[name]
+        for number, seed in enumerate(reader.seeds()):
+            (seeds / str(number)).write_bytes(seed)
+            never_surprised(reader, seed)  # what is imported on first use is instrumented too, and is no hang later
     options = [
         f"-max_total_time={seconds}",
         f"-timeout={HANG_S}",
