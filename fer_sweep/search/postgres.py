@@ -19,9 +19,13 @@ from psycopg.pq import Conninfo, PGconn, Ping
 from psycopg.rows import dict_row
 
 from fer_sweep.errors import InputError, StorageError
-from fer_sweep.search.engine import ConnectionLost, Dialect
+from fer_sweep.search.engine import LOCK_TIMEOUT_S, ConnectionLost, Dialect
 
 PREFIX = "postgresql+psycopg://"
+
+SILENCE_S = LOCK_TIMEOUT_S / 2
+"""A writer not heard of for so long, since its host has lost its power, is given up by the server: in time for those
+who wait."""
 
 _RECONNECT_EVERY_S = 0.1
 _LOCK = int.from_bytes(b"fersweep")
@@ -196,11 +200,10 @@ class PostgresServer:
         wait_ms = max(1, round(1000 * self._lock_timeout_s))
         if write:
             # The lock before anything is read, and a snapshot a statement: one that was taken before the lock was had
-            # would not show what its former holder wrote. A holder that is not heard of any more, since its host has
-            # lost its power, is given up by the server, in time for those who wait.
+            # would not show what its former holder wrote.
             begin = (
                 f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {wait_ms};"
-                f" SET LOCAL idle_in_transaction_session_timeout = {max(1, wait_ms // 2)};"
+                f" SET LOCAL idle_in_transaction_session_timeout = {round(1000 * SILENCE_S)};"
                 f" SELECT pg_advisory_xact_lock({_LOCK})"
             )
         else:

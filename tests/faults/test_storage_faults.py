@@ -135,7 +135,7 @@ def test_a_postgres_restarted_and_crashed_under_agents_ends_none_of_them(
 def test_two_agents_started_at_once_work_on_through_a_restart_of_their_postgres(
     postgres: str, postgres_server: "Server", tiny_data: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "20").replace("run_cap: 1", "run_cap: 4"))
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "40").replace("run_cap: 1", "run_cap: 4"))
     created = fersweep("create", "sweep.yaml", "--storage", postgres, "--json")
     assert created.returncode == 0, created.stderr
     trials = tmp_path / ".fersweep" / "sweeps" / json.loads(created.stdout)["sweep"] / "trials"
@@ -151,8 +151,9 @@ def test_two_agents_started_at_once_work_on_through_a_restart_of_their_postgres(
     until(lambda: any(path.stat().st_size for path in trials.glob("*/history.jsonl")))
     postgres_server.control("restart")
     said = [agent.communicate(timeout=120) for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], said
-    ended = [json.loads(out)["ended"] for out, _ in said]
+    # Where one was faster than the other, there is nothing left to do for that one.
+    assert {agent.returncode for agent in agents} in ({0}, {0, 3}), said
+    ended = [json.loads(out)["ended"] for (out, _), agent in zip(said, agents, strict=True) if agent.returncode == 0]
     assert sum(one.get("complete", 0) for one in ended) == 4
     assert {state for one in ended for state in one} == {"complete"}
     status = json.loads(fersweep("status", "--json").stdout)
