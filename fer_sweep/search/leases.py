@@ -8,6 +8,7 @@ as the next attempt, and the late report of the former owner is refused.
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from fer_sweep.errors import InputError, LostTrial, StorageError
@@ -21,6 +22,8 @@ LEASE_S = 60.0
 """How long a trial of which nothing is heard stays its owner's."""
 SHORTEST_LEASE_S, LONGEST_LEASE_S = 2.0, 86_400.0
 """An agent says at least once a second what it runs, so a shorter lease would take trials from healthy agents."""
+KEPT_LEASES = 10
+"""An agent that has said nothing of its trials for so many leases hangs, and loses them."""
 
 
 def lease_seconds() -> float:
@@ -74,6 +77,8 @@ class Leases:
         """Trials that the open transaction hands to this agent, by number."""
         self._unsure: dict[int, Lease] = {}
         """Those of transactions of whose end nothing was heard: what was handed out so runs nowhere."""
+        self._heard_at = time.monotonic()
+        """When this agent last said something of a trial."""
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -118,6 +123,7 @@ class Leases:
         Raises:
             LostTrial: It is not.
         """
+        self._heard_at = time.monotonic()
         row = self.latest(ledger, number)
         if row is None or row["state"] != TrialState.RUNNING:
             raise LostTrial(
@@ -171,13 +177,16 @@ class Leases:
             self._held[number] = lease.attempt
             self._running.add(number)
             self._unsure.pop(number, None)
+            self._heard_at = time.monotonic()
         if self._taken and self._keeper is None:
             self._keeper = threading.Thread(target=self._keep, daemon=True, name="lease-keeper")
             self._keeper.start()
 
     def _keep(self) -> None:
-        # Whatever holds its agent up, a trial that runs stays its own; a stopped or dead process renews nothing.
+        # An agent that is held up, by a slow server say, keeps what it runs; a stopped or dead process renews nothing.
         while not self._closing.wait(self._lease_s / 4):
+            if time.monotonic() - self._heard_at > KEPT_LEASES * self._lease_s:
+                continue
             with contextlib.suppress(StorageError), self.ledger() as ledger:
                 for number in self._running:
                     row = self.latest(ledger, number)
