@@ -139,9 +139,9 @@ def recorded(storage: str) -> str:
 def through_restarts(step: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
     """Do a step again if the connection broke in it, so that a server may be restarted without ending an agent.
 
-    The next transaction waits for the server to come back, LOCK_TIMEOUT_S at most. A step is one transaction. Mostly
-    nothing of it has been written by then; but if the connection broke while the server was writing it, it may have
-    been. So a step must do no harm when it is done twice:
+    The next transaction waits for the server to come back, LOCK_TIMEOUT_S at most. A step writes in one transaction.
+    Mostly nothing of it has been written by then; but if the connection broke while the server was writing it, it may
+    have been. So a step must do no harm when it is done twice:
 
     - reading, renewing or giving up leases, moving a sweep to a state, and saying how a trial ended come to the same;
     - an epoch recorded twice is recorded once, and is not judged by the rule that stops trials: the next one is;
