@@ -41,9 +41,9 @@ class Load:
     """So many slots at work at once."""
 
     slots: Annotated[int, Field(ge=1, le=1024)]
-    images_per_second: float
+    images_per_second: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     """Of all slots together."""
-    memory_mb: float
+    memory_mb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     """That each takes."""
 
 

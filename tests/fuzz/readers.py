@@ -447,7 +447,10 @@ def claim_seeds() -> list[bytes]:
     import platform
 
     slots = {f"{platform.node()}: key": [{"slots": 1, "images_per_second": 2.0, "memory_mb": 3.0}]}
-    return [b"\0\0".join([json.dumps(views).encode(), json.dumps(slots).encode(), json.dumps(result).encode(), config])]
+    notes = [json.dumps(note).encode() for note in (views, slots, result)]
+    whole = b"\0\0".join([*notes, config])
+    # No slots are the best where the throughput is below zero.
+    return [whole, *(whole.replace(b'second": 2.0', b'second": ' + odd) for odd in (b"-2.0", b"NaN", b"1e999"))]
 
 
 READERS = {
