@@ -34,7 +34,7 @@ from tests.faults import chaos_checks
 from tests.faults.chaos_agents import Seat
 from tests.faults.chaos_checks import Sweep, Verdict
 from tests.faults.chaos_family import Family
-from tests.faults.chaos_monkey import Monkey
+from tests.faults.chaos_monkey import Monkey, Strike
 from tests.faults.chaos_progress import Progress
 from tests.processes import COMMAND
 from tests.standin.server import StandIn
@@ -70,6 +70,8 @@ class Chaos:
 
     search: str
     seconds: float
+    strikes: float
+    """So many at most."""
     seed: int
     trials: int
     epochs: int
@@ -141,15 +143,18 @@ class Chaos:
         return done.stdout
 
     def _disturb(self, monkey: Monkey, sweep: Sweep, server: StandIn | None, progress: Progress) -> None:
-        began = time.monotonic()
-        next_at = look_at = began
-        while (now := time.monotonic()) < began + self.seconds:
+        started = time.monotonic()
+        while not progress.since(started):
+            tend(monkey)
+            assert time.monotonic() < started + ENDS_WITHIN_S, "no trial has begun"
+        began = next_at = look_at = time.monotonic()
+        while (now := time.monotonic()) < began + self.seconds and len(monkey.strikes) < self.strikes:
             tend(monkey)
             if now >= look_at:
                 look_at = now + LOOK_EVERY_S
                 if is_over(sweep, server):
                     break
-            if now >= next_at and progress.since(began) and (strike := monkey.strike()):
+            if now >= next_at and (strike := monkey.strike()):
                 next_at = time.monotonic() + monkey.rng.uniform(*BETWEEN_S)
                 print(f"{strike.at - began:6.1f} s  {strike.kind}: {', '.join(sorted(strike.trials))}", flush=True)
         print(f"{time.monotonic() - began:6.1f} s  enough", flush=True)
@@ -243,9 +248,7 @@ def table(monkey: Monkey, progress: Progress, verdict: Verdict) -> list[dict[str
     for kind in dict.fromkeys(strike.kind for strike in monkey.strikes):
         strikes = [strike for strike in monkey.strikes if strike.kind == kind]
         hit = frozenset().union(*(strike.trials for strike in strikes))
-        anew = not kind.startswith(("pause", "server")) and kind != "kill -9 wandb's service"
-        found = (progress.back_after(strike.at, strike.trials, anew=anew) for strike in strikes)
-        backs = [back for back in found if back is not None]
+        backs = [back for strike in strikes if (back := seconds_back(strike, monkey.strikes, progress)) is not None]
         rows.append(
             {
                 "fault": kind,
@@ -258,6 +261,17 @@ def table(monkey: Monkey, progress: Progress, verdict: Verdict) -> list[dict[str
             }
         )
     return sorted(rows, key=lambda row: str(row["fault"]))
+
+
+def seconds_back(strike: Strike, strikes: Sequence[Strike], progress: Progress) -> float | None:
+    """Until all the trials that a fault hit trained on; None if another fault hit one of them before that."""
+    anew = not strike.kind.startswith(("pause", "server")) and strike.kind != "kill -9 wandb's service"
+    back = progress.back_after(strike.at, strike.trials, anew=anew)
+    if back is None or any(
+        strike.at < other.at < strike.at + back and other.trials & strike.trials for other in strikes
+    ):
+        return None
+    return back
 
 
 def shown(found: dict[str, Any]) -> str:
@@ -295,6 +309,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--search", choices=("optuna", "wandb"), required=True)
     parser.add_argument("--seconds", type=float, default=300.0, help="of faults; then all trials may end")
+    parser.add_argument("--strikes", type=int, default=float("inf"), help="faults at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, help="configurations [default: as many as take about that long]")
     parser.add_argument("--epochs", type=int, default=60)
@@ -309,6 +324,7 @@ def main() -> int:
         chaos = Chaos(
             given.search,
             given.seconds,
+            given.strikes,
             given.seed,
             given.trials or max(6, int(given.seconds / 2)),
             given.epochs,
