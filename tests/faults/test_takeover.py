@@ -1,8 +1,11 @@
 """An agent that is paused for longer than its leases last, and comes back to find its trial with another one."""
 
+import contextlib
+import functools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,18 @@ pytestmark = [
     pytest.mark.usefixtures("tiny_data", "one_core"),
     pytest.mark.skipif(sys.platform != "linux", reason="takes a process's identity from /proc"),
 ]
+
+
+NOTHING_TO_DO = 3
+
+
+def is_locked(database: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(database, timeout=0.0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 def epochs(history: Path) -> list[int]:
@@ -37,12 +52,15 @@ def test_the_new_owner_ends_what_the_former_one_still_trains(
     try:
         until(lambda: history.is_file() and len(epochs(history)) >= 3)
         family = descendants(former.pid)
-        if paused == "agent":
-            former.send_signal(signal.SIGSTOP)  # its trial goes on
-        else:
-            os.killpg(former.pid, signal.SIGSTOP)
-        # Until the lease has run out there is nothing to do.
-        until(lambda: fersweep("agent", "--gpus", "none").returncode == 0)
+        # Its trial goes on where only the agent is paused.
+        pause = former.send_signal if paused == "agent" else functools.partial(os.killpg, former.pid)
+        pause(signal.SIGSTOP)
+        while is_locked(tmp_path / ".fersweep" / "sweeps.db"):  # nobody gets past a writer stopped in the middle
+            pause(signal.SIGCONT)
+            pause(signal.SIGSTOP)
+        while (new := fersweep("agent", "--gpus", "none")).returncode == NOTHING_TO_DO:
+            assert alive(former.pid)  # and its lease has not run out
+        assert new.returncode == 0, new.stderr + new.stdout
         assert alive(former.pid)
         os.killpg(former.pid, signal.SIGCONT)
         assert former.wait(timeout=60) in (0, 3), said.read_text()
