@@ -27,6 +27,7 @@ from fer_sweep.agent.trial_process import (
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause, StopReason
+from fer_sweep.search import owners
 
 _LOG_TAIL_BYTES = 2000
 """Or characters, as good as."""
@@ -90,10 +91,7 @@ class TrialHandle:
 
     def is_paused(self) -> bool:
         """Whether somebody has stopped the process, to go on later."""
-        try:
-            return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-        except (OSError, IndexError):
-            return False  # gone, or not Linux
+        return self.process.pid is not None and owners.is_paused(self.process.pid)
 
     def close(self) -> None:
         """Reap the process, killing it if it hangs at its exit, and let go of the pipe."""

@@ -12,9 +12,13 @@ from typing import Any
 
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.mounts import network_file_system
+from fer_sweep.search import owners
 from fer_sweep.search.engine import Dialect, NothingCreated
 
 PREFIX = "sqlite:///"
+
+_WRITE_LOCK = 120
+"""The byte of the -shm file that a writer locks; see "WAL-mode File Format" in SQLite's documentation."""
 
 _DIALECT = Dialect(
     real="REAL",
@@ -162,7 +166,7 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise StorageError(f"{self._path}: {error}", hint=_advice(error)) from error
+            raise StorageError(f"{self._path}: {error}", hint=_advice(error, self._path)) from error
         except OSError as error:
             raise StorageError(
                 f"{self._path}: {error.strerror or error}", hint="make the folder writable, or set FERSWEEP_HOME"
@@ -177,8 +181,27 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _advice(error: sqlite3.Error) -> str:
+def _writer(path: Path) -> int | None:
+    """The process that is in the middle of a writing transaction; None where the system does not tell."""
+    try:
+        file = path.with_name(f"{path.name}-shm").stat().st_ino
+        for line in Path("/proc/locks").read_text().splitlines():
+            # Such as "3: POSIX  ADVISORY  WRITE 644 08:01:5678 120 120"; one that waits has "->" for its kind.
+            _, *kind, process, inode, first, last = line.split()
+            covers = int(first) <= _WRITE_LOCK and (last == "EOF" or int(last) >= _WRITE_LOCK)
+            if kind == ["POSIX", "ADVISORY", "WRITE"] and inode.rpartition(":")[2] == str(file) and covers:
+                return int(process)
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _advice(error: sqlite3.Error, path: Path) -> str:
     code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF  # the primary code; the higher bits refine it
+    if code == sqlite3.SQLITE_BUSY and (writer := _writer(path)) is not None:
+        if owners.is_paused(writer):
+            return f"process {writer} holds the database and is paused: let it go on (kill -CONT {writer}), or end it"
+        return f"process {writer} holds the database: end it, or try again"
     return {
         sqlite3.SQLITE_NOTADB: "the file is something else or damaged: move it away, or set FERSWEEP_HOME",
         sqlite3.SQLITE_CORRUPT: "the file is damaged: `sqlite3 FILE .recover` may save it; network disks often do this",
