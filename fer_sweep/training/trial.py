@@ -218,7 +218,7 @@ def start(config: TrialConfig, folder: Path, device: torch.device, *, micro_batc
     dataset = open_dataset(config.data)
     samples = choose_samples(dataset, config)
     torch.manual_seed(config.seed)
-    model = build_model(config).to(device, memory_format=memory_format(config))
+    model = build_model(config).to(device).to(memory_format=memory_format(config))
     trial = Trial(
         config=config,
         folder=folder,

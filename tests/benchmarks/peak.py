@@ -36,7 +36,7 @@ def step_rate(model: str, device: torch.device) -> tuple[float, float, str]:
     """GFLOP and seconds of one training step at batch 128, and its precision."""
     config = parse_trial({"model": model})
     torch.manual_seed(0)
-    network = build_model(config).to(device, memory_format=memory_format(config))
+    network = build_model(config).to(device).to(memory_format=memory_format(config))
     optimizer = build_optimizer(network, config)
     precision = choose_precision(config, device)
     images, labels = torch.rand(BATCH, 1, 48, 48, device=device), torch.randint(7, (BATCH,), device=device)
