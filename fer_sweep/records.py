@@ -44,7 +44,7 @@ class Cause(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a finished trial's curves say; thresholds stand in ``training.metrics``."""
+    """What a finished trial's curves say; thresholds stand in ``fer_sweep.verdicts``."""
 
     DIVERGED = "diverged"
     COLLAPSED = "collapsed"
