@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+import fer_sweep.cli.confirming as confirming
 import fer_sweep.cli.data as data
 import fer_sweep.cli.doctor as doctor
 import fer_sweep.cli.report as report
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 sweeps.add_to(app)
 results.add_to(app)
+confirming.add_to(app)
 report.add_to(app)
 trials.add_to(app)
 doctor.add_to(app)

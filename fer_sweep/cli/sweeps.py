@@ -187,7 +187,7 @@ def agent(
 
     entry = find(sweep, note=_note)
     care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
-    if _work(entry, gpus, per_gpu, slots, count, **care, as_json=as_json):
+    if work(entry, gpus, per_gpu, slots, count, **care, as_json=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
     say(f"next: fersweep best {entry.id}")
@@ -230,7 +230,7 @@ def run(
     )
     say(f"sweep {entry.id}")
     care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
-    if _work(entry, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
+    if work(entry, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
     show_best([entry], as_json=as_json)
@@ -284,7 +284,7 @@ def _constant(text: str) -> tuple[str, Any]:
     return name.strip(), parse_document(value, source=f"--set {text}").data
 
 
-def _work(
+def work(
     entry: "SweepEntry",
     gpus: str,
     per_gpu: str,
@@ -297,7 +297,7 @@ def _work(
     as_json: bool,
     quiet: bool = False,
 ) -> bool:
-    """Run the agent; says whether a signal cut it short."""
+    """Run an agent on a sweep as its options say; returns whether a signal cut it short."""
     from fer_sweep.agent.failures import OnOom
     from fer_sweep.agent.session import slots_here, work_on
     from fer_sweep.cli.console import PatientConsole
