@@ -56,8 +56,8 @@ def _pruned(overall: Selection) -> Iterator[Caveat]:
     else:
         yield Caveat(
             "pruned",
-            f"{at}; its learning rate was still up, so it cannot win. To see what it comes to in full, train its "
-            "config.json: fersweep train --config",
+            f"{at}: its schedule was cut short, so it cannot win. To see what it comes to in full: "
+            f"fersweep confirm {first.sweep} --trial {first.record.trial_id}",
         )
 
 

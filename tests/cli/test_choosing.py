@@ -239,6 +239,16 @@ def test_a_model_of_another_host_is_not_tested_here(shell: Shell, searched: str)
     assert "host that trained it" in err
 
 
+@pytest.mark.parametrize("where", ["home", "sweep"])
+def test_what_cannot_be_recorded_is_not_shown(shell: Shell, searched: str, where: str) -> None:
+    folder = home() if where == "home" else sweep_folder(searched)
+    (folder / "tests.jsonl").mkdir()
+    code, out, err = shell("test")
+    assert code == 1
+    assert out == ""
+    assert "tests.jsonl" in err and "Traceback" not in err
+
+
 def test_choosing_by_hand_is_the_same_choice(searched: str) -> None:
     entry = find(searched)
     choice = choose([entry])

@@ -14,6 +14,7 @@ from fer_sweep.search import registry
 from fer_sweep.search.confirmations import FIRST_SEED, confirm, confirmation_of, last_searched, origin_of, seeds_of
 from fer_sweep.search.registry import SweepEntry
 from tests.conftest import make_result
+from tests.standin.server import StandIn
 
 SWEEP = """\
 program: x
@@ -117,6 +118,19 @@ def test_one_whose_origin_is_gone_says_so(searched: tuple[SweepEntry, TrialRecor
     (sweep_folder(entry.id) / "sweep.json").unlink()
     with pytest.raises(InputError, match=entry.id):
         origin_of(made)
+
+
+def test_one_of_a_sweep_that_a_server_searched_is_embedded_in_the_same_project(
+    online: StandIn, tmp_path: Path, searched: tuple[SweepEntry, TrialRecord]
+) -> None:
+    entry = registry.create(tmp_path / "sweep.yaml", project="elsewhere")
+    assert entry.search == "wandb"
+    record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].config, {}, result=make_result())
+    made = confirm(entry, record, 2, searched={0})
+    assert (made.id, made.search) == (f"confirm-{entry.id}-abcd1234", "optuna")
+    sweep = registry.load(made)
+    assert f"{sweep.entity}/{sweep.project}/{entry.id}" == entry.path
+    assert last_searched() == entry
 
 
 def test_entries_written_before_there_were_confirmations_are_read(searched: tuple[SweepEntry, TrialRecord]) -> None:

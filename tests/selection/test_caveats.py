@@ -53,7 +53,7 @@ def test_a_pruned_trial_that_leads_the_ranking_is_named() -> None:
     pruned = candidate("7", 0.70, state=TrialState.PRUNED)
     (found,) = of(pruned, candidate("1", 0.60))
     assert found.kind == "pruned"
-    assert "s/7" in found.message and "cannot win" in found.message
+    assert "cannot win" in found.message and "fersweep confirm s --trial 7" in found.message
     (alone,) = of(pruned)
     assert "provisional" in alone.message
     assert of(candidate("7", 0.5, state=TrialState.PRUNED), candidate("1", 0.60)) == []

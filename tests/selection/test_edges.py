@@ -67,6 +67,7 @@ def test_sides(distribution: Distribution, value: Any, side: str | None) -> None
         ("kernel_size", Categorical((3, 5)), 5, True),
         ("batch_size", Categorical((64, 128, 256)), 256, True),
         ("batch_size", Categorical((64, 128, 256)), 64, True),
+        ("seed", Categorical((0, 1, 2)), 2, False),  # has no order
         ("channels", IntUniform(1, 64), 1, False),
         ("channels", IntUniform(16, 64), 64, True),
     ],
