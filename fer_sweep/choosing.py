@@ -61,8 +61,8 @@ def chosen(entry: SweepEntry, trial_id: str | None = None) -> Candidate:
     raise InputError(f"sweep {entry.id} has no trial {trial_id} with a result", hint=f"those that have one: {known}")
 
 
-def with_further_seeds(entry: SweepEntry, candidate: Candidate, seeds: int) -> SweepEntry:
-    """The sweep that trains a chosen trial with so many further seeds, made or found."""
+def with_further_seeds(entry: SweepEntry, candidate: Candidate, seeds: int | None) -> SweepEntry:
+    """The sweep that trains a chosen trial with so many further seeds, made, made longer or found as it is."""
     searched = {int(c.record.config.get("seed", 0)) for c in candidates_of([entry])}
     return confirm(entry, candidate.record, seeds, searched=searched)
 

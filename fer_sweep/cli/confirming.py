@@ -24,7 +24,15 @@ def confirm(
         list[str] | None, typer.Argument(help="Sweeps whose winners to confirm; the last one searched if left out.")
     ] = None,
     trial: Annotated[str | None, typer.Option(help="This trial in the winner's place; for one sweep.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Further seeds to train each with.")] = 5,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Further seeds to train each with [default: those asked for before, or 5].",
+            show_default=False,
+        ),
+    ] = None,
     create_only: Annotated[
         bool, typer.Option("--create-only", help="Make the sweeps and leave the training to agents.")
     ] = False,
@@ -161,9 +169,10 @@ def _words(found: "Confirmed") -> list[str]:
 def _difference(comparison: "Comparison") -> str:
     mean = comparison.difference
     low, high = (100 * end if end is not None else float("nan") for end in (mean.low, mean.high))
+    interval = f"{100 * mean.level:.3g} % interval {low:+.2f} to {high:+.2f}"
     return (
         f"{comparison.first.name} less {comparison.second.name}: {100 * mean.mean:+.2f} points "
-        f"({low:+.2f} to {high:+.2f}; p = {comparison.p:.2g}, {len(comparison.seeds)} seeds)"
+        f"({interval}; p = {comparison.p:.2g}, {len(comparison.seeds)} seeds)"
     )
 
 

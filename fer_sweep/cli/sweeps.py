@@ -190,7 +190,7 @@ def agent(
     if work(entry, gpus, per_gpu, slots, count, **care, as_json=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
-    say(f"next: fersweep best {entry.id}")
+    say(f"next: fersweep {_choosing(entry)} {entry.id}")
 
 
 def run(
@@ -258,8 +258,12 @@ def status(sweep: Sweep = None, as_json: Json = False) -> None:
         print_json({"sweep": entry.id, "state": str(state), "trials": [trial_json(record) for record in records]})
         return
     print_table(f"sweep {entry.id} ({entry.name or 'no name'}): {state}", TRIAL_COLUMNS, trial_rows(records))
-    command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, "best")
+    command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, _choosing(entry))
     say(f"next: fersweep {command} {entry.id}")
+
+
+def _choosing(entry: "SweepEntry") -> str:
+    return "best" if entry.confirms is None else "confirm"
 
 
 def _create(file: Path, data: str | None, fixed: list[str] | None, **options: Any) -> "SweepEntry":

@@ -15,6 +15,8 @@ from fer_sweep.search.storage import default_storage, extend_sweep, record_sweep
 FIRST_SEED = 1000
 """Further seeds count from here, far from those that people search with, so that no measurement that took part in the
 choice comes back as its confirmation, and the winners of several sweeps get the same ones."""
+USUAL_SEEDS = 5
+"""With four or fewer the t-interval is so wide that it hardly says anything."""
 
 
 def last_searched() -> SweepEntry:
@@ -42,7 +44,7 @@ def confirmation_of(entry: SweepEntry, trial_id: str) -> SweepEntry | None:
     return next((found for found in known() if found.confirms == f"{entry.id}/{trial_id}"), None)
 
 
-def confirm(entry: SweepEntry, record: TrialRecord, seeds: int, *, searched: Collection[int]) -> SweepEntry:
+def confirm(entry: SweepEntry, record: TrialRecord, seeds: int | None, *, searched: Collection[int]) -> SweepEntry:
     """The sweep that trains a trial's configuration with so many further seeds: made, made longer, or as it is.
 
     It is an embedded one, in the same database, whoever searched; agents, resume and status work on it as on any other.
@@ -50,7 +52,7 @@ def confirm(entry: SweepEntry, record: TrialRecord, seeds: int, *, searched: Col
     Args:
         entry: The sweep that was searched.
         record: Its chosen trial.
-        seeds: How many; fewer than it has already changes nothing.
+        seeds: How many; fewer than it has already changes nothing. None for what it has, or USUAL_SEEDS.
         searched: Seeds that took part in the search, which cannot confirm it.
 
     Raises:
@@ -58,8 +60,12 @@ def confirm(entry: SweepEntry, record: TrialRecord, seeds: int, *, searched: Col
         StorageError: The database or the sweep's folder cannot be written.
     """
     storage = entry.storage or default_storage()
+    found = confirmation_of(entry, record.trial_id)
+    if found and seeds is None:
+        return found
+    seeds = seeds or USUAL_SEEDS
     unused = [seed for seed in range(FIRST_SEED, FIRST_SEED + seeds + len(searched)) if seed not in searched][:seeds]
-    found = confirmation_of(entry, record.trial_id) or _make(entry, record, unused, storage)
+    found = found or _make(entry, record, unused, storage)
     present = seeds_of(found)
     if len(present) >= seeds:
         return found

@@ -129,11 +129,13 @@ def test_confirm_trains_further_seeds_once_and_gives_their_mean(shell: Shell, se
 def test_confirm_only_made_is_any_agents_work(shell: Shell, searched: str) -> None:
     (made,) = shell.json("confirm", "--seeds", "1", "--create-only")["sweeps"]
     assert shell.json("status", made)["trials"] == []
-    assert shell("agent", made, *HERE)[0] == 0
-    (found,) = shell.json("confirm", made, "--seeds", "1", *HERE)["confirmed"]
+    code, _, err = shell("agent", made, *HERE)
+    assert code == 0
+    assert f"next: fersweep confirm {made}" in err
+    (found,) = shell.json("confirm", made, *HERE)["confirmed"]
     assert found["best_val_acc"]["count"] == 1
     assert found["best_val_acc"]["low"] is None
-    code, out, _ = shell("confirm", searched, "--seeds", "1", *HERE)
+    code, out, _ = shell("confirm", searched, *HERE)
     assert code == 0
     assert "no interval" in out
 

@@ -72,6 +72,7 @@ def test_asking_again_finds_it_and_asking_for_more_makes_it_longer(searched: tup
     assert registry.state_of(made) == "finished"
 
     assert confirm(entry, record, 1, searched=set()) == made
+    assert confirm(entry, record, None, searched=set()) == made
     assert confirm(entry, record, 2, searched=set()) == made
     assert registry.state_of(made) == "finished"
     assert confirm(entry, record, 4, searched=set()) == made
@@ -81,6 +82,11 @@ def test_asking_again_finds_it_and_asking_for_more_makes_it_longer(searched: tup
     assert [search.next_trial("cpu0").config.seed for _ in range(2)] == [1002, 1003]
     search.close()
     assert len(registry.known()) == 2
+
+
+def test_five_seeds_unless_told_otherwise(searched: tuple[SweepEntry, TrialRecord]) -> None:
+    entry, record = searched
+    assert len(seeds_of(confirm(entry, record, None, searched=set()))) == 5
 
 
 def test_a_seed_that_was_searched_confirms_nothing(searched: tuple[SweepEntry, TrialRecord]) -> None:
