@@ -12,10 +12,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from fer_sweep.errors import StorageError
-from fer_sweep.files import cache_dir, home
+from fer_sweep.files import cache_dir, home, parse_object
 
 LOG = "tests.jsonl"
 _log = logging.getLogger(__name__)
@@ -129,7 +128,7 @@ def _read(path: Path) -> Iterator[Opening]:
     names = {field.name for field in fields(Opening)}
     for number, line in enumerate(lines, 1):
         try:
-            values: dict[str, Any] = json.loads(line)
+            values = parse_object(line.encode())
             yield Opening(**{name: values[name] for name in names})
         except (ValueError, TypeError, KeyError):
             _log.warning("%s, line %d is no record of an opening and is passed over", path, number)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli.printing import percent, points, print_json, print_table, print_text, say
-from fer_sweep.cli.sweeps import Gpus, Json, PerGpu, Slots, UploadModels, work
+from fer_sweep.cli.working import Gpus, HangAfter, OnOomWord, PerGpu, Slots, UploadModels, work
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def confirm(
     per_gpu: PerGpu = "1",
     slots: Slots = None,
     upload_models: UploadModels = False,
-    as_json: Json = False,
+    on_oom: OnOomWord = "fail",
+    hang_after: HangAfter = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Train the winner with further seeds, as a sweep of its own, and give the mean with its interval.
 
@@ -66,10 +68,11 @@ def confirm(
                 print_text(found.id)
             say(f"next: fersweep agent {found.id}; then fersweep confirm {found.id} gives the mean")
         return
+    care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
     for (_, candidate), found in zip(winners, confirmations, strict=True):
         if _is_open(found):
             say(f"sweep {found.id}: trial {candidate.name} with further seeds")
-            if work(found, gpus, per_gpu, slots, None, upload_models=upload_models, as_json=False, quiet=as_json):
+            if work(found, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
                 say("next: the same command goes on where this one stopped")
                 raise typer.Exit(130)
     _show(winners, confirmations, as_json=as_json)
@@ -114,7 +117,10 @@ def _show(
             "differences are seed by seed on the same validation images (paired t-test); with others of them it could "
             "come out differently"
         )
-    say(f"next: fersweep test {winners[0][0].id} opens the test split, once")
+    candidates = {candidate.name: candidate for _, candidate in winners}
+    best = max(shown, key=lambda found: found.accuracy.mean if found.accuracy else 0.0)
+    chosen = candidates[best.name]
+    say(f"next: fersweep test {chosen.sweep} --trial {chosen.record.trial_id} opens the test split, once")
 
 
 _COLUMNS = {

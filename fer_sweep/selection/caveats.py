@@ -124,7 +124,7 @@ def _both(first: Candidate, second: Candidate) -> str:
     images, seeds = images_needed(p, q), seeds_needed(p, q, min(first.images, second.images))
     if images is None:
         return f"{apart}: nothing to tell apart"
-    by_seeds = f"at most {seeds} seeds each on these (fersweep confirm)" if seeds else f"over {MOST_SEEDS:,} seeds each"
+    by_seeds = f"some {seeds} seeds each on these (fersweep confirm)" if seeds else f"over {MOST_SEEDS:,} seeds each"
     return (
         f"{apart}, and chance alone brings up to {chance:.2f}: "
         f"it takes some {_rounded(images)} validation images, or {by_seeds}, to tell"

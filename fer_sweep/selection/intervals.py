@@ -125,8 +125,9 @@ def images_needed(p: float, q: float) -> int | None:
 def seeds_needed(p: float, q: float, n: int) -> int | None:
     """Seeds each, at which the difference of two means over seeds would be more than chance; None beyond MOST_SEEDS.
 
-    How much a seed matters is not known beforehand. It is taken to move the accuracy as much as the choice of the
-    ``n`` images does, which is more than it usually moves it: for most images every seed gives the same answer.
+    How much a seed matters is not known beforehand. It is taken to move the accuracy as much as the choice of the ``n``
+    images does, which is the right order of magnitude and no more: three seeds of a SimpleCNN of four epochs had a
+    standard deviation of 0.9 points where this says 0.8.
     """
     error = math.hypot(binomial_error(p, n), binomial_error(q, n))
     for count in range(2, MOST_SEEDS + 1):

@@ -6,7 +6,6 @@ with shifts of two pixels: well inside what a model saw in augmented training (s
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from fer_sweep.config.trial import IMAGE_SIZE, ResNet18Config, TrialConfig, pars
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import FaceDataset, Split
 from fer_sweep.errors import CheckpointError, ConfigError, DataError
+from fer_sweep.files import parse_object, read_json
 from fer_sweep.models import build_model
 from fer_sweep.records import Averaging, Examination
 from fer_sweep.training.evaluation import forward
@@ -64,10 +64,10 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
     path = folder / WEIGHTS
     try:
         with safe_open(path, framework="pt", device="cpu") as stored:
-            about: dict[str, Any] = json.loads((stored.metadata() or {})["fersweep"])
+            about: dict[str, Any] = parse_object((stored.metadata() or {})["fersweep"].encode())
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 it is no mapping
         config = parse_trial(about["config"])
-        beside = parse_trial(json.loads((folder / CONFIG).read_bytes()))
+        beside = parse_trial(read_json(folder / CONFIG))
         mean, std, val_acc = (float(about[name]) for name in ("pixel_mean", "pixel_std", "val_acc"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
         raise CheckpointError(
