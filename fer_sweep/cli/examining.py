@@ -92,6 +92,13 @@ def _chosen(sweep: str | None, trial: str | None) -> "tuple[str, Path, Path, Con
     return candidate.name, folder, sweep_folder(entry.id), found
 
 
+_WAYS = {
+    "none": "",
+    "flip": ", averaged with their mirror images",
+    "tencrop": ", averaged over ten crops of each",
+}
+
+
 def _document(report: "Report", name: str, folder: Path, confirmed: "Confirmed | None") -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -133,12 +140,12 @@ def _print(report: "Report", name: str, confirmed: "Confirmed | None") -> None:
         ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %" if interval else ""
         rows.append([label, sum(row), percent(recall) if sum(row) else "", ends])
     split = "PrivateTest" if report.is_official else "the test split (not FER2013's PrivateTest)"
-    title = f"{name} on {split} of {opening.data}"
-    print_table(title, {"class": "left", "images": "right", "recall": "right", "95 %": "right"}, rows)
+    print_text(f"{name} on {split} of {opening.data}")
+    print_table("recall by class", {"class": "left", "images": "right", "recall": "right", "95 %": "right"}, rows)
     whole = wilson(found.right, found.images)
     print_text(
         f"accuracy {percent(found.accuracy)} ({100 * whole.low:.2f} to {100 * whole.high:.2f} %, Wilson 95 %) "
-        f"on {found.images:,} images, averaged over: {found.averaging}; macro F1 {found.macro_f1:.3f}"
+        f"on {found.images:,} images{_WAYS[found.averaging]}; macro F1 {found.macro_f1:.3f}"
     )
     if found.clean_images < found.images:
         print_text(
