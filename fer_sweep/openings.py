@@ -64,6 +64,15 @@ def openings_of(test_fingerprint: str) -> list[Opening]:
     return sorted(found.values(), key=lambda opening: opening.opened)
 
 
+def openings_in(folder: Path) -> list[Opening]:
+    """Every look at whatever test split that a sweep's folder tells of, in the order they were written down.
+
+    Raises:
+        StorageError: The file that records them cannot be read.
+    """
+    return list(_read(folder / LOG))
+
+
 def write_down(opening: Opening, folder: Path) -> None:
     """Append a look to the files of a folder, of the home and of the data cache; on disk when this returns.
 

@@ -7,7 +7,7 @@ import pytest
 
 from fer_sweep.errors import StorageError
 from fer_sweep.files import cache_dir, home
-from fer_sweep.openings import LOG, Opening, one_at_a_time, openings_of, write_down
+from fer_sweep.openings import LOG, Opening, one_at_a_time, openings_in, openings_of, write_down
 
 
 def opening(name: str, split: str = "split", opened: float = 1.0) -> Opening:
@@ -34,7 +34,8 @@ def test_what_is_written_down_is_counted_once_and_by_split(tmp_path: Path) -> No
     assert [found.id for found in openings_of("split")] == ["a", "b"]
     assert openings_of("other") == [opening("c", "other")]
     for folder in (tmp_path / "sweep", home(), cache_dir()):
-        assert len((folder / LOG).read_text().splitlines()) == 3
+        assert [found.id for found in openings_in(folder)] == ["b", "a", "c"]
+    assert openings_in(tmp_path / "untested") == []
 
 
 @pytest.mark.parametrize("lost", ["home", "cache"])
