@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from fer_sweep.errors import InputError
 from fer_sweep.files import cache_dir, home, sweep_folder, trial_folder
 from fer_sweep.search.registry import find
 from tests.cli.conftest import Shell
-from tests.processes import COMMAND
+from tests.processes import COMMAND, until
+from tests.standin.server import StandIn
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -148,6 +150,38 @@ def test_confirm_of_a_trial_that_is_named(shell: Shell, searched: str) -> None:
     code, _, err = shell("confirm", searched, f"confirm-{searched}-1", "--trial", "1")
     assert code == 2
     assert "one sweep" in err
+
+
+def test_the_winner_of_a_sweep_that_a_server_searched_is_confirmed_on_a_page_of_its_own(
+    online: StandIn, shell: Shell, tmp_path: Path, whole_data: str
+) -> None:
+    made = shell.json("create", str(write(tmp_path, whole_data, "simple_cnn", 1)), "--count", "1")
+    assert made["search"] == "wandb"
+    code, _, err = shell("agent", made["sweep"], *HERE)
+    assert code == 0, err
+    (found,) = shell.json("confirm", "--seeds", "2", *HERE)["confirmed"]
+    winner = shell.json("best")["winner"]["id"]
+    assert found["sweep"] == f"confirm-{made['sweep']}-{winner}"
+    runs = {run.id: run.state for run in online.runs.values()}
+    assert runs == {winner: "finished", f"{found['sweep']}-0": "finished", f"{found['sweep']}-1": "finished"}
+    assert sorted(len(sweep.run_ids) for sweep in online.sweeps.values()) == [1, 2]
+    assert {sweep.project for sweep in online.sweeps.values()} == {"fersweep"}
+
+
+def test_an_interrupted_confirm_goes_on_where_it_stopped(searched: str, shell: Shell) -> None:
+    words = ("confirm", "--seeds", "6", *HERE)
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: (sweep_folder(f"confirm-{searched}-0") / "trials" / "0" / "history.jsonl").exists())
+    process.send_signal(signal.SIGINT)  # the first one: what runs is finished, nothing new begins
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "goes on where this one stopped" in err
+    before = shell.json("status", f"confirm-{searched}-0")["trials"]
+    assert 0 < len(before) < 6
+    assert {trial["state"] for trial in before} == {"complete"}
+    (found,) = shell.json(*words)["confirmed"]
+    assert found["best_val_acc"]["count"] == 6
+    assert shell.json("status", found["sweep"])["trials"][: len(before)] == before
 
 
 def test_several_confirmed_sweeps_are_compared_seed_by_seed(shell: Shell, both: tuple[str, str]) -> None:
