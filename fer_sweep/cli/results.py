@@ -111,6 +111,10 @@ def _print_choice(choice: "Choice", winner: "Candidate") -> None:
     if len(choice.by_model) > 1:
         title = "each architecture by itself (> winner of all)"
         print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, choice.overall))
+        for model, selection in choice.by_model.items():
+            if selection.winner is not None:
+                found = selection.winner.result
+                print_text(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
     result = winner.result
     folder = trial_folder(winner.sweep, winner.record.trial_id)
     print_text(
