@@ -44,7 +44,7 @@ class Cause(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a finished trial's curves say; thresholds stand in ``training.metrics``."""
+    """What a finished trial's curves say; thresholds stand in ``fer_sweep.verdicts``."""
 
     DIVERGED = "diverged"
     COLLAPSED = "collapsed"
@@ -88,6 +88,52 @@ class TrialResult(BaseModel):
     micro_batch: int | None = None
     """Images that went through the model at once, where memory did not hold a whole batch; steps were whole."""
     verdict: Verdict
+
+
+class Averaging(StrEnum):
+    """What a test averages the predicted probabilities over (test-time augmentation)."""
+
+    NONE = "none"
+    """The image as it is."""
+    FLIP = "flip"
+    """The image and its mirror image."""
+    TENCROP = "tencrop"
+    """The four corners and the centre, and their mirror images."""
+
+
+class Examination(BaseModel):
+    """What a trained model came to on the images of the test split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    averaging: Averaging
+    images: int
+    """In the test split."""
+    right: int
+    """Of them classified correctly."""
+    clean_images: int
+    """Test images with no copy among the training images."""
+    clean_right: int
+    """Of those classified correctly."""
+    macro_f1: float
+    per_class_recall: tuple[float, ...]
+    """In the order of CLASSES; 0 for a class the test split lacks."""
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    """Rows are true classes, columns predicted ones, in the order of CLASSES."""
+    precision: str
+    """The arithmetic: fp32 or bf16."""
+    val_acc: float | None
+    """Accuracy on the validation images with the same averaging; None where the data trained on is not here."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test images classified correctly, in [0, 1]."""
+        return self.right / self.images
+
+    @property
+    def clean_accuracy(self) -> float | None:
+        """The same of the images with no copy among the training images; None if there are none."""
+        return self.clean_right / self.clean_images if self.clean_images else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,38 @@ def tiny_data(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a data set that trains in milliseconds."""
     monkeypatch.setenv("FERSWEEP_CACHE", str(tiny_cache))
     return "tiny"
+
+
+@pytest.fixture(scope="session")
+def whole_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data cache that holds `whole`: 70 training, 35 validation and 35 test faces, of which 7 are training images."""
+    from fer_sweep.data.cache import prepare
+
+    folder = tmp_path_factory.mktemp("whole")
+    rng = np.random.default_rng(0)
+    labels = np.arange(140) % 7
+    # A bright bar whose height is the class, in noise: a network of any size learns it.
+    images = rng.integers(0, 120, (140, 48, 48))
+    for image, label in zip(images, labels, strict=True):
+        image[6 * label + 2 : 6 * label + 8, :] += 100
+    images[105:112] = images[:7]
+    usage = ["Training"] * 70 + ["PublicTest"] * 35 + ["PrivateTest"] * 35
+    lines = [
+        f"{label},{' '.join(map(str, image.ravel()))},{split}"
+        for label, image, split in zip(labels, images, usage, strict=True)
+    ]
+    (folder / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines, ""]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERSWEEP_CACHE", str(folder / "cache"))
+        prepare(folder / "fer2013.csv", "whole")
+    return folder / "cache"
+
+
+@pytest.fixture
+def whole_data(whole_cache: Path, tmp_path: Path) -> str:
+    """The name of a small data set that has a test split, in the test's own cache: what opens it is recorded there."""
+    shutil.copytree(whole_cache, tmp_path / "cache", dirs_exist_ok=True)
+    return "whole"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Every command the README shows is run, in its order, in a folder with a small archive in the real layout."""
 
+import io
 import re
 import shlex
 import shutil
@@ -8,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fer_sweep.cli import main
 from tests.standin.server import StandIn
@@ -62,6 +64,9 @@ def _run_all(
     with zipfile.ZipFile(own_folders / "archive.zip", "w") as archive:
         for path in sorted((tiny_cache.parent / "faces").rglob("*.png")):
             archive.write(path, path.relative_to(tiny_cache.parent / "faces"))
+            if path.name.startswith("PublicTest_"):  # the layout's test folder pools both test splits
+                other = path.with_name(path.name.replace("PublicTest_", "PrivateTest_"))
+                archive.writestr(str(other.relative_to(tiny_cache.parent / "faces")), _other_face(path))
     assert len(commands) >= 5
     for command in commands:
         program, *words = shlex.split(command)
@@ -78,6 +83,14 @@ def _run_all(
         out, err = capsys.readouterr()
         assert code == 0, f"{command}\n{out}\n{err}"
         assert out or words[0] == "agent", command
+
+
+def _other_face(path: Path) -> bytes:
+    """The face upside down: no copy of one in the validation split."""
+    stream = io.BytesIO()
+    with Image.open(path) as image:
+        image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def test_the_sweep_file_of_the_readme_is_valid_and_binds(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def train_by_hand(
     Raises:
         FersweepError: As ``training.loop.train`` does; the W&B run is closed as failed.
     """
-    slot = _slot(device, threads)
+    slot = one_slot(device, threads)
     os.environ.update(slot.environment)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     try:
@@ -93,7 +93,16 @@ def train_by_hand(
     return outcome
 
 
-def _slot(device: str, threads: int | None) -> Slot:
+def one_slot(device: str, threads: int | None) -> Slot:
+    """The slot that ``--device`` and ``--threads`` ask for.
+
+    Args:
+        device: ``auto``, ``cpu``, or a GPU's number or UUID.
+        threads: CPU threads; None for all cores.
+
+    Raises:
+        InputError: There is no such device, or there are not so many cores.
+    """
     gpus = () if device == "cpu" else choose(device, discover(), visible_devices(), option="--device")
     if len(gpus) > 1:
         if device != "auto":

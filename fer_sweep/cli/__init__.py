@@ -9,8 +9,10 @@ from typing import NoReturn
 
 import typer
 
+import fer_sweep.cli.confirming as confirming
 import fer_sweep.cli.data as data
 import fer_sweep.cli.doctor as doctor
+import fer_sweep.cli.examining as examining
 import fer_sweep.cli.report as report
 import fer_sweep.cli.results as results
 import fer_sweep.cli.sweeps as sweeps
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 sweeps.add_to(app)
 results.add_to(app)
+confirming.add_to(app)
+examining.add_to(app)
 report.add_to(app)
 trials.add_to(app)
 doctor.add_to(app)

@@ -90,6 +90,24 @@ def trial_json(record: "TrialRecord", sweep: str | None = None) -> dict[str, Any
     return shape if sweep is None else {"sweep": sweep, **shape}
 
 
+def candidate_json(candidate: "Candidate") -> dict[str, Any]:
+    """A trial as ``best --json`` shows it: with the reason of its verdict."""
+    from fer_sweep.verdicts import explain
+
+    return {**trial_json(candidate.record, candidate.sweep), "verdict_reason": explain(candidate.result)}
+
+
+def selection_json(selection: "Selection") -> dict[str, Any]:
+    """A choice as ``best --json`` shows it."""
+    return {
+        "winner": candidate_json(selection.winner) if selection.winner else None,
+        "pareto": [candidate_json(candidate) for candidate in selection.pareto],
+        "ranking": [candidate_json(candidate) for candidate in selection.ranking],
+        "standard_error": selection.standard_error,
+        "reason": selection.reason,
+    }
+
+
 def trial_rows(records: Sequence["TrialRecord"]) -> list[list[object]]:
     """Rows for TRIAL_COLUMNS; only parameters that differ between trials are shown."""
     varying = _varying(records)
@@ -155,7 +173,7 @@ def _ranking_row(place: int, candidate: "Candidate", selection: "Selection", var
     return [
         mark,
         place,
-        f"{candidate.sweep}/{candidate.record.trial_id}",
+        candidate.name,
         candidate.record.state,
         percent(result.best_val_acc),
         percent(result.val_acc_clean),
@@ -165,6 +183,45 @@ def _ranking_row(place: int, candidate: "Candidate", selection: "Selection", var
         result.verdict,
         " ".join(f"{name}={short(values[name])}" for name in varying if name in values),
     ]
+
+
+def architecture_rows(by_model: Mapping[str, "Selection"], overall: "Selection") -> list[list[object]]:
+    """Rows for ARCHITECTURE_COLUMNS: each architecture's winner; ``>`` marks the winner of all."""
+    rows: list[list[object]] = []
+    for model, selection in by_model.items():
+        winner = selection.winner
+        count = f"{len(selection.ranking)} ({len(selection.pareto)} on the front)"
+        if winner is None:
+            rows.append(["", model, count, "", "", "", "", "", selection.reason])
+            continue
+        result = winner.result
+        rows.append(
+            [
+                ">" if winner == overall.winner else "",
+                model,
+                count,
+                winner.name,
+                percent(result.best_val_acc),
+                percent(result.val_acc_clean),
+                points(result.train_val_gap),
+                f"{result.parameters:,}",
+                result.verdict,
+            ]
+        )
+    return rows
+
+
+ARCHITECTURE_COLUMNS = {
+    "": "left",
+    "architecture": "left",
+    "trials": "right",
+    "winner": "left",
+    "best_val_acc": "right",
+    "clean": "right",
+    "gap": "right",
+    "parameters": "right",
+    "verdict": "left",
+}
 
 
 def percent(value: float | None) -> str:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer_sweep.cli.printing import (
+    ARCHITECTURE_COLUMNS,
     RANKING_COLUMNS,
+    architecture_rows,
     log_warnings,
     percent,
     points,
@@ -15,13 +17,14 @@ from fer_sweep.cli.printing import (
     print_text,
     ranking_rows,
     say,
-    trial_json,
+    selection_json,
 )
 from fer_sweep.errors import NothingToDo
 
 if TYPE_CHECKING:
+    from fer_sweep.choosing import Choice
     from fer_sweep.search.registry import SweepEntry
-    from fer_sweep.selection import Selection
+    from fer_sweep.selection import Candidate
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,37 +34,43 @@ def add_to(app: typer.Typer) -> None:
 
 
 def best(
-    sweep: Annotated[list[str] | None, typer.Argument(help="Sweeps to choose from; the last one if left out.")] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Argument(help="Sweeps to choose from; the last one searched if left out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Rank the trials and name the winner: among those within one standard error of the best, the smallest gap.
 
+    Overall and for each architecture, with what to be careful about: ranges that end too early, differences that are
+    chance, trials that were stopped early.
+
     Example: fersweep best
     """
+    from fer_sweep.search.confirmations import last_searched
     from fer_sweep.search.registry import find
 
-    show_best([find(name) for name in dict.fromkeys(sweep)] if sweep else [find(None)], as_json=as_json)
+    show_best([find(name) for name in dict.fromkeys(sweep)] if sweep else [last_searched()], as_json=as_json)
 
 
 def show_best(entries: "Sequence[SweepEntry]", *, as_json: bool) -> None:
     """Print the choice among the trials of some sweeps."""
-    selection = _select(entries)
-    winner = selection.winner
+    from fer_sweep.choosing import choose
+
+    choice = choose(entries)
+    winner = choice.overall.winner
     if winner is None:
         ids = ", ".join(entry.id for entry in entries)
-        raise NothingToDo(f"{selection.reason}: {ids}", hint=f"train some: fersweep agent {entries[-1].id}")
+        raise NothingToDo(f"{choice.overall.reason}: {ids}", hint=f"train some: fersweep agent {entries[-1].id}")
     if as_json:
         print_json(
             {
-                "winner": trial_json(winner.record, winner.sweep),
-                "pareto": [trial_json(c.record, c.sweep) for c in selection.pareto],
-                "ranking": [trial_json(c.record, c.sweep) for c in selection.ranking],
-                "standard_error": selection.standard_error,
-                "reason": selection.reason,
+                **selection_json(choice.overall),
+                "architectures": {model: selection_json(found) for model, found in choice.by_model.items()},
+                "warnings": [{"kind": caveat.kind, "message": caveat.message} for caveat in choice.caveats],
             }
         )
         return
-    _print_selection(selection)
+    _print_choice(choice, winner)
 
 
 def sync(
@@ -93,39 +102,34 @@ def sync(
         print_json({"sweeps": documents})
 
 
-def _print_selection(selection: "Selection") -> None:
+def _print_choice(choice: "Choice", winner: "Candidate") -> None:
     from fer_sweep.files import trial_folder
+    from fer_sweep.verdicts import explain
 
-    winner = selection.winner
-    assert winner is not None
     title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
-    print_table(title, RANKING_COLUMNS, ranking_rows(selection))
+    print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall))
+    if len(choice.by_model) > 1:
+        title = "each architecture by itself (> winner of all)"
+        print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, choice.overall))
+        for model, selection in choice.by_model.items():
+            if selection.winner is not None:
+                found = selection.winner.result
+                print_text(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
     result = winner.result
     folder = trial_folder(winner.sweep, winner.record.trial_id)
     print_text(
         f"winner: trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {percent(result.best_val_acc)}, "
-        f"gap {points(result.train_val_gap)} points, {result.verdict}"
+        f"gap {points(result.train_val_gap)} points, {result.verdict}; "
+        f"{percent(result.val_acc_clean)} of the validation images with no copy in training"
     )
-    print_text(f"why: {selection.reason}")
+    print_text(f"why: {choice.overall.reason}")
+    print_text(f"{result.verdict}: {explain(result)}")
+    for caveat in choice.caveats:
+        print_text(f"careful: {caveat.message}")
     if not folder.is_dir():
         print_text("model: with the host that trained it; here is its configuration only, in --json")
         return
     print_text(f"model: {folder / 'best.safetensors'}")
     print_text(f"config: {folder / 'config.json'}")
     print_text(f"history: {folder / 'history.jsonl'}")
-    say(f"next: fersweep train --config {folder / 'config.json'} --seed 1 trains it again with another seed")
-
-
-def _select(entries: "Sequence[SweepEntry]") -> "Selection":
-    from fer_sweep.search.registry import open_search
-    from fer_sweep.selection import Candidate, select
-
-    candidates = []
-    for entry in entries:
-        search = open_search(entry)
-        try:
-            candidates += [Candidate(entry.id, r, r.result) for r in search.records() if r.result is not None]
-        finally:
-            search.close()
-    gaps = [entry.max_gap for entry in entries if entry.max_gap is not None]
-    return select(candidates, max_gap=min(gaps) if gaps else None)
+    say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")

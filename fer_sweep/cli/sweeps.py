@@ -8,7 +8,6 @@ import typer
 
 from fer_sweep.cli.printing import (
     TRIAL_COLUMNS,
-    log_warnings,
     print_json,
     print_table,
     print_text,
@@ -17,6 +16,7 @@ from fer_sweep.cli.printing import (
     trial_rows,
 )
 from fer_sweep.cli.results import show_best
+from fer_sweep.cli.working import Gpus, HangAfter, OnOomWord, PerGpu, Slots, UploadModels, work
 from fer_sweep.errors import InputError, ServerError
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ SearchName = Annotated[
 ]
 Entity = Annotated[str | None, typer.Option(help="W&B user or team, whatever environment and file say.")]
 Project = Annotated[str | None, typer.Option(help="W&B project, whatever environment and file say.")]
-UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of complete trials to W&B.")]
 Storage = Annotated[
     str | None,
     typer.Option(
@@ -53,29 +52,6 @@ MaxGap = Annotated[
 ]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the embedded search [default: 0].", show_default=False)
-]
-Gpus = Annotated[str, typer.Option(help="auto, none, or numbers and UUIDs such as 0,1.")]
-PerGpu = Annotated[str, typer.Option(help="Slots sharing each GPU: a number, or auto to measure how many pay.")]
-Slots = Annotated[
-    str | None,
-    typer.Option(
-        help="Slots on the CPU, its cores divided among them: a number, or auto to measure how many pay "
-        "[default: one for every four cores].",
-        show_default=False,
-    ),
-]
-
-
-OnOomWord = Annotated[
-    str, typer.Option("--on-oom", help="A trial out of memory: fail, smaller_micro_batch or fewer_slots.")
-]
-HangAfter = Annotated[
-    float | None,
-    typer.Option(
-        min=1.0,
-        help="End a trial that has made no step for so many seconds [default: learnt, five minutes at least].",
-        show_default=False,
-    ),
 ]
 
 
@@ -187,10 +163,10 @@ def agent(
 
     entry = find(sweep, note=_note)
     care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
-    if _work(entry, gpus, per_gpu, slots, count, **care, as_json=as_json):
+    if work(entry, gpus, per_gpu, slots, count, **care, as_json=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
-    say(f"next: fersweep best {entry.id}")
+    say(f"next: fersweep {_choosing(entry)} {entry.id}")
 
 
 def run(
@@ -230,7 +206,7 @@ def run(
     )
     say(f"sweep {entry.id}")
     care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
-    if _work(entry, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
+    if work(entry, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
     show_best([entry], as_json=as_json)
@@ -258,8 +234,12 @@ def status(sweep: Sweep = None, as_json: Json = False) -> None:
         print_json({"sweep": entry.id, "state": str(state), "trials": [trial_json(record) for record in records]})
         return
     print_table(f"sweep {entry.id} ({entry.name or 'no name'}): {state}", TRIAL_COLUMNS, trial_rows(records))
-    command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, "best")
+    command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, _choosing(entry))
     say(f"next: fersweep {command} {entry.id}")
+
+
+def _choosing(entry: "SweepEntry") -> str:
+    return "best" if entry.confirms is None else "confirm"
 
 
 def _create(file: Path, data: str | None, fixed: list[str] | None, **options: Any) -> "SweepEntry":
@@ -282,63 +262,6 @@ def _constant(text: str) -> tuple[str, Any]:
     if not separator or not name.strip() or not value.strip():
         raise InputError(f"--set {text}: not KEY=VALUE", hint="such as --set epochs=2")
     return name.strip(), parse_document(value, source=f"--set {text}").data
-
-
-def _work(
-    entry: "SweepEntry",
-    gpus: str,
-    per_gpu: str,
-    slots: str | None,
-    count: int | None,
-    *,
-    upload_models: bool,
-    on_oom: str,
-    hang_after: float | None,
-    as_json: bool,
-    quiet: bool = False,
-) -> bool:
-    """Run the agent; says whether a signal cut it short."""
-    from fer_sweep.agent.failures import OnOom
-    from fer_sweep.agent.session import slots_here, work_on
-    from fer_sweep.cli.console import PatientConsole
-
-    if on_oom not in list(OnOom):
-        raise InputError(f"--on-oom {on_oom}: not known", hint=f"one of {', '.join(OnOom)}")
-
-    log_warnings()
-    places = slots_here(
-        entry,
-        gpus,
-        per_gpu=_slot_count("--per-gpu", per_gpu),
-        slots=_slot_count("--slots", slots),
-        measure_cpu=slots == "auto",
-        say=say,
-    )
-    summary = work_on(
-        entry,
-        places,
-        console=PatientConsole(stderr=as_json or quiet),
-        count=count,
-        keep_models=upload_models,
-        on_oom=OnOom(on_oom),
-        hang_after_s=hang_after,
-    )
-    if as_json:
-        ended = {str(state): number for state, number in summary.ended.items()}
-        print_json({"sweep": entry.id, "ended": ended, "interrupted": summary.interrupted})
-    if summary.turnaround_s:
-        waits = sorted(summary.turnaround_s)
-        say(f"from one trial's end to the next one's first step: {waits[len(waits) // 2]:.2f} s (median)")
-    return summary.interrupted
-
-
-def _slot_count(option: str, text: str | None) -> int | None:
-    if text is None or text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"{option} {text}: neither a number nor auto") from None
 
 
 def _state_command(state: str) -> Callable[[str | None], None]:

@@ -5,7 +5,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import secrets
 import string
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from fer_sweep.search.wandb_protocol import WandbServer
     from fer_sweep.search.wandb_sweeps import Made
 
-log = logging.getLogger(__name__)
-
 SEARCHES = ("wandb", "optuna")
 """The searches there are."""
 
@@ -62,6 +59,8 @@ class SweepEntry:
     """Its page, for a search on a server."""
     path: str | None = None
     """ENTITY/PROJECT/ID, for a search on a server."""
+    confirms: str | None = None
+    """SWEEP/TRIAL whose configuration it trains with further seeds, where ``fersweep confirm`` made it."""
 
     def run_id(self, trial_id: str) -> str:
         """The id of a trial's W&B run: what the server calls it, or sweep and trial."""
@@ -123,11 +122,12 @@ def create(
             raise InputError(f"{embedded} is for search optuna; a W&B server has none", hint="add --search optuna")
         return _create_on_server(sweep, entity, project, note)
     storage = _new_storage(storage, note)
-    if entity or project:
-        sweep = parse_sweep({**sweep.to_plain(), **_named(entity=entity, project=project)})
+    place = {name: value for name, value in (("entity", entity), ("project", project)) if value}
+    if place:
+        sweep = parse_sweep({**sweep.to_plain(), **place})
     entry = SweepEntry(_new_id(), search, storage, sweep.name, time.time(), max_gap)
     create_sweep(sweep, sweep_id=entry.id, storage=_storage(entry), max_gap=max_gap, seed=seed or 0)
-    _write(entry, sweep)
+    remember(entry, sweep)
     return entry
 
 
@@ -320,11 +320,12 @@ def _record(made: "Made", sweep: SweepFile, storage: str | None) -> SweepEntry:
     sweep_folder(path.id)  # an id of a server's that cannot name a folder is refused before anything is recorded
     entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
     record_sweep(sweep, entry.id, _storage(entry))
-    _write(entry, sweep)
+    remember(entry, sweep)
     return entry
 
 
-def _write(entry: SweepEntry, sweep: SweepFile) -> None:
+def remember(entry: SweepEntry, sweep: SweepFile) -> None:
+    """Write down in a sweep's folder what is known of it: from then on ``find`` finds it."""
     folder = sweep_folder(entry.id)
     write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
     write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
@@ -346,10 +347,6 @@ def path_of(entry: SweepEntry) -> "SweepPath":
     from fer_sweep.search.wandb_messages import SweepPath
 
     return SweepPath.read(entry.path or "")
-
-
-def _named(**values: str | None) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:

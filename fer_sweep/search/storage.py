@@ -18,6 +18,7 @@ __all__ = [
     "SweepSummary",
     "create_sweep",
     "default_storage",
+    "extend_sweep",
     "list_sweeps",
     "load_sweep",
     "record_sweep",
@@ -81,6 +82,27 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str) -> None:
         StorageError: The database cannot be written.
     """
     _insert(sweep, sweep_id, storage, None, 0)
+
+
+def extend_sweep(sweep: SweepFile, sweep_id: str, storage: str) -> None:
+    """Put a larger space in the place of a sweep's; one that had finished goes on.
+
+    Args:
+        sweep: Gives every configuration that was handed out already, and in the same order.
+        sweep_id: Its id.
+        storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
+
+    Raises:
+        InputError: There is no such sweep.
+        StorageError: The database cannot be written.
+    """
+    with _opened(storage) as database, database.transaction(write=True) as connection:
+        state = _state(connection, sweep_id, database.name)
+        goes_on = SweepState.RUNNING if state is SweepState.FINISHED else state
+        connection.change(
+            "UPDATE fersweep_sweeps SET spec = ?, state = ? WHERE id = ?",
+            [json.dumps(sweep.to_plain()), goes_on, sweep_id],
+        )
 
 
 def _insert(sweep: SweepFile, sweep_id: str, storage: str, max_gap: float | None, seed: int) -> bool:

@@ -1,20 +1,11 @@
-"""What is computed from predictions: accuracy, confusion, recall, F1, and the verdict with its thresholds. Pure."""
+"""What is computed from predictions: accuracy, confusion, recall, F1. Pure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_sweep.records import CLASSES, Verdict
-
-COLLAPSED_SHARE = 0.9
-"""Collapsed: one class takes more than this share of the predictions on the validation split."""
-OVERFIT_GAP = 0.15
-"""Overfit: train_acc exceeds val_acc by more than this."""
-UNDERFIT_TRAIN_ACC = 0.5
-"""Underfit: train_acc is below this, though no single class took over. A linear model on FER2013's pixels
-fits about 0.4 of the training images, SimpleCNN well over 0.6."""
+from fer_sweep.records import CLASSES
 
 Confusion = tuple[tuple[int, ...], ...]
 """7x7 counts: rows are true classes, columns predicted ones."""
@@ -58,19 +49,3 @@ def scores(confusion: Confusion) -> Scores:
         macro_f1=float(f1[true > 0].mean()) if (true > 0).any() else 0.0,
         recall=tuple(recall.tolist()),
     )
-
-
-def judge(*, diverged: bool, confusion: Sequence[Sequence[int]], train_acc: float, val_acc: float) -> Verdict:
-    """The verdict on a trial, from its best epoch; the first that applies of the order of ``Verdict``.
-
-    ... diverged if the loss ever ceased to be finite, whatever the epochs before it reached;
-    ... collapsed, underfit, overfit by the thresholds of this module; balanced otherwise.
-    """
-    counts = np.array(confusion)
-    if diverged:
-        return Verdict.DIVERGED
-    if counts.sum() and counts.sum(axis=0).max() > COLLAPSED_SHARE * counts.sum():
-        return Verdict.COLLAPSED
-    if train_acc < UNDERFIT_TRAIN_ACC:
-        return Verdict.UNDERFIT
-    return Verdict.OVERFIT if train_acc - val_acc > OVERFIT_GAP else Verdict.BALANCED

@@ -22,11 +22,12 @@ from fer_sweep.records import CLASSES, TrialResult
 from fer_sweep.training.checkpoint import Checkpoints
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.history import History
-from fer_sweep.training.metrics import Confusion, judge, scores
+from fer_sweep.training.metrics import Confusion, scores
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer
 from fer_sweep.training.precision import Precision, choose_precision
 from fer_sweep.training.samples import Samples, choose_samples
 from fer_sweep.training.saved_state import check_state
+from fer_sweep.verdicts import judge
 
 CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "best.safetensors"
 

@@ -1,13 +1,11 @@
 """Every command as a user calls it: what it prints, where, and its exit code."""
 
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fer_sweep.cli import main
+from tests.cli.conftest import Shell
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -28,34 +26,6 @@ parameters:
 """
 
 
-class Shell:
-    """Runs commands in this process, as the console script does."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
-        self._patch = patch
-        self._capture = capture
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        self._patch.setattr(sys, "argv", ["fersweep", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self._capture.readouterr()
-        return code, out, err
-
-    def json(self, *words: str) -> Any:
-        code, out, err = self(*words, "--json")
-        assert code == 0, err
-        return json.loads(out)
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(monkeypatch, capsys)
-
-
 @pytest.fixture
 def small(tmp_path: Path, tiny_data: str) -> str:
     path = tmp_path / "small.yaml"
@@ -64,7 +34,8 @@ def small(tmp_path: Path, tiny_data: str) -> str:
 
 
 COMMANDS = (
-    "validate create agent run status best pause resume stop cancel train doctor data data|prepare data|list data|audit"
+    "validate create agent run status best confirm test pause resume stop cancel train doctor "
+    "data data|prepare data|list data|audit"
 )
 
 
@@ -125,6 +96,10 @@ def test_validate_binds_parameters_unless_told_not_to(shell: Shell, tmp_path: Pa
         ("create", "small.yaml", "--count", "0"),
         ("create", "small.yaml", "--search", "magic"),
         ("create", "small.yaml", "--storage", "mysql://host/db"),
+        ("confirm", "--seeds", "0"),
+        ("test", "--tta", "five"),
+        ("test", "--folder", "x", "--trial", "1"),
+        ("test", "--folder", "nowhere"),
         ("train", "--model", "resnt"),
         ("train", "--model", "simple_cnn", "--lr"),
         ("train", "--model", "simple_cnn", "--lr", "-1"),
@@ -147,7 +122,7 @@ def test_bad_input_exits_with_2_and_says_what_to_do(shell: Shell, small: str, wo
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", ["status", "best", "agent", "pause"])
+@pytest.mark.parametrize("command", ["status", "best", "confirm", "test", "agent", "pause"])
 def test_without_a_sweep_there_is_nothing_to_do(shell: Shell, command: str) -> None:
     code, _, err = shell(command)
     assert code == 3

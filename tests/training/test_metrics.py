@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_sweep.records import Verdict
-from fer_sweep.training.metrics import accuracy, confusion_matrix, judge, scores
+from fer_sweep.training.metrics import accuracy, confusion_matrix, scores
 
 steady = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -37,24 +36,3 @@ def test_of_no_images_everything_is_zero() -> None:
     assert accuracy(nothing, nothing) == 0.0
     score = scores(confusion_matrix(nothing, nothing))
     assert (score.accuracy, score.macro_f1, score.recall) == (0.0, 0.0, (0.0,) * 7)
-
-
-def columns(*shares: int) -> list[list[int]]:
-    return [[*shares, *[0] * (7 - len(shares))], *[[0] * 7 for _ in range(6)]]
-
-
-@pytest.mark.parametrize(
-    ("diverged", "predicted", "train_acc", "val_acc", "verdict"),
-    [
-        (True, (50, 50), 0.9, 0.9, Verdict.DIVERGED),
-        (False, (91, 9), 0.26, 0.25, Verdict.COLLAPSED),  # the majority class is no underfitting
-        (False, (90, 10), 0.26, 0.25, Verdict.UNDERFIT),
-        (False, (50, 50), 0.49, 0.2, Verdict.UNDERFIT),
-        (False, (50, 50), 0.95, 0.67, Verdict.OVERFIT),
-        (False, (50, 50), 0.70, 0.60, Verdict.BALANCED),
-    ],
-)
-def test_verdicts(
-    diverged: bool, predicted: tuple[int, ...], train_acc: float, val_acc: float, verdict: Verdict
-) -> None:
-    assert judge(diverged=diverged, confusion=columns(*predicted), train_acc=train_acc, val_acc=val_acc) is verdict

@@ -1,0 +1,168 @@
+"""The command that opens the test split: test."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fer_sweep.cli.printing import log_warnings, percent, print_json, print_table, print_text, say
+from fer_sweep.errors import InputError
+
+if TYPE_CHECKING:
+    from fer_sweep.agent.examiner import Report
+    from fer_sweep.selection import Confirmed
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(test)
+
+
+def test(
+    sweep: Annotated[
+        str | None, typer.Argument(help="The sweep whose winner to test; the last one searched if left out.")
+    ] = None,
+    trial: Annotated[str | None, typer.Option(help="This trial of it in the winner's place.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="The folder of a trial, in place of a sweep.")] = None,
+    tta: Annotated[
+        str, typer.Option(help="Average over: none, flip (the mirror image too), or tencrop (ten crops of 44x44).")
+    ] = "none",
+    data: Annotated[str | None, typer.Option(help="Data set whose test split to open [default: its own].")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Open it although it was opened before; recorded.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, or a GPU's number or UUID.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Evaluate the chosen model on PrivateTest, once, and write down that it was.
+
+    Best decide on --tta, and confirm the choice, before: a split that was looked at twice is a validation split.
+
+    Example: fersweep test --tta flip
+    """
+    from fer_sweep.records import Averaging
+
+    if tta not in set(Averaging):
+        raise InputError(f"--tta {tta}: not here", hint=f"one of {', '.join(Averaging)}")
+    if folder is not None and (sweep is not None or trial is not None):
+        raise InputError(f"--folder {folder} is in place of a sweep and its trial", hint="give one or the other")
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"--folder {folder}: no such folder", hint="the folder of a trial, with its best.safetensors")
+    from fer_sweep.agent.examiner import open_test_split
+
+    log_warnings()
+    if folder is not None:
+        name, log_folder, confirmed = str(folder.resolve()), folder, None
+    else:
+        name, folder, log_folder, confirmed = _chosen(sweep, trial)
+    report = open_test_split(
+        folder,
+        name=name,
+        log_folder=log_folder,
+        averaging=Averaging(tta),
+        data=data,
+        again=again,
+        device=device,
+        threads=threads,
+        say=say,
+    )
+    if as_json:
+        print_json(_document(report, name, folder, confirmed))
+    else:
+        _print(report, name, confirmed)
+
+
+def _chosen(sweep: str | None, trial: str | None) -> "tuple[str, Path, Path, Confirmed | None]":
+    """The model's name, its folder, its sweep's folder, and what further seeds said of it."""
+    from fer_sweep.choosing import chosen, confirmed
+    from fer_sweep.files import sweep_folder, trial_folder
+    from fer_sweep.search.confirmations import last_searched
+    from fer_sweep.search.registry import find
+
+    entry = last_searched() if sweep is None else find(sweep)
+    candidate = chosen(entry, trial)
+    folder = trial_folder(entry.id, candidate.record.trial_id)
+    if not folder.is_dir():
+        raise InputError(
+            f"the model of trial {candidate.name} is with the host that trained it",
+            hint="run this there, or bring the trial's folder here and give it with --folder",
+        )
+    found = confirmed(entry, candidate)
+    if found is None and entry.confirms is None:
+        say(f"note: nobody confirmed this choice; fersweep confirm {entry.id} shows what it owes to chance")
+    return candidate.name, folder, sweep_folder(entry.id), found
+
+
+_WAYS = {
+    "none": "",
+    "flip": ", averaged with their mirror images",
+    "tencrop": ", averaged over ten crops of each",
+}
+
+
+def _document(report: "Report", name: str, folder: Path, confirmed: "Confirmed | None") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from fer_sweep.records import CLASSES
+    from fer_sweep.selection import wilson
+
+    found, opening = report.examination, report.opening
+    interval = wilson(found.right, found.images)
+    return {
+        "model": name,
+        "folder": str(folder),
+        "data": opening.data,
+        "is_private_test": report.is_official,
+        "tta": str(found.averaging),
+        "accuracy": found.accuracy,
+        "interval": [interval.low, interval.high],
+        "images": found.images,
+        "right": found.right,
+        "clean": {"accuracy": found.clean_accuracy, "images": found.clean_images},
+        "macro_f1": found.macro_f1,
+        "per_class_recall": dict(zip(CLASSES, found.per_class_recall, strict=True)),
+        "confusion_matrix": found.confusion_matrix,
+        "precision": found.precision,
+        "val_acc": found.val_acc,
+        "confirmed": asdict(confirmed.accuracy) if confirmed and confirmed.accuracy else None,
+        "opened": len(report.before) + 1,
+        "before": [asdict(opening) for opening in report.before],
+    }
+
+
+def _print(report: "Report", name: str, confirmed: "Confirmed | None") -> None:
+    from fer_sweep.records import CLASSES
+    from fer_sweep.selection import wilson
+
+    found, opening = report.examination, report.opening
+    rows = []
+    for label, recall, row in zip(CLASSES, found.per_class_recall, found.confusion_matrix, strict=True):
+        interval = wilson(row[CLASSES.index(label)], sum(row)) if sum(row) else None
+        ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %" if interval else ""
+        rows.append([label, sum(row), percent(recall) if sum(row) else "", ends])
+    split = "PrivateTest" if report.is_official else "the test split (not FER2013's PrivateTest)"
+    print_text(f"{name} on {split} of {opening.data}")
+    print_table("recall by class", {"class": "left", "images": "right", "recall": "right", "95 %": "right"}, rows)
+    whole = wilson(found.right, found.images)
+    print_text(
+        f"accuracy {percent(found.accuracy)} ({100 * whole.low:.2f} to {100 * whole.high:.2f} %, Wilson 95 %) "
+        f"on {found.images:,} images{_WAYS[found.averaging]}; macro F1 {found.macro_f1:.3f}"
+    )
+    if found.clean_images < found.images:
+        print_text(
+            f"{percent(found.clean_accuracy) or 'none left'} on the {found.clean_images:,} of them with no copy among "
+            "the training images"
+        )
+    if found.val_acc is not None:
+        print_text(f"on the validation images, the same way: {percent(found.val_acc)}")
+    if confirmed is not None and confirmed.accuracy is not None:
+        count, mean = len(confirmed.seeds), percent(confirmed.accuracy.mean)
+        print_text(f"mean over {count} further seeds, on the validation images: {mean}")
+    if not report.before:
+        print_text("opened for the first time; recorded in tests.jsonl")
+        return
+    print_text(
+        f"opened {len(report.before) + 1} times by now, and recorded so: report all of them, since the best of several "
+        "is not the accuracy on unseen faces"
+    )
+    for earlier in report.before:
+        print_text(f"  before: {earlier.model}, {percent(earlier.accuracy)} ({earlier.averaging})")

@@ -1,0 +1,229 @@
+"""A trained model before the test split: loaded, checked on the validation images, and evaluated.
+
+Ten-crop is what the literature on FER2013 averages over: 44x44 crops of the four corners and the centre, and their
+mirror images. Models there are trained on 44x44; ours take 48x48, so that a crop is scaled up, by a factor of 1.09 and
+with shifts of two pixels: well inside what a model saw in augmented training (scale 0.1, shift 0.1).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fer_sweep.config.trial import IMAGE_SIZE, ResNet18Config, TrialConfig, parse_trial
+from fer_sweep.data.cache import open_dataset
+from fer_sweep.data.dataset import FaceDataset, Split
+from fer_sweep.errors import CheckpointError, ConfigError, DataError
+from fer_sweep.files import parse_object, read_json
+from fer_sweep.models import build_model
+from fer_sweep.records import Averaging, Examination
+from fer_sweep.training.evaluation import forward
+from fer_sweep.training.metrics import accuracy, confusion_matrix, scores
+from fer_sweep.training.precision import Precision, choose_precision
+from fer_sweep.training.trial import CONFIG, WEIGHTS
+
+CROP = 44
+"""Side of a crop, in pixels."""
+TOLERANCE = 0.01
+"""By how much the accuracy on the validation images may differ from what the training measured: another device or
+precision decides some close calls the other way."""
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Examinee:
+    """A trained model, ready to be evaluated."""
+
+    config: TrialConfig
+    model: nn.Module
+    """In evaluation mode, on its device."""
+    device: torch.device
+    precision: Precision
+    pixel_mean: float
+    """Of raw pixel values, 0 to 255, as in training."""
+    pixel_std: float
+    val_acc: float
+    """Of its best epoch, as the training measured it."""
+
+
+def load_examinee(folder: Path, device: torch.device) -> Examinee:
+    """The best weights of a trial with what they need to be used, from best.safetensors and config.json alone.
+
+    Raises:
+        CheckpointError: The files are missing, damaged, or do not belong together.
+        WeightsUnavailable: The architecture's description comes from a hub that is out of reach.
+    """
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stored:
+            about: dict[str, Any] = parse_object((stored.metadata() or {})["fersweep"].encode())
+            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 it is no mapping
+        config = parse_trial(about["config"])
+        beside = parse_trial(read_json(folder / CONFIG))
+        mean, std, val_acc = (float(about[name]) for name in ("pixel_mean", "pixel_std", "val_acc"))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
+        raise CheckpointError(
+            f"no model can be loaded from {folder}: {error}", hint="give the folder of a trial that was trained here"
+        ) from error
+    if beside != config:
+        raise CheckpointError(
+            f"{path} was trained with another configuration than {folder / CONFIG} says",
+            hint="one of the two was exchanged; train it again, or restore the file",
+        )
+    # Its weights are about to be replaced, so that those it started from are not needed again.
+    built = config.model_copy(update={"pretrained": False}) if isinstance(config, ResNet18Config) else config
+    model = build_model(built)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit its architecture: {error}", hint="it was trained by another version of fersweep"
+        ) from error
+    model = model.to(device).eval()
+    if config.model != "vit":
+        model = model.to(memory_format=torch.channels_last)
+    return Examinee(config, model, device, choose_precision(config, device), mean, std, val_acc)
+
+
+def check_on_validation(examinee: Examinee, dataset: FaceDataset, averaging: Averaging) -> float:
+    """See that a model is what its training made: its accuracy on the validation images must come out again.
+
+    Args:
+        examinee: The model.
+        dataset: What it was trained on.
+        averaging: What the test averages over.
+
+    Returns:
+        Its accuracy on the validation images with that averaging, in [0, 1].
+
+    Raises:
+        CheckpointError: It differs by more than TOLERANCE, and by more than a single image.
+    """
+    positions = dataset.indices(Split.VAL)
+    labels = dataset.labels[positions]
+    plain = accuracy(labels, predict(examinee, dataset.images, positions, Averaging.NONE))
+    if abs(plain - examinee.val_acc) > max(TOLERANCE, 1.5 / len(positions)):
+        raise CheckpointError(
+            f"the model gets {plain:.2%} of the validation images of {dataset.name} right, and its training measured "
+            f"{examinee.val_acc:.2%}: weights or data are not those of the training",
+            hint="the test split was not opened; prepare the data it was trained on again, or train the model again",
+        )
+    if averaging is Averaging.NONE:
+        return plain
+    return accuracy(labels, predict(examinee, dataset.images, positions, averaging))
+
+
+def examine(
+    examinee: Examinee, dataset: FaceDataset, averaging: Averaging, trained_on: FaceDataset | None
+) -> Examination:
+    """Evaluate a model on the test split. Only here, and nowhere else in fersweep, are its images shown to a model.
+
+    Args:
+        examinee: The model.
+        dataset: Its test split is opened.
+        averaging: What to average the predicted probabilities over.
+        trained_on: The data set the model was trained on, to be checked first; None where it is not here.
+
+    Raises:
+        CheckpointError: The model is not what its training made; the test split was not opened.
+        DataError: There are no test images.
+    """
+    positions = positions_of_test(dataset)
+    val_acc = None if trained_on is None else check_on_validation(examinee, trained_on, averaging)
+    labels, predictions = dataset.labels[positions], predict(examinee, dataset.images, positions, averaging)
+    clean = ~_copies(dataset, positions, trained_on or dataset)
+    confusion = confusion_matrix(labels, predictions)
+    score = scores(confusion)
+    return Examination(
+        averaging=averaging,
+        images=len(labels),
+        right=int((labels == predictions).sum()),
+        clean_images=int(clean.sum()),
+        clean_right=int((labels == predictions)[clean].sum()),
+        macro_f1=score.macro_f1,
+        per_class_recall=score.recall,
+        confusion_matrix=confusion,
+        precision=examinee.precision,
+        val_acc=val_acc,
+    )
+
+
+def positions_of_test(dataset: FaceDataset) -> npt.NDArray[np.int64]:
+    """Positions of the test images.
+
+    Raises:
+        DataError: There are none.
+    """
+    positions = dataset.indices(Split.TEST)
+    if not len(positions):
+        raise DataError(
+            f"data set {dataset.name} has no test images (FER2013's PrivateTest)",
+            hint="prepare a source that has them under another name, such as fer2013.csv, and give it with --data",
+        )
+    return positions
+
+
+def fingerprint_of_test(dataset: FaceDataset) -> str:
+    """SHA-256 of the test images with their labels, in hexadecimal; in whatever order they come.
+
+    Raises:
+        DataError: There are none.
+    """
+    one_by_one = sorted(
+        hashlib.sha256(dataset.images[position].tobytes() + bytes([dataset.labels[position]])).digest()
+        for position in positions_of_test(dataset)
+    )
+    return hashlib.sha256(b"".join(one_by_one)).hexdigest()
+
+
+@torch.inference_mode()
+def predict(
+    examinee: Examinee, images: npt.NDArray[np.uint8], positions: npt.NDArray[np.int64], averaging: Averaging
+) -> npt.NDArray[np.int64]:
+    """The classes (n,) predicted for the images (N, 48, 48) at ``positions`` (n,)."""
+    found = []
+    for start in range(0, len(positions), _BATCH):
+        part = torch.from_numpy(images[positions[start : start + _BATCH]]).to(examinee.device)
+        batch = part.unsqueeze(1).float().sub_(examinee.pixel_mean).div_(examinee.pixel_std)  # (B, 1, 48, 48)
+        chances = torch.zeros(())
+        for view in views(batch, averaging):
+            chances = chances + forward(examinee.model, view, examinee.precision).softmax(dim=1)
+        found.append(chances.argmax(dim=1).cpu())
+    return torch.cat(found).numpy()
+
+
+def views(batch: Tensor, averaging: Averaging) -> Iterator[Tensor]:
+    """What a model is shown of images (B, 1, 48, 48), each of the same shape: 1, 2 or 10 views."""
+    if averaging is not Averaging.TENCROP:
+        yield batch
+        if averaging is Averaging.FLIP:
+            yield batch.flip(-1)
+        return
+    margin = IMAGE_SIZE - CROP
+    for top, left in ((0, 0), (0, margin), (margin, 0), (margin, margin), (margin // 2, margin // 2)):
+        crop = batch[:, :, top : top + CROP, left : left + CROP]
+        scaled = functional.interpolate(crop, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False)
+        yield scaled
+        yield scaled.flip(-1)
+
+
+def open_if_here(name: str) -> FaceDataset | None:
+    """A data set, or None where it is not prepared."""
+    try:
+        return open_dataset(name)
+    except DataError:
+        return None
+
+
+def _copies(dataset: FaceDataset, positions: npt.NDArray[np.int64], trained_on: FaceDataset) -> npt.NDArray[np.bool_]:
+    """Which images have an exact copy among the training images of another data set, or the same: (n,)."""
+    seen = {trained_on.images[position].tobytes() for position in trained_on.indices(Split.TRAIN)}
+    return np.array([dataset.images[position].tobytes() in seen for position in positions], dtype=np.bool_)

@@ -1,0 +1,57 @@
+"""The verdict on a trial, its thresholds and the sentence that gives its reason. Pure."""
+
+from collections.abc import Sequence
+
+from fer_sweep.records import CLASSES, TrialResult, Verdict
+
+COLLAPSED_SHARE = 0.9
+"""Collapsed: one class takes more than this share of the predictions on the validation split."""
+OVERFIT_GAP = 0.15
+"""Overfit: train_acc exceeds val_acc by more than this."""
+UNDERFIT_TRAIN_ACC = 0.5
+"""Underfit: train_acc is below this, though no single class took over. A linear model on FER2013's pixels
+fits about 0.4 of the training images, SimpleCNN well over 0.6."""
+
+
+def judge(*, diverged: bool, confusion: Sequence[Sequence[int]], train_acc: float, val_acc: float) -> Verdict:
+    """The verdict on a trial, from its best epoch; the first that applies of the order of ``Verdict``.
+
+    ... diverged if the loss ever ceased to be finite, whatever the epochs before it reached;
+    ... collapsed, underfit, overfit by the thresholds of this module; balanced otherwise.
+    """
+    if diverged:
+        return Verdict.DIVERGED
+    _, share = _favourite(confusion)
+    if share > COLLAPSED_SHARE:
+        return Verdict.COLLAPSED
+    if train_acc < UNDERFIT_TRAIN_ACC:
+        return Verdict.UNDERFIT
+    return Verdict.OVERFIT if train_acc - val_acc > OVERFIT_GAP else Verdict.BALANCED
+
+
+def explain(result: TrialResult) -> str:
+    """Why a trial has its verdict: what was measured and the threshold it was held to, in a sentence."""
+    train, val = f"{100 * result.train_acc:.1f} %", f"{100 * result.best_val_acc:.1f} %"
+    gap, limit = f"{100 * result.train_val_gap:.1f} points", f"{100 * OVERFIT_GAP:.0f}"
+    match result.verdict:
+        case Verdict.DIVERGED if result.best_epoch == 0:
+            return "the loss ceased to be finite before the first epoch was over"
+        case Verdict.DIVERGED:
+            return f"the loss ceased to be finite after epoch {result.epochs}; its best epoch was {result.best_epoch}"
+        case Verdict.COLLAPSED:
+            name, share = _favourite(result.confusion_matrix)
+            most = f"{100 * COLLAPSED_SHARE:.0f} %"
+            return f"it calls {100 * share:.0f} % of the validation images {name}; over {most} is a collapse"
+        case Verdict.UNDERFIT:
+            return f"it gets {train} of the training images right; under {100 * UNDERFIT_TRAIN_ACC:.0f} % is underfit"
+        case Verdict.OVERFIT:
+            return f"training images {train}, validation images {val}: a gap of {gap}, and over {limit} is overfit"
+        case Verdict.BALANCED:
+            return f"it fits the training images ({train}), and its gap of {gap} is not over {limit}"
+
+
+def _favourite(confusion: Sequence[Sequence[int]]) -> tuple[str, float]:
+    """The class predicted most often, and its share of the predictions; 0 without any."""
+    predicted = [sum(row[column] for row in confusion) for column in range(len(CLASSES))]
+    most = max(predicted)
+    return CLASSES[predicted.index(most)], most / sum(predicted) if most else 0.0

@@ -1,0 +1,80 @@
+"""What is said about a choice: ends of ranges, chance, trials cut short, data that do not compare."""
+
+from fer_sweep.config.distributions import LogUniform
+from fer_sweep.config.space import Space
+from fer_sweep.records import TrialState
+from fer_sweep.selection import Candidate, Caveat, caveats, select, select_each
+from tests.selection.made import candidate
+
+
+def of(*candidates: Candidate, space: Space | None = None) -> list[Caveat]:
+    spaces = {"s": space} if space else None
+    return list(caveats(select(candidates), select_each(candidates), spaces))
+
+
+def kinds(found: list[Caveat]) -> list[str]:
+    return [caveat.kind for caveat in found]
+
+
+def test_nothing_is_said_where_there_is_nothing_to_say() -> None:
+    assert of(candidate("a", 0.66), candidate("b", 0.50)) == []
+    assert of() == []
+    assert of(candidate("diverged", 0.0, best_epoch=0)) == []
+
+
+def test_the_best_two_within_chance_are_said_to_be_with_what_would_tell_them_apart() -> None:
+    (found,) = of(candidate("1", 0.5946), candidate("2", 0.589), candidate("3", 0.40))
+    assert found.kind == "noise"
+    assert "1 of the 2 other trials" in found.message
+    assert "differ by 0.56 points" in found.message
+    assert "59,000 validation images" in found.message
+    assert "18 seeds" in found.message
+
+
+def test_more_images_tell_the_same_two_apart() -> None:
+    assert of(candidate("1", 0.60, n=100_000), candidate("2", 0.59, n=100_000)) == []
+    assert kinds(of(candidate("1", 0.60, n=1000), candidate("2", 0.59, n=1000))) == ["noise"]
+
+
+def test_equal_accuracies_have_nothing_to_tell_apart() -> None:
+    (found,) = of(candidate("1", 0.6), candidate("2", 0.6))
+    assert "nothing to tell apart" in found.message
+
+
+def test_the_winners_of_two_architectures_are_compared() -> None:
+    other = candidate("9", 0.605, sweep="r", config={"model": "resnet18", "data": "fer2013"})
+    messages = [c.message for c in of(candidate("1", 0.60), other) if "cannot be told apart" in c.message]
+    assert len(messages) == 1
+    assert "simple_cnn" in messages[0] and "resnet18" in messages[0]
+    assert "s/1" in messages[0] and "r/9" in messages[0]
+
+
+def test_a_pruned_trial_that_leads_the_ranking_is_named() -> None:
+    pruned = candidate("7", 0.70, state=TrialState.PRUNED)
+    (found,) = of(pruned, candidate("1", 0.60))
+    assert found.kind == "pruned"
+    assert "cannot win" in found.message and "fersweep confirm s --trial 7" in found.message
+    (alone,) = of(pruned)
+    assert "provisional" in alone.message
+    assert of(candidate("7", 0.5, state=TrialState.PRUNED), candidate("1", 0.60)) == []
+
+
+def test_trials_of_different_data_do_not_compare() -> None:
+    other = candidate("1", 0.50, sweep="t", config={"model": "simple_cnn", "data": "synthetic"})
+    (found,) = of(candidate("0", 0.60), other)
+    assert found.kind == "data"
+    assert "fer2013, synthetic" in found.message
+
+
+def test_a_best_value_at_the_end_of_its_range_is_named_with_its_company() -> None:
+    space = Space({"lr": LogUniform(1e-4, 1e-2)})
+    at_the_end = candidate("1", 0.60, 0.0, parameters={"lr": 0.0099})
+    inside = candidate("2", 0.597, 0.1, parameters={"lr": 0.001})
+    found = [c for c in of(at_the_end, inside, space=space) if c.kind == "edge"]
+    assert len(found) == 1
+    message = found[0].message
+    assert "lr 0.0099 of trial s/1" in message
+    assert "upper end of its range (0.0001 to 0.01)" in message
+    assert "not so the other trial" in message
+    assert "widen" in message
+    assert "edge" not in kinds(of(inside, space=space))

@@ -1,0 +1,60 @@
+"""Means over further seeds leave the searched one out, and pairs are compared seed by seed."""
+
+import pytest
+from scipy import stats
+
+from fer_sweep.selection import Confirmed, compare
+from tests.conftest import make_result
+
+
+def confirmed(name: str, accuracies: dict[int, float], *, data: str = "fer2013", searched: float = 0.7) -> Confirmed:
+    results = {seed: make_result(best_val_acc=accuracy) for seed, accuracy in accuracies.items()}
+    return Confirmed(name, "simple_cnn", data, make_result(best_val_acc=searched), results)
+
+
+def test_the_searched_accuracy_is_no_part_of_the_mean() -> None:
+    found = confirmed("s/1", {1000: 0.60, 1001: 0.62}, searched=0.90)
+    assert found.accuracy is not None
+    assert found.accuracy.mean == pytest.approx(0.61)
+    assert found.optimism == pytest.approx(0.29)
+
+
+def test_without_a_further_seed_there_is_no_mean() -> None:
+    found = confirmed("s/1", {})
+    assert (found.accuracy, found.clean, found.gap, found.optimism) == (None, None, None, None)
+    assert found.image_error > 0
+
+
+def test_a_pair_is_compared_over_the_seeds_both_have() -> None:
+    first = {1000: 0.60, 1001: 0.62, 1002: 0.61, 1003: 0.99}
+    second = {1000: 0.58, 1001: 0.595, 1002: 0.585, 1004: 0.1}
+    (found,) = compare([confirmed("a/1", first), confirmed("b/2", second)])
+    assert found.seeds == (1000, 1001, 1002)
+    theirs = stats.ttest_rel([first[s] for s in found.seeds], [second[s] for s in found.seeds])
+    assert found.p == pytest.approx(theirs.pvalue)
+    low, high = theirs.confidence_interval(0.95)
+    assert (found.difference.low, found.difference.high) == pytest.approx((low, high))
+    assert found.is_decided
+    assert "a/1 is better" in found.meaning
+
+
+def test_the_worse_one_first_is_said_the_right_way_round() -> None:
+    (found,) = compare([confirmed("a/1", {1: 0.58, 2: 0.585}), confirmed("b/2", {1: 0.60, 2: 0.605})])
+    assert "b/2 is better" in found.meaning
+
+
+def test_what_chance_may_have_done_is_not_decided() -> None:
+    (found,) = compare([confirmed("a/1", {1: 0.60, 2: 0.62}), confirmed("b/2", {1: 0.61, 2: 0.60})])
+    assert not found.is_decided
+    assert "do not tell" in found.meaning
+
+
+def test_several_comparisons_share_one_level() -> None:
+    three = [confirmed(f"{name}/1", {1: 0.60, 2: 0.62, 3: 0.61}) for name in "abc"]
+    assert [round(found.difference.level, 4) for found in compare(three)] == [0.9833] * 3
+
+
+def test_other_data_or_a_single_seed_in_common_is_not_compared() -> None:
+    seeds = {1: 0.6, 2: 0.61}
+    assert compare([confirmed("a/1", seeds), confirmed("b/1", seeds, data="other")]) == []
+    assert compare([confirmed("a/1", seeds), confirmed("b/1", {2: 0.6, 3: 0.61})]) == []

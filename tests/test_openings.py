@@ -1,0 +1,86 @@
+"""Every look at a test split is on disk in three places, and none is lost with one of them."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from fer_sweep.errors import StorageError
+from fer_sweep.files import cache_dir, home
+from fer_sweep.openings import LOG, Opening, one_at_a_time, openings_in, openings_of, write_down
+
+
+def opening(name: str, split: str = "split", opened: float = 1.0) -> Opening:
+    return Opening(
+        id=name,
+        opened=opened,
+        model=f"s/{name}",
+        weights="w",
+        data="whole",
+        fingerprint="f",
+        test_fingerprint=split,
+        averaging="none",
+        images=100,
+        right=61,
+        again=False,
+    )
+
+
+def test_what_is_written_down_is_counted_once_and_by_split(tmp_path: Path) -> None:
+    assert openings_of("split") == []
+    write_down(opening("b", opened=2.0), tmp_path / "sweep")
+    write_down(opening("a", opened=1.0), tmp_path / "sweep")
+    write_down(opening("c", "other"), tmp_path / "sweep")
+    assert [found.id for found in openings_of("split")] == ["a", "b"]
+    assert openings_of("other") == [opening("c", "other")]
+    for folder in (tmp_path / "sweep", home(), cache_dir()):
+        assert [found.id for found in openings_in(folder)] == ["b", "a", "c"]
+    assert openings_in(tmp_path / "untested") == []
+
+
+@pytest.mark.parametrize("lost", ["home", "cache"])
+def test_one_file_lost_loses_no_look(tmp_path: Path, lost: str) -> None:
+    write_down(opening("a"), tmp_path)
+    ((home() if lost == "home" else cache_dir()) / LOG).unlink()
+    assert openings_of("split") == [opening("a")]
+
+
+def test_another_home_knows_by_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_down(opening("a"), tmp_path)
+    monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / "another"))
+    assert len(openings_of("split")) == 1
+
+
+def test_a_line_cut_off_by_a_crash_spoils_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_down(opening("a"), tmp_path)
+    for folder in (home(), cache_dir()):
+        with (folder / LOG).open("a") as stream:
+            stream.write('{"id": "cut o')
+    write_down(opening("b"), tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert [found.id for found in openings_of("split")] == ["a", "b"]
+    assert "line 2" in caplog.text
+
+
+def test_what_cannot_be_written_down_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"tests\.jsonl"):
+        write_down(opening("a"), tmp_path / "file" / "below")
+
+
+def test_a_cache_that_may_only_be_read_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (cache_dir() / LOG).mkdir(parents=True)
+    write_down(opening("a"), tmp_path)
+    assert "other homes" in caplog.text
+    assert (home() / LOG).is_file()
+
+
+def test_a_record_that_cannot_be_read_is_no_empty_one() -> None:
+    (home() / LOG).mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot be read"):
+        openings_of("split")
+
+
+def test_one_at_a_time_makes_its_home() -> None:
+    with one_at_a_time():
+        assert home().is_dir()

@@ -1,0 +1,55 @@
+"""Verdicts follow from thresholds, and each says in a sentence what it was held to."""
+
+from collections.abc import Callable
+
+import pytest
+
+from fer_sweep.records import TrialResult, Verdict
+from fer_sweep.verdicts import explain, judge
+
+
+def columns(*shares: int) -> list[list[int]]:
+    return [[*shares, *[0] * (7 - len(shares))], *[[0] * 7 for _ in range(6)]]
+
+
+@pytest.mark.parametrize(
+    ("diverged", "predicted", "train_acc", "val_acc", "verdict"),
+    [
+        (True, (50, 50), 0.9, 0.9, Verdict.DIVERGED),
+        (False, (91, 9), 0.26, 0.25, Verdict.COLLAPSED),  # the majority class is no underfitting
+        (False, (90, 10), 0.26, 0.25, Verdict.UNDERFIT),
+        (False, (50, 50), 0.49, 0.2, Verdict.UNDERFIT),
+        (False, (50, 50), 0.95, 0.67, Verdict.OVERFIT),
+        (False, (50, 50), 0.70, 0.60, Verdict.BALANCED),
+    ],
+)
+def test_verdicts(
+    diverged: bool, predicted: tuple[int, ...], train_acc: float, val_acc: float, verdict: Verdict
+) -> None:
+    assert judge(diverged=diverged, confusion=columns(*predicted), train_acc=train_acc, val_acc=val_acc) is verdict
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"verdict": "diverged", "best_epoch": 0}, ["before the first epoch"]),
+        ({"verdict": "diverged", "best_epoch": 2, "epochs": 5}, ["epoch 5", "best epoch was 2"]),
+        (
+            {"verdict": "collapsed", "confusion_matrix": columns(5, 95)},
+            ["95 % of the validation images disgust", "90 %"],
+        ),
+        ({"verdict": "underfit", "train_acc": 0.412}, ["41.2 % of the training images", "50 %"]),
+        (
+            {"verdict": "overfit", "train_acc": 0.85, "best_val_acc": 0.6, "train_val_gap": 0.25},
+            ["85.0 %", "60.0 %", "25.0 points", "over 15"],
+        ),
+        ({"verdict": "balanced", "train_acc": 0.66, "train_val_gap": 0.078}, ["66.0 %", "7.8 points", "15"]),
+    ],
+)
+def test_the_reason_names_what_was_measured_and_the_threshold(
+    result: Callable[..., TrialResult], changes: dict[str, object], words: list[str]
+) -> None:
+    reason = explain(result(**changes))
+    for word in words:
+        assert word in reason
+    assert "\n" not in reason
