@@ -91,7 +91,7 @@ def dashboard(
 ) -> None:
     """Watch a sweep in optuna-dashboard, in a browser; Ctrl-C ends it.
 
-    It shows a copy that follows the sweep: what is changed there changes nothing here.
+    It shows a copy that follows the sweep, and changes nothing.
 
     Example: fersweep dashboard --port 8081
     """

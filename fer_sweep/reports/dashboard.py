@@ -1,7 +1,7 @@
 """optuna-dashboard on a sweep: its trials mirrored into a storage in memory, by a thread that follows the sweep.
 
 Our tables are not Optuna's, and a server's sweeps are not in them at all: the mirror serves every search alike. What
-is changed in the dashboard changes the mirror only.
+is to be changed is changed by fersweep's commands: the dashboard only shows.
 """
 
 import ipaddress
@@ -54,7 +54,7 @@ class Mirror:
             for metric in objectives
         ]
         self._study = self.storage.create_new_study(directions, study_name=name)
-        self.storage.set_study_system_attr(self._study, "study:metric_names", [metric.name for metric in objectives])
+        optuna.load_study(study_name=name, storage=self.storage).set_metric_names([m.name for m in objectives])
         self._trials: dict[str, int] = {}
         """Our id of every trial to its id in the storage."""
         self._ended: set[str] = set()
@@ -148,11 +148,7 @@ def serve(
     sweep = load(entry)
     mirror = Mirror(plain(f"{sweep.name or 'sweep'} ({entry.id})", 100), sweep.objectives, _axes(entry))
     mirror.update(records_of(entry), lambda trial: reports_of(entry, trial))
-    app = (
-        _for_loopback(optuna_dashboard.wsgi(mirror.storage))
-        if is_loopback(host)
-        else optuna_dashboard.wsgi(mirror.storage)
-    )
+    app = _read_only(optuna_dashboard.wsgi(mirror.storage), only_here=is_loopback(host))
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:
@@ -195,17 +191,27 @@ class _Quiet(WSGIRequestHandler):
         log.debug(format, *args)
 
 
-def _for_loopback(app: Any) -> Any:
-    """Answer only to names of this machine: a page elsewhere may have its own name lead here (DNS rebinding)."""
+def _read_only(app: Any, *, only_here: bool) -> Any:
+    """Let nobody change the mirror, which would look like changing the sweep.
+
+    Args:
+        app: The dashboard.
+        only_here: Answer only to names of this machine: a page elsewhere may have its own name lead here (DNS
+            rebinding).
+    """
 
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         host = environ.get("HTTP_HOST", "")
         name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        if is_loopback(name):
-            answer: Iterable[bytes] = app(environ, start_response)
-            return answer
-        start_response("403 Forbidden", [("Content-Type", "text/plain")])
-        return [b"only as 127.0.0.1 or localhost\n"]
+        plain_text = [("Content-Type", "text/plain")]
+        if only_here and not is_loopback(name):
+            start_response("403 Forbidden", plain_text)
+            return [b"only as 127.0.0.1 or localhost\n"]
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            start_response("405 Method Not Allowed", plain_text)
+            return [b"this dashboard only shows; fersweep's commands change a sweep\n"]
+        answer: Iterable[bytes] = app(environ, start_response)
+        return answer
 
     return guarded
 
