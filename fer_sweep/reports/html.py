@@ -118,9 +118,10 @@ def _script(text: str) -> str:
 def _policy(*scripts: str) -> str:
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    # Plotly adds style rules of its own, and makes pictures of figures as blobs.
+    # Plotly adds style rules of its own, makes pictures of figures as blobs, and compiles what draws the lines of the
+    # parallel coordinates (regl) by Function, hence unsafe-eval: it lets no script in that is not in the file.
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
 

@@ -11,7 +11,7 @@ from fer_sweep.reports.shown import Axis, plain
 from fer_sweep.reports.sources import Report, ReportedSweep, TrialKey, best_of_each_model, best_trials
 from fer_sweep.reports.tables import flat_rows
 
-_SHOWN = {
+_FIRST = {
     "mark": "text",
     "sweep": "text",
     "trial": "text",
@@ -19,15 +19,20 @@ _SHOWN = {
     "best_val_acc": "percent",
     "train_val_gap": "points",
     "val_acc_clean": "percent",
-    "macro_f1": "number",
+    "verdict": "text",
+}
+"""Columns of the table before the swept parameters, and how their values are written."""
+_LAST = {
     "best_epoch": "whole",
     "epochs": "whole",
+    "macro_f1": "number",
     "parameters": "whole",
     "seconds": "whole",
     "images_per_second": "whole",
-    "verdict": "text",
+    "reason": "text",
 }
-"""Columns of the table that every trial has, and how their values are written; swept parameters follow them."""
+"""Columns after them."""
+_LABELS = {"mark": "", "parameters": "weights", "reason": "note"}
 _LONGEST_REASON = 300
 
 
@@ -40,14 +45,17 @@ def table(report: Report) -> dict[str, Any]:
     """Columns and rows, a cell a value; only parameters that some sweep varies have a column."""
     axes = list(dict.fromkeys(axis.name for sweep in report.sweeps for axis in sweep.axes))
     flat = flat_rows(report)
-    shown = dict(_SHOWN) if len(report.sweeps) > 1 else {k: v for k, v in _SHOWN.items() if k != "sweep"}
-    columns = [{"key": key, "label": key if key != "mark" else "", "kind": kind} for key, kind in shown.items()]
-    columns += [{"key": f"param.{name}", "label": plain(name, 40), "kind": "parameter"} for name in axes]
-    columns.append({"key": "reason", "label": "note", "kind": "text"})
+    kinds = {**_FIRST, **{f"param.{name}": "parameter" for name in axes}, **_LAST}
+    if len(report.sweeps) == 1:
+        del kinds["sweep"]
+    columns = [
+        {"key": key, "label": _LABELS.get(key, plain(key.removeprefix("param."), 40)), "kind": kind}
+        for key, kind in kinds.items()
+    ]
     for row in flat:
         row["mark"] = ("winner" if row["winner"] else "") or ("front" if row["pareto"] else "")
         row["reason"] = plain(row["reason"] or "", _LONGEST_REASON)
-    return {"columns": columns, "rows": [[_cell(row.get(str(c["key"]))) for c in columns] for row in flat]}
+    return {"columns": columns, "rows": [[_cell(row.get(c["key"])) for c in columns] for row in flat]}
 
 
 def views(report: Report) -> list[dict[str, Any]]:

@@ -42,11 +42,28 @@
   };
   const drawn = new Set();
 
+  // Plotly takes a good part of a second to start: not before the page is painted and its table can be used.
+  const started = new Promise((resolve) => {
+    const start = () => {
+      const source = byId("plotly");
+      if (window.Plotly || !source) return;
+      document.head.append(make("script", {}, source.textContent));
+      performance.mark("plotly-started");
+      resolve();
+    };
+    addEventListener("DOMContentLoaded", () => {
+      requestAnimationFrame(() => setTimeout(start));
+      setTimeout(start, 500); // a page in the background has no frames
+    });
+  });
+
   async function draw(node) {
+    await started;
     if (node.id === "parallel") return drawParallel();
     const { data: traces, layout } = themed(data.figures[node.dataset.figure]);
     drawn.add(node);
     await Plotly.react(node, traces, layout, CONFIG);
+    performance.mark(`drawn-${node.dataset.figure}`);
     highlight(node);
   }
 
@@ -106,6 +123,7 @@
     });
     parallel.style.minWidth = `${Math.max(300, 92 * trace.dimensions.length)}px`;
     await Plotly.react(parallel, [trace], layout, CONFIG);
+    performance.mark("drawn-parallel");
     if (!parallel.listening) parallel.on("plotly_restyle", readBrushes);
     parallel.listening = true;
   }
@@ -217,9 +235,9 @@
       parallel.listening = false;
       makeFields();
       choose();
-      drawParallel();
+      draw(parallel);
     });
-    for (const radio of document.querySelectorAll("input[name=colour]")) radio.addEventListener("change", drawParallel);
+    for (const radio of document.querySelectorAll("input[name=colour]")) radio.addEventListener("change", () => draw(parallel));
     makeFields();
   }
 
@@ -311,6 +329,7 @@
   byId("next").addEventListener("click", () => { page += 1; showTable(); });
   makeHead();
   showTable();
+  performance.mark("table-shown");
 
   // ---- figures are drawn when they come near ----
 
