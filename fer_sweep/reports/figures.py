@@ -21,6 +21,8 @@ _CURVES = (
     ("loss", "Loss", "loss", (("val_loss", "solid"), ("train_loss", "dot")), 1),
     ("gap", "Train-val gap", "train-val gap, points", (("train_val_gap", "solid"),), 100),
 )
+_MANY = 300
+"""Dots from which on they are drawn smaller."""
 _ACCURACY_AXIS = "best validation accuracy, %"
 
 
@@ -39,7 +41,7 @@ def pareto(report: Report, rows: Mapping[TrialKey, int]) -> Figure:
         for state, symbol in _SYMBOLS.items():
             some = [c for c in trained if _model(c) == model and c.record.state == state]
             if some:
-                marker = {"symbol": symbol, "size": 8, "color": palette.line(place), "line": {"width": 1.5}}
+                marker = _marker(state, palette.line(place), len(trained))
                 name = safe(model) if state == "complete" else f"{safe(model)}, {state}"
                 traces.append(_dots(report, some, rows, name=name, marker=marker, opacity=0.75))
     if selection.winner is not None:
@@ -95,7 +97,7 @@ def curves(report: Report, chosen: Sequence[Candidate], name: str) -> list[Figur
                 )
         axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": unit}}}
         words = _curve_words(metric, labels)
-        figures.append(Figure(f"curves-{name}-{metric}", title, words, figure_json(traces, height=380, **axes)))
+        figures.append(Figure(f"curves-{name}-{metric}", title, words, figure_json(traces, height=420, **axes)))
     return figures
 
 
@@ -125,7 +127,7 @@ def progress(report: Report, rows: Mapping[TrialKey, int]) -> Figure:
         stairs = {"color": colour, "width": 2.5, "shape": "hv"}
         traces.append(_series(so_far, name=name, mode="lines", line=stairs, legendgroup=str(place)))
         for state, points in ended.items():
-            marker = {"symbol": _SYMBOLS.get(state, "circle-open"), "size": 7, "color": colour, "line": {"width": 1.5}}
+            marker = _marker(state, colour, len(so_far))
             shown = f"{name}, {state}" if several else state
             style = {"mode": "markers", "marker": marker, "opacity": 0.6, "legendgroup": str(place)}
             traces.append(_series(points, name=shown, **style))
@@ -170,6 +172,12 @@ def _series(points: Sequence[_Point], **style: Any) -> Any:
         hovertemplate="%{text}<br>%{y:.2f} %, %{x} epochs spent<extra></extra>",
         **style,
     )
+
+
+def _marker(state: str, colour: str, among: int) -> dict[str, Any]:
+    size = 8 if among < _MANY else 5
+    symbol = _SYMBOLS.get(state, "circle-open")
+    return {"symbol": symbol, "size": size, "color": colour, "line": {"width": 0 if symbol == "circle" else 1.5}}
 
 
 def _band(report: Report) -> dict[str, Any]:

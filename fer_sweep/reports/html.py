@@ -29,6 +29,9 @@ MEASURED = (
     "parameters."
 )
 
+_MANY = 300
+"""Lines that nobody follows with the eye."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -91,6 +94,7 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
         sections=[*sections, ("environment", "Environment")],
         winner=_winner(report),
         reason=plain(report.selection.reason, 300),
+        many=len(report.trials) > _MANY,
         has_views=bool(data["views"]),
         view_names=[view["label"] for view in data["views"]],
         groups=groups,

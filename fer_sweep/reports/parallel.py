@@ -167,4 +167,7 @@ def figure(dimensions: Sequence[Dimension], colours: Sequence[float]) -> dict[st
         )
     line = {"color": list(colours), "colorscale": palette.scale(palette.SCALE), "showscale": True}
     trace = go.Parcoords(dimensions=drawn, line=line, labelangle=-18, labelside="top")
-    return figure_json([trace], height=460, margin={"l": 50, "r": 30, "t": 90, "b": 24})
+    # Names stand left of their axis, and any axis may be drawn to the left edge.
+    longest = max((len(name) for axis in dimensions for _, name in axis.ticks), default=0)
+    margin = {"l": 24 + 7 * min(max(longest, 5), 20), "r": 30, "t": 90, "b": 24}
+    return figure_json([trace], height=460, margin=margin)

@@ -35,7 +35,7 @@ def safe(text: str, limit: int = 60) -> str:
 
 def figure_json(traces: Sequence[Any], *, height: int, **layout: Any) -> dict[str, Any]:
     """A figure as Plotly's JSON, without fonts and grounds: the page sets those, by its theme."""
-    legend = {"orientation": "h", "yanchor": "top", "y": -0.24, "x": 0}
+    legend = {"orientation": "h", "yanchor": "top", "y": -0.28, "x": 0}
     figure = go.Figure(traces, {"height": height, "template": None, "legend": legend, "hovermode": "closest", **layout})
     document: dict[str, Any] = figure.to_plotly_json()
     return document

@@ -173,7 +173,10 @@
 
   // ---- the same brushes as fields, for keyboards and screen readers ----
 
-  const shown = (value) => String(Number(value.toPrecision(4)));
+  const shown = (value) => {
+    const small = value !== 0 && Math.abs(value) < 1e-3;
+    return small ? value.toExponential(2).replace(/\.?0+e/, "e") : String(Number(value.toPrecision(4)));
+  };
 
   function makeFields() {
     byId("brushes").replaceChildren(...view.dimensions.map(({ name, kind, choices }, place) => {
