@@ -7,6 +7,7 @@ is to be changed is changed by fersweep's commands: the dashboard only shows.
 import ipaddress
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from socketserver import ThreadingMixIn
@@ -27,6 +28,7 @@ from fer_sweep.reports.shown import Axis, plain
 from fer_sweep.reports.sources import axes_of, records_of
 from fer_sweep.search.objective import finite_values, objective_value
 from fer_sweep.search.registry import SweepEntry, load, reports_of
+from fer_sweep.search.scheduler import quietly
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,10 @@ class Mirror:
             optuna.study.StudyDirection.MAXIMIZE if metric.goal == "maximize" else optuna.study.StudyDirection.MINIMIZE
             for metric in objectives
         ]
-        self._study = self.storage.create_new_study(directions, study_name=name)
-        optuna.load_study(study_name=name, storage=self.storage).set_metric_names([m.name for m in objectives])
+        with quietly(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = self.storage.create_new_study(directions, study_name=name)
+            optuna.load_study(study_name=name, storage=self.storage).set_metric_names([m.name for m in objectives])
         self._trials: dict[str, int] = {}
         """Our id of every trial to its id in the storage."""
         self._ended: set[str] = set()

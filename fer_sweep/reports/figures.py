@@ -38,7 +38,7 @@ def pareto(report: Report, rows: Mapping[TrialKey, int]) -> Figure:
     front = {"color": palette.QUIET[0], "width": 2, "dash": "dash"}
     traces = [_dots(report, selection.pareto, rows, name="Pareto front", line=front, mode="lines")]
     for place, model in enumerate(dict.fromkeys(_model(c) for c in selection.ranking)):
-        for state, symbol in _SYMBOLS.items():
+        for state in _SYMBOLS:
             some = [c for c in trained if _model(c) == model and c.record.state == state]
             if some:
                 marker = _marker(state, palette.line(place), len(trained))

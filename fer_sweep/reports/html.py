@@ -58,6 +58,7 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
     """
     try:
         import jinja2  # only here: no other command needs them
+        from markupsafe import Markup
         from plotly.offline import get_plotlyjs
 
         from fer_sweep.reports.page import document, figures_of
@@ -87,9 +88,9 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
         title=_title(report),
         counts=_counts(report),
         made=time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(report.made)),
-        style=jinja2.utils.markupsafe.Markup(_source(templates, "report.css")),
-        plotly=jinja2.utils.markupsafe.Markup(plotly),
-        script=jinja2.utils.markupsafe.Markup(script),
+        style=Markup(_source(templates, "report.css")),
+        plotly=Markup(plotly),
+        script=Markup(script),
         data=data,
         sections=[*sections, ("environment", "Environment")],
         winner=_winner(report),

@@ -8,9 +8,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import optuna
+
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.reports.optuna_view import coordinates, distributions
 from fer_sweep.reports.shown import Axis
+from fer_sweep.search.scheduler import quietly
 
 FEWEST_TRIALS = 20
 """Complete trials below which the best ones are too few to say where they lie."""
@@ -61,8 +64,6 @@ def _ped_anova(
     *,
     maximize: bool,
 ) -> Importance:
-    import optuna  # only here and in one other place: half a second that no other format needs
-
     space = distributions(axes, [record for record, _ in complete])
     params = {record.trial_id: coordinates(record, space) for record, _ in complete}
     varied = [
@@ -72,9 +73,9 @@ def _ped_anova(
     ]
     if len(varied) < 2:
         return Importance(missing="not two parameters vary over all trials")
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    share = max(_BEST_SHARE, _FEWEST_BEST / len(complete))
+    with quietly(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the evaluator is experimental
         study = optuna.create_study(direction="maximize" if maximize else "minimize")
         study.add_trials(
             [
@@ -86,14 +87,9 @@ def _ped_anova(
                 for record, result in complete
             ]
         )
-        share = max(_BEST_SHARE, _FEWEST_BEST / len(complete))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the evaluator is experimental
-            shares = optuna.importance.get_param_importances(
-                study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share), params=varied
-            )
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+        shares = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share), params=varied
+        )
     if not sum(shares.values()) > 0:
         return Importance(missing="the best trials lie where all trials lie")
     return Importance(dict(sorted(shares.items(), key=lambda item: -item[1])))

@@ -63,9 +63,7 @@ def small(tmp_path: Path, tiny_data: str) -> str:
     return str(path)
 
 
-COMMANDS = (
-    "validate create agent run status best pause resume stop cancel train doctor data data|prepare data|list data|audit"
-)
+COMMANDS = "validate create agent run status best pause resume stop cancel train doctor data data|prepare data|list data|audit report dashboard"
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())

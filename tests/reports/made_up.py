@@ -1,5 +1,6 @@
 """Sweeps as they might have been: seeded records whose curves look like learning curves, of any size."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,6 +84,29 @@ def report(*made: tuple[ReportedSweep, Mapping[str, Curve]]) -> Report:
         (c.sweep, c.record.trial_id) for c in (*best_trials(selection), *best_of_each_model(selection))
     ]
     return Report(sweeps, selection, {key: histories[key] for key in wanted}, made=1_790_500_000.0)
+
+
+def hostile(text: str) -> Report:
+    """A report of a sweep whose every text is somebody's attempt; the best trial's among them."""
+    made, histories = sweep(trials=24, seed=1)
+    best = max(
+        (r for r in made.records if r.result and r.state is TrialState.COMPLETE), key=lambda r: r.result.best_val_acc
+    )
+    records = []
+    for record in made.records:
+        if record is best:
+            config = {**record.config, "data": text, "model": text}
+            swept = {**record.parameters, "optimizer": text, text: text}
+            record = dataclasses.replace(record, trial_id=text, config=config, parameters=swept)
+        elif record.trial_id == "0":
+            record = dataclasses.replace(record, state=TrialState.FAILED, result=None, reason=text)
+        records.append(record)
+    histories[text] = histories[best.trial_id]
+    axes = (*made.axes, Axis(text, log=False))
+    made = dataclasses.replace(
+        made, id=text, name=text, description=text, models=(text,), axes=axes, file=text, create=text
+    )
+    return report((dataclasses.replace(made, records=tuple(records)), histories))
 
 
 def curve(

@@ -25,19 +25,7 @@ def small() -> Report:
 
 @pytest.fixture
 def hostile() -> Report:
-    """A sweep whose every text is somebody's attempt."""
-    sweep, histories = made_up.sweep(trials=8, seed=1)
-    first, *others = sweep.records
-    first = dataclasses.replace(
-        first,
-        trial_id=HOSTILE,
-        state=TrialState.FAILED,
-        result=None,
-        reason=HOSTILE,
-        parameters={**first.parameters, "optimizer": HOSTILE},
-    )
-    sweep = dataclasses.replace(sweep, name=HOSTILE, description=HOSTILE, records=(first, *others), file=HOSTILE)
-    return made_up.report((sweep, histories))
+    return made_up.hostile(HOSTILE)
 
 
 def test_json_has_a_row_a_trial_with_parameters_metrics_and_state(small: Report) -> None:
