@@ -63,7 +63,10 @@ def small(tmp_path: Path, tiny_data: str) -> str:
     return str(path)
 
 
-COMMANDS = "validate create agent run status best pause resume stop cancel train doctor data data|prepare data|list data|audit report dashboard"
+COMMANDS = (
+    "validate create agent run status best pause resume stop cancel train doctor data data|prepare data|list "
+    "data|audit report dashboard"
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())
