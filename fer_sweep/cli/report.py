@@ -148,8 +148,10 @@ def _write(names: list[str] | None, output: Path | None, format: Format | None, 
         )
     else:
         print_text(f"report: {output}")
+    if faces:
+        say("note: it holds images of the data set: look at that licence before you pass it on")
     if format is Format.HTML:
-        say("next: open it in a browser; it needs no network and may be passed on as it is")
+        say("next: open it in a browser; it needs no network")
 
 
 def _write_file(gathered: "Report", output: Path, format: Format, *, faces: bool) -> None:

@@ -78,49 +78,62 @@ class Mirror:
             history = reports(record.trial_id)
             trial = self._trials.get(record.trial_id)
             if trial is None:
-                trial = self.storage.create_new_trial(self._study, template_trial=self._template(record))
-                self._trials[record.trial_id] = trial
-            if len(self._objectives) == 1:  # Optuna has no intermediate values for several objectives
-                for step, value in enumerate(finite_values(self._metric, history), start=1):
+                template = self._frozen(record, history)
+                self._trials[record.trial_id] = self.storage.create_new_trial(self._study, template_trial=template)
+            else:
+                for step, value in self._steps(history).items():
                     self.storage.set_trial_intermediate_value(trial, step, value)
+                if record.state in _STATES:
+                    for name, attribute in self._attributes(record).items():
+                        self.storage.set_trial_user_attr(trial, name, attribute)
+                    self.storage.set_trial_state_values(trial, *self._end(record, history))
             if record.state in _STATES:
-                self._end(record, trial, history)
+                self._ended.add(record.trial_id)
 
-    @property
-    def _metric(self) -> str:
-        # Best-so-far curves are stairs; what an epoch reached is what a curve should show.
-        name = self._objectives[0].name
-        return "val_acc" if name == "best_val_acc" else name
-
-    def _template(self, record: TrialRecord) -> FrozenTrial:
+    def _frozen(self, record: TrialRecord, history: Reports) -> FrozenTrial:
         params = coordinates(record, self._distributions)
-        others = {name: value for name, value in record.parameters.items() if name not in params}
+        state, values = self._end(record, history) if record.state in _STATES else (OptunaState.RUNNING, None)
         trial = optuna.trial.create_trial(
-            state=OptunaState.RUNNING,
+            state=state,
+            values=values,
             params=params,
             distributions={name: self._distributions[name] for name in params},
-            user_attrs={"trial": record.trial_id, **{plain(str(k), 80): _attribute(v) for k, v in others.items()}},
+            intermediate_values=self._steps(history),
+            user_attrs=self._attributes(record),
         )
         if record.started_at is not None:
             trial.datetime_start = datetime.fromtimestamp(record.started_at)
+        if record.ended_at is not None:
+            trial.datetime_complete = datetime.fromtimestamp(record.ended_at)
         return trial
 
-    def _end(self, record: TrialRecord, trial: int, history: Reports) -> None:
-        if record.result is not None:
-            values = {"train_val_gap": record.result.train_val_gap, "parameters": record.result.parameters}
-            for name, value in {**values, "verdict": str(record.result.verdict)}.items():
-                self.storage.set_trial_user_attr(trial, name, value)
-        if record.reason:
-            self.storage.set_trial_user_attr(trial, "note", plain(record.reason, 300))
+    def _steps(self, history: Reports) -> dict[int, float]:
+        if len(self._objectives) > 1:
+            return {}  # Optuna has no intermediate values for several objectives
+        name = self._objectives[0].name
+        # Best-so-far curves are stairs; what an epoch reached is what a curve should show.
+        values = finite_values("val_acc" if name == "best_val_acc" else name, history)
+        return dict(enumerate(values, start=1))
+
+    def _attributes(self, record: TrialRecord) -> dict[str, Any]:
+        """What the dashboard shows beside a trial: what is fixed, and what it came to."""
+        params = coordinates(record, self._distributions)
+        others = {plain(str(k), 80): _attribute(v) for k, v in record.parameters.items() if k not in params}
+        found: dict[str, Any] = {"trial": record.trial_id, **others}
+        if (result := record.result) is not None:
+            found |= {"train_val_gap": result.train_val_gap, "weights": result.parameters}
+            found["verdict"] = str(result.verdict)
+        return found | ({"note": plain(record.reason, 300)} if record.reason else {})
+
+    def _end(self, record: TrialRecord, history: Reports) -> tuple[OptunaState, list[float] | None]:
         worth = [objective_value(metric, history, record.result) for metric in self._objectives]
         known = [value for value in worth if value is not None]
         state = _STATES[record.state]
-        if state is OptunaState.COMPLETE and len(known) < len(worth):
-            state = OptunaState.FAIL  # it diverged: Optuna knows no complete trial without a value
-        if state is OptunaState.PRUNED and len(self._objectives) > 1:
-            state = OptunaState.COMPLETE if len(known) == len(worth) else OptunaState.FAIL
-        self.storage.set_trial_state_values(trial, state, known if state is OptunaState.COMPLETE else None)
-        self._ended.add(record.trial_id)
+        if state is OptunaState.PRUNED and len(self._objectives) == 1:
+            return state, None
+        # One that diverged has no value, and Optuna knows no complete trial without one.
+        is_whole = state is not OptunaState.FAIL and len(known) == len(worth)
+        return (OptunaState.COMPLETE, known) if is_whole else (OptunaState.FAIL, None)
 
 
 def serve(

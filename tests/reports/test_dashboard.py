@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ def test_every_trial_with_its_state_values_and_curve() -> None:
         if record.state is TrialState.COMPLETE:
             assert record.result is not None and trial.value == record.result.best_val_acc
             assert len(trial.intermediate_values) == made_up.EPOCHS
+            assert (trial.datetime_start, trial.datetime_complete) == (
+                datetime.fromtimestamp(record.started_at or 0),
+                datetime.fromtimestamp(record.ended_at or 0),
+            )
     assert study.trials[-1].state is OptunaState.RUNNING
 
 
