@@ -50,8 +50,14 @@ def pareto(report: Report, rows: Mapping[TrialKey, int]) -> Figure:
     drawn = figure_json(
         traces,
         height=440,
-        xaxis={"title": {"text": _ACCURACY_AXIS}, "range": _range([c.result.best_val_acc for c in trained])},
-        yaxis={"title": {"text": "train-val gap, points"}, "range": _range([c.result.train_val_gap for c in trained])},
+        xaxis={
+            "title": {"text": _ACCURACY_AXIS},
+            "range": _range([c.result.best_val_acc for c in trained], high_is_good=True),
+        },
+        yaxis={
+            "title": {"text": "train-val gap, points"},
+            "range": _range([c.result.train_val_gap for c in trained], high_is_good=False),
+        },
         **_band(report),
     )
     body = tuple(
@@ -135,7 +141,7 @@ def progress(report: Report, rows: Mapping[TrialKey, int]) -> Figure:
     accuracies = [c.result.best_val_acc for c in report.selection.ranking]
     axes = {
         "xaxis": {"title": {"text": "epochs spent"}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": _ACCURACY_AXIS}, "range": _range(accuracies)},
+        "yaxis": {"title": {"text": _ACCURACY_AXIS}, "range": _range(accuracies, high_is_good=True)},
     }
     return Figure("progress", "The search's progress", " ".join(words), figure_json(traces, height=400, **axes))
 
@@ -193,13 +199,14 @@ def _band(report: Report) -> dict[str, Any]:
     }
 
 
-def _range(shares: Sequence[float]) -> list[float] | None:
-    """From where most points are to the last, in percent: one that collapsed must not press all others together."""
+def _range(shares: Sequence[float], *, high_is_good: bool) -> list[float] | None:
+    """From the best to where most points are, in percent: one that collapsed must not press all others together."""
     if len(shares) < 4:
         return None
     low, _, high = quantiles(shares, n=4)
     spread = 3 * (high - low)
-    start, end = max(min(shares), low - spread), min(max(shares), high + spread)
+    start = max(min(shares), low - spread) if high_is_good else min(shares)
+    end = max(shares) if high_is_good else min(max(shares), high + spread)
     pad = 0.06 * (end - start) or 0.01
     return [round(100 * (start - pad), 2), round(100 * (end + pad), 2)]
 

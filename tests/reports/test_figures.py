@@ -66,6 +66,25 @@ def test_the_constraint_moves_the_band(one: Report) -> None:
     assert best is not None and best.result.train_val_gap <= tightest
 
 
+def test_one_that_collapsed_is_out_of_sight_and_the_best_never_is(one: Report) -> None:
+    (sweep,) = one.sweeps
+    results = [r.result for r in sweep.records if r.result is not None]
+    values = [(0.60 + place / 1000, 0.1) for place in range(len(results) - 2)] + [(0.14, 0.9), (0.8, -0.2)]
+    records = [
+        dataclasses.replace(
+            sweep.records[0],
+            trial_id=str(place),
+            state=TrialState.COMPLETE,
+            result=results[place].model_copy(update={"best_val_acc": accuracy, "train_val_gap": gap}),
+        )
+        for place, (accuracy, gap) in enumerate(values)
+    ]
+    report = made_up.report((dataclasses.replace(sweep, records=tuple(records)), {str(i): [] for i in range(40)}))
+    layout = figures.pareto(report, row_places(report)).spec["layout"]
+    x, y = layout["xaxis"]["range"], layout["yaxis"]["range"]
+    assert x[0] > 14 and x[1] > 80 and y[0] < -20 and y[1] < 90
+
+
 def test_curves_of_the_best_trials_in_percent(one: Report) -> None:
     accuracy, loss, gap = figures.curves(one, best_trials(one.selection), "best")
     assert len(accuracy.spec["data"]) == len(loss.spec["data"]) == 16 and len(gap.spec["data"]) == 8
