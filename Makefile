@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_ARGS ?=
+CHAOS_ARGS ?= --seconds 300 --seed 1
 
-.PHONY: sweep test check bench lock format clean
+.PHONY: sweep test check bench chaos fuzz lock format clean
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +37,16 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+# Kills, pauses and a broken server for some minutes a search; fails if a trial is lost, doubled or not the same bits.
+chaos: $(READY)
+	$(BIN)/python -m tests.faults.chaos --search optuna $(CHAOS_ARGS)
+	$(BIN)/python -m tests.faults.chaos --search wandb $(CHAOS_ARGS)
+
+# Coverage-guided fuzzing of every reader of foreign files, FUZZ_SECONDS each; FUZZ_ARGS may name some of them.
+fuzz: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python 'atheris>=3.0'
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 # Without addresses: names, versions and hashes only, so that it holds behind any index.
 lock:

@@ -129,6 +129,14 @@ class AgentFailed(FersweepError):
     """The agent stopped itself because trials failed one after another."""
 
 
+def cannot_write(target: object, error: OSError) -> StorageError:
+    """The error for a file or folder that could not be written."""
+    return StorageError(
+        f"cannot write {target}: {error.strerror or error}",
+        hint="make room or make the folder writable, then run the same command again",
+    )
+
+
 def printable(text: str) -> str:
     r"""Text from outside made safe for a terminal: control characters, such as those that begin escapes, are shown.
 

@@ -3,13 +3,18 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fer_sweep.errors import StorageError
+from fer_sweep.errors import InputError, cannot_write
+
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+LARGEST_JSON = 4 << 20
+"""Bytes of one of our JSON files: a configuration, a result, a note of what was measured. Most have under 2,000."""
 
 
 def home() -> Path:
@@ -27,22 +32,64 @@ def cache_dir() -> Path:
 
 
 def sweep_folder(sweep_id: str) -> Path:
-    """The folder of one sweep: its sweep.yaml and its trials."""
-    return home() / "sweeps" / sweep_id
+    """The folder of one sweep: its sweep.yaml and its trials.
+
+    Raises:
+        InputError: The id, which a server may have given, is not one that can name a folder.
+    """
+    return home() / "sweeps" / _folder_name(sweep_id)
 
 
 def trial_folder(sweep_id: str, trial_id: str) -> Path:
-    """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log."""
-    return sweep_folder(sweep_id) / "trials" / trial_id
+    """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log.
+
+    Raises:
+        InputError: An id is not one that can name a folder.
+    """
+    return sweep_folder(sweep_id) / "trials" / _folder_name(trial_id)
+
+
+def _folder_name(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise InputError(f"{text[:200]!r} cannot be an id here", hint="ids are letters, digits, '_', '.' and '-'")
+    return text
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a small file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It holds something else, or more than LARGEST_JSON.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(LARGEST_JSON + 1)
+    if len(content) > LARGEST_JSON:
+        raise ValueError(f"it is larger than {LARGEST_JSON >> 20} MiB")
+    return parse_object(content)
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """The JSON object in some bytes.
+
+    Raises:
+        ValueError: They hold something else.
+    """
+    try:
+        found = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file that only remembers something: empty if it is missing, spoilt or no object."""
     try:
-        found = json.loads(path.read_bytes())
+        return read_json(path)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def copy_trial(source: Path, target: Path) -> None:
@@ -85,7 +132,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         # Not mkstemp, whose files only their owner can read: a lab shares its cache, as far as its umask says.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -93,7 +140,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -116,10 +163,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _cannot_write(target: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"cannot write {target}: {error.strerror or error}",
-        hint="make room or make the folder writable, then run the same command again",
-    )

@@ -33,6 +33,16 @@ class StopReason(StrEnum):
     """Checkpointed; goes on later, here or elsewhere."""
 
 
+class Cause(StrEnum):
+    """Why an attempt broke off, where that is not the configuration's fault alone and trying again may help."""
+
+    OUT_OF_MEMORY = "out of memory"
+    KILLED = "killed"
+    """From outside: by hand, by a scheduler, or together with the forkserver."""
+    DEVICE = "device"
+    """The GPU or its driver reported an error of its own."""
+
+
 class Verdict(StrEnum):
     """What a finished trial's curves say; thresholds stand in ``training.metrics``."""
 
@@ -75,6 +85,8 @@ class TrialResult(BaseModel):
     """Peak resident memory of the process, or on a GPU the peak allocated there."""
     precision: str
     """The arithmetic that `precision: auto` came to: fp32 or bf16."""
+    micro_batch: int | None = None
+    """Images that went through the model at once, where memory did not hold a whole batch; steps were whole."""
     verdict: Verdict
 
 
@@ -112,6 +124,8 @@ class TrialOutcome:
     """Present when complete, and when pruned after at least one epoch."""
     reason: str | None = None
     """Why it failed, was pruned or preempted, in a sentence."""
+    cause: Cause | None = None
+    """For an attempt that broke off; what to do about it is the agent's to say, and not kept."""
 
 
 @dataclass(frozen=True)

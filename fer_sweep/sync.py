@@ -86,7 +86,7 @@ def sync(
         tracker = Tracker(mode="online", keep_models=keep_models, obey_pages=False)
         fates = {}
         for number, record in enumerate(records, start=1):
-            rows = _history(entry, record.trial_id)
+            rows = _history(entry, record.trial_id, say)
             known = there.get(entry.run_id(record.trial_id))
             fate = _fate(entry, record, rows, known)
             if fate in (Fate.UPLOADED, Fate.COMPLETED) and not _upload(tracker, place, entry, record, rows):
@@ -108,9 +108,15 @@ def _is_ours(entry: SweepEntry, record: TrialRecord) -> bool:
     return ended and (trial_folder(entry.id, record.trial_id).is_dir() or bool(reports_of(entry, record.trial_id)))
 
 
-def _history(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]]:
-    # What the database has is as good, should the trial's folder be gone.
-    return read_history(trial_folder(entry.id, trial_id) / "history.jsonl") or reports_of(entry, trial_id)
+def _history(entry: SweepEntry, trial_id: str, say: Callable[[str], None]) -> Sequence[Mapping[str, float]]:
+    # What the database has is as good, should the trial's folder be gone or its history be damaged.
+    try:
+        return read_history(trial_folder(entry.id, trial_id) / "history.jsonl") or reports_of(entry, trial_id)
+    except StorageError as error:
+        if not (rows := reports_of(entry, trial_id)):
+            raise
+        say(f"note: {error}; taken from the database instead")
+        return rows
 
 
 def _fate(entry: SweepEntry, record: TrialRecord, rows: Sequence[Mapping[str, float]], known: ServerRun | None) -> Fate:

@@ -5,6 +5,7 @@ copy: ``history.jsonl`` and ``sweeps.db`` are the truth, so trouble with W&B is 
 ``fersweep sync`` makes whole what did not get through.
 """
 
+import functools
 import logging
 import os
 import shlex
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fer_sweep.account import Mode, load_wandb, place, quiet_wandb, tracking_mode
 from fer_sweep.config.sweep_file import SweepFile
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
+_hangs = threading.Event()
+"""wandb does not answer any more in this process, and is asked nothing. Version 0.31 waits for itself for ever if its
+service dies while it starts."""
+
 INIT_S = 10.0
 """A server that has not taken a new run by then is out of reach for now."""
 FINISH_S = 10.0
@@ -34,6 +41,8 @@ FINISH_IN_TROUBLE_S = 1.0
 """The same once a run has been left behind: the others would only wait for the same server."""
 BACK_ONLINE_S = 60.0
 """After such trouble no new run is sent to the server for so long: each try may cost the agent INIT_S."""
+HANGS_S = 60.0
+"""A wandb that has not answered by then, whatever it was asked, never will: this is longer than all its own limits."""
 TRANSMIT_S = 5.0
 """Metrics go up this often, in whole seconds; wandb's own 15 s would let a server stop a trial that much later."""
 
@@ -144,7 +153,10 @@ class TrackedRun:
 
     def abandon(self) -> None:
         """Close the run of a trial that another agent has taken over: it is that one's now."""
-        self._guarded("close the run", lambda run: self._in_time(lambda: run.finish(exit_code=1)))
+        self._guarded("close the run", lambda run: _in_time(lambda: run.finish(exit_code=1), self.patience()))
+        if self.run is not None:
+            # That agent's end may have come before this one, and is then to be said once more.
+            self.on_end(not self.had_trouble)
         self.run = None
 
     def finish(self, outcome: TrialOutcome) -> None:
@@ -160,28 +172,10 @@ class TrackedRun:
             run.summary.update({"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {}))
             run.finish(exit_code=_EXIT_CODES.get(outcome.state, 1))
 
-        self._guarded("finish the run", lambda run: self._in_time(lambda: close(run)))
+        self._guarded("finish the run", lambda run: _in_time(lambda: close(run), self.patience()))
         if self.run is not None or self.had_trouble:
             self.on_end(not self.had_trouble)
         self.run = None
-
-    def _in_time(self, act: Callable[[], None]) -> None:
-        # wandb itself waits for its uploads, with no regard for whoever else its process works for.
-        errors: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                act()
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=work, daemon=True, name="wandb-finish")
-        thread.start()
-        thread.join(self.patience())
-        if thread.is_alive():
-            raise TimeoutError("the server has not taken all of it yet")
-        if errors:
-            raise errors[0]
 
     def _log_confusion_matrix(self, run: "wandb.Run", result: TrialResult) -> None:
         wandb = load_wandb()
@@ -283,6 +277,9 @@ class Tracker:
             for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
                 os.environ.pop(name, None)
         tracked = TrackedRun(None, patience=self._patience, on_end=lambda whole: self._on_end(run_id, whole))
+        if _hangs.is_set():
+            tracked.had_trouble = True
+            return tracked
         if self._keep_models and folder is not None:
             tracked.model = folder / "best.safetensors"
         if mode == "online" and self._is_in_trouble():
@@ -290,7 +287,8 @@ class Tracker:
         # wandb keeps the id of a run that it could not start, so that only one without an id of its own can go offline.
         for attempt in dict.fromkeys((mode, "offline") if run_id is None else (mode,)):
             try:
-                tracked.run = self._init(tracked, attempt, labels.with_environment(), config, run_id, started_at)
+                given = (tracked, attempt, labels.with_environment(), config, run_id, started_at)
+                tracked.run = self._init_in_time(functools.partial(self._init, *given))
                 if attempt == "offline":
                     tracked.patience = lambda: FINISH_S  # it waits for the disk, not for the server
                 break
@@ -298,9 +296,18 @@ class Tracker:
                 log.warning("W&B could not start a run (%s); the trial goes on, its history is on disk", error)
                 tracked.had_trouble = True
                 self.out_of_reach()
+                if _hangs.is_set():
+                    break
                 if type(error).__name__ in _SERVICE_IS_GONE or isinstance(error, ConnectionError | BrokenPipeError):
                     close_wandb()  # no run of this process is tracked any more; the next one starts a new service
         return tracked
+
+    def _init_in_time(self, init: "Callable[[], wandb.Run]") -> "wandb.Run":
+        try:
+            return _in_time(init, HANGS_S)
+        except _TakesTooLong:
+            _hangs.set()
+            raise
 
     def _on_end(self, run_id: str | None, whole: bool) -> None:
         if not whole:
@@ -363,11 +370,43 @@ class Tracker:
 
 def close_wandb() -> None:
     """End wandb's service, if this process has one, with whatever run is still open."""
-    if wandb := sys.modules.get("wandb"):
+    if (wandb := sys.modules.get("wandb")) and not _hangs.is_set():
         try:
-            wandb.teardown()
-        except Exception as error:  # a service that was killed; at the end of the process wandb would show a traceback
+            _in_time(wandb.teardown, HANGS_S)
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a service that was killed; at the end of the process wandb would show a traceback
             log.debug("wandb's service could not be ended: %s", error)
+
+
+class _TakesTooLong(TimeoutError):
+    pass
+
+
+def _in_time(act: Callable[[], Result], limit_s: float) -> Result:
+    """Have wandb do something, and wait for it so long: it has no regard for whoever else its process works for.
+
+    Raises:
+        _TakesTooLong: It is still at it; what becomes of it is not heard of.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(act())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="wandb-finish")
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise _TakesTooLong("it has not come to an end yet")
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def _do_nothing() -> None:

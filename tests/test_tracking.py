@@ -259,6 +259,34 @@ def test_a_network_cut_at_the_end_is_waited_for_once_and_then_hardly(
     assert waits[0] >= 1.0 > max(waits[1:])
 
 
+DIES_AT_ONCE = """
+import time
+from wandb.sdk.lib.service import service_process
+import fer_sweep.tracking as tracking
+from fer_sweep.records import TrialOutcome, TrialState
+
+service_process.get_core_path = lambda: "false"
+tracking.HANGS_S = 2.0
+ended = []
+tracker = tracking.Tracker(on_end=lambda run_id, whole: ended.append((run_id, whole)))
+for name in ("a", "b"):
+    began = time.monotonic()
+    run = tracker.start(tracking.RunLabels(name=name, group="g"), {}, run_id=name)
+    assert run.run is None and run.had_trouble
+    run.log({"epoch": 1})
+    run.finish(TrialOutcome(TrialState.COMPLETE))
+assert time.monotonic() - began < 1.0, "the second run waits for nothing"
+assert ended == [("a", False), ("b", False)], ended
+tracking.close_wandb()
+"""
+
+
+def test_a_service_that_dies_while_it_starts_holds_up_nobody(online: StandIn) -> None:
+    # wandb 0.31 then waits for a lock that it holds itself.
+    done = subprocess.run([sys.executable, "-c", DIES_AT_ONCE], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_key_is_in_what_is_written(online: StandIn, labels: RunLabels, tmp_path: Path) -> None:
     run = Tracker().start(labels, {"lr": 0.1}, run_id="r1")
     log_epochs(run, 1)

@@ -10,9 +10,10 @@ from pathlib import Path
 from types import FrameType
 
 from fer_sweep.account import place
+from fer_sweep.agent.folder_lock import FolderInUse
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.slots import Slot, make_slots, usable_cores
-from fer_sweep.agent.trial_process import EpochReport, FolderInUse, StopFlag, TrialJob, TrialMessage, train_here
+from fer_sweep.agent.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
 from fer_sweep.files import home, is_locked, trial_folder

@@ -17,9 +17,9 @@ from fer_sweep.agent.slots import usable_cores
 from fer_sweep.data.cache import list_datasets
 from fer_sweep.errors import FersweepError
 from fer_sweep.files import cache_dir, home, write_atomically
+from fer_sweep.search.database import Database, NothingCreated, check_storage, default_storage, recorded
 
 _PACKAGES = ("torch", "torchvision", "transformers", "optuna", "wandb", "pydantic")
-_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "beegfs", "gpfs", "fuse.sshfs", "9p"}
 _LITTLE_ROOM_BYTES = 2 * 2**30
 
 
@@ -47,15 +47,17 @@ def _findings() -> Iterator[Finding]:
     yield _processor()
     yield _data()
     yield _storage()
+    yield _database()
     yield _room()
     yield _wandb()
-    has_parquet = importlib.util.find_spec("pyarrow") is not None
-    yield Finding(
-        "parquet",
-        has_parquet,
-        "pyarrow is installed" if has_parquet else "pyarrow is not installed",
-        "" if has_parquet else "only for Hugging Face's parquet files: pip install 'fersweep[parquet]'",
-    )
+    yield _optional("parquet", "pyarrow", "Hugging Face's parquet files")
+    yield _optional("postgres", "psycopg", "searches on many hosts")
+
+
+def _optional(part: str, package: str, use: str) -> Finding:
+    if importlib.util.find_spec(package) is not None:
+        return Finding(part, True, f"{package} is installed")
+    return Finding(part, False, f"{package} is not installed", f"only for {use}: pip install 'fersweep[{part}]'")
 
 
 def _package(name: str) -> Finding:
@@ -106,24 +108,21 @@ def _storage() -> Finding:
         probe.unlink()
     except (FersweepError, OSError) as error:
         return Finding("storage", False, str(error), "set FERSWEEP_HOME to a folder that can be written")
-    kind = _file_system(home())
-    if kind in _NETWORK_FILE_SYSTEMS:
-        return Finding(
-            "storage",
-            False,
-            f"{home()} on a network file system ({kind})",
-            "SQLite's locks do not hold there: set FERSWEEP_HOME to a local disk",
-        )
-    return Finding("storage", True, f"{home()} is writable" + (f" ({kind})" if kind else ""))
+    return Finding("storage", True, f"{home()} is writable")
 
 
-def _file_system(path: Path) -> str:
+def _database() -> Finding:
+    """Where sweeps that are created now keep their search."""
+    given = os.environ.get("FERSWEEP_STORAGE")
     try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return ""
-    below = [(mount[1], mount[2]) for mount in mounts if path.is_relative_to(mount[1])]
-    return max(below, key=lambda mount: len(mount[0]), default=("", ""))[1]
+        name = recorded(given or default_storage())
+        check_storage(name)
+        if given:
+            with contextlib.suppress(NothingCreated):
+                Database(given).close()
+    except FersweepError as error:
+        return Finding("database", False, str(error), error.hint or "")
+    return Finding("database", True, name + (" (FERSWEEP_STORAGE says so)" if given else ""))
 
 
 def _room() -> Finding:

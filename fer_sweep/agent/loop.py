@@ -3,19 +3,19 @@
 import logging
 import os
 import selectors
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
+from fer_sweep.agent.failures import Failures, OnOom
+from fer_sweep.agent.interrupts import Interrupts, heard
 from fer_sweep.agent.memory import Admission
 from fer_sweep.agent.processes import TrialHandle, TrialStarter
+from fer_sweep.agent.silence import LAST_WORDS_S, Silence
 from fer_sweep.agent.slots import Slot
-from fer_sweep.agent.trial_process import EpochReport, FirstStep, TrialJob
+from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob
 from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
@@ -25,12 +25,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 """How often the search is asked for news of running trials, and for a trial while the sweep is paused."""
-FAILURES_IN_A_ROW = 5
-"""So many trials failing one after another stop the agent."""
 LAST_CHECKPOINT_S = 10.0
 """How long trials have to write a checkpoint when an error ends the agent."""
-KILLS_WITHOUT_PROGRESS = 3
-"""A trial killed so often from outside, with no epoch in between, has failed."""
 
 
 class AgentView(Protocol):
@@ -66,22 +62,17 @@ class _Running:
     asked_to_stop: StopReason | None = None
     outcome: TrialOutcome | None = None
     ended_at: float = 0.0
-    """When its outcome, or its death, was seen; by the monotonic clock."""
+    """When its outcome, or its death, was seen; this and the following by the monotonic clock."""
+    heard_at: float = field(default_factory=time.monotonic)
+    """When it last made a step."""
+    has_begun: bool = False
+    """Whether it has made one."""
+    hung: str | None = None
+    """Why it counts as hung: it has been told to abort."""
+    kill_at: float = float("inf")
+    """When it is to be killed, having had the time for its last words."""
     lost: bool = False
     """Another agent has it now."""
-
-
-@dataclass
-class _Interrupts:
-    """How often a person or a scheduler has asked the agent to stop: 1 drain, 2 checkpoint, 3 kill."""
-
-    level: int = 0
-
-    def ctrl_c(self, _signal: int, _frame: FrameType | None) -> None:
-        self.level = min(3, self.level + 1)
-
-    def terminate(self, _signal: int, _frame: FrameType | None) -> None:
-        self.level = max(2, self.level)
 
 
 @dataclass
@@ -100,15 +91,15 @@ class Agent:
     starter: TrialStarter = field(default_factory=TrialStarter)
     admission: Admission = field(default_factory=Admission)
     """Whether one more trial fits beside those that run."""
+    on_oom: OnOom = OnOom.FAIL
+    """What becomes of a trial that runs out of memory."""
+    silence: Silence = field(default_factory=Silence)
+    """When a trial counts as hung."""
     _running: dict[str, _Running] = field(default_factory=dict, init=False)
-    _interrupts: _Interrupts = field(default_factory=_Interrupts, init=False)
+    _interrupts: Interrupts = field(default_factory=Interrupts, init=False)
+    _failures: Failures = field(init=False)
     _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
     _handed_out: int = field(default=0, init=False)
-    _failed_in_a_row: list[str] = field(default_factory=list, init=False)
-    _kills: dict[str, int] = field(default_factory=dict, init=False)
-    """By trial, how often it was killed since its last new epoch."""
-    _furthest: dict[str, int] = field(default_factory=dict, init=False)
-    """By trial, its last epoch in any attempt."""
     _freed_at: dict[str, float] = field(default_factory=dict, init=False)
     _turnaround: list[float] = field(default_factory=list, init=False)
     _no_more: bool = field(default=False, init=False)
@@ -118,13 +109,16 @@ class Agent:
     _patience: float = field(default=POLL_S, init=False)
     """Seconds until the search is to be asked again for a trial."""
 
+    def __post_init__(self) -> None:
+        self._failures = Failures(self.slots, self.on_oom)
+
     def run(self) -> AgentSummary:
         """Work until the sweep gives no more trials and the running ones have ended.
 
         Raises:
             AgentFailed: FAILURES_IN_A_ROW trials failed one after another, or every one there was.
         """
-        with _signals(self._interrupts) as wakeup, selectors.DefaultSelector() as selector:
+        with heard(self._interrupts) as wakeup, selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             try:
                 self.starter.warm_up()
@@ -132,14 +126,23 @@ class Agent:
             finally:
                 self._stop_all()
                 self.starter.close()
+        failed = self._failures.in_a_row
         nothing_done = not {TrialState.COMPLETE, TrialState.PRUNED} & self._ended.keys()
-        if self._failed_in_a_row and (nothing_done or len(self._failed_in_a_row) >= FAILURES_IN_A_ROW):
+        if failed and (nothing_done or self._failures.has_had_enough):
             raise AgentFailed(
-                f"{len(self._failed_in_a_row)} trials failed one after another, the last one: "
-                f"{self._failed_in_a_row[-1]}",
-                hint=f"mend the cause (more is in trial.log below {self.folder_of('0').parent}), then run it again",
+                f"{len(failed)} trials failed one after another, the last one: {failed[-1]}",
+                hint=f"{self._others_success()}mend the cause (more is in trial.log below "
+                f"{self.folder_of('0').parent}), then run it again",
             )
         return AgentSummary(dict(self._ended), self._interrupts.level > 0, tuple(self._turnaround))
+
+    def _others_success(self) -> str:
+        # Failing here while others succeed says that it is this host, and not the sweep.
+        done = sum(record.state is TrialState.COMPLETE for record in self.search.records())
+        others = done - self._ended.get(TrialState.COMPLETE, 0)
+        return (
+            f"{others} trials are complete elsewhere, so look at this host first: fersweep doctor; " if others else ""
+        )
 
     def _work(self, selector: selectors.BaseSelector, wakeup: int) -> None:
         acted_on = 0
@@ -166,12 +169,11 @@ class Agent:
 
     def _may_start(self) -> bool:
         at_count = self.count is not None and self._handed_out >= self.count
-        broken = len(self._failed_in_a_row) >= FAILURES_IN_A_ROW
-        return not (self._no_more or at_count or broken or self._interrupts.level)
+        return not (self._no_more or at_count or self._failures.has_had_enough or self._interrupts.level)
 
     def _fill_slots(self, selector: selectors.BaseSelector) -> None:
         self._patience = POLL_S
-        free = [slot for slot in self.slots if slot.name not in self._running]
+        free = [slot for slot in self.slots if slot.name not in self._running and self._failures.is_open(slot)]
         # A search may hand out what it was asked for later, so no more slots ask than may still start.
         for slot in free if self.count is None else free[: self.count - self._handed_out]:
             if not self._may_start():
@@ -212,6 +214,9 @@ class Agent:
             device=slot.device,
             threads=slot.threads,
             environment=slot.environment,
+            attempt=request.attempt,
+            memory_share=self._failures.share(slot),
+            micro_batch=self._failures.micro_batch(request.trial_id),
         )
         handle = self.starter.start(job)  # first the fork, then the W&B run: they take their time side by side
         running = _Running(slot, request, handle, self.track(request))
@@ -223,7 +228,9 @@ class Agent:
     def _read(self, running: _Running) -> None:
         try:
             for message in running.handle.messages():
-                if isinstance(message, FirstStep):
+                if isinstance(message, Beat):
+                    self._on_beat(running, message)
+                elif isinstance(message, FirstStep):
                     self._on_first_step(running)
                 elif isinstance(message, EpochReport):
                     if not running.lost:
@@ -235,15 +242,19 @@ class Agent:
                 running.outcome, running.ended_at = self._outcome_of_the_dead(running), time.monotonic()
 
     def _on_first_step(self, running: _Running) -> None:
+        self._failures.began(running.slot)
         if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
             self._turnaround.append(time.monotonic() - freed)
+
+    def _on_beat(self, running: _Running, beat: Beat) -> None:
+        if running.has_begun:
+            self.silence.learn(beat.at - running.heard_at)
+        running.heard_at, running.has_begun = beat.at, True
 
     def _on_epoch(self, running: _Running, report: EpochReport) -> None:
         trial = running.request.trial_id
         running.epoch = report.epoch
-        if report.epoch > self._furthest.get(trial, 0):  # a resumed trial sends its earlier epochs again
-            self._furthest[trial] = report.epoch
-            self._kills.pop(trial, None)
+        self._failures.progressed(trial, report.epoch)
         self._report(running, report.metrics)
         if not running.lost:  # the run is the new owner's
             running.run.log(report.metrics)
@@ -251,6 +262,7 @@ class Agent:
 
     def _ask_for_news(self) -> None:
         for running in list(self._running.values()):
+            self._end_if_hung(running)
             if running.run.stop_asked and running.asked_to_stop is None:
                 self.view.note(f"trial {running.request.trial_id}: its page in W&B says stop")
                 self._ask_to_stop(running, StopReason.PRUNED)
@@ -259,6 +271,16 @@ class Agent:
             except StorageError as error:
                 # Nothing is lost by an unanswered question; a report or an end that cannot be written does end us.
                 log.warning("%s", error)
+
+    def _end_if_hung(self, running: _Running) -> None:
+        now = time.monotonic()
+        if now >= running.kill_at:
+            running.handle.kill()
+        limit = self.silence.limit(has_begun=running.has_begun)
+        if running.hung is None and now - running.heard_at > limit and not running.handle.is_paused():
+            running.hung = f"made no step for {now - running.heard_at:,.0f} s and was ended"
+            running.kill_at = now + LAST_WORDS_S
+            running.handle.abort()
 
     def _report(self, running: _Running, metrics: Mapping[str, float]) -> None:
         try:
@@ -277,16 +299,10 @@ class Agent:
         running.handle.ask_to_stop(reason)
 
     def _outcome_of_the_dead(self, running: _Running) -> TrialOutcome:
-        trial = running.request.trial_id
-        reason, killed = running.handle.why_it_died()
-        if killed and running.asked_to_stop is not None:
-            return TrialOutcome(TrialState.PREEMPTED, reason=reason)  # by ourselves, or a scheduler in a hurry
-        if killed:
-            self._kills[trial] = self._kills.get(trial, 0) + 1
-            if self._kills[trial] < KILLS_WITHOUT_PROGRESS:
-                return TrialOutcome(TrialState.PREEMPTED, reason=reason)
-            reason = f"{self._kills[trial]} times in a row with no epoch in between: {reason}"
-        return TrialOutcome(TrialState.FAILED, reason=reason)
+        reason, cause = running.handle.why_it_died()
+        if running.hung is not None:
+            return TrialOutcome(TrialState.FAILED, reason=f"{running.hung}: {reason}")
+        return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause)
 
     def _finish(self, running: _Running) -> None:
         outcome = running.outcome
@@ -295,6 +311,8 @@ class Agent:
         self._no_more = False
         trial = running.request.trial_id
         running.handle.close()
+        was_asked = running.asked_to_stop is not None
+        outcome = self._failures.judge(running.slot, running.request, outcome, was_asked=was_asked)
         if outcome.result is not None:
             self.admission.learn(running.slot, outcome.result.peak_memory_mb)
         if outcome.state is TrialState.PRUNED and not outcome.reason:
@@ -311,11 +329,8 @@ class Agent:
         else:
             running.run.finish(outcome)
         self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
-        if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            self._failed_in_a_row.clear()
-        elif outcome.state is TrialState.FAILED or (running.asked_to_stop is None and trial not in self._kills):
-            # Failed, or gave up by itself, such as on a full disk: not to be tried again and again.
-            self._failed_in_a_row.append(f"trial {trial}: {outcome.reason}")
+        if broken := self._failures.close_if_broken(running.slot):
+            self.view.note(f"slot {running.slot.name} gets no more trials: {broken}")
         self._freed_at[running.slot.name] = running.ended_at
         self.view.trial_ended(running.slot.name, trial, outcome)
 
@@ -353,27 +368,3 @@ class Agent:
                 self._finish(running)
             except Exception:
                 log.exception("trial %s could not be handed back; its lease will expire", running.request.trial_id)
-
-
-@contextmanager
-def _signals(interrupts: _Interrupts) -> Iterator[int]:
-    """Handle Ctrl-C and the schedulers' signals; gives a descriptor that becomes readable at each."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    os.set_blocking(reader, False)
-    handlers = {
-        signal.SIGINT: interrupts.ctrl_c,
-        signal.SIGTERM: interrupts.terminate,
-        signal.SIGUSR2: interrupts.terminate,
-        signal.SIGHUP: interrupts.terminate,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(wakeup_before)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(reader)
-        os.close(writer)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fer_sweep.agent.slots import Slot
 
+_GROUP = Path("/sys/fs/cgroup")
 CUDA_CONTEXT_MB = 600.0
 """What a process takes on a GPU beside its tensors."""
 
@@ -63,18 +64,40 @@ def _free_on_gpu(uuid: str) -> float | None:
             pynvml.nvmlShutdown()
 
 
-def _free_on_host() -> float | None:
+def total_mb() -> float | None:
+    """Megabytes of memory this host or container has; None where that cannot be told."""
+    total = _meminfo("MemTotal:")
+    with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit: "max"
+        limit = int((_GROUP / "memory.max").read_text()) / 2**20
+        total = limit if total is None else min(total, limit)
+    return total
+
+
+def oom_kills() -> int:
+    """How often the kernel has ended a process here for want of memory; it tells nobody else."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
+        lines = Path("/proc/vmstat").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
     except (OSError, StopIteration):
-        return None  # not Linux
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError, StopIteration):  # no control group, or one without a limit: "max"
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        counted = (group / "memory.stat").read_text().splitlines()
+        return 0
+
+
+def _free_on_host() -> float | None:
+    free = _meminfo("MemAvailable:")
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        limit = int((_GROUP / "memory.max").read_text())
+        used = int((_GROUP / "memory.current").read_text())
+        counted = (_GROUP / "memory.stat").read_text().splitlines()
         # File pages count as used there, though they are given up for the asking.
         files = next(int(line.split()[1]) for line in counted if line.startswith("inactive_file "))
-        free = min(free, (limit - used + files) / 2**20)
+        of_group = (limit - used + files) / 2**20
+        free = of_group if free is None else min(free, of_group)
     return free
+
+
+def _meminfo(name: str) -> float | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+    except (OSError, StopIteration):
+        return None  # not Linux

@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
 from fer_sweep.agent.memory import free_mb
 from fer_sweep.agent.processes import TrialHandle, TrialStarter
@@ -39,11 +40,14 @@ _DRAWS = 1000
 class Load:
     """So many slots at work at once."""
 
-    slots: int
-    images_per_second: float
+    slots: Annotated[int, Field(ge=1, le=1024)]
+    images_per_second: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     """Of all slots together."""
-    memory_mb: float
+    memory_mb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     """That each takes."""
+
+
+_LOADS = TypeAdapter(list[Load])
 
 
 def best(curve: Sequence[Load], room_mb: float | None) -> int:
@@ -110,8 +114,8 @@ def remembered(memory: Path, key: str, find: Callable[[], Sequence[Load]]) -> li
     """What ``find`` gives, from a file if it was found on this host before."""
     key = f"{platform.node()}: {key}"
     known = read_object(memory)
-    with contextlib.suppress(KeyError, TypeError):  # not what we write: measured again
-        if loads := [Load(**load) for load in known[key]]:
+    with contextlib.suppress(KeyError, ValidationError):  # not what we write: measured again
+        if loads := _LOADS.validate_python(known[key]):
             return loads
     found = list(find())
     known[key] = [asdict(load) for load in found]

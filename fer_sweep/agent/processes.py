@@ -1,5 +1,6 @@
 """Starting trials: a forkserver that has torch imported, and the agent's end of each trial's pipe."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -13,16 +14,36 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fer_sweep.agent.trial_process import HELD_BACK, PRELOAD, TrialJob, TrialMessage, probe_in_fork, run_in_fork
+from fer_sweep.agent.causes import speaks_of_memory
+from fer_sweep.agent.memory import oom_kills
+from fer_sweep.agent.trial_process import (
+    HELD_BACK,
+    PRELOAD,
+    TrialJob,
+    TrialMessage,
+    probe_in_fork,
+    run_in_fork,
+)
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import AgentFailed
-from fer_sweep.records import StopReason
+from fer_sweep.records import Cause, StopReason
+from fer_sweep.search import owners
 
 _LOG_TAIL_BYTES = 2000
+"""Or characters, as good as."""
 _FORKSERVER_GONE = 255
 """What multiprocessing gives as the exit code of a fork whose forkserver can no longer tell it."""
 _OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 _REAP_S = 10.0
+_STARTS = 5
+"""How often a forkserver that dies while it starts is started again."""
+_ENOUGH_FILES = 8192
+_SHORT_OF = {
+    errno.EMFILE: "this process may open no more files: raise the limit (ulimit -n), or use fewer slots",
+    errno.ENFILE: "the host may open no more files: end something else, or use fewer slots",
+    errno.EAGAIN: "no more processes may be started: raise the limit (ulimit -u), or use fewer slots",
+    errno.ENOMEM: "there is no memory left: end something else, or use fewer slots",
+}
 
 
 class TrialHandle:
@@ -32,6 +53,7 @@ class TrialHandle:
         self.process = process
         self.pipe = pipe
         self.folder = folder
+        self._oom_kills_before = oom_kills()
 
     def messages(self) -> Iterator[TrialMessage]:
         """What has arrived since the last call; never blocks.
@@ -61,6 +83,16 @@ class TrialHandle:
         """End it at once; what it has written stays whole."""
         self.process.kill()
 
+    def abort(self) -> None:
+        """Have it write down where it is, in trial.log, and end; one that cannot even do that is to be killed."""
+        if self.process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGABRT)
+
+    def is_paused(self) -> bool:
+        """Whether somebody has stopped the process, to go on later."""
+        return self.process.pid is not None and owners.is_paused(self.process.pid)
+
     def close(self) -> None:
         """Reap the process, killing it if it hangs at its exit, and let go of the pipe."""
         self.process.join(_REAP_S)
@@ -70,21 +102,23 @@ class TrialHandle:
         self.pipe.close()
         self.process.close()
 
-    def why_it_died(self) -> tuple[str, bool]:
-        """For a process that ended without an outcome: the reason in words, and whether it was killed from outside."""
+    def why_it_died(self) -> tuple[str, Cause | None]:
+        """For a process that ended without an outcome: the reason in words, and its kind if it has one."""
         self.process.join()
         code = self.process.exitcode
-        killed = code == _FORKSERVER_GONE or (code is not None and -code in _OUTSIDE_SIGNALS)
+        tail = log_tail(self.folder / "trial.log")
+        cause = Cause.KILLED if code == _FORKSERVER_GONE or -(code or 0) in _OUTSIDE_SIGNALS else None
         if code == _FORKSERVER_GONE:
             reason = "ended with the forkserver, which was killed"
         elif code is not None and code < 0:
             reason = f"ended by {signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
-                reason += " (out of memory, or killed by hand)"
         else:
             reason = f"ended with exit code {code} and no outcome"
-        tail = log_tail(self.folder / "trial.log")
-        return (f"{reason}; last lines of trial.log:\n{tail}" if tail else reason), killed
+        if code == -signal.SIGKILL and oom_kills() > self._oom_kills_before:
+            reason, cause = f"{reason}, by the kernel: out of memory", Cause.OUT_OF_MEMORY
+        elif cause is None and speaks_of_memory(tail):
+            cause = Cause.OUT_OF_MEMORY
+        return (f"{reason}; last lines of trial.log:\n{tail}" if tail else reason), cause
 
 
 class TrialStarter:
@@ -114,24 +148,44 @@ class TrialStarter:
 
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
         """Fork a trial, or a probe of one; it reaches its first step about 0.1 s later once the forkserver is warm."""
-        ours, theirs = self._context.Pipe()
+        try:
+            ours, theirs = self._context.Pipe()
+        except OSError as error:
+            raise _cannot_start(error) from error
         work = probe_in_fork if is_probe else run_in_fork
         process = self._context.Process(target=work, args=(job, theirs), name=f"trial-{job.folder.name}")
-        for is_last in (False, True):
+        for starts_left in reversed(range(_STARTS)):
             try:
                 with _signals_held_back(), _main_left_alone():
                     process.start()
                 break
-            except (EOFError, ConnectionError, BrokenPipeError) as error:
+            except (EOFError, ConnectionError) as error:
                 # It was killed between the last fork and this one; multiprocessing starts another the next time.
-                if is_last:
+                if not starts_left:
                     raise AgentFailed(
-                        "the forkserver died twice while starting",
+                        f"the forkserver died {_STARTS} times while starting",
                         hint="it needs about 1 GB of memory to import torch; what else is running here?",
                     ) from error
                 process = self._context.Process(target=work, args=(job, theirs), name=process.name)
+            except OSError as error:
+                raise _cannot_start(error) from error
         theirs.close()
         return TrialHandle(process, ours, job.folder)
+
+
+def _cannot_start(error: OSError) -> AgentFailed:
+    hint = _SHORT_OF.get(error.errno or 0, "what it needs is missing here: fersweep doctor")
+    return AgentFailed(f"no trial can be started: {error.strerror or error}", hint=hint)
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may: each slot takes some ten, and shells often start with few."""
+    import resource  # only here: Windows has none
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def log_tail(log: Path) -> str:
@@ -139,10 +193,12 @@ def log_tail(log: Path) -> str:
     try:
         with log.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - _LOG_TAIL_BYTES))
-            return stream.read().decode(errors="replace").strip()
+            stream.seek(max(0, stream.tell() - 10 * _LOG_TAIL_BYTES))
+            lines = stream.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
+    # Among a crash's last words is a list of every extension module there is, longer than all the rest.
+    return "\n".join(line for line in lines if not line.startswith("Extension modules:")).strip()[-_LOG_TAIL_BYTES:]
 
 
 @contextmanager

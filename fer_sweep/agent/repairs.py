@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fer_sweep.files import sweep_folder
 
@@ -29,15 +29,23 @@ LONGEST_TRY_S = 60.0
 class Repairs:
     """The trials of one sweep whose runs are not whole on the server, and a thread that sees to them."""
 
-    def __init__(self, sweep_id: str, *, is_whole: Callable[[str], bool] = lambda trial_id: True) -> None:
+    def __init__(
+        self,
+        sweep_id: str,
+        *,
+        is_whole: Callable[[str], bool] = lambda trial_id: True,
+        left_behind: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         """Nothing to repair yet.
 
         Args:
             sweep_id: The sweep.
             is_whole: Asks the server whether a trial's run has ended there; true where it does not answer.
+            left_behind: Gives the trials whose runs agents before this one had no time to see to.
         """
         self._sweep_id = sweep_id
         self._is_whole = is_whole
+        self._left_behind = left_behind
         self._changed = threading.Condition()
         self._looks: dict[str, float] = {}
         """Trials whose run is to be looked for on the server, and when; by the monotonic clock."""
@@ -67,6 +75,7 @@ class Repairs:
         if self._thread is not None:
             self._thread.join()
         self._look(list(self._looks))
+        self._left |= set(self._left_behind())
         if self._left:
             self._try()
         return tuple(sorted(self._left))

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from fer_sweep.account import tracking_mode
+from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.loop import Agent, AgentSummary
 from fer_sweep.agent.memory import free_mb
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
-from fer_sweep.agent.processes import TrialStarter
+from fer_sweep.agent.processes import TrialStarter, raise_file_limit
 from fer_sweep.agent.repairs import Repairs
+from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.space import Space
@@ -19,7 +21,7 @@ from fer_sweep.config.trial import ARCHITECTURES, SharedConfig
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
-from fer_sweep.search.pages import close_page, has_ended_on_page, page_of
+from fer_sweep.search.pages import close_page, has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
 from fer_sweep.tracking import Place, TrackedRun, Tracker, close_wandb, trial_labels
 
@@ -97,6 +99,8 @@ def work_on(
     console: Console,
     count: int | None = None,
     keep_models: bool = False,
+    on_oom: OnOom = OnOom.FAIL,
+    hang_after_s: float | None = None,
 ) -> AgentSummary:
     """Run an agent on a sweep until there is nothing left to do, showing its progress on ``console``.
 
@@ -106,6 +110,8 @@ def work_on(
         console: Where progress is shown.
         count: End after so many attempts.
         keep_models: Upload the best weights of each complete trial to W&B.
+        on_oom: What becomes of a trial that runs out of memory.
+        hang_after_s: A trial that has made no step for so many seconds is ended; None to learn what is usual.
 
     Raises:
         DataError: The sweep's data set is not prepared.
@@ -114,11 +120,16 @@ def work_on(
         AgentFailed: Trials failed one after another.
         NothingToDo: The sweep has ended already.
     """
+    raise_file_limit()
     sweep = load(entry)
     check_data(sweep)
     notes: list[str] = []
     online = tracking_mode() == "online"
-    repairs = Repairs(entry.id, is_whole=lambda trial_id: not online or has_ended_on_page(entry, trial_id))
+    repairs = Repairs(
+        entry.id,
+        is_whole=lambda trial_id: not online or has_ended_on_page(entry, trial_id),
+        left_behind=lambda: left_behind(entry) if online else (),
+    )
     track = trial_tracking(entry, keep_models=keep_models, note=notes.append, on_end=repairs.heard)
     search = open_search(entry)
     try:
@@ -137,6 +148,8 @@ def work_on(
             view=view,
             count=count,
             starter=TrialStarter(architectures(sweep)),
+            on_oom=on_oom,
+            silence=Silence(hang_after_s),
         )
         with view:
             summary = agent.run()

@@ -5,8 +5,7 @@ pipe, takes a ``StopReason`` from it, and dies with its agent: when the pipe bre
 """
 
 import contextlib
-import ctypes
-import fcntl
+import faulthandler
 import os
 import signal
 import sys
@@ -19,8 +18,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
+from fer_sweep.agent.causes import cause_of
+from fer_sweep.agent.folder_lock import FolderInUse, folder_to_itself
+from fer_sweep.agent.own_process import (
+    die_with_parent,
+    go_before_the_agent,
+    keep_freed_memory,
+    keep_to_share,
+    send_output_to,
+)
 from fer_sweep.config.trial import TrialConfig
-from fer_sweep.errors import FersweepError, StorageError
+from fer_sweep.errors import FersweepError, StorageError, cannot_write
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 
 PRELOAD = "fer_sweep.training.preload"
@@ -32,15 +40,8 @@ HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 PROBE_STEPS, PROBE_S = 3, 1.5
 """A probe times so many steps at least, and goes on for so many seconds."""
 
-_PR_SET_PDEATHSIG = 1
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""glibc's names for mallopt."""
-_LOCK_WAIT_S = 10.0
 _LONGEST_REASON = 2000
-
-
-class FolderInUse(FersweepError):
-    """Another process trains in the folder, most likely a predecessor that has not quite ended."""
+_BEAT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class TrialJob:
     device: str = "cpu"
     threads: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
+    """Which one of the trial this is; 0 for one by hand, of which nobody else keeps count."""
+    memory_share: float | None = None
+    """The part of its device's memory it may take; None for all there is."""
+    micro_batch: int | None = None
+    """Images at once, where memory does not hold a whole batch."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,15 @@ class FirstStep:
     """The trial is under way: model and data are in place and its first step begins."""
 
 
-TrialMessage = FirstStep | EpochReport | TrialOutcome
+@dataclass(frozen=True)
+class Beat:
+    """The trial makes steps, or parts of an evaluation; sent once a second at most."""
+
+    at: float
+    """When, by the monotonic clock that all processes of a host share."""
+
+
+TrialMessage = FirstStep | EpochReport | Beat | TrialOutcome
 
 
 @dataclass(frozen=True)
@@ -100,9 +115,13 @@ class StopFlag:
 def run_in_fork(job: TrialJob, pipe: Connection) -> None:
     """Entry point of the forked process; returns when the trial has ended and its outcome is sent."""
     flag = StopFlag()
-    _settle(job, flag)
-    threading.Thread(target=_listen, args=(pipe, flag), daemon=True, name="stop-listener").start()
-    pipe.send(_outcome(lambda: train_here(job, flag, pipe.send)))
+
+    def training() -> TrialOutcome:
+        _settle(job, flag)
+        threading.Thread(target=_listen, args=(pipe, flag), daemon=True, name="stop-listener").start()
+        return train_here(job, flag, pipe.send)
+
+    pipe.send(_outcome(training))
     pipe.close()
 
 
@@ -111,9 +130,13 @@ def probe_in_fork(job: TrialJob, pipe: Connection) -> None:
 
     A training that ends before that sends its outcome instead.
     """
-    _settle(job, StopFlag())
     steps = _timed_steps(job, pipe)
-    pipe.send(_outcome(lambda: _train(job, lambda: next(steps), lambda metrics: None)))
+
+    def training() -> TrialOutcome:
+        _settle(job, StopFlag())
+        return _train(job, lambda: next(steps), lambda metrics: None)
+
+    pipe.send(_outcome(training))
 
 
 def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
@@ -144,19 +167,22 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
     Args:
         job: What to train, where and on what.
         flag: Asked at every step.
-        send: Called with FirstStep, then with an EpochReport after every epoch.
+        send: Called with FirstStep, then with an EpochReport after every epoch, and with Beats in between.
 
     Raises:
         FolderInUse: Another process trains in the folder.
         FersweepError: As ``training.loop.train`` does.
     """
-    under_way = False
+    last_beat: float | None = None
 
     def stop() -> StopReason | None:
-        nonlocal under_way
-        if not under_way:
-            under_way = True
+        nonlocal last_beat
+        now = time.monotonic()
+        if last_beat is None:
             send(FirstStep())
+        if last_beat is None or now - last_beat >= _BEAT_S:
+            last_beat = now
+            send(Beat(now))
         return flag.reason
 
     return _train(job, stop, lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))))
@@ -165,7 +191,7 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
 def _train(
     job: TrialJob, stop: Callable[[], StopReason | None], on_epoch: Callable[[Mapping[str, float]], None]
 ) -> TrialOutcome:
-    with _folder_to_itself(job.folder):
+    with folder_to_itself(job.folder, job.attempt):
         import torch  # agent/ meets torch in this module alone, inside the fork
 
         from fer_sweep.training.loop import train
@@ -173,18 +199,29 @@ def _train(
         if torch.get_num_threads() != job.threads:
             torch.set_num_threads(job.threads)
         keep_freed_memory()
-        return train(job.config, job.folder, device=job.device, on_epoch=on_epoch, stop=stop)
+        if job.memory_share is not None and job.device == "cpu":
+            keep_to_share(job.memory_share)
+        elif job.memory_share is not None:
+            torch.cuda.set_per_process_memory_fraction(job.memory_share, torch.device(job.device))
+        return train(
+            job.config, job.folder, device=job.device, micro_batch=job.micro_batch, on_epoch=on_epoch, stop=stop
+        )
 
 
 def _settle(job: TrialJob, flag: StopFlag) -> None:
-    _die_with_parent()
+    die_with_parent()
+    go_before_the_agent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the agent decides
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, flag.preempt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    _send_output_to(job.folder / "trial.log")
     os.environ.update(job.environment)
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        send_output_to(job.folder / "trial.log")
+    except OSError as error:
+        raise cannot_write(job.folder, error) from error
+    faulthandler.enable()  # a crash, or the SIGABRT to one that hangs, leaves in trial.log where it was
 
 
 def _outcome(training: Callable[[], TrialOutcome]) -> TrialOutcome:
@@ -194,12 +231,20 @@ def _outcome(training: Callable[[], TrialOutcome]) -> TrialOutcome:
         # Nothing is wrong with the configuration: it goes on once there is room, or once the other process has ended.
         return TrialOutcome(TrialState.PREEMPTED, reason=_in_words(error))
     except FersweepError as error:
-        print(f"error: {_in_words(error)}", file=sys.stderr, flush=True)
+        _write_down(f"error: {_in_words(error)}\n")
         return TrialOutcome(TrialState.FAILED, reason=_in_words(error))
     except Exception as error:
-        traceback.print_exc()
+        _write_down(traceback.format_exc())
+        reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason += f" (in {where.name}, {Path(where.filename).name} line {where.lineno}; trial.log has all of it)"
+        return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause_of(error))
+
+
+def _write_down(text: str) -> None:
+    with contextlib.suppress(OSError):  # on a full disk the outcome still goes through the pipe
+        sys.stderr.write(text)
         sys.stderr.flush()
-        return TrialOutcome(TrialState.FAILED, reason=f"{type(error).__name__}: {error}"[:_LONGEST_REASON])
 
 
 def _in_words(error: FersweepError) -> str:
@@ -214,47 +259,3 @@ def _listen(pipe: Connection, flag: StopFlag) -> None:
             # The agent is gone. What is on disk is whole, and the next agent goes on from it; leaving at once
             # keeps two processes from ever training one trial.
             os._exit(1)
-
-
-def _die_with_parent() -> None:
-    # Linux only; elsewhere the broken pipe does the same a moment later.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def keep_freed_memory() -> None:
-    """Have this process keep the memory it frees, on glibc; elsewhere nothing happens.
-
-    glibc gives every large block back to the kernel as soon as it is freed, and each step pays for the page faults of
-    getting it again. Kept, a step of batch 256 takes a half (SimpleCNN) to three quarters (ResNet18) of the time, for a
-    tenth more memory.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def _send_output_to(log: Path) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-
-
-@contextlib.contextmanager
-def _folder_to_itself(folder: Path) -> Iterator[None]:
-    # The kernel drops the lock with the process, so a killed predecessor never leaves it behind.
-    with (folder / ".lock").open("w") as stream:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise FolderInUse(f"another process trains in {folder}", hint="end it first") from None
-                time.sleep(0.05)
-        yield

@@ -9,7 +9,6 @@ from typing import Self
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -186,7 +185,7 @@ class LiveView:
 
     def _draw(self) -> RenderableType:
         room = self._console.width - _WIDTH_WITHOUT_PARAMETERS
-        table = Table(title=f"sweep {escape(self._sweep_id)}", title_justify="left", box=box.SIMPLE)
+        table = Table(title=Text(printable(f"sweep {self._sweep_id}")), title_justify="left", box=box.SIMPLE)
         for heading in ("slot", "trial"):
             table.add_column(heading, no_wrap=True)
         for heading in ("epoch", "val_acc", "best", "gap", "images/s"):

@@ -1,5 +1,7 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
 
+import io
+import os
 import signal
 import sys
 from types import FrameType
@@ -41,6 +43,11 @@ class _CtrlC(BaseException):
 def main() -> None:
     """The console script: runs a command and turns what goes wrong into a message and an exit code."""
     signal.signal(signal.SIGINT, _raise_ctrl_c)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name must not end a command where the locale is plain C
+    # Whatever the umask lets others read, nothing we or our children make may be written by everybody: checkpoints,
+    # a database and code of a search space are read from there again. A lab's group may, if the umask says so.
+    os.umask(os.umask(0o077) | 0o002)
     try:
         app()
     except FersweepError as error:

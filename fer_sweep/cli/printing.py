@@ -29,14 +29,21 @@ def print_text(text: str) -> None:
 
 def print_json(document: Any) -> None:
     """The one JSON document of a ``--json`` command. NaN and infinity become null: JSON has neither."""
-    print_text(json.dumps(_finite(document), indent=2, allow_nan=False))
+    text = json.dumps(_finite(document), indent=2, allow_nan=False)
+    print_text(text.replace("\x7f", "\\u007f"))  # the one control character that json leaves as it is
 
 
 def log_warnings() -> None:
     """Show what the library warns of on stderr, as it comes."""
     import logging
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("wandb").propagate = False  # it has a log of its own; what matters of it we say ourselves
 
 

@@ -40,7 +40,14 @@ SearchName = Annotated[
 Entity = Annotated[str | None, typer.Option(help="W&B user or team, whatever environment and file say.")]
 Project = Annotated[str | None, typer.Option(help="W&B project, whatever environment and file say.")]
 UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of complete trials to W&B.")]
-Storage = Annotated[str | None, typer.Option(help="Database URL of the search [default: .fersweep/sweeps.db].")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where the search lives: sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE "
+        "[default: FERSWEEP_STORAGE, or .fersweep/sweeps.db].",
+    ),
+]
 MaxGap = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Largest train-val gap of a solution, such as 0.15.")
 ]
@@ -54,6 +61,19 @@ Slots = Annotated[
     typer.Option(
         help="Slots on the CPU, its cores divided among them: a number, or auto to measure how many pay "
         "[default: one for every four cores].",
+        show_default=False,
+    ),
+]
+
+
+OnOomWord = Annotated[
+    str, typer.Option("--on-oom", help="A trial out of memory: fail, smaller_micro_batch or fewer_slots.")
+]
+HangAfter = Annotated[
+    float | None,
+    typer.Option(
+        min=1.0,
+        help="End a trial that has made no step for so many seconds [default: learnt, five minutes at least].",
         show_default=False,
     ),
 ]
@@ -153,6 +173,8 @@ def agent(
         int | None, typer.Option(min=1, help="End after this many trials; one gone on with counts again.")
     ] = None,
     upload_models: UploadModels = False,
+    on_oom: OnOomWord = "fail",
+    hang_after: HangAfter = None,
     as_json: Json = False,
 ) -> None:
     """Work on a sweep until it is exhausted, stopped or at its cap.
@@ -164,8 +186,8 @@ def agent(
     from fer_sweep.search.registry import find
 
     entry = find(sweep, note=_note)
-    interrupted = _work(entry, gpus, per_gpu, slots, count, upload_models=upload_models, as_json=as_json)
-    if interrupted:
+    care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
+    if _work(entry, gpus, per_gpu, slots, count, **care, as_json=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
     say(f"next: fersweep best {entry.id}")
@@ -186,6 +208,8 @@ def run(
     per_gpu: PerGpu = "1",
     slots: Slots = None,
     upload_models: UploadModels = False,
+    on_oom: OnOomWord = "fail",
+    hang_after: HangAfter = None,
     as_json: Json = False,
 ) -> None:
     """Create a sweep, work on it and show the winner: create, agent and best in one.
@@ -205,7 +229,8 @@ def run(
         project=project,
     )
     say(f"sweep {entry.id}")
-    if _work(entry, gpus, per_gpu, slots, None, upload_models=upload_models, as_json=False, quiet=as_json):
+    care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
+    if _work(entry, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
     show_best([entry], as_json=as_json)
@@ -267,12 +292,18 @@ def _work(
     count: int | None,
     *,
     upload_models: bool,
+    on_oom: str,
+    hang_after: float | None,
     as_json: bool,
     quiet: bool = False,
 ) -> bool:
     """Run the agent; says whether a signal cut it short."""
+    from fer_sweep.agent.failures import OnOom
     from fer_sweep.agent.session import slots_here, work_on
     from fer_sweep.cli.console import PatientConsole
+
+    if on_oom not in list(OnOom):
+        raise InputError(f"--on-oom {on_oom}: not known", hint=f"one of {', '.join(OnOom)}")
 
     log_warnings()
     places = slots_here(
@@ -284,7 +315,13 @@ def _work(
         say=say,
     )
     summary = work_on(
-        entry, places, console=PatientConsole(stderr=as_json or quiet), count=count, keep_models=upload_models
+        entry,
+        places,
+        console=PatientConsole(stderr=as_json or quiet),
+        count=count,
+        keep_models=upload_models,
+        on_oom=OnOom(on_oom),
+        hang_after_s=hang_after,
     )
     if as_json:
         ended = {str(state): number for state, number in summary.ended.items()}

@@ -59,22 +59,19 @@ def train(
 
 
 def _trial_config(file: Path | None, arguments: list[str]) -> "TrialConfig":
-    import json
-
     from fer_sweep.config.arguments import parse_arguments
     from fer_sweep.config.trial import flatten, parse_trial
+    from fer_sweep.files import parse_object
 
     values: dict[str, Any] = {}
     if file is not None:
         try:
             if not file.is_file() or file.stat().st_size > _LARGEST_CONFIG:
                 raise ValueError("not a file of at most 1 MB")
-            values = json.loads(file.read_text())
+            values = flatten(parse_object(file.read_bytes()))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"--config {file}: {error}", hint="a trial's config.json, or JSON of that shape") from None
-        if not isinstance(values, dict):
-            raise InputError(f"--config {file}: not a JSON object", hint="such as a trial's config.json")
-    return parse_trial({**flatten(values), **flatten(parse_arguments(arguments))})
+    return parse_trial({**values, **flatten(parse_arguments(arguments))})
 
 
 def _report(outcome: "TrialOutcome", folder: Path, *, as_json: bool) -> None:

@@ -26,6 +26,7 @@ from fer_sweep.config.distributions import (
     QNormal,
     QUniform,
     Uniform,
+    canonical,
 )
 from fer_sweep.config.search_checks import method_problems, notes, objective_problems
 from fer_sweep.config.space import LARGEST_AXIS, Space
@@ -69,7 +70,8 @@ def bind(
     places = dict(_places(sweep.parameters or {}))
     own_space = bool(sweep.scheduler and sweep.scheduler.search_space)
     grid = sweep.method == "grid"
-    axes = {name: _probes(distribution, grid=grid) for name, distribution in space.parameters.items()}
+    known = known_names()
+    axes = {name: _probes(found, grid=grid) for name, found in space.parameters.items() if _has(known, name)}
     problems = [_placed(problem, places) for problem in method_problems(sweep, space)] + [*objective_problems(sweep)]
     parameter_problems = [*_name_problems(space, places, own_space=own_space), *_value_problems(space, axes, places)]
     if not (problems or parameter_problems or own_space):
@@ -216,7 +218,10 @@ def _probes(distribution: Distribution, *, grid: bool) -> list[tuple[Any, str]]:
         case Constant(value):
             return [(value, "value")]
         case Categorical(values):
-            return [(value, f"values.{values.index(value)}") for value in distribution.possible]
+            places: dict[str, int] = {}
+            for index, value in enumerate(values):
+                places.setdefault(canonical(value), index)
+            return [(value, f"values.{places[canonical(value)]}") for value in distribution.possible]
         case IntUniform(low, high) if distribution.size <= MOST_STEPS:
             inner = [(value, "") for value in range(low + 1, high)]
             return [(low, "min"), (high, "max"), *inner]

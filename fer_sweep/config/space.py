@@ -16,7 +16,7 @@ from fer_sweep.config.sweep_parameters import NestedForm, Parameter
 from fer_sweep.errors import Problem, SweepFileError
 
 LARGEST_AXIS = 1_000_000
-"""Steps of one q_uniform parameter in a grid; more is a slip of the pen."""
+"""Steps of all q_uniform parameters of a grid together; more is a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,14 @@ class Space:
 
     def _axes(self) -> list[tuple[str, Sequence[Any]]]:
         axes, problems = [], []
+        room = float(LARGEST_AXIS)
         for name, distribution in self.parameters.items():
-            if isinstance(distribution, dist.QUniform) and distribution.steps > LARGEST_AXIS:
-                message = f"a grid of {distribution.steps:.3g} steps is too fine"
-                problems.append(Problem(message, key=f"parameters.{name}"))
-                continue
+            if isinstance(distribution, dist.QUniform):
+                room -= distribution.steps
+                if room < 0:
+                    message = f"a grid of {distribution.steps:.3g} steps is too fine"
+                    problems.append(Problem(message, key=f"parameters.{name}"))
+                    continue
             values = distribution.grid_values()
             if values is None:
                 problems.append(Problem("has no grid", key=f"parameters.{name}", hint=GRID_HINT))

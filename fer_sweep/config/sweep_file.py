@@ -18,7 +18,7 @@ from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.errors import Problem, SweepFileError
 
 MOST_BANDS = 100
-"""As W&B has it."""
+"""As W&B has it where the first band is given."""
 LONGEST_RUN = 1e9
 """Iterations; no band is needed beyond."""
 
@@ -91,7 +91,7 @@ class EarlyTerminate(_Frozen):
         found: list[int] = []
         if self.max_iter is not None and self.s is not None:
             band = self.max_iter / self.eta
-            while len(found) < int(self.s) and band >= 1:
+            while len(found) < min(int(self.s), MOST_BANDS) and band >= 1:
                 found.append(int(band))
                 band /= self.eta
             return tuple(reversed(found))

@@ -148,11 +148,14 @@ class _Builder:
                 items.append(self.build(child, place))
             return items
         try:
-            return self.loader.construct_object(node)
-        except (ValueError, KeyError):  # an integer of 5,000 digits, or a tag that does not fit: !!bool maybe
+            value = self.loader.construct_object(node)
+            str(value).encode()  # what cannot be written again: 0xfff... of any length, "\ud800"
+        # A tag that does not fit (!!bool maybe), an integer of 5,000 digits, 1:1:1... in base 60 beyond any float.
+        except (ValueError, KeyError, OverflowError):
             shown = repr(node.value[:40])
             self.problems.append(Problem(f"{shown} cannot be read as a value", key=".".join(path), line=line))
             return None
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[Any, Any]:
         merged: dict[Any, Any] = {}

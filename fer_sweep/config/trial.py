@@ -207,7 +207,10 @@ def parse_trial(values: Mapping[str, Any]) -> TrialConfig:
     Raises:
         ConfigError: With one Problem for every unknown or impossible value.
     """
-    tree = nest(values)
+    try:
+        tree = nest(values)
+    except RecursionError:
+        raise ConfigError([Problem("is nested without end")]) from None
     if "model" not in tree:
         names = ", ".join(ARCHITECTURES)
         raise ConfigError([Problem(f"missing: which architecture to train, one of {names}", key="model")])

@@ -12,6 +12,7 @@ from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, group_copies
 from fer_sweep.data.ferplus import relabel
 from fer_sweep.data.images import Progress
 from fer_sweep.data.layout import RawFaces, size_notes
+from fer_sweep.data.memory import MAX_MEMORY, bounded_memory
 from fer_sweep.data.sources import READERS
 from fer_sweep.data.splits import complete_splits
 from fer_sweep.data.tree import Tree, is_archive, open_stream, open_tree
@@ -91,11 +92,18 @@ def prepare(
             f"{name!r} {reason}", hint="give another (--name NAME): letters, digits, '.', '_', '-', at most 64"
         )
     report = progress or _silent
-    with open_tree(path) as tree:
-        faces = _read(tree, report)
-    notes = size_notes(faces)
-    if ferplus is not None:
-        faces = relabel(faces, ferplus)
+    try:
+        with bounded_memory():
+            with open_tree(path) as tree:
+                faces = _read(tree, report)
+            notes = size_notes(faces)
+            if ferplus is not None:
+                faces = relabel(faces, ferplus)
+    except MemoryError:
+        raise DataError(
+            f"{path.name}: refused: reading it takes over {MAX_MEMORY >> 30} GiB of memory",
+            hint="no set of faces takes so much: get it from another place",
+        ) from None
     faces = dataclasses.replace(faces, notes=faces.notes + notes)
     return _finish(name, path.resolve().name, faces, replace=replace, report=report)
 

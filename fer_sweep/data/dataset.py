@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fer_sweep.records import CLASSES
 
@@ -31,9 +32,9 @@ class DatasetInfo(BaseModel):
     """Where it came from: the file's or folder's name, without its path."""
     layout: str
     """How the source was laid out, in words."""
-    fingerprint: str
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
     """SHA-256 of images, labels and splits, in hexadecimal: equal content, equal fingerprint."""
-    counts: dict[str, dict[str, int]]
+    counts: dict[str, dict[str, Annotated[int, Field(ge=0)]]]
     """Images by split (train, val, test) and class."""
     official_split: bool
     """Whether the splits are FER2013's Training, PublicTest and PrivateTest."""
@@ -41,6 +42,13 @@ class DatasetInfo(BaseModel):
     """What was left out, converted or made up on the way here, a sentence each."""
     created: float
     """Unix time, seconds."""
+
+    @model_validator(mode="after")
+    def _counts_everything(self) -> Self:
+        whole = {split.name.lower(): set(CLASSES) for split in Split}
+        if {split: set(classes) for split, classes in self.counts.items()} != whole:
+            raise ValueError("counts does not have every split and class")
+        return self
 
     @property
     def total(self) -> int:

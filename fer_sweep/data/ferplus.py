@@ -33,6 +33,10 @@ VOTES = (
 """The columns of votes; NF is "not a face"."""
 
 
+_LARGEST = 16 << 20
+"""Bytes; the file its authors publish has under 2 MB."""
+
+
 def majority(votes: dict[str, int]) -> str:
     """The one column that more than half of the votes are for, once single votes are dropped as slips.
 
@@ -98,8 +102,9 @@ def _read(path: Path) -> list[tuple[str, dict[str, int]]]:
     with open_tree(path) as tree:
         member = next((m for m in tree.members if m.path.suffix.lower() == ".csv"), tree.members[0])
         with readable(tree.label(member)):
-            rows = list(csv.reader(io.StringIO(tree.read(member).decode("utf-8-sig"))))
-    names = [name.strip().lower() for name in rows[0]] if rows else []
+            text = io.StringIO(tree.read(member, limit=_LARGEST).decode("utf-8-sig"))
+            names = [name.strip().lower() for name in next(csv.reader(text), [])]
+            rows = list(csv.reader(text))
     missing = [name for name in ("Usage", *VOTES) if name.lower() not in names]
     if missing:
         raise DataError(
@@ -108,7 +113,7 @@ def _read(path: Path) -> list[tuple[str, dict[str, int]]]:
         )
     columns = {name: names.index(name.lower()) for name in ("Usage", *VOTES)}
     found = []
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in enumerate(rows, start=2):
         if not row:
             continue
         try:

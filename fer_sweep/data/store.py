@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, count_classes, group_copies
@@ -55,10 +54,13 @@ def read_info(name: str) -> DatasetInfo | None:
     """
     path = data_folder() / f"{name}.json"
     try:
-        return DatasetInfo.model_validate_json(path.read_bytes())
+        info = DatasetInfo.model_validate_json(path.read_bytes())
+        if info.name != name:
+            raise ValueError("it describes another data set")
+        return info
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
         raise DataError(
             f"data set {name}: its description {path} is damaged or unreadable ({type(error).__name__})",
             hint=f"remove {path} and prepare the data again: fersweep data prepare PATH --name {name}",
@@ -86,7 +88,7 @@ def load(info: DatasetInfo, *, trust_seal: bool = True) -> FaceDataset:
     folder = data_folder() / info.fingerprint
     try:
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in _ARRAYS}
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # over a damaged header numpy raises a dozen kinds, tokenize's among them
         raise _damaged(info, f"{type(error).__name__}: {error}") from error
     wanted: dict[str, Any] = dict.fromkeys(_ARRAYS, (info.total,)) | {"images": (info.total, IMAGE_SIZE, IMAGE_SIZE)}
     for key, dtype in _ARRAYS.items():

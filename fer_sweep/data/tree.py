@@ -15,9 +15,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
-from fer_sweep.errors import DataError
+from fer_sweep.errors import DataError, printable
 
 MAX_FILES = 500_000
 MAX_TOTAL = 4 << 30
@@ -28,9 +28,23 @@ MAX_RATIO = 100
 """Unpacked over packed size. Pixels as text shrink three to four times, zeros a thousand times."""
 RATIO_FROM = 32 << 20
 """Bytes below which the ratio does not matter."""
+MAX_DIRECTORY = 64 << 20
+"""Bytes of a zip's own list of members. Python holds six times as much of it, before a member can be looked at."""
+MAX_EXTENSION = 8 << 10
+"""Bytes of one extended header in a tar, such as a long name. Python before 3.11.10 takes minutes for a megabyte of
+digits there (CVE-2024-6232)."""
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP = b"\x1f\x8b"
+_TAR_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_ZIP_TAIL = (64 << 10) + 200
+"""Bytes at a zip's end that hold its last records, whatever comment follows them."""
 _HEAD = 512
 """Bytes that tell an archive from another file."""
 
@@ -88,8 +102,8 @@ class Tree:
             yield stream
 
     def label(self, member: Member) -> str:
-        """How messages name one file."""
-        return self.name if str(member.path) == self.name else f"{self.name}: {member.path}"
+        """How messages name one file, on one line whatever its name."""
+        return _shown(self.name if str(member.path) == self.name else f"{self.name}: {member.path}")
 
 
 @contextlib.contextmanager
@@ -112,19 +126,22 @@ def open_tree(path: Path) -> Iterator[Tree]:
     Raises:
         DataError: It does not exist, is damaged, or is an archive that must not be trusted.
     """
-    label = path.name or str(path)
-    if not path.exists():
+    label = _shown(path.name or str(path))
+    with readable(label):  # a name too long, or a folder that may not be looked into
+        exists, is_folder, is_file = path.exists(), path.is_dir(), path.is_file()
+    if not exists:
         raise DataError(f"{label}: no such file or folder", hint=f"looked for {path.absolute()}")
-    if path.is_dir():
+    if is_folder:
         with readable(label):
             tree = _folder(path, label)
         yield tree
         return
-    if not path.is_file():
+    if not is_file:
         raise DataError(f"{label}: neither a file nor a folder", hint="give a folder, an archive, a CSV or a parquet")
     with readable(label):
         stream = path.open("rb")
-    with stream, open_stream(stream, label, path.stat().st_size) as tree:
+        size = path.stat().st_size
+    with stream, open_stream(stream, label, size) as tree:
         yield tree
 
 
@@ -142,9 +159,10 @@ def open_stream(stream: IO[bytes], name: str, size: int) -> Iterator[Tree]:
                 head = stream.read(_HEAD)
                 stream.seek(0)
             if head.startswith(_ZIP):
+                _check_directory(stream, name)
                 tree = _zip(stack.enter_context(zipfile.ZipFile(stream)), name, size)
             elif _is_tar_head(head):
-                tree = _tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r:")), stream, name)
+                tree = _tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r:", tarinfo=_Member)), stream, name)
             else:
                 tree = _single(stream, name.removesuffix(".gz"), stream.seek(0, io.SEEK_END))
         yield tree
@@ -193,10 +211,10 @@ def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
             continue
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise _hostile(name, f"{info.filename} is a link or device")
+            raise _hostile(name, f"{_shown(info.filename)} is a link or device")
         if info.flag_bits & 0x1:
             hint = "unpack it with its password first, then give the folder"
-            raise DataError(f"{name}: {info.filename} is encrypted", hint=hint)
+            raise DataError(f"{name}: {_shown(info.filename)} is encrypted", hint=hint)
         total += info.file_size
         _check_size(name, info.filename, info.file_size)
         _check_ratio(name, info.filename, info.file_size, info.compress_size)
@@ -204,7 +222,7 @@ def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
         if _is_clutter(path):
             continue
         if path in infos:
-            raise _hostile(name, f"{info.filename} is there twice")
+            raise _hostile(name, f"{_shown(info.filename)} is there twice")
         members.append(Member(path, info.file_size))
         infos[path] = info
     _check_ratio(name, "the archive", total, packed)  # of the whole, since members may share packed bytes
@@ -220,14 +238,14 @@ def _tar(archive: tarfile.TarFile, stream: IO[bytes], name: str) -> Tree:
         if info.isdir():
             continue
         if not info.isreg() or info.issparse():
-            raise _hostile(name, f"{info.name} is a link, a device or a sparse file")
+            raise _hostile(name, f"{_shown(info.name)} is a link, a device or a sparse file")
         total += info.size
         _check_size(name, info.name, info.size)
         _check_amount(name, len(members), total)
         if _is_clutter(path):
             continue
         if path in infos:
-            raise _hostile(name, f"{info.name} is there twice")
+            raise _hostile(name, f"{_shown(info.name)} is there twice")
         members.append(Member(path, info.size))
         infos[path] = info
     stream.seek(archive.offset)
@@ -238,7 +256,7 @@ def _tar(archive: tarfile.TarFile, stream: IO[bytes], name: str) -> Tree:
     def opener(member: Member) -> IO[bytes]:
         content = archive.extractfile(infos[member.path])
         if content is None:
-            raise DataError(f"{name}: {member.path} is not a file", hint="pack the archive again")
+            raise DataError(f"{name}: {_shown(member.path)} is not a file", hint="pack the archive again")
         return content
 
     return Tree(name, _sorted(members), opener, threads=False)
@@ -281,6 +299,41 @@ def _unzipped(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
             _check_ratio(name, "it", unpacked.tell(), packed)
     unpacked.seek(0)
     return unpacked
+
+
+def _check_directory(stream: IO[bytes], name: str) -> None:
+    """Refuse a zip whose list of members is huge, by the record at its end that says so."""
+    stream.seek(max(0, stream.seek(0, io.SEEK_END) - _ZIP_TAIL))
+    tail = stream.read()
+    stream.seek(0)
+    stated = [
+        int.from_bytes(tail[place + offset : place + offset + length], "little")
+        for record, offset, length in ((b"PK\x05\x06", 12, 4), (b"PK\x06\x06", 40, 8))
+        if (place := tail.rfind(record)) >= 0
+    ]
+    # Where both are there, the 32-bit one may be full of ones, and zipfile takes the other.
+    if stated and stated[-1] > MAX_DIRECTORY:
+        raise _hostile(name, f"its list of members has {stated[-1] >> 20} MiB")
+
+
+class _Member(tarfile.TarInfo):
+    """Refuses what tarfile would take minutes and gigabytes to read, before it does."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _TAR_EXTENSIONS and info.size > MAX_EXTENSION:
+            raise _hostile("the archive", f"an extended header of {info.size >> 10} KiB")
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            raise _hostile("the archive", f"{_shown(info.name)} is a sparse file")
+        return info
+
+    def _proc_gnusparse_10(self, *_: object) -> None:  # tarfile's own name: a map of any length before the content
+        raise _hostile("the archive", "it holds a sparse file")
+
+
+def _shown(name: object) -> str:
+    return printable(str(name)).translate({ord("\n"): "\\n", ord("\t"): "\\t"})
 
 
 def _safe_path(raw: str, archive: str) -> PurePosixPath:

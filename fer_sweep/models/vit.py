@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import stochastic_depth
@@ -130,8 +129,9 @@ def _pretrained(name: str, settings: dict[str, Any]) -> ViTForImageClassificatio
         # Weights of another kind of model are left at random with no more than a line in the log.
         if absent := [key for key in report["missing_keys"] if not key.startswith("classifier.")]:
             raise ValueError(f"its weights are not a ViT's: {len(absent)} are missing, such as {min(absent)}")
-    # ValueError and RuntimeError: no ViT's config.json, or weights that do not fit it.
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # over a config.json or weights that are no ViT's transformers raises a dozen kinds
         where = f"in the folder {name}" if Path(name).is_dir() else f"under the name {name}, on disk or on the hub"
         raise WeightsUnavailable(
             f"no ViT with safetensors weights can be loaded {where}: {error}",

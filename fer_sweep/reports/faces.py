@@ -5,7 +5,6 @@ They are images of the data set, whose licence may forbid passing them on, so no
 
 import base64
 import io
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from fer_sweep.data.cache import Split, open_dataset
 from fer_sweep.errors import DataError, FersweepError
-from fer_sweep.files import trial_folder
+from fer_sweep.files import read_json, trial_folder
 from fer_sweep.records import CLASSES
 from fer_sweep.selection import Candidate
 
@@ -56,7 +55,7 @@ def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
     if not path.is_file() or path.stat().st_mtime < (folder / "best.safetensors").stat().st_mtime:
         _evaluate(folder)
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path)
         data, fingerprint = str(found["data"]), str(found["fingerprint"])
         mistakes = [
             (int(m["index"]), int(m["true"]), int(m["predicted"]), float(m["probability"])) for m in found["mistakes"]

@@ -9,18 +9,19 @@ import json
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from fer_sweep.account import Account, account, quiet_wandb
 from fer_sweep.config.space import Space
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
-from fer_sweep.files import sweep_folder, write_atomically
+from fer_sweep.files import read_object, sweep_folder, write_atomically
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports import wandb_layout as layout
 from fer_sweep.reports.shown import ShownSweep
@@ -55,6 +56,9 @@ class _Known:
     """Ids on the server, sorted."""
     report: str | None = None
     workspace: str | None = None
+
+
+_VIEWS = TypeAdapter(list[_Known])
 
 
 def save_views(entries: Sequence[SweepEntry], *, new: bool = False, say: Callable[[str], None]) -> Views:
@@ -220,14 +224,9 @@ def _key(views: _Known) -> tuple[str, str, tuple[str, ...]]:
 
 def _remembered(folder: Path) -> list[_Known]:
     try:
-        found = json.loads((folder / "views.json").read_text())["views"]
-        return [_known(record) for record in found]
-    except (OSError, ValueError, KeyError, TypeError):
+        return _VIEWS.validate_python(read_object(folder / "views.json").get("views"))
+    except ValidationError:
         return []
-
-
-def _known(record: Mapping[str, Any]) -> _Known:
-    return _Known(**{**record, "sweeps": tuple(record["sweeps"])})
 
 
 def _remember(folder: Path, views: _Known) -> None:

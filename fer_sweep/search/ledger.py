@@ -1,7 +1,6 @@
 """The trials of one sweep within one transaction: every statement the search runs, and nothing it decides."""
 
 import json
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +8,7 @@ from typing import Any
 
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
-from fer_sweep.search.database import Connection
+from fer_sweep.search.database import Connection, Row
 from fer_sweep.search.objective import result_metrics
 
 
@@ -68,42 +67,42 @@ class Ledger:
 
     def count(self) -> int:
         """Trials handed out so far, each once; the next one's number."""
-        found: int = self._trials("COUNT(*)", "")[0][0]
+        found: int = self._trials("COUNT(*) AS count", "")[0]["count"]
         return found
 
     def is_taken(self, identity: str) -> bool:
         """Whether a trial with this identity exists."""
         return self.find(identity) is not None
 
-    def find(self, identity: str) -> sqlite3.Row | None:
+    def find(self, identity: str) -> Row | None:
         """The trial with this identity."""
         rows = self._trials("*", "AND identity = ?", [identity])
         return rows[0] if rows else None
 
-    def ended_with(self, config: str) -> sqlite3.Row | None:
+    def ended_with(self, config: str) -> Row | None:
         """The first trial of this configuration that came to its end."""
         ends = [TrialState.COMPLETE, TrialState.PRUNED]
         rows = self._trials("*", "AND config = ? AND state IN (?, ?) ORDER BY number LIMIT 1", [config, *ends])
         return rows[0] if rows else None
 
-    def unended(self) -> list[sqlite3.Row]:
+    def unended(self) -> Sequence[Row]:
         """Trials running or to be gone on with, in order."""
         return self._trials("*", "AND state IN (?, ?) ORDER BY number", _OPEN)
 
-    def all(self) -> list[sqlite3.Row]:
+    def all(self) -> Sequence[Row]:
         """Every trial, in order."""
         return self._trials("*", "ORDER BY number")
 
-    def since(self, number: int, unended: Collection[int]) -> list[sqlite3.Row]:
+    def since(self, number: int, unended: Collection[int]) -> Sequence[Row]:
         """Trials from ``number`` on, and those of ``unended`` that have ended meanwhile, in order."""
-        marks = ", ".join("?" * len(unended))
+        marks = ", ".join("?" * len(unended)) or "NULL"  # an empty list is not for every engine
         return self._trials(
             "*",
             f"AND (number >= ? OR (number IN ({marks}) AND state NOT IN (?, ?))) ORDER BY number",
             [number, *unended, *_OPEN],
         )
 
-    def held(self, number: int, owner: str, attempt: int) -> sqlite3.Row | None:
+    def held(self, number: int, owner: str, attempt: int) -> Row | None:
         """The trial if this attempt of this owner is its latest one, whatever its state."""
         rows = self._trials("*", "AND number = ? AND owner = ? AND attempt = ?", [number, owner, attempt])
         return rows[0] if rows else None
@@ -189,7 +188,7 @@ class Ledger:
         )
         return [json.loads(row["objectives"]) for row in rows]
 
-    def reports_after(self, report: int) -> list[sqlite3.Row]:
+    def reports_after(self, report: int) -> Sequence[Row]:
         """Reports (id, number, epoch, metrics) that came after the one with this id, in order of arrival."""
         return self._connection.rows(
             "SELECT id, number, epoch, metrics FROM fersweep_reports WHERE sweep_id = ? AND id > ? ORDER BY id",
@@ -204,7 +203,7 @@ class Ledger:
         )
         return [json.loads(row["metrics"]) for row in rows]
 
-    def _trials(self, columns: str, rest: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def _trials(self, columns: str, rest: str, values: Sequence[Any] = ()) -> Sequence[Row]:
         return self._connection.rows(
             f"SELECT {columns} FROM fersweep_trials WHERE sweep_id = ? {rest}", [self._sweep_id, *values]
         )
@@ -216,7 +215,7 @@ class Ledger:
         )
 
 
-def record_of(row: sqlite3.Row, trial_id: str) -> TrialRecord:
+def record_of(row: Row, trial_id: str) -> TrialRecord:
     """A trial's row as the record that crosses the search's seam."""
     state = TrialState(row["state"])
     result = TrialResult.model_validate(json.loads(row["result"])) if row["result"] else None
@@ -241,8 +240,15 @@ class Histories:
     def __init__(self, metric: str | None) -> None:
         self._metric = metric
         self._latest = 0
+        """Id of the last report taken in."""
         self._by_epoch: dict[int, dict[int, float]] = {}
         self._values: dict[int, list[float]] = {}
+
+    def forget(self) -> None:
+        """Take in everything anew the next time."""
+        self._latest = 0
+        self._by_epoch.clear()
+        self._values.clear()
 
     def update(self, ledger: Ledger) -> None:
         """Take in what is new."""

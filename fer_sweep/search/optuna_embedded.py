@@ -1,4 +1,4 @@
-"""The embedded search: every agent of a sweep on one SQLite file, no server and no account.
+"""The embedded search: every agent of a sweep on one database of their own, no W&B server and no account.
 
 Each step is one transaction, so a process killed anywhere leaves the sweep as it was before or after that step:
 a trial is never half made, handed out twice, or beyond the cap. Our tables are the truth; Optuna's samplers see them
@@ -8,17 +8,16 @@ leaves optuna unimported where it is not needed: grid, random, status, pause.
 A trial belongs to whoever holds its lease (``search.leases``).
 """
 
+import contextlib
 import json
-import sqlite3
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
-from fer_sweep.search.database import Database
+from fer_sweep.search.database import Database, Row, through_restarts
 from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.leases import Leases
 from fer_sweep.search.ledger import Histories, Ledger, record_of
@@ -45,29 +44,28 @@ class OptunaSearch:
         storage: str,
         owner: str | None = None,
         lease_s: float = 60.0,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """Open a sweep that ``create_sweep`` made.
 
         Args:
             sweep_id: Its id.
-            storage: `sqlite:///PATH`.
+            storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
             owner: Names this agent among all agents; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent.
-            clock: Unix time, seconds.
+            clock: Unix time, seconds; the database's if not given.
 
         Raises:
             InputError: There is no such sweep.
             StorageError: The database cannot be used.
         """
-        self._clock = clock
         self._database = Database(storage)
         self._leases = Leases(self._database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         try:
             with self._database.transaction(write=False) as connection:
                 row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
                 if row is None:
-                    raise no_such_sweep(connection, sweep_id, self._database.path)
+                    raise no_such_sweep(connection, sweep_id, self._database.name)
             self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
             objectives = self._sweep.objectives
             self._histories = Histories(objectives[0].name if objectives else None)
@@ -81,6 +79,7 @@ class OptunaSearch:
         """Give up what is still held, so that others need not wait for its lease to end, and let the file go."""
         self._leases.close()
 
+    @through_restarts
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         """See ``Search.next_trial``; a trial to go on with comes before a new one.
 
@@ -89,7 +88,7 @@ class OptunaSearch:
             InputError: The user's own study or space failed.
             StorageError: The database cannot be written.
         """
-        with self._leases.ledger() as ledger:
+        with self._writing() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
@@ -98,10 +97,9 @@ class OptunaSearch:
             request = self._take_over(ledger, slot) or self._start_new(ledger, slot)
             if request is None and not ledger.unended():
                 ledger.finish_sweep()
-            if request is not None:
-                self._leases.hold(int(request.trial_id), request.attempt)
         return request
 
+    @through_restarts
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
         """See ``Search.report``.
 
@@ -110,7 +108,12 @@ class OptunaSearch:
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
-        with self._leases.ledger() as ledger:
+        if not metrics:  # asked every second of every slot: a question that writes would make all others wait
+            with self._leases.ledger(write=False) as ledger:
+                row, state = self._leases.own(ledger, number, trial_id), ledger.state()
+            if self._leases.is_fresh(row):
+                return StopReason.PREEMPTED if state is SweepState.CANCELLED else None
+        with self._writing() as ledger:
             self._leases.own(ledger, number, trial_id)
             self._leases.renew(ledger, number)
             is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
@@ -121,6 +124,7 @@ class OptunaSearch:
                 return StopReason.PREEMPTED
             return StopReason.PRUNED if is_news and self._should_prune(ledger, number) else None
 
+    @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
         """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
 
@@ -129,7 +133,7 @@ class OptunaSearch:
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
-        with self._leases.ledger() as ledger:
+        with self._writing() as ledger:
             row = self._leases.latest(ledger, number)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
@@ -140,25 +144,37 @@ class OptunaSearch:
                     objectives=values,
                     result=json.dumps(outcome.result.model_dump(mode="json")) if outcome.result else None,
                     reason=outcome.reason,
-                    now=self._clock(),
+                    now=self._leases.clock(),
                 )
                 has_value = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
                 if has_value and reaches_targets(self._sweep.objectives, values):
                     ledger.finish_sweep()
-            self._leases.ended(number)
+        self._leases.ended(number)
 
+    @through_restarts
     def records(self) -> Sequence[TrialRecord]:
         """See ``Search.records``."""
         with self._leases.ledger(write=False) as ledger:
             rows = ledger.all()
         return [record_of(row, str(row["number"])) for row in rows]
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Ledger]:
+        try:
+            with self._leases.ledger() as ledger:
+                yield ledger
+        except BaseException:
+            self._histories.forget()  # a report that was undone may be in them, and its id used again
+            raise
+
     def _take_over(self, ledger: Ledger, slot: str) -> TrialRequest | None:
         for row in ledger.unended():
             if self._leases.is_in_hand(row):
                 continue
             attempt = row["attempt"] + 1
-            ledger.hand_over(row["number"], self._leases.new(slot, attempt))
+            lease = self._leases.new(slot, attempt)
+            ledger.hand_over(row["number"], lease)
+            self._leases.hold(row["number"], lease)
             return TrialRequest(
                 str(row["number"]), parse_trial(json.loads(row["config"])), json.loads(row["parameters"]), attempt
             )
@@ -171,15 +187,17 @@ class OptunaSearch:
         proposal = self._proposer.propose(number, ledger)
         if proposal is None:
             return None
+        lease = self._leases.new(slot, 1)
         ledger.add(
             number,
             identity=proposal.identity,
             config=proposal.config.model_dump_json(),
             parameters=proposal.values,
             memo=proposal.memo,
-            lease=self._leases.new(slot, 1),
-            now=self._clock(),
+            lease=lease,
+            now=self._leases.clock(),
         )
+        self._leases.hold(number, lease)
         return TrialRequest(str(number), proposal.config, proposal.values)
 
     def _should_prune(self, ledger: Ledger, number: int) -> bool:
@@ -206,7 +224,7 @@ class OptunaSearch:
         return values
 
 
-def _study_proposer(sweep: SweepFile, row: sqlite3.Row, histories: Histories) -> "StudyProposer | None":
+def _study_proposer(sweep: SweepFile, row: Row, histories: Histories) -> "StudyProposer | None":
     if sweep.method not in ("bayes", "custom"):
         return None
     from fer_sweep.search.study import StudyProposer  # only here: optuna takes half a second to import

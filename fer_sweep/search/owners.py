@@ -1,8 +1,10 @@
 """Who holds a trial: names of processes that can be told alive or dead from the same host."""
 
+import contextlib
 import functools
 import hashlib
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 
 def this_process() -> str:
     """A name no other process has, ever: host, process id, and the process's start time."""
-    return f"{_host()}:{os.getpid()}:{_start_time(os.getpid())}"
+    return _name(os.getpid())
 
 
 def is_dead(owner: str) -> bool:
@@ -31,6 +33,30 @@ def is_dead(owner: str) -> bool:
     except PermissionError:
         pass
     return _start_time(pid) != started
+
+
+def kill(owner: str) -> None:
+    """End ``owner`` at once, if it is a process of this host that still runs."""
+    host, _, rest = owner.rpartition(":")[0].rpartition(":")
+    if host != _host() or not rest.isdigit() or sys.platform != "linux":
+        return
+    pid = int(rest)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        handle = os.pidfd_open(pid)  # from here on the number cannot come to mean another process
+        try:
+            if owner == _name(pid):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)
+
+
+def is_paused(pid: int) -> bool:
+    """Whether somebody has stopped a process of this host, to go on later; false where the system does not tell."""
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] in (["T"], ["t"])
+
+
+def _name(pid: int) -> str:
+    return f"{_host()}:{pid}:{_start_time(pid)}"
 
 
 @functools.cache

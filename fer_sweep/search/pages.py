@@ -5,17 +5,26 @@ A sweep that the server searches is there anyway; an embedded one gets a sweep t
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fer_sweep.errors import FersweepError
 from fer_sweep.files import sweep_folder
-from fer_sweep.search import wandb_sweeps
-from fer_sweep.search.ledger import SweepState
+from fer_sweep.records import TrialState
+from fer_sweep.search import owners, wandb_sweeps
+from fer_sweep.search.database import Database, default_storage
+from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.registry import SweepEntry, connect, load, path_of, state_of
 from fer_sweep.search.wandb_messages import ServerRun, SweepPath
 from fer_sweep.search.wandb_sweeps import Made
 
 log = logging.getLogger(__name__)
+
+_ENDED = {
+    TrialState.COMPLETE: ("finished",),
+    TrialState.PRUNED: ("finished",),
+    TrialState.FAILED: ("failed", "crashed", "killed"),
+}
+"""How the server may call the run of a trial that has ended."""
 
 
 def page_of(entry: SweepEntry) -> Made:
@@ -41,18 +50,60 @@ def runs_on_server(path: SweepPath) -> Sequence[ServerRun]:
         return list(server.runs(path))
 
 
+def has_its_end(state: TrialState, run: ServerRun) -> bool:
+    """Whether the server says of a run what became of its trial; of one that runs, it may say anything."""
+    if state in _ENDED:
+        return run.state in _ENDED[state] and run.summary.get("state") == state
+    return state is TrialState.RUNNING or run.state not in ("running", "pending")
+
+
 def has_ended_on_page(entry: SweepEntry, trial_id: str) -> bool:
-    """Whether the server has the end of a trial's run; also true where it cannot be asked."""
+    """Whether the server has what became of a trial in its run; also true where it cannot be asked."""
     try:
+        with _trials(entry) as ledger:
+            rows = [ledger.find(trial_id)] if entry.search == "wandb" else ledger.since(int(trial_id), ())
+        state = TrialState(rows[0]["state"]) if rows and rows[0] else TrialState.RUNNING
         with contextlib.closing(connect()) as server:
-            path = (
-                path_of(entry) if entry.search == "wandb" else wandb_sweeps.known_page(entry.id, server.account.server)
-            )
+            path = _path(entry, server.account.server)
             run = server.run(path, entry.run_id(trial_id), tries=1) if path is not None else None
     except FersweepError as error:
         log.debug("%s", error)
         return True
-    return path is None or (run is not None and run.state not in ("running", "pending"))
+    return path is None or (run is not None and has_its_end(state, run))
+
+
+def left_behind(entry: SweepEntry) -> Sequence[str]:
+    """Trials of agents that are gone which have ended here, but not on the server; none if it cannot be asked.
+
+    An agent that was killed had no time to see to its runs.
+    """
+    try:
+        with _trials(entry) as ledger:
+            rows = [row for row in ledger.all() if row["state"] in _ENDED and owners.is_dead(row["owner"])]
+        if not rows:
+            return ()
+        with contextlib.closing(connect()) as server:
+            path = _path(entry, server.account.server)
+            runs = {run.id: run for run in server.runs(path, tries=1)} if path is not None else None
+    except FersweepError as error:
+        log.debug("%s", error)
+        return ()
+    if runs is None:
+        return ()
+    states = {str(row["identity" if entry.search == "wandb" else "number"]): TrialState(row["state"]) for row in rows}
+    known = {trial: runs.get(entry.run_id(trial)) for trial in states}
+    return [trial for trial, run in known.items() if run is None or not has_its_end(states[trial], run)]
+
+
+def _path(entry: SweepEntry, server: str) -> SweepPath | None:
+    return path_of(entry) if entry.search == "wandb" else wandb_sweeps.known_page(entry.id, server)
+
+
+@contextlib.contextmanager
+def _trials(entry: SweepEntry) -> Iterator[Ledger]:
+    storage = entry.storage or default_storage()
+    with contextlib.closing(Database(storage)) as database, database.transaction(write=False) as connection:
+        yield Ledger(connection, entry.id)
 
 
 def close_page(entry: SweepEntry) -> None:

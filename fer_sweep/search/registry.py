@@ -6,6 +6,7 @@
 import contextlib
 import json
 import logging
+import os
 import secrets
 import string
 import time
@@ -16,15 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
+from pydantic import TypeAdapter
 
 from fer_sweep.account import has_login, tracking_mode
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError, NothingToDo, StorageError, SweepFileError
-from fer_sweep.files import home, sweep_folder, write_atomically
+from fer_sweep.files import home, read_json, sweep_folder, write_atomically
 from fer_sweep.search import Search
-from fer_sweep.search.database import Database, database_path, default_storage
+from fer_sweep.search.database import Database, check_storage, default_storage, recorded
 from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.storage import create_sweep, load_sweep, record_sweep, set_sweep_state, sweep_state
@@ -48,8 +50,8 @@ class SweepEntry:
     search: str
     """What proposes its trials."""
     storage: str | None
-    """Where the search keeps its state: a database URL; None for ``sweeps.db`` in fersweep's home, wherever that
-    is moved."""
+    """Where the search keeps its state: a database URL without a password; None for ``sweeps.db`` in fersweep's home,
+    wherever that is moved."""
     name: str | None
     """The name in its file."""
     created: float
@@ -64,6 +66,9 @@ class SweepEntry:
     def run_id(self, trial_id: str) -> str:
         """The id of a trial's W&B run: what the server calls it, or sweep and trial."""
         return trial_id if self.search == "wandb" else f"{self.id}-{trial_id}"
+
+
+_ENTRY = TypeAdapter(SweepEntry)
 
 
 class OpenSearch(Search, Protocol):
@@ -94,7 +99,7 @@ def create(
         constants: Parameters to fix, by dotted name, whatever the file says of them.
         count: Replaces the file's run_cap.
         search: One of SEARCHES; None takes the W&B server if runs are tracked online and it can do what is asked.
-        storage: Database URL; None for ``sweeps.db`` in fersweep's home.
+        storage: Database URL; None for that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
         max_gap: Only trials with at most this train_val_gap count as solutions.
         seed: Seeds the embedded search.
         entity: W&B user or team, before what environment and file say.
@@ -104,7 +109,7 @@ def create(
     Raises:
         SweepFileError: The file cannot be used; nothing has been made.
         LoginError: The W&B server does not know the key, or the key has no right to that entity.
-        InputError: An option does not fit the file, or the server refuses it.
+        InputError: An option does not fit the file, or the server refuses it, or a database cannot be there.
     """
     if search not in (None, *SEARCHES):
         raise InputError(f"--search {search}: not here", hint=f"one of {', '.join(SEARCHES)}")
@@ -117,8 +122,7 @@ def create(
         if embedded:
             raise InputError(f"{embedded} is for search optuna; a W&B server has none", hint="add --search optuna")
         return _create_on_server(sweep, entity, project, note)
-    if storage is not None:
-        storage = f"sqlite:///{database_path(storage).absolute()}"  # agents may start in other folders
+    storage = _new_storage(storage, note)
     if entity or project:
         sweep = parse_sweep({**sweep.to_plain(), **_named(entity=entity, project=project)})
     entry = SweepEntry(_new_id(), search, storage, sweep.name, time.time(), max_gap)
@@ -201,8 +205,11 @@ def known() -> Sequence[SweepEntry]:
     entries = []
     for path in (home() / "sweeps").glob("*/sweep.json"):
         try:
-            entries.append(SweepEntry(**json.loads(path.read_text())))
-        except (OSError, ValueError, TypeError) as error:
+            entry = _ENTRY.validate_python(read_json(path))
+            if entry.id != path.parent.name:
+                raise ValueError(f"it is that of sweep {entry.id!r}")  # an id names folders, and so must not lead out
+            entries.append(entry)
+        except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
             raise StorageError(
                 f"{path} cannot be read: {error}",
                 hint="restore it, or move the sweep's folder away to go on without it",
@@ -280,11 +287,12 @@ def _create_on_server(
     from fer_sweep.search import wandb_sweeps  # only here: the embedded search needs no HTTP
 
     wandb_sweeps.check_searchable(sweep)
+    storage = _new_storage(None, note)
     with contextlib.closing(connect()) as server:
         made = wandb_sweeps.make(server, sweep, entity=entity, project=project)
     for warning in made.warnings:
         note(f"W&B: {warning}")
-    return _record(made, sweep)
+    return _record(made, sweep, storage)
 
 
 def _take_up(text: str, note: Callable[[str], None]) -> SweepEntry:
@@ -304,12 +312,13 @@ def _take_up(text: str, note: Callable[[str], None]) -> SweepEntry:
                 f"{home()} holds another sweep called {entry.id}: {entry.path or 'an embedded one'}",
                 hint="set FERSWEEP_HOME to another folder for this one",
             )
-    return _record(made, sweep)
+    return _record(made, sweep, _new_storage(None, note))
 
 
-def _record(made: "Made", sweep: SweepFile) -> SweepEntry:
+def _record(made: "Made", sweep: SweepFile, storage: str | None) -> SweepEntry:
     path = made.path
-    entry = SweepEntry(path.id, "wandb", None, sweep.name, time.time(), url=made.url, path=str(path))
+    sweep_folder(path.id)  # an id of a server's that cannot name a folder is refused before anything is recorded
+    entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
     record_sweep(sweep, entry.id, _storage(entry))
     _write(entry, sweep)
     return entry
@@ -341,6 +350,18 @@ def path_of(entry: SweepEntry) -> "SweepPath":
 
 def _named(**values: str | None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:
+    """The database of a sweep to be made, as its entry holds it: good in every folder, and without a password."""
+    storage = storage or os.environ.get("FERSWEEP_STORAGE") or None
+    check_storage(storage or default_storage())
+    if storage is None:
+        return None
+    kept = recorded(storage)
+    if kept != storage and not kept.startswith("sqlite:"):
+        note("the password in the storage's URL is written down nowhere: later commands want PGPASSWORD or ~/.pgpass")
+    return kept
 
 
 def _storage(entry: SweepEntry) -> str:

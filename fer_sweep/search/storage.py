@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError
-from fer_sweep.search.database import Connection, Database, database_path, default_storage
+from fer_sweep.search.database import Connection, Database, NothingCreated, default_storage, recorded
 from fer_sweep.search.ledger import SweepState
 
 __all__ = [
@@ -60,7 +60,7 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: floa
     Args:
         sweep: What to search.
         sweep_id: Its name in commands and folders: letters, digits, `_` and `-`.
-        storage: `sqlite:///PATH`.
+        storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
         max_gap: Trials whose train_val_gap is larger count as infeasible; for a single objective.
         seed: The same seed and the same results give the same configurations.
 
@@ -70,7 +70,7 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: floa
     """
     sweep = _searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
     if not _insert(sweep, sweep_id, storage, max_gap, seed):
-        raise InputError(f"there is already a sweep {sweep_id} in {database_path(storage)}", hint="choose another id")
+        raise InputError(f"there is already a sweep {sweep_id} in {recorded(storage)}", hint="choose another id")
 
 
 def record_sweep(sweep: SweepFile, sweep_id: str, storage: str) -> None:
@@ -101,13 +101,14 @@ def _insert(sweep: SweepFile, sweep_id: str, storage: str, max_gap: float | None
 
 def list_sweeps(storage: str) -> list[SweepSummary]:
     """Every sweep of a database, oldest first; none where there is no database yet."""
-    if not database_path(storage).is_file():
+    try:
+        with _opened(storage) as database, database.transaction(write=False) as connection:
+            rows = connection.rows(
+                "SELECT s.*, (SELECT COUNT(*) FROM fersweep_trials t WHERE t.sweep_id = s.id) AS trials"
+                " FROM fersweep_sweeps s ORDER BY s.position"
+            )
+    except NothingCreated:
         return []
-    with _opened(storage) as database, database.transaction(write=False) as connection:
-        rows = connection.rows(
-            "SELECT s.*, (SELECT COUNT(*) FROM fersweep_trials t WHERE t.sweep_id = s.id) AS trials"
-            " FROM fersweep_sweeps s ORDER BY s.position"
-        )
     summaries = []
     for row in rows:
         spec = json.loads(row["spec"])
@@ -136,7 +137,7 @@ def load_sweep(storage: str, sweep_id: str) -> SweepFile:
     with _opened(storage) as database, database.transaction(write=False) as connection:
         row = connection.row("SELECT spec FROM fersweep_sweeps WHERE id = ?", [sweep_id])
         if row is None:
-            raise no_such_sweep(connection, sweep_id, database.path)
+            raise no_such_sweep(connection, sweep_id, database.name)
     return parse_sweep(json.loads(row["spec"]))
 
 
@@ -147,7 +148,7 @@ def sweep_state(storage: str, sweep_id: str) -> SweepState:
         InputError: There is no such sweep.
     """
     with _opened(storage) as database, database.transaction(write=False) as connection:
-        return _state(connection, sweep_id, database.path)
+        return _state(connection, sweep_id, database.name)
 
 
 def set_sweep_state(storage: str, sweep_id: str, state: SweepState | str) -> None:
@@ -158,7 +159,7 @@ def set_sweep_state(storage: str, sweep_id: str, state: SweepState | str) -> Non
     """
     wanted = SweepState(state)
     with _opened(storage) as database, database.transaction(write=True) as connection:
-        current = _state(connection, sweep_id, database.path)
+        current = _state(connection, sweep_id, database.name)
         if wanted == current:
             return
         running = connection.row("SELECT 1 FROM fersweep_trials WHERE sweep_id = ? AND state = 'running'", [sweep_id])
@@ -174,20 +175,20 @@ def set_sweep_state(storage: str, sweep_id: str, state: SweepState | str) -> Non
         connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [wanted, sweep_id])
 
 
-def no_such_sweep(connection: Connection, sweep_id: str, path: Path) -> InputError:
+def no_such_sweep(connection: Connection, sweep_id: str, name: str) -> InputError:
     """The error for an unknown id, naming the ids there are."""
     rows = connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position DESC LIMIT 5")
     known = ", ".join(row["id"] for row in rows)
     return InputError(
-        f"no sweep {sweep_id} in {path}",
+        f"no sweep {sweep_id} in {name}",
         hint=f"the newest there: {known}" if known else "create one: fersweep create FILE",
     )
 
 
-def _state(connection: Connection, sweep_id: str, path: Path) -> SweepState:
+def _state(connection: Connection, sweep_id: str, name: str) -> SweepState:
     row = connection.row("SELECT state FROM fersweep_sweeps WHERE id = ?", [sweep_id])
     if row is None:
-        raise no_such_sweep(connection, sweep_id, path)
+        raise no_such_sweep(connection, sweep_id, name)
     return SweepState(row["state"])
 
 

@@ -5,7 +5,6 @@ seed and n, so an agent that was restarted proposes what it would have proposed 
 """
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.records import TrialState
 from fer_sweep.search.axes import Tpe, axes_of
+from fer_sweep.search.database import Row
 from fer_sweep.search.ledger import Histories, Ledger
 from fer_sweep.search.sampling import Candidates, Proposal, unit_draws
 from fer_sweep.search.scheduler import OwnSearch, draw_own, load_own_search, quietly, run_own
@@ -177,7 +177,7 @@ class StudyProposer:
             self._tell(self._mirror.pop(number), OptunaState.FAIL, None)
             self._unended.discard(number)
 
-    def _end(self, row: sqlite3.Row) -> None:
+    def _end(self, row: Row) -> None:
         number = row["number"]
         self._unended.discard(number)
         values: list[float | None] = json.loads(row["objectives"])
@@ -194,7 +194,7 @@ class StudyProposer:
             self._tell(self._mirror[number], OptunaState.FAIL, None)
 
     @staticmethod
-    def _violation(row: sqlite3.Row, max_gap: float) -> float:
+    def _violation(row: Row, max_gap: float) -> float:
         source = json.loads(row["result"] or row["metrics"])
         gap = source.get(GAP) if source.get("best_epoch", 1) else None
         # Nothing is known of a trial that failed or diverged early: as infeasible as can be.

@@ -188,8 +188,8 @@ class WandbServer:
         return [command_from(command) for command in commands]
 
     @_understood
-    def runs(self, path: SweepPath) -> Sequence[ServerRun]:
-        """Every run of a sweep, oldest first."""
+    def runs(self, path: SweepPath, *, state: str | None = None, tries: int = TRIES) -> Sequence[ServerRun]:
+        """Every run of a sweep, or those in one of the server's states, oldest first."""
         runs: list[ServerRun] = []
         cursor = None
         while True:
@@ -209,8 +209,9 @@ class WandbServer:
                     "cursor": cursor,
                     "perPage": _RUNS_A_PAGE,
                     "order": "+created_at",
-                    "filters": json.dumps({"sweep": path.id}),
+                    "filters": json.dumps({"sweep": path.id} | ({"state": state} if state else {})),
                 },
+                tries=tries,
             )["project"]
             if not found:
                 return runs

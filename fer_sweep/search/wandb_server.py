@@ -12,7 +12,6 @@ import functools
 import json
 import logging
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,13 +30,13 @@ from fer_sweep.records import (
     TrialState,
     Wait,
 )
-from fer_sweep.search.database import Database
+from fer_sweep.search.database import Database, through_restarts
 from fer_sweep.search.leases import Leases
-from fer_sweep.search.ledger import Ledger, SweepState, record_of
+from fer_sweep.search.ledger import Lease, Ledger, SweepState, record_of
 from fer_sweep.search.objective import result_metrics
 from fer_sweep.search.wandb_messages import Command, ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
-from fer_sweep.search.wandb_slots import Pace, SlotAgent
+from fer_sweep.search.wandb_slots import RUN_ID, Pace, SlotAgent
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class WandbSearch:
         storage: str,
         owner: str | None = None,
         lease_s: float = 60.0,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         pace: Pace | None = None,
     ) -> None:
         """Open a sweep that the database knows.
@@ -75,10 +74,10 @@ class WandbSearch:
         Args:
             path: Where it is on the server.
             connect: Gives the server when it is first needed; closed by ``close``.
-            storage: `sqlite:///PATH` of our own notes.
+            storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`, for our own notes.
             owner: Names this agent among those of this database; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
-            clock: Unix time, seconds.
+            clock: Unix time, seconds; the database's if not given.
             pace: How often the server is asked.
 
         Raises:
@@ -86,15 +85,19 @@ class WandbSearch:
         """
         self._path = path
         self._connect = connect
-        self._clock = clock
         self._pace = pace or Pace()
         self._leases = Leases(Database(storage), path.id, owner=owner, lease_s=lease_s, clock=clock)
+        self._clock = self._leases.clock
         self._agents: dict[str, SlotAgent] = {}
         """By slot."""
         self._running: dict[str, tuple[str, int]] = {}
         """Slot and number of each trial this agent runs."""
         self._refused = 0
         """Configurations in a row that cannot be trained."""
+        self._lease_s = lease_s
+        self._unbegun: dict[str, float] = {}
+        """Runs that the server calls pending and nobody here has, and when each was first seen so."""
+        self._unbegun_asked = float("-inf")
 
     @functools.cached_property
     def _server(self) -> WandbServer:
@@ -131,18 +134,20 @@ class WandbSearch:
                     return None  # those that run shall finish; the error comes again when they have
                 raise
             if answer is False:
-                return agent.wait
-            if answer is True:
+                request = (self._begin_forgotten(slot) if agent.is_without_trial else None) or agent.wait
+            elif answer is True:
                 # Whoever was to go on with a preempted trial, the server has not asked again and will not.
-                over = agent.last_state is SweepState.CANCELLED
-                request = None if over else self._take_over(slot, TrialState.PREEMPTED)
+                if agent.last_state is not SweepState.CANCELLED:
+                    request = self._take_over(slot, TrialState.PREEMPTED) or self._begin_forgotten(slot)
                 break
-            assert isinstance(answer, Command)
-            request = self._begin(slot, answer)
+            else:
+                assert isinstance(answer, Command)
+                request = self._begin(slot, answer)
         if isinstance(request, TrialRequest):
             agent.begins(request.trial_id, len(self._agents))
         return request
 
+    @through_restarts
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
         """See ``Search.report``.
 
@@ -152,16 +157,18 @@ class WandbSearch:
         """
         slot, number = self._running.get(trial_id, ("", -1))
         try:
-            with self._leases.ledger() as ledger:
-                self._leases.own(ledger, number, trial_id)
-                self._leases.renew(ledger, number)
-                if metrics:
-                    ledger.record_epoch(number, epoch, metrics)
+            if metrics or not self._is_fresh(number, trial_id):
+                with self._leases.ledger() as ledger:
+                    self._leases.own(ledger, number, trial_id)
+                    self._leases.renew(ledger, number)
+                    if metrics:
+                        ledger.record_epoch(number, epoch, metrics)
         except LostTrial:
             self._let_go(trial_id, number)
             raise
         return self._agents[slot].stop_reason()
 
+    @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
         """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
 
@@ -185,6 +192,7 @@ class WandbSearch:
                 )
         self._let_go(trial_id, number)
 
+    @through_restarts
     def records(self) -> Sequence[TrialRecord]:
         """See ``Search.records``: those of this database, and from the server those of other hosts."""
         with self._leases.ledger(write=False) as ledger:
@@ -202,6 +210,12 @@ class WandbSearch:
         }
         return sorted(merged.values(), key=lambda record: record.started_at or 0.0)
 
+    def _is_fresh(self, number: int, trial_id: str) -> bool:
+        # Asked every second of every slot: a question that writes would make all others wait.
+        with self._leases.ledger(write=False) as ledger:
+            return self._leases.is_fresh(self._leases.own(ledger, number, trial_id))
+
+    @through_restarts
     def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
         with self._leases.ledger(write=False) as ledger:
             orphans = [row for row in ledger.unended() if row["state"] == TrialState.RUNNING]
@@ -215,6 +229,7 @@ class WandbSearch:
             return Wait("the sweep is paused")
         return self._take_over(slot, TrialState.RUNNING) if state is SweepState.RUNNING else None
 
+    @through_restarts
     def _take_over(self, slot: str, state: TrialState) -> TrialRequest | None:
         """Go on with a trial that nobody has in hand, unless it has been gone on with elsewhere."""
         while True:
@@ -236,11 +251,13 @@ class WandbSearch:
 
     def _go_on(self, ledger: Ledger, row: Any, slot: str) -> TrialRequest:
         attempt = row["attempt"] + 1
-        ledger.hand_over(row["number"], self._leases.new(slot, attempt))
-        self._hold(slot, row["identity"], row["number"], attempt)
+        lease = self._leases.new(slot, attempt)
+        ledger.hand_over(row["number"], lease)
+        self._hold(slot, row["identity"], row["number"], lease)
         config, parameters = parse_trial(json.loads(row["config"])), json.loads(row["parameters"])
         return TrialRequest(row["identity"], config, parameters, attempt)
 
+    @through_restarts
     def _begin(self, slot: str, command: Command) -> TrialRequest | None:
         """Take up a run that the server offers; None if it cannot be, which the server then knows."""
         run_id = command.run_id
@@ -259,7 +276,9 @@ class WandbSearch:
             return None
         self._refused = 0
         with self._leases.ledger() as ledger:
-            number = ledger.count()
+            if ledger.is_taken(run_id):
+                return None  # by another agent, in this very moment
+            number, lease = ledger.count(), self._leases.new(slot, 1)
             twin = ledger.ended_with(config.model_dump_json())
             ledger.add(
                 number,
@@ -267,13 +286,45 @@ class WandbSearch:
                 config=config.model_dump_json(),
                 parameters=parameters,
                 memo=None,
-                lease=self._leases.new(slot, 1),
+                lease=lease,
                 now=self._clock(),
             )
-            self._hold(slot, run_id, number, 1)
+            self._hold(slot, run_id, number, lease)
         if twin is not None:
             copy_trial(trial_folder(self._path.id, twin["identity"]), trial_folder(self._path.id, run_id))
         return TrialRequest(run_id, config, parameters)
+
+    def _begin_forgotten(self, slot: str) -> TrialRequest | Wait | None:
+        """Begin a run that the server has handed out and nobody has begun; Wait if one may be such a run.
+
+        Its offer was lost on its way, or died with its agent. Whoever has it may only be about to begin, hence the wait
+        of a lease's time. The server itself would not offer it again, and never call the sweep finished.
+        """
+        now = self._clock()
+        if now - self._unbegun_asked >= self._lease_s / 4:
+            self._unbegun_asked = now
+            if request := self._begin_one_of(self._pending(), slot, now):
+                return request
+        return Wait(f"nobody has begun run {', '.join(self._unbegun)} yet") if self._unbegun else None
+
+    @through_restarts
+    def _pending(self) -> Mapping[str, ServerRun]:
+        try:
+            runs = self._server.runs(self._path, state="pending", tries=1)
+        except FersweepError as error:
+            log.debug("%s", error)
+            return {}
+        with self._leases.ledger(write=False) as ledger:
+            return {run.id: run for run in runs if RUN_ID.fullmatch(run.id) and not ledger.is_taken(run.id)}
+
+    def _begin_one_of(self, pending: Mapping[str, ServerRun], slot: str, now: float) -> TrialRequest | None:
+        self._unbegun = {run_id: self._unbegun.get(run_id, now) for run_id in pending}
+        for run_id, since in self._unbegun.items():
+            if now - since >= self._lease_s:
+                log.warning("W&B handed run %s out and nobody has begun it; beginning it here", run_id)
+                if request := self._begin(slot, Command("run", run_id, pending[run_id].config)):
+                    return request
+        return None
 
     def _hand_back(self, run_id: str) -> None:
         try:
@@ -296,8 +347,8 @@ class WandbSearch:
         if held := self._running.pop(trial_id, None):
             self._agents[held[0]].ends()
 
-    def _hold(self, slot: str, trial_id: str, number: int, attempt: int) -> None:
-        self._leases.hold(number, attempt)
+    def _hold(self, slot: str, trial_id: str, number: int, lease: Lease) -> None:
+        self._leases.hold(number, lease)
         self._running[trial_id] = (slot, number)
 
 

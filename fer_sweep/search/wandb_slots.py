@@ -105,6 +105,13 @@ class SlotAgent:
             return Wait(self._reason, again_s=min(1.0, self._delay))
 
     @property
+    def is_without_trial(self) -> bool:
+        """Whether the server has just said that it has none, of a sweep that runs."""
+        with self._changed:
+            answered = self._unanswered_since is None and self._beats >= self._answer_due
+            return answered and self._state is SweepState.RUNNING
+
+    @property
     def last_state(self) -> SweepState:
         """The sweep's state when the server was last asked for it."""
         return self._state

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fer_sweep.account import DEFAULT_PROJECT, Account, account
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError, StorageError, printable
-from fer_sweep.files import sweep_folder, write_atomically
+from fer_sweep.files import read_json, sweep_folder, write_atomically
 from fer_sweep.search.wandb_messages import SweepPath, parse_path
 from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_transport import NotFound
@@ -121,9 +121,9 @@ def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
 def known_page(sweep_id: str, server: str | None = None) -> SweepPath | None:
     """Where an embedded sweep's page is, if it has one; on this server, if one is named."""
     try:
-        content = json.loads((sweep_folder(sweep_id) / "wandb.json").read_text())
-        path = SweepPath.read(content["path"])
-    except (OSError, ValueError, KeyError, TypeError):
+        content = read_json(sweep_folder(sweep_id) / "wandb.json")
+        path = SweepPath.read(str(content["path"]))
+    except (OSError, ValueError, KeyError):
         return None
     return path if server in (None, content.get("server")) else None
 

@@ -1,14 +1,17 @@
 """Checkpoints: whole or not at all, checked when read, and of this trial only.
 
 ``last.ckpt`` is the newest and ``previous.ckpt`` the one before it, which is gone on from when the newest is
-damaged. A file is one line with a CRC-32, then what torch.save writes; nothing but tensors and plain values
-is ever unpickled.
+damaged. A file is one line with a CRC-32, then what torch.save writes: a zip, uncompressed, whose members are the
+storages and one pickle. Nothing but tensors and plain values is ever unpickled, and no more memory taken than the
+file is long.
 """
 
 import io
 import logging
-import pickle
+import pickletools
+import re
 import time
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ MAX_SHARE = 0.05
 """Of a training's time that may go into checkpoints at the ends of epochs."""
 
 _MAGIC = b"fersweep-checkpoint-1"
+_GLOBALS = re.compile(r"torch\._utils _rebuild_tensor_v2|torch [A-Za-z0-9]+Storage|collections OrderedDict")
+"""All that tensors, numbers, text and collections of them need."""
 _log = logging.getLogger(__name__)
 
 
@@ -76,12 +81,13 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
-                saved = _read(path)
-            except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-                _log.warning("%s cannot be read and is passed over: %s", path, error)
+                owner, state = _read(path)
+            except MemoryError:
+                raise  # it may be whole: a checkpoint takes little more than its own length
+            except Exception as error:  # over a file that is not ours torch and zipfile raise a dozen kinds
+                _log.warning("%s cannot be read and is passed over: %s", path, error or type(error).__name__)
                 continue
-            self._refuse_others(path, saved["owner"])
-            state: dict[str, Any] = saved["state"]
+            self._refuse_others(path, owner)
             return state
         return None
 
@@ -99,9 +105,40 @@ class Checkpoints:
                 )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Whose it is and what it holds; raises whatever the libraries do if it is not a whole checkpoint."""
     header, _, content = path.read_bytes().partition(b"\n")
     if header != b"%s %08x" % (_MAGIC, zlib.crc32(content)):
         raise ValueError("its checksum does not fit its content")
-    saved: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return saved
+    _check_container(content)
+    saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    owner, state = saved["owner"], saved["state"]
+    if not isinstance(state, dict):
+        raise TypeError("its state is no dictionary")
+    return {"config": owner["config"], "data": owner["data"]}, state
+
+
+def _check_container(content: bytes) -> None:
+    """Refuse what torch.load would take more memory for than it was given bytes, ``weights_only`` or not."""
+    if not content.startswith(b"PK\x03\x04"):  # torch reads older formats as well, whose sizes nothing checks
+        raise ValueError("it holds no zip")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        if min(member.header_offset for member in members) != 0:
+            raise ValueError("its members do not begin at its beginning")  # two readers may see two archives in it
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("it is compressed, as no checkpoint is")
+        if sum(member.file_size for member in members) > len(content):
+            raise ValueError("its members are larger than the whole")
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                _check_pickle(archive.read(member))
+
+
+def _check_pickle(content: bytes) -> None:
+    # torch also allows, for one, bytearray, and a call of it with a number takes as many bytes.
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
+            raise ValueError(f"it names {argument}, as no checkpoint does")
+        if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+            raise ValueError(f"it names something by {operation.name}, as no checkpoint does")

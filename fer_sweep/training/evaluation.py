@@ -1,11 +1,14 @@
 """Evaluation: large batches, evaluation mode, no augmentation."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fer_sweep.records import StopReason
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.precision import Precision
 
@@ -13,20 +16,49 @@ _BATCH = {"cpu": 256}
 """Images at once. On a CPU, activations that fit its caches; elsewhere enough to fill the device."""
 
 
+class Stopped(Exception):
+    """An evaluation that was broken off; the model is as it was."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, faces: Faces, positions: Tensor, precision: Precision
+    model: nn.Module,
+    faces: Faces,
+    positions: Tensor,
+    precision: Precision,
+    *,
+    at_once: int | None = None,
+    stop: Callable[[], StopReason | None] = lambda: None,
 ) -> tuple[float, npt.NDArray[np.int64]]:
     """Loss and predictions of a model on the images at ``positions`` (n,) of the data set.
 
+    Args:
+        model: Left in the mode it came in.
+        faces: The data set.
+        positions: Which images.
+        precision: Arithmetic of the forward pass.
+        at_once: Images at once, where memory does not hold as many as usual.
+        stop: Asked before every batch.
+
     Returns:
         The mean cross-entropy against the hard labels, and the predicted classes (n,).
+
+    Raises:
+        Stopped: ``stop`` gave a reason.
     """
     was_training = model.training
     model.eval()
+    usual = _BATCH.get(positions.device.type, 2048)
     loss_sum = torch.zeros((), device=positions.device)
     predictions = []
-    for part in torch.split(positions, _BATCH.get(positions.device.type, 2048)):
+    for part in torch.split(positions, min(usual, at_once or usual)):
+        if reason := stop():
+            model.train(was_training)
+            raise Stopped(reason)
         logits = forward(model, faces.batch(part), precision)
         loss_sum += functional.cross_entropy(logits, faces.labels[part], reduction="sum")
         predictions.append(logits.argmax(dim=1))

@@ -3,11 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from fer_sweep.errors import StorageError
-from fer_sweep.files import write_atomically
+from fer_sweep.errors import StorageError, cannot_write
+from fer_sweep.files import parse_object, write_atomically
 
 Row = dict[str, float]
+
+_LARGEST = 16 << 20
+"""Bytes. An epoch takes some 250, and there are at most 10,000."""
+_HINT = "it was changed or damaged since it was written: restore it, or move it away to do without its epochs"
 
 
 class History:
@@ -28,10 +33,7 @@ class History:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror or error}",
-                hint="make room or make the folder writable, then run the same command again",
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def restart(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Make ``rows`` the whole history: what a dead attempt wrote after its last checkpoint is trained again.
@@ -47,8 +49,44 @@ def read_history(path: Path) -> list[Row]:
     """Every whole line of a history file; none if there is no file.
 
     A last line cut off by a crash is left out.
+
+    Raises:
+        StorageError: The file cannot be read, or a line in it is not the next epoch's metrics.
     """
-    if not path.exists():
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+    except FileNotFoundError:
         return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="make it readable, then run the same command again",
+        ) from error
+    if len(content) > _LARGEST:
+        raise StorageError(f"{path} is larger than {_LARGEST >> 20} MiB: no history", hint=_HINT)
+    rows: list[Row] = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            rows.append(check_row(parse_object(line), number))
+        except ValueError as error:
+            raise StorageError(
+                f"{path}, line {number}: not the metrics of epoch {number}: {error}", hint=_HINT
+            ) from error
+    return rows
+
+
+def check_row(row: Any, epoch: int) -> Row:
+    """The metrics of an epoch, if that is what they are.
+
+    Raises:
+        ValueError: They are something else.
+    """
+    if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
+        raise ValueError("no dictionary of metrics")
+    for name, value in row.items():
+        if type(value) is not float and not (type(value) is int and abs(value) < 2**53):
+            raise ValueError(f"{name[:40]!r} is no number")
+    if row.get("epoch") != epoch:
+        raise ValueError(f"its epoch is {row.get('epoch')}")
+    return row

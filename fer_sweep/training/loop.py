@@ -5,26 +5,31 @@ bits, however often the training was preempted or killed: what an epoch draws is
 and everything else that a step depends on is in the checkpoint.
 """
 
+import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.data import augment
+from fer_sweep.errors import StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialResult, TrialState, Verdict
-from fer_sweep.training.evaluation import evaluate, forward
+from fer_sweep.training.evaluation import Stopped, evaluate, forward
 from fer_sweep.training.faces import batches
 from fer_sweep.training.history import read_history
 from fer_sweep.training.metrics import accuracy, confusion_matrix
 from fer_sweep.training.optimizer import learning_rate
 from fer_sweep.training.trial import HISTORY, Best, Trial, claim_folder, start
+
+_log = logging.getLogger(__name__)
 
 CHECK_EVERY = 64
 """Steps between looks at whether the loss is still finite: each look waits for the device."""
@@ -35,6 +40,7 @@ def train(
     folder: Path,
     *,
     device: str = "cpu",
+    micro_batch: int | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda metrics: None,
     stop: Callable[[], StopReason | None] = lambda: None,
 ) -> TrialOutcome:
@@ -45,10 +51,12 @@ def train(
         folder: The trial's own folder; takes config.json, history.jsonl, last.ckpt and previous.ckpt while it
             trains, best.safetensors and result.json.
         device: As torch names it: ``cpu``, ``cuda:0``.
+        micro_batch: Images that go through the model at once, where memory does not hold a whole batch. Steps, their
+            images and their learning rates stay the same; BatchNorm and dropout see the parts.
         on_epoch: Called with ``records.EPOCH_METRICS`` after each epoch. When a training is gone on with, the
             epochs it already has are sent again first.
-        stop: Asked before every step. PREEMPTED saves a checkpoint and returns; PRUNED ends the trial with the
-            result of its best epoch.
+        stop: Asked before every step, and within an evaluation. PREEMPTED saves a checkpoint and returns; PRUNED ends
+            the trial with the result of its best epoch.
 
     Returns:
         Complete, pruned (with a result if an epoch was finished) or preempted. A loss that is not finite
@@ -63,11 +71,16 @@ def train(
         StorageError: The folder cannot be written, such as on a full disk.
     """
     if result := claim_folder(config, folder):
-        for row in read_history(folder / HISTORY):
+        try:
+            rows = read_history(folder / HISTORY)
+        except StorageError as error:
+            _log.warning("%s; its result stands", error)  # what is finished is not lost over it
+            rows = []
+        for row in rows:
             on_epoch(row)
         return _outcome(config, result)
 
-    trial = start(config, folder, torch.device(device))
+    trial = start(config, folder, torch.device(device), micro_batch=micro_batch)
     for row in trial.history.rows:
         on_epoch(row)
     parts = list(batches(len(trial.faces.train), config.batch_size))
@@ -83,8 +96,7 @@ def train(
                 progress.epoch_seconds += time.perf_counter() - began
                 return _stopped(trial, reason, f"in epoch {epoch} of {config.epochs}")
             step = progress.epochs_done * len(parts) + progress.step
-            lr = learning_rate(config, step, total_steps)
-            _step(trial, plan, parts[progress.step], lr)
+            _step(trial, plan, parts[progress.step], learning_rate(config, step, total_steps))
             if trial.average:
                 trial.average.update(trial.model, step)
             if progress.step % CHECK_EVERY == 0 and not math.isfinite(progress.loss_sum):
@@ -92,7 +104,11 @@ def train(
         train_loss = float(progress.loss_sum) / progress.images  # waits for the device, so the time below is whole
         progress.epoch_seconds += time.perf_counter() - began
 
-        row, best = _measure(trial, epoch, train_loss, lr)
+        lr = learning_rate(config, epoch * len(parts) - 1, total_steps)  # the last step's
+        try:
+            row, best = _measure(trial, epoch, train_loss, lr, stop)
+        except Stopped as stopped:
+            return _stopped(trial, stopped.reason, f"at the end of epoch {epoch} of {config.epochs}")
         if not (math.isfinite(train_loss) and math.isfinite(row["val_loss"])):
             return _outcome(config, trial.finish(diverged=True), f"the loss was not finite in epoch {epoch}")
         if best:
@@ -135,37 +151,54 @@ def _step(trial: Trial, plan: _Plan, part: slice, lr: float) -> None:
     positions = plan.order[part]
     labels = trial.faces.labels[positions]  # (B,)
     images = plan.augmentation[part].apply(trial.faces.batch(positions))  # (B, 1, 48, 48)
-    smoothing = config.label_smoothing
-    if plan.mixup is None:
-        logits = forward(trial.model, images, trial.precision)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-    else:
-        weight = plan.mixup[progress.step]
-        logits = forward(trial.model, augment.mix(images, weight), trial.precision)
-        loss = torch.lerp(
-            functional.cross_entropy(logits, labels.flip(0), label_smoothing=smoothing),
-            functional.cross_entropy(logits, labels, label_smoothing=smoothing),
-            weight,
-        )
+    weight = None if plan.mixup is None else plan.mixup[progress.step]
+    if weight is not None:
+        images = augment.mix(images, weight)
 
     trial.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = torch.zeros_like(progress.loss_sum)
+    for chunk in _chunks(len(labels), trial.micro_batch):
+        logits = forward(trial.model, images[chunk], trial.precision)
+        of_chunk = _loss(logits, labels[chunk], labels.flip(0)[chunk], weight, config.label_smoothing)
+        of_chunk = of_chunk * (len(logits) / len(labels))
+        of_chunk.backward()  # type: ignore[no-untyped-call]
+        loss += of_chunk.detach()
     if config.clip_norm:
         torch.nn.utils.clip_grad_norm_(trial.model.parameters(), config.clip_norm)
     for group in trial.optimizer.param_groups:
         group["lr"] = lr
     trial.optimizer.step()
 
-    progress.loss_sum += loss.detach() * len(labels)
+    progress.loss_sum += loss * len(labels)
     progress.images += len(labels)
     progress.step += 1
 
 
-def _measure(trial: Trial, epoch: int, train_loss: float, lr: float) -> tuple[dict[str, float], Best | None]:
+def _chunks(count: int, size: int | None) -> Iterator[slice]:
+    """Cut a batch into as few parts of at most ``size`` as there can be, alike to one image."""
+    parts = 1 if size is None else math.ceil(count / size)
+    for part in range(parts):
+        yield slice(count * part // parts, count * (part + 1) // parts)
+
+
+def _loss(logits: Tensor, labels: Tensor, mixed_in: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
+    loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if weight is None:
+        return loss
+    return torch.lerp(functional.cross_entropy(logits, mixed_in, label_smoothing=smoothing), loss, weight)
+
+
+def _measure(
+    trial: Trial, epoch: int, train_loss: float, lr: float, stop: Callable[[], StopReason | None]
+) -> tuple[dict[str, float], Best | None]:
     """The epoch's metrics, and what to keep of it if it is the best so far."""
     faces, samples, progress = trial.faces, trial.samples, trial.progress
-    val_loss, val_predictions = evaluate(trial.evaluated, faces, faces.val, trial.precision)
-    _, gap_predictions = evaluate(trial.evaluated, faces, faces.gap, trial.precision)
+
+    def evaluated(positions: Tensor) -> tuple[float, npt.NDArray[np.int64]]:
+        return evaluate(trial.evaluated, faces, positions, trial.precision, at_once=trial.micro_batch, stop=stop)
+
+    val_loss, val_predictions = evaluated(faces.val)
+    _, gap_predictions = evaluated(faces.gap)
     val_labels, gap_labels = faces.labels[faces.val].cpu().numpy(), faces.labels[faces.gap].cpu().numpy()
     val_acc, train_acc = accuracy(val_labels, val_predictions), accuracy(gap_labels, gap_predictions)
     best = None

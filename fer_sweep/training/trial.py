@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError, ConfigError
-from fer_sweep.files import atomic_path, write_atomically
+from fer_sweep.files import atomic_path, read_json, write_atomically
 from fer_sweep.models import build_model
 from fer_sweep.records import CLASSES, TrialResult
 from fer_sweep.training.checkpoint import Checkpoints
@@ -27,6 +26,7 @@ from fer_sweep.training.metrics import Confusion, judge, scores
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer
 from fer_sweep.training.precision import Precision, choose_precision
 from fer_sweep.training.samples import Samples, choose_samples
+from fer_sweep.training.saved_state import check_state
 
 CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "best.safetensors"
 
@@ -78,6 +78,8 @@ class Trial:
     history: History
     checkpoints: Checkpoints
     progress: Progress
+    micro_batch: int | None = None
+    """Images that go through the model at once; None for whole batches."""
     unwritten: dict[str, Tensor] | None = None
     """The best epoch's weights while best.safetensors still lacks them."""
     began: float = field(default_factory=time.perf_counter)
@@ -106,6 +108,7 @@ class Trial:
         self.checkpoints.save(
             {
                 "progress": state,
+                "precision": self.precision,
                 "history": self.history.rows,
                 "model": self.model.state_dict(),
                 "average": self.average.model.state_dict() if self.average else None,
@@ -119,18 +122,27 @@ class Trial:
         """Go on from the newest checkpoint, or begin with an empty history if there is none.
 
         Raises:
-            CheckpointError: It belongs to another configuration or to other data.
+            CheckpointError: It belongs to another configuration or to other data, or is no checkpoint of ours.
         """
         saved = self.checkpoints.load()
         if saved is None:
             self.history.restart([])
             return
+        try:
+            check_state(saved, self)
+            torch.set_rng_state(saved["rng"])
+        except (ValueError, RuntimeError) as error:  # torch's over a generator's state that is none
+            raise CheckpointError(
+                f"the checkpoint in {self.folder} is none of this training: {error}",
+                hint="somebody changed it, or another version of fersweep wrote it: train into another folder, or "
+                "delete last.ckpt and previous.ckpt there to begin the trial anew",
+            ) from error
         self.history.restart(saved["history"])
+        self.precision = saved["precision"]  # this host might choose otherwise, and end with other bits
         self.model.load_state_dict(saved["model"])
         if self.average:
             self.average.model.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
         if self.device.type == "cuda" and saved["cuda_rng"] is not None:
             torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
         state: dict[str, Any] = saved["progress"]
@@ -160,6 +172,7 @@ class Trial:
             else 0.0,
             peak_memory_mb=self._peak_memory_mb(),
             precision=self.precision,
+            micro_batch=self.micro_batch,
             verdict=judge(diverged=diverged, confusion=best.confusion, train_acc=best.train_acc, val_acc=best.val_acc),
         )
         write_atomically(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
@@ -193,7 +206,7 @@ class Trial:
         return max(self.progress.peak_memory_mb, now)
 
 
-def start(config: TrialConfig, folder: Path, device: torch.device) -> Trial:
+def start(config: TrialConfig, folder: Path, device: torch.device, *, micro_batch: int | None = None) -> Trial:
     """Set a trial up on a device, as its newest checkpoint left it if its folder holds one.
 
     Raises:
@@ -221,6 +234,7 @@ def start(config: TrialConfig, folder: Path, device: torch.device) -> Trial:
         history=History(folder / HISTORY),
         checkpoints=Checkpoints(folder, config, dataset.info.fingerprint),
         progress=Progress(loss_sum=torch.zeros((), device=device)),
+        micro_batch=micro_batch,
         began=began,
     )
     trial.restore()
@@ -236,8 +250,8 @@ def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:
     """
     path = folder / CONFIG
     try:
-        theirs = parse_trial(json.loads(path.read_bytes())) if path.exists() else config
-    except (ValueError, ConfigError) as error:
+        theirs = parse_trial(read_json(path)) if path.exists() else config
+    except (OSError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", hint="train into another folder") from error
     if theirs != config:
         raise CheckpointError(
@@ -250,8 +264,8 @@ def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:
         leftover.unlink(missing_ok=True)  # temporary files of an attempt that was killed while it wrote
     result = folder / RESULT
     try:
-        return TrialResult.model_validate_json(result.read_bytes()) if result.exists() else None
-    except ValidationError as error:
+        return TrialResult.model_validate(read_json(result)) if result.exists() else None
+    except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
         raise CheckpointError(
             f"{result} cannot be read: {error}", hint="delete that file and train again into the same folder"
         ) from error

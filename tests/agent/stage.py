@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.loop import Agent, AgentSummary
-from fer_sweep.agent.memory import Admission
+from fer_sweep.agent.memory import Admission, total_mb
 from fer_sweep.agent.processes import TrialHandle, TrialStarter
+from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.records import TrialOutcome, TrialRequest
@@ -23,11 +26,15 @@ class Starter(TrialStarter):
     def __init__(self) -> None:
         super().__init__()
         self.pids: list[int] = []
+        self.memory_mb: float | None = None
+        """As if this host had so much memory; None for what it has."""
 
     def close(self) -> None:
         """Left open: starting it takes longer than most tests, and the next one can have it."""
 
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
+        if self.memory_mb is not None and job.memory_share is not None:
+            job = replace(job, memory_share=job.memory_share * self.memory_mb / (total_mb() or self.memory_mb))
         handle = super().start(job, is_probe=is_probe)
         assert handle.process.pid is not None
         self.pids.append(handle.process.pid)
@@ -72,11 +79,16 @@ class Stage:
         slots: int = 1,
         count: int | None = None,
         track: Callable[[TrialRequest], TrackedRun] = lambda request: TrackedRun(None),
+        caches: Mapping[int, str] | None = None,
+        on_oom: OnOom = OnOom.FAIL,
+        hang_after_s: float | None = None,
     ) -> AgentSummary:
+        """Work it through; ``caches`` gives slots a data cache of their own, such as an empty one."""
+        found = dict.fromkeys(range(slots), self.cache) | dict(caches or {})
         places = [
             # The forkserver outlives a test, and a fork has the environment of its start.
-            Slot(f"cpu{number}", "cpu", 1, {"CUDA_VISIBLE_DEVICES": "", "FERSWEEP_CACHE": self.cache})
-            for number in range(slots)
+            Slot(f"cpu{number}", "cpu", 1, {"CUDA_VISIBLE_DEVICES": "", "FERSWEEP_CACHE": cache})
+            for number, cache in found.items()
         ]
         agent = Agent(
             search=search,
@@ -87,6 +99,8 @@ class Stage:
             count=count,
             starter=self.starter,
             admission=self.admission,
+            on_oom=on_oom,
+            silence=Silence(hang_after_s),
         )
         return agent.run()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.agent.loop import FAILURES_IN_A_ROW, KILLS_WITHOUT_PROGRESS
+from fer_sweep.agent.failures import FAILURES_IN_A_ROW, LOSSES_WITHOUT_PROGRESS
 from fer_sweep.agent.memory import Admission
 from fer_sweep.agent.processes import TrialHandle
 from fer_sweep.agent.slots import Slot
@@ -121,7 +121,7 @@ def test_a_trial_killed_again_and_again_has_failed(stage: Stage) -> None:
     with pytest.raises(AgentFailed, match="SIGKILL"):
         stage.run(search)
     states = [outcome.state for outcome in search.outcomes["0"]]
-    assert states == [TrialState.PREEMPTED] * (KILLS_WITHOUT_PROGRESS - 1) + [TrialState.FAILED]
+    assert states == [TrialState.PREEMPTED] * (LOSSES_WITHOUT_PROGRESS - 1) + [TrialState.FAILED]
     assert stage.nobody_is_left()
 
 
@@ -137,7 +137,7 @@ def test_a_trial_killed_after_every_resumption_has_failed_in_the_end(stage: Stag
         return None
 
     search = ScriptedSearch([request("0", **ENDLESS)], kill_when_stopped)
-    with pytest.raises(AgentFailed, match=f"{KILLS_WITHOUT_PROGRESS} times in a row"):
+    with pytest.raises(AgentFailed, match=f"{LOSSES_WITHOUT_PROGRESS} times in a row"):
         stage.run(search)
     assert stage.nobody_is_left()
 

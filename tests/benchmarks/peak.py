@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_sweep.agent.trial_process import keep_freed_memory
+from fer_sweep.agent.own_process import keep_freed_memory
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model
 from fer_sweep.training.evaluation import forward

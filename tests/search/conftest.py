@@ -1,8 +1,10 @@
 """What the tests of the searches share: sweeps, results, a clock to turn by hand, and one harness an engine."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -10,7 +12,6 @@ from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
-from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, record_sweep, set_sweep_state, sweep_state
 from fer_sweep.search.wandb_messages import SweepPath
@@ -19,6 +20,9 @@ from fer_sweep.search.wandb_server import WandbSearch
 from fer_sweep.search.wandb_slots import Pace
 from tests.standin.runs import file_stream, upsert_run
 from tests.standin.server import StandIn
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 
 class Clock:
@@ -40,8 +44,9 @@ class OptunaHarness:
     stopped = "stopped"
     """What a sweep is called once it has been stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, storage: str) -> None:
         self.clock = Clock()
+        self._storage = storage
         self._opened: list[OptunaSearch] = []
         self._count = 0
 
@@ -49,22 +54,22 @@ class OptunaHarness:
         """A sweep of these settings; returns its id."""
         self._count += 1
         sweep_id = f"sweep{self._count}"
-        create_sweep(parse_sweep(sweep), sweep_id=sweep_id, storage=default_storage())
+        create_sweep(parse_sweep(sweep), sweep_id=sweep_id, storage=self._storage)
         return sweep_id
 
     def agent(self, sweep_id: str, owner: str) -> Search:
         """One more agent at work on the sweep."""
-        search = OptunaSearch(sweep_id, storage=default_storage(), owner=owner, lease_s=self.lease_s, clock=self.clock)
+        search = OptunaSearch(sweep_id, storage=self._storage, owner=owner, lease_s=self.lease_s, clock=self.clock)
         self._opened.append(search)
         return search
 
     def steer(self, sweep_id: str, state: str) -> None:
         """Pause, resume (`running`), stop or cancel."""
-        set_sweep_state(default_storage(), sweep_id, state)
+        set_sweep_state(self._storage, sweep_id, state)
 
     def state(self, sweep_id: str) -> str:
         """Where the sweep stands."""
-        return sweep_state(default_storage(), sweep_id)
+        return sweep_state(self._storage, sweep_id)
 
     def let_leases_run_out(self) -> None:
         """No agent has been heard of for long enough to be given up."""
@@ -136,14 +141,15 @@ class WandbHarness:
     stopped = "finished"  # a server's word for both
     _words: ClassVar = {"paused": "PAUSED", "running": "RUNNING", "stopped": "FINISHED", "cancelled": "CANCELED"}
 
-    def __init__(self) -> None:
+    def __init__(self, storage: str) -> None:
         self.clock = Clock()
+        self._storage = storage
         self.server = StandIn().start()
         self._opened: list[WandbSearch] = []
 
     def create(self, **sweep: Any) -> str:
         made = self.server.create_sweep({"program": "fersweep", **sweep})
-        record_sweep(parse_sweep(sweep), made.id, default_storage())
+        record_sweep(parse_sweep(sweep), made.id, self._storage)
         return made.id
 
     def agent(self, sweep_id: str, owner: str) -> Search:
@@ -151,7 +157,7 @@ class WandbHarness:
         search = WandbSearch(
             SweepPath("tester", "faces", sweep_id),
             connect=lambda: WandbServer(account),
-            storage=default_storage(),
+            storage=self._storage,
             owner=owner,
             lease_s=self.lease_s,
             clock=self.clock,
@@ -180,15 +186,37 @@ class WandbHarness:
 
 
 Harness = OptunaHarness | WandbHarness
-HARNESSES: dict[str, Callable[[], Harness]] = {"optuna": OptunaHarness, "wandb": WandbHarness}
-"""Another search joins the conformance suite by a line here."""
+HARNESSES: dict[str, Callable[[str], Harness]] = {"optuna": OptunaHarness, "wandb": WandbHarness}
+"""Another search joins the conformance suite by a line here. Each is made on a storage."""
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def new_storage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], AbstractContextManager[str]]:
+    """Gives storage URLs with nothing in them, of one engine and then the other."""
+    if request.param == "postgres":
+        server: Server = request.getfixturevalue("postgres_server")
+        return server.empty
+    return lambda: contextlib.nullcontext(f"sqlite:///{tmp_path_factory.mktemp('storage') / 'sweeps.db'}")
+
+
+@pytest.fixture
+def storage(new_storage: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
+    with new_storage() as url:
+        yield url
+
+
+@pytest.fixture
+def harness_on() -> Iterator[Callable[[str, str], Harness]]:
+    """Makes a harness: of which search, on which storage."""
+    with contextlib.ExitStack() as stack:
+        yield lambda search, storage: stack.enter_context(contextlib.closing(HARNESSES[search](storage)))
 
 
 @pytest.fixture(params=HARNESSES)
-def harness(request: pytest.FixtureRequest, own_folders: object) -> Iterator[Harness]:
-    made = HARNESSES[request.param]()
-    yield made
-    made.close()
+def harness(request: pytest.FixtureRequest, storage: str, harness_on: Callable[[str, str], Harness]) -> Harness:
+    return harness_on(request.param, storage)
 
 
 @pytest.fixture

@@ -124,23 +124,37 @@ class Model:
             assert len(self.ended) == CAP
 
 
-@given(steps=st.lists(STEP, max_size=40), method=st.sampled_from(["random", "grid", "bayes"]))
+def check_all(storage, steps, method):
+    model = Model(storage, method)
+    for step in steps:
+        model.step(*step)
+    model.check()
+    model.resume(0)
+    model.silence(0)
+    for _ in range(3 * CAP):  # one agent brings the sweep to its end, whatever the others left behind
+        model.restart(0)
+        model.next(0)
+        if model.requests[0] is None:
+            break
+        model.finish(0, TrialState.COMPLETE)
+    model.check()
+    assert sweep_state(model.storage, "s") == "finished"
+    for search in model.searches:
+        search.close()
+
+
+steps_of_agents = given(steps=st.lists(STEP, max_size=40), method=st.sampled_from(["random", "grid", "bayes"]))
+
+
+@steps_of_agents
 @hypothesis_settings(derandomize=True, deadline=None, max_examples=25)
 def test_nothing_is_lost_doubled_or_spoken_for_by_another(steps, method):
     with tempfile.TemporaryDirectory() as folder:
-        model = Model(f"sqlite:///{Path(folder) / 'sweeps.db'}", method)
-        for step in steps:
-            model.step(*step)
-        model.check()
-        model.resume(0)
-        model.silence(0)
-        for _ in range(3 * CAP):  # one agent brings the sweep to its end, whatever the others left behind
-            model.restart(0)
-            model.next(0)
-            if model.requests[0] is None:
-                break
-            model.finish(0, TrialState.COMPLETE)
-        model.check()
-        assert sweep_state(model.storage, "s") == "finished"
-        for search in model.searches:
-            search.close()
+        check_all(f"sqlite:///{Path(folder) / 'sweeps.db'}", steps, method)
+
+
+@steps_of_agents
+@hypothesis_settings(derandomize=True, deadline=None, max_examples=8)  # each opens some fifty connections
+def test_the_same_holds_in_postgres(postgres_server, steps, method):
+    with postgres_server.empty() as storage:
+        check_all(storage, steps, method)

@@ -1,22 +1,36 @@
-"""How long a trial stays its owner's, as the environment says it."""
+"""How long an agent's trials stay its own while its loop says nothing of them."""
+
+import time
 
 import pytest
 
-from fer_sweep.errors import InputError
-from fer_sweep.search.leases import LEASE_S, lease_seconds
+from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.records import TrialRequest
+from fer_sweep.search import leases
+from fer_sweep.search.database import default_storage
+from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.storage import create_sweep
+from tests.processes import until
+
+LEASE_S = 2.0
 
 
-def test_the_environment_can_set_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FERSWEEP_LEASE_S", raising=False)
-    assert lease_seconds() == LEASE_S
-    monkeypatch.setenv("FERSWEEP_LEASE_S", "")
-    assert lease_seconds() == LEASE_S
-    monkeypatch.setenv("FERSWEEP_LEASE_S", "4.5")
-    assert lease_seconds() == 4.5
+def agent(owner: str) -> OptunaSearch:
+    return OptunaSearch("held", storage=default_storage(), owner=owner, lease_s=LEASE_S)
 
 
-@pytest.mark.parametrize("given", ["soon", "-5", "0", "1.9", "nan", "inf", "1e9", "4 5"])
-def test_a_lease_that_makes_no_sense_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FERSWEEP_LEASE_S", given)
-    with pytest.raises(InputError, match="FERSWEEP_LEASE_S"):
-        lease_seconds()
+def test_an_agent_that_is_held_up_keeps_its_trial_and_one_that_hangs_loses_it(
+    monkeypatch: pytest.MonkeyPatch, settings
+) -> None:
+    create_sweep(parse_sweep(settings(run_cap=1)), sweep_id="held", storage=default_storage())
+    busy, other = agent("busy"), agent("other")
+    monkeypatch.setattr(leases, "KEPT_LEASES", 1e9)
+    taken = busy.next_trial("cpu/0")
+    assert isinstance(taken, TrialRequest)
+    began = time.monotonic()
+    while time.monotonic() - began < 1.5 * LEASE_S:  # nothing is said, and its keeper renews
+        assert not isinstance(other.next_trial("cpu/0"), TrialRequest)
+    monkeypatch.setattr(leases, "KEPT_LEASES", 0.0)
+    until(lambda: isinstance(other.next_trial("cpu/0"), TrialRequest))
+    busy.close()
+    other.close()

@@ -11,17 +11,15 @@ import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, sweep_state
 
 WORKER = """
 import json, sys
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 
-search = OptunaSearch(sys.argv[1], storage=default_storage())
+search = OptunaSearch(sys.argv[1], storage=sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 while request := search.next_trial("cpu/0"):
@@ -34,10 +32,9 @@ search.close()
 """
 HOLDER = """
 import sys
-from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 
-search = OptunaSearch(sys.argv[1], storage=default_storage())
+search = OptunaSearch(sys.argv[1], storage=sys.argv[2])
 request = search.next_trial("cpu/0")
 search.report(request.trial_id, 1, {"val_loss": 1.0})
 print(request.trial_id, flush=True)
@@ -45,10 +42,10 @@ sys.stdin.readline()
 """
 
 
-def start(code: str, sweep_id: str) -> subprocess.Popen[str]:
+def start(code: str, sweep_id: str, storage: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code, sweep_id],
+        [sys.executable, "-W", "error", "-c", code, sweep_id, storage],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -56,17 +53,17 @@ def start(code: str, sweep_id: str) -> subprocess.Popen[str]:
     )
 
 
-def make(sweep_id: str, method: str, run_cap: int, parameters: dict) -> None:
+def make(storage: str, sweep_id: str, method: str, run_cap: int, parameters: dict) -> None:
     settings = {"method": method, "metric": {"name": "val_loss"}, "run_cap": run_cap}
     sweep = parse_sweep({**settings, "parameters": {"model": {"value": "simple_cnn"}, **parameters}})
-    create_sweep(sweep, sweep_id=sweep_id, storage=default_storage())
+    create_sweep(sweep, sweep_id=sweep_id, storage=storage)
 
 
 @pytest.mark.parametrize(("method", "workers", "cap"), [("random", 4, 60), ("grid", 2, 40), ("bayes", 3, 40)])
-def test_processes_share_trials_each_once_and_to_the_exact_cap(method, workers, cap):
+def test_processes_share_trials_each_once_and_to_the_exact_cap(storage, method, workers, cap):
     parameters = {"channels": {"min": 1, "max": 10}, "hidden": {"values": [16, 32, 64, 128, 256, 512, 1024]}}
-    make("shared", method, cap, parameters)
-    processes = [start(WORKER, "shared") for _ in range(workers)]
+    make(storage, "shared", method, cap, parameters)
+    processes = [start(WORKER, "shared", storage) for _ in range(workers)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
@@ -78,24 +75,24 @@ def test_processes_share_trials_each_once_and_to_the_exact_cap(method, workers, 
     assert sorted(int(trial_id) for trial_id, _, _ in done) == list(range(cap))
     assert {attempt for _, attempt, _ in done} == {1}
     assert max(Counter(json.dumps(parameters, sort_keys=True) for _, _, parameters in done).values()) == 1
-    assert sweep_state(default_storage(), "shared") == "finished"
+    assert sweep_state(storage, "shared") == "finished"
 
-    alone = OptunaSearch("shared", storage=default_storage())
+    alone = OptunaSearch("shared", storage=storage)
     records = alone.records()
     alone.close()
     assert [record.state for record in records] == [TrialState.COMPLETE] * cap
     if method != "bayes":  # that one learns from results in the order in which they come
-        make("alone", method, cap, parameters)
-        alone = OptunaSearch("alone", storage=default_storage())
+        make(storage, "alone", method, cap, parameters)
+        alone = OptunaSearch("alone", storage=storage)
         again = [dict(alone.next_trial("cpu/0").parameters) for _ in range(cap)]
         alone.close()
         assert again == [record.parameters for record in records]
 
 
-def test_a_killed_agents_trial_goes_on_elsewhere_at_once():
-    make("killed", "random", 2, {"lr": {"min": 0.001, "max": 0.1}})
-    survivor = OptunaSearch("killed", storage=default_storage())
-    victim = start(HOLDER, "killed")
+def test_a_killed_agents_trial_goes_on_elsewhere_at_once(storage):
+    make(storage, "killed", "random", 2, {"lr": {"min": 0.001, "max": 0.1}})
+    survivor = OptunaSearch("killed", storage=storage)
+    victim = start(HOLDER, "killed", storage)
     try:
         held = victim.stdout.readline().strip()
         other = survivor.next_trial("cpu/0")
@@ -112,23 +109,23 @@ def test_a_killed_agents_trial_goes_on_elsewhere_at_once():
     survivor.close()
 
 
-def test_a_process_that_is_dead_but_not_yet_reaped_is_dead():
-    make("unreaped", "random", 1, {"lr": {"min": 0.001, "max": 0.1}})
-    victim = start(HOLDER, "unreaped")
+def test_a_process_that_is_dead_but_not_yet_reaped_is_dead(storage):
+    make(storage, "unreaped", "random", 1, {"lr": {"min": 0.001, "max": 0.1}})
+    victim = start(HOLDER, "unreaped", storage)
     held = victim.stdout.readline().strip()
     victim.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, victim.pid, os.WEXITED | os.WNOWAIT)
-    survivor = OptunaSearch("unreaped", storage=default_storage())
+    survivor = OptunaSearch("unreaped", storage=storage)
     taken = survivor.next_trial("cpu/0")
     assert (taken.trial_id, taken.attempt) == (held, 2)
     survivor.close()
     victim.communicate()
 
 
-def test_a_closed_agents_trial_is_free_at_once():
-    make("closed", "random", 1, {"lr": {"min": 0.001, "max": 0.1}})
-    first = OptunaSearch("closed", storage=default_storage())
-    second = OptunaSearch("closed", storage=default_storage())
+def test_a_closed_agents_trial_is_free_at_once(storage):
+    make(storage, "closed", "random", 1, {"lr": {"min": 0.001, "max": 0.1}})
+    first = OptunaSearch("closed", storage=storage)
+    second = OptunaSearch("closed", storage=storage)
     held = first.next_trial("cpu/0")
     assert second.next_trial("cpu/0") is None
     first.close()
@@ -136,16 +133,16 @@ def test_a_closed_agents_trial_is_free_at_once():
     second.close()
 
 
-def test_several_processes_may_create_the_first_sweep_of_a_home_together():
+def test_several_processes_may_create_the_first_sweep_of_a_home_together(storage):
     code = (
         "import sys\n"
         "from fer_sweep.config.sweep_file import parse_sweep\n"
-        "from fer_sweep.search.storage import create_sweep, default_storage\n"
+        "from fer_sweep.search.storage import create_sweep\n"
         "sweep = parse_sweep({'method': 'random', 'parameters': {'lr': {'min': 0.1, 'max': 1.0}}})\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
-        "create_sweep(sweep, sweep_id=sys.argv[1], storage=default_storage())\n"
+        "create_sweep(sweep, sweep_id=sys.argv[1], storage=sys.argv[2])\n"
     )
-    workers = [start(code, f"sweep{n}") for n in range(3)]
+    workers = [start(code, f"sweep{n}", storage) for n in range(3)]
     for worker in workers:
         assert worker.stdout.readline() == "ready\n"
     for worker in workers:

@@ -23,6 +23,7 @@ from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_server import WandbSearch
 from fer_sweep.search.wandb_slots import Pace
 from tests.processes import until
+from tests.search.conftest import Clock
 from tests.standin.runs import file_stream, upsert_run
 from tests.standin.server import StandIn
 
@@ -40,12 +41,12 @@ class Hosts:
     def create(self, **sweep: Any) -> str:
         return self.server.create_sweep({"program": "fersweep", **sweep}).id
 
-    def agent(self, sweep: str, host: str, *, pace: Pace = AT_ONCE) -> WandbSearch:
+    def agent(self, sweep: str, host: str, *, pace: Pace = AT_ONCE, **options: Any) -> WandbSearch:
         storage = f"sqlite:///{Path(host).absolute()}/sweeps.db"
         record_sweep(parse_sweep(self.server.sweeps[sweep].config), sweep, storage)
         account = Account(self.server.url, self.server.url, None, None, self.server.api_key)
         path = SweepPath("tester", "faces", sweep)
-        search = WandbSearch(path, connect=lambda: WandbServer(account), storage=storage, pace=pace)
+        search = WandbSearch(path, connect=lambda: WandbServer(account), storage=storage, pace=pace, **options)
         self._opened.append(search)
         return search
 
@@ -115,6 +116,38 @@ def test_an_offer_that_nobody_begins_is_given_back(hosts: Hosts, settings: Setti
     assert run.state == "preempted"
     request = take(hosts.agent(sweep, "other"))
     assert request.trial_id == run.id
+
+
+def test_a_run_whose_offer_was_lost_on_its_way_is_begun_once_by_whoever_is_there(
+    hosts: Hosts, settings: Settings, clock: Clock
+) -> None:
+    sweep = hosts.create(**settings(run_cap=1))
+    hosts.server.faults.drop("Heartbeat", after=True)
+    agents = [hosts.agent(sweep, "here", owner=owner, clock=clock, pace=AT_ONCE) for owner in ("a", "b")]
+    assert all(isinstance(agent.next_trial("cpu0"), Wait) for agent in agents)
+    (lost,) = hosts.server.runs.values()
+    hosts.server.wait_for(lambda server: server.sweeps[sweep].state == "FINISHED")
+    waits = [agent.next_trial("cpu0") for agent in agents]
+    assert all(isinstance(wait, Wait) and lost.id in wait.reason for wait in waits), "somebody may be about to begin it"
+    clock.now += 61
+    request = take(agents[0])
+    assert (request.trial_id, dict(request.parameters)) == (lost.id, lost.config)
+    assert agents[1].next_trial("cpu0") is None
+
+
+def test_a_run_offered_to_an_agent_that_was_killed_is_begun_by_another(
+    hosts: Hosts, settings: Settings, clock: Clock
+) -> None:
+    sweep = hosts.create(**settings(run_cap=1))
+    hosts.server.faults.hang("Heartbeat", 0.5)
+    killed = hosts.agent(sweep, "here", owner="killed", clock=clock, pace=Pace())
+    assert isinstance(killed.next_trial("cpu0"), Wait)
+    hosts.server.wait_for(lambda server: bool(server.runs))
+    other = hosts.agent(sweep, "here", owner="other", clock=clock)
+    assert isinstance(other.next_trial("cpu0"), Wait)
+    clock.now += 61
+    assert take(other).trial_id in hosts.server.runs
+    assert hosts.server.sweeps[sweep].state == "RUNNING"
 
 
 def test_a_slot_that_is_asked_no_more_asks_no_more(

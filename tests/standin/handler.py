@@ -52,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.stand_in
         arrived = time.monotonic()
         body = self.body()
+        server.received.append(b"%s\n%s\n%s" % (self.path.encode(), self.heading(), body))
         path = unquote(urlsplit(self.path).path)
         payload = parsed(body) if path.endswith(("/graphql", "/file_stream")) else {}
         operation = self.operation(path, payload)
@@ -84,6 +85,10 @@ class Handler(BaseHTTPRequestHandler):
     def body(self) -> bytes:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         return gzip.decompress(raw) if self.headers.get("Content-Encoding") == "gzip" and raw else raw
+
+    def heading(self) -> bytes:
+        """The headers but for the one that is there to hold the key."""
+        return "\n".join(f"{k}: {v}" for k, v in self.headers.items() if k != "Authorization").encode()
 
     def operation(self, path: str, payload: dict[str, Any]) -> str:
         if path == "/graphql":

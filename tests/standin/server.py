@@ -85,6 +85,8 @@ class StandIn:
         self.store = Store(entity, teams)
         self.faults = Faults()
         self.requests: list[Request] = []
+        self.received: list[bytes] = []
+        """Every request as it came, its body unpacked and the login's header left out."""
         self.errors: list[BaseException] = []
         """Exceptions of the stand-in itself; `close` raises the first, so that no test passes over one."""
         self.closing = threading.Event()

@@ -26,6 +26,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 STEPS = 3
 """An epoch: 70 images in batches of 24."""
+EVALUATIONS = 2
+"""Batches of the epoch's evaluation: the validation images, and as many training images."""
 EPOCHS = 3
 
 
@@ -41,9 +43,9 @@ def everything_on(model: str) -> TrialConfig:
 
 
 def interrupted(config: TrialConfig, folder: Path, attempts: Sequence[tuple[StopReason | type[Killed], int]]) -> None:
-    """Train in attempts, each ended before its n-th step (from 0)."""
-    for how, step in attempts:
-        countdown: Iterator[int] = iter(range(step, -1, -1))
+    """Train in attempts, each ended when it asks for the n-th time (from 0) whether to stop."""
+    for how, asks in attempts:
+        countdown: Iterator[int] = iter(range(asks, -1, -1))
 
         def stop(how: Any = how, countdown: Iterator[int] = countdown) -> StopReason | None:
             if next(countdown) > 0:
@@ -73,13 +75,14 @@ def what_stays(folder: Path, outcome: TrialOutcome) -> dict[str, Any]:
 
 
 PREEMPTED = StopReason.PREEMPTED
-LAST_STEP = EPOCHS * STEPS - 1
+LAST_STEP = (EPOCHS - 1) * (STEPS + EVALUATIONS) + STEPS - 1
 SCHEDULES = {
-    # Before the first step; inside an epoch; again at once; at the end of an epoch; inside the last one.
-    "preempted": [(PREEMPTED, 0), (PREEMPTED, 2), (PREEMPTED, 0), (PREEMPTED, 1), (PREEMPTED, 5)],
-    # Before any checkpoint; in the third epoch; after a preemption. The steps fit whether the end of the second
-    # epoch is in a checkpoint (6 + 1 + 1 < 9) or not.
-    "killed": [(Killed, 2), (Killed, 7), (PREEMPTED, 1), (Killed, 1)],
+    # Before the first step; inside an epoch; again at once; at the end of an epoch; in the middle of its evaluation;
+    # inside the last epoch.
+    "preempted": [(PREEMPTED, 0), (PREEMPTED, 2), (PREEMPTED, 0), (PREEMPTED, 1), (PREEMPTED, 1), (PREEMPTED, 9)],
+    # Before any checkpoint; in the third epoch; after a preemption; in what is then left, whether the end of the
+    # second epoch is in a checkpoint or not.
+    "killed": [(Killed, 2), (Killed, 11), (PREEMPTED, 1), (Killed, 1)],
 }
 
 

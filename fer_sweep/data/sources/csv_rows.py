@@ -6,6 +6,7 @@ A row holds an image as 2,304 numbers in one column, `pixels`. Headers may have 
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -26,6 +27,8 @@ _HEAD = 4096
 """Bytes that are enough for a header."""
 _REPORT_EVERY = 500
 """Rows."""
+_LONGEST_LINE = 65_536
+"""Characters. A face takes at most some 9,300."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +135,20 @@ def _read_file(tree: Tree, member: Member, columns: _Columns, rows: _Rows, progr
 
 def _lines(tree: Tree, member: Member) -> Iterator[tuple[int, list[str]]]:
     """Rows after the header, each with the number of its line, empty lines left out."""
+    label = tree.label(member)
     with tree.open(member) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        reader = csv.reader(text)
-        while True:
-            with readable(f"{tree.label(member)}, line {reader.line_num + 1}"):
-                row = next(reader, None)
-            if row is None:
+        for number in itertools.count(1):
+            with readable(f"{label}, line {number}"):
+                line = text.readline(_LONGEST_LINE)
+            if not line:
                 return
-            if reader.line_num > 1 and row:
-                yield reader.line_num, row
+            if len(line) == _LONGEST_LINE:
+                raise _bad_row(label, number, f"over {_LONGEST_LINE:,} characters in one row")
+            with readable(f"{label}, line {number}"):
+                row = next(csv.reader([line]), [])  # a row is a line: one that went on could have any number of fields
+            if number > 1 and row:
+                yield number, row
 
 
 def parse_pixels(text: str) -> npt.NDArray[np.uint8]:

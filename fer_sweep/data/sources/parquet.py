@@ -104,7 +104,7 @@ def _class_order(file: Any, image_column: str) -> tuple[str, ...]:
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         names = tuple(str(name) for name in features[_COLUMNS[image_column]]["names"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         names = ()
     if names and all(class_code(name) is not None for name in names):
         return names

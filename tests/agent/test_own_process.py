@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource
-from fer_sweep.agent.trial_process import keep_freed_memory
+from fer_sweep.agent.own_process import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,0 +1,148 @@
+"""What failed attempts add up to: a trial that has had its chances, a slot that is broken, an agent that is.
+
+An attempt that breaks off is the trial's own fault, which has then failed, or that of its surroundings, and then it
+goes on, elsewhere or with less. All of it is counted, so that nothing is tried for ever.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+
+from fer_sweep.agent.slots import Slot
+from fer_sweep.records import Cause, TrialOutcome, TrialRequest, TrialState
+
+FAILURES_IN_A_ROW = 5
+"""So many trials failing one after another stop the agent."""
+SLOT_FAILURES_IN_A_ROW = 3
+"""So many in one slot close it, if trials in other slots do well."""
+LOSSES_WITHOUT_PROGRESS = 3
+"""A trial killed so often from outside, or by its device, with no epoch in between, has failed."""
+SMALLEST_MICRO_BATCH = 4
+"""Images at once. BatchNorm needs more than one of them in every part of a batch, however it divides."""
+
+
+class OnOom(StrEnum):
+    """What becomes of a trial that runs out of memory."""
+
+    FAIL = "fail"
+    """It has failed."""
+    SMALLER_MICRO_BATCH = "smaller_micro_batch"
+    """It goes on with half as many images at once and the same batch a step; BatchNorm then sees half as many."""
+    FEWER_SLOTS = "fewer_slots"
+    """It goes on with one slot fewer on its device, for as long as this agent works."""
+
+
+class Failures:
+    """The failures of one agent's trials."""
+
+    def __init__(self, slots: Sequence[Slot], on_oom: OnOom = OnOom.FAIL) -> None:
+        self._open = {slot.name: slot for slot in slots}
+        self._on_oom = on_oom
+        self._in_a_row: list[str] = []
+        self._slot_in_a_row: Counter[str] = Counter()
+        self._working: set[str] = set()
+        """Slots whose latest trial made its first step and has not failed since."""
+        self._losses: Counter[str] = Counter()
+        """By trial, since its last new epoch."""
+        self._furthest: dict[str, int] = {}
+        """By trial, its last epoch in any attempt."""
+        self._micro_batches: dict[str, int] = {}
+
+    @property
+    def has_had_enough(self) -> bool:
+        """Whether so much has failed that no more trials should be started."""
+        return len(self._in_a_row) >= FAILURES_IN_A_ROW
+
+    @property
+    def in_a_row(self) -> Sequence[str]:
+        """The reasons of the failures since the last success, each with its trial."""
+        return self._in_a_row
+
+    def is_open(self, slot: Slot) -> bool:
+        """Whether trials may be started in a slot."""
+        return slot.name in self._open
+
+    def share(self, slot: Slot) -> float:
+        """The part of its device's memory that a trial in this slot may take: all open slots there have the same."""
+        return 1.0 / max(1, len(self._sharing(slot)))
+
+    def micro_batch(self, trial_id: str) -> int | None:
+        """Images at once, for a trial that has run out of memory with more; None for whole batches."""
+        return self._micro_batches.get(trial_id)
+
+    def began(self, slot: Slot) -> None:
+        """A trial in this slot has made its first step: data, model and device are in order there."""
+        self._working.add(slot.name)
+
+    def progressed(self, trial_id: str, epoch: int) -> None:
+        """A trial has reported an epoch; one that goes on from a checkpoint reports earlier ones again."""
+        if epoch > self._furthest.get(trial_id, 0):
+            self._furthest[trial_id] = epoch
+            del self._losses[trial_id]
+
+    def judge(self, slot: Slot, request: TrialRequest, outcome: TrialOutcome, *, was_asked: bool) -> TrialOutcome:
+        """What the end of an attempt means for its trial.
+
+        Args:
+            slot: Where it ran.
+            request: What ran.
+            outcome: How it ended.
+            was_asked: Whether the agent had asked it to stop: then a killed one was in nobody's way.
+        """
+        if outcome.cause is not None and was_asked:
+            outcome = replace(outcome, state=TrialState.PREEMPTED)
+        elif outcome.cause is Cause.OUT_OF_MEMORY:
+            outcome = self._out_of_memory(slot, request, outcome)
+        elif outcome.cause is not None:
+            outcome = self._lost(request.trial_id, outcome)
+        self._count(slot, request.trial_id, outcome, was_asked)
+        return outcome
+
+    def close_if_broken(self, slot: Slot) -> str | None:
+        """Close a slot where one trial after another fails while others do well; says why, once."""
+        others = sorted((self._working - {slot.name}) & self._open.keys())
+        if not self.is_open(slot) or self._slot_in_a_row[slot.name] < SLOT_FAILURES_IN_A_ROW or not others:
+            return None
+        del self._open[slot.name]
+        return f"{self._slot_in_a_row[slot.name]} trials in a row failed there, while {', '.join(others)} did well"
+
+    def _out_of_memory(self, slot: Slot, request: TrialRequest, outcome: TrialOutcome) -> TrialOutcome:
+        trial = request.trial_id
+        if self._on_oom is OnOom.SMALLER_MICRO_BATCH:
+            smaller = self._micro_batches.get(trial, request.config.batch_size) // 2
+            if smaller >= SMALLEST_MICRO_BATCH:
+                self._micro_batches[trial] = smaller
+                return _goes_on(outcome, f"goes on with {smaller} images at once")
+        if self._on_oom is OnOom.FEWER_SLOTS and len(self._sharing(slot)) > 1 and self.is_open(slot):
+            del self._open[slot.name]
+            return _goes_on(outcome, f"goes on without slot {slot.name}")
+        return replace(outcome, state=TrialState.FAILED)
+
+    def _lost(self, trial_id: str, outcome: TrialOutcome) -> TrialOutcome:
+        self._losses[trial_id] += 1
+        if self._losses[trial_id] < LOSSES_WITHOUT_PROGRESS:
+            return replace(outcome, state=TrialState.PREEMPTED)
+        reason = f"{self._losses[trial_id]} times in a row with no epoch in between: {outcome.reason}"
+        return replace(outcome, state=TrialState.FAILED, reason=reason)
+
+    def _count(self, slot: Slot, trial_id: str, outcome: TrialOutcome, was_asked: bool) -> None:
+        if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            self._in_a_row.clear()
+            self._slot_in_a_row[slot.name] = 0
+            return
+        # One that is handed back unasked gave up by itself, such as on a full disk: not to be tried again and again.
+        gave_up = outcome.state is TrialState.PREEMPTED and outcome.cause is None and not was_asked
+        if outcome.state is TrialState.FAILED or gave_up:
+            self._in_a_row.append(f"trial {trial_id}: {outcome.reason}")
+        if outcome.state is TrialState.FAILED or outcome.cause is Cause.DEVICE:
+            self._slot_in_a_row[slot.name] += 1
+            self._working.discard(slot.name)
+
+    def _sharing(self, slot: Slot) -> list[Slot]:
+        return [other for other in self._open.values() if other.environment == slot.environment]
+
+
+def _goes_on(outcome: TrialOutcome, how: str) -> TrialOutcome:
+    first_line = (outcome.reason or "out of memory").partition("\n")[0]
+    return replace(outcome, state=TrialState.PREEMPTED, reason=f"{first_line}; {how}")

@@ -1,0 +1,47 @@
+"""Signals to an agent: how often, and how urgently, it has been asked to stop."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class Interrupts:
+    """How urgently a person or a scheduler wants the agent to stop: 1 drain, 2 checkpoint, 3 kill."""
+
+    level: int = 0
+
+    def ctrl_c(self, _signal: int, _frame: FrameType | None) -> None:
+        """Each further one is more urgent."""
+        self.level = min(3, self.level + 1)
+
+    def terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        """A scheduler's signal: whoever sent it may not wait for the trials' ends."""
+        self.level = max(2, self.level)
+
+
+@contextmanager
+def heard(interrupts: Interrupts) -> Iterator[int]:
+    """Handle Ctrl-C and the schedulers' signals; gives a descriptor that becomes readable at each."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    os.set_blocking(reader, False)
+    handlers = {
+        signal.SIGINT: interrupts.ctrl_c,
+        signal.SIGTERM: interrupts.terminate,
+        signal.SIGUSR2: interrupts.terminate,
+        signal.SIGHUP: interrupts.terminate,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)

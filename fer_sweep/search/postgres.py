@@ -1,0 +1,287 @@
+"""PostgreSQL: one database for agents on many hosts. All that is PostgreSQL's own is here; needs psycopg.
+
+Writers come one after another by an advisory lock that a transaction takes before it reads anything, and each of its
+statements then sees all that was written before; readers have a snapshot of their own and wait for nobody.
+"""
+
+import contextlib
+import functools
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo, PGconn, Ping
+from psycopg.rows import dict_row
+
+from fer_sweep.errors import InputError, StorageError
+from fer_sweep.search.engine import LOCK_TIMEOUT_S, ConnectionLost, Dialect
+
+PREFIX = "postgresql+psycopg://"
+
+SILENCE_S = LOCK_TIMEOUT_S / 2
+"""A writer not heard of for so long, since its host has lost its power, is given up by the server: in time for those
+who wait."""
+
+_RECONNECT_EVERY_S = 0.1
+_LOCK = int.from_bytes(b"fersweep")
+"""The number of the advisory lock that a writer holds."""
+_DIALECT = Dialect(
+    real="DOUBLE PRECISION",
+    counted_key="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    # Not to_regclass: what it remembers may be older than the lock.
+    find_table="SELECT relname FROM pg_catalog.pg_class WHERE relname = ? AND pg_table_is_visible(oid)",
+)
+_URL = re.compile(
+    re.escape(PREFIX) + r"(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?"
+    r"(?P<place>[^@/?:,\[\]]*(?:\[[0-9a-fA-F:.]*\])?(?::\d*)?(?:,[^@/?:,\[\]]*(?:\[[0-9a-fA-F:.]*\])?(?::\d*)?)*"
+    r"(?:/[^@/?]*)?)(?:\?(?P<query>.*))?"
+)
+"""What libpq reads as a URL, less what it would take for something else than was meant, such as a part of a password
+for a port. HOST:PORT may come several times, with commas between."""
+_SETTINGS = {option.keyword.decode(): option.dispchar for option in Conninfo.get_defaults()}
+"""All that libpq knows, each with its mark."""
+_SECRET = {name for name, mark in _SETTINGS.items() if mark == b"*"} | {"scram_client_key", "scram_server_key"}
+"""Those that are written nowhere: marked as not to be shown, or as good as a password."""
+_DEFAULTS: Mapping[str, Any] = {
+    "application_name": "fersweep",
+    "connect_timeout": 10,
+    # A host that has lost its power says no goodbye: half a minute of silence is enough to know.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+
+_given: dict[str, Mapping[str, str]] = {}
+"""Secrets that this process was given in a URL, by that URL without them: they go no further than its memory."""
+
+
+def without_secrets(storage: str) -> str:
+    """A storage URL that may be shown and written down; what it leaves out is kept in memory, for this process.
+
+    >>> without_secrets("postgresql+psycopg://me:secret@host/db?sslmode=require&sslpassword=x")
+    'postgresql+psycopg://me@host/db?sslmode=require'
+
+    Raises:
+        InputError: It is no URL of a PostgreSQL database.
+    """
+    unreadable = InputError(
+        "--storage postgresql+psycopg:... cannot be read",  # no more of it: any part may be that of a password
+        hint="give postgresql+psycopg://USER@HOST:PORT/DATABASE?SETTING=VALUE, with @ : / ? # % & in names as %40 %3A "
+        "%2F %3F %23 %25 %26, and the password in PGPASSWORD or ~/.pgpass",
+    )
+    parts = _URL.fullmatch(storage)
+    pairs = [pair.partition("=") for pair in (parts["query"] or "").split("&") if pair] if parts else []
+    if parts is None or not all(separator and name in _SETTINGS for name, separator, _ in pairs):
+        raise unreadable
+    secrets = {name: unquote(value) for name, _, value in pairs if name in _SECRET}
+    if parts["password"]:
+        secrets["password"] = unquote(parts["password"])
+    shown = "&".join(f"{name}={value}" for name, _, value in pairs if name not in _SECRET)
+    user = f"{parts['user']}@" if parts["user"] else ""
+    clean = f"{PREFIX}{user}{parts['place']}{'?' if shown else ''}{shown}"
+    try:
+        _settings_in(clean)
+    except psycopg.Error:  # such as of a %-code of nothing
+        raise unreadable from None
+    if "\0" in "".join(secrets.values()):
+        raise unreadable
+    if secrets:
+        _given[clean] = secrets
+    return clean
+
+
+class _Connection:
+    """See ``engine.Connection``."""
+
+    def __init__(self, raw: psycopg.Connection[dict[str, Any]]) -> None:
+        self._raw = raw
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        return self._run(sql, values).fetchall()
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> dict[str, Any] | None:
+        return self._run(sql, values).fetchone()
+
+    def change(self, sql: str, values: Sequence[Any] = ()) -> int:
+        return self._run(sql, values).rowcount
+
+    def _run(self, sql: str, values: Sequence[Any]) -> psycopg.Cursor[dict[str, Any]]:
+        # A text of PostgreSQL holds no NUL, but the last words of a trial may.
+        plain = [value.replace("\0", "\N{SYMBOL FOR NULL}") if isinstance(value, str) else value for value in values]
+        return self._raw.execute(_with_marks(sql), plain)
+
+
+class PostgresServer:
+    """A database of a server, connected to; see ``engine.Engine``."""
+
+    dialect = _DIALECT
+
+    def __init__(self, storage: str, *, lock_timeout_s: float) -> None:
+        """Connect.
+
+        Args:
+            storage: `postgresql+psycopg://USER@HOST:PORT/DATABASE?SETTING=VALUE`; whatever is left out, the password
+                first of all, comes from PGPASSWORD, PGPASSFILE, PGSERVICE and the like.
+            lock_timeout_s: How long a transaction waits for another one's end, or for the server to come back.
+
+        Raises:
+            InputError: It is no such URL.
+            StorageError: The server cannot be reached, or refuses.
+        """
+        # A setting with a value that makes no sense is told by the attempt to connect.
+        self.name = without_secrets(storage)
+        self._lock_timeout_s = lock_timeout_s
+        self._ahead_s = 0.0
+        """The server's clock less this host's."""
+        self._target = make_conninfo(**{**_DEFAULTS, **_settings_in(self.name), **_given.get(self.name, {})})
+        try:
+            self._raw = self._first_connection()
+        except psycopg.Error as error:
+            raise self._explain(error) from error
+
+    def clock(self) -> float:
+        """The server's, as it was seen in the latest transaction: agents' hosts need not agree on the time."""
+        return time.time() + self._ahead_s
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._raw.close()
+
+    @contextlib.contextmanager
+    def transaction(self, *, write: bool) -> Iterator[_Connection]:
+        """See ``engine.Engine``; begins by connecting again where the connection has broken meanwhile.
+
+        Where it breaks within the block, nothing has changed. Where it breaks while what was done is written, this
+        cannot be known here; it is the callers' to be such that doing it again does no harm, see
+        ``database.through_restarts``.
+        """
+        try:
+            self._begin(write=write)
+        except psycopg.Error as error:
+            raise self._explain(error) from error
+        try:
+            yield _Connection(self._raw)
+        except psycopg.Error as error:
+            self._undo()
+            if not self._raw.closed:
+                raise self._explain(error) from error
+            raise ConnectionLost(
+                f"{self.name}: the connection broke, and nothing has changed: {_words(error)}",
+                hint="once the server is back, run the same command again",
+            ) from error
+        except BaseException:
+            self._undo()
+            raise
+        self._commit(write=write)
+
+    def _begin(self, *, write: bool) -> None:
+        deadline = time.monotonic() + self._lock_timeout_s
+        while True:
+            try:
+                if self._raw.closed:
+                    self._raw = self._connect()
+                self._run_begin(write=write)
+                return
+            except psycopg.OperationalError:
+                if not self._raw.closed:
+                    self._undo()
+                    raise
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_RECONNECT_EVERY_S)
+
+    def _run_begin(self, *, write: bool) -> None:
+        wait_ms = max(1, round(1000 * self._lock_timeout_s))
+        if write:
+            # The lock before anything is read, and a snapshot a statement: one that was taken before the lock was had
+            # would not show what its former holder wrote.
+            begin = (
+                f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {wait_ms};"
+                f" SET LOCAL idle_in_transaction_session_timeout = {round(1000 * SILENCE_S)};"
+                f" SELECT pg_advisory_xact_lock({_LOCK})"
+            )
+        else:
+            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        cursor = self._raw.execute(f"{begin}; SELECT extract(epoch FROM clock_timestamp())::float8 AS now")
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
+        assert row is not None
+        self._ahead_s = row["now"] - time.time()
+
+    def _undo(self) -> None:
+        if self._raw.closed:
+            return  # the server undoes it by itself
+        try:
+            self._raw.execute("ROLLBACK")
+        except psycopg.Error:
+            self._raw.close()  # in the middle of an answer, after Ctrl-C: there is no way back from there
+
+    def _commit(self, *, write: bool) -> None:
+        try:
+            self._raw.execute("COMMIT")
+        except psycopg.Error as error:
+            if not write:
+                return  # all was read; the next transaction connects again
+            if not self._raw.closed:
+                raise self._explain(error) from error
+            raise ConnectionLost(
+                f"{self.name}: the connection broke while what was done was being written: {_words(error)}",
+                hint="see by `fersweep status` whether it has been, before you do it again",
+            ) from error
+
+    def _first_connection(self) -> psycopg.Connection[dict[str, Any]]:
+        deadline = time.monotonic() + self._lock_timeout_s
+        while True:
+            try:
+                return self._connect()
+            except psycopg.OperationalError:
+                # One that is just starting is waited for; whatever else there is, such as a typing error, will stay.
+                if time.monotonic() >= deadline or PGconn.ping(self._target.encode()) != Ping.REJECT:
+                    raise
+            time.sleep(_RECONNECT_EVERY_S)
+
+    def _connect(self) -> psycopg.Connection[dict[str, Any]]:
+        # Nothing is prepared, so that PgBouncer may stand between.
+        return psycopg.connect(
+            self._target, autocommit=True, prepare_threshold=None, client_encoding="utf8", row_factory=dict_row
+        )
+
+    def _explain(self, error: psycopg.Error) -> StorageError:
+        return StorageError(f"{self.name}: {_words(error)}", hint=_advice(error))
+
+
+def _settings_in(clean: str) -> dict[str, Any]:
+    return conninfo_to_dict(f"postgresql://{clean.removeprefix(PREFIX)}")
+
+
+@functools.lru_cache(maxsize=256)
+def _with_marks(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+def _words(error: psycopg.Error) -> str:
+    return " ".join((error.diag.message_primary or str(error)).split())
+
+
+def _advice(error: psycopg.Error) -> str:
+    """What to do about it."""
+    if isinstance(error, errors.LockNotAvailable):
+        return "another process holds the database: end it, or try again"
+    if isinstance(error, errors.DiskFull):
+        return "the server's disk is full: make room there, then run the same command again"
+    if isinstance(error, errors.InsufficientPrivilege):
+        return "let the user make tables there: GRANT CREATE, USAGE ON SCHEMA public TO USER"
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return "it is a server to read from: give the address of the one that is written to"
+    if error.pgconn is not None and (error.pgconn.needs_password or error.pgconn.used_password):
+        return (
+            "give the password by PGPASSWORD or ~/.pgpass: fersweep writes it down nowhere, so every command needs it"
+        )
+    return "see that the server runs and lets you in, then run the same command again; nothing recorded so far is lost"

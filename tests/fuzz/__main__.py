@@ -1,0 +1,100 @@
+"""Coverage-guided fuzzing of the readers, with Atheris (libFuzzer): ``python -m tests.fuzz [READER ...] --seconds N``.
+
+Each reader runs in a process of its own, which a hang of HANG_S or more memory than MEMORY_MB ends as a finding. What
+was reached is kept in a folder of inputs, so that the next run begins there. The exit code is 1 if something was found.
+"""
+
+import argparse
+import logging
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_INSTRUMENTED = ["fer_sweep", "yaml", "tarfile", "zipfile", "csv", "PIL"]
+"""Whose coverage guides; what is written in C or Rust (zlib, pydantic, pyarrow, libjpeg) is driven blindly."""
+HANG_S = 20
+MEMORY_MB = 3072
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("readers", nargs="*", help="all if none is named")
+    parser.add_argument("--seconds", type=int, default=60, help="for each reader")
+    parser.add_argument("--corpus", type=Path, default=Path(".fuzz"), help="where inputs and findings are kept")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        return fuzz(given.readers[0], given.seconds, given.corpus / given.readers[0])
+    from tests.fuzz.readers import READERS
+
+    found = 0
+    for name in given.readers or READERS:
+        found += run(name, given.seconds, given.corpus)
+    return 1 if found else 0
+
+
+def run(name: str, seconds: int, corpus: Path) -> int:
+    words = [sys.executable, "-m", "tests.fuzz", name, "--child", "--seconds", str(seconds), "--corpus", str(corpus)]
+    folder = corpus / name
+    (folder / "inputs").mkdir(parents=True, exist_ok=True)
+    before = set(folder.glob("*-*"))
+    began = time.monotonic()
+    with (folder / "log").open("w") as log:
+        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    log_text = (folder / "log").read_text(errors="replace")
+    lines = re.findall(r"^#(\d+)\s.* cov: (\d+) ft: (\d+)", log_text, re.MULTILINE)
+    first = re.search(r"^#\d+\s+INITED cov: (\d+)", log_text, re.MULTILINE)
+    runs = lines[-1][0] if lines else "0"
+    covered = f"{first[1] if first else '?'} -> {lines[-1][1] if lines else '?'}"
+    findings = sorted(set(folder.glob("*-*")) - before)
+    print(
+        f"{name}: {int(runs):,} executions in {time.monotonic() - began:.0f} s, edges of the seeds -> reached "
+        f"{covered}, {len(findings)} findings" + (f", exit {code}: see {folder / 'log'}" if code else ""),
+        flush=True,
+    )
+    for finding in findings:
+        print(f"  {finding}", flush=True)
+    return len(findings) or (code != 0)
+
+
+def fuzz(name: str, seconds: int, folder: Path) -> int:
+    import atheris  # installed by `make fuzz`
+
+    logging.disable()
+    seeds = folder / "seeds"
+    seeds.mkdir(parents=True, exist_ok=True)
+    with atheris.instrument_imports(include=_INSTRUMENTED):
+        from tests.fuzz.readers import READERS, forget, never_surprised
+
+        reader = READERS[name]
+        for number, seed in enumerate(reader.seeds()):
+            (seeds / str(number)).write_bytes(seed)
+            never_surprised(reader, seed)  # what is imported on first use is instrumented too, and is no hang later
+    if "torch" in sys.modules:  # all of torch would take minutes to instrument
+        from torch._weights_only_unpickler import Unpickler
+
+        atheris.instrument_func(Unpickler.load)
+    options = [
+        f"-max_total_time={seconds}",
+        f"-timeout={HANG_S}",
+        f"-rss_limit_mb={MEMORY_MB}",
+        f"-max_len={reader.longest}",
+        f"-artifact_prefix={folder}/",
+        "-detect_leaks=0",
+        "-print_final_stats=1",
+        "-verbosity=1",
+    ]
+    atheris.Setup(
+        [sys.argv[0], *options, str(folder / "inputs"), str(seeds)], lambda data: never_surprised(reader, data) and None
+    )
+    try:
+        atheris.Fuzz()
+    finally:
+        forget()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

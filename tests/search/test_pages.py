@@ -1,0 +1,57 @@
+"""What the server says of runs, against what is known here of their trials."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fer_sweep.records import TrialOutcome, TrialRequest
+from fer_sweep.search import owners
+from fer_sweep.search.pages import has_ended_on_page, left_behind, page_of
+from fer_sweep.search.registry import SweepEntry, create, open_search
+from tests.standin.server import StandIn
+from tests.standin.state import Run
+
+Settings = Callable[..., Mapping[str, Any]]
+
+
+def finished_trial(entry: SweepEntry, outcome: TrialOutcome) -> str:
+    search = open_search(entry)
+    while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
+        pass
+    search.finish(request.trial_id, outcome)
+    search.close()
+    return request.trial_id
+
+
+@pytest.mark.parametrize("search", ["optuna", "wandb"])
+def test_what_a_killed_agent_left_unsaid_is_found(
+    search: str,
+    online: StandIn,
+    settings: Settings,
+    complete: Callable[..., TrialOutcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings(run_cap=1))))
+    entry = create(Path("sweep.yaml"), search=search)
+    page_of(entry)
+    trial = finished_trial(entry, complete())
+    run = online.runs.get(entry.run_id(trial)) or online.runs.setdefault(
+        entry.run_id(trial), Run(entry.run_id(trial), "tester", "faces")
+    )
+    run.sweep_id, run.project = page_of(entry).path.id, page_of(entry).path.project
+    run.state = "running"
+    assert left_behind(entry) == (), "its agent lives and sees to it"
+    assert not has_ended_on_page(entry, trial)
+    monkeypatch.setattr(owners, "is_dead", lambda owner: True)
+    assert left_behind(entry) == [trial]
+    run.state, run.summary = "failed", {"state": "complete"}  # the last word of one that had lost the trial
+    assert left_behind(entry) == [trial]
+    assert not has_ended_on_page(entry, trial)
+    run.state = "finished"
+    assert left_behind(entry) == []
+    assert has_ended_on_page(entry, trial)
+    online.faults.offline()
+    assert (left_behind(entry), has_ended_on_page(entry, trial)) == ((), True), "not known"
