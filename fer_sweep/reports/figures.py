@@ -237,7 +237,7 @@ def _curve_words(metric: str, labels: Sequence[str]) -> str:
 
 def _pareto_words(report: Report, trained: int) -> str:
     front = len(report.selection.pareto)
-    words = f"{trained} trials, the best at the lower right; {front} on the Pareto front."
+    words = f"{trained:,} trials, the best at the lower right; {front} on the Pareto front."
     winner = report.selection.winner
     if winner is None:
         return words
@@ -250,4 +250,4 @@ def _pareto_words(report: Report, trained: int) -> str:
 
 def _progress_words(sweep: ReportedSweep, best: float, spent: int, trials: int, pruned: int) -> str:
     label = plain(sweep.label, 80)
-    return f"{label}: {best:.2f} % after {spent:,} epochs in {trials} trials, {pruned} of them pruned."
+    return f"{label}: {best:.2f} % after {spent:,} epochs in {trials:,} trials, {pruned:,} of them pruned."
