@@ -159,8 +159,8 @@ _GROUPS = (
     (
         "importance",
         "Which parameters matter",
-        "PED-ANOVA: how differently the best of the complete trials (a tenth, five at least) are spread over a parameter "
-        "than all of them. "
+        "PED-ANOVA: how differently the best of the complete trials (a tenth, five at least) are spread over a "
+        "parameter than all of them. "
         "It says that a parameter matters, not which value is good.",
     ),
     ("winner-classes", "What the winner takes for what", "On the validation split, at its best epoch."),
