@@ -188,8 +188,8 @@ class WandbServer:
         return [command_from(command) for command in commands]
 
     @_understood
-    def runs(self, path: SweepPath, *, state: str | None = None, tries: int = TRIES) -> Sequence[ServerRun]:
-        """Every run of a sweep, or those in one of the server's states, oldest first."""
+    def runs(self, path: SweepPath, *, states: Sequence[str] = (), tries: int = TRIES) -> Sequence[ServerRun]:
+        """Every run of a sweep, or those in some of the server's states, oldest first."""
         runs: list[ServerRun] = []
         cursor = None
         while True:
@@ -209,7 +209,7 @@ class WandbServer:
                     "cursor": cursor,
                     "perPage": _RUNS_A_PAGE,
                     "order": "+created_at",
-                    "filters": json.dumps({"sweep": path.id} | ({"state": state} if state else {})),
+                    "filters": json.dumps({"sweep": path.id} | ({"state": {"$in": list(states)}} if states else {})),
                 },
                 tries=tries,
             )["project"]

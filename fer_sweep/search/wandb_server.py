@@ -95,9 +95,9 @@ class WandbSearch:
         self._refused = 0
         """Configurations in a row that cannot be trained."""
         self._lease_s = lease_s
-        self._unbegun: dict[str, float] = {}
-        """Runs that the server calls pending and nobody here has, and when each was first seen so."""
-        self._unbegun_asked = float("-inf")
+        self._forgotten: dict[tuple[str, float | None, int], float] = {}
+        """Runs that nobody here has, each with the last sign of life on the server, and when it was first seen so."""
+        self._forgotten_asked = float("-inf")
 
     @functools.cached_property
     def _server(self) -> WandbServer:
@@ -295,34 +295,45 @@ class WandbSearch:
         return TrialRequest(run_id, config, parameters)
 
     def _begin_forgotten(self, slot: str) -> TrialRequest | Wait | None:
-        """Begin a run that the server has handed out and nobody has begun; Wait if one may be such a run.
+        """Begin a run that the server takes to be in hand and nobody has; Wait if one may be such a run.
 
-        Its offer was lost on its way, or died with its agent. Whoever has it may only be about to begin, hence the wait
-        of a lease's time. The server itself would not offer it again, and never call the sweep finished.
+        Its offer was lost on its way, or died with its agent; or its trial was preempted here, and the server has not
+        heard of it. The server would not offer it again, and never call the sweep finished. Whoever has it may only be
+        about to begin, hence the wait: a lease's time in which the server has heard nothing of it.
         """
         now = self._clock()
-        if now - self._unbegun_asked >= self._lease_s / 4:
-            self._unbegun_asked = now
-            if request := self._begin_one_of(self._pending(), slot, now):
+        if now - self._forgotten_asked >= self._lease_s / 4:
+            self._forgotten_asked = now
+            if request := self._begin_one_of(self._not_in_hand(), slot, now):
                 return request
-        return Wait(f"nobody has begun run {', '.join(self._unbegun)} yet") if self._unbegun else None
+        names = ", ".join(run_id for run_id, _, _ in self._forgotten)
+        return Wait(f"nothing is heard of run {names}, which is to be trained yet") if names else None
 
-    @through_restarts
-    def _pending(self) -> Mapping[str, ServerRun]:
+    def _not_in_hand(self) -> Mapping[str, ServerRun]:
         try:
-            runs = self._server.runs(self._path, state="pending", tries=1)
+            runs = self._server.runs(self._path, states=("pending", "running", "preempting"), tries=1)
         except FersweepError as error:
             log.debug("%s", error)
             return {}
         with self._leases.ledger(write=False) as ledger:
-            return {run.id: run for run in runs if RUN_ID.fullmatch(run.id) and not ledger.is_taken(run.id)}
+            here = {run.id: ledger.find(run.id) for run in runs}
 
-    def _begin_one_of(self, pending: Mapping[str, ServerRun], slot: str, now: float) -> TrialRequest | None:
-        self._unbegun = {run_id: self._unbegun.get(run_id, now) for run_id in pending}
-        for run_id, since in self._unbegun.items():
+        def is_nobodys(run: ServerRun) -> bool:
+            row = here[run.id]
+            if row is None:
+                return run.state == "pending" and RUN_ID.fullmatch(run.id) is not None
+            return bool(row["state"] == TrialState.PREEMPTED)
+
+        return {run.id: run for run in runs if is_nobodys(run)}
+
+    def _begin_one_of(self, runs: Mapping[str, ServerRun], slot: str, now: float) -> TrialRequest | None:
+        before = self._forgotten
+        signs = [(run.id, run.heartbeat_at, run.steps) for run in runs.values()]  # new with every sign of life
+        self._forgotten = {sign: before.get(sign, now) for sign in signs}
+        for sign, since in self._forgotten.items():
             if now - since >= self._lease_s:
-                log.warning("W&B handed run %s out and nobody has begun it; beginning it here", run_id)
-                if request := self._begin(slot, Command("run", run_id, pending[run_id].config)):
+                log.warning("nothing is heard of run %s, which W&B takes to be in hand; it is trained here", sign[0])
+                if request := self._begin(slot, Command("run", sign[0], runs[sign[0]].config)):
                     return request
         return None
 

@@ -17,7 +17,7 @@ from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError, ConfigError
 from fer_sweep.files import atomic_path, read_json, write_atomically
-from fer_sweep.models import build_model
+from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import CLASSES, TrialResult
 from fer_sweep.training.checkpoint import Checkpoints
 from fer_sweep.training.faces import Faces
@@ -218,9 +218,7 @@ def start(config: TrialConfig, folder: Path, device: torch.device, *, micro_batc
     dataset = open_dataset(config.data)
     samples = choose_samples(dataset, config)
     torch.manual_seed(config.seed)
-    model = build_model(config).to(device)
-    if config.model != "vit":
-        model = model.to(memory_format=torch.channels_last)
+    model = build_model(config).to(device).to(memory_format=memory_format(config))
     trial = Trial(
         config=config,
         folder=folder,

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fer_sweep.agent.own_process import keep_freed_memory
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.models import build_model
+from fer_sweep.models import build_model, memory_format
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.optimizer import build_optimizer
 from fer_sweep.training.precision import choose_precision
@@ -36,9 +36,7 @@ def step_rate(model: str, device: torch.device) -> tuple[float, float, str]:
     """GFLOP and seconds of one training step at batch 128, and its precision."""
     config = parse_trial({"model": model})
     torch.manual_seed(0)
-    network = build_model(config).to(device)
-    if model != "vit":
-        network = network.to(memory_format=torch.channels_last)
+    network = build_model(config).to(device).to(memory_format=memory_format(config))
     optimizer = build_optimizer(network, config)
     precision = choose_precision(config, device)
     images, labels = torch.rand(BATCH, 1, 48, 48, device=device), torch.randint(7, (BATCH,), device=device)

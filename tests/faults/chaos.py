@@ -180,6 +180,8 @@ class Chaos:
                 left = ", ".join(str(process) for process in family.alive())
                 verdict.findings.append(f"still there {GONE_WITHIN_S:.0f} s after the last trial's end: {left}")
                 break
+        if unserved := sum(seat.without_server for seat in seats):
+            verdict.notes.append(f"{unserved} agents found no server at their start and ended; others followed")
         for seat in seats:
             for ended in seat.ended:
                 if not ended.wanted:

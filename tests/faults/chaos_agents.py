@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -12,7 +13,8 @@ from pathlib import Path
 from tests.faults.chaos_family import Family, Process
 from tests.processes import COMMAND
 
-DONE, NOTHING_TO_DO, INTERRUPTED = 0, 3, 130
+DONE, FAILED, NOTHING_TO_DO, INTERRUPTED = 0, 1, 3, 130
+_NO_SERVER = re.compile("error: (no answer from the W&B server|the W&B server .* answered)")
 _LAST_LINES = 15
 
 
@@ -41,6 +43,8 @@ class Seat:
     agent: Process | None = None
     ended: list[Ended] = field(default_factory=list)
     starts: int = 0
+    without_server: int = 0
+    """Agents that found no server when they started, said so, and ended."""
     _popen: "subprocess.Popen[str] | None" = None
     _due: float = 0.0
     _wanted: set[int] = field(default_factory=set)
@@ -49,7 +53,11 @@ class Seat:
         """See whether the agent has ended, and start the next one when it is due."""
         if self._popen is not None and (code := self._popen.poll()) is not None:
             self.family.reaped(self._popen)
-            self.ended.append(Ended(code, code in self._wanted | {DONE, NOTHING_TO_DO}, self._last_lines()))
+            said = self._last_lines()
+            if code == FAILED and _NO_SERVER.search(said) and "cpu0: trial" not in said:
+                self.without_server += 1
+            else:
+                self.ended.append(Ended(code, code in self._wanted | {DONE, NOTHING_TO_DO}, said))
             if not self._wanted:
                 self._due = time.monotonic() + 1.0  # what the sweep still has is in other hands for a lease's time
             self._popen, self.agent = None, None

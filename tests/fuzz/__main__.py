@@ -6,9 +6,11 @@ was reached is kept in a folder of inputs, so that the next run begins there. Th
 
 import argparse
 import logging
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -36,13 +38,17 @@ def main() -> int:
 
 
 def run(name: str, seconds: int, corpus: Path) -> int:
+    from tests.fuzz.readers import memory
+
     words = [sys.executable, "-m", "tests.fuzz", name, "--child", "--seconds", str(seconds), "--corpus", str(corpus)]
     folder = corpus / name
     (folder / "inputs").mkdir(parents=True, exist_ok=True)
     before = set(folder.glob("*-*"))
     began = time.monotonic()
-    with (folder / "log").open("w") as log:
-        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    # libFuzzer leaves at once, so the child cannot tidy up.
+    with (folder / "log").open("w") as log, tempfile.TemporaryDirectory(prefix="fersweep-fuzz-", dir=memory()) as place:
+        environment = {**os.environ, "TMPDIR": place}
+        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     log_text = (folder / "log").read_text(errors="replace")
     lines = re.findall(r"^#(\d+)\s.* cov: (\d+) ft: (\d+)", log_text, re.MULTILINE)
     first = re.search(r"^#\d+\s+INITED cov: (\d+)", log_text, re.MULTILINE)
@@ -66,7 +72,7 @@ def fuzz(name: str, seconds: int, folder: Path) -> int:
     seeds = folder / "seeds"
     seeds.mkdir(parents=True, exist_ok=True)
     with atheris.instrument_imports(include=_INSTRUMENTED):
-        from tests.fuzz.readers import READERS, forget, never_surprised
+        from tests.fuzz.readers import READERS, never_surprised
 
         reader = READERS[name]
         for number, seed in enumerate(reader.seeds()):
@@ -89,10 +95,7 @@ def fuzz(name: str, seconds: int, folder: Path) -> int:
     atheris.Setup(
         [sys.argv[0], *options, str(folder / "inputs"), str(seeds)], lambda data: never_surprised(reader, data) and None
     )
-    try:
-        atheris.Fuzz()
-    finally:
-        forget()
+    atheris.Fuzz()
     return 0
 
 

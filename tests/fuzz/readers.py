@@ -65,8 +65,13 @@ def never_surprised(reader: Reader, content: bytes) -> bool:
 @cache
 def folder() -> Path:
     """A folder of this process for readers that want a path, in memory where there is such a place."""
+    return Path(tempfile.mkdtemp(prefix="fersweep-fuzz-", dir=os.environ.get("TMPDIR") or memory()))
+
+
+def memory() -> Path | None:
+    """The folder of files in memory, where there is one."""
     place = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="fersweep-fuzz-", dir=place if os.access(place, os.W_OK) else None))
+    return place if os.access(place, os.W_OK) else None
 
 
 def forget() -> None:

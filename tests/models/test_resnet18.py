@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,22 @@ def test_code_in_a_weights_file_is_never_run(hub: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable):
         build(ResNet18Config(stem="imagenet", pretrained=True))
     assert not (tmp_path / "owned").exists()
+
+
+NARROW = """
+import torch
+from torch.nn import functional
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.models import build_model, memory_format
+
+config = parse_trial({"model": "resnet18", "width": 8})
+network = build_model(config).to(memory_format=memory_format(config))
+torch.set_num_threads(2)
+for _ in range(3):
+    functional.cross_entropy(network(torch.rand(35, 1, 48, 48)), torch.randint(7, (35,))).backward()
+"""
+
+
+def test_the_narrowest_network_survives_an_odd_batch() -> None:
+    done = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -150,6 +150,22 @@ def test_a_run_offered_to_an_agent_that_was_killed_is_begun_by_another(
     assert hosts.server.sweeps[sweep].state == "RUNNING"
 
 
+def test_a_preemption_that_the_server_never_heard_of_is_no_end(hosts: Hosts, settings: Settings, clock: Clock) -> None:
+    sweep = hosts.create(**settings(run_cap=1))
+    first = hosts.agent(sweep, "here", owner="first", clock=clock)
+    request = take(first)
+    first.finish(request.trial_id, TrialOutcome(TrialState.PREEMPTED))
+    run = hosts.server.runs[request.trial_id]
+    run.state = "running"  # to the server, which was out of reach then
+    second = hosts.agent(sweep, "here", owner="second", clock=clock)
+    assert isinstance(second.next_trial("cpu0"), Wait)
+    clock.now += 61
+    run.heartbeat_at = "2026-01-01T00:00:00.000Z"  # somebody has it after all
+    assert isinstance(second.next_trial("cpu0"), Wait)
+    clock.now += 61
+    assert (take(second).trial_id, request.attempt) == (request.trial_id, 1)
+
+
 def test_a_slot_that_is_asked_no_more_asks_no_more(
     hosts: Hosts, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
