@@ -1,44 +1,211 @@
-"""The command that shows sweeps to people: report."""
+"""Commands that show sweeps to people: report and dashboard."""
 
-from typing import Annotated
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fer_sweep.cli.printing import log_warnings, print_json, print_text, say
-from fer_sweep.errors import InputError
+from fer_sweep.errors import FersweepError, InputError, NothingToDo
+
+if TYPE_CHECKING:
+    from fer_sweep.reports.faces import Face
+    from fer_sweep.reports.sources import Report
+    from fer_sweep.search.registry import SweepEntry
+
+
+class Format(StrEnum):
+    """What a report can be."""
+
+    HTML = "html"
+    MD = "md"
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSON = "json"
+
+
+_SUFFIXES = {".html": Format.HTML, ".htm": Format.HTML, ".md": Format.MD, ".csv": Format.CSV}
+_SUFFIXES |= {".parquet": Format.PARQUET, ".json": Format.JSON}
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the commands."""
     app.command()(report)
+    app.command()(dashboard)
 
 
 def report(
     sweep: Annotated[list[str] | None, typer.Argument(help="Sweeps to show; the last one if left out.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where to; - is stdout. Left out: report-SWEEP.html or .parquet, stdout for others."
+        ),
+    ] = None,
+    format: Annotated[
+        Format | None, typer.Option("--format", help="By the ending of --output if left out, or else html.")
+    ] = None,
+    faces: Annotated[
+        bool,
+        typer.Option(
+            "--faces/--no-faces",
+            help="Embed the validation images that the winner gets most wrong. They are the data set's, and its "
+            "licence may forbid passing them on: hence only if asked for.",
+        ),
+    ] = False,
     wandb: Annotated[
         bool, typer.Option("--wandb", help="Save a report and a workspace on the W&B server you are logged in to.")
     ] = False,
     new: Annotated[
-        bool, typer.Option("--new", help="Make new ones; else those saved before are brought up to date.")
+        bool, typer.Option("--new", help="With --wandb, make new ones; else those saved before are brought up to date.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="What was written, as one JSON document on stdout.")] = False,
 ) -> None:
-    """Show sweeps, side by side if there are several: parameters, accuracy, train-val gap.
+    """Show sweeps, side by side if there are several: parameters, curves, accuracy against gap, the winner.
 
+    HTML is one file that needs no network; csv, parquet and json have a row a trial; md is short.
     With --wandb as a report and a workspace in the project of the first sweep. The same command brings both up to
     date; what was changed on them by hand is then replaced.
 
-    Example: fersweep report --wandb
+    Example: fersweep report -o report.html
     """
-    if not wandb:
-        raise InputError("the HTML report is not here yet", hint="give --wandb")
-    from fer_sweep.reports.wandb_views import load_library, save_views
+    if wandb:
+        given = {"--output": output, "--format": format, "--faces": faces or None}
+        if clash := next((name for name, value in given.items() if value is not None), None):
+            raise InputError(f"{clash} is for reports in files", hint="leave it or --wandb out")
+        _save_views(sweep, new=new, as_json=as_json)
+        return
+    if new:
+        raise InputError("--new is for --wandb: a file is always made anew", hint="add --wandb or leave it out")
+    _write(sweep, output, format, faces=faces, as_json=as_json)
+
+
+def dashboard(
+    sweep: Annotated[str | None, typer.Argument(help="The sweep; the last one if left out.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any but this machine's own lets others look, with no password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+) -> None:
+    """Watch a sweep in optuna-dashboard, in a browser; Ctrl-C ends it.
+
+    It shows a copy that follows the sweep, and changes nothing.
+
+    Example: fersweep dashboard --port 8081
+    """
+    from fer_sweep.reports.dashboard import is_loopback, serve
     from fer_sweep.search.registry import find
 
     log_warnings()
+    entry = find(sweep)
+    if not is_loopback(host):
+        say(f"warning: listening on {host}: whoever reaches this machine there sees the sweep, with no password")
+    serve(entry, host=host, port=port, on_ready=lambda address: print_text(f"dashboard: {address}"))
+
+
+def _entries(names: list[str] | None) -> list["SweepEntry"]:
+    from fer_sweep.search.registry import find
+
+    found = [find(name) for name in names] if names else [find(None)]
+    return list({entry.id: entry for entry in found}.values())
+
+
+def _write(names: list[str] | None, output: Path | None, format: Format | None, *, faces: bool, as_json: bool) -> None:
+    format = format or _SUFFIXES.get(output.suffix.lower() if output else ".html")
+    if format is None:
+        raise InputError(f"--output {output}: its ending names no format", hint=f"--format {'|'.join(Format)}")
+    if faces and format is not Format.HTML:
+        raise InputError("--faces is for the HTML report", hint="add --format html or leave it out")
+    from fer_sweep.reports.sources import gather
+
+    log_warnings()
+    entries = _entries(names)
+    if output is None and format in (Format.HTML, Format.PARQUET):
+        output = Path(f"report-{entries[0].id}.{format}")
+    to_stdout = output is None or str(output) == "-"
+    if as_json and to_stdout:
+        raise InputError("--json and the report cannot both be on stdout", hint="add -o FILE")
+    if format is Format.PARQUET and to_stdout:
+        raise InputError("parquet is no text for stdout", hint="add -o FILE.parquet")
+    gathered = gather(entries)
+    if not gathered.trials:
+        ids = ", ".join(entry.id for entry in entries)
+        raise NothingToDo(f"no trial yet: {ids}", hint=f"train some: fersweep agent {entries[-1].id}")
+    if to_stdout:
+        # As it is: the text may hold anything that its format allows, line ends among it.
+        sys.stdout.buffer.write(_text(gathered, format, faces=faces).encode())
+        sys.stdout.flush()
+        return
+    assert output is not None
+    _write_file(gathered, output, format, faces=faces)
+    if as_json:
+        size = output.stat().st_size
+        sweeps = [entry.id for entry in entries]
+        print_json(
+            {"file": str(output), "format": format, "bytes": size, "sweeps": sweeps, "trials": len(gathered.trials)}
+        )
+    else:
+        print_text(f"report: {output}")
+    if faces:
+        say("note: it holds images of the data set: look at that licence before you pass it on")
+    if format is Format.HTML:
+        say("next: open it in a browser; it needs no network")
+
+
+def _write_file(gathered: "Report", output: Path, format: Format, *, faces: bool) -> None:
+    from fer_sweep.files import write_atomically
+    from fer_sweep.reports.tables import write_parquet
+
+    if output.is_dir():
+        raise InputError(f"--output {output}: a folder", hint=f"give a file, such as {output / 'report.html'}")
+    if format is Format.PARQUET:
+        write_parquet(gathered, output)
+    else:
+        write_atomically(output, _text(gathered, format, faces=faces))
+
+
+def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
+    from fer_sweep.reports import tables
+
+    match format:
+        case Format.MD:
+            return tables.markdown(gathered)
+        case Format.CSV:
+            return tables.csv_text(gathered)
+        case Format.JSON:
+            return tables.json_text(gathered)
+    from fer_sweep.agent.gpus import discover
+    from fer_sweep.reports.environment import environment
+    from fer_sweep.reports.html import render
+
+    found, note = _faces(gathered) if faces else ([], "")
+    devices = [f"{gpu.name}, {gpu.memory_mb:,} MB" for gpu in discover()]
+    return render(gathered, environment(gathered, devices), found, note)
+
+
+def _faces(gathered: "Report") -> tuple[list["Face"], str]:
+    """The faces that the winner gets most wrong, or why there are none: the report is worth having without them."""
+    from fer_sweep.reports.faces import worst_faces
+
+    winner = gathered.selection.winner
+    if winner is None:
+        return [], "There is no winner yet."
+    try:
+        found = worst_faces(winner)
+    except FersweepError as error:
+        say(f"note: no faces in the report: {error}" + (f" ({error.hint})" if error.hint else ""))
+        return [], f"They are not here: {error}."
+    return found, "" if found else "It gets none wrong."
+
+
+def _save_views(names: list[str] | None, *, new: bool, as_json: bool) -> None:
+    from fer_sweep.reports.wandb_views import load_library, save_views
+
+    log_warnings()
     load_library()  # before anything is asked of a server
-    found = [find(name) for name in sweep] if sweep else [find(None)]
-    entries = list({entry.id: entry for entry in found}.values())
+    entries = _entries(names)
     views = save_views(entries, new=new, say=say)
     if as_json:
         sweeps = [{"sweep": entry.id, "url": shown.url} for entry, shown in zip(entries, views.sweeps, strict=True)]

@@ -1,1 +1,1 @@
-"""Pictures and pages of sweeps, for people to look at. Empty so far: `fersweep best` prints a table."""
+"""Pictures, pages and tables of sweeps, for people to look at and to take elsewhere."""

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 TITLE_LENGTH = 128
 """W&B's limit for a report's title, in characters."""
@@ -16,6 +17,10 @@ class Axis:
     """Dotted where it is nested."""
     log: bool
     """Whether its values spread over orders of magnitude."""
+    choices: tuple[Any, ...] | None = None
+    """The values there are to choose from, where they are listed."""
+    bounds: tuple[float, float] | None = None
+    """Between which numbers it is searched, where that is known; some 1e-9 of an unbounded one lies outside."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ def plain(text: str, limit: int) -> str:
     shown = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text[: 4 * limit])
     line = " ".join(shown.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def file_name(sweep_id: str) -> str:
+    """What a sweep's file is called in the commands that make it again."""
+    return f"sweep-{sweep_id}.yaml"
 
 
 def title(sweeps: Sequence[ShownSweep]) -> str:

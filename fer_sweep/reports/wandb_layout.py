@@ -7,7 +7,7 @@ W&B shows as they are, never Markdown, LaTeX, HTML or a link.
 from collections.abc import Sequence
 from typing import Any
 
-from fer_sweep.reports.shown import Axis, ShownSweep, plain, title, workspace_name
+from fer_sweep.reports.shown import Axis, ShownSweep, file_name, plain, title, workspace_name
 
 RUNS_SHOWN = 20
 """Lines a plot draws for each metric: the runs with the best validation accuracy."""
@@ -173,11 +173,6 @@ def _again(wr: Any, sweeps: Sequence[ShownSweep]) -> list[Any]:
         files.append(wr.H3(file_name(sweep.id), collapsed_blocks=[wr.CodeBlock(file, language="yaml")]))
     # W&B knows no shell among its languages.
     return [wr.H2("Do it again"), wr.CodeBlock("\n".join(lines), language="python"), *files]
-
-
-def file_name(sweep_id: str) -> str:
-    """What a sweep's file is called in the commands that make it again."""
-    return f"sweep-{sweep_id}.yaml"
 
 
 def _parallel(wr: Any, axes: Sequence[Axis], heading: str = "Swept parameters, accuracy and gap") -> Any:

@@ -19,21 +19,19 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from fer_sweep.account import Account, account, quiet_wandb
-from fer_sweep.config import distributions as dist
 from fer_sweep.config.space import Space
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
 from fer_sweep.files import read_object, sweep_folder, write_atomically
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports import wandb_layout as layout
-from fer_sweep.reports.shown import Axis, ShownSweep, plain
+from fer_sweep.reports.shown import ShownSweep
+from fer_sweep.reports.sources import axes_of, create_command, models_of, records_of
 from fer_sweep.search.pages import page_of, runs_on_server
-from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
-from fer_sweep.search.storage import default_storage, list_sweeps
+from fer_sweep.search.registry import SweepEntry, load, state_of
 from fer_sweep.selection import Candidate, select
 
 _REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")
 """What is in a message that says that the key does not do."""
-_LOG_DISTRIBUTIONS = (dist.LogUniform, dist.QLogUniform, dist.LogNormal, dist.QLogNormal)
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def _shown(entry: SweepEntry, say: Callable[[str], None]) -> ShownSweep:
     page = page_of(entry)
     sweep = load(entry)
     runs = {run.id for run in runs_on_server(page.path)}
-    records = _records(entry)
+    records = records_of(entry)
     if not runs:
         what = "sync" if entry.search != "wandb" and records else "agent"
         say(f"note: no run of sweep {entry.id} is on the server yet; next: fersweep {what} {entry.path or entry.id}")
@@ -135,56 +133,21 @@ def _shown(entry: SweepEntry, say: Callable[[str], None]) -> ShownSweep:
         url=page.url,
         name=sweep.name or "",
         description=sweep.description or "",
-        models=_models(space, records),
+        models=models_of(space, records),
         method=str(sweep.method),
-        axes=_axes(space, records),
+        axes=axes_of(space, records),
         runs=len(runs),
         winner=_winner(entry, [r for r in records if entry.run_id(r.trial_id) in runs]),
         file=yaml.safe_dump(sweep.to_plain(), sort_keys=False),
-        create=_create_command(entry, page.path.id),
+        create=create_command(entry, page.path.id),
         argument=shlex.quote(entry.path or entry.id),
     )
-
-
-def _records(entry: SweepEntry) -> Sequence[TrialRecord]:
-    search = open_search(entry)
-    try:
-        return search.records()
-    finally:
-        search.close()
-
-
-def _models(space: Space, records: Sequence[TrialRecord]) -> tuple[str, ...]:
-    match space.parameters.get("model"):
-        case dist.Constant(value=value):
-            return (plain(str(value), 40),)
-        case dist.Categorical() as several:
-            return tuple(plain(str(value), 40) for value in several.possible)
-    return tuple(sorted({str(record.config["model"]) for record in records})) or ("any model",)
-
-
-def _axes(space: Space, records: Sequence[TrialRecord]) -> tuple[Axis, ...]:
-    if space.parameters:
-        found = space.parameters.items()
-        return tuple(Axis(name, isinstance(d, _LOG_DISTRIBUTIONS)) for name, d in found if d.size != 1)
-    # A search space of a user's own making shows itself in its trials only.
-    return tuple(Axis(name, log=False) for name in dict.fromkeys(name for r in records for name in r.parameters))
 
 
 def _winner(entry: SweepEntry, records: Sequence[TrialRecord]) -> str | None:
     candidates = [Candidate(entry.id, record, record.result) for record in records if record.result is not None]
     winner = select(candidates, max_gap=entry.max_gap).winner
     return entry.run_id(winner.record.trial_id) if winner else None
-
-
-def _create_command(entry: SweepEntry, server_id: str) -> str:
-    words = ["fersweep", "create", layout.file_name(server_id), "--search", entry.search]
-    if entry.max_gap is not None:
-        words += ["--max-gap", f"{entry.max_gap:g}"]
-    seed = next((s.seed for s in list_sweeps(entry.storage or default_storage()) if s.id == entry.id), 0)
-    if seed:
-        words += ["--seed", str(seed)]
-    return shlex.join(words)
 
 
 def _save_report(wr: Any, fresh: Any, known: str | None, who: Account, say: Callable[[str], None]) -> str:

@@ -14,6 +14,7 @@ from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until,
 pytestmark = pytest.mark.usefixtures("one_core")
 
 HEAVY = ("torch", "torchvision", "transformers", "wandb", "optuna", "numpy", "scipy", "pydantic", "rich", "sqlalchemy")
+HEAVY += ("plotly", "jinja2", "optuna_dashboard")
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:

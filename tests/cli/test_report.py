@@ -71,11 +71,13 @@ def test_no_key_or_a_wrong_one(key: str, loud: StandIn, monkeypatch: pytest.Monk
     assert not loud.views
 
 
-def test_without_wandb_there_is_no_report_yet() -> None:
-    done = fersweep("report")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == ["error: the HTML report is not here yet", "hint: give --wandb"]
+@pytest.mark.parametrize("options", [(), ("--wandb",), ("--format", "csv")])
+def test_no_sweep_at_all(options: tuple[str, ...]) -> None:
+    assert fersweep("report", *options).returncode == 3
 
 
-def test_no_sweep_at_all() -> None:
-    assert fersweep("report", "--wandb").returncode == 3
+def test_options_of_one_kind_of_report_do_not_go_with_the_other() -> None:
+    for options in (("--wandb", "-o", "x.html"), ("--wandb", "--faces"), ("--new",), ("--faces", "--format", "csv")):
+        done = fersweep("report", *options)
+        assert (done.returncode, done.stdout) == (2, ""), options
+        assert "hint: " in done.stderr

@@ -1,0 +1,249 @@
+"""optuna-dashboard on a sweep: its trials mirrored into a storage in memory, by a thread that follows the sweep.
+
+Our tables are not Optuna's, and a server's sweeps are not in them at all: the mirror serves every search alike. What
+is to be changed is changed by fersweep's commands: the dashboard only shows.
+"""
+
+import ipaddress
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import Metric
+from fer_sweep.errors import FersweepError, InputError
+from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.reports.optuna_view import coordinates, distributions
+from fer_sweep.reports.shown import Axis, plain
+from fer_sweep.reports.sources import axes_of, records_of
+from fer_sweep.search.objective import finite_values, objective_value
+from fer_sweep.search.registry import SweepEntry, load, reports_of
+from fer_sweep.search.scheduler import quietly
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 2.0
+"""How often the mirror looks at the sweep; the dashboard itself asks for trials no more often."""
+_STATES = {
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+}
+"""All others still run, to Optuna."""
+Reports = Sequence[Mapping[str, float]]
+
+
+class Mirror:
+    """A sweep as a study in memory."""
+
+    def __init__(self, name: str, objectives: Sequence[Metric], axes: Sequence[Axis]) -> None:
+        self._objectives = objectives
+        self._axes = axes
+        self._distributions: dict[str, BaseDistribution] = {}
+        self.storage = optuna.storages.InMemoryStorage()
+        directions = [
+            optuna.study.StudyDirection.MAXIMIZE if metric.goal == "maximize" else optuna.study.StudyDirection.MINIMIZE
+            for metric in objectives
+        ]
+        with quietly(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = self.storage.create_new_study(directions, study_name=name)
+            optuna.load_study(study_name=name, storage=self.storage).set_metric_names([m.name for m in objectives])
+        self._trials: dict[str, int] = {}
+        """Our id of every trial to its id in the storage."""
+        self._ended: set[str] = set()
+
+    def update(self, records: Sequence[TrialRecord], reports: Callable[[str], Reports]) -> None:
+        """Bring the study up to date.
+
+        Args:
+            records: Every trial of the sweep.
+            reports: A trial's metrics by epoch; asked for trials that are new or still ran when last looked at.
+        """
+        # A distribution stays what it was when it was first known: the dashboard takes another for another parameter.
+        self._distributions = {**distributions(self._axes, records), **self._distributions}
+        for record in records:
+            if record.trial_id in self._ended:
+                continue
+            history = reports(record.trial_id)
+            trial = self._trials.get(record.trial_id)
+            if trial is None:
+                template = self._frozen(record, history)
+                self._trials[record.trial_id] = self.storage.create_new_trial(self._study, template_trial=template)
+            else:
+                for step, value in self._steps(history).items():
+                    self.storage.set_trial_intermediate_value(trial, step, value)
+                if record.state in _STATES:
+                    for name, attribute in self._attributes(record).items():
+                        self.storage.set_trial_user_attr(trial, name, attribute)
+                    self.storage.set_trial_state_values(trial, *self._end(record, history))
+            if record.state in _STATES:
+                self._ended.add(record.trial_id)
+
+    def _frozen(self, record: TrialRecord, history: Reports) -> FrozenTrial:
+        params = coordinates(record, self._distributions)
+        state, values = self._end(record, history) if record.state in _STATES else (OptunaState.RUNNING, None)
+        trial = optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=params,
+            distributions={name: self._distributions[name] for name in params},
+            intermediate_values=self._steps(history),
+            user_attrs=self._attributes(record),
+        )
+        if record.started_at is not None:
+            trial.datetime_start = datetime.fromtimestamp(record.started_at)
+        if record.ended_at is not None:
+            trial.datetime_complete = datetime.fromtimestamp(record.ended_at)
+        return trial
+
+    def _steps(self, history: Reports) -> dict[int, float]:
+        if len(self._objectives) > 1:
+            return {}  # Optuna has no intermediate values for several objectives
+        name = self._objectives[0].name
+        # Best-so-far curves are stairs; what an epoch reached is what a curve should show.
+        values = finite_values("val_acc" if name == "best_val_acc" else name, history)
+        return dict(enumerate(values, start=1))
+
+    def _attributes(self, record: TrialRecord) -> dict[str, Any]:
+        """What the dashboard shows beside a trial: what is fixed, and what it came to."""
+        params = coordinates(record, self._distributions)
+        others = {plain(str(k), 80): _attribute(v) for k, v in record.parameters.items() if k not in params}
+        found: dict[str, Any] = {"trial": record.trial_id, **others}
+        if (result := record.result) is not None:
+            found |= {"train_val_gap": result.train_val_gap, "weights": result.parameters}
+            found["verdict"] = str(result.verdict)
+        return found | ({"note": plain(record.reason, 300)} if record.reason else {})
+
+    def _end(self, record: TrialRecord, history: Reports) -> tuple[OptunaState, list[float] | None]:
+        worth = [objective_value(metric, history, record.result) for metric in self._objectives]
+        known = [value for value in worth if value is not None]
+        state = _STATES[record.state]
+        if state is OptunaState.PRUNED and len(self._objectives) == 1:
+            return state, None
+        # One that diverged has no value, and Optuna knows no complete trial without one.
+        is_whole = state is not OptunaState.FAIL and len(known) == len(worth)
+        return (OptunaState.COMPLETE, known) if is_whole else (OptunaState.FAIL, None)
+
+
+def serve(
+    entry: SweepEntry,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    every_s: float = EVERY_S,
+    on_ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve the dashboard of a sweep until interrupted.
+
+    Args:
+        entry: The sweep.
+        host: Address to listen on.
+        port: 0 takes a free one.
+        every_s: How often the mirror looks at the sweep.
+        on_ready: Gets the address once it answers there.
+
+    Raises:
+        InputError: optuna-dashboard is not installed, or the address cannot be listened on.
+    """
+    try:
+        import optuna_dashboard  # only here: an optional part
+    except ImportError as error:
+        raise InputError(
+            f"optuna-dashboard cannot be imported: {error}", hint="pip install 'fersweep[dashboard]'"
+        ) from error
+    sweep = load(entry)
+    mirror = Mirror(plain(f"{sweep.name or 'sweep'} ({entry.id})", 100), sweep.objectives, _axes(entry))
+    mirror.update(records_of(entry), lambda trial: reports_of(entry, trial))
+    app = _read_only(optuna_dashboard.wsgi(mirror.storage), only_here=is_loopback(host))
+    try:
+        server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="--port 0 takes a free one"
+        ) from error
+    stop = threading.Event()
+    follower = threading.Thread(target=_follow, args=(entry, mirror, every_s, stop), name="mirror", daemon=True)
+    follower.start()
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        on_ready(f"http://{shown}:{server.server_port}/")
+        server.serve_forever()
+    finally:
+        stop.set()
+        server.server_close()
+        follower.join(timeout=5.0)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own.
+
+    >>> is_loopback("localhost"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("lab-pc")
+    (True, True, False, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug(format, *args)
+
+
+def _read_only(app: Any, *, only_here: bool) -> Any:
+    """Let nobody change the mirror, which would look like changing the sweep.
+
+    Args:
+        app: The dashboard.
+        only_here: Answer only to names of this machine: a page elsewhere may have its own name lead here (DNS
+            rebinding).
+    """
+
+    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        host = environ.get("HTTP_HOST", "")
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        plain_text = [("Content-Type", "text/plain")]
+        if only_here and not is_loopback(name):
+            start_response("403 Forbidden", plain_text)
+            return [b"only as 127.0.0.1 or localhost\n"]
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            start_response("405 Method Not Allowed", plain_text)
+            return [b"this dashboard only shows; fersweep's commands change a sweep\n"]
+        answer: Iterable[bytes] = app(environ, start_response)
+        return answer
+
+    return guarded
+
+
+def _axes(entry: SweepEntry) -> tuple[Axis, ...]:
+    return axes_of(Space.from_sweep(load(entry)), records_of(entry))
+
+
+def _follow(entry: SweepEntry, mirror: Mirror, every_s: float, stop: threading.Event) -> None:
+    while not stop.wait(every_s):
+        try:
+            mirror.update(records_of(entry), lambda trial: reports_of(entry, trial))
+        except FersweepError as error:
+            log.warning("the dashboard shows what was last known: %s", error)
+
+
+def _attribute(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float) else plain(str(value), 200)

@@ -1,0 +1,86 @@
+"""Where a report was made and what its trials were trained on: versions, processor, data sets."""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from fer_sweep.data.cache import DatasetInfo, Split, list_datasets
+from fer_sweep.errors import FersweepError
+from fer_sweep.reports.sources import Report
+
+_PACKAGES = ("fersweep", "torch", "torchvision", "transformers", "optuna", "wandb", "numpy", "plotly")
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """A data set that trials of the report name."""
+
+    name: str
+    fingerprint: str = ""
+    """Empty if it is not prepared on this machine."""
+    sizes: str = ""
+    """Images by split."""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An installation, and the data its trials name."""
+
+    versions: tuple[tuple[str, str], ...]
+    machine: str
+    devices: str
+    data: tuple[TrainedOn, ...]
+    precision: str
+    """The arithmetic of the trials."""
+
+
+def environment(report: Report, devices: Sequence[str]) -> Environment:
+    """Look at this installation and at the data sets that the trials name.
+
+    Args:
+        report: Names the data sets.
+        devices: This machine's GPUs, in words.
+    """
+    versions = [("python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            versions.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    names = sorted({str(record.config.get("data", "")) for _, record in report.trials} - {""})
+    precisions = sorted({record.result.precision for _, record in report.trials if record.result is not None})
+    return Environment(
+        versions=tuple(versions),
+        machine=f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} logical cores",
+        devices="; ".join(devices) or "no GPU",
+        data=tuple(_trained_on(name, _known()) for name in names),
+        precision=", ".join(precisions),
+    )
+
+
+def _known() -> dict[str, DatasetInfo]:
+    try:
+        return {info.name: info for info in list_datasets()}
+    except FersweepError:
+        return {}  # a damaged description must not keep the report from being made
+
+
+def _trained_on(name: str, known: dict[str, DatasetInfo]) -> TrainedOn:
+    info = known.get(name)
+    if info is None:
+        return TrainedOn(name)
+    sizes = ", ".join(f"{split.name.lower()} {info.split_total(split):,}" for split in Split)
+    return TrainedOn(name, info.fingerprint, sizes, info.source)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "processor unknown"  # not Linux
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "processor unknown")

@@ -1,0 +1,93 @@
+"""The faces that a model gets most wrong: found by a process that may load torch, drawn from the data cache.
+
+They are images of the data set, whose licence may forbid passing them on, so nothing here runs unless asked for.
+"""
+
+import base64
+import io
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_sweep.data.cache import Split, open_dataset
+from fer_sweep.errors import DataError, FersweepError
+from fer_sweep.files import read_json, trial_folder
+from fer_sweep.records import CLASSES
+from fer_sweep.selection import Candidate
+
+MISTAKES = "mistakes.json"
+"""What ``fer_sweep.training.mistakes`` writes beside a model."""
+SHOWN = 24
+_LONGEST_S = 600
+
+
+@dataclass(frozen=True)
+class Face:
+    """One validation image that was taken for another class."""
+
+    source: str
+    """A PNG as a data URI."""
+    true: str
+    predicted: str
+    share: str
+    """How sure the model was, in percent."""
+
+
+def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
+    """The validation images that a trial's best model was most sure of and wrong about.
+
+    Args:
+        winner: The trial; its folder must be here.
+        count: So many at most.
+
+    Raises:
+        FersweepError: The model is elsewhere, or cannot be evaluated here.
+        DataError: The data set is not the one it was evaluated on.
+    """
+    folder = trial_folder(winner.sweep, winner.record.trial_id)
+    if not (folder / "best.safetensors").is_file():
+        raise FersweepError(f"its model is not here: {folder} has no best.safetensors", hint="ask the host that has it")
+    path = folder / MISTAKES
+    if not path.is_file() or path.stat().st_mtime < (folder / "best.safetensors").stat().st_mtime:
+        _evaluate(folder)
+    try:
+        found = read_json(path)
+        data, fingerprint = str(found["data"]), str(found["fingerprint"])
+        mistakes = [
+            (int(m["index"]), int(m["true"]), int(m["predicted"]), float(m["probability"])) for m in found["mistakes"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FersweepError(f"{path} cannot be read: {error}", hint="delete it; it is made again") from error
+    dataset = open_dataset(data)
+    if dataset.info.fingerprint != fingerprint:
+        raise DataError(f"data set {data} is no longer the one of {path}", hint="delete that file; it is made again")
+    places = set(dataset.indices(Split.VAL).tolist())
+    return [
+        Face(_png(dataset.images[index]), CLASSES[true], CLASSES[predicted], f"{100 * share:.0f} %")
+        for index, true, predicted, share in mistakes[:count]
+        if index in places
+    ]
+
+
+def _evaluate(folder: Path) -> None:
+    # A process of its own: reports must never import torch.
+    command = [sys.executable, "-m", "fer_sweep.training.mistakes", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FersweepError(f"the model could not be evaluated: {error}") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise FersweepError(f"the model could not be evaluated: {said[-1][:500]}")
+
+
+def _png(image: npt.NDArray[np.uint8]) -> str:
+    from PIL import Image  # only here: nothing else of a report needs it
+
+    stream = io.BytesIO()
+    Image.fromarray(np.asarray(image)).save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,229 @@
+"""The HTML report: one file with all it needs in it, which asks nothing of any network.
+
+Text from outside is escaped wherever it stands: by jinja in the page, by its ``tojson`` within the script's data, by
+``plot.safe`` in labels of figures. A Content-Security-Policy lets only the scripts run that are in the file, by their
+hashes, and forbids every request.
+"""
+
+import base64
+import hashlib
+import shlex
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fer_sweep.errors import InputError
+from fer_sweep.reports.environment import Environment
+from fer_sweep.reports.faces import Face
+from fer_sweep.reports.importance import importance
+from fer_sweep.reports.shown import file_name, plain
+from fer_sweep.reports.sources import Report
+from fer_sweep.reports.tables import short
+
+MEASURED = (
+    "train_acc is measured as val_acc is: in evaluation mode, without augmentation, on a fixed sample of training "
+    "images as large as the validation split. The gap is train_acc minus val_acc at the best epoch. The winner is, "
+    "among trials within one standard error of the best accuracy, the one with the smallest gap, then the fewest "
+    "parameters."
+)
+
+_MANY = 300
+"""Lines that nobody follows with the eye."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of how to do it again."""
+
+    what: str
+    command: str = ""
+    file_name: str = ""
+    file: str = ""
+    """Its content."""
+
+
+def render(report: Report, environment: Environment, faces: Sequence[Face] = (), faces_note: str = "") -> str:
+    """The page.
+
+    Args:
+        report: What to show.
+        environment: Where it was made, and the data.
+        faces: What the winner got most wrong; none are embedded unless somebody asked for them.
+        faces_note: Why there are none although they were asked for.
+
+    Raises:
+        InputError: plotly or jinja2 is not installed.
+    """
+    try:
+        import jinja2  # only here: no other command needs them
+        from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
+
+        from fer_sweep.reports.page import document, figures_of
+    except ImportError as error:
+        raise InputError(
+            f"the HTML report needs a library that cannot be imported: {error}",
+            hint="pip install plotly jinja2, or take --format md",
+        ) from error
+
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("fer_sweep.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    plotly, script = _script(get_plotlyjs()), _script(_source(templates, "report.js"))
+    found = figures_of(report, _importances(report))
+    data = document(report, found)
+    groups = _groups(found)
+    sections = [("winner", "Winner"), *([("parameters", "Parameters")] if data["views"] else [])]
+    sections += [(id, heading) for id, heading, _, _ in groups]
+    sections += [*([("faces", "Faces")] if faces or faces_note else []), ("trials", "Trials"), ("again", "Do it again")]
+    return templates.get_template("report.html.j2").render(
+        policy=_policy(plotly, script),
+        title=_title(report),
+        counts=_counts(report),
+        made=time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(report.made)),
+        style=Markup(_source(templates, "report.css")),
+        plotly=Markup(plotly),
+        script=Markup(script),
+        data=data,
+        sections=[*sections, ("environment", "Environment")],
+        winner=_winner(report),
+        reason=plain(report.selection.reason, 300),
+        many=len(report.trials) > _MANY,
+        has_views=bool(data["views"]),
+        view_names=[view["label"] for view in data["views"]],
+        groups=groups,
+        faces=faces,
+        faces_note=faces_note,
+        steps=_steps(report),
+        environment=environment,
+        measured=MEASURED,
+    )
+
+
+def _source(templates: Any, name: str) -> str:
+    source: str = templates.loader.get_source(templates, name)[0]
+    return source
+
+
+def _script(text: str) -> str:
+    # A browser hashes what it parsed, where line ends are single line feeds.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "</script" in text.lower() or "<!--" in text:
+        raise InputError("a script holds what would end it early", hint="install another release of plotly")
+    return text
+
+
+def _policy(*scripts: str) -> str:
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    # Plotly adds style rules of its own, makes pictures of figures as blobs, and compiles what draws the lines of the
+    # parallel coordinates (regl) by Function, hence unsafe-eval: it lets no script in that is not in the file.
+    return (
+        f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _importances(report: Report) -> list[Any]:
+    def accuracy(result: Any) -> float:
+        return float(result.best_val_acc)
+
+    def gap(result: Any) -> float:
+        return float(result.train_val_gap)
+
+    return [
+        (
+            sweep,
+            importance(sweep.records, sweep.axes, accuracy, maximize=True),
+            importance(sweep.records, sweep.axes, gap, maximize=False),
+        )
+        for sweep in report.sweeps
+    ]
+
+
+_GROUPS = (
+    ("pareto", "Accuracy against gap", ""),
+    (
+        "best",
+        "The best trials over the epochs",
+        "A legend's entry shows and hides its trial; a double click, all others.",
+    ),
+    ("models", "Each architecture's best over the epochs", ""),
+    (
+        "importance",
+        "Which parameters matter",
+        "PED-ANOVA: how differently the best of the complete trials (a tenth, five at least) are spread over a "
+        "parameter than all of them. "
+        "It says that a parameter matters, not which value is good.",
+    ),
+    ("winner-classes", "What the winner takes for what", "On the validation split, at its best epoch."),
+    ("progress", "The search's progress", ""),
+)
+
+
+def _groups(found: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
+    found = {**found, "winner-classes": found.get("winner", [])}
+    return [(id, heading, note, found[id]) for id, heading, note in _GROUPS if found.get(id)]
+
+
+def _title(report: Report) -> str:
+    models = ", ".join(dict.fromkeys(model for sweep in report.sweeps for model in sweep.models))
+    if len(report.sweeps) == 1:
+        return f"{plain(models, 60)}: sweep {report.sweeps[0].label}"
+    return f"{len(report.sweeps)} sweeps side by side: {plain(models, 80)}"
+
+
+def _counts(report: Report) -> str:
+    states = Counter(str(record.state) for _, record in report.trials)
+    counted = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
+    total = len(report.trials)
+    return f"{total:,} trial{'' if total == 1 else 's'}" + (f": {counted}" if counted else "")
+
+
+def _winner(report: Report) -> dict[str, Any] | None:
+    winner = report.selection.winner
+    if winner is None:
+        return None
+    result, record = winner.result, winner.record
+    sweep = next(s for s in report.sweeps if s.id == winner.sweep)
+    swept = [axis.name for axis in sweep.axes if axis.name in record.parameters]
+    return {
+        "trial": plain(record.trial_id, 60),
+        "sweep": sweep.label,
+        "accuracy": f"{100 * result.best_val_acc:.2f} %",
+        "gap": f"{100 * result.train_val_gap:+.1f} points",
+        "clean": f"{100 * result.val_acc_clean:.2f} %",
+        "weights": f"{result.parameters:,}",
+        "model": plain(str(record.config.get("model", "")), 40),
+        "verdict": str(result.verdict),
+        "epoch": result.best_epoch,
+        "reason": plain(report.selection.reason, 300),
+        "parameters": [(plain(name, 40), short(record.parameters[name])) for name in swept],
+    }
+
+
+def _steps(report: Report) -> list[Step]:
+    """From the data set to the winner, for another machine."""
+    import json
+
+    steps = []
+    for name in sorted({str(record.config.get("data", "")) for _, record in report.trials} - {"", "synthetic"}):
+        command = shlex.join(["fersweep", "data", "prepare", "PATH", "--name", name])
+        steps.append(Step("Prepare the data set; its fingerprint must be the one under Environment.", command))
+    for sweep in report.sweeps:
+        name = file_name(sweep.id)
+        what = f"Make the sweep {plain(sweep.label, 80)} from its file, and work on it."
+        steps.append(Step(what, f"{sweep.create}\nfersweep agent", name, sweep.file))
+    steps.append(Step("Choose.", shlex.join(["fersweep", "best", *(s.id for s in report.sweeps[:-1])])))
+    if (winner := report.selection.winner) is not None:
+        config = json.dumps(dict(winner.record.config), indent=2)
+        what = "Or train the winner alone, from its configuration; its seed is in there."
+        steps.append(Step(what, "fersweep train --config winner.json", "winner.json", config))
+    return steps

@@ -1,0 +1,182 @@
+"""What is read of sweeps before anything is drawn: their records, axes and curves, and how to make them again."""
+
+import math
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import yaml
+
+from fer_sweep.config import distributions as dist
+from fer_sweep.config.space import Space
+from fer_sweep.records import TrialRecord
+from fer_sweep.reports.shown import Axis, file_name, plain
+from fer_sweep.search.registry import SweepEntry, load, open_search, reports_of
+from fer_sweep.search.storage import default_storage, list_sweeps
+from fer_sweep.selection import Candidate, Selection, select
+
+CURVES_SHOWN = 8
+"""Trials whose curves are drawn: more colours than that nobody tells apart."""
+_LOG_DISTRIBUTIONS = (dist.LogUniform, dist.QLogUniform, dist.LogNormal, dist.QLogNormal)
+_TAIL = 1e-9
+
+TrialKey = tuple[str, str]
+"""Sweep and trial."""
+Curve = Sequence[Mapping[str, float]]
+"""A trial's metrics by epoch, earliest first."""
+
+
+@dataclass(frozen=True)
+class ReportedSweep:
+    """One sweep, as a report shows it."""
+
+    id: str
+    name: str
+    """From its file; untrusted, may be empty."""
+    description: str
+    """Likewise."""
+    models: tuple[str, ...]
+    """The architectures it trains."""
+    method: str
+    axes: tuple[Axis, ...]
+    """Every parameter with more than one value."""
+    file: str
+    """The sweep file, as YAML."""
+    create: str
+    """The command that makes it again from that file."""
+    records: tuple[TrialRecord, ...]
+
+    @property
+    def label(self) -> str:
+        """Name and id on one line."""
+        name = plain(self.name, 60)
+        return f"{name} ({self.id})" if name else self.id
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report is made of."""
+
+    sweeps: tuple[ReportedSweep, ...]
+    """At least one."""
+    selection: Selection
+    curves: Mapping[TrialKey, Curve] = field(default_factory=dict)
+    """Of the best trials, and of each architecture's best."""
+    max_gap: float | None = None
+    """The tightest of the sweeps' constraints on the gap, as a fraction."""
+    made: float = 0.0
+    """Unix time, seconds."""
+
+    @property
+    def trials(self) -> list[tuple[ReportedSweep, TrialRecord]]:
+        """Every trial with its sweep, in the order of the sweeps."""
+        return [(sweep, record) for sweep in self.sweeps for record in sweep.records]
+
+
+def gather(entries: Sequence[SweepEntry]) -> Report:
+    """Read everything that a report of these sweeps shows.
+
+    Args:
+        entries: At least one.
+
+    Raises:
+        StorageError: The database cannot be read.
+        ServerError: The W&B server of one does not answer.
+    """
+    sweeps = tuple(_reported(entry) for entry in entries)
+    chosen = [Candidate(sweep.id, r, r.result) for sweep in sweeps for r in sweep.records if r.result is not None]
+    gaps = [entry.max_gap for entry in entries if entry.max_gap is not None]
+    max_gap = min(gaps) if gaps else None
+    selection = select(chosen, max_gap=max_gap)
+    by_id = {entry.id: entry for entry in entries}
+    wanted = dict.fromkeys(
+        (c.sweep, c.record.trial_id) for c in (*best_trials(selection), *best_of_each_model(selection))
+    )
+    curves = {(sweep, trial): reports_of(by_id[sweep], trial) for sweep, trial in wanted}
+    return Report(sweeps, selection, {key: curve for key, curve in curves.items() if curve}, max_gap, time.time())
+
+
+def best_trials(selection: Selection) -> list[Candidate]:
+    """The most accurate trials and the winner, as many as curves are drawn of."""
+    trained = [c for c in selection.ranking if c.result.best_epoch > 0]
+    best = trained[:CURVES_SHOWN]
+    if selection.winner is not None and selection.winner not in best:
+        best[-1] = selection.winner
+    return best
+
+
+def best_of_each_model(selection: Selection) -> list[Candidate]:
+    """The most accurate trial of each architecture, best first."""
+    best: dict[str, Candidate] = {}
+    for candidate in selection.ranking:
+        if candidate.result.best_epoch > 0:
+            best.setdefault(str(candidate.record.config.get("model", "")), candidate)
+    return list(best.values())[:CURVES_SHOWN]
+
+
+def records_of(entry: SweepEntry) -> Sequence[TrialRecord]:
+    """Every trial of a sweep."""
+    search = open_search(entry)
+    try:
+        return search.records()
+    finally:
+        search.close()
+
+
+def models_of(space: Space, records: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """The architectures a sweep trains."""
+    match space.parameters.get("model"):
+        case dist.Constant(value=value):
+            return (plain(str(value), 40),)
+        case dist.Categorical() as several:
+            return tuple(plain(str(value), 40) for value in several.possible)
+    return tuple(sorted({str(record.config["model"]) for record in records})) or ("any model",)
+
+
+def axes_of(space: Space, records: Sequence[TrialRecord]) -> tuple[Axis, ...]:
+    """Every parameter of a sweep that has more than one value."""
+    if space.parameters:
+        return tuple(_axis(name, source) for name, source in space.parameters.items() if source.size != 1)
+    # A search space of a user's own making shows itself in its trials only.
+    return tuple(Axis(name, log=False) for name in dict.fromkeys(name for r in records for name in r.parameters))
+
+
+def create_command(entry: SweepEntry, file_of: str) -> str:
+    """The command that makes a sweep again from its file.
+
+    Args:
+        entry: The sweep.
+        file_of: The id that its file is named after.
+    """
+    words = ["fersweep", "create", file_name(file_of), "--search", entry.search]
+    if entry.max_gap is not None:
+        words += ["--max-gap", f"{entry.max_gap:g}"]
+    seed = next((s.seed for s in list_sweeps(entry.storage or default_storage()) if s.id == entry.id), 0)
+    if seed:
+        words += ["--seed", str(seed)]
+    return shlex.join(words)
+
+
+def _axis(name: str, source: dist.Distribution) -> Axis:
+    if isinstance(source, dist.Categorical):
+        return Axis(name, log=False, choices=source.possible)
+    low, high = float(source.quantile(_TAIL)), float(source.quantile(1 - _TAIL))
+    is_log = isinstance(source, _LOG_DISTRIBUTIONS) and low > 0
+    return Axis(name, is_log, bounds=(low, high) if math.isfinite(low) and low < high < math.inf else None)
+
+
+def _reported(entry: SweepEntry) -> ReportedSweep:
+    sweep, records = load(entry), tuple(records_of(entry))
+    space = Space.from_sweep(sweep)
+    return ReportedSweep(
+        id=entry.id,
+        name=sweep.name or "",
+        description=sweep.description or "",
+        models=models_of(space, records),
+        method=str(sweep.method),
+        axes=axes_of(space, records),
+        file=yaml.safe_dump(sweep.to_plain(), sort_keys=False),
+        create=create_command(entry, entry.id),
+        records=records,
+    )
