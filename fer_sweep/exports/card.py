@@ -37,8 +37,10 @@ def render(card: Card, *, library: str, use: str, versions: Mapping[str, str]) -
     """
     data = _code(card.config.data)
     if card.data is not None:
-        counts = f"{card.data.split_total(Split.TRAIN):,} training and {card.data.split_total(Split.VAL):,} validation images"
-        data += f", {counts}, SHA-256 {_code(card.data.fingerprint[:16])}..."
+        data += (
+            f", {card.data.split_total(Split.TRAIN):,} training and {card.data.split_total(Split.VAL):,} validation "
+            f"images, SHA-256 {_code(card.data.fingerprint[:16])}..."
+        )
     fields = "\n".join(f"| {name} | {_code(value)} |" for name, value in flatten(card.config.model_dump()).items())
     return f"""\
 ---
