@@ -155,6 +155,38 @@ def write_atomically(target: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``target`` that becomes it, synced to disk, if the block ends well.
+
+    Raises:
+        InputError: There is something at ``target`` already.
+        StorageError: The disk is full or the folder cannot be written; there is nothing at ``target``.
+    """
+    taken = InputError(f"{target} exists already", hint="give a folder that does not, or remove this one first")
+    if target.exists() or target.is_symlink():
+        raise taken
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        _sync_folder(temporary)
+        if target.exists():  # made meanwhile: a rename would replace it if it is empty
+            raise taken
+        temporary.rename(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _sync_folder(folder: Path) -> None:
     # The rename itself is durable only once the folder is; a file system without that call has no more to give.
     with contextlib.suppress(OSError):

@@ -101,6 +101,17 @@ class Averaging(StrEnum):
     """The four corners and the centre, and their mirror images."""
 
 
+class ExportFormat(StrEnum):
+    """What a trained model is exported as."""
+
+    SAFETENSORS = "safetensors"
+    """Weights and configuration."""
+    ONNX = "onnx"
+    """One graph from grey values to logits."""
+    HUGGINGFACE = "huggingface"
+    """A folder for transformers' Auto classes; a ViT's only."""
+
+
 class Examination(BaseModel):
     """What a trained model came to on the images of the test split."""
 

@@ -52,6 +52,8 @@ def _findings() -> Iterator[Finding]:
     yield _wandb()
     yield _optional("parquet", "pyarrow", "Hugging Face's parquet files")
     yield _optional("postgres", "psycopg", "searches on many hosts")
+    yield _optional("onnx", "onnxruntime", "exports to ONNX")
+    yield _optional("faces", "cv2", "finding faces in pictures (predict --crop-face)")
 
 
 def _optional(part: str, package: str, use: str) -> Finding:

@@ -62,7 +62,13 @@ def open_test_split(
     import torch  # only here: agent/ meets torch where something is trained or evaluated
 
     from fer_sweep.data.cache import open_dataset
-    from fer_sweep.training.examination import examine, fingerprint_of_test, load_examinee, open_if_here
+    from fer_sweep.training.examination import (
+        examine,
+        fingerprint_of_test,
+        load_examinee,
+        open_if_here,
+        weights_in,
+    )
 
     torch.set_num_threads(threads or slot.threads)
     examinee = load_examinee(folder, torch.device(slot.device))
@@ -80,7 +86,7 @@ def open_test_split(
             id=secrets.token_hex(8),
             opened=time.time(),
             model=name,
-            weights=hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest(),
+            weights=hashlib.sha256(weights_in(folder).read_bytes()).hexdigest(),
             data=dataset.name,
             fingerprint=dataset.info.fingerprint,
             test_fingerprint=split,

@@ -17,6 +17,7 @@ import fer_sweep.cli.report as report
 import fer_sweep.cli.results as results
 import fer_sweep.cli.sweeps as sweeps
 import fer_sweep.cli.trials as trials
+import fer_sweep.cli.using as using
 from fer_sweep.cli.printing import print_error
 from fer_sweep.errors import FersweepError
 
@@ -36,6 +37,7 @@ confirming.add_to(app)
 examining.add_to(app)
 report.add_to(app)
 trials.add_to(app)
+using.add_to(app)
 doctor.add_to(app)
 app.add_typer(data.app, name="data")
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fer_sweep.cli.chosen_model import ChosenModel, chosen_model
 from fer_sweep.cli.printing import log_warnings, percent, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
 
@@ -43,21 +44,15 @@ def test(
 
     if tta not in set(Averaging):
         raise InputError(f"--tta {tta}: not here", hint=f"one of {', '.join(Averaging)}")
-    if folder is not None and (sweep is not None or trial is not None):
-        raise InputError(f"--folder {folder} is in place of a sweep and its trial", hint="give one or the other")
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"--folder {folder}: no such folder", hint="the folder of a trial, with its best.safetensors")
+    model = chosen_model(sweep, trial, folder)
     from fer_sweep.agent.examiner import open_test_split
 
     log_warnings()
-    if folder is not None:
-        name, log_folder, confirmed = str(folder.resolve()), folder, None
-    else:
-        name, folder, log_folder, confirmed = _chosen(sweep, trial)
+    confirmed = _confirmed(model)
     report = open_test_split(
-        folder,
-        name=name,
-        log_folder=log_folder,
+        model.folder,
+        name=model.name,
+        log_folder=model.sweep_folder,
         averaging=Averaging(tta),
         data=data,
         again=again,
@@ -66,30 +61,22 @@ def test(
         say=say,
     )
     if as_json:
-        print_json(_document(report, name, folder, confirmed))
+        print_json(_document(report, model.name, model.folder, confirmed))
     else:
-        _print(report, name, confirmed)
+        _print(report, model.name, confirmed)
 
 
-def _chosen(sweep: str | None, trial: str | None) -> "tuple[str, Path, Path, Confirmed | None]":
-    """The model's name, its folder, its sweep's folder, and what further seeds said of it."""
-    from fer_sweep.choosing import chosen, confirmed
-    from fer_sweep.files import sweep_folder, trial_folder
-    from fer_sweep.search.confirmations import last_searched
-    from fer_sweep.search.registry import find
+def _confirmed(model: ChosenModel) -> "Confirmed | None":
+    """What further seeds said of it."""
+    from fer_sweep.choosing import confirmed
 
-    entry = last_searched() if sweep is None else find(sweep)
-    candidate = chosen(entry, trial)
-    folder = trial_folder(entry.id, candidate.record.trial_id)
-    if not folder.is_dir():
-        raise InputError(
-            f"the model of trial {candidate.name} is with the host that trained it",
-            hint="run this there, or bring the trial's folder here and give it with --folder",
-        )
+    if model.choice is None:
+        return None
+    entry, candidate = model.choice
     found = confirmed(entry, candidate)
     if found is None and entry.confirms is None:
         say(f"note: nobody confirmed this choice; fersweep confirm {entry.id} shows what it owes to chance")
-    return candidate.name, folder, sweep_folder(entry.id), found
+    return found
 
 
 _WAYS = {

@@ -1,5 +1,6 @@
 """From encoded images to one (N, 48, 48) uint8 array, in threads."""
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -33,27 +34,48 @@ def decode(content: bytes, label: str) -> tuple[npt.NDArray[np.uint8], bool]:
     Raises:
         DataError: It is no image, truncated, or too large.
     """
+    with bounded(content, label, max_pixels=MAX_PIXELS, remedy="download the data again") as image:
+        if image.mode == "L" and image.size == (IMAGE_SIZE, IMAGE_SIZE):
+            return np.asarray(image), False
+        return to_face(image.convert("L")), True
+
+
+def to_face(grey: Image.Image) -> npt.NDArray[np.uint8]:
+    """A grey image of any size as (48, 48) values, stretched to a square where it is none."""
+    return np.asarray(grey.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
+
+
+@contextlib.contextmanager
+def bounded(content: bytes, label: str, *, max_pixels: int, remedy: str) -> Iterator[Image.Image]:
+    """One encoded image, opened and not yet decoded; whatever goes wrong in the block, too, is the image's fault.
+
+    Args:
+        content: The file.
+        label: What messages call it.
+        max_pixels: Width by height that is still decoded.
+        remedy: What to do about a file that is damaged.
+
+    Raises:
+        DataError: It is no image, truncated, or too large.
+    """
     if not content:
-        raise DataError(f"{label}: an empty file in place of an image", hint="download the data again")
+        raise DataError(f"{label}: an empty file in place of an image", hint=remedy)
     if len(content) > MAX_BYTES:
-        raise DataError(f"{label}: {len(content) >> 20} MiB in one image", hint="a data set of faces has no such file")
+        raise DataError(f"{label}: {len(content) >> 20} MiB in one image", hint="no image of a face is so large")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > max_pixels:
                 raise DataError(
                     f"{label}: an image of {image.width}x{image.height} pixels is refused",
-                    hint="a data set of faces has no such image; resize it if it is meant",
+                    hint="no image of a face is so large; resize it if it is meant",
                 )
-            if image.mode == "L" and image.size == (IMAGE_SIZE, IMAGE_SIZE):
-                return np.asarray(image), False
-            grey = image.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
-            return np.asarray(grey), True
+            yield image
     except DataError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds over damaged content, SyntaxError among them
         raise DataError(
             f"{label}: not a readable image: {error or type(error).__name__}",
-            hint=f"the file is damaged or of another kind than {', '.join(FORMATS)}: download the data again",
+            hint=f"the file is damaged or of another kind than {', '.join(FORMATS)}: {remedy}",
         ) from error
 
 

@@ -30,6 +30,8 @@ from fer_sweep.training.metrics import accuracy, confusion_matrix, scores
 from fer_sweep.training.precision import Precision, choose_precision
 from fer_sweep.training.trial import CONFIG, WEIGHTS
 
+EXPORTED = "model.safetensors"
+"""The weights in a folder that ``fersweep export`` made."""
 CROP = 44
 """Side of a crop, in pixels."""
 TOLERANCE = 0.01
@@ -55,23 +57,27 @@ class Examinee:
 
 
 def load_examinee(folder: Path, device: torch.device) -> Examinee:
-    """The best weights of a trial with what they need to be used, from best.safetensors and config.json alone.
+    """The best weights of a trial with what they need to be used, from its folder or what was exported from it.
+
+    Two files are read: best.safetensors, or model.safetensors of an export, and config.json.
 
     Raises:
         CheckpointError: The files are missing, damaged, or do not belong together.
         WeightsUnavailable: The architecture's description comes from a hub that is out of reach.
     """
-    path = folder / WEIGHTS
+    path = weights_in(folder)
     try:
         with safe_open(path, framework="pt", device="cpu") as stored:
             about: dict[str, Any] = parse_object((stored.metadata() or {})["fersweep"].encode())
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 it is no mapping
         config = parse_trial(about["config"])
-        beside = parse_trial(read_json(folder / CONFIG))
+        described = read_json(folder / CONFIG)
+        beside = parse_trial(described.get("trial", described))  # an export's says more than the configuration
         mean, std, val_acc = (float(about[name]) for name in ("pixel_mean", "pixel_std", "val_acc"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
         raise CheckpointError(
-            f"no model can be loaded from {folder}: {error}", hint="give the folder of a trial that was trained here"
+            f"no model can be loaded from {folder}: {error}",
+            hint="give the folder of a trial that was trained here, or one that fersweep export made",
         ) from error
     if beside != config:
         raise CheckpointError(
@@ -93,7 +99,12 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
     return Examinee(config, model, device, choose_precision(config, device), mean, std, val_acc)
 
 
-def check_on_validation(examinee: Examinee, dataset: FaceDataset, averaging: Averaging) -> float:
+def weights_in(folder: Path) -> Path:
+    """Where the weights in the folder of a trial, or of an export, are or should be."""
+    return next((folder / name for name in (WEIGHTS, EXPORTED) if (folder / name).is_file()), folder / WEIGHTS)
+
+
+def check_on_validation(examinee: Examinee, dataset: FaceDataset, averaging: Averaging = Averaging.NONE) -> float:
     """See that a model is what its training made: its accuracy on the validation images must come out again.
 
     Args:
@@ -114,7 +125,7 @@ def check_on_validation(examinee: Examinee, dataset: FaceDataset, averaging: Ave
         raise CheckpointError(
             f"the model gets {plain:.2%} of the validation images of {dataset.name} right, and its training measured "
             f"{examinee.val_acc:.2%}: weights or data are not those of the training",
-            hint="the test split was not opened; prepare the data it was trained on again, or train the model again",
+            hint="nothing was done with it; prepare the data it was trained on again, or train the model again",
         )
     if averaging is Averaging.NONE:
         return plain
@@ -184,19 +195,25 @@ def fingerprint_of_test(dataset: FaceDataset) -> str:
     return hashlib.sha256(b"".join(one_by_one)).hexdigest()
 
 
-@torch.inference_mode()
 def predict(
     examinee: Examinee, images: npt.NDArray[np.uint8], positions: npt.NDArray[np.int64], averaging: Averaging
 ) -> npt.NDArray[np.int64]:
     """The classes (n,) predicted for the images (N, 48, 48) at ``positions`` (n,)."""
+    found: npt.NDArray[np.int64] = probabilities(examinee, images, positions, averaging).argmax(axis=1)
+    return found
+
+
+@torch.inference_mode()
+def probabilities(
+    examinee: Examinee, images: npt.NDArray[np.uint8], positions: npt.NDArray[np.int64], averaging: Averaging
+) -> npt.NDArray[np.float32]:
+    """The probabilities (n, 7) of the classes for the images (N, 48, 48) at ``positions`` (n,), in CLASSES' order."""
     found = []
     for start in range(0, len(positions), _BATCH):
         part = torch.from_numpy(images[positions[start : start + _BATCH]]).to(examinee.device)
         batch = part.unsqueeze(1).float().sub_(examinee.pixel_mean).div_(examinee.pixel_std)  # (B, 1, 48, 48)
-        chances = torch.zeros(())
-        for view in views(batch, averaging):
-            chances = chances + forward(examinee.model, view, examinee.precision).softmax(dim=1)
-        found.append(chances.argmax(dim=1).cpu())
+        seen = [forward(examinee.model, view, examinee.precision).softmax(dim=1) for view in views(batch, averaging)]
+        found.append(torch.stack(seen).mean(dim=0).cpu())
     return torch.cat(found).numpy()
 
 

@@ -1,0 +1,128 @@
+"""A ViT as Hugging Face's own classes load it, image processor included.
+
+Theirs read pictures as RGB, ours has one channel. The first layer is linear, so its weights times the shares of red,
+green and blue in grey (ITU-R 601, Pillow's) take RGB and give the same: ``pipeline("image-classification")`` works.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+from transformers import ViTConfig as HFConfig
+from transformers.utils import logging as hf_logging
+
+from fer_sweep.config.trial import IMAGE_SIZE
+from fer_sweep.errors import FersweepError, InputError
+from fer_sweep.models.vit import ViT
+from fer_sweep.records import CLASSES
+from fer_sweep.training.examination import Examinee
+
+_GREY = torch.tensor([19595, 38470, 7471]) / 65536
+"""Shares of red, green and blue in Pillow's grey; they add up to 1, so that grey pictures stay what they are."""
+_FIRST = "vit.embeddings.patch_embeddings.projection.weight"
+USE = """\
+```python
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained(".")
+model = AutoModelForImageClassification.from_pretrained(".").eval()
+inputs = processor(Image.open("face.png"), return_tensors="pt")
+with torch.inference_mode():
+    print(model.config.id2label[int(model(**inputs).logits.argmax())])
+```
+
+`transformers.pipeline("image-classification", ".")` works too. Pictures may be grey or in colour: colours come to grey
+in the first layer.
+"""
+
+
+def write(examinee: Examinee, folder: Path) -> None:
+    """Write config.json, model.safetensors and preprocessor_config.json.
+
+    Raises:
+        InputError: The model is no ViT.
+    """
+    model = examinee.model
+    if not isinstance(model, ViT):
+        raise InputError(
+            f"{examinee.config.model} is no architecture of Hugging Face's transformers; a vit is",
+            hint="take --format safetensors or --format onnx",
+        )
+    names = dict(enumerate(CLASSES))
+    config = HFConfig.from_dict(
+        {
+            **model.transformer.config.to_dict(),
+            "num_channels": len(_GREY),
+            "id2label": names,
+            "label2id": {name: code for code, name in names.items()},
+        }
+    )
+    weights = model.transformer.state_dict()
+    weights[_FIRST] = weights[_FIRST] * _GREY[None, :, None, None]
+    coloured = ViTForImageClassification(config)
+    coloured.load_state_dict(weights)
+    processor = ViTImageProcessor(
+        do_convert_rgb=True,
+        do_resize=True,
+        size={"height": model.input_size[0], "width": model.input_size[1]},
+        resample=Image.Resampling.BILINEAR,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=[examinee.pixel_mean / 255] * len(_GREY),
+        image_std=[examinee.pixel_std / 255] * len(_GREY),
+    )
+    with _no_progress_bars():
+        coloured.save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+
+@torch.inference_mode()
+def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Logits (n, 7) of grey values (n, 1, 48, 48) by what is in a folder, loaded as anyone would.
+
+    Raises:
+        FersweepError: The image processor makes something else of the images than the training did.
+    """
+    with _no_progress_bars():
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+        model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
+    inputs: torch.Tensor = processor([Image.fromarray(face[0]) for face in pixels], return_tensors="pt")["pixel_values"]
+    size = (processor.size["height"], processor.size["width"])
+    if size != (IMAGE_SIZE, IMAGE_SIZE):
+        # A ViT pretrained at another size: theirs resizes in whole grey levels, ours in fractions of them.
+        mean, std = 255 * processor.image_mean[0], 255 * processor.image_std[0]
+        ours = (torch.from_numpy(pixels).float() - mean) / std
+        ours = functional.interpolate(ours, size=size, mode="bilinear", align_corners=False, antialias=True)
+        if not float((inputs - ours).abs().max()) <= 1.01 / std:
+            raise FersweepError(
+                "Hugging Face's image processor resizes faces otherwise than the training did; nothing was written",
+                hint="take --format safetensors or --format onnx",
+            )
+        inputs = ours.expand(-1, len(_GREY), -1, -1)
+    found: npt.NDArray[np.float32] = model(pixel_values=inputs).logits.float().numpy()
+    return found
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    were_on = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if were_on:
+            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,91 @@
+"""One ONNX graph from grey values to logits, normalisation included, for any number of images at once.
+
+torch's newer exporter (torch.export) is taken: the older one is deprecated since torch 2.9.
+"""
+
+import copy
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fer_sweep.config.trial import IMAGE_SIZE
+from fer_sweep.errors import InputError
+from fer_sweep.models.vit import ViT
+from fer_sweep.records import CLASSES
+from fer_sweep.training.examination import Examinee
+
+GRAPH = "model.onnx"
+USE = """\
+```python
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+face = Image.open("face.png").convert("L").resize((48, 48), Image.Resampling.BILINEAR)
+(logits,) = session.run(["logits"], {"pixels": np.asarray(face)[None, None]})
+```
+
+The input `pixels` is uint8 of shape (batch, 1, 48, 48), grey values as they are: the graph normalises them itself. It
+takes no floats, so that values from 0 to 1 cannot be handed over by mistake.
+"""
+
+
+class _Raw(nn.Module):
+    """Grey values (B, 1, 48, 48) uint8 to logits (B, 7)."""
+
+    def __init__(self, examinee: Examinee) -> None:
+        super().__init__()
+        self.mean, self.std = examinee.pixel_mean, examinee.pixel_std
+        self.model = copy.deepcopy(examinee.model).to(memory_format=torch.contiguous_format)
+        if isinstance(self.model, ViT):
+            # Ours chooses its form by the number of images, which a graph for any number cannot.
+            self.model.transformer.set_attn_implementation("eager")
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.model((pixels.float() - self.mean) / self.std)
+        return logits
+
+
+def write(examinee: Examinee, folder: Path) -> None:
+    """Write model.onnx.
+
+    Raises:
+        InputError: A package for ONNX is not installed.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"an export to ONNX needs {', '.join(missing)}, not installed here", hint="pip install 'fersweep[onnx]'"
+        )
+    example = torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)  # of one image, torch would fix the number
+    program = torch.onnx.export(
+        _Raw(examinee).eval(),
+        (example,),
+        dynamo=True,
+        input_names=["pixels"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    assert program is not None  # with dynamo=True
+    program.model.metadata_props["classes"] = json.dumps(CLASSES)
+    program.save(folder / GRAPH)
+
+
+def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Logits (n, 7) of grey values (n, 1, 48, 48) by onnxruntime, one image by itself and the others together."""
+    import onnxruntime  # optional
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; it warns of GPUs it looks for and does not find
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
+    parts = [session.run(["logits"], {"pixels": part})[0] for part in (pixels[:1], pixels[1:]) if len(part)]
+    found: npt.NDArray[np.float32] = np.concatenate(parts)
+    return found
