@@ -15,8 +15,8 @@ MOST_FOLDERS = 500
 """Looked into below one place."""
 MOST_ENTRIES = 2_000
 """Looked at in one folder; class folders, with thousands of images, are not looked through."""
-MOST_ARCHIVES = 50
-"""Opened below one place."""
+MOST_FILES = 100
+"""Opened below one place; on a mounted drive each takes a moment."""
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _WORDS = ("fer", "face", "emotion", "expression", "archive")
@@ -79,7 +79,11 @@ def discover(places: Sequence[Place] | None = None) -> Discovery:
     found: list[Candidate] = []
     unusable: list[str] = []
     for place in places:
-        for path in _likely(place, seen):
+        for path in _likely(place):
+            real = os.path.realpath(path)  # places may lie in each other
+            if real in seen:
+                continue
+            seen.add(real)
             try:
                 candidate = _examined(path)
             except DataError as error:
@@ -100,18 +104,18 @@ def discover(places: Sequence[Place] | None = None) -> Discovery:
     return Discovery(found[0], tuple(found[1:]), tuple(unusable))
 
 
-def _likely(place: Place, seen: set[str]) -> Iterator[Path]:
+def _likely(place: Place) -> Iterator[Path]:
     """Folders and files whose names suggest a data set, nearest first."""
     level = [place.path]
-    folders = archives = 0
+    seen: set[str] = set()
+    opened = 0
     for depth in range(place.depth + 1):
         below: list[Path] = []
         for folder in level:
             real = os.path.realpath(folder)
-            if real in seen or folders >= MOST_FOLDERS:
+            if real in seen or len(seen) >= MOST_FOLDERS:
                 continue
             seen.add(real)
-            folders += 1
             inside, files = _listed(folder)
             if _has_classes(inside):
                 yield folder
@@ -119,15 +123,16 @@ def _likely(place: Place, seen: set[str]) -> Iterator[Path]:
             if depth and any(file.suffix.lower() == ".parquet" for file in files):
                 yield folder
                 continue
-            for file in files:
-                if file.suffix.lower() == ".csv":
-                    yield file
-                elif file.name.lower().endswith(_ARCHIVES) and any(word in file.name.lower() for word in _WORDS):
-                    archives += 1
-                    if archives <= MOST_ARCHIVES:
-                        yield file
+            wanted = [file for file in files if _is_worth_opening(file)][: MOST_FILES - opened]
+            opened += len(wanted)
+            yield from wanted
             below += inside
         level = below
+
+
+def _is_worth_opening(file: Path) -> bool:
+    name = file.name.lower()
+    return name.endswith(".csv") or (name.endswith(_ARCHIVES) and any(word in name for word in _WORDS))
 
 
 def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
