@@ -170,8 +170,10 @@ def work_on(
         return summary
     finally:
         search.close()
-        copying.close()  # after the leases were given up, and before anything that waits for a server
-        close_wandb()
+        try:
+            copying.close()  # after the leases were given up, and before anything that waits for a server
+        finally:
+            close_wandb()
         if left := repairs.finish():
             names = ", ".join(left)
             console.print(f"not whole on the W&B server: trial {names}; later: fersweep sync {entry.id}", markup=False)

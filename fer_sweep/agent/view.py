@@ -27,7 +27,7 @@ _NARROWEST_PARAMETERS = 24
 EPOCH_LINES_S = 5.0
 """Between two plain lines about the epochs of one slot, at least: quick epochs would fill a notebook."""
 
-_NOTEBOOK = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
+NOTEBOOK = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
 """Environment variables of a kernel, which the commands of its cells inherit."""
 
 _STATE_STYLE = {
@@ -240,4 +240,4 @@ def make_view(console: Console, progress: Progress, *, sweep_id: str, slots: int
 
 def in_notebook() -> bool:
     """Whether this is a notebook's kernel or a command of one of its cells."""
-    return any(os.environ.get(name) for name in _NOTEBOOK)
+    return any(os.environ.get(name) for name in NOTEBOOK)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fer_sweep.agent.view import EPOCH_LINES_S, LiveView, PlainView, Progress, View, make_view
+from fer_sweep.agent.view import EPOCH_LINES_S, NOTEBOOK, LiveView, PlainView, Progress, View, make_view
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
 from tests.agent.scripted import request
 
@@ -27,6 +27,13 @@ RESULT = TrialResult(
     precision="fp32",
     verdict=Verdict.BALANCED,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a terminal, wherever the tests are run from."""
+    for name in NOTEBOOK:
+        monkeypatch.delenv(name, raising=False)
 
 
 def shown(*, terminal: bool, width: int = 120) -> tuple[View, io.StringIO]:
@@ -75,7 +82,7 @@ def test_escapes_of_a_reason_do_not_reach_the_terminal(terminal: bool) -> None:
     assert "broke\x1b[31m" not in stream.getvalue()
 
 
-@pytest.mark.parametrize("mark", ["JPY_PARENT_PID", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+@pytest.mark.parametrize("mark", NOTEBOOK)
 def test_a_notebook_gets_plain_lines_though_it_gives_a_terminal(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(mark, "1")
     view, stream = shown(terminal=True)
