@@ -133,12 +133,14 @@ class PlainView:
     slots: int = 1
     _shown: dict[str, float] = field(default_factory=dict)
     """When each slot's last epoch was shown; a slot without one shows its next."""
+    _last: str = ""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say(self.progress.headline(0))
+        if (headline := self.progress.headline(0)) != self._last:  # the last trial's end may just have said it
+            self._say(headline)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         """Show a trial's parameters."""
@@ -166,6 +168,7 @@ class PlainView:
         self._say(text)
 
     def _say(self, text: str) -> None:
+        self._last = text
         self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
