@@ -7,11 +7,13 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from fer_sweep.cli import main
+from tests.processes import fersweep
 from tests.standin.server import StandIn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -61,12 +63,7 @@ def _run_all(
     tiny_cache: Path,
 ) -> None:
     shutil.copytree(REPOSITORY / "sweeps", own_folders / "sweeps")
-    with zipfile.ZipFile(own_folders / "archive.zip", "w") as archive:
-        for path in sorted((tiny_cache.parent / "faces").rglob("*.png")):
-            archive.write(path, path.relative_to(tiny_cache.parent / "faces"))
-            if path.name.startswith("PublicTest_"):  # the layout's test folder pools both test splits
-                other = path.with_name(path.name.replace("PublicTest_", "PrivateTest_"))
-                archive.writestr(str(other.relative_to(tiny_cache.parent / "faces")), _other_face(path))
+    _pack(tiny_cache.parent / "faces", own_folders / "archive.zip")
     with Image.open(next((tiny_cache.parent / "faces").rglob("*.png"))) as face:
         face.convert("RGB").resize((640, 480)).save(own_folders / "photo.jpg")
     assert len(commands) >= 5
@@ -87,12 +84,59 @@ def _run_all(
         assert out or words[0] == "agent", command
 
 
+def _pack(faces: Path, target: Path) -> None:
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(faces.rglob("*.png")):
+            archive.write(path, path.relative_to(faces))
+            if path.name.startswith("PublicTest_"):  # the layout's test folder pools both test splits
+                other = path.with_name(path.name.replace("PublicTest_", "PrivateTest_"))
+                archive.writestr(str(other.relative_to(faces)), _other_face(path))
+
+
 def _other_face(path: Path) -> bytes:
     """The face upside down: no copy of one in the validation split."""
     stream = io.BytesIO()
     with Image.open(path) as image:
         image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(stream, "PNG")
     return stream.getvalue()
+
+
+@pytest.mark.usefixtures("one_core")
+def test_the_notebook_of_the_readme_begins_on_one_machine_and_goes_on_on_the_next(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch, tiny_cache: Path
+) -> None:
+    pytest.importorskip("pandas", reason="no pandas here: pip install 'fersweep[notebook]'")
+    drive = own_folders / "drive"
+    drive.mkdir()
+    monkeypatch.setenv("HOME", str(own_folders))  # nobody's Downloads
+    shutil.copytree(REPOSITORY / "sweeps", own_folders / "sweeps")
+    _pack(tiny_cache.parent / "faces", own_folders / "archive.zip")
+    cells = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    assert len(cells) == 4
+
+    first = _notebook(cells, drive, agent="count=1, ")
+    second_home = own_folders / "next" / ".fersweep"
+    monkeypatch.setenv("FERSWEEP_HOME", str(second_home))
+    monkeypatch.setenv("FERSWEEP_CACHE", str(own_folders / "next" / "cache"))
+    second = _notebook(cells, drive, agent="")
+    assert second["sweep"] == first["sweep"]
+    assert [str(trial.state) for trial in second["sweep"].trials()] == ["complete", "complete"]
+    assert second["choice"].overall.winner is not None
+
+
+def _notebook(cells: list[str], drive: Path, *, agent: str) -> dict[str, Any]:
+    """Run cells as a fresh kernel does, in little; returns what they named."""
+    named: dict[str, Any] = {}
+    for cell in cells:
+        text = cell.replace("/content/drive/MyDrive", str(drive)).replace("agent(", f"agent({agent}")
+        text = text.replace("count=12", "count=2, constants={'epochs': 1}")
+        commands = [line.removeprefix("!fersweep ") for line in text.splitlines() if line.startswith("!")]
+        for command in commands:
+            done = fersweep(*shlex.split(command))  # a cell goes on whatever it returns
+            assert done.returncode in (0, 3), done.stderr
+        if not commands:
+            exec(text, named)
+    return named
 
 
 def test_the_sweep_file_of_the_readme_is_valid_and_binds(tmp_path: Path) -> None:

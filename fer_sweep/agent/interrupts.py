@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +26,20 @@ class Interrupts:
 
 @contextmanager
 def heard(interrupts: Interrupts) -> Iterator[int]:
-    """Handle Ctrl-C and the schedulers' signals; gives a descriptor that becomes readable at each."""
+    """Handle Ctrl-C and the schedulers' signals; gives a descriptor that becomes readable at each.
+
+    In another than the main thread, where Python lets nobody handle signals, they stay whoever's they were.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     os.set_blocking(reader, False)
+    if threading.current_thread() is not threading.main_thread():
+        try:
+            yield reader
+        finally:
+            os.close(reader)
+            os.close(writer)
+        return
     handlers = {
         signal.SIGINT: interrupts.ctrl_c,
         signal.SIGTERM: interrupts.terminate,

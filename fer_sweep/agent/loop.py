@@ -95,6 +95,8 @@ class Agent:
     """What becomes of a trial that runs out of memory."""
     silence: Silence = field(default_factory=Silence)
     """When a trial counts as hung."""
+    on_end: Callable[[], None] = lambda: None
+    """Called when a trial has ended and that is recorded."""
     _running: dict[str, _Running] = field(default_factory=dict, init=False)
     _interrupts: Interrupts = field(default_factory=Interrupts, init=False)
     _failures: Failures = field(init=False)
@@ -333,6 +335,7 @@ class Agent:
             self.view.note(f"slot {running.slot.name} gets no more trials: {broken}")
         self._freed_at[running.slot.name] = running.ended_at
         self.view.trial_ended(running.slot.name, trial, outcome)
+        self.on_end()
 
     def _act_on_interrupt(self, level: int) -> None:
         if level == 1:

@@ -1,6 +1,8 @@
 """One agent's work on one sweep: search, slots, tracking and view put together."""
 
+import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -20,6 +22,7 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import ARCHITECTURES, SharedConfig
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import sweep_folder, trial_folder
+from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.search.pages import close_page, has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
@@ -101,6 +104,7 @@ def work_on(
     keep_models: bool = False,
     on_oom: OnOom = OnOom.FAIL,
     hang_after_s: float | None = None,
+    mirror: Path | None = None,
 ) -> AgentSummary:
     """Run an agent on a sweep until there is nothing left to do, showing its progress on ``console``.
 
@@ -112,8 +116,10 @@ def work_on(
         keep_models: Upload the best weights of each complete trial to W&B.
         on_oom: What becomes of a trial that runs out of memory.
         hang_after_s: A trial that has made no step for so many seconds is ended; None to learn what is usual.
+        mirror: A folder on a drive that outlives this machine, where a copy of the home is kept.
 
     Raises:
+        InputError: The home may not be copied to the mirror.
         DataError: The sweep's data set is not prepared.
         LoginError: Runs are to go online, but there is no key or a wrong one.
         ServerError: The search is on a W&B server that does not answer.
@@ -131,6 +137,7 @@ def work_on(
         left_behind=lambda: left_behind(entry) if online else (),
     )
     track = trial_tracking(entry, keep_models=keep_models, note=notes.append, on_end=repairs.heard)
+    copying = contextlib.ExitStack()
     search = open_search(entry)
     try:
         records = search.records()
@@ -140,6 +147,10 @@ def work_on(
         view = make_view(console, progress, sweep_id=entry.id, slots=len(slots))
         for note in (_opening(entry, slots, records), *notes):
             view.note(note)
+        keeper = None
+        if mirror is not None:
+            check_mirrored(entry.storage)
+            keeper = copying.enter_context(Mirror(mirror, tell=view.note))
         agent = Agent(
             search=search,
             slots=slots,
@@ -150,6 +161,7 @@ def work_on(
             starter=TrialStarter(architectures(sweep)),
             on_oom=on_oom,
             silence=Silence(hang_after_s),
+            on_end=keeper.nudge if keeper else lambda: None,
         )
         with view:
             summary = agent.run()
@@ -158,7 +170,10 @@ def work_on(
         return summary
     finally:
         search.close()
-        close_wandb()
+        try:
+            copying.close()  # after the leases were given up, and before anything that waits for a server
+        finally:
+            close_wandb()
         if left := repairs.finish():
             names = ", ".join(left)
             console.print(f"not whole on the W&B server: trial {names}; later: fersweep sync {entry.id}", markup=False)

@@ -1,7 +1,12 @@
-"""How an agent shows a person what it is doing: a live table in a terminal, plain lines anywhere else."""
+"""How an agent shows a person what it is doing: a live table in a terminal, plain lines anywhere else.
 
+A notebook is no terminal, whatever it says: Jupyter, Colab and Kaggle give the commands of a cell a pseudo-terminal and
+set FORCE_COLOR, but draw nothing anew; a live table would come out as thousands of lines.
+"""
+
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
@@ -18,6 +23,12 @@ from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 _WIDTH_WITHOUT_PARAMETERS = 68
 """Characters that the other columns take at their widest."""
 _NARROWEST_PARAMETERS = 24
+
+EPOCH_LINES_S = 5.0
+"""Between two plain lines about the epochs of one slot, at least: quick epochs would fill a notebook."""
+
+NOTEBOOK = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
+"""Environment variables of a kernel, which the commands of its cells inherit."""
 
 _STATE_STYLE = {
     TrialState.COMPLETE: "green",
@@ -118,12 +129,18 @@ class PlainView:
 
     console: Console
     progress: Progress
+    clock: Callable[[], float] = time.monotonic
+    slots: int = 1
+    _shown: dict[str, float] = field(default_factory=dict)
+    """When each slot's last epoch was shown; a slot without one shows its next."""
+    _last: str = ""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say(self.progress.headline(0))
+        if (headline := self.progress.headline(0)) != self._last:  # the last trial's end may just have said it
+            self._say(headline)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         """Show a trial's parameters."""
@@ -132,20 +149,26 @@ class PlainView:
         self._say(f"{slot}: trial {request.trial_id}{again}: {describe_parameters(request, self.progress.fixed)}")
 
     def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """Show an epoch."""
+        """Show an epoch, unless one of this slot was shown a moment ago."""
         self.progress.epoch(slot, metrics)
+        now = self.clock()
+        if now - self._shown.get(slot, -EPOCH_LINES_S) < EPOCH_LINES_S:
+            return
+        self._shown[slot] = now
         self._say(f"{slot}: trial {trial_id}: {describe_epoch(self.progress.slots[slot][0], metrics)}")
 
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
-        """Show a trial's end."""
+        """Show a trial's end, and how far the whole sweep is."""
         self.progress.end(slot, trial_id, outcome)
         self._say(f"{slot}: {describe_end(trial_id, outcome)}")
+        self._say(self.progress.headline(self.slots))
 
     def note(self, text: str) -> None:
         """Show a remark."""
         self._say(text)
 
     def _say(self, text: str) -> None:
+        self._last = text
         self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -212,7 +235,12 @@ View = PlainView | LiveView
 
 
 def make_view(console: Console, progress: Progress, *, sweep_id: str, slots: int) -> View:
-    """A live table where ``console`` is a terminal, plain lines where it is not."""
-    if console.is_terminal:
+    """A live table where ``console`` is a terminal, plain lines where it is not or in a notebook."""
+    if console.is_terminal and not in_notebook():
         return LiveView(console, progress, sweep_id, slots)
-    return PlainView(console, progress)
+    return PlainView(console, progress, slots=slots)
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel or a command of one of its cells."""
+    return any(os.environ.get(name) for name in NOTEBOOK)

@@ -14,6 +14,7 @@ import fer_sweep.cli.data as data
 import fer_sweep.cli.doctor as doctor
 import fer_sweep.cli.examining as examining
 import fer_sweep.cli.report as report
+import fer_sweep.cli.restoring as restoring
 import fer_sweep.cli.results as results
 import fer_sweep.cli.sweeps as sweeps
 import fer_sweep.cli.trials as trials
@@ -36,6 +37,7 @@ results.add_to(app)
 confirming.add_to(app)
 examining.add_to(app)
 report.add_to(app)
+restoring.add_to(app)
 trials.add_to(app)
 using.add_to(app)
 doctor.add_to(app)

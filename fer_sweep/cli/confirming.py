@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli.printing import percent, points, print_json, print_table, print_text, say
-from fer_sweep.cli.working import Gpus, HangAfter, OnOomWord, PerGpu, Slots, UploadModels, work
+from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerGpu, Slots, UploadModels, work
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def confirm(
     upload_models: UploadModels = False,
     on_oom: OnOomWord = "fail",
     hang_after: HangAfter = None,
+    mirror: MirrorFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Train the winner with further seeds, as a sweep of its own, and give the mean with its interval.
@@ -68,7 +69,12 @@ def confirm(
                 print_text(found.id)
             say(f"next: fersweep agent {found.id}; then fersweep confirm {found.id} gives the mean")
         return
-    care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
+    care: dict[str, Any] = {
+        "upload_models": upload_models,
+        "on_oom": on_oom,
+        "hang_after": hang_after,
+        "mirror": mirror,
+    }
     for (_, candidate), found in zip(winners, confirmations, strict=True):
         if _is_open(found):
             say(f"sweep {found.id}: trial {candidate.name} with further seeds")

@@ -14,13 +14,19 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 @app.command()
 def prepare(
-    path: Annotated[Path, typer.Argument(help="A zip, a folder, a CSV or parquet files of FER2013.")],
+    # Not a Path, which would make `auto` of `./auto`.
+    path: Annotated[
+        str, typer.Argument(help="A zip, a folder, a CSV or parquet files of FER2013; auto to look for it.")
+    ],
     name: Annotated[str | None, typer.Option(help="Name to train with [default: fer2013].")] = None,
     ferplus: Annotated[Path | None, typer.Option(help="FER+ labels (fer2013new.csv) to use instead.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a data set of this name.")] = False,
     as_json: Json = False,
 ) -> None:
     """Read a data set in any of its layouts into a cache that training maps into memory.
+
+    auto looks in the usual folders of Kaggle (/kaggle/input), Colab (/content, Drive), kagglehub, the working folder
+    and Downloads, and says which it took. (A folder of that name is ./auto.)
 
     Example: fersweep data prepare Downloads/archive.zip
     """
@@ -29,13 +35,14 @@ def prepare(
 
     from fer_sweep.data.cache import prepare as prepare_data
 
+    source = _found() if path == "auto" else Path(path)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading", total=None)
 
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total or None)
 
-        info = prepare_data(path, name, ferplus=ferplus, progress=show, replace=replace)
+        info = prepare_data(source, name, ferplus=ferplus, progress=show, replace=replace)
     if as_json:
         print_json(info.model_dump(mode="json"))
     else:
@@ -43,6 +50,18 @@ def prepare(
         for note in info.notes:
             print_text(f"  note: {note}")
     say(f"next: fersweep data audit {info.name}")
+
+
+def _found() -> Path:
+    from fer_sweep.data.discovery import discover
+
+    found = discover()
+    say(f"taken: {found.taken.path}")
+    for other in found.others:
+        say(f"also there: {other.path}")
+    for reason in found.unusable:
+        say(f"not usable: {reason}")
+    return found.taken.path
 
 
 @app.command(name="list")

@@ -16,7 +16,7 @@ from fer_sweep.cli.printing import (
     trial_rows,
 )
 from fer_sweep.cli.results import show_best
-from fer_sweep.cli.working import Gpus, HangAfter, OnOomWord, PerGpu, Slots, UploadModels, work
+from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerGpu, Slots, UploadModels, work
 from fer_sweep.errors import InputError, ServerError
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def agent(
     upload_models: UploadModels = False,
     on_oom: OnOomWord = "fail",
     hang_after: HangAfter = None,
+    mirror: MirrorFolder = None,
     as_json: Json = False,
 ) -> None:
     """Work on a sweep until it is exhausted, stopped or at its cap.
@@ -162,7 +163,12 @@ def agent(
     from fer_sweep.search.registry import find
 
     entry = find(sweep, note=_note)
-    care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
+    care: dict[str, Any] = {
+        "upload_models": upload_models,
+        "on_oom": on_oom,
+        "hang_after": hang_after,
+        "mirror": mirror,
+    }
     if work(entry, gpus, per_gpu, slots, count, **care, as_json=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)
@@ -186,12 +192,20 @@ def run(
     upload_models: UploadModels = False,
     on_oom: OnOomWord = "fail",
     hang_after: HangAfter = None,
+    mirror: MirrorFolder = None,
     as_json: Json = False,
 ) -> None:
     """Create a sweep, work on it and show the winner: create, agent and best in one.
 
     Example: fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6
     """
+    if mirror is not None:
+        from fer_sweep.mirror.copying import check_mirrored
+        from fer_sweep.mirror.mark import check_mirror
+
+        # Before a sweep is made: in a home that has one, the mirror of a former machine is not restored any more.
+        check_mirror(mirror)
+        check_mirrored(storage)
     entry = _create(
         file,
         data,
@@ -205,7 +219,12 @@ def run(
         project=project,
     )
     say(f"sweep {entry.id}")
-    care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
+    care: dict[str, Any] = {
+        "upload_models": upload_models,
+        "on_oom": on_oom,
+        "hang_after": hang_after,
+        "mirror": mirror,
+    }
     if work(entry, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
         say(f"next: fersweep agent {entry.id} goes on where this one stopped")
         raise typer.Exit(130)

@@ -1,5 +1,6 @@
 """The options of an agent, and the agent they start: for every command that trains a sweep."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,6 +32,14 @@ HangAfter = Annotated[
         show_default=False,
     ),
 ]
+MirrorFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--mirror",
+        metavar="FOLDER",
+        help="Keep a copy of all sweeps in a folder of a mounted drive, for `fersweep restore` on the next machine.",
+    ),
+]
 UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of complete trials to W&B.")]
 
 
@@ -44,6 +53,7 @@ def work(
     upload_models: bool,
     on_oom: str,
     hang_after: float | None,
+    mirror: Path | None = None,
     as_json: bool,
     quiet: bool = False,
 ) -> bool:
@@ -72,6 +82,7 @@ def work(
         keep_models=upload_models,
         on_oom=OnOom(on_oom),
         hang_after_s=hang_after,
+        mirror=mirror,
     )
     if as_json:
         ended = {str(state): number for state, number in summary.ended.items()}

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fer_sweep.agent.view import LiveView, PlainView, Progress, View, make_view
+from fer_sweep.agent.view import EPOCH_LINES_S, NOTEBOOK, LiveView, PlainView, Progress, View, make_view
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
 from tests.agent.scripted import request
 
@@ -27,6 +27,13 @@ RESULT = TrialResult(
     precision="fp32",
     verdict=Verdict.BALANCED,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a terminal, wherever the tests are run from."""
+    for name in NOTEBOOK:
+        monkeypatch.delenv(name, raising=False)
 
 
 def shown(*, terminal: bool, width: int = 120) -> tuple[View, io.StringIO]:
@@ -73,6 +80,31 @@ def test_escapes_of_a_reason_do_not_reach_the_terminal(terminal: bool) -> None:
     play(view, request("7"))
     assert "broke" in stream.getvalue()
     assert "broke\x1b[31m" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("mark", NOTEBOOK)
+def test_a_notebook_gets_plain_lines_though_it_gives_a_terminal(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(mark, "1")
+    view, stream = shown(terminal=True)
+    assert isinstance(view, PlainView)
+    play(view, request("7"))
+    assert "\x1b[2K" not in stream.getvalue() and "\x1b[1A" not in stream.getvalue()
+
+
+def test_quick_epochs_do_not_fill_a_log() -> None:
+    view, stream = shown(terminal=False)
+    assert isinstance(view, PlainView)
+    now = 0.0
+    view.clock = lambda: now
+    for slot in ("cpu0", "cpu1"):
+        view.trial_started(slot, request(slot))
+    for number in range(1, 1001):
+        now += 0.01
+        for slot in ("cpu0", "cpu1"):
+            view.epoch(slot, slot, {**METRICS, "epoch": number})
+    assert stream.getvalue().count("cpu0: trial cpu0: epoch") == 10 // EPOCH_LINES_S
+    view.trial_ended("cpu0", "cpu0", TrialOutcome(TrialState.COMPLETE, RESULT))
+    assert stream.getvalue().splitlines()[-1].startswith("1/4 trials | best 51.0%")
 
 
 def test_time_left_needs_a_pace_and_an_end() -> None:

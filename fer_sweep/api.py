@@ -1,0 +1,282 @@
+"""fersweep in Python, for notebooks and scripts; also as ``import fer_sweep; fer_sweep.create(...)``.
+
+    sweep = fer_sweep.create("sweeps/simple_cnn.yaml", data="synthetic", count=6)
+    sweep.agent(mirror="/content/drive/MyDrive/fersweep")
+    sweep.best()
+    sweep.records()
+
+Training happens in processes of their own, as under ``fersweep agent``. What goes wrong is raised as the exceptions of
+``fer_sweep.errors``, whose ``hint`` says what to do. Interrupting the cell is Ctrl-C: once for no new trials, twice to
+checkpoint and stop, three times to kill.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from fer_sweep.agent.failures import OnOom
+from fer_sweep.agent.loop import AgentSummary
+from fer_sweep.agent.session import slots_here, work_on
+from fer_sweep.choosing import Choice, choose
+from fer_sweep.errors import InputError
+from fer_sweep.mirror.copying import check_mirrored
+from fer_sweep.mirror.mark import check_mirror
+from fer_sweep.mirror.restoring import Restored
+from fer_sweep.mirror.restoring import restore as _restore
+from fer_sweep.records import TrialRecord
+from fer_sweep.search import registry
+from fer_sweep.search.confirmations import last_searched
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fer_sweep.data.cache import DatasetInfo
+
+__all__ = ["Choice", "Restored", "Sweep", "best", "create", "prepare", "restore", "run", "sweep"]
+
+File = str | Path
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep of this home."""
+
+    entry: registry.SweepEntry
+
+    @property
+    def id(self) -> str:
+        """What the commands know it by."""
+        return self.entry.id
+
+    @property
+    def state(self) -> str:
+        """Where it stands: running, paused, stopped, cancelled or finished."""
+        return registry.state_of(self.entry)
+
+    def agent(
+        self,
+        *,
+        gpus: str = "auto",
+        per_gpu: int | None = 1,
+        slots: int | None = None,
+        count: int | None = None,
+        mirror: File | None = None,
+        on_oom: str = "fail",
+        hang_after: float | None = None,
+        upload_models: bool = False,
+    ) -> AgentSummary:
+        """Work on it until it is exhausted, stopped or at its cap; shows a line now and then.
+
+        Args:
+            gpus: ``auto``, ``none``, or numbers and UUIDs such as ``0,1``.
+            per_gpu: Trials at once on each GPU; None to measure how many pay.
+            slots: Trials at once on the CPU.
+            count: End after so many trials.
+            mirror: Keep a copy of all sweeps in this folder of a mounted drive; see ``restore``.
+            on_oom: What becomes of a trial out of memory: ``fail``, ``smaller_micro_batch`` or ``fewer_slots``.
+            hang_after: End a trial that has made no step for so many seconds.
+            upload_models: Upload the best weights of complete trials to W&B.
+
+        Raises:
+            InputError: An argument does not fit this host.
+            NothingToDo: It has ended already.
+            AgentFailed: Trials failed one after another.
+        """
+        if on_oom not in list(OnOom):
+            raise InputError(f"on_oom {on_oom!r}: not known", hint=f"one of {', '.join(OnOom)}")
+        places = slots_here(self.entry, gpus, per_gpu=per_gpu, slots=slots, measure_cpu=False, say=_say)
+        return work_on(
+            self.entry,
+            places,
+            console=_console(),
+            count=count,
+            keep_models=upload_models,
+            on_oom=OnOom(on_oom),
+            hang_after_s=hang_after,
+            mirror=None if mirror is None else Path(mirror),
+        )
+
+    def trials(self) -> Sequence[TrialRecord]:
+        """Every trial, running or ended."""
+        with contextlib.closing(registry.open_search(self.entry)) as search:
+            return search.records()
+
+    def records(self) -> "pd.DataFrame":
+        """Every trial as a row: state, parameters by name, the latest metrics, verdict, reason, times.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return _frame([_row(self.id, record) for record in self.trials()], ("sweep", "trial", "state")).set_index(
+            "trial"
+        )
+
+    def history(self, trial: str | int) -> "pd.DataFrame":
+        """A trial's metrics, a row an epoch.
+
+        Raises:
+            InputError: pandas is not installed, or there is no such trial.
+        """
+        known = [record.trial_id for record in self.trials()]
+        if str(trial) not in known:
+            raise InputError(
+                f"sweep {self.id} has no trial {trial}", hint=f"it has {', '.join(known[:20]) or 'none yet'}"
+            )
+        rows = registry.reports_of(self.entry, str(trial))
+        return _frame(rows, ("epoch",)).set_index("epoch")
+
+    def best(self) -> Choice:
+        """The choice among its trials: ``.overall.winner``, ``.overall.reason``, ``.overall.pareto``, ``.caveats``."""
+        return choose([self.entry])
+
+
+def create(
+    file: File,
+    *,
+    data: str | None = None,
+    constants: Mapping[str, Any] | None = None,
+    count: int | None = None,
+    search: str | None = None,
+    storage: str | None = None,
+    max_gap: float | None = None,
+    seed: int | None = None,
+    entity: str | None = None,
+    project: str | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Sweep:
+    """Make a sweep from a file in W&B's format.
+
+    Args:
+        file: The sweep file.
+        data: Data set to train on, whatever the file says.
+        constants: Parameters to fix, such as ``{"epochs": 4}``; the command line's ``--set``.
+        count: At most so many trials.
+        search: ``wandb`` or ``optuna``; the former by default if you are logged in.
+        storage: Database URL of the search.
+        max_gap: Largest train-val gap of a solution.
+        seed: Of the embedded search.
+        entity: W&B user or team.
+        project: W&B project.
+        note: Gets what runs but is probably not meant; printed if not given.
+
+    Raises:
+        SweepFileError: The file cannot be used; nothing has been made.
+    """
+    fixed = {**(constants or {}), **({} if data is None else {"data": data})}
+    entry = registry.create(
+        Path(file),
+        constants=fixed,
+        count=count,
+        search=search,
+        storage=storage,
+        max_gap=max_gap,
+        seed=seed,
+        entity=entity,
+        project=project,
+        note=note or (lambda text: _say(f"note: {text}")),
+    )
+    return Sweep(entry)
+
+
+def run(
+    file: File,
+    *,
+    data: str | None = None,
+    constants: Mapping[str, Any] | None = None,
+    count: int | None = None,
+    mirror: File | None = None,
+    **agent: Any,
+) -> Sweep:
+    """Create a sweep and work on it; further arguments are those of ``Sweep.agent``.
+
+    Raises:
+        SweepFileError: The file cannot be used; nothing has been made.
+        AgentFailed: Trials failed one after another.
+    """
+    if mirror is not None:
+        # Before a sweep is made: in a home that has one, the mirror of a former machine is not restored any more.
+        check_mirror(Path(mirror))
+        check_mirrored(None)
+    made = create(file, data=data, constants=constants, count=count)
+    _say(f"sweep {made.id}")
+    made.agent(mirror=mirror, **agent)
+    return made
+
+
+def sweep(sweep_id: str | None = None) -> Sweep:
+    """The sweep of this id, or the one created last.
+
+    Raises:
+        NothingToDo: There is none yet.
+        InputError: No sweep has this id.
+    """
+    return Sweep(registry.find(sweep_id))
+
+
+def best(*sweeps: Sweep | str) -> Choice:
+    """The choice among all trials of some sweeps, or of the one searched last."""
+    entries = [found.entry if isinstance(found, Sweep) else registry.find(found) for found in sweeps]
+    return choose(entries or [last_searched()])
+
+
+def prepare(path: File = "auto", name: str | None = None, *, replace: bool = False) -> "DatasetInfo":
+    """Prepare a data set: from a path, or ``"auto"`` to look in the usual folders of Kaggle, Colab and at home.
+
+    Raises:
+        DataError: There is none, or it cannot be used.
+    """
+    from fer_sweep.data.cache import prepare as prepare_data  # only here: sweeping what is prepared need not pay for it
+    from fer_sweep.data.discovery import discover
+
+    if path == "auto":
+        path = discover().taken.path
+        _say(f"taken: {path}")
+    return prepare_data(Path(path), name, replace=replace)
+
+
+def restore(folder: File, *, force: bool = False) -> Restored:
+    """Take up the sweeps that were mirrored to a folder on a former machine.
+
+    Raises:
+        NothingToDo: It is no mirror.
+        InputError: This home has other or newer sweeps, and ``force`` is off.
+    """
+    return _restore(Path(folder), force=force)
+
+
+def _row(sweep_id: str, record: TrialRecord) -> dict[str, Any]:
+    return {
+        "sweep": sweep_id,
+        "trial": record.trial_id,
+        "state": str(record.state),
+        **record.parameters,
+        **{name: value for name, value in record.metrics.items() if name not in record.parameters},
+        "verdict": str(record.result.verdict) if record.result else None,
+        "reason": record.reason,
+        "seconds": record.result.seconds if record.result else None,
+    }
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "pd.DataFrame":
+    """Rows as a DataFrame; with these columns where there are none."""
+    try:
+        import pandas as pd  # only here: an optional part, and slow
+    except ImportError:
+        raise InputError(
+            "pandas is not installed", hint="pip install 'fersweep[notebook]'; without it: trials()"
+        ) from None
+    return pd.DataFrame([dict(row) for row in rows], columns=None if rows else list(columns))
+
+
+def _console() -> Console:
+    # Plain text: in a kernel rich would make a piece of HTML of every line.
+    return Console(file=sys.stdout, force_jupyter=False, force_terminal=sys.stdout.isatty())
+
+
+def _say(text: str) -> None:
+    _console().print(text, markup=False, highlight=False, soft_wrap=True)

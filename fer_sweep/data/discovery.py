@@ -1,0 +1,186 @@
+"""Where students' data sets lie: the folders of Kaggle, Colab and browsers, looked through without a deep walk."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer_sweep.data.layout import OFFICIAL_NAMES, class_code, split_code
+from fer_sweep.data.sources import READERS
+from fer_sweep.data.tree import Member, Tree, is_archive, open_tree
+from fer_sweep.errors import DataError
+
+MOST_FOLDERS = 500
+"""Looked into below one place."""
+MOST_ENTRIES = 2_000
+"""Looked at in one folder; class folders, with thousands of images, are not looked through."""
+MOST_FILES = 100
+"""Opened below one place; on a mounted drive each takes a moment."""
+
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_WORDS = ("fer", "face", "emotion", "expression", "archive")
+"""One of them is in the name of an archive worth opening: Kaggle's own download is called archive.zip."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder to look in."""
+
+    path: Path
+    depth: int
+    """Levels of folders below it that are looked into."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that a reader claims."""
+
+    path: Path
+    is_official: bool
+    """Whether FER2013's own split seems to be in it."""
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found, the best first."""
+
+    taken: Candidate
+    others: tuple[Candidate, ...]
+    unusable: tuple[str, ...]
+    """What looked like a data set but cannot be read, and why."""
+
+
+def usual_places() -> tuple[Place, ...]:
+    """Where data sets lie on Kaggle, in Colab and at home; the first that has one of FER2013's own wins."""
+    home = Path.home()
+    kagglehub = Path(os.environ.get("KAGGLEHUB_CACHE") or home / ".cache" / "kagglehub")
+    return (
+        Place(Path("/kaggle/input"), 5),
+        Place(kagglehub / "datasets", 5),
+        Place(Path.cwd(), 2),
+        Place(Path("/content"), 2),
+        Place(Path("/content/drive/MyDrive"), 2),
+        Place(home / "Downloads", 2),
+    )
+
+
+def discover(places: Sequence[Place] | None = None) -> Discovery:
+    """Find the data set to prepare.
+
+    Args:
+        places: Where to look; the usual places if not given.
+
+    Raises:
+        DataError: There is none; the message names the places, the hint how to get one.
+    """
+    places = usual_places() if places is None else places
+    seen: set[str] = set()
+    found: list[Candidate] = []
+    unusable: list[str] = []
+    for place in places:
+        for path in _likely(place):
+            real = os.path.realpath(path)  # places may lie in each other
+            if real in seen:
+                continue
+            seen.add(real)
+            try:
+                candidate = _examined(path)
+            except DataError as error:
+                unusable.append(f"{path}: {error}")
+            else:
+                if candidate is not None:
+                    found.append(candidate)
+    if not found:
+        looked = ", ".join(str(place.path) for place in places)
+        saw = f"; not usable: {'; '.join(unusable)}" if unusable else ""
+        raise DataError(
+            f"no FER2013 found in {looked}{saw}",
+            hint="get it here, then run this again: `kaggle datasets download -d msambare/fer2013`, or in Python "
+            'kagglehub.dataset_download("msambare/fer2013"), or on Kaggle Add Input, fer2013; or name its path: '
+            "fersweep data prepare PATH; or use drawn faces: --data synthetic",
+        )
+    found.sort(key=lambda candidate: not candidate.is_official)  # stable: of equals, that of the first place
+    return Discovery(found[0], tuple(found[1:]), tuple(unusable))
+
+
+def _likely(place: Place) -> Iterator[Path]:
+    """Folders and files whose names suggest a data set, nearest first."""
+    level = [place.path]
+    seen: set[str] = set()
+    opened = 0
+    for depth in range(place.depth + 1):
+        below: list[Path] = []
+        for folder in level:
+            real = os.path.realpath(folder)
+            if real in seen or len(seen) >= MOST_FOLDERS:
+                continue
+            seen.add(real)
+            inside, files = _listed(folder)
+            if _has_classes(inside):
+                yield folder
+                continue
+            if depth and any(file.suffix.lower() == ".parquet" for file in files):
+                yield folder
+                continue
+            wanted = [file for file in files if _is_worth_opening(file)][: MOST_FILES - opened]
+            opened += len(wanted)
+            yield from wanted
+            below += inside
+        level = below
+
+
+def _is_worth_opening(file: Path) -> bool:
+    name = file.name.lower()
+    return name.endswith(".csv") or (name.endswith(_ARCHIVES) and any(word in name for word in _WORDS))
+
+
+def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The subfolders and files of a folder, by name; none of one that may not be looked into."""
+    folders: list[Path] = []
+    files: list[Path] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in itertools.islice(entries, MOST_ENTRIES):
+                if not entry.name.startswith("."):
+                    (folders if entry.is_dir() else files).append(Path(entry.path))
+    except OSError:
+        return [], []
+    return sorted(folders), sorted(files)
+
+
+def _has_classes(folders: Sequence[Path]) -> bool:
+    """Whether subfolders are splits that hold a folder for each of some classes."""
+    for split in folders:
+        if split_code(split.name) is not None:
+            inside, _ = _listed(split)
+            if len({code for path in inside if (code := class_code(path.name)) is not None}) >= 2:
+                return True
+    return False
+
+
+def _examined(path: Path) -> Candidate | None:
+    with open_tree(path) as tree:
+        if any(reader.claims(tree) for reader in READERS):
+            return Candidate(path, _is_official(tree)) if _has_labels(tree) else None
+        inner = [member for member in tree.members if is_archive(tree, member)]
+        return Candidate(path, is_official=False) if len(inner) == 1 else None
+
+
+def _has_labels(tree: Tree) -> bool:
+    tables = [member for member in tree.members if member.path.suffix.lower() == ".csv"]
+    return len(tables) < len(tree.members) or any(b"emotion" in _header(tree, member) for member in tables)
+
+
+def _is_official(tree: Tree) -> bool:
+    for member in tree.members:
+        if member.path.suffix.lower() == ".csv":
+            if b"usage" in _header(tree, member):
+                return True
+        elif member.path.name.partition("_")[0].lower() in OFFICIAL_NAMES:
+            return True
+    return False
+
+
+def _header(tree: Tree, member: Member) -> bytes:
+    return tree.head(member, 200).partition(b"\n")[0].lower()

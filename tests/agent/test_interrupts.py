@@ -1,0 +1,39 @@
+"""Signals where they can be handled, and no harm where they cannot."""
+
+import os
+import select
+import signal
+import threading
+
+from fer_sweep.agent.interrupts import Interrupts, heard
+
+
+def test_each_ctrl_c_is_more_urgent_and_wakes_whoever_waits() -> None:
+    interrupts = Interrupts()
+    before = signal.getsignal(signal.SIGINT)
+    with heard(interrupts) as wakeup:
+        for level in (1, 2, 3, 3):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert select.select([wakeup], [], [], 10)[0]
+            os.read(wakeup, 4096)
+            assert interrupts.level == level
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_beside_the_main_thread_signals_stay_whoevers_they_were() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    woken: list[object] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with heard(Interrupts()) as wakeup:
+                woken.extend(select.select([wakeup], [], [], 0.01)[0])
+                assert signal.getsignal(signal.SIGINT) is before
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failed and not woken
