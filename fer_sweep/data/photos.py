@@ -1,5 +1,6 @@
 """Pictures of one's own, of any size and turned any way, to the 48x48 grey faces that models take."""
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,7 @@ def largest_face(photo: Image.Image, label: str) -> tuple[Square, int]:
 
 def _cascade() -> Any:
     try:
-        import cv2  # optional, and slow to import
-
+        cv2: Any = importlib.import_module("cv2")  # optional, slow to import, and its stubs lack cv2.data
         return cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
     except (ImportError, AttributeError):  # OpenCV 5 has it no more
         raise InputError(
