@@ -6,15 +6,17 @@ torch's newer exporter (torch.export) is taken: the older one is deprecated sinc
 import copy
 import importlib.util
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.onnx.errors import OnnxExporterError
 
 from fer_sweep.config.trial import IMAGE_SIZE
-from fer_sweep.errors import InputError
+from fer_sweep.errors import FersweepError, InputError
 from fer_sweep.models.vit import ViT
 from fer_sweep.records import CLASSES
 from fer_sweep.training.examination import Examinee
@@ -57,6 +59,7 @@ def write(examinee: Examinee, folder: Path) -> None:
 
     Raises:
         InputError: A package for ONNX is not installed.
+        FersweepError: torch cannot turn the model into ONNX.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
@@ -64,15 +67,24 @@ def write(examinee: Examinee, folder: Path) -> None:
             f"an export to ONNX needs {', '.join(missing)}, not installed here", hint="pip install 'fersweep[onnx]'"
         )
     example = torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)  # of one image, torch would fix the number
-    program = torch.onnx.export(
-        _Raw(examinee).eval(),
-        (example,),
-        dynamo=True,
-        input_names=["pixels"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
+    try:
+        with warnings.catch_warnings():
+            # Of torch about itself (2.11: its own use of LeafSpec); what matters is whether the logits come out again.
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                _Raw(examinee).eval(),
+                (example,),
+                dynamo=True,
+                input_names=["pixels"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except OnnxExporterError as error:
+        raise FersweepError(
+            f"torch {torch.__version__} cannot turn this model into ONNX: {error}",
+            hint="try other versions of torch, onnx and onnxscript, or take --format safetensors",
+        ) from error
     assert program is not None  # with dynamo=True
     program.model.metadata_props["classes"] = json.dumps(CLASSES)
     program.save(folder / GRAPH)

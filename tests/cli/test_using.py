@@ -202,10 +202,11 @@ def test_a_picture_without_a_face(shell: Shell, folder: Path, pictures: list[str
     assert "no face was found" in err
 
 
-def test_a_face_in_a_picture(shell: Shell, folder: Path) -> None:
+def test_a_face_in_a_picture(shell: Shell, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cv2")
     from fer_sweep.data.cache import open_dataset
 
+    monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))  # the other one is shared, and has `tiny` alone
     picture = Image.new("L", (500, 400), 128)
     drawn = Image.fromarray(open_dataset("synthetic").images[0])
     picture.paste(drawn.resize((240, 240), Image.Resampling.BILINEAR), (60, 80))
