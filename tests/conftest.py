@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.standin.server import StandIn
 
@@ -35,6 +36,13 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_forkserver() -> Iterator[None]:
+    """What a module's agents leave open is ended with it: the next one's would fork into the environment of its start."""
+    yield
+    TrialStarter().close()
 
 
 @pytest.fixture

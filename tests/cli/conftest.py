@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.cli import main
 
 
@@ -31,12 +30,6 @@ class Shell:
         code, out, err = self(*words, "--json")
         assert code == 0, err
         return json.loads(out)
-
-
-@pytest.fixture(autouse=True)
-def no_forkserver_of_another_test() -> None:
-    """An agent in this process would fork from it, with the environment of the test that started it."""
-    TrialStarter().close()
 
 
 @pytest.fixture
