@@ -40,7 +40,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def own_forkserver() -> Iterator[None]:
-    """What a module's agents leave open is ended with it: the next one's would fork into the environment of its start."""
+    """A forkserver that a module leaves open is ended with it: the next one's trials would have its environment."""
     yield
     TrialStarter().close()
 
