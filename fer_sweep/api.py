@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fer_sweep.agent.failures import OnOom
+from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.loop import AgentSummary
 from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.choosing import Choice, choose
-from fer_sweep.errors import InputError
+from fer_sweep.errors import InputError, NothingToDo
+from fer_sweep.files import write_atomically
 from fer_sweep.mirror.copying import check_mirrored
 from fer_sweep.mirror.mark import check_mirror
 from fer_sweep.mirror.restoring import Restored
@@ -133,6 +135,23 @@ class Sweep:
     def best(self) -> Choice:
         """The choice among its trials: ``.overall.winner``, ``.overall.reason``, ``.overall.pareto``, ``.caveats``."""
         return choose([self.entry])
+
+    def report(self, path: File = "report.html") -> Path:
+        """Write the HTML report, one file that needs no network; ``IPython.display.IFrame`` shows it in a cell.
+
+        Raises:
+            NothingToDo: It has no trial yet.
+        """
+        from fer_sweep.reports.environment import environment  # only here: optuna and Plotly take a second to import
+        from fer_sweep.reports.html import render
+        from fer_sweep.reports.sources import gather
+
+        gathered = gather([self.entry])
+        if not gathered.trials:
+            raise NothingToDo(f"no trial yet: {self.id}", hint="train some: sweep.agent()")
+        devices = [f"{gpu.name}, {gpu.memory_mb:,} MB" for gpu in discover()]
+        write_atomically(Path(path), render(gathered, environment(gathered, devices)))
+        return Path(path)
 
 
 def create(

@@ -41,6 +41,8 @@ def test_a_sweep_is_made_worked_on_and_looked_at(file: Path, capsys: pytest.Capt
     sweep = fer_sweep.create(str(file), constants={"lr": 0.01}, count=2, seed=3)
     assert sweep.state == "running"
     assert sweep.trials() == []
+    with pytest.raises(NothingToDo, match="no trial yet"):
+        sweep.report("nothing.html")
     done = sweep.agent(gpus="none", slots=1)
     assert not done.interrupted
     assert sweep.state == "finished"
@@ -52,6 +54,9 @@ def test_a_sweep_is_made_worked_on_and_looked_at(file: Path, capsys: pytest.Capt
     assert fer_sweep.best(sweep).overall.winner == fer_sweep.best(sweep.id).overall.winner == choice.overall.winner
     assert fer_sweep.best().overall.winner == choice.overall.winner
     assert fer_sweep.sweep() == fer_sweep.sweep(sweep.id) == sweep
+    page = sweep.report("looked-at.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert sweep.id in page
     said = capsys.readouterr()
     assert "trial 0 complete" in said.out
     assert "\x1b" not in said.out

@@ -23,7 +23,7 @@ from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import FaceDataset, Split
 from fer_sweep.errors import CheckpointError, ConfigError, DataError
 from fer_sweep.files import parse_object, read_json
-from fer_sweep.models import build_model
+from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import Averaging, Examination
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.metrics import accuracy, confusion_matrix, scores
@@ -93,9 +93,7 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
         raise CheckpointError(
             f"{path} does not fit its architecture: {error}", hint="it was trained by another version of fersweep"
         ) from error
-    model = model.to(device).eval()
-    if config.model != "vit":
-        model = model.to(memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=memory_format(config)).eval()
     return Examinee(config, model, device, choose_precision(config, device), mean, std, val_acc)
 
 

@@ -6,22 +6,16 @@ A process of its own, for callers that must not import torch: it writes ``mistak
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
 
-from fer_sweep.config.trial import ResNet18Config, TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
-from fer_sweep.errors import CheckpointError, FersweepError
+from fer_sweep.errors import FersweepError
 from fer_sweep.files import write_atomically
-from fer_sweep.models import build_model
 from fer_sweep.training.evaluation import forward
+from fer_sweep.training.examination import load_examinee
 from fer_sweep.training.faces import Faces
-from fer_sweep.training.precision import choose_precision
 from fer_sweep.training.samples import choose_samples
-from fer_sweep.training.trial import WEIGHTS
 
 MISTAKES = "mistakes.json"
 KEPT = 100
@@ -43,14 +37,14 @@ def write_mistakes(folder: Path) -> Path:
         CheckpointError: The model cannot be read.
         DataError: Its data set is not prepared here.
     """
-    config, model, mean, std = _load(folder / WEIGHTS)
-    dataset = open_dataset(config.data)
     device = torch.device("cpu")
-    faces = Faces(dataset, choose_samples(dataset, config), device)
-    faces.mean, faces.std = mean, std  # the model's own: another release may compute them to another digit
-    precision = choose_precision(config, device)
+    examinee = load_examinee(folder, device)
+    dataset = open_dataset(examinee.config.data)
+    faces = Faces(dataset, choose_samples(dataset, examinee.config), device)
+    faces.mean, faces.std = examinee.pixel_mean, examinee.pixel_std  # another release may compute another digit
     with torch.inference_mode():
-        logits = [forward(model, faces.batch(part), precision) for part in torch.split(faces.val, _BATCH)]
+        parts = torch.split(faces.val, _BATCH)
+        logits = [forward(examinee.model, faces.batch(part), examinee.precision) for part in parts]
         probability, predicted = torch.cat(logits).softmax(dim=1).max(dim=1)  # (n_val,) each
     true = faces.labels[faces.val]
     wrong = (predicted != true).nonzero().flatten()
@@ -72,24 +66,6 @@ def write_mistakes(folder: Path) -> Path:
     }
     write_atomically(folder / MISTAKES, json.dumps(found, indent=1) + "\n")
     return folder / MISTAKES
-
-
-def _load(path: Path) -> tuple[TrialConfig, nn.Module, float, float]:
-    try:
-        with safe_open(path, "pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["fersweep"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        config = parse_trial(about["config"])
-        # Its weights are in the file: those it started from need not be had again.
-        model = build_model(config.model_copy(update={"pretrained": False}) if _is_resnet(config) else config)
-        model.load_state_dict(weights)
-        return config, model.eval(), float(about["pixel_mean"]), float(about["pixel_std"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint="train again into another folder") from error
-
-
-def _is_resnet(config: TrialConfig) -> bool:
-    return isinstance(config, ResNet18Config)
 
 
 def main() -> None:

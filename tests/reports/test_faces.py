@@ -65,7 +65,7 @@ def test_faces_are_the_pixels_of_the_data_set(winner: Candidate) -> None:
 def test_a_model_that_cannot_be_read(winner: Candidate) -> None:
     path = trial_folder("s", "0") / "best.safetensors"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match=r"best\.safetensors cannot be read"):
+    with pytest.raises(CheckpointError, match="no model can be loaded"):
         write_mistakes(path.parent)
 
 
