@@ -175,7 +175,8 @@ def test_the_run_of_a_killed_agent_is_rebuilt_and_a_live_one_left_alone(
 def test_offline_runs_synced_by_stock_wandb_are_the_same_runs(online: StandIn, tmp_path: Path) -> None:
     code = (
         "from fer_sweep.records import TrialOutcome, TrialState\n"
-        "from fer_sweep.tracking import RunLabels, Tracker\n"
+        "from fer_sweep.run_labels import RunLabels\n"
+        "from fer_sweep.tracking import Tracker\n"
         "run = Tracker(mode='offline').start(RunLabels('n', 'g', project='faces', sweep_id='abcd1234'), {'lr': 0.1},"
         " run_id='s-0')\n"
         "run.log({'epoch': 1, 'val_acc': 0.5})\n"

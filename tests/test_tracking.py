@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.tracking import BACK_ONLINE_S, RunLabels, TrackedRun, Tracker, close_wandb
+from fer_sweep.run_labels import RunLabels
+from fer_sweep.tracking import BACK_ONLINE_S, TrackedRun, Tracker, close_wandb
 from tests.processes import until
 from tests.standin.server import StandIn
 from tests.standin.state import Run
@@ -28,7 +29,8 @@ def test_disabled_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -
 OFFLINE = """
 import glob, os
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.tracking import RunLabels, Tracker
+from fer_sweep.run_labels import RunLabels
+from fer_sweep.tracking import Tracker
 
 config = {"lr": 0.1, "augment": {"flip": True}}
 runs = [Tracker().start(RunLabels(name=f"trial-{n}", group="sweep1", tags=("vit",)), config, run_id=f"sweep1-{n}")

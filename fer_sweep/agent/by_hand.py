@@ -18,7 +18,8 @@ from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
 from fer_sweep.files import home, is_locked, trial_folder
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.tracking import RunLabels, Tracker
+from fer_sweep.run_labels import RunLabels
+from fer_sweep.tracking import Tracker
 
 STOCK_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID")
 """What the stock ``wandb agent`` sets in the environment of its runs."""

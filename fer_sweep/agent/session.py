@@ -24,9 +24,10 @@ from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
+from fer_sweep.run_labels import Place, trial_labels
 from fer_sweep.search.pages import close_page, has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
-from fer_sweep.tracking import Place, TrackedRun, Tracker, close_wandb, trial_labels
+from fer_sweep.tracking import TrackedRun, Tracker, close_wandb
 
 MOST_PER_GPU = 16
 """Slots that ``--per-gpu auto`` tries at most on one GPU."""
