@@ -12,7 +12,8 @@ from typing import Protocol
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, heard
 from fer_sweep.agent.memory import Admission
-from fer_sweep.agent.processes import TrialHandle, TrialStarter
+from fer_sweep.agent.processes import TrialStarter
+from fer_sweep.agent.running import Running
 from fer_sweep.agent.silence import LAST_WORDS_S, Silence
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob
@@ -51,31 +52,6 @@ class AgentSummary:
 
 
 @dataclass
-class _Running:
-    """One occupied slot."""
-
-    slot: Slot
-    request: TrialRequest
-    handle: TrialHandle
-    run: TrackedRun
-    epoch: int = 0
-    asked_to_stop: StopReason | None = None
-    outcome: TrialOutcome | None = None
-    ended_at: float = 0.0
-    """When its outcome, or its death, was seen; this and the following by the monotonic clock."""
-    heard_at: float = field(default_factory=time.monotonic)
-    """When it last made a step."""
-    has_begun: bool = False
-    """Whether it has made one."""
-    hung: str | None = None
-    """Why it counts as hung: it has been told to abort."""
-    kill_at: float = float("inf")
-    """When it is to be killed, having had the time for its last words."""
-    lost: bool = False
-    """Another agent has it now."""
-
-
-@dataclass
 class Agent:
     """Keeps ``slots`` busy with the trials of one sweep until there are no more, or a signal says otherwise."""
 
@@ -97,7 +73,7 @@ class Agent:
     """When a trial counts as hung."""
     on_end: Callable[[], None] = lambda: None
     """Called when a trial has ended and that is recorded."""
-    _running: dict[str, _Running] = field(default_factory=dict, init=False)
+    _running: dict[str, Running] = field(default_factory=dict, init=False)
     _interrupts: Interrupts = field(default_factory=Interrupts, init=False)
     _failures: Failures = field(init=False)
     _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
@@ -160,7 +136,7 @@ class Agent:
             for key, _ in selector.select(timeout=self._patience):
                 if key.fd == wakeup:
                     os.read(wakeup, 4096)
-                elif isinstance(key.data, _Running):
+                elif isinstance(key.data, Running):
                     self._read(key.data)
             for ended in [r for r in self._running.values() if r.outcome is not None]:
                 selector.unregister(ended.handle.pipe)
@@ -221,13 +197,13 @@ class Agent:
             micro_batch=self._failures.micro_batch(request.trial_id),
         )
         handle = self.starter.start(job)  # first the fork, then the W&B run: they take their time side by side
-        running = _Running(slot, request, handle, self.track(request))
+        running = Running(slot, request, handle, self.track(request))
         self._handed_out += 1
         self._running[slot.name] = running
         selector.register(handle.pipe, selectors.EVENT_READ, running)
         self.view.trial_started(slot.name, request)
 
-    def _read(self, running: _Running) -> None:
+    def _read(self, running: Running) -> None:
         try:
             for message in running.handle.messages():
                 if isinstance(message, Beat):
@@ -243,17 +219,17 @@ class Agent:
             if running.outcome is None:
                 running.outcome, running.ended_at = self._outcome_of_the_dead(running), time.monotonic()
 
-    def _on_first_step(self, running: _Running) -> None:
+    def _on_first_step(self, running: Running) -> None:
         self._failures.began(running.slot)
         if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
             self._turnaround.append(time.monotonic() - freed)
 
-    def _on_beat(self, running: _Running, beat: Beat) -> None:
+    def _on_beat(self, running: Running, beat: Beat) -> None:
         if running.has_begun:
             self.silence.learn(beat.at - running.heard_at)
         running.heard_at, running.has_begun = beat.at, True
 
-    def _on_epoch(self, running: _Running, report: EpochReport) -> None:
+    def _on_epoch(self, running: Running, report: EpochReport) -> None:
         trial = running.request.trial_id
         running.epoch = report.epoch
         self._failures.progressed(trial, report.epoch)
@@ -274,7 +250,7 @@ class Agent:
                 # Nothing is lost by an unanswered question; a report or an end that cannot be written does end us.
                 log.warning("%s", error)
 
-    def _end_if_hung(self, running: _Running) -> None:
+    def _end_if_hung(self, running: Running) -> None:
         now = time.monotonic()
         if now >= running.kill_at:
             running.handle.kill()
@@ -284,7 +260,7 @@ class Agent:
             running.kill_at = now + LAST_WORDS_S
             running.handle.abort()
 
-    def _report(self, running: _Running, metrics: Mapping[str, float]) -> None:
+    def _report(self, running: Running, metrics: Mapping[str, float]) -> None:
         try:
             reason = self.search.report(running.request.trial_id, running.epoch, metrics)
         except LostTrial as error:
@@ -296,17 +272,17 @@ class Agent:
         if reason is not None and running.asked_to_stop is None:
             self._ask_to_stop(running, reason)
 
-    def _ask_to_stop(self, running: _Running, reason: StopReason) -> None:
+    def _ask_to_stop(self, running: Running, reason: StopReason) -> None:
         running.asked_to_stop = reason
         running.handle.ask_to_stop(reason)
 
-    def _outcome_of_the_dead(self, running: _Running) -> TrialOutcome:
+    def _outcome_of_the_dead(self, running: Running) -> TrialOutcome:
         reason, cause = running.handle.why_it_died()
         if running.hung is not None:
             return TrialOutcome(TrialState.FAILED, reason=f"{running.hung}: {reason}")
         return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause)
 
-    def _finish(self, running: _Running) -> None:
+    def _finish(self, running: Running) -> None:
         outcome = running.outcome
         assert outcome is not None
         del self._running[running.slot.name]
