@@ -345,5 +345,6 @@ class Agent:
             running.outcome = TrialOutcome(TrialState.PREEMPTED, reason="the agent ended")
             try:
                 self._finish(running)
-            except Exception:
-                log.exception("trial %s could not be handed back; its lease will expire", running.request.trial_id)
+            except Exception as error:  # the one that ends the loop is the one to be raised
+                trial = running.request.trial_id
+                log.warning("trial %s could not be handed back (%s); its lease will expire", trial, error)

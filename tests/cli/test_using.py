@@ -1,6 +1,7 @@
 """export and predict from the command line: the model that is meant, what is printed, and what is refused."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,7 @@ def test_predictions_in_a_pipe_are_plain(shell: Shell, folder: Path, pictures: l
 def test_predictions_on_a_terminal_have_bars(
     shell: Shell, folder: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     code, out, _ = shell("predict", *pictures, "--folder", "trial")
     assert code == 0
     assert "█" in out
