@@ -4,6 +4,7 @@ import pytest
 
 from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, free_mb
 from fer_sweep.agent.slots import Slot
+from tests.processes import until
 
 CPU = Slot("cpu0", "cpu", 1, {"CUDA_VISIBLE_DEVICES": ""})
 GPU = Slot("gpu0/1", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-nowhere"})
@@ -11,12 +12,14 @@ GPU = Slot("gpu0/1", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-nowhere"})
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody says")
 def test_free_memory_of_this_host_is_told_and_follows_what_is_taken() -> None:
-    before = free_mb(CPU)
-    assert before is not None
-    block = b"x" * 2**29
-    while_taken = free_mb(CPU)
-    assert while_taken is not None
-    assert before - while_taken > 256, len(block)
+    def follows() -> bool:
+        before = free_mb(CPU)
+        block = b"x" * 2**29
+        while_taken = free_mb(CPU)
+        assert before is not None and while_taken is not None and block
+        return before - while_taken > 256
+
+    until(follows, limit_s=30.0)  # at the first look, unless other processes give memory back at that moment
 
 
 def test_a_gpu_that_cannot_be_asked_has_no_figure() -> None:
