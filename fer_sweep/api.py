@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fer_sweep.agent.failures import OnOom
-from fer_sweep.agent.gpus import discover
+from fer_sweep.agent.gpus import described
 from fer_sweep.agent.loop import AgentSummary
 from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.choosing import Choice, choose
@@ -149,8 +149,7 @@ class Sweep:
         gathered = gather([self.entry])
         if not gathered.trials:
             raise NothingToDo(f"no trial yet: {self.id}", hint="train some: sweep.agent()")
-        devices = [f"{gpu.name}, {gpu.memory_mb:,} MB" for gpu in discover()]
-        write_atomically(Path(path), render(gathered, environment(gathered, devices)))
+        write_atomically(Path(path), render(gathered, environment(gathered, described())))
         return Path(path)
 
 

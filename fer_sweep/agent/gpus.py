@@ -21,6 +21,11 @@ class Gpu:
     memory_mb: int
 
 
+def described() -> list[str]:
+    """The GPUs of this host in words, for reports."""
+    return [f"{gpu.name}, {gpu.memory_mb:,} MB" for gpu in discover()]
+
+
 def discover() -> tuple[Gpu, ...]:
     """Every GPU that NVML shows; a GPU in MIG mode gives its instances instead of itself.
 

@@ -176,13 +176,12 @@ def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
             return tables.csv_text(gathered)
         case Format.JSON:
             return tables.json_text(gathered)
-    from fer_sweep.agent.gpus import discover
+    from fer_sweep.agent.gpus import described
     from fer_sweep.reports.environment import environment
     from fer_sweep.reports.html import render
 
     found, note = _faces(gathered) if faces else ([], "")
-    devices = [f"{gpu.name}, {gpu.memory_mb:,} MB" for gpu in discover()]
-    return render(gathered, environment(gathered, devices), found, note)
+    return render(gathered, environment(gathered, described()), found, note)
 
 
 def _faces(gathered: "Report") -> tuple[list["Face"], str]:
