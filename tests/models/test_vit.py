@@ -71,6 +71,19 @@ def test_attention_is_the_same_function_however_many_scores_it_keeps(
         )
 
 
+@pytest.mark.parametrize("biased", [True, False])
+def test_one_product_for_query_key_and_value_is_the_function_of_three(biased: bool, tmp_path: Path) -> None:
+    theirs = saved(tmp_path / "vit", image_size=48, num_channels=1, num_labels=7, qkv_bias=biased)
+    ours = build(ViTConfig(pretrained=str(tmp_path / "vit")))
+    faces = torch.randn(3, 1, 48, 48)
+    ours(faces).logsumexp(1).sum().backward()
+    theirs(pixel_values=faces).logits.logsumexp(1).sum().backward()
+    gradients = {name.removeprefix("transformer."): weight.grad for name, weight in ours.named_parameters()}
+    assert len(gradients) == len(list(theirs.parameters()))
+    for name, weight in theirs.named_parameters():
+        torch.testing.assert_close(gradients[name], weight.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
 def test_stochastic_depth_skips_images_in_training_only() -> None:
     torch.manual_seed(0)
     network = build(ViTConfig(**{**TINY, "depth": 1}, stochastic_depth=0.5))
