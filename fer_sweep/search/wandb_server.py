@@ -15,44 +15,29 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from fer_sweep.config.trial import flatten, parse_trial
 from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
 from fer_sweep.records import (
-    EPOCH_METRICS,
     StopReason,
     TrialOutcome,
     TrialRecord,
     TrialRequest,
-    TrialResult,
     TrialState,
     Wait,
 )
 from fer_sweep.search.database import Database, through_restarts
 from fer_sweep.search.leases import Leases
 from fer_sweep.search.ledger import Lease, Ledger, SweepState, record_of
-from fer_sweep.search.objective import result_metrics
 from fer_sweep.search.wandb_messages import Command, ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
+from fer_sweep.search.wandb_records import has_ended, record_from
 from fer_sweep.search.wandb_slots import RUN_ID, Pace, SlotAgent
 
 log = logging.getLogger(__name__)
 
 REFUSED_IN_A_ROW = 20
 """So many configurations that cannot be trained, one after another, end the agent: the sweep's space is at fault."""
-
-_STATES = {
-    "running": TrialState.RUNNING,
-    "pending": TrialState.RUNNING,
-    "preempting": TrialState.RUNNING,
-    "preempted": TrialState.PREEMPTED,
-    "finished": TrialState.COMPLETE,
-}
-"""W&B's states of a run; whatever else there is, such as crashed or killed, has failed."""
-_GIVEN_UP = ("crashed", "killed")
-"""How the server calls a run it has not heard of for minutes: not ended by whoever trained it."""
 
 
 class WandbSearch:
@@ -198,15 +183,15 @@ class WandbSearch:
         with self._leases.ledger(write=False) as ledger:
             here = [record_of(row, row["identity"]) for row in ledger.all()]
         try:
-            there = {run.id: _record(run) for run in self._server.runs(self._path)}
+            there = {run.id: run for run in self._server.runs(self._path)}
         except (ServerError, LoginError) as error:
             log.warning("%s; showing the trials of this host only", error)
             return here
         # One that was preempted here may have ended on another host meanwhile.
-        merged = there | {
+        merged = {run_id: record_from(run) for run_id, run in there.items()} | {
             record.trial_id: record
             for record in here
-            if record.state is not TrialState.PREEMPTED or not _has_ended(there.get(record.trial_id))
+            if record.state is not TrialState.PREEMPTED or not has_ended(there.get(record.trial_id))
         }
         return sorted(merged.values(), key=lambda record: record.started_at or 0.0)
 
@@ -244,10 +229,11 @@ class WandbSearch:
             except ServerBusy as error:
                 log.warning("%s; going on with trial %s all the same", error, request.trial_id)
                 return request
-            record = _record(run) if run is not None else None
-            if record is None or not _has_ended(record) or run is None or run.state in _GIVEN_UP:
+            if run is None or not has_ended(run):
                 return request
-            self.finish(request.trial_id, TrialOutcome(record.state, record.result, "it ended on another host"))
+            record = record_from(run)
+            reason = "it ended on another host" + (f": {record.reason}" if record.reason else "")
+            self.finish(request.trial_id, TrialOutcome(record.state, record.result, reason))
 
     def _go_on(self, ledger: Ledger, row: Any, slot: str) -> TrialRequest:
         attempt = row["attempt"] + 1
@@ -361,39 +347,3 @@ class WandbSearch:
     def _hold(self, slot: str, trial_id: str, number: int, lease: Lease) -> None:
         self._leases.hold(number, lease)
         self._running[trial_id] = (slot, number)
-
-
-def _has_ended(record: TrialRecord | None) -> bool:
-    return record is not None and record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-
-
-def _record(run: ServerRun) -> TrialRecord:
-    result = _result(run.summary)
-    state = _STATES.get(run.state, TrialState.FAILED)
-    if state is TrialState.COMPLETE and run.summary.get("state") == TrialState.PRUNED:
-        state = TrialState.PRUNED
-    is_over = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-    numbers = {name: float(run.summary[name]) for name in EPOCH_METRICS if _is_number(run.summary.get(name))}
-    reason = run.summary.get("reason")
-    return TrialRecord(
-        trial_id=run.id,
-        state=state,
-        config=run.config,
-        parameters=flatten(run.config),
-        metrics=result_metrics(result) if is_over and result else numbers,
-        result=result,
-        reason=str(reason) if reason else (run.state if state is TrialState.FAILED else None),
-        started_at=run.created_at,
-        ended_at=run.heartbeat_at if is_over else None,
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _result(summary: Mapping[str, Any]) -> TrialResult | None:
-    try:
-        return TrialResult.model_validate({name: summary[name] for name in TrialResult.model_fields})
-    except (KeyError, ValidationError):
-        return None  # a run of another program, or one without an end

@@ -105,6 +105,33 @@ def test_a_trial_of_a_dead_agent_that_the_server_has_given_up_is_gone_on_with(ho
     assert take(hosts.agent(sweep, "here")).trial_id == request.trial_id
 
 
+def test_a_run_closed_by_an_agent_that_lost_its_trial_is_no_end(hosts: Hosts, settings: Settings, clock: Clock) -> None:
+    sweep = hosts.create(**settings(run_cap=1))
+    request = take(hosts.agent(sweep, "here", owner="paused", clock=clock))
+    clock.now += 61
+    killed = hosts.agent(sweep, "here", owner="killed", clock=clock)
+    assert take(killed).attempt == 2
+    hosts.end(request.trial_id, 1)  # of the first agent, which is back and has found its trial gone
+    assert hosts.server.runs[request.trial_id].state == "failed"
+    clock.now += 61
+    again = take(hosts.agent(sweep, "here", owner="third", clock=clock))
+    assert (again.trial_id, again.attempt) == (request.trial_id, 3)
+
+
+def test_a_trial_that_failed_elsewhere_has_failed(hosts: Hosts, settings: Settings, clock: Clock) -> None:
+    sweep = hosts.create(**settings(run_cap=1))
+    here = hosts.agent(sweep, "here", owner="first", clock=clock)
+    request = take(here)
+    summary = {"wandb-summary.json": {"offset": 0, "content": [json.dumps({"state": "failed", "reason": "a crash"})]}}
+    hosts.end(request.trial_id, 1, files=summary)
+    clock.now += 61
+    second = hosts.agent(sweep, "here", owner="second", clock=clock)
+    assert second.next_trial("cpu0") is None
+    assert [(record.state, record.reason) for record in second.records()] == [
+        (TrialState.FAILED, "it ended on another host: a crash")
+    ]
+
+
 def test_an_offer_that_nobody_begins_is_given_back(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings(run_cap=1))
     hosts.server.faults.hang("Heartbeat", 0.5)
