@@ -33,6 +33,7 @@ from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.records import TrialRecord
 from fer_sweep.search import registry
 from fer_sweep.search.confirmations import last_searched
+from fer_sweep.search.entries import SweepEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ File = str | Path
 class Sweep:
     """A sweep of this home."""
 
-    entry: registry.SweepEntry
+    entry: SweepEntry
 
     @property
     def id(self) -> str:

@@ -8,7 +8,8 @@ from fer_sweep.config.space import Space
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.records import TrialState
 from fer_sweep.search.confirmations import confirm, confirmation_of
-from fer_sweep.search.registry import SweepEntry, load, open_search
+from fer_sweep.search.entries import SweepEntry
+from fer_sweep.search.registry import load, open_search
 from fer_sweep.selection import Candidate, Caveat, Confirmed, Selection, caveats, select, select_each
 
 

@@ -15,8 +15,9 @@ from fer_sweep.errors import ServerError, StorageError
 from fer_sweep.files import is_locked, sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.run_labels import Place, trial_labels
+from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import close_page, page_of, runs_on_server
-from fer_sweep.search.registry import SweepEntry, open_search, reports_of
+from fer_sweep.search.registry import open_search, reports_of
 from fer_sweep.search.wandb_messages import ServerRun
 from fer_sweep.tracking import Tracker
 from fer_sweep.training.history import read_history

@@ -9,6 +9,7 @@ from fer_sweep.errors import InputError
 from fer_sweep.mounts import file_system, network_file_system
 from fer_sweep.search import registry
 from fer_sweep.search.database import check_storage, default_storage
+from fer_sweep.search.entries import known
 
 MOUNTED = r"""22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
 23 22 0:5 / /proc rw - proc proc rw
@@ -97,4 +98,4 @@ def test_sqlite_is_refused_there_but_what_lies_there_can_be_read(
         assert "FERSWEEP_HOME" in (caught.value.hint or "")
     search.close()
     assert not (tmp_path / "other.db").exists()
-    assert len(registry.known()) == 1
+    assert len(known()) == 1

@@ -14,7 +14,8 @@ import yaml
 from fer_sweep.errors import StorageError
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search.registry import SweepEntry, create, open_search
+from fer_sweep.search.entries import SweepEntry
+from fer_sweep.search.registry import create, open_search
 from fer_sweep.sync import Fate, sync
 from tests.agent.scripted import TINY
 from tests.processes import COMMAND, alive, descendants, until

@@ -25,8 +25,9 @@ from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.run_labels import Place, trial_labels
+from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import close_page, has_ended_on_page, left_behind, page_of
-from fer_sweep.search.registry import SweepEntry, load, open_search, state_of
+from fer_sweep.search.registry import load, open_search, state_of
 from fer_sweep.tracking import TrackedRun, Tracker, close_wandb
 
 MOST_PER_GPU = 16

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.search.registry import SweepEntry
+    from fer_sweep.search.entries import SweepEntry
     from fer_sweep.selection import Candidate
 
 

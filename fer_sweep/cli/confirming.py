@@ -10,7 +10,7 @@ from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerG
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.search.registry import SweepEntry
+    from fer_sweep.search.entries import SweepEntry
     from fer_sweep.selection import Candidate, Comparison, Confirmed, Mean
 
 

@@ -13,7 +13,7 @@ from fer_sweep.errors import FersweepError, InputError, NothingToDo
 if TYPE_CHECKING:
     from fer_sweep.reports.faces import Face
     from fer_sweep.reports.sources import Report
-    from fer_sweep.search.registry import SweepEntry
+    from fer_sweep.search.entries import SweepEntry
 
 
 class Format(StrEnum):

@@ -23,7 +23,7 @@ from fer_sweep.errors import NothingToDo
 
 if TYPE_CHECKING:
     from fer_sweep.choosing import Choice
-    from fer_sweep.search.registry import SweepEntry
+    from fer_sweep.search.entries import SweepEntry
     from fer_sweep.selection import Candidate
 
 

@@ -20,7 +20,7 @@ from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerG
 from fer_sweep.errors import InputError, ServerError
 
 if TYPE_CHECKING:
-    from fer_sweep.search.registry import SweepEntry
+    from fer_sweep.search.entries import SweepEntry
 
 File = Annotated[Path, typer.Argument(help="A sweep file in W&B's format.", metavar="FILE", show_default=False)]
 Sweep = Annotated[

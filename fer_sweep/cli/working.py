@@ -9,7 +9,7 @@ from fer_sweep.cli.printing import log_warnings, print_json, say
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.search.registry import SweepEntry
+    from fer_sweep.search.entries import SweepEntry
 
 Gpus = Annotated[str, typer.Option(help="auto, none, or numbers and UUIDs such as 0,1.")]
 PerGpu = Annotated[str, typer.Option(help="Slots sharing each GPU: a number, or auto to measure how many pay.")]

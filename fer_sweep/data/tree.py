@@ -8,7 +8,6 @@ import contextlib
 import gzip
 import io
 import os
-import re
 import stat
 import tarfile
 import zipfile
@@ -17,17 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
-from fer_sweep.errors import DataError, printable
+from fer_sweep.data.limits import check_amount, check_ratio, check_size, hostile, safe_path, shown
+from fer_sweep.errors import DataError
 
-MAX_FILES = 500_000
-MAX_TOTAL = 4 << 30
-"""Bytes in all, unpacked. FER2013 as CSV is 0.3 GB."""
-MAX_FILE = 1 << 30
-"""Bytes of one file, unpacked."""
-MAX_RATIO = 100
-"""Unpacked over packed size. Pixels as text shrink three to four times, zeros a thousand times."""
-RATIO_FROM = 32 << 20
-"""Bytes below which the ratio does not matter."""
 MAX_DIRECTORY = 64 << 20
 """Bytes of a zip's own list of members. Python holds six times as much of it, before a member can be looked at."""
 MAX_EXTENSION = 8 << 10
@@ -78,7 +69,7 @@ class Tree:
             DataError: It cannot be read, is longer than ``limit`` bytes, or not as long as the archive says.
         """
         if limit is not None and member.size > limit:
-            raise _hostile(self.label(member), f"{member.size >> 20} MiB is too much for such a file")
+            raise hostile(self.label(member), f"{member.size >> 20} MiB is too much for such a file")
         with readable(self.label(member)), self.opener(member) as stream:
             content = stream.read(member.size + 1)
         if len(content) != member.size:
@@ -103,7 +94,7 @@ class Tree:
 
     def label(self, member: Member) -> str:
         """How messages name one file, on one line whatever its name."""
-        return _shown(self.name if str(member.path) == self.name else f"{self.name}: {member.path}")
+        return shown(self.name if str(member.path) == self.name else f"{self.name}: {member.path}")
 
 
 @contextlib.contextmanager
@@ -126,7 +117,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
     Raises:
         DataError: It does not exist, is damaged, or is an archive that must not be trusted.
     """
-    label = _shown(path.name or str(path))
+    label = shown(path.name or str(path))
     with readable(label):  # a name too long, or a folder that may not be looked into
         exists, is_folder, is_file = path.exists(), path.is_dir(), path.is_file()
     if not exists:
@@ -197,7 +188,7 @@ def _folder(root: Path, name: str) -> Tree:
             if stat.S_ISREG(status.st_mode) and not _is_clutter(relative):
                 members.append(Member(relative, status.st_size))
                 places[relative] = place
-        _check_amount(name, len(members), 0)
+        check_amount(name, len(members), 0)
     return Tree(name, _sorted(members), lambda member: places[member.path].open("rb"))
 
 
@@ -206,26 +197,26 @@ def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
     infos: dict[PurePosixPath, zipfile.ZipInfo] = {}
     total = 0
     for info in archive.infolist():
-        path = _safe_path(info.filename, name)
+        path = safe_path(info.filename, name)
         if info.is_dir():
             continue
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise _hostile(name, f"{_shown(info.filename)} is a link or device")
+            raise hostile(name, f"{shown(info.filename)} is a link or device")
         if info.flag_bits & 0x1:
             hint = "unpack it with its password first, then give the folder"
-            raise DataError(f"{name}: {_shown(info.filename)} is encrypted", hint=hint)
+            raise DataError(f"{name}: {shown(info.filename)} is encrypted", hint=hint)
         total += info.file_size
-        _check_size(name, info.filename, info.file_size)
-        _check_ratio(name, info.filename, info.file_size, info.compress_size)
-        _check_amount(name, len(members), total)
+        check_size(name, info.filename, info.file_size)
+        check_ratio(name, info.filename, info.file_size, info.compress_size)
+        check_amount(name, len(members), total)
         if _is_clutter(path):
             continue
         if path in infos:
-            raise _hostile(name, f"{_shown(info.filename)} is there twice")
+            raise hostile(name, f"{shown(info.filename)} is there twice")
         members.append(Member(path, info.file_size))
         infos[path] = info
-    _check_ratio(name, "the archive", total, packed)  # of the whole, since members may share packed bytes
+    check_ratio(name, "the archive", total, packed)  # of the whole, since members may share packed bytes
     return Tree(name, _sorted(members), lambda member: archive.open(infos[member.path]))
 
 
@@ -234,18 +225,18 @@ def _tar(archive: tarfile.TarFile, stream: IO[bytes], name: str) -> Tree:
     infos: dict[PurePosixPath, tarfile.TarInfo] = {}
     total = 0
     for info in archive:
-        path = _safe_path(info.name, name)
+        path = safe_path(info.name, name)
         if info.isdir():
             continue
         if not info.isreg() or info.issparse():
-            raise _hostile(name, f"{_shown(info.name)} is a link, a device or a sparse file")
+            raise hostile(name, f"{shown(info.name)} is a link, a device or a sparse file")
         total += info.size
-        _check_size(name, info.name, info.size)
-        _check_amount(name, len(members), total)
+        check_size(name, info.name, info.size)
+        check_amount(name, len(members), total)
         if _is_clutter(path):
             continue
         if path in infos:
-            raise _hostile(name, f"{_shown(info.name)} is there twice")
+            raise hostile(name, f"{shown(info.name)} is there twice")
         members.append(Member(path, info.size))
         infos[path] = info
     stream.seek(archive.offset)
@@ -256,7 +247,7 @@ def _tar(archive: tarfile.TarFile, stream: IO[bytes], name: str) -> Tree:
     def opener(member: Member) -> IO[bytes]:
         content = archive.extractfile(infos[member.path])
         if content is None:
-            raise DataError(f"{name}: {_shown(member.path)} is not a file", hint="pack the archive again")
+            raise DataError(f"{name}: {shown(member.path)} is not a file", hint="pack the archive again")
         return content
 
     return Tree(name, _sorted(members), opener, threads=False)
@@ -295,8 +286,8 @@ def _unzipped(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
     with gzip.GzipFile(fileobj=stream) as packed_stream:
         while chunk := packed_stream.read(1 << 20):
             unpacked.write(chunk)
-            _check_size(name, "it", unpacked.tell())
-            _check_ratio(name, "it", unpacked.tell(), packed)
+            check_size(name, "it", unpacked.tell())
+            check_ratio(name, "it", unpacked.tell(), packed)
     unpacked.seek(0)
     return unpacked
 
@@ -313,7 +304,7 @@ def _check_directory(stream: IO[bytes], name: str) -> None:
     ]
     # Where both are there, the 32-bit one may be full of ones, and zipfile takes the other.
     if stated and stated[-1] > MAX_DIRECTORY:
-        raise _hostile(name, f"its list of members has {stated[-1] >> 20} MiB")
+        raise hostile(name, f"its list of members has {stated[-1] >> 20} MiB")
 
 
 class _Member(tarfile.TarInfo):
@@ -323,24 +314,13 @@ class _Member(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
         if info.type in _TAR_EXTENSIONS and info.size > MAX_EXTENSION:
-            raise _hostile("the archive", f"an extended header of {info.size >> 10} KiB")
+            raise hostile("the archive", f"an extended header of {info.size >> 10} KiB")
         if info.type == tarfile.GNUTYPE_SPARSE:
-            raise _hostile("the archive", f"{_shown(info.name)} is a sparse file")
+            raise hostile("the archive", f"{shown(info.name)} is a sparse file")
         return info
 
     def _proc_gnusparse_10(self, *_: object) -> None:  # tarfile's own name: a map of any length before the content
-        raise _hostile("the archive", "it holds a sparse file")
-
-
-def _shown(name: object) -> str:
-    return printable(str(name)).translate({ord("\n"): "\\n", ord("\t"): "\\t"})
-
-
-def _safe_path(raw: str, archive: str) -> PurePosixPath:
-    path = PurePosixPath(raw)
-    if path.is_absolute() or ".." in path.parts or "\\" in raw or "\0" in raw or re.match(r"[A-Za-z]:", raw):
-        raise _hostile(archive, f"{raw!r} leads out of it")
-    return path
+        raise hostile("the archive", "it holds a sparse file")
 
 
 def _is_clutter(path: PurePosixPath) -> bool:
@@ -349,27 +329,3 @@ def _is_clutter(path: PurePosixPath) -> bool:
 
 def _sorted(members: list[Member]) -> tuple[Member, ...]:
     return tuple(sorted(members, key=lambda member: member.path.parts))
-
-
-def _check_size(archive: str, member: str, size: int) -> None:
-    if size > MAX_FILE:
-        raise _hostile(archive, f"{member} unpacks to {size >> 20} MiB, over {MAX_FILE >> 20}")
-
-
-def _check_amount(archive: str, count: int, total: int) -> None:
-    if count > MAX_FILES:
-        raise _hostile(archive, f"more than {MAX_FILES:,} files")
-    if total > MAX_TOTAL:
-        raise _hostile(archive, f"it unpacks to more than {MAX_TOTAL >> 30} GiB")
-
-
-def _check_ratio(archive: str, what: str, size: int, packed: int) -> None:
-    if size > RATIO_FROM and size > MAX_RATIO * max(packed, 1):
-        raise _hostile(archive, f"{what} unpacks to {size // max(packed, 1)} times its size: a decompression bomb")
-
-
-def _hostile(archive: str, why: str) -> DataError:
-    return DataError(
-        f"{archive}: refused: {why}",
-        hint="get it from another place, or if you trust it unpack it yourself and give the folder",
-    )

@@ -26,8 +26,9 @@ from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports.optuna_view import coordinates, distributions
 from fer_sweep.reports.shown import Axis, plain
 from fer_sweep.reports.sources import axes_of, records_of
+from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.objective import finite_values, objective_value
-from fer_sweep.search.registry import SweepEntry, load, reports_of
+from fer_sweep.search.registry import load, reports_of
 from fer_sweep.search.scheduler import quietly
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from fer_sweep.config import distributions as dist
 from fer_sweep.config.space import Space
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports.shown import Axis, file_name, plain
-from fer_sweep.search.registry import SweepEntry, load, open_search, reports_of
+from fer_sweep.search.entries import SweepEntry
+from fer_sweep.search.registry import load, open_search, reports_of
 from fer_sweep.search.storage import default_storage, list_sweeps
 from fer_sweep.selection import Candidate, Selection, select
 

@@ -26,8 +26,9 @@ from fer_sweep.records import TrialRecord
 from fer_sweep.reports import wandb_layout as layout
 from fer_sweep.reports.shown import ShownSweep
 from fer_sweep.reports.sources import axes_of, create_command, models_of, records_of
+from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import page_of, runs_on_server
-from fer_sweep.search.registry import SweepEntry, load, state_of
+from fer_sweep.search.registry import load, state_of
 from fer_sweep.selection import Candidate, select
 
 _REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")

@@ -9,7 +9,8 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import home
 from fer_sweep.records import TrialRecord
-from fer_sweep.search.registry import SweepEntry, find, known, load, remember
+from fer_sweep.search.entries import SweepEntry, known, remember
+from fer_sweep.search.registry import find, load
 from fer_sweep.search.storage import default_storage, extend_sweep, record_sweep
 
 FIRST_SEED = 1000

@@ -12,8 +12,9 @@ from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialState
 from fer_sweep.search import owners, wandb_sweeps
 from fer_sweep.search.database import Database, default_storage
+from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.ledger import Ledger, SweepState
-from fer_sweep.search.registry import SweepEntry, connect, load, path_of, state_of
+from fer_sweep.search.registry import connect, load, path_of, state_of
 from fer_sweep.search.wandb_messages import ServerRun, SweepPath
 from fer_sweep.search.wandb_sweeps import Made
 

@@ -4,28 +4,24 @@
 """
 
 import contextlib
-import json
 import os
 import secrets
 import string
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-import yaml
-from pydantic import TypeAdapter
 
 from fer_sweep.account import has_login, tracking_mode
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
-from fer_sweep.errors import InputError, NothingToDo, StorageError, SweepFileError
-from fer_sweep.files import home, read_json, sweep_folder, write_atomically
+from fer_sweep.errors import InputError, NothingToDo, SweepFileError
+from fer_sweep.files import home, sweep_folder
 from fer_sweep.search import Search
 from fer_sweep.search.database import Database, check_storage, default_storage, recorded
+from fer_sweep.search.entries import SweepEntry, known, remember
 from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.storage import create_sweep, load_sweep, record_sweep, set_sweep_state, sweep_state
@@ -37,37 +33,6 @@ if TYPE_CHECKING:
 
 SEARCHES = ("wandb", "optuna")
 """The searches there are."""
-
-
-@dataclass(frozen=True)
-class SweepEntry:
-    """What is known here of one sweep."""
-
-    id: str
-    search: str
-    """What proposes its trials."""
-    storage: str | None
-    """Where the search keeps its state: a database URL without a password; None for ``sweeps.db`` in fersweep's home,
-    wherever that is moved."""
-    name: str | None
-    """The name in its file."""
-    created: float
-    """Unix time, seconds."""
-    max_gap: float | None = None
-    """The constraint on the winner's train-val gap, as a fraction."""
-    url: str | None = None
-    """Its page, for a search on a server."""
-    path: str | None = None
-    """ENTITY/PROJECT/ID, for a search on a server."""
-    confirms: str | None = None
-    """SWEEP/TRIAL whose configuration it trains with further seeds, where ``fersweep confirm`` made it."""
-
-    def run_id(self, trial_id: str) -> str:
-        """The id of a trial's W&B run: what the server calls it, or sweep and trial."""
-        return trial_id if self.search == "wandb" else f"{self.id}-{trial_id}"
-
-
-_ENTRY = TypeAdapter(SweepEntry)
 
 
 class OpenSearch(Search, Protocol):
@@ -126,7 +91,7 @@ def create(
     if place:
         sweep = parse_sweep({**sweep.to_plain(), **place})
     entry = SweepEntry(_new_id(), search, storage, sweep.name, time.time(), max_gap)
-    create_sweep(sweep, sweep_id=entry.id, storage=_storage(entry), max_gap=max_gap, seed=seed or 0)
+    create_sweep(sweep, sweep_id=entry.id, storage=entry.database, max_gap=max_gap, seed=seed or 0)
     remember(entry, sweep)
     return entry
 
@@ -196,41 +161,20 @@ def find(sweep_id: str | None, *, note: Callable[[str], None] = lambda text: Non
     )
 
 
-def known() -> Sequence[SweepEntry]:
-    """Every sweep created here, oldest first.
-
-    Raises:
-        StorageError: A sweep.json cannot be read.
-    """
-    entries = []
-    for path in (home() / "sweeps").glob("*/sweep.json"):
-        try:
-            entry = _ENTRY.validate_python(read_json(path))
-            if entry.id != path.parent.name:
-                raise ValueError(f"it is that of sweep {entry.id!r}")  # an id names folders, and so must not lead out
-            entries.append(entry)
-        except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
-            raise StorageError(
-                f"{path} cannot be read: {error}",
-                hint="restore it, or move the sweep's folder away to go on without it",
-            ) from error
-    return sorted(entries, key=lambda entry: entry.created)
-
-
 def open_search(entry: SweepEntry) -> OpenSearch:
     """The search of a sweep; close it when done."""
     if entry.search == "wandb":
         from fer_sweep.search.wandb_server import WandbSearch
 
-        return WandbSearch(path_of(entry), connect=connect, storage=_storage(entry), lease_s=lease_seconds())
+        return WandbSearch(path_of(entry), connect=connect, storage=entry.database, lease_s=lease_seconds())
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
-    return OptunaSearch(entry.id, storage=_storage(entry), lease_s=lease_seconds())
+    return OptunaSearch(entry.id, storage=entry.database, lease_s=lease_seconds())
 
 
 def load(entry: SweepEntry) -> SweepFile:
     """The sweep file of a sweep, as it was created: constants and cap of the command line included."""
-    return load_sweep(_storage(entry), entry.id)
+    return load_sweep(entry.database, entry.id)
 
 
 def state_of(entry: SweepEntry) -> str:
@@ -242,7 +186,7 @@ def state_of(entry: SweepEntry) -> str:
     if entry.search == "wandb":
         with contextlib.closing(connect()) as server:
             return str(server.sweep(path_of(entry)).state)
-    return str(sweep_state(_storage(entry), entry.id))
+    return str(sweep_state(entry.database, entry.id))
 
 
 def set_state(entry: SweepEntry, state: str) -> None:
@@ -253,7 +197,7 @@ def set_state(entry: SweepEntry, state: str) -> None:
         ServerError: Its server does not answer.
     """
     if entry.search != "wandb":
-        set_sweep_state(_storage(entry), entry.id, state)
+        set_sweep_state(entry.database, entry.id, state)
         return
     with contextlib.closing(connect()) as server:
         current, wanted = server.sweep(path_of(entry)).state, SweepState(state)
@@ -273,7 +217,7 @@ def reports_of(entry: SweepEntry, trial_id: str) -> Sequence[Mapping[str, float]
     Raises:
         StorageError: The database cannot be read.
     """
-    with contextlib.closing(Database(_storage(entry))) as database, database.transaction(write=False) as connection:
+    with contextlib.closing(Database(entry.database)) as database, database.transaction(write=False) as connection:
         ledger = Ledger(connection, entry.id)
         if entry.search != "wandb":
             return ledger.reports_of(int(trial_id))
@@ -319,16 +263,9 @@ def _record(made: "Made", sweep: SweepFile, storage: str | None) -> SweepEntry:
     path = made.path
     sweep_folder(path.id)  # an id of a server's that cannot name a folder is refused before anything is recorded
     entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
-    record_sweep(sweep, entry.id, _storage(entry))
+    record_sweep(sweep, entry.id, entry.database)
     remember(entry, sweep)
     return entry
-
-
-def remember(entry: SweepEntry, sweep: SweepFile) -> None:
-    """Write down in a sweep's folder what is known of it: from then on ``find`` finds it."""
-    folder = sweep_folder(entry.id)
-    write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
-    write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
 
 
 def connect() -> "WandbServer":
@@ -359,10 +296,6 @@ def _new_storage(storage: str | None, note: Callable[[str], None]) -> str | None
     if kept != storage and not kept.startswith("sqlite:"):
         note("the password in the storage's URL is written down nowhere: later commands want PGPASSWORD or ~/.pgpass")
     return kept
-
-
-def _storage(entry: SweepEntry) -> str:
-    return entry.storage or default_storage()
 
 
 def _new_id() -> str:

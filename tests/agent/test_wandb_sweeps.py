@@ -15,8 +15,9 @@ from fer_sweep.agent.session import trial_tracking
 from fer_sweep.errors import AgentFailed, FersweepError
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialState
+from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import close_page, page_of
-from fer_sweep.search.registry import SweepEntry, create, find, open_search
+from fer_sweep.search.registry import create, find, open_search
 from tests.agent.scripted import TINY
 from tests.agent.stage import Stage, View
 from tests.standin.server import StandIn

@@ -38,7 +38,7 @@ from fer_sweep.errors import CheckpointError, DataError, InputError, StorageErro
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.models import build_model
 from fer_sweep.records import CLASSES, StopReason
-from fer_sweep.search.registry import known
+from fer_sweep.search.entries import known
 from fer_sweep.training.checkpoint import LAST, PREVIOUS
 from fer_sweep.training.history import read_history
 from fer_sweep.training.loop import train

@@ -18,6 +18,7 @@ from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.reports import dashboard
 from fer_sweep.reports.dashboard import Mirror
 from fer_sweep.search import registry
+from fer_sweep.search.entries import SweepEntry
 from tests.agent.scripted import TINY
 from tests.reports import made_up
 
@@ -87,7 +88,7 @@ def test_a_trial_that_diverged_failed_to_optuna(result: Callable[..., Any]) -> N
 
 
 @pytest.fixture
-def entry(tmp_path: Path, complete: Callable[..., TrialOutcome]) -> registry.SweepEntry:
+def entry(tmp_path: Path, complete: Callable[..., TrialOutcome]) -> SweepEntry:
     """A sweep with one trial that is done."""
     parameters: Mapping[str, Any] = {
         **{name: {"value": value} for name, value in TINY.items()},
@@ -101,7 +102,7 @@ def entry(tmp_path: Path, complete: Callable[..., TrialOutcome]) -> registry.Swe
     return made
 
 
-def _work(entry: registry.SweepEntry, outcome: TrialOutcome) -> None:
+def _work(entry: SweepEntry, outcome: TrialOutcome) -> None:
     search = registry.open_search(entry)
     try:
         request = search.next_trial("slot")
@@ -112,7 +113,7 @@ def _work(entry: registry.SweepEntry, outcome: TrialOutcome) -> None:
 
 
 @pytest.fixture
-def address(entry: registry.SweepEntry, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def address(entry: SweepEntry, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where the dashboard of the sweep answers."""
     pytest.importorskip("optuna_dashboard", reason="the dashboard needs optuna-dashboard: the extra `dashboard`")
     servers: list[Any] = []
@@ -134,7 +135,7 @@ def address(entry: registry.SweepEntry, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_the_dashboard_answers_on_loopback_and_follows(
-    address: str, entry: registry.SweepEntry, complete: Callable[..., TrialOutcome]
+    address: str, entry: SweepEntry, complete: Callable[..., TrialOutcome]
 ) -> None:
     assert address.startswith("http://127.0.0.1:")
     with httpx.Client(base_url=address) as client:
@@ -160,7 +161,7 @@ def test_it_only_shows_and_only_to_this_machine(address: str) -> None:
         assert len(client.get("/api/studies").json()["study_summaries"]) == 1
 
 
-def test_a_port_that_is_taken(entry: registry.SweepEntry, address: str) -> None:
+def test_a_port_that_is_taken(entry: SweepEntry, address: str) -> None:
     port = int(address.rstrip("/").rpartition(":")[2])
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}") as raised:
         dashboard.serve(entry, port=port)

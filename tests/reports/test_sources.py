@@ -9,10 +9,11 @@ from fer_sweep.records import TrialOutcome
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import CURVES_SHOWN, gather
 from fer_sweep.search import registry
+from fer_sweep.search.entries import SweepEntry
 from tests.agent.scripted import TINY
 
 
-def made(folder: Path, results: list[TrialOutcome], *, max_gap: float | None = None) -> registry.SweepEntry:
+def made(folder: Path, results: list[TrialOutcome], *, max_gap: float | None = None) -> SweepEntry:
     """An embedded sweep whose trials came to these results."""
     parameters: Mapping[str, Any] = {
         **{name: {"value": value} for name, value in TINY.items()},

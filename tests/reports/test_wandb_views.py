@@ -15,7 +15,7 @@ from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
 from fer_sweep.search import pages, registry
-from fer_sweep.search.registry import SweepEntry
+from fer_sweep.search.entries import SweepEntry
 from fer_sweep.sync import sync
 from tests.agent.scripted import TINY
 from tests.standin.server import StandIn

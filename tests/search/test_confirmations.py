@@ -12,7 +12,7 @@ from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search import registry
 from fer_sweep.search.confirmations import FIRST_SEED, confirm, confirmation_of, last_searched, origin_of, seeds_of
-from fer_sweep.search.registry import SweepEntry
+from fer_sweep.search.entries import SweepEntry, known
 from tests.conftest import make_result
 from tests.standin.server import StandIn
 
@@ -81,7 +81,7 @@ def test_asking_again_finds_it_and_asking_for_more_makes_it_longer(searched: tup
     search = registry.open_search(made)
     assert [search.next_trial("cpu0").config.seed for _ in range(2)] == [1002, 1003]
     search.close()
-    assert len(registry.known()) == 2
+    assert len(known()) == 2
 
 
 def test_five_seeds_unless_told_otherwise(searched: tuple[SweepEntry, TrialRecord]) -> None:
@@ -144,4 +144,4 @@ def test_entries_written_before_there_were_confirmations_are_read(searched: tupl
     content = json.loads(path.read_text())
     del content["confirms"]
     path.write_text(json.dumps(content))
-    assert registry.known() == [searched[0]]
+    assert known() == [searched[0]]

@@ -8,6 +8,7 @@ import yaml
 from fer_sweep.errors import InputError, NothingToDo, StorageError, SweepFileError
 from fer_sweep.files import sweep_folder
 from fer_sweep.search import registry
+from fer_sweep.search.entries import known
 
 SWEEP = """\
 program: x
@@ -49,7 +50,7 @@ def test_what_is_created_is_found_again_with_its_constants_and_cap(file: Path) -
 
 def test_the_last_one_created_is_meant_when_none_is_named(file: Path) -> None:
     made = [registry.create(file) for _ in range(3)]
-    assert [entry.id for entry in registry.known()] == [entry.id for entry in made]
+    assert [entry.id for entry in known()] == [entry.id for entry in made]
     assert registry.find(None) == made[-1]
 
 
@@ -79,7 +80,7 @@ def test_a_damaged_description_is_named(file: Path) -> None:
     entry = registry.create(file)
     (sweep_folder(entry.id) / "sweep.json").write_text("{")
     with pytest.raises(StorageError, match=r"sweep\.json"):
-        registry.known()
+        known()
 
 
 def test_a_gap_cannot_constrain_several_objectives(file: Path) -> None:

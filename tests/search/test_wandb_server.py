@@ -16,7 +16,8 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search.database import default_storage
-from fer_sweep.search.registry import create, find, known, open_search, set_state
+from fer_sweep.search.entries import known
+from fer_sweep.search.registry import create, find, open_search, set_state
 from fer_sweep.search.storage import record_sweep
 from fer_sweep.search.wandb_messages import SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer

@@ -14,7 +14,8 @@ import numpy as np
 from fer_sweep.data.dataset import Split
 from fer_sweep.data.images import Progress, converted_note, decode_all
 from fer_sweep.data.layout import ALPHABETICAL, POOLED, RawFaces, class_code, is_official, path_split
-from fer_sweep.data.tree import MAX_FILES, MAX_TOTAL, Member, Tree, readable
+from fer_sweep.data.limits import MAX_FILES, MAX_TOTAL
+from fer_sweep.data.tree import Member, Tree, readable
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
