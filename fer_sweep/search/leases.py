@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from fer_sweep.errors import InputError, LostTrial, StorageError
-from fer_sweep.records import TrialState
+from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search import owners
 from fer_sweep.search.database import Database, Row, through_restarts
 from fer_sweep.search.engine import ConnectionLost
@@ -192,6 +192,11 @@ class Leases:
                     row = self.latest(ledger, number)
                     if row is not None and row["state"] == TrialState.RUNNING:
                         self.renew(ledger, number)
+
+
+def takes_back(row: Row, outcome: TrialOutcome) -> bool:
+    """Whether an outcome is said of a trial that has failed, so that it be tried again."""
+    return row["state"] == TrialState.FAILED and outcome.state is TrialState.PREEMPTED
 
 
 def _is_by(row: Row, lease: Lease) -> bool:
