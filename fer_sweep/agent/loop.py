@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, heard
 from fer_sweep.agent.memory import Admission
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.agent.running import Running
+from fer_sweep.agent.second_chance import give_back
+from fer_sweep.agent.shown import AgentSummary, AgentView
 from fer_sweep.agent.silence import LAST_WORDS_S, Silence
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob
@@ -28,27 +29,6 @@ POLL_S = 1.0
 """How often the search is asked for news of running trials, and for a trial while the sweep is paused."""
 LAST_CHECKPOINT_S = 10.0
 """How long trials have to write a checkpoint when an error ends the agent."""
-
-
-class AgentView(Protocol):
-    """What shows a person how the agent is getting on."""
-
-    def trial_started(self, slot: str, request: TrialRequest) -> None: ...  # noqa: D102
-    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None: ...  # noqa: D102
-    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None: ...  # noqa: D102
-    def note(self, text: str) -> None: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class AgentSummary:
-    """What one agent did."""
-
-    ended: Mapping[TrialState, int]
-    """Attempts by how they ended."""
-    interrupted: bool
-    """Whether a signal cut the work short."""
-    turnaround_s: tuple[float, ...]
-    """Seconds from one trial's end to the first step of the next one in its slot."""
 
 
 @dataclass
@@ -109,18 +89,22 @@ class Agent:
         if failed and (nothing_done or self._failures.has_had_enough):
             raise AgentFailed(
                 f"{len(failed)} trials failed one after another, the last one: {failed[-1]}",
-                hint=f"{self._others_success()}mend the cause (more is in trial.log below "
+                hint=f"{self._look_at_others()}mend the cause (more is in trial.log below "
                 f"{self.folder_of('0').parent}), then run it again",
             )
         return AgentSummary(dict(self._ended), self._interrupts.level > 0, tuple(self._turnaround))
 
-    def _others_success(self) -> str:
-        # Failing here while others succeed says that it is this host, and not the sweep.
+    def _look_at_others(self) -> str:
+        # Failing here while others succeed, or now and not before, says that it is this host, and not the sweep.
         done = sum(record.state is TrialState.COMPLETE for record in self.search.records())
+        again = ""
+        if done and self._failures.has_had_enough:
+            failed = self._failures.failed_in_a_row
+            give_back(self.search, failed, f"failed on a host where {len(failed)} trials in a row did")
+            again = "what failed in a row is tried again, once; "
         others = done - self._ended.get(TrialState.COMPLETE, 0)
-        return (
-            f"{others} trials are complete elsewhere, so look at this host first: fersweep doctor; " if others else ""
-        )
+        look = f"{others} trials are complete elsewhere, so look at this host first: fersweep doctor; "
+        return again + (look if others else "")
 
     def _work(self, selector: selectors.BaseSelector, wakeup: int) -> None:
         acted_on = 0
@@ -307,8 +291,11 @@ class Agent:
         else:
             running.run.finish(outcome)
         self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
-        if broken := self._failures.close_if_broken(running.slot):
-            self.view.note(f"slot {running.slot.name} gets no more trials: {broken}")
+        if closed := self._failures.close_if_broken(running.slot):
+            name = running.slot.name
+            give_back(self.search, closed.trials, f"failed in slot {name}, where {len(closed.trials)} in a row did")
+            again = f"; tried again elsewhere, once: trial {', '.join(closed.trials)}" if closed.trials else ""
+            self.view.note(f"slot {name} gets no more trials: {closed.why}{again}")
         self._freed_at[running.slot.name] = running.ended_at
         self.view.trial_ended(running.slot.name, trial, outcome)
         self.on_end()

@@ -9,11 +9,12 @@ from rich.console import Console
 from fer_sweep.account import tracking_mode
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.gpus import choose, discover, visible_devices
-from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.loop import Agent
 from fer_sweep.agent.memory import free_mb
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
 from fer_sweep.agent.processes import TrialStarter, raise_file_limit
 from fer_sweep.agent.repairs import Repairs
+from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.view import Progress, make_view

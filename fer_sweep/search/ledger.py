@@ -193,9 +193,7 @@ class Ledger:
     def attempts(self, numbers: Collection[int]) -> Mapping[int, int]:
         """How often each of these trials has been handed out; of those that have ended."""
         marks = ", ".join("?" * len(numbers)) or "NULL"
-        rows = self._trials(
-            "number, attempt", f"AND number IN ({marks}) AND state NOT IN (?, ?)", [*numbers, *_OPEN]
-        )
+        rows = self._trials("number, attempt", f"AND number IN ({marks}) AND state NOT IN (?, ?)", [*numbers, *_OPEN])
         return {row["number"]: row["attempt"] for row in rows}
 
     def objectives(self) -> list[list[float | None]]:

@@ -86,7 +86,10 @@ def test_a_slot_where_everything_fails_is_closed_while_others_do_well() -> None:
         judge(failures, FAILED, OTHER_GPU, str(number))
         notes.append(failures.close_if_broken(OTHER_GPU))
     assert notes[:-1] == [None] * (SLOT_FAILURES_IN_A_ROW - 1)
-    assert "while gpu0/0 did well" in (notes[-1] or "")
+    assert notes[-1] is not None
+    assert "while gpu0/0 did well" in notes[-1].why
+    assert notes[-1].trials == ["0", "1", "2"]
+    assert not failures.in_a_row, "they are the slot's fault, and not the agent's"
     assert not failures.is_open(OTHER_GPU)
     assert not failures.has_had_enough
 
@@ -116,7 +119,9 @@ def test_a_gpus_own_error_costs_the_slot_and_not_the_trial() -> None:
     failures.began(FIRST)
     for number in range(SLOT_FAILURES_IN_A_ROW):
         assert judge(failures, ECC, OTHER_GPU, str(number)).state is TrialState.PREEMPTED
-    assert failures.close_if_broken(OTHER_GPU)
+    closed = failures.close_if_broken(OTHER_GPU)
+    assert closed is not None
+    assert not closed.trials, "none has failed: all of them go on already"
     assert not failures.in_a_row
 
 
