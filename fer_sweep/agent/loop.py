@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, heard
@@ -15,15 +16,18 @@ from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.agent.running import Running
 from fer_sweep.agent.second_chance import give_back
 from fer_sweep.agent.shown import AgentSummary, AgentView
-from fer_sweep.agent.silence import LAST_WORDS_S, Silence
+from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob
 from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
+from fer_sweep.search.engine import Interrupted
 from fer_sweep.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 POLL_S = 1.0
 """How often the search is asked for news of running trials, and for a trial while the sweep is paused."""
@@ -53,8 +57,9 @@ class Agent:
     """When a trial counts as hung."""
     on_end: Callable[[], None] = lambda: None
     """Called when a trial has ended and that is recorded."""
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    """Signals; whoever made the search for this agent has it wait for no server once they say so."""
     _running: dict[str, Running] = field(default_factory=dict, init=False)
-    _interrupts: Interrupts = field(default_factory=Interrupts, init=False)
     _failures: Failures = field(init=False)
     _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
     _handed_out: int = field(default=0, init=False)
@@ -76,7 +81,7 @@ class Agent:
         Raises:
             AgentFailed: FAILURES_IN_A_ROW trials failed one after another, or every one there was.
         """
-        with heard(self._interrupts) as wakeup, selectors.DefaultSelector() as selector:
+        with heard(self.interrupts) as wakeup, selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             try:
                 self.starter.warm_up()
@@ -92,7 +97,7 @@ class Agent:
                 hint=f"{self._look_at_others()}mend the cause (more is in trial.log below "
                 f"{self.folder_of('0').parent}), then run it again",
             )
-        return AgentSummary(dict(self._ended), self._interrupts.level > 0, tuple(self._turnaround))
+        return AgentSummary(dict(self._ended), self.interrupts.level > 0, tuple(self._turnaround))
 
     def _look_at_others(self) -> str:
         # Failing here while others succeed, or now and not before, says that it is this host, and not the sweep.
@@ -107,12 +112,9 @@ class Agent:
         return again + (look if others else "")
 
     def _work(self, selector: selectors.BaseSelector, wakeup: int) -> None:
-        acted_on = 0
         asked_at = 0.0
         while True:
-            if self._interrupts.level > acted_on:
-                acted_on = self._interrupts.level
-                self._act_on_interrupt(acted_on)
+            self._heed_interrupts()
             if self._may_start():
                 self._fill_slots(selector)
             if not self._running and not self._may_start():
@@ -131,7 +133,7 @@ class Agent:
 
     def _may_start(self) -> bool:
         at_count = self.count is not None and self._handed_out >= self.count
-        return not (self._no_more or at_count or self._failures.has_had_enough or self._interrupts.level)
+        return not (self._no_more or at_count or self._failures.has_had_enough or self.interrupts.level)
 
     def _fill_slots(self, selector: selectors.BaseSelector) -> None:
         self._patience = POLL_S
@@ -142,7 +144,10 @@ class Agent:
                 return
             if not self._has_room(slot):
                 continue
-            request = self.search.next_trial(slot.name)
+            try:
+                request = self.search.next_trial(slot.name)
+            except Interrupted:
+                return
             if request is None:
                 self._no_more = True  # until a trial ends: it may come back preempted
                 return
@@ -201,7 +206,7 @@ class Agent:
                     running.outcome, running.ended_at = message, time.monotonic()
         except EOFError:
             if running.outcome is None:
-                running.outcome, running.ended_at = self._outcome_of_the_dead(running), time.monotonic()
+                running.outcome, running.ended_at = running.outcome_of_the_dead(), time.monotonic()
 
     def _on_first_step(self, running: Running) -> None:
         self._failures.began(running.slot)
@@ -223,30 +228,25 @@ class Agent:
             self.view.epoch(running.slot.name, trial, report.metrics)
 
     def _ask_for_news(self) -> None:
-        for running in list(self._running.values()):
-            self._end_if_hung(running)
+        # One that is lost is being killed, and has nothing to ask any more.
+        for running in [running for running in self._running.values() if not running.lost]:
+            running.end_if_hung(self.silence.limit(has_begun=running.has_begun))
             if running.run.stop_asked and running.asked_to_stop is None:
                 self.view.note(f"trial {running.request.trial_id}: its page in W&B says stop")
-                self._ask_to_stop(running, StopReason.PRUNED)
+                running.ask_to_stop(StopReason.PRUNED)
             try:
                 self._report(running, {})
             except StorageError as error:
                 # Nothing is lost by an unanswered question; a report or an end that cannot be written does end us.
                 log.warning("%s", error)
 
-    def _end_if_hung(self, running: Running) -> None:
-        now = time.monotonic()
-        if now >= running.kill_at:
-            running.handle.kill()
-        limit = self.silence.limit(has_begun=running.has_begun)
-        if running.hung is None and now - running.heard_at > limit and not running.handle.is_paused():
-            running.hung = f"made no step for {now - running.heard_at:,.0f} s and was ended"
-            running.kill_at = now + LAST_WORDS_S
-            running.handle.abort()
-
     def _report(self, running: Running, metrics: Mapping[str, float]) -> None:
         try:
-            reason = self.search.report(running.request.trial_id, running.epoch, metrics)
+            reason = self._in_spite_of_signals(
+                lambda: self.search.report(running.request.trial_id, running.epoch, metrics)
+            )
+        except Interrupted:
+            return  # the trial's next attempt says it again
         except LostTrial as error:
             self.view.note(f"trial {running.request.trial_id}: {error}; leaving it to the other agent")
             running.lost = True
@@ -254,17 +254,7 @@ class Agent:
             running.asked_to_stop = StopReason.PREEMPTED
             return
         if reason is not None and running.asked_to_stop is None:
-            self._ask_to_stop(running, reason)
-
-    def _ask_to_stop(self, running: Running, reason: StopReason) -> None:
-        running.asked_to_stop = reason
-        running.handle.ask_to_stop(reason)
-
-    def _outcome_of_the_dead(self, running: Running) -> TrialOutcome:
-        reason, cause = running.handle.why_it_died()
-        if running.hung is not None:
-            return TrialOutcome(TrialState.FAILED, reason=f"{running.hung}: {reason}")
-        return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause)
+            running.ask_to_stop(reason)
 
     def _finish(self, running: Running) -> None:
         outcome = running.outcome
@@ -281,7 +271,9 @@ class Agent:
             outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
         if not running.lost:
             try:
-                self.search.finish(trial, outcome)
+                self._in_spite_of_signals(lambda: self.search.finish(trial, outcome))
+            except Interrupted as error:
+                log.warning("trial %s could not be handed back (%s); its lease will expire", trial, error)
             except LostTrial as error:
                 self.view.note(f"trial {trial}: {error}")
                 running.lost = True
@@ -300,6 +292,21 @@ class Agent:
         self.view.trial_ended(running.slot.name, trial, outcome)
         self.on_end()
 
+    def _in_spite_of_signals(self, say: Callable[[], Answer]) -> Answer:
+        """Have the search do what has to be done even if a signal comes, unless it is one that ends all waiting."""
+        while True:
+            try:
+                return say()
+            except Interrupted:
+                self._heed_interrupts()
+                if self.interrupts.end_waiting:
+                    raise
+
+    def _heed_interrupts(self) -> None:
+        if self.interrupts.level > self.interrupts.heeded:
+            self.interrupts.heeded = self.interrupts.level
+            self._act_on_interrupt(self.interrupts.heeded)
+
     def _act_on_interrupt(self, level: int) -> None:
         if level == 1:
             left = len(self._running)
@@ -312,7 +319,7 @@ class Agent:
             self.view.note("writing checkpoints and stopping; Ctrl-C again: kill")
             for running in self._running.values():
                 if running.asked_to_stop is None:  # one that is being pruned must not come back
-                    self._ask_to_stop(running, StopReason.PREEMPTED)
+                    running.ask_to_stop(StopReason.PREEMPTED)
                     running.run.mark_preempting()  # at once: whoever sent the signal may not wait for checkpoints
         else:
             self.view.note("killing the trials; each goes on from its last checkpoint when the agent is run again")

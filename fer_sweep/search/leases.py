@@ -6,6 +6,7 @@ as the next attempt, and the late report of the former owner is refused.
 """
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -15,8 +16,10 @@ from fer_sweep.errors import InputError, LostTrial, StorageError
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search import owners
 from fer_sweep.search.database import Database, Row, through_restarts
-from fer_sweep.search.engine import ConnectionLost
+from fer_sweep.search.engine import ConnectionLost, Interrupted
 from fer_sweep.search.ledger import Lease, Ledger
+
+log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 """How long a trial of which nothing is heard stays its owner's."""
@@ -160,6 +163,8 @@ class Leases:
             try:
                 if self._held or self._unsure:
                     self._give_up()
+            except Interrupted as error:
+                log.warning("%s; this agent's trials are free once it has ended or their leases have", error)
             finally:
                 self._held.clear()
                 self._database.close()

@@ -45,6 +45,7 @@ class OptunaSearch:
         owner: str | None = None,
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
+        end_waiting: Callable[[], bool] = lambda: False,
     ) -> None:
         """Open a sweep that ``create_sweep`` made.
 
@@ -54,12 +55,13 @@ class OptunaSearch:
             owner: Names this agent among all agents; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent.
             clock: Unix time, seconds; the database's if not given.
+            end_waiting: See ``Database``.
 
         Raises:
             InputError: There is no such sweep.
             StorageError: The database cannot be used.
         """
-        self._database = Database(storage)
+        self._database = Database(storage, end_waiting=end_waiting)
         self._leases = Leases(self._database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         try:
             with self._database.transaction(write=False) as connection:

@@ -217,15 +217,26 @@ def known() -> Sequence[SweepEntry]:
     return sorted(entries, key=lambda entry: entry.created)
 
 
-def open_search(entry: SweepEntry) -> OpenSearch:
-    """The search of a sweep; close it when done."""
+def open_search(entry: SweepEntry, *, end_waiting: Callable[[], bool] = lambda: False) -> OpenSearch:
+    """The search of a sweep; close it when done.
+
+    Args:
+        entry: The sweep.
+        end_waiting: Asked while a database server is waited for; where it is true, ``Interrupted`` is raised.
+    """
     if entry.search == "wandb":
         from fer_sweep.search.wandb_server import WandbSearch
 
-        return WandbSearch(path_of(entry), connect=connect, storage=_storage(entry), lease_s=lease_seconds())
+        return WandbSearch(
+            path_of(entry),
+            connect=connect,
+            storage=_storage(entry),
+            lease_s=lease_seconds(),
+            end_waiting=end_waiting,
+        )
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
-    return OptunaSearch(entry.id, storage=_storage(entry), lease_s=lease_seconds())
+    return OptunaSearch(entry.id, storage=_storage(entry), lease_s=lease_seconds(), end_waiting=end_waiting)
 
 
 def load(entry: SweepEntry) -> SweepFile:

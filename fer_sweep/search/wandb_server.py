@@ -15,27 +15,23 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from fer_sweep.config.trial import flatten, parse_trial
 from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
 from fer_sweep.records import (
-    EPOCH_METRICS,
     StopReason,
     TrialOutcome,
     TrialRecord,
     TrialRequest,
-    TrialResult,
     TrialState,
     Wait,
 )
 from fer_sweep.search.database import Database, Row, through_restarts
 from fer_sweep.search.leases import Leases, takes_back
 from fer_sweep.search.ledger import Lease, Ledger, SweepState, record_of
-from fer_sweep.search.objective import result_metrics
 from fer_sweep.search.wandb_messages import Command, ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
+from fer_sweep.search.wandb_records import has_ended, record_of_run
 from fer_sweep.search.wandb_slots import RUN_ID, Pace, SlotAgent
 
 log = logging.getLogger(__name__)
@@ -43,14 +39,6 @@ log = logging.getLogger(__name__)
 REFUSED_IN_A_ROW = 20
 """So many configurations that cannot be trained, one after another, end the agent: the sweep's space is at fault."""
 
-_STATES = {
-    "running": TrialState.RUNNING,
-    "pending": TrialState.RUNNING,
-    "preempting": TrialState.RUNNING,
-    "preempted": TrialState.PREEMPTED,
-    "finished": TrialState.COMPLETE,
-}
-"""W&B's states of a run; whatever else there is, such as crashed or killed, has failed."""
 _GIVEN_UP = ("crashed", "killed")
 """How the server calls a run it has not heard of for minutes: not ended by whoever trained it."""
 
@@ -67,6 +55,7 @@ class WandbSearch:
         owner: str | None = None,
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
+        end_waiting: Callable[[], bool] = lambda: False,
         pace: Pace | None = None,
     ) -> None:
         """Open a sweep that the database knows.
@@ -78,6 +67,7 @@ class WandbSearch:
             owner: Names this agent among those of this database; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
             clock: Unix time, seconds; the database's if not given.
+            end_waiting: See ``Database``.
             pace: How often the server is asked.
 
         Raises:
@@ -86,7 +76,9 @@ class WandbSearch:
         self._path = path
         self._connect = connect
         self._pace = pace or Pace()
-        self._leases = Leases(Database(storage), path.id, owner=owner, lease_s=lease_s, clock=clock)
+        self._leases = Leases(
+            Database(storage, end_waiting=end_waiting), path.id, owner=owner, lease_s=lease_s, clock=clock
+        )
         self._clock = self._leases.clock
         self._agents: dict[str, SlotAgent] = {}
         """By slot."""
@@ -214,7 +206,7 @@ class WandbSearch:
         with self._leases.ledger(write=False) as ledger:
             here = [record_of(row, row["identity"]) for row in ledger.all()]
         try:
-            there = {run.id: _record(run) for run in self._server.runs(self._path)}
+            there = {run.id: record_of_run(run) for run in self._server.runs(self._path)}
         except (ServerError, LoginError) as error:
             log.warning("%s; showing the trials of this host only", error)
             return here
@@ -222,7 +214,7 @@ class WandbSearch:
         merged = there | {
             record.trial_id: record
             for record in here
-            if record.state is not TrialState.PREEMPTED or not _has_ended(there.get(record.trial_id))
+            if record.state is not TrialState.PREEMPTED or not has_ended(there.get(record.trial_id))
         }
         return sorted(merged.values(), key=lambda record: record.started_at or 0.0)
 
@@ -260,8 +252,8 @@ class WandbSearch:
             except ServerBusy as error:
                 log.warning("%s; going on with trial %s all the same", error, request.trial_id)
                 return request
-            record = _record(run) if run is not None else None
-            if record is None or not _has_ended(record) or run is None or run.state in _GIVEN_UP:
+            record = record_of_run(run) if run is not None else None
+            if record is None or not has_ended(record) or run is None or run.state in _GIVEN_UP:
                 return request
             self.finish(request.trial_id, TrialOutcome(record.state, record.result, "it ended on another host"))
 
@@ -379,39 +371,3 @@ class WandbSearch:
     def _hold(self, slot: str, trial_id: str, number: int, lease: Lease) -> None:
         self._leases.hold(number, lease)
         self._running[trial_id] = (slot, number)
-
-
-def _has_ended(record: TrialRecord | None) -> bool:
-    return record is not None and record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-
-
-def _record(run: ServerRun) -> TrialRecord:
-    result = _result(run.summary)
-    state = _STATES.get(run.state, TrialState.FAILED)
-    if state is TrialState.COMPLETE and run.summary.get("state") == TrialState.PRUNED:
-        state = TrialState.PRUNED
-    is_over = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-    numbers = {name: float(run.summary[name]) for name in EPOCH_METRICS if _is_number(run.summary.get(name))}
-    reason = run.summary.get("reason")
-    return TrialRecord(
-        trial_id=run.id,
-        state=state,
-        config=run.config,
-        parameters=flatten(run.config),
-        metrics=result_metrics(result) if is_over and result else numbers,
-        result=result,
-        reason=str(reason) if reason else (run.state if state is TrialState.FAILED else None),
-        started_at=run.created_at,
-        ended_at=run.heartbeat_at if is_over else None,
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _result(summary: Mapping[str, Any]) -> TrialResult | None:
-    try:
-        return TrialResult.model_validate({name: summary[name] for name in TrialResult.model_fields})
-    except (KeyError, ValidationError):
-        return None  # a run of another program, or one without an end

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ class Starter(TrialStarter):
         self.pids: list[int] = []
         self.pid_of: dict[str, int] = {}
         """By trial, its latest."""
+        self.dies_after_s = 0.0
+        """How long a killed trial takes to be gone, as one does that waits for a disk."""
         self.memory_mb: float | None = None
         """As if this host had so much memory; None for what it has."""
 
@@ -41,6 +44,9 @@ class Starter(TrialStarter):
         if self.memory_mb is not None and job.memory_share is not None:
             job = replace(job, memory_share=job.memory_share * self.memory_mb / (total_mb() or self.memory_mb))
         handle = super().start(job, is_probe=is_probe)
+        if self.dies_after_s:
+            kill = handle.kill
+            handle.kill = threading.Timer(self.dies_after_s, kill).start  # type: ignore[method-assign]
         assert handle.process.pid is not None
         self.pids.append(handle.process.pid)
         self.pid_of[job.folder.name] = handle.process.pid
