@@ -230,7 +230,7 @@ class Agent:
     def _ask_for_news(self) -> None:
         # One that is lost is being killed, and has nothing to ask any more.
         for running in [running for running in self._running.values() if not running.lost]:
-            running.end_if_hung(self.silence.limit(has_begun=running.has_begun))
+            running.look_after(self.silence.limit(has_begun=running.has_begun))
             if running.run.stop_asked and running.asked_to_stop is None:
                 self.view.note(f"trial {running.request.trial_id}: its page in W&B says stop")
                 running.ask_to_stop(StopReason.PRUNED)

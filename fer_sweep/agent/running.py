@@ -39,8 +39,9 @@ class Running:
         self.asked_to_stop = reason
         self.handle.ask_to_stop(reason)
 
-    def end_if_hung(self, limit_s: float) -> None:
+    def look_after(self, limit_s: float) -> None:
         """Have it write down where it is, and end, if it has made no step for so long; kill it if it cannot."""
+        self.handle.look_at_memory()
         now = time.monotonic()
         if now >= self.kill_at:
             self.handle.kill()

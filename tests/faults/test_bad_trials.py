@@ -180,6 +180,33 @@ def test_a_host_where_everything_fails_leaves_its_trials_to_others(stage: Stage,
         assert {record.state for record in search.records()} == {TrialState.COMPLETE}
 
 
+@pytest.mark.parametrize("short", [None, "10 of 1,000 MB were free, and it held 900"])
+def test_a_trial_killed_again_and_again_says_so_and_whether_memory_was_short(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, short: str | None
+) -> None:
+    looked_at: set[int] = set()
+
+    def look(pid: int) -> str | None:
+        looked_at.add(pid)
+        return short
+
+    def answer(trial: str, epoch: int) -> StopReason | None:
+        if stage.starter.pids[-1] in looked_at:
+            os.kill(stage.starter.pids[-1], signal.SIGKILL)
+        return None
+
+    monkeypatch.setattr("fer_sweep.agent.processes.shortage", look)
+    monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.05)
+    stage.starter.memory_mb = None
+    search = ScriptedSearch([request("0", **ENDLESS)], answer)
+    with pytest.raises(AgentFailed):
+        stage.run(search)
+    first, *_, last = (outcome.reason or "" for outcome in search.outcomes["0"])
+    why = f", probably for want of memory: {short}" if short else " from outside"
+    assert first.startswith(f"ended by SIGKILL{why}")
+    assert last.startswith(f"3 times in a row with no epoch in between: ended by SIGKILL{why}")
+
+
 def test_a_trial_that_takes_more_than_its_share_ends_alone(stage: Stage) -> None:
     stage.starter.memory_mb = 2 * TOO_LITTLE_MB
     search = ScriptedSearch([request("0", **LARGE), request("1")])
