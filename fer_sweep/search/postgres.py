@@ -287,12 +287,11 @@ class PostgresServer:
         # Nothing is prepared, so that PgBouncer may stand between.
         hurried = {"connect_timeout": _HURRIED_CONNECT_S} if self._end_waiting() else {}
         raw = _Raw.connect(
-            self._target,
+            make_conninfo(self._target, **hurried),
             autocommit=True,
             prepare_threshold=None,
             client_encoding="utf8",
             row_factory=dict_row,
-            **hurried,
         )
         raw.end_waiting = self._end_waiting
         return raw

@@ -155,6 +155,7 @@ def test_a_paused_wandb_service_holds_up_nobody_and_loses_no_run(online: StandIn
                 os.kill(service, signal.SIGCONT if then == "goes on" else signal.SIGKILL)
             said = heard + agent.stdout.read()
             assert agent.wait(timeout=120) == 0, said
+            assert not alive(service)
         finally:
             if alive(service):
                 os.kill(service, signal.SIGKILL)

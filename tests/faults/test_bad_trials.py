@@ -197,7 +197,6 @@ def test_a_trial_killed_again_and_again_says_so_and_whether_memory_was_short(
 
     monkeypatch.setattr("fer_sweep.agent.processes.shortage", look)
     monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.05)
-    stage.starter.memory_mb = None
     search = ScriptedSearch([request("0", **ENDLESS)], answer)
     with pytest.raises(AgentFailed):
         stage.run(search)
