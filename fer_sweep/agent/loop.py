@@ -1,5 +1,6 @@
 """The agent's loop: hand trials to free slots, pass on what they report, and see each one to its end."""
 
+import functools
 import logging
 import os
 import selectors
@@ -271,7 +272,7 @@ class Agent:
             outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
         if not running.lost:
             try:
-                self._in_spite_of_signals(lambda: self.search.finish(trial, outcome))
+                self._in_spite_of_signals(functools.partial(self.search.finish, trial, outcome))
             except Interrupted as error:
                 log.warning("trial %s could not be handed back (%s); its lease will expire", trial, error)
             except LostTrial as error:
