@@ -5,7 +5,7 @@ goes on, elsewhere or with less. All of it is counted, so that nothing is tried 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -117,13 +117,17 @@ class Failures:
         self._count(slot, request.trial_id, outcome, was_asked)
         return outcome
 
-    def close_if_broken(self, slot: Slot) -> Closed | None:
-        """Close a slot where one trial after another fails while others do well; says so once."""
-        others = sorted((self._working - {slot.name}) & self._open.keys())
-        there = self._slot_in_a_row.get(slot.name, [])
-        if not self.is_open(slot) or len(there) < SLOT_FAILURES_IN_A_ROW or not others:
-            return None
-        del self._open[slot.name]
+    def close_broken(self) -> Mapping[str, Closed]:
+        """Close the slots where one trial after another fails while others do well; gives each once, by its name."""
+        suspects = [name for name in self._open if len(self._slot_in_a_row.get(name, [])) >= SLOT_FAILURES_IN_A_ROW]
+        return {name: self._close(name, others) for name in suspects if (others := self._do_well_beside(name))}
+
+    def _do_well_beside(self, name: str) -> Sequence[str]:
+        return sorted((self._working - {name}) & self._open.keys())
+
+    def _close(self, name: str, others: Sequence[str]) -> Closed:
+        there = self._slot_in_a_row[name]
+        del self._open[name]
         failed = [trial for trial in there if trial in self._failed]
         self._failed -= set(failed)
         self._in_a_row = [(trial, outcome) for trial, outcome in self._in_a_row if trial not in failed]

@@ -211,6 +211,7 @@ class Agent:
 
     def _on_first_step(self, running: Running) -> None:
         self._failures.began(running.slot)
+        self._close_what_is_broken()  # others may have failed before anything could be said to do well
         if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
             self._turnaround.append(time.monotonic() - freed)
 
@@ -284,14 +285,16 @@ class Agent:
         else:
             running.run.finish(outcome)
         self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
-        if closed := self._failures.close_if_broken(running.slot):
-            name = running.slot.name
-            give_back(self.search, closed.trials, f"failed in slot {name}, where {len(closed.trials)} in a row did")
-            again = f"; tried again elsewhere, once: trial {', '.join(closed.trials)}" if closed.trials else ""
-            self.view.note(f"slot {name} gets no more trials: {closed.why}{again}")
+        self._close_what_is_broken()
         self._freed_at[running.slot.name] = running.ended_at
         self.view.trial_ended(running.slot.name, trial, outcome)
         self.on_end()
+
+    def _close_what_is_broken(self) -> None:
+        for name, closed in self._failures.close_broken().items():
+            give_back(self.search, closed.trials, f"failed in slot {name}, where {len(closed.trials)} in a row did")
+            again = f"; tried again elsewhere, once: trial {', '.join(closed.trials)}" if closed.trials else ""
+            self.view.note(f"slot {name} gets no more trials: {closed.why}{again}")
 
     def _in_spite_of_signals(self, say: Callable[[], Answer]) -> Answer:
         """Have the search do what has to be done even if a signal comes, unless it is one that ends all waiting."""

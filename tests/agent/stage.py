@@ -82,15 +82,18 @@ class Lingering(View):
         self._starter = starter
         self._then = then
         self._paused: int | None = None
+        self._is_over = False
 
     def note(self, text: str) -> None:
         super().note(text)
-        if "gets no more trials" in text and self._paused is not None:
+        if "gets no more trials" in text:
+            self._is_over = True
             self._then()
-            os.kill(self._paused, signal.SIGCONT)
+            if self._paused is not None:
+                os.kill(self._paused, signal.SIGCONT)
 
     def _pause(self, trial: str, epoch: int) -> None:
-        if self._paused is None:
+        if self._paused is None and not self._is_over:
             self._paused = self._starter.pid_of[trial]
             os.kill(self._paused, signal.SIGSTOP)
 
