@@ -195,6 +195,7 @@ def test_ctrl_c_is_heard_while_a_stopped_postgres_is_waited_for(
         if agent.poll() is None:
             agent.kill()
             agent.wait()
+        agent.stdout.close()
     # It takes a tenth of a second; a wait that nothing ends would take the best part of a minute.
     assert max(took.values()) < LOCK_TIMEOUT_S / 3, took
     assert "Traceback" not in rest
