@@ -21,8 +21,8 @@ from rich.console import Console
 
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.gpus import described
-from fer_sweep.agent.loop import AgentSummary
 from fer_sweep.agent.session import slots_here, work_on
+from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.choosing import Choice, choose
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import write_atomically

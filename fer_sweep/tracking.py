@@ -14,18 +14,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from fer_sweep import wandb_service
 from fer_sweep.account import Mode, load_wandb, quiet_wandb, tracking_mode
 from fer_sweep.records import CLASSES, TrialOutcome, TrialResult, TrialState
 from fer_sweep.run_labels import RunLabels
+from fer_sweep.wandb_service import TakesTooLong, in_time
 
 if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 _hangs = threading.Event()
 """wandb does not answer any more in this process, and is asked nothing. Version 0.31 waits for itself for ever if its
@@ -89,7 +89,7 @@ class TrackedRun:
 
     def abandon(self) -> None:
         """Close the run of a trial that another agent has taken over: it is that one's now."""
-        self._guarded("close the run", lambda run: _in_time(lambda: run.finish(exit_code=1), self.patience()))
+        self._guarded("close the run", lambda run: in_time(lambda: run.finish(exit_code=1), self.patience()))
         if self.run is not None:
             # That agent's end may have come before this one, and is then to be said once more.
             self.on_end(not self.had_trouble)
@@ -108,7 +108,7 @@ class TrackedRun:
             run.summary.update({"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {}))
             run.finish(exit_code=_EXIT_CODES.get(outcome.state, 1))
 
-        self._guarded("finish the run", lambda run: _in_time(lambda: close(run), self.patience()))
+        self._guarded("finish the run", lambda run: in_time(lambda: close(run), self.patience()))
         if self.run is not None or self.had_trouble:
             self.on_end(not self.had_trouble)
         self.run = None
@@ -140,10 +140,14 @@ class TrackedRun:
         run.log_artifact(artifact, aliases=["best"])
 
     def _guarded(self, what: str, act: Callable[["wandb.Run"], object]) -> None:
-        if self.run is None:
+        run = self.run
+        if run is None:
             return
         try:
-            act(self.run)
+            if wandb_service.is_paused():  # it may take in some words more, but what does not fit is waited for
+                in_time(lambda: act(run), self.patience())
+            else:
+                act(run)
         except Exception as error:  # wandb raises its own, its service's and the OS's errors alike
             if not self.had_trouble:
                 log.warning("W&B could not %s (%s); nothing of the trial is lost", what, error or type(error).__name__)
@@ -216,6 +220,11 @@ class Tracker:
         if _hangs.is_set():
             tracked.had_trouble = True
             return tracked
+        if wandb_service.is_paused():
+            log.warning("W&B's service process is paused; the trial goes on, and its run is left to `fersweep sync`")
+            tracked.had_trouble = True
+            self.out_of_reach()
+            return tracked
         if self._keep_models and folder is not None:
             tracked.model = folder / "best.safetensors"
         if mode == "online" and self._is_in_trouble():
@@ -240,9 +249,12 @@ class Tracker:
 
     def _init_in_time(self, init: "Callable[[], wandb.Run]") -> "wandb.Run":
         try:
-            return _in_time(init, HANGS_S)
-        except _TakesTooLong:
-            _hangs.set()
+            return in_time(init, HANGS_S)
+        except TakesTooLong:
+            if wandb_service.kill(wandb_service.process()):
+                close_wandb()  # the next run starts another service
+            else:
+                _hangs.set()
             raise
 
     def _on_end(self, run_id: str | None, whole: bool) -> None:
@@ -274,7 +286,7 @@ class Tracker:
             disable_git=True,
             disable_code=True,
             init_timeout=INIT_S,
-            finish_timeout=FINISH_S,  # for wandb's own end of the process; ours is _in_time
+            finish_timeout=FINISH_S,  # for wandb's own end of the process; ours is in_time
             # By default wandb sends this process SIGINT when one of its runs is stopped, which would drain the agent.
             stop_fn=tracked.ask_to_stop if self._obey_pages else _do_nothing,
             x_disable_stats=True,
@@ -307,42 +319,18 @@ class Tracker:
 def close_wandb() -> None:
     """End wandb's service, if this process has one, with whatever run is still open."""
     if (wandb := sys.modules.get("wandb")) and not _hangs.is_set():
+        service = wandb_service.process()
+        if wandb_service.is_paused():
+            wandb_service.kill(service)  # it would be waited for for ever, here and at the end of the process
         try:
-            _in_time(wandb.teardown, HANGS_S)
+            in_time(wandb.teardown, HANGS_S)
         except (
             Exception,
             SystemExit,
         ) as error:  # a service that was killed; at the end of the process wandb would show a traceback
             log.debug("wandb's service could not be ended: %s", error)
-
-
-class _TakesTooLong(TimeoutError):
-    pass
-
-
-def _in_time(act: Callable[[], Result], limit_s: float) -> Result:
-    """Have wandb do something, and wait for it so long: it has no regard for whoever else its process works for.
-
-    Raises:
-        _TakesTooLong: It is still at it; what becomes of it is not heard of.
-    """
-    results: list[Result] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(act())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, daemon=True, name="wandb-finish")
-    thread.start()
-    thread.join(limit_s)
-    if thread.is_alive():
-        raise _TakesTooLong("it has not come to an end yet")
-    if errors:
-        raise errors[0]
-    return results[0]
+            if isinstance(error, TakesTooLong):
+                wandb_service.kill(service)
 
 
 def _do_nothing() -> None:

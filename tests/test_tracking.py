@@ -1,6 +1,7 @@
 """W&B runs: offline, wandb's own files are written and read back; online, a server on loopback takes them."""
 
 import json
+import signal
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fer_sweep import wandb_service
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.run_labels import RunLabels
 from fer_sweep.tracking import BACK_ONLINE_S, TrackedRun, Tracker, close_wandb
@@ -28,6 +30,7 @@ def test_disabled_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -
 
 OFFLINE = """
 import glob, os
+from fer_sweep import wandb_service
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.run_labels import RunLabels
 from fer_sweep.tracking import Tracker
@@ -265,6 +268,7 @@ DIES_AT_ONCE = """
 import time
 from wandb.sdk.lib.service import service_process
 import fer_sweep.tracking as tracking
+from fer_sweep import wandb_service
 from fer_sweep.records import TrialOutcome, TrialState
 
 service_process.get_core_path = lambda: "false"
@@ -287,6 +291,28 @@ def test_a_service_that_dies_while_it_starts_holds_up_nobody(online: StandIn) ->
     # wandb 0.31 then waits for a lock that it holds itself.
     done = subprocess.run([sys.executable, "-c", DIES_AT_ONCE], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_service_that_does_not_answer_is_ended_and_the_next_run_has_another(
+    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Tracker().start(labels, {}, run_id="r1")
+    service = wandb_service.process()
+    assert service is not None
+    service.send_signal(signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("fer_sweep.tracking.HANGS_S", 1.0)
+        patch.setattr("fer_sweep.wandb_service.is_paused", lambda: False)  # as one that hangs by itself
+        second = Tracker().start(labels, {}, run_id="r2")
+    assert second.run is None and second.had_trouble
+    assert service.wait(timeout=60) == -signal.SIGKILL
+    third = Tracker().start(labels, {}, run_id="r3")
+    log_epochs(third, 1)
+    for run in (first, third):
+        run.finish(TrialOutcome(TrialState.COMPLETE))
+    assert first.had_trouble
+    assert not third.had_trouble
+    assert online.runs["r3"].state == "finished"
 
 
 def test_no_key_is_in_what_is_written(online: StandIn, labels: RunLabels, tmp_path: Path) -> None:

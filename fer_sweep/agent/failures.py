@@ -5,8 +5,8 @@ goes on, elsewhere or with less. All of it is counted, so that nothing is tried 
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from fer_sweep.agent.slots import Slot
@@ -33,14 +33,27 @@ class OnOom(StrEnum):
     """It goes on with one slot fewer on its device, for as long as this agent works."""
 
 
+@dataclass(frozen=True)
+class Closed:
+    """A slot that was found broken."""
+
+    why: str
+    trials: Sequence[str]
+    """Those that failed there in a row: the slot's fault, as far as one can tell."""
+
+
 class Failures:
     """The failures of one agent's trials."""
 
     def __init__(self, slots: Sequence[Slot], on_oom: OnOom = OnOom.FAIL) -> None:
         self._open = {slot.name: slot for slot in slots}
         self._on_oom = on_oom
-        self._in_a_row: list[str] = []
-        self._slot_in_a_row: Counter[str] = Counter()
+        self._in_a_row: list[tuple[str, TrialOutcome]] = []
+        """Trials, and how they failed or gave up."""
+        self._slot_in_a_row: dict[str, list[str]] = {}
+        """By slot, the trials that failed or met a broken device there since its last success."""
+        self._failed: set[str] = set()
+        """Trials that this agent has called failed."""
         self._working: set[str] = set()
         """Slots whose latest trial made its first step and has not failed since."""
         self._losses: Counter[str] = Counter()
@@ -57,7 +70,12 @@ class Failures:
     @property
     def in_a_row(self) -> Sequence[str]:
         """The reasons of the failures since the last success, each with its trial."""
-        return self._in_a_row
+        return [f"trial {trial}: {outcome.reason}" for trial, outcome in self._in_a_row]
+
+    @property
+    def failed_in_a_row(self) -> Sequence[str]:
+        """The trials that have failed since the last success."""
+        return [trial for trial, outcome in self._in_a_row if outcome.state is TrialState.FAILED]
 
     def is_open(self, slot: Slot) -> bool:
         """Whether trials may be started in a slot."""
@@ -99,13 +117,21 @@ class Failures:
         self._count(slot, request.trial_id, outcome, was_asked)
         return outcome
 
-    def close_if_broken(self, slot: Slot) -> str | None:
-        """Close a slot where one trial after another fails while others do well; says why, once."""
-        others = sorted((self._working - {slot.name}) & self._open.keys())
-        if not self.is_open(slot) or self._slot_in_a_row[slot.name] < SLOT_FAILURES_IN_A_ROW or not others:
-            return None
-        del self._open[slot.name]
-        return f"{self._slot_in_a_row[slot.name]} trials in a row failed there, while {', '.join(others)} did well"
+    def close_broken(self) -> Mapping[str, Closed]:
+        """Close the slots where one trial after another fails while others do well; gives each once, by its name."""
+        suspects = [name for name in self._open if len(self._slot_in_a_row.get(name, [])) >= SLOT_FAILURES_IN_A_ROW]
+        return {name: self._close(name, others) for name in suspects if (others := self._do_well_beside(name))}
+
+    def _do_well_beside(self, name: str) -> Sequence[str]:
+        return sorted((self._working - {name}) & self._open.keys())
+
+    def _close(self, name: str, others: Sequence[str]) -> Closed:
+        there = self._slot_in_a_row[name]
+        del self._open[name]
+        failed = [trial for trial in there if trial in self._failed]
+        self._failed -= set(failed)
+        self._in_a_row = [(trial, outcome) for trial, outcome in self._in_a_row if trial not in failed]
+        return Closed(f"{len(there)} trials in a row failed there, while {', '.join(others)} did well", failed)
 
     def _out_of_memory(self, slot: Slot, request: TrialRequest, outcome: TrialOutcome) -> TrialOutcome:
         trial = request.trial_id
@@ -129,14 +155,16 @@ class Failures:
     def _count(self, slot: Slot, trial_id: str, outcome: TrialOutcome, was_asked: bool) -> None:
         if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED):
             self._in_a_row.clear()
-            self._slot_in_a_row[slot.name] = 0
+            self._slot_in_a_row[slot.name] = []
             return
         # One that is handed back unasked gave up by itself, such as on a full disk: not to be tried again and again.
         gave_up = outcome.state is TrialState.PREEMPTED and outcome.cause is None and not was_asked
         if outcome.state is TrialState.FAILED or gave_up:
-            self._in_a_row.append(f"trial {trial_id}: {outcome.reason}")
+            self._in_a_row.append((trial_id, outcome))
+        if outcome.state is TrialState.FAILED:
+            self._failed.add(trial_id)
         if outcome.state is TrialState.FAILED or outcome.cause is Cause.DEVICE:
-            self._slot_in_a_row[slot.name] += 1
+            self._slot_in_a_row.setdefault(slot.name, []).append(trial_id)
             self._working.discard(slot.name)
 
     def _sharing(self, slot: Slot) -> list[Slot]:

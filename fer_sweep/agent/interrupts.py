@@ -14,6 +14,13 @@ class Interrupts:
     """How urgently a person or a scheduler wants the agent to stop: 1 drain, 2 checkpoint, 3 kill."""
 
     level: int = 0
+    heeded: int = 0
+    """The level that has been acted on."""
+
+    @property
+    def end_waiting(self) -> bool:
+        """Whether no server is to be waited for: a signal is to be acted on, or whoever sent it may not wait either."""
+        return self.level > self.heeded or self.level >= 2
 
     def ctrl_c(self, _signal: int, _frame: FrameType | None) -> None:
         """Each further one is more urgent."""

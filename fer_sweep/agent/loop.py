@@ -1,5 +1,6 @@
 """The agent's loop: hand trials to free slots, pass on what they report, and see each one to its end."""
 
+import functools
 import logging
 import os
 import selectors
@@ -7,48 +8,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, heard
 from fer_sweep.agent.memory import Admission
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.agent.running import Running
-from fer_sweep.agent.silence import LAST_WORDS_S, Silence
+from fer_sweep.agent.second_chance import give_back
+from fer_sweep.agent.shown import AgentSummary, AgentView
+from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob
 from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
+from fer_sweep.search.engine import Interrupted
 from fer_sweep.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 POLL_S = 1.0
 """How often the search is asked for news of running trials, and for a trial while the sweep is paused."""
 LAST_CHECKPOINT_S = 10.0
 """How long trials have to write a checkpoint when an error ends the agent."""
-
-
-class AgentView(Protocol):
-    """What shows a person how the agent is getting on."""
-
-    def trial_started(self, slot: str, request: TrialRequest) -> None: ...  # noqa: D102
-    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None: ...  # noqa: D102
-    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None: ...  # noqa: D102
-    def note(self, text: str) -> None: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class AgentSummary:
-    """What one agent did."""
-
-    ended: Mapping[TrialState, int]
-    """Attempts by how they ended."""
-    interrupted: bool
-    """Whether a signal cut the work short."""
-    turnaround_s: tuple[float, ...]
-    """Seconds from one trial's end to the first step of the next one in its slot."""
 
 
 @dataclass
@@ -73,8 +58,9 @@ class Agent:
     """When a trial counts as hung."""
     on_end: Callable[[], None] = lambda: None
     """Called when a trial has ended and that is recorded."""
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    """Signals; whoever made the search for this agent has it wait for no server once they say so."""
     _running: dict[str, Running] = field(default_factory=dict, init=False)
-    _interrupts: Interrupts = field(default_factory=Interrupts, init=False)
     _failures: Failures = field(init=False)
     _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
     _handed_out: int = field(default=0, init=False)
@@ -96,7 +82,7 @@ class Agent:
         Raises:
             AgentFailed: FAILURES_IN_A_ROW trials failed one after another, or every one there was.
         """
-        with heard(self._interrupts) as wakeup, selectors.DefaultSelector() as selector:
+        with heard(self.interrupts) as wakeup, selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             try:
                 self.starter.warm_up()
@@ -109,26 +95,27 @@ class Agent:
         if failed and (nothing_done or self._failures.has_had_enough):
             raise AgentFailed(
                 f"{len(failed)} trials failed one after another, the last one: {failed[-1]}",
-                hint=f"{self._others_success()}mend the cause (more is in trial.log below "
+                hint=f"{self._look_at_others()}mend the cause (more is in trial.log below "
                 f"{self.folder_of('0').parent}), then run it again",
             )
-        return AgentSummary(dict(self._ended), self._interrupts.level > 0, tuple(self._turnaround))
+        return AgentSummary(dict(self._ended), self.interrupts.level > 0, tuple(self._turnaround))
 
-    def _others_success(self) -> str:
-        # Failing here while others succeed says that it is this host, and not the sweep.
+    def _look_at_others(self) -> str:
+        # Failing here while others succeed, or now and not before, says that it is this host, and not the sweep.
         done = sum(record.state is TrialState.COMPLETE for record in self.search.records())
+        again = ""
+        if done and self._failures.has_had_enough:
+            failed = self._failures.failed_in_a_row
+            give_back(self.search, failed, f"failed on a host where {len(failed)} trials in a row did")
+            again = "what failed in a row is tried again, once; "
         others = done - self._ended.get(TrialState.COMPLETE, 0)
-        return (
-            f"{others} trials are complete elsewhere, so look at this host first: fersweep doctor; " if others else ""
-        )
+        look = f"{others} trials are complete elsewhere, so look at this host first: fersweep doctor; "
+        return again + (look if others else "")
 
     def _work(self, selector: selectors.BaseSelector, wakeup: int) -> None:
-        acted_on = 0
         asked_at = 0.0
         while True:
-            if self._interrupts.level > acted_on:
-                acted_on = self._interrupts.level
-                self._act_on_interrupt(acted_on)
+            self._heed_interrupts()
             if self._may_start():
                 self._fill_slots(selector)
             if not self._running and not self._may_start():
@@ -147,7 +134,7 @@ class Agent:
 
     def _may_start(self) -> bool:
         at_count = self.count is not None and self._handed_out >= self.count
-        return not (self._no_more or at_count or self._failures.has_had_enough or self._interrupts.level)
+        return not (self._no_more or at_count or self._failures.has_had_enough or self.interrupts.level)
 
     def _fill_slots(self, selector: selectors.BaseSelector) -> None:
         self._patience = POLL_S
@@ -158,7 +145,10 @@ class Agent:
                 return
             if not self._has_room(slot):
                 continue
-            request = self.search.next_trial(slot.name)
+            try:
+                request = self.search.next_trial(slot.name)
+            except Interrupted:
+                return
             if request is None:
                 self._no_more = True  # until a trial ends: it may come back preempted
                 return
@@ -217,10 +207,11 @@ class Agent:
                     running.outcome, running.ended_at = message, time.monotonic()
         except EOFError:
             if running.outcome is None:
-                running.outcome, running.ended_at = self._outcome_of_the_dead(running), time.monotonic()
+                running.outcome, running.ended_at = running.outcome_of_the_dead(), time.monotonic()
 
     def _on_first_step(self, running: Running) -> None:
         self._failures.began(running.slot)
+        self._close_what_is_broken()  # others may have failed before anything could be said to do well
         if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
             self._turnaround.append(time.monotonic() - freed)
 
@@ -239,30 +230,25 @@ class Agent:
             self.view.epoch(running.slot.name, trial, report.metrics)
 
     def _ask_for_news(self) -> None:
-        for running in list(self._running.values()):
-            self._end_if_hung(running)
+        # One that is lost is being killed, and has nothing to ask any more.
+        for running in [running for running in self._running.values() if not running.lost]:
+            running.look_after(self.silence.limit(has_begun=running.has_begun))
             if running.run.stop_asked and running.asked_to_stop is None:
                 self.view.note(f"trial {running.request.trial_id}: its page in W&B says stop")
-                self._ask_to_stop(running, StopReason.PRUNED)
+                running.ask_to_stop(StopReason.PRUNED)
             try:
                 self._report(running, {})
             except StorageError as error:
                 # Nothing is lost by an unanswered question; a report or an end that cannot be written does end us.
                 log.warning("%s", error)
 
-    def _end_if_hung(self, running: Running) -> None:
-        now = time.monotonic()
-        if now >= running.kill_at:
-            running.handle.kill()
-        limit = self.silence.limit(has_begun=running.has_begun)
-        if running.hung is None and now - running.heard_at > limit and not running.handle.is_paused():
-            running.hung = f"made no step for {now - running.heard_at:,.0f} s and was ended"
-            running.kill_at = now + LAST_WORDS_S
-            running.handle.abort()
-
     def _report(self, running: Running, metrics: Mapping[str, float]) -> None:
         try:
-            reason = self.search.report(running.request.trial_id, running.epoch, metrics)
+            reason = self._in_spite_of_signals(
+                lambda: self.search.report(running.request.trial_id, running.epoch, metrics)
+            )
+        except Interrupted:
+            return  # the trial's next attempt says it again
         except LostTrial as error:
             self.view.note(f"trial {running.request.trial_id}: {error}; leaving it to the other agent")
             running.lost = True
@@ -270,17 +256,7 @@ class Agent:
             running.asked_to_stop = StopReason.PREEMPTED
             return
         if reason is not None and running.asked_to_stop is None:
-            self._ask_to_stop(running, reason)
-
-    def _ask_to_stop(self, running: Running, reason: StopReason) -> None:
-        running.asked_to_stop = reason
-        running.handle.ask_to_stop(reason)
-
-    def _outcome_of_the_dead(self, running: Running) -> TrialOutcome:
-        reason, cause = running.handle.why_it_died()
-        if running.hung is not None:
-            return TrialOutcome(TrialState.FAILED, reason=f"{running.hung}: {reason}")
-        return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause)
+            running.ask_to_stop(reason)
 
     def _finish(self, running: Running) -> None:
         outcome = running.outcome
@@ -297,7 +273,9 @@ class Agent:
             outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
         if not running.lost:
             try:
-                self.search.finish(trial, outcome)
+                self._in_spite_of_signals(functools.partial(self.search.finish, trial, outcome))
+            except Interrupted as error:
+                log.warning("trial %s could not be handed back (%s); its lease will expire", trial, error)
             except LostTrial as error:
                 self.view.note(f"trial {trial}: {error}")
                 running.lost = True
@@ -307,11 +285,31 @@ class Agent:
         else:
             running.run.finish(outcome)
         self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
-        if broken := self._failures.close_if_broken(running.slot):
-            self.view.note(f"slot {running.slot.name} gets no more trials: {broken}")
+        self._close_what_is_broken()
         self._freed_at[running.slot.name] = running.ended_at
         self.view.trial_ended(running.slot.name, trial, outcome)
         self.on_end()
+
+    def _close_what_is_broken(self) -> None:
+        for name, closed in self._failures.close_broken().items():
+            give_back(self.search, closed.trials, f"failed in slot {name}, where {len(closed.trials)} in a row did")
+            again = f"; tried again elsewhere, once: trial {', '.join(closed.trials)}" if closed.trials else ""
+            self.view.note(f"slot {name} gets no more trials: {closed.why}{again}")
+
+    def _in_spite_of_signals(self, say: Callable[[], Answer]) -> Answer:
+        """Have the search do what has to be done even if a signal comes, unless it is one that ends all waiting."""
+        while True:
+            try:
+                return say()
+            except Interrupted:
+                self._heed_interrupts()
+                if self.interrupts.end_waiting:
+                    raise
+
+    def _heed_interrupts(self) -> None:
+        if self.interrupts.level > self.interrupts.heeded:
+            self.interrupts.heeded = self.interrupts.level
+            self._act_on_interrupt(self.interrupts.heeded)
 
     def _act_on_interrupt(self, level: int) -> None:
         if level == 1:
@@ -325,7 +323,7 @@ class Agent:
             self.view.note("writing checkpoints and stopping; Ctrl-C again: kill")
             for running in self._running.values():
                 if running.asked_to_stop is None:  # one that is being pruned must not come back
-                    self._ask_to_stop(running, StopReason.PREEMPTED)
+                    running.ask_to_stop(StopReason.PREEMPTED)
                     running.run.mark_preempting()  # at once: whoever sent the signal may not wait for checkpoints
         else:
             self.view.note("killing the trials; each goes on from its last checkpoint when the agent is run again")

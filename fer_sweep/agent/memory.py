@@ -7,6 +7,8 @@ from pathlib import Path
 from fer_sweep.agent.slots import Slot
 
 _GROUP = Path("/sys/fs/cgroup")
+SCARCE = 0.05
+"""Less than this part of the memory free, and whoever watches over it may end a process for want of it."""
 CUDA_CONTEXT_MB = 600.0
 """What a process takes on a GPU beside its tensors."""
 
@@ -75,11 +77,24 @@ def total_mb() -> float | None:
 
 def oom_kills() -> int:
     """How often the kernel has ended a process here for want of memory; it tells nobody else."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-    except (OSError, StopIteration):
-        return 0
+    # A container's own count first: the host's has that of all its neighbours in it.
+    for counts in (_GROUP / "memory.events", Path("/proc/vmstat")):
+        with contextlib.suppress(OSError, StopIteration):
+            lines = counts.read_text().splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0
+
+
+def shortage(pid: int) -> str | None:
+    """How short of memory this host or container is, and what a process holds of it; None if it is not.
+
+    Who ends processes then need not be the kernel, which counts them: schedulers and oomd do so too, and say nothing.
+    """
+    free, total = _free_on_host(), total_mb()
+    if free is None or total is None or free >= SCARCE * total:
+        return None
+    held = _number_in(Path(f"/proc/{pid}/status"), "VmRSS:") or 0.0
+    return f"{free:,.0f} of {total:,.0f} MB were free, and it held {held:,.0f}"
 
 
 def _free_on_host() -> float | None:
@@ -96,8 +111,13 @@ def _free_on_host() -> float | None:
 
 
 def _meminfo(name: str) -> float | None:
+    return _number_in(Path("/proc/meminfo"), name)
+
+
+def _number_in(file: Path, name: str) -> float | None:
+    """Megabytes, from a line that has so many kB."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = file.read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
     except (OSError, StopIteration):
         return None  # not Linux

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from fer_sweep.agent.causes import speaks_of_memory
-from fer_sweep.agent.memory import oom_kills
+from fer_sweep.agent.memory import oom_kills, shortage
 from fer_sweep.agent.trial_process import (
     HELD_BACK,
     PRELOAD,
@@ -54,6 +54,8 @@ class TrialHandle:
         self.pipe = pipe
         self.folder = folder
         self._oom_kills_before = oom_kills()
+        self._shortage: str | None = None
+        """How short of memory the host was when that was last looked at."""
 
     def messages(self) -> Iterator[TrialMessage]:
         """What has arrived since the last call; never blocks.
@@ -93,6 +95,11 @@ class TrialHandle:
         """Whether somebody has stopped the process, to go on later."""
         return self.process.pid is not None and owners.is_paused(self.process.pid)
 
+    def look_at_memory(self) -> None:
+        """See how short of memory the host is, for the reason of an end that may come of it."""
+        if self.process.pid is not None:
+            self._shortage = shortage(self.process.pid)
+
     def close(self) -> None:
         """Reap the process, killing it if it hangs at its exit, and let go of the pipe."""
         self.process.join(_REAP_S)
@@ -116,6 +123,10 @@ class TrialHandle:
             reason = f"ended with exit code {code} and no outcome"
         if code == -signal.SIGKILL and oom_kills() > self._oom_kills_before:
             reason, cause = f"{reason}, by the kernel: out of memory", Cause.OUT_OF_MEMORY
+        elif code == -signal.SIGKILL and self._shortage is not None:
+            reason = f"{reason}, probably for want of memory: {self._shortage}"
+        elif cause is Cause.KILLED and code != _FORKSERVER_GONE:
+            reason = f"{reason} from outside"
         elif cause is None and speaks_of_memory(tail):
             cause = Cause.OUT_OF_MEMORY
         return (f"{reason}; last lines of trial.log:\n{tail}" if tail else reason), cause

@@ -4,8 +4,9 @@ import time
 from dataclasses import dataclass, field
 
 from fer_sweep.agent.processes import TrialHandle
+from fer_sweep.agent.silence import LAST_WORDS_S
 from fer_sweep.agent.slots import Slot
-from fer_sweep.records import StopReason, TrialOutcome, TrialRequest
+from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.tracking import TrackedRun
 
 
@@ -32,3 +33,26 @@ class Running:
     """When it is to be killed, having had the time for its last words."""
     lost: bool = False
     """Another agent has it now."""
+
+    def ask_to_stop(self, reason: StopReason) -> None:
+        """Have it stop at its next step."""
+        self.asked_to_stop = reason
+        self.handle.ask_to_stop(reason)
+
+    def look_after(self, limit_s: float) -> None:
+        """Have it write down where it is, and end, if it has made no step for so long; kill it if it cannot."""
+        self.handle.look_at_memory()
+        now = time.monotonic()
+        if now >= self.kill_at:
+            self.handle.kill()
+        if self.hung is None and now - self.heard_at > limit_s and not self.handle.is_paused():
+            self.hung = f"made no step for {now - self.heard_at:,.0f} s and was ended"
+            self.kill_at = now + LAST_WORDS_S
+            self.handle.abort()
+
+    def outcome_of_the_dead(self) -> TrialOutcome:
+        """What became of a trial whose process has ended without a word."""
+        reason, cause = self.handle.why_it_died()
+        if self.hung is not None:
+            return TrialOutcome(TrialState.FAILED, reason=f"{self.hung}: {reason}")
+        return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause)

@@ -9,11 +9,13 @@ from rich.console import Console
 from fer_sweep.account import tracking_mode
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.gpus import choose, discover, visible_devices
-from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.interrupts import Interrupts
+from fer_sweep.agent.loop import Agent
 from fer_sweep.agent.memory import free_mb
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
 from fer_sweep.agent.processes import TrialStarter, raise_file_limit
 from fer_sweep.agent.repairs import Repairs
+from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.view import Progress, make_view
@@ -140,7 +142,8 @@ def work_on(
     )
     track = trial_tracking(entry, keep_models=keep_models, note=notes.append, on_end=repairs.heard)
     copying = contextlib.ExitStack()
-    search = open_search(entry)
+    interrupts = Interrupts()
+    search = open_search(entry, end_waiting=lambda: interrupts.end_waiting)
     try:
         records = search.records()
         if state_of(entry) not in ("running", "paused"):
@@ -164,6 +167,7 @@ def work_on(
             on_oom=on_oom,
             silence=Silence(hang_after_s),
             on_end=keeper.nudge if keeper else lambda: None,
+            interrupts=interrupts,
         )
         with view:
             summary = agent.run()

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from fer_sweep import files
 from fer_sweep.errors import InputError
 from fer_sweep.search import sqlite, tables
-from fer_sweep.search.engine import LOCK_TIMEOUT_S, Connection, ConnectionLost, Engine, NothingCreated, Row
+from fer_sweep.search.engine import LOCK_TIMEOUT_S, Connection, ConnectionLost, Engine, Interrupted, NothingCreated, Row
 from fer_sweep.search.sqlite import database_path
 from fer_sweep.search.tables import SCHEMA_VERSION
 
@@ -36,13 +36,21 @@ _Result = TypeVar("_Result")
 class Database:
     """A storage URL, opened; safe to share among threads. One writer at a time, readers never wait."""
 
-    def __init__(self, storage: str, *, create: bool = False, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        storage: str,
+        *,
+        create: bool = False,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+        end_waiting: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Open a database.
 
         Args:
             storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
             create: Make the tables, and for SQLite the file, where they are missing.
             lock_timeout_s: How long a transaction waits for another one's end, or for a server to come back.
+            end_waiting: Asked while a server is waited for; where it is true, ``Interrupted`` is raised.
 
         Raises:
             InputError: The URL is for neither, or psycopg is missing, or SQLite would lie on a network file system.
@@ -50,7 +58,7 @@ class Database:
             StorageError: The database cannot be used.
         """
         self._lock = threading.RLock()
-        self._engine = _open(storage, create=create, lock_timeout_s=lock_timeout_s)
+        self._engine = _open(storage, create=create, lock_timeout_s=lock_timeout_s, end_waiting=end_waiting)
         self.name = self._engine.name
         """What people know it by: the file's path, or the URL without its password."""
         try:
@@ -155,6 +163,8 @@ def through_restarts(step: Callable[_Given, _Result]) -> Callable[_Given, _Resul
         while True:
             try:
                 return step(*args, **kwargs)
+            except Interrupted:
+                raise
             except ConnectionLost:
                 if time.monotonic() >= deadline:
                     raise
@@ -162,11 +172,11 @@ def through_restarts(step: Callable[_Given, _Result]) -> Callable[_Given, _Resul
     return again
 
 
-def _open(storage: str, *, create: bool, lock_timeout_s: float) -> Engine:
+def _open(storage: str, *, create: bool, lock_timeout_s: float, end_waiting: Callable[[], bool]) -> Engine:
     if storage.startswith(_POSTGRES):
         with _wants_psycopg():
             from fer_sweep.search import postgres  # only here: psycopg is an optional part
-        return postgres.PostgresServer(storage, lock_timeout_s=lock_timeout_s)
+        return postgres.PostgresServer(storage, lock_timeout_s=lock_timeout_s, end_waiting=end_waiting)
     recorded(storage)
     return sqlite.SqliteFile(storage, create=create, lock_timeout_s=lock_timeout_s)
 

@@ -86,3 +86,7 @@ class NothingCreated(InputError):
 
 class ConnectionLost(StorageError):
     """The connection to a database server broke within a transaction; the next transaction makes a new one."""
+
+
+class Interrupted(ConnectionLost):
+    """A server was waited for until there was no time for that any more, such as after Ctrl-C."""

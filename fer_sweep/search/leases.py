@@ -6,17 +6,20 @@ as the next attempt, and the late report of the former owner is refused.
 """
 
 import contextlib
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from fer_sweep.errors import InputError, LostTrial, StorageError
-from fer_sweep.records import TrialState
+from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search import owners
 from fer_sweep.search.database import Database, Row, through_restarts
-from fer_sweep.search.engine import ConnectionLost
+from fer_sweep.search.engine import ConnectionLost, Interrupted
 from fer_sweep.search.ledger import Lease, Ledger
+
+log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 """How long a trial of which nothing is heard stays its owner's."""
@@ -160,6 +163,8 @@ class Leases:
             try:
                 if self._held or self._unsure:
                     self._give_up()
+            except Interrupted as error:
+                log.warning("%s; this agent's trials are free once it has ended or their leases have", error)
             finally:
                 self._held.clear()
                 self._database.close()
@@ -192,6 +197,11 @@ class Leases:
                     row = self.latest(ledger, number)
                     if row is not None and row["state"] == TrialState.RUNNING:
                         self.renew(ledger, number)
+
+
+def takes_back(row: Row, outcome: TrialOutcome) -> bool:
+    """Whether an outcome is said of a trial that has failed, so that it be tried again."""
+    return row["state"] == TrialState.FAILED and outcome.state is TrialState.PREEMPTED
 
 
 def _is_by(row: Row, lease: Lease) -> bool:

@@ -181,6 +181,21 @@ class Ledger:
             [state, None if state in _OPEN else now, json.dumps(list(objectives)), result, reason],
         )
 
+    def give_back(self, number: int, reason: str | None) -> None:
+        """A trial that has failed is to be gone on with: once, and not if the sweep is over."""
+        if self.state() not in (SweepState.FINISHED, SweepState.CANCELLED):
+            self._connection.change(
+                "UPDATE fersweep_trials SET state = ?, reason = ?, ended = NULL, given_back = 1"
+                " WHERE sweep_id = ? AND number = ? AND state = ? AND given_back = 0",
+                [TrialState.PREEMPTED, reason, self._sweep_id, number, TrialState.FAILED],
+            )
+
+    def attempts(self, numbers: Collection[int]) -> Mapping[int, int]:
+        """How often each of these trials has been handed out; of those that have ended."""
+        marks = ", ".join("?" * len(numbers)) or "NULL"
+        rows = self._trials("number, attempt", f"AND number IN ({marks}) AND state NOT IN (?, ?)", [*numbers, *_OPEN])
+        return {row["number"]: row["attempt"] for row in rows}
+
     def objectives(self) -> list[list[float | None]]:
         """What every complete or pruned trial is worth, in order."""
         rows = self._trials(

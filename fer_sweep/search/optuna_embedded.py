@@ -19,7 +19,7 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search.database import Database, Row, through_restarts
 from fer_sweep.search.hyperband import should_stop
-from fer_sweep.search.leases import Leases
+from fer_sweep.search.leases import Leases, takes_back
 from fer_sweep.search.ledger import Histories, Ledger, record_of
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, Proposer, RandomProposer
@@ -45,6 +45,7 @@ class OptunaSearch:
         owner: str | None = None,
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
+        end_waiting: Callable[[], bool] = lambda: False,
     ) -> None:
         """Open a sweep that ``create_sweep`` made.
 
@@ -54,12 +55,13 @@ class OptunaSearch:
             owner: Names this agent among all agents; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent.
             clock: Unix time, seconds; the database's if not given.
+            end_waiting: See ``Database``.
 
         Raises:
             InputError: There is no such sweep.
             StorageError: The database cannot be used.
         """
-        self._database = Database(storage)
+        self._database = Database(storage, end_waiting=end_waiting)
         self._leases = Leases(self._database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         try:
             with self._database.transaction(write=False) as connection:
@@ -71,6 +73,8 @@ class OptunaSearch:
             self._histories = Histories(objectives[0].name if objectives else None)
             self._study = _study_proposer(self._sweep, row, self._histories)
             self._proposer = self._study or _plain_proposer(self._sweep, row["seed"])
+            self._has_done_well = False
+            """Whether a trial has come to its end here."""
         except BaseException:
             self._database.close()
             raise
@@ -94,7 +98,13 @@ class OptunaSearch:
                 return Wait("the sweep is paused")
             if state is not SweepState.RUNNING:
                 return None
-            request = self._take_over(ledger, slot) or self._start_new(ledger, slot)
+            # What failed where everything does is for an agent that has shown to be in order: the one whose fault it
+            # was may have been started again. Or for any, once there is nothing else.
+            request = (
+                self._take_over(ledger, slot, with_failed=self._has_done_well)
+                or self._start_new(ledger, slot)
+                or self._take_over(ledger, slot, with_failed=True)
+            )
             if request is None and not ledger.unended():
                 ledger.finish_sweep()
         return request
@@ -135,7 +145,9 @@ class OptunaSearch:
         number = _number(trial_id)
         with self._writing() as ledger:
             row = self._leases.latest(ledger, number)
-            if row is None or row["state"] != outcome.state:
+            if row is not None and takes_back(row, outcome):
+                ledger.give_back(number, outcome.reason)
+            elif row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
                 values = self._worth(ledger, number, outcome)
                 ledger.end(
@@ -147,6 +159,7 @@ class OptunaSearch:
                     now=self._leases.clock(),
                 )
                 has_value = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
+                self._has_done_well |= has_value
                 if has_value and reaches_targets(self._sweep.objectives, values):
                     ledger.finish_sweep()
         self._leases.ended(number)
@@ -167,9 +180,9 @@ class OptunaSearch:
             self._histories.forget()  # a report that was undone may be in them, and its id used again
             raise
 
-    def _take_over(self, ledger: Ledger, slot: str) -> TrialRequest | None:
+    def _take_over(self, ledger: Ledger, slot: str, *, with_failed: bool) -> TrialRequest | None:
         for row in ledger.unended():
-            if self._leases.is_in_hand(row):
+            if self._leases.is_in_hand(row) or (row["given_back"] and not with_failed):
                 continue
             attempt = row["attempt"] + 1
             lease = self._leases.new(slot, attempt)

@@ -8,8 +8,8 @@ import contextlib
 import functools
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import psycopg
@@ -19,7 +19,7 @@ from psycopg.pq import Conninfo, PGconn, Ping
 from psycopg.rows import dict_row
 
 from fer_sweep.errors import InputError, StorageError
-from fer_sweep.search.engine import LOCK_TIMEOUT_S, ConnectionLost, Dialect
+from fer_sweep.search.engine import LOCK_TIMEOUT_S, ConnectionLost, Dialect, Interrupted
 
 PREFIX = "postgresql+psycopg://"
 
@@ -28,6 +28,10 @@ SILENCE_S = LOCK_TIMEOUT_S / 2
 who wait."""
 
 _RECONNECT_EVERY_S = 0.1
+_HURRY_S = 1.0
+"""What a server may take for an answer where there is no time to wait for one."""
+_HURRIED_CONNECT_S = 2
+"""The same for a connection; libpq takes no less."""
 _LOCK = int.from_bytes(b"fersweep")
 """The number of the advisory lock that a writer holds."""
 _DIALECT = Dialect(
@@ -56,6 +60,10 @@ _DEFAULTS: Mapping[str, Any] = {
     "keepalives_count": 4,
     "tcp_user_timeout": 30_000,
 }
+
+_WAS_IN_TIME = "once the server is back, run the same command again: nothing recorded so far is lost"
+
+_Answer = TypeVar("_Answer")
 
 _given: dict[str, Mapping[str, str]] = {}
 """Secrets that this process was given in a URL, by that URL without them: they go no further than its memory."""
@@ -117,18 +125,43 @@ class _Connection:
         return self._raw.execute(_with_marks(sql), plain)
 
 
+class _Raw(psycopg.Connection[dict[str, Any]]):
+    """psycopg's connection, whose waits for an answer can be ended."""
+
+    end_waiting: Callable[[], bool] = staticmethod(lambda: False)
+
+    def wait(self, gen: Generator[Any, Any, _Answer], *args: Any, **settings: Any) -> _Answer:
+        return super().wait(self._asked_whether_to_wait(gen), *args, **settings)
+
+    def _asked_whether_to_wait(self, gen: Generator[Any, Any, _Answer]) -> Generator[Any, Any, _Answer]:
+        began = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                # psycopg comes back with nothing, several times a second, while it waits.
+                if not ready and self.end_waiting() and time.monotonic() - began > _HURRY_S:
+                    self.pgconn.finish()  # in the middle of an answer, from where there is no way back
+                    raise Interrupted(f"the database has not answered in {_HURRY_S:g} s", hint=_WAS_IN_TIME)
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            answer: _Answer = end.value
+            return answer
+
+
 class PostgresServer:
     """A database of a server, connected to; see ``engine.Engine``."""
 
     dialect = _DIALECT
 
-    def __init__(self, storage: str, *, lock_timeout_s: float) -> None:
+    def __init__(self, storage: str, *, lock_timeout_s: float, end_waiting: Callable[[], bool] = lambda: False) -> None:
         """Connect.
 
         Args:
             storage: `postgresql+psycopg://USER@HOST:PORT/DATABASE?SETTING=VALUE`; whatever is left out, the password
                 first of all, comes from PGPASSWORD, PGPASSFILE, PGSERVICE and the like.
             lock_timeout_s: How long a transaction waits for another one's end, or for the server to come back.
+            end_waiting: Asked while it waits; where it is true, ``Interrupted`` is raised.
 
         Raises:
             InputError: It is no such URL.
@@ -137,6 +170,7 @@ class PostgresServer:
         # A setting with a value that makes no sense is told by the attempt to connect.
         self.name = without_secrets(storage)
         self._lock_timeout_s = lock_timeout_s
+        self._end_waiting = end_waiting
         self._ahead_s = 0.0
         """The server's clock less this host's."""
         self._target = make_conninfo(**{**_DEFAULTS, **_settings_in(self.name), **_given.get(self.name, {})})
@@ -188,10 +222,12 @@ class PostgresServer:
                     self._raw = self._connect()
                 self._run_begin(write=write)
                 return
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
                 if not self._raw.closed:
                     self._undo()
                     raise
+                if self._end_waiting():
+                    raise Interrupted(f"{self.name}: {_words(error)}", hint=_WAS_IN_TIME) from error
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(_RECONNECT_EVERY_S)
@@ -236,7 +272,7 @@ class PostgresServer:
                 hint="see by `fersweep status` whether it has been, before you do it again",
             ) from error
 
-    def _first_connection(self) -> psycopg.Connection[dict[str, Any]]:
+    def _first_connection(self) -> _Raw:
         deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:
@@ -247,11 +283,18 @@ class PostgresServer:
                     raise
             time.sleep(_RECONNECT_EVERY_S)
 
-    def _connect(self) -> psycopg.Connection[dict[str, Any]]:
+    def _connect(self) -> _Raw:
         # Nothing is prepared, so that PgBouncer may stand between.
-        return psycopg.connect(
-            self._target, autocommit=True, prepare_threshold=None, client_encoding="utf8", row_factory=dict_row
+        hurried = {"connect_timeout": _HURRIED_CONNECT_S} if self._end_waiting() else {}
+        raw = _Raw.connect(
+            make_conninfo(self._target, **hurried),
+            autocommit=True,
+            prepare_threshold=None,
+            client_encoding="utf8",
+            row_factory=dict_row,
         )
+        raw.end_waiting = self._end_waiting
+        return raw
 
     def _explain(self, error: psycopg.Error) -> StorageError:
         return StorageError(f"{self.name}: {_words(error)}", hint=_advice(error))

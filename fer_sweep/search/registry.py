@@ -161,15 +161,26 @@ def find(sweep_id: str | None, *, note: Callable[[str], None] = lambda text: Non
     )
 
 
-def open_search(entry: SweepEntry) -> OpenSearch:
-    """The search of a sweep; close it when done."""
+def open_search(entry: SweepEntry, *, end_waiting: Callable[[], bool] = lambda: False) -> OpenSearch:
+    """The search of a sweep; close it when done.
+
+    Args:
+        entry: The sweep.
+        end_waiting: Asked while a database server is waited for; where it is true, ``Interrupted`` is raised.
+    """
     if entry.search == "wandb":
         from fer_sweep.search.wandb_server import WandbSearch
 
-        return WandbSearch(path_of(entry), connect=connect, storage=entry.database, lease_s=lease_seconds())
+        return WandbSearch(
+            path_of(entry),
+            connect=connect,
+            storage=entry.database,
+            lease_s=lease_seconds(),
+            end_waiting=end_waiting,
+        )
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
-    return OptunaSearch(entry.id, storage=entry.database, lease_s=lease_seconds())
+    return OptunaSearch(entry.id, storage=entry.database, lease_s=lease_seconds(), end_waiting=end_waiting)
 
 
 def load(entry: SweepEntry) -> SweepFile:

@@ -38,6 +38,7 @@ class StudyProposer:
         self, sweep: SweepFile, space: Space, *, sweep_id: str, seed: int, max_gap: float | None, histories: Histories
     ) -> None:
         self._sweep = sweep
+        self._sweep_id = sweep_id
         self._seed = seed
         self._max_gap = max_gap
         self._histories = histories
@@ -45,13 +46,18 @@ class StudyProposer:
         self._constants = {
             name: source.quantile(0.5) for name, source in space.parameters.items() if name not in self._axes
         }
-        self._own = load_own_search(sweep, sweep_id)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._own = load_own_search(self._sweep, self._sweep_id)
         self._memory = optuna.storages.InMemoryStorage()
-        self._study = _study(sweep, self._own, self._memory)
+        self._study = _study(self._sweep, self._own, self._memory)
         self._study_id = self._memory.get_study_id_from_name(self._study.study_name)
         self._mirror: dict[int, int] = {}
         """Number of every trial of the sweep to its number in the study; the study also has draws thrown away."""
         self._unended: set[int] = set()
+        self._failed: dict[int, int] = {}
+        """Number of every trial that has failed, and how often it had been handed out by then."""
         self._latest: tuple[int, str | None] | None = None
         """Number and memo of the last proposal, until it is seen that its transaction was not undone."""
         self._is_stopped = False
@@ -152,6 +158,8 @@ class StudyProposer:
 
     def _learn(self, ledger: Ledger) -> None:
         self._histories.update(ledger)
+        if self._failed and ledger.attempts(self._failed) != self._failed:
+            self._begin_anew()  # one is tried again after all, and a study takes back nothing that it was told
         self._forget_undone(ledger)
         for row in ledger.since(len(self._mirror), self._unended):
             number = row["number"]
@@ -180,6 +188,8 @@ class StudyProposer:
     def _end(self, row: Row) -> None:
         number = row["number"]
         self._unended.discard(number)
+        if row["state"] == TrialState.FAILED:
+            self._failed[number] = row["attempt"]
         values: list[float | None] = json.loads(row["objectives"])
         known = [value for value in values if value is not None]
         self._report(number)

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from fer_sweep.errors import StorageError
 from fer_sweep.search.engine import Connection, Dialect
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Rises with every change of the tables that an older fersweep could not live with."""
 
-UPGRADES: Mapping[int, Sequence[str]] = {}
+UPGRADES: Mapping[int, Sequence[str]] = {
+    1: ("ALTER TABLE fersweep_trials ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0",),
+}
 """By schema version, the statements that make the next version of it; ``{real}`` and the like as in _TABLES. A version
 that no released fersweep wrote needs none."""
 
@@ -41,6 +43,7 @@ _TABLES = (
         objectives TEXT,
         result TEXT,
         reason TEXT,
+        given_back INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (sweep_id, number),
         UNIQUE (sweep_id, identity)
     )""",

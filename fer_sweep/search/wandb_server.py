@@ -26,8 +26,8 @@ from fer_sweep.records import (
     TrialState,
     Wait,
 )
-from fer_sweep.search.database import Database, through_restarts
-from fer_sweep.search.leases import Leases
+from fer_sweep.search.database import Database, Row, through_restarts
+from fer_sweep.search.leases import Leases, takes_back
 from fer_sweep.search.ledger import Lease, Ledger, SweepState, record_of
 from fer_sweep.search.wandb_messages import Command, ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
@@ -52,6 +52,7 @@ class WandbSearch:
         owner: str | None = None,
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
+        end_waiting: Callable[[], bool] = lambda: False,
         pace: Pace | None = None,
     ) -> None:
         """Open a sweep that the database knows.
@@ -63,6 +64,7 @@ class WandbSearch:
             owner: Names this agent among those of this database; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
             clock: Unix time, seconds; the database's if not given.
+            end_waiting: See ``Database``.
             pace: How often the server is asked.
 
         Raises:
@@ -71,7 +73,9 @@ class WandbSearch:
         self._path = path
         self._connect = connect
         self._pace = pace or Pace()
-        self._leases = Leases(Database(storage), path.id, owner=owner, lease_s=lease_s, clock=clock)
+        self._leases = Leases(
+            Database(storage, end_waiting=end_waiting), path.id, owner=owner, lease_s=lease_s, clock=clock
+        )
         self._clock = self._leases.clock
         self._agents: dict[str, SlotAgent] = {}
         """By slot."""
@@ -93,7 +97,7 @@ class WandbSearch:
         try:
             agents, self._agents = self._agents, {}
             for offer in [offer for agent in agents.values() for offer in agent.close()]:
-                self._hand_back(offer.run_id)
+                self._hand_back(offer.run_id, "was offered and not begun")
         finally:
             self._leases.close()
             if "_server" in self.__dict__:
@@ -161,10 +165,10 @@ class WandbSearch:
             LostTrial: The trial is another agent's by now.
             StorageError: The database cannot be written.
         """
+        if outcome.state is TrialState.PREEMPTED and self._take_back(trial_id, outcome):
+            return
         with self._leases.ledger() as ledger:
-            known = ledger.find(trial_id)
-            number = known["number"] if known else -1
-            row = self._leases.latest(ledger, number)
+            number, row = self._latest(ledger, trial_id)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
                 ledger.end(
@@ -176,6 +180,22 @@ class WandbSearch:
                     now=self._clock(),
                 )
         self._let_go(trial_id, number)
+
+    def _take_back(self, trial_id: str, outcome: TrialOutcome) -> bool:
+        """Whether a trial had failed, and is now tried again if it may be: the server, too, must hand it out anew."""
+        with self._leases.ledger(write=False) as ledger:
+            number, row = self._latest(ledger, trial_id)
+        if row is None or not takes_back(row, outcome):
+            return False
+        if not row["given_back"] and self._hand_back(trial_id, "failed where everything did"):
+            with self._leases.ledger() as ledger:
+                ledger.give_back(number, outcome.reason)
+        return True
+
+    def _latest(self, ledger: Ledger, trial_id: str) -> tuple[int, Row | None]:
+        known = ledger.find(trial_id)
+        number = known["number"] if known else -1
+        return number, self._leases.latest(ledger, number)
 
     @through_restarts
     def records(self) -> Sequence[TrialRecord]:
@@ -323,11 +343,13 @@ class WandbSearch:
                     return request
         return None
 
-    def _hand_back(self, run_id: str) -> None:
+    def _hand_back(self, run_id: str, why: str) -> bool:
         try:
             self._server.hand_back(self._path, run_id)
         except FersweepError as error:
-            log.warning("run %s was offered and not begun, and could not be given back: %s", run_id, error)
+            log.warning("run %s %s, and could not be given back: %s", run_id, why, error)
+            return False
+        return True
 
     def _refuse(self, run_id: str, error: ConfigError) -> None:
         log.warning("run %s cannot be trained and is marked as failed: %s", run_id, error)

@@ -1,15 +1,19 @@
 """An agent in the test's own process, with real trial processes below it."""
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fer_sweep.agent.failures import OnOom
-from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.loop import Agent
 from fer_sweep.agent.memory import Admission, total_mb
 from fer_sweep.agent.processes import TrialHandle, TrialStarter
+from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import TrialJob
@@ -26,6 +30,10 @@ class Starter(TrialStarter):
     def __init__(self) -> None:
         super().__init__()
         self.pids: list[int] = []
+        self.pid_of: dict[str, int] = {}
+        """By trial, its latest."""
+        self.dies_after_s = 0.0
+        """How long a killed trial takes to be gone, as one does that waits for a disk."""
         self.memory_mb: float | None = None
         """As if this host had so much memory; None for what it has."""
 
@@ -36,8 +44,12 @@ class Starter(TrialStarter):
         if self.memory_mb is not None and job.memory_share is not None:
             job = replace(job, memory_share=job.memory_share * self.memory_mb / (total_mb() or self.memory_mb))
         handle = super().start(job, is_probe=is_probe)
+        if self.dies_after_s:
+            kill = handle.kill
+            handle.kill = threading.Timer(self.dies_after_s, kill).start  # type: ignore[method-assign]
         assert handle.process.pid is not None
         self.pids.append(handle.process.pid)
+        self.pid_of[job.folder.name] = handle.process.pid
         return handle
 
 
@@ -60,6 +72,30 @@ class View:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class Lingering(View):
+    """Pauses the first trial that it hears of, until a slot has been closed."""
+
+    def __init__(self, starter: Starter, then: Callable[[], None] = lambda: None) -> None:
+        super().__init__(self._pause)
+        self._starter = starter
+        self._then = then
+        self._paused: int | None = None
+        self._is_over = False
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        if "gets no more trials" in text:
+            self._is_over = True
+            self._then()
+            if self._paused is not None:
+                os.kill(self._paused, signal.SIGCONT)
+
+    def _pause(self, trial: str, epoch: int) -> None:
+        if self._paused is None and not self._is_over:
+            self._paused = self._starter.pid_of[trial]
+            os.kill(self._paused, signal.SIGSTOP)
 
 
 class Stage:

@@ -84,11 +84,26 @@ def test_a_slot_where_everything_fails_is_closed_while_others_do_well() -> None:
     for number in range(SLOT_FAILURES_IN_A_ROW):
         assert failures.is_open(OTHER_GPU)
         judge(failures, FAILED, OTHER_GPU, str(number))
-        notes.append(failures.close_if_broken(OTHER_GPU))
+        notes.append(failures.close_broken().get("gpu1/0"))
     assert notes[:-1] == [None] * (SLOT_FAILURES_IN_A_ROW - 1)
-    assert "while gpu0/0 did well" in (notes[-1] or "")
+    assert notes[-1] is not None
+    assert "while gpu0/0 did well" in notes[-1].why
+    assert notes[-1].trials == ["0", "1", "2"]
+    assert not failures.in_a_row, "they are the slot's fault, and not the agent's"
     assert not failures.is_open(OTHER_GPU)
     assert not failures.has_had_enough
+
+
+def test_a_slot_is_closed_as_soon_as_another_one_has_begun_to_do_well() -> None:
+    failures = Failures([FIRST, OTHER_GPU])
+    for number in range(FAILURES_IN_A_ROW):  # while the other one still loads its data
+        judge(failures, FAILED, OTHER_GPU, str(number))
+        assert not failures.close_broken()
+    assert failures.has_had_enough
+    failures.began(FIRST)
+    assert list(failures.close_broken()["gpu1/0"].trials) == ["0", "1", "2", "3", "4"]
+    assert not failures.has_had_enough
+    assert not failures.close_broken()
 
 
 def test_where_everything_fails_everywhere_the_agent_has_had_enough() -> None:
@@ -97,7 +112,7 @@ def test_where_everything_fails_everywhere_the_agent_has_had_enough() -> None:
         assert not failures.has_had_enough
         slot = (FIRST, OTHER_GPU)[number % 2]
         judge(failures, FAILED, slot, str(number))
-        assert failures.close_if_broken(slot) is None
+        assert not failures.close_broken()
     assert failures.has_had_enough
     assert failures.in_a_row[-1] == "trial 4: KeyError: 'x'"
 
@@ -116,7 +131,7 @@ def test_a_gpus_own_error_costs_the_slot_and_not_the_trial() -> None:
     failures.began(FIRST)
     for number in range(SLOT_FAILURES_IN_A_ROW):
         assert judge(failures, ECC, OTHER_GPU, str(number)).state is TrialState.PREEMPTED
-    assert failures.close_if_broken(OTHER_GPU)
+    assert not failures.close_broken()["gpu1/0"].trials, "none has failed: all of them go on already"
     assert not failures.in_a_row
 
 

@@ -20,6 +20,18 @@ def test_each_ctrl_c_is_more_urgent_and_wakes_whoever_waits() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_waiting_ends_for_each_signal_until_it_is_acted_on_and_for_good_with_the_second() -> None:
+    interrupts = Interrupts()
+    assert not interrupts.end_waiting
+    interrupts.ctrl_c(signal.SIGINT, None)
+    assert interrupts.end_waiting
+    interrupts.heeded = 1
+    assert not interrupts.end_waiting, "what runs may take its time"
+    interrupts.ctrl_c(signal.SIGINT, None)
+    interrupts.heeded = 2
+    assert interrupts.end_waiting
+
+
 def test_beside_the_main_thread_signals_stay_whoevers_they_were() -> None:
     before = signal.getsignal(signal.SIGINT)
     woken: list[object] = []

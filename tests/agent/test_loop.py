@@ -248,6 +248,24 @@ def test_a_trial_taken_over_by_another_agent_is_left_to_it(stage: Stage) -> None
     assert stage.nobody_is_left()
 
 
+def test_a_trial_taken_over_is_said_to_be_so_once_however_long_it_takes_to_die(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.01)
+    asked = 0
+
+    def taken(trial_id: str, epoch: int) -> StopReason | None:
+        nonlocal asked
+        asked += 1
+        raise LostTrial("trial 0 is not this agent's")
+
+    stage.starter.dies_after_s = 0.5
+    stage.run(ScriptedSearch([request("0", **ENDLESS)], taken))
+    assert asked == 1
+    assert len([note for note in stage.view.notes if "leaving it to the other agent" in note]) == 1
+    assert stage.nobody_is_left()
+
+
 def _refusing(finish: Callable[[str, TrialOutcome], None], lost: str) -> Callable[[str, TrialOutcome], None]:
     def refuse(trial_id: str, outcome: TrialOutcome) -> None:
         if trial_id == lost:

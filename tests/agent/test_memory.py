@@ -1,8 +1,10 @@
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, free_mb
+from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, free_mb, oom_kills, shortage
 from fer_sweep.agent.slots import Slot
 from tests.processes import until
 
@@ -22,6 +24,24 @@ def test_free_memory_of_this_host_is_told_and_follows_what_is_taken() -> None:
         return before - while_taken > 256
 
     until(is_seen, limit_s=30.0)  # some systems look once a second, and other processes give memory back meanwhile
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody says")
+def test_a_containers_own_limit_says_what_is_short_and_its_own_count_who_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_sweep.agent.memory._GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text(f"{1000 * 2**20}\n")
+    (tmp_path / "memory.stat").write_text("inactive_file 0\n")
+    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    assert oom_kills() == 2
+    (tmp_path / "memory.current").write_text(f"{900 * 2**20}\n")
+    assert shortage(os.getpid()) is None
+    (tmp_path / "memory.current").write_text(f"{990 * 2**20}\n")
+    said = shortage(os.getpid())
+    assert said is not None
+    assert said.startswith("10 of 1,000 MB were free, and it held ")
+    assert int(said.rpartition(" ")[2].replace(",", "")) > 10
 
 
 def test_a_gpu_that_cannot_be_asked_has_no_figure() -> None:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fer_sweep.agent.loop import AgentSummary
 from fer_sweep.agent.session import trial_tracking
+from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import AgentFailed, FersweepError
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialState
@@ -19,7 +19,7 @@ from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import close_page, page_of
 from fer_sweep.search.registry import create, find, open_search
 from tests.agent.scripted import TINY
-from tests.agent.stage import Stage, View
+from tests.agent.stage import Lingering, Stage, View
 from tests.standin.server import StandIn
 from tests.standin.state import Run
 
@@ -46,14 +46,22 @@ class Lab:
         assert self.entry.search == (search or "wandb")
         return self.entry
 
-    def work(self, *, slots: int = 1, on_epoch: Callable[[str, int], None] = lambda trial, epoch: None) -> AgentSummary:
+    def work(
+        self,
+        *,
+        slots: int = 1,
+        on_epoch: Callable[[str, int], None] = lambda trial, epoch: None,
+        view: View | None = None,
+        caches: Mapping[int, str] | None = None,
+    ) -> AgentSummary:
         assert self.entry is not None
         entry = self.entry
-        self.stage.view = View(on_epoch)
+        self.stage.view = view or View(on_epoch)
         self.stage.folder = trial_folder(entry.id, "x").parent
         search = open_search(entry)
         try:
-            return self.stage.run(search, slots=slots, track=trial_tracking(entry, note=self.stage.view.note))
+            track = trial_tracking(entry, note=self.stage.view.note)
+            return self.stage.run(search, slots=slots, track=track, caches=caches)
         finally:
             search.close()
 
@@ -171,6 +179,18 @@ def test_a_failing_trial_is_failed_on_the_server_with_its_reason(lab: Lab) -> No
     (run,) = lab.runs
     assert (run.state, run.exit_code, run.summary["state"]) == ("failed", 1, "failed")
     assert "nobody/nothing" in run.summary["reason"]
+
+
+def test_what_failed_in_a_broken_slot_is_handed_out_again_by_the_server(lab: Lab, tmp_path: Path) -> None:
+    (empty := tmp_path / "no-cache").mkdir()
+    lab.create(run_cap=4, parameters={"epochs": {"value": 60}})
+    summary = lab.work(slots=2, view=Lingering(lab.stage.starter), caches={1: str(empty)})
+    assert summary.ended == {TrialState.FAILED: 3, TrialState.COMPLETE: 4}
+    for run in lab.runs:
+        assert (run.state, run.exit_code, run.summary["state"]) == ("finished", 0, "complete")
+        assert epochs(run) == list(range(1, 61))
+    commands = [c["type"] for agent in lab.server.sweeps[lab.runs[0].sweep_id or ""].agents for c in agent.commands]
+    assert commands.count("resume") == 3
 
 
 def test_a_trial_killed_again_and_again_is_failed_on_the_server(lab: Lab) -> None:

@@ -138,6 +138,34 @@ def test_a_run_that_the_server_refused_is_brought_up_all_the_same(online: StandI
     assert online.sweeps[sweep].state == "FINISHED"
 
 
+@pytest.mark.parametrize("then", ["goes on", "is killed", "stays paused"])
+def test_a_paused_wandb_service_holds_up_nobody_and_loses_no_run(online: StandIn, then: str) -> None:
+    create(40, cap=3)
+    impatient = "import fer_sweep.tracking as t; t.FINISH_S = 2.0; from fer_sweep.cli import main; main()"
+    words = [COMMAND[0], "-c", impatient, "agent", "--gpus", "none"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as agent:
+        assert agent.stdout is not None
+        next(line for line in agent.stdout if line.startswith("cpu0: trial"))  # its run has begun
+        (service,) = (pid for pid in descendants(agent.pid) if "wandb-core" in words_of(pid))
+        os.kill(service, signal.SIGSTOP)
+        try:
+            # The first trial ends and the second one begins without it.
+            heard = next(line for line in agent.stdout if "service process is paused" in line)
+            if then != "stays paused":
+                os.kill(service, signal.SIGCONT if then == "goes on" else signal.SIGKILL)
+            said = heard + agent.stdout.read()
+            assert agent.wait(timeout=120) == 0, said
+            assert not alive(service)
+        finally:
+            if alive(service):
+                os.kill(service, signal.SIGKILL)
+            agent.kill()
+    assert "Traceback" not in said
+    assert "not whole" not in said, said
+    assert [run.state for run in online.runs.values()] == ["finished"] * 3, said
+    assert [epochs(run) for run in online.runs.values()] == [list(range(1, 41))] * 3
+
+
 def test_a_killed_wandb_service_loses_no_run(online: StandIn) -> None:
     create(60, cap=2)
     with subprocess.Popen(

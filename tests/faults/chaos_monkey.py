@@ -185,6 +185,15 @@ def pause_group(monkey: Monkey) -> frozenset[str] | None:
     return hit
 
 
+def pause_service(monkey: Monkey) -> frozenset[str] | None:
+    seat = monkey.seat_at_work()
+    victim = seat and monkey.victim(seat, "service")
+    if seat is None or victim is None:
+        return None
+    monkey.pause([victim])
+    return seat.trials()
+
+
 def everybody(monkey: Monkey) -> frozenset[str]:
     return frozenset().union(*(seat.trials() for seat in monkey.seats))
 
@@ -222,6 +231,7 @@ FAULTS: Mapping[str, Fault] = {
 }
 SERVER_FAULTS: Mapping[str, Fault] = {
     "kill -9 wandb's service": kill_below("service"),
+    "pause wandb's service": pause_service,
     "server offline": offline,
     "server drops connections": broken(lambda faults: faults.drop("*", times=5)),
     "server loses answers": broken(lambda faults: faults.drop("*", times=3, after=True)),

@@ -1,6 +1,8 @@
 """Trials that crash, hang, fail or starve: each ends alone, with its reason, and the sweep goes on."""
 
+import contextlib
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -8,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW, SLOT_FAILURES_IN_A_ROW, OnOom
+from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import AgentFailed
-from fer_sweep.records import StopReason, TrialState, Verdict
-from tests.agent.scripted import ENDLESS, ScriptedSearch, request
-from tests.agent.stage import Stage, View
+from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Verdict
+from fer_sweep.search.database import default_storage
+from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.storage import create_sweep, sweep_state
+from tests.agent.scripted import ENDLESS, TINY, ScriptedSearch, request
+from tests.agent.stage import Lingering, Stage, View
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_data"),
@@ -111,6 +117,93 @@ def test_a_slot_where_everything_fails_closes_and_the_others_do_the_rest(stage: 
     assert summary.ended[TrialState.COMPLETE] >= count - FAILURES_IN_A_ROW
     assert summary.ended[TrialState.FAILED] >= SLOT_FAILURES_IN_A_ROW
     assert [note for note in stage.view.notes if note.startswith("slot cpu1 gets no more trials: 3 trials in a row")]
+
+
+def open_sweep(storage: str, *epochs: int) -> OptunaSearch:
+    """A sweep of a trial for each number of epochs, in this order."""
+    parameters = {name: {"value": value} for name, value in TINY.items()} | {"epochs": {"values": list(epochs)}}
+    create_sweep(parse_sweep({"method": "grid", "parameters": parameters}), sweep_id="s", storage=storage)
+    return OptunaSearch("s", storage=storage)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue("postgres") if request.param == "postgres" else default_storage()
+
+
+LONG = 60
+"""Epochs that no trial gets through before its first one is heard of."""
+
+
+def test_what_failed_in_a_broken_slot_is_trained_in_another_one(stage: Stage, tmp_path: Path, storage: str) -> None:
+    (empty := tmp_path / "no-cache").mkdir()
+    stage.view = Lingering(stage.starter)
+    with contextlib.closing(open_sweep(storage, LONG, 1, 2, 3)) as search:
+        summary = stage.run(search, slots=2, caches={1: str(empty)})
+        records = search.records()
+    assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: 4}
+    assert [(record.state, record.attempt) for record in records] == [("complete", 1)] + [("complete", 2)] * 3
+    assert sweep_state(storage, "s") == "finished"
+    (closed,) = [note for note in stage.view.notes if note.startswith("slot cpu1 gets no more trials")]
+    assert closed.endswith("; tried again elsewhere, once: trial 1, 2, 3")
+
+
+def test_what_fails_in_the_next_slot_too_stays_failed(stage: Stage, tmp_path: Path) -> None:
+    (empty := tmp_path / "no-cache").mkdir()
+    good = Path(shutil.copytree(stage.cache, tmp_path / "cache-of-slot-0"))
+    stage.view = Lingering(
+        stage.starter, then=lambda: shutil.rmtree(good)
+    )  # what trial 0 has opened stays there for it
+    with contextlib.closing(open_sweep(default_storage(), LONG, 1, 2, 3)) as search:
+        summary = stage.run(search, slots=2, caches={0: str(good), 1: str(empty)})
+        assert summary.ended == {TrialState.FAILED: 2 * SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: 1}
+        assert search.next_trial("cpu0") is None
+        records = search.records()
+    assert [(record.state, record.attempt) for record in records] == [("complete", 1)] + [("failed", 2)] * 3
+
+
+def test_a_host_where_everything_fails_leaves_its_trials_to_others(stage: Stage, tmp_path: Path) -> None:
+    (empty := tmp_path / "no-cache").mkdir()
+    with contextlib.closing(open_sweep(default_storage(), *range(1, FAILURES_IN_A_ROW + 3))) as search:
+        stage.run(search, count=1)
+    with contextlib.closing(OptunaSearch("s", storage=default_storage())) as search:
+        with pytest.raises(AgentFailed) as caught:
+            stage.run(search, caches={0: str(empty)})
+        assert "tried again, once; 1 trials are complete elsewhere" in (caught.value.hint or "")
+    # Started again all the same, it begins with what nobody has tried.
+    with contextlib.closing(OptunaSearch("s", storage=default_storage())) as search:
+        request = search.next_trial("cpu0")
+        assert isinstance(request, TrialRequest)
+        assert (request.trial_id, request.attempt) == (str(FAILURES_IN_A_ROW + 1), 1)
+        search.finish(request.trial_id, TrialOutcome(TrialState.PREEMPTED))
+        assert stage.run(search).ended == {TrialState.COMPLETE: FAILURES_IN_A_ROW + 1}
+        assert {record.state for record in search.records()} == {TrialState.COMPLETE}
+
+
+@pytest.mark.parametrize("short", [None, "10 of 1,000 MB were free, and it held 900"])
+def test_a_trial_killed_again_and_again_says_so_and_whether_memory_was_short(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, short: str | None
+) -> None:
+    looked_at: set[int] = set()
+
+    def look(pid: int) -> str | None:
+        looked_at.add(pid)
+        return short
+
+    def answer(trial: str, epoch: int) -> StopReason | None:
+        if stage.starter.pids[-1] in looked_at:
+            os.kill(stage.starter.pids[-1], signal.SIGKILL)
+        return None
+
+    monkeypatch.setattr("fer_sweep.agent.processes.shortage", look)
+    monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.05)
+    search = ScriptedSearch([request("0", **ENDLESS)], answer)
+    with pytest.raises(AgentFailed):
+        stage.run(search)
+    first, *_, last = (outcome.reason or "" for outcome in search.outcomes["0"])
+    why = f", probably for want of memory: {short}" if short else " from outside"
+    assert first.startswith(f"ended by SIGKILL{why}")
+    assert last.startswith(f"3 times in a row with no epoch in between: ended by SIGKILL{why}")
 
 
 def test_a_trial_that_takes_more_than_its_share_ends_alone(stage: Stage) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,10 +18,10 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search.database import Database, database_path, default_storage
+from fer_sweep.search.database import LOCK_TIMEOUT_S, Database, database_path, default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, list_sweeps, sweep_state
-from tests.processes import COMMAND, SWEEP, fersweep, until
+from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
 
 if TYPE_CHECKING:
     from tests.postgres import Server
@@ -121,6 +122,8 @@ def test_a_postgres_restarted_and_crashed_under_agents_ends_none_of_them(
 ) -> None:
     make_sweep(postgres, 240)
     crowd = Crowd(postgres, tmp_path / "crowd", 8)
+    # One that finds no server when it starts says so and ends, which is not what this is about.
+    until(lambda: len(list((tmp_path / "crowd").iterdir())) == 8)
     for progress, mode in ((30, "fast"), (90, "immediate"), (150, "fast")):
         until(lambda progress=progress: len(crowd.finished()) >= progress)
         postgres_server.control("restart", mode)
@@ -159,6 +162,54 @@ def test_two_agents_started_at_once_work_on_through_a_restart_of_their_postgres(
     status = json.loads(fersweep("status", "--json").stdout)
     assert (status["state"], [trial["state"] for trial in status["trials"]]) == ("finished", ["complete"] * 4)
     assert not (tmp_path / ".fersweep" / "sweeps.db").exists()
+
+
+@pytest.mark.usefixtures("one_core")
+def test_ctrl_c_is_heard_while_a_stopped_postgres_is_waited_for(
+    postgres: str, postgres_server: "Server", tiny_data: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "5000"))
+    created = fersweep("create", "sweep.yaml", "--storage", postgres, "--json")
+    assert created.returncode == 0, created.stderr
+    trial = tmp_path / ".fersweep" / "sweeps" / json.loads(created.stdout)["sweep"] / "trials" / "0"
+    words = [*COMMAND, "agent", "--gpus", "none", "--slots", "1"]
+    agent = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert agent.stdout is not None
+    family: set[int] = set()
+    took = {}
+    try:
+        until(lambda: (trial / "history.jsonl").is_file() and (trial / "history.jsonl").stat().st_size > 0)
+        family = descendants(agent.pid)
+        postgres_server.control("stop")
+        try:
+            for said in ("no new trials; 1 running will finish", "writing checkpoints and stopping"):
+                began = time.monotonic()
+                agent.send_signal(signal.SIGINT)
+                next(line for line in agent.stdout if said in line)
+                took[said] = time.monotonic() - began
+            began = time.monotonic()
+            rest = agent.stdout.read()
+            assert agent.wait(timeout=60) == 130, rest
+            took["the end"] = time.monotonic() - began
+        finally:
+            postgres_server.control("start")
+    finally:
+        if agent.poll() is None:
+            agent.kill()
+            agent.wait()
+        agent.stdout.close()
+    # It takes a tenth of a second; a wait that nothing ends would take the best part of a minute.
+    assert max(took.values()) < LOCK_TIMEOUT_S / 3, took
+    assert "Traceback" not in rest
+    assert "trial 0 could not be handed back" in rest
+    assert (trial / "last.ckpt").is_file()
+    until(lambda: not any(alive(pid) for pid in family))
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as again:
+        assert again.stdout is not None
+        next(line for line in again.stdout if "trial 0 (attempt 2)" in line)
+        again.terminate()
+        rest = again.stdout.read()
+    assert again.returncode == 130, rest
 
 
 @pytest.fixture

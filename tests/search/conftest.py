@@ -90,10 +90,12 @@ class TrackedSearch:
     def __init__(self, search: WandbSearch, server: StandIn) -> None:
         self._search = search
         self._server = server
+        self._tracked: set[str] = set()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         request = self._search.next_trial(slot)
         if isinstance(request, TrialRequest):
+            self._tracked.add(request.trial_id)
             run = self._server.runs[request.trial_id]
             with self._server.store.changed:
                 config = {name: {"value": value} for name, value in request.config.model_dump(mode="json").items()}
@@ -110,6 +112,9 @@ class TrackedSearch:
 
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
         self._search.finish(trial_id, outcome)
+        if trial_id not in self._tracked:
+            return  # its run has ended already
+        self._tracked.remove(trial_id)
         result = outcome.result.model_dump(mode="json") if outcome.result else {}
         summary = {"offset": 0, "content": [json.dumps({**result, "state": outcome.state})]}
         good = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)

@@ -8,6 +8,7 @@ from fer_sweep.errors import LostTrial
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 
 COMPLETE = TrialOutcome(TrialState.COMPLETE)
+FAILED = TrialOutcome(TrialState.FAILED, reason="RuntimeError: no kernel image is available")
 PREEMPTED = TrialOutcome(TrialState.PREEMPTED, reason="the host is needed elsewhere")
 
 
@@ -189,6 +190,28 @@ def test_pruned_and_failed_trials_are_never_handed_out_again(harness, settings):
     harness.let_leases_run_out()
     assert search.next_trial("cpu/0") is None
     assert [record.state for record in search.records()] == [TrialState.PRUNED, TrialState.FAILED]
+
+
+def test_a_trial_whose_failure_is_taken_back_is_tried_again_once(harness, settings):
+    sweep = harness.create(**settings(run_cap=2))
+    bad, good = harness.agent(sweep, "bad"), harness.agent(sweep, "good")
+    failed, other = take(bad), take(good)
+    bad.report(failed.trial_id, 1, {"val_loss": 0.5})
+    bad.finish(failed.trial_id, FAILED)
+    bad.finish(failed.trial_id, TrialOutcome(TrialState.PREEMPTED, reason="failed in slot gpu0, which is closed"))
+    record = next(record for record in good.records() if record.trial_id == failed.trial_id)
+    assert (record.state, record.ended_at) == (TrialState.PREEMPTED, None)
+    assert "gpu0" in record.reason
+    good.finish(other.trial_id, COMPLETE)
+    again = take(good)
+    assert (again.trial_id, again.attempt, again.config) == (failed.trial_id, 2, failed.config)
+    with pytest.raises(LostTrial):
+        bad.finish(failed.trial_id, PREEMPTED)
+    good.finish(again.trial_id, FAILED)
+    good.finish(again.trial_id, PREEMPTED)
+    assert good.next_trial("cpu/0") is None
+    assert next(r for r in good.records() if r.trial_id == failed.trial_id).state is TrialState.FAILED
+    assert harness.state(sweep) == "finished"
 
 
 def test_a_silent_agents_trial_is_taken_over_and_its_late_words_are_refused(harness, settings):

@@ -26,7 +26,7 @@ from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search import registry
 from fer_sweep.search.database import Database, recorded
-from fer_sweep.search.engine import ConnectionLost
+from fer_sweep.search.engine import ConnectionLost, Interrupted
 from fer_sweep.search.ledger import Ledger
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, list_sweeps
@@ -447,6 +447,27 @@ def test_a_writer_that_waited_sees_what_was_written_meanwhile(made: str, postgre
         connection.change("UPDATE fersweep_sweeps SET state = 'paused'")
     thread.join(timeout=60)
     assert seen == ["paused"]
+    holder.close()
+    waiter.close()
+
+
+def test_a_wait_for_the_lock_can_be_ended_and_changes_nothing(made: str, postgres_server) -> None:
+    hurried = threading.Event()
+    holder, waiter = Database(made), Database(made, end_waiting=hurried.is_set)
+    with holder.transaction(write=True) as connection:
+        ending = threading.Thread(
+            target=lambda: (
+                until(lambda: bool(postgres_server.run("SELECT 1 FROM pg_locks WHERE NOT granted"))),
+                hurried.set(),
+            )
+        )
+        ending.start()
+        with pytest.raises(Interrupted), waiter.transaction(write=True) as never:
+            never.change("DELETE FROM fersweep_sweeps")
+        ending.join()
+        connection.change("UPDATE fersweep_sweeps SET state = 'paused'")
+    with waiter.transaction(write=True) as connection:  # where nothing is to be waited for, there is time for it
+        assert connection.row("SELECT state FROM fersweep_sweeps")["state"] == "paused"
     holder.close()
     waiter.close()
 

@@ -229,6 +229,23 @@ def test_an_older_schema_with_no_way_up_is_refused_and_left_as_it_is(storage, sw
         assert "the fersweep that wrote it" in caught.value.hint
 
 
+def test_a_sweep_of_the_first_schema_is_brought_up_and_goes_on(storage, sweep, complete):
+    create_sweep(sweep, sweep_id="a", storage=storage)
+    database = Database(storage)
+    with database.transaction(write=True) as connection:
+        connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")  # what schema 2 brought
+    database.close()
+    set_version(storage, 1)
+    with contextlib.closing(OptunaSearch("a", storage=storage)) as search:
+        request = search.next_trial("cpu0")
+        search.finish(request.trial_id, complete())
+        assert [record.state for record in search.records()] == ["complete"]
+    database = Database(storage)
+    with database.transaction(write=False) as connection:
+        assert connection.row("SELECT version FROM fersweep_schema")["version"] == SCHEMA_VERSION
+    database.close()
+
+
 OLD = (
     "CREATE TABLE fersweep_schema (version INTEGER NOT NULL)",
     "INSERT INTO fersweep_schema (version) VALUES (0)",

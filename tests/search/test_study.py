@@ -380,6 +380,29 @@ def test_a_users_small_space_is_exhausted_without_repeats(own):
     search.close()
 
 
+def test_a_failure_that_is_taken_back_is_forgotten_by_every_agents_study(own_folders):
+    one = open_sweep("back", method="bayes", metric=LOSS, parameters=SPACE)
+    two = OptunaSearch("back", storage=default_storage(), owner="two")
+    first, second = one.next_trial("cpu/0"), one.next_trial("cpu/1")
+    finish(one, first, 3.0)
+    one.finish(second.trial_id, TrialOutcome(TrialState.FAILED, reason="cuda"))
+    for search in (one, two):
+        search.next_trial("cpu/2")
+        assert in_study(search, 1).value == 3.0, "as bad as the worst"
+    one.finish(second.trial_id, TrialOutcome(TrialState.PREEMPTED, reason="its slot is broken"))
+    again = one.next_trial("cpu/1")
+    assert (again.trial_id, again.attempt) == ("1", 2)
+    finish(one, again, 1.0)
+    fresh = OptunaSearch("back", storage=default_storage(), owner="three")
+    proposals = set()
+    for search in (one, two, fresh):
+        with search._leases.ledger(write=False) as ledger:
+            proposals.add(str(search._proposer.propose(ledger.count(), ledger).values))
+        assert in_study(search, 1).value == 1.0
+        search.close()
+    assert len(proposals) == 1, "an agent that has seen it all proposes what one does that has just begun"
+
+
 def test_a_users_grid_sampler_is_walked_by_two_agents_and_then_exhausted(own):
     one = open_sweep("grid", **own(TWO_BY_TWO, source="own.py", optimizer="grid"))
     two = OptunaSearch("grid", storage=default_storage(), owner="two")
