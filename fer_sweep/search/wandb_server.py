@@ -33,6 +33,7 @@ from fer_sweep.search.wandb_messages import Command, ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_records import has_ended, record_from
 from fer_sweep.search.wandb_slots import RUN_ID, Pace, SlotAgent
+from fer_sweep.search.wandb_unheard import Unheard
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +84,7 @@ class WandbSearch:
         """Slot and number of each trial this agent runs."""
         self._refused = 0
         """Configurations in a row that cannot be trained."""
-        self._lease_s = lease_s
-        self._forgotten: dict[tuple[str, float | None, int], float] = {}
-        """Runs that nobody here has, each with the last sign of life on the server, and when it was first seen so."""
-        self._forgotten_asked = float("-inf")
+        self._unheard = Unheard(lease_s, self._clock)
 
     @functools.cached_property
     def _server(self) -> WandbServer:
@@ -307,12 +305,13 @@ class WandbSearch:
         heard of it. The server would not offer it again, and never call the sweep finished. Whoever has it may only be
         about to begin, hence the wait: a lease's time in which the server has heard nothing of it.
         """
-        now = self._clock()
-        if now - self._forgotten_asked >= self._lease_s / 4:
-            self._forgotten_asked = now
-            if request := self._begin_one_of(self._not_in_hand(), slot, now):
-                return request
-        names = ", ".join(run_id for run_id, _, _ in self._forgotten)
+        if self._unheard.is_due():
+            runs = self._not_in_hand()
+            for run_id in self._unheard.look(runs.values()):
+                log.warning("nothing is heard of run %s, which W&B takes to be in hand; it is trained here", run_id)
+                if request := self._begin(slot, Command("run", run_id, runs[run_id].config)):
+                    return request
+        names = ", ".join(self._unheard.ids)
         return Wait(f"nothing is heard of run {names}, which is to be trained yet") if names else None
 
     def _not_in_hand(self) -> Mapping[str, ServerRun]:
@@ -331,17 +330,6 @@ class WandbSearch:
             return bool(row["state"] == TrialState.PREEMPTED)
 
         return {run.id: run for run in runs if is_nobodys(run)}
-
-    def _begin_one_of(self, runs: Mapping[str, ServerRun], slot: str, now: float) -> TrialRequest | None:
-        before = self._forgotten
-        signs = [(run.id, run.heartbeat_at, run.steps) for run in runs.values()]  # new with every sign of life
-        self._forgotten = {sign: before.get(sign, now) for sign in signs}
-        for sign, since in self._forgotten.items():
-            if now - since >= self._lease_s:
-                log.warning("nothing is heard of run %s, which W&B takes to be in hand; it is trained here", sign[0])
-                if request := self._begin(slot, Command("run", sign[0], runs[sign[0]].config)):
-                    return request
-        return None
 
     def _hand_back(self, run_id: str, why: str) -> bool:
         try:
