@@ -59,6 +59,19 @@ def test_commands_and_options(tab: Tab) -> None:
     assert tab("data", "") == ["prepare", "list", "audit"]
 
 
+def test_train_knows_the_architectures_and_the_fields_of_the_one_given(tab: Tab) -> None:
+    assert tab("train", "--model", "") == ["simple_cnn", "deeper_cnn", "resnet18", "vit"]
+    assert tab("train", "--model", "vit", "--d") == [
+        "--device",
+        "--data",
+        "--drop_val_copies",
+        "--dropout",
+        "--dim",
+        "--depth",
+    ]
+    assert tab("train", "--model", "vit", "--data", "x", "--channels") == []
+
+
 def test_sweeps_data_sets_and_files(tab: Tab, shell: Shell, tiny_data: str) -> None:
     shutil.copytree(REPOSITORY / "sweeps", "sweeps")
     Path("own.yaml").write_text("name: mine\n" + SWEEP.replace("EPOCHS", "1"))
