@@ -114,7 +114,7 @@ def _print_choice(choice: "Choice", winner: "Candidate") -> None:
     from fer_sweep.verdicts import explain
 
     title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
-    print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall))
+    print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall), key="sweep/trial")
     if len(choice.by_model) > 1:
         title = "each architecture by itself (> winner of all)"
         print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, choice.overall))

@@ -268,7 +268,9 @@ def status(sweep: Sweep = None, as_json: Json = False) -> None:
     if as_json:
         print_json({"sweep": entry.id, "state": str(state), "trials": [trial_json(record) for record in records]})
         return
-    print_table(f"sweep {entry.id} ({entry.name or 'no name'}): {state}", TRIAL_COLUMNS, trial_rows(records))
+    print_table(
+        f"sweep {entry.id} ({entry.name or 'no name'}): {state}", TRIAL_COLUMNS, trial_rows(records), key="trial"
+    )
     command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, _choosing(entry))
     say(f"next: fersweep {command} {entry.id}")
 
