@@ -5,9 +5,13 @@ import struct
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.pictures.__main__ import HERE, RUN, main, terminal
+from fer_sweep.reports.environment import environment
+from fer_sweep.reports.html import render
+from tests.pictures.__main__ import HERE, RUN, WINDOW, main, take
 from tests.pictures.screen import Screen, moments
+from tests.reports import made_up
 from tests.reports.conftest import find_chromium
 
 
@@ -40,15 +44,22 @@ def test_a_screen_keeps_what_is_redrawn_once_and_what_scrolls_by() -> None:
 
 
 @pytest.mark.usefixtures("one_core")
-def test_the_script_makes_both_from_a_real_run(tmp_path: Path) -> None:
-    command = "fersweep run sweeps/simple_cnn.yaml --data synthetic --gpus none"
+def test_the_script_shows_the_terminal_of_a_real_run(tmp_path: Path) -> None:
+    command = "fersweep run sweeps/simple_cnn.yaml --data synthetic --gpus none --set train_samples=70"
     command += " --set epochs=1 --set channels=4 --set hidden=64 --count 2"
-    if find_chromium() is None:
-        (tmp_path / "terminal.svg").write_text(terminal(command))
-    else:
-        main(["--into", str(tmp_path), "--run", command, "--reported", command])
-        assert (tmp_path / "report.png").stat().st_size > 20_000
+    main(["--only", "terminal", "--into", str(tmp_path), "--run", command])
     picture = (tmp_path / "terminal.svg").read_text().replace("&#160;", " ")
     assert "$ fersweep run" in re.sub(r"<[^>]*>", "", picture)
     assert "2/2 trials" in picture or "1/2 trials" in picture
     assert "winner: trial" in picture
+
+
+def test_the_script_takes_a_picture_of_a_report(tmp_path: Path) -> None:
+    pytest.importorskip("playwright", reason="the browser's tests need playwright")
+    if find_chromium() is None:
+        pytest.skip("no Chromium here")
+    shown = made_up.report(made_up.sweep(trials=12, seed=1))
+    (tmp_path / "report.html").write_text(render(shown, environment(shown, ())))
+    take(tmp_path / "report.html", tmp_path / "report.png")
+    with Image.open(tmp_path / "report.png") as picture:
+        assert picture.width == WINDOW["width"] and 1000 < picture.height <= WINDOW["height"]
