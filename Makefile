@@ -12,6 +12,7 @@ CHAOS_ARGS ?= --seconds 300 --seed 1
 .PHONY: sweep test check bench chaos fuzz lock format clean
 
 $(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit("fersweep needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12 $(MAKECMDGOALS)" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock

@@ -31,6 +31,11 @@ def cache_dir() -> Path:
     return user_cache_path("fersweep", appauthor=False)
 
 
+def data_folder() -> Path:
+    """The folder of all prepared data sets."""
+    return cache_dir() / "data"
+
+
 def sweep_folder(sweep_id: str) -> Path:
     """The folder of one sweep: its sweep.yaml and its trials.
 

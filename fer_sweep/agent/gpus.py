@@ -79,7 +79,9 @@ def choose(
         gpu = _find(word, usable, by_place=visible is not None)
         if gpu is None:
             here = ", ".join(f"{g.index} ({g.uuid})" for g in usable) or "none"
-            raise InputError(f"{option} {wanted}: no GPU {word!r} here; there are: {here}")
+            cpu = f"{option} {'cpu' if option == '--device' else 'none'} trains on the CPU"
+            hint = None if usable else f"{cpu}; if there is an NVIDIA GPU, see that nvidia-smi shows it"
+            raise InputError(f"{option} {wanted}: no GPU {word!r} here; there are: {here}", hint=hint)
         if gpu in chosen:
             raise InputError(f"{option} {wanted}: GPU {word!r} is named twice", hint="several slots a GPU: --per-gpu N")
         chosen.append(gpu)

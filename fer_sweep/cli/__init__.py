@@ -27,7 +27,6 @@ app = typer.Typer(
     help="Sweep the hyperparameters of facial expression recognition models: one W&B sweep file, online or offline.",
     epilog="Start here: fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's help costs 0.1 s of import a call
     context_settings={"help_option_names": ["-h", "--help"]},

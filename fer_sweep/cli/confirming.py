@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fer_sweep.cli import completing
 from fer_sweep.cli.printing import percent, points, print_json, print_table, print_text, say
 from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerGpu, Slots, UploadModels, work
 from fer_sweep.errors import InputError
@@ -21,7 +22,11 @@ def add_to(app: typer.Typer) -> None:
 
 def confirm(
     sweep: Annotated[
-        list[str] | None, typer.Argument(help="Sweeps whose winners to confirm; the last one searched if left out.")
+        list[str] | None,
+        typer.Argument(
+            help="Sweeps whose winners to confirm; the last one searched if left out.",
+            autocompletion=completing.sweep_ids,
+        ),
     ] = None,
     trial: Annotated[str | None, typer.Option(help="This trial in the winner's place; for one sweep.")] = None,
     seeds: Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fer_sweep.cli import completing
 from fer_sweep.cli.printing import print_json, print_table, print_text, say
 
 app = typer.Typer(help="Prepare, list and audit data sets.", no_args_is_help=True, rich_markup_mode=None)
@@ -94,7 +95,10 @@ def list_datasets(as_json: Json = False) -> None:
 
 
 @app.command()
-def audit(name: Annotated[str, typer.Argument(help="A prepared data set.")] = "fer2013", as_json: Json = False) -> None:
+def audit(
+    name: Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=completing.datasets)] = "fer2013",
+    as_json: Json = False,
+) -> None:
     """Count what is wrong with a data set: imbalance, blanks, copies, leaks between splits, conflicting labels.
 
     Example: fersweep data audit fer2013

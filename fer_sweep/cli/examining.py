@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fer_sweep.cli import completing
 from fer_sweep.cli.chosen_model import ChosenModel, chosen_model
 from fer_sweep.cli.printing import log_warnings, percent, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
@@ -21,14 +22,25 @@ def add_to(app: typer.Typer) -> None:
 
 def test(
     sweep: Annotated[
-        str | None, typer.Argument(help="The sweep whose winner to test; the last one searched if left out.")
+        str | None,
+        typer.Argument(
+            help="The sweep whose winner to test; the last one searched if left out.",
+            autocompletion=completing.sweep_ids,
+        ),
     ] = None,
     trial: Annotated[str | None, typer.Option(help="This trial of it in the winner's place.")] = None,
     folder: Annotated[Path | None, typer.Option(help="The folder of a trial, in place of a sweep.")] = None,
     tta: Annotated[
-        str, typer.Option(help="Average over: none, flip (the mirror image too), or tencrop (ten crops of 44x44).")
+        str,
+        typer.Option(
+            help="Average over: none, flip (the mirror image too), or tencrop (ten crops of 44x44).",
+            autocompletion=completing.words("none", "flip", "tencrop"),
+        ),
     ] = "none",
-    data: Annotated[str | None, typer.Option(help="Data set whose test split to open [default: its own].")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data set whose test split to open [default: its own].", autocompletion=completing.datasets),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Open it although it was opened before; recorded.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, or a GPU's number or UUID.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")] = None,

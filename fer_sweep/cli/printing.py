@@ -54,14 +54,19 @@ def print_error(error: FersweepError) -> None:
         say(f"hint: {error.hint}")
 
 
-def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(
+    title: str, columns: Mapping[str, str], rows: Sequence[Sequence[object]], *, key: str | None = None
+) -> None:
     """A table on stdout.
 
     Args:
         title: Stands above it.
         columns: Headings, each with its side: ``left`` or ``right``.
         rows: Cells, shown as text.
+        key: The column that names a row. With one, the widest column stands below the table, a line a row, where a
+            terminal is too narrow to show it beside the others.
     """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -70,12 +75,36 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[
     console = PatientConsole()
     if not console.is_terminal:
         console = PatientConsole(width=200)  # a pipe has no width of its own; 80 would cut parameters off
-    table = Table(title=Text(printable(title)), title_justify="left")
-    for heading, side in columns.items():
-        table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    headings, cells = list(columns), [[printable(str(cell)) for cell in row] for row in rows]
+    apart = None if key is None else _set_apart(columns, cells, console.width)
+    table = Table(
+        title=Text(printable(title)), title_justify="left", box=box.HEAVY_HEAD if apart is None else box.SIMPLE
+    )
+    for place, heading in enumerate(headings):
+        if place != apart:
+            table.add_column(heading, justify="right" if columns[heading] == "right" else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for place, cell in enumerate(row) if place != apart))
     console.print(table)
+    if key is not None and apart is not None:
+        below = Table(box=box.SIMPLE, show_header=True)
+        below.add_column(key, no_wrap=True)
+        below.add_column(headings[apart], overflow="fold")
+        for row in cells:
+            below.add_row(Text(row[headings.index(key)]), Text(row[apart]))
+        console.print(below)
+
+
+_NARROWEST = 32
+"""Characters of a configuration that can still be read; in fewer it takes dozens of lines a trial."""
+
+
+def _set_apart(columns: Mapping[str, str], cells: Sequence[Sequence[str]], width: int) -> int | None:
+    """The place of the widest column, if the others leave it too little room; None if they do not."""
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    widest = max(range(len(widths)), key=lambda place: widths[place])
+    room = width - (3 * len(widths) + 1) - (sum(widths) - widths[widest])  # a line and two spaces a column
+    return widest if room < min(_NARROWEST, widths[widest]) else None
 
 
 def trial_json(record: "TrialRecord", sweep: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_sweep.cli import completing
 from fer_sweep.cli.printing import log_warnings, print_json, print_text, say
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 
@@ -37,7 +38,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
-    sweep: Annotated[list[str] | None, typer.Argument(help="Sweeps to show; the last one if left out.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Argument(help="Sweeps to show; the last one if left out.", autocompletion=completing.sweep_ids),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +87,9 @@ def report(
 
 
 def dashboard(
-    sweep: Annotated[str | None, typer.Argument(help="The sweep; the last one if left out.")] = None,
+    sweep: Annotated[
+        str | None, typer.Argument(help="The sweep; the last one if left out.", autocompletion=completing.sweep_ids)
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Any but this machine's own lets others look, with no password.")
     ] = "127.0.0.1",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_sweep.cli import completing
 from fer_sweep.cli.printing import (
     ARCHITECTURE_COLUMNS,
     RANKING_COLUMNS,
@@ -35,7 +36,10 @@ def add_to(app: typer.Typer) -> None:
 
 def best(
     sweep: Annotated[
-        list[str] | None, typer.Argument(help="Sweeps to choose from; the last one searched if left out.")
+        list[str] | None,
+        typer.Argument(
+            help="Sweeps to choose from; the last one searched if left out.", autocompletion=completing.sweep_ids
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -74,7 +78,10 @@ def show_best(entries: "Sequence[SweepEntry]", *, as_json: bool) -> None:
 
 
 def sync(
-    sweep: Annotated[list[str] | None, typer.Argument(help="Sweeps to bring up; the last one if left out.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Argument(help="Sweeps to bring up; the last one if left out.", autocompletion=completing.sweep_ids),
+    ] = None,
     trial: Annotated[list[str] | None, typer.Option(help="Only this trial; repeatable.")] = None,
     upload_models: Annotated[bool, typer.Option(help="Upload the best weights of complete trials too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -107,7 +114,7 @@ def _print_choice(choice: "Choice", winner: "Candidate") -> None:
     from fer_sweep.verdicts import explain
 
     title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
-    print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall))
+    print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall), key="sweep/trial")
     if len(choice.by_model) > 1:
         title = "each architecture by itself (> winner of all)"
         print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, choice.overall))

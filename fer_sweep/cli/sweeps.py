@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fer_sweep.cli import completing
 from fer_sweep.cli.printing import (
     TRIAL_COLUMNS,
     print_json,
@@ -22,20 +23,35 @@ from fer_sweep.errors import InputError, ServerError
 if TYPE_CHECKING:
     from fer_sweep.search.entries import SweepEntry
 
-File = Annotated[Path, typer.Argument(help="A sweep file in W&B's format.", metavar="FILE", show_default=False)]
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="A sweep file in W&B's format.", metavar="FILE", show_default=False, autocompletion=completing.sweep_files
+    ),
+]
 Sweep = Annotated[
     str | None,
-    typer.Argument(help="A sweep's id, ENTITY/PROJECT/ID or address on W&B; the last one created if left out."),
+    typer.Argument(
+        help="A sweep's id, ENTITY/PROJECT/ID or address on W&B; the last one created if left out.",
+        autocompletion=completing.sweep_ids,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Data = Annotated[str | None, typer.Option(help="Data set to train on, whatever the file says.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Data set to train on, whatever the file says.", autocompletion=completing.datasets),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a parameter to a constant; repeatable.")
 ]
 Cap = Annotated[int | None, typer.Option("--count", min=1, help="At most this many trials in the sweep.")]
 SearchName = Annotated[
     str | None,
-    typer.Option("--search", help="What proposes the trials: wandb or optuna [default: wandb if you are logged in]."),
+    typer.Option(
+        "--search",
+        help="What proposes the trials: wandb or optuna [default: wandb if you are logged in].",
+        autocompletion=completing.words("wandb", "optuna"),
+    ),
 ]
 Entity = Annotated[str | None, typer.Option(help="W&B user or team, whatever environment and file say.")]
 Project = Annotated[str | None, typer.Option(help="W&B project, whatever environment and file say.")]
@@ -252,7 +268,9 @@ def status(sweep: Sweep = None, as_json: Json = False) -> None:
     if as_json:
         print_json({"sweep": entry.id, "state": str(state), "trials": [trial_json(record) for record in records]})
         return
-    print_table(f"sweep {entry.id} ({entry.name or 'no name'}): {state}", TRIAL_COLUMNS, trial_rows(records))
+    print_table(
+        f"sweep {entry.id} ({entry.name or 'no name'}): {state}", TRIAL_COLUMNS, trial_rows(records), key="trial"
+    )
     command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, _choosing(entry))
     say(f"next: fersweep {command} {entry.id}")
 

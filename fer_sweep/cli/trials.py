@@ -17,8 +17,8 @@ _LARGEST_CONFIG = 2**20
 """Bytes; a trial's config.json has some 600."""
 
 
-class _HelpWithFields(typer.core.TyperCommand):
-    """Adds the fields of TrialConfig to ``--help``, read from the config classes when help is asked for."""
+class _WithFields(typer.core.TyperCommand):
+    """Adds the fields of TrialConfig to ``--help`` and to what Tab offers, read from the config classes when asked."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         from fer_sweep.config.arguments import option_lines
@@ -26,10 +26,25 @@ class _HelpWithFields(typer.core.TyperCommand):
         with formatter.section("Trial options (any field of the architecture)"):
             formatter.write_dl([("--model", "simple_cnn, deeper_cnn, resnet18 or vit"), *option_lines()])
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        from fer_sweep.config.trial import ARCHITECTURES, known_names
+
+        given = list(ctx.args)
+        if given[-1:] == ["--model"]:
+            words = list(ARCHITECTURES)
+        elif incomplete.startswith("-"):
+            model = given[given.index("--model") + 1] if "--model" in given else None
+            words = [f"--{name}" for name in known_names(model)]
+        else:
+            words = []
+        own = super().shell_complete(ctx, "--")
+        kind = type(own[0])  # typer has click's class of a completion under a name that changes
+        return super().shell_complete(ctx, incomplete) + [kind(word) for word in words if word.startswith(incomplete)]
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command(cls=_HelpWithFields, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+    app.command(cls=_WithFields, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def train(

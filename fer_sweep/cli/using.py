@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fer_sweep.cli import completing
 from fer_sweep.cli.chosen_model import chosen_model
 from fer_sweep.cli.printing import log_warnings, print_json, print_text, say
 from fer_sweep.errors import InputError, printable
@@ -25,16 +26,28 @@ def add_to(app: typer.Typer) -> None:
 
 def export(
     sweep: Annotated[
-        str | None, typer.Argument(help="The sweep whose winner to export; the last one searched if left out.")
+        str | None,
+        typer.Argument(
+            help="The sweep whose winner to export; the last one searched if left out.",
+            autocompletion=completing.sweep_ids,
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write; it must not exist.")] = None,
     format: Annotated[
-        str, typer.Option(help="safetensors, onnx (pip install 'fersweep[onnx]'), or huggingface (vit only).")
+        str,
+        typer.Option(
+            help="safetensors, onnx (pip install 'fersweep[onnx]'), or huggingface (vit only).",
+            autocompletion=completing.words("safetensors", "onnx", "huggingface"),
+        ),
     ] = "safetensors",
     trial: Annotated[str | None, typer.Option(help="This trial of it in the winner's place.")] = None,
     folder: Annotated[Path | None, typer.Option(help="The folder of a trial, in place of a sweep.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Data set on whose validation images to check it [default: its own].")
+        str | None,
+        typer.Option(
+            help="Data set on whose validation images to check it [default: its own].",
+            autocompletion=completing.datasets,
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -82,7 +95,10 @@ def export(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures: JPEG, PNG, BMP, PPM or WebP.")],
     sweep: Annotated[
-        str | None, typer.Option(help="The sweep whose winner to ask [default: the last one searched].")
+        str | None,
+        typer.Option(
+            help="The sweep whose winner to ask [default: the last one searched].", autocompletion=completing.sweep_ids
+        ),
     ] = None,
     trial: Annotated[str | None, typer.Option(help="This trial of it in the winner's place.")] = None,
     folder: Annotated[

@@ -5,24 +5,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_sweep.cli import completing
 from fer_sweep.cli.printing import log_warnings, print_json, say
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from fer_sweep.search.entries import SweepEntry
 
-Gpus = Annotated[str, typer.Option(help="auto, none, or numbers and UUIDs such as 0,1.")]
-PerGpu = Annotated[str, typer.Option(help="Slots sharing each GPU: a number, or auto to measure how many pay.")]
+Gpus = Annotated[
+    str,
+    typer.Option(help="auto, none, or numbers and UUIDs such as 0,1.", autocompletion=completing.words("auto", "none")),
+]
+PerGpu = Annotated[
+    str,
+    typer.Option(
+        help="Slots sharing each GPU: a number, or auto to measure how many pay.",
+        autocompletion=completing.words("auto"),
+    ),
+]
 Slots = Annotated[
     str | None,
     typer.Option(
         help="Slots on the CPU, its cores divided among them: a number, or auto to measure how many pay "
         "[default: one for every four cores].",
         show_default=False,
+        autocompletion=completing.words("auto"),
     ),
 ]
 OnOomWord = Annotated[
-    str, typer.Option("--on-oom", help="A trial out of memory: fail, smaller_micro_batch or fewer_slots.")
+    str,
+    typer.Option(
+        "--on-oom",
+        help="A trial out of memory: fail, smaller_micro_batch or fewer_slots.",
+        autocompletion=completing.words("fail", "smaller_micro_batch", "fewer_slots"),
+    ),
 ]
 HangAfter = Annotated[
     float | None,

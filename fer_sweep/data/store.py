@@ -25,17 +25,12 @@ import numpy.typing as npt
 from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, count_classes, group_copies
 from fer_sweep.errors import DataError, StorageError
-from fer_sweep.files import cache_dir, write_atomically
+from fer_sweep.files import data_folder, write_atomically
 
 _ARRAYS = {"images": np.uint8, "labels": np.int64, "splits": np.uint8, "groups": np.int64}
 _BUILDING = ".building-"
 _SEAL = "seal.json"
 _LOCK = ".lock"
-
-
-def data_folder() -> Path:
-    """The folder of all prepared data sets."""
-    return cache_dir() / "data"
 
 
 def fingerprint(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.uint8]) -> str:

@@ -4,6 +4,7 @@ Python's own sqlite3 is used, not SQLAlchemy, whose import alone takes longer th
 """
 
 import contextlib
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ PREFIX = "sqlite:///"
 
 _WRITE_LOCK = 120
 """The byte of the -shm file that a writer locks; see "WAL-mode File Format" in SQLite's documentation."""
+_LEAST_FREE = 1 << 20
+"""Bytes. With less room, a write that failed for no reason given failed for that one."""
 
 _DIALECT = Dialect(
     real="REAL",
@@ -196,12 +199,21 @@ def _writer(path: Path) -> int | None:
     return None
 
 
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < _LEAST_FREE
+    except OSError:
+        return False
+
+
 def _advice(error: sqlite3.Error, path: Path) -> str:
     code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF  # the primary code; the higher bits refine it
     if code == sqlite3.SQLITE_BUSY and (writer := _writer(path)) is not None:
         if owners.is_paused(writer):
             return f"process {writer} holds the database and is paused: let it go on (kill -CONT {writer}), or end it"
         return f"process {writer} holds the database: end it, or try again"
+    if code == sqlite3.SQLITE_IOERR and _is_full(path):
+        code = sqlite3.SQLITE_FULL  # its shared memory is a file too, and where that cannot grow SQLite says no more
     return {
         sqlite3.SQLITE_NOTADB: "the file is something else or damaged: move it away, or set FERSWEEP_HOME",
         sqlite3.SQLITE_CORRUPT: "the file is damaged: `sqlite3 FILE .recover` may save it; network disks often do this",

@@ -22,11 +22,16 @@ ARGUMENTS = [
 ]
 
 
+def find_chromium() -> str | None:
+    """The browser to use: FERSWEEP_CHROMIUM, or one on the path."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("FERSWEEP_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A headless Chromium; a test that asks for it skips where there is none."""
-    given = os.environ.get("FERSWEEP_CHROMIUM")
-    path = given or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = find_chromium()
     if path is None:
         pytest.skip("no Chromium here: install one, or set FERSWEEP_CHROMIUM to its path, to run the browser's tests")
     api = pytest.importorskip("playwright.sync_api", reason="the browser's tests need playwright")
