@@ -9,6 +9,7 @@ from PIL import Image
 
 from fer_sweep.reports.environment import environment
 from fer_sweep.reports.html import render
+from tests.pictures import sections
 from tests.pictures.__main__ import HERE, RUN, WINDOW, main, take
 from tests.pictures.screen import Screen, moments
 from tests.reports import made_up
@@ -63,3 +64,17 @@ def test_the_script_takes_a_picture_of_a_report(tmp_path: Path) -> None:
     take(tmp_path / "report.html", tmp_path / "report.png")
     with Image.open(tmp_path / "report.png") as picture:
         assert picture.width == WINDOW["width"] and 1000 < picture.height <= WINDOW["height"]
+
+
+def test_sections_of_a_report_become_pictures(tmp_path: Path) -> None:
+    if find_chromium() is None:
+        pytest.skip("no Chromium here: install one, or set FERSWEEP_CHROMIUM to its path")
+    pytest.importorskip("plotly", reason="the HTML report needs plotly")
+    from fer_sweep.reports.html import render
+
+    report = made_up.report(made_up.sweep(trials=12))
+    (tmp_path / "report.html").write_text(render(report, environment(report, ())))
+    words = [str(tmp_path / "report.html"), "--into", str(tmp_path), "--prefix", "some-"]
+    sections.main([*words, "--section", "pareto", "--section", "best"])
+    for name in ("pareto", "best"):
+        assert (tmp_path / f"some-{name}.png").stat().st_size > 10_000, name
