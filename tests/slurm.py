@@ -9,12 +9,12 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tests.processes import alive, until
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv", "taskset")
 NODES = ("n1", "n2")
 _MARK = "FERSWEEP_TEST_NODE"
 _CONFIGURATION = """\
@@ -99,7 +99,12 @@ class Cluster:
     def _daemon(self, *words: str, name: str | None = None, node: str = "") -> None:
         with (self.folder / f"{name or words[0]}.log").open("ab") as log:
             self._daemons[name or words[0]] = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**self.environment, _MARK: node}
+                # Whatever ends the tests ends it too.
+                ("setpriv", "--pdeathsig=TERM", *words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**self.environment, _MARK: node},
             )
 
     @property
@@ -152,7 +157,7 @@ class Cluster:
         self._kill(lambda environment: True)
         shutil.rmtree(self.folder)
 
-    def _kill(self, which) -> None:  # type: ignore[no-untyped-def]
+    def _kill(self, which: Callable[[list[str]], bool]) -> None:
         """Kill those of this cluster's processes, by their environment, that are meant, and wait for their end."""
         killed = []
         for pid, environment in self._processes():

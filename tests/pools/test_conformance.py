@@ -25,7 +25,9 @@ def pool(request: pytest.FixtureRequest) -> Pool:
 def make(epochs: int, trials: int = 1) -> str:
     text = SWEEP.replace("EPOCHS", str(epochs)).replace("run_cap: 1", f"run_cap: {trials}")
     Path("sweep.yaml").write_text(text)
-    return fersweep("create", "sweep.yaml").stdout.strip()
+    made = fersweep("create", "sweep.yaml")
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
 
 
 def command(sweep: str) -> AgentCommand:
