@@ -72,10 +72,11 @@ def work_in_pool(
     with heard(interrupts) as wakeup:  # from before they are started: none may be started and not named
 
         def wait(seconds: float) -> bool:
-            heard_of = interrupts.level
+            # One that came while a scheduler was being asked has made it readable, too.
             if select.select([wakeup], [], [], seconds)[0]:
                 os.read(wakeup, 4096)
-            return interrupts.level > heard_of
+            news, interrupts.heeded = interrupts.level > interrupts.heeded, interrupts.level
+            return news
 
         ids = pool.start(command, agents or pool_file.agents)
         say(f"{len(ids)} agents on sweep {entry.id}: {ids[0]}{f' to {ids[-1]}' if len(ids) > 1 else ''}")

@@ -207,7 +207,14 @@ def _ask(words: Sequence[str], text: str = "") -> str:
         del environment[name]
     try:
         done = subprocess.run(
-            words, input=text, capture_output=True, text=True, timeout=ANSWER_S, env=environment, check=False
+            words,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+            env=environment,
+            check=False,
+            process_group=0,  # a terminal's Ctrl-C is meant for us
         )
     except FileNotFoundError:
         raise PoolError(f"no {words[0]} here", hint="run this where Slurm is, such as on the login node") from None

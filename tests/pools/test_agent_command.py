@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -17,6 +20,7 @@ from tests.slurm import Cluster
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
 
 AGENTS = Path(__file__).resolve().parents[2] / "agents"
+README = AGENTS.parent / "README.md"
 ON_CPU = ("--gpus", "none", "--slots", "1")
 
 
@@ -134,3 +138,27 @@ def test_ctrl_c_leaves_slurms_jobs_alone_and_a_second_one_ends_them(
         assert not left
         assert state_of(sweep) == "preempted"
         assert (folder / "last.ckpt").is_file()
+
+
+def test_the_commands_of_the_readme_run_a_sweep_in_postgresql(
+    cluster: Cluster, postgres: str, tiny_data: str, tmp_path: Path
+) -> None:
+    shutil.copytree(AGENTS.parent / "sweeps", tmp_path / "sweeps")
+    (tmp_path / "agents").mkdir()
+    here = (AGENTS / "slurm.yaml").read_text().replace("cpus: 4", "cpus: 1")  # what a node of the tests has
+    (tmp_path / "agents" / "slurm.yaml").write_text(here)
+    section = README.read_text().split("## On a Slurm cluster")[1].split("\n## ")[0]
+    (block,) = re.findall(r"^```bash\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)
+    smaller = ["--set", "epochs=1", "--set", "channels=4", "--data", tiny_data]
+    said = []
+    for line in block.splitlines():
+        text = line.replace("postgresql+psycopg://USER@HOST/DATABASE", shlex.quote(postgres))
+        text = text.replace("--count 12", "--count 2").replace("--agents 4", "--agents 2")
+        program, *words = shlex.split(text)
+        done = fersweep(*words, *(smaller if words[0] == "create" else []))
+        assert (program, done.returncode) == ("fersweep", 0), f"{line}\n{done.stdout}\n{done.stderr}"
+        said.append(done.stdout + done.stderr)
+    _, followed, status, best = said
+    assert "note:" not in followed  # nothing to warn of in a search that every node reaches
+    assert status.count("complete") == 2 and "finished" in status
+    assert "winner" in best
