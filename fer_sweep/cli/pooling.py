@@ -120,7 +120,6 @@ def _opened(pool_file: "PoolFile") -> "Pool":
 
 def _warn_of_storage(entry: "SweepEntry", pool_file: "PoolFile") -> None:
     if pool_file.kind != "local" and entry.database.startswith("sqlite:"):
-        say(
-            f"note: sweep {entry.id} is in {entry.database}, which only agents on this host can use; across nodes: "
-            "fersweep create --storage postgresql+psycopg://USER@HOST/DATABASE"
-        )
+        url = "postgresql+psycopg://USER@HOST/DATABASE"
+        another = f"FERSWEEP_STORAGE={url}" if entry.search == "wandb" else f"fersweep create --storage {url}"
+        say(f"note: only agents on this host can use {entry.database}, where the sweep is; across nodes: {another}")
