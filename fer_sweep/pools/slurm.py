@@ -45,6 +45,9 @@ trap 'told_to_end=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
 until_it_ends() {
     "$@" &
     child=$!
+    # A signal that came before its number was known.
+    [ -z "$limit_is_near" ] || kill -USR2 "$child" 2>/dev/null
+    [ -z "$told_to_end" ] || kill -TERM "$child" 2>/dev/null
     wait "$child"; code=$?
     while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
     if [ "$code" -gt 128 ]; then
