@@ -2,7 +2,9 @@
 
 FersweepError             1  something went wrong that trying again or a repair may mend
 |-- InputError            2  what the user wrote or handed over is not usable
-|   |-- SweepFileError    2  a sweep file; carries every problem found, each with its line and key
+|   |-- WrittenFileError  2  a file a person wrote; carries every problem found, each with its line and key
+|   |   |-- SweepFileError  2  a sweep file
+|   |   `-- PoolFileError   2  a pool file: where agents run
 |   |-- ConfigError       2  values that the training function refuses
 |   |-- DataError         2  a data set: missing, wrong layout, truncated, hostile
 |   `-- LoginError        2  W&B knows no such key, or the key may not do this
@@ -11,6 +13,7 @@ FersweepError             1  something went wrong that trying again or a repair 
 |-- WeightsUnavailable    1  pretrained weights that are neither on disk nor downloadable
 |-- CheckpointError       1  a checkpoint that cannot be read or belongs to another trial
 |-- LostTrial             1  another agent took this trial over; what is written now is refused
+|-- PoolError             1  what starts agents elsewhere (Slurm) is missing, refuses or does not answer
 |-- ServerError           1  a W&B server that is out of reach, or answers with an error of its own
 |   `-- ServerBusy        1  such an error that goes by itself: asking again may help
 `-- AgentFailed           1  the agent stopped itself: trials failed one after another
@@ -54,8 +57,8 @@ class Problem:
         return f"{where}{key}{self.message}{hint}"
 
 
-class SweepFileError(InputError):
-    """A sweep file that cannot be used; ``problems`` holds every one found, in the order of the file."""
+class WrittenFileError(InputError):
+    """A file that cannot be used; ``problems`` holds every one found, in the order of the file."""
 
     def __init__(self, source: str, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         self.source = source
@@ -63,6 +66,14 @@ class SweepFileError(InputError):
         count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
         lines = "\n".join(f"  {source}, {problem}" for problem in self.problems)
         super().__init__(f"{source}: {count}\n{lines}", hint=hint)
+
+
+class SweepFileError(WrittenFileError):
+    """A sweep file that cannot be used."""
+
+
+class PoolFileError(WrittenFileError):
+    """A pool file that cannot be used."""
 
 
 class ConfigError(InputError):
@@ -101,6 +112,10 @@ class CheckpointError(FersweepError):
 
 class LostTrial(FersweepError):
     """Another agent has taken this trial over, so what this one reports is refused."""
+
+
+class PoolError(FersweepError):
+    """What starts agents elsewhere, such as Slurm, is missing, refuses or does not answer."""
 
 
 class ServerError(FersweepError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli import completing
+from fer_sweep.cli.pooling import HowMany, PoolPath, work_in_pool
 from fer_sweep.cli.printing import (
     TRIAL_COLUMNS,
     print_json,
@@ -17,7 +18,17 @@ from fer_sweep.cli.printing import (
     trial_rows,
 )
 from fer_sweep.cli.results import show_best
-from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerGpu, Slots, UploadModels, work
+from fer_sweep.cli.working import (
+    Gpus,
+    HangAfter,
+    MirrorFolder,
+    OnOomWord,
+    PerGpu,
+    Slots,
+    UploadModels,
+    options_of,
+    work,
+)
 from fer_sweep.errors import InputError, ServerError
 
 if TYPE_CHECKING:
@@ -168,25 +179,35 @@ def agent(
     on_oom: OnOomWord = "fail",
     hang_after: HangAfter = None,
     mirror: MirrorFolder = None,
+    pool: PoolPath = None,
+    agents: HowMany = None,
     as_json: Json = False,
 ) -> None:
     """Work on a sweep until it is exhausted, stopped or at its cap.
 
     Ctrl-C once: no new trials. Twice: checkpoint and stop. Three times: kill. Run the same command to go on.
 
+    With --pool, agents are started elsewhere and followed. On Slurm they work on without this command: Ctrl-C ends the
+    following, and a second one within five seconds ends the agents too, with checkpoints.
+
     Example: fersweep agent --gpus 0,1 --per-gpu 2
     """
     from fer_sweep.search.registry import find
 
+    if agents is not None and pool is None:
+        raise InputError("--agents goes with --pool FILE", hint="on this host: --pool agents/local.yaml")
+    if mirror is not None and pool is not None:
+        raise InputError("--mirror is for an agent on this host", hint="leave one of --mirror and --pool out")
     entry = find(sweep, note=_note)
-    care: dict[str, Any] = {
-        "upload_models": upload_models,
-        "on_oom": on_oom,
-        "hang_after": hang_after,
-        "mirror": mirror,
-    }
-    if work(entry, gpus, per_gpu, slots, count, **care, as_json=as_json):
-        say(f"next: fersweep agent {entry.id} goes on where this one stopped")
+    care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
+    if pool is not None:
+        options = options_of(gpus, per_gpu, slots, count, **care)
+        interrupted = work_in_pool(entry, pool, agents, options, as_json=as_json)
+    else:
+        interrupted = work(entry, gpus, per_gpu, slots, count, **care, mirror=mirror, as_json=as_json)
+    if interrupted:
+        going_on = f"agent {entry.id} goes on where this one stopped"
+        say(f"next: fersweep {going_on if pool is None else f'status {entry.id}'}")
         raise typer.Exit(130)
     say(f"next: fersweep {_choosing(entry)} {entry.id}")
 

@@ -109,6 +109,39 @@ def work(
     return summary.interrupted
 
 
+def options_of(
+    gpus: str,
+    per_gpu: str,
+    slots: str | None,
+    count: int | None,
+    *,
+    upload_models: bool,
+    on_oom: str,
+    hang_after: float | None,
+) -> tuple[str, ...]:
+    """The options of an agent as words of a command line, those left at their defaults left out.
+
+    Raises:
+        InputError: One that an agent would refuse.
+    """
+    from fer_sweep.agent.failures import OnOom
+
+    _slot_count("--per-gpu", per_gpu)
+    _slot_count("--slots", slots)
+    if on_oom not in list(OnOom):
+        raise InputError(f"--on-oom {on_oom}: not known", hint=f"one of {', '.join(OnOom)}")
+    given = {
+        "--gpus": gpus if gpus != "auto" else None,
+        "--per-gpu": per_gpu if per_gpu != "1" else None,
+        "--slots": slots,
+        "--count": count,
+        "--on-oom": on_oom if on_oom != OnOom.FAIL else None,
+        "--hang-after": hang_after,
+    }
+    words = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return (*words, *(["--upload-models"] if upload_models else []))
+
+
 def _slot_count(option: str, text: str | None) -> int | None:
     if text is None or text == "auto":
         return None

@@ -50,8 +50,12 @@ class Document:
     """Line of every key and list item by its dotted path, such as ``parameters.lr.values.2``, from 1."""
 
 
-def read_document(path: Path) -> Document:
-    """Read a YAML file.
+NEEDS = "a sweep file needs method and parameters"
+"""What a reader is told of an empty file."""
+
+
+def read_document(path: Path, *, needs: str = NEEDS) -> Document:
+    """Read a YAML file; ``needs`` says what one of its kind holds at least.
 
     Raises:
         SweepFileError: It cannot be read, is not text, not YAML, too large, or gives a key twice.
@@ -67,18 +71,20 @@ def read_document(path: Path) -> Document:
     except (OSError, ValueError) as error:  # a ValueError is a NUL in the name
         raise SweepFileError(source, [Problem(f"cannot be read: {error}")]) from None
     if len(raw) > LARGEST_FILE:
-        raise SweepFileError(source, [Problem(f"is larger than {LARGEST_FILE // 1000} kB: not a sweep file")])
+        raise SweepFileError(
+            source, [Problem(f"is larger than {LARGEST_FILE // 1000} kB: not such a file", hint=needs)]
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         problem = Problem("is not UTF-8 text", line=line, hint="save the file as UTF-8, or name another file")
         raise SweepFileError(source, [problem]) from None
-    return parse_document(text, source=source)
+    return parse_document(text, source=source, needs=needs)
 
 
-def parse_document(text: str, *, source: str) -> Document:
-    """Parse YAML text; ``source`` names it in errors.
+def parse_document(text: str, *, source: str, needs: str = NEEDS) -> Document:
+    """Parse YAML text; ``source`` names it in errors, and ``needs`` says what it holds at least.
 
     Raises:
         SweepFileError: It is not YAML, too large, or gives a key twice.
@@ -88,7 +94,7 @@ def parse_document(text: str, *, source: str) -> Document:
         try:
             root = loader.get_single_node()
             if root is None:
-                raise SweepFileError(source, [Problem("is empty", hint="a sweep file needs method and parameters")])
+                raise SweepFileError(source, [Problem("is empty", hint=needs)])
             builder = _Builder(loader)
             data = builder.build(root, ())
         finally:
@@ -195,7 +201,7 @@ def _yaml_hint(what: str) -> str | None:
     if "\\t" in what:
         return "indent with spaces, not tabs"
     if "expected a single document" in what:
-        return "one sweep a file: remove the --- line"
+        return "one document a file: remove the --- line"
     return None
 
 

@@ -87,7 +87,7 @@ def test_merge_keys_and_aliases_work_and_own_keys_win() -> None:
         ("a: [1", "is not YAML"),
         ("a: 1\n\tb: 2", "spaces, not tabs"),
         ("a: *b", "undefined alias"),
-        ("a: 1\n---\nb: 2", "one sweep a file"),
+        ("a: 1\n---\nb: 2", "one document a file"),
         ("a: \x00", "character"),
         ("a: !!python/object/apply:os.system [ls]", "!!python/object/apply:os.system is not allowed"),
         ("a: !mine 3", "!mine is not allowed"),

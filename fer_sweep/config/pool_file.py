@@ -1,0 +1,272 @@
+"""The pool file, ``agents/*.yaml``: where agents run, as frozen models, with every problem reported at its line.
+
+What a Slurm pool file holds becomes arguments of ``sbatch`` and words of a batch script. So everything in it is held to
+a pattern, and nothing in it can end a line, a word or an option.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+
+from fer_sweep.config.sweep_errors import empty_keys, in_file_order, problems_of
+from fer_sweep.config.sweep_fields import plain_list, refusal, whole
+from fer_sweep.config.sweep_yaml import read_document
+from fer_sweep.errors import PoolFileError, Problem, SweepFileError
+
+NEEDS = "a pool file needs kind: local or kind: slurm"
+MOST_AGENTS = 1000
+"""Slurm's usual MaxArraySize is 1001."""
+LONGEST_NOTICE_S = 65_535
+"""Slurm's own limit on ``--signal``."""
+
+_OWN = {
+    "account": "account",
+    "array": "agents and at_once",
+    "cpus-per-task": "cpus",
+    "gres": "gres",
+    "mem": "memory",
+    "partition": "partition",
+    "qos": "qos",
+    "signal": "notice_s",
+    "time": "time",
+}
+"""Options of sbatch that have a key here."""
+_KEPT = [
+    "chdir",
+    "error",
+    "export",
+    "export-file",
+    "job-name",
+    "no-requeue",
+    "nodes",
+    "ntasks",
+    "open-mode",
+    "output",
+    "parsable",
+    "requeue",
+    "test-only",
+    "wait",
+    "wrap",
+]
+"""Those that agents are started, followed and gone on with by."""
+
+
+def _matching(pattern: str, what: str, hint: str) -> PlainValidator:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+            raise refusal(f"{value!r} is not {what}", hint)
+        return value
+
+    return PlainValidator(check)
+
+
+def _between(least: int, most: int) -> PlainValidator:
+    def check(value: Any) -> int:
+        checked = whole(value)
+        if not least <= checked <= most:
+            raise refusal(f"{value!r} is not from {least} to {most}")
+        return checked
+
+    return PlainValidator(check)
+
+
+def _seconds(value: str) -> int:
+    """A Slurm time limit in seconds.
+
+    >>> _seconds("90"), _seconds("30:00"), _seconds("12:00:00"), _seconds("1-12")
+    (5400, 1800, 43200, 129600)
+    """
+    days, dash, rest = value.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:  # days-hours[:minutes[:seconds]]
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:  # minutes[:seconds]
+        hours, minutes, seconds = 0, *(*parts, 0)[:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _time(value: Any) -> str:
+    hint = 'in quotes: time: "12:00:00" (hours, minutes, seconds) or "1-12:00:00" (with days)'
+    if isinstance(value, int):  # YAML 1.1 makes 43200 of 12:00:00
+        raise refusal(f"{value!r} is a number to YAML", hint)
+    if not isinstance(value, str) or not re.fullmatch(
+        r"\d{1,4}-\d{1,2}(:\d{1,2}){0,2}|\d{1,6}(:\d{1,2}){0,2}", value, re.A
+    ):
+        raise refusal(f"{value!r} is not a time limit", hint)
+    return value
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    hint = "words as in a shell, without its operators: apptainer exec --nv /shared/fersweep.sif"
+    if not isinstance(value, str) or not value.isprintable():
+        raise refusal(f"{value!r} is not one line of text", hint)
+    try:
+        found = tuple(shlex.split(value))
+    except ValueError as error:
+        raise refusal(f"{value!r} cannot be split into words: {str(error).lower()}", hint) from None
+    if not found or not all(found):
+        raise refusal(f"{value!r} holds no word, or an empty one", hint)
+    if operator := next((word for word in found if re.search(r"[;&|<>`$]", word)), None):
+        raise refusal(f"{operator!r} would be taken as it stands: no shell reads it", hint)
+    return found
+
+
+def _listed(check: Callable[[Any], str]) -> PlainValidator:
+    return PlainValidator(lambda value: tuple(check(item) for item in plain_list(value)))
+
+
+def _module(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w./+-]*", value, re.ASCII):
+        raise refusal(f"{value!r} is not a module's name", "as `module avail` shows it, such as cuda/12.4")
+    return value
+
+
+def _sbatch_option(value: Any) -> str:
+    hint = "one long option each, such as --constraint=a100"
+    match = re.fullmatch(r"--([a-z][a-z-]*)(=.+)?", value) if isinstance(value, str) and value.isprintable() else None
+    if match is None:
+        raise refusal(f"{value!r} is not an option of sbatch", hint)
+    name = match[1]
+    # sbatch takes any beginning of an option's name that is unique.
+    for own, key in _OWN.items():
+        if own.startswith(name):
+            raise refusal(f"{value!r} has a key of its own here", f"write {key}")
+    if any(kept.startswith(name) for kept in _KEPT):
+        raise refusal(f"{value!r} is set by fersweep", "following agents and going on with trials depend on it")
+    return str(value)
+
+
+_NAME = r"[A-Za-z0-9][\w.+-]*"
+_GRES = rf"{_NAME}(:{_NAME})?(:\d+)?"
+Name = Annotated[str, _matching(_NAME, "a name in Slurm", "letters, digits, _ . + and -")]
+Names = Annotated[
+    str, _matching(f"{_NAME}(,{_NAME})*", "a partition", "its name as sinfo shows it; several: gpu,gpu-long")
+]
+Gres = Annotated[
+    str,
+    _matching(rf"{_GRES}(,{_GRES})*", "a gres", "such as gpu:1, gpu:a100:2 or shard:4"),
+]
+Memory = Annotated[str, _matching(r"\d{1,7}[KMGT]", "an amount of memory", "a number and K, M, G or T, such as 16G")]
+Agents = Annotated[int, _between(1, MOST_AGENTS)]
+Words = Annotated[tuple[str, ...], PlainValidator(_words)]
+
+
+class _Pool(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    agents: Agents = 1
+    """How many agents to start; ``--agents`` of the command line replaces it."""
+
+
+class LocalPool(_Pool):
+    """Agents as processes of this host."""
+
+    kind: Literal["local"]
+    """This host."""
+
+
+class SlurmPool(_Pool):
+    """An array of Slurm jobs, an agent each."""
+
+    kind: Literal["slurm"]
+    """A cluster with Slurm."""
+    at_once: Agents | None = None
+    """No more agents than this run at the same time, however many have been asked for."""
+    partition: Names | None = None
+    """Where jobs queue; None for the cluster's default."""
+    account: Name | None = None
+    """Who is charged."""
+    qos: Name | None = None
+    """Quality of service."""
+    gres: Gres | None = None
+    """What each agent gets of GPUs: whole ones, or shards of one."""
+    cpus: Annotated[int, _between(1, 1024)] | None = None
+    """CPU cores of each agent."""
+    memory: Memory | None = None
+    """Main memory of each agent."""
+    time: Annotated[str, PlainValidator(_time)] | None = None
+    """The time limit of each job, as sbatch takes it."""
+    notice_s: Annotated[int, _between(1, LONGEST_NOTICE_S)] = 120
+    """Seconds before the time limit at which trials are checkpointed and the job is queued again."""
+    modules: Annotated[tuple[str, ...], _listed(_module)] = ()
+    """Environment modules loaded before the agent starts."""
+    container: Words | None = None
+    """What the agent's command is put behind, such as ``apptainer exec --nv IMAGE``."""
+    command: Words | None = None
+    """How fersweep is started on a node; None for the Python that this command runs in."""
+    sbatch: Annotated[tuple[str, ...], _listed(_sbatch_option)] = ()
+    """Further options of sbatch."""
+
+
+PoolFile = LocalPool | SlurmPool
+KINDS: Mapping[str, type[PoolFile]] = {"local": LocalPool, "slurm": SlurmPool}
+"""The model of each kind."""
+
+
+def load_pool_file(path: Path) -> PoolFile:
+    """Read and check a pool file.
+
+    Raises:
+        PoolFileError: With every problem found, each with its line and key.
+    """
+    try:
+        document = read_document(path, needs=NEEDS)
+    except SweepFileError as error:
+        raise PoolFileError(error.source, error.problems) from None
+    return parse_pool(document.data, source=str(path), lines=document.lines)
+
+
+def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | None = None) -> PoolFile:
+    """Check a pool given as plain data.
+
+    >>> parse_pool({"kind": "slurm", "partition": "gpu"}).agents
+    1
+
+    Args:
+        data: Dictionaries, lists and scalars, as read from a file.
+        source: Names the pool in errors.
+        lines: Line of every dotted key, where there is a file.
+
+    Raises:
+        PoolFileError: With every problem found.
+    """
+    if not isinstance(data, Mapping):
+        raise PoolFileError(source, [Problem("is not a dictionary of settings", hint=NEEDS)])
+    kind = data.get("kind")
+    model = KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        near = get_close_matches(str(kind), KINDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(KINDS)}"
+        message = "missing" if "kind" not in data else f"no such kind: {kind!r}"
+        raise PoolFileError(source, in_file_order([Problem(message, key="kind", hint=hint)], lines or {}))
+    problems: list[Problem] = []
+    empty = empty_keys(data)
+    given = {name: value for name, value in data.items() if value is not None}
+    try:
+        pool = model.model_validate(given)
+        problems = _rule_problems(pool)
+    except ValidationError as error:
+        problems = problems_of(error, model)
+    if problems or empty:
+        raise PoolFileError(source, in_file_order([*problems, *empty], lines or {}))
+    return pool
+
+
+def _rule_problems(pool: PoolFile) -> list[Problem]:
+    """What is wrong between keys, each of which may be fine by itself."""
+    if isinstance(pool, LocalPool) or pool.time is None:
+        return []
+    limit = _seconds(pool.time)
+    if limit < 60:
+        return [Problem(f"{pool.time} is under a minute", key="time", hint="Slurm counts whole minutes")]
+    if pool.notice_s >= limit:
+        hint = f"less than time, which is {limit} s"
+        return [Problem(f"{pool.notice_s} s leave no time to train", key="notice_s", hint=hint)]
+    return []

@@ -1,0 +1,141 @@
+"""Pool files: what is accepted, what is refused and how, and the shipped ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_sweep.config.pool_file import LocalPool, SlurmPool, load_pool_file, parse_pool
+from fer_sweep.errors import PoolFileError
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "agents"
+
+
+def refusal_of(**values: Any) -> str:
+    with pytest.raises(PoolFileError) as refused:
+        parse_pool({"kind": "slurm", **values})
+    (problem,) = refused.value.problems
+    return str(problem)
+
+
+def test_every_shipped_file_loads() -> None:
+    loaded = {path.stem: load_pool_file(path) for path in FOLDER.glob("*.yaml")}
+    assert isinstance(loaded["local"], LocalPool)
+    assert isinstance(loaded["slurm"], SlurmPool)
+
+
+def test_every_line_of_the_slurm_file_that_is_off_may_be_switched_on(tmp_path: Path) -> None:
+    lines = (FOLDER / "slurm.yaml").read_text().splitlines()
+    switched = [line.removeprefix("# ") if line.startswith("# ") and _is_setting(line) else line for line in lines]
+    file = tmp_path / "all.yaml"
+    file.write_text("\n".join(switched))
+    pool = load_pool_file(file)
+    assert pool.model_fields_set == set(SlurmPool.model_fields)
+
+
+def _is_setting(line: str) -> bool:
+    name = line.removeprefix("# ").partition(":")[0]
+    return name in SlurmPool.model_fields
+
+
+def test_problems_stand_at_their_lines_with_what_was_meant(tmp_path: Path) -> None:
+    file = tmp_path / "slurm.yaml"
+    file.write_text("kind: slurm\npartitoin: gpu\ntime: 12:00:00\nagents: 0\naccount:\n")
+    with pytest.raises(PoolFileError) as refused:
+        load_pool_file(file)
+    text = str(refused.value)
+    assert f"{file}, line 2: partitoin: no such key (did you mean partition?)" in text
+    assert f"{file}, line 3: time: 43200 is a number to YAML (in quotes:" in text
+    assert f"{file}, line 4: agents: 0 is not from 1 to 1000" in text
+    assert f"{file}, line 5: account: is empty" in text
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kind: slrum\n", "line 1: kind: no such kind: 'slrum' (did you mean slurm?)"),
+        ("agents: 2\n", "kind: missing (one of local, slurm)"),
+        ("kind: local\ngres: gpu:1\n", "line 2: gres: no such key"),
+        ("", "is empty (a pool file needs kind"),
+        ("- kind\n", "is not a dictionary"),
+    ],
+)
+def test_a_file_of_no_known_kind_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "pool.yaml").write_text(text)
+    with pytest.raises(PoolFileError) as refused:
+        load_pool_file(tmp_path / "pool.yaml")
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("partition", "gpu\n#SBATCH --uid=0"),
+        ("partition", "gpu --uid=0"),
+        ("partition", "-gpu"),
+        ("account", "a b"),
+        ("account", "$(id)"),
+        ("qos", 3),
+        ("gres", "gpu:1;id"),
+        ("gres", "gpu:1\n"),
+        ("memory", "lots"),
+        ("memory", 16),
+        ("time", "12:00:00\nid"),
+        ("time", "soon"),
+        ("modules", ["cuda; id"]),
+        ("modules", ["-h"]),
+        ("modules", "cuda"),
+        ("container", "apptainer exec x.sif\nid"),
+        ("container", "apptainer exec x.sif; id"),
+        ("container", "apptainer exec $(id)"),
+        ("container", "apptainer 'exec"),
+        ("command", ""),
+        ("sbatch", ["-p gpu"]),
+        ("sbatch", ["--comment=a\nb"]),
+        ("sbatch", ["job.sh"]),
+    ],
+)
+def test_nothing_in_it_can_become_another_line_option_or_command(key: str, value: Any) -> None:
+    assert refusal_of(**{key: value}).startswith(key)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--partition=x", "write partition"),
+        ("--part=x", "write partition"),  # sbatch takes any beginning that is unique
+        ("--array=1-3", "write agents and at_once"),
+        ("--wrap=id", "set by fersweep"),
+        ("--exp=NONE", "set by fersweep"),
+        ("--no-requeue", "set by fersweep"),
+    ],
+)
+def test_what_fersweep_sets_itself_is_not_set_twice(option: str, says: str) -> None:
+    assert says in refusal_of(sbatch=[option])
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"time": "5", "notice_s": 300}, "notice_s: 300 s leave no time to train (less than time, which is 300 s)"),
+        ({"time": "0:30"}, "time: 0:30 is under a minute"),
+    ],
+)
+def test_the_notice_leaves_time_to_train(values: dict[str, Any], says: str) -> None:
+    assert refusal_of(**values).startswith(says)
+
+
+def test_what_a_student_writes_is_taken() -> None:
+    pool = parse_pool(
+        {
+            "kind": "slurm",
+            "partition": "gpu,gpu-long",
+            "gres": "gpu:a100:2",
+            "time": "1-12:00:00",
+            "container": "apptainer exec --nv '/shared/my images/fersweep.sif'",
+            "sbatch": ["--constraint=a100|h100", "--exclusive", "--mem-per-cpu=4G"],
+        }
+    )
+    assert isinstance(pool, SlurmPool)
+    assert pool.container == ("apptainer", "exec", "--nv", "/shared/my images/fersweep.sif")

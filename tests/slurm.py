@@ -1,0 +1,186 @@
+"""A Slurm cluster of the tests' own: a controller and two nodes, all on this machine, in a temporary folder."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from tests.processes import alive, until
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv", "taskset")
+NODES = ("n1", "n2")
+_MARK = "FERSWEEP_TEST_NODE"
+_CONFIGURATION = """\
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=cred_expire=5,socket={folder}/munge.socket
+SlurmctldPort={ports[0]}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/controller.pid
+SlurmdPidFile={folder}/%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,sched_min_interval=100000,batch_sched_delay=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=5
+SlurmdTimeout=10
+MessageTimeout=5
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+GresTypes=gpu,shard
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000 Gres=gpu:2,shard:8
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000 Gres=gpu:2,shard:8
+PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+_GRES = """\
+NodeName=n1 Name=gpu File={folder}/gpu[0-1]
+NodeName=n2 Name=gpu File={folder}/gpu[2-3]
+NodeName=n[1-2] Name=shard Count=8
+"""
+
+
+def missing() -> str | None:
+    """Why there can be no cluster here."""
+    if programs := [name for name in PROGRAMS if shutil.which(name) is None]:
+        return f"no Slurm here ({', '.join(programs)} missing): apt-get install slurm-wlm munge"
+    return None if os.geteuid() == 0 else "Slurm's daemons start jobs as other users: only root can run them here"
+
+
+class Cluster:
+    """One that runs from the start, and what a test wants to do to it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fersweep-slurm-"))
+        self.configuration = self.folder / "slurm.conf"
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        for name in ("state", "spool", "spool/n1", "spool/n2"):
+            (self.folder / name).mkdir()
+        for number in range(4):  # regular files would not count as devices
+            os.mknod(self.folder / f"gpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        words = {"folder": self.folder, "host": socket.gethostname().partition(".")[0], "ports": _free_ports(3)}
+        self.configuration.write_text(_CONFIGURATION.format_map(words))
+        (self.folder / "gres.conf").write_text(_GRES.format_map(words))
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        places = {"socket": "munge.socket", "pid-file": "munge.pid", "log-file": "munge.log", "seed-file": "munge.seed"}
+        options = [f"--{name}={self.folder / place}" for name, place in places.items()]
+        self._daemon("munged", "--foreground", "--force", f"--key-file={key}", *options)
+        until((self.folder / "munge.socket").exists, 20)
+        self._daemon("slurmctld", "-D")
+        for node in NODES:
+            self.start_node(node)
+
+    def _daemon(self, *words: str, name: str | None = None, node: str = "") -> None:
+        with (self.folder / f"{name or words[0]}.log").open("ab") as log:
+            self._daemons[name or words[0]] = subprocess.Popen(
+                # Whatever ends the tests ends it too.
+                ("setpriv", "--pdeathsig=TERM", *words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**self.environment, _MARK: node},
+            )
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What makes Slurm's commands speak to this cluster."""
+        return {**os.environ, "SLURM_CONF": str(self.configuration)}
+
+    def start_node(self, node: str) -> None:
+        """Start a node and wait until jobs may run on it."""
+        # One core for all jobs: thousands of tiny steps are slowest on contended ones.
+        core = str(max(os.sched_getaffinity(0)))
+        self._daemon("taskset", "--cpu-list", core, "slurmd", "-D", "-N", node, name=node, node=node)
+        until(lambda: self.ask("sinfo", "--noheader", f"--nodes={node}", "--format=%T") == "idle", 30)
+
+    def lose_node(self, node: str) -> None:
+        """What a power failure does to a node: its daemon and all that runs on it are gone at once."""
+        self._daemons[node].kill()
+        self._daemons.pop(node).wait()
+        marks = (f"{_MARK}={node}", f"SLURMD_NODENAME={node}")
+        self._kill(lambda environment: any(mark in environment for mark in marks))
+
+    def ask(self, *words: str) -> str:
+        """What one of Slurm's commands prints; nothing if it fails."""
+        done = subprocess.run(words, capture_output=True, text=True, env=self.environment, check=False)
+        return done.stdout.strip()
+
+    def control(self, *words: str) -> None:
+        """Run one of Slurm's commands."""
+        subprocess.run(words, capture_output=True, env=self.environment, check=True)
+
+    def empty(self) -> None:
+        """End every job, and wait until none is left."""
+        self.ask("scancel", "--quiet", "--user=root")
+        until(lambda: not self.ask("squeue", "--noheader"), 60)
+
+    def close(self) -> None:
+        """End everything that was started, jobs included."""
+        if "slurmctld" in self._daemons:
+            with contextlib.suppress(AssertionError):
+                self.empty()
+        for daemon in reversed(self._daemons.values()):
+            daemon.terminate()
+        deadline = time.monotonic() + 20
+        for daemon in self._daemons.values():
+            try:
+                daemon.wait(timeout=max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        self._kill(lambda environment: True)
+        shutil.rmtree(self.folder)
+
+    def _kill(self, which: Callable[[list[str]], bool]) -> None:
+        """Kill those of this cluster's processes, by their environment, that are meant, and wait for their end."""
+        killed = []
+        for pid, environment in self._processes():
+            if which(environment):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+        until(lambda: not any(alive(pid) for pid in killed), 20)
+
+    def _processes(self) -> Iterator[tuple[int, list[str]]]:
+        mine = f"SLURM_CONF={self.configuration}"
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if mine in environment and int(folder.name) != os.getpid():
+                yield int(folder.name), environment
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for taken in sockets:
+            taken.bind(("127.0.0.1", 0))
+        return [taken.getsockname()[1] for taken in sockets]
