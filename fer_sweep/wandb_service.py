@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
+
+from fer_sweep import host_processes
 
 Result = TypeVar("Result")
 
@@ -46,11 +47,7 @@ def in_time(act: Callable[[], Result], limit_s: float) -> Result:
 def is_paused() -> bool:
     """Whether somebody has stopped the service, to go on later; false where the system does not tell."""
     service = process()
-    if service is None:
-        return False
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{service.pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
-    return False
+    return service is not None and host_processes.is_paused(service.pid)
 
 
 def kill(service: "subprocess.Popen[bytes] | None") -> bool:

@@ -4,24 +4,15 @@ import contextlib
 import ctypes
 import os
 import resource
-import signal
 import sys
 from pathlib import Path
 
 from fer_sweep.agent.memory import total_mb
 
-_PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """glibc's names for mallopt."""
 _OOM_SCORE = 800
 """Of at most 1,000."""
-
-
-def die_with_parent() -> None:
-    """End this process with the one that started it."""
-    # Linux only; elsewhere the broken pipe does the same a moment later.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def go_before_the_agent() -> None:

@@ -26,8 +26,8 @@ from fer_sweep.agent.trial_process import (
 )
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import AgentFailed
+from fer_sweep.host_processes import is_paused
 from fer_sweep.records import Cause, StopReason
-from fer_sweep.search import owners
 
 _LOG_TAIL_BYTES = 2000
 """Or characters, as good as."""
@@ -93,7 +93,7 @@ class TrialHandle:
 
     def is_paused(self) -> bool:
         """Whether somebody has stopped the process, to go on later."""
-        return self.process.pid is not None and owners.is_paused(self.process.pid)
+        return self.process.pid is not None and is_paused(self.process.pid)
 
     def look_at_memory(self) -> None:
         """See how short of memory the host is, for the reason of an end that may come of it."""

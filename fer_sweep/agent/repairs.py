@@ -7,16 +7,15 @@ calls a run finished when the server has refused all of it; hence a look, a mome
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from fer_sweep.files import sweep_folder
+from fer_sweep.host_processes import FERSWEEP
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
 LOOK_AGAIN_S = 5.0
 """After the end of a run; a server may take a moment to work off what it was sent."""
 FIRST_TRY_S = 10.0
@@ -123,7 +122,7 @@ class Repairs:
         try:
             with (sweep_folder(self._sweep_id) / "sync.log").open("ab") as output:
                 done = subprocess.run(
-                    [*COMMAND, "sync", self._sweep_id, *words],
+                    [*FERSWEEP, "sync", self._sweep_id, *words],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -21,7 +21,6 @@ from types import FrameType
 from fer_sweep.agent.causes import cause_of
 from fer_sweep.agent.folder_lock import FolderInUse, folder_to_itself
 from fer_sweep.agent.own_process import (
-    die_with_parent,
     go_before_the_agent,
     keep_freed_memory,
     keep_to_share,
@@ -29,6 +28,7 @@ from fer_sweep.agent.own_process import (
 )
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import FersweepError, StorageError, cannot_write
+from fer_sweep.host_processes import end_with_parent
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 
 PRELOAD = "fer_sweep.training.preload"
@@ -209,7 +209,7 @@ def _train(
 
 
 def _settle(job: TrialJob, flag: StopFlag) -> None:
-    die_with_parent()
+    end_with_parent(signal.SIGKILL)  # elsewhere than on Linux the broken pipe does it, a moment later
     go_before_the_agent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the agent decides
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):

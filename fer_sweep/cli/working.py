@@ -10,6 +10,7 @@ from fer_sweep.cli.printing import log_warnings, print_json, say
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
+    from fer_sweep.agent.failures import OnOom
     from fer_sweep.search.entries import SweepEntry
 
 Gpus = Annotated[
@@ -74,13 +75,10 @@ def work(
     quiet: bool = False,
 ) -> bool:
     """Run an agent on a sweep as its options say; returns whether a signal cut it short."""
-    from fer_sweep.agent.failures import OnOom
     from fer_sweep.agent.session import slots_here, work_on
     from fer_sweep.cli.console import PatientConsole
 
-    if on_oom not in list(OnOom):
-        raise InputError(f"--on-oom {on_oom}: not known", hint=f"one of {', '.join(OnOom)}")
-
+    when_oom = _when_oom(on_oom)
     log_warnings()
     places = slots_here(
         entry,
@@ -96,7 +94,7 @@ def work(
         console=PatientConsole(stderr=as_json or quiet),
         count=count,
         keep_models=upload_models,
-        on_oom=OnOom(on_oom),
+        on_oom=when_oom,
         hang_after_s=hang_after,
         mirror=mirror,
     )
@@ -128,8 +126,7 @@ def options_of(
 
     _slot_count("--per-gpu", per_gpu)
     _slot_count("--slots", slots)
-    if on_oom not in list(OnOom):
-        raise InputError(f"--on-oom {on_oom}: not known", hint=f"one of {', '.join(OnOom)}")
+    _when_oom(on_oom)
     given = {
         "--gpus": gpus if gpus != "auto" else None,
         "--per-gpu": per_gpu if per_gpu != "1" else None,
@@ -140,6 +137,14 @@ def options_of(
     }
     words = [f"{name}={value}" for name, value in given.items() if value is not None]
     return (*words, *(["--upload-models"] if upload_models else []))
+
+
+def _when_oom(word: str) -> "OnOom":
+    from fer_sweep.agent.failures import OnOom
+
+    if word not in list(OnOom):
+        raise InputError(f"--on-oom {word}: not known", hint=f"one of {', '.join(OnOom)}")
+    return OnOom(word)
 
 
 def _slot_count(option: str, text: str | None) -> int | None:

@@ -1,7 +1,6 @@
 """Where agents are started: this host, Slurm; one file a place."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,8 +9,6 @@ from typing import Protocol
 
 from fer_sweep.files import home
 
-PYTHON_COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
-"""fersweep in the Python of this process, wherever its console script lies."""
 DONE_CODES = (0, 3)
 """Exit codes of an agent whose work is done: 3 says that there was nothing left to do."""
 

@@ -1,7 +1,6 @@
 """Agents as processes of this host: each has a log of its own, and ends with the process that started it."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -10,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fer_sweep.errors import cannot_write
+from fer_sweep.host_processes import end_with_parent
 from fer_sweep.pools import DONE_CODES, AgentCommand, AgentState, Phase, agent_environment
 
-_PR_SET_PDEATHSIG = 1
 _INTERRUPTED = 130
 _START = "from fer_sweep.pools.local import end_with; end_with({parent}); from fer_sweep.cli import main; main()"
 
@@ -84,7 +83,6 @@ def _state(process: subprocess.Popen[bytes], log: Path) -> AgentState:
 
 def end_with(parent: int) -> None:
     """Have this process told to stop when ``parent``, which started it, ends. Linux only; elsewhere it works on."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before it could be asked for
-            sys.exit(_INTERRUPTED)
+    end_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before it could be asked for
+        sys.exit(_INTERRUPTED)

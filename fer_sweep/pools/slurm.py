@@ -15,7 +15,8 @@ from pathlib import Path
 
 from fer_sweep.config.pool_file import SlurmPool
 from fer_sweep.errors import PoolError, cannot_write
-from fer_sweep.pools import PYTHON_COMMAND, AgentCommand, AgentState, Phase, agent_environment
+from fer_sweep.host_processes import FERSWEEP
+from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment
 
 ANSWER_S = 60.0
 """Slurm's commands give up by themselves after some ten seconds, and try again."""
@@ -179,7 +180,7 @@ def sbatch_words(pool: SlurmPool, command: AgentCommand, agents: int) -> tuple[s
 
 def script(pool: SlurmPool, command: AgentCommand) -> str:
     """The batch script of an agent."""
-    start = (*(pool.container or ()), *(pool.command or PYTHON_COMMAND))
+    start = (*(pool.container or ()), *(pool.command or FERSWEEP))
     modules = "".join(f"module load {shlex.quote(name)} || exit\n" for name in pool.modules)
     if modules:  # on many clusters only login shells have it
         modules = f"type module >/dev/null 2>&1 || . /etc/profile\n{modules}"

@@ -50,11 +50,6 @@ def kill(owner: str) -> None:
             os.close(handle)
 
 
-def is_paused(pid: int) -> bool:
-    """Whether somebody has stopped a process of this host, to go on later; false where the system does not tell."""
-    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] in (["T"], ["t"])
-
-
 def _name(pid: int) -> str:
     return f"{_host()}:{pid}:{_start_time(pid)}"
 

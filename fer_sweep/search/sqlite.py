@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_sweep.errors import InputError, StorageError
+from fer_sweep.host_processes import is_paused
 from fer_sweep.mounts import network_file_system
-from fer_sweep.search import owners
 from fer_sweep.search.engine import Dialect, NothingCreated
 
 PREFIX = "sqlite:///"
@@ -209,7 +209,7 @@ def _is_full(path: Path) -> bool:
 def _advice(error: sqlite3.Error, path: Path) -> str:
     code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF  # the primary code; the higher bits refine it
     if code == sqlite3.SQLITE_BUSY and (writer := _writer(path)) is not None:
-        if owners.is_paused(writer):
+        if is_paused(writer):
             return f"process {writer} holds the database and is paused: let it go on (kill -CONT {writer}), or end it"
         return f"process {writer} holds the database: end it, or try again"
     if code == sqlite3.SQLITE_IOERR and _is_full(path):

@@ -1,15 +1,15 @@
 """What every pool does, whatever starts its agents."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from fer_sweep.config.pool_file import parse_pool
-from fer_sweep.pools import AgentCommand, Phase, Pool
+from fer_sweep.pools import Phase, Pool
 from fer_sweep.pools.local import LocalAgents
 from fer_sweep.pools.slurm import SlurmAgents
-from tests.processes import SWEEP, fersweep, until
+from tests.pools.stage import command, make, trials_of
+from tests.processes import until
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
 
@@ -22,24 +22,8 @@ def pool(request: pytest.FixtureRequest) -> Pool:
     return SlurmAgents(parse_pool({"kind": "slurm", "gres": "gpu:1", "cpus": 1}))  # type: ignore[arg-type]
 
 
-def make(epochs: int, trials: int = 1) -> str:
-    text = SWEEP.replace("EPOCHS", str(epochs)).replace("run_cap: 1", f"run_cap: {trials}")
-    Path("sweep.yaml").write_text(text)
-    made = fersweep("create", "sweep.yaml")
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
-
-
-def command(sweep: str) -> AgentCommand:
-    return AgentCommand(sweep, ("agent", sweep, "--gpus=none", "--slots=1"), Path("logs").absolute())
-
-
 def phases(pool: Pool) -> set[Phase]:
     return {state.phase for state in pool.states().values()}
-
-
-def trials_of(sweep: str) -> list[str]:
-    return [trial["state"] for trial in json.loads(fersweep("status", sweep, "--json").stdout)["trials"]]
 
 
 def test_agents_do_a_sweep_and_end(pool: Pool) -> None:

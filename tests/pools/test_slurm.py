@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fer_sweep.config.pool_file import SlurmPool, parse_pool
-from fer_sweep.pools import AgentCommand, AgentState, Phase
+from fer_sweep.pools import AgentState, Phase
 from fer_sweep.pools.slurm import SlurmAgents
-from tests.processes import SWEEP, fersweep, until
+from tests.pools.stage import command, make, trials_of
+from tests.processes import until
 from tests.slurm import NODES, Cluster
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
@@ -23,26 +24,10 @@ def pool_of(**values: Any) -> SlurmPool:
     return pool
 
 
-def make(epochs: int = EPOCHS, trials: int = 1) -> str:
-    text = SWEEP.replace("EPOCHS", str(epochs)).replace("run_cap: 1", f"run_cap: {trials}")
-    Path("sweep.yaml").write_text(text)
-    made = fersweep("create", "sweep.yaml")
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
-
-
-def command(sweep: str) -> AgentCommand:
-    return AgentCommand(sweep, ("agent", sweep, "--gpus=none", "--slots=1"), Path("logs").absolute())
-
-
 def history(sweep: str, trial: int = 0) -> list[int]:
     file = Path(".fersweep/sweeps") / sweep / "trials" / str(trial) / "history.jsonl"
     lines = file.read_text().splitlines() if file.is_file() else []
     return [json.loads(line)["epoch"] for line in lines if line.endswith("}")]
-
-
-def trials_of(sweep: str) -> list[str]:
-    return [trial["state"] for trial in json.loads(fersweep("status", sweep, "--json").stdout)["trials"]]
 
 
 def node_of(cluster: Cluster, agent: str) -> str:
@@ -66,7 +51,7 @@ def goes_on(sweep: str, agent: str, trial: int = 0) -> None:
 
 
 def test_near_the_time_limit_and_with_its_node_lost_a_job_goes_on_from_its_checkpoint(cluster: Cluster) -> None:
-    limited, unlucky = make(), make()
+    limited, unlucky = make(EPOCHS), make(EPOCHS)
     # Both at a time, for Slurm takes its time over each: it looks at limits twice a minute, and finds the notice due at
     # its first look; a node that says nothing is down after SlurmdTimeout.
     by_node = SlurmAgents(pool_of(gres="shard:2"))
@@ -91,7 +76,7 @@ def test_near_the_time_limit_and_with_its_node_lost_a_job_goes_on_from_its_check
 
 
 def test_a_cancelled_element_and_a_preempted_one_hand_their_trials_on(cluster: Cluster) -> None:
-    sweep = make(trials=2)
+    sweep = make(EPOCHS, trials=2)
     pool = SlurmAgents(pool_of(gres="gpu:1", sbatch=["--exclude=n2"]))
     kept, cancelled = pool.start(command(sweep), 2)
     until(lambda: min(len(history(sweep, 0)), len(history(sweep, 1))) > 3)
