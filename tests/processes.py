@@ -1,5 +1,6 @@
 """fersweep as a process, and what a test wants to know of the processes it leaves."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -40,8 +41,10 @@ def until(true: Callable[[], bool], limit_s: float = 120.0) -> None:
 
 def descendants(pid: int) -> set[int]:
     found: set[int] = set()
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found |= {int(child)} | descendants(int(child))
+    for thread in Path(f"/proc/{pid}/task").glob("*"):  # a child belongs to the thread that started it
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, (thread / "children").read_text().split()):
+                found |= {child} | descendants(child)
     return found
 
 

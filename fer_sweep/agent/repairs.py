@@ -34,17 +34,21 @@ class Repairs:
         *,
         is_whole: Callable[[str], bool] = lambda trial_id: True,
         left_behind: Callable[[], Iterable[str]] = tuple,
+        look_behind_s: float = float("inf"),
     ) -> None:
         """Nothing to repair yet.
 
         Args:
             sweep_id: The sweep.
             is_whole: Asks the server whether a trial's run has ended there; true where it does not answer.
-            left_behind: Gives the trials whose runs agents before this one had no time to see to.
+            left_behind: Gives the trials whose runs agents that are gone had no time to see to.
+            look_behind_s: Seconds between two questions for such; they are asked for once more at the end.
         """
         self._sweep_id = sweep_id
         self._is_whole = is_whole
         self._left_behind = left_behind
+        self._look_behind_s = look_behind_s
+        self._next_look_behind = time.monotonic() + look_behind_s
         self._changed = threading.Condition()
         self._looks: dict[str, float] = {}
         """Trials whose run is to be looked for on the server, and when; by the monotonic clock."""
@@ -61,9 +65,14 @@ class Repairs:
                 self._looks[trial_id] = time.monotonic() + LOOK_AGAIN_S
             else:
                 self._leave(trial_id)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, daemon=True, name="repairs")
-                self._thread.start()
+            self._start()
+            self._changed.notify_all()
+
+    def watch(self) -> None:
+        """Look for runs that were left behind, from now on: a server that searches waits for their ends."""
+        with self._changed:
+            self._next_look_behind = time.monotonic()
+            self._start()
             self._changed.notify_all()
 
     def finish(self) -> tuple[str, ...]:
@@ -79,6 +88,11 @@ class Repairs:
             self._try()
         return tuple(sorted(self._left))
 
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True, name="repairs")
+            self._thread.start()
+
     def _leave(self, trial_id: str) -> None:
         self._left.add(trial_id)
         self._next_try = min(self._next_try, time.monotonic() + self._pause)
@@ -87,15 +101,29 @@ class Repairs:
         while True:
             with self._changed:
                 # Asked before each wait: what was said while this thread was at work has woken nobody.
-                while not self._closing and (due := min([self._next_try, *self._looks.values()])) > time.monotonic():
+                while not self._closing and (due := self._due()) > time.monotonic():
                     self._changed.wait(None if due == float("inf") else due - time.monotonic())
                 if self._closing:
                     return
                 now = time.monotonic()
                 looks = [trial for trial, when in self._looks.items() if when <= now]
             self._look(looks)
-            if self._left and now >= self._next_try:
+            if now >= self._next_look_behind:
+                self._look_behind()
+            if self._left and time.monotonic() >= self._next_try:
                 self._try()
+
+    def _due(self) -> float:
+        return min([self._next_try, self._next_look_behind, *self._looks.values()])
+
+    def _look_behind(self) -> None:
+        trials = set(self._left_behind())
+        with self._changed:
+            now = time.monotonic()
+            if trials - self._left:
+                self._left |= trials
+                self._next_try = now  # the server answers, as it has just said what is left
+            self._next_look_behind = now + self._look_behind_s
 
     def _look(self, trials: list[str]) -> None:
         for trial in trials:

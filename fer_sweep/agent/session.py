@@ -28,6 +28,7 @@ from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.run_labels import Place, trial_labels
 from fer_sweep.search.entries import SweepEntry
+from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.pages import close_page, has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import load, open_search, state_of
 from fer_sweep.tracking import TrackedRun, Tracker, close_wandb
@@ -135,10 +136,12 @@ def work_on(
     check_data(sweep)
     notes: list[str] = []
     online = tracking_mode() == "online"
+    seen_whole: set[str] = set()
     repairs = Repairs(
         entry.id,
         is_whole=lambda trial_id: not online or has_ended_on_page(entry, trial_id),
-        left_behind=lambda: left_behind(entry) if online else (),
+        left_behind=lambda: left_behind(entry, seen_whole) if online else (),
+        look_behind_s=lease_seconds(),
     )
     track = trial_tracking(entry, keep_models=keep_models, note=notes.append, on_end=repairs.heard)
     copying = contextlib.ExitStack()
@@ -169,6 +172,8 @@ def work_on(
             on_end=keeper.nudge if keeper else lambda: None,
             interrupts=interrupts,
         )
+        if online:
+            repairs.watch()
         with view:
             summary = agent.run()
         if not summary.ended and not summary.interrupted:

@@ -11,7 +11,7 @@ from fer_sweep.errors import FersweepError
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialState
 from fer_sweep.search import owners, wandb_sweeps
-from fer_sweep.search.database import Database, default_storage
+from fer_sweep.search.database import Database, Row, default_storage
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.registry import connect, load, path_of, state_of
@@ -73,15 +73,24 @@ def has_ended_on_page(entry: SweepEntry, trial_id: str) -> bool:
     return path is None or (run is not None and has_its_end(state, run))
 
 
-def left_behind(entry: SweepEntry) -> Sequence[str]:
+def left_behind(entry: SweepEntry, whole: set[str]) -> Sequence[str]:
     """Trials of agents that are gone which have ended here, but not on the server; none if it cannot be asked.
 
     An agent that was killed had no time to see to its runs.
+
+    Args:
+        entry: The sweep.
+        whole: Trials whose runs were seen to be whole, which are not asked for again; what is found so is added.
     """
+
+    def name(row: Row) -> str:
+        return str(row["identity" if entry.search == "wandb" else "number"])
+
     try:
         with _trials(entry) as ledger:
-            rows = [row for row in ledger.all() if row["state"] in _ENDED and owners.is_dead(row["owner"])]
-        if not rows:
+            ended = [row for row in ledger.all() if row["state"] in _ENDED and name(row) not in whole]
+        states = {name(row): TrialState(row["state"]) for row in ended if owners.is_dead(row["owner"])}
+        if not states:
             return ()
         with contextlib.closing(connect()) as server:
             path = _path(entry, server.account.server)
@@ -91,9 +100,10 @@ def left_behind(entry: SweepEntry) -> Sequence[str]:
         return ()
     if runs is None:
         return ()
-    states = {str(row["identity" if entry.search == "wandb" else "number"]): TrialState(row["state"]) for row in rows}
     known = {trial: runs.get(entry.run_id(trial)) for trial in states}
-    return [trial for trial, run in known.items() if run is None or not has_its_end(states[trial], run)]
+    left = [trial for trial, run in known.items() if run is None or not has_its_end(states[trial], run)]
+    whole |= states.keys() - set(left)
+    return left
 
 
 def _path(entry: SweepEntry, server: str) -> SweepPath | None:

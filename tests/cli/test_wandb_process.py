@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,11 @@ def create(epochs: int, *words: str, cap: int = 1) -> str:
 def only_run(server: StandIn) -> Run:
     (run,) = server.runs.values()
     return run
+
+
+def trials(sweep: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(fersweep("status", sweep, "--json").stdout)["trials"]
+    return found
 
 
 def epochs(run: Run) -> list[int]:
@@ -101,6 +107,27 @@ def test_what_stays_out_of_reach_is_said_at_the_end_and_left_to_sync(online: Sta
     online.faults.online()
     assert fersweep("sync").returncode == 0
     assert [run.state for run in online.runs.values()] == ["finished", "finished"]
+
+
+def test_the_end_that_a_killed_agent_could_not_say_is_said_by_the_next_one(
+    online: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FERSWEEP_LEASE_S", "2")
+    sweep = create(3)
+    online.faults.hang("file_stream", 60.0, times=100, after=False)  # the end of the run takes as long
+    with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL) as agent:
+        until(lambda: [trial["state"] for trial in trials(sweep)] == ["complete"])
+        family = {agent.pid} | descendants(agent.pid)
+        for pid in family:  # wandb's service would still bring up what it has
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(alive(pid) for pid in family))
+    online.faults.clear()
+    assert only_run(online).state == "running"
+    # The server waits for that run's end, and the agent for the server.
+    again = fersweep("agent", "--gpus", "none")
+    assert again.returncode == 3, again.stderr
+    assert (only_run(online).state, epochs(only_run(online))) == ("finished", [1, 2, 3])
+    assert online.sweeps[sweep].state == "FINISHED"
 
 
 def test_an_agent_of_many_slots_takes_no_more_than_its_count(online: StandIn) -> None:

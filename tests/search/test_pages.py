@@ -44,15 +44,15 @@ def test_what_a_killed_agent_left_unsaid_is_found(
     )
     run.sweep_id, run.project = page_of(entry).path.id, page_of(entry).path.project
     run.state = "running"
-    assert left_behind(entry) == (), "its agent lives and sees to it"
+    assert left_behind(entry, set()) == (), "its agent lives and sees to it"
     assert not has_ended_on_page(entry, trial)
     monkeypatch.setattr(owners, "is_dead", lambda owner: True)
-    assert left_behind(entry) == [trial]
+    assert left_behind(entry, set()) == [trial]
     run.state, run.summary = "failed", {"state": "complete"}  # the last word of one that had lost the trial
-    assert left_behind(entry) == [trial]
+    assert left_behind(entry, set()) == [trial]
     assert not has_ended_on_page(entry, trial)
     run.state = "finished"
-    assert left_behind(entry) == []
+    assert left_behind(entry, set()) == []
     assert has_ended_on_page(entry, trial)
     online.faults.offline()
-    assert (left_behind(entry), has_ended_on_page(entry, trial)) == ((), True), "not known"
+    assert (left_behind(entry, set()), has_ended_on_page(entry, trial)) == ((), True), "not known"
