@@ -54,6 +54,24 @@ def trial_folder(sweep_id: str, trial_id: str) -> Path:
     return sweep_folder(sweep_id) / "trials" / _folder_name(trial_id)
 
 
+def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
+    """Where a trial is saved while it trains: its own folder, or one below ``FERSWEEP_CHECKPOINTS``.
+
+    Raises:
+        InputError: An id is not one that can name a folder.
+    """
+    given = os.environ.get("FERSWEEP_CHECKPOINTS")
+    if not given:
+        return trial_folder(sweep_id, trial_id)
+    return Path(given).expanduser().absolute() / _folder_name(sweep_id) / _folder_name(trial_id)
+
+
+def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
+    """Whether this host sees what a trial was saved in; in the home, which all hosts of a sweep share, it does."""
+    folder = checkpoint_folder(sweep_id, trial_id)
+    return folder == trial_folder(sweep_id, trial_id) or folder.is_dir()
+
+
 def _folder_name(text: str) -> str:
     if not _ID.fullmatch(text):
         raise InputError(f"{text[:200]!r} cannot be an id here", hint="ids are letters, digits, '_', '.' and '-'")

@@ -59,6 +59,8 @@ class TrialJob:
     """The part of its device's memory it may take; None for all there is."""
     micro_batch: int | None = None
     """Images at once, where memory does not hold a whole batch."""
+    checkpoints: Path | None = None
+    """Where they go, if not into the folder."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,13 @@ def _train(
         elif job.memory_share is not None:
             torch.cuda.set_per_process_memory_fraction(job.memory_share, torch.device(job.device))
         return train(
-            job.config, job.folder, device=job.device, micro_batch=job.micro_batch, on_epoch=on_epoch, stop=stop
+            job.config,
+            job.folder,
+            device=job.device,
+            checkpoints=job.checkpoints,
+            micro_batch=job.micro_batch,
+            on_epoch=on_epoch,
+            stop=stop,
         )
 
 

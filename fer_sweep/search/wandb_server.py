@@ -54,6 +54,7 @@ class WandbSearch:
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
         end_waiting: Callable[[], bool] = lambda: False,
+        can_be_resumed: Callable[[str], bool] = lambda trial_id: True,
         pace: Pace | None = None,
     ) -> None:
         """Open a sweep that the database knows.
@@ -66,6 +67,7 @@ class WandbSearch:
             lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
             clock: Unix time, seconds; the database's if not given.
             end_waiting: See ``Database``.
+            can_be_resumed: Whether this host sees a trial's checkpoints; others it goes on with last, from their start.
             pace: How often the server is asked.
 
         Raises:
@@ -73,6 +75,7 @@ class WandbSearch:
         """
         self._path = path
         self._connect = connect
+        self._can_be_resumed = can_be_resumed
         self._pace = pace or Pace()
         self._leases = Leases(
             Database(storage, end_waiting=end_waiting), path.id, owner=owner, lease_s=lease_s, clock=clock
@@ -237,8 +240,8 @@ class WandbSearch:
         """Go on with a trial that nobody has in hand, unless it has been gone on with elsewhere."""
         while True:
             with self._leases.ledger() as ledger:
-                free = (row for row in ledger.unended() if row["state"] == state and not self._leases.is_in_hand(row))
-                row = next(free, None)
+                free = [row for row in ledger.unended() if row["state"] == state and not self._leases.is_in_hand(row)]
+                row = next((row for row in free if self._can_be_resumed(row["identity"])), free[0] if free else None)
                 if row is None:
                     return None
                 request = self._go_on(ledger, row, slot)

@@ -6,10 +6,12 @@ storages and one pickle. Nothing but tensors and plain values is ever unpickled,
 file is long.
 """
 
+import contextlib
 import io
 import logging
 import pickletools
 import re
+import shutil
 import time
 import zipfile
 import zlib
@@ -37,12 +39,13 @@ class Checkpoints:
     """The checkpoints in one trial's folder.
 
     Args:
-        folder: The trial's folder.
+        folder: Where they lie: the trial's folder, or another one of its own.
         config: What is trained; a checkpoint of another configuration is refused.
         fingerprint: Of the data trained on; a checkpoint of other data is refused.
     """
 
     def __init__(self, folder: Path, config: TrialConfig, fingerprint: str) -> None:
+        self._folder = folder
         self._last, self._previous = folder / LAST, folder / PREVIOUS
         self._owner = {"config": config.model_dump_json(), "data": fingerprint}
         self._cost = 0.0
@@ -91,10 +94,40 @@ class Checkpoints:
             return state
         return None
 
-    def remove(self) -> None:
-        """Delete the checkpoints of a finished trial, which nothing goes on from any more."""
+    def keep(self, weights: Path) -> None:
+        """Keep the best weights beside the checkpoints, for a host that sees these and not the trial's folder.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written.
+        """
+        if weights.parent != self._folder and weights.is_file():
+            with atomic_path(self._folder / weights.name) as temporary:
+                shutil.copyfile(weights, temporary)
+
+    def bring(self, weights: Path) -> None:
+        """Put the best weights where they belong, if another host wrote them.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written.
+        """
+        kept = self._folder / weights.name
+        if not weights.exists() and kept.is_file():
+            with atomic_path(weights) as temporary:
+                shutil.copyfile(kept, temporary)
+
+    def remove(self, weights: Path) -> None:
+        """Delete the checkpoints of a finished trial, which nothing goes on from any more.
+
+        Args:
+            weights: The trial's best weights, which stay.
+        """
         self._last.unlink(missing_ok=True)
         self._previous.unlink(missing_ok=True)
+        if weights.parent != self._folder:
+            (self._folder / weights.name).unlink(missing_ok=True)
+            for folder in (self._folder, self._folder.parent):  # the trial's and, after its last one, the sweep's
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     def _refuse_others(self, path: Path, owner: dict[str, str]) -> None:
         for what, name in (("config", "another configuration"), ("data", "another content of the data set")):

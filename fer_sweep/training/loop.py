@@ -40,6 +40,7 @@ def train(
     folder: Path,
     *,
     device: str = "cpu",
+    checkpoints: Path | None = None,
     micro_batch: int | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda metrics: None,
     stop: Callable[[], StopReason | None] = lambda: None,
@@ -51,6 +52,7 @@ def train(
         folder: The trial's own folder; takes config.json, history.jsonl, last.ckpt and previous.ckpt while it
             trains, best.safetensors and result.json.
         device: As torch names it: ``cpu``, ``cuda:0``.
+        checkpoints: Where last.ckpt and previous.ckpt go in place of the folder: one of the trial's own, too.
         micro_batch: Images that go through the model at once, where memory does not hold a whole batch. Steps, their
             images and their learning rates stay the same; BatchNorm and dropout see the parts.
         on_epoch: Called with ``records.EPOCH_METRICS`` after each epoch. When a training is gone on with, the
@@ -80,7 +82,7 @@ def train(
             on_epoch(row)
         return _outcome(config, result)
 
-    trial = start(config, folder, torch.device(device), micro_batch=micro_batch)
+    trial = start(config, folder, torch.device(device), checkpoints=checkpoints, micro_batch=micro_batch)
     for row in trial.history.rows:
         on_epoch(row)
     parts = list(batches(len(trial.faces.train), config.batch_size))

@@ -101,6 +101,7 @@ class Trial:
     def save(self) -> None:
         """Write the best weights if they are new, then a checkpoint."""
         self._write_best()
+        self.checkpoints.keep(self.folder / WEIGHTS)
         progress = self.progress
         state = {field.name: getattr(progress, field.name) for field in dataclasses.fields(progress)}
         state["best"] = dataclasses.asdict(progress.best) if progress.best else None
@@ -138,6 +139,7 @@ class Trial:
                 hint="somebody changed it, or another version of fersweep wrote it: train into another folder, or "
                 "delete last.ckpt and previous.ckpt there to begin the trial anew",
             ) from error
+        self.checkpoints.bring(self.folder / WEIGHTS)
         self.history.restart(saved["history"])
         self.precision = saved["precision"]  # this host might choose otherwise, and end with other bits
         self.model.load_state_dict(saved["model"])
@@ -177,7 +179,7 @@ class Trial:
             verdict=judge(diverged=diverged, confusion=best.confusion, train_acc=best.train_acc, val_acc=best.val_acc),
         )
         write_atomically(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
-        self.checkpoints.remove()
+        self.checkpoints.remove(self.folder / WEIGHTS)
         return result
 
     def _write_best(self) -> None:
@@ -207,8 +209,15 @@ class Trial:
         return max(self.progress.peak_memory_mb, now)
 
 
-def start(config: TrialConfig, folder: Path, device: torch.device, *, micro_batch: int | None = None) -> Trial:
-    """Set a trial up on a device, as its newest checkpoint left it if its folder holds one.
+def start(
+    config: TrialConfig,
+    folder: Path,
+    device: torch.device,
+    *,
+    checkpoints: Path | None = None,
+    micro_batch: int | None = None,
+) -> Trial:
+    """Set a trial up on a device, as its newest checkpoint left it if there is one.
 
     Raises:
         CheckpointError: The folder's checkpoint belongs to another configuration or to other data.
@@ -231,7 +240,7 @@ def start(config: TrialConfig, folder: Path, device: torch.device, *, micro_batc
         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None,
         optimizer=build_optimizer(model, config),
         history=History(folder / HISTORY),
-        checkpoints=Checkpoints(folder, config, dataset.info.fingerprint),
+        checkpoints=Checkpoints(checkpoints or folder, config, dataset.info.fingerprint),
         progress=Progress(loss_sum=torch.zeros((), device=device)),
         micro_batch=micro_batch,
         began=began,

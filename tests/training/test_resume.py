@@ -109,6 +109,24 @@ def test_an_interrupted_trial_ends_bit_identical(model: str, tmp_path: Path, mon
         assert what_stays(folder, train(config, folder)) == whole, name
 
 
+def test_checkpoints_in_a_folder_of_their_own_are_gone_on_with_on_a_host_that_sees_only_these(tmp_path: Path) -> None:
+    config = everything_on("simple_cnn")
+    apart = tmp_path / "shared" / "sweep" / "trial"
+    after_the_first_epoch = itertools.count()
+    stopped = train(
+        config,
+        tmp_path / "here",
+        checkpoints=apart,
+        stop=lambda: PREEMPTED if next(after_the_first_epoch) == STEPS + EVALUATIONS + 1 else None,
+    )
+    assert stopped.state is TrialState.PREEMPTED
+    assert not list((tmp_path / "here").glob("*.ckpt"))
+    assert {path.name for path in apart.iterdir()} >= {"last.ckpt", "best.safetensors"}
+    done = what_stays(tmp_path / "there", train(config, tmp_path / "there", checkpoints=apart))
+    assert done == what_stays(tmp_path / "whole", train(config, tmp_path / "whole"))
+    assert not (tmp_path / "shared" / "sweep").exists(), "nothing is left of what nobody needs"
+
+
 def test_a_trial_killed_by_the_system_goes_on(tmp_path: Path) -> None:
     config = everything_on("simple_cnn")
     script = """
