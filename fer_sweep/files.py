@@ -68,8 +68,8 @@ def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
 
 def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
     """Whether this host sees what a trial was saved in; in the home, which all hosts of a sweep share, it does."""
-    folder = checkpoint_folder(sweep_id, trial_id)
-    return folder == trial_folder(sweep_id, trial_id) or folder.is_dir()
+    folder, own = checkpoint_folder(sweep_id, trial_id), trial_folder(sweep_id, trial_id)
+    return folder == own or os.path.isdir(folder) or (own / "last.ckpt").is_file()
 
 
 def _folder_name(text: str) -> str:

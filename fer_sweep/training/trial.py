@@ -240,7 +240,7 @@ def start(
         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None,
         optimizer=build_optimizer(model, config),
         history=History(folder / HISTORY),
-        checkpoints=Checkpoints(checkpoints or folder, config, dataset.info.fingerprint),
+        checkpoints=Checkpoints(folder, config, dataset.info.fingerprint, apart=checkpoints),
         progress=Progress(loss_sum=torch.zeros((), device=device)),
         micro_batch=micro_batch,
         began=began,
