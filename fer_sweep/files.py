@@ -69,7 +69,10 @@ def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
 def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
     """Whether this host sees what a trial was saved in; in the home, which all hosts of a sweep share, it does."""
     folder, own = checkpoint_folder(sweep_id, trial_id), trial_folder(sweep_id, trial_id)
-    return folder == own or os.path.isdir(folder) or (own / "last.ckpt").is_file()
+    try:
+        return folder == own or folder.is_dir() or (own / "last.ckpt").is_file()
+    except OSError:
+        return False  # that it cannot be written either is said when a trial is to be saved there
 
 
 def _folder_name(text: str) -> str:

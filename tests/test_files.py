@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.errors import StorageError
-from fer_sweep.files import atomic_path, home, trial_folder, write_atomically
+from fer_sweep.files import atomic_path, can_be_resumed, home, trial_folder, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> None:
@@ -51,3 +51,10 @@ def test_home_is_below_the_working_directory_unless_moved(tmp_path: Path, monkey
     monkeypatch.delenv("FERSWEEP_HOME")
     assert home() == Path.cwd() / ".fersweep"
     assert os.fspath(home()).startswith(str(tmp_path))
+
+
+def test_checkpoints_in_a_folder_that_cannot_be_looked_into_are_not_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FERSWEEP_CHECKPOINTS", "/" + 300 * "x")  # refused by the system, as one without permission is
+    assert not can_be_resumed("sweep", "0")
