@@ -7,14 +7,14 @@ the content lies in ``data/`` there too, for hosts that have not prepared it.
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
-from fer_sweep.errors import DataError, FersweepError, cannot_write
+from fer_sweep.errors import DataError, FersweepError, OtherData, cannot_write
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically
 from fer_sweep.mounts import network_file_system
 from fer_sweep.search.entries import SweepEntry
@@ -60,7 +60,7 @@ def inherit_data(origin: SweepEntry, made: SweepEntry) -> None:
         write_atomically(sweep_folder(made.id) / pin.name, pin.read_bytes())
 
 
-def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]) -> None:
+def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]) -> Mapping[str, str]:
     """See that this host has the sweep's data sets, taken from the shared home where they are not prepared here.
 
     Args:
@@ -68,21 +68,26 @@ def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]
         sweep: Its file.
         say: Is told what is copied.
 
+    Returns:
+        The fingerprint of each, by name: a name may be given to other content while an agent works.
+
     Raises:
-        DataError: One is not prepared here and not shared, or is another here than the sweep began with.
+        DataError: One is not prepared here and not shared.
+        OtherData: One is another here than the sweep began with.
         StorageError: It cannot be copied.
     """
     from fer_sweep.data.cache import find_dataset
 
+    fingerprints = {}
     for name in _names(sweep):
         here = _prepared(name)
         info = _pinned(entry, name) or (_pin(entry, here) if here else None)
         if info is None:
-            find_dataset(name)  # says what is there, and how to prepare it
+            info = find_dataset(name)  # says what is there, and how to prepare it
         elif here is None:
             _take(info, say)
         elif info.fingerprint != here.fingerprint:
-            raise DataError(
+            raise OtherData(
                 f"data set {name} on this host ({_host()}) is not what sweep {entry.id} began with: "
                 f"{_content(here)} in place of {_content(info)}",
                 hint=f"put that back: fersweep data prepare {info.source} --name {name} --replace; "
@@ -90,6 +95,8 @@ def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]
             )
         else:
             _share(entry, info, say)
+        fingerprints[name] = info.fingerprint
+    return fingerprints
 
 
 def _names(sweep: SweepFile) -> Sequence[str]:

@@ -90,6 +90,27 @@ def test_other_content_of_the_same_name_is_trained_by_no_host(
     assert shell.json("status")["trials"] == []
 
 
+def test_a_name_given_to_other_content_while_an_agent_works_is_trained_by_no_trial(
+    shell: Shell, file: str, tiny_cache: Path, other_host: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_cache, other_host)
+    monkeypatch.setenv("FERSWEEP_CACHE", str(other_host))
+    Path(file).write_text(SWEEP.replace("EPOCHS", "60").replace("run_cap: 1", "run_cap: 2"))
+    sweep = shell.json("create", file)["sweep"]
+    with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stderr=subprocess.PIPE, text=True) as agent:
+        until(lambda: Path(f".fersweep/sweeps/{sweep}/trials/0/last.ckpt").exists())
+        prepare(draw(tmp_path / "others", 5), "tiny", replace=True)
+        said = agent.communicate(timeout=120)[1]
+    assert agent.returncode == 1
+    assert "data set tiny has been replaced" in said and "others" in said
+    prepare(tiny_cache.parent / "faces", "tiny", replace=True)
+    states = [trial["state"] for trial in shell.json("status")["trials"]]
+    assert states[0] == "complete" and set(states[1:]) == {"preempted"}, "it had its images before that"
+    code, _, err = shell("agent", "--gpus", "none")
+    assert code == 0, err
+    assert [trial["state"] for trial in shell.json("status")["trials"]] == ["complete"] * 2
+
+
 def test_what_a_name_means_is_settled_by_the_first_agent_if_not_by_create(
     shell: Shell, file: str, tiny_cache: Path, other_host: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
