@@ -4,6 +4,7 @@
 the content lies in ``data/`` there too, for hosts that have not prepared it.
 """
 
+import contextlib
 import os
 import secrets
 import socket
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
-from fer_sweep.errors import DataError, FersweepError, OtherData, cannot_write
+from fer_sweep.errors import DataError, FersweepError, InputError, OtherData, cannot_write
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically
 from fer_sweep.mounts import network_file_system
 from fer_sweep.search.entries import SweepEntry
@@ -45,7 +46,7 @@ def pin_data(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -
     for name in _names(sweep):
         try:
             if (info := _prepared(name)) is not None:
-                _share(entry, _pinned(entry, name) or _pin(entry, info), lambda text: None)
+                _share(entry, _pinned(entry.id, name) or _pin(entry, info), lambda text: None)
         except FersweepError as error:
             note(str(error))
 
@@ -81,7 +82,7 @@ def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]
     fingerprints = {}
     for name in _names(sweep):
         here = _prepared(name)
-        info = _pinned(entry, name) or (_pin(entry, here) if here else None)
+        info = _pinned(entry.id, name) or (_pin(entry, here) if here else None)
         if info is None:
             info = find_dataset(name)  # says what is there, and how to prepare it
         elif here is None:
@@ -97,6 +98,13 @@ def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]
             _share(entry, info, say)
         fingerprints[name] = info.fingerprint
     return fingerprints
+
+
+def written_data(sweep_id: str, name: str) -> "DatasetInfo | None":
+    """What a data set's name means to a sweep, if that is written down and can be read."""
+    with contextlib.suppress(InputError):
+        return _pinned(sweep_id, name)
+    return None
 
 
 def _names(sweep: SweepFile) -> Sequence[str]:
@@ -148,10 +156,10 @@ def share_data(name: str, say: Callable[[str], None]) -> bool:
     return True
 
 
-def _pinned(entry: SweepEntry, name: str) -> "DatasetInfo | None":
+def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":
     from fer_sweep.data.dataset import DatasetInfo
 
-    path = _pin_of(entry, name)
+    path = _pin_of(sweep_id, name)
     try:
         info = DatasetInfo.model_validate_json(path.read_bytes())
         if info.name != name:
@@ -168,7 +176,7 @@ def _pinned(entry: SweepEntry, name: str) -> "DatasetInfo | None":
 
 def _pin(entry: SweepEntry, info: "DatasetInfo") -> "DatasetInfo":
     """Write down what a name means to a sweep; gives what it means, should another host have been first."""
-    path = _pin_of(entry, info.name)
+    path = _pin_of(entry.id, info.name)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,11 +191,11 @@ def _pin(entry: SweepEntry, info: "DatasetInfo") -> "DatasetInfo":
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return _pinned(entry, info.name) or info
+    return _pinned(entry.id, info.name) or info
 
 
-def _pin_of(entry: SweepEntry, name: str) -> Path:
-    return sweep_folder(entry.id) / f"data-{name}.json"
+def _pin_of(sweep_id: str, name: str) -> Path:
+    return sweep_folder(sweep_id) / f"data-{name}.json"
 
 
 def _shared() -> Path:

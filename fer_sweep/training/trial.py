@@ -71,6 +71,8 @@ class Trial:
     folder: Path
     device: torch.device
     precision: Precision
+    fingerprint: str
+    """Of the data set."""
     samples: Samples
     faces: Faces
     model: nn.Module
@@ -187,6 +189,7 @@ class Trial:
             return
         about = {
             "config": self.config.model_dump(),
+            "data": self.fingerprint,
             "epoch": self.progress.best.epoch,
             "val_acc": self.progress.best.val_acc,
             # What raw pixels (0 to 255) are normalised by before they enter this model.
@@ -242,6 +245,7 @@ def start(
         folder=folder,
         device=device,
         precision=choose_precision(config, device),
+        fingerprint=dataset.info.fingerprint,
         samples=samples,
         faces=Faces(dataset, samples, device),
         model=model,

@@ -125,6 +125,27 @@ def test_what_a_name_means_is_settled_by_the_first_agent_if_not_by_create(
     assert "is not what sweep" in shell("agent", "--gpus", "none")[2]
 
 
+def test_what_a_model_was_trained_on_is_not_told_from_what_its_name_means_by_now(
+    shell: Shell, file: str, tiny_cache: Path, other_host: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    began_with = open_dataset("tiny").info.fingerprint
+    shell("create", file)
+    shell("agent", "--gpus", "none", "--count", "1")
+    monkeypatch.setenv("FERSWEEP_CACHE", str(other_host))
+    other = prepare(draw(tmp_path / "others", 5), "tiny").fingerprint
+    code, _, err = shell("export", "-o", "out")
+    assert code == 1 and began_with[:12] in err and other[:12] in err and "--replace" in err
+    assert not Path("out").exists()
+    assert shell("report", "-o", "report.html", "--faces")[0] == 0
+    report = Path("report.html").read_text()
+    assert began_with in report and other not in report
+    monkeypatch.setenv("FERSWEEP_CACHE", str(tiny_cache))
+    assert shell("export", "-o", "out")[0] == 0
+    assert began_with[:12] in Path("out/README.md").read_text()
+    monkeypatch.setenv("FERSWEEP_CACHE", str(other_host))
+    assert shell("export", "--folder", "out", "-o", "again")[0] == 1, "the copy knows it too"
+
+
 def test_a_confirmation_is_trained_on_what_its_sweep_was(
     shell: Shell, file: str, other_host: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -167,7 +188,7 @@ def test_a_pin_that_cannot_be_read_is_named(shell: Shell, file: str) -> None:
 def test_of_two_that_pin_at_once_one_is_right(shell: Shell, file: str, other_host: Path) -> None:
     sweep = shell.json("create", file)["sweep"]
     entry = find(sweep)
-    first = _pinned(entry, "tiny")
+    first = _pinned(entry.id, "tiny")
     assert first is not None
     assert _pin(entry, first.model_copy(update={"fingerprint": "ab" * 32})) == first
 
