@@ -1,6 +1,7 @@
 """Where fersweep's files lie, and how they are written: whole or not at all."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -205,7 +206,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         _sync_folder(temporary)
         if target.exists():  # made meanwhile: a rename would replace it if it is empty
             raise taken
-        temporary.rename(target)
+        try:
+            temporary.rename(target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise taken from error  # made since that look
+            raise
         _sync_folder(target.parent)
     except OSError as error:
         raise cannot_write(target, error) from error

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def test_a_damaged_copy_is_taken_by_nobody_and_put_there_anew(
 ) -> None:
     shell("create", file)
     shell("data", "share", "tiny")
-    (copy,) = Path(".fersweep/data").iterdir()
+    (copy,) = Path(".fersweep/data").glob("[!.]*")
     images = bytearray((copy / "images.npy").read_bytes())
     images[-1] ^= 1
     (copy / "images.npy").write_bytes(images)
@@ -198,8 +199,29 @@ def test_many_that_share_at_once_share_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         done = list(pool.map(lambda _: share(dataset, tmp_path / "shared"), range(8)))
     assert done.count(True) == 1
-    (copy,) = (tmp_path / "shared").iterdir()
+    (copy,) = (tmp_path / "shared").glob("[!.]*")
     assert sorted(path.name for path in copy.iterdir()) == sorted(f"{name}.npy" for name in ARRAYS)
+
+
+def test_what_a_killed_one_left_unfinished_is_removed_by_the_next_that_shares(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from fer_sweep.data import sharing
+from fer_sweep.data.cache import open_dataset
+save = sharing.np.save
+def save_one_and_die(path, *arguments, **options):
+    save(path, *arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+sharing.np.save = save_one_and_die
+sharing.share(open_dataset("tiny"), Path({str(tmp_path / "shared")!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert list((tmp_path / "shared").glob(".*/images.npy"))
+    assert share(open_dataset("tiny"), tmp_path / "shared")
+    assert [path.name for path in (tmp_path / "shared").iterdir() if path.is_dir()] == [
+        open_dataset("tiny").info.fingerprint
+    ]
 
 
 def test_a_host_that_cannot_read_a_checkpoint_begins_other_trials_first(
