@@ -143,9 +143,11 @@ def share_data(name: str, say: Callable[[str], None]) -> bool:
     """Put a data set that is prepared here into fersweep's home, for hosts that share it; false if it is there.
 
     Raises:
-        DataError: It is not prepared here.
+        DataError: It is not prepared here, or is drawn by every host for itself.
         StorageError: The home cannot be written.
     """
+    if name == DRAWN:
+        raise DataError(f"data set {name} is drawn by every host for itself", hint="there is nothing to share")
     from fer_sweep.data.cache import open_dataset
     from fer_sweep.data.sharing import is_shared, share
 

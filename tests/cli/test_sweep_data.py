@@ -186,6 +186,12 @@ def test_a_pin_that_cannot_be_read_is_named(shell: Shell, file: str) -> None:
     assert code == 2 and str(pin) in err
 
 
+def test_drawn_faces_are_not_shared_for_nobody(shell: Shell) -> None:
+    code, _, err = shell("data", "share", "synthetic")
+    assert code == 2 and "every host" in err
+    assert not Path(".fersweep/data").exists()
+
+
 def test_of_two_that_pin_at_once_one_is_right(shell: Shell, file: str, other_host: Path) -> None:
     sweep = shell.json("create", file)["sweep"]
     entry = find(sweep)
