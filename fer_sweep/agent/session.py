@@ -135,7 +135,7 @@ def work_on(
     raise_file_limit()
     sweep = load(entry)
     notes: list[str] = []
-    provide_data(entry, sweep, notes.append)
+    fingerprints = provide_data(entry, sweep, notes.append)
     online = tracking_mode() == "online"
     seen_whole: set[str] = set()
     repairs = Repairs(
@@ -167,6 +167,7 @@ def work_on(
             checkpoints_of=lambda trial_id: checkpoint_folder(entry.id, trial_id),
             track=track,
             view=view,
+            fingerprints=fingerprints,
             count=count,
             starter=TrialStarter(architectures(sweep)),
             on_oom=on_oom,

@@ -1,15 +1,19 @@
 """Prepared data in a folder that several hosts see: by content, put there once and taken by whoever has none.
 
 <folder>/<fingerprint>/     images.npy labels.npy splits.npy groups.npy, never changed once it has this name
+<folder>/.<fingerprint>.lock    held by whoever puts it there
 """
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from fer_sweep.data import store
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset
-from fer_sweep.errors import DataError, InputError
+from fer_sweep.errors import DataError, InputError, cannot_write
 from fer_sweep.files import atomic_folder
 
 
@@ -24,15 +28,45 @@ def share(dataset: FaceDataset, folder: Path) -> bool:
     Raises:
         StorageError: The folder cannot be written; nothing is there.
     """
+    target = folder / dataset.info.fingerprint
     if is_shared(dataset.info, folder):
         return False
     try:
-        with atomic_folder(folder / dataset.info.fingerprint) as building:
+        with _only_one_that_puts(target), atomic_folder(target) as building:
             for name in store.ARRAYS:
                 np.save(building / f"{name}.npy", np.asarray(getattr(dataset, name)), allow_pickle=False)
-    except InputError:
+    except (InputError, BlockingIOError):
         return False  # another host was first
     return True
+
+
+@contextlib.contextmanager
+def _only_one_that_puts(target: Path) -> Iterator[None]:
+    """Keep others from putting the same content there, and remove what those left that died over it.
+
+    Raises:
+        BlockingIOError: Another one is at it.
+        StorageError: The folder cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stream = (target.parent / f".{target.name}.lock").open("w")
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    with stream:
+        try:
+            import fcntl  # only here: Windows has none
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except (ImportError, OSError):
+            pass  # no locks here: whole or not at all all the same, and what a dead one left may be a living one's
+        else:
+            for left in target.parent.glob(f".{target.name}.*"):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 def take(info: DatasetInfo, folder: Path) -> DatasetInfo:

@@ -4,17 +4,18 @@
 the content lies in ``data/`` there too, for hosts that have not prepared it.
 """
 
+import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
-from fer_sweep.errors import DataError, FersweepError, cannot_write
+from fer_sweep.errors import DataError, FersweepError, InputError, OtherData, cannot_write
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically
 from fer_sweep.mounts import network_file_system
 from fer_sweep.search.entries import SweepEntry
@@ -45,7 +46,7 @@ def pin_data(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -
     for name in _names(sweep):
         try:
             if (info := _prepared(name)) is not None:
-                _share(entry, _pinned(entry, name) or _pin(entry, info), lambda text: None)
+                _share(entry, _pinned(entry.id, name) or _pin(entry, info), lambda text: None)
         except FersweepError as error:
             note(str(error))
 
@@ -60,7 +61,7 @@ def inherit_data(origin: SweepEntry, made: SweepEntry) -> None:
         write_atomically(sweep_folder(made.id) / pin.name, pin.read_bytes())
 
 
-def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]) -> None:
+def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]) -> Mapping[str, str]:
     """See that this host has the sweep's data sets, taken from the shared home where they are not prepared here.
 
     Args:
@@ -68,21 +69,26 @@ def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]
         sweep: Its file.
         say: Is told what is copied.
 
+    Returns:
+        The fingerprint of each, by name: a name may be given to other content while an agent works.
+
     Raises:
-        DataError: One is not prepared here and not shared, or is another here than the sweep began with.
+        DataError: One is not prepared here and not shared.
+        OtherData: One is another here than the sweep began with.
         StorageError: It cannot be copied.
     """
     from fer_sweep.data.cache import find_dataset
 
+    fingerprints = {}
     for name in _names(sweep):
         here = _prepared(name)
-        info = _pinned(entry, name) or (_pin(entry, here) if here else None)
+        info = _pinned(entry.id, name) or (_pin(entry, here) if here else None)
         if info is None:
-            find_dataset(name)  # says what is there, and how to prepare it
+            info = find_dataset(name)  # says what is there, and how to prepare it
         elif here is None:
             _take(info, say)
         elif info.fingerprint != here.fingerprint:
-            raise DataError(
+            raise OtherData(
                 f"data set {name} on this host ({_host()}) is not what sweep {entry.id} began with: "
                 f"{_content(here)} in place of {_content(info)}",
                 hint=f"put that back: fersweep data prepare {info.source} --name {name} --replace; "
@@ -90,6 +96,15 @@ def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]
             )
         else:
             _share(entry, info, say)
+        fingerprints[name] = info.fingerprint
+    return fingerprints
+
+
+def written_data(sweep_id: str, name: str) -> "DatasetInfo | None":
+    """What a data set's name means to a sweep, if that is written down and can be read."""
+    with contextlib.suppress(InputError):
+        return _pinned(sweep_id, name)
+    return None
 
 
 def _names(sweep: SweepFile) -> Sequence[str]:
@@ -128,9 +143,11 @@ def share_data(name: str, say: Callable[[str], None]) -> bool:
     """Put a data set that is prepared here into fersweep's home, for hosts that share it; false if it is there.
 
     Raises:
-        DataError: It is not prepared here.
+        DataError: It is not prepared here, or is drawn by every host for itself.
         StorageError: The home cannot be written.
     """
+    if name == DRAWN:
+        raise DataError(f"data set {name} is drawn by every host for itself", hint="there is nothing to share")
     from fer_sweep.data.cache import open_dataset
     from fer_sweep.data.sharing import is_shared, share
 
@@ -141,10 +158,10 @@ def share_data(name: str, say: Callable[[str], None]) -> bool:
     return True
 
 
-def _pinned(entry: SweepEntry, name: str) -> "DatasetInfo | None":
+def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":
     from fer_sweep.data.dataset import DatasetInfo
 
-    path = _pin_of(entry, name)
+    path = _pin_of(sweep_id, name)
     try:
         info = DatasetInfo.model_validate_json(path.read_bytes())
         if info.name != name:
@@ -161,7 +178,7 @@ def _pinned(entry: SweepEntry, name: str) -> "DatasetInfo | None":
 
 def _pin(entry: SweepEntry, info: "DatasetInfo") -> "DatasetInfo":
     """Write down what a name means to a sweep; gives what it means, should another host have been first."""
-    path = _pin_of(entry, info.name)
+    path = _pin_of(entry.id, info.name)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,11 +193,11 @@ def _pin(entry: SweepEntry, info: "DatasetInfo") -> "DatasetInfo":
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return _pinned(entry, info.name) or info
+    return _pinned(entry.id, info.name) or info
 
 
-def _pin_of(entry: SweepEntry, name: str) -> Path:
-    return sweep_folder(entry.id) / f"data-{name}.json"
+def _pin_of(sweep_id: str, name: str) -> Path:
+    return sweep_folder(sweep_id) / f"data-{name}.json"
 
 
 def _shared() -> Path:

@@ -39,14 +39,17 @@ class Checkpoints:
     """The checkpoints in one trial's folder.
 
     Args:
-        folder: Where they lie: the trial's folder, or another one of its own.
+        folder: The trial's folder.
         config: What is trained; a checkpoint of another configuration is refused.
         fingerprint: Of the data trained on; a checkpoint of other data is refused.
+        apart: Where they go in place of the folder. What an agent before left in the folder is gone on with too, if
+            there is nothing here.
     """
 
-    def __init__(self, folder: Path, config: TrialConfig, fingerprint: str) -> None:
-        self._folder = folder
-        self._last, self._previous = folder / LAST, folder / PREVIOUS
+    def __init__(self, folder: Path, config: TrialConfig, fingerprint: str, *, apart: Path | None = None) -> None:
+        self._trial, self._folder = folder, apart or folder
+        self._loaded_from = self._folder
+        self._last, self._previous = self._folder / LAST, self._folder / PREVIOUS
         self._owner = {"config": config.model_dump_json(), "data": fingerprint}
         self._cost = 0.0
         self._saved_at = time.perf_counter()
@@ -71,6 +74,8 @@ class Checkpoints:
                 stream.write(content)
             if self._last.exists():
                 self._last.replace(self._previous)
+        if self._folder != self._trial:
+            self._remove_from(self._trial)  # it is older, and the best weights there may be those of a later epoch
         self._saved_at = time.perf_counter()
         self._cost = self._saved_at - began
 
@@ -80,7 +85,8 @@ class Checkpoints:
         Raises:
             CheckpointError: The checkpoint belongs to another configuration or to other data.
         """
-        for path in (self._last, self._previous):
+        folders = dict.fromkeys((self._folder, self._trial))
+        for path in (folder / name for folder in folders for name in (LAST, PREVIOUS)):
             if not path.exists():
                 continue
             try:
@@ -91,6 +97,7 @@ class Checkpoints:
                 _log.warning("%s cannot be read and is passed over: %s", path, error or type(error).__name__)
                 continue
             self._refuse_others(path, owner)
+            self._loaded_from = path.parent
             return state
         return None
 
@@ -105,13 +112,15 @@ class Checkpoints:
                 shutil.copyfile(weights, temporary)
 
     def bring(self, weights: Path) -> None:
-        """Put the best weights where they belong, if another host wrote them.
+        """Put the best weights where they belong: those kept with the checkpoint that was loaded, if any.
+
+        The ones that are there may be of a host that began the trial anew, and of another epoch.
 
         Raises:
             StorageError: The disk is full or the folder cannot be written.
         """
-        kept = self._folder / weights.name
-        if not weights.exists() and kept.is_file():
+        kept = self._loaded_from / weights.name
+        if kept != weights and kept.is_file():
             with atomic_path(weights) as temporary:
                 shutil.copyfile(kept, temporary)
 
@@ -121,13 +130,17 @@ class Checkpoints:
         Args:
             weights: The trial's best weights, which stay.
         """
-        self._last.unlink(missing_ok=True)
-        self._previous.unlink(missing_ok=True)
+        for folder in {self._folder, self._trial}:
+            self._remove_from(folder)
         if weights.parent != self._folder:
             (self._folder / weights.name).unlink(missing_ok=True)
             for folder in (self._folder, self._folder.parent):  # the trial's and, after its last one, the sweep's
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+    def _remove_from(self, folder: Path) -> None:
+        for name in (LAST, PREVIOUS):
+            (folder / name).unlink(missing_ok=True)
 
     def _refuse_others(self, path: Path, owner: dict[str, str]) -> None:
         for what, name in (("config", "another configuration"), ("data", "another content of the data set")):

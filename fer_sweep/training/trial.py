@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
-from fer_sweep.errors import CheckpointError, ConfigError
+from fer_sweep.errors import CheckpointError, ConfigError, OtherData
 from fer_sweep.files import atomic_path, read_json, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import CLASSES, TrialResult
@@ -71,6 +71,8 @@ class Trial:
     folder: Path
     device: torch.device
     precision: Precision
+    fingerprint: str
+    """Of the data set."""
     samples: Samples
     faces: Faces
     model: nn.Module
@@ -187,6 +189,7 @@ class Trial:
             return
         about = {
             "config": self.config.model_dump(),
+            "data": self.fingerprint,
             "epoch": self.progress.best.epoch,
             "val_acc": self.progress.best.val_acc,
             # What raw pixels (0 to 255) are normalised by before they enter this model.
@@ -215,17 +218,25 @@ def start(
     device: torch.device,
     *,
     checkpoints: Path | None = None,
+    fingerprint: str | None = None,
     micro_batch: int | None = None,
 ) -> Trial:
     """Set a trial up on a device, as its newest checkpoint left it if there is one.
 
     Raises:
         CheckpointError: The folder's checkpoint belongs to another configuration or to other data.
+        OtherData: The data set has another fingerprint.
         DataError, ConfigError: The data set is not there or not enough for the configuration.
         WeightsUnavailable: Pretrained weights are asked for and cannot be had.
     """
     began = time.perf_counter()
     dataset = open_dataset(config.data)
+    if fingerprint is not None and dataset.info.fingerprint != fingerprint:
+        raise OtherData(
+            f"data set {config.data} has been replaced: it is {dataset.info.fingerprint[:12]} "
+            f"(from {dataset.info.source}), and not {fingerprint[:12]}, which is to be trained on",
+            hint="put that back (fersweep data prepare PATH --name NAME --replace), or begin another sweep",
+        )
     samples = choose_samples(dataset, config)
     torch.manual_seed(config.seed)
     model = build_model(config).to(device).to(memory_format=memory_format(config))
@@ -234,13 +245,14 @@ def start(
         folder=folder,
         device=device,
         precision=choose_precision(config, device),
+        fingerprint=dataset.info.fingerprint,
         samples=samples,
         faces=Faces(dataset, samples, device),
         model=model,
         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None,
         optimizer=build_optimizer(model, config),
         history=History(folder / HISTORY),
-        checkpoints=Checkpoints(checkpoints or folder, config, dataset.info.fingerprint),
+        checkpoints=Checkpoints(folder, config, dataset.info.fingerprint, apart=checkpoints),
         progress=Progress(loss_sum=torch.zeros((), device=device)),
         micro_batch=micro_batch,
         began=began,

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,6 +91,27 @@ def test_other_content_of_the_same_name_is_trained_by_no_host(
     assert shell.json("status")["trials"] == []
 
 
+def test_a_name_given_to_other_content_while_an_agent_works_is_trained_by_no_trial(
+    shell: Shell, file: str, tiny_cache: Path, other_host: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_cache, other_host)
+    monkeypatch.setenv("FERSWEEP_CACHE", str(other_host))
+    Path(file).write_text(SWEEP.replace("EPOCHS", "60").replace("run_cap: 1", "run_cap: 2"))
+    sweep = shell.json("create", file)["sweep"]
+    with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stderr=subprocess.PIPE, text=True) as agent:
+        until(lambda: Path(f".fersweep/sweeps/{sweep}/trials/0/last.ckpt").exists())
+        prepare(draw(tmp_path / "others", 5), "tiny", replace=True)
+        said = agent.communicate(timeout=120)[1]
+    assert agent.returncode == 1
+    assert "data set tiny has been replaced" in said and "others" in said
+    prepare(tiny_cache.parent / "faces", "tiny", replace=True)
+    states = [trial["state"] for trial in shell.json("status")["trials"]]
+    assert states[0] == "complete" and set(states[1:]) == {"preempted"}, "it had its images before that"
+    code, _, err = shell("agent", "--gpus", "none")
+    assert code == 0, err
+    assert [trial["state"] for trial in shell.json("status")["trials"]] == ["complete"] * 2
+
+
 def test_what_a_name_means_is_settled_by_the_first_agent_if_not_by_create(
     shell: Shell, file: str, tiny_cache: Path, other_host: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -102,6 +124,27 @@ def test_what_a_name_means_is_settled_by_the_first_agent_if_not_by_create(
     monkeypatch.setenv("FERSWEEP_CACHE", str(other_host))
     prepare(draw(tmp_path / "others", 5), "tiny")
     assert "is not what sweep" in shell("agent", "--gpus", "none")[2]
+
+
+def test_what_a_model_was_trained_on_is_not_told_from_what_its_name_means_by_now(
+    shell: Shell, file: str, tiny_cache: Path, other_host: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    began_with = open_dataset("tiny").info.fingerprint
+    shell("create", file)
+    shell("agent", "--gpus", "none", "--count", "1")
+    monkeypatch.setenv("FERSWEEP_CACHE", str(other_host))
+    other = prepare(draw(tmp_path / "others", 5), "tiny").fingerprint
+    code, _, err = shell("export", "-o", "out")
+    assert code == 1 and began_with[:12] in err and other[:12] in err and "--replace" in err
+    assert not Path("out").exists()
+    assert shell("report", "-o", "report.html", "--faces")[0] == 0
+    report = Path("report.html").read_text()
+    assert began_with in report and other not in report
+    monkeypatch.setenv("FERSWEEP_CACHE", str(tiny_cache))
+    assert shell("export", "-o", "out")[0] == 0
+    assert began_with[:12] in Path("out/README.md").read_text()
+    monkeypatch.setenv("FERSWEEP_CACHE", str(other_host))
+    assert shell("export", "--folder", "out", "-o", "again")[0] == 1, "the copy knows it too"
 
 
 def test_a_confirmation_is_trained_on_what_its_sweep_was(
@@ -120,7 +163,7 @@ def test_a_damaged_copy_is_taken_by_nobody_and_put_there_anew(
 ) -> None:
     shell("create", file)
     shell("data", "share", "tiny")
-    (copy,) = Path(".fersweep/data").iterdir()
+    (copy,) = Path(".fersweep/data").glob("[!.]*")
     images = bytearray((copy / "images.npy").read_bytes())
     images[-1] ^= 1
     (copy / "images.npy").write_bytes(images)
@@ -143,10 +186,16 @@ def test_a_pin_that_cannot_be_read_is_named(shell: Shell, file: str) -> None:
     assert code == 2 and str(pin) in err
 
 
+def test_drawn_faces_are_not_shared_for_nobody(shell: Shell) -> None:
+    code, _, err = shell("data", "share", "synthetic")
+    assert code == 2 and "every host" in err
+    assert not Path(".fersweep/data").exists()
+
+
 def test_of_two_that_pin_at_once_one_is_right(shell: Shell, file: str, other_host: Path) -> None:
     sweep = shell.json("create", file)["sweep"]
     entry = find(sweep)
-    first = _pinned(entry, "tiny")
+    first = _pinned(entry.id, "tiny")
     assert first is not None
     assert _pin(entry, first.model_copy(update={"fingerprint": "ab" * 32})) == first
 
@@ -156,8 +205,29 @@ def test_many_that_share_at_once_share_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         done = list(pool.map(lambda _: share(dataset, tmp_path / "shared"), range(8)))
     assert done.count(True) == 1
-    (copy,) = (tmp_path / "shared").iterdir()
+    (copy,) = (tmp_path / "shared").glob("[!.]*")
     assert sorted(path.name for path in copy.iterdir()) == sorted(f"{name}.npy" for name in ARRAYS)
+
+
+def test_what_a_killed_one_left_unfinished_is_removed_by_the_next_that_shares(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from fer_sweep.data import sharing
+from fer_sweep.data.cache import open_dataset
+save = sharing.np.save
+def save_one_and_die(path, *arguments, **options):
+    save(path, *arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+sharing.np.save = save_one_and_die
+sharing.share(open_dataset("tiny"), Path({str(tmp_path / "shared")!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert list((tmp_path / "shared").glob(".*/images.npy"))
+    assert share(open_dataset("tiny"), tmp_path / "shared")
+    assert [path.name for path in (tmp_path / "shared").iterdir() if path.is_dir()] == [
+        open_dataset("tiny").info.fingerprint
+    ]
 
 
 def test_a_host_that_cannot_read_a_checkpoint_begins_other_trials_first(
