@@ -143,6 +143,11 @@ class Leases:
         """Whether most of a trial's lease is still to come, so that it need not be renewed yet."""
         return bool(row["lease_until"] - self.clock() > self._lease_s / 2)
 
+    def free(self, ledger: Ledger) -> Iterator[Row]:
+        """The trials that run or are to be gone on with and that nobody has in hand, in order."""
+        candidates = ledger.perhaps_free(self._owner, owners.on_this_host(), self.clock())
+        return (row for row in candidates if not self.is_in_hand(row))
+
     def is_in_hand(self, row: Row) -> bool:
         """Whether somebody works on this trial, this agent or another one that may still be there."""
         number = row["number"]

@@ -8,9 +8,8 @@ leaves optuna unimported where it is not needed: grid, random, status, pause.
 A trial belongs to whoever holds its lease (``search.leases``).
 """
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
@@ -92,7 +91,10 @@ class OptunaSearch:
             InputError: The user's own study or space failed.
             StorageError: The database cannot be written.
         """
-        with self._writing() as ledger:
+        if self._study is not None:
+            with self._leases.ledger(write=False) as ledger:
+                self._study.catch_up(ledger)  # with most of what is new, before others have to wait for it
+        with self._leases.ledger() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
@@ -105,7 +107,7 @@ class OptunaSearch:
                 or self._start_new(ledger, slot)
                 or self._take_over(ledger, slot, with_failed=True)
             )
-            if request is None and not ledger.unended():
+            if request is None and not ledger.has_unended():
                 ledger.finish_sweep()
         return request
 
@@ -123,7 +125,7 @@ class OptunaSearch:
                 row, state = self._leases.own(ledger, number, trial_id), ledger.state()
             if self._leases.is_fresh(row):
                 return StopReason.PREEMPTED if state is SweepState.CANCELLED else None
-        with self._writing() as ledger:
+        with self._leases.ledger() as ledger:
             self._leases.own(ledger, number, trial_id)
             self._leases.renew(ledger, number)
             is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
@@ -132,7 +134,12 @@ class OptunaSearch:
                 ledger.finish_sweep()
             if ledger.state() is SweepState.CANCELLED:
                 return StopReason.PREEMPTED
-            return StopReason.PRUNED if is_news and self._should_prune(ledger, number) else None
+        if not is_news:
+            return None
+        # The rule looks at the reports of all trials: in a transaction of its own, for which nobody waits, and which
+        # sees no report that may yet be undone.
+        with self._leases.ledger(write=False) as ledger:
+            return StopReason.PRUNED if self._should_prune(ledger, number) else None
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
@@ -143,7 +150,7 @@ class OptunaSearch:
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
-        with self._writing() as ledger:
+        with self._leases.ledger() as ledger:
             row = self._leases.latest(ledger, number)
             if row is not None and takes_back(row, outcome):
                 ledger.give_back(number, outcome.reason)
@@ -171,18 +178,9 @@ class OptunaSearch:
             rows = ledger.all()
         return [record_of(row, str(row["number"])) for row in rows]
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[Ledger]:
-        try:
-            with self._leases.ledger() as ledger:
-                yield ledger
-        except BaseException:
-            self._histories.forget()  # a report that was undone may be in them, and its id used again
-            raise
-
     def _take_over(self, ledger: Ledger, slot: str, *, with_failed: bool) -> TrialRequest | None:
-        for row in ledger.unended():
-            if self._leases.is_in_hand(row) or (row["given_back"] and not with_failed):
+        for row in self._leases.free(ledger):
+            if row["given_back"] and not with_failed:
                 continue
             attempt = row["attempt"] + 1
             lease = self._leases.new(slot, attempt)
