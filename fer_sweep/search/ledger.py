@@ -174,8 +174,10 @@ class Ledger:
         """The lease holds until then."""
         self._change(number, "lease_until = ?", [until])
 
-    def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Write one epoch's metrics; returns whether they replaced earlier ones."""
+    def record_epoch(
+        self, number: int, epoch: int, metrics: Mapping[str, float], *, lease_until: float | None = None
+    ) -> bool:
+        """Write one epoch's metrics, and the lease if one is given; returns whether they replaced earlier ones."""
         text = json.dumps(dict(metrics))
         add = "INSERT INTO fersweep_reports (sweep_id, number, epoch, metrics) VALUES (?, ?, ?, ?)"
         values = [self._sweep_id, number, epoch, text]
@@ -186,7 +188,10 @@ class Ledger:
                 "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?", values[:3]
             )
             self._connection.change(add, values)
-        self._change(number, "metrics = ?", [text])
+        if lease_until is None:
+            self._change(number, "metrics = ?", [text])
+        else:  # with one change of the row rather than two
+            self._change(number, "metrics = ?, lease_until = ?", [text, lease_until])
         return not is_new
 
     def end(

@@ -127,8 +127,11 @@ class OptunaSearch:
                 return StopReason.PREEMPTED if state is SweepState.CANCELLED else None
         with self._leases.ledger() as ledger:
             self._leases.own(ledger, number, trial_id)
-            self._leases.renew(ledger, number)
-            is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
+            if metrics:
+                is_news = not self._leases.record_epoch(ledger, number, epoch, metrics)
+            else:
+                is_news = False
+                self._leases.renew(ledger, number)
             objectives = self._sweep.objectives
             if reaches_targets(objectives, [metrics.get(metric.name) for metric in objectives]):
                 ledger.finish_sweep()

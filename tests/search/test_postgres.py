@@ -565,9 +565,7 @@ def test_an_agent_with_no_connection_left_says_what_to_do(single: str, settings)
             Database(single, end_waiting=lambda: True)
 
 
-def test_an_agent_with_no_connection_left_waits_for_one(
-    single: str, settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_agent_with_no_connection_left_waits_for_one(single: str, settings, monkeypatch: pytest.MonkeyPatch) -> None:
     create_sweep(parse_sweep(settings()), sweep_id="a", storage=single)
     holder = Database(single)
 
