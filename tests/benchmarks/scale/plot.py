@@ -1,9 +1,13 @@
-"""The plot of ``command``: throughput and waits by agents, processor time by trials."""
+"""The plot of ``command``: what a trial costs and how long a call waits, by agents and by trials."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.benchmarks.scale.measure import Point
+from tests.benchmarks.scale.measure import Point, Times
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SEARCHES = (
     ("random", False, "random"),
@@ -20,39 +24,78 @@ def draw(points: Sequence[Point], path: Path) -> None:
     from matplotlib import pyplot
 
     free = [point for point in points if not point.setting.asks and not point.setting.durable]
-    by_agents = [p for p in free if p.setting.trials <= 1_000 and p.setting.trials != 100]
-    figure, (rate, waits, costs) = pyplot.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
+    by_agents = [point for point in free if 500 <= point.setting.trials <= 1_000]
+    random = _of(by_agents, "random", hyperband=False)
+    by_trials = [point for point in _of(free, "random", hyperband=False) if point.setting.agents == 32]
 
+    figure, ((rate, waits), (cost, late)) = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
     for method, hyperband, name in SEARCHES:
-        chosen = [p for p in by_agents if (p.setting.method, p.setting.hyperband) == (method, hyperband)]
-        rate.plot(*_curve(chosen, _agents, lambda p: p.per_s), marker="o", label=name)
-    rate.set(title="All agents together", xlabel="agents", ylabel="trials a second (3 epochs each)", ylim=(0, None))
+        chosen = _of(by_agents, method, hyperband=hyperband)
+        rate.plot(*_curve(chosen, _agents, lambda point: 1000 / _cost(point)), "o-", label=name)
+    rate.set(title="Trials (of three epochs) that one core gets through")
+    rate.set(xlabel="agents", ylabel="trials a second of processor time", ylim=(0, None))
 
-    random = [p for p in by_agents if (p.setting.method, p.setting.hyperband) == ("random", False)]
-    for name, times, color in (("next_trial", lambda p: p.next_trial, "C0"), ("report", lambda p: p.report, "C1")):
-        waits.plot(*_curve(random, _agents, lambda p, t=times: t(p).p50), color + "o-", label=f"{name}, p50")
-        waits.plot(*_curve(random, _agents, lambda p, t=times: t(p).p99), color + "^--", label=f"{name}, p99")
-    waits.set(title="One call of one agent (random)", xlabel="agents", ylabel="ms, with nobody training", yscale="log")
+    _waits(waits, random, _agents, late=False)
+    waits.set(title="How long an agent waits (random; 500 to 1,000 trials)", xlabel="agents", ylabel="ms")
 
-    few = [p for p in free if p.setting.agents == 32 and (p.setting.method, p.setting.hyperband) == ("random", False)]
-    costs.plot(*_curve(few, _trials, lambda p: p.client_ms), "o-", label="the agent's")
-    costs.plot(*_curve(few, _trials, lambda p: p.server_ms), "s-", label="PostgreSQL's")
-    costs.set(
-        title="32 agents (random)", xlabel="trials of the sweep", ylabel="processor time a trial, ms", xscale="log"
-    )
-    costs.set_ylim(0, None)
+    cost.plot(*_curve(by_trials, _trials, lambda point: point.client_ms), "o-", label="the agent's")
+    cost.plot(*_curve(by_trials, _trials, lambda point: point.server_ms), "s-", label="PostgreSQL's")
+    cost.set(title="Processor time of a trial (random, 32 agents)", xlabel="trials of the sweep", ylabel="ms")
+
+    _waits(late, by_trials, _trials, late=True)
+    late.set(title="How long an agent waits (random, 32 agents)", ylabel="ms")
+    late.set(xlabel="trials of the sweep")
 
     for axes in (rate, waits):
         axes.set_xscale("log", base=2)
-        axes.set_xticks(sorted({p.setting.agents for p in by_agents}))
+        axes.set_xticks(sorted({point.setting.agents for point in by_agents}))
         axes.xaxis.set_major_formatter("{x:.0f}")
-    costs.xaxis.set_major_formatter("{x:,.0f}")
-    for axes in (rate, waits, costs):
+    for axes in (cost, late):
+        axes.set_ylim(0, None)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    waits.set_yscale("log")
+    waits.yaxis.set_major_formatter("{x:,.0f}")
+    for axes in (rate, waits, cost, late):
+        axes.title.set_size("medium")
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
+
+
+def _waits(axes: "Axes", points: Sequence[Point], x: Callable[[Point], float], *, late: bool) -> None:
+    def proposal(point: Point) -> Times:
+        return _known(point.late_next_trial if late else point.next_trial)
+
+    def report(point: Point) -> Times:
+        return _known(point.report)
+
+    calls = (
+        {"next_trial of the last tenth": (proposal, "C0")}
+        if late
+        else {
+            "next_trial": (proposal, "C0"),
+            "report": (report, "C1"),
+        }
+    )
+    for name, (times, color) in calls.items():
+        axes.plot(*_curve(points, x, lambda point, times=times: times(point).p50), f"{color}o-", label=f"{name}, p50")
+        axes.plot(*_curve(points, x, lambda point, times=times: times(point).p99), f"{color}^--", label=f"{name}, p99")
+
+
+def _of(points: Sequence[Point], method: str, *, hyperband: bool) -> list[Point]:
+    return [p for p in points if (p.setting.method, p.setting.hyperband) == (method, hyperband)]
+
+
+def _known(times: Times | None) -> Times:
+    assert times is not None, "agents that work sweeps through have been timed"
+    return times
+
+
+def _cost(point: Point) -> float:
+    return point.client_ms + point.server_ms
 
 
 def _curve(
