@@ -7,6 +7,7 @@ FersweepError             1  something went wrong that trying again or a repair 
 |   |   `-- PoolFileError   2  a pool file: where agents run
 |   |-- ConfigError       2  values that the training function refuses
 |   |-- DataError         2  a data set: missing, wrong layout, truncated, hostile
+|   |   `-- OtherData     2  its name means other content than the sweep began with
 |   `-- LoginError        2  W&B knows no such key, or the key may not do this
 |-- NothingToDo           3  the command has nothing to act on
 |-- StorageError          1  the database or a file under FERSWEEP_HOME
@@ -86,6 +87,10 @@ class ConfigError(InputError):
 
 class DataError(InputError):
     """A data set that is missing, of no known layout, truncated or hostile."""
+
+
+class OtherData(DataError):
+    """A data set's name means other content here than what a sweep began with."""
 
 
 class LoginError(InputError):

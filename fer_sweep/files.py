@@ -1,6 +1,7 @@
 """Where fersweep's files lie, and how they are written: whole or not at all."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -52,6 +53,27 @@ def trial_folder(sweep_id: str, trial_id: str) -> Path:
         InputError: An id is not one that can name a folder.
     """
     return sweep_folder(sweep_id) / "trials" / _folder_name(trial_id)
+
+
+def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
+    """Where a trial is saved while it trains: its own folder, or one below ``FERSWEEP_CHECKPOINTS``.
+
+    Raises:
+        InputError: An id is not one that can name a folder.
+    """
+    given = os.environ.get("FERSWEEP_CHECKPOINTS")
+    if not given:
+        return trial_folder(sweep_id, trial_id)
+    return Path(given).expanduser().absolute() / _folder_name(sweep_id) / _folder_name(trial_id)
+
+
+def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
+    """Whether this host sees what a trial was saved in; in the home, which all hosts of a sweep share, it does."""
+    folder, own = checkpoint_folder(sweep_id, trial_id), trial_folder(sweep_id, trial_id)
+    try:
+        return folder == own or folder.is_dir() or (own / "last.ckpt").is_file()
+    except OSError:
+        return False  # that it cannot be written either is said when a trial is to be saved there
 
 
 def _folder_name(text: str) -> str:
@@ -184,7 +206,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         _sync_folder(temporary)
         if target.exists():  # made meanwhile: a rename would replace it if it is empty
             raise taken
-        temporary.rename(target)
+        try:
+            temporary.rename(target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise taken from error  # made since that look
+            raise
         _sync_folder(target.parent)
     except OSError as error:
         raise cannot_write(target, error) from error

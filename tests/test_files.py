@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.errors import StorageError
-from fer_sweep.files import atomic_path, home, trial_folder, write_atomically
+from fer_sweep.errors import InputError, StorageError
+from fer_sweep.files import atomic_folder, atomic_path, can_be_resumed, home, trial_folder, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> None:
@@ -51,3 +51,27 @@ def test_home_is_below_the_working_directory_unless_moved(tmp_path: Path, monkey
     monkeypatch.delenv("FERSWEEP_HOME")
     assert home() == Path.cwd() / ".fersweep"
     assert os.fspath(home()).startswith(str(tmp_path))
+
+
+def test_checkpoints_in_a_folder_that_cannot_be_looked_into_are_not_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FERSWEEP_CHECKPOINTS", "/" + 300 * "x")  # refused by the system, as one without permission is
+    assert not can_be_resumed("sweep", "0")
+
+
+def test_a_folder_that_another_one_makes_at_the_last_moment_stays_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "made"
+    rename = Path.rename
+
+    def late(self: Path, to: Path) -> Path:
+        target.mkdir()
+        (target / "theirs").touch()
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(InputError, match="exists already"), atomic_folder(target) as building:
+        (building / "ours").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["made", "theirs"]

@@ -95,7 +95,7 @@ def _run_all(
     tiny_cache: Path,
 ) -> None:
     shutil.copytree(REPOSITORY / "sweeps", own_folders / "sweeps")
-    _pack(tiny_cache.parent / "faces", own_folders / "archive.zip")
+    pack(tiny_cache.parent / "faces", own_folders / "archive.zip")
     with Image.open(next((tiny_cache.parent / "faces").rglob("*.png"))) as face:
         face.convert("RGB").resize((640, 480)).save(own_folders / "photo.jpg")
     assert len(commands) >= 5
@@ -116,7 +116,8 @@ def _run_all(
         assert out or words[0] == "agent", command
 
 
-def _pack(faces: Path, target: Path) -> None:
+def pack(faces: Path, target: Path) -> None:
+    """Make a zip in the layout of the Kaggle data set out of image folders."""
     with zipfile.ZipFile(target, "w") as archive:
         for path in sorted(faces.rglob("*.png")):
             archive.write(path, path.relative_to(faces))
@@ -142,7 +143,7 @@ def test_the_notebook_of_the_readme_begins_on_one_machine_and_goes_on_on_the_nex
     drive.mkdir()
     monkeypatch.setenv("HOME", str(own_folders))  # nobody's Downloads
     shutil.copytree(REPOSITORY / "sweeps", own_folders / "sweeps")
-    _pack(tiny_cache.parent / "faces", own_folders / "archive.zip")
+    pack(tiny_cache.parent / "faces", own_folders / "archive.zip")
     notebook = SECTIONS["In a notebook: Colab, Kaggle"]
     cells = re.findall(r"^```python\n(.*?)^```", notebook, flags=re.DOTALL | re.MULTILINE)
     assert len(cells) == 4

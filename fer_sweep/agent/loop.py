@@ -47,6 +47,10 @@ class Agent:
     track: Callable[[TrialRequest], TrackedRun]
     """Starts the W&B run of a trial."""
     view: AgentView
+    checkpoints_of: Callable[[str], Path | None] = lambda trial_id: None
+    """From a trial's id to the folder of its checkpoints, if that is another one."""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """By name, of the data sets whose content is settled."""
     count: int | None = None
     """At most this many attempts; None for no limit."""
     starter: TrialStarter = field(default_factory=TrialStarter)
@@ -179,6 +183,8 @@ class Agent:
         job = TrialJob(
             config=request.config,
             folder=self.folder_of(request.trial_id),
+            checkpoints=self.checkpoints_of(request.trial_id),
+            fingerprint=self.fingerprints.get(request.config.data),
             device=slot.device,
             threads=slot.threads,
             environment=slot.environment,

@@ -21,9 +21,9 @@ from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
-from fer_sweep.config.trial import ARCHITECTURES, SharedConfig
+from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import InputError, NothingToDo, ServerError
-from fer_sweep.files import sweep_folder, trial_folder
+from fer_sweep.files import checkpoint_folder, sweep_folder, trial_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.run_labels import Place, trial_labels
@@ -31,6 +31,7 @@ from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.pages import close_page, has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import load, open_search, state_of
+from fer_sweep.search.sweep_data import provide_data
 from fer_sweep.tracking import TrackedRun, Tracker, close_wandb
 
 MOST_PER_GPU = 16
@@ -84,7 +85,7 @@ def _measured(
     entry: SweepEntry, device: str, divide: Callable[[int], Sequence[Slot]], most: int, say: Callable[[str], None]
 ) -> int:
     sweep = load(entry)
-    check_data(sweep)
+    provide_data(entry, sweep, say)
     config = typical(Space.from_sweep(sweep))
 
     def find() -> Sequence[Load]:
@@ -133,8 +134,8 @@ def work_on(
     """
     raise_file_limit()
     sweep = load(entry)
-    check_data(sweep)
     notes: list[str] = []
+    fingerprints = provide_data(entry, sweep, notes.append)
     online = tracking_mode() == "online"
     seen_whole: set[str] = set()
     repairs = Repairs(
@@ -163,8 +164,10 @@ def work_on(
             search=search,
             slots=slots,
             folder_of=lambda trial_id: trial_folder(entry.id, trial_id),
+            checkpoints_of=lambda trial_id: checkpoint_folder(entry.id, trial_id),
             track=track,
             view=view,
+            fingerprints=fingerprints,
             count=count,
             starter=TrialStarter(architectures(sweep)),
             on_oom=on_oom,
@@ -207,27 +210,6 @@ def _nothing_to_do(entry: SweepEntry, records: Sequence[TrialRecord]) -> Nothing
         f"sweep {entry.id} is {state} and gives no more trials: {ended} have ended",
         hint=f"see the winner: fersweep best {entry.id}",
     )
-
-
-def check_data(sweep: SweepFile) -> None:
-    """See that the data sets a sweep names are prepared, before trials fail over it one by one.
-
-    Raises:
-        DataError: One is not.
-    """
-    from fer_sweep.data.cache import open_dataset
-
-    if sweep.scheduler is None or sweep.scheduler.search_space is None:  # a space in code names its data as it runs
-        for name in data_names(Space.from_sweep(sweep)):
-            open_dataset(name)
-
-
-def data_names(space: Space) -> tuple[str, ...]:
-    """The data sets a space can ask for."""
-    given = space.parameters.get("data")
-    if given is None:
-        return (str(SharedConfig.model_fields["data"].default),)
-    return tuple(str(value) for value in given.grid_values() or ())
 
 
 def architectures(sweep: SweepFile) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from fer_sweep.agent.own_process import (
     send_output_to,
 )
 from fer_sweep.config.trial import TrialConfig
-from fer_sweep.errors import FersweepError, StorageError, cannot_write
+from fer_sweep.errors import FersweepError, OtherData, StorageError, cannot_write
 from fer_sweep.host_processes import end_with_parent
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 
@@ -59,6 +59,10 @@ class TrialJob:
     """The part of its device's memory it may take; None for all there is."""
     micro_batch: int | None = None
     """Images at once, where memory does not hold a whole batch."""
+    checkpoints: Path | None = None
+    """Where they go, if not into the folder."""
+    fingerprint: str | None = None
+    """Of its data set, if only this content of it will do."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,14 @@ def _train(
         elif job.memory_share is not None:
             torch.cuda.set_per_process_memory_fraction(job.memory_share, torch.device(job.device))
         return train(
-            job.config, job.folder, device=job.device, micro_batch=job.micro_batch, on_epoch=on_epoch, stop=stop
+            job.config,
+            job.folder,
+            device=job.device,
+            checkpoints=job.checkpoints,
+            fingerprint=job.fingerprint,
+            micro_batch=job.micro_batch,
+            on_epoch=on_epoch,
+            stop=stop,
         )
 
 
@@ -227,8 +238,9 @@ def _settle(job: TrialJob, flag: StopFlag) -> None:
 def _outcome(training: Callable[[], TrialOutcome]) -> TrialOutcome:
     try:
         return training()
-    except (StorageError, FolderInUse) as error:
-        # Nothing is wrong with the configuration: it goes on once there is room, or once the other process has ended.
+    except (StorageError, FolderInUse, OtherData) as error:
+        # Nothing is wrong with the configuration: it goes on once there is room, the other process has ended, or the
+        # data is back.
         return TrialOutcome(TrialState.PREEMPTED, reason=_in_words(error))
     except FersweepError as error:
         _write_down(f"error: {_in_words(error)}\n")

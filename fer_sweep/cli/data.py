@@ -1,4 +1,4 @@
-"""Commands about data sets: prepare, list, audit."""
+"""Commands about data sets: prepare, list, audit, share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from fer_sweep.cli import completing
 from fer_sweep.cli.printing import print_json, print_table, print_text, say
 
-app = typer.Typer(help="Prepare, list and audit data sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Prepare, list, audit and share data sets.", no_args_is_help=True, rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -111,3 +111,19 @@ def audit(
         print_json(report.to_plain())
         return
     print_table(f"audit of {name}", {"": "left", "figure": "left"}, report.lines())
+
+
+@app.command()
+def share(
+    name: Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=completing.datasets)] = "fer2013",
+) -> None:
+    """Copy a data set into fersweep's home, where agents on hosts that share it take it from.
+
+    Agents of a sweep in PostgreSQL, or in a home on a network file system, do this by themselves.
+
+    Example: fersweep data share fer2013
+    """
+    from fer_sweep.search.sweep_data import share_data
+
+    if not share_data(name, say):
+        say(f"data set {name} is shared already")

@@ -50,19 +50,19 @@ def work_in_pool(
         as_json: Print one JSON document at the end.
     """
     from fer_sweep.agent.interrupts import Interrupts, heard
-    from fer_sweep.agent.session import check_data
     from fer_sweep.config.pool_file import load_pool_file
     from fer_sweep.files import sweep_folder
     from fer_sweep.pools import AgentCommand, Phase
     from fer_sweep.pools.following import follow, stop_all
     from fer_sweep.search.registry import load, state_of
+    from fer_sweep.search.sweep_data import provide_data
 
     pool_file = load_pool_file(file)
     state = state_of(entry)
     if state not in ("running", "paused"):
         next_command = "resume" if state == "stopped" else "best"
         raise NothingToDo(f"sweep {entry.id} is {state}", hint=f"fersweep {next_command} {entry.id}")
-    check_data(load(entry))
+    provide_data(entry, load(entry), say)
     _warn_of_storage(entry, pool_file)
     command = AgentCommand(
         entry.id, ("agent", entry.path or entry.id, *options), sweep_folder(entry.id) / pool_file.kind

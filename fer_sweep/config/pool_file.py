@@ -239,6 +239,9 @@ def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | No
     """
     if not isinstance(data, Mapping):
         raise PoolFileError(source, [Problem("is not a dictionary of settings", hint=NEEDS)])
+    if "apiVersion" in data:
+        hint = f"its agents are started by Kubernetes: kubectl apply -f {source}"
+        raise PoolFileError(source, [Problem("is a manifest of Kubernetes, and no pool file", hint=hint)])
     kind = data.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:

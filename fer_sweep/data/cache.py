@@ -18,7 +18,16 @@ from fer_sweep.data.splits import complete_splits
 from fer_sweep.data.tree import Tree, is_archive, open_stream, open_tree
 from fer_sweep.errors import DataError
 
-__all__ = ["DatasetInfo", "FaceDataset", "Split", "find_dataset", "list_datasets", "open_dataset", "prepare"]
+__all__ = [
+    "DatasetInfo",
+    "FaceDataset",
+    "Split",
+    "find_dataset",
+    "is_prepared",
+    "list_datasets",
+    "open_dataset",
+    "prepare",
+]
 
 SYNTHETIC = "synthetic"
 DEFAULT = "fer2013"
@@ -53,6 +62,11 @@ def find_dataset(name: str) -> DatasetInfo:
     if info is None:
         raise DataError(f"no data set {name!r} has been prepared", hint=_hint(name))
     return info
+
+
+def is_prepared(name: str) -> bool:
+    """Whether there is a data set of this name, be it damaged; `synthetic` always is there."""
+    return name == SYNTHETIC or (_NAME.fullmatch(name) is not None and name in store.names())
 
 
 def list_datasets() -> list[DatasetInfo]:

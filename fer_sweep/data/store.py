@@ -27,7 +27,7 @@ from fer_sweep.data.dataset import DatasetInfo, FaceDataset, count_classes, grou
 from fer_sweep.errors import DataError, StorageError
 from fer_sweep.files import data_folder, write_atomically
 
-_ARRAYS = {"images": np.uint8, "labels": np.int64, "splits": np.uint8, "groups": np.int64}
+ARRAYS = {"images": np.uint8, "labels": np.int64, "splits": np.uint8, "groups": np.int64}
 _BUILDING = ".building-"
 _SEAL = "seal.json"
 _LOCK = ".lock"
@@ -67,7 +67,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in data_folder().glob("*.json"))
 
 
-def load(info: DatasetInfo, *, trust_seal: bool = True) -> FaceDataset:
+def load(info: DatasetInfo, parent: Path | None = None, *, trust_seal: bool = True) -> FaceDataset:
     """Map a data set's arrays into memory, read-only, after checking that they are what was prepared.
 
     Shapes and types are always checked; content is compared with the fingerprint where a file was touched since it
@@ -75,18 +75,19 @@ def load(info: DatasetInfo, *, trust_seal: bool = True) -> FaceDataset:
 
     Args:
         info: What is expected there.
+        parent: The folder of its content's folder, if that is not the cache.
         trust_seal: Off compares the content in any case.
 
     Raises:
         DataError: A file is missing, truncated or not what its fingerprint says.
     """
-    folder = data_folder() / info.fingerprint
+    folder = (parent or data_folder()) / info.fingerprint
     try:
-        arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in _ARRAYS}
+        arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS}
     except Exception as error:  # over a damaged header numpy raises a dozen kinds, tokenize's among them
         raise _damaged(info, f"{type(error).__name__}: {error}") from error
-    wanted: dict[str, Any] = dict.fromkeys(_ARRAYS, (info.total,)) | {"images": (info.total, IMAGE_SIZE, IMAGE_SIZE)}
-    for key, dtype in _ARRAYS.items():
+    wanted: dict[str, Any] = dict.fromkeys(ARRAYS, (info.total,)) | {"images": (info.total, IMAGE_SIZE, IMAGE_SIZE)}
+    for key, dtype in ARRAYS.items():
         if arrays[key].shape != wanted[key] or arrays[key].dtype != dtype:
             found = f"{arrays[key].dtype} {arrays[key].shape}"
             raise _damaged(info, f"{key}.npy holds {found} in place of {np.dtype(dtype)} {wanted[key]}")
@@ -167,7 +168,7 @@ def _write_content(folder: Path, info: DatasetInfo, arrays: dict[str, npt.NDArra
     try:
         for key, array in arrays.items():
             with (building / f"{key}.npy").open("wb") as stream:
-                np.save(stream, np.ascontiguousarray(array, dtype=_ARRAYS[key]), allow_pickle=False)
+                np.save(stream, np.ascontiguousarray(array, dtype=ARRAYS[key]), allow_pickle=False)
                 stream.flush()
                 os.fsync(stream.fileno())
         _seal(building)
@@ -181,7 +182,7 @@ def _write_content(folder: Path, info: DatasetInfo, arrays: dict[str, npt.NDArra
 
 def _marks(folder: Path) -> dict[str, list[int]]:
     """Size in bytes and time of the last change, in nanoseconds, of every array's file."""
-    found = {key: (folder / f"{key}.npy").stat() for key in _ARRAYS}
+    found = {key: (folder / f"{key}.npy").stat() for key in ARRAYS}
     return {key: [status.st_size, status.st_mtime_ns] for key, status in found.items()}
 
 

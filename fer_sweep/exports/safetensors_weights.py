@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,14 @@ logits = trained.model((faces - trained.pixel_mean) / trained.pixel_std)
 
 def write(examinee: Examinee, folder: Path) -> None:
     """Write model.safetensors, with what it takes to be loaded in its metadata as in a trial's best.safetensors."""
-    about = {
+    about: dict[str, Any] = {
         "config": examinee.config.model_dump(),
         "val_acc": examinee.val_acc,
         "pixel_mean": examinee.pixel_mean,
         "pixel_std": examinee.pixel_std,
     }
+    if examinee.fingerprint is not None:
+        about["data"] = examinee.fingerprint
     weights = {name: tensor.contiguous() for name, tensor in examinee.model.state_dict().items()}
     save_file(weights, folder / EXPORTED, metadata={"fersweep": json.dumps(about)})
 

@@ -49,8 +49,12 @@ def check_mirrored(storage: str | None) -> None:
     """See that a mirror of the home holds the state of a search.
 
     Raises:
-        InputError: It lies in a SQLite file elsewhere.
+        InputError: It, or the checkpoints, lie elsewhere.
     """
+    if place := os.environ.get("FERSWEEP_CHECKPOINTS"):
+        raise InputError(
+            f"--mirror copies {home()}, but FERSWEEP_CHECKPOINTS has checkpoints go to {place}", hint="unset it"
+        )
     if storage is not None and storage.startswith(PREFIX):
         raise InputError(
             f"--mirror copies {home()}, but this sweep's search lies in {storage.removeprefix(PREFIX)}",

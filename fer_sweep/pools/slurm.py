@@ -39,16 +39,23 @@ _SCRIPT = """\
 echo "== agent ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID, restart ${SLURM_RESTART_COUNT:-0}," \\
     "on $SLURMD_NODENAME at $(date '+%F %T')"
 limit_is_near= told_to_end= child= code=0
-trap 'limit_is_near=yes; [ -z "$child" ] || kill -USR2 "$child" 2>/dev/null' USR2
-trap 'told_to_end=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
+trap 'limit_is_near=yes; tell USR2' USR2
+trap 'told_to_end=yes; tell TERM' TERM
+
+# What reaches a child that is still a copy of this shell is lost, so it has to have begun its program.
+tell() {
+    [ -n "$child" ] || return 0
+    { while [ "$(< "/proc/$child/cmdline")" = "$(< "/proc/$$/cmdline")" ]; do sleep 0.01; done; } 2>/dev/null
+    kill "-$1" "$child" 2>/dev/null
+}
 
 # A signal ends `wait` before the child ends, so it is asked until the child has gone.
 until_it_ends() {
     "$@" &
     child=$!
     # A signal that came before its number was known.
-    [ -z "$limit_is_near" ] || kill -USR2 "$child" 2>/dev/null
-    [ -z "$told_to_end" ] || kill -TERM "$child" 2>/dev/null
+    [ -z "$limit_is_near" ] || tell USR2
+    [ -z "$told_to_end" ] || tell TERM
     wait "$child"; code=$?
     while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
     if [ "$code" -gt 128 ]; then

@@ -10,6 +10,7 @@ from pathlib import Path
 from fer_sweep.data.cache import DatasetInfo, Split, list_datasets
 from fer_sweep.errors import FersweepError
 from fer_sweep.reports.sources import Report
+from fer_sweep.search.sweep_data import written_data
 
 _PACKAGES = ("fersweep", "torch", "torchvision", "transformers", "optuna", "wandb", "numpy", "plotly")
 
@@ -20,7 +21,7 @@ class TrainedOn:
 
     name: str
     fingerprint: str = ""
-    """Empty if it is not prepared on this machine."""
+    """Empty if its sweep has not written it down and it is not prepared on this machine."""
     sizes: str = ""
     """Images by split."""
     source: str = ""
@@ -57,7 +58,7 @@ def environment(report: Report, devices: Sequence[str]) -> Environment:
         versions=tuple(versions),
         machine=f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} logical cores",
         devices="; ".join(devices) or "no GPU",
-        data=tuple(_trained_on(name, _known()) for name in names),
+        data=tuple(found for name in names for found in _trained_on(name, report)),
         precision=", ".join(precisions),
     )
 
@@ -69,12 +70,18 @@ def _known() -> dict[str, DatasetInfo]:
         return {}  # a damaged description must not keep the report from being made
 
 
-def _trained_on(name: str, known: dict[str, DatasetInfo]) -> TrainedOn:
-    info = known.get(name)
-    if info is None:
-        return TrainedOn(name)
+def _trained_on(name: str, report: Report) -> list[TrainedOn]:
+    """What the sweeps were trained on under a name; what it means here by now, where they have not written it down."""
+    written_down = (written_data(sweep.id, name) for sweep in report.sweeps)
+    infos = {info.fingerprint: info for info in written_down if info is not None}
+    if not infos and (here := _known().get(name)) is not None:
+        infos = {here.fingerprint: here}
+    return [_described(info) for info in infos.values()] or [TrainedOn(name)]
+
+
+def _described(info: DatasetInfo) -> TrainedOn:
     sizes = ", ".join(f"{split.name.lower()} {info.split_total(split):,}" for split in Split)
-    return TrainedOn(name, info.fingerprint, sizes, info.source)
+    return TrainedOn(info.name, info.fingerprint, sizes, info.source)
 
 
 def _processor() -> str:

@@ -12,6 +12,7 @@ from fer_sweep.records import TrialRecord
 from fer_sweep.search.entries import SweepEntry, known, remember
 from fer_sweep.search.registry import find, load
 from fer_sweep.search.storage import default_storage, extend_sweep, record_sweep
+from fer_sweep.search.sweep_data import inherit_data
 
 FIRST_SEED = 1000
 """Further seeds count from here, far from those that people search with, so that no measurement that took part in the
@@ -90,6 +91,7 @@ def _make(entry: SweepEntry, record: TrialRecord, seeds: list[int], storage: str
     record_sweep(sweep, name, storage)
     made = SweepEntry(name, "optuna", entry.storage, name, time.time(), confirms=f"{entry.id}/{record.trial_id}")
     remember(made, load(made))
+    inherit_data(entry, made)
     return made
 
 

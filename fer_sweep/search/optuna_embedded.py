@@ -45,6 +45,7 @@ class OptunaSearch:
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
         end_waiting: Callable[[], bool] = lambda: False,
+        can_be_resumed: Callable[[str], bool] = lambda trial_id: True,
     ) -> None:
         """Open a sweep that ``create_sweep`` made.
 
@@ -55,12 +56,15 @@ class OptunaSearch:
             lease_s: A trial not reported on for so many seconds is handed to another agent.
             clock: Unix time, seconds; the database's if not given.
             end_waiting: See ``Database``.
+            can_be_resumed: Whether this host sees a trial's checkpoints; others it begins anew, once there is nothing
+                else to do.
 
         Raises:
             InputError: There is no such sweep.
             StorageError: The database cannot be used.
         """
         self._database = Database(storage, end_waiting=end_waiting)
+        self._can_be_resumed = can_be_resumed
         self._leases = Leases(self._database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         try:
             with self._database.transaction(write=False) as connection:
@@ -100,12 +104,10 @@ class OptunaSearch:
                 return Wait("the sweep is paused")
             if state is not SweepState.RUNNING:
                 return None
-            # What failed where everything does is for an agent that has shown to be in order: the one whose fault it
-            # was may have been started again. Or for any, once there is nothing else.
             request = (
-                self._take_over(ledger, slot, with_failed=self._has_done_well)
+                self._take_over(ledger, slot, self._may_take_over)
                 or self._start_new(ledger, slot)
-                or self._take_over(ledger, slot, with_failed=True)
+                or self._take_over(ledger, slot, lambda row: True)
             )
             if request is None and not ledger.has_unended():
                 ledger.finish_sweep()
@@ -181,9 +183,16 @@ class OptunaSearch:
             rows = ledger.all()
         return [record_of(row, str(row["number"])) for row in rows]
 
-    def _take_over(self, ledger: Ledger, slot: str, *, with_failed: bool) -> TrialRequest | None:
+    def _may_take_over(self, row: Row) -> bool:
+        """Whether a trial that nobody has in hand comes before a new one, and not after all others."""
+        # What failed where everything does is for an agent that has shown to be in order: the one whose fault it was
+        # may have been started again.
+        is_for_us = self._has_done_well or not row["given_back"]
+        return is_for_us and self._can_be_resumed(str(row["number"]))
+
+    def _take_over(self, ledger: Ledger, slot: str, may: Callable[[Row], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):
-            if row["given_back"] and not with_failed:
+            if not may(row):
                 continue
             attempt = row["attempt"] + 1
             lease = self._leases.new(slot, attempt)

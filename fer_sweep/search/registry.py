@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import os
 import secrets
 import string
@@ -18,13 +19,14 @@ from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
-from fer_sweep.files import home, sweep_folder
+from fer_sweep.files import can_be_resumed, home, sweep_folder
 from fer_sweep.search import Search
 from fer_sweep.search.database import Database, check_storage, default_storage, recorded
 from fer_sweep.search.entries import SweepEntry, known, remember
 from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.storage import create_sweep, load_sweep, record_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.sweep_data import pin_data
 
 if TYPE_CHECKING:
     from fer_sweep.search.wandb_messages import SweepPath
@@ -93,6 +95,7 @@ def create(
     entry = SweepEntry(_new_id(), search, storage, sweep.name, time.time(), max_gap)
     create_sweep(sweep, sweep_id=entry.id, storage=entry.database, max_gap=max_gap, seed=seed or 0)
     remember(entry, sweep)
+    pin_data(entry, sweep, note)
     return entry
 
 
@@ -168,6 +171,7 @@ def open_search(entry: SweepEntry, *, end_waiting: Callable[[], bool] = lambda: 
         entry: The sweep.
         end_waiting: Asked while a database server is waited for; where it is true, ``Interrupted`` is raised.
     """
+    resumable = functools.partial(can_be_resumed, entry.id)
     if entry.search == "wandb":
         from fer_sweep.search.wandb_server import WandbSearch
 
@@ -177,10 +181,17 @@ def open_search(entry: SweepEntry, *, end_waiting: Callable[[], bool] = lambda: 
             storage=entry.database,
             lease_s=lease_seconds(),
             end_waiting=end_waiting,
+            can_be_resumed=resumable,
         )
     from fer_sweep.search.optuna_embedded import OptunaSearch
 
-    return OptunaSearch(entry.id, storage=entry.database, lease_s=lease_seconds(), end_waiting=end_waiting)
+    return OptunaSearch(
+        entry.id,
+        storage=entry.database,
+        lease_s=lease_seconds(),
+        end_waiting=end_waiting,
+        can_be_resumed=resumable,
+    )
 
 
 def load(entry: SweepEntry) -> SweepFile:
@@ -247,7 +258,7 @@ def _create_on_server(
         made = wandb_sweeps.make(server, sweep, entity=entity, project=project)
     for warning in made.warnings:
         note(f"W&B: {warning}")
-    return _record(made, sweep, storage)
+    return _record(made, sweep, storage, note)
 
 
 def _take_up(text: str, note: Callable[[str], None]) -> SweepEntry:
@@ -267,15 +278,16 @@ def _take_up(text: str, note: Callable[[str], None]) -> SweepEntry:
                 f"{home()} holds another sweep called {entry.id}: {entry.path or 'an embedded one'}",
                 hint="set FERSWEEP_HOME to another folder for this one",
             )
-    return _record(made, sweep, _new_storage(None, note))
+    return _record(made, sweep, _new_storage(None, note), note)
 
 
-def _record(made: "Made", sweep: SweepFile, storage: str | None) -> SweepEntry:
+def _record(made: "Made", sweep: SweepFile, storage: str | None, note: Callable[[str], None]) -> SweepEntry:
     path = made.path
     sweep_folder(path.id)  # an id of a server's that cannot name a folder is refused before anything is recorded
     entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
     record_sweep(sweep, entry.id, entry.database)
     remember(entry, sweep)
+    pin_data(entry, sweep, note)
     return entry
 
 

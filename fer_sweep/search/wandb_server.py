@@ -54,6 +54,7 @@ class WandbSearch:
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
         end_waiting: Callable[[], bool] = lambda: False,
+        can_be_resumed: Callable[[str], bool] = lambda trial_id: True,
         pace: Pace | None = None,
     ) -> None:
         """Open a sweep that the database knows.
@@ -66,6 +67,7 @@ class WandbSearch:
             lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
             clock: Unix time, seconds; the database's if not given.
             end_waiting: See ``Database``.
+            can_be_resumed: Whether this host sees a trial's checkpoints; others it goes on with last, from their start.
             pace: How often the server is asked.
 
         Raises:
@@ -73,6 +75,7 @@ class WandbSearch:
         """
         self._path = path
         self._connect = connect
+        self._can_be_resumed = can_be_resumed
         self._pace = pace or Pace()
         self._leases = Leases(
             Database(storage, end_waiting=end_waiting), path.id, owner=owner, lease_s=lease_s, clock=clock
@@ -112,7 +115,7 @@ class WandbSearch:
         agent = self._agents.get(slot)
         if agent is None:
             agent = self._agents[slot] = SlotAgent(self._server, self._path, socket.gethostname(), self._pace)
-        request: TrialRequest | Wait | None = self._after_a_dead_agent(slot)
+        request: TrialRequest | Wait | None = self._after_a_dead_agent(slot) or self._begin_preempted(slot)
         while request is None:
             try:
                 answer = agent.ask()
@@ -238,8 +241,8 @@ class WandbSearch:
         """Go on with a trial that nobody has in hand, unless it has been gone on with elsewhere."""
         while True:
             with self._leases.ledger() as ledger:
-                free = (row for row in ledger.unended() if row["state"] == state and not self._leases.is_in_hand(row))
-                row = next(free, None)
+                free = [row for row in ledger.unended() if row["state"] == state and not self._leases.is_in_hand(row)]
+                row = next((row for row in free if self._can_be_resumed(row["identity"])), free[0] if free else None)
                 if row is None:
                     return None
                 request = self._go_on(ledger, row, slot)
@@ -299,6 +302,12 @@ class WandbSearch:
             copy_trial(trial_folder(self._path.id, twin["identity"]), trial_folder(self._path.id, run_id))
         return TrialRequest(run_id, config, parameters)
 
+    def _begin_preempted(self, slot: str) -> TrialRequest | None:
+        """Begin a forgotten run before a new one, as far as one of this database's may be such a run."""
+        with self._leases.ledger(write=False) as ledger:
+            has_any = any(row["state"] == TrialState.PREEMPTED for row in ledger.unended())
+        return self._begin_unheard(slot) if has_any else None
+
     def _begin_forgotten(self, slot: str) -> TrialRequest | Wait | None:
         """Begin a run that the server takes to be in hand and nobody has; Wait if one may be such a run.
 
@@ -306,14 +315,19 @@ class WandbSearch:
         heard of it. The server would not offer it again, and never call the sweep finished. Whoever has it may only be
         about to begin, hence the wait: a lease's time in which the server has heard nothing of it.
         """
+        if request := self._begin_unheard(slot):
+            return request
+        names = ", ".join(self._unheard.ids)
+        return Wait(f"nothing is heard of run {names}, which is to be trained yet") if names else None
+
+    def _begin_unheard(self, slot: str) -> TrialRequest | None:
         if self._unheard.is_due():
             runs = self._not_in_hand()
             for run_id in self._unheard.look(runs.values()):
                 log.warning("nothing is heard of run %s, which W&B takes to be in hand; it is trained here", run_id)
                 if request := self._begin(slot, Command("run", run_id, runs[run_id].config)):
                     return request
-        names = ", ".join(self._unheard.ids)
-        return Wait(f"nothing is heard of run {names}, which is to be trained yet") if names else None
+        return None
 
     def _not_in_hand(self) -> Mapping[str, ServerRun]:
         try:

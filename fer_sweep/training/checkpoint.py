@@ -6,10 +6,12 @@ storages and one pickle. Nothing but tensors and plain values is ever unpickled,
 file is long.
 """
 
+import contextlib
 import io
 import logging
 import pickletools
 import re
+import shutil
 import time
 import zipfile
 import zlib
@@ -40,10 +42,14 @@ class Checkpoints:
         folder: The trial's folder.
         config: What is trained; a checkpoint of another configuration is refused.
         fingerprint: Of the data trained on; a checkpoint of other data is refused.
+        apart: Where they go in place of the folder. What an agent before left in the folder is gone on with too, if
+            there is nothing here.
     """
 
-    def __init__(self, folder: Path, config: TrialConfig, fingerprint: str) -> None:
-        self._last, self._previous = folder / LAST, folder / PREVIOUS
+    def __init__(self, folder: Path, config: TrialConfig, fingerprint: str, *, apart: Path | None = None) -> None:
+        self._trial, self._folder = folder, apart or folder
+        self._loaded_from = self._folder
+        self._last, self._previous = self._folder / LAST, self._folder / PREVIOUS
         self._owner = {"config": config.model_dump_json(), "data": fingerprint}
         self._cost = 0.0
         self._saved_at = time.perf_counter()
@@ -68,6 +74,8 @@ class Checkpoints:
                 stream.write(content)
             if self._last.exists():
                 self._last.replace(self._previous)
+        if self._folder != self._trial:
+            self._remove_from(self._trial)  # it is older, and the best weights there may be those of a later epoch
         self._saved_at = time.perf_counter()
         self._cost = self._saved_at - began
 
@@ -77,7 +85,8 @@ class Checkpoints:
         Raises:
             CheckpointError: The checkpoint belongs to another configuration or to other data.
         """
-        for path in (self._last, self._previous):
+        folders = dict.fromkeys((self._folder, self._trial))
+        for path in (folder / name for folder in folders for name in (LAST, PREVIOUS)):
             if not path.exists():
                 continue
             try:
@@ -88,13 +97,50 @@ class Checkpoints:
                 _log.warning("%s cannot be read and is passed over: %s", path, error or type(error).__name__)
                 continue
             self._refuse_others(path, owner)
+            self._loaded_from = path.parent
             return state
         return None
 
-    def remove(self) -> None:
-        """Delete the checkpoints of a finished trial, which nothing goes on from any more."""
-        self._last.unlink(missing_ok=True)
-        self._previous.unlink(missing_ok=True)
+    def keep(self, weights: Path) -> None:
+        """Keep the best weights beside the checkpoints, for a host that sees these and not the trial's folder.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written.
+        """
+        if weights.parent != self._folder and weights.is_file():
+            with atomic_path(self._folder / weights.name) as temporary:
+                shutil.copyfile(weights, temporary)
+
+    def bring(self, weights: Path) -> None:
+        """Put the best weights where they belong: those kept with the checkpoint that was loaded, if any.
+
+        The ones that are there may be of a host that began the trial anew, and of another epoch.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written.
+        """
+        kept = self._loaded_from / weights.name
+        if kept != weights and kept.is_file():
+            with atomic_path(weights) as temporary:
+                shutil.copyfile(kept, temporary)
+
+    def remove(self, weights: Path) -> None:
+        """Delete the checkpoints of a finished trial, which nothing goes on from any more.
+
+        Args:
+            weights: The trial's best weights, which stay.
+        """
+        for folder in {self._folder, self._trial}:
+            self._remove_from(folder)
+        if weights.parent != self._folder:
+            (self._folder / weights.name).unlink(missing_ok=True)
+            for folder in (self._folder, self._folder.parent):  # the trial's and, after its last one, the sweep's
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    def _remove_from(self, folder: Path) -> None:
+        for name in (LAST, PREVIOUS):
+            (folder / name).unlink(missing_ok=True)
 
     def _refuse_others(self, path: Path, owner: dict[str, str]) -> None:
         for what, name in (("config", "another configuration"), ("data", "another content of the data set")):

@@ -54,6 +54,8 @@ class Examinee:
     pixel_std: float
     val_acc: float
     """Of its best epoch, as the training measured it."""
+    fingerprint: str | None
+    """Of the data set it was trained on; None where an earlier release did not write it down."""
 
 
 def load_examinee(folder: Path, device: torch.device) -> Examinee:
@@ -94,7 +96,8 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
             f"{path} does not fit its architecture: {error}", hint="it was trained by another version of fersweep"
         ) from error
     model = model.to(device).to(memory_format=memory_format(config)).eval()
-    return Examinee(config, model, device, choose_precision(config, device), mean, std, val_acc)
+    fingerprint = str(about["data"]) if "data" in about else None
+    return Examinee(config, model, device, choose_precision(config, device), mean, std, val_acc, fingerprint)
 
 
 def weights_in(folder: Path) -> Path:
@@ -102,8 +105,24 @@ def weights_in(folder: Path) -> Path:
     return next((folder / name for name in (WEIGHTS, EXPORTED) if (folder / name).is_file()), folder / WEIGHTS)
 
 
+def check_data(examinee: Examinee, dataset: FaceDataset) -> None:
+    """See that a data set still is what a model was trained on, as far as the model says so.
+
+    Raises:
+        CheckpointError: Its name was given to other content.
+    """
+    found = dataset.info.fingerprint
+    if examinee.fingerprint not in (None, found):
+        raise CheckpointError(
+            f"the model was trained on data set {dataset.name} with content {str(examinee.fingerprint)[:12]}; "
+            f"by now that name is given to {found[:12]}, from {dataset.info.source}",
+            hint="nothing was done with it; prepare the data it was trained on again: fersweep data prepare PATH "
+            f"--name {dataset.name} --replace",
+        )
+
+
 def check_on_validation(examinee: Examinee, dataset: FaceDataset, averaging: Averaging = Averaging.NONE) -> float:
-    """See that a model is what its training made: its accuracy on the validation images must come out again.
+    """See that a model is what its training made: on the same data its accuracy must come out again.
 
     Args:
         examinee: The model.
@@ -114,8 +133,9 @@ def check_on_validation(examinee: Examinee, dataset: FaceDataset, averaging: Ave
         Its accuracy on the validation images with that averaging, in [0, 1].
 
     Raises:
-        CheckpointError: It differs by more than TOLERANCE, and by more than a single image.
+        CheckpointError: It differs by more than TOLERANCE, and by more than a single image, or the data is other data.
     """
+    check_data(examinee, dataset)
     positions = dataset.indices(Split.VAL)
     labels = dataset.labels[positions]
     plain = accuracy(labels, predict(examinee, dataset.images, positions, Averaging.NONE))

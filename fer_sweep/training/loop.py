@@ -40,6 +40,8 @@ def train(
     folder: Path,
     *,
     device: str = "cpu",
+    checkpoints: Path | None = None,
+    fingerprint: str | None = None,
     micro_batch: int | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda metrics: None,
     stop: Callable[[], StopReason | None] = lambda: None,
@@ -51,6 +53,8 @@ def train(
         folder: The trial's own folder; takes config.json, history.jsonl, last.ckpt and previous.ckpt while it
             trains, best.safetensors and result.json.
         device: As torch names it: ``cpu``, ``cuda:0``.
+        checkpoints: Where last.ckpt and previous.ckpt go in place of the folder: one of the trial's own, too.
+        fingerprint: Of the data set, if only this content of it will do.
         micro_batch: Images that go through the model at once, where memory does not hold a whole batch. Steps, their
             images and their learning rates stay the same; BatchNorm and dropout see the parts.
         on_epoch: Called with ``records.EPOCH_METRICS`` after each epoch. When a training is gone on with, the
@@ -66,6 +70,7 @@ def train(
 
     Raises:
         CheckpointError: The folder belongs to another configuration or to other data.
+        OtherData: The data set has another fingerprint.
         DataError, ConfigError: The data set is missing or too small for the configuration.
         WeightsUnavailable: Pretrained weights are asked for and cannot be had.
         StorageError: The folder cannot be written, such as on a full disk.
@@ -80,7 +85,14 @@ def train(
             on_epoch(row)
         return _outcome(config, result)
 
-    trial = start(config, folder, torch.device(device), micro_batch=micro_batch)
+    trial = start(
+        config,
+        folder,
+        torch.device(device),
+        checkpoints=checkpoints,
+        fingerprint=fingerprint,
+        micro_batch=micro_batch,
+    )
     for row in trial.history.rows:
         on_epoch(row)
     parts = list(batches(len(trial.faces.train), config.batch_size))

@@ -13,7 +13,7 @@ from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import FersweepError
 from fer_sweep.files import write_atomically
 from fer_sweep.training.evaluation import forward
-from fer_sweep.training.examination import load_examinee
+from fer_sweep.training.examination import check_data, load_examinee
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.samples import choose_samples
 
@@ -34,12 +34,13 @@ def write_mistakes(folder: Path) -> Path:
         each its ``index`` in the data set, the ``true`` class and the ``predicted`` one with its ``probability``.
 
     Raises:
-        CheckpointError: The model cannot be read.
+        CheckpointError: The model cannot be read, or was trained on other content of its data set.
         DataError: Its data set is not prepared here.
     """
     device = torch.device("cpu")
     examinee = load_examinee(folder, device)
     dataset = open_dataset(examinee.config.data)
+    check_data(examinee, dataset)
     faces = Faces(dataset, choose_samples(dataset, examinee.config), device)
     faces.mean, faces.std = examinee.pixel_mean, examinee.pixel_std  # another release may compute another digit
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
-from fer_sweep.errors import CheckpointError, ConfigError
+from fer_sweep.errors import CheckpointError, ConfigError, OtherData
 from fer_sweep.files import atomic_path, read_json, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import CLASSES, TrialResult
@@ -71,6 +71,8 @@ class Trial:
     folder: Path
     device: torch.device
     precision: Precision
+    fingerprint: str
+    """Of the data set."""
     samples: Samples
     faces: Faces
     model: nn.Module
@@ -101,6 +103,7 @@ class Trial:
     def save(self) -> None:
         """Write the best weights if they are new, then a checkpoint."""
         self._write_best()
+        self.checkpoints.keep(self.folder / WEIGHTS)
         progress = self.progress
         state = {field.name: getattr(progress, field.name) for field in dataclasses.fields(progress)}
         state["best"] = dataclasses.asdict(progress.best) if progress.best else None
@@ -138,6 +141,7 @@ class Trial:
                 hint="somebody changed it, or another version of fersweep wrote it: train into another folder, or "
                 "delete last.ckpt and previous.ckpt there to begin the trial anew",
             ) from error
+        self.checkpoints.bring(self.folder / WEIGHTS)
         self.history.restart(saved["history"])
         self.precision = saved["precision"]  # this host might choose otherwise, and end with other bits
         self.model.load_state_dict(saved["model"])
@@ -177,7 +181,7 @@ class Trial:
             verdict=judge(diverged=diverged, confusion=best.confusion, train_acc=best.train_acc, val_acc=best.val_acc),
         )
         write_atomically(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
-        self.checkpoints.remove()
+        self.checkpoints.remove(self.folder / WEIGHTS)
         return result
 
     def _write_best(self) -> None:
@@ -185,6 +189,7 @@ class Trial:
             return
         about = {
             "config": self.config.model_dump(),
+            "data": self.fingerprint,
             "epoch": self.progress.best.epoch,
             "val_acc": self.progress.best.val_acc,
             # What raw pixels (0 to 255) are normalised by before they enter this model.
@@ -207,16 +212,31 @@ class Trial:
         return max(self.progress.peak_memory_mb, now)
 
 
-def start(config: TrialConfig, folder: Path, device: torch.device, *, micro_batch: int | None = None) -> Trial:
-    """Set a trial up on a device, as its newest checkpoint left it if its folder holds one.
+def start(
+    config: TrialConfig,
+    folder: Path,
+    device: torch.device,
+    *,
+    checkpoints: Path | None = None,
+    fingerprint: str | None = None,
+    micro_batch: int | None = None,
+) -> Trial:
+    """Set a trial up on a device, as its newest checkpoint left it if there is one.
 
     Raises:
         CheckpointError: The folder's checkpoint belongs to another configuration or to other data.
+        OtherData: The data set has another fingerprint.
         DataError, ConfigError: The data set is not there or not enough for the configuration.
         WeightsUnavailable: Pretrained weights are asked for and cannot be had.
     """
     began = time.perf_counter()
     dataset = open_dataset(config.data)
+    if fingerprint is not None and dataset.info.fingerprint != fingerprint:
+        raise OtherData(
+            f"data set {config.data} has been replaced: it is {dataset.info.fingerprint[:12]} "
+            f"(from {dataset.info.source}), and not {fingerprint[:12]}, which is to be trained on",
+            hint="put that back (fersweep data prepare PATH --name NAME --replace), or begin another sweep",
+        )
     samples = choose_samples(dataset, config)
     torch.manual_seed(config.seed)
     model = build_model(config).to(device).to(memory_format=memory_format(config))
@@ -225,13 +245,14 @@ def start(config: TrialConfig, folder: Path, device: torch.device, *, micro_batc
         folder=folder,
         device=device,
         precision=choose_precision(config, device),
+        fingerprint=dataset.info.fingerprint,
         samples=samples,
         faces=Faces(dataset, samples, device),
         model=model,
         average=WeightAverage(model, config.ema_decay) if config.ema_decay else None,
         optimizer=build_optimizer(model, config),
         history=History(folder / HISTORY),
-        checkpoints=Checkpoints(folder, config, dataset.info.fingerprint),
+        checkpoints=Checkpoints(folder, config, dataset.info.fingerprint, apart=checkpoints),
         progress=Progress(loss_sum=torch.zeros((), device=device)),
         micro_batch=micro_batch,
         began=began,

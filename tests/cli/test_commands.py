@@ -35,7 +35,7 @@ def small(tmp_path: Path, tiny_data: str) -> str:
 
 COMMANDS = (
     "validate create agent run status best confirm test pause resume stop cancel train doctor "
-    "data data|prepare data|list data|audit report dashboard"
+    "data data|prepare data|list data|audit data|share report dashboard"
 )
 
 

@@ -78,6 +78,18 @@ def test_signals_reach_the_agent_and_only_the_notice_queues_the_job_again(
     assert code == (130 if requeued else 0)
 
 
+def test_a_notice_between_the_agents_start_and_the_note_of_its_number_is_passed_on(node: Node) -> None:
+    node.program("fersweep", ONE_THAT_CHECKPOINTS)
+    signals_itself = node.folder / "signals_itself.sh"
+    signals_itself.write_text('set -o functrace\ntrap \'[ "$BASH_COMMAND" != "child=\\$!" ] || kill -USR2 $$\' DEBUG\n')
+    job = node.start(BASH_ENV=str(signals_itself))
+    try:
+        assert job.wait(timeout=20) > 128
+    finally:
+        job.kill()
+    assert node.calls()[-1] == "scontrol requeue 78"
+
+
 @pytest.mark.parametrize(("code", "ends_with"), [(0, 0), (1, 1), (2, 2), (3, 0)])
 def test_an_agent_that_comes_to_its_end_is_not_queued_again(code: int, ends_with: int, node: Node) -> None:
     # The notice comes, but the agent has finished by itself, or failed: another time would bring nothing.

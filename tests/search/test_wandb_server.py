@@ -194,6 +194,23 @@ def test_a_preemption_that_the_server_never_heard_of_is_no_end(hosts: Hosts, set
     assert (take(second).trial_id, request.attempt) == (request.trial_id, 1)
 
 
+def test_such_a_trial_is_gone_on_with_before_the_server_runs_out_of_others(
+    hosts: Hosts, settings: Settings, clock: Clock, complete: Callable[..., TrialOutcome]
+) -> None:
+    sweep = hosts.create(**settings(run_cap=50))
+    first = hosts.agent(sweep, "here", owner="first", clock=clock)
+    request = take(first)
+    first.finish(request.trial_id, TrialOutcome(TrialState.PREEMPTED))
+    hosts.server.runs[request.trial_id].state = "running"  # to the server, which was out of reach then
+    second = hosts.agent(sweep, "here", owner="second", clock=clock)
+    new = take(second)
+    assert new.trial_id != request.trial_id
+    second.finish(new.trial_id, complete(best_val_acc=0.7))
+    hosts.end(new.trial_id, 0)
+    clock.now += 61
+    assert take(second).trial_id == request.trial_id
+
+
 def test_a_slot_that_is_asked_no_more_asks_no_more(
     hosts: Hosts, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,10 +88,10 @@ def test_another_trials_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_removing_takes_both_and_minds_none(tmp_path: Path) -> None:
     saver = checkpoints(tmp_path)
-    saver.remove()
+    saver.remove(tmp_path / "best.safetensors")
     saver.save({})
     saver.save({})
-    saver.remove()
+    saver.remove(tmp_path / "best.safetensors")
     assert not list(tmp_path.iterdir())
 
 

@@ -109,6 +109,59 @@ def test_an_interrupted_trial_ends_bit_identical(model: str, tmp_path: Path, mon
         assert what_stays(folder, train(config, folder)) == whole, name
 
 
+def test_checkpoints_in_a_folder_of_their_own_are_gone_on_with_on_a_host_that_sees_only_these(tmp_path: Path) -> None:
+    config = everything_on("simple_cnn")
+    apart = tmp_path / "shared" / "sweep" / "trial"
+    after_the_first_epoch = itertools.count()
+    stopped = train(
+        config,
+        tmp_path / "here",
+        checkpoints=apart,
+        stop=lambda: PREEMPTED if next(after_the_first_epoch) == STEPS + EVALUATIONS + 1 else None,
+    )
+    assert stopped.state is TrialState.PREEMPTED
+    assert not list((tmp_path / "here").glob("*.ckpt"))
+    assert {path.name for path in apart.iterdir()} >= {"last.ckpt", "best.safetensors"}
+    done = what_stays(tmp_path / "there", train(config, tmp_path / "there", checkpoints=apart))
+    assert done == what_stays(tmp_path / "whole", train(config, tmp_path / "whole"))
+    assert not (tmp_path / "shared" / "sweep").exists(), "nothing is left of what nobody needs"
+
+
+def test_the_best_weights_are_those_of_the_checkpoint_gone_on_with_wherever_agents_before_saved(tmp_path: Path) -> None:
+    config = everything_on("simple_cnn")
+    trial, here, there = tmp_path / "trial", tmp_path / "here", tmp_path / "there"
+
+    def end_after(steps: int, checkpoints: Path | None) -> None:
+        asked = itertools.count()
+        stopped = train(
+            config, trial, checkpoints=checkpoints, stop=lambda: PREEMPTED if next(asked) == steps else None
+        )
+        assert stopped.state is TrialState.PREEMPTED
+
+    whole = what_stays(tmp_path / "whole", train(config, tmp_path / "whole"))
+    epoch = STEPS + EVALUATIONS
+    assert whole["result"]["best_epoch"] == 2, "or the last epoch would put everything right"
+    end_after(2 * epoch + 1, here)
+    end_after(epoch + 1, there)  # begun anew, the folder's best weights are the first epoch's
+    assert what_stays(trial, train(config, trial, checkpoints=here)) == whole
+
+
+def test_a_trial_saved_in_its_folder_is_gone_on_with_by_an_agent_whose_checkpoints_lie_elsewhere(
+    tmp_path: Path,
+) -> None:
+    config = everything_on("simple_cnn")
+    trial, apart = tmp_path / "trial", tmp_path / "apart"
+    interrupted(config, trial, [(PREEMPTED, STEPS + EVALUATIONS + 1)])
+    first_rows = (trial / "history.jsonl").read_text()
+    asked = itertools.count()
+    train(config, trial, checkpoints=apart, stop=lambda: PREEMPTED if next(asked) == 1 else None)
+    assert (trial / "history.jsonl").read_text() == first_rows, "what a clock measured is the same"
+    assert (apart / "last.ckpt").is_file()
+    assert not list(trial.glob("*.ckpt")), "the older one goes"
+    done = what_stays(trial, train(config, trial, checkpoints=apart))
+    assert done == what_stays(tmp_path / "whole", train(config, tmp_path / "whole"))
+
+
 def test_a_trial_killed_by_the_system_goes_on(tmp_path: Path) -> None:
     config = everything_on("simple_cnn")
     script = """

@@ -1,0 +1,212 @@
+"""The data sets of a sweep: the same content for all its trials, on every host that works on it.
+
+``sweeps/<id>/data-<name>.json`` says what a name meant when the sweep began. Where several hosts share fersweep's home,
+the content lies in ``data/`` there too, for hosts that have not prepared it.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.config.trial import SharedConfig
+from fer_sweep.errors import DataError, FersweepError, InputError, OtherData, cannot_write
+from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically
+from fer_sweep.mounts import network_file_system
+from fer_sweep.search.entries import SweepEntry
+
+if TYPE_CHECKING:
+    from fer_sweep.data.dataset import DatasetInfo
+
+DRAWN = "synthetic"
+"""Every host draws it for itself."""
+
+
+def data_names(space: Space) -> Sequence[str]:
+    """The data sets a space can ask for."""
+    given = space.parameters.get("data")
+    if given is None:
+        return (str(SharedConfig.model_fields["data"].default),)
+    return tuple(str(value) for value in given.grid_values() or ())
+
+
+def pin_data(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> None:
+    """Write down what a new sweep's data sets are, as far as they are prepared on this host, and share them.
+
+    Args:
+        entry: The sweep.
+        sweep: Its file.
+        note: Gets what could not be done; agents do it when they begin.
+    """
+    for name in _names(sweep):
+        try:
+            if (info := _prepared(name)) is not None:
+                _share(entry, _pinned(entry.id, name) or _pin(entry, info), lambda text: None)
+        except FersweepError as error:
+            note(str(error))
+
+
+def inherit_data(origin: SweepEntry, made: SweepEntry) -> None:
+    """Have a sweep trained on exactly the data of another one.
+
+    Raises:
+        StorageError: It cannot be written down.
+    """
+    for pin in sweep_folder(origin.id).glob("data-*.json"):
+        write_atomically(sweep_folder(made.id) / pin.name, pin.read_bytes())
+
+
+def provide_data(entry: SweepEntry, sweep: SweepFile, say: Callable[[str], None]) -> Mapping[str, str]:
+    """See that this host has the sweep's data sets, taken from the shared home where they are not prepared here.
+
+    Args:
+        entry: The sweep.
+        sweep: Its file.
+        say: Is told what is copied.
+
+    Returns:
+        The fingerprint of each, by name: a name may be given to other content while an agent works.
+
+    Raises:
+        DataError: One is not prepared here and not shared.
+        OtherData: One is another here than the sweep began with.
+        StorageError: It cannot be copied.
+    """
+    from fer_sweep.data.cache import find_dataset
+
+    fingerprints = {}
+    for name in _names(sweep):
+        here = _prepared(name)
+        info = _pinned(entry.id, name) or (_pin(entry, here) if here else None)
+        if info is None:
+            info = find_dataset(name)  # says what is there, and how to prepare it
+        elif here is None:
+            _take(info, say)
+        elif info.fingerprint != here.fingerprint:
+            raise OtherData(
+                f"data set {name} on this host ({_host()}) is not what sweep {entry.id} began with: "
+                f"{_content(here)} in place of {_content(info)}",
+                hint=f"put that back: fersweep data prepare {info.source} --name {name} --replace; "
+                "or begin another sweep on what is here: fersweep create",
+            )
+        else:
+            _share(entry, info, say)
+        fingerprints[name] = info.fingerprint
+    return fingerprints
+
+
+def written_data(sweep_id: str, name: str) -> "DatasetInfo | None":
+    """What a data set's name means to a sweep, if that is written down and can be read."""
+    with contextlib.suppress(InputError):
+        return _pinned(sweep_id, name)
+    return None
+
+
+def _names(sweep: SweepFile) -> Sequence[str]:
+    if sweep.scheduler is not None and sweep.scheduler.search_space is not None:
+        return ()  # a space in code names its data as it runs
+    return [name for name in data_names(Space.from_sweep(sweep)) if name != DRAWN]
+
+
+def _prepared(name: str) -> "DatasetInfo | None":
+    from fer_sweep.data.cache import find_dataset, is_prepared
+
+    return find_dataset(name) if is_prepared(name) else None
+
+
+def _take(info: "DatasetInfo", say: Callable[[str], None]) -> None:
+    from fer_sweep.data.sharing import is_shared, take
+
+    if not is_shared(info, _shared()):
+        raise DataError(
+            f"data set {info.name}, {_content(info)}, is neither prepared on this host ({_host()}) nor in {_shared()}",
+            hint=f"here: fersweep data prepare {info.source} --name {info.name}; or share it from a host that has it, "
+            f"with the same FERSWEEP_HOME: fersweep data share {info.name}",
+        )
+    say(f"data set {info.name} is not prepared on this host ({_host()}): copying {_content(info)} from {_shared()}")
+    take(info, _shared())
+
+
+def _share(entry: SweepEntry, info: "DatasetInfo", say: Callable[[str], None]) -> None:
+    """Share a prepared data set where other hosts may want it, and do not see this host's cache."""
+    several = entry.database.startswith("postgresql") or network_file_system(home()) is not None
+    if several and network_file_system(cache_dir()) is None:
+        share_data(info.name, say)
+
+
+def share_data(name: str, say: Callable[[str], None]) -> bool:
+    """Put a data set that is prepared here into fersweep's home, for hosts that share it; false if it is there.
+
+    Raises:
+        DataError: It is not prepared here, or is drawn by every host for itself.
+        StorageError: The home cannot be written.
+    """
+    if name == DRAWN:
+        raise DataError(f"data set {name} is drawn by every host for itself", hint="there is nothing to share")
+    from fer_sweep.data.cache import open_dataset
+    from fer_sweep.data.sharing import is_shared, share
+
+    dataset = open_dataset(name)
+    if is_shared(dataset.info, _shared()) or not share(dataset, _shared()):
+        return False
+    say(f"data set {name} copied to {_shared()}, where hosts that have not prepared it take it from")
+    return True
+
+
+def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":
+    from fer_sweep.data.dataset import DatasetInfo
+
+    path = _pin_of(sweep_id, name)
+    try:
+        info = DatasetInfo.model_validate_json(path.read_bytes())
+        if info.name != name:
+            raise ValueError("it describes another data set")
+        return info
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}); it says which content of {name} this sweep is trained on",
+            hint="restore it; without it, the sweep takes what the next agent's host has",
+        ) from error
+
+
+def _pin(entry: SweepEntry, info: "DatasetInfo") -> "DatasetInfo":
+    """Write down what a name means to a sweep; gives what it means, should another host have been first."""
+    path = _pin_of(entry.id, info.name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(info.model_dump_json(indent=2))
+        try:
+            os.link(temporary, path)  # unlike a rename, it replaces nothing
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return _pinned(entry.id, info.name) or info
+
+
+def _pin_of(sweep_id: str, name: str) -> Path:
+    return sweep_folder(sweep_id) / f"data-{name}.json"
+
+
+def _shared() -> Path:
+    return home() / "data"
+
+
+def _content(info: "DatasetInfo") -> str:
+    return f"{info.total:,} images from {info.source} ({info.fingerprint[:12]})"
+
+
+def _host() -> str:
+    return socket.gethostname()
