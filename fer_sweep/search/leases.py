@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from fer_sweep.errors import InputError, LostTrial, StorageError
 from fer_sweep.records import TrialOutcome, TrialState
@@ -105,7 +105,7 @@ class Leases:
 
     def new(self, slot: str, attempt: int) -> Lease:
         """A lease of this agent from now on."""
-        return Lease(self._owner, slot, attempt, self.clock() + self._lease_s)
+        return Lease(self._owner, slot, attempt, self._until())
 
     def hold(self, number: int, lease: Lease) -> None:
         """Once the open transaction is written, count a trial as this agent's and running, and keep its lease."""
@@ -137,11 +137,23 @@ class Leases:
 
     def renew(self, ledger: Ledger, number: int) -> None:
         """The trial is this agent's for another ``lease_s``."""
-        ledger.renew(number, self.clock() + self._lease_s)
+        ledger.renew(number, self._until())
+
+    def record_epoch(self, ledger: Ledger, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """The same, and what the trial reports; returns whether it replaced an earlier report of this epoch."""
+        return ledger.record_epoch(number, epoch, metrics, lease_until=self._until())
+
+    def _until(self) -> float:
+        return self.clock() + self._lease_s
 
     def is_fresh(self, row: Row) -> bool:
         """Whether most of a trial's lease is still to come, so that it need not be renewed yet."""
         return bool(row["lease_until"] - self.clock() > self._lease_s / 2)
+
+    def free(self, ledger: Ledger) -> Iterator[Row]:
+        """The trials that run or are to be gone on with and that nobody has in hand, in order."""
+        candidates = ledger.perhaps_free(self._owner, owners.on_this_host(), self.clock())
+        return (row for row in candidates if not self.is_in_hand(row))
 
     def is_in_hand(self, row: Row) -> bool:
         """Whether somebody works on this trial, this agent or another one that may still be there."""

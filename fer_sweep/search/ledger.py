@@ -10,6 +10,7 @@ from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.search.database import Connection, Row
 from fer_sweep.search.objective import result_metrics
+from fer_sweep.search.tables import UNENDED
 
 
 class SweepState(StrEnum):
@@ -67,8 +68,9 @@ class Ledger:
 
     def count(self) -> int:
         """Trials handed out so far, each once; the next one's number."""
-        found: int = self._trials("COUNT(*) AS count", "")[0]["count"]
-        return found
+        # Numbers have no gap, and the last one is found without looking at all the others.
+        last: int | None = self._trials("MAX(number) AS last", "")[0]["last"]
+        return 0 if last is None else last + 1
 
     def is_taken(self, identity: str) -> bool:
         """Whether a trial with this identity exists."""
@@ -87,20 +89,42 @@ class Ledger:
 
     def unended(self) -> Sequence[Row]:
         """Trials running or to be gone on with, in order."""
-        return self._trials("*", "AND state IN (?, ?) ORDER BY number", _OPEN)
+        return self._trials("*", f"AND {UNENDED} ORDER BY number")
+
+    def has_unended(self) -> bool:
+        """Whether a trial runs or is to be gone on with."""
+        return bool(self._trials("number", f"AND {UNENDED} LIMIT 1"))
+
+    def perhaps_free(self, owner: str, host: str, now: float) -> Sequence[Row]:
+        """Those unended trials that nobody may have in hand, in order.
+
+        Left out, so that a proposal does not read a row for every agent there is, are those whose lease holds and whose
+        owner is of another host, of which nothing more can be said from here.
+
+        Args:
+            owner: Whose trials to give in any case.
+            host: What the names of owners on this host begin with; their trials are given too.
+            now: Unix time, seconds.
+        """
+        return self._trials(
+            "*",
+            f"AND {UNENDED} AND (state = 'preempted' OR lease_until <= ? OR owner = ? OR SUBSTR(owner, 1, ?) = ?)"
+            " ORDER BY number",
+            [now, owner, len(host), host],
+        )
 
     def all(self) -> Sequence[Row]:
         """Every trial, in order."""
         return self._trials("*", "ORDER BY number")
 
     def since(self, number: int, unended: Collection[int]) -> Sequence[Row]:
-        """Trials from ``number`` on, and those of ``unended`` that have ended meanwhile, in order."""
+        """Those of ``unended``, earlier than ``number``, that have ended meanwhile, and trials from it on, in order."""
+        # Two queries, since with an OR between them engines look at every trial of the sweep.
         marks = ", ".join("?" * len(unended)) or "NULL"  # an empty list is not for every engine
-        return self._trials(
-            "*",
-            f"AND (number >= ? OR (number IN ({marks}) AND state NOT IN (?, ?))) ORDER BY number",
-            [number, *unended, *_OPEN],
+        ended = self._trials(
+            "*", f"AND number IN ({marks}) AND state NOT IN (?, ?) ORDER BY number", [*unended, *_OPEN]
         )
+        return [*ended, *self._trials("*", "AND number >= ? ORDER BY number", [number])]
 
     def held(self, number: int, owner: str, attempt: int) -> Row | None:
         """The trial if this attempt of this owner is its latest one, whatever its state."""
@@ -150,19 +174,25 @@ class Ledger:
         """The lease holds until then."""
         self._change(number, "lease_until = ?", [until])
 
-    def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Write one epoch's metrics; returns whether they replaced earlier ones."""
+    def record_epoch(
+        self, number: int, epoch: int, metrics: Mapping[str, float], *, lease_until: float | None = None
+    ) -> bool:
+        """Write one epoch's metrics, and the lease if one is given; returns whether they replaced earlier ones."""
         text = json.dumps(dict(metrics))
-        replaced = self._connection.change(
-            "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?",
-            [self._sweep_id, number, epoch],
-        )
-        self._connection.change(
-            "INSERT INTO fersweep_reports (sweep_id, number, epoch, metrics) VALUES (?, ?, ?, ?)",
-            [self._sweep_id, number, epoch, text],
-        )
-        self._change(number, "metrics = ?", [text])
-        return bool(replaced)
+        add = "INSERT INTO fersweep_reports (sweep_id, number, epoch, metrics) VALUES (?, ?, ?, ?)"
+        values = [self._sweep_id, number, epoch, text]
+        is_new = bool(self._connection.change(f"{add} ON CONFLICT (sweep_id, number, epoch) DO NOTHING", values))
+        if not is_new:
+            # Not changed in its place: what replaces it has an id of its own, and so is news to those who read on.
+            self._connection.change(
+                "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?", values[:3]
+            )
+            self._connection.change(add, values)
+        if lease_until is None:
+            self._change(number, "metrics = ?", [text])
+        else:  # with one change of the row rather than two
+            self._change(number, "metrics = ?, lease_until = ?", [text, lease_until])
+        return not is_new
 
     def end(
         self,
@@ -250,7 +280,10 @@ def record_of(row: Row, trial_id: str) -> TrialRecord:
 
 
 class Histories:
-    """The finite values of one metric of every trial, kept up with what all agents report."""
+    """The finite values of one metric of every trial, kept up with what all agents report.
+
+    Not to be updated in a transaction that reports something: were it undone, its report would stay in here.
+    """
 
     def __init__(self, metric: str | None) -> None:
         self._metric = metric
@@ -258,12 +291,6 @@ class Histories:
         """Id of the last report taken in."""
         self._by_epoch: dict[int, dict[int, float]] = {}
         self._values: dict[int, list[float]] = {}
-
-    def forget(self) -> None:
-        """Take in everything anew the next time."""
-        self._latest = 0
-        self._by_epoch.clear()
-        self._values.clear()
 
     def update(self, ledger: Ledger) -> None:
         """Take in what is new."""

@@ -8,9 +8,8 @@ leaves optuna unimported where it is not needed: grid, random, status, pause.
 A trial belongs to whoever holds its lease (``search.leases``).
 """
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
@@ -96,7 +95,10 @@ class OptunaSearch:
             InputError: The user's own study or space failed.
             StorageError: The database cannot be written.
         """
-        with self._writing() as ledger:
+        if self._study is not None:
+            with self._leases.ledger(write=False) as ledger:
+                self._study.catch_up(ledger)  # with most of what is new, before others have to wait for it
+        with self._leases.ledger() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
@@ -107,7 +109,7 @@ class OptunaSearch:
                 or self._start_new(ledger, slot)
                 or self._take_over(ledger, slot, lambda row: True)
             )
-            if request is None and not ledger.unended():
+            if request is None and not ledger.has_unended():
                 ledger.finish_sweep()
         return request
 
@@ -125,16 +127,24 @@ class OptunaSearch:
                 row, state = self._leases.own(ledger, number, trial_id), ledger.state()
             if self._leases.is_fresh(row):
                 return StopReason.PREEMPTED if state is SweepState.CANCELLED else None
-        with self._writing() as ledger:
+        with self._leases.ledger() as ledger:
             self._leases.own(ledger, number, trial_id)
-            self._leases.renew(ledger, number)
-            is_news = bool(metrics) and not ledger.record_epoch(number, epoch, metrics)
+            if metrics:
+                is_news = not self._leases.record_epoch(ledger, number, epoch, metrics)
+            else:
+                is_news = False
+                self._leases.renew(ledger, number)
             objectives = self._sweep.objectives
             if reaches_targets(objectives, [metrics.get(metric.name) for metric in objectives]):
                 ledger.finish_sweep()
             if ledger.state() is SweepState.CANCELLED:
                 return StopReason.PREEMPTED
-            return StopReason.PRUNED if is_news and self._should_prune(ledger, number) else None
+        if not is_news:
+            return None
+        # The rule looks at the reports of all trials: in a transaction of its own, for which nobody waits, and which
+        # sees no report that may yet be undone.
+        with self._leases.ledger(write=False) as ledger:
+            return StopReason.PRUNED if self._should_prune(ledger, number) else None
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
@@ -145,7 +155,7 @@ class OptunaSearch:
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
-        with self._writing() as ledger:
+        with self._leases.ledger() as ledger:
             row = self._leases.latest(ledger, number)
             if row is not None and takes_back(row, outcome):
                 ledger.give_back(number, outcome.reason)
@@ -173,15 +183,6 @@ class OptunaSearch:
             rows = ledger.all()
         return [record_of(row, str(row["number"])) for row in rows]
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[Ledger]:
-        try:
-            with self._leases.ledger() as ledger:
-                yield ledger
-        except BaseException:
-            self._histories.forget()  # a report that was undone may be in them, and its id used again
-            raise
-
     def _may_take_over(self, row: Row) -> bool:
         """Whether a trial that nobody has in hand comes before a new one, and not after all others."""
         # What failed where everything does is for an agent that has shown to be in order: the one whose fault it was
@@ -190,8 +191,8 @@ class OptunaSearch:
         return is_for_us and self._can_be_resumed(str(row["number"]))
 
     def _take_over(self, ledger: Ledger, slot: str, may: Callable[[Row], bool]) -> TrialRequest | None:
-        for row in ledger.unended():
-            if self._leases.is_in_hand(row) or not may(row):
+        for row in self._leases.free(ledger):
+            if not may(row):
                 continue
             attempt = row["attempt"] + 1
             lease = self._leases.new(slot, attempt)

@@ -15,6 +15,11 @@ def this_process() -> str:
     return _name(os.getpid())
 
 
+def on_this_host() -> str:
+    """What the name of every process of this host begins with."""
+    return f"{_host()}:"
+
+
 def is_dead(owner: str) -> bool:
     """Whether ``owner`` is surely gone: it ran on this host, and its process is no longer there.
 

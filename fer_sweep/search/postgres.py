@@ -6,6 +6,7 @@ statements then sees all that was written before; readers have a snapshot of the
 
 import contextlib
 import functools
+import random
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -27,11 +28,18 @@ SILENCE_S = LOCK_TIMEOUT_S / 2
 """A writer not heard of for so long, since its host has lost its power, is given up by the server: in time for those
 who wait."""
 
-_RECONNECT_EVERY_S = 0.1
+_FIRST_RECONNECT_S, _LONGEST_RECONNECT_S = 0.1, 2.0
+"""Between attempts to connect: longer each time and never the same, since a whole cluster of agents may be trying."""
+_LOOK_UP_S = 0.5
+"""How often one who waits for an answer sees whether there is still time to. Where hundreds wait for the lock, the
+ten times a second that psycopg takes are a fifth of all that they do."""
 _HURRY_S = 1.0
 """What a server may take for an answer where there is no time to wait for one."""
 _HURRIED_CONNECT_S = 2
 """The same for a connection; libpq takes no less."""
+_IS_FULL = re.compile("too many (clients|connections)|remaining connection slots|no more connections allowed")
+"""How a server, or PgBouncer, says that it has as many connections as it takes; of an attempt to connect psycopg gives
+no code. In another language than English the error is a general one."""
 _LOCK = int.from_bytes(b"fersweep")
 """The number of the advisory lock that a writer holds."""
 _DIALECT = Dialect(
@@ -130,8 +138,10 @@ class _Raw(psycopg.Connection[dict[str, Any]]):
 
     end_waiting: Callable[[], bool] = staticmethod(lambda: False)
 
-    def wait(self, gen: Generator[Any, Any, _Answer], *args: Any, **settings: Any) -> _Answer:
-        return super().wait(self._asked_whether_to_wait(gen), *args, **settings)
+    def wait(
+        self, gen: Generator[Any, Any, _Answer], interval: float = _LOOK_UP_S, *args: Any, **settings: Any
+    ) -> _Answer:
+        return super().wait(self._asked_whether_to_wait(gen), interval, *args, **settings)
 
     def _asked_whether_to_wait(self, gen: Generator[Any, Any, _Answer]) -> Generator[Any, Any, _Answer]:
         began = time.monotonic()
@@ -139,7 +149,7 @@ class _Raw(psycopg.Connection[dict[str, Any]]):
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                # psycopg comes back with nothing, several times a second, while it waits.
+                # psycopg comes back with nothing every _LOOK_UP_S while it waits.
                 if not ready and self.end_waiting() and time.monotonic() - began > _HURRY_S:
                     self.pgconn.finish()  # in the middle of an answer, from where there is no way back
                     raise Interrupted(f"the database has not answered in {_HURRY_S:g} s", hint=_WAS_IN_TIME)
@@ -216,7 +226,7 @@ class PostgresServer:
 
     def _begin(self, *, write: bool) -> None:
         deadline = time.monotonic() + self._lock_timeout_s
-        while True:
+        for pause_s in _pauses():
             try:
                 if self._raw.closed:
                     self._raw = self._connect()
@@ -230,7 +240,7 @@ class PostgresServer:
                     raise Interrupted(f"{self.name}: {_words(error)}", hint=_WAS_IN_TIME) from error
                 if time.monotonic() >= deadline:
                     raise
-            time.sleep(_RECONNECT_EVERY_S)
+            time.sleep(pause_s)
 
     def _run_begin(self, *, write: bool) -> None:
         wait_ms = max(1, round(1000 * self._lock_timeout_s))
@@ -274,14 +284,19 @@ class PostgresServer:
 
     def _first_connection(self) -> _Raw:
         deadline = time.monotonic() + self._lock_timeout_s
-        while True:
+        for pause_s in _pauses():
             try:
                 return self._connect()
-            except psycopg.OperationalError:
-                # One that is just starting is waited for; whatever else there is, such as a typing error, will stay.
-                if time.monotonic() >= deadline or PGconn.ping(self._target.encode()) != Ping.REJECT:
+            except psycopg.OperationalError as error:
+                # One that is just starting, or has no connection left, is waited for; whatever else there is, such as a
+                # typing error, will stay.
+                will_pass = _IS_FULL.search(str(error)) or PGconn.ping(self._target.encode()) == Ping.REJECT
+                if time.monotonic() >= deadline or not will_pass:
                     raise
-            time.sleep(_RECONNECT_EVERY_S)
+                if self._end_waiting():
+                    raise Interrupted(f"{self.name}: {_words(error)}", hint=_WAS_IN_TIME) from error
+            time.sleep(pause_s)
+        raise AssertionError("there is always another attempt")
 
     def _connect(self) -> _Raw:
         # Nothing is prepared, so that PgBouncer may stand between.
@@ -304,6 +319,13 @@ def _settings_in(clean: str) -> dict[str, Any]:
     return conninfo_to_dict(f"postgresql://{clean.removeprefix(PREFIX)}")
 
 
+def _pauses() -> Iterator[float]:
+    longest = _FIRST_RECONNECT_S
+    while True:
+        yield random.uniform(longest / 2, longest)
+        longest = min(1.5 * longest, _LONGEST_RECONNECT_S)
+
+
 @functools.lru_cache(maxsize=256)
 def _with_marks(sql: str) -> str:
     return sql.replace("%", "%%").replace("?", "%s")
@@ -315,6 +337,11 @@ def _words(error: psycopg.Error) -> str:
 
 def _advice(error: psycopg.Error) -> str:
     """What to do about it."""
+    if _IS_FULL.search(str(error)):
+        return (
+            "each agent holds one connection: raise the server's max_connections, or put PgBouncer between, with "
+            "pool_mode = transaction; or end agents"
+        )
     if isinstance(error, errors.LockNotAvailable):
         return "another process holds the database: end it, or try again"
     if isinstance(error, errors.DiskFull):

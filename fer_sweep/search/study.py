@@ -69,7 +69,7 @@ class StudyProposer:
 
     def propose(self, number: int, ledger: Ledger) -> Proposal | None:
         """See ``Proposer.propose``; None also when the user's terminator or sampler ends the search."""
-        self._learn(ledger)
+        self.catch_up(ledger)
         if self._is_over():
             return None
         candidates = Candidates()
@@ -93,7 +93,7 @@ class StudyProposer:
 
     def should_prune(self, number: int, ledger: Ledger) -> bool:
         """Whether the pruner of the user's study would stop this trial now; for a single objective."""
-        self._learn(ledger)
+        self.catch_up(ledger)
         return self._handle(self._mirror[number]).should_prune()
 
     def _is_over(self) -> bool:
@@ -156,7 +156,8 @@ class StudyProposer:
             kept["attributes"] = self._frozen(trial.number).system_attrs
         return json.dumps(kept)
 
-    def _learn(self, ledger: Ledger) -> None:
+    def catch_up(self, ledger: Ledger) -> None:
+        """Take in what has become of the trials since the last time."""
         self._histories.update(ledger)
         if self._failed and ledger.attempts(self._failed) != self._failed:
             self._begin_anew()  # one is tried again after all, and a study takes back nothing that it was told

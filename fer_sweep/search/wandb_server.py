@@ -150,9 +150,10 @@ class WandbSearch:
             if metrics or not self._is_fresh(number, trial_id):
                 with self._leases.ledger() as ledger:
                     self._leases.own(ledger, number, trial_id)
-                    self._leases.renew(ledger, number)
                     if metrics:
-                        ledger.record_epoch(number, epoch, metrics)
+                        self._leases.record_epoch(ledger, number, epoch, metrics)
+                    else:
+                        self._leases.renew(ledger, number)
         except LostTrial:
             self._let_go(trial_id, number)
             raise

@@ -6,6 +6,7 @@ both, and ratios are taken within a repeat. The machine should have nothing else
     python -m tests.benchmarks                       every row, three repeats (about an hour on two cores)
     python -m tests.benchmarks --quick               the quick rows once, in a few minutes
     python -m tests.benchmarks --only help --only vit --repeats 5 --json figures.json
+    python -m tests.benchmarks scale --help          how the rows scale-32 and scale-256 grow: curves and a plot
 """
 
 import argparse
@@ -19,12 +20,14 @@ from pathlib import Path
 
 from tests.benchmarks import agents, memory, search_cost, slots, startup, throughput, whole_sweep
 from tests.benchmarks.rows import Row, Values, table
+from tests.benchmarks.scale import command as scale
 
 ROWS: Mapping[str, Row] = {
     **startup.ROWS,
     **agents.ROWS,
     **memory.ROWS,
     **search_cost.ROWS,
+    **scale.ROWS,
     **throughput.ROWS,
     **slots.ROWS,
     **whole_sweep.ROWS,
@@ -52,6 +55,9 @@ def _processor() -> str:
 
 def main() -> None:
     """Measure the rows asked for and print them."""
+    if sys.argv[1:2] == ["scale"]:
+        scale.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ROWS, action="append", metavar="ROW", help="this row; repeatable")
     parser.add_argument("--quick", action="store_true", help="leave out the slow rows, and measure once")

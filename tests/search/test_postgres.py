@@ -539,3 +539,42 @@ def test_reports_come_in_the_order_of_their_ids(made: str) -> None:
     assert seen == [(number, epoch) for epoch in range(1, 6) for number in (0, 1)]
     for database in (search, other, reader):
         database.close()
+
+
+# A server that has no connection left
+
+
+@pytest.fixture
+def single(postgres_server) -> Iterator[str]:
+    """The storage URL of a database that takes one connection at a time."""
+    postgres_server.run("CREATE ROLE single LOGIN CONNECTION LIMIT 1")
+    postgres_server.run("CREATE DATABASE single OWNER single")
+    yield postgres_server.url("single", user="single")
+    postgres_server.run("DROP DATABASE single")
+    postgres_server.run("DROP ROLE single")
+
+
+def test_an_agent_with_no_connection_left_says_what_to_do(single: str, settings) -> None:
+    create_sweep(parse_sweep(settings()), sweep_id="a", storage=single)
+    with contextlib.closing(Database(single)):
+        with pytest.raises(StorageError, match="too many connections") as caught:
+            Database(single, lock_timeout_s=0.3)
+        assert "max_connections" in (caught.value.hint or "")
+        assert "PgBouncer" in (caught.value.hint or "")
+        with pytest.raises(Interrupted, match="too many connections"):
+            Database(single, end_waiting=lambda: True)
+
+
+def test_an_agent_with_no_connection_left_waits_for_one(single: str, settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_sweep(parse_sweep(settings()), sweep_id="a", storage=single)
+    holder = Database(single)
+
+    def pauses() -> Iterator[float]:
+        yield 0.0
+        holder.close()  # another agent ends while this one waits
+        while True:
+            yield 0.01
+
+    monkeypatch.setattr(postgres_module, "_pauses", pauses)
+    with contextlib.closing(OptunaSearch("a", storage=single)) as waiter:
+        assert waiter.next_trial("cpu0").trial_id == "0"

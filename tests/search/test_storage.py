@@ -11,6 +11,7 @@ from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
 from fer_sweep.search import tables
 from fer_sweep.search.database import SCHEMA_VERSION, Database, database_path, default_storage
+from fer_sweep.search.ledger import Ledger
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.sqlite import SqliteFile
 from fer_sweep.search.storage import (
@@ -365,14 +366,12 @@ def test_a_report_that_was_undone_hides_nobody_elses(storage, settings, monkeypa
     create_sweep(parse_sweep(settings(early_terminate=rule)), sweep_id="a", storage=storage)
     search, other = OptunaSearch("a", storage=storage, owner="a"), OptunaSearch("a", storage=storage, owner="b")
     request, theirs = search.next_trial("cpu/0"), other.next_trial("cpu/0")
-    judge = search._should_prune
 
-    def judge_and_fail(ledger, number):
-        judge(ledger, number)
+    def fail(ledger, *_):
         raise StorageError("the disk is full")
 
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="full"):
-        patch.setattr(search, "_should_prune", judge_and_fail)
+        patch.setattr(Ledger, "state", fail)  # what comes last in the transaction
         search.report(request.trial_id, 1, {"best_val_acc": 0.1})
     other.report(theirs.trial_id, 1, {"best_val_acc": 0.9})  # in SQLite, with the id of what was undone
     assert search.report(request.trial_id, 1, {"best_val_acc": 0.1}) is StopReason.PRUNED

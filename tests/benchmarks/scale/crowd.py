@@ -1,0 +1,170 @@
+"""So many agents on one sweep: each the search that a real agent opens, in a process of its own, with nothing to train.
+
+Processes, not threads: threads would take turns at one interpreter. They are forked from one that has imported
+everything, so that 256 fit into memory.
+
+    python -m tests.benchmarks.scale.crowd ORDER.json      as ``measure`` starts it, with FERSWEEP_HOME set
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
+from fer_sweep.search import Search
+from fer_sweep.search.leases import lease_seconds
+from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.registry import find
+
+Answer = TypeVar("Answer")
+
+METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "train_val_gap", "lr", "images_per_second")
+"""What a real trial reports as well, so that a report has its size."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a crowd is to do."""
+
+    sweep: str
+    agents: int
+    epochs: int
+    """Reports of a trial."""
+    folder: str
+    """Where each agent leaves what it has done."""
+    asks: int = 0
+    """Instead of trials: one for each agent, of which it asks so often whether it should stop, and nothing else."""
+
+
+@dataclass
+class Work:
+    """What one agent has done. Times are in seconds, as the agent waited."""
+
+    next_trial: list[tuple[int, float]] = field(default_factory=list)
+    """By number of the trial that it got."""
+    report: list[float] = field(default_factory=list)
+    finish: list[float] = field(default_factory=list)
+    ask: list[float] = field(default_factory=list)
+    finished: list[tuple[str, int]] = field(default_factory=list)
+    """Trials and their attempts."""
+    pruned: list[str] = field(default_factory=list)
+    """Those of them that the search stopped early."""
+    cpu_s: float = 0.0
+    private_mb: float = 0.0
+
+
+def worth(number: int, epoch: int) -> Mapping[str, float]:
+    """What trial ``number`` reports of an epoch, from 1."""
+    best = 0.3 + 0.4 * (number * 7919 % 1009) / 1009 + 0.001 * epoch
+    return {"epoch": float(epoch), "best_val_acc": best, **{name: best / (2 + i) for i, name in enumerate(METRICS)}}
+
+
+def sweep_through(search: Search, order: Order, work: Work) -> None:
+    """Take trials until there are no more."""
+    while True:
+        began = time.perf_counter()
+        request = search.next_trial("cpu/0")
+        took = time.perf_counter() - began
+        if not isinstance(request, TrialRequest):
+            return
+        work.next_trial.append((int(request.trial_id), took))
+        run_through(search, request, order.epochs, work)
+
+
+def run_through(search: Search, request: TrialRequest, epochs: int, work: Work) -> None:
+    """Report all epochs of a trial, or those before it is stopped, and finish it."""
+    trial, number = request.trial_id, int(request.trial_id)
+    outcome = TrialOutcome(TrialState.COMPLETE)
+    for epoch in range(1, epochs + 1):
+        metrics = worth(number, epoch)
+        reason = _timed(work.report, lambda epoch=epoch, metrics=metrics: search.report(trial, epoch, metrics))
+        if reason is StopReason.PRUNED and epoch < epochs:
+            outcome = TrialOutcome(TrialState.PRUNED)
+            work.pruned.append(trial)
+            break
+    _timed(work.finish, lambda: search.finish(trial, outcome))
+    work.finished.append((trial, request.attempt))
+
+
+def ask_only(search: Search, order: Order, work: Work) -> None:
+    """Hold one trial and ask of it, as agents do every second."""
+    request = search.next_trial("cpu/0")
+    assert isinstance(request, TrialRequest)
+    for _ in range(order.asks):
+        _timed(work.ask, lambda: search.report(request.trial_id, 0, {}))
+
+
+def open_as_host(sweep: str, host: str) -> OptunaSearch:
+    """What ``open_search`` gives, but for the owner's name.
+
+    So many agents are on as many hosts, and only on its own host does an agent look whether others are still there.
+    """
+    entry = find(sweep)
+    owner = f"{host}/simulated:{os.getpid()}:0"
+    return OptunaSearch(entry.id, storage=entry.database, owner=owner, lease_s=lease_seconds())
+
+
+def _timed(times: list[float], step: Callable[[], Answer]) -> Answer:
+    began = time.perf_counter()
+    answer = step()
+    times.append(time.perf_counter() - began)
+    return answer
+
+
+def _agent(order: Order, number: int, ready: int, go: int) -> None:
+    work = Work()
+    with closing(open_as_host(order.sweep, f"node{number}")) as search:
+        os.write(ready, b".")
+        os.close(ready)
+        os.read(go, 1)  # ends when the crowd closes it: all begin at once
+        began = time.process_time()
+        (ask_only if order.asks else sweep_through)(search, order, work)
+        work.cpu_s = time.process_time() - began
+        work.private_mb = _private_mb()
+    (Path(order.folder) / f"{number}.json").write_text(json.dumps(asdict(work)))
+
+
+def _private_mb() -> float:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def main() -> None:
+    """Fork the agents, say that they are ready, let them begin once a line comes, and say how long they took."""
+    order = Order(**json.loads(Path(sys.argv[1]).read_text()))
+    from fer_sweep.search import postgres, study  # noqa: F401  # once, for all of them
+
+    (ready, said), (go, held) = os.pipe(), os.pipe()
+    agents = []
+    for number in range(order.agents):
+        if (agent := os.fork()) == 0:
+            os.close(held)
+            os.close(ready)
+            try:
+                _agent(order, number, said, go)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        agents.append(agent)
+    os.close(said)
+    while os.read(ready, 4096):  # ends when each has said it, or has died
+        pass
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began = time.perf_counter()
+    os.close(held)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) for agent in agents]
+    print(time.perf_counter() - began, flush=True)
+    sys.exit(any(ends))
+
+
+if __name__ == "__main__":
+    main()
