@@ -56,7 +56,7 @@ def tab(program: Path) -> Tab:
 def test_commands_and_options(tab: Tab) -> None:
     assert tab("re") == ["resume", "report", "restore"]
     assert tab("agent", "--g") == ["--gpus"]
-    assert tab("data", "") == ["prepare", "list", "audit"]
+    assert tab("data", "") == ["prepare", "list", "audit", "share"]
 
 
 def test_train_knows_the_architectures_and_the_fields_of_the_one_given(tab: Tab) -> None:
