@@ -139,9 +139,12 @@ class Leases:
         """The trial is this agent's for another ``lease_s``."""
         ledger.renew(number, self._until())
 
-    def record_epoch(self, ledger: Ledger, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """The same, and what the trial reports; returns whether it replaced an earlier report of this epoch."""
-        return ledger.record_epoch(number, epoch, metrics, lease_until=self._until())
+    def report(self, ledger: Ledger, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """The same, with what the trial reports, if anything; returns whether it is the first report of this epoch."""
+        if not metrics:
+            self.renew(ledger, number)
+            return False
+        return not ledger.record_epoch(number, epoch, metrics, lease_until=self._until())
 
     def _until(self) -> float:
         return self.clock() + self._lease_s

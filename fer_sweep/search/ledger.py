@@ -121,9 +121,7 @@ class Ledger:
         """Those of ``unended``, earlier than ``number``, that have ended meanwhile, and trials from it on, in order."""
         # Two queries, since with an OR between them engines look at every trial of the sweep.
         marks = ", ".join("?" * len(unended)) or "NULL"  # an empty list is not for every engine
-        ended = self._trials(
-            "*", f"AND number IN ({marks}) AND state NOT IN (?, ?) ORDER BY number", [*unended, *_OPEN]
-        )
+        ended = self._trials("*", f"AND number IN ({marks}) AND NOT {UNENDED} ORDER BY number", list(unended))
         return [*ended, *self._trials("*", "AND number >= ? ORDER BY number", [number])]
 
     def held(self, number: int, owner: str, attempt: int) -> Row | None:
@@ -223,7 +221,7 @@ class Ledger:
     def attempts(self, numbers: Collection[int]) -> Mapping[int, int]:
         """How often each of these trials has been handed out; of those that have ended."""
         marks = ", ".join("?" * len(numbers)) or "NULL"
-        rows = self._trials("number, attempt", f"AND number IN ({marks}) AND state NOT IN (?, ?)", [*numbers, *_OPEN])
+        rows = self._trials("number, attempt", f"AND number IN ({marks}) AND NOT {UNENDED}", list(numbers))
         return {row["number"]: row["attempt"] for row in rows}
 
     def objectives(self) -> list[list[float | None]]:

@@ -129,11 +129,7 @@ class OptunaSearch:
                 return StopReason.PREEMPTED if state is SweepState.CANCELLED else None
         with self._leases.ledger() as ledger:
             self._leases.own(ledger, number, trial_id)
-            if metrics:
-                is_news = not self._leases.record_epoch(ledger, number, epoch, metrics)
-            else:
-                is_news = False
-                self._leases.renew(ledger, number)
+            is_news = self._leases.report(ledger, number, epoch, metrics)
             objectives = self._sweep.objectives
             if reaches_targets(objectives, [metrics.get(metric.name) for metric in objectives]):
                 ledger.finish_sweep()

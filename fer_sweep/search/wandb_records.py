@@ -1,6 +1,6 @@
 """Trials from the runs that a W&B server has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,6 +31,18 @@ def has_ended(run: ServerRun | None) -> bool:
     if run.state == "failed":
         return run.summary.get("state") == TrialState.FAILED
     return run.state == "finished"
+
+
+def merged(here: Sequence[TrialRecord], there: Sequence[ServerRun]) -> Sequence[TrialRecord]:
+    """Trials of this database and of the server, as the one that knows better has them, oldest first."""
+    runs = {run.id: run for run in there}
+    # One that was preempted here may have ended on another host meanwhile.
+    found = {run_id: record_from(run) for run_id, run in runs.items()} | {
+        record.trial_id: record
+        for record in here
+        if record.state is not TrialState.PREEMPTED or not has_ended(runs.get(record.trial_id))
+    }
+    return sorted(found.values(), key=lambda record: record.started_at or 0.0)
 
 
 def record_from(run: ServerRun) -> TrialRecord:

@@ -29,11 +29,11 @@ from fer_sweep.records import (
 from fer_sweep.search.database import Database, Row, through_restarts
 from fer_sweep.search.leases import Leases, takes_back
 from fer_sweep.search.ledger import Lease, Ledger, SweepState, record_of
-from fer_sweep.search.wandb_messages import Command, ServerRun, SweepPath
+from fer_sweep.search.wandb_messages import Command, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
-from fer_sweep.search.wandb_records import has_ended, record_from
-from fer_sweep.search.wandb_slots import RUN_ID, Pace, SlotAgent
-from fer_sweep.search.wandb_unheard import Unheard
+from fer_sweep.search.wandb_records import has_ended, merged, record_from
+from fer_sweep.search.wandb_slots import Pace, SlotAgent
+from fer_sweep.search.wandb_unheard import Unheard, nobodys
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class WandbSearch:
         agent = self._agents.get(slot)
         if agent is None:
             agent = self._agents[slot] = SlotAgent(self._server, self._path, socket.gethostname(), self._pace)
-        request: TrialRequest | Wait | None = self._after_a_dead_agent(slot) or self._begin_preempted(slot)
+        request: TrialRequest | Wait | None = self._go_on_first(slot)
         while request is None:
             try:
                 answer = agent.ask()
@@ -150,10 +150,7 @@ class WandbSearch:
             if metrics or not self._is_fresh(number, trial_id):
                 with self._leases.ledger() as ledger:
                     self._leases.own(ledger, number, trial_id)
-                    if metrics:
-                        self._leases.record_epoch(ledger, number, epoch, metrics)
-                    else:
-                        self._leases.renew(ledger, number)
+                    self._leases.report(ledger, number, epoch, metrics)
         except LostTrial:
             self._let_go(trial_id, number)
             raise
@@ -205,17 +202,11 @@ class WandbSearch:
         with self._leases.ledger(write=False) as ledger:
             here = [record_of(row, row["identity"]) for row in ledger.all()]
         try:
-            there = {run.id: run for run in self._server.runs(self._path)}
+            there = list(self._server.runs(self._path))
         except (ServerError, LoginError) as error:
             log.warning("%s; showing the trials of this host only", error)
             return here
-        # One that was preempted here may have ended on another host meanwhile.
-        merged = {run_id: record_from(run) for run_id, run in there.items()} | {
-            record.trial_id: record
-            for record in here
-            if record.state is not TrialState.PREEMPTED or not has_ended(there.get(record.trial_id))
-        }
-        return sorted(merged.values(), key=lambda record: record.started_at or 0.0)
+        return merged(here, there)
 
     def _is_fresh(self, number: int, trial_id: str) -> bool:
         # Asked every second of every slot: a question that writes would make all others wait.
@@ -223,11 +214,16 @@ class WandbSearch:
             return self._leases.is_fresh(self._leases.own(ledger, number, trial_id))
 
     @through_restarts
-    def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
+    def _go_on_first(self, slot: str) -> TrialRequest | Wait | None:
+        """What comes before a new run: the trial of a killed agent, or one whose preemption the server never heard of."""
         with self._leases.ledger(write=False) as ledger:
-            orphans = [row for row in ledger.unended() if row["state"] == TrialState.RUNNING]
-            if all(self._leases.is_in_hand(row) for row in orphans):
-                return None
+            free = {row["state"] for row in self._leases.free(ledger)}
+        request = self._after_a_dead_agent(slot) if TrialState.RUNNING in free else None
+        if request is None and TrialState.PREEMPTED in free:
+            request = self._begin_unheard(slot)
+        return request
+
+    def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
         try:
             state = self._server.sweep(self._path).state
         except ServerBusy as error:
@@ -241,7 +237,7 @@ class WandbSearch:
         """Go on with a trial that nobody has in hand, unless it has been gone on with elsewhere."""
         while True:
             with self._leases.ledger() as ledger:
-                free = [row for row in ledger.unended() if row["state"] == state and not self._leases.is_in_hand(row)]
+                free = [row for row in self._leases.free(ledger) if row["state"] == state]
                 row = next((row for row in free if self._can_be_resumed(row["identity"])), free[0] if free else None)
                 if row is None:
                     return None
@@ -302,12 +298,6 @@ class WandbSearch:
             copy_trial(trial_folder(self._path.id, twin["identity"]), trial_folder(self._path.id, run_id))
         return TrialRequest(run_id, config, parameters)
 
-    def _begin_preempted(self, slot: str) -> TrialRequest | None:
-        """Begin a forgotten run before a new one, as far as one of this database's may be such a run."""
-        with self._leases.ledger(write=False) as ledger:
-            has_any = any(row["state"] == TrialState.PREEMPTED for row in ledger.unended())
-        return self._begin_unheard(slot) if has_any else None
-
     def _begin_forgotten(self, slot: str) -> TrialRequest | Wait | None:
         """Begin a run that the server takes to be in hand and nobody has; Wait if one may be such a run.
 
@@ -320,31 +310,14 @@ class WandbSearch:
         names = ", ".join(self._unheard.ids)
         return Wait(f"nothing is heard of run {names}, which is to be trained yet") if names else None
 
+    @through_restarts
     def _begin_unheard(self, slot: str) -> TrialRequest | None:
         if self._unheard.is_due():
-            runs = self._not_in_hand()
-            for run_id in self._unheard.look(runs.values()):
-                log.warning("nothing is heard of run %s, which W&B takes to be in hand; it is trained here", run_id)
-                if request := self._begin(slot, Command("run", run_id, runs[run_id].config)):
+            for run in self._unheard.look(nobodys(self._server, self._path, self._leases)):
+                log.warning("nothing is heard of run %s, which W&B takes to be in hand; it is trained here", run.id)
+                if request := self._begin(slot, Command("run", run.id, run.config)):
                     return request
         return None
-
-    def _not_in_hand(self) -> Mapping[str, ServerRun]:
-        try:
-            runs = self._server.runs(self._path, states=("pending", "running", "preempting"), tries=1)
-        except FersweepError as error:
-            log.debug("%s", error)
-            return {}
-        with self._leases.ledger(write=False) as ledger:
-            here = {run.id: ledger.find(run.id) for run in runs}
-
-        def is_nobodys(run: ServerRun) -> bool:
-            row = here[run.id]
-            if row is None:
-                return run.state == "pending" and RUN_ID.fullmatch(run.id) is not None
-            return bool(row["state"] == TrialState.PREEMPTED)
-
-        return {run.id: run for run in runs if is_nobodys(run)}
 
     def _hand_back(self, run_id: str, why: str) -> bool:
         try:

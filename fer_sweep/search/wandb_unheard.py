@@ -1,8 +1,16 @@
 """Runs that a W&B server takes to be in hand, and of which it hears nothing."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from fer_sweep.search.wandb_messages import ServerRun
+from fer_sweep.errors import FersweepError
+from fer_sweep.records import TrialState
+from fer_sweep.search.leases import Leases
+from fer_sweep.search.wandb_messages import ServerRun, SweepPath
+from fer_sweep.search.wandb_protocol import WandbServer
+from fer_sweep.search.wandb_slots import RUN_ID
+
+log = logging.getLogger(__name__)
 
 
 class Unheard:
@@ -30,9 +38,31 @@ class Unheard:
         """Whether it is time for another look at the server's runs: a quarter of a lease after the last one."""
         return self._clock() - self._looked_at >= self._lease_s / 4
 
-    def look(self, runs: Iterable[ServerRun]) -> Sequence[str]:
+    def look(self, runs: Iterable[ServerRun]) -> Sequence[ServerRun]:
         """Those of these runs, which nobody here has, that have given no sign of life for a lease's time."""
         now = self._looked_at = self._clock()
-        signs = [(run.id, run.heartbeat_at, run.steps) for run in runs]  # new with every sign of life
+        signs = {(run.id, run.heartbeat_at, run.steps): run for run in runs}  # new with every sign of life
         self._since = {sign: self._since.get(sign, now) for sign in signs}
-        return [sign[0] for sign, since in self._since.items() if now - since >= self._lease_s]
+        return [signs[sign] for sign, since in self._since.items() if now - since >= self._lease_s]
+
+
+def nobodys(server: WandbServer, path: SweepPath, leases: Leases) -> Sequence[ServerRun]:
+    """The runs that the server takes to be in hand and nobody of this database has; none if it does not answer.
+
+    Those are offers that nobody here has begun, and trials that were preempted here.
+    """
+    try:
+        runs = server.runs(path, states=("pending", "running", "preempting"), tries=1)
+    except FersweepError as error:
+        log.debug("%s", error)
+        return ()
+    with leases.ledger(write=False) as ledger:
+        here = {run.id: ledger.find(run.id) for run in runs}
+
+    def is_nobodys(run: ServerRun) -> bool:
+        row = here[run.id]
+        if row is None:
+            return run.state == "pending" and RUN_ID.fullmatch(run.id) is not None
+        return bool(row["state"] == TrialState.PREEMPTED)
+
+    return [run for run in runs if is_nobodys(run)]
