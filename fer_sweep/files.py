@@ -7,13 +7,15 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fer_sweep.errors import InputError, cannot_write
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+LAST_CHECKPOINT = "last.ckpt"
+"""The newest one of a trial."""
 LARGEST_JSON = 4 << 20
 """Bytes of one of our JSON files: a configuration, a result, a note of what was measured. Most have under 2,000."""
 
@@ -71,7 +73,7 @@ def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
     """Whether this host sees what a trial was saved in; in the home, which all hosts of a sweep share, it does."""
     folder, own = checkpoint_folder(sweep_id, trial_id), trial_folder(sweep_id, trial_id)
     try:
-        return folder == own or folder.is_dir() or (own / "last.ckpt").is_file()
+        return folder == own or folder.is_dir() or (own / LAST_CHECKPOINT).is_file()
     except OSError:
         return False  # that it cannot be written either is said when a trial is to be saved there
 
@@ -153,6 +155,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full or the folder cannot be written; ``target`` is as it was.
     """
+    with _put_in_place(target, Path.replace) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _put_in_place(target: Path, put: Callable[[Path, Path], object]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
@@ -164,7 +172,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        temporary.replace(target)
+        put(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -180,6 +188,25 @@ def write_atomically(target: Path, content: str | bytes) -> None:
     """
     with atomic_path(target) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_first(target: Path, content: str) -> None:
+    """Write a file, whole or not at all, unless there is one: then that one stays.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    with _put_in_place(target, _put_unless_there) as temporary:
+        temporary.write_text(content)
+
+
+def _put_unless_there(temporary: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(temporary)  # unlike a rename, it replaces nothing
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        temporary.replace(target)
 
 
 @contextlib.contextmanager

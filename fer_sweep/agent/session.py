@@ -215,7 +215,7 @@ def _nothing_to_do(entry: SweepEntry, records: Sequence[TrialRecord]) -> Nothing
 def architectures(sweep: SweepFile) -> tuple[str, ...]:
     """The architectures a sweep can ask for: all of them where it names none, or a user's own code may."""
     given = Space.from_sweep(sweep).parameters.get("model")
-    if given is None or (sweep.scheduler is not None and sweep.scheduler.search_space is not None):
+    if given is None or sweep.has_own_space:
         return tuple(ARCHITECTURES)
     return tuple(model for model in ARCHITECTURES if model in (given.grid_values() or ()))
 

@@ -170,6 +170,11 @@ class SweepFile(_Frozen):
         """What is optimised, the most important first; empty if the file names nothing."""
         return self.metrics or ((self.metric,) if self.metric else ())
 
+    @property
+    def has_own_space(self) -> bool:
+        """Whether the search space is the user's own code, so that what it can ask for is known only as it runs."""
+        return self.scheduler is not None and self.scheduler.search_space is not None
+
     def to_plain(self) -> dict[str, Any]:
         """What was written, as plain dictionaries and lists; ``parse_sweep`` takes it back."""
         plain: dict[str, Any] = _plain(self)

@@ -15,6 +15,8 @@ from fer_sweep.errors import ConfigError, Problem
 
 IMAGE_SIZE = 48
 """Height and width of a face, in pixels."""
+SYNTHETIC = "synthetic"
+"""The data set that every host draws for itself."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]

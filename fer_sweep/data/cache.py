@@ -7,6 +7,7 @@ import time
 from difflib import get_close_matches
 from pathlib import Path
 
+from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.data import store
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, group_copies
 from fer_sweep.data.ferplus import relabel
@@ -29,7 +30,6 @@ __all__ = [
     "prepare",
 ]
 
-SYNTHETIC = "synthetic"
 DEFAULT = "fer2013"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

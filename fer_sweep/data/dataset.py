@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
@@ -42,6 +43,22 @@ class DatasetInfo(BaseModel):
     """What was left out, converted or made up on the way here, a sentence each."""
     created: float
     """Unix time, seconds."""
+
+    @classmethod
+    def read(cls, path: Path, name: str) -> Self | None:
+        """What a file says of the data set of this name; None if there is no such file.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is damaged, or describes another data set.
+        """
+        try:
+            info = cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        if info.name != name:
+            raise ValueError("it describes another data set")
+        return info
 
     @model_validator(mode="after")
     def _counts_everything(self) -> Self:

@@ -49,12 +49,7 @@ def read_info(name: str) -> DatasetInfo | None:
     """
     path = data_folder() / f"{name}.json"
     try:
-        info = DatasetInfo.model_validate_json(path.read_bytes())
-        if info.name != name:
-            raise ValueError("it describes another data set")
-        return info
-    except FileNotFoundError:
-        return None
+        return DatasetInfo.read(path, name)
     except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
         raise DataError(
             f"data set {name}: its description {path} is damaged or unreadable ({type(error).__name__})",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from fer_sweep.errors import FersweepError, InputError, StorageError, cannot_write
-from fer_sweep.files import atomic_path, home, write_atomically
+from fer_sweep.files import LAST_CHECKPOINT, atomic_path, home, write_atomically
 from fer_sweep.mirror.mark import DATABASE, MARK, NAME, check_mirror, home_name, is_own, read_mark, write_mark
 from fer_sweep.search.snapshots import snapshot
 from fer_sweep.search.sqlite import PREFIX
@@ -33,7 +33,7 @@ REST_S = 5.0
 STALLED_S = 60.0
 """A last copy in which nothing has moved for so long is given up: the drive hangs."""
 
-_FIRST = ("result.json", "last.ckpt")
+_FIRST = ("result.json", LAST_CHECKPOINT)
 _LEFT_OUT = frozenset({"previous.ckpt"})
 """Takes the place of a damaged last.ckpt, and is as large; a mirror's files are whole."""
 _CHUNK = 1 << 20
@@ -198,7 +198,7 @@ class Mirror:
         self._copy_together(source, target, [*_FIRST, *others])
         if is_over:
             with _writing(target):
-                (target / "last.ckpt").unlink(missing_ok=True)
+                (target / LAST_CHECKPOINT).unlink(missing_ok=True)
 
     def _copy_files(self, source: Path, target: Path) -> None:
         for path in sorted(source.iterdir()):

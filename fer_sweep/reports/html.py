@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.errors import InputError
 from fer_sweep.reports.environment import Environment
 from fer_sweep.reports.faces import Face
@@ -214,7 +215,7 @@ def _steps(report: Report) -> list[Step]:
     import json
 
     steps = []
-    for name in sorted({str(record.config.get("data", "")) for _, record in report.trials} - {"", "synthetic"}):
+    for name in sorted({str(record.config.get("data", "")) for _, record in report.trials} - {"", SYNTHETIC}):
         command = shlex.join(["fersweep", "data", "prepare", "PATH", "--name", name])
         steps.append(Step("Prepare the data set; its fingerprint must be the one under Environment.", command))
     for sweep in report.sweeps:

@@ -5,8 +5,6 @@ the content lies in ``data/`` there too, for hosts that have not prepared it.
 """
 
 import contextlib
-import os
-import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,17 +12,14 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
-from fer_sweep.config.trial import SharedConfig
-from fer_sweep.errors import DataError, FersweepError, InputError, OtherData, cannot_write
-from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically
+from fer_sweep.config.trial import SYNTHETIC, SharedConfig
+from fer_sweep.errors import DataError, FersweepError, InputError, OtherData
+from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
 from fer_sweep.search.entries import SweepEntry
 
 if TYPE_CHECKING:
     from fer_sweep.data.dataset import DatasetInfo
-
-DRAWN = "synthetic"
-"""Every host draws it for itself."""
 
 
 def data_names(space: Space) -> Sequence[str]:
@@ -108,9 +103,9 @@ def written_data(sweep_id: str, name: str) -> "DatasetInfo | None":
 
 
 def _names(sweep: SweepFile) -> Sequence[str]:
-    if sweep.scheduler is not None and sweep.scheduler.search_space is not None:
+    if sweep.has_own_space:
         return ()  # a space in code names its data as it runs
-    return [name for name in data_names(Space.from_sweep(sweep)) if name != DRAWN]
+    return [name for name in data_names(Space.from_sweep(sweep)) if name != SYNTHETIC]
 
 
 def _prepared(name: str) -> "DatasetInfo | None":
@@ -146,13 +141,12 @@ def share_data(name: str, say: Callable[[str], None]) -> bool:
         DataError: It is not prepared here, or is drawn by every host for itself.
         StorageError: The home cannot be written.
     """
-    if name == DRAWN:
+    if name == SYNTHETIC:
         raise DataError(f"data set {name} is drawn by every host for itself", hint="there is nothing to share")
     from fer_sweep.data.cache import open_dataset
-    from fer_sweep.data.sharing import is_shared, share
+    from fer_sweep.data.sharing import share
 
-    dataset = open_dataset(name)
-    if is_shared(dataset.info, _shared()) or not share(dataset, _shared()):
+    if not share(open_dataset(name), _shared()):
         return False
     say(f"data set {name} copied to {_shared()}, where hosts that have not prepared it take it from")
     return True
@@ -163,12 +157,7 @@ def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":
 
     path = _pin_of(sweep_id, name)
     try:
-        info = DatasetInfo.model_validate_json(path.read_bytes())
-        if info.name != name:
-            raise ValueError("it describes another data set")
-        return info
-    except FileNotFoundError:
-        return None
+        return DatasetInfo.read(path, name)
     except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}); it says which content of {name} this sweep is trained on",
@@ -178,21 +167,7 @@ def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":
 
 def _pin(entry: SweepEntry, info: "DatasetInfo") -> "DatasetInfo":
     """Write down what a name means to a sweep; gives what it means, should another host have been first."""
-    path = _pin_of(entry.id, info.name)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(info.model_dump_json(indent=2))
-        try:
-            os.link(temporary, path)  # unlike a rename, it replaces nothing
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_first(_pin_of(entry.id, info.name), info.model_dump_json(indent=2))
     return _pinned(entry.id, info.name) or info
 
 

@@ -215,7 +215,7 @@ class WandbSearch:
 
     @through_restarts
     def _go_on_first(self, slot: str) -> TrialRequest | Wait | None:
-        """What comes before a new run: the trial of a killed agent, or one whose preemption the server never heard of."""
+        """What comes before a new run: a killed agent's trial, or one whose preemption the server never heard of."""
         with self._leases.ledger(write=False) as ledger:
             free = {row["state"] for row in self._leases.free(ledger)}
         request = self._after_a_dead_agent(slot) if TrialState.RUNNING in free else None

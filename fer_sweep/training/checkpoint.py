@@ -22,9 +22,9 @@ import torch
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import CheckpointError
-from fer_sweep.files import atomic_path
+from fer_sweep.files import LAST_CHECKPOINT, atomic_path
 
-LAST = "last.ckpt"
+LAST = LAST_CHECKPOINT
 PREVIOUS = "previous.ckpt"
 MAX_SHARE = 0.05
 """Of a training's time that may go into checkpoints at the ends of epochs."""
@@ -54,6 +54,10 @@ class Checkpoints:
         self._cost = 0.0
         self._saved_at = time.perf_counter()
 
+    @property
+    def _is_apart(self) -> bool:
+        return self._folder != self._trial
+
     def due(self) -> bool:
         """Whether the end of an epoch should be saved: always, unless that took more than MAX_SHARE of the time."""
         return self._cost <= MAX_SHARE * (time.perf_counter() - self._saved_at)
@@ -74,7 +78,7 @@ class Checkpoints:
                 stream.write(content)
             if self._last.exists():
                 self._last.replace(self._previous)
-        if self._folder != self._trial:
+        if self._is_apart:
             self._remove_from(self._trial)  # it is older, and the best weights there may be those of a later epoch
         self._saved_at = time.perf_counter()
         self._cost = self._saved_at - began
@@ -107,7 +111,7 @@ class Checkpoints:
         Raises:
             StorageError: The disk is full or the folder cannot be written.
         """
-        if weights.parent != self._folder and weights.is_file():
+        if self._is_apart and weights.is_file():
             with atomic_path(self._folder / weights.name) as temporary:
                 shutil.copyfile(weights, temporary)
 
@@ -132,7 +136,7 @@ class Checkpoints:
         """
         for folder in {self._folder, self._trial}:
             self._remove_from(folder)
-        if weights.parent != self._folder:
+        if self._is_apart:
             (self._folder / weights.name).unlink(missing_ok=True)
             for folder in (self._folder, self._folder.parent):  # the trial's and, after its last one, the sweep's
                 with contextlib.suppress(OSError):
