@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.standin.server import StandIn
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from tests.postgres import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` are skipped where no NVIDIA GPU is."""
+    if discover():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
 
 
 @pytest.fixture(autouse=True)

@@ -37,8 +37,9 @@ PRELOAD = "fer_sweep.training.preload"
 HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 """Signals a fork starts with blocked, until it has handlers for them."""
 
-PROBE_STEPS, PROBE_S = 3, 1.5
-"""A probe times so many steps at least, and goes on for so many seconds."""
+PROBE_STEPS, PROBE_S = 4, 1.5
+"""A probe times so many steps at least, after as many that are not (on a GPU the fourth is captured as a graph), and
+goes on for so many seconds."""
 
 _LONGEST_REASON = 2000
 _BEAT_S = 1.0

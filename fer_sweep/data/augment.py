@@ -51,9 +51,16 @@ class Augmentation:
             images = images.masked_fill(_inside(self.boxes), 0.0)
         return images
 
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """Its parts."""
+        return (self.affine, self.flips, self.boxes)
+
+    def copy(self) -> "Augmentation":
+        """The same in memory of its own."""
+        return self._each(torch.clone)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Augmentation":
-        parts = (self.affine, self.flips, self.boxes)
-        return Augmentation(*(None if tensor is None else change(tensor) for tensor in parts))
+        return Augmentation(*(None if tensor is None else change(tensor) for tensor in self.tensors()))
 
 
 def draw(config: AugmentConfig, count: int, rng: np.random.Generator) -> Augmentation:

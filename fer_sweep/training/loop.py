@@ -8,7 +8,7 @@ and everything else that a step depends on is in the checkpoint.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.data import augment
 from fer_sweep.errors import StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialResult, TrialState, Verdict
-from fer_sweep.training.evaluation import Stopped, evaluate, forward
+from fer_sweep.training.evaluation import Stopped, evaluate
 from fer_sweep.training.faces import batches
 from fer_sweep.training.history import read_history
 from fer_sweep.training.metrics import accuracy, confusion_matrix
 from fer_sweep.training.optimizer import learning_rate
+from fer_sweep.training.step import Batch, Steps
 from fer_sweep.training.trial import HISTORY, Best, Trial, claim_folder, start
 
 _log = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ def train(
         on_epoch(row)
     parts = list(batches(len(trial.faces.train), config.batch_size))
     total_steps = config.epochs * len(parts)
+    steps = Steps(trial)
 
     while (progress := trial.progress).epochs_done < config.epochs:
         epoch = progress.epochs_done + 1
@@ -108,7 +109,7 @@ def train(
                 progress.epoch_seconds += time.perf_counter() - began
                 return _stopped(trial, reason, f"in epoch {epoch} of {config.epochs}")
             step = progress.epochs_done * len(parts) + progress.step
-            _step(trial, plan, parts[progress.step], learning_rate(config, step, total_steps))
+            steps.take(plan.batch(parts[progress.step], progress.step), learning_rate(config, step, total_steps))
             if trial.average:
                 trial.average.update(trial.model, step)
             if progress.step % CHECK_EVERY == 0 and not math.isfinite(progress.loss_sum):
@@ -127,7 +128,7 @@ def train(
             trial.keep_best(best)
         progress.epochs_done, progress.step = epoch, 0
         progress.images, progress.epoch_seconds = 0, 0.0
-        progress.loss_sum = torch.zeros_like(progress.loss_sum)
+        progress.loss_sum.zero_()
         trial.history.append(row)
         if epoch < config.epochs and trial.checkpoints.due():
             trial.save()
@@ -147,6 +148,11 @@ class _Plan:
     mixup: Tensor | None
     """(steps,): the weight of each batch's own images."""
 
+    def batch(self, part: slice, step: int) -> Batch:
+        """What the epoch's step trains on: this part of its images."""
+        mixup = None if self.mixup is None else self.mixup[step]
+        return Batch(self.order[part], self.augmentation[part], mixup)
+
 
 def _plan_epoch(trial: Trial, epoch: int, steps: int) -> _Plan:
     # Seeded by seed and epoch alone, so an epoch taken up in the middle needs nothing of its beginning.
@@ -156,48 +162,6 @@ def _plan_epoch(trial: Trial, epoch: int, steps: int) -> _Plan:
     augmentation = augment.draw(trial.config.augment, len(positions), rng).to(trial.device)
     mixup = augment.draw_mixup(trial.config.augment.mixup, steps, rng)
     return _Plan(positions[order], augmentation, None if mixup is None else mixup.to(trial.device))
-
-
-def _step(trial: Trial, plan: _Plan, part: slice, lr: float) -> None:
-    config, progress = trial.config, trial.progress
-    positions = plan.order[part]
-    labels = trial.faces.labels[positions]  # (B,)
-    images = plan.augmentation[part].apply(trial.faces.batch(positions))  # (B, 1, 48, 48)
-    weight = None if plan.mixup is None else plan.mixup[progress.step]
-    if weight is not None:
-        images = augment.mix(images, weight)
-
-    trial.optimizer.zero_grad(set_to_none=True)
-    loss = torch.zeros_like(progress.loss_sum)
-    for chunk in _chunks(len(labels), trial.micro_batch):
-        logits = forward(trial.model, images[chunk], trial.precision)
-        of_chunk = _loss(logits, labels[chunk], labels.flip(0)[chunk], weight, config.label_smoothing)
-        of_chunk = of_chunk * (len(logits) / len(labels))
-        of_chunk.backward()  # type: ignore[no-untyped-call]
-        loss += of_chunk.detach()
-    if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(trial.model.parameters(), config.clip_norm)
-    for group in trial.optimizer.param_groups:
-        group["lr"] = lr
-    trial.optimizer.step()
-
-    progress.loss_sum += loss * len(labels)
-    progress.images += len(labels)
-    progress.step += 1
-
-
-def _chunks(count: int, size: int | None) -> Iterator[slice]:
-    """Cut a batch into as few parts of at most ``size`` as there can be, alike to one image."""
-    parts = 1 if size is None else math.ceil(count / size)
-    for part in range(parts):
-        yield slice(count * part // parts, count * (part + 1) // parts)
-
-
-def _loss(logits: Tensor, labels: Tensor, mixed_in: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
-    loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-    if weight is None:
-        return loss
-    return torch.lerp(functional.cross_entropy(logits, mixed_in, label_smoothing=smoothing), loss, weight)
 
 
 def _measure(

@@ -56,15 +56,12 @@ class WeightAverage:
         Early on the decay is smaller, or a short training's average would still hold the random start.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        averaged: list[Tensor] = []
-        current: list[Tensor] = []
-        for mean, value in zip(_tensors(self.model), _tensors(model), strict=True):
-            if mean.is_floating_point():
-                averaged.append(mean)
-                current.append(value)
-            else:
-                mean.copy_(value)
-        torch._foreach_lerp_(averaged, current, 1.0 - decay)
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        counted = [pair for pair in pairs if not pair[0].is_floating_point()]
+        torch._foreach_lerp_([mean for mean, _ in averaged], [value for _, value in averaged], 1.0 - decay)
+        if counted:
+            torch._foreach_copy_([mean for mean, _ in counted], [value for _, value in counted])
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

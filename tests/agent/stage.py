@@ -36,6 +36,8 @@ class Starter(TrialStarter):
         """How long a killed trial takes to be gone, as one does that waits for a disk."""
         self.memory_mb: float | None = None
         """As if this host had so much memory; None for what it has."""
+        self.memory_share: float | None = None
+        """Of a GPU's memory, what each trial may take; None for what the agent gives."""
 
     def close(self) -> None:
         """Left open: starting it takes longer than most tests, and the next one can have it."""
@@ -43,6 +45,8 @@ class Starter(TrialStarter):
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
         if self.memory_mb is not None and job.memory_share is not None:
             job = replace(job, memory_share=job.memory_share * self.memory_mb / (total_mb() or self.memory_mb))
+        if self.memory_share is not None:
+            job = replace(job, memory_share=self.memory_share)
         handle = super().start(job, is_probe=is_probe)
         if self.dies_after_s:
             kill = handle.kill
@@ -118,12 +122,17 @@ class Stage:
         caches: Mapping[int, str] | None = None,
         on_oom: OnOom = OnOom.FAIL,
         hang_after_s: float | None = None,
+        gpu: str | None = None,
     ) -> AgentSummary:
-        """Work it through; ``caches`` gives slots a data cache of their own, such as an empty one."""
+        """Work it through; ``caches`` gives slots a data cache of their own, such as an empty one.
+
+        With ``gpu``, a UUID, the slots share it.
+        """
         found = dict.fromkeys(range(slots), self.cache) | dict(caches or {})
+        name, device = ("gpu0/", "cuda:0") if gpu else ("cpu", "cpu")
         places = [
             # The forkserver outlives a test, and a fork has the environment of its start.
-            Slot(f"cpu{number}", "cpu", 1, {"CUDA_VISIBLE_DEVICES": "", "FERSWEEP_CACHE": cache})
+            Slot(f"{name}{number}", device, 1, {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": cache})
             for number, cache in found.items()
         ]
         agent = Agent(

@@ -1,0 +1,175 @@
+"""One training step; on a GPU, where starting its kernels takes longer than they run, as a CUDA graph."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fer_sweep.data import augment
+from fer_sweep.training.evaluation import forward
+from fer_sweep.training.trial import Trial
+
+_log = logging.getLogger(__name__)
+
+WARM_UP = 3
+"""Steps of a batch size taken one kernel at a time before they are captured: the first ones choose algorithms, take
+workspaces and make the optimizer's state."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on, on the device."""
+
+    positions: Tensor
+    """(B,) int64, in the data set."""
+    augmentation: augment.Augmentation
+    """Of the images there."""
+    mixup: Tensor | None
+    """(): the weight of each image itself against its partner's."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def tensors(self) -> list[Tensor]:
+        """All that differs from one batch to the next."""
+        parts = (*self.augmentation.tensors(), self.mixup)
+        return [self.positions, *(part for part in parts if part is not None)]
+
+    def copy(self) -> "Batch":
+        """The same in memory of its own."""
+        mixup = None if self.mixup is None else self.mixup.clone()
+        return Batch(self.positions.clone(), self.augmentation.copy(), mixup)
+
+
+class Steps:
+    """Takes a trial's steps, each of which changes the weights and adds to ``progress.loss_sum``."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._graphs = _Graphs(trial) if trial.device.type == "cuda" else None
+
+    def take(self, batch: Batch, lr: float) -> None:
+        """Take a step with this learning rate."""
+        if self._graphs is None:
+            _step(self._trial, batch, lr)
+        else:
+            self._graphs.take(batch, lr)
+        self._trial.progress.images += len(batch)
+        self._trial.progress.step += 1
+
+
+class _Graphs:
+    """Steps on a GPU: a graph for each batch size, captured once and replayed on batches copied into its memory."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._stream = torch.cuda.Stream(trial.device)  # type: ignore[no-untyped-call]
+        self._lr = torch.zeros((), device=trial.device)
+        self._taken: dict[int, int] = {}
+        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Batch]] = {}
+        self._can_capture = True
+
+    def take(self, batch: Batch, lr: float) -> None:
+        size = len(batch)
+        if size not in self._captured and self._can_capture and self._taken.get(size, 0) >= WARM_UP:
+            self._capture(batch)
+        if size in self._captured:
+            graph, static = self._captured[size]
+            torch._foreach_copy_(static.tensors(), batch.tensors())
+            self._lr.fill_(lr)
+            graph.replay()
+            return
+        self._taken[size] = self._taken.get(size, 0) + 1
+        # Where it is captured later: autograd would wait for another stream's work in the middle of a capture.
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            _step(self._trial, batch, lr)
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _capture(self, batch: Batch) -> None:
+        """Record a step without taking it."""
+        graph, static = torch.cuda.CUDAGraph(), batch.copy()
+        pool = next((captured.pool() for captured, _ in self._captured.values()), None)
+        try:
+            # Thread-local: what other threads do meanwhile is no part of a step and no error.
+            with (
+                _capturable(self._trial.optimizer),
+                torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                _step(self._trial, static, self._lr)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _log.warning("this GPU's steps cannot be captured as a CUDA graph and take longer: %s", error)
+            self._can_capture = False
+            self._trial.optimizer.zero_grad(set_to_none=True)  # their memory went with the graph
+        else:
+            self._captured[len(batch)] = graph, static
+
+
+@contextlib.contextmanager
+def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Adam asks for this before it is captured; saved states stay those of any device, so it is not left set."""
+    changed = [group for group in optimizer.param_groups if group.get("capturable") is False]
+    for group in changed:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in changed:
+            group["capturable"] = False
+
+
+def _step(trial: Trial, batch: Batch, lr: float | Tensor) -> None:
+    """Nothing here waits for the device, or depends on values there."""
+    config = trial.config
+    labels = trial.faces.labels[batch.positions]  # (B,)
+    images = batch.augmentation.apply(trial.faces.batch(batch.positions))  # (B, 1, 48, 48)
+    if batch.mixup is not None:
+        images = augment.mix(images, batch.mixup)
+
+    trial.optimizer.zero_grad(set_to_none=True)
+    loss = torch.zeros_like(trial.progress.loss_sum)
+    for chunk in _chunks(len(batch), trial.micro_batch):
+        logits = forward(trial.model, images[chunk], trial.precision)
+        of_chunk = _loss(logits, labels[chunk], labels.flip(0)[chunk], batch.mixup, config.label_smoothing)
+        of_chunk = of_chunk * (len(logits) / len(batch))
+        of_chunk.backward()  # type: ignore[no-untyped-call]
+        loss += of_chunk.detach()
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(trial.model.parameters(), config.clip_norm)
+    with _learning_rate(trial.optimizer, lr):
+        trial.optimizer.step()
+    trial.progress.loss_sum += loss * len(batch)
+
+
+@contextlib.contextmanager
+def _learning_rate(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> Iterator[None]:
+    before = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    try:
+        yield
+    finally:
+        if isinstance(lr, Tensor):  # read at each replay, and never saved
+            for group, value in zip(optimizer.param_groups, before, strict=True):
+                group["lr"] = value
+
+
+def _chunks(count: int, size: int | None) -> Iterator[slice]:
+    """Cut a batch into as few parts of at most ``size`` as there can be, alike to one image."""
+    parts = 1 if size is None else math.ceil(count / size)
+    for part in range(parts):
+        yield slice(count * part // parts, count * (part + 1) // parts)
+
+
+def _loss(logits: Tensor, labels: Tensor, mixed_in: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
+    loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if weight is None:
+        return loss
+    return torch.lerp(functional.cross_entropy(logits, mixed_in, label_smoothing=smoothing), loss, weight)

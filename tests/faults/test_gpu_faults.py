@@ -1,0 +1,108 @@
+"""What goes wrong on a GPU: its memory runs out, its context breaks, a trial on it is killed."""
+
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_sweep.agent.failures import OnOom
+from fer_sweep.agent.gpus import discover
+from fer_sweep.agent.memory import free_mb
+from fer_sweep.agent.probe import measure
+from fer_sweep.agent.slots import Slot
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.records import TrialState
+from tests.agent.scripted import TINY, ScriptedSearch, request
+from tests.agent.stage import Stage, View
+
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("tiny_data")]
+
+LARGE = {"channels": 128, "batch_size": 128, "hidden": 8, "epochs": 2, "precision": "fp32"}
+"""A training on `tiny`, the first feature maps of whose batch take 150 MB."""
+TOO_LITTLE_MB = 260.0
+
+
+@pytest.fixture
+def gpu() -> str:
+    return discover()[0].uuid
+
+
+@pytest.fixture
+def stage(tmp_path: Path, tiny_cache: Path) -> Stage:
+    return Stage(tmp_path / "trials", str(tiny_cache))
+
+
+def share_of(mb: float) -> float:
+    return mb / discover()[0].memory_mb
+
+
+def test_a_trial_out_of_gpu_memory_ends_alone(stage: Stage, gpu: str) -> None:
+    stage.starter.memory_share = share_of(TOO_LITTLE_MB)
+    search = ScriptedSearch([request("0", **LARGE), request("1", epochs=20)])
+    assert stage.run(search, slots=2, gpu=gpu).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
+    assert "out of memory" in (search.outcomes["0"][0].reason or "")
+    assert stage.nobody_is_left()
+
+
+def test_out_of_gpu_memory_goes_on_with_a_smaller_micro_batch(stage: Stage, gpu: str) -> None:
+    stage.starter.memory_share = share_of(TOO_LITTLE_MB)
+    search = ScriptedSearch([request("0", **LARGE)])
+    ended = stage.run(search, gpu=gpu, on_oom=OnOom.SMALLER_MICRO_BATCH).ended
+    assert ended[TrialState.COMPLETE] == 1
+    assert ended[TrialState.PREEMPTED] >= 1
+    result = search.outcomes["0"][-1].result
+    assert result is not None
+    assert result.micro_batch in (64, 32, 16, 8)
+
+
+def test_a_broken_cuda_context_is_one_trials_end_and_the_slot_goes_on(stage: Stage, gpu: str, tmp_path: Path) -> None:
+    # A class that there is not: on a GPU no exception, but an assertion in a kernel, after which the context is dead.
+    broken = Path(shutil.copytree(stage.cache, tmp_path / "broken"))
+    (path,) = broken.glob("data/*/labels.npy")
+    path.chmod(0o600)
+    np.save(path, np.full_like(np.load(path), 99))
+    search = ScriptedSearch([request("0", drop_val_copies=False), request("1")])
+    caches = {0: str(broken)}
+    stage.run(search, gpu=gpu, caches=caches, count=1)
+    (outcome,) = search.outcomes["0"]
+    assert outcome.state is TrialState.FAILED
+    assert "device-side assert" in (outcome.reason or "")
+    assert stage.run(search, gpu=gpu).ended == {TrialState.COMPLETE: 1}
+    assert stage.nobody_is_left()
+
+
+def test_a_trial_killed_on_a_gpu_goes_on_from_its_checkpoint(stage: Stage, gpu: str) -> None:
+    killed: list[int] = []
+
+    def kill(trial: str, epoch: int) -> None:
+        if epoch == 5 and not killed:
+            killed.append(stage.starter.pids[-1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    stage.view = View(kill)
+    search = ScriptedSearch([request("0", epochs=300)])
+    ended = stage.run(search, gpu=gpu).ended
+    assert ended[TrialState.COMPLETE] == 1
+    assert ended[TrialState.PREEMPTED] == 1
+    assert stage.history("0") == list(range(1, 301))
+
+
+def test_slots_on_a_gpu_are_measured_with_what_they_take_of_its_memory(stage: Stage, gpu: str) -> None:
+    def divide(count: int) -> Sequence[Slot]:
+        environment = {"CUDA_VISIBLE_DEVICES": gpu, "FERSWEEP_CACHE": stage.cache}
+        return [Slot(f"gpu0/{number}", "cuda:0", 1, environment) for number in range(count)]
+
+    (slot,) = divide(1)
+    before = free_mb(slot)
+    (load,) = measure(parse_trial({**TINY, "epochs": 1}), divide, 1, stage.starter)
+    after = free_mb(slot)
+    assert load.images_per_second > 0
+    assert load.memory_mb > 50  # a context takes more
+    assert before is not None
+    assert after is not None
+    assert before - after < 50  # and is gone with its process
+    assert stage.nobody_is_left()

@@ -1,0 +1,124 @@
+"""Steps as CUDA graphs; steps on a CPU are tested with the loop."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.data import augment
+from fer_sweep.records import StopReason, TrialState
+from fer_sweep.training import step as steps_module
+from fer_sweep.training.history import read_history
+from fer_sweep.training.loop import train
+from fer_sweep.training.step import WARM_UP, Batch, Steps
+from fer_sweep.training.trial import Trial, start
+
+pytestmark = pytest.mark.gpu
+
+SIZES: dict[str, dict[str, Any]] = {
+    "simple_cnn": {"channels": 4, "hidden": 16},
+    "deeper_cnn": {"width": 8, "blocks": 2},
+    "resnet18": {"width": 8},
+    "vit": {"patch_size": 12, "dim": 32, "depth": 2, "head_dim": 16},
+}
+AUGMENT = {"shift": 0.1, "rotation": 10.0, "scale": 0.1, "flip": True, "erasing": 0.5, "mixup": 0.2}
+
+
+def small(model: str, **changes: Any) -> Any:
+    values = {"model": model, "data": "tiny", "epochs": 6, "batch_size": 24, "precision": "fp32", "lr": 1e-3}
+    return parse_trial({**values, **SIZES[model], "augment": AUGMENT, "clip_norm": 1.0, **changes})
+
+
+def begun(folder: Path, model: str = "simple_cnn", **changes: Any) -> tuple[Trial, Batch]:
+    folder.mkdir()
+    trial = start(small(model, **changes), folder, torch.device("cuda:0"))
+    trial.model.train()
+    drawn = augment.draw(trial.config.augment, 24, np.random.default_rng(0)).to(trial.device)
+    return trial, Batch(trial.faces.train[:24], drawn, torch.tensor(0.7, device=trial.device))
+
+
+def loss_of(trial: Trial, steps: Steps, batch: Batch, lr: float) -> float:
+    trial.progress.loss_sum.zero_()
+    steps.take(batch, lr)
+    return float(trial.progress.loss_sum)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("model", SIZES)
+def test_graphs_train_what_single_kernels_train(
+    model: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    config = small(model, optimizer=optimizer, dropout=0.0, ema_decay=0.9)
+    train(config, tmp_path / "graphs", device="cuda:0", micro_batch=16)
+    monkeypatch.setattr(steps_module, "WARM_UP", 10**9)
+    train(config, tmp_path / "kernels", device="cuda:0", micro_batch=16)
+    graphs, kernels = (read_history(tmp_path / name / "history.jsonl") for name in ("graphs", "kernels"))
+    assert len(graphs) == 6
+    for one, other in zip(graphs, kernels, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=2e-3)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=2e-2)
+        assert one["lr"] == other["lr"]
+
+
+def test_a_replay_reads_its_batch_and_learning_rate_and_draws_anew(tmp_path: Path) -> None:
+    trial, batch = begun(tmp_path / "t", dropout=0.5)
+    steps = Steps(trial)
+    for _ in range(WARM_UP):
+        steps.take(batch, 0.0)
+    before = copy.deepcopy(trial.model.state_dict())
+    losses = [loss_of(trial, steps, batch, lr=0.0) for _ in range(4)]
+    assert len(set(losses)) == 4  # another dropout each
+    assert all(torch.equal(before[name], value) for name, value in trial.model.state_dict().items())
+    steps.take(batch, 0.1)
+    assert not torch.equal(before["fc2.weight"], trial.model.state_dict()["fc2.weight"])
+    assert trial.progress.step == WARM_UP + 5
+    assert trial.progress.images == 24 * (WARM_UP + 5)
+    for group in trial.optimizer.param_groups:
+        assert isinstance(group["lr"], float)
+        assert not group.get("capturable", False)
+
+
+class _Looking(nn.Module):
+    """A model that waits for the device, which no graph can."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        assert float(images.mean()) < 100.0
+        return self.model(images)
+
+
+def test_what_cannot_be_captured_is_trained_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trial, batch = begun(tmp_path / "t")
+    trial.model = _Looking(trial.model)
+    steps = Steps(trial)
+    losses = [loss_of(trial, steps, batch, lr=1e-3) for _ in range(WARM_UP + 20)]
+    assert losses[-1] < losses[0]
+    (warning,) = [record for record in caplog.records if "cannot be captured" in record.message]
+    assert warning.levelname == "WARNING"
+    assert trial.progress.step == WARM_UP + 20
+
+
+def test_a_preempted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    config = small("deeper_cnn", dropout=0.3, ema_decay=0.9)
+    train(config, tmp_path / "whole", device="cuda:0")
+    asked = 0
+
+    def stop() -> StopReason | None:
+        nonlocal asked
+        asked += 1
+        return StopReason.PREEMPTED if asked == 20 else None
+
+    assert train(config, tmp_path / "t", device="cuda:0", stop=stop).state is TrialState.PREEMPTED
+    assert train(config, tmp_path / "t", device="cuda:0").state is TrialState.COMPLETE
+    whole, resumed = (read_history(tmp_path / name / "history.jsonl") for name in ("whole", "t"))
+    for one, other in zip(whole, resumed, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=2e-2)
