@@ -150,7 +150,7 @@ def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
 
     def clock() -> float:
         if job.device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize()  # never between steps: a training does not wait for the device there either
         return time.perf_counter()
 
     for _ in range(PROBE_STEPS):  # the first ones choose kernels and fill caches
@@ -158,7 +158,7 @@ def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
     pipe.send(ProbeReady())
     pipe.recv()
     began, steps = clock(), 0
-    while steps < PROBE_STEPS or clock() - began < PROBE_S:
+    while steps < PROBE_STEPS or time.perf_counter() - began < PROBE_S:
         yield
         steps += 1
     pipe.send(ProbeResult(steps * job.config.batch_size / (clock() - began)))

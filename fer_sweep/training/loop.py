@@ -111,11 +111,12 @@ def train(
             step = progress.epochs_done * len(parts) + progress.step
             steps.take(plan.batch(parts[progress.step], progress.step), learning_rate(config, step, total_steps))
             if trial.average:
-                trial.average.update(trial.model, step)
+                trial.average.update(step)
             if progress.step % CHECK_EVERY == 0 and not math.isfinite(progress.loss_sum):
                 return _outcome(config, trial.finish(diverged=True), f"the loss was not finite in epoch {epoch}")
         train_loss = float(progress.loss_sum) / progress.images  # waits for the device, so the time below is whole
         progress.epoch_seconds += time.perf_counter() - began
+        steps.look_ahead(progress.epoch_seconds, config.epochs - epoch)
 
         lr = learning_rate(config, epoch * len(parts) - 1, total_steps)  # the last step's
         try:

@@ -48,20 +48,21 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
+        # Listed once: a walk through a model's modules takes a millisecond or two, and a step on a GPU no more.
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards ``model`` after a step (counted from 0).
+    def update(self, step: int) -> None:
+        """Move towards the model after a step (counted from 0).
 
         Early on the decay is smaller, or a short training's average would still hold the random start.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
-        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        counted = [pair for pair in pairs if not pair[0].is_floating_point()]
-        torch._foreach_lerp_([mean for mean, _ in averaged], [value for _, value in averaged], 1.0 - decay)
-        if counted:
-            torch._foreach_copy_([mean for mean, _ in counted], [value for _, value in counted])
+        torch._foreach_lerp_([mean for mean, _ in self._averaged], [value for _, value in self._averaged], 1.0 - decay)
+        if self._copied:
+            torch._foreach_copy_([copied for copied, _ in self._copied], [value for _, value in self._copied])
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

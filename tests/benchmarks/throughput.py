@@ -21,7 +21,7 @@ from tests.benchmarks.rows import Row
 
 ON_CPU = {"simple_cnn": 4096, "deeper_cnn": 2048, "resnet18": 640, "vit": 2048}
 IMAGES = dict.fromkeys(ON_CPU, 28_672) if discover() else ON_CPU
-"""Training images an epoch: enough steps to be steady, few enough to be quick. A GPU takes about as many as FER2013 has."""
+"""Training images an epoch: enough steps to be steady, few enough to be quick; on a GPU as many as FER2013 has."""
 LEARNT: Mapping[str, Mapping[str, object]] = {
     "simple_cnn": {"lr": 1e-3},
     "deeper_cnn": {"lr": 3e-3},

@@ -1,12 +1,10 @@
 """What goes wrong on a GPU: its memory runs out, its context breaks, a trial on it is killed."""
 
 import os
-import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fer_sweep.agent.failures import OnOom
@@ -18,6 +16,7 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialState
 from tests.agent.scripted import TINY, ScriptedSearch, request
 from tests.agent.stage import Stage, View
+from tests.faults import broken_context
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("tiny_data")]
 
@@ -59,19 +58,13 @@ def test_out_of_gpu_memory_goes_on_with_a_smaller_micro_batch(stage: Stage, gpu:
     assert result.micro_batch in (64, 32, 16, 8)
 
 
-def test_a_broken_cuda_context_is_one_trials_end_and_the_slot_goes_on(stage: Stage, gpu: str, tmp_path: Path) -> None:
-    # A class that there is not: on a GPU no exception, but an assertion in a kernel, after which the context is dead.
-    broken = Path(shutil.copytree(stage.cache, tmp_path / "broken"))
-    (path,) = broken.glob("data/*/labels.npy")
-    path.chmod(0o600)
-    np.save(path, np.full_like(np.load(path), 99))
-    search = ScriptedSearch([request("0", drop_val_copies=False), request("1")])
-    caches = {0: str(broken)}
-    stage.run(search, gpu=gpu, caches=caches, count=1)
-    (outcome,) = search.outcomes["0"]
-    assert outcome.state is TrialState.FAILED
-    assert "device-side assert" in (outcome.reason or "")
-    assert stage.run(search, gpu=gpu).ended == {TrialState.COMPLETE: 1}
+def test_a_broken_cuda_context_is_one_trials_end_and_the_slot_goes_on(
+    stage: Stage, gpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_sweep.agent.processes.run_in_fork", broken_context.run_in_fork)
+    search = ScriptedSearch([request("0"), request("1")])
+    assert stage.run(search, gpu=gpu).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
+    assert "device-side assert" in (search.outcomes["0"][0].reason or "")
     assert stage.nobody_is_left()
 
 

@@ -62,10 +62,10 @@ def test_the_average_follows_the_weights() -> None:
     with torch.no_grad():
         network[0].weight += 1.0
         network[1].num_batches_tracked += 5
-    average.update(network, step=1000)
+    average.update(step=1000)
     assert float(average.model[0].weight) == pytest.approx(start + 0.5)
     assert int(average.model[1].num_batches_tracked) == 5
     assert not average.model.training
     assert not any(p.requires_grad for p in average.model.parameters())
-    average.update(network, step=0)  # decay 0.1: a young average forgets its random start quickly
+    average.update(step=0)  # decay 0.1: a young average forgets its random start quickly
     assert float(average.model[0].weight) == pytest.approx(start + 0.95)

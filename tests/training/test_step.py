@@ -76,7 +76,7 @@ def test_a_replay_reads_its_batch_and_learning_rate_and_draws_anew(tmp_path: Pat
     assert len(set(losses)) == 4  # another dropout each
     assert all(torch.equal(before[name], value) for name, value in trial.model.state_dict().items())
     steps.take(batch, 0.1)
-    assert not torch.equal(before["fc2.weight"], trial.model.state_dict()["fc2.weight"])
+    assert not torch.equal(before["classifier.4.weight"], trial.model.state_dict()["classifier.4.weight"])
     assert trial.progress.step == WARM_UP + 5
     assert trial.progress.images == 24 * (WARM_UP + 5)
     for group in trial.optimizer.param_groups:
@@ -97,7 +97,7 @@ class _Looking(nn.Module):
 
 
 def test_what_cannot_be_captured_is_trained_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trial, batch = begun(tmp_path / "t")
+    trial, batch = begun(tmp_path / "t", dropout=0.1)
     trial.model = _Looking(trial.model)
     steps = Steps(trial)
     losses = [loss_of(trial, steps, batch, lr=1e-3) for _ in range(WARM_UP + 20)]
@@ -122,3 +122,40 @@ def test_a_preempted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> N
     whole, resumed = (read_history(tmp_path / name / "history.jsonl") for name in ("whole", "t"))
     for one, other in zip(whole, resumed, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=2e-2)
+
+
+@pytest.mark.parametrize("model", SIZES)
+def test_a_long_training_is_compiled_and_trains_the_same(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    config = small(model, dropout=0.0)
+    train(config, tmp_path / "kernels", device="cuda:0")
+    compiled: list[object] = []
+    compile_model = torch.compile
+
+    def seen(model: Any, **options: Any) -> Any:
+        compiled.append(model)
+        return compile_model(model, **options)
+
+    monkeypatch.setattr(torch, "compile", seen)
+    monkeypatch.setattr(steps_module, "COMPILING_S", 0.0)
+    train(config, tmp_path / "compiled", device="cuda:0")
+    assert len(compiled) == 1
+    kernels, others = (read_history(tmp_path / name / "history.jsonl") for name in ("kernels", "compiled"))
+    for one, other in zip(kernels, others, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=5e-3)
+
+
+def test_what_cannot_be_compiled_is_trained_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def compiled(images: Tensor) -> Tensor:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compiled)
+    monkeypatch.setattr(steps_module, "COMPILING_S", 0.0)
+    assert train(small("vit"), tmp_path / "t", device="cuda:0").state is TrialState.COMPLETE
+    assert [record.message for record in caplog.records] == [
+        "this model cannot be compiled here and takes longer: Failed to find C compiler"
+    ]
