@@ -67,9 +67,13 @@ class Steps:
         self._trial.progress.step += 1
 
     def look_ahead(self, epoch_s: float, epochs_left: int) -> None:
-        """Told after each epoch how long it took and how many are to come: on a GPU long trainings are compiled."""
-        if self._graphs and self._trial.progress.epochs_done:  # the first epoch's time is that of a start
-            self._graphs.look_ahead(epoch_s * epochs_left)
+        """Told after each epoch how long it took and how many are to come: on a GPU long trainings are compiled.
+
+        Once they have lasted as long as that takes: most trials of a sweep are stopped early.
+        """
+        done = self._trial.progress.epochs_done  # without the one just trained; the first one's time is that of a start
+        if self._graphs and done and epoch_s * done >= COMPILING_S <= SAVED_BY_COMPILING * epoch_s * epochs_left:
+            self._graphs.compile()
 
 
 class _Graphs:
@@ -103,9 +107,9 @@ class _Graphs:
             self._step(batch, lr)
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def look_ahead(self, seconds: float) -> None:
-        """Compile the model if that is worth its while in a training that has so many seconds to go."""
-        if not self._may_compile or SAVED_BY_COMPILING * seconds < COMPILING_S:
+    def compile(self) -> None:
+        """Have whole batches go through a compiled model from now on, and through graphs of that."""
+        if not self._may_compile:
             return
         self._may_compile = False
         # By one thread: inductor would start a process a core beside each trial.
