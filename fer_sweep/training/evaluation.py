@@ -66,7 +66,7 @@ def evaluate(
     return float(loss_sum) / len(positions), torch.cat(predictions).cpu().numpy()
 
 
-def forward(model: Callable[[Tensor], Tensor], images: Tensor, precision: Precision) -> Tensor:
+def forward(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
     """Logits (B, 7) float32 of normalised images (B, 1, 48, 48), computed in ``precision``."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits: Tensor = model(images)

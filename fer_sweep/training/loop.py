@@ -116,7 +116,6 @@ def train(
                 return _outcome(config, trial.finish(diverged=True), f"the loss was not finite in epoch {epoch}")
         train_loss = float(progress.loss_sum) / progress.images  # waits for the device, so the time below is whole
         progress.epoch_seconds += time.perf_counter() - began
-        steps.look_ahead(progress.epoch_seconds, config.epochs - epoch)
 
         lr = learning_rate(config, epoch * len(parts) - 1, total_steps)  # the last step's
         try:

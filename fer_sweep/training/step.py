@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +19,6 @@ _log = logging.getLogger(__name__)
 WARM_UP = 3
 """Steps of a batch size taken one kernel at a time before they are captured: the first ones choose algorithms, take
 workspaces and make the optimizer's state."""
-COMPILING_S = 20.0
-"""What torch.compile takes for one of the four architectures with its kernels built one after the other."""
-SAVED_BY_COMPILING = 0.25
-"""Of a training's time: measured 23 to 34 % of a step on an H200."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +56,11 @@ class Steps:
     def take(self, batch: Batch, lr: float) -> None:
         """Take a step with this learning rate."""
         if self._graphs is None:
-            _step(self._trial, batch, lr, self._trial.model)
+            _step(self._trial, batch, lr)
         else:
             self._graphs.take(batch, lr)
         self._trial.progress.images += len(batch)
         self._trial.progress.step += 1
-
-    def look_ahead(self, epoch_s: float, epochs_left: int) -> None:
-        """Told after each epoch how long it took and how many are to come: on a GPU long trainings are compiled.
-
-        Once they have lasted as long as that takes: most trials of a sweep are stopped early.
-        """
-        done = self._trial.progress.epochs_done  # without the one just trained; the first one's time is that of a start
-        if self._graphs and done and epoch_s * done >= COMPILING_S <= SAVED_BY_COMPILING * epoch_s * epochs_left:
-            self._graphs.compile()
 
 
 class _Graphs:
@@ -81,9 +68,6 @@ class _Graphs:
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
-        self._compiled: Callable[[Tensor], Tensor] | None = None
-        """What whole batches go through in place of the model, on its weights."""
-        self._may_compile = trial.micro_batch is None
         self._stream = torch.cuda.Stream(trial.device)  # type: ignore[no-untyped-call]
         self._lr = torch.zeros((), device=trial.device)
         self._taken: dict[int, int] = {}
@@ -104,33 +88,8 @@ class _Graphs:
         # Where it is captured later: autograd would wait for another stream's work in the middle of a capture.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            self._step(batch, lr)
+            _step(self._trial, batch, lr)
         torch.cuda.current_stream().wait_stream(self._stream)
-
-    def compile(self) -> None:
-        """Have whole batches go through a compiled model from now on, and through graphs of that."""
-        if not self._may_compile:
-            return
-        self._may_compile = False
-        # By one thread: inductor would start a process a core beside each trial.
-        self._compiled = torch.compile(self._trial.model, dynamic=False, options={"compile_threads": 1})
-        size = self._trial.config.batch_size
-        self._captured.pop(size, None)
-        self._taken[size] = 0
-
-    def _step(self, batch: Batch, lr: float | Tensor) -> None:
-        if self._compiled is not None and len(batch) == self._trial.config.batch_size:
-            try:
-                _step(self._trial, batch, lr, self._compiled)
-                return
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # of dynamo, inductor, Triton or a C compiler, before any weight has changed
-                if torch.cuda.is_current_stream_capturing():
-                    raise
-                _log.warning("this model cannot be compiled here and takes longer: %s", str(error).partition("\n")[0])
-                self._compiled = None
-        _step(self._trial, batch, lr, self._trial.model)
 
     def _capture(self, batch: Batch) -> None:
         """Record a step without taking it."""
@@ -142,7 +101,7 @@ class _Graphs:
                 _capturable(self._trial.optimizer),
                 torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"),
             ):
-                self._step(static, self._lr)
+                _step(self._trial, static, self._lr)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -173,7 +132,7 @@ def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             group["capturable"] = False
 
 
-def _step(trial: Trial, batch: Batch, lr: float | Tensor, model: Callable[[Tensor], Tensor]) -> None:
+def _step(trial: Trial, batch: Batch, lr: float | Tensor) -> None:
     """Nothing here waits for the device, or depends on values there."""
     config = trial.config
     labels = trial.faces.labels[batch.positions]  # (B,)
@@ -184,7 +143,7 @@ def _step(trial: Trial, batch: Batch, lr: float | Tensor, model: Callable[[Tenso
     trial.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros_like(trial.progress.loss_sum)
     for chunk in _chunks(len(batch), trial.micro_batch):
-        logits = forward(model, images[chunk], trial.precision)
+        logits = forward(trial.model, images[chunk], trial.precision)
         of_chunk = _loss(logits, labels[chunk], labels.flip(0)[chunk], batch.mixup, config.label_smoothing)
         of_chunk = of_chunk * (len(logits) / len(batch))
         of_chunk.backward()  # type: ignore[no-untyped-call]
