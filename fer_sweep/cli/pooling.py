@@ -111,11 +111,14 @@ def _is_meant(ids: "Sequence[str]", interrupts: "Interrupts", wait: "Callable[[f
 
 
 def _opened(pool_file: "PoolFile") -> "Pool":
-    from fer_sweep.config.pool_file import SlurmPool
+    from fer_sweep.config.pool_file import RayPool, SlurmPool
     from fer_sweep.pools.local import LocalAgents
+    from fer_sweep.pools.ray_cluster import RayAgents
     from fer_sweep.pools.slurm import SlurmAgents
 
-    return SlurmAgents(pool_file) if isinstance(pool_file, SlurmPool) else LocalAgents()
+    if isinstance(pool_file, SlurmPool):
+        return SlurmAgents(pool_file)
+    return RayAgents(pool_file) if isinstance(pool_file, RayPool) else LocalAgents()
 
 
 def _warn_of_storage(entry: "SweepEntry", pool_file: "PoolFile") -> None:
