@@ -1,4 +1,4 @@
-"""A Ray cluster of the tests' own: a head and two nodes with GPUs that are not there, all on this machine.
+"""A Ray cluster of the tests' own: three nodes with GPUs that are not there, all on this machine.
 
 Ray's ``Cluster`` runs in a process of its own, which takes orders on stdin: what it leaves behind at its end, threads,
 sockets and warnings, is none of the tests'.
@@ -17,21 +17,22 @@ from pathlib import Path
 
 from tests.processes import alive, descendants, until
 
-NODES = 2
-"""Beside the head, which has no places for agents but keeps the cluster together."""
-_GPUS = 2
+HEAD = "0"
+"""The node that keeps the cluster together, and cannot be lost."""
+NODES = (HEAD, "1", "2")
+GPUS = 2
+"""Of each node."""
 _SERVE = """\
 import sys
 from ray.cluster_utils import Cluster
-little = {"object_store_memory": 80 * 2**20}
 cluster = Cluster()
-head = cluster.add_node(num_cpus=0, num_gpus=0, include_dashboard=False, **little)
 nodes = {}
 for line in sys.stdin:
     what, number = line.split()
     if what == "add":
-        nodes[number] = cluster.add_node(num_cpus=8, num_gpus=GPUS, **little)
-        print(cluster.address, nodes[number].node_id, flush=True)
+        only_head = {} if nodes else {"include_dashboard": False}
+        nodes[number] = cluster.add_node(num_cpus=8, num_gpus=GPUS, object_store_memory=80 * 2**20, **only_head)
+        print(cluster.address, nodes[number].all_processes["raylet"][0].process.pid, flush=True)
     else:
         cluster.remove_node(nodes.pop(number), allow_graceful=False)
         print("gone", flush=True)
@@ -50,11 +51,11 @@ class Cluster:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fersweep-ray-"))  # short: Ray's sockets lie in it
         self.environment = {"RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0"}
-        self._nodes: dict[str, str] = {}
-        """Ray's ids by number."""
+        self._raylets: dict[str, int] = {}
+        """Process ids by the numbers of nodes."""
         self._log = (self.folder / "cluster.log").open("wb")
         self._server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", _SERVE.replace("GPUS", str(_GPUS))],
+            [sys.executable, "-W", "ignore", "-c", _SERVE.replace("GPUS", str(GPUS))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -63,25 +64,26 @@ class Cluster:
         )
         self.address = ""
         try:
-            for number in range(NODES):
-                self.add(str(number))
+            for number in NODES:
+                self.add(number)
         except BaseException:
             self.close()
             raise
 
     def add(self, number: str) -> None:
         """Start a node and wait until it is one of the cluster's."""
-        self.address, self._nodes[number] = self._order(f"add {number}").split()
+        self.address, raylet = self._order(f"add {number}").split()
+        self._raylets[number] = int(raylet)
 
-    def number_of(self, node: str) -> str:
-        """The number of a node by the beginning of Ray's id."""
-        (found,) = [number for number, name in self._nodes.items() if name.startswith(node)]
+    def number_of(self, raylet: int) -> str:
+        """The number of the node that this process keeps."""
+        (found,) = [number for number, pid in self._raylets.items() if pid == raylet]
         return found
 
     def lose(self, number: str) -> None:
         """What a cut does to a node: its raylet is gone at once, and the cluster's word with it."""
         self._order(f"remove {number}")
-        del self._nodes[number]
+        del self._raylets[number]
 
     def _order(self, line: str) -> str:
         assert self._server.stdin is not None and self._server.stdout is not None

@@ -175,10 +175,11 @@ class _Driver:
 
 
 def _job(pool: RayPool, command: AgentCommand, ids: Sequence[str]) -> Job:
+    granted = {"FERSWEEP_CORES": str(pool.cpus)}  # Ray counts cores, and holds nobody to them
     return Job(
         sweep=command.sweep,
         words=(*(pool.command or FERSWEEP), *command.words),
-        environment={name: value for name, value in agent_environment().items() if PASSED_ON.match(name)},
+        environment=granted | {name: value for name, value in agent_environment().items() if PASSED_ON.match(name)},
         folder=str(Path.cwd()),
         logs={agent_id: str(command.logs / f"ray-{os.getpid()}-{agent_id}.log") for agent_id in ids},
         address=pool.address,

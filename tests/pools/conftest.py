@@ -1,6 +1,10 @@
 """A Slurm and a Ray cluster for the tests that ask for one; they skip where there can be none."""
 
+import shutil
+import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +31,7 @@ def cluster(slurm_cluster: slurm.Cluster, monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.fixture(scope="session")
 def ray_nodes_here() -> Iterator[ray_nodes.Cluster]:
-    """A Ray of a head and two nodes."""
+    """A Ray of three nodes."""
     if reason := ray_nodes.missing():
         pytest.skip(reason)
     with ray_nodes.cluster() as cluster:
@@ -40,3 +44,19 @@ def ray_cluster(ray_nodes_here: ray_nodes.Cluster, monkeypatch: pytest.MonkeyPat
     for name, value in {**ray_nodes_here.environment, "RAY_ADDRESS": ray_nodes_here.address}.items():
         monkeypatch.setenv(name, value)
     return ray_nodes_here
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the name of a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="fersweep-ray-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of this host at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
