@@ -26,8 +26,8 @@ from fer_sweep.host_processes import FERSWEEP
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment
 from fer_sweep.pools.ray_driver import Job
 
-ANSWER_S = 120.0
-"""A Ray of this host alone takes some five seconds to start; one that is out of reach takes longest to say so."""
+ANSWER_S = 60.0
+"""A Ray of this host alone takes some five seconds to start; one that is out of reach does not say so."""
 REACH_S = 10.0
 """Until a host that does not answer is out of reach."""
 LATE_S = 30.0
@@ -114,8 +114,10 @@ class _Driver:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             if first is None:
-                hint = "`ray status` shows how the cluster is"
-                raise PoolError(f"Ray does not answer: {self._last_words()}", hint=hint)
+                where = f"at {job.address}" if job.address else "of this host"
+                raise PoolError(
+                    f"the Ray {where} does not answer: {self._last_words()}", hint="`ray status` shows how a cluster is"
+                )
             raise PoolError(first["refused"], hint=first["hint"])
 
     def states(self) -> Mapping[str, AgentState]:
@@ -196,11 +198,12 @@ def _see_that_it_answers(address: str | None) -> None:
     Raises:
         PoolError: Nothing listens there.
     """
-    if address in (None, "auto"):
-        return
-    host, _, port = str(address).rpartition(":")
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
+    host, colon, port = named.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return  # Ray itself looks for one on this host, or knows what it is
     try:
         socket.create_connection((host, int(port)), REACH_S).close()
     except OSError as error:
         hint = "`ray status` on one of its nodes shows the address; 6379 is the usual port"
-        raise PoolError(f"no Ray answers at {address}: {error}", hint=hint) from None
+        raise PoolError(f"no Ray answers at {named}: {error}", hint=hint) from None
