@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -28,8 +27,6 @@ from fer_sweep.pools.ray_driver import Job
 
 ANSWER_S = 60.0
 """A Ray of this host alone takes some five seconds to start; one that is out of reach does not say so."""
-REACH_S = 10.0
-"""Until a host that does not answer is out of reach."""
 LATE_S = 30.0
 """So long after the grace an agent has ended, or nothing is known of it."""
 LAST_WORDS_S = 1.0
@@ -58,7 +55,6 @@ class RayAgents:
         """
         if importlib.util.find_spec("ray") is None:
             raise PoolError("Ray is not installed here", hint="pip install 'fersweep[ray]', as on all its nodes")
-        _see_that_it_answers(self._pool.address)
         try:
             command.logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -190,20 +186,3 @@ def _job(pool: RayPool, command: AgentCommand, ids: Sequence[str]) -> Job:
         memory=int(pool.memory[:-1]) * _UNITS[pool.memory[-1]] if pool.memory else None,
         resources=pool.resources,
     )
-
-
-def _see_that_it_answers(address: str | None) -> None:
-    """Try a host and port, for Ray itself takes long to give up.
-
-    Raises:
-        PoolError: Nothing listens there.
-    """
-    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
-    host, colon, port = named.rpartition(":")
-    if not colon or not port.isdecimal() or "/" in host:
-        return  # Ray itself looks for one on this host, or knows what it is
-    try:
-        socket.create_connection((host, int(port)), REACH_S).close()
-    except OSError as error:
-        hint = "`ray status` on one of its nodes shows the address; 6379 is the usual port"
-        raise PoolError(f"no Ray answers at {named}: {error}", hint=hint) from None

@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -23,6 +24,8 @@ from fer_sweep.pools.scaling import Demand, slots_of
 from fer_sweep.search.entries import known
 from fer_sweep.search.remaining import Remaining, remaining
 
+REACH_S = 10.0
+"""Until a host that does not answer is out of reach."""
 POLL_S = 0.5
 """Between looks at the agents."""
 LOOK_S = 5.0
@@ -315,12 +318,30 @@ def _actor_class(job: Job) -> Any:
     )
 
 
+def _see_that_it_answers(address: str | None) -> None:
+    """Try a host and port, for Ray itself takes minutes to give up.
+
+    Raises:
+        Refusal: Nothing listens there.
+    """
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
+    host, colon, port = named.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return  # Ray itself looks for one on this host, or knows what it is
+    try:
+        socket.create_connection((host, int(port)), REACH_S).close()
+    except OSError as error:
+        hint = "`ray status` on one of its nodes shows the address; 6379 is the usual port"
+        raise Refusal(f"no Ray answers at {named}: {error}", hint) from error
+
+
 def _connect(job: Job) -> None:
     """Open Ray.
 
     Raises:
         Refusal: It cannot be had.
     """
+    _see_that_it_answers(job.address)
     ray = _ray()
     try:
         if job.address is None:
