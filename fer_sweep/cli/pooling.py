@@ -122,7 +122,10 @@ def _opened(pool_file: "PoolFile") -> "Pool":
 
 
 def _warn_of_storage(entry: "SweepEntry", pool_file: "PoolFile") -> None:
-    if pool_file.kind != "local" and entry.database.startswith("sqlite:"):
+    from fer_sweep.config.pool_file import RayPool
+
+    is_here = pool_file.kind == "local" or (isinstance(pool_file, RayPool) and pool_file.address is None)
+    if not is_here and entry.database.startswith("sqlite:"):
         url = "postgresql+psycopg://USER@HOST/DATABASE"
         another = f"FERSWEEP_STORAGE={url}" if entry.search == "wandb" else f"fersweep create --storage {url}"
         say(f"note: only agents on this host can use {entry.database}, where the sweep is; across nodes: {another}")

@@ -63,10 +63,10 @@ class Job:
     def wants(self) -> str:
         """What an agent needs, in words.
 
-        >>> Job("s", (), {}, "", {}, None, 0.5, 4, None, {"fast": 1.0}).wants()
-        '4 CPUs, 0.5 GPUs, 1 fast'
+        >>> Job("s", (), {}, "", {}, None, 0.5, 4, 2**34, {"fast": 1.0}).wants()
+        '4 CPUs, 0.5 GPU, 16 GB of memory, 1 fast'
         """
-        return ", ".join(f"{amount:g} {_NAMES.get(name, name)}" for name, amount in self.needs().items())
+        return _listed(self.needs())
 
     def needs(self) -> Mapping[str, float]:
         """By Ray's names."""
@@ -74,7 +74,16 @@ class Job:
         return {**{name: float(amount) for name, amount in own.items() if amount}, **self.resources}
 
 
-_NAMES = {"CPU": "CPUs", "GPU": "GPUs", "memory": "bytes of memory"}
+def _listed(amounts: Mapping[str, float]) -> str:
+    """Resources in words."""
+    words = []
+    for name, amount in amounts.items():
+        if name == "memory":
+            words.append(f"{amount / 2**30:.3g} GB of memory")
+        else:
+            several = name in ("CPU", "GPU") and not 0 < amount <= 1
+            words.append(f"{amount:g} {name}{'s' if several else ''}")
+    return ", ".join(words)
 
 
 class Seat:
@@ -288,14 +297,13 @@ def lacking(job: Job, nodes: list[Mapping[str, float]]) -> str:
     """Why none of the nodes, by what each has in all, could ever take an agent; empty if one can.
 
     >>> lacking(Job("s", (), {}, "", {}, None, 1, 4, None, {}), [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
-    'no node has 4 CPUs, 1 GPUs; the largest has 8 CPUs, 1 GPUs of these'
+    'no node has 4 CPUs, 1 GPU; the most that one has of each is 8 CPUs, 1 GPU'
     """
     needs = job.needs()
     if any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in nodes):
         return ""
     most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in needs}
-    has = ", ".join(f"{amount:g} {_NAMES.get(name, name)}" for name, amount in most.items())
-    return f"no node has {job.wants()}; the most that one has of each is {has}"
+    return f"no node has {job.wants()}; the most that one has of each is {_listed(most)}"
 
 
 def _ray() -> Any:

@@ -52,6 +52,10 @@ def processes_of(sweep: str) -> list[int]:
     return [pid for pid in pids if f"\0agent\0{sweep}\0" in words_of(pid)]
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def node_of(cluster: Cluster, pid: int) -> str:
     """The number of the node a process was started by."""
     environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
@@ -156,11 +160,21 @@ def test_a_folder_or_a_program_that_a_node_does_not_have_is_named(ray_cluster: C
     assert "nosuchprogram cannot be started: No such file" in log_of(agent)
 
 
-def test_agents_end_with_what_speaks_to_ray_and_that_is_said(ray_cluster: Cluster) -> None:
+def test_an_agent_ends_with_its_actor_and_is_started_again_and_ends_with_what_speaks_to_ray(
+    ray_cluster: Cluster,
+) -> None:
     sweep = make(EPOCHS)
     pool = pool_of()
     (agent,) = pool.start(command(sweep), 1)
-    until(lambda: len(history(sweep)) > 0)
+    until(lambda: len(history(sweep)) > 3)
+    (first,) = processes_of(sweep)
+    os.kill(parent_of(first), signal.SIGKILL)  # as Ray does where memory is short
+    until(lambda: not alive(first))
+    until(lambda: "trial 0 (attempt 2)" in log_of(agent))
+    before = len(history(sweep))
+    until(lambda: len(history(sweep)) > before > 3)
+    assert history(sweep) == list(range(1, len(history(sweep)) + 1))
+
     (pid,) = processes_of(sweep)
     (driver,) = [child for child in descendants(os.getpid()) if "ray_driver" in words_of(child)]
     os.kill(driver, signal.SIGKILL)
@@ -198,6 +212,7 @@ def test_without_an_address_a_ray_of_this_host_is_started_and_ends_with_the_comm
     done = fersweep("agent", sweep, "--pool", "pool.yaml", "--json", "--gpus", "none", "--slots", "1")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"sweep": sweep, "agents": {"0": "done"}, "interrupted": False}
+    assert "note:" not in done.stderr  # SQLite will do
     assert trials_of(sweep) == ["complete"] * 2
     until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if str(short_folder) in words_of(int(path.name))])
 
@@ -205,7 +220,7 @@ def test_without_an_address_a_ray_of_this_host_is_started_and_ends_with_the_comm
     more = make(epochs=1)
     refused = fersweep("agent", more, "--pool", "pool.yaml")
     assert refused.returncode == 1
-    assert re.search(r"here no node has 1 CPUs, 64 GPUs; the most that one has of each is \d+ CPUs", refused.stderr)
+    assert re.search(r"here no node has 1 CPU, 64 GPUs; the most that one has of each is \d+ CPU", refused.stderr)
     assert "gpus: 0 trains on CPU cores" in refused.stderr
     until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if str(short_folder) in words_of(int(path.name))])
 
