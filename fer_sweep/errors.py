@@ -14,7 +14,7 @@ FersweepError             1  something went wrong that trying again or a repair 
 |-- WeightsUnavailable    1  pretrained weights that are neither on disk nor downloadable
 |-- CheckpointError       1  a checkpoint that cannot be read or belongs to another trial
 |-- LostTrial             1  another agent took this trial over; what is written now is refused
-|-- PoolError             1  what starts agents elsewhere (Slurm) is missing, refuses or does not answer
+|-- PoolError             1  what starts agents elsewhere (Slurm, Ray) is missing, refuses or does not answer
 |-- ServerError           1  a W&B server that is out of reach, or answers with an error of its own
 |   `-- ServerBusy        1  such an error that goes by itself: asking again may help
 `-- AgentFailed           1  the agent stopped itself: trials failed one after another
@@ -120,7 +120,7 @@ class LostTrial(FersweepError):
 
 
 class PoolError(FersweepError):
-    """What starts agents elsewhere, such as Slurm, is missing, refuses or does not answer."""
+    """What starts agents elsewhere, such as Slurm or Ray, is missing, refuses or does not answer."""
 
 
 class ServerError(FersweepError):

@@ -31,6 +31,7 @@ from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.pages import close_page, has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import load, open_search, state_of
+from fer_sweep.search.remaining import planned_trials
 from fer_sweep.search.sweep_data import provide_data
 from fer_sweep.tracking import TrackedRun, Tracker, close_wandb
 
@@ -223,10 +224,8 @@ def architectures(sweep: SweepFile) -> tuple[str, ...]:
 def _progress(sweep: SweepFile, records: Sequence[TrialRecord]) -> Progress:
     ended = [record for record in records if record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)]
     space = Space.from_sweep(sweep)
-    whole = space.grid_size() if sweep.method == "grid" else space.size()
-    sizes = [size for size in (sweep.run_cap, whole) if size is not None]
     fixed = frozenset(name for name, distribution in space.parameters.items() if distribution.size == 1)
-    progress = Progress(planned=min(sizes, default=None), fixed=fixed, ended=len(ended))
+    progress = Progress(planned=planned_trials(sweep, space), fixed=fixed, ended=len(ended))
     for record in ended:
         result = record.result
         if result is not None and (progress.best is None or result.best_val_acc > progress.best[1]):

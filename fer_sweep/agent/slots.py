@@ -67,8 +67,17 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
 
 
 def usable_cores() -> int:
-    """CPU cores this process may use: its affinity mask (Slurm, taskset) and its control group's quota (Docker)."""
+    """CPU cores this process may use: its affinity mask (Slurm, taskset), its control group's quota (Docker), and
+    ``FERSWEEP_CORES``, for who was granted some and is held to nothing (Ray).
+
+    Raises:
+        InputError: The variable holds no such number.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if granted := os.environ.get("FERSWEEP_CORES"):
+        if not granted.isdecimal() or not int(granted):
+            raise InputError(f"FERSWEEP_CORES={granted}: not a number of cores", hint="unset it to use all of them")
+        cores = min(cores, int(granted))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return min(cores, max(1, int(quota) // int(period)))

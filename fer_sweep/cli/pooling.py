@@ -111,15 +111,21 @@ def _is_meant(ids: "Sequence[str]", interrupts: "Interrupts", wait: "Callable[[f
 
 
 def _opened(pool_file: "PoolFile") -> "Pool":
-    from fer_sweep.config.pool_file import SlurmPool
+    from fer_sweep.config.pool_file import RayPool, SlurmPool
     from fer_sweep.pools.local import LocalAgents
+    from fer_sweep.pools.ray_cluster import RayAgents
     from fer_sweep.pools.slurm import SlurmAgents
 
-    return SlurmAgents(pool_file) if isinstance(pool_file, SlurmPool) else LocalAgents()
+    if isinstance(pool_file, SlurmPool):
+        return SlurmAgents(pool_file)
+    return RayAgents(pool_file) if isinstance(pool_file, RayPool) else LocalAgents()
 
 
 def _warn_of_storage(entry: "SweepEntry", pool_file: "PoolFile") -> None:
-    if pool_file.kind != "local" and entry.database.startswith("sqlite:"):
+    from fer_sweep.config.pool_file import RayPool
+
+    is_here = pool_file.kind == "local" or (isinstance(pool_file, RayPool) and pool_file.address is None)
+    if not is_here and entry.database.startswith("sqlite:"):
         url = "postgresql+psycopg://USER@HOST/DATABASE"
         another = f"FERSWEEP_STORAGE={url}" if entry.search == "wandb" else f"fersweep create --storage {url}"
         say(f"note: only agents on this host can use {entry.database}, where the sweep is; across nodes: {another}")

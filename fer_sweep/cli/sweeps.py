@@ -188,7 +188,7 @@ def agent(
     Ctrl-C once: no new trials. Twice: checkpoint and stop. Three times: kill. Run the same command to go on.
 
     With --pool, agents are started elsewhere and followed. On Slurm they work on without this command: Ctrl-C ends the
-    following, and a second one within five seconds ends the agents too, with checkpoints.
+    following, and a second one within five seconds ends the agents too, with checkpoints. On Ray they end with it.
 
     Example: fersweep agent --gpus 0,1 --per-gpu 2
     """

@@ -14,15 +14,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from fer_sweep.config.sweep_errors import empty_keys, in_file_order, problems_of
-from fer_sweep.config.sweep_fields import plain_list, refusal, whole
+from fer_sweep.config.sweep_fields import above_zero, at_least_zero, plain_list, refusal, whole
 from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.errors import PoolFileError, Problem, SweepFileError
 
-NEEDS = "a pool file needs kind: local or kind: slurm"
+NEEDS = "a pool file needs kind: local, kind: slurm or kind: ray"
 MOST_AGENTS = 1000
 """Slurm's usual MaxArraySize is 1001."""
 LONGEST_NOTICE_S = 65_535
 """Slurm's own limit on ``--signal``."""
+MOST_GPUS = 64
+"""Of one agent, which is on one node."""
+SMALLEST_SHARE = 0.01
+"""Of a GPU."""
 
 _OWN = {
     "account": "account",
@@ -118,6 +122,39 @@ def _words(value: Any) -> tuple[str, ...]:
     return found
 
 
+def _address(value: Any) -> str:
+    hint = (
+        "auto on a node of the cluster, or HOST:PORT as `ray start` prints it; leave it out for one of this host alone"
+    )
+    if isinstance(value, str) and value.startswith("ray://"):
+        raise refusal(f"{value!r} is Ray Client's, which ends agents with each cut of the network", hint)
+    match = re.fullmatch(r"auto|[A-Za-z0-9][\w.-]*:(\d{1,5})", value, re.ASCII) if isinstance(value, str) else None
+    if match is None or not 0 < int(match[1] or 1) < 65_536:
+        raise refusal(f"{value!r} is not an address of a Ray cluster", hint)
+    return str(value)
+
+
+def _gpus(value: Any) -> float:
+    checked = at_least_zero(value)
+    if checked > MOST_GPUS or 0 < checked < SMALLEST_SHARE or (checked > 1 and checked != int(checked)):
+        raise refusal(f"{value!r} GPUs cannot be had", f"a whole number up to {MOST_GPUS}, or a share such as 0.5")
+    return float(checked)
+
+
+def _resources(value: Any) -> Mapping[str, float]:
+    hint = "names and amounts, as in resources: {accelerator_type:A100: 0.001}"
+    if not isinstance(value, Mapping) or not value:
+        raise refusal(f"{value!r} is not a dictionary of resources", hint)
+    for name in value:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][\w.:-]*", name, re.ASCII):
+            raise refusal(f"{name!r} is not the name of a resource", hint)
+        if own := {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}.get(name):
+            raise refusal(f"{name} has a key of its own here", f"write {own}")
+        if name == "object_store_memory":
+            raise refusal(f"{name} is not for agents", "they keep nothing in Ray's object store")
+    return {name: float(above_zero(amount)) for name, amount in value.items()}
+
+
 def _listed(check: Callable[[Any], str]) -> PlainValidator:
     return PlainValidator(lambda value: tuple(check(item) for item in plain_list(value)))
 
@@ -205,8 +242,28 @@ class SlurmPool(_Pool):
     """Further options of sbatch."""
 
 
-PoolFile = LocalPool | SlurmPool
-KINDS: Mapping[str, type[PoolFile]] = {"local": LocalPool, "slurm": SlurmPool}
+class RayPool(_Pool):
+    """Actors of a Ray cluster, an agent each."""
+
+    kind: Literal["ray"]
+    """A Ray cluster."""
+    address: Annotated[str, PlainValidator(_address)] | None = None
+    """``auto`` for the cluster that this host is a node of, or HOST:PORT; None for one of this host alone, which ends
+    with the command."""
+    gpus: Annotated[float, PlainValidator(_gpus)] = 0.0
+    """What each agent gets of GPUs: whole ones, or a share of one."""
+    cpus: Annotated[int, _between(1, 1024)] = 1
+    """CPU cores of each agent."""
+    memory: Memory | None = None
+    """Main memory of each agent."""
+    resources: Annotated[Mapping[str, float], PlainValidator(_resources)] = {}
+    """What else a node must have, by Ray's names."""
+    command: Words | None = None
+    """How fersweep is started on a node; None for the Python that this command runs in."""
+
+
+PoolFile = LocalPool | SlurmPool | RayPool
+KINDS: Mapping[str, type[PoolFile]] = {"local": LocalPool, "slurm": SlurmPool, "ray": RayPool}
 """The model of each kind."""
 
 
@@ -264,7 +321,7 @@ def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | No
 
 def _rule_problems(pool: PoolFile) -> list[Problem]:
     """What is wrong between keys, each of which may be fine by itself."""
-    if isinstance(pool, LocalPool) or pool.time is None:
+    if not isinstance(pool, SlurmPool) or pool.time is None:
         return []
     limit = _seconds(pool.time)
     if limit < 60:

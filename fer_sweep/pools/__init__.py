@@ -1,4 +1,4 @@
-"""Where agents are started: this host, Slurm; one file a place."""
+"""Where agents are started: this host, Slurm, Ray; one file a place, Ray three."""
 
 import os
 from collections.abc import Mapping, Sequence

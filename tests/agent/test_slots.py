@@ -28,6 +28,22 @@ def test_cpu_slots_divide_every_core_and_see_no_gpu(data: st.DataObject) -> None
     assert {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots} == {""}
 
 
+def test_granted_cores_count_where_nothing_enforces_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERSWEEP_CORES", "1")
+    assert [slot.threads for slot in make_slots(())] == [1]
+    monkeypatch.delenv("FERSWEEP_CORES")
+    here = usable_cores()
+    monkeypatch.setenv("FERSWEEP_CORES", "10000")
+    assert usable_cores() == here
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_refuses_what_is_no_number_of_cores(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERSWEEP_CORES", text)
+    with pytest.raises(InputError, match=f"FERSWEEP_CORES={text}"):
+        usable_cores()
+
+
 def test_without_a_number_the_cpu_has_at_least_one_slot() -> None:
     assert len(make_slots(())) >= 1
 

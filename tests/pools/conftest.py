@@ -1,10 +1,14 @@
-"""A Slurm cluster for the tests that ask for one; they skip where there can be none."""
+"""A Slurm and a Ray cluster for the tests that ask for one; they skip where there can be none."""
 
+import shutil
+import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests import slurm
+from tests import ray_nodes, slurm
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,36 @@ def cluster(slurm_cluster: slurm.Cluster, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("SLURM_CONF", str(slurm_cluster.configuration))
     yield slurm_cluster
     slurm_cluster.empty()
+
+
+@pytest.fixture(scope="session")
+def ray_nodes_here() -> Iterator[ray_nodes.Cluster]:
+    """A Ray of three nodes."""
+    if reason := ray_nodes.missing():
+        pytest.skip(reason)
+    with ray_nodes.cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def ray_cluster(ray_nodes_here: ray_nodes.Cluster, monkeypatch: pytest.MonkeyPatch) -> ray_nodes.Cluster:
+    """The Ray cluster, as the one that ``address: auto`` means; no agent outlives the pool that started it."""
+    for name, value in {**ray_nodes_here.environment, "RAY_ADDRESS": ray_nodes_here.address}.items():
+        monkeypatch.setenv(name, value)
+    return ray_nodes_here
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the name of a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="fersweep-ray-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of this host at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

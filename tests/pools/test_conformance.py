@@ -7,6 +7,7 @@ import pytest
 from fer_sweep.config.pool_file import parse_pool
 from fer_sweep.pools import Phase, Pool
 from fer_sweep.pools.local import LocalAgents
+from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.slurm import SlurmAgents
 from tests.pools.stage import command, make, trials_of
 from tests.processes import until
@@ -14,10 +15,13 @@ from tests.processes import until
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
 
 
-@pytest.fixture(params=["local", "slurm"])
+@pytest.fixture(params=["local", "slurm", "ray"])
 def pool(request: pytest.FixtureRequest) -> Pool:
     if request.param == "local":
         return LocalAgents()
+    if request.param == "ray":
+        request.getfixturevalue("ray_cluster")
+        return RayAgents(parse_pool({"kind": "ray", "address": "auto", "gpus": 0.5}))  # type: ignore[arg-type]
     request.getfixturevalue("cluster")
     return SlurmAgents(parse_pool({"kind": "slurm", "gres": "gpu:1", "cpus": 1}))  # type: ignore[arg-type]
 

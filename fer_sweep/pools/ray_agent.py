@@ -1,0 +1,83 @@
+"""One agent of a Ray cluster: an actor that runs ``fersweep agent`` as a process of its node.
+
+The class travels by value, so nothing but the standard library may be imported here: the Python that Ray starts on a
+node need not have fersweep, as long as the one that ``command`` names has.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# An actor whose node is lost to the cluster ends, and so must what it started: the trials are another agent's soon.
+_LAUNCH = """\
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(130)
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{sys.argv[2]} cannot be started: {error.strerror}")
+"""
+
+
+class AgentActor:
+    """Runs one agent. Its methods are all short, so that Ray calls them in one and the same thread."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(
+        self, words: Sequence[str], environment: Mapping[str, str], has_gpus: bool, folder: str, log: str, title: str
+    ) -> str:
+        """Start the agent; returns the name of the host it is on.
+
+        Args:
+            words: The command.
+            environment: Goes before what this process has.
+            folder: Where it runs.
+            log: A file for what it prints; added to.
+            title: What the log calls this start.
+
+        Raises:
+            OSError: There is no such folder here, or the log cannot be written.
+        """
+        host = socket.gethostname()
+        file = Path(log)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "") if has_gpus else ""
+        with file.open("ab") as output:
+            output.write(f"== {title}, on {host} at {time.strftime('%F %T')}\n".encode())
+            output.flush()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _LAUNCH, str(os.getpid()), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **environment, "CUDA_VISIBLE_DEVICES": seen},
+                cwd=folder,
+                start_new_session=True,  # it and its trials can be killed together
+            )
+        return host
+
+    def poll(self) -> int | None:
+        """The agent's exit code; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def tell(self, number: int) -> None:
+        """Send the agent a signal; SIGKILL goes to its trials too."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        if number == signal.SIGKILL:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)

@@ -1,0 +1,409 @@
+"""What speaks to Ray, as a process of its own: ``RayAgents`` starts one, tells it what to do, and is told the states.
+
+Ray ends the process that loses its cluster, handles SIGTERM there, and prints where it likes; none of which may happen
+to a command. Orders come as lines of JSON on stdin, news go as such on stdout. With stdin's end, which is that of the
+command however it came about, agents are told to end.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from fer_sweep.errors import FersweepError
+from fer_sweep.pools import DONE_CODES, AgentState, Phase
+from fer_sweep.pools.scaling import Demand, slots_of
+from fer_sweep.search.entries import known
+from fer_sweep.search.remaining import Remaining, remaining
+
+REACH_S = 10.0
+"""Until a host that does not answer is out of reach."""
+POLL_S = 0.5
+"""Between looks at the agents."""
+LOOK_S = 5.0
+"""Between looks at how many trials are left, and at what nodes there are."""
+GRACE_S = 60.0
+"""How long agents may take to write checkpoints once the command is gone."""
+SHORT_S = 60.0
+"""An agent that Ray loses sooner than this has come to nothing."""
+MOST_SHORT = 3
+"""So many times in a row, and it is not started again."""
+_INTERRUPTED = (130, -signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a driver is told first."""
+
+    sweep: str
+    words: tuple[str, ...]
+    """The whole command of an agent."""
+    environment: Mapping[str, str]
+    """What agents get of the environment of the command."""
+    folder: str
+    """Where agents run."""
+    logs: Mapping[str, str]
+    """The log of each agent, by its id."""
+    address: str | None
+    """None for a Ray of this host alone."""
+    gpus: float
+    cpus: int
+    memory: int | None
+    """Bytes."""
+    resources: Mapping[str, float]
+
+    def wants(self) -> str:
+        """What an agent needs, in words.
+
+        >>> Job("s", (), {}, "", {}, None, 0.5, 4, 2**34, {"fast": 1.0}).wants()
+        '4 CPUs, 0.5 GPU, 16 GB of memory, 1 fast'
+        """
+        return _listed(self.needs())
+
+    def needs(self) -> Mapping[str, float]:
+        """By Ray's names."""
+        own = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0}
+        return {**{name: float(amount) for name, amount in own.items() if amount}, **self.resources}
+
+
+def _listed(amounts: Mapping[str, float]) -> str:
+    """Resources in words."""
+    words = []
+    for name, amount in amounts.items():
+        if name == "memory":
+            words.append(f"{amount / 2**30:.3g} GB of memory")
+        else:
+            several = name in ("CPU", "GPU") and not 0 < amount <= 1
+            words.append(f"{amount:g} {name}{'s' if several else ''}")
+    return ", ".join(words)
+
+
+class Seat:
+    """One agent: where it is, and how often it has been."""
+
+    def __init__(self, number: str) -> None:
+        self.id = number
+        self.state = AgentState(Phase.WAITING, "until a trial is left for it")
+        self.actor: Any = None
+        """Its actor while it has one, placed or not."""
+        self.answer: Any = None
+        """Of the call under way."""
+        self.is_running = False
+        self.where = ""
+        self.starts = 0
+        self.since = 0.0
+        """When it got its place, by the monotonic clock."""
+        self.short_lives = 0
+        self.is_told = False
+        """To end."""
+        self.kill_at: float | None = None
+        self.may_start = True
+
+    def drop(self, phase: Phase, note: str = "") -> None:
+        """It has no actor any more."""
+        if self.actor is not None:
+            _ray().kill(self.actor)
+        self.actor = self.answer = self.kill_at = None
+        self.is_running = False
+        self.state = AgentState(phase, note)
+
+
+class Driver:
+    """The agents of one job, from the first to the last."""
+
+    def __init__(self, job: Job, orders: "queue.Queue[dict[str, Any] | None]", tell: Callable[..., None]) -> None:
+        self._job = job
+        self._orders = orders
+        self._tell = tell
+        self._seats = {number: Seat(number) for number in job.logs}
+        slots = slots_of(job.words, job.gpus, job.cpus)
+        self._demand = Demand(most=len(self._seats), slots=slots)
+        self._entry = next((entry for entry in known() if entry.id == job.sweep), None)
+        self._look_at = 0.0
+        self._has_lost = False
+        """Whether an agent was lost, whose trials are in hand until their lease has run out."""
+        self._is_ending = False
+        self._lack = ""
+        """Why no node can ever have an agent."""
+        self._actor_class = _actor_class(job)
+
+    def run(self) -> None:
+        """Until every agent has ended."""
+        told: Mapping[str, AgentState] = {}
+        while True:
+            for seat in self._seats.values():
+                self._see(seat)
+            if time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + LOOK_S
+                self._lack = self._lacking()
+                self._scale()
+            states = {seat.id: self._shown(seat) for seat in self._seats.values()}
+            if states != told:
+                self._tell(states={number: [state.phase, state.note] for number, state in states.items()})
+                told = states
+            if all(state.has_ended for state in states.values()):
+                return
+            with contextlib.suppress(queue.Empty):
+                self._obey(self._orders.get(timeout=POLL_S))
+
+    def _obey(self, order: dict[str, Any] | None) -> None:
+        if order is None:
+            self._is_ending = True
+            for seat in self._seats.values():
+                self._end(seat, GRACE_S)
+        else:
+            self._end(self._seats[order["stop"]], order["grace_s"])
+
+    def _end(self, seat: Seat, grace_s: float) -> None:
+        seat.may_start = False
+        if not seat.is_running:
+            if not seat.state.has_ended:
+                seat.drop(Phase.DONE, "stopped before it had a place")
+        elif not seat.is_told:
+            seat.is_told, seat.kill_at = True, time.monotonic() + grace_s
+            seat.actor.tell.remote(int(signal.SIGTERM))
+
+    def _see(self, seat: Seat) -> None:
+        """Take in what has become of an agent."""
+        if seat.actor is None:
+            return
+        if seat.kill_at is not None and time.monotonic() > seat.kill_at:
+            seat.kill_at = time.monotonic() + LOOK_S  # if it does not answer, again
+            seat.actor.tell.remote(int(signal.SIGKILL))
+        ray = _ray()
+        ready, _ = ray.wait([seat.answer], timeout=0)
+        if not ready:
+            return
+        try:
+            answer = ray.get(seat.answer)
+        except ray.exceptions.ActorUnavailableError:
+            if not seat.is_running:  # nobody knows whether it was started
+                self._lose(seat, "the node does not answer")
+                return
+            seat.state = AgentState(Phase.RUNNING, f"on {seat.where}, which does not answer for now")
+        except ray.exceptions.RayTaskError as error:
+            seat.drop(Phase.FAILED, f"it cannot be started: {error.cause}")
+            return
+        except ray.exceptions.RayError as error:
+            self._lose(seat, str(error).splitlines()[0])
+            return
+        else:
+            if seat.is_running and answer is not None:
+                self._has_ended(seat, answer)
+                return
+            if not seat.is_running:
+                seat.is_running, seat.where, seat.since = True, answer, time.monotonic()
+            seat.state = AgentState(Phase.RUNNING, f"on {seat.where}, log {self._job.logs[seat.id]}")
+        seat.answer = seat.actor.poll.remote()
+
+    def _has_ended(self, seat: Seat, code: int) -> None:
+        self._look_at = 0.0
+        if code in DONE_CODES:
+            seat.drop(Phase.DONE)
+            self._demand.ended()
+        elif code in _INTERRUPTED or seat.is_told:
+            seat.drop(Phase.DONE, "stopped")
+            seat.may_start = False  # whoever did it on the node meant it
+        else:
+            seat.drop(Phase.FAILED, f"exit code {code}: see {self._job.logs[seat.id]}")
+
+    def _lose(self, seat: Seat, why: str) -> None:
+        """Its node is gone, or Ray ended its actor."""
+        self._look_at = 0.0
+        if seat.is_told:
+            seat.drop(Phase.DONE, "stopped, and lost meanwhile")
+            return
+        is_short = time.monotonic() - seat.since < SHORT_S
+        seat.short_lives = seat.short_lives + 1 if is_short else 0
+        if seat.short_lives >= MOST_SHORT:
+            seat.drop(Phase.FAILED, f"Ray lost it {MOST_SHORT} times in a row, the last time so: {why}")
+            return
+        where = f" on {seat.where}" if seat.is_running else ""
+        self._has_lost = True
+        self._demand.lost()
+        seat.drop(Phase.WAITING, f"lost{where}; it is started again for the trials that are left")
+
+    def _start(self, seat: Seat) -> None:
+        seat.starts += 1
+        seat.since = time.monotonic()
+        seat.actor = self._actor_class.remote()
+        environment, log = dict(self._job.environment), self._job.logs[seat.id]
+        # An argument of a method goes to the node alone; one of the actor, or its runtime_env, Ray's own store keeps.
+        seat.answer = seat.actor.start.remote(
+            list(self._job.words),
+            environment,
+            self._job.gpus > 0,
+            self._job.folder,
+            log,
+            f"agent {seat.id}, start {seat.starts}",
+        )
+        seat.state = AgentState(Phase.WAITING, "")
+
+    def _scale(self) -> None:
+        """Start agents that are of use, and give up those that are not and have no place yet."""
+        seats = self._seats.values()
+        running = [seat for seat in seats if seat.is_running]
+        waiting = [seat for seat in seats if seat.actor is not None and not seat.is_running]
+        idle = [
+            seat for seat in seats if seat.actor is None and seat.may_start and seat.state.phase is not Phase.FAILED
+        ]
+        left = None if self._is_ending else self._left()
+        if left is None:
+            return
+        change = self._demand.look(left, running=len(running), waiting=len(waiting))
+        # Those that were lost first, then those never started; one that has ended, last.
+        idle.sort(key=lambda seat: (seat.state.has_ended, not seat.starts))
+        if left.free is None:  # where nobody knows what is left, an agent's end is all there is to go by
+            idle = [seat for seat in idle if not seat.state.has_ended]
+        started = idle[: change.start]
+        for seat in started:
+            self._start(seat)
+        for seat in waiting[len(waiting) - change.withdraw :]:
+            seat.drop(Phase.WAITING, "until a trial is left for it")
+        remain = len(running) + len(waiting) - change.withdraw + len(started)
+        if not remain and not (self._has_lost and left.in_hand):
+            for seat in seats:
+                if not seat.state.has_ended:
+                    seat.drop(Phase.DONE, "there was nothing left for it to do")
+
+    def _left(self) -> Remaining | None:
+        """What is left of the sweep; None if there is no answer for now."""
+        if self._entry is None:
+            return Remaining(None)
+        try:
+            return remaining(self._entry)
+        except FersweepError as error:
+            print(f"what is left cannot be told: {error}", file=sys.stderr)
+            return None
+
+    def _shown(self, seat: Seat) -> AgentState:
+        if seat.actor is None or seat.is_running:
+            return seat.state
+        return AgentState(Phase.WAITING, self._lack or f"for {self._job.wants()}")
+
+    def _lacking(self) -> str:
+        return lacking(self._job, [node["Resources"] for node in _ray().nodes() if node["Alive"]])
+
+
+def lacking(job: Job, nodes: list[Mapping[str, float]]) -> str:
+    """Why none of the nodes, by what each has in all, could ever take an agent; empty if one can.
+
+    >>> lacking(Job("s", (), {}, "", {}, None, 1, 4, None, {}), [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
+    'no node has 4 CPUs, 1 GPU; the most that one has of each is 8 CPUs, 1 GPU'
+    """
+    needs = job.needs()
+    if any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in nodes):
+        return ""
+    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in needs}
+    return f"no node has {job.wants()}; the most that one has of each is {_listed(most)}"
+
+
+def _ray() -> Any:
+    import ray
+
+    return ray
+
+
+def _actor_class(job: Job) -> Any:
+    from fer_sweep.pools import ray_agent
+
+    ray = _ray()
+    ray.cloudpickle.register_pickle_by_value(ray_agent)
+    return ray.remote(ray_agent.AgentActor).options(
+        num_cpus=job.cpus,
+        num_gpus=job.gpus,
+        memory=job.memory,
+        resources=dict(job.resources) or None,
+        max_restarts=0,  # whether another agent is of use is decided here
+    )
+
+
+def _see_that_it_answers(address: str | None) -> None:
+    """Try a host and port, for Ray itself takes minutes to give up.
+
+    Raises:
+        Refusal: Nothing listens there.
+    """
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
+    host, colon, port = named.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return  # Ray itself looks for one on this host, or knows what it is
+    try:
+        socket.create_connection((host, int(port)), REACH_S).close()
+    except OSError as error:
+        hint = "`ray status` on one of its nodes shows the address; 6379 is the usual port"
+        raise Refusal(f"no Ray answers at {named}: {error}", hint) from error
+
+
+def _connect(job: Job) -> None:
+    """Open Ray.
+
+    Raises:
+        Refusal: It cannot be had.
+    """
+    _see_that_it_answers(job.address)
+    ray = _ray()
+    try:
+        if job.address is None:
+            # Agents keep nothing in the object store; it has a least size.
+            ray.init("local", include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+        else:
+            ray.init(job.address, log_to_driver=False)
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise Refusal(f"Ray cannot be had: {first}", _HINTS[job.address is not None]) from error
+    if job.address is None and (lack := lacking(job, [node["Resources"] for node in ray.nodes()])):
+        raise Refusal(f"here {lack}", "ask for less in the pool file: gpus: 0 trains on CPU cores")
+
+
+_HINTS = {
+    True: "run it on a node of the cluster, where `ray status` answers, with the Python and the Ray that it has; "
+    "without address: a Ray of this host alone is started",
+    False: "the log folder below /tmp/ray says why",
+}
+
+
+class Refusal(Exception):
+    """Nothing can be started, for a reason that a person can act on."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def main() -> None:
+    """Serve one job."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what Ray prints is no news of ours
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+    def tell(**news: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(news), file=out, flush=True)
+
+    job = Job(**json.loads(sys.stdin.readline()))
+    orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    threading.Thread(target=_read, args=(sys.stdin, orders), daemon=True).start()
+    try:
+        _connect(job)
+    except Refusal as refusal:
+        tell(refused=str(refusal), hint=refusal.hint)
+        return
+    tell(ready=True)
+    Driver(job, orders, tell).run()
+    _ray().shutdown()
+
+
+def _read(lines: TextIO, orders: "queue.Queue[dict[str, Any] | None]") -> None:
+    for line in lines:
+        orders.put(json.loads(line))
+    orders.put(None)
