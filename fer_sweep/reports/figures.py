@@ -224,8 +224,12 @@ def _model(candidate: Candidate) -> str:
 
 
 def _label(report: Report, candidate: Candidate) -> str:
+    return safe(_name(report, candidate))
+
+
+def _name(report: Report, candidate: Candidate) -> str:
     sweep = next(s for s in report.sweeps if s.id == candidate.sweep)
-    return safe(label_of(sweep, candidate.record, several=len(report.sweeps) > 1))
+    return label_of(sweep, candidate.record, several=len(report.sweeps) > 1)
 
 
 def _curve_words(metric: str, labels: Sequence[str]) -> str:
@@ -243,7 +247,7 @@ def _pareto_words(report: Report, trained: int) -> str:
         return words
     result = winner.result
     return (
-        f"{words} The winner, {plain(winner.record.trial_id, 40)}, has {in_percent(result.best_val_acc)} and a gap of "
+        f"{words} The winner, {_name(report, winner)}, has {in_percent(result.best_val_acc)} and a gap of "
         f"{in_points(result.train_val_gap)}: {plain(report.selection.reason, 300)}."
     )
 
