@@ -21,9 +21,9 @@ def test_each_of_its_sweeps_is_made(line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_all_four_architectures_are_swept() -> None:
+def test_all_four_architectures_are_swept_on_a_gpu_and_on_two_cores() -> None:
     names = [shlex.split(line)[2] for line in CREATE]
-    assert names == [f"sweeps/{name}.yaml" for name in ("simple_cnn", "deeper_cnn", "resnet", "vit")]
+    assert names == 2 * [f"sweeps/{name}.yaml" for name in ("simple_cnn", "deeper_cnn", "resnet", "vit")]
 
 
 def test_its_pictures_are_there_and_small() -> None:

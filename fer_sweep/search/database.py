@@ -134,8 +134,8 @@ def recorded(storage: str) -> str:
         return f"{sqlite.PREFIX}{database_path(storage)}"
     if storage.startswith(_POSTGRES):
         with _wants_psycopg():
-            from fer_sweep.search import postgres  # only here: psycopg is an optional part
-        return postgres.without_secrets(storage)
+            from fer_sweep.search import postgres_urls  # only here: psycopg is an optional part
+        return postgres_urls.without_secrets(storage)
     kind, separator, _ = storage.partition("://")
     raise InputError(
         # Without the rest of the URL, which may hold a password.

@@ -11,18 +11,16 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import Conninfo, PGconn, Ping
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
 
-from fer_sweep.errors import InputError, StorageError
+from fer_sweep.errors import StorageError
 from fer_sweep.search.engine import LOCK_TIMEOUT_S, ConnectionLost, Dialect, Interrupted
-
-PREFIX = "postgresql+psycopg://"
+from fer_sweep.search.postgres_urls import settings_of, without_secrets
 
 SILENCE_S = LOCK_TIMEOUT_S / 2
 """A writer not heard of for so long, since its host has lost its power, is given up by the server: in time for those
@@ -48,17 +46,6 @@ _DIALECT = Dialect(
     # Not to_regclass: what it remembers may be older than the lock.
     find_table="SELECT relname FROM pg_catalog.pg_class WHERE relname = ? AND pg_table_is_visible(oid)",
 )
-_URL = re.compile(
-    re.escape(PREFIX) + r"(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?"
-    r"(?P<place>[^@/?:,\[\]]*(?:\[[0-9a-fA-F:.]*\])?(?::\d*)?(?:,[^@/?:,\[\]]*(?:\[[0-9a-fA-F:.]*\])?(?::\d*)?)*"
-    r"(?:/[^@/?]*)?)(?:\?(?P<query>.*))?"
-)
-"""What libpq reads as a URL, less what it would take for something else than was meant, such as a part of a password
-for a port. HOST:PORT may come several times, with commas between."""
-_SETTINGS = {option.keyword.decode(): option.dispchar for option in Conninfo.get_defaults()}
-"""All that libpq knows, each with its mark."""
-_SECRET = {name for name, mark in _SETTINGS.items() if mark == b"*"} | {"scram_client_key", "scram_server_key"}
-"""Those that are written nowhere: marked as not to be shown, or as good as a password."""
 _DEFAULTS: Mapping[str, Any] = {
     "application_name": "fersweep",
     "connect_timeout": 10,
@@ -72,44 +59,6 @@ _DEFAULTS: Mapping[str, Any] = {
 _WAS_IN_TIME = "once the server is back, run the same command again: nothing recorded so far is lost"
 
 _Answer = TypeVar("_Answer")
-
-_given: dict[str, Mapping[str, str]] = {}
-"""Secrets that this process was given in a URL, by that URL without them: they go no further than its memory."""
-
-
-def without_secrets(storage: str) -> str:
-    """A storage URL that may be shown and written down; what it leaves out is kept in memory, for this process.
-
-    >>> without_secrets("postgresql+psycopg://me:secret@host/db?sslmode=require&sslpassword=x")
-    'postgresql+psycopg://me@host/db?sslmode=require'
-
-    Raises:
-        InputError: It is no URL of a PostgreSQL database.
-    """
-    unreadable = InputError(
-        "--storage postgresql+psycopg:... cannot be read",  # no more of it: any part may be that of a password
-        hint="give postgresql+psycopg://USER@HOST:PORT/DATABASE?SETTING=VALUE, with @ : / ? # % & in names as %40 %3A "
-        "%2F %3F %23 %25 %26, and the password in PGPASSWORD or ~/.pgpass",
-    )
-    parts = _URL.fullmatch(storage)
-    pairs = [pair.partition("=") for pair in (parts["query"] or "").split("&") if pair] if parts else []
-    if parts is None or not all(separator and name in _SETTINGS for name, separator, _ in pairs):
-        raise unreadable
-    secrets = {name: unquote(value) for name, _, value in pairs if name in _SECRET}
-    if parts["password"]:
-        secrets["password"] = unquote(parts["password"])
-    shown = "&".join(f"{name}={value}" for name, _, value in pairs if name not in _SECRET)
-    user = f"{parts['user']}@" if parts["user"] else ""
-    clean = f"{PREFIX}{user}{parts['place']}{'?' if shown else ''}{shown}"
-    try:
-        _settings_in(clean)
-    except psycopg.Error:  # such as of a %-code of nothing
-        raise unreadable from None
-    if "\0" in "".join(secrets.values()):
-        raise unreadable
-    if secrets:
-        _given[clean] = secrets
-    return clean
 
 
 class _Connection:
@@ -183,7 +132,7 @@ class PostgresServer:
         self._end_waiting = end_waiting
         self._ahead_s = 0.0
         """The server's clock less this host's."""
-        self._target = make_conninfo(**{**_DEFAULTS, **_settings_in(self.name), **_given.get(self.name, {})})
+        self._target = make_conninfo(**{**_DEFAULTS, **settings_of(self.name)})
         try:
             self._raw = self._first_connection()
         except psycopg.Error as error:
@@ -283,8 +232,8 @@ class PostgresServer:
             ) from error
 
     def _first_connection(self) -> _Raw:
-        deadline = time.monotonic() + self._lock_timeout_s
-        for pause_s in _pauses():
+        deadline, pauses = time.monotonic() + self._lock_timeout_s, _pauses()
+        while True:
             try:
                 return self._connect()
             except psycopg.OperationalError as error:
@@ -295,8 +244,7 @@ class PostgresServer:
                     raise
                 if self._end_waiting():
                     raise Interrupted(f"{self.name}: {_words(error)}", hint=_WAS_IN_TIME) from error
-            time.sleep(pause_s)
-        raise AssertionError("there is always another attempt")
+            time.sleep(next(pauses))
 
     def _connect(self) -> _Raw:
         # Nothing is prepared, so that PgBouncer may stand between.
@@ -313,10 +261,6 @@ class PostgresServer:
 
     def _explain(self, error: psycopg.Error) -> StorageError:
         return StorageError(f"{self.name}: {_words(error)}", hint=_advice(error))
-
-
-def _settings_in(clean: str) -> dict[str, Any]:
-    return conninfo_to_dict(f"postgresql://{clean.removeprefix(PREFIX)}")
 
 
 def _pauses() -> Iterator[float]:
