@@ -20,12 +20,12 @@ _LIMITS_WITH_SWAP = {"memory.swap.max": 0, "memory.memsw.limit_in_bytes": 1}
 
 
 @contextlib.contextmanager
-def memory_group(limit_mb: int) -> Iterator[Path]:
+def memory_group(limit_mb: int, name: str = "test") -> Iterator[Path]:
     """A group of that much memory and no swap, below the test's own; whoever is left in it at the end is killed.
 
     Skips the test where no such group can be made.
     """
-    group = _where() / f"fersweep-test-{os.getpid()}"
+    group = _where() / f"fersweep-{name}-{os.getpid()}"
     try:
         group.mkdir()
     except OSError as error:

@@ -84,6 +84,23 @@ def oom_kills() -> int:
     return 0
 
 
+class OomKills:
+    """The kernel's kills for want of memory, each of which explains one process's end and no other's."""
+
+    def __init__(self) -> None:
+        self._explained = 0
+
+    def unexplained(self) -> int:
+        """How many there have been here that no end was put down to."""
+        return oom_kills() - self._explained
+
+    def explain(self, unexplained_before: int) -> bool:
+        """Whether a process that died by SIGKILL died of one since there were so many; that one is then used up."""
+        explains = self.unexplained() > unexplained_before
+        self._explained += explains
+        return explains
+
+
 def shortage(pid: int) -> str | None:
     """How short of memory this host or container is, and what a process holds of it; None if it is not.
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, free_mb, oom_kills, shortage, total_mb
+from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, OomKills, free_mb, oom_kills, shortage, total_mb
 from fer_sweep.agent.slots import Slot
 from tests.control_groups import ControlTree
 from tests.processes import until
@@ -70,6 +70,22 @@ def test_a_groups_own_limit_says_what_is_short_and_its_own_count_who_was_killed(
     assert int(said.rpartition(" ")[2].replace(",", "")) > 10
     (job / "memory.stat").write_text(f"{names.files} {500 * 2**20}\n")
     assert shortage(os.getpid()) is None
+
+
+def test_one_kill_of_the_kernels_explains_one_end(control_tree: ControlTree) -> None:
+    counts = control_tree.group(2, "memory", "job") / "memory.events"
+    control_tree.join(2, "memory", "/job")
+    counts.write_text("oom_kill 3\n")
+    kills = OomKills()
+    before = kills.unexplained()
+    assert not kills.explain(before)
+    counts.write_text("oom_kill 4\n")
+    assert kills.explain(before)  # the one that was killed
+    assert not kills.explain(before)  # another that ran beside it, and was killed from outside some time later
+    counts.write_text("oom_kill 6\n")
+    assert kills.explain(before)
+    assert kills.explain(before)
+    assert not kills.explain(kills.unexplained())
 
 
 def test_a_gpu_that_cannot_be_asked_has_no_figure() -> None:

@@ -1,8 +1,8 @@
 """The kernel's own kill for want of memory: the trial goes, the agent and the other trials stay."""
 
 import json
+import signal
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -94,14 +94,17 @@ def test_a_trial_that_the_kernel_ended_goes_on_with_a_smaller_micro_batch(group:
     assert {trials[channels].attempt for channels in SMALL} == {1}
 
 
-def test_a_real_groups_limit_is_the_memory_there_is_and_a_kill_in_it_is_counted_there(group: Path) -> None:
-    script = """
-        import signal, subprocess, sys
-        from fer_sweep.agent.memory import oom_kills, total_mb
-        print(total_mb(), oom_kills())
-        too_much = "x = b'x' * (2 * 2**30)"
-        assert subprocess.run([sys.executable, "-c", too_much]).returncode == -signal.SIGKILL
-        print(oom_kills())
-    """
-    done = run_in(group, [sys.executable, "-c", textwrap.dedent(script)])
-    assert done.stdout.split() == [str(float(LIMIT_MB)), "0", "1"], done.stderr
+TOO_MUCH = f"x = b'x' * (2 * {LIMIT_MB} * 2**20)"
+TELL = "from fer_sweep.agent.memory import oom_kills, total_mb; print(total_mb(), oom_kills())"
+
+
+def test_a_groups_limit_is_the_memory_there_is_and_its_kills_are_its_own(group: Path) -> None:
+    def told(where: Path) -> list[str]:
+        return run_in(where, [sys.executable, "-c", TELL]).stdout.split()
+
+    with memory_group(2 * LIMIT_MB, "neighbour") as neighbour:
+        assert told(group) == [f"{LIMIT_MB}.0", "0"]
+        assert run_in(group, [sys.executable, "-c", TOO_MUCH]).returncode == -signal.SIGKILL
+        assert told(group) == [f"{LIMIT_MB}.0", "1"]
+        # Else a neighbour's kill made a failure of a trial of ours that was killed in the same hour.
+        assert told(neighbour) == [f"{2 * LIMIT_MB}.0", "0"]
