@@ -14,6 +14,7 @@ import pytest
 from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
+from tests.control_groups import ControlTree
 from tests.standin.server import StandIn
 
 if TYPE_CHECKING:
@@ -53,6 +54,15 @@ def own_forkserver() -> Iterator[None]:
     """A forkserver that a module leaves open is ended with it: the next one's trials would have its environment."""
     yield
     TrialStarter().close()
+
+
+@pytest.fixture
+def control_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControlTree:
+    """Control groups that this process finds in place of its own."""
+    tree = ControlTree(tmp_path / "control")
+    monkeypatch.setattr("fer_sweep.agent.control_groups._MOUNT", tree.mount)
+    monkeypatch.setattr("fer_sweep.agent.control_groups._MEMBERSHIP", tree.membership)
+    return tree
 
 
 @pytest.fixture

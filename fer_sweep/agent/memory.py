@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from fer_sweep.agent.control_groups import control_groups
 from fer_sweep.agent.slots import Slot
 
-_GROUP = Path("/sys/fs/cgroup")
 SCARCE = 0.05
 """Less than this part of the memory free, and whoever watches over it may end a process for want of it."""
 CUDA_CONTEXT_MB = 600.0
@@ -68,21 +68,37 @@ def _free_on_gpu(uuid: str) -> float | None:
 
 def total_mb() -> float | None:
     """Megabytes of memory this host or container has; None where that cannot be told."""
+    limits = [limit / 2**20 for group in control_groups("memory") if (limit := _limit(group)) is not None]
     total = _meminfo("MemTotal:")
-    with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit: "max"
-        limit = int((_GROUP / "memory.max").read_text()) / 2**20
-        total = limit if total is None else min(total, limit)
-    return total
+    return min([*limits, *([] if total is None else [total])], default=None)
 
 
 def oom_kills() -> int:
     """How often the kernel has ended a process here for want of memory; it tells nobody else."""
-    # A container's own count first: the host's has that of all its neighbours in it.
-    for counts in (_GROUP / "memory.events", Path("/proc/vmstat")):
+    # The group's own count first: the host's has that of all its neighbours in it.
+    of_groups = [group / name for group in control_groups("memory") for name in ("memory.events", "memory.oom_control")]
+    for counts in (*of_groups, Path("/proc/vmstat")):
         with contextlib.suppress(OSError, StopIteration):
             lines = counts.read_text().splitlines()
             return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
     return 0
+
+
+class OomKills:
+    """The kernel's kills for want of memory, each of which explains one process's end and no other's."""
+
+    def __init__(self) -> None:
+        self._explained = 0
+
+    def unexplained(self) -> int:
+        """How many there have been here that no end was put down to."""
+        return oom_kills() - self._explained
+
+    def explain(self, unexplained_before: int) -> bool:
+        """Whether a process that died by SIGKILL died of one since there were so many; that one is then used up."""
+        explains = self.unexplained() > unexplained_before
+        self._explained += explains
+        return explains
 
 
 def shortage(pid: int) -> str | None:
@@ -99,15 +115,29 @@ def shortage(pid: int) -> str | None:
 
 def _free_on_host() -> float | None:
     free = _meminfo("MemAvailable:")
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        limit = int((_GROUP / "memory.max").read_text())
-        used = int((_GROUP / "memory.current").read_text())
-        counted = (_GROUP / "memory.stat").read_text().splitlines()
-        # File pages count as used there, though they are given up for the asking.
-        files = next(int(line.split()[1]) for line in counted if line.startswith("inactive_file "))
-        of_group = (limit - used + files) / 2**20
-        free = of_group if free is None else min(free, of_group)
-    return free
+    of_groups = [room for group in control_groups("memory") if (room := _free_in(group)) is not None]
+    return min([*of_groups, *([] if free is None else [free])], default=None)
+
+
+def _limit(group: Path) -> int | None:
+    """Bytes that a control group may have; None if it has no limit."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or no limit: "max", and far too many before that
+            return int((group / name).read_text())
+    return None
+
+
+def _free_in(group: Path) -> float | None:
+    """Megabytes that a control group has left; None if that cannot be told."""
+    limit = _limit(group)
+    for used, files in (("current", "inactive_file"), ("usage_in_bytes", "total_inactive_file")):
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            taken = int((group / f"memory.{used}").read_text())
+            counted = (group / "memory.stat").read_text().splitlines()
+            # File pages count as used there, though they are given up for the asking.
+            given_up = next(int(line.split()[1]) for line in counted if line.startswith(f"{files} "))
+            return None if limit is None else (limit - taken + given_up) / 2**20
+    return None
 
 
 def _meminfo(name: str) -> float | None:

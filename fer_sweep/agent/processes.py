@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from fer_sweep.agent.causes import speaks_of_memory
-from fer_sweep.agent.memory import oom_kills, shortage
+from fer_sweep.agent.memory import OomKills, shortage
 from fer_sweep.agent.trial_process import (
     HELD_BACK,
     PRELOAD,
@@ -49,11 +49,12 @@ _SHORT_OF = {
 class TrialHandle:
     """One running trial, as its agent sees it: messages come out of ``pipe``, a stop goes in."""
 
-    def __init__(self, process: BaseProcess, pipe: Connection, folder: Path) -> None:
+    def __init__(self, process: BaseProcess, pipe: Connection, folder: Path, oom_kills: OomKills) -> None:
         self.process = process
         self.pipe = pipe
         self.folder = folder
-        self._oom_kills_before = oom_kills()
+        self._oom_kills = oom_kills
+        self._oom_kills_before = oom_kills.unexplained()
         self._shortage: str | None = None
         """How short of memory the host was when that was last looked at."""
 
@@ -121,7 +122,7 @@ class TrialHandle:
             reason = f"ended by {signal.Signals(-code).name}"
         else:
             reason = f"ended with exit code {code} and no outcome"
-        if code == -signal.SIGKILL and oom_kills() > self._oom_kills_before:
+        if code == -signal.SIGKILL and self._oom_kills.explain(self._oom_kills_before):
             reason, cause = f"{reason}, by the kernel: out of memory", Cause.OUT_OF_MEMORY
         elif code == -signal.SIGKILL and self._shortage is not None:
             reason = f"{reason}, probably for want of memory: {self._shortage}"
@@ -138,6 +139,7 @@ class TrialStarter:
     def __init__(self, models: Iterable[str] = tuple(ARCHITECTURES)) -> None:
         """Prepare a forkserver; ``models`` are the architectures its trials may have, imported there once."""
         self._context = multiprocessing.get_context("forkserver")
+        self._oom_kills = OomKills()
         modules = [f"fer_sweep.models.{model}" for model in models]
         self._context.set_forkserver_preload([PRELOAD, *modules, run_in_fork.__module__])
         # transformers asks at import whether CUDA is there; NVML can say so without a context that forks would share.
@@ -181,7 +183,7 @@ class TrialStarter:
             except OSError as error:
                 raise _cannot_start(error) from error
         theirs.close()
-        return TrialHandle(process, ours, job.folder)
+        return TrialHandle(process, ours, job.folder, self._oom_kills)
 
 
 def _cannot_start(error: OSError) -> AgentFailed:

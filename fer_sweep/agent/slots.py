@@ -3,8 +3,8 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from fer_sweep.agent.control_groups import granted_cores
 from fer_sweep.agent.gpus import Gpu
 from fer_sweep.errors import InputError
 
@@ -67,7 +67,7 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
 
 
 def usable_cores() -> int:
-    """CPU cores this process may use: its affinity mask (Slurm, taskset), its control group's quota (Docker), and
+    """CPU cores this process may use: its affinity mask (Slurm, taskset), its control groups' quotas (Docker), and
     ``FERSWEEP_CORES``, for who was granted some and is held to nothing (Ray).
 
     Raises:
@@ -78,8 +78,5 @@ def usable_cores() -> int:
         if not granted.isdecimal() or not int(granted):
             raise InputError(f"FERSWEEP_CORES={granted}: not a number of cores", hint="unset it to use all of them")
         cores = min(cores, int(granted))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores  # no such file, or no quota: "max"
+    quota = granted_cores()
+    return cores if quota is None else min(cores, max(1, int(quota)))

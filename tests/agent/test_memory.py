@@ -1,15 +1,34 @@
 import os
 import sys
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, free_mb, oom_kills, shortage
+from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, OomKills, free_mb, oom_kills, shortage, total_mb
 from fer_sweep.agent.slots import Slot
+from tests.control_groups import ControlTree
 from tests.processes import until
 
 CPU = Slot("cpu0", "cpu", 1, {"CUDA_VISIBLE_DEVICES": ""})
 GPU = Slot("gpu0/1", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-nowhere"})
+
+
+class Names(NamedTuple):
+    """What a version of control groups calls things."""
+
+    limit: str
+    unlimited: str
+    used: str
+    files: str
+    kills: str
+
+
+_NAMES = {
+    1: Names(
+        "memory.limit_in_bytes", f"{2**63 - 4096}", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control"
+    ),
+    2: Names("memory.max", "max", "memory.current", "inactive_file", "memory.events"),
+}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody says")
@@ -27,21 +46,46 @@ def test_free_memory_of_this_host_is_told_and_follows_what_is_taken() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody says")
-def test_a_containers_own_limit_says_what_is_short_and_its_own_count_who_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_groups_own_limit_says_what_is_short_and_its_own_count_who_was_killed(
+    control_tree: ControlTree, version: int
 ) -> None:
-    monkeypatch.setattr("fer_sweep.agent.memory._GROUP", tmp_path)
-    (tmp_path / "memory.max").write_text(f"{1000 * 2**20}\n")
-    (tmp_path / "memory.stat").write_text("inactive_file 0\n")
-    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    # As on a node of Slurm's: the limit is the job's, and a process is two groups further down.
+    job = control_tree.group(version, "memory", "slurm/job_1")
+    own = control_tree.group(version, "memory", "slurm/job_1/step_0/task_0")
+    control_tree.join(version, "memory", "/slurm/job_1/step_0/task_0")
+    names = _NAMES[version]
+    for group, limit, used, kills in ((job, 1000, 900, 7), (own, None, 100, 2)):
+        (group / names.limit).write_text(names.unlimited if limit is None else f"{limit * 2**20}\n")
+        (group / names.used).write_text(f"{used * 2**20}\n")
+        (group / "memory.stat").write_text(f"active_file 4\n{names.files} 0\n")
+        (group / names.kills).write_text(f"under_oom 0\noom_kill {kills}\n")
+    assert total_mb() == 1000
     assert oom_kills() == 2
-    (tmp_path / "memory.current").write_text(f"{900 * 2**20}\n")
     assert shortage(os.getpid()) is None
-    (tmp_path / "memory.current").write_text(f"{990 * 2**20}\n")
+    (job / names.used).write_text(f"{990 * 2**20}\n")
     said = shortage(os.getpid())
     assert said is not None
     assert said.startswith("10 of 1,000 MB were free, and it held ")
     assert int(said.rpartition(" ")[2].replace(",", "")) > 10
+    (job / "memory.stat").write_text(f"{names.files} {500 * 2**20}\n")
+    assert shortage(os.getpid()) is None
+
+
+def test_one_kill_of_the_kernels_explains_one_end(control_tree: ControlTree) -> None:
+    counts = control_tree.group(2, "memory", "job") / "memory.events"
+    control_tree.join(2, "memory", "/job")
+    counts.write_text("oom_kill 3\n")
+    kills = OomKills()
+    before = kills.unexplained()
+    assert not kills.explain(before)
+    counts.write_text("oom_kill 4\n")
+    assert kills.explain(before)  # the one that was killed
+    assert not kills.explain(before)  # another that ran beside it, and was killed from outside some time later
+    counts.write_text("oom_kill 6\n")
+    assert kills.explain(before)
+    assert kills.explain(before)
+    assert not kills.explain(kills.unexplained())
 
 
 def test_a_gpu_that_cannot_be_asked_has_no_figure() -> None:

@@ -1,0 +1,83 @@
+import os
+
+import pytest
+
+from fer_sweep.agent.control_groups import control_groups, granted_cores
+from fer_sweep.agent.slots import usable_cores
+from tests.control_groups import ControlTree
+
+
+def test_the_groups_of_a_process_are_its_own_and_all_around_it(control_tree: ControlTree) -> None:
+    own = control_tree.group(2, "memory", "system.slice/sweep.service")
+    control_tree.join(2, "memory", "/system.slice/sweep.service")
+    assert control_groups("memory") == [own, own.parent, control_tree.mount]
+
+
+def test_a_controller_of_version_1_has_a_tree_of_its_own(control_tree: ControlTree) -> None:
+    own = control_tree.group(1, "memory", "user/1")
+    control_tree.group(1, "cpu", "user/2")
+    control_tree.join(1, "cpuset,memory", "/user/1")
+    assert control_groups("memory") == [own, own.parent, control_tree.mount / "memory"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/", id="a container with a namespace of its own"),
+        pytest.param("/docker/4f1c", id="a container that is told the host's names and sees its own group alone"),
+        pytest.param("/../other", id="a process outside its namespace's root"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_group_is_what_is_mounted_there(control_tree: ControlTree, version: int, path: str) -> None:
+    outermost = control_tree.group(version, "memory", "")
+    control_tree.group(version, "memory", "other")
+    control_tree.join(version, "memory", path)
+    assert control_groups("memory") == [outermost]
+
+
+def test_a_host_that_tells_of_no_membership_may_still_have_limits(control_tree: ControlTree) -> None:
+    assert control_groups("memory") == [control_tree.mount]
+
+
+@pytest.mark.parametrize(
+    ("version", "files", "cores"),
+    [
+        pytest.param(
+            2, {"job": {"cpu.max": "max 100000"}, "job/task": {"cpu.max": "100000 100000"}}, 1.0, id="its own"
+        ),
+        pytest.param(
+            2, {"job": {"cpu.max": "150000 100000"}, "job/task": {"cpu.max": "max 100000"}}, 1.5, id="around it"
+        ),
+        pytest.param(
+            2, {"job": {"cpu.max": "50000 100000"}, "job/task": {"cpu.max": "900000 100000"}}, 0.5, id="tightest"
+        ),
+        pytest.param(
+            1,
+            {
+                "job": {"cpu.cfs_quota_us": "100000", "cpu.cfs_period_us": "100000"},
+                "job/task": {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"},
+            },
+            1.0,
+            id="version 1",
+        ),
+    ],
+)
+def test_the_tightest_quota_says_how_many_cores_there_are(
+    control_tree: ControlTree, version: int, files: dict[str, dict[str, str]], cores: float
+) -> None:
+    control_tree.join(version, "cpu", "/job/task")
+    for path, texts in files.items():
+        group = control_tree.group(version, "cpu", path)
+        for name, text in texts.items():
+            (group / name).write_text(f"{text}\n")
+    assert granted_cores() == cores
+    assert usable_cores() == 1
+
+
+def test_without_a_quota_the_affinity_counts(control_tree: ControlTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FERSWEEP_CORES", raising=False)
+    (control_tree.group(2, "cpu", "job") / "cpu.max").write_text("max 100000\n")
+    control_tree.join(2, "cpu", "/job")
+    assert granted_cores() is None
+    assert usable_cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())

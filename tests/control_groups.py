@@ -1,0 +1,107 @@
+"""Control groups for tests: a real one, and folders that look like any."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from fer_sweep.agent.control_groups import control_groups
+from tests.processes import until
+
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
+"""What version 2 and version 1 call it."""
+_LIMITS_WITH_SWAP = {"memory.swap.max": 0, "memory.memsw.limit_in_bytes": 1}
+"""So many times the limit itself: the one counts swap alone, the other both. Absent where there is no swap."""
+
+
+@contextlib.contextmanager
+def memory_group(limit_mb: int, name: str = "test") -> Iterator[Path]:
+    """A group of that much memory and no swap, below the test's own; whoever is left in it at the end is killed.
+
+    Skips the test where no such group can be made.
+    """
+    group = _where() / f"fersweep-{name}-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error.strerror}")
+    try:
+        _limit(group, limit_mb * 2**20)
+        if (entered := run_in(group, ["true"])).returncode:
+            pytest.skip(f"nobody can be put into a control group here: {entered.stderr.strip()}")
+        yield group
+    finally:
+        _remove(group)
+
+
+def run_in(group: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as a member of a group from its first instruction on."""
+    enter = 'echo $$ > "$0" && exec "$@"'
+    return subprocess.run(
+        ["sh", "-c", enter, str(group / "cgroup.procs"), *words], capture_output=True, text=True, check=False
+    )
+
+
+def _where() -> Path:
+    """The group to make another in: the test's own, or the nearest around it that shares its memory out."""
+    groups = control_groups("memory") if sys.platform == "linux" else []
+    for group in groups:
+        if (group / "memory.usage_in_bytes").exists():
+            return group
+        with contextlib.suppress(OSError):
+            if "memory" in (group / "cgroup.subtree_control").read_text().split():
+                return group
+    pytest.skip("no control group can be made here: nothing mounted shares out memory")
+
+
+def _limit(group: Path, limit: int) -> None:
+    (name,) = [name for name in _LIMITS if (group / name).exists()]
+    (group / name).write_text(str(limit))
+    for name, times in _LIMITS_WITH_SWAP.items():
+        if (group / name).exists():
+            (group / name).write_text(str(times * limit))
+
+
+def _remove(group: Path) -> None:
+    def is_empty() -> bool:
+        pids = [int(line) for line in (group / "cgroup.procs").read_text().splitlines()]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not pids
+
+    def is_gone() -> bool:
+        try:
+            group.rmdir()
+        except OSError:  # a process's end is seen a moment before its memory is given back
+            return False
+        return True
+
+    until(is_empty)
+    until(is_gone)
+
+
+class ControlTree:
+    """Control groups as another host has them, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mount = folder / "cgroup"
+        self.membership = folder / "membership"
+        self.mount.mkdir(parents=True)
+
+    def group(self, version: int, controller: str, path: str) -> Path:
+        """Make a group, and those around it, with no files in them."""
+        folder = (self.mount / controller if version == 1 else self.mount) / path
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def join(self, version: int, controller: str, path: str) -> None:
+        """Have this process be a member of a group, as the kernel would say so."""
+        others = "12:pids:/elsewhere\n1:name=systemd:/elsewhere\n"
+        own = f"4:{controller}:{path}\n0::/elsewhere\n" if version == 1 else f"0::{path}\n"
+        self.membership.write_text(others + own)
