@@ -2,6 +2,7 @@
 
 import os
 import select
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,8 @@ def work_in_pool(
 
         ids = pool.start(command, agents or pool_file.agents)
         say(f"{len(ids)} agents on sweep {entry.id}: {ids[0]}{f' to {ids[-1]}' if len(ids) > 1 else ''}")
-        say(f"what they print: {command.logs}; which one trained trial N: grep -l 'trial N[ :]' {command.logs}/*")
+        folder = shlex.quote(str(command.logs))
+        say(f"what they print: {command.logs}; which one trained trial N: grep -l 'trial N[ :]' {folder}/*")
         states = follow(pool, say, wait)
         if interrupts.level and (not pool.outlives_us or _is_meant(ids, interrupts, wait)):
             say("agents write checkpoints and end")

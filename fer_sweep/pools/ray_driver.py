@@ -100,11 +100,13 @@ class Seat:
         self.where = ""
         self.starts = 0
         self.since = 0.0
-        """When it got its place, by the monotonic clock."""
+        """When it began to wait for its place, then when it got it, by the monotonic clock."""
         self.short_lives = 0
         self.is_told = False
         """To end."""
         self.kill_at: float | None = None
+        """When it is killed unless it has ended, by the monotonic clock."""
+        self.is_killed = False
         self.may_start = True
 
     def drop(self, phase: Phase, note: str = "") -> None:
@@ -163,6 +165,7 @@ class Driver:
             self._end(self._seats[order["stop"]], order["grace_s"])
 
     def _end(self, seat: Seat, grace_s: float) -> None:
+        self._see(seat)  # it may have got its place since the last look, and Ray would end it without a checkpoint
         seat.may_start = False
         if not seat.is_running:
             if not seat.state.has_ended:
@@ -176,7 +179,10 @@ class Driver:
         if seat.actor is None:
             return
         if seat.kill_at is not None and time.monotonic() > seat.kill_at:
-            seat.kill_at = time.monotonic() + LOOK_S  # if it does not answer, again
+            if seat.is_killed:
+                seat.drop(Phase.DONE, f"stopped by Ray, since its actor on {seat.where} did not answer")
+                return
+            seat.is_killed, seat.kill_at = True, time.monotonic() + LOOK_S
             seat.actor.tell.remote(int(signal.SIGKILL))
         ray = _ray()
         ready, _ = ray.wait([seat.answer], timeout=0)
@@ -359,6 +365,8 @@ def _connect(job: Job) -> None:
             ray.init(job.address, log_to_driver=False)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
         first = " ".join(str(error).split())[:300]
+        if "Could not find any running Ray" in first:  # what it advises is for others
+            raise Refusal("this host is no node of a Ray cluster", _HINTS[True]) from error
         raise Refusal(f"Ray cannot be had: {first}", _HINTS[job.address is not None]) from error
     if job.address is None and (lack := lacking(job, [node["Resources"] for node in ray.nodes()])):
         raise Refusal(f"here {lack}", "ask for less in the pool file: gpus: 0 trains on CPU cores")
@@ -366,7 +374,7 @@ def _connect(job: Job) -> None:
 
 _HINTS = {
     True: "run it on a node of the cluster, where `ray status` answers, with the Python and the Ray that it has; "
-    "without address: a Ray of this host alone is started",
+    "`ray start --head` makes one of this host, and without address: in the pool file one is started for the command",
     False: "the log folder below /tmp/ray says why",
 }
 

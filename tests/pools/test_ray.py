@@ -1,5 +1,6 @@
 """Agents on a real Ray of three nodes: what happens to actors there, and that no trial is lost or doubled by it."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,11 @@ def test_agents_see_the_gpus_that_ray_gives_them_and_the_variables_that_are_thei
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # this host's own
     nothing = AgentCommand("nosuchid", ("agent", "nosuchid"), Path("logs").absolute())
 
+    def is_stubs(process: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return process.joinpath("cwd").readlink() == tmp_path and "sleep" in words_of(int(process.name))
+        return False
+
     def given(agents: int, **values: Any) -> list[str]:
         pool = pool_of(command=str(stub), **values)
         ids = pool.start(nothing, agents)
@@ -129,6 +136,7 @@ def test_agents_see_the_gpus_that_ray_gives_them_and_the_variables_that_are_thei
         assert [(cores, password) for ((_, cores, password),) in found] == [
             (str(values.get("cpus", 1)), "no-ones-business-but-theirs")
         ] * agents
+        until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if is_stubs(path)])
         shutil.rmtree("logs")
         return [gpus for ((gpus, _, _),) in found]
 
@@ -233,6 +241,17 @@ def test_a_ray_that_is_not_there_is_said_with_what_to_do(monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(PoolError, match=f"no Ray answers at {address}: .*refused"):
         pool_of().start(command("nosuchid"), 1)
+
+
+def test_news_that_are_cut_off_in_the_middle_end_the_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    news = r"""{"ready": true}\n{"states": {"0": ["""
+    dies = f"import os; print('{news}', end='', flush=True); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr("fer_sweep.pools.ray_cluster._DRIVER", (sys.executable, "-c", dies))
+    pool = pool_of()
+    (agent,) = pool.start(command("nosuchid"), 1)
+    until(lambda: pool.states()[agent].has_ended)
+    assert pool.states()[agent].phase is Phase.FAILED
+    assert "ended with code -9" in pool.states()[agent].note
 
 
 def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
