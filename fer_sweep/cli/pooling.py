@@ -80,7 +80,9 @@ def work_in_pool(
             return news
 
         ids = pool.start(command, agents or pool_file.agents)
-        say(f"{len(ids)} agents on sweep {entry.id}: {ids[0]}{f' to {ids[-1]}' if len(ids) > 1 else ''}")
+        several = len(ids) > 1
+        span = f"{ids[0]} to {ids[-1]}" if several else ids[0]
+        say(f"{len(ids)} agent{'s' if several else ''} on sweep {entry.id}: {span}")
         folder = shlex.quote(str(command.logs))
         say(f"what they print: {command.logs}; which one trained trial N: grep -l 'trial N[ :]' {folder}/*")
         states = follow(pool, say, wait)

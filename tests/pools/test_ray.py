@@ -17,6 +17,7 @@ import pytest
 from fer_sweep.config.pool_file import RayPool, parse_pool
 from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, Phase
+from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
 from tests.pools.stage import command, make, trials_of
 from tests.processes import COMMAND, alive, descendants, fersweep, until, words_of
@@ -191,6 +192,24 @@ def test_an_agent_ends_with_its_actor_and_is_started_again_and_ends_with_what_sp
     assert "what speaks to Ray ended with code -9" in pool.states()[agent].note
     until(lambda: not alive(pid))
     pool.stop(agent, grace_s=60)
+
+
+def test_an_agent_whose_actor_does_not_answer_is_ended_all_the_same(ray_cluster: Cluster) -> None:
+    sweep = make(EPOCHS)
+    pool = pool_of()
+    (agent,) = pool.start(command(sweep), 1)
+    until(lambda: len(history(sweep)) > 0)
+    (pid,) = processes_of(sweep)
+    os.kill(parent_of(pid), signal.SIGSTOP)
+    pool.stop(agent, grace_s=1)
+    state = pool.states()[agent]
+    assert (state.phase, "did not answer" in state.note) == (Phase.DONE, True)
+    until(lambda: not alive(pid))
+
+
+def test_a_log_that_cannot_be_written_is_named() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        AgentActor().start(["true"], {}, False, ".", "/dev/full", "agent 0")
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
