@@ -25,8 +25,9 @@ from fer_sweep.host_processes import FERSWEEP
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment
 from fer_sweep.pools.ray_driver import Job
 
-ANSWER_S = 60.0
-"""A Ray of this host alone takes some five seconds to start; one that is out of reach does not say so."""
+ANSWER_S = 120.0
+"""A Ray of this host alone takes some five seconds to start, and ten times that where all cores are busy; one that is
+out of reach does not say so."""
 LATE_S = 30.0
 """So long after the grace an agent has ended, or nothing is known of it."""
 LAST_WORDS_S = 1.0

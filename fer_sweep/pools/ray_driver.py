@@ -136,6 +136,8 @@ class Driver:
         self._lack = ""
         """Why no node can ever have an agent."""
         self._actor_class = _actor_class(job)
+        self._node = _ray().get_runtime_context().get_node_id()
+        """Which this process is on, and through which it starts all actors."""
 
     def run(self) -> None:
         """Until every agent has ended."""
@@ -145,8 +147,12 @@ class Driver:
                 self._see(seat)
             if time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + LOOK_S
-                self._lack = self._lacking()
-                self._scale()
+                nodes = [node for node in _ray().nodes() if node["Alive"]]
+                self._lack = lacking(self._job, [node["Resources"] for node in nodes])
+                if self._node in {node["NodeID"] for node in nodes}:
+                    self._scale()
+                else:
+                    self._give_up()
             states = {seat.id: self._shown(seat) for seat in self._seats.values()}
             if states != told:
                 self._tell(states={number: [state.phase, state.note] for number, state in states.items()})
@@ -280,6 +286,12 @@ class Driver:
                 if not seat.state.has_ended:
                     seat.drop(Phase.DONE, "there was nothing left for it to do")
 
+    def _give_up(self) -> None:
+        """The node of this process is lost to Ray, which ends what it has started and starts nothing more for it."""
+        for seat in self._seats.values():
+            if not seat.state.has_ended:
+                seat.drop(Phase.FAILED, "the Ray of this host has ended; trials go on from their checkpoints")
+
     def _left(self) -> Remaining | None:
         """What is left of the sweep; None if there is no answer for now."""
         if self._entry is None:
@@ -294,9 +306,6 @@ class Driver:
         if seat.actor is None or seat.is_running:
             return seat.state
         return AgentState(Phase.WAITING, self._lack or f"for {self._job.wants()}")
-
-    def _lacking(self) -> str:
-        return lacking(self._job, [node["Resources"] for node in _ray().nodes() if node["Alive"]])
 
 
 def lacking(job: Job, nodes: list[Mapping[str, float]]) -> str:
@@ -374,7 +383,7 @@ def _connect(job: Job) -> None:
 
 _HINTS = {
     True: "run it on a node of the cluster, where `ray status` answers, with the Python and the Ray that it has; "
-    "`ray start --head` makes one of this host, and without address: in the pool file one is started for the command",
+    "`ray start --head` makes this host one; a pool file without address starts a Ray of this host alone",
     False: "the log folder below /tmp/ray says why",
 }
 

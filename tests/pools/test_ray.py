@@ -252,6 +252,31 @@ def test_without_an_address_a_ray_of_this_host_is_started_and_ends_with_the_comm
     until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if str(short_folder) in words_of(int(path.name))])
 
 
+def test_a_ray_of_this_host_that_is_killed_ends_the_command_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, short_folder: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
+    sweep = make(EPOCHS)
+    Path("pool.yaml").write_text("kind: ray\n")
+    said = tmp_path / "said.txt"
+    with said.open("wb") as output:
+        words = [*COMMAND, "agent", "--pool", "pool.yaml", "--gpus", "none", "--slots", "1"]
+        following = subprocess.Popen(words, stdout=output, stderr=output, process_group=0)
+
+    def of_ray() -> dict[int, str]:
+        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        return {pid: words for pid in pids if str(short_folder) in (words := words_of(pid))}
+
+    until(lambda: len(history(sweep)) > 0)
+    (pid,) = processes_of(sweep)
+    (raylet,) = [pid for pid, words in of_ray().items() if words.partition("\0")[0].endswith("/raylet")]
+    os.kill(raylet, signal.SIGKILL)
+    assert following.wait(timeout=90) == 1, said.read_text()
+    assert "the Ray of this host has ended" in said.read_text()
+    until(lambda: not alive(pid) and not of_ray())
+    assert history(sweep) == list(range(1, len(history(sweep)) + 1))
+
+
 def test_a_ray_that_is_not_there_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, unused_port: int) -> None:
     address = f"127.0.0.1:{unused_port}"
     with pytest.raises(PoolError, match=f"no Ray answers at {address}: .*refused") as refused:
