@@ -2,6 +2,7 @@
 
 import os
 import select
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,8 +80,11 @@ def work_in_pool(
             return news
 
         ids = pool.start(command, agents or pool_file.agents)
-        say(f"{len(ids)} agents on sweep {entry.id}: {ids[0]}{f' to {ids[-1]}' if len(ids) > 1 else ''}")
-        say(f"what they print: {command.logs}; which one trained trial N: grep -l 'trial N[ :]' {command.logs}/*")
+        several = len(ids) > 1
+        span = f"{ids[0]} to {ids[-1]}" if several else ids[0]
+        say(f"{len(ids)} agent{'s' if several else ''} on sweep {entry.id}: {span}")
+        folder = shlex.quote(str(command.logs))
+        say(f"what they print: {command.logs}; which one trained trial N: grep -l 'trial N[ :]' {folder}/*")
         states = follow(pool, say, wait)
         if interrupts.level and (not pool.outlives_us or _is_meant(ids, interrupts, wait)):
             say("agents write checkpoints and end")

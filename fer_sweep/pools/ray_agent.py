@@ -54,9 +54,11 @@ class AgentActor:
         file = Path(log)
         file.parent.mkdir(parents=True, exist_ok=True)
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "") if has_gpus else ""
-        with file.open("ab") as output:
-            output.write(f"== {title}, on {host} at {time.strftime('%F %T')}\n".encode())
-            output.flush()
+        with file.open("ab", buffering=0) as output:
+            try:
+                output.write(f"== {title}, on {host} at {time.strftime('%F %T')}\n".encode())
+            except OSError as error:  # a full disk's names no file
+                raise OSError(error.errno, error.strerror, log) from None
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _LAUNCH, str(os.getpid()), *words],
                 stdin=subprocess.DEVNULL,

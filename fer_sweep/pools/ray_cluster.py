@@ -25,8 +25,9 @@ from fer_sweep.host_processes import FERSWEEP
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment
 from fer_sweep.pools.ray_driver import Job
 
-ANSWER_S = 60.0
-"""A Ray of this host alone takes some five seconds to start; one that is out of reach does not say so."""
+ANSWER_S = 120.0
+"""A Ray of this host alone takes some five seconds to start, and ten times that where all cores are busy; one that is
+out of reach does not say so."""
 LATE_S = 30.0
 """So long after the grace an agent has ended, or nothing is known of it."""
 LAST_WORDS_S = 1.0
@@ -141,6 +142,8 @@ class _Driver:
         hears = threading.Thread(target=self._keep_last, daemon=True, name="ray-driver-stderr")
         hears.start()
         for line in self._process.stdout:
+            if not line.endswith(b"\n"):
+                break  # it was killed in the middle
             news = json.loads(line)
             with self._news:
                 if "states" in news:
@@ -156,7 +159,8 @@ class _Driver:
         with self._news:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-            lost = AgentState(Phase.FAILED, f"what speaks to Ray ended with code {code}: {self._last_words()}")
+            why = f": {self._last_words()}" if code >= 0 else ""  # of a kill it knows nothing
+            lost = AgentState(Phase.FAILED, f"what speaks to Ray ended with code {code}{why}")
             self._states = {agent_id: state if state.has_ended else lost for agent_id, state in self._states.items()}
             self._has_ended = True
             self._news.notify_all()
@@ -168,7 +172,8 @@ class _Driver:
         assert self._process.stderr is not None
         with self._process.stderr as lines:
             for line in lines:
-                if text := line.decode(errors="replace").strip():
+                text = line.decode(errors="replace").strip()
+                if text and "logging.cc:" not in text:  # a stack of Ray's
                     self._said.append(printable(text)[:300])
 
 

@@ -100,11 +100,13 @@ class Seat:
         self.where = ""
         self.starts = 0
         self.since = 0.0
-        """When it got its place, by the monotonic clock."""
+        """When it began to wait for its place, then when it got it, by the monotonic clock."""
         self.short_lives = 0
         self.is_told = False
         """To end."""
         self.kill_at: float | None = None
+        """When it is killed unless it has ended, by the monotonic clock."""
+        self.is_killed = False
         self.may_start = True
 
     def drop(self, phase: Phase, note: str = "") -> None:
@@ -134,6 +136,8 @@ class Driver:
         self._lack = ""
         """Why no node can ever have an agent."""
         self._actor_class = _actor_class(job)
+        self._node = _ray().get_runtime_context().get_node_id()
+        """Which this process is on, and through which it starts all actors."""
 
     def run(self) -> None:
         """Until every agent has ended."""
@@ -143,8 +147,12 @@ class Driver:
                 self._see(seat)
             if time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + LOOK_S
-                self._lack = self._lacking()
-                self._scale()
+                nodes = [node for node in _ray().nodes() if node["Alive"]]
+                self._lack = lacking(self._job, [node["Resources"] for node in nodes])
+                if self._node in {node["NodeID"] for node in nodes}:
+                    self._scale()
+                else:
+                    self._give_up()
             states = {seat.id: self._shown(seat) for seat in self._seats.values()}
             if states != told:
                 self._tell(states={number: [state.phase, state.note] for number, state in states.items()})
@@ -163,6 +171,7 @@ class Driver:
             self._end(self._seats[order["stop"]], order["grace_s"])
 
     def _end(self, seat: Seat, grace_s: float) -> None:
+        self._see(seat)  # it may have got its place since the last look, and Ray would end it without a checkpoint
         seat.may_start = False
         if not seat.is_running:
             if not seat.state.has_ended:
@@ -176,7 +185,10 @@ class Driver:
         if seat.actor is None:
             return
         if seat.kill_at is not None and time.monotonic() > seat.kill_at:
-            seat.kill_at = time.monotonic() + LOOK_S  # if it does not answer, again
+            if seat.is_killed:
+                seat.drop(Phase.DONE, f"stopped by Ray, since its actor on {seat.where} did not answer")
+                return
+            seat.is_killed, seat.kill_at = True, time.monotonic() + LOOK_S
             seat.actor.tell.remote(int(signal.SIGKILL))
         ray = _ray()
         ready, _ = ray.wait([seat.answer], timeout=0)
@@ -274,6 +286,12 @@ class Driver:
                 if not seat.state.has_ended:
                     seat.drop(Phase.DONE, "there was nothing left for it to do")
 
+    def _give_up(self) -> None:
+        """The node of this process is lost to Ray, which ends what it has started and starts nothing more for it."""
+        for seat in self._seats.values():
+            if not seat.state.has_ended:
+                seat.drop(Phase.FAILED, "the Ray of this host has ended; trials go on from their checkpoints")
+
     def _left(self) -> Remaining | None:
         """What is left of the sweep; None if there is no answer for now."""
         if self._entry is None:
@@ -288,9 +306,6 @@ class Driver:
         if seat.actor is None or seat.is_running:
             return seat.state
         return AgentState(Phase.WAITING, self._lack or f"for {self._job.wants()}")
-
-    def _lacking(self) -> str:
-        return lacking(self._job, [node["Resources"] for node in _ray().nodes() if node["Alive"]])
 
 
 def lacking(job: Job, nodes: list[Mapping[str, float]]) -> str:
@@ -359,6 +374,8 @@ def _connect(job: Job) -> None:
             ray.init(job.address, log_to_driver=False)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
         first = " ".join(str(error).split())[:300]
+        if "Could not find any running Ray" in first:  # what it advises is for others
+            raise Refusal("this host is no node of a Ray cluster", _HINTS[True]) from error
         raise Refusal(f"Ray cannot be had: {first}", _HINTS[job.address is not None]) from error
     if job.address is None and (lack := lacking(job, [node["Resources"] for node in ray.nodes()])):
         raise Refusal(f"here {lack}", "ask for less in the pool file: gpus: 0 trains on CPU cores")
@@ -366,7 +383,7 @@ def _connect(job: Job) -> None:
 
 _HINTS = {
     True: "run it on a node of the cluster, where `ray status` answers, with the Python and the Ray that it has; "
-    "without address: a Ray of this host alone is started",
+    "`ray start --head` makes this host one; a pool file without address starts a Ray of this host alone",
     False: "the log folder below /tmp/ray says why",
 }
 

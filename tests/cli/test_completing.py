@@ -78,7 +78,8 @@ def test_sweeps_data_sets_and_files(tab: Tab, shell: Shell, tiny_data: str) -> N
     sweep = shell.json("create", "own.yaml")["sweep"]
     for command in ("agent", "best", "report", "export"):
         assert tab(command, sweep[:2]) == [sweep], command
-    assert tab("train", "--folder", "s") == []  # nothing of ours: bash completes the path
+    for words in (("train", "--folder", "s"), ("agent", "--pool", "agents/")):
+        assert tab(*words) == []  # nothing of ours: bash completes the path
     assert sorted(tab("create", "--data", "")) == ["synthetic", tiny_data]
     shipped = sorted(f"sweeps/{path.name}" for path in (REPOSITORY / "sweeps").glob("*.yaml"))
     assert tab("run", "") == ["own.yaml", *shipped]

@@ -18,6 +18,7 @@ from fer_sweep.search.database import Database
 from tests.cli.conftest import Shell
 from tests.faults.test_resources import on_small_disk
 from tests.processes import SWEEP
+from tests.ray_nodes import missing
 from tests.standin.server import StandIn
 from tests.test_readme import REPOSITORY, SECTIONS
 
@@ -193,6 +194,17 @@ def _no_server(request: pytest.FixtureRequest) -> str:
         patch.setenv(f"WANDB_{name}", value)
     Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
     return _said(request, "create", "small.yaml")
+
+
+@provokes("no Ray answers at ADDRESS")
+def _no_ray(request: pytest.FixtureRequest) -> str:
+    if reason := missing():
+        pytest.skip(reason)
+    _create(request)
+    Path("pool.yaml").write_text("kind: ray\naddress: 127.0.0.1:9\n")
+    said = _said(request, "agent", "--pool", "pool.yaml")
+    assert "ray status" in said
+    return said
 
 
 @provokes("the W&B server that searches")

@@ -1,5 +1,6 @@
 """Agents on a real Ray of three nodes: what happens to actors there, and that no trial is lost or doubled by it."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from fer_sweep.config.pool_file import RayPool, parse_pool
 from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, Phase
+from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
 from tests.pools.stage import command, make, trials_of
 from tests.processes import COMMAND, alive, descendants, fersweep, until, words_of
@@ -118,6 +121,11 @@ def test_agents_see_the_gpus_that_ray_gives_them_and_the_variables_that_are_thei
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # this host's own
     nothing = AgentCommand("nosuchid", ("agent", "nosuchid"), Path("logs").absolute())
 
+    def is_stubs(process: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return process.joinpath("cwd").readlink() == tmp_path and "sleep" in words_of(int(process.name))
+        return False
+
     def given(agents: int, **values: Any) -> list[str]:
         pool = pool_of(command=str(stub), **values)
         ids = pool.start(nothing, agents)
@@ -129,6 +137,7 @@ def test_agents_see_the_gpus_that_ray_gives_them_and_the_variables_that_are_thei
         assert [(cores, password) for ((_, cores, password),) in found] == [
             (str(values.get("cpus", 1)), "no-ones-business-but-theirs")
         ] * agents
+        until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if is_stubs(path)])
         shutil.rmtree("logs")
         return [gpus for ((gpus, _, _),) in found]
 
@@ -185,6 +194,24 @@ def test_an_agent_ends_with_its_actor_and_is_started_again_and_ends_with_what_sp
     pool.stop(agent, grace_s=60)
 
 
+def test_an_agent_whose_actor_does_not_answer_is_ended_all_the_same(ray_cluster: Cluster) -> None:
+    sweep = make(EPOCHS)
+    pool = pool_of()
+    (agent,) = pool.start(command(sweep), 1)
+    until(lambda: len(history(sweep)) > 0)
+    (pid,) = processes_of(sweep)
+    os.kill(parent_of(pid), signal.SIGSTOP)
+    pool.stop(agent, grace_s=1)
+    state = pool.states()[agent]
+    assert (state.phase, "did not answer" in state.note) == (Phase.DONE, True)
+    until(lambda: not alive(pid))
+
+
+def test_a_log_that_cannot_be_written_is_named() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        AgentActor().start(["true"], {}, False, ".", "/dev/full", "agent 0")
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_agents_end_with_the_command_that_started_them(
     end: signal.Signals, ray_cluster: Cluster, tmp_path: Path
@@ -225,6 +252,31 @@ def test_without_an_address_a_ray_of_this_host_is_started_and_ends_with_the_comm
     until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if str(short_folder) in words_of(int(path.name))])
 
 
+def test_a_ray_of_this_host_that_is_killed_ends_the_command_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, short_folder: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
+    sweep = make(EPOCHS)
+    Path("pool.yaml").write_text("kind: ray\n")
+    said = tmp_path / "said.txt"
+    with said.open("wb") as output:
+        words = [*COMMAND, "agent", "--pool", "pool.yaml", "--gpus", "none", "--slots", "1"]
+        following = subprocess.Popen(words, stdout=output, stderr=output, process_group=0)
+
+    def of_ray() -> dict[int, str]:
+        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        return {pid: words for pid in pids if str(short_folder) in (words := words_of(pid))}
+
+    until(lambda: len(history(sweep)) > 0)
+    (pid,) = processes_of(sweep)
+    (raylet,) = [pid for pid, words in of_ray().items() if words.partition("\0")[0].endswith("/raylet")]
+    os.kill(raylet, signal.SIGKILL)
+    assert following.wait(timeout=90) == 1, said.read_text()
+    assert "the Ray of this host has ended" in said.read_text()
+    until(lambda: not alive(pid) and not of_ray())
+    assert history(sweep) == list(range(1, len(history(sweep)) + 1))
+
+
 def test_a_ray_that_is_not_there_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, unused_port: int) -> None:
     address = f"127.0.0.1:{unused_port}"
     with pytest.raises(PoolError, match=f"no Ray answers at {address}: .*refused") as refused:
@@ -233,6 +285,17 @@ def test_a_ray_that_is_not_there_is_said_with_what_to_do(monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(PoolError, match=f"no Ray answers at {address}: .*refused"):
         pool_of().start(command("nosuchid"), 1)
+
+
+def test_news_that_are_cut_off_in_the_middle_end_the_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    news = r"""{"ready": true}\n{"states": {"0": ["""
+    dies = f"import os; print('{news}', end='', flush=True); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr("fer_sweep.pools.ray_cluster._DRIVER", (sys.executable, "-c", dies))
+    pool = pool_of()
+    (agent,) = pool.start(command("nosuchid"), 1)
+    until(lambda: pool.states()[agent].has_ended)
+    assert pool.states()[agent].phase is Phase.FAILED
+    assert "ended with code -9" in pool.states()[agent].note
 
 
 def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
