@@ -43,7 +43,7 @@ LEASE_S = 3.0
 BETWEEN_S = (0.3, 2.0)
 """From one fault to the next."""
 ENDS_WITHIN_S = 240.0
-"""After the last fault: all trials complete."""
+"""After the last fault: another trial, until all have. Where others use the host too, all of them may take longer."""
 LOOK_EVERY_S = 0.5
 GONE_WITHIN_S = 90.0
 """After that: all agents ended by themselves, and every process they ever had. A sync under way may take a minute."""
@@ -161,14 +161,17 @@ class Chaos:
 
     def _let_finish(self, monkey: Monkey, sweep: Sweep, server: StandIn | None, verdict: Verdict) -> float:
         monkey.undo(everything=True)
-        began = look_at = time.monotonic()
-        while (now := time.monotonic()) < began + ENDS_WITHIN_S:
+        began = look_at = latest_end = time.monotonic()
+        ended = ended_trials(sweep)
+        while (now := time.monotonic()) < latest_end + ENDS_WITHIN_S:
             tend(monkey)
             if now >= look_at:
                 look_at = now + LOOK_EVERY_S
                 if is_over(sweep, server):
                     return now - began
-        verdict.findings.append(f"not all trials had ended {ENDS_WITHIN_S:.0f} s after the last fault")
+                if (so_far := ended_trials(sweep)) > ended:
+                    ended, latest_end = so_far, now
+        verdict.findings.append(f"{ended} trials had ended, and for {ENDS_WITHIN_S:.0f} s without a fault no other did")
         return time.monotonic() - began
 
     def _see_them_go(self, monkey: Monkey, verdict: Verdict) -> None:
@@ -233,15 +236,24 @@ def tend(monkey: Monkey, *, may_start: bool = True) -> None:
 
 def is_over(sweep: Sweep, server: StandIn | None) -> bool:
     """Whether nothing is left to be trained, as far as database and server know."""
-    with contextlib.closing(sqlite3.connect(sweep.home / "sweeps.db", timeout=60.0)) as database:
-        states = [
-            state for (state,) in database.execute("SELECT state FROM fersweep_trials WHERE sweep_id = ?", [sweep.id])
-        ]
+    states = states_of(sweep)
     if any(state in ("running", "preempted") for state in states):
         return False
     if server is None:
         return len(states) >= len(sweep.seeds)
     return server.sweeps[sweep.id].state == "FINISHED"
+
+
+def states_of(sweep: Sweep) -> list[str]:
+    """The state of every trial that has been begun, as the database has it."""
+    with contextlib.closing(sqlite3.connect(sweep.home / "sweeps.db", timeout=60.0)) as database:
+        rows = database.execute("SELECT state FROM fersweep_trials WHERE sweep_id = ?", [sweep.id])
+        return [state for (state,) in rows]
+
+
+def ended_trials(sweep: Sweep) -> int:
+    """How many have ended for good."""
+    return sum(state not in ("running", "preempted") for state in states_of(sweep))
 
 
 def table(monkey: Monkey, progress: Progress, verdict: Verdict) -> list[dict[str, Any]]:
