@@ -54,7 +54,7 @@ STOPPED = """
 import time
 import wandb
 run = wandb.init(project="faces", id="stopped")
-for epoch in range(600):
+for epoch in range(3000):
     time.sleep(0.1)
 """
 SWEEP = """
