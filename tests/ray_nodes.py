@@ -62,7 +62,8 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **self.environment},
+            # A trial trained in this process on the CPU has hidden all GPUs from it, and Ray makes some up.
+            env={**{n: v for n, v in os.environ.items() if n != "CUDA_VISIBLE_DEVICES"}, **self.environment},
         )
         self.address = ""
         try:
