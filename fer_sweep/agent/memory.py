@@ -68,9 +68,8 @@ def _free_on_gpu(uuid: str) -> float | None:
 
 def total_mb() -> float | None:
     """Megabytes of memory this host or container has; None where that cannot be told."""
-    limits = [limit / 2**20 for group in control_groups("memory") if (limit := _limit(group)) is not None]
-    total = _meminfo("MemTotal:")
-    return min([*limits, *([] if total is None else [total])], default=None)
+    limits = (_limit(group) for group in control_groups("memory"))
+    return _least(_meminfo("MemTotal:"), *(None if limit is None else limit / 2**20 for limit in limits))
 
 
 def oom_kills() -> int:
@@ -114,9 +113,12 @@ def shortage(pid: int) -> str | None:
 
 
 def _free_on_host() -> float | None:
-    free = _meminfo("MemAvailable:")
-    of_groups = [room for group in control_groups("memory") if (room := _free_in(group)) is not None]
-    return min([*of_groups, *([] if free is None else [free])], default=None)
+    return _least(_meminfo("MemAvailable:"), *(_free_in(group) for group in control_groups("memory")))
+
+
+def _least(*amounts: float | None) -> float | None:
+    """Of those that are known; None if none is."""
+    return min((amount for amount in amounts if amount is not None), default=None)
 
 
 def _limit(group: Path) -> int | None:

@@ -1,6 +1,7 @@
-"""Where agents are started: this host, Slurm, Ray; one file a place, Ray three."""
+"""Where agents are started: this host, Slurm, Ray; one file a place, Ray several."""
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,8 @@ from fer_sweep.files import home
 
 DONE_CODES = (0, 3)
 """Exit codes of an agent whose work is done: 3 says that there was nothing left to do."""
+STOPPED_CODES = (130, -signal.SIGTERM)
+"""Of one that was told to stop; the latter before it could hear signals."""
 
 
 class Phase(StrEnum):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fer_sweep.errors import cannot_write
 from fer_sweep.host_processes import end_with_parent
-from fer_sweep.pools import DONE_CODES, AgentCommand, AgentState, Phase, agent_environment
+from fer_sweep.pools import DONE_CODES, STOPPED_CODES, AgentCommand, AgentState, Phase, agent_environment
 
 _INTERRUPTED = 130
 _START = "from fer_sweep.pools.local import end_with; end_with({parent}); from fer_sweep.cli import main; main()"
@@ -76,7 +76,7 @@ def _state(process: subprocess.Popen[bytes], log: Path) -> AgentState:
         return AgentState(Phase.RUNNING, f"process {process.pid}, log {log}")
     if code in DONE_CODES:
         return AgentState(Phase.DONE)
-    if code in (_INTERRUPTED, -signal.SIGTERM):  # the latter before it could hear signals
+    if code in STOPPED_CODES:
         return AgentState(Phase.DONE, "stopped")
     return AgentState(Phase.FAILED, f"exit code {code}: see {log}")
 

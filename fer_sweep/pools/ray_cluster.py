@@ -23,7 +23,7 @@ from fer_sweep.config.pool_file import RayPool
 from fer_sweep.errors import PoolError, cannot_write, printable
 from fer_sweep.host_processes import FERSWEEP
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment
-from fer_sweep.pools.ray_driver import Job
+from fer_sweep.pools.ray_job import Job
 
 ANSWER_S = 120.0
 """A Ray of this host alone takes some five seconds to start, and ten times that where all cores are busy; one that is

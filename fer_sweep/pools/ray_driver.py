@@ -15,11 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TextIO
 
 from fer_sweep.errors import FersweepError
-from fer_sweep.pools import DONE_CODES, AgentState, Phase
+from fer_sweep.pools import DONE_CODES, STOPPED_CODES, AgentState, Phase
+from fer_sweep.pools.ray_job import Job, lacking
 from fer_sweep.pools.scaling import Demand, slots_of
 from fer_sweep.search.entries import known
 from fer_sweep.search.remaining import Remaining, remaining
@@ -36,54 +36,6 @@ SHORT_S = 60.0
 """An agent that Ray loses sooner than this has come to nothing."""
 MOST_SHORT = 3
 """So many times in a row, and it is not started again."""
-_INTERRUPTED = (130, -signal.SIGTERM)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a driver is told first."""
-
-    sweep: str
-    words: tuple[str, ...]
-    """The whole command of an agent."""
-    environment: Mapping[str, str]
-    """What agents get of the environment of the command."""
-    folder: str
-    """Where agents run."""
-    logs: Mapping[str, str]
-    """The log of each agent, by its id."""
-    address: str | None
-    """None for a Ray of this host alone."""
-    gpus: float
-    cpus: int
-    memory: int | None
-    """Bytes."""
-    resources: Mapping[str, float]
-
-    def wants(self) -> str:
-        """What an agent needs, in words.
-
-        >>> Job("s", (), {}, "", {}, None, 0.5, 4, 2**34, {"fast": 1.0}).wants()
-        '4 CPUs, 0.5 GPU, 16 GB of memory, 1 fast'
-        """
-        return _listed(self.needs())
-
-    def needs(self) -> Mapping[str, float]:
-        """By Ray's names."""
-        own = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0}
-        return {**{name: float(amount) for name, amount in own.items() if amount}, **self.resources}
-
-
-def _listed(amounts: Mapping[str, float]) -> str:
-    """Resources in words."""
-    words = []
-    for name, amount in amounts.items():
-        if name == "memory":
-            words.append(f"{amount / 2**30:.3g} GB of memory")
-        else:
-            several = name in ("CPU", "GPU") and not 0 < amount <= 1
-            words.append(f"{amount:g} {name}{'s' if several else ''}")
-    return ", ".join(words)
 
 
 class Seat:
@@ -221,7 +173,7 @@ class Driver:
         if code in DONE_CODES:
             seat.drop(Phase.DONE)
             self._demand.ended()
-        elif code in _INTERRUPTED or seat.is_told:
+        elif code in STOPPED_CODES or seat.is_told:
             seat.drop(Phase.DONE, "stopped")
             seat.may_start = False  # whoever did it on the node meant it
         else:
@@ -306,19 +258,6 @@ class Driver:
         if seat.actor is None or seat.is_running:
             return seat.state
         return AgentState(Phase.WAITING, self._lack or f"for {self._job.wants()}")
-
-
-def lacking(job: Job, nodes: list[Mapping[str, float]]) -> str:
-    """Why none of the nodes, by what each has in all, could ever take an agent; empty if one can.
-
-    >>> lacking(Job("s", (), {}, "", {}, None, 1, 4, None, {}), [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
-    'no node has 4 CPUs, 1 GPU; the most that one has of each is 8 CPUs, 1 GPU'
-    """
-    needs = job.needs()
-    if any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in nodes):
-        return ""
-    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in needs}
-    return f"no node has {job.wants()}; the most that one has of each is {_listed(most)}"
 
 
 def _ray() -> Any:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +51,8 @@ class WeightAverage:
         self.decay = decay
         # Listed once: a walk through a model's modules takes a millisecond or two, and a step on a GPU no more.
         pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
-        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._means, self._values = _sides(pair for pair in pairs if pair[0].is_floating_point())
+        self._copies, self._originals = _sides(pair for pair in pairs if not pair[0].is_floating_point())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -60,9 +61,14 @@ class WeightAverage:
         Early on the decay is smaller, or a short training's average would still hold the random start.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([mean for mean, _ in self._averaged], [value for _, value in self._averaged], 1.0 - decay)
-        if self._copied:
-            torch._foreach_copy_([copied for copied, _ in self._copied], [value for _, value in self._copied])
+        torch._foreach_lerp_(self._means, self._values, 1.0 - decay)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._originals)
+
+
+def _sides(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    listed = list(pairs)
+    return [one for one, _ in listed], [other for _, other in listed]
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -98,7 +98,7 @@ class _Graphs:
         try:
             # Thread-local: what other threads do meanwhile is no part of a step and no error.
             with (
-                _capturable(self._trial.optimizer),
+                _capturing(self._trial.optimizer),
                 torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 _step(self._trial, static, self._lr)
@@ -120,16 +120,18 @@ def _leave_capture(device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Adam asks for this before it is captured; saved states stay those of any device, so it is not left set."""
-    changed = [group for group in optimizer.param_groups if group.get("capturable") is False]
-    for group in changed:
-        group["capturable"] = True
+def _capturing(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Adam wants to be told, and replays read the learning rate from a tensor: neither is left to be saved."""
+    names: tuple[str, ...] = ("lr", "capturable")
+    before = [{name: group[name] for name in names if name in group} for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
     try:
         yield
     finally:
-        for group in changed:
-            group["capturable"] = False
+        for group, values in zip(optimizer.param_groups, before, strict=True):
+            group.update(values)
 
 
 def _step(trial: Trial, batch: Batch, lr: float | Tensor) -> None:
@@ -150,22 +152,10 @@ def _step(trial: Trial, batch: Batch, lr: float | Tensor) -> None:
         loss += of_chunk.detach()
     if config.clip_norm:
         torch.nn.utils.clip_grad_norm_(trial.model.parameters(), config.clip_norm)
-    with _learning_rate(trial.optimizer, lr):
-        trial.optimizer.step()
-    trial.progress.loss_sum += loss * len(batch)
-
-
-@contextlib.contextmanager
-def _learning_rate(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> Iterator[None]:
-    before = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
+    for group in trial.optimizer.param_groups:
         group["lr"] = lr
-    try:
-        yield
-    finally:
-        if isinstance(lr, Tensor):  # read at each replay, and never saved
-            for group, value in zip(optimizer.param_groups, before, strict=True):
-                group["lr"] = value
+    trial.optimizer.step()
+    trial.progress.loss_sum += loss * len(batch)
 
 
 def _chunks(count: int, size: int | None) -> Iterator[slice]:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,19 +12,14 @@ import pytest
 from fer_sweep.config.pool_file import parse_pool
 from fer_sweep.pools import AgentCommand
 from fer_sweep.pools.slurm import SlurmAgents
-from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
+from tests.pools.stage import follow_readme, make
+from tests.processes import COMMAND, alive, descendants, fersweep, until
 from tests.slurm import Cluster
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
 
 AGENTS = Path(__file__).resolve().parents[2] / "agents"
-README = AGENTS.parent / "README.md"
 ON_CPU = ("--gpus", "none", "--slots", "1")
-
-
-def make(epochs: int) -> str:
-    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", str(epochs)))
-    return fersweep("create", "sweep.yaml").stdout.strip()
 
 
 def state_of(sweep: str) -> str:
@@ -155,18 +148,5 @@ def test_the_commands_of_the_readme_run_a_sweep_in_postgresql(
     (tmp_path / "agents").mkdir()
     here = (AGENTS / "slurm.yaml").read_text().replace("cpus: 4", "cpus: 1")  # what a node of the tests has
     (tmp_path / "agents" / "slurm.yaml").write_text(here)
-    section = README.read_text().split("## On a Slurm cluster")[1].split("\n## ")[0]
-    (block,) = re.findall(r"^```bash\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)
-    smaller = ["--set", "epochs=1", "--set", "channels=4", "--data", tiny_data]
-    said = []
-    for line in block.splitlines():
-        text = line.replace("postgresql+psycopg://USER@HOST/DATABASE", shlex.quote(postgres))
-        text = text.replace("--count 12", "--count 2").replace("--agents 4", "--agents 2")
-        program, *words = shlex.split(text)
-        done = fersweep(*words, *(smaller if words[0] == "create" else []))
-        assert (program, done.returncode) == ("fersweep", 0), f"{line}\n{done.stdout}\n{done.stderr}"
-        said.append(done.stdout + done.stderr)
-    _, followed, status, best = said
+    followed = follow_readme("## On a Slurm cluster", postgres, tiny_data)
     assert "note:" not in followed  # nothing to warn of in a search that every node reaches
-    assert status.count("complete") == 2 and "finished" in status
-    assert "winner" in best

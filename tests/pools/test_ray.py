@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, Phase
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
-from tests.pools.stage import command, make, trials_of
+from tests.pools.stage import command, follow_readme, make, trials_of
 from tests.processes import COMMAND, alive, descendants, fersweep, until, words_of
 from tests.ray_nodes import GPUS, HEAD, Cluster, missing
 
@@ -312,18 +311,5 @@ def test_the_commands_of_the_readme_run_a_sweep_in_postgresql(
 ) -> None:
     shutil.copytree(AGENTS.parent / "sweeps", tmp_path / "sweeps")
     shutil.copytree(AGENTS, tmp_path / "agents")
-    section = (AGENTS.parent / "README.md").read_text().split("## On a Ray cluster")[1].split("\n## ")[0]
-    (block,) = re.findall(r"^```bash\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)
-    smaller = ["--set", "epochs=1", "--set", "channels=4", "--data", tiny_data]
-    said = []
-    for line in block.splitlines():
-        text = line.replace("postgresql+psycopg://USER@HOST/DATABASE", shlex.quote(postgres))
-        text = text.replace("--count 12", "--count 2").replace("--agents 4", "--agents 2")
-        program, *words = shlex.split(text)
-        done = fersweep(*words, *(smaller if words[0] == "create" else []))
-        assert (program, done.returncode) == ("fersweep", 0), f"{line}\n{done.stdout}\n{done.stderr}"
-        said.append(done.stdout + done.stderr)
-    _, followed, status, best = said
+    followed = follow_readme("## On a Ray cluster", postgres, tiny_data)
     assert "note:" not in followed
-    assert status.count("complete") == 2 and "finished" in status
-    assert "winner" in best
