@@ -32,7 +32,7 @@ class Repairs:
         self,
         sweep_id: str,
         *,
-        is_whole: Callable[[str], bool] = lambda trial_id: True,
+        is_whole: Callable[[str], bool | None] = lambda trial_id: True,
         left_behind: Callable[[], Iterable[str]] = tuple,
         look_behind_s: float = float("inf"),
     ) -> None:
@@ -40,8 +40,8 @@ class Repairs:
 
         Args:
             sweep_id: The sweep.
-            is_whole: Asks the server whether a trial's run has ended there; true where it does not answer.
-            left_behind: Gives the trials whose runs agents that are gone had no time to see to.
+            is_whole: Asks the server whether a trial's run has ended there; None where it does not answer.
+            left_behind: Gives the trials whose runs have not ended there, and that nobody sees to.
             look_behind_s: Seconds between two questions for such; they are asked for once more at the end.
         """
         self._sweep_id = sweep_id
@@ -129,17 +129,22 @@ class Repairs:
         for trial in trials:
             whole = self._is_whole(trial)
             with self._changed:
+                if whole is None:  # wandb's word stands until the server answers
+                    self._looks[trial] = time.monotonic() + LOOK_AGAIN_S
+                    continue
                 del self._looks[trial]
                 if not whole:
                     self._leave(trial)
 
     def _try(self) -> None:
         with self._changed:
+            # Taken out now: a trial whose next attempt ends meanwhile, which this sync cannot know of, comes in again.
             trials = sorted(self._left)
+            self._left.clear()
         done = self._sync(trials)
         with self._changed:
-            if done:
-                self._left -= set(trials)
+            if not done:
+                self._left |= set(trials)
             self._pause = FIRST_TRY_S if done else min(LONGEST_PAUSE_S, 2 * self._pause)
             self._next_try = time.monotonic() + self._pause if self._left else float("inf")
 

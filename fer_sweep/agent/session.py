@@ -141,7 +141,7 @@ def work_on(
     seen_whole: set[str] = set()
     repairs = Repairs(
         entry.id,
-        is_whole=lambda trial_id: not online or has_ended_on_page(entry, trial_id),
+        is_whole=lambda trial_id: has_ended_on_page(entry, trial_id) if online else True,
         left_behind=lambda: left_behind(entry, seen_whole) if online else (),
         look_behind_s=lease_seconds(),
     )

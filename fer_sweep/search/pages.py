@@ -5,7 +5,7 @@ A sweep that the server searches is there anyway; an embedded one gets a sweep t
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fer_sweep.errors import FersweepError
 from fer_sweep.files import sweep_folder
@@ -26,6 +26,9 @@ _ENDED = {
     TrialState.FAILED: ("failed", "crashed", "killed"),
 }
 """How the server may call the run of a trial that has ended."""
+_ALIVE = ("pending", "running", "preempting")
+_SETTLED_S = 30.0
+"""After a trial's end; its own agent has brought its run's end up by then, or has given up for now."""
 
 
 def page_of(entry: SweepEntry) -> Made:
@@ -58,10 +61,10 @@ def has_its_end(state: TrialState, run: ServerRun) -> bool:
     return state is TrialState.RUNNING or run.state not in ("running", "pending")
 
 
-def has_ended_on_page(entry: SweepEntry, trial_id: str) -> bool:
-    """Whether the server has what became of a trial in its run; also true where it cannot be asked."""
+def has_ended_on_page(entry: SweepEntry, trial_id: str) -> bool | None:
+    """Whether the server has what became of a trial in its run, or shows no runs of this sweep; None if not known."""
     try:
-        with _trials(entry) as ledger:
+        with _trials(entry) as (ledger, _):
             rows = [ledger.find(trial_id)] if entry.search == "wandb" else ledger.since(int(trial_id), ())
         state = TrialState(rows[0]["state"]) if rows and rows[0] else TrialState.RUNNING
         with contextlib.closing(connect()) as server:
@@ -69,41 +72,51 @@ def has_ended_on_page(entry: SweepEntry, trial_id: str) -> bool:
             run = server.run(path, entry.run_id(trial_id), tries=1) if path is not None else None
     except FersweepError as error:
         log.debug("%s", error)
-        return True
+        return None
     return path is None or (run is not None and has_its_end(state, run))
 
 
 def left_behind(entry: SweepEntry, whole: set[str]) -> Sequence[str]:
-    """Trials of agents that are gone which have ended here, but not on the server; none if it cannot be asked.
+    """Trials that have ended here, but not on the server, and whose agents do not see to it; none if it cannot tell.
 
-    An agent that was killed had no time to see to its runs.
+    An agent that was killed had no time to. And a run that had ended may live again: what the wandb of a killed agent
+    still had to say may reach the server after the end that the trial's next agent brought up. Nobody would end it a
+    second time, and a sweep with a run alive is not over.
 
     Args:
         entry: The sweep.
-        whole: Trials whose runs were seen to be whole, which are not asked for again; what is found so is added.
+        whole: Trials of killed agents whose runs had their end, which are asked for no more; what is found so is added.
     """
-
-    def name(row: Row) -> str:
-        return str(row["identity" if entry.search == "wandb" else "number"])
-
     try:
-        with _trials(entry) as ledger:
-            ended = [row for row in ledger.all() if row["state"] in _ENDED and name(row) not in whole]
-        states = {name(row): TrialState(row["state"]) for row in ended if owners.is_dead(row["owner"])}
-        if not states:
+        with _trials(entry) as (ledger, clock):
+            rows = {_name(entry, row): row for row in ledger.all() if row["state"] in _ENDED}
+            now = clock()
+        unseen = {trial for trial, row in rows.items() if trial not in whole and owners.is_dead(row["owner"])}
+        settled = {trial for trial, row in rows.items() if now - row["ended"] >= _SETTLED_S}
+        if not unseen | settled:
             return ()
         with contextlib.closing(connect()) as server:
             path = _path(entry, server.account.server)
-            runs = {run.id: run for run in server.runs(path, tries=1)} if path is not None else None
+            if path is None:
+                return ()
+            runs = {run.id: run for run in server.runs(path, states=() if unseen else _ALIVE, tries=1)}
     except FersweepError as error:
         log.debug("%s", error)
         return ()
-    if runs is None:
-        return ()
-    known = {trial: runs.get(entry.run_id(trial)) for trial in states}
-    left = [trial for trial, run in known.items() if run is None or not has_its_end(states[trial], run)]
-    whole |= states.keys() - set(left)
+
+    def is_left(trial: str, row: Row) -> bool:
+        run = runs.get(entry.run_id(trial))
+        if trial in unseen and (run is None or not has_its_end(TrialState(row["state"]), run)):
+            return True
+        return trial in settled and run is not None and run.state in _ALIVE
+
+    left = [trial for trial, row in rows.items() if is_left(trial, row)]
+    whole |= unseen - set(left)
     return left
+
+
+def _name(entry: SweepEntry, row: Row) -> str:
+    return str(row["identity" if entry.search == "wandb" else "number"])
 
 
 def _path(entry: SweepEntry, server: str) -> SweepPath | None:
@@ -111,10 +124,11 @@ def _path(entry: SweepEntry, server: str) -> SweepPath | None:
 
 
 @contextlib.contextmanager
-def _trials(entry: SweepEntry) -> Iterator[Ledger]:
+def _trials(entry: SweepEntry) -> Iterator[tuple[Ledger, Callable[[], float]]]:
+    """The sweep's trials, and the clock they go by."""
     storage = entry.storage or default_storage()
     with contextlib.closing(Database(storage)) as database, database.transaction(write=False) as connection:
-        yield Ledger(connection, entry.id)
+        yield Ledger(connection, entry.id), database.clock
 
 
 def close_page(entry: SweepEntry) -> None:

@@ -36,3 +36,42 @@ def test_what_cannot_be_brought_up_is_named(own_folders: object) -> None:
     repairs = Repairs("nosuchsweep")
     repairs.heard("trial", False)
     assert repairs.finish() == ("trial",)
+
+
+def test_a_server_that_does_not_answer_is_asked_again(own_folders: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_sweep.agent.repairs.LOOK_AGAIN_S", 0.0)
+    answers: list[bool | None] = [None, None, False]
+    asked_enough = threading.Event()
+
+    def is_whole(trial_id: str) -> bool | None:
+        answer = answers.pop(0)
+        if not answers:
+            asked_enough.set()
+        return answer
+
+    repairs = Repairs("nosuchsweep", is_whole=is_whole)
+    repairs.heard("trial", True)
+    assert asked_enough.wait(60)
+    assert repairs.finish() == ("trial",)
+
+
+def test_a_trial_that_ends_while_it_is_brought_up_is_brought_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync leaves out what runs: a trial's first attempt was left behind, its second one ends during the sync."""
+    monkeypatch.setattr("fer_sweep.agent.repairs.FIRST_TRY_S", 0.0)
+    monkeypatch.setattr(Repairs, "_sync", lambda self, trials: sync(trials))
+    synced: list[list[str]] = []
+    again = threading.Event()
+
+    def sync(trials: list[str]) -> bool:
+        synced.append(trials)
+        if len(synced) == 1:
+            repairs.heard("trial", False)
+        else:
+            again.set()
+        return True
+
+    repairs = Repairs("sweep")
+    repairs.heard("trial", False)
+    assert again.wait(60)
+    assert repairs.finish() == ()
+    assert synced == [["trial"], ["trial"]]

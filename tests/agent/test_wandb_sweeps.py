@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
-from fer_sweep.agent.session import trial_tracking
+from fer_sweep.agent.session import trial_tracking, work_on
 from fer_sweep.agent.shown import AgentSummary
+from fer_sweep.agent.slots import make_slots
 from fer_sweep.errors import AgentFailed, FersweepError
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialState
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import close_page, page_of
-from fer_sweep.search.registry import create, find, open_search
+from fer_sweep.search.registry import create, find, load, open_search
 from tests.agent.scripted import TINY
 from tests.agent.stage import Lingering, Stage, View
+from tests.standin.client import Client
 from tests.standin.server import StandIn
 from tests.standin.state import Run
 
@@ -262,6 +265,29 @@ def test_a_run_whose_offer_was_lost_on_its_way_is_trained_after_all(lab: Lab, mo
     lab.server.faults.drop("Heartbeat", after=True)
     assert lab.work().ended == {TrialState.COMPLETE: 2}
     assert [run.state for run in lab.runs] == ["finished", "finished"]
+    assert lab.server.sweeps[entry.id].state == "FINISHED"
+
+
+def test_a_run_that_lives_again_after_its_end_is_ended_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the wandb of a killed agent still had to say may come that late; the server waits for the run's end.
+    monkeypatch.setenv("FERSWEEP_LEASE_S", "2")
+    monkeypatch.setattr("fer_sweep.search.pages._SETTLED_S", 1.0)
+    entry = lab.create(run_cap=2)
+    path = f"/files/tester/{load(entry).project}/{{}}/file_stream"
+
+    def come_late() -> str:
+        lab.server.wait_for(lambda server: any(run.state == "finished" for run in server.runs.values()), timeout_s=60)
+        run = next(run for run in lab.runs if run.state == "finished")
+        with Client(lab.server) as zombie:
+            assert zombie.post(path.format(run.id), {"files": {}})[0] == 200
+        return run.id
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(come_late)
+        summary = work_on(entry, make_slots((), cpu_slots=1), console=Console(quiet=True))
+    assert summary.ended == {TrialState.COMPLETE: 2}
+    assert late.result() in [run.id for run in lab.runs]
+    assert [(run.state, epochs(run)) for run in lab.runs] == [("finished", [1, 2, 3])] * 2
     assert lab.server.sweeps[entry.id].state == "FINISHED"
 
 

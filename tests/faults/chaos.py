@@ -201,6 +201,7 @@ class Chaos:
             parts = [run for run in server.runs.values() if not chaos_checks.whole(run, self.epochs)]
             if parts:
                 verdict.left_to_sync = len(parts)
+                verdict.notes += [f"left to sync: {chaos_checks.standing(run)}" for run in parts]
                 self._command(environment, "sync", sweep.id)
             chaos_checks.check_runs(sweep, server, verdict)
         return found

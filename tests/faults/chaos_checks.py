@@ -133,6 +133,12 @@ def whole(run: Run, epochs: int) -> bool:
     )
 
 
+def standing(run: Run) -> str:
+    """What the server has of a run, in a line."""
+    ended = f"{run.state} with exit code {run.exit_code}, summary {run.summary.get('state')}"
+    return f"run {run.id} is {ended}, with {len(run.history)} lines"
+
+
 def check_runs(sweep: Sweep, server: StandIn, verdict: Verdict) -> None:
     """On the server: one run a configuration, each epoch of it once, finished, and the sweep over."""
     if server.sweeps[sweep.id].state != "FINISHED":
@@ -145,8 +151,7 @@ def check_runs(sweep: Sweep, server: StandIn, verdict: Verdict) -> None:
         found = [row["epoch"] for row in run.history if "val_acc" in row]
         check_epochs(run.id, "its run on the server", found, sweep.epochs, verdict)
         if not whole(run, sweep.epochs):
-            ended = f"{run.state} with exit code {run.exit_code}, summary {run.summary.get('state')}"
-            verdict.lose(run.id, f"its run on the server is {ended}, with {len(run.history)} lines")
+            verdict.lose(run.id, f"on the server, {standing(run)}")
 
 
 def check_bits(sweep: Sweep, reference: Sweep, verdict: Verdict) -> int:
