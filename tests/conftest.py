@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -33,7 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_environment() -> Iterator[None]:
+    """What a command that runs in this process puts into the environment, such as a slot's, is gone after the test."""
+    with patch.dict(os.environ):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_folders(own_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """FERSWEEP_HOME and FERSWEEP_CACHE below the test's own folder, which is also the working directory."""
     monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / ".fersweep"))
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))

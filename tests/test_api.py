@@ -34,7 +34,7 @@ def test_the_names_promised_are_there_and_no_module_hides_one() -> None:
     for name in fer_sweep.__all__:
         assert getattr(fer_sweep, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="'nonsense'"):
-        fer_sweep.nonsense  # noqa: B018
+        fer_sweep.nonsense  # noqa: B018 what it is to raise is the point
 
 
 def test_a_sweep_is_made_worked_on_and_looked_at(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

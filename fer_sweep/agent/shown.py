@@ -10,10 +10,17 @@ from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 class AgentView(Protocol):
     """What shows a person how the agent is getting on."""
 
-    def trial_started(self, slot: str, request: TrialRequest) -> None: ...  # noqa: D102
-    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None: ...  # noqa: D102
-    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None: ...  # noqa: D102
-    def note(self, text: str) -> None: ...  # noqa: D102
+    def trial_started(self, slot: str, request: TrialRequest) -> None:
+        """A trial begins in a slot, or is gone on with."""
+
+    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
+        """A trial has finished an epoch, with the metrics of its line of the history."""
+
+    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
+        """An attempt at a trial is over."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import CheckpointError
 from fer_sweep.files import LAST_CHECKPOINT, atomic_path
 
-LAST = LAST_CHECKPOINT
 PREVIOUS = "previous.ckpt"
 MAX_SHARE = 0.05
 """Of a training's time that may go into checkpoints at the ends of epochs."""
@@ -49,7 +48,7 @@ class Checkpoints:
     def __init__(self, folder: Path, config: TrialConfig, fingerprint: str, *, apart: Path | None = None) -> None:
         self._trial, self._folder = folder, apart or folder
         self._loaded_from = self._folder
-        self._last, self._previous = self._folder / LAST, self._folder / PREVIOUS
+        self._last, self._previous = self._folder / LAST_CHECKPOINT, self._folder / PREVIOUS
         self._owner = {"config": config.model_dump_json(), "data": fingerprint}
         self._cost = 0.0
         self._saved_at = time.perf_counter()
@@ -90,7 +89,7 @@ class Checkpoints:
             CheckpointError: The checkpoint belongs to another configuration or to other data.
         """
         folders = dict.fromkeys((self._folder, self._trial))
-        for path in (folder / name for folder in folders for name in (LAST, PREVIOUS)):
+        for path in (folder / name for folder in folders for name in (LAST_CHECKPOINT, PREVIOUS)):
             if not path.exists():
                 continue
             try:
@@ -143,7 +142,7 @@ class Checkpoints:
                     folder.rmdir()
 
     def _remove_from(self, folder: Path) -> None:
-        for name in (LAST, PREVIOUS):
+        for name in (LAST_CHECKPOINT, PREVIOUS):
             (folder / name).unlink(missing_ok=True)
 
     def _refuse_others(self, path: Path, owner: dict[str, str]) -> None:

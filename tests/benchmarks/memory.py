@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.benchmarks.commands import FERSWEEP, SWEEPS, run
 from tests.benchmarks.rows import Row
-from tests.processes import descendants, until
+from tests.processes import descendants, private_mb, until
 
 LONG = ["epochs=200", "train_samples=64", "channels=4", "hidden=8", "batch_size=64"]
 """A trial so small that what is measured is the process, and so long that it is still there."""
@@ -26,7 +26,7 @@ def forked() -> float:
             until(lambda: len(list(Path(home).glob("sweeps/*/trials/*/history.jsonl"))) == slots)
             logs = [str(path.parent / "trial.log") for path in Path(home).glob("sweeps/*/trials/*/history.jsonl")]
             trials = [pid for pid in descendants(agent.pid) if _writes_to(pid) in logs]
-            return statistics.median(_private_mb(pid) for pid in trials)
+            return statistics.median(private_mb(pid) for pid in trials)
 
 
 def cold() -> float:
@@ -36,7 +36,7 @@ def cold() -> float:
         words = [*FERSWEEP, "train", "--model=simple_cnn", "--data=synthetic", *given, f"--folder={home}/trial"]
         with _Process(words, home) as trainer:
             until(lambda: (Path(home) / "trial" / "history.jsonl").exists())
-            return _private_mb(trainer.pid)
+            return private_mb(trainer.pid)
 
 
 class _Process:
@@ -60,11 +60,6 @@ def _writes_to(pid: int) -> str:
         return str(Path(f"/proc/{pid}/fd/1").readlink())
     except OSError:
         return ""
-
-
-def _private_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 ROWS: Mapping[str, Row] = {

@@ -35,11 +35,11 @@ from fer_sweep.data.cache import list_datasets, open_dataset, prepare
 from fer_sweep.data.memory import bounded_memory
 from fer_sweep.data.store import data_folder
 from fer_sweep.errors import CheckpointError, DataError, InputError, StorageError, SweepFileError, WeightsUnavailable
-from fer_sweep.files import sweep_folder, trial_folder
+from fer_sweep.files import LAST_CHECKPOINT, sweep_folder, trial_folder
 from fer_sweep.models import build_model
 from fer_sweep.records import CLASSES, StopReason
 from fer_sweep.search.entries import known
-from fer_sweep.training.checkpoint import LAST, PREVIOUS
+from fer_sweep.training.checkpoint import PREVIOUS
 from fer_sweep.training.history import read_history
 from fer_sweep.training.loop import train
 from fer_sweep.training.trial import Trial, claim_folder, start
@@ -385,11 +385,11 @@ def test_a_forged_checkpoint_is_refused_or_gone_on_with_to_a_result(trial: Trial
 
 
 def forge(trial: Trial, content: bytes) -> None:
-    (trial.folder / LAST).write_bytes(b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(content) + content)
+    (trial.folder / LAST_CHECKPOINT).write_bytes(b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(content) + content)
 
 
 def parts_of(trial: Trial) -> dict[str, bytes]:
-    content = (trial.folder / LAST).read_bytes().partition(b"\n")[2]
+    content = (trial.folder / LAST_CHECKPOINT).read_bytes().partition(b"\n")[2]
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 

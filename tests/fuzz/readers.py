@@ -382,9 +382,9 @@ def trial() -> Any:
 
 def checkpoint(content: bytes) -> None:
     """A checkpoint whose checksum is right whatever it holds."""
-    from fer_sweep.training.checkpoint import LAST
+    from fer_sweep.files import LAST_CHECKPOINT
 
-    last = trial().folder / LAST
+    last = trial().folder / LAST_CHECKPOINT
     last.write_bytes(b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(content) + content)
     if trial().checkpoints.load() is None:
         raise CheckpointError("passed over")

@@ -5,7 +5,8 @@ import torch
 
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import CheckpointError, StorageError
-from fer_sweep.training.checkpoint import LAST, MAX_SHARE, PREVIOUS, Checkpoints
+from fer_sweep.files import LAST_CHECKPOINT
+from fer_sweep.training.checkpoint import MAX_SHARE, PREVIOUS, Checkpoints
 
 CONFIG: TrialConfig = parse_trial({"model": "simple_cnn"})
 
@@ -30,9 +31,9 @@ def test_an_empty_folder_has_none(tmp_path: Path) -> None:
 def test_the_one_before_the_last_is_kept(tmp_path: Path) -> None:
     for step in range(3):
         checkpoints(tmp_path).save({"step": step})
-    assert {path.name for path in tmp_path.iterdir()} == {LAST, PREVIOUS}
+    assert {path.name for path in tmp_path.iterdir()} == {LAST_CHECKPOINT, PREVIOUS}
     assert checkpoints(tmp_path).load() == {"step": 2}
-    (tmp_path / LAST).unlink()
+    (tmp_path / LAST_CHECKPOINT).unlink()
     assert checkpoints(tmp_path).load() == {"step": 1}
 
 
@@ -41,7 +42,7 @@ def test_a_damaged_last_one_is_passed_over(damage: str, tmp_path: Path, caplog: 
     saver = checkpoints(tmp_path)
     saver.save({"step": 1, "weight": torch.zeros(1000)})
     saver.save({"step": 2, "weight": torch.zeros(1000)})
-    last = tmp_path / LAST
+    last = tmp_path / LAST_CHECKPOINT
     content = bytearray(last.read_bytes())
     if damage == "truncated":
         last.write_bytes(content[: len(content) // 2])
@@ -58,11 +59,11 @@ def test_a_damaged_last_one_is_passed_over(damage: str, tmp_path: Path, caplog: 
     state = checkpoints(tmp_path).load()
     assert state is not None
     assert state["step"] == 1
-    assert LAST in caplog.text
+    assert LAST_CHECKPOINT in caplog.text
 
 
 def test_when_both_are_damaged_the_training_begins_anew(tmp_path: Path) -> None:
-    for name in (LAST, PREVIOUS):
+    for name in (LAST_CHECKPOINT, PREVIOUS):
         (tmp_path / name).write_bytes(b"fersweep-checkpoint-1 00000000\n")
     assert checkpoints(tmp_path).load() is None
 

@@ -22,6 +22,7 @@ from fer_sweep.search import Search
 from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.registry import find
+from tests.processes import private_mb
 
 Answer = TypeVar("Answer")
 
@@ -127,19 +128,14 @@ def _agent(order: Order, number: int, ready: int, go: int) -> None:
         began = time.process_time()
         (ask_only if order.asks else sweep_through)(search, order, work)
         work.cpu_s = time.process_time() - began
-        work.private_mb = _private_mb()
+        work.private_mb = private_mb(os.getpid())
     (Path(order.folder) / f"{number}.json").write_text(json.dumps(asdict(work)))
-
-
-def _private_mb() -> float:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def main() -> None:
     """Fork the agents, say that they are ready, let them begin once a line comes, and say how long they took."""
     order = Order(**json.loads(Path(sys.argv[1]).read_text()))
-    from fer_sweep.search import postgres, study  # noqa: F401  # once, for all of them
+    from fer_sweep.search import postgres, study  # noqa: F401 imported once, for all of them
 
     (ready, said), (go, held) = os.pipe(), os.pipe()
     agents = []
