@@ -129,9 +129,10 @@ class Repairs:
         for trial in trials:
             whole = self._is_whole(trial)
             with self._changed:
-                if whole is None:  # wandb's word stands until the server answers
-                    self._looks[trial] = time.monotonic() + LOOK_AGAIN_S
-                    continue
+                if whole is None:  # it would not answer for the others either; wandb's word stands until it does
+                    later = time.monotonic() + LOOK_AGAIN_S
+                    self._looks.update({trial: later for trial in trials if trial in self._looks})
+                    return
                 del self._looks[trial]
                 if not whole:
                     self._leave(trial)

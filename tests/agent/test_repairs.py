@@ -75,3 +75,12 @@ def test_a_trial_that_ends_while_it_is_brought_up_is_brought_up_again(monkeypatc
     assert again.wait(60)
     assert repairs.finish() == ()
     assert synced == [["trial"], ["trial"]]
+
+
+def test_a_server_that_does_not_answer_is_asked_for_one_run_at_the_end_not_for_all() -> None:
+    asked: list[str] = []
+    repairs = Repairs("sweep", is_whole=asked.append)
+    for number in range(100):
+        repairs.heard(str(number), True)
+    assert repairs.finish() == ()
+    assert len(asked) == 1

@@ -49,7 +49,7 @@ def test_an_agent_never_imports_torch_and_its_forks_never_run_its_main_module(ti
 
 @pytest.mark.parametrize("killed", ["agent", "group"])
 def test_a_killed_agent_leaves_no_process_and_the_next_one_goes_on(killed: str, tiny_data: str, tmp_path: Path) -> None:
-    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "150"))
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "80"))
     sweep = fersweep("create", "sweep.yaml").stdout.strip()
     history = tmp_path / ".fersweep" / "sweeps" / sweep / "trials" / "0" / "history.jsonl"
 
@@ -69,7 +69,7 @@ def test_a_killed_agent_leaves_no_process_and_the_next_one_goes_on(killed: str, 
     (trial,) = json.loads(fersweep("status", "--json").stdout)["trials"]
     assert trial["state"] == "complete"
     epochs = [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
-    assert epochs == list(range(1, 151))
+    assert epochs == list(range(1, 81))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
@@ -123,7 +123,7 @@ def test_a_reader_that_leaves_does_not_end_the_sweep(tiny_data: str, tmp_path: P
 
 def test_ctrl_c_in_training_by_hand_writes_a_checkpoint_to_go_on_from(tiny_data: str, tmp_path: Path) -> None:
     folder = tmp_path / "by-hand"
-    words = ["train", "--model=simple_cnn", "--data=tiny", "--epochs=150", "--channels=4", "--hidden=8", "--device=cpu"]
+    words = ["train", "--model=simple_cnn", "--data=tiny", "--epochs=80", "--channels=4", "--hidden=8", "--device=cpu"]
     words += ["--batch-size=16", f"--folder={folder}"]
     with subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True) as training:
         assert training.stderr is not None
@@ -137,6 +137,6 @@ def test_ctrl_c_in_training_by_hand_writes_a_checkpoint_to_go_on_from(tiny_data:
     assert (folder / "last.ckpt").is_file()
     done = fersweep(*words, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["epochs"] == 150
+    assert json.loads(done.stdout)["epochs"] == 80
     epochs = [json.loads(line)["epoch"] for line in (folder / "history.jsonl").read_text().splitlines()]
-    assert epochs == list(range(1, 151))
+    assert epochs == list(range(1, 81))

@@ -38,7 +38,7 @@ def epochs(run: Run) -> list[int]:
 
 
 def test_a_killed_agents_run_is_gone_on_with_by_the_next_one(online: StandIn) -> None:
-    sweep = create(400)
+    sweep = create(150)
     with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL, process_group=0) as agent:
         history = Path(f".fersweep/sweeps/{sweep}/trials")
         until(lambda: any(path.read_text().count("\n") >= 20 for path in history.glob("*/history.jsonl")))
@@ -49,12 +49,12 @@ def test_a_killed_agents_run_is_gone_on_with_by_the_next_one(online: StandIn) ->
     assert again.returncode == 0, again.stderr
     run = only_run(online)
     assert (run.state, run.exit_code) == ("finished", 0)
-    assert epochs(run) == list(range(1, 401)), "no gap and no repeat"
+    assert epochs(run) == list(range(1, 151)), "no gap and no repeat"
     assert online.sweeps[sweep].state == "FINISHED"
 
 
 def test_a_preempted_agents_run_is_requeued_and_goes_on_from_its_checkpoint(online: StandIn) -> None:
-    sweep = create(400)
+    sweep = create(150)
     folder = Path(f".fersweep/sweeps/{sweep}/trials")
     with subprocess.Popen([*COMMAND, "agent", "--gpus", "none"], stdout=subprocess.DEVNULL) as agent:
         until(lambda: any(path.read_text().count("\n") >= 5 for path in folder.glob("*/history.jsonl")))
@@ -65,11 +65,11 @@ def test_a_preempted_agents_run_is_requeued_and_goes_on_from_its_checkpoint(onli
     assert online.sweeps[sweep].requeued == [run.id]
     assert (folder / run.id / "last.ckpt").is_file()
     reached = len(epochs(run))
-    assert 0 < reached < 400
+    assert 0 < reached < 150
     again = fersweep("agent", "--gpus", "none", "--json")
     assert again.returncode == 0, again.stderr
     assert f"trial {run.id} (attempt 2)" in again.stderr
-    assert epochs(run) == list(range(1, 401))
+    assert epochs(run) == list(range(1, 151))
     assert (run.state, run.exit_code) == ("finished", 0)
 
 

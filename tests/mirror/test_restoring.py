@@ -37,7 +37,7 @@ def copy_home(folder: Path) -> None:
 @pytest.fixture
 def long_sweep(tiny_data: str, tmp_path: Path) -> str:
     """A trial of many epochs, then another."""
-    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "150").replace("run_cap: 1", "run_cap: 2"))
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "80").replace("run_cap: 1", "run_cap: 2"))
     return fersweep("create", "sweep.yaml").stdout.strip()
 
 
@@ -108,8 +108,8 @@ def test_kill_9_while_it_copies_leaves_a_mirror_to_go_on_from_at_once(
     assert (first.attempt, second.attempt) == (2, 1)
     assert (str(first.state), str(second.state)) == ("complete", "complete")
     epochs = [json.loads(line)["epoch"] for line in (folder / "history.jsonl").read_text().splitlines()]
-    assert epochs == list(range(1, 151))
-    assert first.result is not None and first.result.epochs == 150
+    assert epochs == list(range(1, 81))
+    assert first.result is not None and first.result.epochs == 80
     assert (drive / "m" / "sweeps" / killed / "trials" / "1" / "result.json").is_file()
 
 
