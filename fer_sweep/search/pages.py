@@ -15,7 +15,7 @@ from fer_sweep.search.database import Database, Row, default_storage
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.registry import connect, load, path_of, state_of
-from fer_sweep.search.wandb_messages import ServerRun, SweepPath
+from fer_sweep.search.wandb_messages import IN_HAND, ServerRun, SweepPath
 from fer_sweep.search.wandb_sweeps import Made
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ _ENDED = {
     TrialState.FAILED: ("failed", "crashed", "killed"),
 }
 """How the server may call the run of a trial that has ended."""
-_ALIVE = ("pending", "running", "preempting")
 _SETTLED_S = 30.0
 """After a trial's end; its own agent has brought its run's end up by then, or has given up for now."""
 
@@ -99,7 +98,7 @@ def left_behind(entry: SweepEntry, whole: set[str]) -> Sequence[str]:
             path = _path(entry, server.account.server)
             if path is None:
                 return ()
-            runs = {run.id: run for run in server.runs(path, states=() if unseen else _ALIVE, tries=1)}
+            runs = {run.id: run for run in server.runs(path, states=() if unseen else IN_HAND, tries=1)}
     except FersweepError as error:
         log.debug("%s", error)
         return ()
@@ -108,7 +107,7 @@ def left_behind(entry: SweepEntry, whole: set[str]) -> Sequence[str]:
         run = runs.get(entry.run_id(trial))
         if trial in unseen and (run is None or not has_its_end(TrialState(row["state"]), run)):
             return True
-        return trial in settled and run is not None and run.state in _ALIVE
+        return trial in settled and run is not None and run.state in IN_HAND
 
     left = [trial for trial, row in rows.items() if is_left(trial, row)]
     whole |= unseen - set(left)

@@ -13,6 +13,10 @@ from fer_sweep.config.sweep_yaml import parse_document
 from fer_sweep.errors import InputError
 from fer_sweep.search.ledger import SweepState
 
+IN_HAND = ("pending", "running", "preempting")
+"""States of runs that the server takes to be somebody's; it hands out none of them, and calls no sweep finished that
+has one."""
+
 
 @dataclass(frozen=True)
 class SweepPath:

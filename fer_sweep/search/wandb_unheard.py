@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fer_sweep.errors import FersweepError
 from fer_sweep.records import TrialState
 from fer_sweep.search.leases import Leases
-from fer_sweep.search.wandb_messages import ServerRun, SweepPath
+from fer_sweep.search.wandb_messages import IN_HAND, ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_slots import RUN_ID
 
@@ -52,7 +52,7 @@ def nobodys(server: WandbServer, path: SweepPath, leases: Leases) -> Sequence[Se
     Those are offers that nobody here has begun, and trials that were preempted here.
     """
     try:
-        runs = server.runs(path, states=("pending", "running", "preempting"), tries=1)
+        runs = server.runs(path, states=IN_HAND, tries=1)
     except FersweepError as error:
         log.debug("%s", error)
         return ()

@@ -44,7 +44,7 @@ def test_what_a_killed_agent_left_unsaid_is_found(
     )
     run.sweep_id, run.project = page_of(entry).path.id, page_of(entry).path.project
     run.state = "running"
-    assert not left_behind(entry, set()), "its agent lives and sees to it"
+    assert left_behind(entry, set()) == (), "its agent lives and sees to it"
     assert not has_ended_on_page(entry, trial)
     monkeypatch.setattr(owners, "is_dead", lambda owner: True)
     assert left_behind(entry, set()) == [trial]
@@ -53,10 +53,10 @@ def test_what_a_killed_agent_left_unsaid_is_found(
     assert not has_ended_on_page(entry, trial)
     run.state = "finished"
     whole: set[str] = set()
-    assert not left_behind(entry, whole)
+    assert left_behind(entry, whole) == []
     assert (has_ended_on_page(entry, trial), whole) == (True, {trial})
     run.state = "running"  # what the killed agent's wandb still had to say came late
-    assert not left_behind(entry, whole)
+    assert left_behind(entry, whole) == ()
     monkeypatch.setattr("fer_sweep.search.pages._SETTLED_S", 0.0)
     assert left_behind(entry, whole) == [trial]
     monkeypatch.setattr(owners, "is_dead", lambda owner: False)
