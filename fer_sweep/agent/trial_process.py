@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from fer_sweep.agent.causes import cause_of
+from fer_sweep.agent.causes import cause_of, in_words
 from fer_sweep.agent.folder_lock import FolderInUse, folder_to_itself
 from fer_sweep.agent.own_process import (
     go_before_the_agent,
@@ -242,13 +242,13 @@ def _outcome(training: Callable[[], TrialOutcome]) -> TrialOutcome:
     except (StorageError, FolderInUse, OtherData) as error:
         # Nothing is wrong with the configuration: it goes on once there is room, the other process has ended, or the
         # data is back.
-        return TrialOutcome(TrialState.PREEMPTED, reason=_in_words(error))
+        return TrialOutcome(TrialState.PREEMPTED, reason=_with_hint(error))
     except FersweepError as error:
-        _write_down(f"error: {_in_words(error)}\n")
-        return TrialOutcome(TrialState.FAILED, reason=_in_words(error))
+        _write_down(f"error: {_with_hint(error)}\n")
+        return TrialOutcome(TrialState.FAILED, reason=_with_hint(error))
     except Exception as error:
         _write_down(traceback.format_exc())
-        reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+        reason = in_words(error)[:_LONGEST_REASON]
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason += f" (in {where.name}, {Path(where.filename).name} line {where.lineno}; trial.log has all of it)"
         return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause_of(error))
@@ -260,7 +260,7 @@ def _write_down(text: str) -> None:
         sys.stderr.flush()
 
 
-def _in_words(error: FersweepError) -> str:
+def _with_hint(error: FersweepError) -> str:
     return (f"{error} ({error.hint})" if error.hint else str(error))[:_LONGEST_REASON]
 
 

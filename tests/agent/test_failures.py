@@ -152,6 +152,7 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), Cause.OUT_OF_MEMORY),
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), Cause.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), Cause.OUT_OF_MEMORY),
+        (RuntimeError("could not create a primitive"), Cause.OUT_OF_MEMORY),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), Cause.OUT_OF_MEMORY),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), Cause.DEVICE),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), Cause.DEVICE),

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -211,6 +212,27 @@ def test_a_trial_that_takes_more_than_its_share_ends_alone(stage: Stage) -> None
     search = ScriptedSearch([request("0", **LARGE), request("1")])
     assert stage.run(search, slots=2).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
     assert "memory" in (search.outcomes["0"][0].reason or "")
+
+
+CONVOLUTION_WITHOUT_ROOM = """
+import torch
+from fer_sweep.agent.causes import cause_of, in_words
+from fer_sweep.agent.own_process import keep_to_share
+
+torch.set_num_threads(1)  # the stacks of more would be the first to find no room
+images, kernel = torch.zeros(8, 16, 24, 24), torch.zeros(32, 16, 3, 3)
+keep_to_share(0.0)
+try:
+    torch.nn.functional.conv2d(images, kernel)
+except RuntimeError as error:
+    print(cause_of(error).value, in_words(error), sep="; ")
+"""
+
+
+def test_want_of_memory_in_a_library_that_does_not_call_it_so_is_told_as_that() -> None:
+    ended = subprocess.run([sys.executable, "-c", CONVOLUTION_WITHOUT_ROOM], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("out of memory; ")
+    assert "memory" in ended.stdout.partition("; ")[2]
 
 
 def test_out_of_memory_goes_on_with_a_smaller_micro_batch(stage: Stage) -> None:
