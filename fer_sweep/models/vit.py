@@ -5,6 +5,7 @@ weights stay Hugging Face's own. So do they in attention, which takes the form t
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,15 +148,7 @@ def _common(config: ViTConfig) -> dict[str, Any]:
 
 def _pretrained(name: str, settings: dict[str, Any]) -> ViTForImageClassification:
     try:
-        loaded: Any = ViTForImageClassification.from_pretrained(
-            name,
-            ignore_mismatched_sizes=True,  # the classifier, which is another one for seven expressions
-            use_safetensors=True,  # never a pickle
-            trust_remote_code=False,
-            output_loading_info=True,
-            **settings,
-        )
-        model, report = loaded
+        model, report = _load(name, settings)
         # Weights of another kind of model are left at random with no more than a line in the log.
         if absent := [key for key in report["missing_keys"] if not key.startswith("classifier.")]:
             raise ValueError(f"its weights are not a ViT's: {len(absent)} are missing, such as {min(absent)}")
@@ -169,9 +162,28 @@ def _pretrained(name: str, settings: dict[str, Any]) -> ViTForImageClassificatio
             f"or on a machine with network run `hf download {name}` and copy its Hugging Face cache here "
             "(HF_HOME names the place), or leave pretrained out",
         ) from error
-    transformer: ViTForImageClassification = model
-    _sum_channels(transformer)
-    return transformer
+    _sum_channels(model)
+    return model
+
+
+def _load(name: str, settings: dict[str, Any]) -> tuple[ViTForImageClassification, dict[str, Any]]:
+    """The model, and transformers' report on its weights."""
+    untyped: Any = ViTForImageClassification.from_pretrained  # typed as if it never gave a report
+    load: Callable[..., tuple[ViTForImageClassification, dict[str, Any]]] = functools.partial(
+        untyped,
+        name,
+        ignore_mismatched_sizes=True,  # the classifier, which is another one for seven expressions
+        use_safetensors=True,  # never a pickle
+        trust_remote_code=False,
+        output_loading_info=True,
+        **settings,
+    )
+    try:
+        # Asked about weights that are here already, a hub keeps each trial waiting, for ever where a firewall drops
+        # its answer, and could give later trials of a sweep other weights than the first.
+        return load(local_files_only=True)
+    except OSError:
+        return load()
 
 
 def _sum_channels(model: ViTForImageClassification) -> None:
