@@ -153,11 +153,7 @@ class TrialStarter:
 
     def close(self) -> None:
         """End the forkserver, which may still be importing and would hold on to this process's output."""
-        server: Any = forkserver._forkserver  # no public name ends a forkserver
-        if server._forkserver_pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(server._forkserver_pid, signal.SIGKILL)
-            server._stop()
+        _end_forkserver()
 
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
         """Fork a trial, or a probe of one; it reaches its first step about 0.1 s later once the forkserver is warm."""
@@ -173,17 +169,26 @@ class TrialStarter:
                     process.start()
                 break
             except (EOFError, ConnectionError) as error:
-                # It was killed between the last fork and this one; multiprocessing starts another the next time.
+                # It was killed between the last fork and this one.
                 if not starts_left:
                     raise AgentFailed(
                         f"the forkserver died {_STARTS} times while starting",
                         hint="it needs about 1 GB of memory to import torch; what else is running here?",
                     ) from error
+                _end_forkserver()  # multiprocessing asks one that is not quite gone yet, and starts another after that
                 process = self._context.Process(target=work, args=(job, theirs), name=process.name)
             except OSError as error:
                 raise _cannot_start(error) from error
         theirs.close()
         return TrialHandle(process, ours, job.folder, self._oom_kills)
+
+
+def _end_forkserver() -> None:
+    server: Any = forkserver._forkserver  # no public name ends a forkserver
+    if server._forkserver_pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
 
 
 def _cannot_start(error: OSError) -> AgentFailed:

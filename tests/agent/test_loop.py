@@ -3,7 +3,9 @@
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,6 +158,16 @@ def test_trials_of_a_killed_forkserver_go_on_under_the_next_one(stage: Stage) ->
     assert stage.run(search).ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 1}
     assert "forkserver" in (search.outcomes["0"][0].reason or "")
     assert stage.history("0") == list(range(1, 41))
+
+
+def test_a_killed_forkserver_that_is_not_quite_gone_is_not_asked_again_and_again(stage: Stage) -> None:
+    stage.starter.warm_up()
+    server: Any = forkserver._forkserver
+    dying = server._forkserver_pid
+    # Its socket is closed, but it has not ended yet: on a busy host there is time for five connections in between.
+    server._forkserver_address = "\0nobody-listens-here"
+    assert stage.run(ScriptedSearch([request("0")])).ended == {TrialState.COMPLETE: 1}
+    assert server._forkserver_pid != dying
 
 
 def test_a_folder_in_use_is_no_fault_of_the_trial(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
