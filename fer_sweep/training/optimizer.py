@@ -1,14 +1,17 @@
 """AdamW and Nesterov SGD with decay groups, the learning rate of every step, and the moving average of weights."""
 
 import copy
+import inspect
 import math
 from collections.abc import Iterable
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from fer_sweep.config.trial import SharedConfig
 
+_Class = TypeVar("_Class", bound=type[torch.optim.Optimizer])
 _UNDECAYED = ("cls_token", "position_embeddings")
 """ViT's learnt inputs: no weights, so not decayed (as in DeiT, Touvron et al. 2021)."""
 
@@ -23,10 +26,23 @@ def build_optimizer(model: nn.Module, config: SharedConfig) -> torch.optim.Optim
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     if config.optimizer == "sgd":
         # Nesterov is undefined without momentum; then it is plain gradient descent.
-        return torch.optim.SGD(
-            groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0.0, fused=True
-        )
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        return _SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0.0, fused=True)
+    return _AdamW(groups, lr=config.lr, fused=True)
+
+
+def _uncompiled(kind: _Class) -> _Class:
+    """An optimizer's class without what torch wraps around its methods for torch.compile's sake.
+
+    The first call through one of those wrappers imports torch._dynamo, whether anything is compiled or not: 40 % of
+    what an agent of CNNs would import before its first trial. All else that they do is to turn gradients off.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return cast("_Class", type(kind.__name__, (kind,), methods))
+
+
+_AdamW, _SGD = _uncompiled(torch.optim.AdamW), _uncompiled(torch.optim.SGD)
 
 
 def learning_rate(config: SharedConfig, step: int, total: int) -> float:

@@ -13,11 +13,10 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 # numpy's OpenBLAS starts its threads on import. Training does no linear algebra in numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# What every trial would import by itself is here too: torch._dynamo comes with the first step of an optimizer, compiled
-# or not, and takes 0.8 s; numpy's two come with the data.
+# What every trial would import by itself is here too: the first backward pass brings nested tensors, the data numpy's.
 for _name in (
     "torch",
-    "torch._dynamo",
+    "torch.nested._internal.nested_tensor",
     "numpy.ma",
     "numpy.ctypeslib",
     "fer_sweep.data.cache",

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,35 @@ def test_sgd_is_nesterov_and_works_without_momentum() -> None:
     with_momentum = build_optimizer(network, config(optimizer="sgd", momentum=0.8))
     assert (with_momentum.defaults["nesterov"], with_momentum.defaults["momentum"]) == (True, 0.8)
     assert build_optimizer(network, config(optimizer="sgd", momentum=0.0)).defaults["nesterov"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "torchs"),
+    [
+        ("adamw", lambda groups: torch.optim.AdamW(groups, lr=0.1, fused=True)),
+        ("sgd", lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True, fused=True)),
+    ],
+)
+def test_steps_are_torchs_own_and_can_be_saved_and_gone_on_with(
+    name: str, torchs: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+) -> None:
+    settings_of = config(optimizer=name, lr=0.1, momentum=0.9, weight_decay=0.3)
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(4, 5)
+    optimizer = build_optimizer(ours, settings_of)
+    reference = torchs(build_optimizer(theirs, settings_of).param_groups)
+    for step in range(4):
+        if step == 2:
+            saved, optimizer = optimizer.state_dict(), build_optimizer(ours, settings_of)
+            optimizer.load_state_dict(saved)
+        for network, stepped in ((ours, optimizer), (theirs, reference)):
+            stepped.zero_grad()
+            network(images).square().sum().backward()
+            stepped.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert optimizer.state_dict()["state"].keys() == reference.state_dict()["state"].keys()
 
 
 @steady
