@@ -18,16 +18,11 @@ from fer_sweep.run_labels import Place, trial_labels
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import close_page, page_of, runs_on_server
 from fer_sweep.search.registry import open_search, reports_of
-from fer_sweep.search.wandb_messages import ServerRun
+from fer_sweep.search.wandb_messages import ENDED_AS, ServerRun
 from fer_sweep.tracking import Tracker
 from fer_sweep.training.history import read_history
 
-_ENDED = {
-    TrialState.COMPLETE: ("finished",),
-    TrialState.PRUNED: ("finished",),
-    TrialState.FAILED: ("failed", "crashed", "killed"),
-    TrialState.PREEMPTED: ("preempted", "preempting", "failed", "crashed", "killed"),
-}
+_UP_TO_DATE = {**ENDED_AS, TrialState.PREEMPTED: ("preempted", "preempting", *ENDED_AS[TrialState.FAILED])}
 """How the server may call the run of a trial in a state that is up to date there."""
 
 
@@ -127,7 +122,7 @@ def _fate(entry: SweepEntry, record: TrialRecord, rows: Sequence[Mapping[str, fl
     if known is None:
         return Fate.UPLOADED
     state = TrialState.PREEMPTED if record.state is TrialState.RUNNING else record.state
-    same_end = known.state in _ENDED[state] and known.summary.get("state") == state
+    same_end = known.state in _UP_TO_DATE[state] and known.summary.get("state") == state
     lines = len(rows) + (record.result is not None)  # the confusion matrix has a line of its own
     return Fate.THERE if same_end and known.steps >= lines else Fate.COMPLETED
 

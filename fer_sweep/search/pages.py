@@ -15,17 +15,11 @@ from fer_sweep.search.database import Database, Row, default_storage
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.ledger import Ledger, SweepState
 from fer_sweep.search.registry import connect, load, path_of, state_of
-from fer_sweep.search.wandb_messages import IN_HAND, ServerRun, SweepPath
+from fer_sweep.search.wandb_messages import ENDED_AS, IN_HAND, ServerRun, SweepPath
 from fer_sweep.search.wandb_sweeps import Made
 
 log = logging.getLogger(__name__)
 
-_ENDED = {
-    TrialState.COMPLETE: ("finished",),
-    TrialState.PRUNED: ("finished",),
-    TrialState.FAILED: ("failed", "crashed", "killed"),
-}
-"""How the server may call the run of a trial that has ended."""
 _SETTLED_S = 30.0
 """After a trial's end; its own agent has brought its run's end up by then, or has given up for now."""
 
@@ -55,8 +49,8 @@ def runs_on_server(path: SweepPath) -> Sequence[ServerRun]:
 
 def has_its_end(state: TrialState, run: ServerRun) -> bool:
     """Whether the server says of a run what became of its trial; of one that runs, it may say anything."""
-    if state in _ENDED:
-        return run.state in _ENDED[state] and run.summary.get("state") == state
+    if state in ENDED_AS:
+        return run.state in ENDED_AS[state] and run.summary.get("state") == state
     return state is TrialState.RUNNING or run.state not in ("running", "pending")
 
 
@@ -88,7 +82,7 @@ def left_behind(entry: SweepEntry, whole: set[str]) -> Sequence[str]:
     """
     try:
         with _trials(entry) as (ledger, clock):
-            rows = {_name(entry, row): row for row in ledger.all() if row["state"] in _ENDED}
+            rows = {_name(entry, row): row for row in ledger.all() if row["state"] in ENDED_AS}
             now = clock()
         unseen = {trial for trial, row in rows.items() if trial not in whole and owners.is_dead(row["owner"])}
         settled = {trial for trial, row in rows.items() if now - row["ended"] >= _SETTLED_S}
