@@ -73,8 +73,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     gflop, seconds, precision = step_rate(arguments.model, device)
-    fp32, bf16 = peak(device, torch.float32), peak(device, torch.bfloat16)
-    top = bf16 if precision == "bf16" else fp32
+    # Only of what it trains in: without instructions for it, a processor takes minutes over a product in bf16.
+    top = peak(device, torch.bfloat16 if precision == "bf16" else torch.float32)
     print(
         json.dumps(
             {
@@ -82,8 +82,7 @@ def main() -> None:
                 "gflop_per_second": gflop / seconds,
                 "images_per_second": BATCH / seconds,
                 "precision": precision,
-                "peak_fp32": fp32,
-                "peak_bf16": bf16,
+                "peak": top,
             }
         )
     )

@@ -95,7 +95,7 @@ def loaders(arguments: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
     ]
     train = transforms.Compose([transforms.Grayscale(), *augment, *normalize])
     test = transforms.Compose([transforms.Grayscale(), *normalize])
-    workers = {"num_workers": os.cpu_count() or 1, "pin_memory": arguments.device != "cpu"}
+    workers = {"num_workers": arguments.workers, "pin_memory": arguments.device != "cpu"}
     faces: Dataset = ImageFolder(arguments.folder / "train", train)
     if arguments.train_samples:
         faces = Subset(faces, range(0, len(faces), len(faces) // arguments.train_samples)[: arguments.train_samples])
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--train_samples", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight_decay", type=float, default=0.0)
     parser.add_argument("--channels", type=int, default=32)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -23,7 +24,9 @@ from fer_sweep.search.optuna_embedded import OptunaSearch
 from tests.benchmarks.commands import REPOSITORY, SWEEPS
 from tests.benchmarks.scale.checks import Histories, faults
 from tests.benchmarks.scale.crowd import Order, Work, worth
-from tests.postgres import Server
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 EPOCHS = 3
 LOOK_EVERY_S = 0.25
@@ -91,13 +94,15 @@ class Point:
 
 
 @contextmanager
-def server(*, durable: bool = False) -> Iterator[Server]:
+def server(*, durable: bool = False) -> "Iterator[Server]":
     """A PostgreSQL that takes 256 agents; unless it is durable, it waits for no disk, which then is not measured."""
+    from tests.postgres import Server  # only here: the other rows are measured where no PostgreSQL is
+
     with closing(Server(*SERVER, f"fsync = {'on' if durable else 'off'}")) as started:
         yield started
 
 
-def measure(postgres: Server, setting: Setting) -> Point:
+def measure(postgres: "Server", setting: Setting) -> Point:
     """Measure one point.
 
     Raises:
@@ -190,7 +195,7 @@ def _create(folder: Path, url: str, setting: Setting) -> SweepEntry:
     )
 
 
-def _run(postgres: Server, folder: Path, entry: SweepEntry, setting: Setting) -> tuple[float, list[Work], "_Watch"]:
+def _run(postgres: "Server", folder: Path, entry: SweepEntry, setting: Setting) -> tuple[float, list[Work], "_Watch"]:
     out = folder / "out"
     out.mkdir()
     order = folder / "order.json"
@@ -215,7 +220,7 @@ def _run(postgres: Server, folder: Path, entry: SweepEntry, setting: Setting) ->
 class _Watch:
     """Looks at the server several times a second, and at its processor time before and after."""
 
-    def __init__(self, postgres: Server) -> None:
+    def __init__(self, postgres: "Server") -> None:
         self._postgres = postgres
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
