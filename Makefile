@@ -23,8 +23,9 @@ $(READY): requirements.lock pyproject.toml
 sweep: $(READY)
 	WANDB_MODE=$${WANDB_MODE:-offline} $(BIN)/fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6 --slots auto
 
+# A worker that dies is not replaced: pytest-xdist, which deals out whole files, would then wait for ever.
 test: $(READY)
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -12,25 +12,49 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from fer_sweep import wandb_service
 from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.control_groups import ControlTree
+from tests.processes import own_core
 from tests.standin.server import StandIn
 
 if TYPE_CHECKING:
     from tests.postgres import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+POOLS = "tests/pools/"
+"""How the ids of the pools' tests begin."""
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``gpu`` are skipped where no NVIDIA GPU is."""
+    """Tests of the pools take longest and come first: no worker of ``make test`` is left with them alone at the end.
+
+    Those marked ``gpu`` are skipped where no NVIDIA GPU is.
+    """
+    items.sort(key=lambda item: not item.nodeid.startswith(POOLS))
     if discover():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+
+
+@pytest.hookimpl(optionalhook=True)  # nobody calls it without pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of a file have one worker of ``make test``, and so have those of the pools, which share their clusters."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return POOLS if nodeid.startswith(POOLS) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +70,8 @@ def own_folders(own_environment: None, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / ".fersweep"))
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("FERSWEEP_STORAGE", raising=False)
+    for name in ("FERSWEEP_STORAGE", "COLUMNS", "LINES"):  # a worker of pytest-xdist would give its own terminal's size
+        monkeypatch.delenv(name, raising=False)
     for name in [name for name in os.environ if name.startswith(("WANDB_", "PG")) and name != "WANDB_MODE"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
@@ -93,7 +117,11 @@ def online(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
 def _forget_wandb() -> None:
     # wandb reads its settings once a process, and its service holds on to the server of the test before.
     if wandb := sys.modules.get("wandb"):
-        wandb.teardown()
+        service = wandb_service.process()
+        try:
+            wandb_service.in_time(wandb.teardown, 60.0)
+        except wandb_service.TakesTooLong:  # it tries for ever to bring what is left to a server that a test cut off
+            wandb_service.kill(service)
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +219,7 @@ def whole_data(whole_cache: Path, tmp_path: Path) -> str:
 def one_core() -> Iterator[None]:
     """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
+    os.sched_setaffinity(0, {own_core()})
     yield
     os.sched_setaffinity(0, cores)
 

@@ -41,10 +41,23 @@ def memory_group(limit_mb: int, name: str = "test") -> Iterator[Path]:
 
 def run_in(group: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as a member of a group from its first instruction on."""
-    enter = 'echo $$ > "$0" && exec "$@"'
-    return subprocess.run(
-        ["sh", "-c", enter, str(group / "cgroup.procs"), *words], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([*_entering(group), *words], capture_output=True, text=True, check=False)
+
+
+@contextlib.contextmanager
+def taken_in(group: Path, mb: int) -> Iterator[None]:
+    """While the block runs, another process in the group has that much of its memory."""
+    code = f"import sys; taken = b'x' * ({mb} << 20); print('taken', flush=True); sys.stdin.read()"
+    words = [*_entering(group), sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "taken\n"
+        yield
+        assert other.poll() is None, "the kernel took this one"
+
+
+def _entering(group: Path) -> Sequence[str]:
+    return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
 
 
 def _where() -> Path:

@@ -1,6 +1,7 @@
 """fersweep as a process, and what a test wants to know of the processes it leaves."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -30,7 +31,14 @@ def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
 
 
-def until(true: Callable[[], bool], limit_s: float = 120.0) -> None:
+def own_core() -> int:
+    """A core for whom one is enough; each worker of ``make test`` has another one, if there are so many."""
+    cores = sorted(os.sched_getaffinity(0), reverse=True)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return cores[worker % len(cores)]
+
+
+def until(true: Callable[[], bool], limit_s: float = 300.0) -> None:
     """Return once it is true."""
     # Another process's progress has no event to wait for; the limit only bounds a failure.
     deadline = time.monotonic() + limit_s

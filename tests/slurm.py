@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.processes import alive, until
+from tests.processes import alive, own_core, until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv", "taskset")
 NODES = ("n1", "n2")
@@ -93,8 +93,7 @@ class Cluster:
         self._daemon("munged", "--foreground", "--force", f"--key-file={key}", *options)
         until((self.folder / "munge.socket").exists, 20)
         self._daemon("slurmctld", "-D")
-        for node in NODES:
-            self.start_node(node)
+        self._start_nodes()
 
     def _daemon(self, *words: str, name: str | None = None, node: str = "") -> None:
         with (self.folder / f"{name or words[0]}.log").open("ab") as log:
@@ -112,12 +111,14 @@ class Cluster:
         """What makes Slurm's commands speak to this cluster."""
         return {**os.environ, "SLURM_CONF": str(self.configuration)}
 
-    def start_node(self, node: str) -> None:
-        """Start a node and wait until jobs may run on it."""
+    def _start_nodes(self) -> None:
+        """Start those nodes that are not there, and wait until jobs may run on them."""
         # One core for all jobs: thousands of tiny steps are slowest on contended ones.
-        core = str(max(os.sched_getaffinity(0)))
-        self._daemon("taskset", "--cpu-list", core, "slurmd", "-D", "-N", node, name=node, node=node)
-        until(lambda: self.ask("sinfo", "--noheader", f"--nodes={node}", "--format=%T") == "idle", 30)
+        core = str(own_core())
+        for node in NODES:
+            if node not in self._daemons:
+                self._daemon("taskset", "--cpu-list", core, "slurmd", "-D", "-N", node, name=node, node=node)
+                until(lambda node=node: self.ask("sinfo", "--noheader", f"--nodes={node}", "--format=%T") == "idle", 60)
 
     def lose_node(self, node: str) -> None:
         """What a power failure does to a node: its daemon and all that runs on it are gone at once."""
@@ -135,8 +136,12 @@ class Cluster:
         """Run one of Slurm's commands."""
         subprocess.run(words, capture_output=True, env=self.environment, check=True)
 
-    def empty(self) -> None:
-        """End every job, and wait until none is left."""
+    def restore(self) -> None:
+        """End every job, and have the nodes that were lost again."""
+        self._empty()
+        self._start_nodes()
+
+    def _empty(self) -> None:
         self.ask("scancel", "--quiet", "--user=root")
         until(lambda: not self.ask("squeue", "--noheader"), 60)
 
@@ -144,7 +149,7 @@ class Cluster:
         """End everything that was started, jobs included."""
         if "slurmctld" in self._daemons:
             with contextlib.suppress(AssertionError):
-                self.empty()
+                self._empty()
         for daemon in reversed(self._daemons.values()):
             daemon.terminate()
         deadline = time.monotonic() + 20

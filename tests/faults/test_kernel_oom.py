@@ -13,7 +13,7 @@ from fer_sweep.agent.slots import usable_cores
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
-from tests.control_groups import memory_group, run_in
+from tests.control_groups import memory_group, run_in, taken_in
 from tests.processes import COMMAND, fersweep
 
 pytestmark = [
@@ -21,8 +21,10 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="control groups as Linux has them"),
 ]
 
-LIMIT_MB = 700
-"""Agent, forkserver and small trials take some 500 of it together, so that less is left than a slot's share."""
+LIMIT_MB = 1200
+OTHERS_MB = 550
+"""What somebody else has of it. Agent, forkserver and small trials take 200 to 500 beside it, and so less is left than
+the slot's share: half the limit, beyond which a trial would run out of memory by itself."""
 LARGE = 128
 """Channels with which the feature maps of a batch take 600 MB."""
 SMALL = (4, 6, 8)
@@ -53,7 +55,8 @@ def sweep_in(group: Path, *words: str) -> dict[int, TrialRecord]:
     Path("sweep.yaml").write_text(SWEEP)
     sweep = fersweep("create", "sweep.yaml").stdout.strip()
     slots = str(min(2, usable_cores()))
-    done = run_in(group, [*COMMAND, "agent", sweep, "--gpus", "none", "--slots", slots, *words])
+    with taken_in(group, OTHERS_MB):
+        done = run_in(group, [*COMMAND, "agent", sweep, "--gpus", "none", "--slots", slots, *words])
     assert done.returncode == 0, done.stdout + done.stderr
     with closing(OptunaSearch(sweep, storage=default_storage())) as search:
         records = search.records()

@@ -169,6 +169,7 @@ def unpacked(content: bytes) -> list[bytes]:
         b"head" + gzip.compress(b"a" * 99 + b"hf_zPq7Lw3nVx9RkTb2"),
         gzip.compress(base64.b64encode(b"xy" + b"hf_zPq7Lw3nVx9RkTb2" + b"z")),
     ],
+    ids=["plain", "base64", "gzip", "base64 in gzip"],
 )
 def test_a_leak_would_be_found(hidden: bytes) -> None:
     assert leaks(hidden, ("hf_zPq7Lw3nVx9RkTb2",)) == ["hf_zPq7Lw3nVx9RkTb2"]

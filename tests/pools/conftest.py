@@ -26,7 +26,7 @@ def cluster(slurm_cluster: slurm.Cluster, monkeypatch: pytest.MonkeyPatch) -> It
     """The cluster, with no job on it, as the one that this process's commands speak to."""
     monkeypatch.setenv("SLURM_CONF", str(slurm_cluster.configuration))
     yield slurm_cluster
-    slurm_cluster.empty()
+    slurm_cluster.restore()
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ class Stock:
         self.running.append((process, log))
         return process
 
-    def output(self, process: subprocess.Popen[bytes], timeout_s: float = 60) -> str:
+    def output(self, process: subprocess.Popen[bytes], timeout_s: float = 300) -> str:
         """What the process wrote until its end."""
         process.wait(timeout_s)
         log = next(log for started, log in self.running if started is process)
