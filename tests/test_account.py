@@ -8,7 +8,7 @@ import pytest
 
 from fer_sweep.account import account, has_login, tracking_mode
 from fer_sweep.errors import InputError
-from tests.standin.server import StandIn
+from tests.support.standin.server import StandIn
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import fer_sweep
 from fer_sweep import api
 from fer_sweep.errors import DataError, InputError, NothingToDo, SweepFileError
 from tests.cli.test_process import HEAVY
-from tests.processes import SWEEP
+from tests.support.processes import SWEEP
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

@@ -17,8 +17,8 @@ from typer.main import get_command
 
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.cli import app, main
-from tests.processes import SWEEP, fersweep
-from tests.standin.server import StandIn
+from tests.support.processes import SWEEP, fersweep
+from tests.support.standin.server import StandIn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fer_sweep.data.cache import open_dataset
-from tests.processes import COMMAND
+from tests.support.processes import COMMAND
 from tests.test_readme import REPOSITORY, SECTIONS, commands_of
 
 pytestmark = pytest.mark.usefixtures("one_core")

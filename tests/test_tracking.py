@@ -15,9 +15,9 @@ from fer_sweep import wandb_service
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.run_labels import RunLabels
 from fer_sweep.tracking import BACK_ONLINE_S, TrackedRun, Tracker, close_wandb
-from tests.processes import until
-from tests.standin.server import StandIn
-from tests.standin.state import Run
+from tests.support.processes import until
+from tests.support.standin.server import StandIn
+from tests.support.standin.state import Run
 
 
 def test_disabled_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None:

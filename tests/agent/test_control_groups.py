@@ -4,7 +4,7 @@ import pytest
 
 from fer_sweep.agent.control_groups import control_groups, granted_cores
 from fer_sweep.agent.slots import usable_cores
-from tests.control_groups import ControlTree
+from tests.support.control_groups import ControlTree
 
 
 def test_the_groups_of_a_process_are_its_own_and_all_around_it(control_tree: ControlTree) -> None:

@@ -12,7 +12,7 @@ from fer_sweep.agent.failures import (
 )
 from fer_sweep.agent.slots import Slot
 from fer_sweep.records import Cause, TrialOutcome, TrialRequest, TrialState
-from tests.agent.scripted import request
+from tests.support.scripted_search import request
 
 FIRST, SECOND = (Slot(f"gpu0/{share}", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-a"}) for share in (0, 1))
 OTHER_GPU = Slot("gpu1/0", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-b"})

@@ -16,8 +16,8 @@ from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.errors import AgentFailed, LostTrial
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
-from tests.agent.scripted import ENDLESS, ScriptedSearch, request
-from tests.agent.stage import Stage, View
+from tests.support.agent_stage import Stage, View
+from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 

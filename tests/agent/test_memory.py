@@ -6,8 +6,8 @@ import pytest
 
 from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, OomKills, free_mb, oom_kills, shortage, total_mb
 from fer_sweep.agent.slots import Slot
-from tests.control_groups import ControlTree
-from tests.processes import until
+from tests.support.control_groups import ControlTree
+from tests.support.processes import until
 
 CPU = Slot("cpu0", "cpu", 1, {"CUDA_VISIBLE_DEVICES": ""})
 GPU = Slot("gpu0/1", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-nowhere"})

@@ -14,9 +14,9 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_sweep_file
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
-from tests.agent.scripted import TINY
-from tests.agent.stage import Stage
 from tests.conftest import REPOSITORY
+from tests.support.agent_stage import Stage
+from tests.support.scripted_search import TINY
 
 SWEEPS = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
 

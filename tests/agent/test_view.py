@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fer_sweep.agent.view import EPOCH_LINES_S, NOTEBOOK, LiveView, PlainView, Progress, View, make_view
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
-from tests.agent.scripted import request
+from tests.support.scripted_search import request
 
 METRICS = {"epoch": 2, "val_acc": 0.5, "best_val_acc": 0.51, "train_val_gap": 0.031, "images_per_second": 1234.5}
 RESULT = TrialResult(

@@ -20,11 +20,11 @@ from fer_sweep.records import TrialState
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import close_page, page_of
 from fer_sweep.search.registry import create, find, load, open_search
-from tests.agent.scripted import TINY
-from tests.agent.stage import Lingering, Stage, View
-from tests.standin.client import Client
-from tests.standin.server import StandIn
-from tests.standin.state import Run
+from tests.support.agent_stage import Lingering, Stage, View
+from tests.support.scripted_search import TINY
+from tests.support.standin.client import Client
+from tests.support.standin.server import StandIn
+from tests.support.standin.state import Run
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.benchmarks.commands import SCRIPTS, SWEEPS, agent_environment, run
 from tests.benchmarks.rows import Row
-from tests.standin.server import StandIn
+from tests.support.standin.server import StandIn
 
 TRIALS = 6
 TRIAL = {

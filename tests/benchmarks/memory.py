@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.benchmarks.commands import FERSWEEP, SWEEPS, run
 from tests.benchmarks.rows import Row
-from tests.processes import descendants, private_mb, until
+from tests.support.processes import descendants, private_mb, until
 
 LONG = ["epochs=200", "train_samples=64", "channels=4", "hidden=8", "batch_size=64"]
 """A trial so small that what is measured is the process, and so long that it is still there."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tests.benchmarks.commands import FERSWEEP, SWEEPS, WANDB, run
 from tests.benchmarks.rows import Row
-from tests.standin.server import StandIn
+from tests.support.standin.server import StandIn
 
 SWEEP = str(SWEEPS / "simple_cnn.yaml")
 

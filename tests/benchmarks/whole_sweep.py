@@ -18,7 +18,7 @@ from typing import Any
 from tests.benchmarks.commands import FERSWEEP, WANDB, agent_environment
 from tests.benchmarks.faces import SUBSET, SUBSET_TRAIN, subset
 from tests.benchmarks.rows import Row
-from tests.standin.server import StandIn
+from tests.support.standin.server import StandIn
 
 TRIALS, EPOCHS = 16, 8
 SEARCHED: Mapping[str, Any] = {

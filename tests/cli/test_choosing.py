@@ -14,8 +14,8 @@ from fer_sweep.errors import InputError
 from fer_sweep.files import cache_dir, home, sweep_folder, trial_folder
 from fer_sweep.search.registry import find
 from tests.cli.conftest import Shell
-from tests.processes import COMMAND, until
-from tests.standin.server import StandIn
+from tests.support.processes import COMMAND, until
+from tests.support.standin.server import StandIn
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

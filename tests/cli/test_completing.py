@@ -14,7 +14,7 @@ from fer_sweep.cli.completing import sweep_ids
 from fer_sweep.records import ExportFormat
 from fer_sweep.search.registry import SEARCHES
 from tests.cli.conftest import Shell
-from tests.processes import SWEEP
+from tests.support.processes import SWEEP
 from tests.test_readme import README
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")

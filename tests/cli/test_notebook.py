@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, SWEEP, fersweep
+from tests.support.processes import COMMAND, SWEEP, fersweep
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until, words_of
+from tests.support.processes import COMMAND, SWEEP, alive, descendants, fersweep, until, words_of
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.reports.wandb_views import load_library
-from tests.processes import fersweep
-from tests.standin.server import StandIn
+from tests.support.processes import fersweep
+from tests.support.standin.server import StandIn
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 LOCAL_KEY = "local-" + "7" * 40

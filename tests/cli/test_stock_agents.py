@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.processes import fersweep
-from tests.standin.server import StandIn
+from tests.support.processes import fersweep
+from tests.support.standin.server import StandIn
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 

@@ -18,7 +18,7 @@ from fer_sweep.records import CLASSES
 from fer_sweep.search.registry import find
 from fer_sweep.search.sweep_data import _pin, _pinned
 from tests.cli.conftest import Shell
-from tests.processes import COMMAND, SWEEP, until
+from tests.support.processes import COMMAND, SWEEP, until
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
 

@@ -17,9 +17,9 @@ from fer_sweep import mounts
 from fer_sweep.search.database import Database
 from tests.cli.conftest import Shell
 from tests.faults.test_resources import on_small_disk
-from tests.processes import SWEEP
-from tests.ray_nodes import missing
-from tests.standin.server import StandIn
+from tests.support.processes import SWEEP
+from tests.support.ray_nodes import missing
+from tests.support.standin.server import StandIn
 from tests.test_readme import REPOSITORY, SECTIONS
 
 pytestmark = pytest.mark.usefixtures("one_core")

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fer_sweep.cli import main
-from tests.agent.scripted import TINY
-from tests.standin.server import StandIn
+from tests.support.scripted_search import TINY
+from tests.support.standin.server import StandIn
 
 PARAMETERS = {name: {"value": value} for name, value in TINY.items()}
 SWEEP = {"method": "random", "metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": PARAMETERS}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until, words_of
-from tests.standin.server import StandIn
-from tests.standin.state import Run
+from tests.support.processes import COMMAND, SWEEP, alive, descendants, fersweep, until, words_of
+from tests.support.standin.server import StandIn
+from tests.support.standin.state import Run
 
 pytestmark = pytest.mark.usefixtures("one_core", "tiny_data")
 

@@ -17,8 +17,8 @@ from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, sweep_state
-from tests.agent.scripted import ENDLESS, TINY, ScriptedSearch, request
-from tests.agent.stage import Lingering, Stage, View
+from tests.support.agent_stage import Lingering, Stage, View
+from tests.support.scripted_search import ENDLESS, TINY, ScriptedSearch, request
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_data"),

@@ -14,9 +14,9 @@ from fer_sweep.agent.probe import measure
 from fer_sweep.agent.slots import Slot
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialState
-from tests.agent.scripted import TINY, ScriptedSearch, request
-from tests.agent.stage import Stage, View
-from tests.faults import broken_context
+from tests.support import broken_context
+from tests.support.agent_stage import Stage, View
+from tests.support.scripted_search import TINY, ScriptedSearch, request
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("tiny_data")]
 

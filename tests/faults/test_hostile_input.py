@@ -43,7 +43,7 @@ from fer_sweep.training.checkpoint import PREVIOUS
 from fer_sweep.training.history import read_history
 from fer_sweep.training.loop import train
 from fer_sweep.training.trial import Trial, claim_folder, start
-from tests.agent.scripted import TINY, request
+from tests.support.scripted_search import TINY, request
 
 unflaky = settings(derandomize=True, deadline=None, database=None, max_examples=100)
 REPOSITORY = Path(__file__).resolve().parents[2]

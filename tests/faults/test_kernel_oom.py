@@ -13,8 +13,8 @@ from fer_sweep.agent.slots import usable_cores
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
-from tests.control_groups import memory_group, run_in, taken_in
-from tests.processes import COMMAND, fersweep
+from tests.support.control_groups import memory_group, run_in, taken_in
+from tests.support.processes import COMMAND, fersweep
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_data"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, SWEEP, fersweep
+from tests.support.processes import COMMAND, SWEEP, fersweep
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_data", "one_core"),

@@ -13,7 +13,7 @@ import torch
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.training.loop import train
-from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
+from tests.support.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
 
 EPOCHS = 80
 CLOCKED = {"seconds", "images_per_second", "peak_memory_mb"}

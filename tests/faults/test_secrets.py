@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.processes import COMMAND
-from tests.standin.server import StandIn
+from tests.support.processes import COMMAND
+from tests.support.standin.server import StandIn
 
 SECRETS = {
     "HF_TOKEN": "hf_zPq7Lw3nVx9RkTb2",

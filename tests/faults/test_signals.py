@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
+from tests.support.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_data", "one_core"),

@@ -21,10 +21,10 @@ from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.database import LOCK_TIMEOUT_S, Database, database_path, default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, list_sweeps, sweep_state
-from tests.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
+from tests.support.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.support.postgres import Server
 
 CROWD = """
 import os, sys, traceback

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import SWEEP
+from tests.support.processes import SWEEP
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from fer_sweep.mirror.copying import Mirror
 from fer_sweep.mirror.mark import check_mirror, read_mark
 from fer_sweep.mirror.restoring import restore
 from fer_sweep.search import registry
-from tests.processes import COMMAND, SWEEP, descendants, fersweep, until
+from tests.support.processes import COMMAND, SWEEP, descendants, fersweep, until
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

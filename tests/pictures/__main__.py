@@ -17,8 +17,8 @@ from PIL import Image
 from rich.text import Text
 
 from tests.pictures.screen import moments, record, svg
-from tests.processes import COMMAND
 from tests.reports.conftest import ARGUMENTS, find_chromium
+from tests.support.processes import COMMAND
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]

@@ -12,8 +12,8 @@ from fer_sweep.reports.html import render
 from tests.pictures import sections
 from tests.pictures.__main__ import HERE, RUN, WINDOW, main, take
 from tests.pictures.screen import Screen, moments
-from tests.reports import made_up
 from tests.reports.conftest import find_chromium
+from tests.support import reports as made_up
 
 
 def test_the_pictures_of_the_readme_are_small_and_load_nothing() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import ray_nodes, slurm
+from tests.support import ray_nodes, slurm
 
 
 @pytest.fixture(scope="session")

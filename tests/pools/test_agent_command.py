@@ -12,9 +12,9 @@ import pytest
 from fer_sweep.config.pool_file import parse_pool
 from fer_sweep.pools import AgentCommand
 from fer_sweep.pools.slurm import SlurmAgents
-from tests.pools.stage import follow_readme, make
-from tests.processes import COMMAND, alive, descendants, fersweep, until
-from tests.slurm import Cluster
+from tests.support.pool_stage import follow_readme, make
+from tests.support.processes import COMMAND, alive, descendants, fersweep, until
+from tests.support.slurm import Cluster
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
 

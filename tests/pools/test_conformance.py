@@ -9,8 +9,8 @@ from fer_sweep.pools import Phase, Pool
 from fer_sweep.pools.local import LocalAgents
 from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.slurm import SlurmAgents
-from tests.pools.stage import command, make, trials_of
-from tests.processes import until
+from tests.support.pool_stage import command, make, trials_of
+from tests.support.processes import until
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
 

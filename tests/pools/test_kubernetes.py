@@ -13,8 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.processes import COMMAND, SWEEP, fersweep, until
-from tests.standin.server import StandIn
+from tests.support.processes import COMMAND, SWEEP, fersweep, until
+from tests.support.standin.server import StandIn
 from tests.test_readme import pack
 
 AGENTS = Path(__file__).resolve().parents[2] / "agents"

@@ -18,9 +18,9 @@ from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, Phase
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
-from tests.pools.stage import command, follow_readme, make, trials_of
-from tests.processes import COMMAND, alive, descendants, fersweep, until, words_of
-from tests.ray_nodes import GPUS, HEAD, Cluster, missing
+from tests.support.pool_stage import command, follow_readme, make, trials_of
+from tests.support.processes import COMMAND, alive, descendants, fersweep, until, words_of
+from tests.support.ray_nodes import GPUS, HEAD, Cluster, missing
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_data"),

@@ -9,9 +9,9 @@ import pytest
 from fer_sweep.config.pool_file import SlurmPool, parse_pool
 from fer_sweep.pools import AgentState, Phase
 from fer_sweep.pools.slurm import SlurmAgents
-from tests.pools.stage import command, make, trials_of
-from tests.processes import until
-from tests.slurm import NODES, Cluster
+from tests.support.pool_stage import command, make, trials_of
+from tests.support.processes import until
+from tests.support.slurm import NODES, Cluster
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
 EPOCHS = 5_000

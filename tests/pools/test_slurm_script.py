@@ -10,7 +10,7 @@ import pytest
 from fer_sweep.config.pool_file import SlurmPool, parse_pool
 from fer_sweep.pools import AgentCommand
 from fer_sweep.pools.slurm import sbatch_words, script
-from tests.processes import until
+from tests.support.processes import until
 
 COMMAND = AgentCommand("abc", ("agent", "abc"), Path("/home/my lab/100%"))
 

@@ -19,8 +19,8 @@ from fer_sweep.reports import dashboard
 from fer_sweep.reports.dashboard import Mirror
 from fer_sweep.search import registry
 from fer_sweep.search.entries import SweepEntry
-from tests.agent.scripted import TINY
-from tests.reports import made_up
+from tests.support import reports as made_up
+from tests.support.scripted_search import TINY
 
 ACCURACY = Metric(name="best_val_acc", goal="maximize")
 GAP = Metric(name="train_val_gap", goal="minimize")

@@ -16,7 +16,7 @@ from fer_sweep.reports.page import figures_of, row_places, table, views
 from fer_sweep.reports.parallel import common_axes, dimension
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import Report, best_of_each_model, best_trials
-from tests.reports import made_up
+from tests.support import reports as made_up
 
 
 @pytest.fixture(scope="module")

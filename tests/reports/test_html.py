@@ -20,8 +20,8 @@ from fer_sweep.reports.faces import Face
 from fer_sweep.reports.html import render
 from fer_sweep.reports.sources import Report
 from fer_sweep.selection import select
-from tests.reports import made_up
 from tests.reports.conftest import Show
+from tests.support import reports as made_up
 
 EVIL = "</script><script>window.evil=1</script><img src=x onerror='window.evil=1'>\"'`{{7*7}}%{x}$&\u2028<!--"
 PNG = "data:image/png;base64,iVBORw0KGgo="

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("plotly", reason="the HTML report needs plotly")
 
 from fer_sweep.reports.sources import Report
-from tests.reports import made_up
 from tests.reports.conftest import Show, Shown
+from tests.support import reports as made_up
 
 
 @pytest.fixture(scope="module")

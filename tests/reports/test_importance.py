@@ -6,7 +6,7 @@ from fer_sweep.records import TrialResult, TrialState
 from fer_sweep.reports.importance import FEWEST_TRIALS, importance
 from fer_sweep.reports.optuna_view import coordinates, distributions
 from fer_sweep.reports.shown import Axis
-from tests.reports import made_up
+from tests.support import reports as made_up
 
 
 def accuracy(result: TrialResult) -> float:

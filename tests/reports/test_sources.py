@@ -10,7 +10,7 @@ from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import CURVES_SHOWN, gather
 from fer_sweep.search import registry
 from fer_sweep.search.entries import SweepEntry
-from tests.agent.scripted import TINY
+from tests.support.scripted_search import TINY
 
 
 def made(folder: Path, results: list[TrialOutcome], *, max_gap: float | None = None) -> SweepEntry:

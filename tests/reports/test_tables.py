@@ -13,7 +13,7 @@ from fer_sweep.records import CLASSES, TrialState
 from fer_sweep.reports.sources import Report
 from fer_sweep.reports.tables import csv_text, flat_rows, json_text, markdown, rows, write_parquet
 from fer_sweep.selection import Candidate, select
-from tests.reports import made_up
+from tests.support import reports as made_up
 
 HOSTILE = '=cmd|"/c calc"!A0\n| a [b](javascript:x) <script>alert(1)</script> `c` http://evil.example \x1b[31m'
 

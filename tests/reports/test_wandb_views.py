@@ -17,8 +17,8 @@ from fer_sweep.reports.wandb_views import Views, load_library, save_views
 from fer_sweep.search import pages, registry
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.sync import sync
-from tests.agent.scripted import TINY
-from tests.standin.server import StandIn
+from tests.support.scripted_search import TINY
+from tests.support.standin.server import StandIn
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 RESULTS = ["best_val_acc", "train_val_gap"]

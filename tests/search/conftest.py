@@ -18,11 +18,11 @@ from fer_sweep.search.wandb_messages import SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_server import WandbSearch
 from fer_sweep.search.wandb_slots import Pace
-from tests.standin.runs import file_stream, upsert_run
-from tests.standin.server import StandIn
+from tests.support.standin.runs import file_stream, upsert_run
+from tests.support.standin.server import StandIn
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.support.postgres import Server
 
 
 class Clock:

@@ -10,7 +10,7 @@ from fer_sweep.search import leases
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep
-from tests.processes import until
+from tests.support.processes import until
 
 LEASE_S = 2.0
 

@@ -12,8 +12,8 @@ from fer_sweep.search import owners
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import create, open_search
-from tests.standin.server import StandIn
-from tests.standin.state import Run
+from tests.support.standin.server import StandIn
+from tests.support.standin.state import Run
 
 Settings = Callable[..., Mapping[str, Any]]
 

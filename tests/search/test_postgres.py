@@ -30,7 +30,7 @@ from fer_sweep.search.engine import ConnectionLost, Interrupted
 from fer_sweep.search.ledger import Ledger
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, list_sweeps
-from tests.processes import COMMAND, until
+from tests.support.processes import COMMAND, until
 
 postgres_module = pytest.importorskip(
     "fer_sweep.search.postgres", reason="no psycopg: pip install 'fersweep[postgres]'"

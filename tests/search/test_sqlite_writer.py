@@ -8,7 +8,7 @@ import pytest
 
 from fer_sweep.errors import StorageError
 from fer_sweep.search.database import Database, default_storage
-from tests.processes import until
+from tests.support.processes import until
 
 HOLD = """
 import sqlite3, sys

@@ -23,10 +23,10 @@ from fer_sweep.search.wandb_messages import SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_server import WandbSearch
 from fer_sweep.search.wandb_slots import Pace
-from tests.processes import until
 from tests.search.conftest import Clock
-from tests.standin.runs import file_stream, upsert_run
-from tests.standin.server import StandIn
+from tests.support.processes import until
+from tests.support.standin.runs import file_stream, upsert_run
+from tests.support.standin.server import StandIn
 
 Settings = Callable[..., Mapping[str, Any]]
 AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0)

@@ -4,7 +4,7 @@ from fer_sweep.config.distributions import LogUniform
 from fer_sweep.config.space import Space
 from fer_sweep.records import TrialState
 from fer_sweep.selection import Candidate, Caveat, caveats, select, select_each
-from tests.selection.made import candidate
+from tests.support.records import candidate
 
 
 def of(*candidates: Candidate, space: Space | None = None) -> list[Caveat]:

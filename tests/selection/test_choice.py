@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fer_sweep.records import TrialState, Verdict
 from fer_sweep.selection import Candidate, pareto_front, select, select_each, standard_error
-from tests.selection.made import candidate
+from tests.support.records import candidate
 
 
 def winner(*candidates: Candidate, max_gap: float | None = None) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.standin.client import CREATE_SWEEP, HEARTBEAT, STOPPED, UPSERT_RUN, Client
-from tests.standin.server import StandIn
+from tests.support.standin.client import CREATE_SWEEP, HEARTBEAT, STOPPED, UPSERT_RUN, Client
+from tests.support.standin.server import StandIn
 
 GRID = {"method": "grid", "program": "train.py", "parameters": {"lr": {"values": [0.1, 0.2]}}}
 RANDOM = {"method": "random", "parameters": {"lr": {"min": 0.0, "max": 1.0}}}

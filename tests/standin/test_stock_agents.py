@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.standin.server import StandIn
-from tests.standin.state import Run
-from tests.standin.stock import Stock
+from tests.support.standin.server import StandIn
+from tests.support.standin.state import Run
+from tests.support.standin.stock import Stock
 
 RANDOM = {"method": "random", "metric": {"name": "loss"}, "parameters": {"lr": {"min": 0.0, "max": 1.0}}}
 TRAIN = """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.standin.server import StandIn
-from tests.standin.stock import Stock
+from tests.support.standin.server import StandIn
+from tests.support.standin.stock import Stock
 
 RANDOM = {"method": "random", "metric": {"name": "loss"}, "parameters": {"lr": {"min": 0.0, "max": 1.0}}}
 PRELUDE = """

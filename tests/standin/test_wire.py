@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.standin.client import HEARTBEAT, UPSERT_RUN, Client
-from tests.standin.server import StandIn
+from tests.support.standin.client import HEARTBEAT, UPSERT_RUN, Client
+from tests.support.standin.server import StandIn
 
 GRID = {"method": "grid", "parameters": {"lr": {"values": [0.1, 0.2]}}}
 RANDOM = {"method": "random", "parameters": {"lr": {"min": 0.0, "max": 1.0}}}

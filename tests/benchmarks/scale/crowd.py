@@ -22,7 +22,7 @@ from fer_sweep.search import Search
 from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.registry import find
-from tests.processes import private_mb
+from tests.support.processes import private_mb
 
 Answer = TypeVar("Answer")
 

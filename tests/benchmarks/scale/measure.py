@@ -26,7 +26,7 @@ from tests.benchmarks.scale.checks import Histories, faults
 from tests.benchmarks.scale.crowd import Order, Work, worth
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.support.postgres import Server
 
 EPOCHS = 3
 LOOK_EVERY_S = 0.25
@@ -96,7 +96,7 @@ class Point:
 @contextmanager
 def server(*, durable: bool = False) -> "Iterator[Server]":
     """A PostgreSQL that takes 256 agents; unless it is durable, it waits for no disk, which then is not measured."""
-    from tests.postgres import Server  # only here: the other rows are measured where no PostgreSQL is
+    from tests.support.postgres import Server  # only here: the other rows are measured where no PostgreSQL is
 
     with closing(Server(*SERVER, f"fsync = {'on' if durable else 'off'}")) as started:
         yield started

@@ -6,18 +6,18 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from tests.standin import artifacts, scheduler
-from tests.standin.artifact_file_node import ArtifactFileNode, ManifestNode
-from tests.standin.artifact_node import ArtifactNode
-from tests.standin.graphql import Node, resolves
-from tests.standin.graphql_document import GraphQLError
-from tests.standin.nodes import project_fields
-from tests.standin.queries import ProjectNode
-from tests.standin.run_node import FileNode, RunNode
-from tests.standin.runs import delete_run, upsert_run
-from tests.standin.state import Run, Store, Sweep
-from tests.standin.sweep_node import AgentNode, SweepNode
-from tests.standin.views import ViewNode, upsert_view
+from tests.support.standin import artifacts, scheduler
+from tests.support.standin.artifact_file_node import ArtifactFileNode, ManifestNode
+from tests.support.standin.artifact_node import ArtifactNode
+from tests.support.standin.graphql import Node, resolves
+from tests.support.standin.graphql_document import GraphQLError
+from tests.support.standin.nodes import project_fields
+from tests.support.standin.queries import ProjectNode
+from tests.support.standin.run_node import FileNode, RunNode
+from tests.support.standin.runs import delete_run, upsert_run
+from tests.support.standin.state import Run, Store, Sweep
+from tests.support.standin.sweep_node import AgentNode, SweepNode
+from tests.support.standin.views import ViewNode, upsert_view
 
 Input = dict[str, Any]
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.chaos_family import Family, Process
-from tests.processes import COMMAND
+from tests.chaos.family import Family, Process
+from tests.support.processes import COMMAND
 
 DONE, FAILED, NOTHING_TO_DO, INTERRUPTED = 0, 1, 3, 130
 _NO_SERVER = re.compile("error: (no answer from the W&B server|the W&B server .* answered)")

@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from tests.standin.faults import Fault
-from tests.standin.graphql import execute, operation_name
-from tests.standin.runs import file_stream
-from tests.standin.state import Request
+from tests.support.standin.faults import Fault
+from tests.support.standin.graphql import execute, operation_name
+from tests.support.standin.runs import file_stream
+from tests.support.standin.state import Request
 
 if TYPE_CHECKING:
-    from tests.standin.server import StandIn
+    from tests.support.standin.server import StandIn
 
 Answer = tuple[int, Any]
 

@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from tests.standin import filters as run_filters
-from tests.standin.artifact_node import ArtifactNode, CollectionNode, TypeNode
-from tests.standin.graphql import Node, resolves
-from tests.standin.graphql_document import GraphQLError
-from tests.standin.nodes import EntityNode, UserNode, connection
-from tests.standin.run_node import RunNode
-from tests.standin.state import Project, Run, Store
-from tests.standin.sweep_node import SweepNode
-from tests.standin.views import ViewNode
+from tests.support.standin import filters as run_filters
+from tests.support.standin.artifact_node import ArtifactNode, CollectionNode, TypeNode
+from tests.support.standin.graphql import Node, resolves
+from tests.support.standin.graphql_document import GraphQLError
+from tests.support.standin.nodes import EntityNode, UserNode, connection
+from tests.support.standin.run_node import RunNode
+from tests.support.standin.state import Project, Run, Store
+from tests.support.standin.sweep_node import SweepNode
+from tests.support.standin.views import ViewNode
 
 
 class ProjectNode(Node):

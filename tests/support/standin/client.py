@@ -8,7 +8,7 @@ import json
 from types import TracebackType
 from typing import Any
 
-from tests.standin.server import StandIn
+from tests.support.standin.server import StandIn
 
 CREATE_SWEEP = """mutation UpsertSweep($id: ID, $config: String, $state: String, $entityName: String,
     $projectName: String) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.standin.state import Artifact, Store, node_id, now
+from tests.support.standin.state import Artifact, Store, node_id, now
 
 
 def versions(store: Store, artifact: Artifact) -> list[Artifact]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.standin.state import Run
+from tests.support.standin.state import Run
 
 COLUMNS: Mapping[str, Callable[[Run], Any]] = {
     "name": lambda run: run.id,

@@ -1,6 +1,6 @@
 """Chaos: agents at work on a sweep of short trials while a monkey kills, pauses and restarts them, and what is left.
 
-    python -m tests.faults.chaos --search optuna --seconds 300 --seed 1 --json chaos.json
+    python -m tests.chaos --search optuna --seconds 300 --seed 1 --json chaos.json
 
 Two agents of two slots each work on a grid of small SimpleCNNs in a folder of their own; the lease is short, so that a
 pause of seconds is a long one. Afterwards every configuration must be complete exactly once, whole, and bit for bit
@@ -30,14 +30,14 @@ from PIL import Image
 
 from fer_sweep.data.cache import prepare
 from fer_sweep.records import CLASSES
-from tests.faults import chaos_checks
-from tests.faults.chaos_agents import Seat
-from tests.faults.chaos_checks import Sweep, Verdict
-from tests.faults.chaos_family import Family
-from tests.faults.chaos_monkey import Monkey, Strike
-from tests.faults.chaos_progress import Progress
-from tests.processes import COMMAND
-from tests.standin.server import StandIn
+from tests.chaos import checks
+from tests.chaos.agents import Seat
+from tests.chaos.checks import Sweep, Verdict
+from tests.chaos.family import Family
+from tests.chaos.monkey import Monkey, Strike
+from tests.chaos.progress import Progress
+from tests.support.processes import COMMAND
+from tests.support.standin.server import StandIn
 
 LEASE_S = 3.0
 BETWEEN_S = (0.3, 2.0)
@@ -194,16 +194,16 @@ class Chaos:
         self, sweep: Sweep, environment: dict[str, str], server: StandIn | None, verdict: Verdict
     ) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self._command(environment, "status", sweep.id, "--json"))["trials"]
-        chaos_checks.check_trials(sweep, found, verdict)
-        chaos_checks.check_folders(sweep, verdict)
-        chaos_checks.check_database(sweep, verdict)
+        checks.check_trials(sweep, found, verdict)
+        checks.check_folders(sweep, verdict)
+        checks.check_database(sweep, verdict)
         if server is not None:
-            parts = [run for run in server.runs.values() if not chaos_checks.whole(run, self.epochs)]
+            parts = [run for run in server.runs.values() if not checks.whole(run, self.epochs)]
             if parts:
                 verdict.left_to_sync = len(parts)
-                verdict.notes += [f"left to sync: {chaos_checks.standing(run)}" for run in parts]
+                verdict.notes += [f"left to sync: {checks.standing(run)}" for run in parts]
                 self._command(environment, "sync", sweep.id)
-            chaos_checks.check_runs(sweep, server, verdict)
+            checks.check_runs(sweep, server, verdict)
         return found
 
     def _compare(self, sweep: Sweep, trials: Sequence[dict[str, Any]], hit: set[str], verdict: Verdict) -> int:
@@ -215,7 +215,7 @@ class Chaos:
         reference = self._create(chosen, environment)
         with self._on_cores():
             self._command(environment, "agent", reference.id, "--gpus", "none", "--slots", str(len(self.cores)))
-        return chaos_checks.check_bits(sweep, reference, verdict)
+        return checks.check_bits(sweep, reference, verdict)
 
     @contextlib.contextmanager
     def _on_cores(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tests.standin.graphql_document import MISSING, GraphQLError, Parser, Selection, Variable
+from tests.support.standin.graphql_document import MISSING, GraphQLError, Parser, Selection, Variable
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

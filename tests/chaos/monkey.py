@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.faults.chaos_agents import Seat
-from tests.faults.chaos_family import Family, Process
-from tests.standin.faults import Faults
+from tests.chaos.agents import Seat
+from tests.chaos.family import Family, Process
+from tests.support.standin.faults import Faults
 
 SIGKILL, SIGSTOP, SIGCONT, SIGTERM = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTERM
 _STARTUP_S = 1.0

@@ -19,13 +19,13 @@ from typing import Any
 
 import yaml
 
-from tests.standin import scheduler
-from tests.standin.faults import Faults
-from tests.standin.handler import Handler
-from tests.standin.mutations import Mutation
-from tests.standin.queries import Query
-from tests.standin.runs import delete_run
-from tests.standin.state import Artifact, Project, Request, Run, Store, Sweep, View
+from tests.support.standin import scheduler
+from tests.support.standin.faults import Faults
+from tests.support.standin.handler import Handler
+from tests.support.standin.mutations import Mutation
+from tests.support.standin.queries import Query
+from tests.support.standin.runs import delete_run
+from tests.support.standin.state import Artifact, Project, Request, Run, Store, Sweep, View
 
 FEATURES = ("MARK_RUN_FILES_UPLOADED", "SWEEPS_QUERY_FILTERING", "FILESTREAM_GZIP")
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.processes import alive, descendants, until
+from tests.support.processes import alive, descendants, until
 
 HEAD = "0"
 """The node that keeps the cluster together, and cannot be lost."""

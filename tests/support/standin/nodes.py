@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tests.standin.graphql import Node, resolves
-from tests.standin.state import Store, node_id
+from tests.support.standin.graphql import Node, resolves
+from tests.support.standin.state import Store, node_id
 
 
 def connection(items: Sequence[Any], first: int | None = None, after: str | None = None) -> dict[str, Any]:

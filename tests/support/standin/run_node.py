@@ -7,11 +7,11 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from tests.standin.artifact_node import ArtifactNode
-from tests.standin.graphql import Node, resolves
-from tests.standin.graphql_document import GraphQLError
-from tests.standin.nodes import UserNode, connection, project_fields, strict
-from tests.standin.state import Run, Store, node_id
+from tests.support.standin.artifact_node import ArtifactNode
+from tests.support.standin.graphql import Node, resolves
+from tests.support.standin.graphql_document import GraphQLError
+from tests.support.standin.nodes import UserNode, connection, project_fields, strict
+from tests.support.standin.state import Run, Store, node_id
 
 
 class FileNode(Node):
