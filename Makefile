@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_ARGS ?=
 CHAOS_ARGS ?= --seconds 300 --seed 1
 
-.PHONY: sweep test check bench chaos fuzz lock format clean
+.PHONY: sweep test test-all check bench chaos fuzz lock format clean
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit("fersweep needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12 $(MAKECMDGOALS)" % v[:2])'
@@ -23,9 +23,18 @@ $(READY): requirements.lock pyproject.toml
 sweep: $(READY)
 	WANDB_MODE=$${WANDB_MODE:-offline} $(BIN)/fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6 --slots auto
 
-# A worker that dies is not replaced: pytest-xdist, which deals out whole files, would then wait for ever.
+# The default run: fast, deterministic, and in need of nothing but this environment. tests/README.md says what is in it.
+DEEP := process or cluster or stock or browser or real_data or gpu
+WORKERS ?= logical
+# A worker that dies is not replaced: pytest-xdist, which hands out whole files, would then wait for ever.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --max-worker-restart 0 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+	$(PYTEST) -m "not ($(DEEP))" --durations 20 $(TEST_ARGS)
+
+# Everything, or one kind: make test-all TEST_ARGS="-m stock".
+test-all: $(READY)
+	$(PYTEST) $(TEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -18,6 +18,7 @@ from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.support.control_groups import ControlTree
 from tests.support.processes import own_core
+from tests.support.records import make_result
 from tests.support.standin.server import StandIn
 
 if TYPE_CHECKING:
@@ -222,27 +223,6 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, {own_core()})
     yield
     os.sched_setaffinity(0, cores)
-
-
-def make_result(**changes: Any) -> TrialResult:
-    values: dict[str, Any] = {
-        "best_val_acc": 0.5,
-        "best_epoch": 1,
-        "train_acc": 0.6,
-        "train_val_gap": 0.1,
-        "val_acc_clean": 0.5,
-        "macro_f1": 0.4,
-        "per_class_recall": (0.5,) * 7,
-        "confusion_matrix": ((1,) * 7,) * 7,
-        "epochs": 1,
-        "parameters": 1000,
-        "seconds": 1.0,
-        "images_per_second": 1000.0,
-        "peak_memory_mb": 100.0,
-        "precision": "fp32",
-        "verdict": "balanced",
-    }
-    return TrialResult(**{**values, **changes})
 
 
 @pytest.fixture

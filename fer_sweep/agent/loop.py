@@ -13,7 +13,7 @@ from typing import TypeVar
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, heard
 from fer_sweep.agent.memory import Admission
-from fer_sweep.agent.processes import TrialStarter
+from fer_sweep.agent.processes import Starter, TrialStarter
 from fer_sweep.agent.running import Running
 from fer_sweep.agent.second_chance import give_back
 from fer_sweep.agent.shown import AgentSummary, AgentView
@@ -53,7 +53,7 @@ class Agent:
     """By name, of the data sets whose content is settled."""
     count: int | None = None
     """At most this many attempts; None for no limit."""
-    starter: TrialStarter = field(default_factory=TrialStarter)
+    starter: Starter = field(default_factory=TrialStarter)
     admission: Admission = field(default_factory=Admission)
     """Whether one more trial fits beside those that run."""
     on_oom: OnOom = OnOom.FAIL

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from fer_sweep.agent.causes import speaks_of_memory
 from fer_sweep.agent.memory import OomKills, shortage
@@ -131,6 +131,23 @@ class TrialHandle:
         elif cause is None and speaks_of_memory(tail):
             cause = Cause.OUT_OF_MEMORY
         return (f"{reason}; last lines of trial.log:\n{tail}" if tail else reason), cause
+
+
+class Starter(Protocol):
+    """Starts the process of each trial: what an agent's loop asks for."""
+
+    def warm_up(self) -> None:
+        """Prepare while the agent does other things; never waits."""
+
+    def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
+        """Start a trial, or a probe of one.
+
+        Raises:
+            AgentFailed: No process can be started.
+        """
+
+    def close(self) -> None:
+        """End what serves to start trials; every trial has ended."""
 
 
 class TrialStarter:

@@ -13,7 +13,7 @@ from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search import registry
 from fer_sweep.search.confirmations import FIRST_SEED, confirm, confirmation_of, last_searched, origin_of, seeds_of
 from fer_sweep.search.entries import SweepEntry, known
-from tests.conftest import make_result
+from tests.support.records import make_result
 from tests.support.standin.server import StandIn
 
 SWEEP = """\

@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from fer_sweep.selection import Confirmed, compare
-from tests.conftest import make_result
+from tests.support.records import make_result
 
 
 def confirmed(name: str, accuracies: dict[int, float], *, data: str = "fer2013", searched: float = 0.7) -> Confirmed:

@@ -1,9 +1,6 @@
-"""An agent in the test's own process, with real trial processes below it."""
+"""An agent in the test's own process: with trials played by threads, or with real trial processes below it."""
 
 import json
-import os
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,20 +17,19 @@ from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.search import Search
 from fer_sweep.tracking import TrackedRun
+from tests.support.scripted_starter import ScriptedStarter
 
 TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
 
 
-class Starter(TrialStarter):
-    """Remembers the processes it started."""
+class ForkingStarter(TrialStarter):
+    """Forks real trials, and remembers their processes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pids: list[int] = []
         self.pid_of: dict[str, int] = {}
         """By trial, its latest."""
-        self.dies_after_s = 0.0
-        """How long a killed trial takes to be gone, as one does that waits for a disk."""
         self.memory_mb: float | None = None
         """As if this host had so much memory; None for what it has."""
         self.memory_share: float | None = None
@@ -48,13 +44,14 @@ class Starter(TrialStarter):
         if self.memory_share is not None:
             job = replace(job, memory_share=self.memory_share)
         handle = super().start(job, is_probe=is_probe)
-        if self.dies_after_s:
-            kill = handle.kill
-            handle.kill = threading.Timer(self.dies_after_s, kill).start  # type: ignore[method-assign]
         assert handle.process.pid is not None
         self.pids.append(handle.process.pid)
         self.pid_of[job.folder.name] = handle.process.pid
         return handle
+
+    @property
+    def all_have_ended(self) -> bool:
+        return all(_is_gone(pid) for pid in self.pids)
 
 
 class View:
@@ -78,37 +75,13 @@ class View:
         self.notes.append(text)
 
 
-class Lingering(View):
-    """Pauses the first trial that it hears of, until a slot has been closed."""
-
-    def __init__(self, starter: Starter, then: Callable[[], None] = lambda: None) -> None:
-        super().__init__(self._pause)
-        self._starter = starter
-        self._then = then
-        self._paused: int | None = None
-        self._is_over = False
-
-    def note(self, text: str) -> None:
-        super().note(text)
-        if "gets no more trials" in text:
-            self._is_over = True
-            self._then()
-            if self._paused is not None:
-                os.kill(self._paused, signal.SIGCONT)
-
-    def _pause(self, trial: str, epoch: int) -> None:
-        if self._paused is None and not self._is_over:
-            self._paused = self._starter.pid_of[trial]
-            os.kill(self._paused, signal.SIGSTOP)
-
-
 class Stage:
     """One agent's surroundings; ``run`` works a search through."""
 
-    def __init__(self, folder: Path, cache: str) -> None:
+    def __init__(self, folder: Path, cache: str = "", starter: ScriptedStarter | ForkingStarter | None = None) -> None:
         self.folder = folder
         self.cache = cache
-        self.starter = Starter()
+        self.starter: Any = starter or ScriptedStarter()
         self.view = View()
         self.admission = Admission()
 
@@ -156,9 +129,6 @@ class Stage:
     def history(self, trial_id: str) -> list[int]:
         lines = (self.folder / trial_id / "history.jsonl").read_text().splitlines()
         return [json.loads(line)["epoch"] for line in lines]
-
-    def nobody_is_left(self) -> bool:
-        return all(_is_gone(pid) for pid in self.starter.pids)
 
 
 def _is_gone(pid: int) -> bool:

@@ -1,12 +1,33 @@
-"""Candidates made by hand, for every test of selection."""
+"""Results, records and candidates, made from what a test says of them."""
 
 from typing import Any
 
-from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.selection import Candidate
-from tests.conftest import make_result
 
 SIMPLE = {"model": "simple_cnn", "data": "fer2013"}
+
+
+def make_result(**changes: Any) -> TrialResult:
+    """The result of a complete trial of one epoch, with changes."""
+    values: dict[str, Any] = {
+        "best_val_acc": 0.5,
+        "best_epoch": 1,
+        "train_acc": 0.6,
+        "train_val_gap": 0.1,
+        "val_acc_clean": 0.5,
+        "macro_f1": 0.4,
+        "per_class_recall": (0.5,) * 7,
+        "confusion_matrix": ((1,) * 7,) * 7,
+        "epochs": 1,
+        "parameters": 1000,
+        "seconds": 1.0,
+        "images_per_second": 1000.0,
+        "peak_memory_mb": 100.0,
+        "precision": "fp32",
+        "verdict": "balanced",
+    }
+    return TrialResult(**{**values, **changes})
 
 
 def candidate(

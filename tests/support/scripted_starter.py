@@ -1,0 +1,234 @@
+"""Trials played by threads over real pipes: they enter through the ``Starter`` seam in place of forked processes.
+
+A script plays a trial. It gets a ``PlayedTrial`` to act on and returns the trial's outcome; the default script "trains"
+the epochs of its configuration in no time, from its checkpoint if there is one, and ends complete. No script takes real
+time: a trial that is to run until something happens waits to be stopped or killed (``train_then_wait``).
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+
+from fer_sweep.agent.memory import OomKills
+from fer_sweep.agent.processes import TrialHandle
+from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob, TrialMessage
+from fer_sweep.files import write_atomically
+from fer_sweep.records import StopReason, TrialOutcome, TrialState
+from fer_sweep.training.history import History, read_history
+from tests.support.records import make_result
+
+CHECKPOINT = "last.ckpt"
+WAIT_S = 20.0
+"""Bounds a failing test only."""
+
+
+class Killed(Exception):
+    """Raised in a script whose trial has been killed."""
+
+
+class PlayedTrial:
+    """One attempt at a trial, as its script sees it."""
+
+    def __init__(self, job: TrialJob, pipe: Connection) -> None:
+        self.job = job
+        self.trial_id = job.folder.name
+        self._pipe = pipe
+        self._killed, self._kill = os.pipe()
+        self._history = History(job.folder / "history.jsonl")
+        checkpoint = job.folder / CHECKPOINT
+        kept = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        self._history.restart(read_history(self._history.path)[:kept])
+
+    @property
+    def epoch(self) -> int:
+        """The last one trained."""
+        return len(self._history.rows)
+
+    def begin(self) -> None:
+        """Say that the first step begins, then send the checkpoint's epochs again, as the training loop does."""
+        self.send(FirstStep())
+        for row in self._history.rows:
+            self.send(EpochReport(int(row["epoch"]), row))
+
+    def train(self, epochs: int = 1) -> None:
+        """Train so many epochs, each with a checkpoint."""
+        for _ in range(epochs):
+            epoch = self.epoch + 1
+            self._history.append(metrics_of(epoch))
+            write_atomically(self.job.folder / CHECKPOINT, str(epoch))
+            self.send(EpochReport(epoch, self._history.rows[-1]))
+
+    def beat(self, at: float) -> None:
+        """Say that a step was made then, by the monotonic clock."""
+        self.send(Beat(at))
+
+    def send(self, message: TrialMessage) -> None:
+        """Send a message to the agent.
+
+        Raises:
+            Killed: The trial has been killed.
+        """
+        self._arrived(0.0)
+        self._pipe.send(message)
+
+    def asked_to_stop(self) -> StopReason | None:
+        """What the agent has asked for by now, if anything."""
+        return self._pipe.recv() if self._arrived(0.0) else None
+
+    def wait_for_stop(self) -> StopReason:
+        """Train no further until the agent asks for an end.
+
+        Raises:
+            Killed: It kills the trial instead.
+        """
+        assert self._arrived(WAIT_S), f"trial {self.trial_id} was not asked to stop"
+        return self._pipe.recv()
+
+    def _arrived(self, timeout_s: float) -> bool:
+        ready = wait([self._pipe, self._killed], timeout_s)
+        if self._killed in ready:
+            raise Killed
+        return bool(ready)
+
+    def kill(self) -> None:
+        """What the agent, or a test, does to it."""
+        os.write(self._kill, b"k")
+
+    def close(self) -> None:
+        os.close(self._killed)
+        os.close(self._kill)
+
+
+Script = Callable[[PlayedTrial], TrialOutcome]
+
+
+def metrics_of(epoch: int) -> dict[str, float]:
+    """An epoch's line of the history: accuracy rises, the gap widens."""
+    val_acc, train_acc = 1 - 0.8 / epoch**0.5, 1 - 0.8 / epoch
+    return {
+        "epoch": epoch,
+        "train_loss": 2 / epoch,
+        "train_acc": train_acc,
+        "val_loss": 2 / epoch**0.5,
+        "val_acc": val_acc,
+        "train_val_gap": train_acc - val_acc,
+        "best_val_acc": val_acc,
+        "lr": 0.001,
+        "images_per_second": 1000.0,
+    }
+
+
+def outcome_of(state: TrialState, epochs: int) -> TrialOutcome:
+    """The outcome of a trial that ended well after so many epochs."""
+    last = metrics_of(epochs)
+    names = ("best_val_acc", "train_acc", "train_val_gap")
+    return TrialOutcome(state, make_result(epochs=epochs, best_epoch=epochs, **{name: last[name] for name in names}))
+
+
+def stopped(trial: PlayedTrial, reason: StopReason) -> TrialOutcome:
+    """End as the training loop does when it is asked to stop."""
+    if reason is StopReason.PREEMPTED:
+        return TrialOutcome(TrialState.PREEMPTED)
+    return outcome_of(TrialState.PRUNED, trial.epoch) if trial.epoch else TrialOutcome(TrialState.PRUNED)
+
+
+def train_all(trial: PlayedTrial) -> TrialOutcome:
+    """Train every epoch of the configuration unless asked to stop."""
+    trial.begin()
+    while trial.epoch < trial.job.config.epochs:
+        if reason := trial.asked_to_stop():
+            return stopped(trial, reason)
+        trial.train()
+    return outcome_of(TrialState.COMPLETE, trial.epoch)
+
+
+def train_then_wait(epochs: int) -> Script:
+    """Train so many epochs and wait to be stopped; an attempt that resumes from a checkpoint trains to the end."""
+
+    def script(trial: PlayedTrial) -> TrialOutcome:
+        if trial.epoch:
+            return train_all(trial)
+        trial.begin()
+        trial.train(epochs)
+        return stopped(trial, trial.wait_for_stop())
+
+    return script
+
+
+class PlayedProcess:
+    """A thread with what ``TrialHandle`` uses of a process."""
+
+    pid = None
+
+    def __init__(self, trial: PlayedTrial, play: Callable[[], None]) -> None:
+        self.trial = trial
+        self.exitcode = 0
+        self._thread = threading.Thread(target=play, name=f"trial-{trial.trial_id}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float = WAIT_S) -> None:
+        self._thread.join(timeout_s)
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def kill(self) -> None:
+        if self.is_alive():
+            self.exitcode = -signal.SIGKILL
+            self.trial.kill()
+
+    def close(self) -> None:
+        assert not self.is_alive(), f"the script of trial {self.trial.trial_id} does not end"
+        self.trial.close()
+
+
+class ScriptedStarter:
+    """Starts trials as threads, and remembers them."""
+
+    def __init__(self, script: Script = train_all) -> None:
+        self.script = script
+        self.jobs: list[TrialJob] = []
+        self.processes: list[PlayedProcess] = []
+        self.is_closed = False
+
+    def warm_up(self) -> None:
+        """Nothing to import."""
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
+        assert not is_probe, "a probe measures real processes"
+        job.folder.mkdir(parents=True, exist_ok=True)
+        ours, theirs = multiprocessing.Pipe()
+        trial = PlayedTrial(job, theirs)
+
+        def play() -> None:
+            try:
+                outcome = self.script(trial)
+                if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and outcome.result is not None:
+                    write_atomically(job.folder / "result.json", outcome.result.model_dump_json())
+                trial.send(outcome)
+            except Killed:
+                pass
+            finally:
+                theirs.close()
+
+        process = PlayedProcess(trial, play)
+        self.jobs.append(job)
+        self.processes.append(process)
+        process.start()
+        return TrialHandle(process, ours, job.folder, OomKills())
+
+    def kill(self, trial_id: str) -> None:
+        """Kill the latest attempt at a trial."""
+        next(process for process in reversed(self.processes) if process.trial.trial_id == trial_id).kill()
+
+    @property
+    def all_have_ended(self) -> bool:
+        return not any(process.is_alive() for process in self.processes)
