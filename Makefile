@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_ARGS ?=
 CHAOS_ARGS ?= --seconds 300 --seed 1
 
-.PHONY: sweep test test-all check bench chaos fuzz lock format clean
+.PHONY: sweep test test-deep test-all check bench chaos fuzz lock format clean
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit("fersweep needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12 $(MAKECMDGOALS)" % v[:2])'
@@ -27,14 +27,14 @@ sweep: $(READY)
 DEEP := process or cluster or stock or browser or real_data or gpu
 WORKERS ?= logical
 # A worker that dies is not replaced: pytest-xdist, which hands out whole files, would then wait for ever.
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --max-worker-restart 0 --dist loadfile
-
 test: $(READY)
-	$(PYTEST) -m "not ($(DEEP))" --durations 20 $(TEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --max-worker-restart 0 --dist loadfile -m "not ($(DEEP))" --durations 20 $(TEST_ARGS)
 
-# Everything, or one kind: make test-all TEST_ARGS="-m stock".
-test-all: $(READY)
-	$(PYTEST) $(TEST_ARGS)
+# The deep suites, one after the other; one kind alone: make test-deep DEEP=stock.
+test-deep: $(READY)
+	$(BIN)/python -m pytest -m "$(DEEP)" --durations 20 $(TEST_ARGS)
+
+test-all: test test-deep
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -25,37 +25,16 @@ if TYPE_CHECKING:
     from tests.support.postgres import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-POOLS = "tests/pools/"
-"""How the ids of the pools' tests begin."""
-
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the pools take longest and come first: no worker of ``make test`` is left with them alone at the end.
-
-    Those marked ``gpu`` are skipped where no NVIDIA GPU is.
-    """
-    items.sort(key=lambda item: not item.nodeid.startswith(POOLS))
+    """Skip the tests marked ``gpu`` where there is no NVIDIA GPU."""
     if discover():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
-
-
-@pytest.hookimpl(optionalhook=True)  # nobody calls it without pytest-xdist
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests of a file have one worker of ``make test``, and so have those of the pools, which share their clusters."""
-    if config.getoption("dist") != "loadfile":
-        return None
-    from xdist.scheduler import LoadFileScheduling
-
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return POOLS if nodeid.startswith(POOLS) else super()._split_scope(nodeid)
-
-    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
