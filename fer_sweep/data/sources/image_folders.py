@@ -7,12 +7,10 @@ official split it belongs to, which is what counts then.
 import numpy as np
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.images import MAX_BYTES, Progress, converted_note, decode_all
+from fer_sweep.data.images import ENDINGS, MAX_BYTES, Progress, change_notes, decode_all
 from fer_sweep.data.layout import OFFICIAL_NAMES, OUTSIDE, RawFaces, class_code, nearest_class, split_code
 from fer_sweep.data.tree import Member, Tree
 from fer_sweep.errors import DataError
-
-_IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm"}
 
 
 def claims(tree: Tree) -> bool:
@@ -38,12 +36,12 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         labels=np.array([class_code(m.path.parent.name) for m in members], dtype=np.int64),
         splits=np.array(splits, dtype=np.uint8),
         official_split=official,
-        notes=(*notes, *left_out, *converted_note(converted), split_note),
+        notes=(*notes, *left_out, *change_notes(converted), split_note),
     )
 
 
 def _is_image(member: Member) -> bool:
-    return member.path.suffix.lower() in _IMAGE_ENDINGS
+    return member.path.suffix.lower() in ENDINGS
 
 
 def _splits(members: list[Member]) -> tuple[list[Split], bool, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.images import Progress, converted_note, decode_all
+from fer_sweep.data.images import Progress, change_notes, decode_all
 from fer_sweep.data.layout import ALPHABETICAL, POOLED, RawFaces, class_code, is_official, path_split
 from fer_sweep.data.limits import MAX_FILES, MAX_TOTAL
 from fer_sweep.data.tree import Member, Tree, readable
@@ -63,7 +63,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         labels=np.array(labels, dtype=np.int64),
         splits=codes,
         official_split=official,
-        notes=converted_note(converted)
+        notes=change_notes(converted)
         + (("the splits do not have FER2013's official sizes: taken as they come",) if other_sizes else ()),
     )
 

@@ -10,13 +10,12 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.images import MAX_BYTES, Progress, converted_note, decode_all
+from fer_sweep.data.images import ENDINGS, MAX_BYTES, Progress, change_notes, decode_all
 from fer_sweep.data.layout import ALPHABETICAL, POOLED, RawFaces, path_split
 from fer_sweep.data.tree import Member, Tree, is_tar, open_stream
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 Sample = tuple[str, bytes]
 
 
@@ -55,7 +54,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         labels=np.array(labels, dtype=np.int64),
         splits=np.array(splits, dtype=np.uint8),
         official_split=False,
-        notes=converted_note(converted),
+        notes=change_notes(converted),
     )
 
 
@@ -72,7 +71,7 @@ def _read_shard(tree: Tree, path: PurePosixPath, samples: list[Sample], labels: 
     code = POOLED if split == Split.TEST else split
     members = {member.path: member for member in tree.members}
     for member in tree.members:
-        if member.path.suffix.lower() not in _IMAGE_ENDINGS:
+        if member.path.suffix.lower() not in ENDINGS:
             continue
         answer = members.get(member.path.with_suffix(".cls"))
         if answer is None:
