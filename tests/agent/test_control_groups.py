@@ -1,3 +1,5 @@
+"""Control groups of both versions: which ones limit a process, and how many cores they grant."""
+
 import os
 
 import pytest
@@ -29,14 +31,16 @@ def test_a_controller_of_version_1_has_a_tree_of_its_own(control_tree: ControlTr
     ],
 )
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_containers_group_is_what_is_mounted_there(control_tree: ControlTree, version: int, path: str) -> None:
+def test_the_group_of_a_container_is_the_outermost_that_is_mounted(
+    control_tree: ControlTree, version: int, path: str
+) -> None:
     outermost = control_tree.group(version, "memory", "")
     control_tree.group(version, "memory", "other")
     control_tree.join(version, "memory", path)
     assert control_groups("memory") == [outermost]
 
 
-def test_a_host_that_tells_of_no_membership_may_still_have_limits(control_tree: ControlTree) -> None:
+def test_a_host_without_a_membership_file_may_still_have_limits(control_tree: ControlTree) -> None:
     assert control_groups("memory") == [control_tree.mount]
 
 
@@ -63,7 +67,7 @@ def test_a_host_that_tells_of_no_membership_may_still_have_limits(control_tree: 
         ),
     ],
 )
-def test_the_tightest_quota_says_how_many_cores_there_are(
+def test_the_tightest_quota_is_the_number_of_cores(
     control_tree: ControlTree, version: int, files: dict[str, dict[str, str]], cores: float
 ) -> None:
     control_tree.join(version, "cpu", "/job/task")

@@ -1,4 +1,4 @@
-"""What failures add up to, without any process: the agent's tests and tests/faults bring real ones."""
+"""The retry policy: what failed and lost attempts mean for a trial, a slot and the agent."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def judge(
     return failures.judge(slot, given, outcome, was_asked=False)
 
 
-def test_a_trial_lost_again_and_again_has_failed_unless_it_gets_on() -> None:
+def test_a_trial_lost_three_times_without_a_new_epoch_has_failed() -> None:
     failures = Failures([FIRST])
     for _ in range(LOSSES_WITHOUT_PROGRESS - 1):
         assert judge(failures, KILLED).state is TrialState.PREEMPTED
@@ -43,7 +43,7 @@ def test_a_trial_lost_again_and_again_has_failed_unless_it_gets_on() -> None:
     assert "3 times in a row" in (last.reason or "")
 
 
-def test_a_trial_the_agent_has_asked_to_stop_is_handed_back_however_it_died() -> None:
+def test_a_trial_that_was_asked_to_stop_is_requeued_however_it_died() -> None:
     failures = Failures([FIRST])
     for outcome in (KILLED, NO_MEMORY, ECC):
         given = failures.judge(FIRST, request("0"), outcome, was_asked=True)
@@ -55,7 +55,7 @@ def test_out_of_memory_fails_the_trial_unless_asked_otherwise() -> None:
     assert judge(Failures([FIRST, SECOND]), NO_MEMORY).state is TrialState.FAILED
 
 
-def test_out_of_memory_halves_the_micro_batch_until_there_is_nothing_to_halve() -> None:
+def test_out_of_memory_halves_the_micro_batch_down_to_the_smallest() -> None:
     failures = Failures([FIRST], OnOom.SMALLER_MICRO_BATCH)
     seen = []
     while (outcome := judge(failures, NO_MEMORY)).state is TrialState.PREEMPTED:
@@ -106,7 +106,7 @@ def test_a_slot_is_closed_as_soon_as_another_one_has_begun_to_do_well() -> None:
     assert not failures.close_broken()
 
 
-def test_where_everything_fails_everywhere_the_agent_has_had_enough() -> None:
+def test_failures_in_a_row_in_any_slots_stop_the_agent() -> None:
     failures = Failures([FIRST, OTHER_GPU])
     for number in range(FAILURES_IN_A_ROW):
         assert not failures.has_had_enough
@@ -117,7 +117,7 @@ def test_where_everything_fails_everywhere_the_agent_has_had_enough() -> None:
     assert failures.in_a_row[-1] == "trial 4: KeyError: 'x'"
 
 
-def test_a_success_wipes_the_slate() -> None:
+def test_a_success_ends_the_row_of_failures() -> None:
     failures = Failures([FIRST])
     for number in range(FAILURES_IN_A_ROW - 1):
         judge(failures, FAILED, trial=str(number))
@@ -126,7 +126,7 @@ def test_a_success_wipes_the_slate() -> None:
     assert len(failures.in_a_row) == 1
 
 
-def test_a_gpus_own_error_costs_the_slot_and_not_the_trial() -> None:
+def test_an_error_of_the_gpu_closes_the_slot_and_requeues_the_trial() -> None:
     failures = Failures([FIRST, OTHER_GPU])
     failures.began(FIRST)
     for number in range(SLOT_FAILURES_IN_A_ROW):
@@ -135,7 +135,7 @@ def test_a_gpus_own_error_costs_the_slot_and_not_the_trial() -> None:
     assert not failures.in_a_row
 
 
-def test_giving_up_unasked_such_as_on_a_full_disk_counts_as_a_failure_of_the_surroundings() -> None:
+def test_trials_that_give_up_unasked_as_on_a_full_disk_stop_the_agent() -> None:
     failures = Failures([FIRST])
     for _ in range(FAILURES_IN_A_ROW):
         judge(failures, TrialOutcome(TrialState.PREEMPTED, reason="No space left on device"))
@@ -160,5 +160,5 @@ class OutOfMemoryError(RuntimeError):
         (ValueError("Expected more than 1 value per channel when training"), None),
     ],
 )
-def test_errors_are_told_apart_by_their_words(error: Exception, cause: Cause | None) -> None:
+def test_errors_are_classified_by_their_message(error: Exception, cause: Cause | None) -> None:
     assert cause_of(error) is cause

@@ -1,3 +1,5 @@
+"""How GPUs and CPU cores are divided into slots."""
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

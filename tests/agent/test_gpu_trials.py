@@ -1,4 +1,4 @@
-"""What goes wrong on a GPU: its memory runs out, its context breaks, a trial on it is killed."""
+"""Trials on a real GPU: its memory runs out, its context breaks, a trial on it is killed, its slots are measured."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ from fer_sweep.agent.probe import measure
 from fer_sweep.agent.slots import Slot
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialState
-from tests.support import broken_context
-from tests.support.agent_stage import Stage, View
+from tests.support import faulty_trials
+from tests.support.agent_stage import ForkingStarter, Stage, View
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("tiny_data")]
@@ -32,7 +32,7 @@ def gpu() -> str:
 
 @pytest.fixture
 def stage(tmp_path: Path, tiny_cache: Path) -> Stage:
-    return Stage(tmp_path / "trials", str(tiny_cache))
+    return Stage(tmp_path / "trials", str(tiny_cache), ForkingStarter())
 
 
 def share_of(mb: float) -> float:
@@ -44,47 +44,40 @@ def test_a_trial_out_of_gpu_memory_ends_alone(stage: Stage, gpu: str) -> None:
     search = ScriptedSearch([request("0", **LARGE), request("1", epochs=20)])
     assert stage.run(search, slots=2, gpu=gpu).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
     assert "out of memory" in (search.outcomes["0"][0].reason or "")
-    assert stage.nobody_is_left()
+    assert stage.starter.all_have_ended
 
 
-def test_out_of_gpu_memory_goes_on_with_a_smaller_micro_batch(stage: Stage, gpu: str) -> None:
+def test_out_of_gpu_memory_retries_with_a_smaller_micro_batch(stage: Stage, gpu: str) -> None:
     stage.starter.memory_share = share_of(TOO_LITTLE_MB)
     search = ScriptedSearch([request("0", **LARGE)])
-    ended = stage.run(search, gpu=gpu, on_oom=OnOom.SMALLER_MICRO_BATCH).ended
-    assert ended[TrialState.COMPLETE] == 1
-    assert ended[TrialState.PREEMPTED] >= 1
-    result = search.outcomes["0"][-1].result
-    assert result is not None
-    assert result.micro_batch in (64, 32, 16, 8)
+    assert stage.run(search, gpu=gpu, on_oom=OnOom.SMALLER_MICRO_BATCH).ended[TrialState.COMPLETE] == 1
+    first, *_, last = search.outcomes["0"]
+    assert first.state is TrialState.PREEMPTED
+    assert last.result is not None and last.result.micro_batch in (64, 32, 16, 8)
 
 
-def test_a_broken_cuda_context_is_one_trials_end_and_the_slot_goes_on(
+def test_a_broken_cuda_context_ends_one_trial_and_not_the_slot(
     stage: Stage, gpu: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.agent.processes.run_in_fork", broken_context.run_in_fork)
+    monkeypatch.setattr("fer_sweep.agent.processes.run_in_fork", faulty_trials.reading_beyond_the_data)
     search = ScriptedSearch([request("0"), request("1")])
     assert stage.run(search, gpu=gpu).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
     assert "device-side assert" in (search.outcomes["0"][0].reason or "")
-    assert stage.nobody_is_left()
+    assert stage.starter.all_have_ended
 
 
-def test_a_trial_killed_on_a_gpu_goes_on_from_its_checkpoint(stage: Stage, gpu: str) -> None:
-    killed: list[int] = []
-
+def test_a_trial_killed_on_a_gpu_resumes_from_its_checkpoint(stage: Stage, gpu: str) -> None:
     def kill(trial: str, epoch: int) -> None:
-        if epoch == 5 and not killed:
-            killed.append(stage.starter.pids[-1])
-            os.kill(killed[0], signal.SIGKILL)
+        if epoch == 5 and len(stage.starter.pids) == 1:
+            os.kill(stage.starter.pids[0], signal.SIGKILL)
 
     stage.view = View(kill)
     search = ScriptedSearch([request("0", epochs=300)])
-    ended = stage.run(search, gpu=gpu).ended
-    assert ended[TrialState.COMPLETE] == 1
-    assert ended[TrialState.PREEMPTED] == 1
+    assert stage.run(search, gpu=gpu).ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 1}
     assert stage.history("0") == list(range(1, 301))
 
 
-def test_slots_on_a_gpu_are_measured_with_what_they_take_of_its_memory(stage: Stage, gpu: str) -> None:
+def test_slots_on_a_gpu_are_measured_with_the_memory_they_take(stage: Stage, gpu: str) -> None:
     def divide(count: int) -> Sequence[Slot]:
         environment = {"CUDA_VISIBLE_DEVICES": gpu, "FERSWEEP_CACHE": stage.cache}
         return [Slot(f"gpu0/{number}", "cuda:0", 1, environment) for number in range(count)]
@@ -95,7 +88,6 @@ def test_slots_on_a_gpu_are_measured_with_what_they_take_of_its_memory(stage: St
     after = free_mb(slot)
     assert load.images_per_second > 0
     assert load.memory_mb > 50  # a context takes more
-    assert before is not None
-    assert after is not None
+    assert before is not None and after is not None
     assert before - after < 50  # and is gone with its process
-    assert stage.nobody_is_left()
+    assert stage.starter.all_have_ended
