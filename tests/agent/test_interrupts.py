@@ -3,7 +3,7 @@
 import os
 import select
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from fer_sweep.agent.interrupts import Interrupts, heard
 
@@ -33,19 +33,9 @@ def test_a_signal_ends_waiting_until_it_is_acted_on_and_a_second_one_for_good() 
 
 
 def test_outside_the_main_thread_signal_handlers_stay_as_they_were() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    woken: list[object] = []
-    failed: list[BaseException] = []
+    def handler() -> object:
+        with heard(Interrupts()):
+            return signal.getsignal(signal.SIGINT)
 
-    def work() -> None:
-        try:
-            with heard(Interrupts()) as wakeup:
-                woken.extend(select.select([wakeup], [], [], 0.01)[0])
-                assert signal.getsignal(signal.SIGINT) is before
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert not failed and not woken
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(handler).result() is signal.getsignal(signal.SIGINT)

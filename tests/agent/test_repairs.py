@@ -28,16 +28,6 @@ def test_finish_returns_though_the_thread_was_busy_when_it_was_called(monkeypatc
     assert left == [()]
 
 
-def test_nothing_to_repair_ends_at_once() -> None:
-    assert Repairs("sweep").finish() == ()
-
-
-def test_a_trial_that_cannot_be_uploaded_is_named(own_folders: object) -> None:
-    repairs = Repairs("nosuchsweep")
-    repairs.heard("trial", False)
-    assert repairs.finish() == ("trial",)
-
-
 def test_a_server_that_does_not_answer_is_asked_again(own_folders: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_sweep.agent.repairs.LOOK_AGAIN_S", 0.0)
     answers: list[bool | None] = [None, None, False]
@@ -77,7 +67,10 @@ def test_a_trial_that_ends_during_its_upload_is_uploaded_again(monkeypatch: pyte
     assert synced == [["trial"], ["trial"]]
 
 
-def test_a_server_that_does_not_answer_is_asked_for_one_run_only_at_the_end() -> None:
+def test_a_server_that_does_not_answer_is_asked_for_one_run_only_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fer_sweep.agent.repairs.LOOK_AGAIN_S", float("inf"))
     asked: list[str] = []
     repairs = Repairs("sweep", is_whole=asked.append)
     for number in range(100):

@@ -1,8 +1,6 @@
 """The kernel's own kill for want of memory: the trial goes, the agent and the other trials stay."""
 
-import signal
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -43,44 +41,24 @@ parameters:
 """
 
 
-@pytest.fixture
-def group() -> Iterator[Path]:
-    with memory_group(LIMIT_MB) as made:
-        yield made
-
-
 def kills_in(group: Path) -> int:
     (counts,) = [group / name for name in ("memory.events", "memory.oom_control") if (group / name).exists()]
     return int(dict(line.split() for line in counts.read_text().splitlines())["oom_kill"])
 
 
-def test_the_kernel_ends_the_trial_that_is_too_large_and_nobody_else(group: Path, tiny_data: str) -> None:
+def test_the_kernel_ends_the_trial_that_is_too_large_and_nobody_else(tiny_data: str) -> None:
     Path("sweep.yaml").write_text(SWEEP)
     sweep = fersweep("create", "sweep.yaml").stdout.strip()
     slots = str(min(2, usable_cores()))
-    with taken_in(group, OTHERS_MB):
-        done = run_in(group, [*COMMAND, "agent", sweep, "--gpus", "none", "--slots", slots])
+    with memory_group(LIMIT_MB) as group:
+        with taken_in(group, OTHERS_MB):
+            done = run_in(group, [*COMMAND, "agent", sweep, "--gpus", "none", "--slots", slots])
+        kills = kills_in(group)
     assert done.returncode == 0, done.stdout + done.stderr
     with closing(OptunaSearch(sweep, storage=default_storage())) as search:
         trials = {record.config["channels"]: record for record in search.records()}
-    assert kills_in(group) == 1
+    assert kills == 1
     assert trials[LARGE].state is TrialState.FAILED
     assert (trials[LARGE].reason or "").startswith("ended by SIGKILL, by the kernel: out of memory")
     for channels in SMALL:
         assert (trials[channels].state, trials[channels].attempt) == (TrialState.COMPLETE, 1)
-
-
-TOO_MUCH = f"x = b'x' * (2 * {LIMIT_MB} * 2**20)"
-TELL = "from fer_sweep.agent.memory import oom_kills, total_mb; print(total_mb(), oom_kills())"
-
-
-def test_a_groups_limit_is_the_memory_there_is_and_its_kills_are_its_own(group: Path) -> None:
-    def told(where: Path) -> list[str]:
-        return run_in(where, [sys.executable, "-c", TELL]).stdout.split()
-
-    with memory_group(2 * LIMIT_MB, "neighbour") as neighbour:
-        assert told(group) == [f"{LIMIT_MB}.0", "0"]
-        assert run_in(group, [sys.executable, "-c", TOO_MUCH]).returncode == -signal.SIGKILL
-        assert told(group) == [f"{LIMIT_MB}.0", "1"]
-        # Otherwise a neighbour's kill would fail a trial of ours that was killed in the same hour.
-        assert told(neighbour) == [f"{2 * LIMIT_MB}.0", "0"]
