@@ -64,9 +64,7 @@ def best(curve: Sequence[Load], room_mb: float | None) -> int:
     return min(load.slots for load in fitting if load.images_per_second * WORTH_IT >= fastest)
 
 
-def measure(
-    config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: int, starter: Starter
-) -> list[Load]:
+def measure(config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: int, starter: Starter) -> list[Load]:
     """The throughput of 1, 2, 4, ... slots, as long as doubling them gains something and fits in memory.
 
     Args:
