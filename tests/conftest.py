@@ -195,6 +195,17 @@ def whole_data(whole_cache: Path, tmp_path: Path) -> str:
     return "whole"
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch compute in a single thread: several wait for each other longer than a tiny step takes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def one_core() -> Iterator[None]:
     """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""

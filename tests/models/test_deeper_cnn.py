@@ -1,3 +1,5 @@
+"""DeeperCNN: blocks of convolutions, BatchNorm and dropout of whole channels."""
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from fer_sweep.models.deeper_cnn import build
 
 @pytest.mark.parametrize("head", ["gap", "flatten"])
 @pytest.mark.parametrize(("blocks", "convolutions", "width"), [(3, 2, 32), (5, 1, 4), (1, 3, 8)])
-def test_blocks_of_convolution_batchnorm_and_dropout(head: str, blocks: int, convolutions: int, width: int) -> None:
+def test_blocks_have_the_sizes_of_the_configuration(head: str, blocks: int, convolutions: int, width: int) -> None:
     config = DeeperCNNConfig.model_validate(
         {"blocks": blocks, "convs_per_block": convolutions, "width": width, "head": head, "conv_dropout": 0.25}
         | {"dropout": 0.4}
@@ -27,12 +29,12 @@ def test_blocks_of_convolution_batchnorm_and_dropout(head: str, blocks: int, con
     assert sum(p.numel() for p in network.parameters()) == expected
 
 
-def test_the_width_stops_doubling_at_512() -> None:
+def test_width_stops_doubling_at_512() -> None:
     network = build(DeeperCNNConfig(blocks=3, convs_per_block=1, width=256))
     assert [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)] == [256, 512, 512]
 
 
-def test_whole_channels_are_dropped() -> None:
+def test_dropout_drops_whole_channels() -> None:
     network = build(DeeperCNNConfig(blocks=1, convs_per_block=1, width=64, conv_dropout=0.5))
     blocks = network.get_submodule("blocks")
     for module in network.modules():
