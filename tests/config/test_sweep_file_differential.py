@@ -1,4 +1,4 @@
-"""What W&B's own validator accepts and refuses, ours accepts and refuses, over a large generated set."""
+"""Our validator accepts and refuses what W&B's own validator does, over a large generated set of sweeps."""
 
 import copy
 import math
@@ -16,11 +16,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # sweeps 0.3 uses a name that pydantic has renamed
     from sweeps.config import schema_violations_from_proposed_config
 
-CASES = 4_000
+CASES = 300
+"""For each number of damages."""
 SEED = 0
 
 
-# --- what we refuse on purpose although W&B's validator lets it through -------------------------------------------
+# What we refuse on purpose although W&B's validator accepts it.
 
 
 def _nested_fault(config: Any) -> bool:
@@ -50,7 +51,7 @@ def _odd_name(config: Any) -> bool:
 
 
 DIFFERENCES: tuple[Callable[[Any], bool], ...] = (_nested_fault, _not_finite, _no_spread, _odd_name)
-"""Everything we refuse and W&B accepts. There is nothing that we accept and W&B refuses."""
+"""All that we refuse and W&B accepts. There is nothing that we accept and W&B refuses."""
 
 
 def _leaves(parameters: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -83,7 +84,7 @@ def _scalars(value: Any, key: Any = None) -> Iterator[tuple[Any, Any]]:
 def wandb_accepts(config: Any) -> bool:
     try:
         return not schema_violations_from_proposed_config(copy.deepcopy(config))
-    except Exception:  # W&B's validator answers some wrong types with whatever breaks first
+    except Exception:  # W&B's validator fails on some wrong types with whatever breaks first
         return False
 
 
@@ -97,7 +98,7 @@ def we_accept(config: Any) -> bool:
     return True
 
 
-# --- generated sweeps ---------------------------------------------------------------------------------------------
+# Generated sweeps.
 
 NAMES = ["lr", "batch_size", "augment", "_x", "a.b", "w-d", "Depth2"]
 JUNK = [
@@ -224,11 +225,11 @@ def _containers(value: Any) -> Iterator[Any]:
             yield from _containers(item)
 
 
-@pytest.mark.parametrize("damages", [0, 1, 2, 4])
-def test_w_and_bs_validator_and_ours_agree(damages: int) -> None:
+@pytest.mark.parametrize("damages", [0, 1, 3])
+def test_both_validators_agree(damages: int) -> None:
     rng = random.Random(SEED + damages)
     verdicts: dict[bool, int] = {True: 0, False: 0}
-    for _ in range(CASES // 4):
+    for _ in range(CASES):
         sweep = make_sweep(rng)
         for _ in range(damages):
             sweep = mutate(rng, sweep)
@@ -237,38 +238,30 @@ def test_w_and_bs_validator_and_ours_agree(damages: int) -> None:
         if theirs != ours:
             assert theirs, f"W&B refuses what we accept: {sweep}"
             assert any(difference(sweep) for difference in DIFFERENCES), f"W&B accepts what we refuse: {sweep}"
-    assert min(verdicts.values()) > CASES // 400, "a set of one kind only shows nothing"
-
-
-PARAMETER = {"a": {"value": 1}}
+    assert min(verdicts.values()) >= CASES // 50, "a set of one kind shows nothing"
 
 
 @pytest.mark.parametrize(
-    ("difference", "sweep"),
+    ("difference", "parameters"),
     [
-        (_nested_fault, {"method": "random", "parameters": {"a": {"parameters": {"b": {"min": 3, "max": 1}}}}}),
-        (
-            _nested_fault,
-            {
-                "method": "random",
-                "parameters": {"a": {"parameters": {"b": {"distribution": "log_uniform", "min": 1, "max": 3}}}},
-            },
-        ),
-        (_not_finite, {"method": "random", "parameters": {"a": {"min": 0.0, "max": math.inf}}}),
-        (_not_finite, {"method": "random", "parameters": {"a": {"min": -1.7e308, "max": 1.7e308}}}),
-        (_no_spread, {"method": "random", "parameters": {"a": {"distribution": "normal", "sigma": 0}}}),
-        (_no_spread, {"method": "random", "parameters": {"a": {"distribution": "beta", "a": 0}}}),
-        (_odd_name, {"method": "random", "parameters": {1: {"value": 2}}}),
-        (_odd_name, {"method": "random", "parameters": {"a\n": {"value": 2}}}),
+        (_nested_fault, {"a": {"parameters": {"b": {"min": 3, "max": 1}}}}),
+        (_nested_fault, {"a": {"parameters": {"b": {"distribution": "log_uniform", "min": 1, "max": 3}}}}),
+        (_not_finite, {"a": {"min": 0.0, "max": math.inf}}),
+        (_not_finite, {"a": {"min": -1.7e308, "max": 1.7e308}}),
+        (_no_spread, {"a": {"distribution": "normal", "sigma": 0}}),
+        (_no_spread, {"a": {"distribution": "beta", "a": 0}}),
+        (_odd_name, {1: {"value": 2}}),
+        (_odd_name, {"a\n": {"value": 2}}),
     ],
 )
-def test_each_listed_difference_is_one(difference: Callable[[Any], bool], sweep: Any) -> None:
+def test_listed_differences_are_real(difference: Callable[[Any], bool], parameters: Any) -> None:
+    sweep = {"method": "random", "parameters": parameters}
     assert difference(sweep)
     assert wandb_accepts(sweep)
     assert not we_accept(sweep)
 
 
 @pytest.mark.parametrize("data", [None, [], 3, "method: random", True])
-def test_what_is_not_a_dictionary_is_refused_by_both(data: Any) -> None:
+def test_both_refuse_what_is_not_a_dictionary(data: Any) -> None:
     assert not wandb_accepts(data)
     assert not we_accept(data)

@@ -1,4 +1,4 @@
-"""What a person may write as YAML is read with its lines; anything else ends in a clear error."""
+"""YAML of a sweep file: read with its lines, as a person means it; anything else is one clear error."""
 
 import os
 from pathlib import Path
@@ -45,7 +45,7 @@ def error_of(text: str) -> SweepFileError:
         ("resnet18", "resnet18"),
     ],
 )
-def test_a_scalar_is_read_as_meant(written: str, read: object) -> None:
+def test_scalar_has_the_type_that_was_meant(written: str, read: object) -> None:
     value = parse_document(f"a: {written}", source="f").data["a"]
     assert value == read
     assert type(value) is type(read)
@@ -65,18 +65,25 @@ def test_every_key_and_item_has_its_line() -> None:
     }
 
 
-def test_a_key_given_twice_names_both_lines() -> None:
+def test_duplicate_key_names_both_lines() -> None:
     error = error_of("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\na: 4\n")
     assert [(p.key, p.line) for p in error.problems] == [("b.c", 5), ("a", 6)]
     assert "line 3 and on line 5" in error.problems[0].message
     assert "line 1 and on line 6" in error.problems[1].message
 
 
-def test_merge_keys_and_aliases_work_and_own_keys_win() -> None:
+def test_merge_keys_and_aliases_are_resolved_and_own_keys_win() -> None:
     text = "base: &b {x: 1, y: 2}\nmore: {<<: *b, y: 3}\nlist: {<<: [{x: 5}, *b]}\n"
     data = parse_document(text, source="f").data
     assert data["more"] == {"x": 1, "y": 3}
     assert data["list"] == yaml.safe_load(text)["list"] == {"x": 5, "y": 2}
+
+
+def bomb(first: str, level: str) -> str:
+    """Twelve levels, each of which names the one before ten times."""
+    levels = [f"l0: &l0 {first}"]
+    levels += [f"l{i}: &l{i} {level % ', '.join([f'*l{i - 1}'] * 10)}" for i in range(1, 12)]
+    return "\n".join(levels)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,11 @@ def test_merge_keys_and_aliases_work_and_own_keys_win() -> None:
         ("a: !!bool maybe", "cannot be read"),
         ("a: !!int x", "cannot be read"),
         ("a: " + "1" * 5000, "cannot be read"),
+        ("a: 0x" + "f" * 5000, "cannot be read"),
+        ("a: 0b" + "1" * 40_000, "cannot be read"),
+        ("a: " + "1:" * 5000 + "1", "cannot be read"),
+        ("a: 1" + ":1" * 300 + ".5", "cannot be read"),
+        ('a: "\\ud800"', "cannot be read"),
         ("? [1, 2]\n: 3", "a key must be a name"),
         ("<<: 3", "merges dictionaries"),
         ("a: &a [*a]", "no end"),
@@ -103,22 +115,15 @@ def test_merge_keys_and_aliases_work_and_own_keys_win() -> None:
         ("a: " + "[" * 100 + "]" * 100, "nested deeper"),
         ("a: " + "[" * 20_000, "nested deeper"),
         ("%YAML 9.9\n---\na: 1", "is not YAML"),
+        (bomb("[x, x, x, x, x, x, x, x, x, x]", "[%s]"), "once its aliases are written out"),
+        (bomb("{x: 1}", "{<<: [%s]}"), "once its aliases are written out"),
     ],
 )
-def test_what_is_no_sweep_file_gets_one_clear_error(text: str, says: str) -> None:
+def test_unreadable_text_is_one_clear_error(text: str, says: str) -> None:
     assert says in str(error_of(text))
 
 
-def test_a_bomb_of_aliases_is_refused_at_once() -> None:
-    levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
-    levels += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 12)]
-    assert "once its aliases are written out" in str(error_of("\n".join(levels)))
-    merges = ["m0: &m0 {x: 1}"]
-    merges += [f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 10)}]}}" for i in range(1, 12)]
-    assert "once its aliases are written out" in str(error_of("\n".join(merges)))
-
-
-def test_unreadable_files_are_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
     def error(path: Path) -> str:
         with pytest.raises(SweepFileError) as caught:
             read_document(path)
@@ -140,7 +145,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+def test_file_without_permission_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "secret.yaml"
     path.write_text("method: random\n")
     path.chmod(0)
@@ -148,7 +153,7 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
         read_document(path)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbfmethod: random\r\nname: x\r\n")
     assert read_document(path).data == {"method": "random", "name": "x"}
@@ -160,16 +165,16 @@ TREES = st.recursive(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(tree=TREES)
-def test_whatever_yaml_can_write_is_read_back(tree: object) -> None:
+def test_what_yaml_writes_is_read_back(tree: object) -> None:
     text = yaml.safe_dump({"top": tree})
     assert parse_document(text, source="f").data == {"top": tree}
 
 
-@settings(derandomize=True, deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(derandomize=True, deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(alphabet="ab:-[]{}&*!<>|%@`'\"#?, \n\t0123e.~", max_size=40))
-def test_any_text_is_read_or_refused_with_problems(text: str) -> None:
+def test_arbitrary_text_is_read_or_refused(text: str) -> None:
     try:
         parse_document(text, source="f")
     except SweepFileError as error:
