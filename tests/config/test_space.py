@@ -34,24 +34,19 @@ def grid_of_wandb(parameters: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def make_grid(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    choices = [1, 1.0, 2, 2.5, "a", "1", True, None, [1, 2], 3e6, 0.1, 0.0, False]
+
     def parameter() -> dict[str, Any]:
-        first = rng.randint(-3, 3)
-        low = rng.choice([0, 0.5, -1])
-        choices = [1, 1.0, 2, 2.5, "a", "1", True, None, [1, 2], 3e6, 0.1, 0.0, False]
+        first, low = rng.randint(-3, 3), rng.choice([0, 0.5, -1])
+        if depth < 2 and rng.random() < 0.3:
+            return {"parameters": make_grid(rng, depth + 1)}
         forms: list[dict[str, Any]] = [
             {"value": rng.choice(choices)},
             {"values": [rng.choice(choices) for _ in range(rng.randint(1, 4))]},
             {"min": first, "max": first + rng.randint(1, 3)},
-            {
-                "distribution": "q_uniform",
-                "min": low,
-                "max": low + rng.choice([1, 1.5]),
-                "q": rng.choice([0.5, 1, 0.3]),
-            },
-            {"distribution": "q_uniform", "min": low, "max": low + 2},
+            {"distribution": "q_uniform", "min": low, "max": low + 1.5, "q": rng.choice([0.5, 1, 0.3])},
+            {"distribution": "q_uniform", "min": low, "max": low + rng.choice([1, 2])},
         ]
-        if depth < 2 and rng.random() < 0.3:
-            return {"parameters": make_grid(rng, depth + 1)}
         return rng.choice(forms)
 
     return {name: parameter() for name in rng.sample(["b", "a", "Z", "_c", "a-d", "lr", "aa"], rng.randint(1, 3))}

@@ -9,7 +9,6 @@ import pytest
 from fer_sweep.config.sweep_file import (
     EarlyTerminate,
     load_sweep_file,
-    load_with_lines,
     parse_sweep,
     with_constants,
     with_run_cap,
@@ -81,6 +80,10 @@ def test_all_problems_are_reported_with_line_key_and_remedy(tmp_path: Path) -> N
     ]
 
 
+OPTUNA: dict[str, Any] = {"method": "custom", "scheduler": {"engine": "optuna"}}
+BANDS = {"type": "hyperband", "min_iter": 1}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -90,48 +93,39 @@ def test_all_problems_are_reported_with_line_key_and_remedy(tmp_path: Path) -> N
         ({"method": "custom", "metrics": [{"name": "a"}]}, "metrics: needs at least 2 entries"),
         ({"scheduler": {"engine": "optuna"}}, "scheduler.engine: optuna does not do method random (method: custom)"),
         ({"method": "custom", "scheduler": {"engine": "wandb"}}, "scheduler.engine: wandb does not do method custom"),
-        (
-            {"method": "custom", "scheduler": {"engine": "optuna", "optimizer": "f"}},
-            "scheduler.optimizer: needs source",
-        ),
-        (
-            {"method": "custom", "scheduler": {"engine": "optuna"}, "controller": {"type": "local"}},
-            "controller: a local controller excludes scheduler",
-        ),
-        (
-            {
-                "method": "custom",
-                "scheduler": {"engine": "optuna"},
-                "early_terminate": {"type": "hyperband", "min_iter": 1},
-            },
-            "early_terminate: cannot stand beside scheduler",
-        ),
+        (OPTUNA | {"scheduler": {"engine": "optuna", "optimizer": "f"}}, "scheduler.optimizer: needs source"),
+        (OPTUNA | {"controller": {"type": "local"}}, "controller: a local controller excludes scheduler"),
+        (OPTUNA | {"early_terminate": BANDS}, "early_terminate: cannot stand beside scheduler"),
         ({"early_terminate": {"type": "hyperband"}}, "early_terminate: names no bands (give min_iter, or max_iter"),
-        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "early_terminate.eta: 1 is not above 1"),
-        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "strict": 1}}, "early_terminate.strict: 1 is not"),
+        ({"early_terminate": BANDS | {"eta": 1}}, "early_terminate.eta: 1 is not above 1"),
+        ({"early_terminate": BANDS | {"strict": 1}}, "early_terminate.strict: 1 is not"),
         ({"parameters": {}}, "parameters: needs at least one entry"),
-        ({"parameters": {"a": {"values": []}}}, "parameters.a.values: needs at least one entry"),
-        ({"parameters": {"a": [1, 2]}}, "parameters.a: [1, 2] is not a parameter (write values: [1, 2])"),
-        ({"parameters": {"a": None}}, "parameters.a: None is not a parameter"),
-        ({"parameters": {"a": {}}}, "parameters.a: says nothing about its values"),
         ({"parameters": {"1a": {"value": 1}}}, "parameters.1a: '1a' is not a name a parameter may have"),
-        ({"parameters": {"a": {"min": 3, "max": 3}}}, "parameters.a: min 3 is not less than max 3 (one value only"),
-        (
-            {"parameters": {"a": {"values": [1, 2], "probabilities": [0.5, 0.2]}}},
-            "parameters.a: the probabilities sum to 0.7, not to 1",
-        ),
-        ({"parameters": {"a": {"values": [1, 2], "probabilities": [1]}}}, "parameters.a: 2 values but 1 probabilities"),
-        (
-            {"parameters": {"a": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
-            "parameters.a.min: 0 is not above zero",
-        ),
-        ({"parameters": {"a": {"min": 1, "max": 10**400}}}, "parameters.a.max: the number is too large"),
-        ({"parameters": {"a": {"{x}": 1, "value": 2}}}, "parameters.a.{x}: constant takes no {x}"),
-        ({"parameters": {"a": {"parameters": {"b": {"min": 2, "max": 1}}}}}, "parameters.a.parameters.b: min 2 is not"),
     ],
 )
 def test_problem_says_what_is_wrong_and_what_to_do(changes: dict[str, Any], says: str) -> None:
     assert refusal_of(**changes).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ({"values": []}, ".values: needs at least one entry"),
+        ([1, 2], "[1, 2] is not a parameter (write values: [1, 2])"),
+        (None, "None is not a parameter"),
+        ({}, "says nothing about its values"),
+        ({"min": 3, "max": 3}, "min 3 is not less than max 3 (one value only"),
+        ({"values": [1, 2], "probabilities": [0.5, 0.2]}, "the probabilities sum to 0.7, not to 1"),
+        ({"values": [1, 2], "probabilities": [1]}, "2 values but 1 probabilities"),
+        ({"distribution": "log_uniform_values", "min": 0, "max": 1}, ".min: 0 is not above zero"),
+        ({"min": 1, "max": 10**400}, ".max: the number is too large"),
+        ({"{x}": 1, "value": 2}, ".{x}: constant takes no {x}"),
+        ({"parameters": {"b": {"min": 2, "max": 1}}}, ".parameters.b: min 2 is not"),
+    ],
+)
+def test_parameter_is_refused_with_the_reason(form: Any, says: str) -> None:
+    message = refusal_of(parameters={"a": form})
+    assert message.removeprefix("parameters.a").removeprefix(": ").startswith(says)
 
 
 def test_parameters_may_be_left_out_only_for_a_user_defined_search_space() -> None:
@@ -195,14 +189,6 @@ def test_run_cap_is_set_and_checked() -> None:
     assert with_run_cap(parse_sweep(MINIMAL), 7).run_cap == 7
     with pytest.raises(SweepFileError, match="run_cap: 0 is not 1 or more"):
         with_run_cap(parse_sweep(MINIMAL), 0)
-
-
-def test_lines_come_with_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "s.yaml"
-    path.write_text("method: random\nparameters:\n  lr: {min: 1e-4, max: 1e-1}\n")
-    sweep, lines = load_with_lines(path)
-    assert sweep.to_plain()["parameters"]["lr"] == {"min": 1e-4, "max": 1e-1}
-    assert lines["parameters.lr.max"] == 3
 
 
 def test_number_of_bands_is_bounded() -> None:

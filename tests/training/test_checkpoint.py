@@ -14,7 +14,7 @@ import torch
 
 from fer_sweep.config.trial import SimpleCNNConfig, TrialConfig, parse_trial
 from fer_sweep.data.memory import bounded_memory
-from fer_sweep.errors import CheckpointError, StorageError
+from fer_sweep.errors import CheckpointError
 from fer_sweep.files import LAST_CHECKPOINT
 from fer_sweep.records import StopReason
 from fer_sweep.training.checkpoint import MAX_SHARE, PREVIOUS, Checkpoints
@@ -52,40 +52,28 @@ def test_previous_checkpoint_is_kept_and_loaded_where_the_last_is_missing(tmp_pa
     assert checkpoints(tmp_path).load() is None
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def overwrite_with_another_format(path: Path) -> None:
-    torch.save({"step": 2}, path)
-
-
-def replace_by_a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 @pytest.mark.parametrize(
     "damage",
-    [truncate, empty, flip_a_bit, overwrite_with_another_format, replace_by_a_folder],
-    ids=lambda f: f.__name__,
+    [lambda content: content[: len(content) // 2], lambda content: b"", flipped, lambda content: b"foreign", None],
+    ids=["truncated", "empty", "flipped bit", "another format", "folder"],
 )
 def test_damaged_checkpoint_is_skipped_for_the_previous_one(
-    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: Callable[[bytes], bytes] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in (1, 2):
         checkpoints(tmp_path).save({"step": step, "weight": torch.zeros(1000)})
-    damage(tmp_path / LAST_CHECKPOINT)
+    last = tmp_path / LAST_CHECKPOINT
+    content = last.read_bytes()
+    last.unlink()
+    if damage:
+        last.write_bytes(damage(content))
+    else:
+        last.mkdir()
     state = checkpoints(tmp_path).load()
     assert state is not None
     assert state["step"] == 1
@@ -125,18 +113,10 @@ def test_checkpoint_of_another_trial_is_refused(
 
 def test_remove_deletes_both_checkpoints(tmp_path: Path) -> None:
     saver = checkpoints(tmp_path)
-    saver.remove(tmp_path / "best.safetensors")
     saver.save({})
     saver.save({})
     saver.remove(tmp_path / "best.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-def test_unwritable_folder_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("kept")
-    with pytest.raises(StorageError):
-        checkpoints(tmp_path / "file").save({})
-    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path: Path) -> None:
@@ -182,14 +162,12 @@ FORGERIES: dict[str, tuple[Callable[[Parts], bytes], str]] = {
     "code": (with_pickle(call("os.system", b"X\x0b\0\0\0touch owned")), NOT_PLAIN),
     "bytearray": (with_pickle(call("builtins.bytearray", GIGABYTE)), NOT_PLAIN),
     "tensor": (with_pickle(call("torch.FloatTensor", GIGABYTE)), NOT_PLAIN),
-    "sparse": (with_pickle(call("torch._utils._rebuild_sparse_tensor")), NOT_PLAIN),
     "protocol 4": (with_pickle(pickle.dumps({"owner": {"config": "", "data": ""}, "state": print}, 4)), NOT_PLAIN),
     "wrong types": (with_pickle(pickle.dumps({"owner": 3, "state": {}}, 2)), ""),
     "huge tensor": (tensor_that_claims_to_be_huge, ""),
     "bomb": (lambda parts: zipped({**parts, "archive/0": bytes(50 << 20)}, zipfile.ZIP_DEFLATED), "it is compressed"),
     "two archives": (lambda parts: zipped(parts) + zipped({"archive/data.pkl": b"."}), "do not begin at its beginning"),
     "bare pickle": (lambda parts: pickle.dumps([1]), "holds no zip"),
-    "empty": (lambda parts: b"", "holds no zip"),
     "no directory": (lambda parts: b"PK\x03\x04", ""),
 }
 
@@ -222,7 +200,6 @@ def test_foreign_checkpoint_is_skipped_without_running_code_or_taking_memory(
         (("optimizer", "param_groups"), []),
         (("optimizer", "state", 0, "exp_avg"), torch.zeros(3)),
         (("progress", "step"), 2**70),
-        (("progress", "best", "confusion"), [[1]]),
         (("history",), []),
         (("history", 0, "val_acc"), "text"),
         (("precision",), None),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ def small(**changes: Any) -> Any:
 
 def rows_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def after_two(rows: Sequence[Mapping[str, float]], reason: StopReason) -> Callable[[], StopReason | None]:
+    return lambda: reason if len(rows) == 2 else None
 
 
 def never_asked() -> StopReason | None:
@@ -113,13 +118,8 @@ def test_finished_trial_returns_its_result_without_training(tmp_path: Path, capl
 
 
 def test_pruned_trial_keeps_its_best_epoch(tmp_path: Path) -> None:
-    rows: list[dict[str, float]] = []
-    outcome = train(
-        small(epochs=9),
-        tmp_path / "t",
-        on_epoch=lambda row: rows.append(dict(row)),
-        stop=lambda: StopReason.PRUNED if len(rows) == 2 else None,
-    )
+    rows: list[Mapping[str, float]] = []
+    outcome = train(small(epochs=9), tmp_path / "t", on_epoch=rows.append, stop=after_two(rows, StopReason.PRUNED))
     assert outcome.state is TrialState.PRUNED
     assert outcome.result is not None
     assert outcome.result.epochs == len(rows) == 2
@@ -127,21 +127,13 @@ def test_pruned_trial_keeps_its_best_epoch(tmp_path: Path) -> None:
     assert (tmp_path / "t" / "best.safetensors").exists()
     again = train(small(epochs=9), tmp_path / "t", stop=never_asked)
     assert (again.state, again.result) == (TrialState.PRUNED, outcome.result)
-
-
-def test_trial_pruned_before_its_first_epoch_has_no_result(tmp_path: Path) -> None:
-    outcome = train(small(), tmp_path / "t", stop=lambda: StopReason.PRUNED)
-    assert (outcome.state, outcome.result) == (TrialState.PRUNED, None)
+    early = train(small(), tmp_path / "early", stop=lambda: StopReason.PRUNED)
+    assert (early.state, early.result) == (TrialState.PRUNED, None), "before its first epoch"
 
 
 def test_resumed_trial_reports_its_earlier_epochs_again(tmp_path: Path) -> None:
-    first: list[float] = []
-    stopped = train(
-        small(),
-        tmp_path / "t",
-        on_epoch=lambda row: first.append(row["epoch"]),
-        stop=lambda: StopReason.PREEMPTED if len(first) == 2 else None,
-    )
+    rows: list[Mapping[str, float]] = []
+    stopped = train(small(), tmp_path / "t", on_epoch=rows.append, stop=after_two(rows, StopReason.PREEMPTED))
     assert (stopped.state, stopped.result) == (TrialState.PREEMPTED, None)
     assert (tmp_path / "t" / "last.ckpt").exists()
     again: list[float] = []
@@ -194,12 +186,6 @@ def test_last_batch_of_a_single_image_is_skipped(tmp_path: Path) -> None:
     assert len(asked) == 2 + 2, "two steps, and once in each half of the evaluation"
 
 
-def test_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
-    train(small(), tmp_path / "t", stop=lambda: StopReason.PREEMPTED)
-    with pytest.raises(CheckpointError, match="another configuration"):
-        train(small(lr=1e-4), tmp_path / "t")
-
-
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 @pytest.mark.parametrize(
     "content",
@@ -214,23 +200,21 @@ def test_unreadable_file_of_a_trial_is_refused_by_name(tmp_path: Path, name: str
     assert caught.value.hint
 
 
-def test_unusable_data_is_refused_before_training(tmp_path: Path) -> None:
+def test_unusable_folder_or_data_is_refused(tmp_path: Path) -> None:
+    train(small(), tmp_path / "t", stop=lambda: StopReason.PREEMPTED)
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(small(lr=1e-4), tmp_path / "t")
     with pytest.raises(DataError, match="nowhere"):
         train(small(data="nowhere"), tmp_path / "a")
     with pytest.raises(ConfigError, match="more than the 70 training images"):
         train(small(train_samples=71), tmp_path / "b")
-
-
-def test_leftovers_of_an_interrupted_write_are_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "t"
-    folder.mkdir()
-    (folder / ".last.ckpt.ab12cd34").write_bytes(b"half")
-    train(small(epochs=1), folder)
-    assert not list(folder.glob(".last*"))
-
-
-def test_unwritable_folder_is_a_storage_error_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError) as caught:
         train(small(), tmp_path / "file" / "t")
     assert caught.value.hint
+
+
+def test_leftovers_of_an_interrupted_write_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".last.ckpt.ab12cd34").write_bytes(b"half")
+    assert claim_folder(small(), tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

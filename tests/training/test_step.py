@@ -1,6 +1,7 @@
 """Steps as CUDA graphs. test_loop.py tests steps on a CPU."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ def small(model: str, **changes: Any) -> Any:
     return parse_trial({**values, **SIZES[model], "augment": AUGMENT, "clip_norm": 1.0, **changes})
 
 
-def begun(folder: Path, model: str = "simple_cnn", **changes: Any) -> tuple[Trial, Batch]:
-    folder.mkdir()
-    trial = start(small(model, **changes), folder, torch.device("cuda:0"))
+def begun(folder: Path, **changes: Any) -> tuple[Trial, Batch]:
+    trial = start(small("simple_cnn", **changes), folder, torch.device("cuda:0"))
     trial.model.train()
     drawn = augment.draw(trial.config.augment, 24, np.random.default_rng(0)).to(trial.device)
     return trial, Batch(trial.faces.train[:24], drawn, torch.tensor(0.7, device=trial.device))
@@ -67,7 +67,7 @@ def test_graphs_train_like_single_kernels(
 
 
 def test_replay_uses_its_own_batch_learning_rate_and_random_numbers(tmp_path: Path) -> None:
-    trial, batch = begun(tmp_path / "t", dropout=0.5)
+    trial, batch = begun(tmp_path, dropout=0.5)
     steps = Steps(trial)
     for _ in range(WARM_UP):
         steps.take(batch, 0.0)
@@ -99,7 +99,7 @@ class _Synchronizing(nn.Module):
 def test_model_that_cannot_be_captured_is_trained_without_graphs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trial, batch = begun(tmp_path / "t", dropout=0.1)
+    trial, batch = begun(tmp_path, dropout=0.1)
     trial.model = _Synchronizing(trial.model)
     steps = Steps(trial)
     losses = [loss_of(trial, steps, batch, lr=1e-3) for _ in range(WARM_UP + 20)]
@@ -110,16 +110,15 @@ def test_model_that_cannot_be_captured_is_trained_without_graphs(
 
 
 def test_preempted_training_resumes_with_the_same_losses(tmp_path: Path) -> None:
-    config = small("deeper_cnn", dropout=0.3, ema_decay=0.9)
+    config, asked = small("deeper_cnn", dropout=0.3, ema_decay=0.9), itertools.count(1)
     train(config, tmp_path / "whole", device="cuda:0")
-    asked = 0
-
-    def stop() -> StopReason | None:
-        nonlocal asked
-        asked += 1
-        return StopReason.PREEMPTED if asked == 20 else None
-
-    assert train(config, tmp_path / "t", device="cuda:0", stop=stop).state is TrialState.PREEMPTED
+    stopped = train(
+        config,
+        tmp_path / "t",
+        device="cuda:0",
+        stop=lambda: StopReason.PREEMPTED if next(asked) == 20 else None,
+    )
+    assert stopped.state is TrialState.PREEMPTED
     assert train(config, tmp_path / "t", device="cuda:0").state is TrialState.COMPLETE
     whole, resumed = (read_history(tmp_path / name / "history.jsonl") for name in ("whole", "t"))
     for one, other in zip(whole, resumed, strict=True):
