@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fer_sweep.config.continuous import Beta, LogNormal, LogUniform, Normal, Uniform
+from fer_sweep.config.continuous import LogNormal, LogUniform, Uniform
 from fer_sweep.config.distributions import Categorical, Constant, Distribution, IntUniform, canonical
-from fer_sweep.config.quantized import QBeta, QLogNormal, QLogUniform, QNormal, QUniform
+from fer_sweep.config.quantized import QLogNormal, QLogUniform, QNormal, QUniform
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import parse_sweep
 
@@ -75,12 +75,6 @@ def draws_of_wandb(form: dict[str, Any]) -> list[Any]:
     return [parameter.sample() for _ in range(DRAWS)]
 
 
-def test_every_class_is_covered() -> None:
-    continuous = {Uniform, LogUniform, Normal, LogNormal, Beta}
-    discrete = {Constant, Categorical, IntUniform, QUniform, QLogUniform, QNormal, QLogNormal, QBeta}
-    assert {type(ours(form)) for form in ALL.values()} == continuous | discrete
-
-
 def p_value(mine: list[Any], theirs: list[Any]) -> float:
     """How likely two samples of one discrete distribution differ as much as these."""
     ours, wandbs = (collections.Counter(map(_shown, draws)) for draws in (mine, theirs))
@@ -97,12 +91,6 @@ def test_draws_are_distributed_as_in_wandb(name: str) -> None:
         assert stats.ks_2samp(mine, np.array(theirs, dtype=float)).pvalue > LEAST_P
     else:
         assert p_value(mine, theirs) > LEAST_P
-
-
-def test_comparison_of_draws_detects_a_small_difference() -> None:
-    slightly_off = draws_of({"distribution": "normal", "mu": 3.07, "sigma": 0.2})
-    theirs = np.array(draws_of_wandb(CONTINUOUS["normal"]), dtype=float)
-    assert stats.ks_2samp(slightly_off, theirs).pvalue < LEAST_P
 
 
 @pytest.mark.parametrize("form", ALL.values(), ids=ALL)

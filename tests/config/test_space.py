@@ -154,17 +154,12 @@ json_values = st.recursive(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=80)
-@given(values=st.dictionaries(st.text(max_size=3), json_values, max_size=4))
-def test_key_survives_json_and_another_order(values: dict[str, Any]) -> None:
-    assert Space.key(json.loads(json.dumps(values))) == Space.key(values)
-    assert Space.key(dict(reversed(values.items()))) == Space.key(values)
-
-
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=150)
 @given(one=json_values, other=json_values)
 def test_keys_are_equal_exactly_for_equal_values(one: Any, other: Any) -> None:
-    assert (Space.key({"a": one}) == Space.key({"a": other})) == _same(one, other)
+    key = Space.key({"a": one, "b": 1})
+    assert (key == Space.key({"a": other, "b": 1})) == _same(one, other)
+    assert key == Space.key(json.loads(json.dumps({"b": 1, "a": one}))), "after JSON and in another order"
 
 
 def _same(one: Any, other: Any) -> bool:

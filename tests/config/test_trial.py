@@ -132,14 +132,6 @@ def test_group_and_its_fields_may_be_given_together() -> None:
     assert (config.augment.shift, config.augment.flip) == (0.3, False)
 
 
-def test_known_names_are_those_of_one_model_or_of_all() -> None:
-    assert "stem" in known_names("resnet18")
-    assert "stem" not in known_names("vit")
-    assert {"stem", "dim", "blocks", "kernel_size", "augment.shift"} <= set(known_names())
-    assert known_names("no such model") == known_names()
-    assert len(known_names()) == len(set(known_names()))
-
-
 def test_suggestions_are_known_names() -> None:
     assert suggest("learning_rate", ["lr", "seed"]) == "did you mean lr?"
     assert suggest("learning_rate", ["method", "name"]) is None

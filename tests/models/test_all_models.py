@@ -50,6 +50,23 @@ def test_every_size_gives_finite_logits(values: dict[str, Any]) -> None:
         assert torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "parameters"),
+    [
+        ({"model": "simple_cnn"}, 1_199_495),
+        ({"model": "simple_cnn", "channels": 3, "kernel_size": 7, "hidden": 9}, 8_893),
+        ({"model": "deeper_cnn"}, 287_783),
+        ({"model": "deeper_cnn", "blocks": 5, "convs_per_block": 1, "width": 4, "head": "flatten"}, 25_219),
+        ({"model": "resnet18"}, 11_171_271),
+        ({"model": "resnet18", "stem": "imagenet", "width": 8}, 176_383),
+        ({"model": "vit"}, 2_694_727),
+        ({"model": "vit", "patch_size": 24, "dim": 16, "depth": 1, "head_dim": 16, "mlp_ratio": 0.7}, 11_010),
+    ],
+)
+def test_number_of_parameters(values: dict[str, Any], parameters: int) -> None:
+    assert sum(parameter.numel() for parameter in build(**values).parameters()) == parameters
+
+
 @pytest.mark.parametrize("model", SMALL)
 def test_gradient_reaches_every_parameter(model: str) -> None:
     network = build(model=model, **SMALL[model])

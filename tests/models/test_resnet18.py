@@ -50,17 +50,6 @@ def test_width_64_is_the_network_of_torchvision(stem: str) -> None:
     assert torch.equal(ours.eval()(faces), theirs.eval()(faces))
 
 
-@pytest.mark.parametrize(("stem", "side", "width"), [("cifar", 6, 8), ("imagenet", 2, 48)])
-def test_stem_and_width_set_the_sizes(stem: str, side: int, width: int) -> None:
-    network = build(ResNet18Config.model_validate({"stem": stem, "width": width, "dropout": 0.3}))
-    sizes: list[torch.Size] = []
-    network.get_submodule("layer4").register_forward_hook(lambda m, i, output: sizes.append(output.shape))
-    network.eval()(torch.randn(1, 1, 48, 48))
-    assert sizes == [(1, 8 * width, side, side)]
-    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.3]
-    assert sum(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == 20
-
-
 def test_pretrained_weights_are_loaded_with_their_channels_summed(hub: Path) -> None:
     torch.manual_seed(0)
     theirs = resnet18()
