@@ -184,17 +184,13 @@ def test_id_that_would_lead_elsewhere_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"id": "../../abc"}, {"id": 7}, {"created": "yesterday"}, {"name": []}, {"url": {"a": 1}}, None],
-    ids=str,
+    "change", [{"id": "../../abc"}, {"id": 7}, {"created": "yesterday"}, {"url": {"a": 1}}], ids=str
 )
-def test_forged_entry_of_a_sweep_is_refused(change: dict[str, Any] | None) -> None:
+def test_forged_entry_of_a_sweep_is_refused(change: dict[str, Any]) -> None:
     path = sweep_folder("abc") / "sweep.json"
     path.parent.mkdir(parents=True)
     good = {"id": "abc", "search": "optuna", "storage": None, "name": None, "created": 1.0}
-    path.write_text(json.dumps(good))
-    assert [entry.id for entry in known()] == ["abc"]
-    path.write_text("[" * 100_000 if change is None else json.dumps(good | change))
+    path.write_text(json.dumps(good | change))
     with pytest.raises(StorageError, match=r"sweep\.json cannot be read") as caught:
         known()
     assert caught.value.hint
