@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 from fer_sweep.errors import InputError, LostTrial, StorageError
@@ -80,8 +79,8 @@ class Leases:
         """Trials that the open transaction hands to this agent, by number."""
         self._unsure: dict[int, Lease] = {}
         """Those of transactions of whose end nothing was heard: what was handed out so runs nowhere."""
-        self._heard_at = time.monotonic()
-        """When this agent last said something of a trial."""
+        self._heard_at = self.clock()
+        """When this agent last reported on a trial."""
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -126,7 +125,7 @@ class Leases:
         Raises:
             LostTrial: It is not.
         """
-        self._heard_at = time.monotonic()
+        self._heard_at = self.clock()
         row = self.latest(ledger, number)
         if row is None or row["state"] != TrialState.RUNNING:
             raise LostTrial(
@@ -197,7 +196,7 @@ class Leases:
             self._held[number] = lease.attempt
             self._running.add(number)
             self._unsure.pop(number, None)
-            self._heard_at = time.monotonic()
+            self._heard_at = self.clock()
         if self._taken and self._keeper is None:
             self._keeper = threading.Thread(target=self._keep, daemon=True, name="lease-keeper")
             self._keeper.start()
@@ -205,7 +204,7 @@ class Leases:
     def _keep(self) -> None:
         # An agent that is held up, by a slow server say, keeps what it runs; a stopped or dead process renews nothing.
         while not self._closing.wait(self._lease_s / 4):
-            if time.monotonic() - self._heard_at > KEPT_LEASES * self._lease_s:
+            if self.clock() - self._heard_at > KEPT_LEASES * self._lease_s:
                 continue
             with contextlib.suppress(StorageError), self.ledger() as ledger:
                 for number in self._running:

@@ -1,153 +1,99 @@
-"""Real processes on one database: every trial once, an exact cap, and kill -9 in the middle."""
+"""Many processes on one database hand out every trial once, up to the exact cap, also while PostgreSQL restarts."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections import Counter
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.records import TrialOutcome, TrialState
+from fer_sweep.records import TrialState
+from fer_sweep.search.database import Database, default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, sweep_state
+from fer_sweep.search.storage import create_sweep, list_sweeps, sweep_state
+from tests.support.crowd import Crowd
 
-WORKER = """
-import json, sys
-from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search.optuna_embedded import OptunaSearch
+if TYPE_CHECKING:
+    from tests.support.postgres import Server
 
-search = OptunaSearch(sys.argv[1], storage=sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-while request := search.next_trial("cpu/0"):
-    for epoch in (1, 2):
-        search.report(request.trial_id, epoch, {"val_loss": request.config.lr * epoch})
-    search.finish(request.trial_id, TrialOutcome(TrialState.COMPLETE))
-    print(json.dumps([request.trial_id, request.attempt, dict(request.parameters)]), flush=True)
-assert "torch" not in sys.modules
-search.close()
-"""
-HOLDER = """
-import sys
-from fer_sweep.search.optuna_embedded import OptunaSearch
-
-search = OptunaSearch(sys.argv[1], storage=sys.argv[2])
-request = search.next_trial("cpu/0")
-search.report(request.trial_id, 1, {"val_loss": 1.0})
-print(request.trial_id, flush=True)
-sys.stdin.readline()
-"""
+SPACE = {"model": {"value": "simple_cnn"}, "channels": {"min": 1, "max": 10}, "lr": {"min": 0.001, "max": 0.1}}
 
 
-def start(code: str, sweep_id: str, storage: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code, sweep_id, storage],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
-def make(storage: str, sweep_id: str, method: str, run_cap: int, parameters: dict) -> None:
+def make(storage: str, sweep_id: str, method: str, run_cap: int, **parameters: object) -> None:
     settings = {"method": method, "metric": {"name": "val_loss"}, "run_cap": run_cap}
-    sweep = parse_sweep({**settings, "parameters": {"model": {"value": "simple_cnn"}, **parameters}})
+    sweep = parse_sweep({**settings, "parameters": {**SPACE, **parameters}})
     create_sweep(sweep, sweep_id=sweep_id, storage=storage)
 
 
-@pytest.mark.parametrize(("method", "workers", "cap"), [("random", 4, 60), ("grid", 2, 40), ("bayes", 3, 40)])
-def test_processes_share_trials_each_once_and_to_the_exact_cap(storage, method, workers, cap):
-    parameters = {"channels": {"min": 1, "max": 10}, "hidden": {"values": [16, 32, 64, 128, 256, 512, 1024]}}
-    make(storage, "shared", method, cap, parameters)
-    processes = [start(WORKER, "shared", storage) for _ in range(workers)]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * workers
-    done = [json.loads(line) for output in outputs for line in output.splitlines()]
-    assert sorted(int(trial_id) for trial_id, _, _ in done) == list(range(cap))
-    assert {attempt for _, attempt, _ in done} == {1}
-    assert max(Counter(json.dumps(parameters, sort_keys=True) for _, _, parameters in done).values()) == 1
-    assert sweep_state(storage, "shared") == "finished"
-
-    alone = OptunaSearch("shared", storage=storage)
-    records = alone.records()
-    alone.close()
-    assert [record.state for record in records] == [TrialState.COMPLETE] * cap
-    if method != "bayes":  # that one learns from results in the order in which they come
-        make(storage, "alone", method, cap, parameters)
-        alone = OptunaSearch("alone", storage=storage)
-        again = [dict(alone.next_trial("cpu/0").parameters) for _ in range(cap)]
-        alone.close()
-        assert again == [record.parameters for record in records]
+def check_whole(storage: str, run_cap: int) -> None:
+    """Every trial is complete, with a configuration of its own and both of its reports."""
+    assert sweep_state(storage, "s") == "finished"
+    with closing(OptunaSearch("s", storage=storage)) as search:
+        records = search.records()
+    assert [record.trial_id for record in records] == [str(number) for number in range(run_cap)]
+    assert {record.state for record in records} == {TrialState.COMPLETE}
+    assert len({json.dumps(record.parameters) for record in records}) == run_cap
+    with closing(Database(storage)) as database, database.transaction(write=False) as connection:
+        assert connection.row("SELECT COUNT(*) AS reports FROM fersweep_reports")["reports"] == 2 * run_cap
 
 
-def test_a_killed_agents_trial_goes_on_elsewhere_at_once(storage):
-    make(storage, "killed", "random", 2, {"lr": {"min": 0.001, "max": 0.1}})
-    survivor = OptunaSearch("killed", storage=storage)
-    victim = start(HOLDER, "killed", storage)
-    try:
-        held = victim.stdout.readline().strip()
-        other = survivor.next_trial("cpu/0")
-        assert other.trial_id != held
-        assert survivor.next_trial("cpu/1") is None, "the trial belongs to a living process"
-        victim.send_signal(signal.SIGKILL)
-        victim.wait(timeout=30)
-    finally:
-        victim.kill()
-        victim.communicate()
-    taken = survivor.next_trial("cpu/1")
-    assert (taken.trial_id, taken.attempt) == (held, 2)
-    survivor.finish(taken.trial_id, TrialOutcome(TrialState.COMPLETE))
-    survivor.close()
+@pytest.mark.parametrize(
+    ("engine", "method", "agents", "cap"),
+    [
+        ("sqlite", "random", 3, 24),  # the smoke test of the default run
+        pytest.param("sqlite", "grid", 2, 40, marks=pytest.mark.process),
+        pytest.param("sqlite", "bayes", 3, 40, marks=pytest.mark.process),
+        pytest.param("sqlite", "random", 32, 128, marks=pytest.mark.process),
+        pytest.param("postgres", "grid", 2, 40, marks=pytest.mark.process),
+        pytest.param("postgres", "bayes", 3, 40, marks=pytest.mark.process),
+        pytest.param("postgres", "random", 32, 128, marks=pytest.mark.process),
+    ],
+)
+def test_processes_share_trials_each_once_up_to_the_exact_cap(request, engine, method, agents, cap):
+    storage = default_storage() if engine == "sqlite" else request.getfixturevalue("postgres")
+    discrete = {"lr": {"values": [0.1, 0.02, 0.003, 0.0004]}} if method == "grid" else {}
+    make(storage, "s", method, cap, **discrete)
+    finished = Crowd(storage, "s", agents).end()
+    assert sorted(finished) == [(number, 1) for number in range(cap)]
+    check_whole(storage, cap)
+    if method != "bayes":  # which learns from results in the order in which they arrive
+        make(storage, "alone", method, cap, **discrete)
+        with closing(OptunaSearch("alone", storage=storage)) as alone, closing(OptunaSearch("s", storage=storage)) as s:
+            again = [dict(alone.next_trial("cpu/0").parameters) for _ in range(cap)]
+            assert again == [record.parameters for record in s.records()]
 
 
-def test_a_process_that_is_dead_but_not_yet_reaped_is_dead(storage):
-    make(storage, "unreaped", "random", 1, {"lr": {"min": 0.001, "max": 0.1}})
-    victim = start(HOLDER, "unreaped", storage)
-    held = victim.stdout.readline().strip()
-    victim.send_signal(signal.SIGKILL)
-    os.waitid(os.P_PID, victim.pid, os.WEXITED | os.WNOWAIT)
-    survivor = OptunaSearch("unreaped", storage=storage)
-    taken = survivor.next_trial("cpu/0")
-    assert (taken.trial_id, taken.attempt) == (held, 2)
-    survivor.close()
-    victim.communicate()
+@pytest.mark.cluster
+def test_agents_work_on_while_postgres_restarts_and_crashes(postgres: str, postgres_server: "Server") -> None:
+    make(postgres, "s", "random", 240)
+    crowd = Crowd(postgres, "s", 8)
+    for progress, mode in ((30, "fast"), (90, "immediate"), (150, "fast")):
+        crowd.wait_for(progress)
+        postgres_server.control("restart", mode)
+    finished = crowd.end()
+    # A trial whose handing out was in doubt is handed out anew; its first attempt has run nowhere.
+    assert sorted(trial for trial, _ in finished) == list(range(240))
+    assert max(attempt for _, attempt in finished) <= 2
+    check_whole(postgres, 240)
 
 
-def test_a_closed_agents_trial_is_free_at_once(storage):
-    make(storage, "closed", "random", 1, {"lr": {"min": 0.001, "max": 0.1}})
-    first = OptunaSearch("closed", storage=storage)
-    second = OptunaSearch("closed", storage=storage)
-    held = first.next_trial("cpu/0")
-    assert second.next_trial("cpu/0") is None
-    first.close()
-    assert (second.next_trial("cpu/0").trial_id, held.attempt) == (held.trial_id, 1)
-    second.close()
+def test_several_agents_may_create_the_first_sweep_of_a_storage_together(storage):
+    sweep = parse_sweep({"method": "random", "parameters": SPACE})
+    barrier = threading.Barrier(4)
+    failures = []
 
+    def create(sweep_id):
+        barrier.wait()
+        try:
+            create_sweep(sweep, sweep_id=sweep_id, storage=storage)
+        except Exception as error:
+            failures.append(error)
 
-def test_several_processes_may_create_the_first_sweep_of_a_home_together(storage):
-    code = (
-        "import sys\n"
-        "from fer_sweep.config.sweep_file import parse_sweep\n"
-        "from fer_sweep.search.storage import create_sweep\n"
-        "sweep = parse_sweep({'method': 'random', 'parameters': {'lr': {'min': 0.1, 'max': 1.0}}})\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        "create_sweep(sweep, sweep_id=sys.argv[1], storage=sys.argv[2])\n"
-    )
-    workers = [start(code, f"sweep{n}", storage) for n in range(3)]
-    for worker in workers:
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    for worker in workers:
-        worker.communicate(timeout=60)
-        assert worker.returncode == 0
+    threads = [threading.Thread(target=create, args=(f"s{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sorted(found.id for found in list_sweeps(storage)) == ["s0", "s1", "s2", "s3"]
