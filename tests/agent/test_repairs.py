@@ -1,13 +1,14 @@
-"""The thread that sees to runs that are not whole on the server."""
+"""Runs that are incomplete on the W&B server: the thread that looks for them and uploads them again."""
 
 import threading
 
 import pytest
 
 from fer_sweep.agent.repairs import Repairs
+from tests.support.processes import until
 
 
-def test_an_end_that_comes_while_the_thread_is_at_work_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finish_returns_though_the_thread_was_busy_when_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_sweep.agent.repairs.LOOK_AGAIN_S", 0.0)
     looking, go_on = threading.Event(), threading.Event()
 
@@ -21,21 +22,10 @@ def test_an_end_that_comes_while_the_thread_is_at_work_is_heard(monkeypatch: pyt
     left: list[tuple[str, ...]] = []
     ending = threading.Thread(target=lambda: left.append(repairs.finish()), daemon=True)
     ending.start()
-    while not repairs._closing:
-        pass
+    until(lambda: repairs._closing)
     go_on.set()
     ending.join(60)
     assert left == [()]
-
-
-def test_nothing_to_repair_ends_at_once() -> None:
-    assert Repairs("sweep").finish() == ()
-
-
-def test_what_cannot_be_brought_up_is_named(own_folders: object) -> None:
-    repairs = Repairs("nosuchsweep")
-    repairs.heard("trial", False)
-    assert repairs.finish() == ("trial",)
 
 
 def test_a_server_that_does_not_answer_is_asked_again(own_folders: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +45,7 @@ def test_a_server_that_does_not_answer_is_asked_again(own_folders: object, monke
     assert repairs.finish() == ("trial",)
 
 
-def test_a_trial_that_ends_while_it_is_brought_up_is_brought_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_ends_during_its_upload_is_uploaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sync leaves out what runs: a trial's first attempt was left behind, its second one ends during the sync."""
     monkeypatch.setattr("fer_sweep.agent.repairs.FIRST_TRY_S", 0.0)
     monkeypatch.setattr(Repairs, "_sync", lambda self, trials: sync(trials))
@@ -77,7 +67,10 @@ def test_a_trial_that_ends_while_it_is_brought_up_is_brought_up_again(monkeypatc
     assert synced == [["trial"], ["trial"]]
 
 
-def test_a_server_that_does_not_answer_is_asked_for_one_run_at_the_end_not_for_all() -> None:
+def test_a_server_that_does_not_answer_is_asked_for_one_run_only_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fer_sweep.agent.repairs.LOOK_AGAIN_S", float("inf"))
     asked: list[str] = []
     repairs = Repairs("sweep", is_whole=asked.append)
     for number in range(100):

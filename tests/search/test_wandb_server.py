@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from fer_sweep.search.database import default_storage
 from fer_sweep.search.entries import known
 from fer_sweep.search.registry import create, find, open_search, set_state
 from fer_sweep.search.storage import record_sweep
-from fer_sweep.search.wandb_messages import SweepPath
+from fer_sweep.search.wandb_messages import ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
+from fer_sweep.search.wandb_records import record_from
 from fer_sweep.search.wandb_server import WandbSearch
 from fer_sweep.search.wandb_slots import Pace
 from tests.search.conftest import Clock
@@ -437,3 +439,12 @@ def test_a_project_may_have_a_slash_in_its_name(online: StandIn, settings: Setti
     search = open_search(entry)
     assert search.records() == []
     search.close()
+
+
+def test_result_on_the_server_without_an_added_field_is_read(complete: Callable[..., TrialOutcome]) -> None:
+    result = complete().result
+    assert result is not None
+    summary = {**result.model_dump(mode="json", exclude={"micro_batch"}), "_step": 3}
+    run = ServerRun("abc", "finished", {}, summary, created_at=0.0, heartbeat_at=1.0, steps=3)
+    assert record_from(run).result == result
+    assert record_from(replace(run, summary={"best_val_acc": 0.5})).result is None
