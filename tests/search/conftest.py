@@ -13,7 +13,7 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
 from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, record_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.storage import create_sweep, default_storage, record_sweep, set_sweep_state, sweep_state
 from fer_sweep.search.wandb_messages import SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_server import WandbSearch
@@ -204,6 +204,25 @@ def storage(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty storage of each engine."""
     with _empty_storage(request.param, request) as url:
         yield url
+
+
+@pytest.fixture
+def made(storage: str, settings: Callable[..., Mapping[str, Any]]) -> str:
+    """The same with a sweep `a` in it, of at most seven trials."""
+    create_sweep(parse_sweep(settings(run_cap=7)), sweep_id="a", storage=storage)
+    return storage
+
+
+@pytest.fixture
+def agents() -> Iterator[Callable[..., OptunaSearch]]:
+    """Opens agents of the embedded search, and closes them at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def agent(sweep_id: str = "a", *, storage: str | None = None, **options: Any) -> OptunaSearch:
+            search = OptunaSearch(sweep_id, storage=storage or default_storage(), **options)
+            return stack.enter_context(contextlib.closing(search))
+
+        yield agent
 
 
 @pytest.fixture

@@ -22,6 +22,12 @@ def take(search) -> TrialRequest:
     return request
 
 
+def opened(harness, settings, *owners, **changes):
+    """A sweep of these changes, and an agent for each owner."""
+    sweep = harness.create(**settings(**changes))
+    return sweep, *(harness.agent(sweep, owner) for owner in owners)
+
+
 def gives_nothing(search) -> bool:
     """Whether there is no trial while others run: a search may end its agents, or let them wait."""
     return not isinstance(search.next_trial("cpu/0"), TrialRequest)
@@ -35,8 +41,9 @@ def owes(harness, what: str) -> None:
 def test_each_trial_is_handed_out_once_with_its_configuration(harness, settings):
     augment = {"parameters": {"shift": {"values": [0.25]}, "flip": {"value": False}}}
     lr = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
-    sweep = harness.create(**settings(parameters={"model": {"value": "vit"}, "lr": lr, "augment": augment}))
-    first, second = harness.agent(sweep, "a"), harness.agent(sweep, "b")
+    _, first, second = opened(
+        harness, settings, "a", "b", parameters={"model": {"value": "vit"}, "lr": lr, "augment": augment}
+    )
     requests = [take(first), take(second), take(first), take(second)]
     assert len({request.trial_id for request in requests}) == 4
     assert [request.attempt for request in requests] == [1, 1, 1, 1]
@@ -52,8 +59,7 @@ def test_each_trial_is_handed_out_once_with_its_configuration(harness, settings)
 
 
 def test_run_cap_counts_trials_of_all_agents_in_any_state(harness, settings):
-    sweep = harness.create(**settings(run_cap=3))
-    first, second = harness.agent(sweep, "a"), harness.agent(sweep, "b")
+    sweep, first, second = opened(harness, settings, "a", "b", run_cap=3)
     first.finish(take(first).trial_id, FAILED)
     running = [take(first), take(second)]
     assert gives_nothing(first)
@@ -70,8 +76,7 @@ def test_finite_space_is_exhausted_without_repeats_and_without_untrainable_confi
     if method != "grid":
         owes(harness, "exhaust")
     parameters = {"model": {"value": "vit"}, "dim": {"values": [64, 96]}, "head_dim": {"values": [32, 48]}}
-    sweep = harness.create(**settings(method=method, parameters=parameters))
-    search = harness.agent(sweep, "a")
+    sweep, search = opened(harness, settings, "a", method=method, parameters=parameters)
     given = []
     while request := search.next_trial("cpu/0"):
         given.append((request.config.dim, request.config.head_dim))
@@ -83,8 +88,7 @@ def test_finite_space_is_exhausted_without_repeats_and_without_untrainable_confi
 
 @pytest.mark.parametrize("state", ["paused", "stopped"])
 def test_paused_or_stopped_sweep_hands_out_nothing_until_it_is_resumed(harness, settings, state):
-    sweep = harness.create(**settings())
-    search = harness.agent(sweep, "a")
+    sweep, search = opened(harness, settings, "a")
     running = take(search)
     harness.steer(sweep, state)
     given = search.next_trial("cpu/0")
@@ -97,8 +101,7 @@ def test_paused_or_stopped_sweep_hands_out_nothing_until_it_is_resumed(harness, 
 
 
 def test_cancelled_sweep_stops_running_trials_even_within_an_epoch(harness, settings):
-    sweep = harness.create(**settings())
-    search = harness.agent(sweep, "a")
+    sweep, search = opened(harness, settings, "a")
     running = take(search)
     assert search.report(running.trial_id, 1, {}) is None
     harness.steer(sweep, "cancelled")
@@ -110,8 +113,7 @@ def test_cancelled_sweep_stops_running_trials_even_within_an_epoch(harness, sett
 
 
 def test_records_show_every_trial_with_its_latest_metrics(harness, settings, complete):
-    sweep = harness.create(**settings())
-    search = harness.agent(sweep, "a")
+    sweep, search = opened(harness, settings, "a")
     done, failed, running = take(search), take(search), take(search)
     search.report(done.trial_id, 1, {"epoch": 1, "val_acc": 0.3})
     harness.wait(5)
@@ -135,8 +137,7 @@ def test_records_show_every_trial_with_its_latest_metrics(harness, settings, com
 
 
 def test_values_that_are_not_finite_are_stored(harness, settings, complete):
-    sweep = harness.create(**settings())
-    search = harness.agent(sweep, "a")
+    _, search = opened(harness, settings, "a")
     request = take(search)
     search.report(request.trial_id, 1, {"train_loss": float("nan"), "val_loss": float("inf")})
     metrics = search.records()[0].metrics
@@ -149,8 +150,7 @@ def test_values_that_are_not_finite_are_stored(harness, settings, complete):
 
 
 def test_preempted_trial_is_resumed_before_a_new_one_starts(harness, settings):
-    sweep = harness.create(**settings())
-    first, second = harness.agent(sweep, "a"), harness.agent(sweep, "b")
+    _, first, second = opened(harness, settings, "a", "b")
     request = take(first)
     first.report(request.trial_id, 1, {"val_acc": 0.5})
     first.finish(request.trial_id, PREEMPTED)
@@ -165,8 +165,7 @@ def test_preempted_trial_is_resumed_before_a_new_one_starts(harness, settings):
 
 
 def test_pruned_and_failed_trials_are_never_handed_out_again(harness, settings):
-    sweep = harness.create(**settings(run_cap=2))
-    search = harness.agent(sweep, "a")
+    _, search = opened(harness, settings, "a", run_cap=2)
     search.finish(take(search).trial_id, TrialOutcome(TrialState.PRUNED, reason="hyperband"))
     search.finish(take(search).trial_id, FAILED)
     harness.expire_leases()
@@ -175,8 +174,7 @@ def test_pruned_and_failed_trials_are_never_handed_out_again(harness, settings):
 
 
 def test_failed_trial_that_is_requeued_is_tried_again_once(harness, settings):
-    sweep = harness.create(**settings(run_cap=2))
-    bad, good = harness.agent(sweep, "bad"), harness.agent(sweep, "good")
+    sweep, bad, good = opened(harness, settings, "bad", "good", run_cap=2)
     failed, other = take(bad), take(good)
     bad.report(failed.trial_id, 1, {"val_loss": 0.5})
     bad.finish(failed.trial_id, FAILED)
@@ -197,8 +195,7 @@ def test_failed_trial_that_is_requeued_is_tried_again_once(harness, settings):
 
 
 def test_trial_is_reclaimed_when_its_lease_expires_and_its_former_owner_is_refused(harness, settings):
-    sweep = harness.create(**settings(run_cap=1))
-    silent, other = harness.agent(sweep, "silent"), harness.agent(sweep, "other")
+    _, silent, other = opened(harness, settings, "silent", "other", run_cap=1)
     request = take(silent)
     assert gives_nothing(other), "the first agent's lease holds"
     harness.expire_leases()
@@ -215,8 +212,7 @@ def test_trial_is_reclaimed_when_its_lease_expires_and_its_former_owner_is_refus
 
 
 def test_trial_of_a_closed_agent_is_reclaimed_at_once(harness, settings):
-    sweep = harness.create(**settings(run_cap=1))
-    first, second = harness.agent(sweep, "a"), harness.agent(sweep, "b")
+    _, first, second = opened(harness, settings, "a", "b", run_cap=1)
     request = take(first)
     assert gives_nothing(second)
     first.close()
@@ -225,8 +221,7 @@ def test_trial_of_a_closed_agent_is_reclaimed_at_once(harness, settings):
 
 @pytest.mark.parametrize("state", ["paused", "stopped", "cancelled"])
 def test_stale_trial_is_handed_out_only_while_the_sweep_runs(harness, settings, state):
-    sweep = harness.create(**settings(run_cap=1))
-    dead, other = harness.agent(sweep, "dead"), harness.agent(sweep, "other")
+    sweep, dead, other = opened(harness, settings, "dead", "other", run_cap=1)
     request = take(dead)
     harness.steer(sweep, state)
     harness.expire_leases()
@@ -238,8 +233,7 @@ def test_stale_trial_is_handed_out_only_while_the_sweep_runs(harness, settings, 
 
 
 def test_agent_whose_lease_expired_is_not_handed_the_trial_that_it_still_runs(harness, settings):
-    sweep = harness.create(**settings(run_cap=1))
-    search = harness.agent(sweep, "a")
+    _, search = opened(harness, settings, "a", run_cap=1)
     request = take(search)
     harness.expire_leases()
     assert gives_nothing(search)
@@ -251,8 +245,7 @@ def test_agent_whose_lease_expired_is_not_handed_the_trial_that_it_still_runs(ha
 
 @pytest.mark.parametrize("metrics", [{"val_acc": 0.5}, {}], ids=["report", "heartbeat"])
 def test_reports_and_heartbeats_renew_the_lease(harness, settings, metrics):
-    sweep = harness.create(**settings(run_cap=1))
-    search, other = harness.agent(sweep, "a"), harness.agent(sweep, "b")
+    _, search, other = opened(harness, settings, "a", "b", run_cap=1)
     request = take(search)
     for epoch in (1, 2, 3):
         harness.wait(harness.lease_s * 0.9)
@@ -262,7 +255,7 @@ def test_reports_and_heartbeats_renew_the_lease(harness, settings, metrics):
 
 
 def test_unknown_trial_is_refused(harness, settings):
-    search = harness.agent(harness.create(**settings()), "a")
+    _, search = opened(harness, settings, "a")
     for trial_id in ("0", "7", "-1", "x", ""):
         with pytest.raises(LostTrial):
             search.report(trial_id, 1, {"val_acc": 0.5})
@@ -283,7 +276,7 @@ def run(search, values) -> StopReason | None:
 
 def test_hyperband_prunes_the_worse_trials_at_its_bands(harness, settings):
     rule = {"type": "hyperband", "min_iter": 2, "eta": 2}
-    search = harness.agent(harness.create(**settings(metric=VAL_ACC, early_terminate=rule)), "a")
+    _, search = opened(harness, settings, "a", metric=VAL_ACC, early_terminate=rule)
     assert run(search, [0.1, 0.2]) is None, "a single trial is never stopped"
     assert run(search, [0.1, 0.5, 0.6]) is None
     assert run(search, [0.9, 0.1]) is StopReason.PRUNED
@@ -294,7 +287,7 @@ def test_hyperband_prunes_the_worse_trials_at_its_bands(harness, settings):
 def test_epoch_reported_again_replaces_the_first_report_and_never_prunes(harness, settings):
     owes(harness, "replace")
     rule = {"type": "hyperband", "min_iter": 1, "eta": 3}
-    search = harness.agent(harness.create(**settings(metric=VAL_ACC, early_terminate=rule)), "a")
+    _, search = opened(harness, settings, "a", metric=VAL_ACC, early_terminate=rule)
     for value in (0.5, 0.6):
         run(search, [value])
     request = take(search)
@@ -309,8 +302,7 @@ def test_epoch_reported_again_replaces_the_first_report_and_never_prunes(harness
 @pytest.mark.parametrize(("goal", "values"), [("maximize", (0.5, 0.8)), ("minimize", (0.8, 0.5))])
 def test_reaching_the_target_finishes_the_sweep_but_not_the_running_trials(harness, settings, goal, values):
     metric = {"name": "val_acc", "goal": goal, "target": sum(values) / 2}
-    sweep = harness.create(**settings(metric=metric))
-    search = harness.agent(sweep, "a")
+    sweep, search = opened(harness, settings, "a", metric=metric)
     best, other = take(search), take(search)
     search.report(best.trial_id, 1, {"val_acc": values[0]})
     assert harness.state(sweep) == "running"
@@ -323,15 +315,14 @@ def test_reaching_the_target_finishes_the_sweep_but_not_the_running_trials(harne
 
 
 def test_target_on_a_metric_of_the_result_counts_at_the_end(harness, settings, complete):
-    sweep = harness.create(**settings(metric={"name": "macro_f1", "goal": "maximize", "target": 0.5}))
-    search = harness.agent(sweep, "a")
+    sweep, search = opened(harness, settings, "a", metric={"name": "macro_f1", "goal": "maximize", "target": 0.5})
     for value, state in ((0.49, "running"), (0.5, "finished")):
         search.finish(take(search).trial_id, complete(macro_f1=value))
         assert harness.state(sweep) == state
 
 
 def test_finishing_twice_in_the_same_way_changes_nothing(harness, settings, complete):
-    search = harness.agent(harness.create(**settings()), "a")
+    _, search = opened(harness, settings, "a")
     request = take(search)
     search.finish(request.trial_id, complete(best_val_acc=0.6))
     harness.wait(10)

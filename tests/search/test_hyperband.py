@@ -94,18 +94,3 @@ def test_same_trials_are_stopped_as_by_wandb(settings, goal):
 def test_bands(settings, expected):
     bands = early_terminate(**settings).bands
     assert (bands if "s" in settings else bands[: len(expected)]) == expected
-
-
-def test_single_trial_and_trials_outside_the_bands_are_never_stopped():
-    rule = early_terminate(min_iter=2)
-    assert not should_stop(rule, "maximize", [0.1] * 50, [[0.1] * 50])
-    assert not should_stop(rule, "maximize", [0.0], [[0.0], [0.9, 0.9], [0.8, 0.8]])
-    assert not should_stop(rule, "maximize", [math.nan, 0.0], [[0.0], [0.9, 0.9], [0.8, 0.8]])
-    without_bands = early_terminate(max_iter=2, s=1)
-    assert not should_stop(without_bands, "minimize", [9.0] * 9, [[9.0] * 9, [0.0] * 9, [0.0] * 9])
-
-
-def test_strict_judges_the_value_at_the_band_and_otherwise_the_best_so_far():
-    histories = [[0.9, 0.1], [0.5, 0.5], [0.6, 0.6], [0.7, 0.7]]
-    assert should_stop(early_terminate(min_iter=2), "maximize", histories[0], histories)
-    assert not should_stop(early_terminate(min_iter=2, strict=False), "maximize", histories[0], histories)

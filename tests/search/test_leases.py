@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from contextlib import closing
 
 import pytest
 
@@ -11,7 +10,6 @@ from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRequest
 from fer_sweep.search import leases
 from fer_sweep.search.database import default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.owners import is_dead, this_process
 from fer_sweep.search.storage import create_sweep
 from tests.support.processes import until
@@ -27,41 +25,38 @@ def ended():
         yield owner
 
 
-def test_keeper_renews_leases_until_the_agent_has_been_silent_for_too_long(settings, clock):
-    create_sweep(parse_sweep(settings(run_cap=1)), sweep_id="s", storage=default_storage())
+@pytest.fixture
+def single(settings):
+    """A sweep `a` of one trial in the storage of this home."""
+    create_sweep(parse_sweep(settings(run_cap=1)), sweep_id="a", storage=default_storage())
+
+
+def test_keeper_renews_leases_until_the_agent_has_been_silent_for_too_long(single, clock, agents):
     lease_s = 0.04  # the keeper wakes four times in it, by the real clock; leases go by the manual one
+    busy, other = (agents(owner=owner, lease_s=lease_s, clock=clock) for owner in ("busy", "other"))
+    taken = busy.next_trial("cpu/0")
 
-    def agent(owner):
-        return closing(OptunaSearch("s", storage=default_storage(), owner=owner, lease_s=lease_s, clock=clock))
+    def expires():
+        with busy._leases.ledger(write=False) as ledger:
+            return ledger.all()[0]["lease_until"]
 
-    with agent("busy") as busy, agent("other") as other:
-        taken = busy.next_trial("cpu/0")
+    for _ in range(3):  # silent for six leases, fewer than KEPT_LEASES
+        clock.now += 2 * lease_s
+        until(lambda: expires() > clock.now)
+    assert not isinstance(other.next_trial("cpu/0"), TrialRequest)
+    clock.now += leases.KEPT_LEASES * lease_s
 
-        def expires():
-            with busy._leases.ledger(write=False) as ledger:
-                return ledger.all()[0]["lease_until"]
+    def is_reclaimed():
+        clock.now += lease_s  # a renewal that was under way has expired as well
+        return isinstance(request := other.next_trial("cpu/0"), TrialRequest) and request.trial_id == taken.trial_id
 
-        for _ in range(3):  # silent for six leases, fewer than KEPT_LEASES
-            clock.now += 2 * lease_s
-            until(lambda: expires() > clock.now)
-        assert not isinstance(other.next_trial("cpu/0"), TrialRequest)
-        clock.now += leases.KEPT_LEASES * lease_s
-
-        def is_reclaimed():
-            clock.now += lease_s  # a renewal that was under way has expired as well
-            return isinstance(request := other.next_trial("cpu/0"), TrialRequest) and request.trial_id == taken.trial_id
-
-        until(is_reclaimed)
+    until(is_reclaimed)
 
 
-def test_trial_of_a_dead_process_is_reclaimed_before_its_lease_expires(settings, clock, ended):
-    create_sweep(parse_sweep(settings(run_cap=1)), sweep_id="s", storage=default_storage())
-    killed = OptunaSearch("s", storage=default_storage(), owner=ended, clock=clock)
-    with closing(OptunaSearch("s", storage=default_storage(), clock=clock)) as survivor:
-        held = killed.next_trial("cpu/0")
-        taken = survivor.next_trial("cpu/0")
-        assert (taken.trial_id, held.attempt, taken.attempt) == (held.trial_id, 1, 2)
-    killed.close()
+def test_trial_of_a_dead_process_is_reclaimed_before_its_lease_expires(single, clock, agents, ended):
+    held = agents(owner=ended, clock=clock).next_trial("cpu/0")
+    taken = agents(clock=clock).next_trial("cpu/0")
+    assert (taken.trial_id, held.attempt, taken.attempt) == (held.trial_id, 1, 2)
 
 
 def test_owner_is_dead_once_its_process_has_ended_and_when_its_number_is_used_again(ended):

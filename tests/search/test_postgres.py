@@ -40,9 +40,7 @@ def state_in(connection):
 
 
 @pytest.fixture
-def made(postgres, settings):
-    """A storage with a sweep `a` in it."""
-    create_sweep(parse_sweep(settings()), sweep_id="a", storage=postgres)
+def storage(postgres):
     return postgres
 
 
@@ -124,17 +122,17 @@ def test_user_without_the_right_to_create_tables_is_told_which_to_grant(postgres
         postgres_server.run("DROP ROLE guest")
 
 
-def test_full_disk_of_the_server_is_an_error_and_the_search_continues_after_it(made, pair, postgres_server):
+def test_full_disk_of_the_server_is_an_error_and_the_search_continues_after_it(made, pair, agents, postgres_server):
     postgres_server.run("CREATE FUNCTION full_up() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE disk_full; END$$")
     with pair[0].transaction(write=True) as connection:
         connection.change("CREATE TRIGGER full_up BEFORE INSERT ON fersweep_trials EXECUTE FUNCTION public.full_up()")
-    with contextlib.closing(OptunaSearch("a", storage=made)) as search:
-        with pytest.raises(StorageError) as caught:
-            search.next_trial("cpu0")
-        assert "the server's disk is full" in caught.value.hint
-        with pair[0].transaction(write=True) as connection:
-            connection.change("DROP TRIGGER full_up ON fersweep_trials")
-        assert search.next_trial("cpu0").trial_id == "0"
+    search = agents(storage=made)
+    with pytest.raises(StorageError) as caught:
+        search.next_trial("cpu0")
+    assert "the server's disk is full" in caught.value.hint
+    with pair[0].transaction(write=True) as connection:
+        connection.change("DROP TRIGGER full_up ON fersweep_trials")
+    assert search.next_trial("cpu0").trial_id == "0"
     postgres_server.run("DROP FUNCTION full_up")
 
 
@@ -143,11 +141,11 @@ def test_reading_transaction_cannot_write(pair):
         connection.change("DELETE FROM fersweep_sweeps")
 
 
-def test_nul_character_is_stored_as_its_symbol(made):
-    with contextlib.closing(OptunaSearch("a", storage=made)) as search:
-        failed = TrialOutcome(TrialState.FAILED, reason="last words: \0ü%?")
-        search.finish(search.next_trial("cpu\0").trial_id, failed)
-        assert search.records()[0].reason == "last words: \N{SYMBOL FOR NULL}ü%?"
+def test_nul_character_is_stored_as_its_symbol(made, agents):
+    search = agents(storage=made)
+    failed = TrialOutcome(TrialState.FAILED, reason="last words: \0ü%?")
+    search.finish(search.next_trial("cpu\0").trial_id, failed)
+    assert search.records()[0].reason == "last words: \N{SYMBOL FOR NULL}ü%?"
 
 
 def test_writer_that_waited_for_the_lock_sees_what_was_written_meanwhile(pair, postgres_server):
@@ -192,9 +190,9 @@ def test_holder_of_the_lock_that_falls_silent_loses_it(pair, monkeypatch):
         holding.rows("SELECT id FROM fersweep_sweeps")
 
 
-def test_leases_and_times_use_the_clock_of_the_server(made, monkeypatch):
+def test_leases_and_times_use_the_clock_of_the_server(made, agents, monkeypatch):
     right, hours = time.time, 3600.0
-    ahead, usual = OptunaSearch("a", storage=made, owner="ahead"), OptunaSearch("a", storage=made, owner="usual")
+    ahead, usual = agents(storage=made, owner="ahead"), agents(storage=made, owner="usual")
 
     @contextlib.contextmanager
     def hours_ahead():
@@ -210,21 +208,19 @@ def test_leases_and_times_use_the_clock_of_the_server(made, monkeypatch):
         assert [row["lease_until"] < right() + hours for row in ledger.all()] == [True, True]
     with hours_ahead():
         assert ahead.next_trial("cpu1").trial_id not in (held.trial_id, "1"), "the other's lease has not expired"
-    ahead.close()
-    usual.close()
 
 
 def test_agent_without_a_free_connection_waits_for_one_or_says_what_to_do(postgres_server, settings, monkeypatch):
     postgres_server.run("CREATE ROLE single LOGIN CONNECTION LIMIT 1")
     postgres_server.run("CREATE DATABASE single OWNER single")
-    storage = postgres_server.url("single", user="single")
-    create_sweep(parse_sweep(settings()), sweep_id="a", storage=storage)
-    holder = Database(storage)
+    url = postgres_server.url("single", user="single")
+    create_sweep(parse_sweep(settings()), sweep_id="a", storage=url)
+    holder = Database(url)
     with pytest.raises(StorageError, match="too many connections") as caught:
-        Database(storage, lock_timeout_s=0.0)
+        Database(url, lock_timeout_s=0.0)
     assert re.search("max_connections.*PgBouncer", caught.value.hint)
     with pytest.raises(Interrupted, match="too many connections"):
-        Database(storage, end_waiting=lambda: True)
+        Database(url, end_waiting=lambda: True)
 
     def pauses():
         yield 0.0
@@ -233,7 +229,7 @@ def test_agent_without_a_free_connection_waits_for_one_or_says_what_to_do(postgr
             yield 0.01
 
     monkeypatch.setattr(postgres_module, "_pauses", pauses)
-    with contextlib.closing(OptunaSearch("a", storage=storage)) as waiter:
+    with contextlib.closing(OptunaSearch("a", storage=url)) as waiter:
         assert waiter.next_trial("cpu0").trial_id == "0"
     postgres_server.run("DROP DATABASE single WITH (FORCE)")
     postgres_server.run("DROP ROLE single")

@@ -13,7 +13,6 @@ from fer_sweep.records import TrialState
 from fer_sweep.search.database import Database
 from fer_sweep.search.engine import ConnectionLost
 from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, list_sweeps
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
@@ -23,9 +22,7 @@ END_CONNECTIONS = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
 
 
 @pytest.fixture
-def made(postgres, settings):
-    """A storage with a sweep `a` in it."""
-    create_sweep(parse_sweep(settings()), sweep_id="a", storage=postgres)
+def storage(postgres):
     return postgres
 
 
@@ -63,10 +60,9 @@ def test_error_of_the_caller_is_raised_even_if_the_connection_broke_as_well(data
     check_works(database)
 
 
-def test_agent_waits_for_a_server_that_is_restarted(made, postgres_server):
+def test_agent_waits_for_a_server_that_is_restarted(made, agents, postgres_server):
     """The smoke test of a real restart; agents through several: test_many_processes.py."""
-    search = OptunaSearch("a", storage=made)
-    taken = []
+    search, taken = agents(storage=made), []
     agent = threading.Thread(target=lambda: taken.append(search.next_trial("cpu0")))
     postgres_server.control("stop")
     try:
@@ -75,7 +71,6 @@ def test_agent_waits_for_a_server_that_is_restarted(made, postgres_server):
         postgres_server.control("start")
     agent.join()
     assert [request.trial_id for request in taken] == ["0"]
-    search.close()
 
 
 def test_server_that_stays_away_is_an_error_and_can_still_come_back(postgres_server, settings):

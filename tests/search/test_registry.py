@@ -34,7 +34,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_created_sweep_is_found_with_its_constants_and_cap(file):
+def test_created_sweep_is_found_by_its_id_or_as_the_last_one_with_its_constants_and_cap(file):
+    registry.create(file)
     entry = registry.create(file, constants={"lr": 0.005, "augment.shift": 0.05}, count=3, max_gap=0.15)
     assert registry.find(entry.id) == registry.find(None) == entry
     assert registry.load(entry).run_cap == 3
@@ -45,12 +46,6 @@ def test_created_sweep_is_found_with_its_constants_and_cap(file):
     stored = yaml.safe_load((sweep_folder(entry.id) / "sweep.yaml").read_text())
     assert stored["parameters"]["lr"] == {"value": 0.005}
     assert registry.state_of(entry) == "running"
-
-
-def test_without_an_id_the_last_created_sweep_is_meant(file):
-    made = [registry.create(file) for _ in range(3)]
-    assert [entry.id for entry in known()] == [entry.id for entry in made]
-    assert registry.find(None) == made[-1]
 
 
 def test_refused_file_creates_nothing(file):

@@ -10,7 +10,7 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
-from fer_sweep.search import sqlite, tables
+from fer_sweep.search import sqlite
 from fer_sweep.search.database import SCHEMA_VERSION, Database, database_path, default_storage
 from fer_sweep.search.ledger import Ledger
 from fer_sweep.search.optuna_embedded import OptunaSearch
@@ -20,13 +20,6 @@ from fer_sweep.search.storage import SweepState, create_sweep, list_sweeps, load
 @pytest.fixture
 def sweep(settings):
     return parse_sweep(settings(name="first try", run_cap=7))
-
-
-@pytest.fixture
-def made(storage, sweep):
-    """A storage with a sweep `a` in it."""
-    create_sweep(sweep, sweep_id="a", storage=storage)
-    return storage
 
 
 @pytest.fixture
@@ -108,23 +101,23 @@ def test_moves_between_states(own, before, after):
         assert sweep_state(own, "a") == before
 
 
-def test_finished_sweep_can_only_be_cancelled_and_only_while_trials_run(storage, settings, complete):
+def test_finished_sweep_can_only_be_cancelled_and_only_while_trials_run(own, agents, settings, complete):
     metric = {"name": "val_acc", "goal": "maximize", "target": 0.5}
-    create_sweep(parse_sweep(settings(metric=metric)), sweep_id="a", storage=storage)
-    with contextlib.closing(OptunaSearch("a", storage=storage)) as search:
-        search.report(search.next_trial("cpu/0").trial_id, 1, {"val_acc": 0.6})
-        for wanted in ("running", "paused", "stopped"):
-            with pytest.raises(InputError, match="is finished"):
-                set_sweep_state(storage, "a", wanted)
-        set_sweep_state(storage, "a", "cancelled")
+    create_sweep(parse_sweep(settings(metric=metric)), sweep_id="b", storage=own)
+    search = agents("b")
+    search.report(search.next_trial("cpu/0").trial_id, 1, {"val_acc": 0.6})
+    for wanted in ("running", "paused", "stopped"):
+        with pytest.raises(InputError, match="is finished"):
+            set_sweep_state(own, "b", wanted)
+    set_sweep_state(own, "b", "cancelled")
 
     single = parse_sweep(settings(method="grid", parameters={"model": {"value": "vit"}}))
-    create_sweep(single, sweep_id="b", storage=storage)
-    with contextlib.closing(OptunaSearch("b", storage=storage)) as search:
-        search.finish(search.next_trial("cpu/0").trial_id, complete())
-        assert search.next_trial("cpu/0") is None
+    create_sweep(single, sweep_id="c", storage=own)
+    search = agents("c")
+    search.finish(search.next_trial("cpu/0").trial_id, complete())
+    assert search.next_trial("cpu/0") is None
     with pytest.raises(InputError, match="is finished and cannot become cancelled"):
-        set_sweep_state(storage, "b", "cancelled")
+        set_sweep_state(own, "c", "cancelled")
 
 
 @pytest.mark.parametrize(
@@ -191,33 +184,14 @@ def test_schema_that_is_newer_or_too_old_is_refused(made, sweep, version, messag
         assert hint in caught.value.hint
 
 
-def test_sweep_of_the_first_schema_is_upgraded_and_continues(made, complete):
+def test_sweep_of_the_first_schema_is_upgraded_and_continues(made, agents, complete):
     # What the second schema added.
     change(made, "ALTER TABLE fersweep_trials DROP COLUMN given_back", "UPDATE fersweep_schema SET version = 1")
-    with contextlib.closing(OptunaSearch("a", storage=made)) as search:
-        search.finish(search.next_trial("cpu0").trial_id, complete())
-        assert [record.state for record in search.records()] == ["complete"]
+    search = agents(storage=made)
+    search.finish(search.next_trial("cpu0").trial_id, complete())
+    assert [record.state for record in search.records()] == ["complete"]
     with contextlib.closing(Database(made)) as database, database.transaction(write=False) as connection:
         assert connection.row("SELECT version FROM fersweep_schema")["version"] == SCHEMA_VERSION
-
-
-def test_upgrade_over_several_schemas_is_done_whole_or_not_at_all(own):
-    change(own, "UPDATE fersweep_schema SET version = 0")
-    upgrades = {
-        0: ["ALTER TABLE fersweep_sweeps ADD COLUMN tags {real}", "UPDATE fersweep_sweeps SET tags = 1.5"],
-        1: ["CREATE TABLE fersweep_news (id {counted_key})"],
-    }
-    way = tables.way_up("old", 0, to=2, upgrades=upgrades)
-    with contextlib.closing(sqlite.SqliteFile(own, create=False, lock_timeout_s=1.0)) as engine:
-        with pytest.raises(StorageError), engine.transaction(write=True) as connection:
-            tables.upgrade(connection, engine.dialect, [*way, "NONSENSE"], to=2)
-        with engine.transaction(write=True) as connection:
-            assert tables.schema_version(connection, engine.dialect) == 0
-            tables.upgrade(connection, engine.dialect, way, to=2)
-            assert tables.schema_version(connection, engine.dialect) == 2
-            assert connection.row("SELECT tags FROM fersweep_sweeps")["tags"] == 1.5
-    with pytest.raises(StorageError, match="no way up from schema 1"):
-        tables.way_up("old", 0, to=3, upgrades={0: (), 2: ()})
 
 
 # Transactions
@@ -268,10 +242,10 @@ def test_failed_transaction_leaves_nothing(made):
     assert [found.id for found in list_sweeps(made)] == ["a"]
 
 
-def test_report_whose_transaction_failed_does_not_hide_that_of_another_agent(storage, settings, monkeypatch):
+def test_report_whose_transaction_failed_does_not_hide_that_of_another_agent(storage, agents, settings, monkeypatch):
     rule = {"type": "hyperband", "min_iter": 1, "eta": 3}
     create_sweep(parse_sweep(settings(early_terminate=rule)), sweep_id="a", storage=storage)
-    search, other = OptunaSearch("a", storage=storage, owner="a"), OptunaSearch("a", storage=storage, owner="b")
+    search, other = agents(storage=storage, owner="a"), agents(storage=storage, owner="b")
     request, theirs = search.next_trial("cpu/0"), other.next_trial("cpu/0")
 
     def fail(ledger, *_):
@@ -282,8 +256,6 @@ def test_report_whose_transaction_failed_does_not_hide_that_of_another_agent(sto
         search.report(request.trial_id, 1, {"best_val_acc": 0.1})
     other.report(theirs.trial_id, 1, {"best_val_acc": 0.9})  # in SQLite, with the id of the report that failed
     assert search.report(request.trial_id, 1, {"best_val_acc": 0.1}) is StopReason.PRUNED
-    search.close()
-    other.close()
 
 
 # Files that cannot be used
@@ -312,8 +284,8 @@ def test_folder_in_place_of_the_file_or_file_in_place_of_the_folder_is_an_error(
         assert caught.value.hint
 
 
-def test_full_disk_is_an_error_and_the_trial_can_be_finished_once_there_is_room(own, complete):
-    search = OptunaSearch("a", storage=own)
+def test_full_disk_is_an_error_and_the_trial_can_be_finished_once_there_is_room(own, agents, complete):
+    search = agents()
     request = search.next_trial("cpu/0")
     raw = search._database._engine._raw
     pages = raw.execute("PRAGMA page_count").fetchone()[0]
@@ -325,16 +297,14 @@ def test_full_disk_is_an_error_and_the_trial_can_be_finished_once_there_is_room(
     raw.execute("PRAGMA max_page_count=1000000")
     search.finish(request.trial_id, complete())
     assert search.records()[0].state == "complete"
-    search.close()
 
 
-def test_database_that_cannot_be_written_is_an_error(own):
-    search = OptunaSearch("a", storage=own)
+def test_database_that_cannot_be_written_is_an_error(own, agents):
+    search = agents()
     search._database._engine._raw.execute("PRAGMA query_only=ON")  # a file's mode would not stop root
     with pytest.raises(StorageError, match="readonly") as caught:
         search.next_trial("cpu/0")
     assert "writable" in caught.value.hint
-    search.close()
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])

@@ -13,7 +13,6 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 from fer_sweep.search.database import database_path, default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, list_sweeps, sweep_state
 
 LR = {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0}
@@ -24,20 +23,6 @@ TWO = [ACCURACY, {"name": "train_val_gap", "goal": "minimize"}]
 FAILED = TrialOutcome(TrialState.FAILED, reason="out of memory")
 PREEMPTED = TrialOutcome(TrialState.PREEMPTED)
 PRUNED = TrialOutcome(TrialState.PRUNED)
-
-
-@pytest.fixture
-def agents():
-    """Opens agents of sweeps by name, and closes them."""
-    opened = []
-
-    def open_agent(sweep_id, owner=None):
-        opened.append(OptunaSearch(sweep_id, storage=default_storage(), owner=owner))
-        return opened[-1]
-
-    yield open_agent
-    for search in opened:
-        search.close()
 
 
 @pytest.fixture
@@ -216,7 +201,7 @@ def test_several_objectives_are_pruned_by_the_first(sweep_of, rule):
 
 
 def test_proposal_that_could_not_be_stored_is_forgotten(sweep_of, agents):
-    search, other = sweep_of(), agents("s", "other")
+    search, other = sweep_of(), agents("s", owner="other")
     requests = [search.next_trial("cpu/0") for _ in range(13)]
     for request in requests[:12]:
         finish(search, request, loss(request.config))
@@ -236,7 +221,7 @@ def test_proposal_that_could_not_be_stored_is_forgotten(sweep_of, agents):
 
 
 def test_requeued_failure_is_forgotten_by_the_study_of_every_agent(sweep_of, agents):
-    one, two = sweep_of(), agents("s", "two")
+    one, two = sweep_of(), agents("s", owner="two")
     first, second = one.next_trial("cpu/0"), one.next_trial("cpu/1")
     finish(one, first, 3.0)
     one.finish(second.trial_id, FAILED)
@@ -248,7 +233,7 @@ def test_requeued_failure_is_forgotten_by_the_study_of_every_agent(sweep_of, age
     assert (again.trial_id, again.attempt) == ("1", 2)
     finish(one, again, 1.0)
     proposals = set()
-    for search in (one, two, agents("s", "three")):
+    for search in (one, two, agents("s", owner="three")):
         with search._leases.ledger(write=False) as ledger:
             proposals.add(str(search._proposer.propose(ledger.count(), ledger).values))
         assert in_study(search, 1).value == 1.0
@@ -306,7 +291,7 @@ def test_space_may_nest_and_use_numpy(own):
 
 
 def test_grid_sampler_is_walked_by_two_agents_and_then_exhausted(own, agents):
-    one, two = own(TWO_BY_TWO, optimizer="grid"), agents("s", "two")
+    one, two = own(TWO_BY_TWO, optimizer="grid"), agents("s", owner="two")
     seen = []
     for search in (one, two, one, two):
         request = search.next_trial("cpu/0")
