@@ -201,16 +201,22 @@ class Leases:
             self._keeper = threading.Thread(target=self._keep, daemon=True, name="lease-keeper")
             self._keeper.start()
 
+    def renew_running(self) -> None:
+        """Renew the leases of what runs, unless the agent has been silent for KEPT_LEASES leases.
+
+        An agent that is held up, by a slow server say, keeps its trials; a stopped or dead process renews nothing.
+        """
+        if self.clock() - self._heard_at > KEPT_LEASES * self._lease_s:
+            return
+        with contextlib.suppress(StorageError), self.ledger() as ledger:
+            for number in self._running:
+                row = self.latest(ledger, number)
+                if row is not None and row["state"] == TrialState.RUNNING:
+                    self.renew(ledger, number)
+
     def _keep(self) -> None:
-        # An agent that is held up, by a slow server say, keeps what it runs; a stopped or dead process renews nothing.
         while not self._closing.wait(self._lease_s / 4):
-            if self.clock() - self._heard_at > KEPT_LEASES * self._lease_s:
-                continue
-            with contextlib.suppress(StorageError), self.ledger() as ledger:
-                for number in self._running:
-                    row = self.latest(ledger, number)
-                    if row is not None and row["state"] == TrialState.RUNNING:
-                        self.renew(ledger, number)
+            self.renew_running()
 
 
 def takes_back(row: Row, outcome: TrialOutcome) -> bool:

@@ -12,6 +12,7 @@ from fer_sweep.search import leases
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.owners import is_dead, this_process
 from fer_sweep.search.storage import create_sweep
+from tests.search.conftest import LEASE_S
 from tests.support.processes import until
 
 
@@ -31,26 +32,28 @@ def single(settings):
     create_sweep(parse_sweep(settings(run_cap=1)), sweep_id="a", storage=default_storage())
 
 
-def test_keeper_renews_leases_until_the_agent_has_been_silent_for_too_long(single, clock, agents):
-    lease_s = 0.04  # the keeper wakes four times in it, by the real clock; leases go by the manual one
-    busy, other = (agents(owner=owner, lease_s=lease_s, clock=clock) for owner in ("busy", "other"))
-    taken = busy.next_trial("cpu/0")
+def test_keeper_renews_the_leases_of_an_agent_that_is_held_up(single, clock, agents):
+    busy = agents(lease_s=0.04, clock=clock)  # the keeper wakes four times in it, by the real clock
+    busy.next_trial("cpu/0")
+    clock.now += 0.03
 
     def expires():
         with busy._leases.ledger(write=False) as ledger:
             return ledger.all()[0]["lease_until"]
 
-    for _ in range(3):  # silent for six leases, fewer than KEPT_LEASES
-        clock.now += 2 * lease_s
-        until(lambda: expires() > clock.now)
-    assert not isinstance(other.next_trial("cpu/0"), TrialRequest)
-    clock.now += leases.KEPT_LEASES * lease_s
+    until(lambda: expires() == clock.now + 0.04)
 
-    def is_reclaimed():
-        clock.now += lease_s  # a renewal that was under way has expired as well
-        return isinstance(request := other.next_trial("cpu/0"), TrialRequest) and request.trial_id == taken.trial_id
 
-    until(is_reclaimed)
+def test_agent_that_has_been_silent_for_too_long_loses_its_trial(single, clock, agents):
+    silent, other = (agents(owner=owner, lease_s=LEASE_S, clock=clock) for owner in ("silent", "other"))
+    taken = silent.next_trial("cpu/0")
+    for _ in range(leases.KEPT_LEASES):
+        clock.now += LEASE_S
+        silent._leases.renew_running()
+        assert not isinstance(other.next_trial("cpu/0"), TrialRequest)
+    clock.now += LEASE_S
+    silent._leases.renew_running()
+    assert (other.next_trial("cpu/0").trial_id, taken.attempt) == (taken.trial_id, 1)
 
 
 def test_trial_of_a_dead_process_is_reclaimed_before_its_lease_expires(single, clock, agents, ended):
