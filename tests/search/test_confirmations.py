@@ -110,7 +110,8 @@ def test_confirmation_is_not_the_sweep_searched_last_and_names_its_origin(search
         last_searched()
 
 
-def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(online, searched):
+def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, online):
+    assert searched[0].search == "optuna"  # it was created before `online` logged in
     entry = registry.create(Path("sweep.yaml"), project="elsewhere")
     assert entry.search == "wandb"
     record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].config, {}, result=make_result())
