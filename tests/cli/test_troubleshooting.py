@@ -1,4 +1,4 @@
-"""What the README says of a message is said of one that is really printed: each is provoked, and compared."""
+"""Each message in the table of messages is provoked, and must be printed as it stands there."""
 
 import contextlib
 import os
@@ -8,77 +8,78 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fer_sweep import mounts
+from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.database import Database
-from tests.cli.conftest import Shell
+from tests.cli.conftest import write_sweep
 from tests.faults.test_resources import on_small_disk
-from tests.support.processes import SWEEP
+from tests.support.documentation import REPOSITORY, rows
 from tests.support.ray_nodes import missing
+from tests.support.scripted_starter import ScriptedStarter
+from tests.support.shell import Shell
 from tests.support.standin.server import StandIn
-from tests.test_readme import REPOSITORY, SECTIONS
 
-pytestmark = pytest.mark.usefixtures("one_core")
-
-ROWS = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", SECTIONS["When something goes wrong"], flags=re.MULTILINE))
 DIFFERS = re.compile(r"\b(VERSION|FOLDER|NAMES|ID|NUMBER|REASON|ADDRESS|FILE|KIND)\b")
 LOCAL_KEY = "local-" + "7" * 40
-PROVOKED: dict[str, Callable[[pytest.FixtureRequest], str]] = {}
-
-Provoke = Callable[[pytest.FixtureRequest], str]
+MESSAGES = [row[0].strip("`") for row in rows("it says")]
 
 
-def provokes(beginning: str) -> Callable[[Provoke], Provoke]:
-    """Registers how to make fersweep print the message that begins so."""
+@dataclass(frozen=True)
+class Host:
+    """Where a message is provoked."""
+
+    shell: Shell
+    patch: pytest.MonkeyPatch
+    starter: ScriptedStarter
+
+    def said(self, *words: str) -> str:
+        """What a command that fails says."""
+        code, _, err = self.shell(*words)
+        assert code in (1, 2, 3), err
+        return err
+
+    def do(self, *words: str) -> None:
+        code, _, err = self.shell(*words)
+        assert code == 0, err
+
+
+@pytest.fixture
+def host(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, played_trials: ScriptedStarter, tiny_data: str, own_folders: Path
+) -> Host:
+    """With a small sweep file."""
+    write_sweep(trials=2, epochs=1)
+    return Host(shell, monkeypatch, played_trials)
+
+
+Provoke = Callable[[Host], str]
+PROVOKED: dict[str, tuple[Provoke, list[pytest.MarkDecorator]]] = {}
+
+
+def provokes(beginning: str, *marks: pytest.MarkDecorator) -> Callable[[Provoke], Provoke]:
+    """Registers how to have the message printed that begins so."""
 
     def register(function: Provoke) -> Provoke:
-        (message,) = [row for row in ROWS if row.startswith(beginning)]
-        PROVOKED[message] = function
+        (message,) = [known for known in MESSAGES if known.startswith(beginning)]
+        PROVOKED[message] = (function, list(marks))
         return function
 
     return register
 
 
-@pytest.mark.parametrize("message", ROWS)
-def test_a_message_of_the_readme_is_printed_as_it_stands_there(message: str, request: pytest.FixtureRequest) -> None:
-    said = PROVOKED[message](request)
-    pattern = r"(^|: )" + DIFFERS.sub(".+", re.escape(message))
-    assert re.search(pattern, said, flags=re.MULTILINE), said
-    assert "Traceback" not in said
-
-
-def _said(request: pytest.FixtureRequest, *words: str) -> str:
-    """What a command that fails says."""
-    shell: Shell = request.getfixturevalue("shell")
-    code, _, err = shell(*words)
-    assert code in (1, 2, 3), err
-    return err
-
-
-def _create(request: pytest.FixtureRequest, *words: str) -> None:
-    request.getfixturevalue("tiny_data")
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    code, _, err = request.getfixturevalue("shell")("create", "small.yaml", *words)
-    assert code == 0, err
-
-
-@provokes("fersweep: command not found")
-def _no_environment(request: pytest.FixtureRequest) -> str:
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("no bash here")
-    words = [bash, "--norc", "-c", "fersweep; exit"]
+@provokes("fersweep: command not found", pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed"))
+def not_on_the_path(host: Host) -> str:
+    words = [shutil.which("bash") or "", "--norc", "-c", "fersweep; exit"]
     return subprocess.run(words, env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False).stderr
 
 
-@provokes("fersweep needs Python 3.11")
-def _old_python(request: pytest.FixtureRequest) -> str:
-    if shutil.which("make") is None:
-        pytest.skip("no make here")
+@provokes("fersweep needs Python 3.11", pytest.mark.skipif(not shutil.which("make"), reason="make is not installed"))
+def old_python(host: Host) -> str:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(REPOSITORY / name, name)
     old = Path("bin", "python3")
@@ -95,168 +96,176 @@ def _old_python(request: pytest.FixtureRequest) -> str:
 
 
 @provokes("no data set 'fer2013'")
-def _no_data(request: pytest.FixtureRequest) -> str:
-    _create(request, "--data", "fer2013")
-    return _said(request, "agent", "--gpus", "none")
+def no_data(host: Host) -> str:
+    host.do("create", "sweep.yaml", "--data", "fer2013")
+    said = host.said("agent", "--gpus", "none")
+    assert "fersweep data prepare" in said
+    return said
 
 
 @provokes("FOLDER: no data set that fersweep knows")
-def _strange_data(request: pytest.FixtureRequest) -> str:
+def unknown_layout(host: Host) -> str:
     Path("faces").mkdir()
     Path("faces", "notes.docx").write_text("no faces")
-    return _said(request, "data", "prepare", "faces")
+    return host.said("data", "prepare", "faces")
 
 
 @provokes("parameters.chanels")
-def _misspelt_parameter(request: pytest.FixtureRequest) -> str:
-    Path("misspelt.yaml").write_text(SWEEP.replace("EPOCHS", "1").replace("channels", "chanels"))
-    return _said(request, "validate", "misspelt.yaml")
+def misspelt_parameter(host: Host) -> str:
+    Path("misspelt.yaml").write_text(Path("sweep.yaml").read_text().replace("channels", "chanels"))
+    return host.said("validate", "misspelt.yaml")
 
 
 @provokes("metric.name")
-def _misspelt_metric(request: pytest.FixtureRequest) -> str:
-    Path("misspelt.yaml").write_text(SWEEP.replace("EPOCHS", "1").replace("best_val_acc", "val_accuracy"))
-    return _said(request, "validate", "misspelt.yaml")
+def misspelt_metric(host: Host) -> str:
+    Path("misspelt.yaml").write_text(Path("sweep.yaml").read_text().replace("best_val_acc", "val_accuracy"))
+    return host.said("validate", "misspelt.yaml")
 
 
 @provokes("--gpus 0")
-def _no_gpu(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    request.getfixturevalue("monkeypatch").setenv("CUDA_VISIBLE_DEVICES", "")  # where there are some, none
-    said = _said(request, "agent", "--gpus", "0")
+def no_gpu(host: Host) -> str:
+    host.do("create", "sweep.yaml")
+    host.patch.setenv("CUDA_VISIBLE_DEVICES", "")  # where there are some, none
+    said = host.said("agent", "--gpus", "0")
     assert "--gpus none" in said and "nvidia-smi" in said
     return said
 
 
 @provokes("no trial has a result yet")
-def _nothing_to_choose_from(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    return _said(request, "best")
+def nothing_to_choose_from(host: Host) -> str:
+    host.do("create", "sweep.yaml")
+    return host.said("best")
 
 
 @provokes("sweep ID is finished")
-def _done_already(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    assert request.getfixturevalue("shell")("agent", "--gpus", "none")[0] == 0
-    return _said(request, "agent", "--gpus", "none")
+def finished_sweep(host: Host) -> str:
+    host.do("create", "sweep.yaml")
+    host.do("agent", "--gpus", "none")
+    return host.said("agent", "--gpus", "none")
 
 
 @provokes("sweep ID is stopped")
-def _stopped(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    assert request.getfixturevalue("shell")("stop")[0] == 0
-    return _said(request, "agent", "--gpus", "none")
+def stopped_sweep(host: Host) -> str:
+    host.do("create", "sweep.yaml")
+    host.do("stop")
+    return host.said("agent", "--gpus", "none")
 
 
 @provokes("NUMBER trials failed")
-def _every_trial_fails(request: pytest.FixtureRequest) -> str:
-    tiny = request.getfixturevalue("tiny_data")
-    sweep = {
-        "program": "fersweep",
-        "method": "grid",
-        "parameters": {
-            "model": {"value": "vit"},
-            "data": {"value": tiny},
-            "pretrained": {"value": str(Path("nowhere").absolute())},
-            "lr": {"values": [0.1, 0.01]},
-        },
-    }
-    Path("failing.yaml").write_text(yaml.safe_dump(sweep))
-    assert request.getfixturevalue("shell")("create", "failing.yaml")[0] == 0
-    said = _said(request, "agent", "--gpus", "none", "--slots", "1")
-    assert "trial.log" in said
+def every_trial_fails(host: Host) -> str:
+    host.starter.script = lambda trial: TrialOutcome(TrialState.FAILED, reason="no such weights")
+    host.do("create", "sweep.yaml")
+    said = host.said("agent", "--gpus", "none", "--slots", "1")
+    assert "no such weights" in said and "trial.log" in said
     return said
 
 
 @provokes("no API key")
-def _not_logged_in(request: pytest.FixtureRequest) -> str:
-    request.getfixturevalue("monkeypatch").setenv("WANDB_MODE", "online")
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    said = _said(request, "create", "small.yaml")
+def not_logged_in(host: Host) -> str:
+    host.patch.setenv("WANDB_MODE", "online")
+    said = host.said("create", "sweep.yaml")
     assert "wandb login" in said and "--search optuna" in said
     return said
 
 
+def log_in(host: Host, address: str, key: str) -> None:
+    for name, value in {"MODE": "online", "API_KEY": key, "BASE_URL": address}.items():
+        host.patch.setenv(f"WANDB_{name}", value)
+
+
 @provokes("the W&B server ADDRESS does not know")
-def _wrong_key(request: pytest.FixtureRequest) -> str:
-    request.getfixturevalue("online")
-    request.getfixturevalue("monkeypatch").setenv("WANDB_API_KEY", LOCAL_KEY)
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    said = _said(request, "create", "small.yaml")
+def wrong_key(host: Host) -> str:
+    with StandIn() as server:
+        log_in(host, server.url, LOCAL_KEY)
+        said = host.said("create", "sweep.yaml")
     assert "wandb login --relogin" in said
     return said
 
 
 @provokes("no answer from the W&B server")
-def _no_server(request: pytest.FixtureRequest) -> str:
-    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    for name, value in {"MODE": "online", "API_KEY": LOCAL_KEY, "BASE_URL": "http://127.0.0.1:9"}.items():
-        patch.setenv(f"WANDB_{name}", value)
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    return _said(request, "create", "small.yaml")
+def no_server(host: Host) -> str:
+    host.patch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
+    log_in(host, "http://127.0.0.1:9", LOCAL_KEY)
+    return host.said("create", "sweep.yaml")
 
 
-@provokes("no Ray answers at ADDRESS")
-def _no_ray(request: pytest.FixtureRequest) -> str:
+@provokes("the W&B server that searches")
+def runs_are_offline(host: Host) -> str:
+    with StandIn() as server:
+        log_in(host, server.url, server.api_key)
+        host.do("create", "sweep.yaml")
+        assert len(server.sweeps) == 1
+        host.patch.setenv("WANDB_MODE", "offline")
+        return host.said("agent", "--gpus", "none")
+
+
+@provokes("no Ray answers at ADDRESS", pytest.mark.cluster)
+def no_ray(host: Host) -> str:
     if reason := missing():
         pytest.skip(reason)
-    _create(request)
+    host.do("create", "sweep.yaml")
     Path("pool.yaml").write_text("kind: ray\naddress: 127.0.0.1:9\n")
-    said = _said(request, "agent", "--pool", "pool.yaml")
+    said = host.said("agent", "--pool", "pool.yaml")
     assert "ray status" in said
     return said
 
 
-@provokes("the W&B server that searches")
-def _runs_offline(request: pytest.FixtureRequest) -> str:
-    server: StandIn = request.getfixturevalue("online")
-    _create(request)
-    assert len(server.sweeps) == 1
-    request.getfixturevalue("monkeypatch").setenv("WANDB_MODE", "offline")
-    return _said(request, "agent", "--gpus", "none")
-
-
 @provokes("FILE is on a network file system")
-def _on_the_network(request: pytest.FixtureRequest) -> str:
+def on_a_network_file_system(host: Host) -> str:
     # A test cannot mount NFS, but it can say so where the kernel does.
     Path("mountinfo").write_text("1 0 8:1 / / rw - nfs4 server:/home rw\n")
-    request.getfixturevalue("monkeypatch").setattr(mounts, "MOUNTINFO", Path("mountinfo").absolute())
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    return _said(request, "create", "small.yaml")
+    host.patch.setattr(mounts, "MOUNTINFO", Path("mountinfo").absolute())
+    return host.said("create", "sweep.yaml")
 
 
 @provokes("FILE: database is locked")
-def _locked(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    patience = 0.2  # seconds; a minute otherwise
-    assert "lock_timeout_s" in (Database.__init__.__kwdefaults__ or {})
-    request.getfixturevalue("monkeypatch").setitem(Database.__init__.__kwdefaults__, "lock_timeout_s", patience)
+def locked_database(host: Host) -> str:
+    host.do("create", "sweep.yaml")
+    defaults = Database.__init__.__kwdefaults__ or {}
+    assert "lock_timeout_s" in defaults
+    host.patch.setitem(defaults, "lock_timeout_s", 0.05)
     with contextlib.closing(sqlite3.connect(".fersweep/sweeps.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        said = _said(request, "pause")
+        said = host.said("pause")
     assert f"process {os.getpid()} holds the database" in said
     return said
 
 
-@provokes("FILE: disk I/O error")
-def _full_disk_under_the_database(request: pytest.FixtureRequest) -> str:
-    said = _on_full_disk(request, before="fersweep create small.yaml", command="fersweep create small.yaml")
+@provokes("FILE: disk I/O error", pytest.mark.process)
+def full_disk_under_the_database(host: Host) -> str:
+    said = on_full_disk(before="fersweep create sweep.yaml", command="fersweep create sweep.yaml")
     assert "hint: the disk is full" in said
     return said
 
 
-@provokes("cannot write FILE")
-def _full_disk_elsewhere(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    assert request.getfixturevalue("shell")("agent", "--gpus", "none")[0] == 0
+@provokes("cannot write FILE", pytest.mark.process)
+def full_disk_elsewhere(host: Host) -> str:
+    host.do("create", "sweep.yaml")
+    host.do("agent", "--gpus", "none")
     home = Path(".fersweep").absolute()
-    command = f"FERSWEEP_HOME='{home}' fersweep report --format csv -o disk/report.csv"
-    return _on_full_disk(request, before="true", command=command)
+    return on_full_disk(
+        before="true", command=f"FERSWEEP_HOME='{home}' fersweep report --format csv -o disk/report.csv"
+    )
 
 
-def _on_full_disk(request: pytest.FixtureRequest, *, before: str, command: str) -> str:
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
+def on_full_disk(*, before: str, command: str) -> str:
     script = f"{before}\nhead -c 100M /dev/zero > disk/filler 2>/dev/null || true\n{command} && exit 9 || exit 0\n"
     done = on_small_disk(script, size="4M", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+def test_every_message_is_provoked() -> None:
+    assert set(PROVOKED) == set(MESSAGES)
+    assert len(MESSAGES) >= 20
+
+
+@pytest.mark.parametrize(
+    ("message", "provoke"),
+    [pytest.param(message, provoke, id=message, marks=marks) for message, (provoke, marks) in PROVOKED.items()],
+)
+def test_a_message_is_printed_as_documented(message: str, provoke: Provoke, host: Host) -> None:
+    said = provoke(host)
+    pattern = r"(^|: )" + DIFFERS.sub(".+", re.escape(message))
+    assert re.search(pattern, said, flags=re.MULTILINE), said
+    assert "Traceback" not in said

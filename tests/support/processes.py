@@ -31,6 +31,15 @@ def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
 
 
+def imported_by(*arguments: str, **environment: str) -> set[str]:
+    """The top-level modules that Python imports when it runs with these arguments."""
+    words = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
 def own_core() -> int:
     """A core for whom one is enough; each worker of ``make test`` has another one, if there are so many."""
     cores = sorted(os.sched_getaffinity(0), reverse=True)

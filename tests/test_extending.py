@@ -1,0 +1,110 @@
+"""The fifth architecture and the further data layout of the pages, put into a copy of the package as they stand."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_sweep.data.cache import open_dataset
+from tests.support.documentation import REPOSITORY, Block, code, section
+from tests.support.processes import fersweep
+
+ARCHITECTURE, LAYOUT = section("An architecture"), section("A data layout")
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package, which processes started in it import."""
+    folder = tmp_path / "copy"
+    shutil.copytree(REPOSITORY / "fer_sweep", folder / "fer_sweep", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "sweeps").mkdir()
+    shutil.copy(REPOSITORY / "pyproject.toml", folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def follow(text: str, folder: Path) -> list[Path]:
+    """Write the files and make the changes that a piece of a page shows; returns what it has touched."""
+    touched = []
+    for name, content in re.findall(
+        r"`([\w/.]+)`:\n\n```(?:python|yaml)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE
+    ):
+        assert not (folder / name).exists()
+        (folder / name).write_text(content)
+        touched.append(folder / name)
+    (diff,) = code(text, "diff")
+    for part in re.split(r"^\+\+\+ ", diff, flags=re.MULTILINE)[1:]:
+        name, _, changes = part.partition("\n")
+        for change in re.split(r"^@@\n", changes, flags=re.MULTILINE):
+            lines = change.splitlines(keepends=True)
+            before = "".join(line[1:] for line in lines if line[0] in " -")
+            after = "".join(line[1:] for line in lines if line[0] in " +")
+            content = (folder / name).read_text()
+            assert content.count(before) == 1, f"{name}: {before}"
+            (folder / name).write_text(content.replace(before, after))
+        touched.append(folder / name)
+    return touched
+
+
+def run(text: str) -> str:
+    """Run the commands that a piece of a page shows; returns what they print."""
+    (block,) = code(text, "sh")
+    said = ""
+    for line in Block("", "sh", block).commands:
+        done = fersweep(*shlex.split(line)[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        said += done.stdout
+    return said
+
+
+def check_style(paths: Sequence[Path]) -> None:
+    files = [str(path) for path in paths if path.suffix == ".py"]
+    for step in (["format", "--check"], ["check"]):
+        words = [sys.executable, "-m", "ruff", *step, "--no-cache", *files]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("text", [ARCHITECTURE, LAYOUT], ids=["architecture", "layout"])
+def test_the_shown_changes_apply_and_are_in_style(text: str, copy: Path) -> None:
+    touched = follow(text, copy)
+    assert len(touched) >= 2
+    check_style(touched)
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("one_core", "small_synthetic")
+def test_the_fifth_architecture_trains_and_sweeps(copy: Path) -> None:
+    follow(ARCHITECTURE, copy)
+    said = run(ARCHITECTURE)
+    assert said.count("winner: trial") == 1
+    assert "hidden=" in said
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("one_core")
+def test_the_further_layout_is_prepared_and_trained_on_and_refuses_bad_arrays(copy: Path) -> None:
+    follow(LAYOUT, copy)
+    random = np.random.default_rng(0)
+    faces = random.integers(0, 256, (140, 48, 48), dtype=np.uint8)
+    np.savez_compressed("faces.npz", images=faces, labels=np.arange(140) % 7)
+    said = run(LAYOUT)
+    assert "mine: 140 images from faces.npz (numpy arrays)" in said
+    assert len(open_dataset("mine").images) == 140
+
+    for images, labels, needle in (
+        (np.zeros((7, 48, 47), np.uint8), np.arange(7), "images are (7, 48, 47) uint8"),
+        (np.zeros((7, 48, 48), np.uint8), np.arange(7) + 1, "labels beyond 0 to 6"),
+        (np.array([{}] * 7), np.arange(7), "cannot be read"),
+    ):
+        np.savez("bad.npz", images=images, labels=labels)
+        done = fersweep("data", "prepare", "bad.npz")
+        assert done.returncode == 2, done.stderr
+        assert needle in done.stderr and "Traceback" not in done.stderr
