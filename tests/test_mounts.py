@@ -57,7 +57,9 @@ LOCAL = "ext4 xfs btrfs zfs tmpfs overlay fuse.mergerfs fuse f2fs nfsd ecryptfs 
 @pytest.mark.parametrize(
     ("kind", "is_network"), [*((kind, True) for kind in NETWORK.split()), *((kind, False) for kind in LOCAL.split())]
 )
-def test_network_file_systems_are_recognised(kind: str, is_network: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_file_systems_are_recognised(
+    kind: str, is_network: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mountinfo").write_text(f"1 0 8:1 / / rw - {kind} x rw\n")
     monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
     assert network_file_system(tmp_path / "not" / "yet" / "there") == (kind if is_network else None)
@@ -74,9 +76,7 @@ def test_links_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert network_file_system(tmp_path / "sweeps.db") is None
 
 
-def test_sqlite_on_a_network_file_system_is_read_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sqlite_on_a_network_file_system_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sweep.yaml").write_text(
         "program: x\nmethod: random\nparameters: {model: {value: vit}, lr: {min: 0.1, max: 0.2}}\n"
     )

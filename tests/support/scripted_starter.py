@@ -70,6 +70,10 @@ class PlayedTrial:
             write_atomically(self._checkpoint, str(epoch))
             self.send(EpochReport(epoch, self._history.rows[-1]))
 
+    def drop_checkpoint(self) -> None:
+        """Remove what a trial that has ended is not resumed from."""
+        self._checkpoint.unlink(missing_ok=True)
+
     def beat(self, at: float) -> None:
         """Say that a step was made then, by the monotonic clock."""
         self.send(Beat(at))
@@ -219,6 +223,8 @@ class ScriptedStarter:
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
         """Start a trial, or a probe: the script knows which it plays."""
         job.folder.mkdir(parents=True, exist_ok=True)
+        if not (job.folder / "config.json").exists():
+            write_atomically(job.folder / "config.json", job.config.model_dump_json())
         ours, theirs = multiprocessing.Pipe()
         trial = PlayedTrial(job, theirs)
 
@@ -227,6 +233,7 @@ class ScriptedStarter:
                 outcome = self.script(trial)
                 if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and outcome.result is not None:
                     write_atomically(job.folder / "result.json", outcome.result.model_dump_json())
+                    trial.drop_checkpoint()
                 trial.send(outcome)
             except Killed:
                 pass
