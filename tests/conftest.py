@@ -17,7 +17,7 @@ from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.support.control_groups import ControlTree
-from tests.support.processes import own_core
+from tests.support.processes import on_one_core
 from tests.support.records import make_result
 from tests.support.scripted_starter import ScriptedStarter
 from tests.support.shell import Shell
@@ -231,11 +231,9 @@ def whole_data(whole_cache: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def one_core() -> Iterator[None]:
-    """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {own_core()})
-    yield
-    os.sched_setaffinity(0, cores)
+    """See ``on_one_core``; what a session's fixture trains has to enter it by itself."""
+    with on_one_core():
+        yield
 
 
 @pytest.fixture

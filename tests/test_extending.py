@@ -90,7 +90,7 @@ def test_the_fifth_architecture_trains_and_sweeps(copy: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.usefixtures("one_core")
-def test_the_further_layout_is_prepared_and_trained_on_and_refuses_bad_arrays(copy: Path) -> None:
+def test_the_further_layout_is_prepared_and_trained_on(copy: Path) -> None:
     follow(LAYOUT, copy)
     random = np.random.default_rng(0)
     faces = random.integers(0, 256, (140, 48, 48), dtype=np.uint8)
@@ -98,13 +98,3 @@ def test_the_further_layout_is_prepared_and_trained_on_and_refuses_bad_arrays(co
     said = run(LAYOUT)
     assert "mine: 140 images from faces.npz (numpy arrays)" in said
     assert len(open_dataset("mine").images) == 140
-
-    for images, labels, needle in (
-        (np.zeros((7, 48, 47), np.uint8), np.arange(7), "images are (7, 48, 47) uint8"),
-        (np.zeros((7, 48, 48), np.uint8), np.arange(7) + 1, "labels beyond 0 to 6"),
-        (np.array([{}] * 7), np.arange(7), "cannot be read"),
-    ):
-        np.savez("bad.npz", images=images, labels=labels)
-        done = fersweep("data", "prepare", "bad.npz")
-        assert done.returncode == 2, done.stderr
-        assert needle in done.stderr and "Traceback" not in done.stderr

@@ -35,6 +35,8 @@ def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         write_atomically(tmp_path / "file" / "below", "x")
+    with pytest.raises(StorageError, match="cannot write"), atomic_folder(tmp_path / "file" / "below"):
+        pass
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
@@ -58,6 +60,23 @@ def test_checkpoints_in_an_unreadable_folder_are_not_resumed(
 ) -> None:
     monkeypatch.setenv("FERSWEEP_CHECKPOINTS", "/" + 300 * "x")  # refused by the system, as one without permission is
     assert not can_be_resumed("sweep", "0")
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty", "file", "link"])
+def test_whatever_exists_is_not_replaced_by_a_new_folder(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "out"
+    if kind == "file":
+        target.touch()
+    elif kind == "link":
+        target.symlink_to(tmp_path / "nowhere")
+    else:
+        target.mkdir()
+        if kind == "folder":
+            (target / "mine").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="exists already"), atomic_folder(target):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_made_meanwhile_by_another_process_is_kept_and_named(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.config.trial import SimpleCNNConfig
-from tests.support.processes import SWEEP
+from tests.support.processes import SWEEP, on_one_core
 from tests.support.shell import Shell
 
 __all__ = ["Shell"]
@@ -20,11 +20,14 @@ def write_sweep(trials: int = 1, epochs: int = 2, name: str = "sweep.yaml") -> s
 
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
-    from fer_sweep.training.loop import train
-
     folder = tmp_path_factory.mktemp("trained") / "trial"
-    with pytest.MonkeyPatch.context() as patch:
+    with on_one_core(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("FERSWEEP_CACHE", str(tiny_cache))
+        import torch
+
+        from fer_sweep.training.loop import train
+
+        torch.set_num_threads(1)
         train(SimpleCNNConfig(data="tiny", epochs=1, channels=4, hidden=16, batch_size=16, precision="fp32"), folder)
     return folder
 

@@ -10,14 +10,11 @@ from pathlib import Path
 import pytest
 
 from fer_sweep import api
-from fer_sweep.choosing import choose, chosen
-from fer_sweep.errors import InputError
-from fer_sweep.files import cache_dir, home, sweep_folder, trial_folder
+from fer_sweep.files import home, sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome
-from fer_sweep.search.registry import find
+from tests.support.processes import on_one_core
 from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, train_all, train_for_real
 from tests.support.shell import Shell
-from tests.support.standin.server import StandIn
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -48,7 +45,7 @@ def home_with_sweeps(tmp_path_factory: pytest.TempPathFactory, whole_cache: Path
     """A home with two finished sweeps, of two DeeperCNNs and of two SimpleCNNs, with their weights."""
     folder = tmp_path_factory.mktemp("searched")
     ids = {}
-    with pytest.MonkeyPatch.context() as patch:
+    with on_one_core(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("FERSWEEP_HOME", str(folder / ".fersweep"))
         patch.setenv("FERSWEEP_CACHE", str(whole_cache))
         patch.setenv("WANDB_MODE", "disabled")
@@ -132,43 +129,18 @@ def test_confirm_trains_further_seeds_once_and_gives_their_mean(shell: Shell, se
     assert shell.json("confirm", found["sweep"], "--seeds", "3", *HERE)["confirmed"][0]["seeds"] == [1000, 1001, 1002]
 
 
-def test_a_confirmation_that_is_only_created_is_any_agents_work(shell: Shell, searched: str) -> None:
-    (made,) = shell.json("confirm", "--seeds", "1", "--create-only")["sweeps"]
+def test_a_confirmation_of_a_named_trial_that_is_only_created_is_any_agents_work(shell: Shell, searched: str) -> None:
+    (made,) = shell.json("confirm", "--trial", "1", "--seeds", "1", "--create-only")["sweeps"]
+    assert made == f"confirm-{searched}-1"
     assert shell.json("status", made)["trials"] == []
     code, _, err = shell("agent", made, *HERE)
-    assert code == 0
-    assert f"next: fersweep confirm {made}" in err
+    assert code == 0 and f"next: fersweep confirm {made}" in err
     (found,) = shell.json("confirm", made, *HERE)["confirmed"]
-    assert found["best_val_acc"]["count"] == 1
-    assert found["best_val_acc"]["low"] is None
-    code, out, _ = shell("confirm", searched, *HERE)
-    assert code == 0
-    assert "no interval" in out
-
-
-def test_a_named_trial_is_confirmed(shell: Shell, searched: str) -> None:
-    assert shell.json("confirm", "--trial", "1", "--create-only")["sweeps"] == [f"confirm-{searched}-1"]
-    code, _, err = shell("confirm", "--trial", "77")
-    assert code == 2 and "0, 1" in err
-    code, _, err = shell("confirm", searched, f"confirm-{searched}-1", "--trial", "1")
-    assert code == 2 and "one sweep" in err
-
-
-@pytest.mark.stock
-def test_the_winner_of_a_served_sweep_is_confirmed_on_its_own_page(
-    online: StandIn, shell: Shell, tmp_path: Path, whole_data: str, played_trials: ScriptedStarter
-) -> None:
-    made = shell.json("create", str(write(tmp_path, "simple_cnn")), "--count", "1")
-    assert made["search"] == "wandb"
-    code, _, err = shell("agent", made["sweep"], *HERE)
-    assert code == 0, err
-    (found,) = shell.json("confirm", "--seeds", "2", *HERE)["confirmed"]
-    winner = shell.json("best")["winner"]["id"]
-    assert found["sweep"] == f"confirm-{made['sweep']}-{winner}"
-    runs = {run.id: run.state for run in online.runs.values()}
-    assert runs == {winner: "finished", f"{found['sweep']}-0": "finished", f"{found['sweep']}-1": "finished"}
-    assert sorted(len(sweep.run_ids) for sweep in online.sweeps.values()) == [1, 2]
-    assert {sweep.project for sweep in online.sweeps.values()} == {"fersweep"}
+    assert (found["best_val_acc"]["count"], found["best_val_acc"]["low"]) == (1, None)
+    assert "no interval" in shell("confirm", made, *HERE)[1]
+    for words, message in ((("--trial", "77"), "0, 1"), ((searched, made, "--trial", "1"), "one sweep")):
+        code, _, err = shell("confirm", *words)
+        assert code == 2 and message in err
 
 
 def test_an_interrupted_confirm_resumes(searched: str, shell: Shell, played_trials: ScriptedStarter) -> None:
@@ -224,17 +196,17 @@ def test_the_test_split_is_opened_once_and_again_only_on_request(shell: Shell, s
     text = " ".join(out.split())
     assert "opened 2 times" in text and f"before: {found['model']}" in text
     assert "Wilson 95 %" in text and "surprise" in text
-    for folder in (sweep_folder(searched), home(), cache_dir()):
-        lines = [json.loads(line) for line in (folder / "tests.jsonl").read_text().splitlines()]
-        assert [(line["averaging"], line["again"], line["model"]) for line in lines] == [
-            ("flip", False, found["model"]),
-            ("tencrop", True, found["model"]),
-        ]
+    lines = [json.loads(line) for line in (sweep_folder(searched) / "tests.jsonl").read_text().splitlines()]
+    assert [(line["averaging"], line["again"]) for line in lines] == [("flip", False), ("tencrop", True)]
+    assert {line["model"] for line in lines} == {found["model"]}
 
 
-def test_a_trials_folder_is_tested_in_place(shell: Shell, searched: str) -> None:
+def test_a_folder_is_tested_in_place_and_on_other_data_on_request(shell: Shell, searched: str) -> None:
     folder = trial_folder(searched, "0")
-    assert shell.json("test", "--folder", str(folder))["folder"] == str(folder)
+    assert shell("test", "--folder", str(folder), "--data", "nowhere")[0] == 2
+    assert not (home() / "tests.jsonl").exists()
+    found = shell.json("test", "--folder", str(folder), "--data", "whole")
+    assert (found["folder"], found["data"]) == (str(folder), "whole")
     assert (folder / "tests.jsonl").is_file()
 
 
@@ -255,12 +227,6 @@ def test_data_without_a_test_split_says_where_to_get_one(shell: Shell, trained: 
     assert "no test images" in err and "--data" in err
 
 
-def test_the_test_split_of_other_data_is_opened_on_request(shell: Shell, searched: str) -> None:
-    assert shell("test", "--data", "nowhere")[0] == 2
-    assert not (home() / "tests.jsonl").exists()
-    assert shell.json("test", "--data", "whole")["data"] == "whole"
-
-
 @pytest.mark.parametrize("words", [("test",), ("predict", "face.png"), ("export", "-o", "out")])
 def test_a_model_on_another_host_is_refused(shell: Shell, searched: str, words: tuple[str, ...]) -> None:
     shutil.rmtree(trial_folder(searched, shell.json("best")["winner"]["id"]))
@@ -269,19 +235,8 @@ def test_a_model_on_another_host_is_refused(shell: Shell, searched: str, words: 
     assert "host that trained it" in err
 
 
-@pytest.mark.parametrize("where", ["home", "sweep"])
-def test_a_result_that_cannot_be_recorded_is_not_shown(shell: Shell, searched: str, where: str) -> None:
-    folder = home() if where == "home" else sweep_folder(searched)
-    (folder / "tests.jsonl").mkdir()
+def test_a_result_that_cannot_be_recorded_is_not_shown(shell: Shell, searched: str) -> None:
+    (home() / "tests.jsonl").mkdir()
     code, out, err = shell("test")
     assert (code, out) == (1, "")
     assert "tests.jsonl" in err and "Traceback" not in err
-
-
-def test_the_api_chooses_as_the_command_does(shell: Shell, searched: str) -> None:
-    entry = find(searched)
-    choice = choose([entry])
-    assert choice.overall.winner == choice.by_model["simple_cnn"].winner == chosen(entry)
-    assert chosen(entry).record.trial_id == shell.json("best")["winner"]["id"]
-    with pytest.raises(InputError, match="no trial 9"):
-        chosen(entry, "9")

@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 
 from fer_sweep.cli import app
+from fer_sweep.config.trial import known_names
 from tests.cli.conftest import write_sweep
 from tests.support.processes import fersweep
 from tests.support.scripted_starter import ScriptedStarter
@@ -35,22 +36,8 @@ def test_help_of_every_command_has_an_example(shell: Shell, command: str) -> Non
     code, out, _ = shell(*command.split(), "--help")
     assert code == 0
     assert "Example: fersweep" in out
-
-
-def test_train_help_lists_every_field_of_every_architecture(shell: Shell) -> None:
-    from fer_sweep.config.trial import known_names
-
-    _, out, _ = shell("train", "--help")
-    assert [name for name in known_names() if f"--{name}" not in out] == []
-
-
-@pytest.mark.parametrize("name", ["simple_cnn", "deeper_cnn", "resnet", "vit", "multi_objective"])
-def test_every_shipped_file_is_valid_and_can_be_created(shell: Shell, name: str) -> None:
-    file = str(REPOSITORY / "sweeps" / f"{name}.yaml")
-    assert shell("validate", file)[0] == 0
-    made = shell.json("create", file, "--data", "synthetic", "--set", "epochs=2", "--count", "3")
-    assert set(made) == {"sweep", "search", "url"}
-    assert shell.json("status")["sweep"] == made["sweep"]
+    if command == "train":
+        assert [name for name in known_names() if f"--{name}" not in out] == []
 
 
 def test_validate_shows_every_problem_with_its_line(shell: Shell, tmp_path: Path) -> None:
@@ -66,13 +53,12 @@ def test_validate_shows_every_problem_with_its_line(shell: Shell, tmp_path: Path
     assert {problem["line"] for problem in document["problems"]} >= {2, 4}
 
 
-def test_validate_binds_parameters_unless_told_not_to(shell: Shell, tmp_path: Path) -> None:
-    other = tmp_path / "other.yaml"
-    other.write_text("program: x\nmethod: random\nparameters:\n  learning_rate: {min: 0.1, max: 0.2}\n")
-    assert shell("validate", str(other), "--schema-only")[0] == 0
-    code, _, err = shell("validate", str(other))
-    assert code == 2
-    assert "did you mean lr" in err
+def test_validate_binds_parameters_unless_told_not_to(shell: Shell) -> None:
+    other = write_sweep(name="other.yaml")
+    Path(other).write_text(Path(other).read_text().replace("lr:", "learning_rate:"))
+    assert shell("validate", other, "--schema-only")[0] == 0
+    code, _, err = shell("validate", other)
+    assert code == 2 and "did you mean lr" in err
 
 
 @pytest.mark.parametrize(
@@ -132,13 +118,6 @@ def test_without_a_sweep_there_is_nothing_to_do(shell: Shell, words: str) -> Non
     code, _, err = shell(*words.split())
     assert code == 3
     assert "fersweep create" in err
-
-
-def test_best_without_a_result_has_nothing_to_do(shell: Shell, small: str) -> None:
-    shell("create", small)
-    code, _, err = shell("best")
-    assert code == 3
-    assert "fersweep agent" in err
 
 
 def test_run_trains_a_sweep_from_its_file_to_the_winner_in_real_processes(small_synthetic: None) -> None:

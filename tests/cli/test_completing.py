@@ -41,10 +41,13 @@ def tab(capsys: pytest.CaptureFixture[str]) -> Tab:
     return press
 
 
-def test_commands_and_options(tab: Tab) -> None:
+def test_commands_options_and_their_values(tab: Tab) -> None:
     assert tab("re") == ["resume", "report", "restore"]
     assert tab("agent", "--g") == ["--gpus"]
     assert tab("data", "") == ["prepare", "list", "audit", "share"]
+    assert tab("create", "x.yaml", "--search", "") == list(SEARCHES)
+    assert tab("agent", "--on-oom", "") == list(OnOom)
+    assert tab("export", "--format", "") == list(ExportFormat)
 
 
 def test_train_knows_the_architectures_and_the_fields_of_the_given_one(tab: Tab) -> None:
@@ -65,12 +68,6 @@ def test_sweeps_data_sets_and_files(tab: Tab, shell: Shell, tiny_data: str) -> N
     shipped = sorted(f"sweeps/{path.name}" for path in (REPOSITORY / "sweeps").glob("*.yaml"))
     assert tab("run", "") == ["own.yaml", *shipped]
     assert tab("run", "sweeps/v") == ["sweeps/vit.yaml"]
-
-
-def test_values_of_options_are_those_that_are_accepted(tab: Tab) -> None:
-    assert tab("create", "x.yaml", "--search", "") == list(SEARCHES)
-    assert tab("agent", "--on-oom", "") == list(OnOom)
-    assert tab("export", "--format", "") == list(ExportFormat)
 
 
 def test_sweeps_are_offered_newest_first_with_their_names_and_damaged_ones_left_out(tmp_path: Path) -> None:

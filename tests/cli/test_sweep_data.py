@@ -35,35 +35,46 @@ def file() -> str:
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
-    """The cache of another host, with nothing in it."""
-    return tmp_path / "other"
-
-
-@pytest.fixture
 def move(monkeypatch: pytest.MonkeyPatch) -> Move:
     """Go to the host that has this cache."""
     return lambda cache: monkeypatch.setenv("FERSWEEP_CACHE", str(cache))
 
 
-def other_faces(folder: Path) -> Path:
-    """Other faces than those of `tiny`, as image folders."""
+@pytest.fixture
+def empty_host(tmp_path: Path) -> Path:
+    """A cache with nothing in it."""
+    return tmp_path / "other"
+
+
+@pytest.fixture(scope="session")
+def others_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("others")
     rng = np.random.default_rng(5)
     for split, prefix, count in (("train", "Training", 8), ("test", "PublicTest", 4)):
         for code, name in enumerate(CLASSES):
-            (folder / split / name).mkdir(parents=True)
+            (folder / "others" / split / name).mkdir(parents=True)
             for number in range(count):
-                face = rng.integers(0, 256, (48, 48), dtype=np.uint8)
-                Image.fromarray(face).save(folder / split / name / f"{prefix}_{code}{number}.png")
+                face = Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8))
+                face.save(folder / "others" / split / name / f"{prefix}_{code}{number}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERSWEEP_CACHE", str(folder / "cache"))
+        prepare(folder / "others", "tiny")
     return folder
 
 
+@pytest.fixture
+def other_host(others_once: Path, tmp_path: Path) -> Path:
+    """A cache in which `tiny` names other faces."""
+    shutil.copytree(others_once / "cache", tmp_path / "other")
+    return tmp_path / "other"
+
+
 def test_a_host_without_the_data_copies_it_from_the_shared_home(
-    shell: Shell, file: str, postgres: str, there: Path, move: Move
+    shell: Shell, file: str, postgres: str, empty_host: Path, move: Move
 ) -> None:
     shell("create", file, "--storage", postgres)
     original = open_dataset("tiny")
-    move(there)
+    move(empty_host)
     code, out, err = shell(*AGENT, "--count", "1")
     assert code == 0, err
     assert "tiny is not prepared on this host" in out and "copying 210 images from faces" in out
@@ -74,42 +85,43 @@ def test_a_host_without_the_data_copies_it_from_the_shared_home(
 
 
 def test_without_a_shared_copy_the_error_says_what_to_run_here_and_there(
-    shell: Shell, file: str, tiny_cache: Path, there: Path, move: Move
+    shell: Shell, file: str, tiny_cache: Path, empty_host: Path, move: Move
 ) -> None:
     shell("create", file)
-    move(there)
+    move(empty_host)
     code, _, err = shell(*AGENT)
     assert code == 2
     assert "fersweep data prepare faces --name tiny" in err and "fersweep data share tiny" in err
     move(tiny_cache)
     assert "copied to" in shell("data", "share", "tiny")[2]
     assert "shared already" in shell("data", "share", "tiny")[2]
-    move(there)
+    move(empty_host)
     assert shell(*AGENT, "--count", "1")[0] == 0
 
 
-def test_a_host_with_other_content_of_that_name_does_not_train(
-    shell: Shell, file: str, there: Path, move: Move, tmp_path: Path
+def test_a_host_with_other_content_of_that_name_trains_neither_the_sweep_nor_its_confirmation(
+    shell: Shell, file: str, other_host: Path, move: Move
 ) -> None:
     shell("create", file)
-    move(there)
-    prepare(other_faces(tmp_path / "others"), "tiny")
+    shell(*AGENT, "--count", "2")
+    move(other_host)
     code, _, err = shell(*AGENT)
     assert code == 2
     assert "84 images from others" in err and "in place of 210 images from faces" in err and "--replace" in err
-    assert shell.json("status")["trials"] == []
+    assert len(shell.json("status")["trials"]) == 2
+    code, _, err = shell("confirm", "--seeds", "2", "--gpus", "none")
+    assert code == 2 and "is not what sweep confirm-" in err
 
 
 def test_no_trial_trains_on_data_replaced_under_an_agent(
-    shell: Shell, tiny_cache: Path, there: Path, move: Move, tmp_path: Path, played_trials: ScriptedStarter
+    shell: Shell, tiny_cache: Path, others_once: Path, move: Move, tmp_path: Path, played_trials: ScriptedStarter
 ) -> None:
-    shutil.copytree(tiny_cache, there)
-    move(there)
+    move(shutil.copytree(tiny_cache, tmp_path / "here"))
 
     def replaced_after_the_first(trial: PlayedTrial) -> TrialOutcome:
         outcome = train_for_real(trial)
         if trial.trial_id == "0":
-            prepare(other_faces(tmp_path / "others"), "tiny", replace=True)
+            prepare(others_once / "others", "tiny", replace=True)
         return outcome
 
     played_trials.script = replaced_after_the_first
@@ -117,8 +129,7 @@ def test_no_trial_trains_on_data_replaced_under_an_agent(
     code, _, err = shell(*AGENT)
     assert code == 1
     assert "data set tiny has been replaced" in err and "others" in err
-    states = [trial["state"] for trial in shell.json("status")["trials"]]
-    assert states == ["complete", "preempted"]
+    assert [trial["state"] for trial in shell.json("status")["trials"]] == ["complete", "preempted"]
     prepare(tiny_cache.parent / "faces", "tiny", replace=True)
     played_trials.script = train_for_real
     code, _, err = shell(*AGENT)
@@ -127,28 +138,25 @@ def test_no_trial_trains_on_data_replaced_under_an_agent(
 
 
 def test_the_first_agent_pins_the_data_if_create_could_not(
-    shell: Shell, file: str, tiny_cache: Path, there: Path, move: Move, tmp_path: Path
+    shell: Shell, file: str, tiny_cache: Path, empty_host: Path, others_once: Path, move: Move
 ) -> None:
-    move(there)
+    move(empty_host)
     shell("create", file)
-    code, _, err = shell(*AGENT)
-    assert code == 2 and "no data set 'tiny' has been prepared" in err
     move(tiny_cache)
     assert shell(*AGENT, "--count", "1")[0] == 0
-    move(there)
-    prepare(other_faces(tmp_path / "others"), "tiny")
+    move(others_once / "cache")
     assert "is not what sweep" in shell(*AGENT)[2]
 
 
 def test_export_and_report_name_the_data_that_the_model_was_trained_on(
-    shell: Shell, file: str, tiny_cache: Path, there: Path, move: Move, tmp_path: Path, played_trials: ScriptedStarter
+    shell: Shell, file: str, tiny_cache: Path, other_host: Path, move: Move, played_trials: ScriptedStarter
 ) -> None:
     trained_on = open_dataset("tiny").info.fingerprint
     shell("create", file)
     played_trials.script = train_for_real
     shell(*AGENT, "--count", "1")
-    move(there)
-    other = prepare(other_faces(tmp_path / "others"), "tiny").fingerprint
+    move(other_host)
+    other = open_dataset("tiny").info.fingerprint
     code, _, err = shell("export", "-o", "out")
     assert code == 1 and trained_on[:12] in err and other[:12] in err and "--replace" in err
     assert not Path("out").exists()
@@ -158,23 +166,12 @@ def test_export_and_report_name_the_data_that_the_model_was_trained_on(
     move(tiny_cache)
     assert shell("export", "-o", "out")[0] == 0
     assert trained_on[:12] in Path("out/README.md").read_text()
-    move(there)
+    move(other_host)
     assert shell("export", "--folder", "out", "-o", "again")[0] == 1, "the copy knows it too"
 
 
-def test_a_confirmation_inherits_the_data_of_its_sweep(
-    shell: Shell, file: str, there: Path, move: Move, tmp_path: Path
-) -> None:
-    shell("create", file)
-    shell(*AGENT, "--count", "2")
-    move(there)
-    prepare(other_faces(tmp_path / "others"), "tiny")
-    code, _, err = shell("confirm", "--seeds", "2", "--gpus", "none")
-    assert code == 2 and "is not what sweep confirm-" in err
-
-
 def test_a_damaged_shared_copy_is_refused_and_can_be_shared_again(
-    shell: Shell, file: str, tiny_cache: Path, there: Path, move: Move
+    shell: Shell, file: str, tiny_cache: Path, empty_host: Path, move: Move
 ) -> None:
     shell("create", file)
     shell("data", "share", "tiny")
@@ -182,30 +179,26 @@ def test_a_damaged_shared_copy_is_refused_and_can_be_shared_again(
     images = bytearray((copy / "images.npy").read_bytes())
     images[-1] ^= 1
     (copy / "images.npy").write_bytes(images)
-    move(there)
+    move(empty_host)
     code, _, err = shell(*AGENT)
     assert code == 2 and "does not match its fingerprint" in err and f"remove {copy.absolute()}" in err
-    assert not (there / "data" / "tiny.json").exists()
+    assert not (empty_host / "data" / "tiny.json").exists()
     shutil.rmtree(copy)
     move(tiny_cache)
     shell("data", "share", "tiny")
-    move(there)
+    move(empty_host)
     assert shell(*AGENT, "--count", "1")[0] == 0
 
 
-def test_an_unreadable_pin_is_named(shell: Shell, file: str) -> None:
-    sweep = shell.json("create", file)["sweep"]
-    pin = Path(f".fersweep/sweeps/{sweep}/data-tiny.json").absolute()
-    pin.write_text(json.dumps({"name": "tiny"}))
-    code, _, err = shell(*AGENT)
-    assert code == 2 and str(pin) in err
-
-
-def test_of_two_hosts_that_pin_at_once_the_first_wins(shell: Shell, file: str) -> None:
+def test_of_two_hosts_that_pin_at_once_the_first_wins_and_an_unreadable_pin_is_named(shell: Shell, file: str) -> None:
     entry = find(shell.json("create", file)["sweep"])
     first = _pinned(entry.id, "tiny")
     assert first is not None
     assert _pin(entry, first.model_copy(update={"fingerprint": "ab" * 32})) == first
+    pin = Path(f".fersweep/sweeps/{entry.id}/data-tiny.json").absolute()
+    pin.write_text(json.dumps({"name": "tiny"}))
+    code, _, err = shell(*AGENT)
+    assert code == 2 and str(pin) in err
 
 
 def test_drawn_faces_cannot_be_shared(shell: Shell) -> None:
@@ -214,22 +207,17 @@ def test_drawn_faces_cannot_be_shared(shell: Shell) -> None:
     assert not Path(".fersweep/data").exists()
 
 
-def test_hosts_that_share_at_once_share_once(tmp_path: Path) -> None:
-    dataset = open_dataset("tiny")
-    with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(lambda _: share(dataset, tmp_path / "shared"), range(8)))
-    assert done.count(True) == 1
-    (copy,) = (tmp_path / "shared").glob("[!.]*")
-    assert sorted(path.name for path in copy.iterdir()) == sorted(f"{name}.npy" for name in ARRAYS)
-
-
-def test_the_next_share_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_hosts_that_share_at_once_share_once_and_remove_what_a_killed_one_left(tmp_path: Path) -> None:
     dataset = open_dataset("tiny")
     left = tmp_path / "shared" / f".{dataset.info.fingerprint}.0123abcd"
     left.mkdir(parents=True)
     (left / "images.npy").touch()
-    assert share(dataset, tmp_path / "shared")
-    assert [path.name for path in (tmp_path / "shared").iterdir() if path.is_dir()] == [dataset.info.fingerprint]
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: share(dataset, tmp_path / "shared"), range(8)))
+    assert done.count(True) == 1
+    (copy,) = (path for path in (tmp_path / "shared").iterdir() if path.is_dir())
+    assert copy.name == dataset.info.fingerprint
+    assert sorted(path.name for path in copy.iterdir()) == sorted(f"{name}.npy" for name in ARRAYS)
 
 
 def test_trials_saved_on_another_host_are_begun_anew_after_all_others(

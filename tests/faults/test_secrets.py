@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -46,7 +46,17 @@ parameters:
   batch_size: {value: 64}
   pretrained: {values: [none, "no\\e[31m\\asuch\\u202e[red]weights[/red]"]}
 """
-TRAIN = "train --data tiny --epochs 1 --channels 4 --hidden 8 --model simple_cnn"
+COMMANDS = (
+    "create sweep.yaml --search optuna",
+    "agent --gpus none --upload-models",
+    "sync",
+    "report --wandb",
+    "report -o report.html",
+    "status",
+    "best",
+    "doctor",
+    "train --data tiny --epochs 1 --channels 4 --hidden 8 --model simple_cnn",  # in real processes alone
+)
 
 
 @dataclass(frozen=True)
@@ -62,75 +72,64 @@ class Evening:
 
 
 @pytest.fixture(scope="module", params=["played", pytest.param("real", marks=[pytest.mark.process, pytest.mark.stock])])
-def evening(
-    request: pytest.FixtureRequest, tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Evening]:
-    """A sweep with a complete and a failed trial, created and looked at under umask 0."""
+def evening(request: pytest.FixtureRequest, tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Evening:
+    """A sweep with a complete and a failed trial, created and looked at under umask 0.
+
+    Either in this process with played trials and no login, or with every command and trial a process and a server.
+    """
     folder = tmp_path_factory.mktemp("evening")
-    with pytest.MonkeyPatch.context() as patch:
+    (folder / "sweep.yaml").write_text(SWEEP)
+    is_real = request.param == "real"
+    run = _as_process if is_real else _in_process
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(StandIn()) if is_real else None
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [])
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             patch.delenv(name)
-        places = {"FERSWEEP_HOME": ".fersweep", "WANDB_CONFIG_DIR": "config", "WANDB_CACHE_DIR": "cache"}
-        places |= {"WANDB_DATA_DIR": "data", "NETRC": "netrc"}
-        changes = {**SECRETS, **{name: str(folder / place) for name, place in places.items()}}
-        for name, value in {**changes, "FERSWEEP_CACHE": str(tiny_cache), "HF_HUB_OFFLINE": "1"}.items():
+        places = ("FERSWEEP_HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "NETRC")
+        given = {**SECRETS, **{name: str(folder / f".{name}") for name in places}, "FERSWEEP_CACHE": str(tiny_cache)}
+        for name, value in {**given, **(server.environment if server else {"WANDB_MODE": "disabled"})}.items():
             patch.setenv(name, value)
-        patch.chdir(folder)
-        (folder / "sweep.yaml").write_text(SWEEP)
-        yield _online(folder, patch) if request.param == "real" else _in_process(folder, patch)
+        starter = ScriptedStarter(_first_trains_second_fails)
+        patch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: starter)
+        said = {words: run(words) for words in COMMANDS[: None if is_real else -1]}
+        keys = ["local-" + "0123456789abcdef" * 2 + "wrong"]
+        patch.setenv("WANDB_API_KEY", keys[0])
+        said["sync with a wrong key"] = run("sync")
+        keys += [server.api_key] if server else []
+        received = b"\n".join(server.received) if server else None
+    return Evening(folder, said, received, (*SECRETS.values(), "s3cr3t-of-the-url", *keys))
 
 
-def _in_process(folder: Path, patch: pytest.MonkeyPatch) -> Evening:
-    """Everything in this process, with played trials and no server."""
-    patch.setenv("WANDB_MODE", "disabled")
-    patch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(_weights_may_be_missing))
-    said: dict[str, str] = {}
+def _as_process(words: str) -> str:
+    done = subprocess.run([*COMMAND, *words.split()], capture_output=True, umask=0, check=False)
+    return (done.stdout + done.stderr).decode()
+
+
+def _in_process(words: str) -> str:
     umask = os.umask(0)
-    for words in ("create sweep.yaml", "agent --gpus none", "report -o report.html", "status", "best", "doctor"):
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
-            patch.setattr(sys, "argv", ["fersweep", *words.split()])
-            with contextlib.suppress(SystemExit):
-                main()
-        said[words.split()[0]] = out.getvalue()
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), contextlib.suppress(SystemExit):
+        sys.argv = ["fersweep", *words.split()]
+        main()
     os.umask(umask)
-    return Evening(folder, said, None, (*SECRETS.values(), "s3cr3t-of-the-url"))
+    return out.getvalue()
 
 
-def _weights_may_be_missing(trial: PlayedTrial) -> TrialOutcome:
+def _first_trains_second_fails(trial: PlayedTrial) -> TrialOutcome:
     if trial.trial_id == "0":
         return train_all(trial)
     trial.begin()
     return TrialOutcome(TrialState.FAILED, reason=f"no weights {trial.job.config.model_dump()['pretrained']}")
 
 
-def _online(folder: Path, patch: pytest.MonkeyPatch) -> Evening:
-    """Every command a process, with real trials, stock wandb and a server."""
-    said: dict[str, str] = {}
-
-    def run(words: str) -> None:
-        done = subprocess.run([*COMMAND, *words.split()], capture_output=True, umask=0, check=False)
-        assert b"Traceback" not in done.stderr, done.stderr.decode()
-        command = words.split()[0]
-        said[command] = said.get(command, "") + (done.stdout + done.stderr).decode()
-
-    with StandIn() as server:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        run("create sweep.yaml --search optuna")
-        for words in ("agent --gpus none --upload-models", "sync", "report --wandb", "status", "best", "doctor", TRAIN):
-            run(words)
-        wrong = "local-" + "0123456789abcdef" * 2 + "wrong"
-        patch.setenv("WANDB_API_KEY", wrong)
-        run("sync")
-        assert "API key" in said["sync"]
-        assert (folder / "wandb").is_dir()
-        received = b"\n".join(server.received)
-        return Evening(folder, said, received, (*SECRETS.values(), "s3cr3t-of-the-url", server.api_key, wrong))
-
-
 def test_there_is_something_to_look_into(evening: Evening) -> None:
     assert "failed" in evening.said["status"] and "complete" in evening.said["status"], evening.said
+    assert not [text for text in evening.said.values() if "Traceback" in text]
     if evening.received is not None:
+        assert "API key" in evening.said["sync with a wrong key"]
         assert b"best_val_acc" in evening.received and b"model-" in evening.received
 
 
@@ -145,13 +144,13 @@ def test_no_secret_is_written_printed_or_sent(evening: Evening) -> None:
 def test_no_output_steers_a_terminal(evening: Evening) -> None:
     for command, text in evening.said.items():
         assert all(c.isprintable() or c == "\n" for c in text), command
-    assert "[red]weights[/red]" in evening.said["agent"].replace("\n", "")
+    assert "[red]weights[/red]" in evening.said["agent --gpus none --upload-models"].replace("\n", "")
     assert "[bold]name[/bold]" in evening.said["status"]
 
 
 def test_no_file_is_writable_by_others_whatever_the_umask(evening: Evening) -> None:
     # wandb's own cache of artifacts is left out: wandb opens its files to everybody, whatever the umask.
-    made = [path for name in (".fersweep", "wandb") for path in (evening.folder / name).rglob("*")]
+    made = [path for name in (".FERSWEEP_HOME", "wandb") for path in (evening.folder / name).rglob("*")]
     assert len(made) > 10
     assert [path for path in made if not path.is_symlink() and path.stat().st_mode & 0o002] == []
 

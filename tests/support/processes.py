@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
@@ -45,6 +45,17 @@ def own_core() -> int:
     cores = sorted(os.sched_getaffinity(0), reverse=True)
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     return cores[worker % len(cores)]
+
+
+@contextlib.contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {own_core()})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def until(true: Callable[[], bool], limit_s: float = 300.0) -> None:
