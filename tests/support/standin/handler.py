@@ -45,9 +45,6 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self.serve()
 
-    def do_HEAD(self) -> None:
-        self.serve()
-
     def serve(self) -> None:
         server = self.stand_in
         arrived = time.monotonic()
@@ -64,9 +61,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, {})
         fault = server.faults.take(operation)
         if fault is not None and not fault.after:
-            if fault.kind == "drop":
-                return self.drop(request)
-            if fault.kind == "hang" and server.closing.wait(fault.seconds):
+            fault.wait()
+            if fault.kind == "drop" or server.closing.is_set():
                 return self.drop(request)
         if fault is not None and fault.kind in ("fail", "error"):
             status, content = faulty(fault)
@@ -76,7 +72,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.after:
             with server.store.changed:  # what was carried out is visible before its late or lost answer
                 server.store.changed.notify_all()
-            if fault.kind == "drop" or server.closing.wait(fault.seconds):
+            fault.wait()
+            if fault.kind == "drop" or server.closing.is_set():
                 return self.drop(request)
         retry_after = fault.retry_after if fault is not None else None
         self.note(request, status)
@@ -119,8 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         if retry_after is not None:
             self.send_header("Retry-After", f"{retry_after:g}")
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        self.wfile.write(data)
         self.wfile.flush()
 
     # answers
@@ -146,8 +142,6 @@ class Handler(BaseHTTPRequestHandler):
         store = self.stand_in.store
         if path.startswith("/storage/"):  # signed addresses: they carry their own permission
             return self.storage(path, body)
-        if path in ("/healthz", "/ready"):
-            return 200, {"status": "ok"}
         refused = self.unauthorised()
         if refused:
             return refused

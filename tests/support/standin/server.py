@@ -22,10 +22,9 @@ import yaml
 from tests.support.standin import scheduler
 from tests.support.standin.faults import Faults
 from tests.support.standin.handler import Handler
-from tests.support.standin.mutations import Mutation
-from tests.support.standin.queries import Query
+from tests.support.standin.roots import Mutations, query
 from tests.support.standin.runs import delete_run
-from tests.support.standin.state import Artifact, Project, Request, Run, Store, Sweep, View
+from tests.support.standin.state import Artifact, Request, Run, Store, Sweep, View
 
 FEATURES = ("MARK_RUN_FILES_UPLOADED", "SWEEPS_QUERY_FILTERING", "FILESTREAM_GZIP")
 
@@ -90,7 +89,6 @@ class StandIn:
         self.errors: list[BaseException] = []
         """Exceptions of the stand-in itself; `close` raises the first, so that no test passes over one."""
         self.closing = threading.Event()
-        self.features = FEATURES
         self._http: HTTPServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -108,6 +106,7 @@ class StandIn:
         if http is None or self._thread is None:
             return
         self.closing.set()
+        self.faults.clear()
         http.shutdown()
         http.server_close()
         self._thread.join()
@@ -135,7 +134,7 @@ class StandIn:
 
     @property
     def roots(self) -> dict[str, Any]:
-        return {"query": Query(self.store, self.features), "mutation": Mutation(self.store)}
+        return {"query": query(self.store, FEATURES), "mutation": Mutations(self.store).fields()}
 
     # what the server knows
 
@@ -146,10 +145,6 @@ class StandIn:
     @property
     def runs(self) -> dict[str, Run]:
         return self.store.runs
-
-    @property
-    def projects(self) -> dict[tuple[str, str], Project]:
-        return self.store.projects
 
     @property
     def artifacts(self) -> dict[str, Artifact]:

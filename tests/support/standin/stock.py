@@ -18,6 +18,7 @@ class Stock:
     """A working folder with a home of its own, and what is started in it."""
 
     def __init__(self, server: StandIn, folder: Path) -> None:
+        self.server = server
         self.folder = folder
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         self.environment |= server.environment | {"HOME": str(folder), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -53,10 +54,6 @@ class Stock:
 
     def wandb(self, *arguments: str) -> str:
         return self.call(str(BIN / "wandb"), *arguments)
-
-    def python(self, code: str, *arguments: str, **variables: str) -> str:
-        script = self.write(f"script{len(self.running)}.py", code)
-        return self.call(sys.executable, str(script), *arguments, **variables)
 
     def __enter__(self) -> Stock:
         return self
