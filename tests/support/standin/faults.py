@@ -16,7 +16,7 @@ class Fault:
     kind: str
     """`fail` (an HTTP status), `error` (200 with GraphQL errors), `hang` (a late answer), `drop` (no answer)."""
     status: int = 500
-    retry_after: float | None = None
+    retry_after: float | str | None = None
     body: Any = None
     message: str = ""
     seconds: float = 0.0
@@ -48,7 +48,7 @@ class Faults:
         *,
         status: int = 500,
         times: int = 1,
-        retry_after: float | None = None,
+        retry_after: float | str | None = None,
         body: Any = None,
     ) -> None:
         """Answer with an HTTP error; nothing is carried out."""

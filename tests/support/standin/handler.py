@@ -107,14 +107,14 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.note(request, 0)
 
-    def reply(self, status: int, content: Any, retry_after: float | None = None) -> None:
+    def reply(self, status: int, content: Any, retry_after: float | str | None = None) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         if retry_after is not None:
-            self.send_header("Retry-After", f"{retry_after:g}")
+            self.send_header("Retry-After", str(retry_after))
         self.end_headers()
         self.wfile.write(data)
         self.wfile.flush()

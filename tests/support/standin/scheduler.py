@@ -107,6 +107,7 @@ def heartbeat(store: Store, agent_id: str, run_state: dict[str, Any]) -> list[di
     sweep = store.sweeps.get(agent.sweep_id) if agent else None
     if agent is None or sweep is None:
         raise GraphQLError(f"agent {agent_id} not found", status=404)
+    agent.heartbeats += 1
     agent.reported = {run_id for run_id, alive in run_state.items() if alive}
     agent.given = set()
     stop_early(store, sweep)

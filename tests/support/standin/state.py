@@ -51,6 +51,8 @@ class Agent:
     """Runs given with the last answer: they count as alive until the next heartbeat says otherwise."""
     commands: list[dict[str, Any]] = field(default_factory=list)
     """Every command it was ever sent, in order."""
+    heartbeats: int = 0
+    """So many were carried out, whether or not the answer has been sent."""
 
 
 @dataclass
