@@ -50,20 +50,11 @@ def test_the_sync_of_an_unknown_sweep_has_failed(own_folders: object) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_run_that_is_left_behind_is_synced_while_the_agent_works() -> None:
-    syncs = Syncs()
-    repairs = Repairs("sweep", sync=syncs)
-    repairs.heard("trial", False)
-    assert syncs.first.wait(WAIT_S)
-    assert repairs.finish() == ()
-    assert syncs.trials == [["trial"]]
-
-
-@pytest.mark.usefixtures("at_once")
-def test_a_run_that_wandb_calls_whole_and_the_server_does_not_is_synced() -> None:
+@pytest.mark.parametrize("wandb_calls_it_whole", [False, True])
+def test_a_run_that_is_not_whole_on_the_server_is_synced_while_the_agent_works(wandb_calls_it_whole: bool) -> None:
     syncs = Syncs()
     repairs = Repairs("sweep", is_whole=lambda trial_id: bool(syncs.trials), sync=syncs)
-    repairs.heard("trial", True)
+    repairs.heard("trial", wandb_calls_it_whole)
     assert syncs.first.wait(WAIT_S)
     assert repairs.finish() == ()
     assert syncs.trials == [["trial"]]

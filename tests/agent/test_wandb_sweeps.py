@@ -217,13 +217,6 @@ def test_runs_of_an_embedded_search_are_runs_of_one_sweep_on_the_server(lab: Lab
         assert epochs(run) == [1, 2, 3]
 
 
-def said_by(entry: SweepEntry) -> str:
-    """What a whole agent shows."""
-    shown = io.StringIO()
-    work_on(entry, [SLOT], console=Console(file=shown, width=200))
-    return shown.getvalue()
-
-
 def test_runs_that_stay_out_of_reach_are_named_at_the_end_and_left_to_sync(
     lab: Lab, tiny_data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,9 +225,10 @@ def test_runs_that_stay_out_of_reach_are_named_at_the_end_and_left_to_sync(
     monkeypatch.setattr(session, "Repairs", functools.partial(Repairs, sync=lambda sweep_id, trials: False))
     entry = lab.create(search="optuna")
     lab.server.faults.offline()
-    said = said_by(entry)
-    assert "tracked offline" in said
-    assert f"not whole on the W&B server: trial 0, 1; later: fersweep sync {entry.id}" in said
+    shown = io.StringIO()
+    work_on(entry, [SLOT], console=Console(file=shown, width=200))
+    assert "tracked offline" in shown.getvalue()
+    assert f"not whole on the W&B server: trial 0, 1; later: fersweep sync {entry.id}" in shown.getvalue()
     assert not lab.runs
     lab.server.faults.online()
     sync(entry, say=lambda line: None)

@@ -3,22 +3,17 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.errors import ConfigError, FersweepError, InputError, ServerBusy
+from fer_sweep.errors import ConfigError, ServerBusy
 from fer_sweep.files import trial_folder
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.entries import known
-from fer_sweep.search.registry import create, find, open_search, set_state
 from fer_sweep.search.storage import record_sweep
 from fer_sweep.search.wandb_messages import SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
@@ -165,20 +160,6 @@ def test_a_run_whose_offer_was_lost_is_begun_once_after_a_lease(hosts: Hosts, se
     assert agents[1].next_trial("cpu0") is None
 
 
-def test_a_run_offered_to_a_killed_agent_is_begun_by_another(hosts: Hosts, settings: Settings, clock: Clock) -> None:
-    sweep = hosts.create(**settings(run_cap=1))
-    hosts.server.faults.hang("Heartbeat")
-    killed = hosts.agent(sweep, "here", owner="killed", clock=clock, pace=LATE)
-    assert isinstance(killed.next_trial("cpu0"), Wait)
-    hosts.server.wait_for(lambda server: bool(server.runs))
-    other = hosts.agent(sweep, "here", owner="other", clock=clock)
-    assert isinstance(other.next_trial("cpu0"), Wait)
-    clock.now += 61
-    assert take(other).trial_id in hosts.server.runs
-    assert hosts.server.sweeps[sweep].state == "RUNNING"
-    hosts.server.faults.clear()
-
-
 def test_a_preempted_trial_that_the_server_calls_running_is_resumed_after_a_silent_lease(
     hosts: Hosts, settings: Settings, clock: Clock
 ) -> None:
@@ -228,52 +209,6 @@ def test_a_slot_that_stops_asking_takes_no_trial(
     hosts.server.set_sweep_state(sweep, "RUNNING")
     hosts.server.faults.clear()
     assert take(hosts.agent(sweep, "there")).trial_id in hosts.server.runs
-
-
-def test_a_lost_answer_creates_one_sweep_and_a_refusal_is_retried(online: StandIn, settings: Settings) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    online.faults.drop("UpsertSweep", after=True)
-    with pytest.raises(ServerBusy) as raised:
-        create(Path("sweep.yaml"))
-    assert len(online.sweeps) == 1
-    assert raised.value.hint is not None and "may have been done" in raised.value.hint
-    online.faults.fail("UpsertSweep", status=429, retry_after=0.01)
-    create(Path("sweep.yaml"))
-    assert len(online.sweeps) == 2, "what surely was not done is asked again"
-
-
-def test_agents_that_find_a_sweep_at_once_record_it_once(online: StandIn, settings: Settings) -> None:
-    sweep = online.create_sweep({"program": "x", **settings()})
-    with ThreadPoolExecutor(8) as pool:
-        entries = list(pool.map(lambda _: find(f"tester/faces/{sweep.id}"), range(8)))
-    assert {entry.path for entry in entries} == {f"tester/faces/{sweep.id}"}
-    assert len(known()) == 1
-
-
-def test_a_sweep_whose_recording_was_interrupted_is_found(online: StandIn, settings: Settings) -> None:
-    sweep = online.create_sweep({"program": "x", **settings()})
-    record_sweep(parse_sweep(settings()), sweep.id, default_storage())  # and then its process was killed
-    assert find(f"tester/faces/{sweep.id}").search == "wandb"
-
-
-def test_a_sweep_is_sent_as_the_stock_client_sends_it(online: StandIn) -> None:
-    parameters = {
-        "model": {"value": "simple_cnn"},
-        "lr": {"min": 1e-5, "max": 0.1},
-        "channels": {"min": 8, "max": 16},
-        "augment": {"parameters": {"shift": {"min": 0.0, "max": 0.5}}},
-        "data": {"value": "008"},
-    }
-    Path("sweep.yaml").write_text(yaml.safe_dump({"method": "random", "parameters": parameters}))
-    create(Path("sweep.yaml"))
-    (sweep,) = online.sweeps.values()
-    assert sweep.config["program"] == "fersweep"
-    assert sweep.config["command"] == ["${env}", "fersweep", "train", "${args}"]
-    sent = sweep.config["parameters"]
-    assert (sent["lr"]["distribution"], sent["channels"]["distribution"]) == ("uniform", "int_uniform")
-    assert sent["augment"]["parameters"]["shift"]["distribution"] == "uniform"
-    assert "'008'" in sweep.config_text, "some readers of YAML take it for a number"
-    assert sent["lr"]["min"] == 1e-5
 
 
 def test_a_sweep_of_another_program_shows_its_runs(hosts: Hosts, settings: Settings) -> None:
@@ -370,27 +305,6 @@ def test_of_two_runs_in_one_answer_the_second_is_handed_back(hosts: Hosts, setti
     assert hosts.server.runs[offered[1].trial_id].state == "preempted"
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        '{"data": []}',
-        '{"data": "x"}',
-        '{"data": {"upsertSweep": null}}',
-        '{"data": {"upsertSweep": {"sweep": null}}}',
-        '{"errors": 5}',
-        '{"errors": ["no"]}',
-        '{"errors": {"message": "no"}}',
-        "[" * 100_000,
-    ],
-)
-def test_unreadable_answers_are_errors_with_a_hint(online: StandIn, settings: Settings, body: str) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    online.faults.fail("UpsertSweep", status=200, body=body)
-    with pytest.raises(FersweepError) as raised:
-        create(Path("sweep.yaml"))
-    assert raised.value.hint
-
-
 def test_an_idle_agent_gives_a_silent_server_up(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings())
     hosts.server.faults.offline()
@@ -424,46 +338,6 @@ def test_exit_and_cancel_in_one_heartbeat_checkpoint_what_runs(hosts: Hosts, set
     assert search.report(request.trial_id, 1, {}) is StopReason.PREEMPTED
 
 
-def test_a_sweep_may_be_stopped_twice_and_resumed_but_not_paused_once_cancelled(
-    online: StandIn, settings: Settings
-) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    entry = create(Path("sweep.yaml"))
-    set_state(entry, "stopped")
-    set_state(entry, "stopped")
-    assert online.sweeps[entry.id].state == "FINISHED"
-    set_state(entry, "running")
-    set_state(entry, "cancelled")
-    with pytest.raises(InputError, match="cannot become paused"):
-        set_state(entry, "paused")
-
-
-def test_without_a_key_the_trials_of_this_host_are_still_shown(
-    online: StandIn, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    entry = create(Path("sweep.yaml"))
-    search = open_search(entry)
-    while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
-        pass
-    search.close()
-    monkeypatch.delenv("WANDB_API_KEY")
-    unplugged = open_search(entry)
-    assert [record.trial_id for record in unplugged.records()] == [request.trial_id]
-    with pytest.raises(FersweepError, match="no API key"):
-        unplugged.next_trial("cpu0")
-    unplugged.close()
-
-
-def test_a_project_may_have_a_slash_in_its_name(online: StandIn, settings: Settings) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    entry = create(Path("sweep.yaml"), project="faces/2026")
-    assert entry.path == f"tester/faces/2026/{entry.id}"
-    search = open_search(entry)
-    assert search.records() == []
-    search.close()
-
-
 def test_a_space_that_cannot_be_trained_ends_the_agent(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings())
     hosts.server.sweeps[sweep].config["parameters"]["epochs"] = {"value": -1}
@@ -488,10 +362,3 @@ def test_a_configuration_that_comes_again_gets_the_results_of_the_first_trial(
     second = take(search)
     assert second.trial_id != first.trial_id
     assert (trial_folder(sweep, second.trial_id) / "result.json").read_text() == "{}"
-
-
-def test_a_sweep_created_elsewhere_is_found_by_its_address(online: StandIn, settings: Settings) -> None:
-    sweep = online.create_sweep({"program": "x.py", **settings()}, project="theirs")
-    entry = find(f"{online.url}/tester/theirs/sweeps/{sweep.id}")
-    assert (entry.search, entry.path) == ("wandb", f"tester/theirs/{sweep.id}")
-    assert find(entry.path) == entry

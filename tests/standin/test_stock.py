@@ -5,7 +5,6 @@ What fersweep uses of wandb beyond this, such as artifacts and reports, is teste
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

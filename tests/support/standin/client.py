@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-from types import TracebackType
 from typing import Any
 
 from tests.support.standin.server import StandIn
@@ -34,9 +33,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.http.close()
 
     def post(self, path: str, body: Any) -> tuple[int, dict[str, Any], dict[str, str]]:

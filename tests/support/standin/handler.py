@@ -36,15 +36,6 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: `StandIn.requests` is the log."""
 
-    def do_GET(self) -> None:
-        self.serve()
-
-    def do_POST(self) -> None:
-        self.serve()
-
-    def do_PUT(self) -> None:
-        self.serve()
-
     def serve(self) -> None:
         server = self.stand_in
         arrived = time.monotonic()
@@ -54,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         payload = parsed(body) if path.endswith(("/graphql", "/file_stream")) else {}
         operation = self.operation(path, payload)
         seen = payload.get("variables") or {} if path == "/graphql" else payload
-        request = Request(operation, seen, arrived, agent=self.headers.get("User-Agent", ""), path=path)
+        request = Request(operation, seen, arrived, path=path)
         if server.faults.is_offline or server.closing.is_set():
             return self.drop(request)
         if path.startswith("/sdk/otel/"):  # wandb's telemetry about itself: no part of the protocol, so not in the log
@@ -78,6 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         retry_after = fault.retry_after if fault is not None else None
         self.note(request, status)
         self.reply(status, content, retry_after)
+
+    do_GET = do_POST = do_PUT = serve
 
     def body(self) -> bytes:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -12,7 +12,7 @@ from tests.support.standin.graphql import Fields
 from tests.support.standin.graphql_document import GraphQLError
 from tests.support.standin.places import connection, entity_fields, project_fields, user_fields
 from tests.support.standin.runs import file_fields, run_fields, upsert_run
-from tests.support.standin.state import Agent, Artifact, Project, Run, Store, Sweep
+from tests.support.standin.state import Artifact, Project, Run, Store, Sweep
 from tests.support.standin.views import upsert_view, view_fields
 
 Input = dict[str, Any]
@@ -40,10 +40,6 @@ def sweep_fields(store: Store, sweep: Sweep) -> Fields:
             [run_fields(store, run) for run in store.sweep_runs(sweep)], first, after
         ),
     }
-
-
-def agent_fields(agent: Agent) -> Fields:
-    return {"__typename": "Agent", "id": agent.id}
 
 
 def whole_project_fields(store: Store, project: Project) -> Fields:
@@ -158,11 +154,11 @@ class Mutations:
         sweep = self._store.sweeps.get(input["sweep"])
         if sweep is None:
             raise GraphQLError(f"sweep {input['sweep']} not found", status=404)
-        return {"agent": agent_fields(scheduler.create_agent(self._store, sweep))}
+        return {"agent": {"id": scheduler.create_agent(self._store, sweep).id}}
 
     def agentHeartbeat(self, input: Input) -> Fields:
         commands = scheduler.heartbeat(self._store, input["id"], json.loads(input.get("runState") or "{}"))
-        return {"agent": agent_fields(self._store.agents[input["id"]]), "commands": json.dumps(commands)}
+        return {"agent": {"id": input["id"]}, "commands": json.dumps(commands)}
 
     # runs
 

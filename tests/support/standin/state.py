@@ -162,8 +162,6 @@ class Request:
     """`time.monotonic()` when it arrived."""
     status: int = 0
     """The HTTP status answered; 0 where the connection was dropped."""
-    agent: str = ""
-    """The client's `User-Agent`."""
     path: str = ""
     """The path of the address, which names the run of a file stream post."""
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from tests.support.standin.server import StandIn
@@ -26,10 +25,8 @@ class Stock:
             self.environment[name] = str(folder)
         self.running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
 
-    def write(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        path.write_text(text)
-        return path
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         """A process whose output goes to a file, so that nobody has to read along."""
@@ -58,9 +55,7 @@ class Stock:
     def __enter__(self) -> Stock:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for process, log in self.running:
             if process.poll() is None:
                 process.kill()
