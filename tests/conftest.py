@@ -25,6 +25,7 @@ from tests.support.standin.server import StandIn
 
 if TYPE_CHECKING:
     from tests.support.postgres import Server
+    from tests.support.standin.scripted_wandb import ScriptedWandb
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
@@ -108,6 +109,16 @@ def online(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
     _forget_wandb()
     yield standin
     _forget_wandb()
+
+
+@pytest.fixture
+def scripted_wandb(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator["ScriptedWandb"]:
+    """Runs of this process are logged by a few lines in place of wandb; log in first, as ``online`` does."""
+    from tests.support.standin.scripted_wandb import ScriptedWandb  # imports wandb, which takes half a second
+
+    with contextlib.closing(ScriptedWandb(online)) as scripted:
+        monkeypatch.setattr("fer_sweep.tracking.quiet_wandb", lambda: scripted)
+        yield scripted
 
 
 def _forget_wandb() -> None:
