@@ -13,9 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.support.drawn_faces import pack
 from tests.support.processes import COMMAND, SWEEP, fersweep, until
 from tests.support.standin.server import StandIn
-from tests.test_readme import pack
 
 AGENTS = Path(__file__).resolve().parents[2] / "agents"
 README = (AGENTS / "README.md").read_text()
