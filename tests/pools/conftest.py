@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import shell
+from tests.cli.conftest import Shell, shell
 from tests.support import ray_nodes, slurm
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.pool_stage import REPOSITORY
+from tests.support.processes import SWEEP
 
 __all__ = ["shell"]
 
@@ -21,6 +22,13 @@ def findable_support() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}")
         yield
+
+
+@pytest.fixture
+def sweep(shell: Shell, tiny_data: str) -> str:
+    """A sweep of one trial."""
+    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
+    return str(shell.json("create", "sweep.yaml")["sweep"])
 
 
 @pytest.fixture

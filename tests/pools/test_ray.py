@@ -15,7 +15,7 @@ from fer_sweep.pools import AgentState, Phase
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.ray_connection import Refusal, connect
-from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver
+from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, left_of
 from fer_sweep.pools.ray_job import Job
 from fer_sweep.search.remaining import Remaining
 from tests.support.pool_stage import STUB, stub
@@ -172,6 +172,13 @@ def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_an
     assert (stage.look(LOOK_S + 1), stage.ended) == (gone, True)
 
 
+def test_what_is_left_is_asked_of_the_sweep_where_it_can_be_told(sweep: str) -> None:
+    left = left_of(sweep)
+    assert (left(), left_of("unknown")()) == (Remaining(1), Remaining(None))
+    Path(".fersweep/sweeps.db").write_text("no database")
+    assert left() is None
+
+
 def test_node_that_does_not_answer_for_a_while_keeps_its_agent() -> None:
     stage = Stage()
     stage.actor.error = ActorUnavailableError("later")
@@ -212,47 +219,30 @@ def test_missing_program_and_a_log_on_a_full_disk_are_named() -> None:
         AgentActor().start(["true"], {}, False, ".", "/dev/full", "agent 0")
 
 
-def unused_address() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
-
-
-@pytest.mark.parametrize("is_named_by_variable", [False, True])
-def test_address_at_which_nothing_listens_is_refused(
-    is_named_by_variable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address = unused_address()
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    ray = ScriptedRay()
-    with pytest.raises(Refusal, match=f"no Ray answers at {address}: .*refused") as refused:
-        connect(ray, Job(**{**vars(JOB), "address": "auto" if is_named_by_variable else address}))
-    assert "ray status" in refused.value.hint
-    assert ray.addresses == []
+SILENT = "127.0.0.1:1"
+"""Nothing listens there."""
+NO_RAY = ConnectionError("Could not find any running Ray instance. Start one")
 
 
 @pytest.mark.parametrize(
-    ("address", "error", "says", "hint"),
+    ("address", "named", "error", "says", "hint"),
     [
-        (
-            "auto",
-            ConnectionError("Could not find any running Ray instance. Start"),
-            "this host is no node",
-            "ray start",
-        ),
-        (None, RuntimeError("no\nspace"), "Ray cannot be had: no space", "/tmp/ray"),
-        (None, None, "here no node has 2 CPUs, 1 GPU; the most that one has of each is 1 CPU, 0 GPUs", "gpus: 0"),
+        (SILENT, "", None, "no Ray answers at 127.0.0.1:1: .*refused", "ray status"),
+        ("auto", SILENT, None, "no Ray answers at 127.0.0.1:1: .*refused", "ray status"),
+        ("auto", "", NO_RAY, "this host is no node of a Ray cluster", "ray start"),
+        (None, SILENT, RuntimeError("no\nspace"), "Ray cannot be had: no space", "/tmp/ray"),
+        (None, "", None, "here no node has 2 CPUs, 1 GPU; the most that one has of each is 1 CPU, 0 GPUs", "gpus: 0"),
     ],
 )
 def test_ray_that_cannot_be_had_is_refused_with_what_to_do(
-    address: str | None, error: Exception | None, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
+    address: str | None, named: str, error: Exception | None, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", named)
     ray = ScriptedRay(resources={"CPU": 1.0}, init_fails=error)
     with pytest.raises(Refusal, match=says) as refused:
         connect(ray, Job(**{**vars(JOB), "address": address}))
     assert hint in refused.value.hint
-    assert ray.addresses == [address or "local"]
+    assert ray.addresses == ([] if "answers" in says else [address or "local"])
 
 
 def agents_of(*news: object, rest: str = "") -> RayAgents:

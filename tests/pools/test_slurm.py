@@ -135,25 +135,25 @@ def test_every_setting_becomes_an_option_of_sbatch() -> None:
     ],
 )
 def test_states_of_squeue_are_read(shown: str, phase: Phase, note: str, fake_slurm: FakeSlurm) -> None:
-    fake_slurm.hold()
+    fake_slurm.program("sbatch", "echo 7")
+    fake_slurm.program("squeue", f"echo '7_0|{shown}'")
     pool = stub_pool("slurm")
-    (agent,) = pool.start(stub("0"), 1)
-    fake_slurm.show(agent, shown)
-    assert pool.states()[agent] == AgentState(phase, note.format(log=Path(f"logs/{agent}.log").absolute()))
+    pool.start(stub("0"), 1)
+    assert pool.states() == {"7_0": AgentState(phase, note.format(log=Path("logs/7_0.log").absolute()))}
 
 
 def test_waiting_agent_is_cancelled_and_jobs_that_slurm_forgets_keep_their_end(fake_slurm: FakeSlurm) -> None:
-    fake_slurm.hold()
+    fake_slurm.program("sbatch", "echo 7")
+    fake_slurm.program("squeue", "[ -e cancelled ] && echo '7_0|CANCELLED||None' || echo '7_0|PENDING||Priority'")
+    fake_slurm.program("scancel", "echo $* > cancelled")
     pool = stub_pool("slurm")
     assert pool.states() == {}
-    seen, unseen = pool.start(stub("0"), 1)[0], pool.start(stub("0"), 1)[0]
-    pool.stop(seen, grace_s=60)
-    assert pool.states()[seen] == AgentState(Phase.DONE, "cancelled")
-    fake_slurm.forget()
-    assert pool.states() == {
-        seen: AgentState(Phase.DONE, "cancelled"),
-        unseen: AgentState(Phase.DONE, "Slurm no longer knows how"),
-    }
+    pool.start(stub("0"), 2)
+    pool.stop("7_0", grace_s=60)
+    assert Path("cancelled").read_text() == "--quiet 7_0\n"
+    fake_slurm.program("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    cancelled, unseen = AgentState(Phase.DONE, "cancelled"), AgentState(Phase.DONE, "Slurm no longer knows how")
+    assert pool.states() == {"7_0": cancelled, "7_1": unseen}
 
 
 def test_no_slurm_and_a_slurm_that_refuses_are_reported(

@@ -6,7 +6,6 @@ where it was requeued.
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,19 +32,6 @@ class FakeSlurm:
         (self._programs / name).write_text(f"#!/bin/sh\n{does}\n")
         (self._programs / name).chmod(0o755)
 
-    def hold(self) -> None:
-        """Let what is submitted from now on wait for its place."""
-        (self._root / "held").touch()
-
-    def show(self, agent: str, state: str) -> None:
-        """Have squeue show an element so: STATE|NODE|REASON."""
-        _write(self._root / agent / "state", state)
-
-    def forget(self) -> None:
-        """Know no job any more."""
-        shutil.rmtree(self._root)
-        self._root.mkdir()
-
     def signal_script(self, agent: str, number: signal.Signals) -> None:
         """Signal the batch script alone, as ``sbatch --signal=B:`` does."""
         os.kill(_pid(self._root / agent), number)
@@ -58,11 +44,10 @@ class FakeSlurm:
     def close(self) -> None:
         """End every job."""
         for element in self._root.glob("*_*"):
-            if not (element / "held").exists():
-                until((element / "pid").exists)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(_pid(element), signal.SIGKILL)
-                until((element / "ended").exists)
+            until((element / "pid").exists)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(_pid(element), signal.SIGKILL)
+            until((element / "ended").exists)
 
 
 def sbatch(root: Path, words: list[str]) -> None:
@@ -73,9 +58,6 @@ def sbatch(root: Path, words: list[str]) -> None:
         element.mkdir()
         (element / "script").write_text(script)
         _write(element / "state", "PENDING||Resources")
-        if (root / "held").exists():
-            (element / "held").touch()
-            continue
         log = options["output"].replace("%A", str(job)).replace("%a", str(number)).replace("%%", "%")
         words = [*PROGRAM, "supervise", str(element), log, options["chdir"]]
         with Path(os.devnull).open("r+b") as null:
@@ -115,10 +97,7 @@ def supervise(root: Path, words: list[str]) -> None:
 
 def squeue(root: Path, words: list[str]) -> None:
     (jobs,) = [word.removeprefix("--jobs=").split(",") for word in words if word.startswith("--jobs=")]
-    found = sorted(element for job in jobs for element in root.glob(f"{job}_*"))
-    if not found:
-        sys.exit("slurm_load_jobs error: Invalid job id specified")
-    for element in found:
+    for element in (element for job in jobs for element in root.glob(f"{job}_*")):
         print(f"{element.name}|{(element / 'state').read_text()}")
 
 
@@ -127,8 +106,6 @@ def scancel(root: Path, words: list[str]) -> None:
     if "--batch" in words:
         assert "--signal=TERM" in words
         os.kill(_pid(element), signal.SIGTERM)
-    elif (element / "held").exists():
-        _write(element / "state", "CANCELLED||None")
     else:  # as where KillWait is zero
         (element / "cancelled").touch()
         os.killpg(_pid(element), signal.SIGKILL)

@@ -16,7 +16,7 @@ SHOWN = ("FERSWEEP_HOME", "FERSWEEP_CORES", "PGPASSWORD", "CUDA_VISIBLE_DEVICES"
 
 
 def main() -> None:
-    signal.alarm(120)  # bounds a failing test only
+    signal.alarm(600)  # bounds a failing test only
     told = {signal.SIGTERM, signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_BLOCK, told)
     words = sys.argv[1:]
@@ -25,7 +25,8 @@ def main() -> None:
         return
     print("the agent's own words", flush=True)
     plan = words[-1].split(",")
-    before = _record({"words": words, "folder": str(Path.cwd()), **{name: os.environ.get(name) for name in SHOWN}})
+    given = {"pid": os.getpid(), "words": words, "folder": str(Path.cwd())}
+    before = _record(given | {name: os.environ.get(name) for name in SHOWN})
     what, _, code = plan[min(before, len(plan) - 1)].partition(":")
     if what == "hangs":
         signal.sigwait({signal.SIGUSR1})
