@@ -164,6 +164,7 @@ def test_sqlite_is_noted_where_agents_may_be_on_other_hosts(agent: Agent) -> Non
         assert (code, "fersweep create --storage postgresql" in err) == (0, is_noted)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("one_core")
 def test_real_agent_of_the_shipped_local_file_trains_the_sweep(
     shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.pools import AgentState, Phase, Pool
+from fer_sweep.pools.local import LocalAgents
 from fer_sweep.pools.ray_cluster import RayAgents
-from tests.support.pool_stage import stub, stub_pool
+from tests.support.pool_stage import command, stub, stub_pool
 from tests.support.processes import until
 from tests.support.stub_agent import calls
 
@@ -68,3 +69,10 @@ def test_agents_checkpoint_when_what_started_them_is_killed(kind: str) -> None:
         until(lambda: bool(calls()))
         starter.send_signal(signal.SIGKILL)
     until(Path("checkpoint").exists)
+
+
+def test_agent_of_this_host_is_fersweep_itself() -> None:
+    pool = LocalAgents()
+    (agent,) = pool.start(command("nosuchid"), 1)
+    until(lambda: pool.states()[agent].phase is Phase.FAILED)
+    assert "no sweep 'nosuchid'" in Path(pool.states()[agent].note.rpartition("see ")[2]).read_text()

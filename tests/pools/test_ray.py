@@ -119,6 +119,7 @@ def test_agent_that_is_lost_three_times_in_a_row_soon_after_its_start_has_failed
     assert state == (failed if losses == 3 else RUNNING)
 
 
+@pytest.mark.parametrize("free", [10, None])
 @pytest.mark.parametrize(
     ("code", "state"),
     [
@@ -127,8 +128,10 @@ def test_agent_that_is_lost_three_times_in_a_row_soon_after_its_start_has_failed
         (1, AgentState(Phase.FAILED, "exit code 1: see 0.log")),
     ],
 )
-def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(code: int, state: AgentState) -> None:
-    stage = Stage()
+def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(
+    code: int, state: AgentState, free: int | None
+) -> None:
+    stage = Stage(free=free)
     stage.actor.object.code = code
     assert (stage.look(), stage.ended) == (state, True)
 
