@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.config.pool_file import KINDS, RayPool, SlurmPool, load_pool_file, parse_pool
 from fer_sweep.errors import PoolFileError
+
+ANY_SPEED = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FIELDS = sorted({name for model in KINDS.values() for name in model.model_fields} - {"kind"})
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -133,6 +135,7 @@ def test_common_settings_are_accepted() -> None:
     assert ray.address == "head-1.lab:6379"
 
 
+@ANY_SPEED
 @given(gpus=st.integers(0, 64) | st.floats(0.01, 64.0))
 def test_whole_gpus_and_shares_of_one_are_accepted_and_no_more(gpus: float) -> None:
     if gpus > 1 and gpus != int(gpus):
@@ -142,6 +145,7 @@ def test_whole_gpus_and_shares_of_one_are_accepted_and_no_more(gpus: float) -> N
         assert isinstance(pool, RayPool) and pool.gpus == gpus
 
 
+@ANY_SPEED
 @given(kind=st.sampled_from(sorted(KINDS)), values=st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=4))
 def test_any_content_is_a_pool_or_a_problem_with_its_key(kind: str, values: dict[str, Any]) -> None:
     try:

@@ -1,11 +1,13 @@
 """How many agents are started for what is left of a sweep: never more than are of use, and never for ever."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.pools.scaling import Change, Demand, slots_of
 from fer_sweep.search.remaining import Remaining
+
+ANY_SPEED = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,7 @@ def test_trials_that_an_agent_was_not_given_start_no_other_until_more_are_left_o
     assert demand.look(Remaining(1), running=0, waiting=0) == Change(start=1)
 
 
+@ANY_SPEED
 @given(
     trials=st.integers(0, 40),
     most=st.integers(1, 6),
