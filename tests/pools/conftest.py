@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Shell, shell
 from tests.support import ray_nodes, slurm
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.pool_stage import REPOSITORY
 from tests.support.processes import SWEEP
-
-__all__ = ["shell"]
+from tests.support.shell import Shell
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,6 +20,12 @@ def findable_support() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}")
         yield
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Runs commands in the test's own process."""
+    return Shell(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from fer_sweep.cli import pooling
 from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, AgentState, Phase, following
-from tests.cli.conftest import Shell
 from tests.support.pool_stage import REPOSITORY
+from tests.support.shell import Shell
 
 RUNNING, DONE, FAILED = AgentState(Phase.RUNNING, "on n1"), AgentState(Phase.DONE), AgentState(Phase.FAILED, "broke")
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP

@@ -63,18 +63,13 @@ def history(sweep: str, trial: int = 0) -> list[int]:
     return [json.loads(line)["epoch"] for line in lines if line.endswith("}")]
 
 
-def readme_commands(title: str) -> list[str]:
-    """The commands of the README's section on a cluster."""
-    section = (REPOSITORY / "README.md").read_text().split(f"## {title}\n")[1].split("\n## ")[0]
-    (block,) = re.findall(r"^```bash\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)
-    return block.splitlines()
-
-
 def follow_readme(title: str, postgres: str, data: str) -> str:
     """Run the commands of a section with a smaller sweep; returns what the agents' one said."""
+    text = (REPOSITORY / "README.md").read_text().split(f"## {title}\n")[1]
+    (block,) = re.findall(r"^```bash\n(.*?)^```", text.split("\n## ")[0], flags=re.DOTALL | re.MULTILINE)
     smaller = ["--set", "epochs=1", "--set", "channels=4", "--data", data]
     said = []
-    for line in readme_commands(title):
+    for line in block.splitlines():
         text = line.replace("postgresql+psycopg://USER@HOST/DATABASE", shlex.quote(postgres))
         text = text.replace("--count 12", "--count 2").replace("--agents 4", "--agents 2")
         program, *words = shlex.split(text)
