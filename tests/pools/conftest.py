@@ -66,7 +66,7 @@ def ray_cluster() -> Iterator[ray_nodes.Cluster]:
     """A Ray of three nodes."""
     if reason := ray_nodes.missing():
         pytest.skip(reason)
-    with closing(ray_nodes.Cluster()) as cluster:
+    with ray_nodes.cluster() as cluster:
         yield cluster
 
 

@@ -68,7 +68,7 @@ def sbatch(root: Path, words: list[str]) -> None:
 def supervise(root: Path, words: list[str]) -> None:
     element, log, folder = Path(words[0]), words[1], words[2]
     job, _, number = element.name.partition("_")
-    own = {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": number, "SLURM_JOB_ID": _job_id(element)}
+    own = {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": number, "SLURM_JOB_ID": element.name}
     restarts = 0
     while True:
         node = f"n{restarts + 1}"
@@ -112,17 +112,12 @@ def scancel(root: Path, words: list[str]) -> None:
 
 
 def scontrol(root: Path, words: list[str]) -> None:
-    (element,) = [element for element in root.glob("*_*") if ["requeue", _job_id(element)] == words]
-    (element / "requeued").touch()
+    requeue, job = words
+    assert requeue == "requeue"
+    (root / job / "requeued").touch()
 
 
 PROGRAMS = {"sbatch": sbatch, "squeue": squeue, "scancel": scancel, "scontrol": scontrol, "supervise": supervise}
-
-
-def _job_id(element: Path) -> str:
-    """Each element has a number of its own beside that of its array."""
-    job, _, number = element.name.partition("_")
-    return str(int(job) + int(number) + 1)
 
 
 def _pid(element: Path) -> int:

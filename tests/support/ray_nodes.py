@@ -1,20 +1,13 @@
-"""A Ray cluster of the tests' own: three nodes with GPUs that are not there, all on this machine.
+"""A Ray cluster of the tests' own: three nodes with GPUs that are not there, all on this machine."""
 
-Ray's ``Cluster`` runs in a process of its own, this file as a program, which takes orders on stdin: what it leaves at
-its end, threads, sockets and warnings, is none of the tests'.
-"""
-
-import contextlib
 import importlib.util
-import os
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.support.processes import alive, descendants, until
+import pytest
 
 GPUS = 2
 """Of each node."""
@@ -28,56 +21,27 @@ def missing() -> str | None:
 class Cluster:
     """One that runs from the start; its nodes are known by the process ids of their raylets."""
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fersweep-ray-"))  # short: Ray's sockets lie in it
-        self.environment = {"RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0"}
-        self._log = (self.folder / "cluster.log").open("wb")
-        self._server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.support.ray_nodes"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            # A trial trained in this process on the CPU has hidden all GPUs from it, and Ray makes some up.
-            env={**{n: v for n, v in os.environ.items() if n != "CUDA_VISIBLE_DEVICES"}, **self.environment},
-        )
-        try:
-            self.head = self.add()
-            self.add()
-            self.add()
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, cluster: Any, folder: Path) -> None:
+        self.folder = folder
+        self._cluster = cluster
+        self._nodes: dict[int, Any] = {}
+        # A node that says nothing is lost after a second rather than after a quarter of a minute.
+        quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+        self.head = self.add(include_dashboard=False, _system_config=quick)
+        self.add()
+        self.add()
+        self.environment = {"RAY_TMPDIR": str(folder), "RAY_ADDRESS": cluster.address}
 
-    def add(self) -> int:
+    def add(self, **options: Any) -> int:
         """Start a node and wait until it is one of the cluster's."""
-        self.environment["RAY_ADDRESS"], raylet = self._order("add").split()
-        return int(raylet)
+        node = self._cluster.add_node(num_cpus=8, num_gpus=GPUS, object_store_memory=80 * 2**20, **options)
+        raylet: int = node.all_processes["raylet"][0].process.pid
+        self._nodes[raylet] = node
+        return raylet
 
     def lose(self, raylet: int) -> None:
         """What a cut does to a node: its raylet is gone at once, and the cluster's word with it."""
-        self._order(str(raylet))
-
-    def _order(self, line: str) -> str:
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.write(f"{line}\n")
-        self._server.stdin.flush()
-        answer = self._server.stdout.readline().strip()
-        assert answer, (self.folder / "cluster.log").read_text()
-        return answer
-
-    def close(self) -> None:
-        """End everything that was started."""
-        family = descendants(self._server.pid)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._server.communicate(timeout=60)
-        for pid in {self._server.pid, *family}:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        until(lambda: not any(alive(pid) for pid in family), 20)
-        self._server.wait()
-        self._log.close()
-        shutil.rmtree(self.folder)
+        self._cluster.remove_node(self._nodes.pop(raylet), allow_graceful=False)
 
 
 def node_of(pid: int) -> int:
@@ -87,24 +51,20 @@ def node_of(pid: int) -> int:
     return int(raylet)
 
 
-def main() -> None:
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A cluster, while it is needed."""
     from ray.cluster_utils import Cluster as Nodes
 
-    # A node that says nothing is lost after a second rather than after a quarter of a minute.
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
-    nodes, cluster = {}, Nodes()
-    for line in sys.stdin:
-        if line == "add\n":
-            only_head = {} if nodes else {"include_dashboard": False, "_system_config": quick}
-            node = cluster.add_node(num_cpus=8, num_gpus=GPUS, object_store_memory=80 * 2**20, **only_head)
-            raylet = node.all_processes["raylet"][0].process.pid
-            nodes[raylet] = node
-            print(cluster.address, raylet, flush=True)
-        else:
-            cluster.remove_node(nodes.pop(int(line)), allow_graceful=False)
-            print("gone", flush=True)
-    cluster.shutdown()
-
-
-if __name__ == "__main__":
-    main()
+    with (
+        tempfile.TemporaryDirectory(prefix="fersweep-ray-") as folder,  # short: Ray's sockets lie in it
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # of a trial trained here; Ray makes some GPUs up
+        nodes = Nodes()
+        try:
+            yield Cluster(nodes, Path(folder))
+        finally:
+            nodes.shutdown()

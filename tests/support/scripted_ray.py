@@ -24,11 +24,11 @@ class ActorUnavailableError(RayError):
 
 
 class RayTaskError(RayError):
-    """A method has raised."""
+    """A method has raised ``cause``."""
 
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
+    @property
+    def cause(self) -> BaseException | None:
+        return self.__cause__
 
 
 @dataclass
@@ -109,7 +109,7 @@ class ScriptedRay:
         try:
             return method()
         except OSError as error:
-            raise RayTaskError(error) from error
+            raise RayTaskError from error
 
     def kill(self, actor: Actor) -> None:
         actor.answers = False
