@@ -23,12 +23,6 @@ def findable_support() -> Iterator[None]:
 
 
 @pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    """Runs commands in the test's own process."""
-    return Shell(monkeypatch, capsys)
-
-
-@pytest.fixture
 def sweep(shell: Shell, tiny_data: str) -> str:
     """A sweep of one trial."""
     Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))

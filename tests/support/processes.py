@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
@@ -31,11 +31,31 @@ def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
 
 
+def imported_by(*arguments: str, **environment: str) -> set[str]:
+    """The top-level modules that Python imports when it runs with these arguments."""
+    words = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
 def own_core() -> int:
     """A core for whom one is enough; each worker of ``make test`` has another one, if there are so many."""
     cores = sorted(os.sched_getaffinity(0), reverse=True)
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     return cores[worker % len(cores)]
+
+
+@contextlib.contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {own_core()})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def until(true: Callable[[], bool], limit_s: float = 300.0) -> None:
