@@ -19,12 +19,12 @@ _LIMITS = {"memory.max": 1, "memory.limit_in_bytes": 1, "memory.swap.max": 0, "m
 
 
 @contextlib.contextmanager
-def memory_group(limit_mb: int, name: str = "test") -> Iterator[Path]:
+def memory_group(limit_mb: int) -> Iterator[Path]:
     """A group with that much memory and no swap, below the test's own; processes left in it at the end are killed.
 
     Skips the test where no such group can be made.
     """
-    group = _parent() / f"fersweep-{name}-{os.getpid()}"
+    group = _parent() / f"fersweep-test-{os.getpid()}"
     try:
         group.mkdir()
     except OSError as error:
