@@ -17,13 +17,13 @@ from typer.main import get_command
 
 from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.cli import app, main
-from tests.processes import SWEEP, fersweep
+from tests.processes import QUICK, SWEEP, fersweep
 from tests.standin.server import StandIn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
-SHORTER = {"create": ["--set", "epochs=1"], "run": ["--set", "epochs=1"]}
-"""Added so that a test takes seconds; every other word is the README's."""
+SHORTER = {command: [f"--set={key}={value}" for key, value in QUICK.items()] for command in ("create", "run")}
+"""Added to the commands of the README; every other word is its own."""
 FEWER = {"create": "--count 12", "run": "--count 6"}
 
 
@@ -163,7 +163,7 @@ def _notebook(cells: list[str], drive: Path, *, agent: str) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for cell in cells:
         text = cell.replace("/content/drive/MyDrive", str(drive)).replace("agent(", f"agent({agent}")
-        text = text.replace("count=12", "count=2, constants={'epochs': 1}")
+        text = text.replace("count=12", f"count=2, constants={QUICK}")
         commands = [line.removeprefix("!fersweep ") for line in text.splitlines() if line.startswith("!")]
         for command in commands:
             done = fersweep(*shlex.split(command))  # a cell goes on whatever it returns

@@ -46,7 +46,7 @@ def home_with_sweeps(tmp_path_factory: pytest.TempPathFactory, whole_cache: Path
     """A home with two finished sweeps: of two SimpleCNNs, one of which learns, and of two DeeperCNNs."""
     folder = tmp_path_factory.mktemp("searched")
     made = []
-    for model, epochs in (("deeper_cnn", 1), ("simple_cnn", 3)):
+    for model, epochs in (("deeper_cnn", 6), ("simple_cnn", 3)):
         environment = {
             **os.environ,
             "FERSWEEP_HOME": str(folder / ".fersweep"),
@@ -155,7 +155,7 @@ def test_confirm_of_a_trial_that_is_named(shell: Shell, searched: str) -> None:
 def test_the_winner_of_a_sweep_that_a_server_searched_is_confirmed_on_a_page_of_its_own(
     online: StandIn, shell: Shell, tmp_path: Path, whole_data: str
 ) -> None:
-    made = shell.json("create", str(write(tmp_path, whole_data, "simple_cnn", 1)), "--count", "1")
+    made = shell.json("create", str(write(tmp_path, whole_data, "simple_cnn", 3)), "--count", "1")
     assert made["search"] == "wandb"
     code, _, err = shell("agent", made["sweep"], *HERE)
     assert code == 0, err

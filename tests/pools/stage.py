@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from fer_sweep.pools import AgentCommand
-from tests.processes import SWEEP, fersweep
+from tests.processes import QUICK, SWEEP, fersweep
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -31,7 +31,7 @@ def follow_readme(title: str, postgres: str, data: str) -> str:
     """Run the four commands of a section on a cluster, with a smaller sweep; gives what the agents' one said."""
     section = README.read_text().split(title)[1].split("\n## ")[0]
     (block,) = re.findall(r"^```bash\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)
-    smaller = ["--set", "epochs=1", "--set", "channels=4", "--data", data]
+    smaller = [*(f"--set={key}={value}" for key, value in QUICK.items()), "--data", data]
     said = []
     for line in block.splitlines():
         text = line.replace("postgresql+psycopg://USER@HOST/DATABASE", shlex.quote(postgres))
