@@ -31,12 +31,19 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
 
 
+MARKED_BY_FIXTURE = {"chromium": "browser", "fer2013_zip": "real_data"}
+"""Tests that ask for one of these fixtures have its marker."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked ``gpu`` where there is no NVIDIA GPU."""
-    if discover():
-        return
+    """Mark tests by their fixtures, and skip those marked ``gpu`` where there is no NVIDIA GPU."""
+    has_gpu = bool(discover())
     for item in items:
-        if item.get_closest_marker("gpu"):
+        for fixture, marker in MARKED_BY_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+        if not has_gpu and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
 
 

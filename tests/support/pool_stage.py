@@ -13,7 +13,7 @@ from fer_sweep.pools.local import LocalAgents
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import DRIVER, RayAgents
 from fer_sweep.pools.slurm import SlurmAgents
-from tests.support.processes import SWEEP, fersweep
+from tests.support.processes import QUICK, SWEEP, fersweep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUB = f"{sys.executable} -S -m tests.support.stub_agent"
@@ -67,7 +67,7 @@ def follow_readme(title: str, postgres: str, data: str) -> str:
     """Run the commands of a section with a smaller sweep; returns what the agents' one said."""
     text = (REPOSITORY / "README.md").read_text().split(f"## {title}\n")[1]
     (block,) = re.findall(r"^```bash\n(.*?)^```", text.split("\n## ")[0], flags=re.DOTALL | re.MULTILINE)
-    smaller = ["--set", "epochs=1", "--set", "channels=4", "--data", data]
+    smaller = [*(f"--set={key}={value}" for key, value in QUICK.items()), "--data", data]
     said = []
     for line in block.splitlines():
         text = line.replace("postgresql+psycopg://USER@HOST/DATABASE", shlex.quote(postgres))
