@@ -17,8 +17,10 @@ from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.support.control_groups import ControlTree
-from tests.support.processes import own_core
+from tests.support.processes import on_one_core
 from tests.support.records import make_result
+from tests.support.scripted_starter import ScriptedStarter
+from tests.support.shell import Shell
 from tests.support.standin.server import StandIn
 
 if TYPE_CHECKING:
@@ -67,6 +69,20 @@ def own_forkserver() -> Iterator[None]:
     """A forkserver that a module leaves open is ended with it: the next one's trials would have its environment."""
     yield
     TrialStarter().close()
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Runs commands in this process."""
+    return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture
+def played_trials(monkeypatch: pytest.MonkeyPatch) -> ScriptedStarter:
+    """Every agent in this process has its trials played by threads; set ``script`` to have them played otherwise."""
+    starter = ScriptedStarter()
+    monkeypatch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: starter)
+    return starter
 
 
 @pytest.fixture
@@ -175,6 +191,24 @@ def tiny_data(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
+def small_synthetic_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data cache in which `synthetic` has 280 drawn faces."""
+    from tests.support.drawn_faces import prepare_synthetic
+
+    cache = tmp_path_factory.mktemp("drawn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERSWEEP_CACHE", str(cache))
+        prepare_synthetic()
+    return cache
+
+
+@pytest.fixture
+def small_synthetic(small_synthetic_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn faces are few in this test."""
+    monkeypatch.setenv("FERSWEEP_CACHE", str(small_synthetic_cache))
+
+
+@pytest.fixture(scope="session")
 def whole_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data cache that holds `whole`: 70 training, 35 validation and 35 test faces, of which 7 are training images."""
     from fer_sweep.data.cache import prepare
@@ -208,11 +242,9 @@ def whole_data(whole_cache: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def one_core() -> Iterator[None]:
-    """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {own_core()})
-    yield
-    os.sched_setaffinity(0, cores)
+    """See ``on_one_core``; what a session's fixture trains has to enter it by itself."""
+    with on_one_core():
+        yield
 
 
 @pytest.fixture

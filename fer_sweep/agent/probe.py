@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fer_sweep.agent.memory import free_mb
-from fer_sweep.agent.processes import TrialHandle, TrialStarter
+from fer_sweep.agent.processes import Starter, TrialHandle
 from fer_sweep.agent.slots import Slot
 from fer_sweep.agent.trial_process import ProbeReady, ProbeResult, TrialJob
 from fer_sweep.config.space import Space
@@ -64,9 +64,7 @@ def best(curve: Sequence[Load], room_mb: float | None) -> int:
     return min(load.slots for load in fitting if load.images_per_second * WORTH_IT >= fastest)
 
 
-def measure(
-    config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: int, starter: TrialStarter
-) -> list[Load]:
+def measure(config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: int, starter: Starter) -> list[Load]:
     """The throughput of 1, 2, 4, ... slots, as long as doubling them gains something and fits in memory.
 
     Args:
@@ -123,7 +121,7 @@ def remembered(memory: Path, key: str, find: Callable[[], Sequence[Load]]) -> li
     return found
 
 
-def _load(config: TrialConfig, slots: Sequence[Slot], starter: TrialStarter) -> Load:
+def _load(config: TrialConfig, slots: Sequence[Slot], starter: Starter) -> Load:
     endless = config.model_copy(update={"epochs": 10_000})
     with tempfile.TemporaryDirectory(prefix="fersweep-probe-") as folder, contextlib.ExitStack() as stack:
         handles: list[TrialHandle] = []

@@ -223,6 +223,24 @@ def parse_trial(values: Mapping[str, Any]) -> TrialConfig:
         raise ConfigError([_problem(item, known) for item in error.errors()]) from None
 
 
+def parse_trial_json(text: str | bytes) -> TrialConfig:
+    """Validate what ``model_dump_json`` of a TrialConfig gave, in this version of fersweep or an earlier one.
+
+    A missing field takes its default, so a field can be added while a sweep is under way: compare the models that this
+    returns, never their JSON.
+
+    >>> parse_trial_json('{"model": "vit"}') == parse_trial_json('{"model": "vit", "seed": 0}')
+    True
+
+    Raises:
+        ConfigError: The text is not JSON, or has fields or values that this version does not know.
+    """
+    try:
+        return _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        raise ConfigError([_problem(item, known_names()) for item in error.errors()]) from None
+
+
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Turn dotted names into nested dictionaries.
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.data import store
-from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, group_copies
+from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, count_classes, group_copies
 from fer_sweep.data.ferplus import relabel
 from fer_sweep.data.images import Progress
-from fer_sweep.data.layout import RawFaces, size_notes
+from fer_sweep.data.layout import RawFaces, missing_class_notes, size_notes
 from fer_sweep.data.memory import MAX_MEMORY, bounded_memory
 from fer_sweep.data.sources import READERS
 from fer_sweep.data.splits import complete_splits
@@ -159,7 +159,7 @@ def _finish(name: str, source: str, faces: RawFaces, *, replace: bool, report: P
         faces.labels,
         splits,
         official_split=faces.official_split,
-        notes=faces.notes + notes,
+        notes=faces.notes + notes + missing_class_notes(count_classes(faces.labels, splits)),
         created=time.time(),
     )
     info = store.save(info, faces.images, faces.labels, splits, groups, replace=replace)

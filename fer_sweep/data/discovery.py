@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_sweep.data.layout import OFFICIAL_NAMES, class_code, split_code
+from fer_sweep.data.names import OFFICIAL_NAMES, class_code, split_code
 from fer_sweep.data.sources import READERS
 from fer_sweep.data.tree import Member, Tree, is_archive, open_tree
 from fer_sweep.errors import DataError

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_sweep.data.layout import OFFICIAL_NAMES, OUTSIDE, RawFaces, class_code
+from fer_sweep.data.layout import RawFaces
+from fer_sweep.data.names import OFFICIAL_NAMES, OUTSIDE, class_code
 from fer_sweep.data.tree import open_tree, readable
 from fer_sweep.errors import DataError
 

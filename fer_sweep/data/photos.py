@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from fer_sweep.data.depth import levels, to_grey
 from fer_sweep.data.images import MAX_BYTES, bounded, to_face
 from fer_sweep.errors import DataError, InputError
 
@@ -47,10 +48,8 @@ def read_photo(path: Path) -> Image.Image:
         raise DataError(f"{path}: {error.strerror}", hint="make it readable") from error
     with bounded(content, str(path), max_pixels=MAX_PIXELS, remedy="save it again as one of these") as image:
         image.draft(None, (_SIDE, _SIDE))  # a large JPEG is then decoded at a part of its size
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):  # Pillow would cut off all that is above 255
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        grey = upright.convert("L")
+        scale = levels(image)
+        grey = to_grey(ImageOps.exif_transpose(image), scale, str(path))
         grey.thumbnail((_SIDE, _SIDE))
         return grey
 

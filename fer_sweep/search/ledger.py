@@ -81,11 +81,14 @@ class Ledger:
         rows = self._trials("*", "AND identity = ?", [identity])
         return rows[0] if rows else None
 
-    def ended_with(self, config: str) -> Row | None:
-        """The first trial of this configuration that came to its end."""
-        ends = [TrialState.COMPLETE, TrialState.PRUNED]
-        rows = self._trials("*", "AND config = ? AND state IN (?, ?) ORDER BY number LIMIT 1", [config, *ends])
-        return rows[0] if rows else None
+    def numbered(self, numbers: Collection[int]) -> Sequence[Row]:
+        """The trials with these numbers, in order."""
+        marks = ", ".join("?" * len(numbers)) or "NULL"
+        return self._trials("*", f"AND number IN ({marks}) ORDER BY number", list(numbers))
+
+    def configs_from(self, number: int) -> Sequence[Row]:
+        """Number and config of every trial from this number on, in order."""
+        return self._trials("number, config", "AND number >= ? ORDER BY number", [number])
 
     def unended(self) -> Sequence[Row]:
         """Trials running or to be gone on with, in order."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
-from fer_sweep.config.trial import parse_trial
+from fer_sweep.config.trial import parse_trial_json
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search.database import Database, Row, through_restarts
 from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.leases import Leases, takes_back
 from fer_sweep.search.ledger import Histories, Ledger, record_of
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
-from fer_sweep.search.sampling import GridProposer, Proposer, RandomProposer
+from fer_sweep.search.sampling import GridProposer, RandomProposer
 from fer_sweep.search.storage import SweepState, no_such_sweep
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ class OptunaSearch:
             InputError: The user's own study or space failed.
             StorageError: The database cannot be written.
         """
-        if self._study is not None:
+        if not isinstance(self._proposer, GridProposer):
             with self._leases.ledger(write=False) as ledger:
-                self._study.catch_up(ledger)  # with most of what is new, before others have to wait for it
+                self._proposer.catch_up(ledger)  # with most of what is new, before others have to wait for it
         with self._leases.ledger() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
@@ -194,9 +194,8 @@ class OptunaSearch:
             lease = self._leases.new(slot, attempt)
             ledger.hand_over(row["number"], lease)
             self._leases.hold(row["number"], lease)
-            return TrialRequest(
-                str(row["number"]), parse_trial(json.loads(row["config"])), json.loads(row["parameters"]), attempt
-            )
+            config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
+            return TrialRequest(str(row["number"]), config, parameters, attempt)
         return None
 
     def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
@@ -258,7 +257,7 @@ def _study_proposer(sweep: SweepFile, row: Row, histories: Histories) -> "StudyP
     )
 
 
-def _plain_proposer(sweep: SweepFile, seed: int) -> Proposer:
+def _plain_proposer(sweep: SweepFile, seed: int) -> GridProposer | RandomProposer:
     space = Space.from_sweep(sweep)
     return GridProposer(space) if sweep.method == "grid" else RandomProposer(space, seed)
 

@@ -55,7 +55,7 @@ def without_secrets(storage: str) -> str:
     clean = f"{PREFIX}{user}{parts['place']}{'?' if shown else ''}{shown}"
     try:
         settings_of(clean)
-    except psycopg.Error:  # such as of a %-code of nothing
+    except (psycopg.Error, UnicodeDecodeError):  # such as of a %-code that stands for nothing
         raise unreadable from None
     if "\0" in "".join(secrets.values()):
         raise unreadable

@@ -1,10 +1,15 @@
-"""Proposing configurations that were not tried before: grid and random, and what every proposer shares."""
+"""Proposing configurations that were not tried before: grid and random, and what every proposer shares.
+
+Each proposer has ``propose(number, ledger)``, which decides what trial ``number`` is and returns None once every
+configuration is taken. It is called within the transaction that stores the trial, so nothing changes meanwhile, and
+raises ConfigError if the training function refuses whatever the space gives.
+"""
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +17,7 @@ from fer_sweep.config.distributions import Categorical, Distribution, IntUniform
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import ConfigError
+from fer_sweep.search.config_index import ConfigIndex
 from fer_sweep.search.ledger import Ledger
 
 REDRAWS = 100
@@ -30,21 +36,9 @@ class Proposal:
     """By dotted name, constants included."""
     config: TrialConfig
     identity: str
-    """The same for configurations that are the same."""
+    """The same for configurations that are the same, as long as one version of fersweep made both."""
     memo: str | None = None
     """What the proposer wants to be given back with the trial's row."""
-
-
-class Proposer(Protocol):
-    """Decides what the next trial is; None once every configuration is taken."""
-
-    def propose(self, number: int, ledger: Ledger) -> Proposal | None:
-        """Called within the transaction that stores trial ``number``, so nothing changes meanwhile.
-
-        Raises:
-            ConfigError: The training function refuses whatever the space gives.
-        """
-        ...
 
 
 class Candidates:
@@ -52,23 +46,26 @@ class Candidates:
 
     Values that the training function refuses, such as a `dim` that `head_dim` does not divide, are no
     configuration: they are passed over, in a grid too, and only a space with nothing else is an error.
+
+    Args:
+        is_taken: Whether a trial of a configuration exists.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_taken: Callable[[TrialConfig], object] = lambda config: False) -> None:
+        self._is_taken = is_taken
         self._refusal: ConfigError | None = None
 
-    def accept(self, values: Mapping[str, Any], ledger: Ledger | None, memo: str | None = None) -> Proposal | None:
-        """The proposal, or None for values refused or taken; without a ledger nothing counts as taken."""
+    def accept(self, values: Mapping[str, Any], memo: str | None = None) -> Proposal | None:
+        """The proposal, or None for values refused or taken."""
         try:
             config = parse_trial(values)
         except ConfigError as error:
             self._refusal = error
             return None
         # What is trained, not how it is written: 64 and "64" are one batch_size, and a default may be spelt out.
-        identity = config.model_dump_json()
-        if ledger is not None and ledger.is_taken(identity):
+        if self._is_taken(config):
             return None
-        return Proposal(dict(values), config, identity, memo)
+        return Proposal(dict(values), config, config.model_dump_json(), memo)
 
     def check_exhausted(self, number: int) -> None:
         """Having found nothing is an error if no trial was ever found.
@@ -104,7 +101,7 @@ class GridProposer:
     def _proposals(self) -> Iterator[Proposal]:
         seen: set[str] = set()
         for values in self._space.grid():
-            proposal = self._candidates.accept(values, None)
+            proposal = self._candidates.accept(values)
             if proposal is not None and proposal.identity not in seen:
                 seen.add(proposal.identity)
                 yield proposal
@@ -116,14 +113,19 @@ class RandomProposer:
     def __init__(self, space: Space, seed: int) -> None:
         self._space = space
         self._seed = seed
+        self._index = ConfigIndex()
+
+    def catch_up(self, ledger: Ledger) -> None:
+        """Read the trials added since the last call, which ``propose`` would read otherwise."""
+        self._index.catch_up(ledger)
 
     def propose(self, number: int, ledger: Ledger) -> Proposal | None:
         """Draw until the configuration is new; if that does not come about, take one of those left over."""
-        candidates = Candidates()
+        candidates = Candidates(lambda config: self._index.find(config, ledger))
         rng = np.random.default_rng([self._seed, number])
         for points in unit_draws(self._space.parameters, rng):
             values = {name: self._space.parameters[name].quantile(u) for name, u in points.items()}
-            if found := candidates.accept(values, ledger):
+            if found := candidates.accept(values):
                 return found
         candidates.check_exhausted(number)
         return None

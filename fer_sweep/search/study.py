@@ -17,6 +17,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.records import TrialState
 from fer_sweep.search.axes import Tpe, axes_of
+from fer_sweep.search.config_index import ConfigIndex
 from fer_sweep.search.database import Row
 from fer_sweep.search.ledger import Histories, Ledger
 from fer_sweep.search.sampling import Candidates, Proposal, unit_draws
@@ -46,6 +47,7 @@ class StudyProposer:
         self._constants = {
             name: source.quantile(0.5) for name, source in space.parameters.items() if name not in self._axes
         }
+        self._index = ConfigIndex()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -68,12 +70,12 @@ class StudyProposer:
         return not isinstance(self._study.pruner, optuna.pruners.NopPruner)
 
     def propose(self, number: int, ledger: Ledger) -> Proposal | None:
-        """See ``Proposer.propose``; None also when the user's terminator or sampler ends the search."""
+        """See ``search.sampling``; None also when the user's terminator or sampler ends the search."""
         self.catch_up(ledger)
         if self._is_over():
             return None
-        candidates = Candidates()
-        found = self._draw(number, candidates, ledger)
+        candidates = Candidates(lambda config: self._index.find(config, ledger))
+        found = self._draw(number, candidates)
         if found is None:
             candidates.check_exhausted(number)
             return None
@@ -88,7 +90,7 @@ class StudyProposer:
             ConfigError: The training function refuses what they give.
         """
         candidates = Candidates()
-        if self._draw(0, candidates, None) is None:
+        if self._draw(0, candidates) is None:
             candidates.check_exhausted(0)
 
     def should_prune(self, number: int, ledger: Ledger) -> bool:
@@ -103,7 +105,7 @@ class StudyProposer:
         is_exhausted = getattr(self._study.sampler, "is_exhausted", None)  # GridSampler has it
         return self._is_stopped or (is_exhausted is not None and bool(is_exhausted(self._study)))
 
-    def _draw(self, number: int, candidates: Candidates, ledger: Ledger | None) -> Proposal | None:
+    def _draw(self, number: int, candidates: Candidates) -> Proposal | None:
         natives = {name: axis.native for name, axis in self._axes.items()}
         if self._own.study is None:
             seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
@@ -113,7 +115,7 @@ class StudyProposer:
         waiting = len(self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)))
         for _ in range(waiting + (OWN_DRAWS if has_own else SAMPLER_DRAWS)):
             trial = self._ask(natives)
-            if found := candidates.accept(self._values(trial), ledger, self._memo(trial)):
+            if found := candidates.accept(self._values(trial), self._memo(trial)):
                 self._remember(number, trial.number)
                 return found
             self._tell(trial.number, OptunaState.FAIL, None)
@@ -123,7 +125,7 @@ class StudyProposer:
         for points in unit_draws(parameters, np.random.default_rng([self._seed, number])):
             params = {name: axis.coordinate(points[name]) for name, axis in self._axes.items()}
             swept = {name: axis.value(params[name]) for name, axis in self._axes.items()}
-            if found := candidates.accept({**swept, **self._constants}, ledger, json.dumps({"params": params})):
+            if found := candidates.accept({**swept, **self._constants}, json.dumps({"params": params})):
                 self._remember(number, self._add(params, natives))
                 return found
         return None
@@ -159,6 +161,7 @@ class StudyProposer:
     def catch_up(self, ledger: Ledger) -> None:
         """Take in what has become of the trials since the last time."""
         self._histories.update(ledger)
+        self._index.catch_up(ledger)
         if self._failed and ledger.attempts(self._failed) != self._failed:
             self._begin_anew()  # one is tried again after all, and a study takes back nothing that it was told
         self._forget_undone(ledger)

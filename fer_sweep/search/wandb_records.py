@@ -73,6 +73,6 @@ def _is_number(value: object) -> bool:
 
 def _result(summary: Mapping[str, Any]) -> TrialResult | None:
     try:
-        return TrialResult.model_validate({name: summary[name] for name in TrialResult.model_fields})
-    except (KeyError, ValidationError):
+        return TrialResult.model_validate({name: summary[name] for name in TrialResult.model_fields if name in summary})
+    except ValidationError:
         return None  # a run of another program, or one without an end

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fer_sweep.config.trial import flatten, parse_trial
+from fer_sweep.config.trial import flatten, parse_trial, parse_trial_json
 from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
 from fer_sweep.records import (
@@ -26,6 +26,7 @@ from fer_sweep.records import (
     TrialState,
     Wait,
 )
+from fer_sweep.search.config_index import ConfigIndex
 from fer_sweep.search.database import Database, Row, through_restarts
 from fer_sweep.search.leases import Leases, takes_back
 from fer_sweep.search.ledger import Lease, Ledger, SweepState, record_of
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 REFUSED_IN_A_ROW = 20
 """So many configurations that cannot be trained, one after another, end the agent: the sweep's space is at fault."""
+_HAS_RESULT = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class WandbSearch:
@@ -87,6 +89,7 @@ class WandbSearch:
         """Slot and number of each trial this agent runs."""
         self._refused = 0
         """Configurations in a row that cannot be trained."""
+        self._index = ConfigIndex()
         self._unheard = Unheard(lease_s, self._clock)
 
     @functools.cached_property
@@ -258,7 +261,7 @@ class WandbSearch:
         lease = self._leases.new(slot, attempt)
         ledger.hand_over(row["number"], lease)
         self._hold(slot, row["identity"], row["number"], lease)
-        config, parameters = parse_trial(json.loads(row["config"])), json.loads(row["parameters"])
+        config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
         return TrialRequest(row["identity"], config, parameters, attempt)
 
     @through_restarts
@@ -283,7 +286,7 @@ class WandbSearch:
             if ledger.is_taken(run_id):
                 return None  # by another agent, in this very moment
             number, lease = ledger.count(), self._leases.new(slot, 1)
-            twin = ledger.ended_with(config.model_dump_json())
+            twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
             ledger.add(
                 number,
                 identity=run_id,
@@ -294,8 +297,8 @@ class WandbSearch:
                 now=self._clock(),
             )
             self._hold(slot, run_id, number, lease)
-        if twin is not None:
-            copy_trial(trial_folder(self._path.id, twin["identity"]), trial_folder(self._path.id, run_id))
+        if twins:
+            copy_trial(trial_folder(self._path.id, twins[0]["identity"]), trial_folder(self._path.id, run_id))
         return TrialRequest(run_id, config, parameters)
 
     def _begin_forgotten(self, slot: str) -> TrialRequest | Wait | None:

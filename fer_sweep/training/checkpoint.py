@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import CheckpointError
@@ -49,7 +50,7 @@ class Checkpoints:
         self._trial, self._folder = folder, apart or folder
         self._loaded_from = self._folder
         self._last, self._previous = self._folder / LAST_CHECKPOINT, self._folder / PREVIOUS
-        self._owner = {"config": config.model_dump_json(), "data": fingerprint}
+        self._config, self._fingerprint = config, fingerprint
         self._cost = 0.0
         self._saved_at = time.perf_counter()
 
@@ -69,7 +70,8 @@ class Checkpoints:
         """
         began = time.perf_counter()
         buffer = io.BytesIO()
-        torch.save({"owner": self._owner, "state": state}, buffer)
+        owner = {"config": self._config.model_dump_json(), "data": self._fingerprint}
+        torch.save({"owner": owner, "state": state}, buffer)
         content = buffer.getbuffer()
         with atomic_path(self._last) as temporary:
             with temporary.open("wb") as stream:
@@ -146,12 +148,23 @@ class Checkpoints:
             (folder / name).unlink(missing_ok=True)
 
     def _refuse_others(self, path: Path, owner: dict[str, str]) -> None:
-        for what, name in (("config", "another configuration"), ("data", "another content of the data set")):
-            if owner[what] != self._owner[what]:
-                raise CheckpointError(
-                    f"{path} was written by a training with {name}",
-                    hint="train into another folder, or delete this one to begin anew",
-                )
+        if not self._is_own_config(owner["config"]):
+            difference = "another configuration"
+        elif owner["data"] != self._fingerprint:
+            difference = "another content of the data set"
+        else:
+            return
+        raise CheckpointError(
+            f"{path} was written by a training with {difference}",
+            hint="train into another folder, or delete this one to begin anew",
+        )
+
+    def _is_own_config(self, text: str) -> bool:
+        # Parsed models are compared, since the text of an earlier version lacks the fields added later.
+        try:
+            return type(self._config).model_validate_json(text) == self._config
+        except ValidationError:
+            return False
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What `fersweep doctor` says of databases."""
+"""What `fersweep doctor` reports about databases."""
 
 import sys
 from pathlib import Path
@@ -15,11 +15,11 @@ def database() -> Finding:
     return found
 
 
-def test_the_file_of_this_home_is_named() -> None:
+def test_the_database_file_is_named() -> None:
     assert database() == Finding("database", True, default_storage())
 
 
-def test_a_home_on_a_network_file_system_is_no_place_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mountinfo").write_text("1 0 8:1 / / rw - lustre x rw\n")
     monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
     found = database()
@@ -28,7 +28,7 @@ def test_a_home_on_a_network_file_system_is_no_place_for_it(tmp_path: Path, monk
     assert "FERSWEEP_STORAGE" in found.advice
 
 
-def test_a_server_is_tried_and_its_password_not_shown(
+def test_a_server_is_connected_to_and_its_password_not_shown(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mountinfo").write_text("1 0 8:1 / / rw - lustre x rw\n")

@@ -1,4 +1,7 @@
+"""Control groups of both versions: which ones limit a process, and how many cores they grant."""
+
 import os
+from pathlib import Path
 
 import pytest
 
@@ -29,55 +32,49 @@ def test_a_controller_of_version_1_has_a_tree_of_its_own(control_tree: ControlTr
     ],
 )
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_containers_group_is_what_is_mounted_there(control_tree: ControlTree, version: int, path: str) -> None:
+def test_the_group_of_a_container_is_the_outermost_that_is_mounted(
+    control_tree: ControlTree, version: int, path: str
+) -> None:
     outermost = control_tree.group(version, "memory", "")
     control_tree.group(version, "memory", "other")
     control_tree.join(version, "memory", path)
     assert control_groups("memory") == [outermost]
 
 
-def test_a_host_that_tells_of_no_membership_may_still_have_limits(control_tree: ControlTree) -> None:
+def test_a_host_without_a_membership_file_may_still_have_limits(control_tree: ControlTree) -> None:
     assert control_groups("memory") == [control_tree.mount]
 
 
+def set_quota(group: Path, version: int, quota: int | None) -> None:
+    if version == 2:
+        (group / "cpu.max").write_text(f"{quota or 'max'} 100000\n")
+    else:
+        (group / "cpu.cfs_quota_us").write_text(f"{quota or -1}\n")
+        (group / "cpu.cfs_period_us").write_text("100000\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
-    ("version", "files", "cores"),
+    ("around", "own", "cores"),
     [
-        pytest.param(
-            2, {"job": {"cpu.max": "max 100000"}, "job/task": {"cpu.max": "100000 100000"}}, 1.0, id="its own"
-        ),
-        pytest.param(
-            2, {"job": {"cpu.max": "150000 100000"}, "job/task": {"cpu.max": "max 100000"}}, 1.5, id="around it"
-        ),
-        pytest.param(
-            2, {"job": {"cpu.max": "50000 100000"}, "job/task": {"cpu.max": "900000 100000"}}, 0.5, id="tightest"
-        ),
-        pytest.param(
-            1,
-            {
-                "job": {"cpu.cfs_quota_us": "100000", "cpu.cfs_period_us": "100000"},
-                "job/task": {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"},
-            },
-            1.0,
-            id="version 1",
-        ),
+        pytest.param(None, 100_000, 1.0, id="its own"),
+        pytest.param(150_000, None, 1.5, id="around it"),
+        pytest.param(50_000, 900_000, 0.5, id="tightest"),
     ],
 )
-def test_the_tightest_quota_says_how_many_cores_there_are(
-    control_tree: ControlTree, version: int, files: dict[str, dict[str, str]], cores: float
+def test_the_tightest_quota_is_the_number_of_cores(
+    control_tree: ControlTree, version: int, around: int | None, own: int | None, cores: float
 ) -> None:
     control_tree.join(version, "cpu", "/job/task")
-    for path, texts in files.items():
-        group = control_tree.group(version, "cpu", path)
-        for name, text in texts.items():
-            (group / name).write_text(f"{text}\n")
+    for path, quota in (("job", around), ("job/task", own)):
+        set_quota(control_tree.group(version, "cpu", path), version, quota)
     assert granted_cores() == cores
     assert usable_cores() == 1
 
 
 def test_without_a_quota_the_affinity_counts(control_tree: ControlTree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FERSWEEP_CORES", raising=False)
-    (control_tree.group(2, "cpu", "job") / "cpu.max").write_text("max 100000\n")
+    set_quota(control_tree.group(2, "cpu", "job"), 2, None)
     control_tree.join(2, "cpu", "/job")
     assert granted_cores() is None
     assert usable_cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())

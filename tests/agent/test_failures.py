@@ -1,4 +1,4 @@
-"""What failures add up to, without any process: the agent's tests and tests/faults bring real ones."""
+"""The retry policy: what failed and lost attempts mean for a trial, a slot and the agent."""
 
 import pytest
 
@@ -11,26 +11,25 @@ from fer_sweep.agent.failures import (
     OnOom,
 )
 from fer_sweep.agent.slots import Slot
-from fer_sweep.records import Cause, TrialOutcome, TrialRequest, TrialState
+from fer_sweep.records import Cause, TrialOutcome, TrialState
 from tests.support.scripted_search import request
 
 FIRST, SECOND = (Slot(f"gpu0/{share}", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-a"}) for share in (0, 1))
 OTHER_GPU = Slot("gpu1/0", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-b"})
+BEGAN = TrialOutcome(TrialState.RUNNING)
 COMPLETE = TrialOutcome(TrialState.COMPLETE)
+FULL_DISK = TrialOutcome(TrialState.PREEMPTED, reason="No space left on device")
 FAILED = TrialOutcome(TrialState.FAILED, reason="KeyError: 'x'")
 NO_MEMORY = TrialOutcome(TrialState.FAILED, reason="OutOfMemoryError: CUDA out of memory", cause=Cause.OUT_OF_MEMORY)
 KILLED = TrialOutcome(TrialState.FAILED, reason="ended by SIGKILL", cause=Cause.KILLED)
 ECC = TrialOutcome(TrialState.FAILED, reason="CUDA error: uncorrectable ECC error", cause=Cause.DEVICE)
 
 
-def judge(
-    failures: Failures, outcome: TrialOutcome, slot: Slot = FIRST, trial: str | TrialRequest = "0"
-) -> TrialOutcome:
-    given = request(trial, batch_size=32) if isinstance(trial, str) else trial
-    return failures.judge(slot, given, outcome, was_asked=False)
+def judge(failures: Failures, outcome: TrialOutcome, slot: Slot = FIRST, trial: str = "0") -> TrialOutcome:
+    return failures.judge(slot, request(trial, batch_size=32), outcome, was_asked=False)
 
 
-def test_a_trial_lost_again_and_again_has_failed_unless_it_gets_on() -> None:
+def test_a_trial_lost_three_times_without_a_new_epoch_has_failed() -> None:
     failures = Failures([FIRST])
     for _ in range(LOSSES_WITHOUT_PROGRESS - 1):
         assert judge(failures, KILLED).state is TrialState.PREEMPTED
@@ -43,7 +42,7 @@ def test_a_trial_lost_again_and_again_has_failed_unless_it_gets_on() -> None:
     assert "3 times in a row" in (last.reason or "")
 
 
-def test_a_trial_the_agent_has_asked_to_stop_is_handed_back_however_it_died() -> None:
+def test_a_trial_that_was_asked_to_stop_is_requeued_however_it_died() -> None:
     failures = Failures([FIRST])
     for outcome in (KILLED, NO_MEMORY, ECC):
         given = failures.judge(FIRST, request("0"), outcome, was_asked=True)
@@ -55,7 +54,7 @@ def test_out_of_memory_fails_the_trial_unless_asked_otherwise() -> None:
     assert judge(Failures([FIRST, SECOND]), NO_MEMORY).state is TrialState.FAILED
 
 
-def test_out_of_memory_halves_the_micro_batch_until_there_is_nothing_to_halve() -> None:
+def test_out_of_memory_halves_the_micro_batch_down_to_the_smallest() -> None:
     failures = Failures([FIRST], OnOom.SMALLER_MICRO_BATCH)
     seen = []
     while (outcome := judge(failures, NO_MEMORY)).state is TrialState.PREEMPTED:
@@ -77,69 +76,47 @@ def test_out_of_memory_closes_a_slot_of_that_device_but_never_its_last() -> None
     assert failures.is_open(FIRST)
 
 
-def test_a_slot_where_everything_fails_is_closed_while_others_do_well() -> None:
+@pytest.mark.parametrize(
+    ("events", "closed", "in_a_row"),
+    [
+        pytest.param(
+            [(FIRST, BEGAN), *[(OTHER_GPU, FAILED)] * SLOT_FAILURES_IN_A_ROW],
+            {"gpu1/0": ["1", "2", "3"]},
+            0,
+            id="a slot where everything fails while another does well",
+        ),
+        pytest.param(
+            [*[(OTHER_GPU, FAILED)] * FAILURES_IN_A_ROW, (FIRST, BEGAN)],
+            {"gpu1/0": ["0", "1", "2", "3", "4"]},
+            0,
+            id="as soon as another begins to do well",
+        ),
+        pytest.param([(FIRST, FAILED), (OTHER_GPU, FAILED)] * 3, {}, 6, id="everything fails in every slot"),
+        pytest.param([*[(FIRST, FAILED)] * 4, (FIRST, COMPLETE), (FIRST, FAILED)], {}, 1, id="a success in between"),
+        pytest.param(
+            [(FIRST, BEGAN), *[(OTHER_GPU, ECC)] * SLOT_FAILURES_IN_A_ROW],
+            {"gpu1/0": []},
+            0,
+            id="errors of a GPU close its slot and fail no trial",
+        ),
+        pytest.param([(FIRST, FULL_DISK)] * FAILURES_IN_A_ROW, {}, 5, id="trials that give up unasked"),
+    ],
+)
+def test_failures_in_a_row_close_a_slot_or_stop_the_agent(
+    events: list[tuple[Slot, TrialOutcome]], closed: dict[str, list[str]], in_a_row: int
+) -> None:
     failures = Failures([FIRST, OTHER_GPU])
-    failures.began(FIRST)
-    notes = []
-    for number in range(SLOT_FAILURES_IN_A_ROW):
-        assert failures.is_open(OTHER_GPU)
-        judge(failures, FAILED, OTHER_GPU, str(number))
-        notes.append(failures.close_broken().get("gpu1/0"))
-    assert notes[:-1] == [None] * (SLOT_FAILURES_IN_A_ROW - 1)
-    assert notes[-1] is not None
-    assert "while gpu0/0 did well" in notes[-1].why
-    assert notes[-1].trials == ["0", "1", "2"]
-    assert not failures.in_a_row, "they are the slot's fault, and not the agent's"
-    assert not failures.is_open(OTHER_GPU)
-    assert not failures.has_had_enough
-
-
-def test_a_slot_is_closed_as_soon_as_another_one_has_begun_to_do_well() -> None:
-    failures = Failures([FIRST, OTHER_GPU])
-    for number in range(FAILURES_IN_A_ROW):  # while the other one still loads its data
-        judge(failures, FAILED, OTHER_GPU, str(number))
-        assert not failures.close_broken()
-    assert failures.has_had_enough
-    failures.began(FIRST)
-    assert list(failures.close_broken()["gpu1/0"].trials) == ["0", "1", "2", "3", "4"]
-    assert not failures.has_had_enough
-    assert not failures.close_broken()
-
-
-def test_where_everything_fails_everywhere_the_agent_has_had_enough() -> None:
-    failures = Failures([FIRST, OTHER_GPU])
-    for number in range(FAILURES_IN_A_ROW):
-        assert not failures.has_had_enough
-        slot = (FIRST, OTHER_GPU)[number % 2]
-        judge(failures, FAILED, slot, str(number))
-        assert not failures.close_broken()
-    assert failures.has_had_enough
-    assert failures.in_a_row[-1] == "trial 4: KeyError: 'x'"
-
-
-def test_a_success_wipes_the_slate() -> None:
-    failures = Failures([FIRST])
-    for number in range(FAILURES_IN_A_ROW - 1):
-        judge(failures, FAILED, trial=str(number))
-    judge(failures, COMPLETE)
-    judge(failures, FAILED, trial="9")
-    assert len(failures.in_a_row) == 1
-
-
-def test_a_gpus_own_error_costs_the_slot_and_not_the_trial() -> None:
-    failures = Failures([FIRST, OTHER_GPU])
-    failures.began(FIRST)
-    for number in range(SLOT_FAILURES_IN_A_ROW):
-        assert judge(failures, ECC, OTHER_GPU, str(number)).state is TrialState.PREEMPTED
-    assert not failures.close_broken()["gpu1/0"].trials, "none has failed: all of them go on already"
-    assert not failures.in_a_row
-
-
-def test_giving_up_unasked_such_as_on_a_full_disk_counts_as_a_failure_of_the_surroundings() -> None:
-    failures = Failures([FIRST])
-    for _ in range(FAILURES_IN_A_ROW):
-        judge(failures, TrialOutcome(TrialState.PREEMPTED, reason="No space left on device"))
-    assert failures.has_had_enough
+    found: dict[str, list[str]] = {}
+    for number, (slot, outcome) in enumerate(events):
+        if outcome is BEGAN:
+            failures.began(slot)
+        else:
+            judge(failures, outcome, slot, str(number))
+        found |= {name: list(broken.trials) for name, broken in failures.close_broken().items()}
+    assert found == closed
+    assert failures.is_open(OTHER_GPU) == (not closed)
+    assert len(failures.in_a_row) == in_a_row
+    assert failures.has_had_enough == (in_a_row >= FAILURES_IN_A_ROW)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -160,5 +137,5 @@ class OutOfMemoryError(RuntimeError):
         (ValueError("Expected more than 1 value per channel when training"), None),
     ],
 )
-def test_errors_are_told_apart_by_their_words(error: Exception, cause: Cause | None) -> None:
+def test_errors_are_classified_by_their_message(error: Exception, cause: Cause | None) -> None:
     assert cause_of(error) is cause

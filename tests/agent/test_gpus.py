@@ -26,12 +26,12 @@ GPUS = (
         ("MIG-bbbb1111-0000", ["2:1"]),
     ],
 )
-def test_chooses_by_number_uuid_and_mig_id(wanted: str, indices: list[str]) -> None:
+def test_gpus_are_chosen_by_number_uuid_and_mig_id(wanted: str, indices: list[str]) -> None:
     assert [gpu.index for gpu in choose(wanted, GPUS)] == indices
 
 
 @pytest.mark.parametrize("wanted", ["7", "GPU-", "GPU-aaaa", "0,0", "", "0,,1", "all", "-1", "GPU-cccc"])
-def test_refuses_what_is_not_here_and_says_what_is(wanted: str) -> None:
+def test_unknown_gpus_are_refused_and_the_known_ones_named(wanted: str) -> None:
     with pytest.raises(InputError) as caught:
         choose(wanted, GPUS)
     assert wanted in str(caught.value)

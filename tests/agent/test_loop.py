@@ -9,6 +9,7 @@ import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW, LOSSES_WITHOUT_PROGRESS
 from fer_sweep.agent.memory import Admission
+from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.slots import Slot
 from fer_sweep.errors import AgentFailed, LostTrial
 from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState, Wait
@@ -119,8 +120,9 @@ def test_a_hung_trial_is_ended_and_the_next_one_runs(stage: Stage, monkeypatch: 
         raise AssertionError("it was killed")
 
     stage.starter = ScriptedStarter(hangs)
+    stage.silence = Silence(30.0)
     search = ScriptedSearch([request("0"), request("1")])
-    assert stage.run(search, hang_after_s=30.0).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
+    assert stage.run(search).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
     assert (search.outcomes["0"][0].reason or "").startswith("made no step for")
 
 

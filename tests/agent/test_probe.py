@@ -1,6 +1,6 @@
-"""How many slots pay, measured with real processes."""
+"""How many slots pay: the curve that is measured, what is chosen from it, and the trial that it is measured with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,46 +9,75 @@ from hypothesis import strategies as st
 
 from fer_sweep.agent.probe import WORTH_IT, Load, best, measure, remembered, typical
 from fer_sweep.agent.slots import Slot
+from fer_sweep.agent.trial_process import ProbeReady, ProbeResult
 from fer_sweep.config.distributions import Categorical
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_sweep_file
-from fer_sweep.config.trial import TrialConfig, parse_trial
+from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
+from fer_sweep.records import TrialOutcome, TrialState
 from tests.conftest import REPOSITORY
-from tests.support.agent_stage import Stage
+from tests.support.agent_stage import ForkingStarter
 from tests.support.scripted_search import TINY
+from tests.support.scripted_starter import PlayedTrial, ScriptedStarter
 
 SWEEPS = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
 
 
-@pytest.fixture
-def stage(tmp_path: Path, tiny_cache: Path) -> Stage:
-    return Stage(tmp_path / "trials", str(tiny_cache))
-
-
-def probe(stage: Stage, config: TrialConfig, most: int) -> list[Load]:
+def measured(most: int, starter: ScriptedStarter | ForkingStarter, cache: str = "") -> list[Load]:
     def divide(count: int) -> Sequence[Slot]:
-        environment = {"CUDA_VISIBLE_DEVICES": "", "FERSWEEP_CACHE": stage.cache}
-        return [Slot(f"cpu/{number}", "cpu", 1, environment) for number in range(count)]
+        environment = {"CUDA_VISIBLE_DEVICES": "", "FERSWEEP_CACHE": cache}
+        return [Slot(f"cpu/{count}/{number}", "cpu", 1, environment) for number in range(count)]
 
-    return measure(config, divide, most, stage.starter)
-
-
-def test_measures_one_slot_then_two_and_leaves_no_process(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_sweep.agent.probe.WORTH_IT", 0.0)  # goes on, whatever two slots come to
-    curve = probe(stage, parse_trial({**TINY, "epochs": 1}), most=3)  # one epoch is fewer steps than a probe times
-    assert [load.slots for load in curve] == [1, 2, 3]
-    assert all(load.images_per_second > 0 for load in curve)
-    assert len(stage.starter.pids) == 6
-    assert stage.nobody_is_left()
-    assert not stage.folder.exists()
+    one_epoch = parse_trial({**TINY, "epochs": 1})  # fewer steps than a probe times
+    return measure(one_epoch, divide, most, starter)
 
 
-def test_a_typical_trial_that_cannot_be_trained_ends_the_agent_with_its_reason(stage: Stage) -> None:
-    with pytest.raises(AgentFailed, match="train_samples") as caught:
-        probe(stage, parse_trial({**TINY, "train_samples": 1_000_000}), most=2)
+def probes(speeds: Mapping[int, float | None]) -> ScriptedStarter:
+    """Starts probes that come to so many images a second together, by their number; with None they fail."""
+
+    def play(trial: PlayedTrial) -> TrialOutcome:
+        count = int(trial.trial_id.split("-")[1])
+        if (speed := speeds[count]) is None:
+            return TrialOutcome(TrialState.FAILED, reason="out of memory")
+        trial.send(ProbeReady())
+        trial.wait_for_stop()  # the word to go
+        trial.send(ProbeResult(speed / count))
+        raise AssertionError(trial.wait_for_stop())  # ended by a kill
+
+    return ScriptedStarter(play)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "slots"),
+    [
+        pytest.param({1: 100, 2: 200, 4: 400, 5: 500}, [1, 2, 4, 5], id="every slot pays"),
+        pytest.param({1: 100, 2: 200, 4: 205}, [1, 2, 4], id="the last doubling gains too little"),
+        pytest.param({1: 100, 2: 200, 4: None}, [1, 2], id="so many do not fit"),
+    ],
+)
+def test_slots_are_doubled_for_as_long_as_that_pays(speeds: dict[int, float | None], slots: list[int]) -> None:
+    starter = probes(speeds)
+    curve = measured(5, starter)
+    assert [load.slots for load in curve] == slots
+    assert [load.images_per_second for load in curve] == [speeds[count] for count in slots]
+    assert starter.all_have_ended
+
+
+def test_a_typical_trial_that_fails_in_a_slot_of_its_own_ends_the_agent_with_its_reason() -> None:
+    with pytest.raises(AgentFailed, match="out of memory") as caught:
+        measured(2, probes({1: None}))
     assert caught.value.hint
-    assert stage.nobody_is_left()
+
+
+@pytest.mark.process
+def test_real_trials_are_measured_side_by_side(tiny_data: str, tiny_cache: Path) -> None:
+    starter = ForkingStarter()
+    curve = measured(2, starter, str(tiny_cache))
+    assert [load.slots for load in curve] == [1, 2]
+    assert all(load.images_per_second > 0 for load in curve)
+    assert len(starter.pids) == 3
+    assert starter.all_have_ended
 
 
 LOADS = st.lists(st.tuples(st.floats(1.0, 1e5), st.floats(0.0, 1e5)), min_size=1, max_size=6).map(

@@ -1,3 +1,5 @@
+"""What an agent prepares for a sweep before its first trial."""
+
 from typing import Any
 
 import pytest

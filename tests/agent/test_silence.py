@@ -1,3 +1,5 @@
+"""How long a trial may make no step before it counts as hung."""
+
 from fer_sweep.agent.silence import LIMIT_S, START_LIMIT_S, TIMES_THE_LONGEST, Silence
 
 

@@ -1,3 +1,5 @@
+"""How GPUs and CPU cores are divided into slots."""
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ def test_granted_cores_count_where_nothing_enforces_them(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
-def test_refuses_what_is_no_number_of_cores(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_cores_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FERSWEEP_CORES", text)
     with pytest.raises(InputError, match=f"FERSWEEP_CORES={text}"):
         usable_cores()
@@ -48,14 +50,16 @@ def test_without_a_number_the_cpu_has_at_least_one_slot() -> None:
     assert len(make_slots(())) >= 1
 
 
-@pytest.mark.parametrize("count", [0, -1, 10_000])
-def test_refuses_more_cpu_slots_than_cores(count: int) -> None:
-    with pytest.raises(InputError, match=f"--slots {count}"):
-        make_slots((), cpu_slots=count)
-
-
-def test_refuses_cpu_slots_on_gpus_and_no_slot_on_a_gpu() -> None:
-    with pytest.raises(InputError, match="--gpus none"):
-        make_slots(GPUS, cpu_slots=2)
-    with pytest.raises(InputError, match="--per-gpu 0"):
-        make_slots(GPUS, per_gpu=0)
+@pytest.mark.parametrize(
+    ("gpus", "wanted", "message"),
+    [
+        ((), {"cpu_slots": 0}, "--slots 0"),
+        ((), {"cpu_slots": -1}, "--slots -1"),
+        ((), {"cpu_slots": 10_000}, "--slots 10000"),
+        (GPUS, {"cpu_slots": 2}, "--gpus none"),
+        (GPUS, {"per_gpu": 0}, "--per-gpu 0"),
+    ],
+)
+def test_impossible_numbers_of_slots_are_refused(gpus: tuple[Gpu, ...], wanted: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_slots(gpus, **wanted)

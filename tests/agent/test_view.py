@@ -1,4 +1,4 @@
-"""Both views are fed the same events; what a person would see is read back."""
+"""The live table and the plain lines: both are given the same events, and what they show is read back."""
 
 import io
 
@@ -6,27 +6,12 @@ import pytest
 from rich.console import Console
 
 from fer_sweep.agent.view import EPOCH_LINES_S, NOTEBOOK, LiveView, PlainView, Progress, View, make_view
-from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
+from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
+from tests.support.records import make_result
 from tests.support.scripted_search import request
 
 METRICS = {"epoch": 2, "val_acc": 0.5, "best_val_acc": 0.51, "train_val_gap": 0.031, "images_per_second": 1234.5}
-RESULT = TrialResult(
-    best_val_acc=0.51,
-    best_epoch=1,
-    train_acc=0.541,
-    train_val_gap=0.031,
-    val_acc_clean=0.5,
-    macro_f1=0.4,
-    per_class_recall=(0.5,) * 7,
-    confusion_matrix=((1,) * 7,) * 7,
-    epochs=3,
-    parameters=10,
-    seconds=1.0,
-    images_per_second=1234.5,
-    peak_memory_mb=1.0,
-    precision="fp32",
-    verdict=Verdict.BALANCED,
-)
+RESULT = make_result(best_val_acc=0.51, train_acc=0.541, train_val_gap=0.031)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +60,7 @@ def test_a_terminal_gets_a_live_table_of_any_width(width: int) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_escapes_of_a_reason_do_not_reach_the_terminal(terminal: bool) -> None:
+def test_terminal_escapes_in_a_reason_are_removed(terminal: bool) -> None:
     view, stream = shown(terminal=terminal)
     play(view, request("7"))
     assert "broke" in stream.getvalue()
@@ -91,7 +76,7 @@ def test_a_notebook_gets_plain_lines_though_it_gives_a_terminal(mark: str, monke
     assert "\x1b[2K" not in stream.getvalue() and "\x1b[1A" not in stream.getvalue()
 
 
-def test_quick_epochs_do_not_fill_a_log() -> None:
+def test_epochs_are_shown_every_five_seconds_at_most() -> None:
     view, stream = shown(terminal=False)
     assert isinstance(view, PlainView)
     now = 0.0

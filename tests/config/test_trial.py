@@ -15,6 +15,7 @@ from fer_sweep.config.trial import (
     known_names,
     nest,
     parse_trial,
+    parse_trial_json,
     suggest,
 )
 from fer_sweep.errors import ConfigError
@@ -35,6 +36,8 @@ def test_the_name_alone_is_a_whole_configuration_that_survives_json(model: str) 
     plain = json.loads(config.model_dump_json())
     assert parse_trial(plain) == config
     assert parse_trial(flatten(plain)) == config
+    assert parse_trial_json(config.model_dump_json()) == config
+    assert hash(parse_trial(plain)) == hash(config)
     with pytest.raises(ValueError, match="frozen"):
         config.lr = 1.0
 
@@ -44,6 +47,30 @@ def test_every_field_has_its_meaning_and_a_default(model: str) -> None:
     for name, info in describe_fields(ARCHITECTURES[model]):
         assert info.description, name
         assert not info.is_required(), name
+
+
+@pytest.mark.parametrize("model", ARCHITECTURES)
+def test_json_of_an_earlier_version_without_a_field_gives_its_default(model: str) -> None:
+    config = parse_trial({"model": model, "lr": 0.3})
+    for name in known_names(model):
+        if name not in ("model", "lr"):
+            earlier = flatten(config.model_dump())
+            del earlier[name]
+            assert parse_trial_json(json.dumps(nest(earlier))) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "invalid JSON"),
+        ("[]", "should be an object"),
+        ('{"model": "vit", "added": 1}', "added: no such parameter"),
+        ('{"model": "x"}', "no such model"),
+    ],
+)
+def test_json_that_is_no_configuration_of_this_version_is_refused(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_trial_json(text)
 
 
 def test_text_from_a_command_line_is_read_by_the_fields_type() -> None:

@@ -1,10 +1,12 @@
 """Small faces in the real format of every layout FER2013 comes in."""
 
 import io
+import json
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +34,14 @@ class Faces:
         """Image number ``index`` as a file; PNG keeps every pixel."""
         return encode(self.images[index], kind)
 
+    def picture(self, index: int) -> Image.Image:
+        """Image number ``index``, not encoded."""
+        return Image.fromarray(self.images[index])
+
     @staticmethod
-    def encode(image: npt.NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    def encode(image: npt.NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
         """A grey (H, W) or RGB (H, W, 3) array as an image file."""
-        return encode(image, kind)
+        return encode(image, kind, **options)
 
     def csv(self, columns: str = "emotion,pixels,Usage", rows: Iterable[int] | None = None) -> str:
         """These faces as a CSV with the given header; a header's leading spaces are kept, as Kaggle writes them."""
@@ -49,6 +55,31 @@ class Faces:
             lines.append(",".join(values[name.strip()] for name in columns.split(",")))
         return "\n".join(lines) + "\n"
 
+    def parquet(
+        self,
+        rows: Iterable[int],
+        image_column: str,
+        label_column: str,
+        labels: Sequence[int | str] | npt.NDArray[np.int64],
+        names: object = None,
+        *,
+        struct: bool = True,
+    ) -> bytes:
+        """Some of these faces as the `datasets` library writes them, with labels by index and their class names."""
+        pa = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        rows = list(rows)
+        images = [{"bytes": self.encoded(i), "path": None} if struct else self.encoded(i) for i in rows]
+        plain = [value if isinstance(value := labels[i], str) else int(value) for i in rows]
+        table = pa.table({image_column: images, label_column: plain})
+        if names:
+            features = {image_column: {"_type": "Image"}, label_column: {"names": names, "_type": "ClassLabel"}}
+            table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        return buffer.getvalue()
+
     def kaggle_files(self) -> dict[str, bytes]:
         """Kaggle's image folders, whose test folder pools both tests and whose file names keep the official split."""
         return {
@@ -57,9 +88,9 @@ class Faces:
         }
 
 
-def encode(image: npt.NDArray[np.uint8], kind: str = "PNG") -> bytes:
+def encode(image: npt.NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, kind)
+    Image.fromarray(image).save(buffer, kind, **options)
     return buffer.getvalue()
 
 

@@ -102,6 +102,13 @@ def test_an_image_bomb(faces, pack, tmp_path):
     refused(pack["zip"](tmp_path / "b.zip", {"train/sad/a.png": smaller}), "5000x5000 pixels is refused")
 
 
+def test_gif_with_a_huge_frame_on_a_small_screen_is_refused(faces, pack, tmp_path):
+    for side, message in ((60_000, "not a readable image"), (5000, "5000x5000 pixels is refused")):
+        frame = b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x08\0;"
+        gif = b"GIF89a" + struct.pack("<HHBBB", 48, 48, 0, 0, 0) + frame
+        refused(pack["zip"](tmp_path / f"{side}.zip", {"train/sad/a.gif": gif}), rf"train/sad/a\.gif: .*{message}")
+
+
 def test_an_encrypted_zip(faces, pack, tmp_path):
     source = pack["zip"](tmp_path / "a.zip", faces.kaggle_files())
     content = bytearray(source.read_bytes())
@@ -209,7 +216,9 @@ def test_a_name_that_would_leave_the_cache_is_refused(faces, pack, tmp_path):
 @unflaky
 @given(st.binary(max_size=3000))
 def test_decoding_any_bytes_raises_nothing_but_a_data_error(content):
-    for start in (b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM", b"P5 48 48 255 ", b"RIFF    WEBPVP8 "):
+    starts = (b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM", b"P5 48 48 255 ", b"RIFF    WEBPVP8 ")
+    starts += (b"GIF89a0\0000\0\0\0\0,", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08")
+    for start in (b"", *starts):
         try:
             image, _ = decode(start + content, "x")
         except DataError:

@@ -1,8 +1,6 @@
 """Every layout, in its real format and small: the same faces, labels and splits come out of each."""
 
 import gzip
-import io
-import json
 import sys
 
 import numpy as np
@@ -223,24 +221,10 @@ def test_a_bad_row_is_named_by_its_line(faces, tmp_path, row, message):
         prepare(path)
 
 
-def parquet(faces, rows, image_column, label_column, labels, names=None, struct=True):
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
-    images = [{"bytes": faces.encoded(i), "path": None} if struct else faces.encoded(i) for i in rows]
-    table = pa.table({image_column: images, label_column: [int(labels[i]) for i in rows]})
-    if names:
-        features = {image_column: {"_type": "Image"}, label_column: {"names": list(names), "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
-
-
 def autumn_files(faces, labels, names=None, struct=True):
     parts = {"train": range(70), "valid": range(70, 84), "test": range(84, 98)}
     return {
-        f"data/{split}-00000-of-00001.parquet": parquet(faces, rows, "image", "label", labels, names, struct)
+        f"data/{split}-00000-of-00001.parquet": faces.parquet(rows, "image", "label", labels, names, struct=struct)
         for split, rows in parts.items()
     }
 
@@ -268,7 +252,7 @@ def wds_files(faces, kind):
     parts = {"train": range(70), "test": range(70, 98)}
     if kind == "parquet":
         return {
-            f"default/{split}/0000.parquet": parquet(faces, rows, "jpg", "cls", alphabetical)
+            f"default/{split}/0000.parquet": faces.parquet(rows, "jpg", "cls", alphabetical)
             for split, rows in parts.items()
         }
     files = {"classnames.txt": "\n".join(ALPHABETICAL).encode(), "test/nshards.txt": b"1"}

@@ -1,23 +1,20 @@
 """The kernel's own kill for want of memory: the trial goes, the agent and the other trials stay."""
 
-import json
-import signal
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fer_sweep.agent.slots import usable_cores
-from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.records import TrialState
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from tests.support.control_groups import memory_group, run_in, taken_in
 from tests.support.processes import COMMAND, fersweep
 
 pytestmark = [
-    pytest.mark.usefixtures("tiny_data"),
+    pytest.mark.process,
     pytest.mark.skipif(sys.platform != "linux", reason="control groups as Linux has them"),
 ]
 
@@ -44,70 +41,24 @@ parameters:
 """
 
 
-@pytest.fixture
-def group() -> Iterator[Path]:
-    with memory_group(LIMIT_MB) as made:
-        yield made
-
-
-def sweep_in(group: Path, *words: str) -> dict[int, TrialRecord]:
-    """Work the sweep through in a group; gives its trials by their channels."""
-    Path("sweep.yaml").write_text(SWEEP)
-    sweep = fersweep("create", "sweep.yaml").stdout.strip()
-    slots = str(min(2, usable_cores()))
-    with taken_in(group, OTHERS_MB):
-        done = run_in(group, [*COMMAND, "agent", sweep, "--gpus", "none", "--slots", slots, *words])
-    assert done.returncode == 0, done.stdout + done.stderr
-    with closing(OptunaSearch(sweep, storage=default_storage())) as search:
-        records = search.records()
-    assert len(records) == 1 + len(SMALL)
-    return {record.config["channels"]: record for record in records}
-
-
 def kills_in(group: Path) -> int:
     (counts,) = [group / name for name in ("memory.events", "memory.oom_control") if (group / name).exists()]
     return int(dict(line.split() for line in counts.read_text().splitlines())["oom_kill"])
 
 
-def epochs_of(trial: TrialRecord) -> list[int]:
-    (history,) = Path(".fersweep").glob(f"sweeps/*/trials/{trial.trial_id}/history.jsonl")
-    return [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
-
-
-def test_the_kernel_ends_the_trial_that_is_too_large_and_nobody_else(group: Path) -> None:
-    trials = sweep_in(group)
-    assert kills_in(group) == 1
+def test_the_kernel_ends_the_trial_that_is_too_large_and_nobody_else(tiny_data: str) -> None:
+    Path("sweep.yaml").write_text(SWEEP)
+    sweep = fersweep("create", "sweep.yaml").stdout.strip()
+    slots = str(min(2, usable_cores()))
+    with memory_group(LIMIT_MB) as group:
+        with taken_in(group, OTHERS_MB):
+            done = run_in(group, [*COMMAND, "agent", sweep, "--gpus", "none", "--slots", slots])
+        kills = kills_in(group)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with closing(OptunaSearch(sweep, storage=default_storage())) as search:
+        trials = {record.config["channels"]: record for record in search.records()}
+    assert kills == 1
     assert trials[LARGE].state is TrialState.FAILED
     assert (trials[LARGE].reason or "").startswith("ended by SIGKILL, by the kernel: out of memory")
     for channels in SMALL:
         assert (trials[channels].state, trials[channels].attempt) == (TrialState.COMPLETE, 1)
-        assert epochs_of(trials[channels]) == [1, 2]
-
-
-def test_a_trial_that_the_kernel_ended_goes_on_with_a_smaller_micro_batch(group: Path) -> None:
-    trials = sweep_in(group, "--on-oom", "smaller_micro_batch")
-    assert kills_in(group) >= 1
-    for trial in trials.values():
-        assert trial.state is TrialState.COMPLETE
-        assert epochs_of(trial) == [1, 2]
-    result = trials[LARGE].result
-    assert result is not None
-    assert result.micro_batch in (64, 32, 16, 8, 4)
-    assert trials[LARGE].attempt > 1
-    assert {trials[channels].attempt for channels in SMALL} == {1}
-
-
-TOO_MUCH = f"x = b'x' * (2 * {LIMIT_MB} * 2**20)"
-TELL = "from fer_sweep.agent.memory import oom_kills, total_mb; print(total_mb(), oom_kills())"
-
-
-def test_a_groups_limit_is_the_memory_there_is_and_its_kills_are_its_own(group: Path) -> None:
-    def told(where: Path) -> list[str]:
-        return run_in(where, [sys.executable, "-c", TELL]).stdout.split()
-
-    with memory_group(2 * LIMIT_MB, "neighbour") as neighbour:
-        assert told(group) == [f"{LIMIT_MB}.0", "0"]
-        assert run_in(group, [sys.executable, "-c", TOO_MUCH]).returncode == -signal.SIGKILL
-        assert told(group) == [f"{LIMIT_MB}.0", "1"]
-        # Else a neighbour's kill made a failure of a trial of ours that was killed in the same hour.
-        assert told(neighbour) == [f"{2 * LIMIT_MB}.0", "0"]

@@ -1,4 +1,4 @@
-"""Signals to a whole agent on a terminal: what is left of processes, terminal and trials."""
+"""A whole agent as a process that is interrupted or killed: what is left of its processes, terminal and trials."""
 
 import json
 import os
@@ -10,126 +10,192 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.processes import COMMAND, SWEEP, alive, descendants, fersweep, until
+from tests.support.processes import COMMAND, SWEEP, alive, descendants, fersweep, until, words_of
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_data", "one_core"),
-    pytest.mark.skipif(sys.platform == "win32", reason="terminals as Unix has them"),
+    pytest.mark.skipif(sys.platform == "win32", reason="terminals and process groups as Unix has them"),
 ]
+AGENT = [*COMMAND, "agent", "--gpus", "none"]
 
 
-@dataclass
-class OnTerminal:
-    """An agent whose terminal is ours to type at and to read."""
+def create(epochs: int) -> Path:
+    """Create a sweep of one trial; gives the trial's folder."""
+    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", str(epochs)))
+    sweep = fersweep("create", "sweep.yaml").stdout.strip()
+    return Path(".fersweep").resolve() / "sweeps" / sweep / "trials" / "0"
 
-    folder: Path
-    process: subprocess.Popen[bytes]
-    controller: int
-    terminal: int
-    settings: list[object]
-    shown: bytearray = field(default_factory=bytearray)
 
-    def type_ctrl_c(self) -> None:
-        os.write(self.controller, b"\x03")
+def epochs_in(folder: Path) -> list[int]:
+    history = folder / "history.jsonl"
+    whole_lines = history.read_text().rpartition("\n")[0].splitlines() if history.is_file() else []
+    return [json.loads(line)["epoch"] for line in whole_lines]
 
-    def epochs(self) -> int:
-        history = self.folder / "history.jsonl"
-        return history.read_text().count("\n") if history.is_file() else 0
 
+def state_of_trial() -> str:
+    (trial,) = json.loads(fersweep("status", "--json").stdout)["trials"]
+    return str(trial["state"])
+
+
+@contextmanager
+def started(words: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Killed with its process group, if a test fails."""
+    with subprocess.Popen(words, process_group=0, stderr=subprocess.PIPE, **options) as agent:
+        try:
+            yield agent
+        finally:
+            if agent.poll() is None:
+                os.killpg(agent.pid, signal.SIGKILL)
+
+
+class Terminal:
+    """A pseudo-terminal that a test types at and reads."""
+
+    def __init__(self) -> None:
+        self.controller, self.terminal = pty.openpty()
+        self.settings = termios.tcgetattr(self.terminal)
+        self._shown = bytearray()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
     def text(self) -> str:
-        return self.shown.decode(errors="replace")
+        return self._shown.decode(errors="replace")
 
-    def read(self) -> None:
-        while True:
-            try:
-                data = os.read(self.controller, 65536)
-            except OSError:  # the last one on the other side has gone
-                return
-            if not data:
-                return
-            self.shown += data
+    def _read(self) -> None:
+        try:
+            while data := os.read(self.controller, 65536):
+                self._shown += data
+        except OSError:  # the last one on the other side has gone
+            return
+
+    def close(self) -> None:
+        os.close(self.terminal)
+        self._reader.join()
+        os.close(self.controller)
 
 
 @pytest.fixture
-def on_terminal(tiny_data: str, tmp_path: Path) -> Iterator[OnTerminal]:
-    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "5000").replace("run_cap: 1", "run_cap: 2"))
-    sweep = fersweep("create", "sweep.yaml").stdout.strip()
-    controller, terminal = pty.openpty()
-    settings = termios.tcgetattr(terminal)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import fcntl, termios, os; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-            f"os.execv({COMMAND[0]!r}, {[*COMMAND, 'agent', '--gpus', 'none']!r})",
-        ],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+TAKE_TERMINAL = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+TAKE_TERMINAL += "os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.parametrize("times", [pytest.param(2, marks=pytest.mark.process), 3])
+def test_ctrl_c_on_a_terminal_leaves_no_process_and_the_terminal_as_it_was(terminal: Terminal, times: int) -> None:
+    folder = create(5000)
+    own = terminal.terminal
+    agent = subprocess.Popen(
+        [sys.executable, "-c", TAKE_TERMINAL, *AGENT],
+        stdin=own,
+        stdout=own,
+        stderr=own,
         env={**os.environ, "TERM": "xterm-256color"},
     )
-    agent = OnTerminal(
-        tmp_path / ".fersweep" / "sweeps" / sweep / "trials" / "0", process, controller, terminal, settings
-    )
-    reader = threading.Thread(target=agent.read, daemon=True)
-    reader.start()
-    yield agent
-    if process.poll() is None:
-        process.kill()
-        process.wait()
-    os.close(terminal)
-    reader.join(timeout=10)
-    os.close(controller)
-
-
-@pytest.mark.parametrize(("times", "has_checkpoint"), [(2, True), (3, None)])
-def test_ctrl_c_on_a_terminal_leaves_no_process_and_the_terminal_as_it_was(
-    on_terminal: OnTerminal, times: int, has_checkpoint: bool | None
-) -> None:
-    agent = on_terminal
-    until(lambda: agent.epochs() >= 3)
-    family = {agent.process.pid} | descendants(agent.process.pid)
-    said = ("no new trials", "writing checkpoints", "killing the trials")
-    for number in range(times):
-        agent.type_ctrl_c()
-        # Each is one more only once the one before was heard; the third may come too late to be said.
-        until(lambda wanted=said[number]: wanted in agent.text() or agent.process.poll() is not None)
-    assert agent.process.wait(timeout=60) == 130
+    with agent:
+        try:
+            until(lambda: len(epochs_in(folder)) >= 1)
+            family = {agent.pid} | descendants(agent.pid)
+            for said in ("no new trials; 1 running will finish", "writing checkpoints", "killing the trials")[:times]:
+                os.write(terminal.controller, b"\x03")
+                # Each counts only once the one before was heard; the third may come too late to be said.
+                until(lambda said=said: said in terminal.text or agent.poll() is not None)
+            assert agent.wait(timeout=120) == 130
+        finally:
+            agent.kill()
     until(lambda: not any(alive(pid) for pid in family))
-    assert termios.tcgetattr(agent.terminal) == agent.settings
-    until(lambda: "next: fersweep agent" in agent.text())
-    shown = agent.text()
-    assert "Traceback" not in shown
-    assert shown.count("\x1b[?25l") <= shown.count("\x1b[?25h"), "the cursor is still hidden"
-    assert not re.search(r"\x1b\[\?1049h(?!.*\x1b\[\?1049l)", shown, re.DOTALL), "still on the other screen"
-    if has_checkpoint:
-        assert (agent.folder / "last.ckpt").is_file()
-    states = [trial["state"] for trial in json.loads(fersweep("status", "--json").stdout)["trials"]]
-    assert states == ["preempted"]
+    assert termios.tcgetattr(terminal.terminal) == terminal.settings
+    until(lambda: "next: fersweep agent" in terminal.text)
+    assert "Traceback" not in terminal.text
+    assert terminal.text.count("\x1b[?25l") <= terminal.text.count("\x1b[?25h"), "the cursor is still hidden"
+    assert not re.search(r"\x1b\[\?1049h(?!.*\x1b\[\?1049l)", terminal.text, re.DOTALL), "still on the other screen"
+    assert state_of_trial() == "preempted"
+    assert times == 3 or (folder / "last.ckpt").is_file()
 
 
-def test_one_ctrl_c_finishes_what_runs_and_starts_nothing(on_terminal: OnTerminal) -> None:
-    agent = on_terminal
-    until(lambda: agent.epochs() >= 3)
-    agent.type_ctrl_c()
-    until(lambda: "no new trials; 1 running will finish" in agent.text())
-    before = agent.epochs()
-    until(lambda: agent.epochs() > before + 3)
-    assert agent.process.poll() is None
-    agent.type_ctrl_c()
-    assert agent.process.wait(timeout=60) == 130
-
-
-def test_a_terminal_that_is_closed_checkpoints_and_leaves_no_process(on_terminal: OnTerminal) -> None:
-    agent = on_terminal
-    until(lambda: agent.epochs() >= 3)
-    family = {agent.process.pid} | descendants(agent.process.pid)
-    os.killpg(os.getpgid(agent.process.pid), signal.SIGHUP)  # what the kernel sends when the terminal goes
-    assert agent.process.wait(timeout=60) == 130
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_to_the_whole_group_checkpoints(number: signal.Signals) -> None:
+    """What scancel, `timeout` and a closed terminal do: agent, forkserver and trials all get it."""
+    folder = create(5000)
+    with started(AGENT, stdout=subprocess.DEVNULL) as agent:
+        until(lambda: len(epochs_in(folder)) >= 2)
+        family = {agent.pid} | descendants(agent.pid)
+        os.killpg(agent.pid, number)
+        agent.wait()
+    assert agent.returncode == 130
+    assert state_of_trial() == "preempted"
+    assert (folder / "last.ckpt").is_file()
     until(lambda: not any(alive(pid) for pid in family))
-    assert (agent.folder / "last.ckpt").is_file()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_group_while_torch_is_imported_ends_cleanly(number: signal.Signals) -> None:
+    create(3)
+    with started(AGENT, stdout=subprocess.DEVNULL) as agent:
+        until(lambda: any("forkserver" in words_of(pid) for pid in descendants(agent.pid)))
+        family = {agent.pid} | descendants(agent.pid)
+        os.killpg(agent.pid, number)
+        said = agent.communicate()[1].decode()
+    assert agent.returncode == 130, said
+    assert "Traceback" not in said
+    until(lambda: not any(alive(pid) for pid in family))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("killed", ["agent", "group"])
+def test_a_killed_agent_leaves_no_process_and_the_next_one_resumes(killed: str) -> None:
+    folder = create(80)
+    with started(AGENT, stdout=subprocess.DEVNULL) as agent:
+        until(lambda: len(epochs_in(folder)) >= 3)
+        family = {agent.pid} | descendants(agent.pid)
+        assert len(family) >= 3  # the agent, its forkserver and the trial
+        (os.killpg if killed == "group" else os.kill)(agent.pid, signal.SIGKILL)
+        agent.wait()
+    until(lambda: not any(alive(pid) for pid in family))
+    assert fersweep("agent", "--gpus", "none").returncode == 0
+    assert state_of_trial() == "complete"
+    assert epochs_in(folder) == list(range(1, 81))
+
+
+@pytest.mark.process
+def test_a_reader_that_leaves_does_not_end_the_sweep() -> None:
+    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", "20"))
+    with started([*COMMAND, "run", "sweep.yaml", "--gpus", "none"], stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stderr is not None
+        run.stdout.readline()
+        run.stdout.close()
+        said = run.stderr.read().decode()
+    assert run.returncode == 0, said
+    assert state_of_trial() == "complete"
+
+
+@pytest.mark.process
+def test_ctrl_c_in_training_by_hand_writes_a_checkpoint_to_resume_from(tmp_path: Path) -> None:
+    folder = tmp_path / "by-hand"
+    words = ["train", "--model=simple_cnn", "--data=tiny", "--epochs=80", "--channels=4", "--hidden=8", "--device=cpu"]
+    words += ["--batch-size=16", f"--folder={folder}"]
+    with started([*COMMAND, *words]) as training:
+        assert training.stderr is not None
+        next(line for line in training.stderr if line.startswith(b"epoch 3/"))
+        training.send_signal(signal.SIGINT)
+        rest = training.stderr.read().decode()
+    assert training.returncode == 130
+    assert "next: fersweep train --config" in rest
+    assert (folder / "last.ckpt").is_file()
+    done = fersweep(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["epochs"] == 80
+    assert epochs_in(folder) == list(range(1, 81))

@@ -311,6 +311,16 @@ def image_seeds() -> list[bytes]:
         ("JPEG", "CMYK"),
     ]
     kinds += [("BMP", "L"), ("BMP", "1"), ("PPM", "L"), ("PPM", "RGB"), ("PPM", "1"), ("WEBP", "RGB"), ("WEBP", "RGBA")]
+    kinds += [
+        ("GIF", "L"),
+        ("GIF", "P"),
+        ("TIFF", "L"),
+        ("TIFF", "RGB"),
+        ("TIFF", "F"),
+        ("TIFF", "I"),
+        ("TIFF", "I;16"),
+    ]
+    kinds += [("PNG", "I;16")]
     return [encoded(kind, mode, size) for kind, mode in kinds for size in (48, 20)]
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,9 @@ from fer_sweep.errors import ConfigError, ServerBusy
 from fer_sweep.files import trial_folder
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search.storage import record_sweep
-from fer_sweep.search.wandb_messages import SweepPath
+from fer_sweep.search.wandb_messages import ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
+from fer_sweep.search.wandb_records import record_from
 from fer_sweep.search.wandb_server import REFUSED_IN_A_ROW, WandbSearch
 from fer_sweep.search.wandb_slots import Pace
 from tests.search.conftest import Clock
@@ -362,3 +364,12 @@ def test_a_configuration_that_comes_again_gets_the_results_of_the_first_trial(
     second = take(search)
     assert second.trial_id != first.trial_id
     assert (trial_folder(sweep, second.trial_id) / "result.json").read_text() == "{}"
+
+
+def test_result_on_the_server_without_an_added_field_is_read(complete: Callable[..., TrialOutcome]) -> None:
+    result = complete().result
+    assert result is not None
+    summary = {**result.model_dump(mode="json", exclude={"micro_batch"}), "_step": 3}
+    run = ServerRun("abc", "finished", {}, summary, created_at=0.0, heartbeat_at=1.0, steps=3)
+    assert record_from(run).result == result
+    assert record_from(replace(run, summary={"best_val_acc": 0.5})).result is None

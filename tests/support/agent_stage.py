@@ -17,6 +17,7 @@ from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.search import Search
 from fer_sweep.tracking import TrackedRun
+from tests.support.processes import alive
 from tests.support.scripted_starter import ScriptedStarter
 
 TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
@@ -51,16 +52,21 @@ class ForkingStarter(TrialStarter):
 
     @property
     def all_have_ended(self) -> bool:
-        return all(_is_gone(pid) for pid in self.pids)
+        return not any(alive(pid) for pid in self.pids)
 
 
 class View:
-    """Keeps what it is shown, and calls back at every epoch so that a test can act at that very moment."""
+    """Keeps what it is shown, and calls back at every epoch and note so that a test can act at that very moment."""
 
-    def __init__(self, at_epoch: Callable[[str, int], None] = lambda trial_id, epoch: None) -> None:
+    def __init__(
+        self,
+        at_epoch: Callable[[str, int], None] = lambda trial_id, epoch: None,
+        at_note: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.started: list[str] = []
         self.notes: list[str] = []
         self.at_epoch = at_epoch
+        self.at_note = at_note
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         self.started.append(request.trial_id)
@@ -73,6 +79,7 @@ class View:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+        self.at_note(text)
 
 
 class Stage:
@@ -84,6 +91,7 @@ class Stage:
         self.starter: Any = starter or ScriptedStarter()
         self.view = View()
         self.admission = Admission()
+        self.silence = Silence()
 
     def run(
         self,
@@ -94,7 +102,6 @@ class Stage:
         track: Callable[[TrialRequest], TrackedRun] = lambda request: TrackedRun(None),
         caches: Mapping[int, str] | None = None,
         on_oom: OnOom = OnOom.FAIL,
-        hang_after_s: float | None = None,
         gpu: str | None = None,
     ) -> AgentSummary:
         """Work it through; ``caches`` gives slots a data cache of their own, such as an empty one.
@@ -118,7 +125,7 @@ class Stage:
             starter=self.starter,
             admission=self.admission,
             on_oom=on_oom,
-            silence=Silence(hang_after_s),
+            silence=self.silence,
         )
         return agent.run()
 
@@ -129,10 +136,3 @@ class Stage:
     def history(self, trial_id: str) -> list[int]:
         lines = (self.folder / trial_id / "history.jsonl").read_text().splitlines()
         return [json.loads(line)["epoch"] for line in lines]
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True

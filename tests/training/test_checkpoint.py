@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_sweep.config.trial import TrialConfig, parse_trial
+from fer_sweep.config.trial import SimpleCNNConfig, TrialConfig, parse_trial
 from fer_sweep.errors import CheckpointError, StorageError
 from fer_sweep.files import LAST_CHECKPOINT
 from fer_sweep.training.checkpoint import MAX_SHARE, PREVIOUS, Checkpoints
@@ -85,6 +85,25 @@ def test_another_trials_checkpoint_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint
     with pytest.raises(CheckpointError, match="another content"):
         checkpoints(tmp_path, data="abd").load()
+
+
+class NewerConfig(SimpleCNNConfig):
+    """The configuration of a later version, which has one more field."""
+
+    added: float = 0.5
+
+
+def test_checkpoint_of_an_earlier_version_is_resumed_after_a_field_was_added(tmp_path: Path) -> None:
+    checkpoints(tmp_path).save({"step": 1})
+    assert checkpoints(tmp_path, config=NewerConfig()).load() == {"step": 1}
+
+
+def test_checkpoint_whose_added_field_differs_is_refused(tmp_path: Path) -> None:
+    checkpoints(tmp_path, config=NewerConfig(added=0.5)).save({"step": 1})
+    others = [NewerConfig(added=0.6), CONFIG, parse_trial({"model": "deeper_cnn"})]
+    for other in others:
+        with pytest.raises(CheckpointError, match="another configuration"):
+            checkpoints(tmp_path, config=other).load()
 
 
 def test_removing_takes_both_and_minds_none(tmp_path: Path) -> None:

@@ -1,15 +1,14 @@
 """CSV forms, plain or in an archive: `fer2013.csv`, `icml_face_data.csv`, and the competition's `train.csv`.
 
-A row holds an image as 2,304 numbers in one column, `pixels`. Headers may have leading spaces and any order. With a
-`Usage` column the official split is there; without one the file's own name says the split.
+A row holds an image as 2,304 numbers in one column, `pixels`. Headers may have leading spaces and any order. A row's
+split is in its `Usage` column; without that column the file's own name, or its folder's, says it.
 """
 
 import csv
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,9 @@ import numpy.typing as npt
 from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import Split
 from fer_sweep.data.images import Progress
-from fer_sweep.data.layout import OFFICIAL_NAMES, RawFaces, split_code
+from fer_sweep.data.layout import RawFaces
+from fer_sweep.data.limits import shown
+from fer_sweep.data.names import OFFICIAL_NAMES, UNDERSTOOD_SPLITS, split_code, split_notes, splits_by_name
 from fer_sweep.data.tree import Member, Tree, readable
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
@@ -43,6 +44,8 @@ class _Rows:
     images: list[npt.NDArray[np.uint8]]
     labels: list[int]
     splits: list[int]
+    usages: dict[str, Split]
+    """Splits by the value of Usage that stands for them."""
 
 
 def claims(tree: Tree) -> bool:
@@ -51,38 +54,63 @@ def claims(tree: Tree) -> bool:
 
 
 def read(tree: Tree, progress: Progress) -> RawFaces:
-    """Read the CSV that has a Usage column, or else every labelled one.
+    """Read the CSV whose Usage column has every split, or else all that have one, or else every labelled CSV.
 
     Raises:
-        DataError: No file has labels, or a row is not a labelled face; the message names file and line.
+        DataError: No file has labels, a file's split is not known, two files with Usage hold the same split, or a row
+            is not a labelled face; the message names file and line.
     """
     headers = {member: found for member in tree.members if (found := _header(tree, member)) is not None}
-    with_usage = [m for m, c in headers.items() if c.usage is not None and c.emotion is not None]
     labelled = [m for m, c in headers.items() if c.emotion is not None]
+    with_usage = [m for m in labelled if headers[m].usage is not None]
     if not labelled:
         raise DataError(
             f"{tree.name}: the CSV has pixels but no `emotion` column, so there is nothing to learn from",
             hint="give fer2013.csv, icml_face_data.csv, or the folder that holds train.csv",
         )
-    chosen = with_usage[:1] or labelled
-    notes = _notes_on_others(headers, chosen, complete=bool(with_usage))
-    rows = _Rows([], [], [])
-    for member in chosen:
-        _read_file(tree, member, headers[member], rows, progress)
+    rows = _Rows([], [], [], {})
+    chosen: list[Member] = []
+    reason = "they have no labels"
+    if with_usage:
+        while len(chosen) < len(with_usage) and set(rows.splits) != set(Split):
+            chosen.append(with_usage[len(chosen)])
+            _read_with_usage(tree, chosen, headers, rows, progress)
+        first = shown(chosen[0].path.name)
+        reason = f"{first} is complete" if set(rows.splits) == set(Split) else f"{first} has a Usage column"
+        notes = split_notes({usage: split for usage, split in rows.usages.items() if usage not in OFFICIAL_NAMES})
+    else:
+        chosen = labelled
+        splits, name_notes = splits_by_name(tree.name, [member.path for member in chosen])
+        for member in chosen:
+            _read_file(tree, member, headers[member], rows, progress, splits[member.path])
+        notes = ("there is no Usage column", *name_notes)
     if not rows.images:
         raise DataError(f"{tree.label(chosen[0])}: a header and no rows", hint="download the file again")
-    if not with_usage:
-        names = ", ".join(f"{m.path.name} as {_split_of(m.path).name.lower()}" for m in chosen)
-        notes += (f"there is no Usage column: the files' names gave the split ({names})",)
     return RawFaces(
         layout="CSV with a Usage column" if with_usage else "CSV, one file a split",
         images=np.stack(rows.images).reshape(-1, IMAGE_SIZE, IMAGE_SIZE),
         labels=np.array(rows.labels, dtype=np.int64),
         splits=np.array(rows.splits, dtype=np.uint8),
-        official_split=bool(with_usage),
-        notes=notes,
-        keeps_csv_rows=bool(with_usage),
+        official_split=bool(with_usage) and rows.usages.keys() <= OFFICIAL_NAMES.keys(),
+        notes=(*_note_on_others((m for m in headers if m not in chosen), reason), *notes),
+        keeps_csv_rows=bool(with_usage) and len(chosen) == 1,
     )
+
+
+def _read_with_usage(
+    tree: Tree, chosen: list[Member], headers: dict[Member, _Columns], rows: _Rows, progress: Progress
+) -> None:
+    """Read the last of some files, whose splits must be in none of those before."""
+    before, first_row = set(rows.splits), len(rows.splits)
+    _read_file(tree, chosen[-1], headers[chosen[-1]], rows, progress)
+    twice = before & set(rows.splits[first_row:])
+    if twice:
+        names = ", ".join(Split(split).name.lower() for split in sorted(twice))
+        raise DataError(
+            f"{tree.name}: {', '.join(shown(m.path.name) for m in chosen)} have a Usage column each, and {names} is in "
+            "more than one of them",
+            hint="they may be copies of each other: give the path of the file that is meant",
+        )
 
 
 def _header(tree: Tree, member: Member) -> _Columns | None:
@@ -99,20 +127,16 @@ def _header(tree: Tree, member: Member) -> _Columns | None:
     )
 
 
-def _split_of(path: PurePosixPath) -> Split:
-    found = split_code(path.stem)
-    return Split.TRAIN if found is None else found
+def _note_on_others(others: Iterable[Member], reason: str) -> tuple[str, ...]:
+    names = ", ".join(shown(member.path.name) for member in others)
+    return (f"left out, since {reason}: {names}",) if names else ()
 
 
-def _notes_on_others(headers: dict[Member, _Columns], chosen: list[Member], *, complete: bool) -> tuple[str, ...]:
-    others = [member for member in headers if member not in chosen]
-    reason = f"{chosen[0].path.name} is complete" if complete else "they have no labels"
-    return (f"left out, since {reason}: {', '.join(m.path.name for m in others)}",) if others else ()
-
-
-def _read_file(tree: Tree, member: Member, columns: _Columns, rows: _Rows, progress: Progress) -> None:
+def _read_file(
+    tree: Tree, member: Member, columns: _Columns, rows: _Rows, progress: Progress, split: Split = Split.TRAIN
+) -> None:
+    """Read one file; ``split`` is that of its rows where it has no Usage column."""
     label = tree.label(member)
-    split = _split_of(member.path)
     done = 0
     for number, (line, row) in enumerate(_lines(tree, member)):
         try:
@@ -126,7 +150,7 @@ def _read_file(tree: Tree, member: Member, columns: _Columns, rows: _Rows, progr
         except ValueError as error:
             raise _bad_row(label, line, str(error)) from None
         rows.labels.append(_label(emotion, label, line))
-        rows.splits.append(split if usage is None else _usage(usage, label, line))
+        rows.splits.append(split if usage is None else _usage(usage, rows, label, line))
         done += len(text)
         if number % _REPORT_EVERY == 0:
             progress("reading rows", min(done, member.size), member.size)
@@ -186,11 +210,17 @@ def _label(text: str, label: str, line: int) -> int:
     return int(text)
 
 
-def _usage(text: str, label: str, line: int) -> int:
-    found = OFFICIAL_NAMES.get(text.lower())
+def _usage(text: str, rows: _Rows, label: str, line: int) -> Split:
+    found = rows.usages.get(text.lower())
     if found is None:
-        raise _bad_row(label, line, f"Usage {text[:20]!r} is none of Training, PublicTest, PrivateTest")
-    return int(found)
+        found = split_code(text)
+        if found is None:
+            raise DataError(
+                f"{label}, line {line}: Usage {shown(text)[:20]!r} is none of Training, PublicTest, PrivateTest",
+                hint=f"other words are understood too: {UNDERSTOOD_SPLITS}",
+            )
+        rows.usages[text.lower()] = found
+    return found
 
 
 def _bad_row(label: str, line: int, what: str) -> DataError:

@@ -4,15 +4,29 @@ In Kaggle's ("msambare") the folder `test` pools PublicTest and PrivateTest, but
 official split it belongs to, which is what counts then.
 """
 
+from collections import Counter
+from pathlib import PurePosixPath
+
 import numpy as np
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.images import MAX_BYTES, Progress, converted_note, decode_all
-from fer_sweep.data.layout import OFFICIAL_NAMES, OUTSIDE, RawFaces, class_code, nearest_class, split_code
+from fer_sweep.data.images import ENDINGS, MAX_BYTES, Progress, change_notes, decode_all
+from fer_sweep.data.layout import RawFaces
+from fer_sweep.data.limits import shown
+from fer_sweep.data.names import (
+    OFFICIAL_NAMES,
+    class_code,
+    class_notes,
+    outside_class,
+    outside_notes,
+    path_split,
+    splits_by_name,
+    unknown_class,
+)
 from fer_sweep.data.tree import Member, Tree
-from fer_sweep.errors import DataError
 
-_IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm"}
+_MOST_KINDS = 8
+"""Named in a note."""
 
 
 def claims(tree: Tree) -> bool:
@@ -24,12 +38,12 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     """Read every image, with its class from its folder and its split from its name or its folder.
 
     Raises:
-        DataError: A class folder is none of the seven, or an image cannot be read.
+        DataError: A folder's class or split is not known, or an image cannot be read.
     """
-    members, left_out = _check_classes(tree, [m for m in tree.members if _is_image(m)])
-    members, notes = _one_root(members)
-    splits, official, split_note = _splits(members)
-    images, converted = decode_all(
+    members, class_folder_notes = _check_classes(tree)
+    members, root_notes = _one_root(members)
+    splits, official, split_notes = _splits(tree.name, members)
+    images, changes = decode_all(
         members, lambda m: (tree.label(m), tree.read(m, limit=MAX_BYTES)), progress, threaded_read=tree.threads
     )
     return RawFaces(
@@ -38,36 +52,32 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         labels=np.array([class_code(m.path.parent.name) for m in members], dtype=np.int64),
         splits=np.array(splits, dtype=np.uint8),
         official_split=official,
-        notes=(*notes, *left_out, *converted_note(converted), split_note),
+        notes=(*root_notes, *class_folder_notes, *change_notes(changes), *split_notes),
     )
 
 
 def _is_image(member: Member) -> bool:
-    return member.path.suffix.lower() in _IMAGE_ENDINGS
+    return member.path.suffix.lower() in ENDINGS
 
 
-def _splits(members: list[Member]) -> tuple[list[Split], bool, str]:
-    """Every image's split, whether they are the official ones, and a note that says so."""
-    by_folder = [_folder_split(m) for m in members]
+def _splits(source: str, members: list[Member]) -> tuple[list[Split], bool, tuple[str, ...]]:
+    """Every image's split, whether they are the official ones, and notes that say so."""
+    folders = [member.path.parent.parent for member in members]
     by_name = [OFFICIAL_NAMES.get(m.path.name.partition("_")[0].lower()) for m in members]
     named = [split for split in by_name if split is not None]
-    in_folders = [Split.TRAIN if split is None else split for split in by_folder]
-    if len(named) < len(members):
-        return in_folders, False, "the splits are the folders', not FER2013's official ones"
-    # Whoever divided FER2013 anew and kept the names must get the new division, or training would see its test.
-    moved = sum(
-        folder is not None and (folder == Split.TRAIN) != (name == Split.TRAIN)
-        for folder, name in zip(by_folder, named, strict=True)
-    )
-    if moved:
-        return in_folders, False, f"{moved:,} images lie in another split than their names say: the folders were taken"
-    return named, True, "the official split was recovered from the file names"
-
-
-def _folder_split(member: Member) -> Split | None:
-    """What the nearest folder above the class folder says, if any names a split."""
-    above = reversed(member.path.parts[:-2])
-    return next((found for name in above if (found := split_code(name)) is not None), None)
+    note = "the splits are not FER2013's official ones"
+    if len(named) == len(members):
+        # Images that were divided anew and kept their names have the new division, or training would see its test.
+        by_folder = {folder: found[0] for folder in set(folders) if (found := path_split(folder)) is not None}
+        moved = sum(
+            (by_folder.get(folder, name) == Split.TRAIN) != (name == Split.TRAIN)
+            for folder, name in zip(folders, named, strict=True)
+        )
+        if not moved:
+            return named, True, ("the official split was recovered from the file names",)
+        note = f"{moved:,} images lie in another split than their names say: the folders were taken"
+    splits, notes = splits_by_name(source, set(folders))
+    return [splits[folder] for folder in folders], False, (*notes, note)
 
 
 def _one_root(members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
@@ -81,24 +91,36 @@ def _one_root(members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
     return kept, (f"{twice:,} images in deeper folders of the same split were left out",) if twice else ()
 
 
-def _check_classes(tree: Tree, members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
-    kept = []
-    outside: dict[str, int] = {}
+def _check_classes(tree: Tree) -> tuple[list[Member], tuple[str, ...]]:
+    """The images that have a class, and notes on how it was read and on what was left out."""
+    kept: list[Member] = []
+    outside: Counter[str] = Counter()
+    other_kinds: Counter[str] = Counter()
     elsewhere = 0
-    beside = {m.path.parent.parent for m in members if class_code(m.path.parent.name) is not None}
-    for member in members:
-        folder = member.path.parent.name
-        if class_code(folder) is not None:
+    beside = {m.path.parent.parent for m in tree.members if _is_image(m) and class_code(m.path.parent.name) is not None}
+    for member in tree.members:
+        folder = member.path.parent
+        if not _is_image(member):
+            if folder.parent in beside and folder != PurePosixPath():
+                other_kinds[member.path.suffix.lower()] += 1
+        elif class_code(folder.name) is not None:
             kept.append(member)
-        elif folder.lower() in OUTSIDE:
-            outside[folder.lower()] = outside.get(folder.lower(), 0) + 1
-        elif member.path.parent.parent in beside:
-            raise DataError(
-                f"{tree.label(member)}: {folder!r} is none of the seven classes", hint=nearest_class(folder)
-            )
+        elif (name := outside_class(folder.name)) is not None:
+            outside[name] += 1
+        elif folder.parent in beside:
+            raise unknown_class(tree.label(member), folder.name)
         else:
             elsewhere += 1
-    notes = tuple(f"{count:,} images of class {name} were left out" for name, count in sorted(outside.items()))
+    notes = (*class_notes({m.path.parent.name for m in kept}), *outside_notes(outside), *_kind_notes(other_kinds))
     if elsewhere:
         notes += (f"{elsewhere:,} images that lie in no class folder were left out",)
     return kept, notes
+
+
+def _kind_notes(counts: Counter[str]) -> tuple[str, ...]:
+    if not counts:
+        return ()
+    kinds = [f"{shown(kind)[:20] or 'no ending'} {count:,}" for kind, count in counts.most_common()]
+    more = f" and {len(kinds) - _MOST_KINDS} more kinds" if len(kinds) > _MOST_KINDS else ""
+    listed = ", ".join(kinds[:_MOST_KINDS])
+    return (f"{counts.total():,} files of kinds that are not read were left out: {listed}{more}",)

@@ -1,20 +1,30 @@
 """Hugging Face data sets as parquet: `image, label` (AutumnQiu/fer2013) or `jpg, cls` (clip-benchmark/wds_fer2013).
 
 A file's split is in its path (`data/valid-00000-of-00001.parquet`, `default/test/0000.parquet`). Class names in the
-file's own metadata say which order its labels have; without them it is the CSV's for `image, label` and alphabetical
-for `jpg, cls`, whose test split pools PublicTest and PrivateTest.
+files' own metadata say which order their labels have. Without them, or with numbers for names, it is the CSV's for
+`image, label` and alphabetical for `jpg, cls`, whose test split pools PublicTest and PrivateTest.
 """
 
 import io
 import json
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.images import Progress, converted_note, decode_all
-from fer_sweep.data.layout import ALPHABETICAL, POOLED, RawFaces, class_code, is_official, path_split
+from fer_sweep.data.images import Progress, change_notes, decode_all
+from fer_sweep.data.layout import ALPHABETICAL, POOLED, RawFaces, is_official
 from fer_sweep.data.limits import MAX_FILES, MAX_TOTAL
+from fer_sweep.data.names import (
+    class_code,
+    class_notes,
+    outside_class,
+    outside_notes,
+    splits_by_name,
+    unknown_class,
+    unnumbered,
+)
 from fer_sweep.data.tree import Member, Tree, readable
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
@@ -22,6 +32,8 @@ from fer_sweep.records import CLASSES
 _MAGIC = b"PAR1"
 _COLUMNS = {"image": "label", "jpg": "cls"}
 """The column of images, and that of labels beside it."""
+_DEFAULT_ORDERS = {"image": CLASSES, "jpg": ALPHABETICAL}
+"""What labels mean where the files do not say it."""
 
 
 def claims(tree: Tree) -> bool:
@@ -35,35 +47,62 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     Raises:
         DataError: pyarrow is not installed, or a file has other columns, labels or content.
     """
+    members = [m for m in tree.members if m.path.suffix.lower() == ".parquet"]
+    places = {member: unnumbered(member.path) for member in members}
+    split_by_place, notes = splits_by_name(tree.name, places.values())
     encoded: list[tuple[str, bytes]] = []
     labels: list[int] = []
     splits: list[int] = []
+    columns: set[str] = set()
+    orders: set[tuple[str, ...] | None] = set()
     names: set[str] = set()
-    for member in (m for m in tree.members if m.path.suffix.lower() == ".parquet"):
+    numbered: set[str] = set()
+    outside: Counter[str] = Counter()
+    for member in members:
         image_column, rows = _rows(tree, member)
-        names.add(image_column)
-        order = _class_order(rows, image_column)
-        split = path_split(member.path)
-        pooled = split == Split.TEST and image_column == "jpg"
+        columns.add(image_column)
+        order = _class_names(tree, member, rows, image_column)
+        orders.add(order)
+        if len(orders) > 1 and None in orders:
+            raise DataError(
+                f"{tree.label(member)}: this file or one before it does not name its classes, and the other does",
+                hint="give a folder that holds the files of one data set only, or download all of them again",
+            )
+        split = split_by_place[places[member]]
+        code = POOLED if split == Split.TEST and image_column == "jpg" else split
         for number, (image, label) in enumerate(_pairs(tree, member, rows, image_column)):
             where = f"{tree.label(member)}, row {number}"
+            name = _class_name(label, order or _DEFAULT_ORDERS[image_column], where)
+            names.add(name)
+            if order is None and label != name:
+                numbered.add(image_column)
+            found = class_code(name)
+            if found is None:
+                outside[outside_class(name) or name] += 1
+                continue
             encoded.append((where, _image_bytes(image, where)))
-            labels.append(_label(label, order, where))
-            splits.append(POOLED if pooled else split)
+            labels.append(found)
+            splits.append(code)
         progress("reading rows", len(encoded), max(len(encoded), 1))
     if not encoded:
         raise DataError(f"{tree.name}: parquet files with no rows", hint="download the data again")
-    images, converted = decode_all(encoded, lambda item: item, progress)
+    images, changes = decode_all(encoded, lambda item: item, progress)
     codes = np.array(splits, dtype=np.uint8)
     official = is_official(codes)
     other_sizes = not official and POOLED not in splits
     return RawFaces(
-        layout=f"Hugging Face parquet ({' and '.join(f'{n}, {_COLUMNS[n]}' for n in sorted(names))})",
+        layout=f"Hugging Face parquet ({' and '.join(f'{n}, {_COLUMNS[n]}' for n in sorted(columns))})",
         images=images,
         labels=np.array(labels, dtype=np.int64),
         splits=codes,
         official_split=official,
-        notes=converted_note(converted)
+        notes=(
+            *notes,
+            *class_notes(names),
+            *map(_order_note, sorted(numbered)),
+            *outside_notes(outside),
+            *change_notes(changes),
+        )
         + (("the splits do not have FER2013's official sizes: taken as they come",) if other_sizes else ()),
     )
 
@@ -100,16 +139,31 @@ def _rows(tree: Tree, member: Member) -> tuple[str, Any]:
     )
 
 
-def _class_order(file: Any, image_column: str) -> tuple[str, ...]:
+def _class_names(tree: Tree, member: Member, file: Any, image_column: str) -> tuple[str, ...] | None:
+    """The names of a file's labels, in their order; None if it has none, or numbers for names.
+
+    Raises:
+        DataError: One of them is no class.
+    """
     metadata = file.schema_arrow.metadata or {}
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        names = tuple(str(name) for name in features[_COLUMNS[image_column]]["names"])
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][_COLUMNS[image_column]]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
-        names = ()
-    if names and all(class_code(name) is not None for name in names):
-        return names
-    return ALPHABETICAL if image_column == "jpg" else CLASSES
+        return None
+    if isinstance(names, dict):  # {"0": "angry", ...}
+        names = [names.get(str(number)) for number in range(len(names))]
+    if not names or names == [str(number) for number in range(len(CLASSES))]:
+        return None
+    names = names if isinstance(names, list) else [names]
+    for name in names:
+        if not isinstance(name, str) or (class_code(name) is None and outside_class(name) is None):
+            raise unknown_class(f"{tree.label(member)}: the class names in its metadata", str(name))
+    return tuple(names)
+
+
+def _order_note(image_column: str) -> str:
+    order = ", ".join(_DEFAULT_ORDERS[image_column])
+    return f"the files do not name their classes: labels 0 to {len(CLASSES) - 1} were read as {order}"
 
 
 def _pairs(tree: Tree, member: Member, file: Any, image_column: str) -> list[tuple[Any, Any]]:
@@ -128,10 +182,10 @@ def _image_bytes(image: Any, where: str) -> bytes:
     return content
 
 
-def _label(value: Any, order: tuple[str, ...], where: str) -> int:
+def _class_name(value: Any, order: tuple[str, ...], where: str) -> str:
+    """The name a label stands for: a class, or one of those that are left out."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(order):
         value = order[value]
-    found = class_code(value) if isinstance(value, str) else None
-    if found is None:
-        raise DataError(f"{where}: label {str(value)[:40]!r} is none of the seven classes", hint=f"they are {CLASSES}")
-    return found
+    if isinstance(value, str) and (class_code(value) is not None or outside_class(value) is not None):
+        return value
+    raise unknown_class(f"{where}: label", str(value))

@@ -1,0 +1,95 @@
+"""Why a trial's process ended without an outcome, and the limits that an agent raises for itself."""
+
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_sweep.agent.memory import OomKills
+from fer_sweep.agent.processes import TrialHandle, TrialStarter, raise_file_limit
+from fer_sweep.agent.trial_process import TrialJob
+from fer_sweep.errors import AgentFailed
+from fer_sweep.records import Cause
+from tests.support.scripted_search import request
+
+SHORT = "10 of 1,000 MB were free, and it held 900"
+
+
+class Ended:
+    """What is left of a process."""
+
+    pid = 1
+
+    def __init__(self, exitcode: int) -> None:
+        self.exitcode = exitcode
+
+    def join(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "found", "reason", "cause"),
+    [
+        (-signal.SIGKILL, {}, "ended by SIGKILL from outside", Cause.KILLED),
+        (-signal.SIGTERM, {}, "ended by SIGTERM from outside", Cause.KILLED),
+        (
+            -signal.SIGKILL,
+            {"short": SHORT},
+            f"ended by SIGKILL, probably for want of memory: {SHORT}",
+            Cause.KILLED,
+        ),
+        (
+            -signal.SIGKILL,
+            {"oom_kills": 1, "short": SHORT},
+            "ended by SIGKILL, by the kernel: out of memory",
+            Cause.OUT_OF_MEMORY,
+        ),
+        (255, {}, "ended with the forkserver, which was killed", Cause.KILLED),
+        (-signal.SIGSEGV, {}, "ended by SIGSEGV", None),
+        (1, {}, "ended with exit code 1 and no outcome", None),
+        (-signal.SIGABRT, {"log": "std::bad_alloc"}, "ended by SIGABRT", Cause.OUT_OF_MEMORY),
+    ],
+)
+def test_the_reason_and_cause_of_an_end_without_an_outcome(
+    exitcode: int,
+    found: dict[str, Any],
+    reason: str,
+    cause: Cause | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kills = [0]
+    monkeypatch.setattr("fer_sweep.agent.memory.oom_kills", lambda: kills[0])
+    monkeypatch.setattr("fer_sweep.agent.processes.shortage", lambda pid: found.get("short"))
+    if log := found.get("log"):
+        (tmp_path / "trial.log").write_text(f"{log}\nExtension modules: numpy, torch\n")
+    process: Any = Ended(exitcode)
+    pipe: Any = None
+    handle = TrialHandle(process, pipe, tmp_path, OomKills())
+    handle.look_at_memory()
+    kills[0] += found.get("oom_kills", 0)
+    tail = f"; last lines of trial.log:\n{log}" if log else ""
+    assert handle.why_it_died() == (reason + tail, cause)
+
+
+@pytest.fixture
+def few_open_files() -> Iterator[None]:
+    """No file can be opened beside those that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_too_few_open_files_for_a_trial_are_an_error_with_a_hint(few_open_files: None, tmp_path: Path) -> None:
+    with pytest.raises(AgentFailed, match="no trial can be started") as caught:
+        TrialStarter().start(TrialJob(request("0").config, tmp_path / "0"))
+    assert "ulimit -n" in (caught.value.hint or "")
+
+
+def test_the_agent_raises_its_soft_limit_of_open_files(few_open_files: None, tmp_path: Path) -> None:
+    raise_file_limit()
+    (tmp_path / "file").write_text("opened")

@@ -1,0 +1,129 @@
+"""Requeued trials: those that failed in a broken slot or on a broken host, and those that ran out of memory."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from fer_sweep.agent.failures import FAILURES_IN_A_ROW, SLOT_FAILURES_IN_A_ROW, OnOom
+from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.errors import AgentFailed
+from fer_sweep.records import Cause, TrialOutcome, TrialState
+from fer_sweep.search.database import default_storage
+from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.storage import create_sweep, sweep_state
+from tests.support.agent_stage import Stage, View
+from tests.support.scripted_search import TINY, ScriptedSearch, request
+from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all
+
+HERE, ELSEWHERE = "cache of slot 0", "cache of slot 1"
+
+
+@pytest.fixture
+def broken() -> set[str]:
+    """The data caches in which every trial fails."""
+    return set()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, broken: set[str]) -> Stage:
+    """Trial 0, where it does not fail, runs until a slot has been closed."""
+    slot_is_closed = threading.Event()
+
+    def play(trial: PlayedTrial) -> TrialOutcome:
+        if trial.job.environment["FERSWEEP_CACHE"] in broken:
+            return TrialOutcome(TrialState.FAILED, reason="no such data")
+        if trial.trial_id == "0" and broken:
+            trial.begin()
+            assert slot_is_closed.wait(WAIT_S)
+        return train_all(trial)
+
+    stage = Stage(tmp_path / "trials", HERE, ScriptedStarter(play))
+    stage.view = View(at_note=lambda text: slot_is_closed.set() if "gets no more trials" in text else None)
+    return stage
+
+
+def create(trials: int) -> None:
+    parameters = {name: {"value": value} for name, value in TINY.items()} | {"seed": {"values": list(range(trials))}}
+    create_sweep(parse_sweep({"method": "grid", "parameters": parameters}), sweep_id="s", storage=default_storage())
+
+
+@contextmanager
+def opened() -> Iterator[OptunaSearch]:
+    with closing(OptunaSearch("s", storage=default_storage())) as search:
+        yield search
+
+
+def ends(search: OptunaSearch) -> list[tuple[TrialState, int]]:
+    return [(record.state, record.attempt) for record in search.records()]
+
+
+def test_trials_that_failed_in_a_broken_slot_are_trained_in_another(stage: Stage, broken: set[str]) -> None:
+    broken.add(ELSEWHERE)
+    create(1 + SLOT_FAILURES_IN_A_ROW)
+    with opened() as search:
+        summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
+        assert ends(search) == [(TrialState.COMPLETE, 1)] + [(TrialState.COMPLETE, 2)] * 3
+    assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: 4}
+    assert sweep_state(default_storage(), "s") == "finished"
+    assert stage.view.notes == [
+        "slot cpu1 gets no more trials: 3 trials in a row failed there, while cpu0 did well; "
+        "tried again elsewhere, once: trial 1, 2, 3"
+    ]
+
+
+def test_trials_that_fail_in_the_next_slot_too_stay_failed(stage: Stage, broken: set[str]) -> None:
+    broken.add(ELSEWHERE)
+    release_trial_0 = stage.view.at_note
+
+    def break_slot_0_too(text: str) -> None:
+        broken.add(HERE)
+        release_trial_0(text)
+
+    stage.view.at_note = break_slot_0_too
+    create(1 + SLOT_FAILURES_IN_A_ROW)
+    with opened() as search:
+        summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
+        assert search.next_trial("cpu0") is None
+        assert ends(search) == [(TrialState.COMPLETE, 1)] + [(TrialState.FAILED, 2)] * 3
+    assert summary.ended == {TrialState.FAILED: 2 * SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: 1}
+
+
+def test_an_agent_on_a_broken_host_leaves_its_trials_to_others(stage: Stage, broken: set[str]) -> None:
+    create(FAILURES_IN_A_ROW + 2)
+    with opened() as search:
+        stage.run(search, count=1)
+    broken.add(HERE)
+    with opened() as search, pytest.raises(AgentFailed) as caught:
+        stage.run(search)
+    assert "tried again, once; 1 trials are complete elsewhere" in (caught.value.hint or "")
+    broken.clear()
+    stage.view.started.clear()
+    with opened() as search:
+        assert stage.run(search).ended == {TrialState.COMPLETE: FAILURES_IN_A_ROW + 1}
+        assert sorted(ends(search)) == [(TrialState.COMPLETE, 1)] * 2 + [(TrialState.COMPLETE, 2)] * FAILURES_IN_A_ROW
+    assert stage.view.started[0] == str(FAILURES_IN_A_ROW + 1), "the one that has not failed comes first"
+
+
+@pytest.mark.parametrize(
+    ("on_oom", "ended", "reason"),
+    [
+        (OnOom.SMALLER_MICRO_BATCH, {TrialState.PREEMPTED: 2, TrialState.COMPLETE: 2}, "goes on with 8 images at once"),
+        (OnOom.FEWER_SLOTS, {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 2}, "goes on without slot cpu0"),
+    ],
+)
+def test_a_trial_that_runs_out_of_memory_retries_with_less(
+    stage: Stage, on_oom: OnOom, ended: dict[TrialState, int], reason: str
+) -> None:
+    def large(trial: PlayedTrial) -> TrialOutcome:
+        fits = (trial.job.micro_batch or 16) <= 4 or trial.job.memory_share == 1.0
+        if trial.trial_id == "0" and not fits:
+            return TrialOutcome(TrialState.FAILED, reason="no room", cause=Cause.OUT_OF_MEMORY)
+        return train_all(trial)
+
+    stage.starter = ScriptedStarter(large)
+    search = ScriptedSearch([request("0"), request("1")])
+    assert stage.run(search, slots=2, on_oom=on_oom).ended == ended
+    assert reason in (search.outcomes["0"][0].reason or "")
