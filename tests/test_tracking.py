@@ -18,6 +18,7 @@ from tests.support.processes import until
 from tests.support.standin.scripted_wandb import ScriptedWandb
 from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
+from tests.support.standin.stock import PROGRAMS
 
 COMPLETE = TrialOutcome(TrialState.COMPLETE)
 
@@ -125,23 +126,6 @@ def test_a_paused_wandb_service_starts_no_run_and_what_it_does_not_take_is_given
 
 # With stock wandb
 
-OFFLINE = """
-from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.run_labels import RunLabels
-from fer_sweep.tracking import Tracker
-
-def labels(name):
-    return RunLabels(name=name, group="sweep1", sweep_id="abcd1234", project="faces", tags=("vit",))
-
-runs = [Tracker(mode="offline").start(labels(f"trial-{n}"), {"lr": 0.1, "augment": {"flip": True}}, run_id=f"s-{n}")
-        for n in range(2)]
-for epoch in (1, 2):
-    for run in runs:  # both open at once, as in an agent with two slots
-        run.log({"epoch": epoch, "val_acc": epoch / 10})
-runs[0].finish(TrialOutcome(TrialState.COMPLETE))
-runs[1].finish(TrialOutcome(TrialState.FAILED, reason="out of patience"))
-"""
-
 
 def wandb_sync() -> None:
     """Have stock wandb send the runs that it kept in files."""
@@ -152,7 +136,7 @@ def wandb_sync() -> None:
 @pytest.mark.stock
 def test_offline_runs_are_whole_once_wandb_sync_has_sent_them(online: StandIn) -> None:
     # A process of its own: wandb's service outlives the run that starts it and ends with its process.
-    subprocess.run([sys.executable, "-c", OFFLINE], check=True)
+    subprocess.run([sys.executable, str(PROGRAMS / "offline_runs.py")], check=True)
     assert not online.runs
     wandb_sync()
     runs = [online.runs[f"s-{number}"] for number in range(2)]
@@ -263,30 +247,12 @@ def test_a_network_cut_in_the_middle_of_a_run_loses_nothing(
     assert (sent.state, sent.exit_code, epochs(sent)) == ("finished", 0, [1, 2, 3, 4, 5, 6])
 
 
-DIES_AT_ONCE = """
-from wandb.sdk.lib.service import service_process
-import fer_sweep.tracking as tracking
-from fer_sweep.records import TrialOutcome, TrialState
-
-service_process.get_core_path = lambda: "false"
-tracking.HANGS_S = 2.0
-ended = []
-tracker = tracking.Tracker(on_end=lambda run_id, whole: ended.append((run_id, whole)))
-for name in ("a", "b"):
-    run = tracker.start(tracking.RunLabels(name=name, group="g"), {}, run_id=name)
-    assert run.run is None and run.had_trouble
-    run.log({"epoch": 1})
-    run.finish(TrialOutcome(TrialState.COMPLETE))
-    tracking.HANGS_S = 600.0  # the second run waits for nothing
-assert ended == [("a", False), ("b", False)], ended
-tracking.close_wandb()
-"""
-
-
 @pytest.mark.stock
 def test_a_service_that_dies_while_it_starts_holds_up_nobody(online: StandIn) -> None:
     # wandb 0.31 then waits for a lock that it holds itself.
-    done = subprocess.run([sys.executable, "-c", DIES_AT_ONCE], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(PROGRAMS / "dead_service.py")], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -7,101 +7,27 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
-from tests.support.standin.stock import Stock
+from tests.support.standin.stock import PROGRAMS, Stock
 
 pytestmark = pytest.mark.stock
 
 RANDOM = {"method": "random", "metric": {"name": "loss"}, "parameters": {"lr": {"min": 0.0, "max": 1.0}}}
-SWEEP = """
-program: train.py
-project: faces
-method: grid
-metric: {name: loss, goal: minimize}
-parameters:
-  lr: {values: [0.1, 0.2]}
-  optimizer: {parameters: {name: {value: adam}}}
-"""
-PROGRAMS = {
-    "train.py": """
-import wandb
-run = wandb.init()
-for epoch in range(3):
-    run.log({"loss": run.config["lr"] / (epoch + 1)})
-run.finish()
-""",
-    "function.py": """
-import sys
-import wandb
-
-def train():
-    with wandb.init() as run:
-        run.log({"loss": run.config.lr})
-
-wandb.agent(sys.argv[1], function=train, count=2, project="faces")
-""",
-    "endless.py": """
-import signal
-import threading
-import wandb
-run = wandb.init()
-asked = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: asked.set())
-run.log({"loss": 1})
-asked.wait(60)
-run.finish(exit_code=1)
-""",
-    "preempted.py": """
-import sys
-import wandb
-run = wandb.init(resume="allow")
-run.log({"loss": run.starting_step})
-if not run.resumed:
-    run.mark_preempting()
-    sys.exit(143)
-""",
-    "stopped.py": """
-import time
-import wandb
-run = wandb.init(project="faces", id="stopped")
-for epoch in range(3000):
-    time.sleep(0.1)
-""",
-    "runs.py": """
-import wandb
-labels = dict(group="g", job_type="j", notes="o", tags=["t"], config={"a": {"b": 1}})
-runs = [wandb.init(project="faces", id=f"r{i}", name=f"n{i}", reinit="create_new", **labels) for i in range(3)]
-for epoch in range(2):
-    for run in runs:
-        run.log({"loss": epoch, "acc": float("nan")})
-runs[0].summary["best"] = 7
-runs[0].finish(exit_code=3)
-for run in runs[1:]:
-    run.finish()
-for mode in ("allow", None):
-    run = wandb.init(project="faces", id="r0" if mode else "r1", resume=mode)
-    print("STEP", run.starting_step, run.resumed)
-    run.log({"loss": 9})
-    run.finish()
-""",
-    "refused.py": """
-import wandb
-try:
-    wandb.init(project="faces", entity="stranger")
-except wandb.errors.Error as error:
-    print("REFUSED", error)
-""",
+GRID = {
+    "program": str(PROGRAMS / "train.py"),
+    "project": "faces",
+    "method": "grid",
+    "metric": {"name": "loss", "goal": "minimize"},
+    "parameters": {"lr": {"values": [0.1, 0.2]}, "optimizer": {"parameters": {"name": {"value": "adam"}}}},
 }
 
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stock]:
     with StandIn() as server, Stock(server, tmp_path_factory.mktemp("stock")) as stock:
-        for name, code in PROGRAMS.items():
-            stock.write(name, code)
-        stock.write("sweep.yaml", SWEEP)
         yield stock
 
 
@@ -110,12 +36,13 @@ class Agents:
 
     def __init__(self, server: StandIn, stock: Stock) -> None:
         self.server = server
+        (stock.folder / "sweep.yaml").write_text(yaml.safe_dump(GRID))
         self.created = stock.wandb("sweep", "sweep.yaml")
-        (self.grid,) = server.sweeps.values()
+        self.grid = list(server.sweeps.values())[-1]
         self.random = server.create_sweep(RANDOM)
-        self.endless = server.create_sweep({**RANDOM, "program": "endless.py"})
-        once = {"lr": {"values": [0.1]}}
-        self.preempted = server.create_sweep({"method": "grid", "program": "preempted.py", "parameters": once})
+        self.endless = server.create_sweep({**RANDOM, "program": str(PROGRAMS / "endless.py")})
+        once = {**GRID, "program": str(PROGRAMS / "preempted.py"), "parameters": {"lr": {"values": [0.1]}}}
+        self.preempted = server.create_sweep(once)
         # Stopped before it starts: it hears so with its first post, and asks its core again after 15 seconds.
         server.runs["stopped"] = Run("stopped", "tester", "faces", state="pending", stopped=True)
         agent = [sys.executable, "-m", "wandb", "agent"]
@@ -123,8 +50,8 @@ class Agents:
             "grid": [*agent, f"tester/faces/{self.grid.id}"],
             "endless": [*agent, f"tester/faces/{self.endless.id}"],
             "preempted": [*agent, f"tester/faces/{self.preempted.id}"],
-            "function": [sys.executable, "function.py", self.random.id],
-            "stopped": [sys.executable, "stopped.py"],
+            "function": [sys.executable, str(PROGRAMS / "function.py"), self.random.id],
+            "stopped": [sys.executable, str(PROGRAMS / "stopped.py")],
         }
         processes = {name: stock.start(*command) for name, command in commands.items()}
         # Only once its first post is answered is it the agent's business, and not its core's, to stop the run.
@@ -179,7 +106,7 @@ def test_the_stop_button_interrupts_a_run_without_an_agent(agents: Agents) -> No
 
 
 def test_runs_are_logged_side_by_side_and_resumed_only_if_asked_for(stock: Stock) -> None:
-    output = stock.call(sys.executable, "runs.py")
+    output = stock.call(sys.executable, str(PROGRAMS / "runs.py"))
     runs = [stock.server.runs[f"r{number}"] for number in range(3)]
     assert output.count("STEP 2 True") == output.count("STEP 0 False") == 1
     assert [run.state for run in runs] == ["finished"] * 3
@@ -193,8 +120,8 @@ def test_runs_are_logged_side_by_side_and_resumed_only_if_asked_for(stock: Stock
 
 
 def test_a_foreign_entity_and_a_wrong_key_are_refused(stock: Stock) -> None:
-    assert "permission denied" in stock.call(sys.executable, "refused.py")
-    assert "REFUSED" in stock.call(sys.executable, "refused.py", WANDB_API_KEY="local-" + "0" * 40)
+    assert "permission denied" in stock.call(sys.executable, str(PROGRAMS / "refused.py"))
+    assert "REFUSED" in stock.call(sys.executable, str(PROGRAMS / "refused.py"), WANDB_API_KEY="local-" + "0" * 40)
     assert not [run for run in stock.server.runs.values() if run.entity == "stranger"]
 
 

@@ -11,6 +11,8 @@ from typing import IO
 from tests.support.standin.server import StandIn
 
 BIN = Path(sys.executable).parent
+PROGRAMS = Path(__file__).with_name("programs")
+"""Scripts that run in processes of their own, with stock wandb."""
 
 
 class Stock:
@@ -24,9 +26,6 @@ class Stock:
         for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
             self.environment[name] = str(folder)
         self.running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
-
-    def write(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(text)
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         """A process whose output goes to a file, so that nobody has to read along."""
