@@ -13,17 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from fer_sweep.config.trial import SimpleCNNConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
-from fer_sweep.data.dataset import Split
+from fer_sweep.data.dataset import Split, fingerprint_of_test, positions_of_test
 from fer_sweep.errors import CheckpointError, DataError
 from fer_sweep.records import Averaging
-from fer_sweep.training.examination import (
-    examine,
-    fingerprint_of_test,
-    load_examinee,
-    positions_of_test,
-    predict,
-    views,
-)
+from fer_sweep.training.examination import examine, load_examinee, predict, views
 from fer_sweep.training.loop import train
 
 CPU = torch.device("cpu")

@@ -42,6 +42,8 @@ class Order:
     """Where each agent leaves what it has done."""
     asks: int = 0
     """Instead of trials: one for each agent, of which it asks so often whether it should stop, and nothing else."""
+    one_host: bool = False
+    """Whether each agent is what it is, a process of this host; otherwise as if each had a host of its own."""
 
 
 @dataclass
@@ -102,13 +104,13 @@ def ask_only(search: Search, order: Order, work: Work) -> None:
         _timed(work.ask, lambda: search.report(request.trial_id, 0, {}))
 
 
-def open_as_host(sweep: str, host: str) -> OptunaSearch:
-    """What ``open_search`` gives, but for the owner's name.
+def open_as_host(sweep: str, host: str | None) -> OptunaSearch:
+    """What ``open_search`` gives, but for the owner's name if a host is given.
 
     So many agents are on as many hosts, and only on its own host does an agent look whether others are still there.
     """
     entry = find(sweep)
-    owner = f"{host}/simulated:{os.getpid()}:0"
+    owner = f"{host}/simulated:{os.getpid()}:0" if host else None
     return OptunaSearch(entry.id, storage=entry.database, owner=owner, lease_s=lease_seconds())
 
 
@@ -121,7 +123,7 @@ def _timed(times: list[float], step: Callable[[], Answer]) -> Answer:
 
 def _agent(order: Order, number: int, ready: int, go: int) -> None:
     work = Work()
-    with closing(open_as_host(order.sweep, f"node{number}")) as search:
+    with closing(open_as_host(order.sweep, None if order.one_host else f"node{number}")) as search:
         os.write(ready, b".")
         os.close(ready)
         os.read(go, 1)  # ends when the crowd closes it: all begin at once

@@ -195,26 +195,52 @@ def _create(folder: Path, url: str, setting: Setting) -> SweepEntry:
     )
 
 
-def _run(postgres: "Server", folder: Path, entry: SweepEntry, setting: Setting) -> tuple[float, list[Work], "_Watch"]:
-    out = folder / "out"
-    out.mkdir()
-    order = folder / "order.json"
-    order.write_text(json.dumps(asdict(Order(entry.id, setting.agents, EPOCHS, str(out), setting.asks))))
-    words = [sys.executable, "-m", "tests.benchmarks.scale.crowd", str(order)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
-    ) as crowd:
-        assert crowd.stdin is not None
-        assert crowd.stdout is not None
-        if crowd.stdout.readline() != "ready\n":
+class Crowd:
+    """Agents of a sweep, each a process; they are ready to start."""
+
+    def __init__(self, folder: Path, entry: SweepEntry, setting: Setting, *, one_host: bool = False) -> None:
+        self._setting = setting
+        self._out = folder / "out"
+        self._out.mkdir()
+        order = folder / "order.json"
+        fields = asdict(Order(entry.id, setting.agents, EPOCHS, str(self._out), setting.asks, one_host))
+        order.write_text(json.dumps(fields))
+        words = [sys.executable, "-m", "tests.benchmarks.scale.crowd", str(order)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+        )
+        if self._answer() != "ready\n":
             raise SystemExit(f"{setting}: the agents did not start")
-        with _Watch(postgres) as watch:
-            print("go", file=crowd.stdin, flush=True)
-            seconds = crowd.stdout.readline()
-        if crowd.wait():
-            raise SystemExit(f"{setting}: an agent failed")
-    return float(seconds), [Work(**json.loads(path.read_text())) for path in out.iterdir()], watch
+
+    def go(self) -> None:
+        """Let them start, all at once."""
+        assert self._process.stdin is not None
+        print("go", file=self._process.stdin, flush=True)
+
+    def end(self) -> tuple[float, list[Work]]:
+        """Wait until all have ended; gives the seconds that they took and what each has done.
+
+        Raises:
+            SystemExit: One failed.
+        """
+        seconds = self._answer()
+        self._process.communicate()
+        if self._process.returncode:
+            raise SystemExit(f"{self._setting}: an agent failed")
+        return float(seconds), [Work(**json.loads(path.read_text())) for path in self._out.iterdir()]
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+def _run(postgres: "Server", folder: Path, entry: SweepEntry, setting: Setting) -> tuple[float, list[Work], "_Watch"]:
+    crowd = Crowd(folder, entry, setting)
+    with _Watch(postgres) as watch:
+        crowd.go()
+        seconds, works = crowd.end()
+    return seconds, works, watch
 
 
 class _Watch:
