@@ -18,7 +18,7 @@ from fer_sweep.data.cache import prepare
 from fer_sweep.data.images import decode
 from fer_sweep.errors import DataError
 from tests.data.conftest import refused
-from tests.support.faces import PACK, Faces, tar_bytes, write_folder, write_zip
+from tests.support.faces import PACK, Faces, png_of_size, tar_bytes, write_folder, write_zip
 
 unflaky = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 
@@ -71,16 +71,6 @@ def cut_tar(faces: Faces) -> bytes:
     """A tar that ends between two members: to tarfile a shorter archive, with nothing wrong."""
     content, place = header_of(faces)
     return content[:place]
-
-
-def png(side: int) -> bytes:
-    """The beginning of a huge image."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
 def gif(side: int) -> bytes:
@@ -169,7 +159,7 @@ def test_file_that_is_no_image_is_named(file, match, faces, tmp_path):
         "b.jpg": b"<html>not found</html>",
         "c.jpg": faces.encoded(0, "JPEG")[:-200],
         "d.gif": b"GIF89a" + bytes(100),
-        **{f"{side}.png": png(side) for side in (60_000, 5000)},
+        **{f"{side}.png": png_of_size(side) for side in (60_000, 5000)},
         **{f"{side}.gif": gif(side) for side in (60_000, 5000)},
     }
     files = {A: faces.encoded(0), f"train/sad/{file}": contents[file]}
