@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 
 from fer_sweep import wandb_service
@@ -17,6 +16,7 @@ from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.support.control_groups import ControlTree
+from tests.support.faces import Faces
 from tests.support.processes import on_one_core
 from tests.support.records import make_result
 from tests.support.scripted_starter import ScriptedStarter
@@ -168,26 +168,7 @@ def fer2013_zip() -> Path:
 @pytest.fixture(scope="session")
 def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data cache that holds `tiny`: 140 training and 70 validation drawn faces, prepared from image folders."""
-    from PIL import Image
-
-    from fer_sweep.data.cache import prepare
-    from fer_sweep.records import CLASSES
-
-    folder = tmp_path_factory.mktemp("tiny")
-    rng = np.random.default_rng(0)
-    for code, name in enumerate(CLASSES):
-        for split, prefix, count in (("train", "Training", 20), ("test", "PublicTest", 10)):
-            target = folder / "faces" / split / name
-            target.mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(0, 256, (48, 48), dtype=np.uint8)
-                pixels[6 * code : 6 * code + 6] //= 2  # a darker band shows the class through the noise
-                Image.fromarray(pixels).save(target / f"{prefix}_{code}{number:04d}.png")
-    cache = folder / "cache"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FERSWEEP_CACHE", str(cache))
-        prepare(folder / "faces", "tiny")
-    return cache
+    return Faces.banded().prepared(tmp_path_factory.mktemp("tiny"), "tiny", kind="folders")
 
 
 @pytest.fixture
@@ -218,26 +199,7 @@ def small_synthetic(small_synthetic_cache: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def whole_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data cache that holds `whole`: 70 training, 35 validation and 35 test faces, of which 7 are training images."""
-    from fer_sweep.data.cache import prepare
-
-    folder = tmp_path_factory.mktemp("whole")
-    rng = np.random.default_rng(0)
-    labels = np.arange(140) % 7
-    # A bright bar whose height is the class, in noise: a network of any size learns it.
-    images = rng.integers(0, 120, (140, 48, 48))
-    for image, label in zip(images, labels, strict=True):
-        image[6 * label + 2 : 6 * label + 8, :] += 100
-    images[105:112] = images[:7]
-    usage = ["Training"] * 70 + ["PublicTest"] * 35 + ["PrivateTest"] * 35
-    lines = [
-        f"{label},{' '.join(map(str, image.ravel()))},{split}"
-        for label, image, split in zip(labels, images, usage, strict=True)
-    ]
-    (folder / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines, ""]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FERSWEEP_CACHE", str(folder / "cache"))
-        prepare(folder / "fer2013.csv", "whole")
-    return folder / "cache"
+    return Faces.barred([70, 35, 35], copies_at=105).prepared(tmp_path_factory.mktemp("whole"), "whole")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
-"""The processes of a chaos run: all that are below this one, told apart, remembered, and signalled without mistaking.
+"""The processes of a chaos run: told apart, signalled without mistaking one for another, and none of them lost.
 
-This process takes in the orphans of its descendants (Linux's child subreaper), so that none of them can slip away to
-the system's first process; whatever was ever below it is found again, and must be gone in the end.
+This process adopts the orphans of its descendants (Linux's child subreaper): what was started below it stays below it.
 """
 
 import contextlib
@@ -9,204 +8,105 @@ import ctypes
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _PR_SET_CHILD_SUBREAPER = 36
-LOOK_EVERY_S = 0.02
-
-
-@dataclass(frozen=True)
-class Process:
-    """One process, which no other can be taken for: ids are used again, ids with a start time are not."""
-
-    pid: int
-    started: str
-    """Clock ticks since the system's start."""
-    kind: str
-    """agent, forkserver, trial, tracker (of multiprocessing's resources), service (wandb's), sync, or other."""
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it is still there, a zombie that only waits to be reaped left out."""
-        return _start_time(self.pid) == self.started
-
-    @property
-    def trial(self) -> str | None:
-        """The trial whose log it writes."""
-        with contextlib.suppress(OSError):
-            log = Path(f"/proc/{self.pid}/fd/1").readlink()
-            return log.parent.name if log.name == "trial.log" else None
-        return None
-
-    def send(self, number: signal.Signals) -> bool:
-        """Signal this process and no other; whether it was there."""
-        try:
-            handle = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return False
-        try:
-            # The handle stays with whoever had the id when it was opened, so the check holds until the signal is sent.
-            if not self.is_alive:
-                return False
-            signal.pidfd_send_signal(handle, number)
-            return True
-        except ProcessLookupError:
-            return False
-        finally:
-            os.close(handle)
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.pid}"
+_FORKSERVER = "multiprocessing.forkserver"
+_KINDS = {"resource_tracker": "tracker", "wandb-core": "service", " sync ": "sync"}
+"""By a part of the command line."""
 
 
 class Family:
-    """Every process ever seen below this one; a thread keeps looking."""
+    """All processes below this one."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, str], Process] = {}
-        self._parents: dict[Process, Process | None] = {}
         self._ours: set[int] = set()
-        """Ids of our own children, agents and other commands, until they are reaped."""
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="family", daemon=True)
+        """Ids of our own children, until they are reaped; every other child is an orphan of the family."""
 
     def __enter__(self) -> "Family":
-        _take_in_orphans(True)
-        self._thread.start()
+        _adopt_orphans(True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._thread.join()
         for process in self.alive():
-            process.send(signal.SIGKILL)
-        _take_in_orphans(False)
+            send(process, signal.SIGKILL)
+        _adopt_orphans(False)
 
     def start(self, words: Sequence[str], **options: Any) -> "subprocess.Popen[str]":
-        """Start a process of our own; every other child of ours is an orphan of the family."""
-        with self._lock:  # no look falls between the start and the note of it
-            started = subprocess.Popen(words, text=True, **options)
-            self._ours.add(started.pid)
+        """Start a process that the caller reaps, and then reports as ``ended``."""
+        started = subprocess.Popen(words, text=True, **options)
+        self._ours.add(started.pid)
         return started
 
-    def take_up(self, agent: "subprocess.Popen[str]") -> Process:
-        """Count an agent, started by ``start``, and all that is below it to the family."""
-        with self._lock:
-            process = Process(agent.pid, _start_time(agent.pid, dead_too=True) or "", "agent")
-            self._seen[agent.pid, process.started] = process
-        return process
+    def ended(self, started: "subprocess.Popen[str]") -> None:
+        self._ours.discard(started.pid)
 
-    def reaped(self, started: "subprocess.Popen[str]") -> None:
-        """A process of ours has ended: its id may be anybody's now."""
-        with self._lock:
-            self._ours.discard(started.pid)
+    def reap(self) -> None:
+        """Reap orphans that have ended, as a system's first process does at once."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in self._ours:  # the others wait until its Popen has been asked
+                    return
+                os.waitpid(ended.si_pid, 0)
 
-    def below(self, agent: Process, kind: str | None = None) -> list[Process]:
-        """Living descendants of an agent, of one kind or of any."""
-        self.look()
-        with self._lock:
-            found = [process for process in self._seen.values() if self._is_below(process, agent)]
-        return [process for process in found if kind in (None, process.kind) and process.is_alive]
-
-    def alive(self) -> list[Process]:
-        """Everything of the family that is still there."""
-        self.look()
-        with self._lock:
-            seen = list(self._seen.values())
-        return [process for process in seen if process.is_alive]
-
-    @property
-    def count(self) -> int:
-        """Processes seen so far."""
-        return len(self._seen)
-
-    def look(self) -> None:
-        """Find what is new, and reap what has been taken in and has ended."""
-        with self._lock:
-            for child in _children(os.getpid()):
-                known = self._known(child)
-                if child not in self._ours:
-                    known = known or self._note(child, None)
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(child, os.WNOHANG)
-                if known is not None:
-                    self._look_below(known)
-
-    def _known(self, pid: int) -> Process | None:
-        started = _start_time(pid, dead_too=True)
-        return None if started is None else self._seen.get((pid, started))
-
-    def _note(self, pid: int, parent: Process | None) -> Process | None:
-        started = _start_time(pid)
-        if started is None:
-            return None
-        process = self._seen.get((pid, started))
-        if process is None or process.kind == "other":  # one just forked has its parent's words until it executes
-            process = Process(pid, started, _kind(pid, parent))
-            self._seen[pid, started] = process
-            self._parents[process] = parent
-        return process
-
-    def _look_below(self, parent: Process) -> None:
-        for pid in _children(parent.pid):
-            process = self._note(pid, parent)
-            if process is not None:
-                self._look_below(process)
-
-    def _is_below(self, process: Process, agent: Process) -> bool:
-        parent = self._parents.get(process)
-        return parent is not None and (parent == agent or self._is_below(parent, agent))
-
-    def _watch(self) -> None:
-        while not self._closing.wait(LOOK_EVERY_S):
-            self.look()
+    def alive(self) -> list[psutil.Process]:
+        """Everything that is still there."""
+        self.reap()
+        return list(below(psutil.Process()))
 
 
-def _kind(pid: int, parent: Process | None) -> str:
-    words = _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ")
-    if parent is not None and parent.kind in ("forkserver", "trial"):
-        return "trial"
-    kinds = {
-        "multiprocessing.forkserver": "forkserver",
-        "resource_tracker": "tracker",
-        "wandb-core": "service",
-        " sync ": "sync",
-    }
-    return next((kind for word, kind in kinds.items() if word in words), "other")
+def below(parent: psutil.Process, kind: str | None = None) -> Iterator[psutil.Process]:
+    """Living descendants, of one kind or of any, in the order of their ids."""
+    with contextlib.suppress(psutil.Error):
+        for process in sorted(parent.children(recursive=True), key=lambda process: process.pid):
+            if is_alive(process) and kind in (None, kind_of(process)):
+                yield process
 
 
-def _children(pid: int) -> Iterator[int]:
-    # Listed by the thread that started them.
-    for thread in _names(Path(f"/proc/{pid}/task")):
-        for child in _read(Path(f"/proc/{pid}/task/{thread}/children")).split():
-            yield int(child)
-
-
-def _names(folder: Path) -> list[str]:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it is there, and no zombie that waits to be reaped."""
     try:
-        return [path.name for path in folder.iterdir()]
-    except OSError:
-        return []
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
-def _start_time(pid: int, *, dead_too: bool = False) -> str | None:
-    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    if not fields or (fields[0] in "ZX" and not dead_too):
-        return None
-    return fields[19]
+def kind_of(process: psutil.Process) -> str:
+    """agent, forkserver, trial, tracker (of multiprocessing's resources), service (wandb's), sync, or other."""
+    words = _words(process)
+    if _FORKSERVER in words:  # a fork has the command line of its parent
+        return "trial" if _FORKSERVER in _words(process.parent()) else "forkserver"
+    return next((kind for word, kind in _KINDS.items() if word in words), "other")
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+def trial_of(process: psutil.Process) -> str | None:
+    """The trial whose log it writes, as sweep/trial."""
+    with contextlib.suppress(OSError):
+        log = Path(f"/proc/{process.pid}/fd/1").readlink()
+        return f"{log.parents[2].name}/{log.parent.name}" if log.name == "trial.log" else None
+    return None
 
 
-def _take_in_orphans(on: bool) -> None:
+def trials_below(agent: psutil.Process) -> frozenset[str]:
+    """What the living forks of an agent train."""
+    return frozenset(trial for fork in below(agent, "trial") if (trial := trial_of(fork)))
+
+
+def send(process: psutil.Process, number: signal.Signals) -> None:
+    """Signal this process, unless it has ended; psutil refuses if its id is another's by now."""
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(number)
+
+
+def _words(process: psutil.Process | None) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()) if process else ""
+    return ""
+
+
+def _adopt_orphans(on: bool) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)

@@ -1,3 +1,5 @@
+"""Augmentation: within its bounds, the same for the same seed, and image by image."""
+
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ def faces(count: int) -> torch.Tensor:
     return torch.randn(count, 1, 48, 48, generator=torch.Generator().manual_seed(0))
 
 
-def test_switched_off_nothing_is_done() -> None:
+def test_images_stay_as_they_are_without_augmentation() -> None:
     images = faces(4)
     assert drawn(4).apply(images) is images
 
@@ -36,7 +38,7 @@ def test_equal_generators_draw_equally_and_images_differ() -> None:
     assert len({image.numpy().tobytes() for image in first}) == 8
 
 
-def test_a_part_of_what_was_drawn_does_what_the_whole_does_there() -> None:
+def test_slice_of_an_augmentation_does_the_same_to_its_images() -> None:
     augmentation = drawn(20, shift=0.2, rotation=20.0, scale=0.2, flip=True, erasing=1.0)
     images = faces(20)
     assert torch.equal(augmentation.apply(images)[7:13], augmentation[7:13].apply(images[7:13]))
@@ -54,9 +56,7 @@ def test_half_of_the_images_are_mirrored(others: dict[str, float]) -> None:
 
 @steady
 @given(st.floats(0, 0.5), st.floats(0, 45), st.floats(0, 0.5), st.booleans(), st.integers(0, 999))
-def test_the_affine_map_stays_within_its_bounds(
-    shift: float, rotation: float, scale: float, flip: bool, seed: int
-) -> None:
+def test_affine_map_stays_within_its_bounds(shift: float, rotation: float, scale: float, flip: bool, seed: int) -> None:
     affine = drawn(50, seed, shift=shift, rotation=rotation, scale=scale, flip=flip).affine
     if affine is None:
         assert shift == rotation == scale == 0
@@ -71,23 +71,13 @@ def test_the_affine_map_stays_within_its_bounds(
     assert flip or not mirrored.any()
 
 
-def test_the_grid_is_affine_grids() -> None:
+def test_images_are_sampled_as_by_affine_grid() -> None:
     augmentation = drawn(6, shift=0.2, rotation=30.0, scale=0.3, flip=True)
     assert augmentation.affine is not None
     images = faces(6)
     grid = functional.affine_grid(augmentation.affine, [6, 1, 48, 48], align_corners=False)
     expected = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     torch.testing.assert_close(augmentation.apply(images), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_a_shift_moves_by_the_fraction_of_the_side_it_says() -> None:
-    images = faces(300)
-    augmentation = drawn(300, shift=0.25)
-    assert augmentation.affine is not None
-    augmentation.affine[:, :, 2] = torch.tensor([2 * 12 / 48, 0.0])  # 12 pixels read from the right
-    out = augmentation.apply(images)
-    torch.testing.assert_close(out[..., :36], images[..., 12:], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(out[..., 36:], images[..., 47:].expand(-1, -1, -1, 12), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("probability", [0.25, 1.0])
@@ -119,7 +109,7 @@ def test_mixup_blends_each_image_with_the_one_opposite() -> None:
     assert torch.equal(mix(images, torch.tensor(1.0)), images)
 
 
-def test_mixups_weights_follow_beta() -> None:
+def test_mixup_weights_follow_beta() -> None:
     assert draw_mixup(0.0, 10, np.random.default_rng(0)) is None
     weights = draw_mixup(0.4, 4000, np.random.default_rng(0))
     assert weights is not None

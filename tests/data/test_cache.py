@@ -1,10 +1,14 @@
-"""The cache: read-only, whole or not there, safe with several writers, and honest about damage."""
+"""The cache: read-only, whole or absent, safe with several writers, and honest about damage."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,78 +17,65 @@ from fer_sweep.data import store, synthetic
 from fer_sweep.data.cache import Split, find_dataset, list_datasets, open_dataset, prepare
 from fer_sweep.data.dataset import group_copies
 from fer_sweep.errors import DataError, StorageError
+from tests.data.conftest import listed
+from tests.support.faces import write_zip
 
 
 @pytest.fixture
-def source(faces, pack, tmp_path):
-    return pack["zip"](tmp_path / "faces.zip", faces.kaggle_files())
+def source(faces, tmp_path):
+    return write_zip(tmp_path / "faces.zip", faces.files())
 
 
 @pytest.fixture
-def other_source(faces, pack, tmp_path):
-    files = {path: content for path, content in faces.kaggle_files().items() if not path.endswith("_1000.png")}
-    return pack["zip"](tmp_path / "other.zip", files)
+def other_source(faces, tmp_path):
+    files = faces.files()
+    del files[next(iter(files))]
+    return write_zip(tmp_path / "other.zip", files)
 
 
-def python(code, *arguments):
-    """A process of its own with the same cache, running ``code``."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def contents(*infos):
+    """What the cache holds with these data sets and nothing else."""
+    return sorted({info.fingerprint for info in infos} | {f"{info.name}.json" for info in infos})
 
 
-def leftovers():
-    return sorted(path.name for path in store.data_folder().glob(".*") if path.name != ".lock")
-
-
-def contents():
-    return sorted(path.name for path in store.data_folder().iterdir() if len(path.name) == 64)
-
-
-def test_arrays_are_mapped_read_only_and_as_promised(source, faces):
+def test_arrays_are_mapped_read_only(source):
     prepare(source)
     dataset = open_dataset("fer2013")
-    assert dataset.images.shape == (98, 48, 48)
-    assert (dataset.images.dtype, dataset.labels.dtype) == (np.uint8, np.int64)
-    assert (dataset.splits.dtype, dataset.groups.dtype) == (np.uint8, np.int64)
     assert isinstance(dataset.images, np.memmap)
-    for array in (dataset.images, dataset.labels, dataset.splits, dataset.groups):
+    arrays = {name: getattr(dataset, name) for name in ("images", "labels", "splits", "groups")}
+    assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == {
+        "images": ((98, 48, 48), np.uint8),
+        "labels": ((98,), np.int64),
+        "splits": ((98,), np.uint8),
+        "groups": ((98,), np.int64),
+    }
+    for array in arrays.values():
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1
     assert dataset.indices(Split.VAL).tolist() == np.flatnonzero(dataset.splits == 1).tolist()
 
 
-def test_info_says_what_is_there_and_no_path(source, tmp_path):
+def test_description_says_what_is_there_and_names_no_path(source, tmp_path):
     info = prepare(source, "mine")
     assert info == find_dataset("mine") == open_dataset("mine").info
-    assert info.counts["train"] == dict.fromkeys(info.counts["train"], 10)
+    assert [info.name for info in list_datasets()] == ["mine"]
+    assert set(info.counts["train"].values()) == {10}
     assert (info.total, info.split_total(Split.TEST)) == (98, 14)
     assert str(tmp_path) not in (store.data_folder() / "mine.json").read_text()
-    assert [info.name for info in list_datasets()] == ["mine"]
 
 
-def test_copies_share_a_group_and_clean_val_leaves_out_those_in_training(faces, pack, tmp_path):
-    files = faces.kaggle_files()
-    val = sorted(path for path in files if "PublicTest" in path)
-    train = sorted(path for path in files if "Training" in path)
+def test_copies_share_a_group_and_clean_val_leaves_out_those_in_training(faces, tmp_path):
+    files = faces.files()
+    val, train = ([path for path in sorted(files) if split in path] for split in ("PublicTest", "Training"))
     files[val[3]] = files[train[5]]
     files[val[4]] = files[val[5]]  # copies within validation are no leak
-    prepare(pack["zip"](tmp_path / "a.zip", files))
+    prepare(write_zip(tmp_path / "a.zip", files))
     dataset = open_dataset("fer2013")
-    clean = dataset.clean_val()
-    assert clean.shape == (14,)
-    assert np.flatnonzero(~clean).tolist() == [3]
+    assert dataset.clean_val().tolist() == [number != 3 for number in range(14)]
     assert len(np.unique(dataset.groups)) == 96
 
 
-def test_groups_are_numbered_by_pixels():
-    images = np.zeros((4, 48, 48), np.uint8)
-    images[1, 47, 47] = 1
-    images[3, 47, 47] = 1
-    assert group_copies(images).tolist() == [0, 1, 0, 1]
-
-
-def test_a_data_set_that_is_not_there_says_what_to_do(source):
+def test_unknown_data_set_has_a_hint(source):
     prepare(source)
     with pytest.raises(DataError, match="no data set 'fer2031'") as caught:
         open_dataset("fer2031")
@@ -94,51 +85,47 @@ def test_a_data_set_that_is_not_there_says_what_to_do(source):
         open_dataset("../../etc")
 
 
-def test_preparing_the_same_again_keeps_what_is_there(source):
+def test_other_content_under_the_same_name_needs_replace(source, other_source):
     first = prepare(source)
     assert prepare(source) == first
-
-
-def test_other_content_under_the_same_name_is_refused_unless_it_may_replace(source, other_source):
-    first = prepare(source)
     with pytest.raises(DataError, match=r"other content \(from faces\.zip, 98 images; the new one has 97\)") as caught:
         prepare(other_source)
     assert "--replace" in caught.value.hint
     assert open_dataset("fer2013").info == first
-    old = open_dataset("fer2013").images
+    mapped = open_dataset("fer2013").images
     second = prepare(other_source, replace=True)
     assert open_dataset("fer2013").info == second
-    assert contents() == [second.fingerprint]
-    assert len(old) == 98  # whoever has the old one mapped goes on with it
-    assert int(old[97].sum()) > 0
+    assert listed() == contents(second)
+    assert int(mapped[97].sum()) > 0  # whoever has the old one mapped still can read it
 
 
-def test_content_that_two_names_share_is_stored_once_and_stays_while_one_needs_it(source, other_source):
-    one = prepare(source, "one")
-    prepare(source, "two")
-    assert contents() == [one.fingerprint]
-    prepare(other_source, "one", replace=True)
-    assert open_dataset("two").info.fingerprint == one.fingerprint
+def test_content_of_two_names_is_stored_once_and_kept_while_one_needs_it(source, other_source):
+    one, two = prepare(source, "one"), prepare(source, "two")
+    assert listed() == contents(one, two)
+    other = prepare(other_source, "one", replace=True)
+    assert listed() == contents(other, two)
 
 
-@pytest.mark.parametrize("damage", ["pixels", "cut", "missing", "labels", "shape", "groups"])
-def test_damaged_content_is_told_and_mended_by_preparing_again(source, damage):
+def change_a_pixel(folder):
+    content = bytearray((folder / "images.npy").read_bytes())
+    content[-1] ^= 1
+    (folder / "images.npy").write_bytes(content)
+
+
+DAMAGE = {
+    "a pixel": change_a_pixel,
+    "cut": lambda folder: os.truncate(folder / "images.npy", 5000),
+    "missing": lambda folder: (folder / "splits.npy").unlink(),
+    "labels": lambda folder: np.save(folder / "labels.npy", np.zeros(98, np.int64)),
+    "groups": lambda folder: np.save(folder / "groups.npy", np.zeros(98, np.int64)),
+    "shape": lambda folder: np.save(folder / "groups.npy", np.zeros(97, np.int64)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_content_is_reported_and_repaired_by_preparing_again(damage, source):
     info = prepare(source)
-    folder = store.data_folder() / info.fingerprint
-    if damage == "missing":
-        (folder / "splits.npy").unlink()
-    elif damage == "cut":
-        (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:5000])
-    elif damage == "labels":
-        np.save(folder / "labels.npy", np.zeros(98, np.int64))
-    elif damage == "groups":
-        np.save(folder / "groups.npy", np.zeros(98, np.int64))
-    elif damage == "shape":
-        np.save(folder / "groups.npy", np.zeros(97, np.int64))
-    else:
-        content = bytearray((folder / "images.npy").read_bytes())
-        content[-1] ^= 1
-        (folder / "images.npy").write_bytes(content)
+    DAMAGE[damage](store.data_folder() / info.fingerprint)
     with pytest.raises(DataError, match="the cache is damaged") as caught:
         open_dataset("fer2013")
     assert "faces.zip" in caught.value.hint
@@ -146,38 +133,35 @@ def test_damaged_content_is_told_and_mended_by_preparing_again(source, damage):
     assert len(open_dataset("fer2013").images) == 98
 
 
-def test_damage_that_hides_its_traces_is_mended_by_preparing_again(source, faces):
-    info = prepare(source)
-    path = store.data_folder() / info.fingerprint / "images.npy"
-    status, content = path.stat(), bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+def test_damage_that_keeps_size_and_time_is_repaired_by_preparing_again(source):
+    path = store.data_folder() / prepare(source).fingerprint / "images.npy"
+    status, good = path.stat(), path.read_bytes()
+    change_a_pixel(path.parent)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     prepare(source)
-    assert path.read_bytes() != bytes(content)
+    assert path.read_bytes() == good
 
 
-def test_a_copied_cache_opens_though_its_files_are_newer(source):
+def test_copied_cache_opens_though_its_files_are_newer(source):
     info = prepare(source)
-    for path in (store.data_folder() / info.fingerprint).glob("*.npy"):
-        os.utime(path)
-    seal = store.data_folder() / info.fingerprint / "seal.json"
-    before = seal.read_bytes()
+    folder = store.data_folder() / info.fingerprint
+    for path in folder.glob("*.npy"):
+        os.utime(path, ns=(1, 1))
+    before = (folder / "seal.json").read_bytes()
     assert open_dataset("fer2013").info == info
-    assert seal.read_bytes() != before  # compared once, and not again
+    assert (folder / "seal.json").read_bytes() != before  # compared once, and not again
 
 
-def test_a_damaged_description_is_told_and_can_be_replaced(source):
+def test_damaged_description_is_reported_and_can_be_replaced(source):
     prepare(source)
-    path = store.data_folder() / "fer2013.json"
-    path.write_text(json.dumps({"name": "fer2013"}))
+    (store.data_folder() / "fer2013.json").write_text(json.dumps({"name": "fer2013"}))
     with pytest.raises(DataError, match=r"its description .*fer2013\.json is damaged"):
         open_dataset("fer2013")
     prepare(source, replace=True)
     assert len(open_dataset("fer2013").images) == 98
 
 
-def test_a_cache_that_cannot_be_written_is_a_storage_error(source, tmp_path, monkeypatch):
+def test_cache_that_cannot_be_written_is_a_storage_error(source, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="cannot write the data cache") as caught:
@@ -185,75 +169,59 @@ def test_a_cache_that_cannot_be_written_is_a_storage_error(source, tmp_path, mon
     assert "FERSWEEP_CACHE" in caught.value.hint
 
 
-KILLED_AT_SYNC = """
-import os, signal, sys
-from pathlib import Path
-from fer_sweep.data.cache import prepare
-real, calls, last = os.fsync, 0, int(sys.argv[2])
-def dying(handle):
-    global calls
-    calls += 1
-    if calls == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(handle)
-os.fsync = dying
-prepare(Path(sys.argv[1]), replace=True)
-"""
+class Killed(BaseException):
+    """Raised by every step on the disk after the process has died."""
 
 
-@pytest.mark.parametrize("sync", [1, 4, 7])
-def test_killed_while_writing_nothing_looks_whole_and_the_next_one_cleans_up(source, sync):
-    process = python(KILLED_AT_SYNC, source, sync)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert list_datasets() == []
-    assert leftovers() or contents()  # it did die in the middle
-    prepare(source)
-    assert leftovers() == []
-    assert len(open_dataset("fer2013").images) == 98
+STEPS = ("mkdir", "fsync", "replace", "rename", "unlink", "rmdir")
 
 
-def test_killed_while_replacing_the_old_one_is_still_whole(source, other_source):
-    first = prepare(source)
-    process = python(KILLED_AT_SYNC, other_source, 7)  # the new content is written, its description is not
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert open_dataset("fer2013").info == first
-    second = prepare(other_source, replace=True)
-    assert contents() == [second.fingerprint]
+def die():
+    raise Killed
 
 
-PREPARE = """
-import sys
-from pathlib import Path
-from fer_sweep.data.cache import open_dataset, prepare
-sys.stdin.readline()
-prepare(Path(sys.argv[1]))
-print(open_dataset("fer2013").info.fingerprint)
-"""
+def killed_at(last, work, die=die):
+    """Do the work until its step number ``last`` on the disk, and nothing from then on; whether it got that far."""
+    steps = count(1)
+
+    def step(real, *arguments, **options):
+        if next(steps) >= last:
+            die()
+        return real(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS:
+            real = getattr(os, name)
+            patch.setattr(os, name, lambda *a, real=real, **options: step(real, *a, **options))
+        try:
+            work()
+        except Killed:
+            return True
+    return False
 
 
-def test_several_processes_may_prepare_the_same_at_once(source):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PREPARE, str(source)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    results = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], results
-    assert {out.strip() for out, _ in results} == {find_dataset("fer2013").fingerprint}
-    assert leftovers() == []
+@pytest.mark.parametrize("replaces", [False, True])
+def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(replaces, faces, tmp_path, monkeypatch):
+    def save(count, name="a"):
+        arrays = (faces.images[:count], faces.labels[:count], faces.usages[:count].astype(np.uint8))
+        info = store.build_info(name, "", "", *arrays, official_split=False, notes=(), created=0.0)
+        return store.save(info, *arrays, group_copies(arrays[0]), replace=True)
+
+    for last in count(1):
+        monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / str(last)))
+        first = save(14) if replaces else None
+        was_killed = killed_at(last, lambda: save(21))
+        for info in list_datasets():
+            assert len(open_dataset("a").images) == info.total
+        assert first is None or list_datasets()
+        new = save(21)
+        assert listed() == contents(new) and list_datasets() == [new]
+        if not was_killed:
+            break
+    assert last > 10
 
 
-def test_a_failure_while_writing_leaves_what_was_there(source, other_source, monkeypatch):
+def test_failure_while_writing_leaves_what_was_there(source, other_source, monkeypatch):
     first = prepare(source)
 
     def full(handle):
@@ -263,25 +231,15 @@ def test_a_failure_while_writing_leaves_what_was_there(source, other_source, mon
         patch.setattr(os, "fsync", full)
         prepare(other_source, replace=True)
     assert open_dataset("fer2013").info == first
-    assert contents() == [first.fingerprint]
-    assert leftovers() == []
+    assert listed() == contents(first)
 
 
-def test_progress_tells_of_every_stage_and_ends_whole(source):
-    seen = []
-    prepare(source, progress=lambda *step: seen.append(step))
-    assert {stage for stage, _, _ in seen} == {"decoding images", "finding copies", "writing the cache"}
-    assert seen[-1] == ("writing the cache", 98, 98)
-    assert all(0 <= done <= total for _, done, total in seen)
-
-
-def test_an_interrupted_prepare_leaves_nothing(source):
-    def interrupt(stage, done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(source, progress=interrupt)
-    assert list_datasets() == []
+def test_several_threads_may_draw_synthetic_at_once(monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", {Split.TRAIN: 70, Split.VAL: 28, Split.TEST: 28})
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(open_dataset, ["synthetic"] * 3))
+    assert len({dataset.info.fingerprint for dataset in found}) == 1
+    assert listed() == contents(found[0].info)
 
 
 def test_synthetic_is_drawn_once_and_again_when_drawn_otherwise(monkeypatch):
@@ -293,22 +251,46 @@ def test_synthetic_is_drawn_once_and_again_when_drawn_otherwise(monkeypatch):
     monkeypatch.setattr(synthetic, "_SPREAD", 0.1)
     again = open_dataset("synthetic")
     assert again.info.fingerprint != first.info.fingerprint
-    assert [info.name for info in list_datasets()] == ["synthetic"]
-    assert contents() == [again.info.fingerprint]
+    assert listed() == contents(again.info)
 
 
-def test_two_processes_may_draw_synthetic_at_once():
-    code = "from fer_sweep.data.cache import open_dataset; print(open_dataset('synthetic').info.fingerprint)"
-    processes = [python(code) for _ in range(2)]
-    results = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], results
-    assert len({out for out, _ in results}) == 1
+def prepare_and_die(source: Path) -> None:
+    """Prepare it in this process, which kills itself in the middle of writing."""
+    killed_at(8, lambda: prepare(source), die=lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def test_the_package_needs_no_torch():
-    code = (
-        "import sys, fer_sweep.data.cache, fer_sweep.data.audit, fer_sweep.data.synthetic;"
-        "print([name for name in ('torch', 'pyarrow', 'wandb', 'optuna') if name in sys.modules])"
-    )
-    out, error = python(code).communicate(timeout=60)
-    assert out.strip() == "[]", error
+@pytest.mark.process
+def test_processes_may_prepare_the_same_at_once_after_one_was_killed(source):
+    context = multiprocessing.get_context("spawn")
+    killed, *others = (context.Process(target=work, args=(source,)) for work in (prepare_and_die, prepare, prepare))
+    killed.start()
+    killed.join()
+    assert listed() and list_datasets() == []
+    for process in others:
+        process.start()
+    for process in others:
+        process.join()
+    assert [process.exitcode for process in (killed, *others)] == [-signal.SIGKILL, 0, 0]
+    assert listed() == contents(open_dataset("fer2013").info)
+
+
+def test_progress_names_every_stage_and_an_interrupt_leaves_nothing(source):
+    seen = []
+
+    def interrupt(*step):
+        seen.append(step)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, progress=interrupt)
+    assert list_datasets() == []
+    prepare(source, progress=lambda *step: seen.append(step))
+    assert {stage for stage, _, _ in seen} == {"decoding images", "finding copies", "writing the cache"}
+    assert seen[-1] == ("writing the cache", 98, 98)
+    assert all(0 <= done <= total for _, done, total in seen)
+
+
+def test_reading_data_needs_neither_torch_nor_wandb():
+    code = "import sys, fer_sweep.data.cache, fer_sweep.data.audit, fer_sweep.data.synthetic; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "pyarrow", "wandb", "optuna"} & set(loaded)

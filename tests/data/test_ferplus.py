@@ -6,11 +6,10 @@ import pytest
 from fer_sweep.data.cache import open_dataset, prepare
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
+from tests.support.faces import USAGES, write_zip
 
 COLUMNS = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"]
-HEADER = "Usage,Image name," + ",".join(COLUMNS)
-OWN_NAMES = dict(zip(CLASSES, ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"], strict=True))
-USAGES = ("Training", "PublicTest", "PrivateTest")
+OWN_NAMES = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
 
 
 def votes(**counts):
@@ -19,27 +18,21 @@ def votes(**counts):
 
 def ferplus_csv(faces, special):
     """Ten votes a row for FER2013's own label, but for the rows in ``special``; image names are off by a few rows."""
-    lines = [HEADER]
+    lines = [f"Usage,Image name,{','.join(COLUMNS)}"]
     for index, (label, usage) in enumerate(zip(faces.labels, faces.usages, strict=True)):
-        row = special.get(index, votes(**{OWN_NAMES[CLASSES[label]]: 10}))
+        row = special.get(index, votes(**{OWN_NAMES[label]: 10}))
         name = "" if row == votes(NF=10) else f"fer{index + 3:07d}.png"
         lines.append(f"{USAGES[usage]},{name},{row}")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 @pytest.fixture
-def sources(faces, tmp_path):
-    csv_path, labels_path = tmp_path / "fer2013.csv", tmp_path / "fer2013new.csv"
-    csv_path.write_text(faces.csv())
-
-    def write(special):
-        labels_path.write_text(ferplus_csv(faces, special))
-        return csv_path, labels_path
-
-    return write
+def source(faces, tmp_path):
+    (tmp_path / "fer2013.csv").write_text(faces.csv())
+    return tmp_path / "fer2013.csv"
 
 
-def test_majority_labels_replace_the_csvs_row_by_row(faces, sources):
+def test_majority_labels_replace_the_csvs_row_by_row(faces, source, tmp_path):
     special = {
         0: votes(happiness=8, neutral=2),  # another label
         1: votes(contempt=7, anger=3),
@@ -48,44 +41,35 @@ def test_majority_labels_replace_the_csvs_row_by_row(faces, sources):
         4: votes(fear=5, surprise=3, sadness=1, anger=1),  # single votes do not count: 5 of 8
         5: votes(unknown=9, fear=1),
     }
-    csv_path, labels_path = sources(special)
-    info = prepare(csv_path, "ferplus", ferplus=labels_path)
+    (tmp_path / "labels.csv").write_text("\n".join(ferplus_csv(faces, special)))
+    info = prepare(source, "ferplus", ferplus=tmp_path / "labels.csv")
     dataset = open_dataset("ferplus")
     kept = np.array([i for i in range(len(faces)) if i not in (1, 2, 3, 5)])
-    wanted = faces.labels[kept].copy()
-    wanted[0], wanted[kept.tolist().index(4)] = CLASSES.index("happy"), CLASSES.index("fear")
+    labels = faces.labels.copy()
+    labels[0], labels[4] = CLASSES.index("happy"), CLASSES.index("fear")
     assert (dataset.images == faces.images[kept]).all()
-    assert (dataset.labels == wanted).all()
+    assert (dataset.labels == labels[kept]).all()
     assert (dataset.splits == faces.usages[kept]).all()
     assert "left out by FER+'s votes: 1 contempt, 2 unknown, 1 NF (NF: not a face)" in info.notes
     assert any("2 of 94 differ" in note for note in info.notes)
 
 
-def test_a_source_without_the_csvs_rows_is_refused(faces, pack, sources, tmp_path):
-    _, labels_path = sources({})
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header, *rows: [header, *rows[:-1]], "97 rows of votes for 98 images"),
+        (lambda header, *rows: [header, *reversed(rows)], "line 2: Usage 'PrivateTest' is not that of the image"),
+        (lambda header, *rows: ["emotion,pixels,Usage", *rows], "no column neutral"),
+        (lambda header, *rows: [header, *rows[:3], "Training,x.png,a,b", *rows[4:]], "line 5: ten numbers"),
+    ],
+)
+def test_labels_that_do_not_belong_to_the_rows_are_refused(change, message, faces, source, tmp_path):
+    (tmp_path / "labels.csv").write_text("\n".join(change(*ferplus_csv(faces, {}))))
+    with pytest.raises(DataError, match=message):
+        prepare(source, ferplus=tmp_path / "labels.csv")
+
+
+def test_labels_for_a_source_without_the_csvs_rows_are_refused(faces, tmp_path):
+    (tmp_path / "labels.csv").write_text("\n".join(ferplus_csv(faces, {})))
     with pytest.raises(DataError, match="belong to the rows of FER2013's CSV"):
-        prepare(pack["zip"](tmp_path / "a.zip", faces.kaggle_files()), ferplus=labels_path)
-
-
-def test_another_number_of_rows_is_refused(faces, sources, tmp_path):
-    csv_path, labels_path = sources({})
-    labels_path.write_text("\n".join(labels_path.read_text().splitlines()[:-1]))
-    with pytest.raises(DataError, match="97 rows of votes for 98 images"):
-        prepare(csv_path, ferplus=labels_path)
-
-
-def test_rows_in_another_order_are_refused(faces, sources):
-    csv_path, labels_path = sources({})
-    header, *rows = labels_path.read_text().splitlines()
-    labels_path.write_text("\n".join([header, *reversed(rows)]))
-    with pytest.raises(DataError, match="line 2: Usage 'PrivateTest' is not that of the image"):
-        prepare(csv_path, ferplus=labels_path)
-
-
-def test_a_file_of_another_kind_and_bad_votes_are_refused(faces, sources):
-    csv_path, labels_path = sources({})
-    with pytest.raises(DataError, match="no column neutral"):
-        prepare(csv_path, ferplus=csv_path)
-    labels_path.write_text(ferplus_csv(faces, {3: "a,b"}))
-    with pytest.raises(DataError, match="line 5: ten numbers"):
-        prepare(csv_path, ferplus=labels_path)
+        prepare(write_zip(tmp_path / "a.zip", faces.files()), ferplus=tmp_path / "labels.csv")

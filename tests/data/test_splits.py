@@ -23,7 +23,7 @@ def faces(count, copies, seed):
 
 @settings(derandomize=True, deadline=None, database=None)
 @given(st.integers(200, 2000), st.floats(0.0, 0.5), st.integers(0, 100))
-def test_a_made_validation_split_divides_no_group_and_keeps_the_proportions(count, copies, seed):
+def test_validation_split_divides_no_group_and_keeps_the_proportions(count, copies, seed):
     labels, groups = faces(count, copies, seed)
     start = np.zeros(count, np.uint8)
     splits, notes = complete_splits(labels, start, groups, seed=seed)
@@ -43,7 +43,7 @@ def test_every_class_gives_its_share():
         assert (splits[labels == code] == Split.VAL).mean() == pytest.approx(VAL_SHARE, abs=0.001)
 
 
-def test_a_pooled_test_split_is_halved_by_class_and_training_stays_whole():
+def test_pooled_test_split_is_halved_by_class_and_training_stays_whole():
     labels, groups = np.tile(np.arange(7), 100), np.arange(700)
     pooled = np.where(np.arange(700) < 560, Split.TRAIN, POOLED).astype(np.uint8)
     splits, notes = complete_splits(labels, pooled, groups)
@@ -54,10 +54,8 @@ def test_a_pooled_test_split_is_halved_by_class_and_training_stays_whole():
 
 
 def test_complete_splits_stay_as_they_are():
-    given_splits = np.array([0, 0, 1, 2], np.uint8)
-    splits, notes = complete_splits(np.zeros(4, np.int64), given_splits, np.arange(4))
-    assert splits.tolist() == [0, 0, 1, 2]
-    assert notes == ()
+    splits, notes = complete_splits(np.zeros(4, np.int64), np.array([0, 0, 1, 2], np.uint8), np.arange(4))
+    assert (splits.tolist(), notes) == ([0, 0, 1, 2], ())
 
 
 def test_no_test_split_is_noted_and_no_training_images_are_refused():

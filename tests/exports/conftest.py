@@ -17,17 +17,17 @@ SIZES = {
 
 @pytest.fixture(scope="session")
 def all_trained(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
-    """A folder with a trained trial a model, on `tiny`."""
+    """A folder with a trained trial of each model, by its name, on `tiny`."""
     folder = tmp_path_factory.mktemp("trained")
+    shared = {"data": "tiny", "epochs": 1, "train_samples": 32, "batch_size": 16, "lr": 3e-3, "precision": "fp32"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FERSWEEP_CACHE", str(tiny_cache))
         for model, sizes in SIZES.items():
-            shared = {"data": "tiny", "epochs": 1, "batch_size": 16, "lr": 3e-3, "precision": "fp32"}
             train(parse_trial({"model": model, **shared, **sizes}), folder / model)
     return folder
 
 
 @pytest.fixture
 def trained(all_trained: Path, tiny_data: str) -> Path:
-    """The folder of a trained trial of each architecture, by name; its data is at hand."""
+    """The same; its data can be opened."""
     return all_trained

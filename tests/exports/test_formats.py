@@ -1,5 +1,6 @@
 """Every architecture in every format, used as its README says, and never left behind when it is not the model."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from fer_sweep.agent.exporter import export_model
+from fer_sweep.config.trial import parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import Split
 from fer_sweep.errors import CheckpointError, DataError, FersweepError, InputError
@@ -19,9 +21,11 @@ from fer_sweep.exports import reference as held_to
 from fer_sweep.exports.reference import Reference, compare, logits_of
 from fer_sweep.records import CLASSES, ExportFormat
 from fer_sweep.training.examination import load_examinee
+from fer_sweep.training.loop import train
 from tests.exports.conftest import SIZES
+from tests.support.faces import Faces
 
-MODELS = list(SIZES)
+SAFETENSORS, ONNX, HUGGINGFACE = ExportFormat.SAFETENSORS, ExportFormat.ONNX, ExportFormat.HUGGINGFACE
 
 
 def expected(folder: Path, pixels: np.ndarray) -> np.ndarray:
@@ -43,10 +47,12 @@ def run_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_safetensors(trained: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", SIZES)
+def test_safetensors_export_is_the_model(
+    trained: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "out"
-    done = export_model(trained / model, target, ExportFormat.SAFETENSORS, name="a/0")
+    done = export_model(trained / model, target, SAFETENSORS, name="a/0")
     assert done.files == ("README.md", "config.json", "model.safetensors")
     assert (done.checked_on, done.largest_difference) == (70, 0.0)
     about = json.loads((target / "config.json").read_text())
@@ -60,12 +66,12 @@ def test_safetensors(trained: Path, tmp_path: Path, model: str, monkeypatch: pyt
     np.testing.assert_allclose(logits, expected(trained / model, faces(5)), atol=1e-6)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_onnx(trained: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", SIZES)
+def test_onnx_export_is_the_model(trained: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     target = tmp_path / "out"
-    done = export_model(trained / model, target, ExportFormat.ONNX, name="a/0", threads=1)
+    done = export_model(trained / model, target, ONNX, name="a/0", threads=1)
     assert done.files == ("README.md", "config.json", "model.onnx")
     assert done.largest_difference < 1e-4
     session = onnxruntime.InferenceSession(target / "model.onnx", providers=["CPUExecutionProvider"])
@@ -79,13 +85,13 @@ def test_onnx(trained: Path, tmp_path: Path, model: str, monkeypatch: pytest.Mon
     np.testing.assert_allclose(logits, expected(trained / model, faces(1)), atol=1e-4)
 
 
-def test_hugging_face(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugging_face_export_is_the_model(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
     target = tmp_path / "out"
-    done = export_model(trained / "vit", target, ExportFormat.HUGGINGFACE, name="a/0")
-    named = ("README.md", "config.json", "fersweep.json", "model.safetensors", "preprocessor_config.json")
-    assert done.files == named
+    done = export_model(trained / "vit", target, HUGGINGFACE, name="a/0")
+    names = ("README.md", "config.json", "fersweep.json", "model.safetensors", "preprocessor_config.json")
+    assert done.files == names
     processor = AutoImageProcessor.from_pretrained(target)
     model = AutoModelForImageClassification.from_pretrained(target).eval()
     assert model.config.id2label == dict(enumerate(CLASSES))
@@ -101,28 +107,25 @@ def test_hugging_face(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         found = model(**processor(Image.fromarray(colours), return_tensors="pt")).logits.numpy()
     grey = np.asarray(Image.fromarray(colours).convert("L"))
     np.testing.assert_allclose(found, expected(trained / "vit", grey[None, None]), atol=0.02)
-    (answers,) = [pipeline("image-classification", str(target))(image, top_k=7) for image in images[:1]]
+    answers = pipeline("image-classification", str(target))(images[0], top_k=7)
     assert answers[0]["label"] == CLASSES[int(wanted[0].argmax())]
     names = run_use(target, monkeypatch)
     assert names["inputs"]["pixel_values"].shape == (1, 3, 48, 48)
 
 
 @pytest.mark.parametrize("model", ["simple_cnn", "deeper_cnn", "resnet18"])
-def test_hugging_face_is_for_a_vit(trained: Path, tmp_path: Path, model: str) -> None:
+def test_hugging_face_export_is_for_a_vit(trained: Path, tmp_path: Path, model: str) -> None:
     with pytest.raises(InputError, match="no architecture of Hugging Face") as caught:
-        export_model(trained / model, tmp_path / "out", ExportFormat.HUGGINGFACE, name="a/0")
+        export_model(trained / model, tmp_path / "out", HUGGINGFACE, name="a/0")
     assert "onnx" in (caught.value.hint or "")
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize("format", [ExportFormat.HUGGINGFACE, ExportFormat.ONNX])
-def test_a_vit_that_was_pretrained_at_another_size(tmp_path: Path, tiny_data: str, format: ExportFormat) -> None:
+@pytest.mark.parametrize("format", [HUGGINGFACE, ONNX])
+def test_vit_pretrained_at_another_size_is_exported(tmp_path: Path, tiny_data: str, format: ExportFormat) -> None:
     from transformers import ViTConfig, ViTForImageClassification
 
-    from fer_sweep.config.trial import parse_trial
-    from fer_sweep.training.loop import train
-
-    if format is ExportFormat.ONNX:
+    if format is ONNX:
         pytest.importorskip("onnxscript")
     sizes = {"image_size": 64, "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     ViTForImageClassification(ViTConfig(**sizes, intermediate_size=32)).save_pretrained(tmp_path / "start")
@@ -132,10 +135,10 @@ def test_a_vit_that_was_pretrained_at_another_size(tmp_path: Path, tiny_data: st
     assert done.largest_difference < 1e-4
 
 
-def test_the_card_says_how_it_was_trained_and_how_good_it_is(trained: Path, tmp_path: Path) -> None:
+def test_card_says_how_it_was_trained_and_how_good_it_is(trained: Path, tmp_path: Path) -> None:
     folder, name = tmp_path / "trial", "`|\x1b[31m"
     shutil.copytree(trained / "simple_cnn", folder)
-    export_model(folder, tmp_path / "out", ExportFormat.SAFETENSORS, name=name)
+    export_model(folder, tmp_path / "out", SAFETENSORS, name=name)
     card = (tmp_path / "out" / "README.md").read_text()
     result = json.loads((folder / "result.json").read_text())
     assert card.startswith("---\nlibrary_name: fersweep\n")
@@ -146,61 +149,57 @@ def test_the_card_says_how_it_was_trained_and_how_good_it_is(trained: Path, tmp_
     assert "never evaluated there" in card
     assert "\x1b" not in card and str(tmp_path) not in card
     (folder / "result.json").unlink()
-    export_model(folder, tmp_path / "other", ExportFormat.SAFETENSORS, name=name)
+    export_model(folder, tmp_path / "other", SAFETENSORS, name=name)
     assert "No result was recorded" in (tmp_path / "other" / "README.md").read_text()
 
 
-def test_what_was_exported_can_be_exported_again_and_keeps_its_result(trained: Path, tmp_path: Path) -> None:
-    export_model(trained / "deeper_cnn", tmp_path / "one", ExportFormat.SAFETENSORS, name="a/0")
-    export_model(tmp_path / "one", tmp_path / "two", ExportFormat.SAFETENSORS, name="a/0")
+def test_export_can_be_exported_again_and_keeps_its_result(trained: Path, tmp_path: Path) -> None:
+    export_model(trained / "deeper_cnn", tmp_path / "one", SAFETENSORS, name="a/0")
+    export_model(tmp_path / "one", tmp_path / "two", SAFETENSORS, name="a/0")
     for name in ("README.md", "config.json", "model.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-@pytest.mark.parametrize("tolerance", [-1.0, float("nan")])
-def test_an_export_that_is_another_model_is_not_left_behind(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tolerance: float
+def test_export_that_differs_from_the_model_is_not_left_behind(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held_to, "TOLERANCE", tolerance)
+    monkeypatch.setattr(held_to, "TOLERANCE", -1.0)
     with pytest.raises(FersweepError, match="not the model that was trained"):
-        export_model(trained / "simple_cnn", tmp_path / "out", ExportFormat.SAFETENSORS, name="a/0")
+        export_model(trained / "simple_cnn", tmp_path / "out", SAFETENSORS, name="a/0")
     assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("wrong", [1e-3, float("nan")])
 def test_other_logits_are_refused(wrong: float) -> None:
-    logits = np.zeros((2, 7), dtype=np.float32)
-    assert compare(logits + np.float32(9e-5), Reference(np.zeros((2, 1, 48, 48), np.uint8), logits)) < 1e-4
-    other = logits.copy()
+    wanted = Reference(np.zeros((2, 1, 48, 48), np.uint8), np.zeros((2, 7), np.float32))
+    assert compare(wanted.logits + np.float32(9e-5), wanted) < 1e-4
+    other = wanted.logits.copy()
     other[1, 3] = wrong
     with pytest.raises(FersweepError, match="nothing was written"):
-        compare(other, Reference(np.zeros((2, 1, 48, 48), np.uint8), logits))
+        compare(other, wanted)
 
 
-def test_weights_that_are_not_those_of_the_training_are_not_exported(trained: Path, tmp_path: Path) -> None:
+def test_damaged_weights_are_not_exported(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "vit", tmp_path / "trial")
     (tmp_path / "trial" / "best.safetensors").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="no model can be loaded"):
-        export_model(tmp_path / "trial", tmp_path / "out", ExportFormat.SAFETENSORS, name="a/0")
+        export_model(tmp_path / "trial", tmp_path / "out", SAFETENSORS, name="a/0")
 
 
-def test_data_that_is_not_here_says_so_and_other_data_will_do(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "empty"))
+def test_export_needs_its_data_or_other_data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Faces.barred([14, 7], copies_at=0).prepared(tmp_path, "other")
+    monkeypatch.setenv("FERSWEEP_CACHE", str(cache))
     with pytest.raises(DataError, match="tiny"):
-        export_model(trained / "simple_cnn", tmp_path / "out", ExportFormat.SAFETENSORS, name="a/0")
-    done = export_model(trained / "simple_cnn", tmp_path / "out", ExportFormat.SAFETENSORS, name="a", data="synthetic")
-    assert done.checked_on > 0
+        export_model(trained / "simple_cnn", tmp_path / "out", SAFETENSORS, name="a/0")
+    done = export_model(trained / "simple_cnn", tmp_path / "out", SAFETENSORS, name="a", data="other")
+    assert done.checked_on == 7
 
 
-def test_a_missing_package_is_named(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
+def test_missing_package_is_named(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxscript" else find(name, *a))
     with pytest.raises(InputError, match=r"needs .*onnxscript") as caught:
-        export_model(trained / "vit", tmp_path / "out", ExportFormat.ONNX, name="a/0")
+        export_model(trained / "vit", tmp_path / "out", ONNX, name="a/0")
     assert "fersweep[onnx]" in (caught.value.hint or "")
     assert left(tmp_path) == []
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fer_sweep.data.cache import list_datasets, open_dataset, prepare
@@ -138,7 +139,7 @@ def test_memory_bound_holds_in_all_threads_and_ends_with_its_block() -> None:
 
     def take() -> None:
         try:
-            bytearray(300 << 20)
+            np.empty(4 << 30, np.uint8)  # more than anything that could be freed meanwhile, and never touched
         except MemoryError as error:
             failures.append(error)
 

@@ -4,14 +4,16 @@ Nothing of FER2013 is in them, whatever is prepared on the machine: they are mad
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from rich.text import Text
@@ -79,20 +81,27 @@ def report(command: str, picture: Path) -> None:
         take(folder / "report.html", picture)
 
 
-def take(page_file: Path, picture: Path) -> None:
-    """A picture of a report: the winner, its parameters among all others', accuracy against gap."""
+@contextlib.contextmanager
+def opened(page_file: Path) -> Iterator[Any]:
+    """A report in a browser's page, light, as wide as the README's pictures."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         page = browser.new_page(viewport=WINDOW, color_scheme="light")
-        page.goto(page_file.as_uri())
+        page.goto(page_file.resolve().as_uri())
+        yield page
+        browser.close()
+
+
+def take(page_file: Path, picture: Path) -> None:
+    """A picture of a report: the winner, its parameters among all others', accuracy against gap."""
+    with opened(page_file) as page:
         for drawn in ("#parallel .axis-brush", "[data-figure=pareto] .main-svg"):
             page.locator(drawn).first.wait_for()
         shown = page.locator("section", has=page.locator("[data-figure=pareto]")).bounding_box()
         height = shown["y"] + shown["height"] + MARGIN
         page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": WINDOW["width"], "height": height})
-        browser.close()
     with Image.open(picture) as shot:  # figures and text need few colours: a third of the bytes
         few = shot.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(picture, optimize=True)

@@ -5,30 +5,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.pictures.__main__ import HERE, WINDOW
-from tests.reports.conftest import ARGUMENTS, find_chromium
+from tests.pictures.__main__ import HERE, opened
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make a PNG of each section asked for, light, as wide as the README's."""
-    from playwright.sync_api import sync_playwright
-
     parser = argparse.ArgumentParser(prog="python -m tests.pictures.sections", description=__doc__)
     parser.add_argument("report", type=Path, help="an HTML file of fersweep report")
     parser.add_argument("--section", action="append", required=True, help="its id in the page; repeatable")
     parser.add_argument("--into", type=Path, default=HERE, help="folder [default: this one]")
     parser.add_argument("--prefix", default="", help="begins the pictures' names, before the section's")
     given = parser.parse_args(arguments)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
-        page = browser.new_page(viewport=WINDOW, color_scheme="light")
-        page.goto(given.report.resolve().as_uri())
+    with opened(given.report) as page:
         for name in given.section:
             section = page.locator(f"section#{name}")
             section.scroll_into_view_if_needed()  # a figure is drawn when it comes into view
             section.locator(".main-svg").first.wait_for()
             section.screenshot(path=given.into / f"{given.prefix}{name}.png")
-        browser.close()
 
 
 if __name__ == "__main__":
