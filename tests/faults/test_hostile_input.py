@@ -139,7 +139,7 @@ def test_memory_bound_holds_in_all_threads_and_ends_with_its_block() -> None:
 
     def take() -> None:
         try:
-            np.empty(4 << 30, np.uint8)  # more than anything that could be freed meanwhile, and never touched
+            np.empty(1 << 30, np.uint8)  # more than could be freed meanwhile; never touched
         except MemoryError as error:
             failures.append(error)
 
