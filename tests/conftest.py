@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from tests.support.standin.scripted_wandb import ScriptedWandb
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
+# Libraries read these once, when a test module imports them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads wait for each other longer than a tiny step takes
 
 
 MARKED_BY_FIXTURE = {"chromium": "browser", "fer2013_zip": "real_data"}
@@ -207,17 +209,6 @@ def whole_data(whole_cache: Path, tmp_path: Path) -> str:
     """The name of a small data set that has a test split, in the test's own cache: what opens it is recorded there."""
     shutil.copytree(whole_cache, tmp_path / "cache", dirs_exist_ok=True)
     return "whole"
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Let torch compute in a single thread: several wait for each other longer than a tiny step takes."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -23,11 +23,8 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> 
     folder = tmp_path_factory.mktemp("trained") / "trial"
     with on_one_core(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("FERSWEEP_CACHE", str(tiny_cache))
-        import torch
-
         from fer_sweep.training.loop import train
 
-        torch.set_num_threads(1)
         train(SimpleCNNConfig(data="tiny", epochs=1, channels=4, hidden=16, batch_size=16, precision="fp32"), folder)
     return folder
 

@@ -9,7 +9,7 @@ from tests.fuzz.readers import READERS, accepts, forget
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tidy(one_thread: None) -> Iterator[None]:
+def _tidy() -> Iterator[None]:
     yield
     forget()
 

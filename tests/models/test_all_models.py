@@ -10,8 +10,6 @@ from torch.nn import functional
 from fer_sweep.config.trial import SharedConfig, parse_trial
 from fer_sweep.models import build_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL: dict[str, dict[str, Any]] = {
     "simple_cnn": {"channels": 8, "hidden": 32},
     "deeper_cnn": {"blocks": 3, "convs_per_block": 1, "width": 8, "conv_dropout": 0.0},

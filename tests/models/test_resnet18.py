@@ -15,7 +15,6 @@ from fer_sweep.errors import WeightsUnavailable
 from fer_sweep.models import memory_format
 from fer_sweep.models.resnet18 import build
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 FILE = ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
 
 

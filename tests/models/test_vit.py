@@ -17,7 +17,6 @@ from fer_sweep.errors import WeightsUnavailable
 from fer_sweep.models import vit
 from fer_sweep.models.vit import build
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TINY: dict[str, Any] = {"patch_size": 16, "dim": 16, "depth": 2, "head_dim": 8}
 
 

@@ -45,6 +45,7 @@ def test_screen_keeps_what_is_redrawn_once_and_what_scrolls_by() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.process
 @pytest.mark.usefixtures("one_core")
 def test_script_shows_the_terminal_of_a_real_run(tmp_path: Path) -> None:
     command = "fersweep run sweeps/simple_cnn.yaml --data synthetic --gpus none --set train_samples=70"

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -126,8 +125,7 @@ def test_trial_killed_by_the_system_resumes_to_the_same_bits(tmp_path: Path, uni
     config = everything_on("simple_cnn")
     script = Path(__file__).with_name("killed_training.py")
     command = [sys.executable, str(script), config.model_dump_json(), str(tmp_path / "t")]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert what_stays(tmp_path / "t", train(config, tmp_path / "t")) == uninterrupted
 
