@@ -2,13 +2,11 @@
 
 import functools
 import os
-import shutil
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import Split
 from fer_sweep.data.synthetic import draw_dataset
 from fer_sweep.errors import DataError
@@ -36,28 +34,16 @@ def fer2013_zip() -> Path:
 
 
 def extract_subset(folder: Path, *, train: int, val: int) -> Path:
-    """Unpack evenly spaced images of FER2013, class by class, as the folders every script reads.
-
-    Args:
-        folder: Gets ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``.
-        train: About so many training images, in the classes' proportions.
-        val: About so many of PublicTest.
-
-    Returns:
-        The folder.
-    """
+    """Unpack about so many evenly spaced images of FER2013's training and PublicTest as image folders."""
     with zipfile.ZipFile(fer2013_zip()) as archive:
-        names = sorted(archive.namelist())
+        paths = [PurePosixPath(name) for name in sorted(archive.namelist())]
         for split, wanted in {"train": train, "test": val}.items():
-            beginning, _ = FOLDERS[split]
-            paths = [PurePosixPath(name) for name in names]
-            ours = [path for path in paths if path.parts[0] == split and path.name.startswith(beginning)]
+            ours = [path for path in paths if path.parts[0] == split and path.name.startswith(FOLDERS[split][0])]
             for number in range(min(wanted, len(ours))):
                 path = ours[number * len(ours) // min(wanted, len(ours))]
                 target = folder / split / path.parts[1] / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(str(path)) as source, target.open("wb") as sink:
-                    shutil.copyfileobj(source, sink)
+                target.write_bytes(archive.read(str(path)))
     return folder
 
 
@@ -77,5 +63,4 @@ def draw_folders(folder: Path, *, train: int, val: int) -> Path:
             target = folder / name / CLASSES[labels[number]] / f"{beginning}{number}.jpg"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(images[number]).save(target, quality=95)
-    assert images.shape[1:] == (IMAGE_SIZE, IMAGE_SIZE)
     return folder
