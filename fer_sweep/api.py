@@ -134,7 +134,11 @@ class Sweep:
         return _frame(rows, ("epoch",)).set_index("epoch")
 
     def best(self) -> Choice:
-        """The choice among its trials: ``.overall.winner``, ``.overall.reason``, ``.overall.pareto``, ``.caveats``."""
+        """The choice among its trials: ``.overall.winner``, ``.overall.reason``, ``.overall.pareto``, ``.caveats``.
+
+        ``.overall.winner`` is None if no trial can win, and ``.overall.reason`` says why; ``.confirmed`` has what
+        further seeds of its trials came to.
+        """
         return choose([self.entry])
 
     def report(self, path: File = "report.html") -> Path:

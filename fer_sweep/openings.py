@@ -49,6 +49,11 @@ class Opening:
         """In [0, 1]."""
         return self.right / self.images
 
+    @property
+    def words(self) -> str:
+        """The model and its accuracy."""
+        return f"{self.model}, {100 * self.accuracy:.2f} % ({self.averaging})"
+
 
 def openings_of(test_fingerprint: str) -> list[Opening]:
     """Every look at a test split that this home or the data cache knows of, earliest first.
@@ -56,12 +61,30 @@ def openings_of(test_fingerprint: str) -> list[Opening]:
     Raises:
         StorageError: A file that records them cannot be read.
     """
+    return [opening for opening in all_openings() if opening.test_fingerprint == test_fingerprint]
+
+
+def all_openings(*folders: Path) -> list[Opening]:
+    """Every look at whatever test split that this home, the data cache or some folders know of, earliest first.
+
+    Raises:
+        StorageError: A file that records them cannot be read.
+    """
     found: dict[str, Opening] = {}
-    for folder in (home(), cache_dir()):
+    for folder in (home(), cache_dir(), *folders):
         for opening in _read(folder / LOG):
-            if opening.test_fingerprint == test_fingerprint:
-                found.setdefault(opening.id, opening)
+            found.setdefault(opening.id, opening)
     return sorted(found.values(), key=lambda opening: opening.opened)
+
+
+def how_often(count: int) -> str:
+    """How often a test split was opened, and what follows from that."""
+    if count < 2:
+        return "opened once" if count else "never opened, as far as is recorded here"
+    return (
+        f"opened {count} times, and recorded so: report all of them, since the best of several is not the accuracy on "
+        "unseen faces"
+    )
 
 
 def openings_in(folder: Path) -> list[Opening]:

@@ -17,23 +17,33 @@ from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.support.control_groups import ControlTree
 from tests.support.faces import Faces
-from tests.support.processes import own_core
+from tests.support.processes import on_one_core
 from tests.support.records import make_result
+from tests.support.scripted_starter import ScriptedStarter
+from tests.support.shell import Shell
 from tests.support.standin.server import StandIn
 
 if TYPE_CHECKING:
     from tests.support.postgres import Server
+    from tests.support.standin.scripted_wandb import ScriptedWandb
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
 
 
+MARKED_BY_FIXTURE = {"chromium": "browser", "fer2013_zip": "real_data"}
+"""Tests that ask for one of these fixtures have its marker."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked ``gpu`` where there is no NVIDIA GPU."""
-    if discover():
-        return
+    """Mark tests by their fixtures, and skip those marked ``gpu`` where there is no NVIDIA GPU."""
+    has_gpu = bool(discover())
     for item in items:
-        if item.get_closest_marker("gpu"):
+        for fixture, marker in MARKED_BY_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+        if not has_gpu and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
 
 
@@ -69,6 +79,20 @@ def own_forkserver() -> Iterator[None]:
 
 
 @pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Runs commands in this process."""
+    return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture
+def played_trials(monkeypatch: pytest.MonkeyPatch) -> ScriptedStarter:
+    """Every agent in this process has its trials played by threads; set ``script`` to have them played otherwise."""
+    starter = ScriptedStarter()
+    monkeypatch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: starter)
+    return starter
+
+
+@pytest.fixture
 def control_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControlTree:
     """Control groups that this process finds in place of its own."""
     tree = ControlTree(tmp_path / "control")
@@ -92,6 +116,16 @@ def online(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
     _forget_wandb()
     yield standin
     _forget_wandb()
+
+
+@pytest.fixture
+def scripted_wandb(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator["ScriptedWandb"]:
+    """Runs of this process are logged by a few lines in place of wandb; log in first, as ``online`` does."""
+    from tests.support.standin.scripted_wandb import ScriptedWandb  # imports wandb, which takes half a second
+
+    with contextlib.closing(ScriptedWandb(online)) as scripted:
+        monkeypatch.setattr("fer_sweep.tracking.quiet_wandb", lambda: scripted)
+        yield scripted
 
 
 def _forget_wandb() -> None:
@@ -145,6 +179,24 @@ def tiny_data(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
+def small_synthetic_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data cache in which `synthetic` has 280 drawn faces."""
+    from tests.support.drawn_faces import prepare_synthetic
+
+    cache = tmp_path_factory.mktemp("drawn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERSWEEP_CACHE", str(cache))
+        prepare_synthetic()
+    return cache
+
+
+@pytest.fixture
+def small_synthetic(small_synthetic_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn faces are few in this test."""
+    monkeypatch.setenv("FERSWEEP_CACHE", str(small_synthetic_cache))
+
+
+@pytest.fixture(scope="session")
 def whole_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data cache that holds `whole`: 70 training, 35 validation and 35 test faces, of which 7 are training images."""
     return Faces.barred([70, 35, 35], copies_at=105).prepared(tmp_path_factory.mktemp("whole"), "whole")
@@ -157,13 +209,22 @@ def whole_data(whole_cache: Path, tmp_path: Path) -> str:
     return "whole"
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch compute in a single thread: several wait for each other longer than a tiny step takes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def one_core() -> Iterator[None]:
-    """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {own_core()})
-    yield
-    os.sched_setaffinity(0, cores)
+    """See ``on_one_core``; what a session's fixture trains has to enter it by itself."""
+    with on_one_core():
+        yield
 
 
 @pytest.fixture

@@ -43,13 +43,6 @@ def test_a_login_in_netrc_counts_for_its_server_only(monkeypatch: pytest.MonkeyP
     assert tracking_mode() == "online"
 
 
-def stock(*words: str) -> None:
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("wandb")), *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture
 def nobody(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """A server, and a user who has neither logged in nor set a variable."""
@@ -58,7 +51,25 @@ def nobody(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return online
 
 
-def test_what_wandb_login_offline_and_online_leave_behind_is_obeyed(nobody: StandIn) -> None:
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_a_settings_file_decides_where_runs_go_in_spite_of_a_login(
+    nobody: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", nobody.api_key)
+    Path("wandb").mkdir()
+    Path("wandb/settings").write_text(f"[default]\nmode = {mode}\n")
+    assert tracking_mode() == mode
+
+
+def stock(*words: str) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("wandb")), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.stock
+def test_what_wandb_login_offline_and_online_write_is_obeyed(nobody: StandIn) -> None:
     assert (tracking_mode(), has_login()) == ("offline", False)
     stock("login", "--host", nobody.url, nobody.api_key)
     assert (tracking_mode(), has_login()) == ("online", True)
@@ -77,6 +88,7 @@ def test_settings_files_and_variables_name_entity_and_project(nobody: StandIn, m
     Path("wandb/settings").write_text(f"[default]\nentity = lab\nproject = faces\nbase_url = {nobody.url}/\n")
     found = account()
     assert (found.server, found.entity, found.project) == (nobody.url, "lab", "faces")
+    assert nobody.api_key not in repr(found)
     monkeypatch.setenv("WANDB_PROJECT", "other")
     monkeypatch.setenv("WANDB_ENTITY", "me")
     found = account()
@@ -86,7 +98,7 @@ def test_settings_files_and_variables_name_entity_and_project(nobody: StandIn, m
 @pytest.mark.parametrize(
     ("name", "value", "needle"), [("MODE", "onlin", "WANDB_MODE=onlin"), ("BASE_URL", "nonsense", "WANDB_BASE_URL")]
 )
-def test_values_that_wandb_has_no_use_for(
+def test_invalid_switches_are_refused(
     nobody: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, value: str, needle: str
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", nobody.api_key)
@@ -104,7 +116,7 @@ def test_a_password_in_the_address_is_not_shown(nobody: StandIn, monkeypatch: py
     assert account().shown == nobody.url
 
 
-def test_a_netrc_that_is_no_text_is_no_login(nobody: StandIn, tmp_path: Path) -> None:
+def test_a_binary_netrc_is_no_login(nobody: StandIn, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_bytes(b"machine \xff\xfe login x password y")
     assert not has_login()
 

@@ -1,4 +1,4 @@
-"""The Python API on real small trainings, as a notebook uses it."""
+"""The Python API as a notebook uses it: on trials played by threads, and once on real ones in a script."""
 
 import json
 import subprocess
@@ -11,10 +11,10 @@ import pytest
 import fer_sweep
 from fer_sweep import api
 from fer_sweep.errors import DataError, InputError, NothingToDo, SweepFileError
-from tests.cli.test_process import HEAVY
-from tests.support.processes import SWEEP
+from tests.support.processes import SWEEP, imported_by
+from tests.support.scripted_starter import ScriptedStarter
 
-pytestmark = pytest.mark.usefixtures("one_core")
+HEAVY = {"torch", "torchvision", "transformers", "wandb", "optuna", "numpy", "scipy", "pydantic", "rich", "sqlalchemy"}
 
 
 @pytest.fixture
@@ -25,19 +25,19 @@ def file(tiny_data: str, tmp_path: Path) -> Path:
 
 
 def test_importing_fersweep_imports_nothing_heavy() -> None:
-    code = "import sys, fer_sweep; print(' '.join(m for m in sys.modules if '.' not in m))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not set(HEAVY) & set(found)
+    assert not HEAVY & imported_by("-c", "import fer_sweep")
 
 
-def test_the_names_promised_are_there_and_no_module_hides_one() -> None:
+def test_public_names_exist_and_no_module_shadows_one() -> None:
     for name in fer_sweep.__all__:
         assert getattr(fer_sweep, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="'nonsense'"):
         fer_sweep.nonsense  # noqa: B018 what it is to raise is the point
 
 
-def test_a_sweep_is_made_worked_on_and_looked_at(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_is_created_worked_on_and_reported(
+    file: Path, played_trials: ScriptedStarter, capsys: pytest.CaptureFixture[str]
+) -> None:
     sweep = fer_sweep.create(str(file), constants={"lr": 0.01}, count=2, seed=3)
     assert sweep.state == "running"
     assert sweep.trials() == []
@@ -48,11 +48,11 @@ def test_a_sweep_is_made_worked_on_and_looked_at(file: Path, capsys: pytest.Capt
     assert sweep.state == "finished"
     (trial,) = sweep.trials()  # a constant learning rate leaves a single configuration
     assert trial.parameters["lr"] == 0.01
-    choice = sweep.best()
-    assert choice.overall.winner is not None
-    assert choice.overall.winner.record == trial
-    assert fer_sweep.best(sweep).overall.winner == fer_sweep.best(sweep.id).overall.winner == choice.overall.winner
-    assert fer_sweep.best().overall.winner == choice.overall.winner
+    winner = sweep.best().overall.winner
+    assert winner is not None
+    assert winner.record == trial
+    for choice in (fer_sweep.best(), fer_sweep.best(sweep), fer_sweep.best(sweep.id)):
+        assert choice.overall.winner == winner
     assert fer_sweep.sweep() == fer_sweep.sweep(sweep.id) == sweep
     page = sweep.report("looked-at.html").read_text()
     assert page.lower().startswith("<!doctype html>")
@@ -64,8 +64,8 @@ def test_a_sweep_is_made_worked_on_and_looked_at(file: Path, capsys: pytest.Capt
         sweep.agent(gpus="none", slots=1)
 
 
-def test_records_are_a_data_frame(file: Path) -> None:
-    pytest.importorskip("pandas", reason="no pandas here: pip install 'fersweep[notebook]'")
+def test_records_and_histories_are_data_frames(file: Path, played_trials: ScriptedStarter) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed: pip install 'fersweep[notebook]'")
     sweep = fer_sweep.create(file)
     assert sweep.records().empty
     sweep.agent(gpus="none", slots=1)
@@ -81,31 +81,22 @@ def test_records_are_a_data_frame(file: Path) -> None:
         sweep.history(7)
 
 
-def test_without_pandas_it_says_how_to_get_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pandas_the_error_says_what_to_install(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError, match="pandas is not installed") as error:
         fer_sweep.create(file).records()
     assert "fersweep[notebook]" in str(error.value.hint)
 
 
-def test_an_agent_beside_the_main_thread_works(file: Path) -> None:
+def test_an_agent_runs_outside_the_main_thread(file: Path, played_trials: ScriptedStarter) -> None:
     sweep = fer_sweep.create(file)
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            sweep.agent(gpus="none", slots=1)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=sweep.agent, kwargs={"gpus": "none", "slots": 1})
     thread.start()
     thread.join()
-    assert not failed
     assert sweep.state == "finished"
 
 
-def test_what_cannot_be_used_is_said(file: Path, tmp_path: Path) -> None:
+def test_bad_arguments_are_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(SweepFileError, match="epocs"):
         fer_sweep.create(file, constants={"epocs": 3})
     with pytest.raises(InputError, match="on_oom 'cry'"):
@@ -118,7 +109,9 @@ def test_what_cannot_be_used_is_said(file: Path, tmp_path: Path) -> None:
         fer_sweep.restore(tmp_path / "nowhere")
 
 
-def test_a_script_without_a_main_guard_may_train(file: Path, tmp_path: Path) -> None:
+@pytest.mark.process
+@pytest.mark.usefixtures("one_core")
+def test_a_script_without_a_main_guard_trains_and_never_imports_torch(file: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import json, sys, fer_sweep\n"

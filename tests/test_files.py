@@ -1,4 +1,4 @@
-"""Writing is whole or not at all, also on a full disk and when the process is killed."""
+"""Writing is whole or not at all, also on a full disk."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from fer_sweep.errors import InputError, StorageError
 from fer_sweep.files import atomic_folder, atomic_path, can_be_resumed, home, trial_folder, write_atomically
 
 
-def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:
     target = tmp_path / "result.json"
     write_atomically(target, "old")
     with pytest.raises(ValueError, match="no"), atomic_path(target) as temporary:
@@ -35,10 +35,12 @@ def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         write_atomically(tmp_path / "file" / "below", "x")
+    with pytest.raises(StorageError, match="cannot write"), atomic_folder(tmp_path / "file" / "below"):
+        pass
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_new_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path, umask: int) -> None:
+def test_new_files_have_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     write_atomically(tmp_path / "config.json", "{}")
     os.umask(before)
@@ -53,14 +55,31 @@ def test_home_is_below_the_working_directory_unless_moved(tmp_path: Path, monkey
     assert os.fspath(home()).startswith(str(tmp_path))
 
 
-def test_checkpoints_in_a_folder_that_cannot_be_looked_into_are_not_gone_on_with(
+def test_checkpoints_in_an_unreadable_folder_are_not_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FERSWEEP_CHECKPOINTS", "/" + 300 * "x")  # refused by the system, as one without permission is
     assert not can_be_resumed("sweep", "0")
 
 
-def test_a_folder_that_another_one_makes_at_the_last_moment_stays_and_is_named(
+@pytest.mark.parametrize("kind", ["folder", "empty", "file", "link"])
+def test_whatever_exists_is_not_replaced_by_a_new_folder(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "out"
+    if kind == "file":
+        target.touch()
+    elif kind == "link":
+        target.symlink_to(tmp_path / "nowhere")
+    else:
+        target.mkdir()
+        if kind == "folder":
+            (target / "mine").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="exists already"), atomic_folder(target):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_made_meanwhile_by_another_process_is_kept_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "made"

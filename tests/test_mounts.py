@@ -1,5 +1,6 @@
-"""Which file system holds a path, by the text that Linux gives."""
+"""Which file system holds a path, by Linux's mountinfo; SQLite is refused on network file systems."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ a line that makes no sense
 """
 
 
+Mount = Callable[[str], None]
+
+
+@pytest.fixture
+def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mount:
+    """Have Linux say that this is mounted."""
+    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
+
+    def say(text: str) -> None:
+        (tmp_path / "mountinfo").write_text(text)
+
+    return say
+
+
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
@@ -40,13 +55,12 @@ a line that makes no sense
         ("/data/x", "overlay"),
     ],
 )
-def test_the_longest_mount_point_that_leads_there_counts(path: str, kind: str) -> None:
+def test_the_longest_mount_point_decides(path: str, kind: str) -> None:
     assert file_system(Path(path), MOUNTED) == kind
 
 
-def test_without_a_word_from_the_system_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mountinfo_nothing_is_known(tmp_path: Path, mount: Mount) -> None:
     assert file_system(Path("/x"), "") is None
-    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "missing")
     assert network_file_system(tmp_path) is None
 
 
@@ -57,32 +71,25 @@ LOCAL = "ext4 xfs btrfs zfs tmpfs overlay fuse.mergerfs fuse f2fs nfsd ecryptfs 
 @pytest.mark.parametrize(
     ("kind", "is_network"), [*((kind, True) for kind in NETWORK.split()), *((kind, False) for kind in LOCAL.split())]
 )
-def test_kinds_of_file_systems(kind: str, is_network: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mountinfo").write_text(f"1 0 8:1 / / rw - {kind} x rw\n")
-    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
+def test_network_file_systems_are_recognised(kind: str, is_network: bool, tmp_path: Path, mount: Mount) -> None:
+    mount(f"1 0 8:1 / / rw - {kind} x rw\n")
     assert network_file_system(tmp_path / "not" / "yet" / "there") == (kind if is_network else None)
 
 
-def test_a_link_is_followed_to_where_it_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mountinfo").write_text(
-        f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:9 / {tmp_path.resolve()}/far rw - nfs x rw\n"
-    )
-    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
+def test_links_are_followed(tmp_path: Path, mount: Mount) -> None:
+    mount(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:9 / {tmp_path.resolve()}/far rw - nfs x rw\n")
     (tmp_path / "far").mkdir()
     (tmp_path / "near").symlink_to(tmp_path / "far")
     assert network_file_system(tmp_path / "near" / "sweeps.db") == "nfs"
     assert network_file_system(tmp_path / "sweeps.db") is None
 
 
-def test_sqlite_is_refused_there_but_what_lies_there_can_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sqlite_on_a_network_file_system_is_read_only(tmp_path: Path, mount: Mount) -> None:
     (tmp_path / "sweep.yaml").write_text(
         "program: x\nmethod: random\nparameters: {model: {value: vit}, lr: {min: 0.1, max: 0.2}}\n"
     )
     entry = registry.create(tmp_path / "sweep.yaml")
-    (tmp_path / "mountinfo").write_text("1 0 8:1 / / rw - nfs4 x rw\n")
-    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
+    mount("1 0 8:1 / / rw - nfs4 x rw\n")
     search = registry.open_search(entry)
     assert search.records() == []
     assert registry.state_of(entry) == "running"

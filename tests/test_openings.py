@@ -1,4 +1,4 @@
-"""Every look at a test split is on disk in three places, and none is lost with one of them."""
+"""Every opening of a test split is recorded in three places, so that none is lost with one of them."""
 
 import logging
 from pathlib import Path
@@ -26,7 +26,7 @@ def opening(name: str, split: str = "split", opened: float = 1.0) -> Opening:
     )
 
 
-def test_what_is_written_down_is_counted_once_and_by_split(tmp_path: Path) -> None:
+def test_openings_are_counted_once_and_by_split(tmp_path: Path) -> None:
     assert openings_of("split") == []
     write_down(opening("b", opened=2.0), tmp_path / "sweep")
     write_down(opening("a", opened=1.0), tmp_path / "sweep")
@@ -39,19 +39,19 @@ def test_what_is_written_down_is_counted_once_and_by_split(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("lost", ["home", "cache"])
-def test_one_file_lost_loses_no_look(tmp_path: Path, lost: str) -> None:
+def test_one_lost_file_loses_no_opening(tmp_path: Path, lost: str) -> None:
     write_down(opening("a"), tmp_path)
     ((home() if lost == "home" else cache_dir()) / LOG).unlink()
     assert openings_of("split") == [opening("a")]
 
 
-def test_another_home_knows_by_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_home_finds_openings_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_down(opening("a"), tmp_path)
     monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / "another"))
     assert len(openings_of("split")) == 1
 
 
-def test_a_line_cut_off_by_a_crash_spoils_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_cut_off_by_a_crash_is_skipped_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_down(opening("a"), tmp_path)
     for folder in (home(), cache_dir()):
         with (folder / LOG).open("a") as stream:
@@ -62,25 +62,25 @@ def test_a_line_cut_off_by_a_crash_spoils_no_other(tmp_path: Path, caplog: pytes
     assert "line 2" in caplog.text
 
 
-def test_what_cannot_be_written_down_is_an_error(tmp_path: Path) -> None:
+def test_an_opening_that_cannot_be_recorded_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"tests\.jsonl"):
         write_down(opening("a"), tmp_path / "file" / "below")
 
 
-def test_a_cache_that_may_only_be_read_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_read_only_cache_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (cache_dir() / LOG).mkdir(parents=True)
     write_down(opening("a"), tmp_path)
     assert "other homes" in caplog.text
     assert (home() / LOG).is_file()
 
 
-def test_a_record_that_cannot_be_read_is_no_empty_one() -> None:
+def test_an_unreadable_record_is_an_error() -> None:
     (home() / LOG).mkdir(parents=True)
     with pytest.raises(StorageError, match="cannot be read"):
         openings_of("split")
 
 
-def test_one_at_a_time_makes_its_home() -> None:
+def test_the_lock_creates_the_home() -> None:
     with one_at_a_time():
         assert home().is_dir()

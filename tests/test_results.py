@@ -1,4 +1,4 @@
-"""RESULTS.md: its sweeps can be made as written, and what it shows is there and small."""
+"""RESULTS.md: its sweeps can be created as written, and its pictures exist and are small."""
 
 import re
 import shlex
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import fersweep
+from tests.support.shell import Shell
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = (REPOSITORY / "RESULTS.md").read_text()
@@ -14,11 +14,10 @@ CREATE = [line for line in RESULTS.splitlines() if line.startswith("fersweep cre
 
 
 @pytest.mark.parametrize("line", CREATE)
-@pytest.mark.usefixtures("own_folders")
-def test_each_of_its_sweeps_is_made(line: str) -> None:
+def test_each_sweep_can_be_created(line: str, shell: Shell) -> None:
     _, command, file, *options = shlex.split(line)
-    done = fersweep(command, str(REPOSITORY / file), *options)
-    assert done.returncode == 0, done.stderr
+    code, _, err = shell(command, str(REPOSITORY / file), *options)
+    assert code == 0, err
 
 
 def test_all_four_architectures_are_swept_on_a_gpu_and_on_two_cores() -> None:
@@ -26,7 +25,7 @@ def test_all_four_architectures_are_swept_on_a_gpu_and_on_two_cores() -> None:
     assert names == 2 * [f"sweeps/{name}.yaml" for name in ("simple_cnn", "deeper_cnn", "resnet", "vit")]
 
 
-def test_its_pictures_are_there_and_small() -> None:
+def test_pictures_exist_and_are_small() -> None:
     pictures = re.findall(r"!\[[^]]+]\(([^)]+)\)", RESULTS)
     assert pictures
     for picture in pictures:

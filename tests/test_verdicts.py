@@ -1,4 +1,4 @@
-"""Verdicts follow from thresholds, and each says in a sentence what it was held to."""
+"""Verdicts follow from thresholds, and each is explained in one sentence with its figures."""
 
 from collections.abc import Callable
 
@@ -16,14 +16,14 @@ def columns(*shares: int) -> list[list[int]]:
     ("diverged", "predicted", "train_acc", "val_acc", "verdict"),
     [
         (True, (50, 50), 0.9, 0.9, Verdict.DIVERGED),
-        (False, (91, 9), 0.26, 0.25, Verdict.COLLAPSED),  # the majority class is no underfitting
+        (False, (91, 9), 0.26, 0.25, Verdict.COLLAPSED),  # also underfit, but collapsed says more
         (False, (90, 10), 0.26, 0.25, Verdict.UNDERFIT),
         (False, (50, 50), 0.49, 0.2, Verdict.UNDERFIT),
         (False, (50, 50), 0.95, 0.67, Verdict.OVERFIT),
         (False, (50, 50), 0.70, 0.60, Verdict.BALANCED),
     ],
 )
-def test_verdicts(
+def test_verdict_follows_from_thresholds(
     diverged: bool, predicted: tuple[int, ...], train_acc: float, val_acc: float, verdict: Verdict
 ) -> None:
     assert judge(diverged=diverged, confusion=columns(*predicted), train_acc=train_acc, val_acc=val_acc) is verdict
@@ -46,7 +46,7 @@ def test_verdicts(
         ({"verdict": "balanced", "train_acc": 0.66, "train_val_gap": 0.078}, ["66.0 %", "7.8 points", "15"]),
     ],
 )
-def test_the_reason_names_what_was_measured_and_the_threshold(
+def test_explanation_names_the_measurement_and_the_threshold(
     result: Callable[..., TrialResult], changes: dict[str, object], words: list[str]
 ) -> None:
     reason = explain(result(**changes))

@@ -62,9 +62,9 @@ def open_test_split(
     import torch  # only here: agent/ meets torch where something is trained or evaluated
 
     from fer_sweep.data.cache import open_dataset
+    from fer_sweep.data.dataset import fingerprint_of_test
     from fer_sweep.training.examination import (
         examine,
-        fingerprint_of_test,
         load_examinee,
         open_if_here,
         weights_in,

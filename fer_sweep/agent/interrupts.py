@@ -16,6 +16,8 @@ class Interrupts:
     level: int = 0
     heeded: int = 0
     """The level that has been acted on."""
+    presses: int = 0
+    """How often Ctrl-C was pressed."""
 
     @property
     def end_waiting(self) -> bool:
@@ -24,6 +26,7 @@ class Interrupts:
 
     def ctrl_c(self, _signal: int, _frame: FrameType | None) -> None:
         """Each further one is more urgent."""
+        self.presses += 1
         self.level = min(3, self.level + 1)
 
     def terminate(self, _signal: int, _frame: FrameType | None) -> None:

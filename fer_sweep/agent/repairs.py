@@ -9,7 +9,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from fer_sweep.files import sweep_folder
 from fer_sweep.host_processes import FERSWEEP
@@ -25,6 +25,29 @@ LONGEST_TRY_S = 60.0
 """A sync that takes longer is ended; it goes on where it stopped the next time."""
 
 
+def sync_in_own_process(sweep_id: str, trials: Sequence[str]) -> bool:
+    """Run ``fersweep sync`` for some trials of a sweep; whether all of it got through."""
+    words = [word for trial in trials for word in ("--trial", trial)]
+    # Its own wandb service: ours still holds the runs.
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    try:
+        with (sweep_folder(sweep_id) / "sync.log").open("ab") as output:
+            done = subprocess.run(
+                [*FERSWEEP, "sync", sweep_id, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the agent
+                timeout=LONGEST_TRY_S,
+                check=False,
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.debug("runs could not be synced: %s", error)
+        return False
+    return done.returncode == 0
+
+
 class Repairs:
     """The trials of one sweep whose runs are not whole on the server, and a thread that sees to them."""
 
@@ -35,6 +58,7 @@ class Repairs:
         is_whole: Callable[[str], bool | None] = lambda trial_id: True,
         left_behind: Callable[[], Iterable[str]] = tuple,
         look_behind_s: float = float("inf"),
+        sync: Callable[[str, Sequence[str]], bool] = sync_in_own_process,
     ) -> None:
         """Nothing to repair yet.
 
@@ -43,11 +67,13 @@ class Repairs:
             is_whole: Asks the server whether a trial's run has ended there; None where it does not answer.
             left_behind: Gives the trials whose runs have not ended there, and that nobody sees to.
             look_behind_s: Seconds between two questions for such; they are asked for once more at the end.
+            sync: Uploads the runs of some trials of the sweep; gives whether all of it got through.
         """
         self._sweep_id = sweep_id
         self._is_whole = is_whole
         self._left_behind = left_behind
         self._look_behind_s = look_behind_s
+        self._sync = sync
         self._next_look_behind = time.monotonic() + look_behind_s
         self._changed = threading.Condition()
         self._looks: dict[str, float] = {}
@@ -76,7 +102,10 @@ class Repairs:
             self._changed.notify_all()
 
     def finish(self) -> tuple[str, ...]:
-        """See to all that is left, a last time; gives the trials whose runs still are not whole."""
+        """See to all that is left, a last time; gives the trials whose runs still are not whole.
+
+        Call it once this process's wandb has been closed: until then its late writes can reopen a finished run.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -142,30 +171,13 @@ class Repairs:
             # Taken out now: a trial whose next attempt ends meanwhile, which this sync cannot know of, comes in again.
             trials = sorted(self._left)
             self._left.clear()
-        done = self._sync(trials)
+        done = self._sync(self._sweep_id, trials)
         with self._changed:
-            if not done:
+            if done:
+                # Our wandb still holds these runs, and what it has yet to send may reopen them: look at the end.
+                for trial in trials:
+                    self._looks.setdefault(trial, float("inf"))
+            else:
                 self._left |= set(trials)
             self._pause = FIRST_TRY_S if done else min(LONGEST_PAUSE_S, 2 * self._pause)
             self._next_try = time.monotonic() + self._pause if self._left else float("inf")
-
-    def _sync(self, trials: list[str]) -> bool:
-        words = [word for trial in trials for word in ("--trial", trial)]
-        # Its own wandb service: ours still holds the runs.
-        environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-        try:
-            with (sweep_folder(self._sweep_id) / "sync.log").open("ab") as output:
-                done = subprocess.run(
-                    [*FERSWEEP, "sync", self._sweep_id, *words],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=environment,
-                    start_new_session=True,  # Ctrl-C is for the agent
-                    timeout=LONGEST_TRY_S,
-                    check=False,
-                )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            log.debug("runs could not be brought up: %s", error)
-            return False
-        return done.returncode == 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli import completing
-from fer_sweep.cli.printing import percent, points, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import mean_json, percent, points, print_json, print_table, print_text, say
 from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerGpu, Slots, UploadModels, work
 from fer_sweep.errors import InputError
 
@@ -100,7 +100,7 @@ def _show(
 ) -> None:
     from fer_sweep.choosing import confirmed
     from fer_sweep.search.confirmations import seeds_of
-    from fer_sweep.selection import compare
+    from fer_sweep.selection import compare, select_confirmed
 
     shown = [found for entry, candidate in winners if (found := confirmed(entry, candidate)) is not None]
     comparisons = compare(shown)
@@ -128,10 +128,13 @@ def _show(
             "differences are seed by seed on the same validation images (paired t-test); with others of them it could "
             "come out differently"
         )
-    candidates = {candidate.name: candidate for _, candidate in winners}
-    best = max(shown, key=lambda found: found.accuracy.mean if found.accuracy else 0.0)
-    chosen = candidates[best.name]
-    say(f"next: fersweep test {chosen.sweep} --trial {chosen.record.trial_id} opens the test split, once")
+    candidates = [candidate for _, candidate in winners]
+    selection = select_confirmed(candidates, shown)
+    best = candidates[0] if len(candidates) == 1 else selection.winner
+    if best is None:
+        say(f"note: none of these is the one to test: {selection.reason}")
+        return
+    say(f"next: fersweep test {best.sweep} --trial {best.record.trial_id} opens the test split, once")
 
 
 _COLUMNS = {
@@ -193,12 +196,6 @@ def _difference(comparison: "Comparison") -> str:
     )
 
 
-def _mean_json(mean: "Mean | None") -> dict[str, Any] | None:
-    from dataclasses import asdict
-
-    return None if mean is None else asdict(mean)
-
-
 def _confirmed_json(found: "Confirmed", sweep: str, seeds: Sequence[int]) -> dict[str, Any]:
     return {
         "trial": found.name,
@@ -206,9 +203,9 @@ def _confirmed_json(found: "Confirmed", sweep: str, seeds: Sequence[int]) -> dic
         "sweep": sweep,
         "seeds": list(seeds),
         "results": {str(seed): result.model_dump(mode="json") for seed, result in found.seeds.items()},
-        "best_val_acc": _mean_json(found.accuracy),
-        "val_acc_clean": _mean_json(found.clean),
-        "train_val_gap": _mean_json(found.gap),
+        "best_val_acc": mean_json(found.accuracy),
+        "val_acc_clean": mean_json(found.clean),
+        "train_val_gap": mean_json(found.gap),
         "when_chosen": found.searched.best_val_acc,
         "optimism": found.optimism,
         "image_standard_error": found.image_error,
@@ -220,7 +217,7 @@ def _comparison_json(comparison: "Comparison") -> dict[str, Any]:
         "first": comparison.first.name,
         "second": comparison.second.name,
         "seeds": list(comparison.seeds),
-        "difference": _mean_json(comparison.difference),
+        "difference": mean_json(comparison.difference),
         "p": comparison.p,
         "decided": comparison.is_decided,
         "meaning": comparison.meaning,

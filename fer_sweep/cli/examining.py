@@ -7,7 +7,7 @@ import typer
 
 from fer_sweep.cli import completing
 from fer_sweep.cli.chosen_model import ChosenModel, chosen_model
-from fer_sweep.cli.printing import log_warnings, percent, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import log_warnings, mean_json, percent, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,13 +122,14 @@ def _document(report: "Report", name: str, folder: Path, confirmed: "Confirmed |
         "confusion_matrix": found.confusion_matrix,
         "precision": found.precision,
         "val_acc": found.val_acc,
-        "confirmed": asdict(confirmed.accuracy) if confirmed and confirmed.accuracy else None,
+        "confirmed": mean_json(confirmed.accuracy) if confirmed else None,
         "opened": len(report.before) + 1,
         "before": [asdict(opening) for opening in report.before],
     }
 
 
 def _print(report: "Report", name: str, confirmed: "Confirmed | None") -> None:
+    from fer_sweep.openings import how_often
     from fer_sweep.records import CLASSES
     from fer_sweep.selection import wilson
 
@@ -154,14 +155,10 @@ def _print(report: "Report", name: str, confirmed: "Confirmed | None") -> None:
     if found.val_acc is not None:
         print_text(f"on the validation images, the same way: {percent(found.val_acc)}")
     if confirmed is not None and confirmed.accuracy is not None:
-        count, mean = len(confirmed.seeds), percent(confirmed.accuracy.mean)
-        print_text(f"mean over {count} further seeds, on the validation images: {mean}")
+        print_text(f"further seeds, on the validation images: {confirmed.summary}")
     if not report.before:
         print_text("opened for the first time; recorded in tests.jsonl")
         return
-    print_text(
-        f"opened {len(report.before) + 1} times by now, and recorded so: report all of them, since the best of several "
-        "is not the accuracy on unseen faces"
-    )
+    print_text(how_often(len(report.before) + 1))
     for earlier in report.before:
-        print_text(f"  before: {earlier.model}, {percent(earlier.accuracy)} ({earlier.averaging})")
+        print_text(f"  before: {earlier.words}")

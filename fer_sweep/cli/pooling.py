@@ -68,7 +68,7 @@ def work_in_pool(
     command = AgentCommand(
         entry.id, ("agent", entry.path or entry.id, *options), sweep_folder(entry.id) / pool_file.kind
     )
-    pool = _opened(pool_file)
+    pool = open_pool(pool_file)
     interrupts = Interrupts()
     with heard(interrupts) as wakeup:  # from before they are started: none may be started and not named
 
@@ -105,16 +105,18 @@ def work_in_pool(
 
 def _is_meant(ids: "Sequence[str]", interrupts: "Interrupts", wait: "Callable[[float], bool]") -> bool:
     """Whether a second Ctrl-C says that the agents should end, which work on without this command."""
-    if interrupts.level == 1:  # a terminal that closes, or a kill, has no second thoughts
+    if interrupts.presses == interrupts.level == 1:  # a terminal that closes, or a kill, has no second thoughts
         say(f"the agents work on; Ctrl-C again within {SECOND_THOUGHTS_S:.0f} seconds ends them, with checkpoints")
-        if wait(SECOND_THOUGHTS_S):
-            return True
+        wait(SECOND_THOUGHTS_S)
+    if interrupts.presses > 1:
+        return True
     jobs = " ".join(dict.fromkeys(agent_id.partition("_")[0] for agent_id in ids))
     say(f"the agents work on: squeue --job {jobs}; to end them: scancel {jobs}")
     return False
 
 
-def _opened(pool_file: "PoolFile") -> "Pool":
+def open_pool(pool_file: "PoolFile") -> "Pool":
+    """The pool that a file describes."""
     from fer_sweep.config.pool_file import RayPool, SlurmPool
     from fer_sweep.pools.local import LocalAgents
     from fer_sweep.pools.ray_cluster import RayAgents

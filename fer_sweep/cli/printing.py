@@ -10,7 +10,7 @@ from fer_sweep.errors import FersweepError, printable
 
 if TYPE_CHECKING:
     from fer_sweep.records import TrialRecord
-    from fer_sweep.selection import Candidate, Selection
+    from fer_sweep.selection import Candidate, Mean, Selection
 
 
 def say(text: str) -> None:
@@ -135,6 +135,13 @@ def selection_json(selection: "Selection") -> dict[str, Any]:
         "standard_error": selection.standard_error,
         "reason": selection.reason,
     }
+
+
+def mean_json(mean: "Mean | None") -> dict[str, Any] | None:
+    """A mean with its interval, as ``--json`` shows it."""
+    from dataclasses import asdict
+
+    return None if mean is None else asdict(mean)
 
 
 def trial_rows(records: Sequence["TrialRecord"]) -> list[list[object]]:

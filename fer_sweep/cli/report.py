@@ -40,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
 def report(
     sweep: Annotated[
         list[str] | None,
-        typer.Argument(help="Sweeps to show; the last one if left out.", autocompletion=completing.sweep_ids),
+        typer.Argument(help="Sweeps to show; the last one searched if left out.", autocompletion=completing.sweep_ids),
     ] = None,
     output: Annotated[
         Path | None,
@@ -67,7 +67,7 @@ def report(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What was written, as one JSON document on stdout.")] = False,
 ) -> None:
-    """Show sweeps, side by side if there are several: parameters, curves, accuracy against gap, the winner.
+    """Show sweeps, side by side if there are several: the winner and how certain it is, parameters, curves, the gap.
 
     HTML is one file that needs no network; csv, parquet and json have a row a trial; md is short.
     With --wandb as a report and a workspace in the project of the first sweep. The same command brings both up to
@@ -112,9 +112,10 @@ def dashboard(
 
 
 def _entries(names: list[str] | None) -> list["SweepEntry"]:
+    from fer_sweep.search.confirmations import last_searched
     from fer_sweep.search.registry import find
 
-    found = [find(name) for name in names] if names else [find(None)]
+    found = [find(name) for name in names] if names else [last_searched()]
     return list({entry.id: entry for entry in found}.values())
 
 
@@ -154,8 +155,6 @@ def _write(names: list[str] | None, output: Path | None, format: Format | None, 
         )
     else:
         print_text(f"report: {output}")
-    if faces:
-        say("note: it holds images of the data set: look at that licence before you pass it on")
     if format is Format.HTML:
         say("next: open it in a browser; it needs no network")
 
@@ -196,12 +195,14 @@ def _faces(gathered: "Report") -> tuple[list["Face"], str]:
 
     winner = gathered.selection.winner
     if winner is None:
-        return [], "There is no winner yet."
+        return [], "There is no winner."
     try:
         found = worst_faces(winner)
     except FersweepError as error:
         say(f"note: no faces in the report: {error}" + (f" ({error.hint})" if error.hint else ""))
         return [], f"They are not here: {error}."
+    if found:
+        say("note: the report holds images of the data set: look at that licence before you pass it on")
     return found, "" if found else "It gets none wrong."
 
 

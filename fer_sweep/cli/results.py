@@ -11,6 +11,7 @@ from fer_sweep.cli.printing import (
     RANKING_COLUMNS,
     architecture_rows,
     log_warnings,
+    mean_json,
     percent,
     points,
     print_json,
@@ -20,7 +21,6 @@ from fer_sweep.cli.printing import (
     say,
     selection_json,
 )
-from fer_sweep.errors import NothingToDo
 
 if TYPE_CHECKING:
     from fer_sweep.choosing import Choice
@@ -43,10 +43,10 @@ def best(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Rank the trials and name the winner: among those within one standard error of the best, the smallest gap.
+    """Rank the trials and name the winner: near the best accuracy and the smallest gap, the fewest parameters.
 
-    Overall and for each architecture, with what to be careful about: ranges that end too early, differences that are
-    chance, trials that were stopped early.
+    Accuracies count as equal within one standard error, and so do gaps. Overall and for each architecture, with what to
+    be careful about: ranges that end too early, differences that are chance, trials that were stopped early.
 
     Example: fersweep best
     """
@@ -58,23 +58,23 @@ def best(
 
 def show_best(entries: "Sequence[SweepEntry]", *, as_json: bool) -> None:
     """Print the choice among the trials of some sweeps."""
-    from fer_sweep.choosing import choose
+    from fer_sweep.choosing import choose, winner_of
 
     choice = choose(entries)
-    winner = choice.overall.winner
-    if winner is None:
-        ids = ", ".join(entry.id for entry in entries)
-        raise NothingToDo(f"{choice.overall.reason}: {ids}", hint=f"train some: fersweep agent {entries[-1].id}")
+    if not as_json and choice.overall.ranking:
+        _print_rankings(choice)
+    winner = winner_of(choice.overall, entries)
     if as_json:
         print_json(
             {
                 **selection_json(choice.overall),
                 "architectures": {model: selection_json(found) for model, found in choice.by_model.items()},
                 "warnings": [{"kind": caveat.kind, "message": caveat.message} for caveat in choice.caveats],
+                "confirmed": {found.name: mean_json(found.accuracy) for found in choice.confirmed},
             }
         )
         return
-    _print_choice(choice, winner)
+    _print_winner(choice, winner)
 
 
 def sync(
@@ -109,8 +109,7 @@ def sync(
         print_json({"sweeps": documents})
 
 
-def _print_choice(choice: "Choice", winner: "Candidate") -> None:
-    from fer_sweep.files import trial_folder
+def _print_rankings(choice: "Choice") -> None:
     from fer_sweep.verdicts import explain
 
     title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
@@ -122,6 +121,12 @@ def _print_choice(choice: "Choice", winner: "Candidate") -> None:
             if selection.winner is not None:
                 found = selection.winner.result
                 print_text(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
+
+
+def _print_winner(choice: "Choice", winner: "Candidate") -> None:
+    from fer_sweep.files import trial_folder
+    from fer_sweep.verdicts import explain
+
     result = winner.result
     folder = trial_folder(winner.sweep, winner.record.trial_id)
     print_text(
@@ -133,10 +138,15 @@ def _print_choice(choice: "Choice", winner: "Candidate") -> None:
     print_text(f"{result.verdict}: {explain(result)}")
     for caveat in choice.caveats:
         print_text(f"careful: {caveat.message}")
+    if (seeds := choice.winner_confirmed) is not None:
+        print_text(f"confirmed: {seeds.summary}")
     if not folder.is_dir():
         print_text("model: with the host that trained it; here is its configuration only, in --json")
         return
     print_text(f"model: {folder / 'best.safetensors'}")
     print_text(f"config: {folder / 'config.json'}")
     print_text(f"history: {folder / 'history.jsonl'}")
-    say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")
+    if choice.winner_confirmed is None:
+        say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")
+    else:
+        say(f"next: fersweep test {winner.sweep} --trial {winner.record.trial_id} opens the test split, once")

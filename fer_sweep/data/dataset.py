@@ -1,5 +1,6 @@
 """What a prepared data set is: seven classes of 48x48 grey faces in three splits."""
 
+import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
 
@@ -100,6 +102,34 @@ class FaceDataset:
         """Which validation images have no exact copy in the training split: (n_val,), in the order of indices(VAL)."""
         in_training = self.groups[self.indices(Split.TRAIN)]
         return ~np.isin(self.groups[self.indices(Split.VAL)], in_training)
+
+
+def positions_of_test(dataset: FaceDataset) -> npt.NDArray[np.int64]:
+    """Positions of the test images.
+
+    Raises:
+        DataError: There are none.
+    """
+    positions = dataset.indices(Split.TEST)
+    if not len(positions):
+        raise DataError(
+            f"data set {dataset.name} has no test images (FER2013's PrivateTest)",
+            hint="prepare a source that has them under another name, such as fer2013.csv, and give it with --data",
+        )
+    return positions
+
+
+def fingerprint_of_test(dataset: FaceDataset) -> str:
+    """SHA-256 of the test images with their labels, in hexadecimal; in whatever order they come.
+
+    Raises:
+        DataError: There are none.
+    """
+    one_by_one = sorted(
+        hashlib.sha256(dataset.images[position].tobytes() + bytes([dataset.labels[position]])).digest()
+        for position in positions_of_test(dataset)
+    )
+    return hashlib.sha256(b"".join(one_by_one)).hexdigest()
 
 
 def count_classes(labels: npt.NDArray[np.int64], splits: npt.NDArray[np.uint8]) -> dict[str, dict[str, int]]:

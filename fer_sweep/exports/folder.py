@@ -2,13 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from fer_sweep.data.dataset import FaceDataset
-from fer_sweep.exports import hugging_face, onnx_graph, safetensors_weights
 from fer_sweep.exports.card import Card, render
 from fer_sweep.exports.reference import compare, reference
 from fer_sweep.files import atomic_folder, write_atomically
@@ -18,7 +17,8 @@ from fer_sweep.training.examination import Examinee
 
 @dataclass(frozen=True)
 class _Kind:
-    writer: ModuleType
+    writer: str
+    """A module of this package, imported when it is needed: transformers takes seconds."""
     library: str
     """The hub's name for it."""
     described_in: str
@@ -27,9 +27,9 @@ class _Kind:
 
 
 _KINDS = {
-    ExportFormat.SAFETENSORS: _Kind(safetensors_weights, "fersweep", "config.json", ("torch",)),
-    ExportFormat.ONNX: _Kind(onnx_graph, "onnx", "config.json", ("torch", "onnx", "onnxruntime")),
-    ExportFormat.HUGGINGFACE: _Kind(hugging_face, "transformers", "fersweep.json", ("torch", "transformers")),
+    ExportFormat.SAFETENSORS: _Kind("safetensors_weights", "fersweep", "config.json", ("torch",)),
+    ExportFormat.ONNX: _Kind("onnx_graph", "onnx", "config.json", ("torch", "onnx", "onnxruntime")),
+    ExportFormat.HUGGINGFACE: _Kind("hugging_face", "transformers", "fersweep.json", ("torch", "transformers")),
 }
 
 
@@ -62,16 +62,15 @@ def write_folder(
         FersweepError: What was written gives other logits; there is nothing at ``target``.
     """
     kind = _KINDS[format]
+    writer = import_module(f"fer_sweep.exports.{kind.writer}")
     expected = reference(examinee, checked_on)
     with atomic_folder(target) as folder:
-        kind.writer.write(examinee, folder)
+        writer.write(examinee, folder)
         described = json.dumps(_description(examinee, card), indent=2) + "\n"
         write_atomically(folder / kind.described_in, described)
         versions = {name: _version(name) for name in ("fersweep", *kind.packages)}
-        write_atomically(
-            folder / "README.md", render(card, library=kind.library, use=kind.writer.USE, versions=versions)
-        )
-        return Checked(len(expected.pixels), compare(kind.writer.logits(folder, expected.pixels), expected))
+        write_atomically(folder / "README.md", render(card, library=kind.library, use=writer.USE, versions=versions))
+        return Checked(len(expected.pixels), compare(writer.logits(folder, expected.pixels), expected))
 
 
 def _description(examinee: Examinee, card: Card) -> dict[str, Any]:

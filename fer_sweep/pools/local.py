@@ -13,7 +13,7 @@ from fer_sweep.host_processes import end_with_parent
 from fer_sweep.pools import DONE_CODES, STOPPED_CODES, AgentCommand, AgentState, Phase, agent_environment
 
 _INTERRUPTED = 130
-_START = "from fer_sweep.pools.local import end_with; end_with({parent}); from fer_sweep.cli import main; main()"
+_START = "from fer_sweep.pools.local import end_with; end_with({parent}); from {module} import main; main()"
 
 
 class LocalAgents:
@@ -21,7 +21,13 @@ class LocalAgents:
 
     outlives_us = False
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "fer_sweep.cli") -> None:
+        """Start nothing yet.
+
+        Args:
+            module: Whose ``main`` an agent runs.
+        """
+        self._module = module
         self._agents: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
 
     def start(self, command: AgentCommand, agents: int) -> Sequence[str]:
@@ -35,7 +41,7 @@ class LocalAgents:
     def _start(self, command: AgentCommand) -> str:
         agent_id = str(len(self._agents))
         log = command.logs / f"local-{os.getpid()}-{agent_id}.log"
-        words = [sys.executable, "-c", _START.format(parent=os.getpid()), *command.words]
+        words = [sys.executable, "-c", _START.format(parent=os.getpid(), module=self._module), *command.words]
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:

@@ -34,7 +34,8 @@ LAST_WORDS_S = 1.0
 PASSED_ON = re.compile(r"FERSWEEP_|WANDB_|PG[A-Z]|HF_|NETRC$|PYTHONPATH$")
 """Names of the variables that agents get from the command's environment; the rest is that of Ray on their node."""
 _UNITS = {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
-_DRIVER = (sys.executable, "-c", "from fer_sweep.pools.ray_driver import main; main()")
+DRIVER = (sys.executable, "-c", "from fer_sweep.pools.ray_driver import main; main()")
+"""The command of the process that speaks to Ray."""
 
 
 class RayAgents:
@@ -42,8 +43,9 @@ class RayAgents:
 
     outlives_us = False
 
-    def __init__(self, pool: RayPool) -> None:
+    def __init__(self, pool: RayPool, *, driver: Sequence[str] = DRIVER) -> None:
         self._pool = pool
+        self._driver = driver
         self._drivers: dict[str, _Driver] = {}
         """By agent."""
 
@@ -62,7 +64,7 @@ class RayAgents:
             raise cannot_write(command.logs, error) from error
         first = len(self._drivers)
         ids = [str(number) for number in range(first, first + agents)]
-        driver = _Driver(_job(self._pool, command, ids))
+        driver = _Driver(self._driver, _job(self._pool, command, ids))
         self._drivers |= dict.fromkeys(ids, driver)
         return ids
 
@@ -82,7 +84,7 @@ class RayAgents:
 class _Driver:
     """The process that speaks to Ray for some agents."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, command: Sequence[str], job: Job) -> None:
         """Start it, and return once it is in touch with Ray.
 
         Raises:
@@ -95,7 +97,7 @@ class _Driver:
         self._said: deque[str] = deque(maxlen=1)
         """The last line that it, or Ray in it, printed for people."""
         self._process = subprocess.Popen(
-            _DRIVER,
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -10,7 +10,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
@@ -19,13 +18,12 @@ from typing import Any, TextIO
 
 from fer_sweep.errors import FersweepError
 from fer_sweep.pools import DONE_CODES, STOPPED_CODES, AgentState, Phase
+from fer_sweep.pools.ray_connection import Refusal, connect
 from fer_sweep.pools.ray_job import Job, lacking
 from fer_sweep.pools.scaling import Demand, slots_of
 from fer_sweep.search.entries import known
 from fer_sweep.search.remaining import Remaining, remaining
 
-REACH_S = 10.0
-"""Until a host that does not answer is out of reach."""
 POLL_S = 0.5
 """Between looks at the agents."""
 LOOK_S = 5.0
@@ -36,6 +34,9 @@ SHORT_S = 60.0
 """An agent that Ray loses sooner than this has come to nothing."""
 MOST_SHORT = 3
 """So many times in a row, and it is not started again."""
+
+Order = dict[str, Any] | None
+"""``{"stop": AGENT, "grace_s": SECONDS}``, or None where no more will come, since the command has ended."""
 
 
 class Seat:
@@ -61,60 +62,67 @@ class Seat:
         self.is_killed = False
         self.may_start = True
 
-    def drop(self, phase: Phase, note: str = "") -> None:
-        """It has no actor any more."""
-        if self.actor is not None:
-            _ray().kill(self.actor)
-        self.actor = self.answer = self.kill_at = None
-        self.is_running = False
-        self.state = AgentState(phase, note)
-
 
 class Driver:
     """The agents of one job, from the first to the last."""
 
-    def __init__(self, job: Job, orders: "queue.Queue[dict[str, Any] | None]", tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        ray: Any,
+        tell: Callable[..., None],
+        left: Callable[[], Remaining | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start no agent yet.
+
+        Args:
+            job: What the agents are to do.
+            ray: The module, connected to a cluster.
+            tell: Gets the agents' states at each change.
+            left: Tells what is left of the sweep; None if there is no answer for now.
+            clock: Seconds that never go back.
+        """
         self._job = job
-        self._orders = orders
+        self._ray = ray
         self._tell = tell
+        self._left = left
+        self._clock = clock
+        self._told: Mapping[str, AgentState] = {}
         self._seats = {number: Seat(number) for number in job.logs}
         slots = slots_of(job.words, job.gpus, job.cpus)
         self._demand = Demand(most=len(self._seats), slots=slots)
-        self._entry = next((entry for entry in known() if entry.id == job.sweep), None)
         self._look_at = 0.0
         self._has_lost = False
         """Whether an agent was lost, whose trials are in hand until their lease has run out."""
         self._is_ending = False
         self._lack = ""
         """Why no node can ever have an agent."""
-        self._actor_class = _actor_class(job)
-        self._node = _ray().get_runtime_context().get_node_id()
+        self._actor_class = _actor_class(ray, job)
+        self._node = ray.get_runtime_context().get_node_id()
         """Which this process is on, and through which it starts all actors."""
 
-    def run(self) -> None:
-        """Until every agent has ended."""
-        told: Mapping[str, AgentState] = {}
-        while True:
-            for seat in self._seats.values():
-                self._see(seat)
-            if time.monotonic() >= self._look_at:
-                self._look_at = time.monotonic() + LOOK_S
-                nodes = [node for node in _ray().nodes() if node["Alive"]]
-                self._lack = lacking(self._job, [node["Resources"] for node in nodes])
-                if self._node in {node["NodeID"] for node in nodes}:
-                    self._scale()
-                else:
-                    self._give_up()
-            states = {seat.id: self._shown(seat) for seat in self._seats.values()}
-            if states != told:
-                self._tell(states={number: [state.phase, state.note] for number, state in states.items()})
-                told = states
-            if all(state.has_ended for state in states.values()):
-                return
-            with contextlib.suppress(queue.Empty):
-                self._obey(self._orders.get(timeout=POLL_S))
+    def look(self) -> bool:
+        """Look at the agents, and every few seconds at what is left; returns whether all agents have ended."""
+        for seat in self._seats.values():
+            self._see(seat)
+        if self._clock() >= self._look_at:
+            self._look_at = self._clock() + LOOK_S
+            nodes = [node for node in self._ray.nodes() if node["Alive"]]
+            self._lack = lacking(self._job, [node["Resources"] for node in nodes])
+            if self._node in {node["NodeID"] for node in nodes}:
+                self._scale()
+            else:
+                self._give_up()
+        states = {seat.id: self._shown(seat) for seat in self._seats.values()}
+        if states != self._told:
+            self._tell(states={number: [state.phase, state.note] for number, state in states.items()})
+            self._told = states
+        return all(state.has_ended for state in states.values())
 
-    def _obey(self, order: dict[str, Any] | None) -> None:
+    def obey(self, order: Order) -> None:
+        """Do what the command asks for."""
         if order is None:
             self._is_ending = True
             for seat in self._seats.values():
@@ -127,22 +135,22 @@ class Driver:
         seat.may_start = False
         if not seat.is_running:
             if not seat.state.has_ended:
-                seat.drop(Phase.DONE, "stopped before it had a place")
+                self._drop(seat, Phase.DONE, "stopped before it had a place")
         elif not seat.is_told:
-            seat.is_told, seat.kill_at = True, time.monotonic() + grace_s
+            seat.is_told, seat.kill_at = True, self._clock() + grace_s
             seat.actor.tell.remote(int(signal.SIGTERM))
 
     def _see(self, seat: Seat) -> None:
         """Take in what has become of an agent."""
         if seat.actor is None:
             return
-        if seat.kill_at is not None and time.monotonic() > seat.kill_at:
+        if seat.kill_at is not None and self._clock() > seat.kill_at:
             if seat.is_killed:
-                seat.drop(Phase.DONE, f"stopped by Ray, since its actor on {seat.where} did not answer")
+                self._drop(seat, Phase.DONE, f"stopped by Ray, since its actor on {seat.where} did not answer")
                 return
-            seat.is_killed, seat.kill_at = True, time.monotonic() + LOOK_S
+            seat.is_killed, seat.kill_at = True, self._clock() + LOOK_S
             seat.actor.tell.remote(int(signal.SIGKILL))
-        ray = _ray()
+        ray = self._ray
         ready, _ = ray.wait([seat.answer], timeout=0)
         if not ready:
             return
@@ -154,7 +162,7 @@ class Driver:
                 return
             seat.state = AgentState(Phase.RUNNING, f"on {seat.where}, which does not answer for now")
         except ray.exceptions.RayTaskError as error:
-            seat.drop(Phase.FAILED, f"it cannot be started: {error.cause}")
+            self._drop(seat, Phase.FAILED, f"it cannot be started: {error.cause}")
             return
         except ray.exceptions.RayError as error:
             self._lose(seat, str(error).splitlines()[0])
@@ -164,40 +172,40 @@ class Driver:
                 self._has_ended(seat, answer)
                 return
             if not seat.is_running:
-                seat.is_running, seat.where, seat.since = True, answer, time.monotonic()
+                seat.is_running, seat.where, seat.since = True, answer, self._clock()
             seat.state = AgentState(Phase.RUNNING, f"on {seat.where}, log {self._job.logs[seat.id]}")
         seat.answer = seat.actor.poll.remote()
 
     def _has_ended(self, seat: Seat, code: int) -> None:
         self._look_at = 0.0
         if code in DONE_CODES:
-            seat.drop(Phase.DONE)
+            self._drop(seat, Phase.DONE)
             self._demand.ended()
         elif code in STOPPED_CODES or seat.is_told:
-            seat.drop(Phase.DONE, "stopped")
+            self._drop(seat, Phase.DONE, "stopped")
             seat.may_start = False  # whoever did it on the node meant it
         else:
-            seat.drop(Phase.FAILED, f"exit code {code}: see {self._job.logs[seat.id]}")
+            self._drop(seat, Phase.FAILED, f"exit code {code}: see {self._job.logs[seat.id]}")
 
     def _lose(self, seat: Seat, why: str) -> None:
         """Its node is gone, or Ray ended its actor."""
         self._look_at = 0.0
         if seat.is_told:
-            seat.drop(Phase.DONE, "stopped, and lost meanwhile")
+            self._drop(seat, Phase.DONE, "stopped, and lost meanwhile")
             return
-        is_short = time.monotonic() - seat.since < SHORT_S
+        is_short = self._clock() - seat.since < SHORT_S
         seat.short_lives = seat.short_lives + 1 if is_short else 0
         if seat.short_lives >= MOST_SHORT:
-            seat.drop(Phase.FAILED, f"Ray lost it {MOST_SHORT} times in a row, the last time so: {why}")
+            self._drop(seat, Phase.FAILED, f"Ray lost it {MOST_SHORT} times in a row, the last time so: {why}")
             return
         where = f" on {seat.where}" if seat.is_running else ""
         self._has_lost = True
         self._demand.lost()
-        seat.drop(Phase.WAITING, f"lost{where}; it is started again for the trials that are left")
+        self._drop(seat, Phase.WAITING, f"lost{where}; it is started again for the trials that are left")
 
     def _start(self, seat: Seat) -> None:
         seat.starts += 1
-        seat.since = time.monotonic()
+        seat.since = self._clock()
         seat.actor = self._actor_class.remote()
         environment, log = dict(self._job.environment), self._job.logs[seat.id]
         # An argument of a method goes to the node alone; one of the actor, or its runtime_env, Ray's own store keeps.
@@ -231,28 +239,26 @@ class Driver:
         for seat in started:
             self._start(seat)
         for seat in waiting[len(waiting) - change.withdraw :]:
-            seat.drop(Phase.WAITING, "until a trial is left for it")
+            self._drop(seat, Phase.WAITING, "until a trial is left for it")
         remain = len(running) + len(waiting) - change.withdraw + len(started)
         if not remain and not (self._has_lost and left.in_hand):
             for seat in seats:
                 if not seat.state.has_ended:
-                    seat.drop(Phase.DONE, "there was nothing left for it to do")
+                    self._drop(seat, Phase.DONE, "there was nothing left for it to do")
 
     def _give_up(self) -> None:
         """The node of this process is lost to Ray, which ends what it has started and starts nothing more for it."""
         for seat in self._seats.values():
             if not seat.state.has_ended:
-                seat.drop(Phase.FAILED, "the Ray of this host has ended; trials go on from their checkpoints")
+                self._drop(seat, Phase.FAILED, "the Ray of this host has ended; trials go on from their checkpoints")
 
-    def _left(self) -> Remaining | None:
-        """What is left of the sweep; None if there is no answer for now."""
-        if self._entry is None:
-            return Remaining(None)
-        try:
-            return remaining(self._entry)
-        except FersweepError as error:
-            print(f"what is left cannot be told: {error}", file=sys.stderr)
-            return None
+    def _drop(self, seat: Seat, phase: Phase, note: str = "") -> None:
+        """It has no actor any more."""
+        if seat.actor is not None:
+            self._ray.kill(seat.actor)
+        seat.actor = seat.answer = seat.kill_at = None
+        seat.is_running = False
+        seat.state = AgentState(phase, note)
 
     def _shown(self, seat: Seat) -> AgentState:
         if seat.actor is None or seat.is_running:
@@ -260,16 +266,25 @@ class Driver:
         return AgentState(Phase.WAITING, self._lack or f"for {self._job.wants()}")
 
 
-def _ray() -> Any:
-    import ray
+def left_of(sweep: str) -> Callable[[], Remaining | None]:
+    """What tells how much of a sweep is left."""
+    entry = next((entry for entry in known() if entry.id == sweep), None)
 
-    return ray
+    def left() -> Remaining | None:
+        if entry is None:
+            return Remaining(None)
+        try:
+            return remaining(entry)
+        except FersweepError as error:
+            print(f"what is left cannot be told: {error}", file=sys.stderr)
+            return None
+
+    return left
 
 
-def _actor_class(job: Job) -> Any:
+def _actor_class(ray: Any, job: Job) -> Any:
     from fer_sweep.pools import ray_agent
 
-    ray = _ray()
     ray.cloudpickle.register_pickle_by_value(ray_agent)
     return ray.remote(ray_agent.AgentActor).options(
         num_cpus=job.cpus,
@@ -280,86 +295,41 @@ def _actor_class(job: Job) -> Any:
     )
 
 
-def _see_that_it_answers(address: str | None) -> None:
-    """Try a host and port, for Ray itself takes minutes to give up.
-
-    Raises:
-        Refusal: Nothing listens there.
-    """
-    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
-    host, colon, port = named.rpartition(":")
-    if not colon or not port.isdecimal() or "/" in host:
-        return  # Ray itself looks for one on this host, or knows what it is
-    try:
-        socket.create_connection((host, int(port)), REACH_S).close()
-    except OSError as error:
-        hint = "`ray status` on one of its nodes shows the address; 6379 is the usual port"
-        raise Refusal(f"no Ray answers at {named}: {error}", hint) from error
-
-
-def _connect(job: Job) -> None:
-    """Open Ray.
-
-    Raises:
-        Refusal: It cannot be had.
-    """
-    _see_that_it_answers(job.address)
-    ray = _ray()
-    try:
-        if job.address is None:
-            # Agents keep nothing in the object store; it has a least size.
-            ray.init("local", include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
-        else:
-            ray.init(job.address, log_to_driver=False)
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
-        first = " ".join(str(error).split())[:300]
-        if "Could not find any running Ray" in first:  # what it advises is for others
-            raise Refusal("this host is no node of a Ray cluster", _HINTS[True]) from error
-        raise Refusal(f"Ray cannot be had: {first}", _HINTS[job.address is not None]) from error
-    if job.address is None and (lack := lacking(job, [node["Resources"] for node in ray.nodes()])):
-        raise Refusal(f"here {lack}", "ask for less in the pool file: gpus: 0 trains on CPU cores")
-
-
-_HINTS = {
-    True: "run it on a node of the cluster, where `ray status` answers, with the Python and the Ray that it has; "
-    "`ray start --head` makes this host one; a pool file without address starts a Ray of this host alone",
-    False: "the log folder below /tmp/ray says why",
-}
-
-
-class Refusal(Exception):
-    """Nothing can be started, for a reason that a person can act on."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
 def main() -> None:
     """Serve one job."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what Ray prints is no news of ours
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    serve(ray, out)
+
+
+def serve(ray: Any, out: TextIO, *, poll_s: float = POLL_S) -> None:
+    """Serve the job that the first line on stdin describes; news go to ``out``."""
 
     def tell(**news: Any) -> None:
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(news), file=out, flush=True)
 
     job = Job(**json.loads(sys.stdin.readline()))
-    orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    orders: queue.Queue[Order] = queue.Queue()
     threading.Thread(target=_read, args=(sys.stdin, orders), daemon=True).start()
     try:
-        _connect(job)
+        connect(ray, job)
     except Refusal as refusal:
         tell(refused=str(refusal), hint=refusal.hint)
         return
     tell(ready=True)
-    Driver(job, orders, tell).run()
-    _ray().shutdown()
+    driver = Driver(job, ray, tell, left_of(job.sweep))
+    while not driver.look():
+        with contextlib.suppress(queue.Empty):
+            driver.obey(orders.get(timeout=poll_s))
+    ray.shutdown()
 
 
-def _read(lines: TextIO, orders: "queue.Queue[dict[str, Any] | None]") -> None:
+def _read(lines: TextIO, orders: "queue.Queue[Order]") -> None:
     for line in lines:
         orders.put(json.loads(line))
     orders.put(None)

@@ -92,8 +92,9 @@ class SlurmAgents:
 
     outlives_us = True
 
-    def __init__(self, pool: SlurmPool) -> None:
+    def __init__(self, pool: SlurmPool, *, poll_s: float = POLL_S) -> None:
         self._pool = pool
+        self._poll_s = poll_s
         self._logs: dict[str, Path] = {}
         """By agent."""
         self._ended: dict[str, AgentState] = {}
@@ -147,11 +148,11 @@ class SlurmAgents:
             # To the script alone, which passes it on. A plain scancel leaves no longer than the cluster's KillWait.
             _ask(("scancel", "--quiet", "--batch", "--signal=TERM", agent_id))
             while self.states()[agent_id].phase is Phase.RUNNING and time.monotonic() < deadline:
-                time.sleep(POLL_S)
+                time.sleep(self._poll_s)
         if not self.states()[agent_id].has_ended:
             _ask(("scancel", "--quiet", agent_id))
             while not self.states()[agent_id].has_ended:
-                time.sleep(POLL_S)
+                time.sleep(self._poll_s)
 
 
 def sbatch_words(pool: SlurmPool, command: AgentCommand, agents: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.records import TrialRecord
 from fer_sweep.reports import palette
 from fer_sweep.reports.plot import Figure, figure_json, in_percent, in_points, safe
 from fer_sweep.reports.shown import plain
@@ -146,14 +146,6 @@ def progress(report: Report, rows: Mapping[TrialKey, int]) -> Figure:
     return Figure("progress", "The search's progress", " ".join(words), figure_json(traces, height=400, **axes))
 
 
-def reference(report: Report) -> Candidate | None:
-    """The trial whose accuracy the one-standard-error rule measures from."""
-    trained = [c for c in report.selection.ranking if c.result.best_epoch > 0]
-    eligible = [c for c in trained if c.record.state is TrialState.COMPLETE] or trained
-    feasible = [c for c in eligible if report.max_gap is None or c.result.train_val_gap <= report.max_gap] or eligible
-    return feasible[0] if feasible else None
-
-
 _Point = tuple[int, float, str, int]
 """Epochs spent, accuracy in percent, the trial's label and its row in the table."""
 
@@ -187,10 +179,10 @@ def _marker(state: str, colour: str, among: int) -> dict[str, Any]:
 
 
 def _band(report: Report) -> dict[str, Any]:
-    best, error = reference(report), 100 * report.selection.standard_error
-    if best is None or not error:
+    near, error = report.selection.near, 100 * report.selection.standard_error
+    if not near or not error:
         return {}
-    high = 100 * best.result.best_val_acc
+    high = 100 * near[0].result.best_val_acc
     box = {"type": "rect", "x0": high - error, "x1": high, "yref": "paper", "y0": 0, "y1": 1}
     note = {"x": high - error, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top", "showarrow": False}
     return {
@@ -244,11 +236,11 @@ def _pareto_words(report: Report, trained: int) -> str:
     words = f"{trained:,} trials, the best at the lower right; {front} on the Pareto front."
     winner = report.selection.winner
     if winner is None:
-        return words
+        return f"{words} No winner: {plain(report.selection.reason, 600)}."
     result = winner.result
     return (
         f"{words} The winner, {_name(report, winner)}, has {in_percent(result.best_val_acc)} and a gap of "
-        f"{in_points(result.train_val_gap)}: {plain(report.selection.reason, 300)}."
+        f"{in_points(result.train_val_gap)}: {plain(report.selection.reason, 600)}."
     )
 
 

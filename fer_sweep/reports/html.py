@@ -16,18 +16,18 @@ from typing import Any
 
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.errors import InputError
+from fer_sweep.reports.certainty import certainty
 from fer_sweep.reports.environment import Environment
 from fer_sweep.reports.faces import Face
 from fer_sweep.reports.importance import importance
 from fer_sweep.reports.shown import file_name, plain
 from fer_sweep.reports.sources import Report
 from fer_sweep.reports.tables import short
+from fer_sweep.selection import RULE
 
 MEASURED = (
     "train_acc is measured as val_acc is: in evaluation mode, without augmentation, on a fixed sample of training "
-    "images as large as the validation split. The gap is train_acc minus val_acc at the best epoch. The winner is, "
-    "among trials within one standard error of the best accuracy, the one with the smallest gap, then the fewest "
-    "parameters."
+    f"images as large as the validation split. The gap is train_acc minus val_acc at the best epoch. {RULE}"
 )
 
 _MANY = 300
@@ -81,7 +81,8 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
     found = figures_of(report, _importances(report))
     data = document(report, found)
     groups = _groups(found)
-    sections = [("winner", "Winner"), *([("parameters", "Parameters")] if data["views"] else [])]
+    sections = [("winner", "Winner"), ("certainty", "Certainty")]
+    sections += [("parameters", "Parameters")] if data["views"] else []
     sections += [(id, heading) for id, heading, _, _ in groups]
     sections += [*([("faces", "Faces")] if faces or faces_note else []), ("trials", "Trials"), ("again", "Do it again")]
     return templates.get_template("report.html.j2").render(
@@ -95,7 +96,8 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
         data=data,
         sections=[*sections, ("environment", "Environment")],
         winner=_winner(report),
-        reason=plain(report.selection.reason, 300),
+        reason=plain(report.selection.reason, 600),
+        certainty=certainty(report),
         many=len(report.trials) > _MANY,
         has_views=bool(data["views"]),
         view_names=[view["label"] for view in data["views"]],
@@ -205,7 +207,7 @@ def _winner(report: Report) -> dict[str, Any] | None:
         "model": plain(str(record.config.get("model", "")), 40),
         "verdict": str(result.verdict),
         "epoch": result.best_epoch,
-        "reason": plain(report.selection.reason, 300),
+        "reason": plain(report.selection.reason, 600),
         "parameters": [(plain(name, 40), short(record.parameters[name])) for name in swept],
     }
 
@@ -222,7 +224,11 @@ def _steps(report: Report) -> list[Step]:
         name = file_name(sweep.id)
         what = f"Make the sweep {plain(sweep.label, 80)} from its file, and work on it."
         steps.append(Step(what, f"{sweep.create}\nfersweep agent", name, sweep.file))
-    steps.append(Step("Choose.", shlex.join(["fersweep", "best", *(s.id for s in report.sweeps[:-1])])))
+    if len(report.sweeps) == 1:
+        steps.append(Step("Choose.", "fersweep best"))
+    else:
+        ids = " ".join(f"SWEEP{number}" for number in range(1, len(report.sweeps) + 1))
+        steps.append(Step("Choose among them all, by the ids that create printed.", f"fersweep best {ids}"))
     if (winner := report.selection.winner) is not None:
         config = json.dumps(dict(winner.record.config), indent=2)
         what = "Or train the winner alone, from its configuration; its seed is in there."

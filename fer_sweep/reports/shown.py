@@ -45,7 +45,7 @@ class ShownSweep:
     runs: int
     """On the server, when the views were saved."""
     winner: str | None
-    """The run that the one-standard-error rule picks, if any is finished."""
+    """The run that ``fersweep best`` picks, if any."""
     file: str
     """The sweep file, as YAML."""
     create: str

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from fer_sweep.choosing import Choice, as_candidates, choose, openings_about
 from fer_sweep.config import distributions as dist
 from fer_sweep.config.space import Space
+from fer_sweep.openings import Opening
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports.shown import Axis, file_name, plain
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.registry import load, open_search, reports_of
 from fer_sweep.search.storage import default_storage, list_sweeps
-from fer_sweep.selection import Candidate, Selection, select
+from fer_sweep.selection import Candidate, Selection
 
 CURVES_SHOWN = 8
 """Trials whose curves are drawn: more colours than that nobody tells apart."""
@@ -61,13 +63,19 @@ class Report:
 
     sweeps: tuple[ReportedSweep, ...]
     """At least one."""
-    selection: Selection
+    choice: Choice
+    """What ``fersweep best`` says of these sweeps."""
     curves: Mapping[TrialKey, Curve] = field(default_factory=dict)
     """Of the best trials, and of each architecture's best."""
-    max_gap: float | None = None
-    """The tightest of the sweeps' constraints on the gap, as a fraction."""
+    openings: tuple[Opening, ...] = ()
+    """Of the test splits that concern these sweeps."""
     made: float = 0.0
     """Unix time, seconds."""
+
+    @property
+    def selection(self) -> Selection:
+        """The choice among all trials."""
+        return self.choice.overall
 
     @property
     def trials(self) -> list[tuple[ReportedSweep, TrialRecord]]:
@@ -82,20 +90,20 @@ def gather(entries: Sequence[SweepEntry]) -> Report:
         entries: At least one.
 
     Raises:
-        StorageError: The database cannot be read.
+        StorageError: The database, or what records the openings of test splits, cannot be read.
         ServerError: The W&B server of one does not answer.
     """
     sweeps = tuple(_reported(entry) for entry in entries)
-    chosen = [Candidate(sweep.id, r, r.result) for sweep in sweeps for r in sweep.records if r.result is not None]
-    gaps = [entry.max_gap for entry in entries if entry.max_gap is not None]
-    max_gap = min(gaps) if gaps else None
-    selection = select(chosen, max_gap=max_gap)
+    candidates = [candidate for sweep in sweeps for candidate in as_candidates(sweep.id, sweep.records)]
+    choice = choose(entries, candidates)
+    selection = choice.overall
     by_id = {entry.id: entry for entry in entries}
     wanted = dict.fromkeys(
         (c.sweep, c.record.trial_id) for c in (*best_trials(selection), *best_of_each_model(selection))
     )
     curves = {(sweep, trial): reports_of(by_id[sweep], trial) for sweep, trial in wanted}
-    return Report(sweeps, selection, {key: curve for key, curve in curves.items() if curve}, max_gap, time.time())
+    curves = {key: curve for key, curve in curves.items() if curve}
+    return Report(sweeps, choice, curves, openings_about(candidates), time.time())
 
 
 def best_trials(selection: Selection) -> list[Candidate]:

@@ -11,6 +11,7 @@ from typing import Any
 from fer_sweep.errors import InputError
 from fer_sweep.files import atomic_path
 from fer_sweep.records import CLASSES, TrialRecord
+from fer_sweep.reports.certainty import certainty
 from fer_sweep.reports.shown import plain
 from fer_sweep.reports.sources import Report, ReportedSweep
 
@@ -115,8 +116,9 @@ def write_parquet(report: Report, target: Path) -> None:
 
 
 def markdown(report: Report) -> str:
-    """A short report: sweeps, winner, the best trials, the Pareto front, what failed, how to do it again."""
-    parts = ["# fersweep report", "", *_sweeps(report), *_winner(report), *_ranking(report), *_failed(report)]
+    """A short report: sweeps, the winner and how certain it is, the best trials, what failed, how to do it again."""
+    parts = ["# fersweep report", "", *_sweeps(report), *_winner(report), *_certainty(report)]
+    parts += [*_ranking(report), *_failed(report)]
     parts += ["## Do it again", ""]
     for sweep in report.sweeps:
         parts += [f"The sweep file of {_md(sweep.label)}:", "", *_fenced(sweep.file, "yaml")]
@@ -149,6 +151,13 @@ def _winner(report: Report) -> list[str]:
         *_table(["class", "recall", "images"], _recall(result.per_class_recall, result.confusion_matrix)),
         "",
     ]
+
+
+def _certainty(report: Report) -> list[str]:
+    lines = ["## How certain the choice is", ""]
+    for part in certainty(report):
+        lines += [f"### {part.heading}", "", *(f"- {_md(line)}" for line in part.lines), ""]
+    return lines
 
 
 def _recall(recall: Sequence[float], confusion: Sequence[Sequence[int]]) -> list[list[object]]:
@@ -202,7 +211,7 @@ def _table(heading: Sequence[str], body: Sequence[Sequence[object]]) -> list[str
 
 def _md(value: object) -> str:
     """Text from outside as Markdown that shows it as it is: no markup, no link, no HTML, on one line."""
-    text = plain(str(value), 400)
+    text = plain(str(value), 600)
     return "".join(f"\\{c}" if c in "\\`*_{}[]()#!|<>~&$" else c for c in text).replace("://", ":\u200b//")
 
 

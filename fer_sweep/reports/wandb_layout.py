@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer_sweep.reports.shown import Axis, ShownSweep, file_name, plain, title, workspace_name
+from fer_sweep.selection import RULE
 
 RUNS_SHOWN = 20
 """Lines a plot draws for each metric: the runs with the best validation accuracy."""
@@ -23,10 +24,6 @@ MEASURED = (
     "images as large as the validation split; the running accuracy under augmentation and dropout would not be "
     "comparable. train_val_gap is train_acc minus val_acc. In the summary of a finished run both are those of its "
     "best epoch."
-)
-RULE = (
-    "The one-standard-error rule, which fersweep best applies: of the runs within one standard error of the best "
-    "validation accuracy, take the one with the smallest gap, then the one with the fewest parameters."
 )
 
 
@@ -50,7 +47,7 @@ def report(wr: Any, sweeps: Sequence[ShownSweep]) -> Any:
         wr.H2("How accuracy and gap are measured"),
         wr.P(MEASURED),
         wr.H2("Which run to take"),
-        wr.P(RULE),
+        wr.P(f"fersweep best applies the one-standard-error rule. {RULE}"),
         *_again(wr, sweeps),
     ]
     first = sweeps[0]

@@ -19,6 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from fer_sweep.account import Account, account, quiet_wandb
+from fer_sweep.choosing import as_candidates
 from fer_sweep.config.space import Space
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
 from fer_sweep.files import read_object, sweep_folder, write_atomically
@@ -29,7 +30,7 @@ from fer_sweep.reports.sources import axes_of, create_command, models_of, record
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import page_of, runs_on_server
 from fer_sweep.search.registry import load, state_of
-from fer_sweep.selection import Candidate, select
+from fer_sweep.selection import select
 
 _REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")
 """What is in a message that says that the key does not do."""
@@ -146,8 +147,7 @@ def _shown(entry: SweepEntry, say: Callable[[str], None]) -> ShownSweep:
 
 
 def _winner(entry: SweepEntry, records: Sequence[TrialRecord]) -> str | None:
-    candidates = [Candidate(entry.id, record, record.result) for record in records if record.result is not None]
-    winner = select(candidates, max_gap=entry.max_gap).winner
+    winner = select(as_candidates(entry.id, records), max_gap=entry.max_gap).winner
     return entry.run_id(winner.record.trial_id) if winner else None
 
 

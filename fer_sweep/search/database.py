@@ -187,5 +187,5 @@ def _wants_psycopg() -> Iterator[None]:
         yield
     except ImportError as error:
         raise InputError(
-            f"--storage {_POSTGRES}...: psycopg is not here: {error}", hint="pip install 'fersweep[postgres]'"
+            f"--storage {_POSTGRES}...: psycopg is not installed: {error}", hint="pip install 'fersweep[postgres]'"
         ) from error

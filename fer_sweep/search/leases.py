@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 from fer_sweep.errors import InputError, LostTrial, StorageError
@@ -80,8 +79,8 @@ class Leases:
         """Trials that the open transaction hands to this agent, by number."""
         self._unsure: dict[int, Lease] = {}
         """Those of transactions of whose end nothing was heard: what was handed out so runs nowhere."""
-        self._heard_at = time.monotonic()
-        """When this agent last said something of a trial."""
+        self._heard_at = self.clock()
+        """When this agent last reported on a trial."""
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -126,7 +125,7 @@ class Leases:
         Raises:
             LostTrial: It is not.
         """
-        self._heard_at = time.monotonic()
+        self._heard_at = self.clock()
         row = self.latest(ledger, number)
         if row is None or row["state"] != TrialState.RUNNING:
             raise LostTrial(
@@ -197,21 +196,27 @@ class Leases:
             self._held[number] = lease.attempt
             self._running.add(number)
             self._unsure.pop(number, None)
-            self._heard_at = time.monotonic()
+            self._heard_at = self.clock()
         if self._taken and self._keeper is None:
             self._keeper = threading.Thread(target=self._keep, daemon=True, name="lease-keeper")
             self._keeper.start()
 
+    def renew_running(self) -> None:
+        """Renew the leases of what runs, unless the agent has been silent for KEPT_LEASES leases.
+
+        An agent that is held up, by a slow server say, keeps its trials; a stopped or dead process renews nothing.
+        """
+        if self.clock() - self._heard_at > KEPT_LEASES * self._lease_s:
+            return
+        with contextlib.suppress(StorageError), self.ledger() as ledger:
+            for number in self._running:
+                row = self.latest(ledger, number)
+                if row is not None and row["state"] == TrialState.RUNNING:
+                    self.renew(ledger, number)
+
     def _keep(self) -> None:
-        # An agent that is held up, by a slow server say, keeps what it runs; a stopped or dead process renews nothing.
         while not self._closing.wait(self._lease_s / 4):
-            if time.monotonic() - self._heard_at > KEPT_LEASES * self._lease_s:
-                continue
-            with contextlib.suppress(StorageError), self.ledger() as ledger:
-                for number in self._running:
-                    row = self.latest(ledger, number)
-                    if row is not None and row["state"] == TrialState.RUNNING:
-                        self.renew(ledger, number)
+            self.renew_running()
 
 
 def takes_back(row: Row, outcome: TrialOutcome) -> bool:

@@ -1,4 +1,4 @@
-"""What a choice does not show by itself: ranges that end too early, differences that are chance, trials cut short."""
+"""What a choice does not show by itself: ranges that end too early, differences that are chance, pruned trials."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from fer_sweep.selection.intervals import MOST_SEEDS, chance_difference, images_
 class Caveat:
     """One reason to be careful with a choice."""
 
-    kind: Literal["edge", "noise", "pruned", "data"]
+    kind: Literal["edge", "noise", "pruned"]
     """``edge``: a best value at the end of its range. ``noise``: trials too few or too alike to tell apart.
-    ``pruned``: the ranking's first was stopped early. ``data``: not all trained on the same data set."""
+    ``pruned``: the most accurate sound trial was stopped early."""
     message: str
     """A sentence or two: what it is, and what to do about it."""
 
@@ -32,31 +32,21 @@ def caveats(
         by_model: The choice among those of each architecture.
         spaces: What was searched, by sweep; without a sweep's space its edges are not looked at.
     """
-    found = [*_data(overall), *_pruned(overall), *_within_the_ranking(overall), *_between(overall, by_model)]
+    found = [*_pruned(overall), *_within_the_ranking(overall), *_between(overall, by_model)]
     return (*found, *_edges(by_model, spaces or {}))
 
 
-def _data(overall: Selection) -> Iterator[Caveat]:
-    names = sorted({str(candidate.record.config.get("data")) for candidate in overall.ranking})
-    if len(names) > 1:
-        yield Caveat(
-            "data",
-            f"these trials were measured on different data ({', '.join(names)}), so their accuracies do not compare; "
-            "choose among sweeps of one data set",
-        )
-
-
 def _pruned(overall: Selection) -> Iterator[Caveat]:
-    if not overall.ranking or overall.ranking[0].record.state is not TrialState.PRUNED:
+    first = next((candidate for candidate in overall.ranking if candidate.is_sound), None)
+    if overall.winner is None or first is None or first.record.state is not TrialState.PRUNED:
         return
-    first = overall.ranking[0]
-    at = f"trial {first.name} leads the ranking though it was stopped after epoch {first.result.epochs}"
+    at = f"trial {first.name} has the best accuracy though it was stopped after epoch {first.result.epochs}"
     if first in overall.eligible:
-        yield Caveat("pruned", f"{at}, as every trial was: none is complete, and the winner is provisional")
+        yield Caveat("pruned", f"{at}, and no complete trial can win: the winner is provisional")
     else:
         yield Caveat(
             "pruned",
-            f"{at}: its schedule was cut short, so it cannot win. To see what it comes to in full: "
+            f"{at}: its schedule was cut short, so it cannot win. To see its full accuracy: "
             f"fersweep confirm {first.sweep} --trial {first.record.trial_id}",
         )
 

@@ -1,10 +1,18 @@
 """Ranking, Pareto front and winner."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fer_sweep.records import TrialRecord, TrialResult, TrialState, Verdict
 from fer_sweep.selection.intervals import binomial_error
+
+RULE = (
+    "Among the trials within one standard error of the best validation accuracy, those whose train-val gap is within "
+    "one standard error of the smallest are equal, and a gap below zero counts as zero. The winner is the one of these "
+    "with the fewest parameters, then the best accuracy. Collapsed and diverged trials never win."
+)
+"""What ``select`` does, for every view that shows a winner."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +22,8 @@ class Candidate:
     sweep: str
     record: TrialRecord
     result: TrialResult
+    fingerprint: str = ""
+    """Of the data set it was measured on; empty if its sweep has not recorded it."""
 
     @property
     def name(self) -> str:
@@ -26,9 +36,24 @@ class Candidate:
         return str(self.record.config.get("model", ""))
 
     @property
+    def data(self) -> str:
+        """The name of the data set it was measured on."""
+        return str(self.record.config.get("data", ""))
+
+    @property
     def images(self) -> int:
         """How many validation images its accuracy was measured on."""
         return sum(map(sum, self.result.confusion_matrix))
+
+    @property
+    def gap(self) -> float:
+        """The train-val gap by which it is chosen: at least 0, since a gap below that is noise."""
+        return max(self.result.train_val_gap, 0.0)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it may win: it neither diverged nor collapsed."""
+        return self.result.best_epoch > 0 and self.result.verdict not in (Verdict.DIVERGED, Verdict.COLLAPSED)
 
 
 @dataclass(frozen=True)
@@ -43,46 +68,43 @@ class Selection:
     standard_error: float
     """Of the best validation accuracy, as a fraction; 0 when there is nothing to choose from."""
     reason: str
-    """Why the winner won, in a sentence."""
+    """Why the winner won, or why there is none, in a sentence without its full stop."""
     eligible: tuple[Candidate, ...] = ()
-    """Those that could win, in the ranking's order: complete and not diverged, unless there is none such."""
+    """Those that could win, in the ranking's order: sound and complete, or sound and pruned if none is complete."""
     near: tuple[Candidate, ...] = ()
-    """Those within one standard error, of which the winner has the smallest gap; in the ranking's order."""
+    """Those of the eligible within one standard error of the best accuracy, in the ranking's order; ``near[0]`` has
+    the best accuracy."""
 
 
 def select(candidates: Iterable[Candidate], *, max_gap: float | None = None) -> Selection:
-    """Choose by the one-standard-error rule (Breiman et al. 1984): accuracy differences within noise do not count.
+    """Choose by the one-standard-error rule (Breiman et al. 1984), on the accuracy and then on the gap: see ``RULE``.
 
-    Among trials within one standard error of the best ``best_val_acc``, the smallest gap wins, then the fewest
-    parameters. Pruned and diverged trials are ranked, but win, or stand on the Pareto front, only where there is no
-    other: the schedule of the one was cut short, and the other would most likely diverge again. The order in which
-    candidates come does not matter.
+    Pruned trials are ranked, but win, or stand on the Pareto front, only if no sound trial is complete: their schedule
+    was cut short. Trials measured on different data have no winner, because their accuracies do not compare. The order
+    in which candidates come does not matter.
 
     Args:
         candidates: Trials with a result, of any number of sweeps.
         max_gap: Trials with a larger gap cannot win, unless all have one.
     """
-    ranking = tuple(sorted(candidates, key=lambda c: (-c.result.best_val_acc, c.result.train_val_gap, *_size(c))))
-    # A trial that diverged in its first epoch has a gap of zero that means nothing.
-    trained = [c for c in ranking if c.result.best_epoch > 0]
-    if not trained:
-        return Selection(ranking, (), None, 0.0, "every trial diverged" if ranking else "no trial has a result yet")
-    complete = [c for c in trained if c.record.state is TrialState.COMPLETE] or trained
-    eligible = [c for c in complete if c.result.verdict is not Verdict.DIVERGED] or complete
-    feasible = [c for c in eligible if max_gap is None or c.result.train_val_gap <= max_gap] or eligible
-    best = feasible[0]
+    ranking = tuple(sorted(candidates, key=lambda c: (-c.result.best_val_acc, c.gap, c.result.parameters, *_age(c))))
+    sound = [c for c in ranking if c.is_sound]
+    if not sound or differing_data(ranking):
+        return Selection(ranking, (), None, 0.0, _why_none(ranking))
+    eligible = [c for c in sound if c.record.state is TrialState.COMPLETE] or sound
+    feasible = [c for c in eligible if max_gap is None or c.gap <= max_gap]
+    among = feasible or eligible
+    best = among[0]
     error = standard_error(best.result)
-    near = [c for c in feasible if c.result.best_val_acc >= best.result.best_val_acc - error]
-    winner = min(near, key=lambda c: (c.result.train_val_gap, c.result.parameters, -c.result.best_val_acc, *_size(c)))
-    return Selection(
-        ranking=ranking,
-        pareto=pareto_front(eligible),
-        winner=winner,
-        standard_error=error,
-        reason=_why(winner, best, near, error),
-        eligible=tuple(eligible),
-        near=tuple(near),
-    )
+    near = [c for c in among if c.result.best_val_acc >= best.result.best_val_acc - error]
+    calmest = min(near, key=lambda c: (c.gap, gap_error(c)))
+    equal = [c for c in near if c.gap <= calmest.gap + gap_error(calmest)]
+    winner = min(equal, key=lambda c: (c.result.parameters, -c.result.best_val_acc, *_age(c)))
+    reason = _why(winner, near, equal, error, gap_error(calmest))
+    if max_gap is not None and len(feasible) < len(eligible):
+        limit = f"{100 * max_gap:.1f} points"
+        reason += f"; only gaps of at most {limit} were considered" if feasible else f"; every gap exceeds {limit}"
+    return Selection(ranking, pareto_front(eligible), winner, error, reason, tuple(eligible), tuple(near))
 
 
 def select_each(candidates: Iterable[Candidate], *, max_gap: float | None = None) -> dict[str, Selection]:
@@ -98,6 +120,36 @@ def standard_error(result: TrialResult) -> float:
     return binomial_error(result.best_val_acc, sum(map(sum, result.confusion_matrix)))
 
 
+def gap_error(candidate: Candidate) -> float:
+    """The standard error of ``train_val_gap``: sqrt(p (1 - p) / n + q (1 - q) / n).
+
+    The gap is the difference of two accuracies, p on n validation images and q on a fixed sample of training images,
+    which is as large as the validation split (smaller only if the training split is). No image is in both samples, so
+    the variances add up. At FER2013's n = 3,589 it is about 1.1 points.
+    """
+    result, n = candidate.result, candidate.images
+    return math.hypot(binomial_error(result.best_val_acc, n), binomial_error(result.train_acc, n))
+
+
+def differing_data(candidates: Iterable[Candidate]) -> tuple[str, ...]:
+    """The data sets that some candidates were measured on, in words; empty if it is one and the same.
+
+    Equal fingerprints are equal data, whatever the names. A candidate without one is told apart by name.
+    """
+    candidates = list(candidates)
+    fingerprints: dict[str, set[str]] = {}
+    for candidate in candidates:
+        if candidate.fingerprint:
+            fingerprints.setdefault(candidate.data, set()).add(candidate.fingerprint)
+    found: dict[str, str] = {}
+    for candidate in candidates:
+        by_name = fingerprints.get(candidate.data, set())
+        identity = candidate.fingerprint or (min(by_name) if len(by_name) == 1 else candidate.data)
+        shown = f"{candidate.data} ({candidate.fingerprint[:12]})" if candidate.fingerprint else candidate.data
+        found[identity] = min(shown, found.get(identity, shown))
+    return tuple(sorted(found.values())) if len(found) > 1 else ()
+
+
 def pareto_front(ranking: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Those for which no other has both a higher accuracy and a smaller gap.
 
@@ -106,21 +158,41 @@ def pareto_front(ranking: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """
     front: list[Candidate] = []
     for candidate in ranking:
-        if not front or candidate.result.train_val_gap < front[-1].result.train_val_gap:
+        if not front or candidate.gap < front[-1].gap:
             front.append(candidate)
     return tuple(front)
 
 
-def _size(candidate: Candidate) -> tuple[int, str, int, str]:
-    # Among equals the smaller model, then the older trial: numbers in names count as numbers.
+def _age(candidate: Candidate) -> tuple[str, int, str]:
+    # The older trial of a sweep first: numbers in names count as numbers.
     trial = candidate.record.trial_id
-    return candidate.result.parameters, candidate.sweep, len(trial), trial
+    return candidate.sweep, len(trial), trial
 
 
-def _why(winner: Candidate, best: Candidate, near: Sequence[Candidate], error: float) -> str:
+def _why_none(ranking: Sequence[Candidate]) -> str:
+    if not ranking:
+        return "no trial has a result yet"
+    if data := differing_data(ranking):
+        return f"these trials were measured on different data ({', '.join(data)}), so their accuracies do not compare"
+    fates = {"collapsed" if c.result.verdict is Verdict.COLLAPSED else "diverged" for c in ranking}
+    return f"every trial {' or '.join(sorted(fates))}"
+
+
+def _why(
+    winner: Candidate, near: Sequence[Candidate], equal: Sequence[Candidate], error: float, error_of_gap: float
+) -> str:
     if len(near) == 1:
         return f"no other trial is within one standard error ({100 * error:.2f} points) of its accuracy"
-    others = f"{len(near)} trials within one standard error ({100 * error:.2f} points) of the best accuracy"
-    if winner is best:
-        return f"the best accuracy, and the smallest gap of {others}"
-    return f"the smallest gap of {others}, {100 * best.result.best_val_acc:.2f} % in trial {best.record.trial_id}"
+    best = near[0]
+    where = "its own" if winner is best else f"{100 * best.result.best_val_acc:.2f} % in trial {best.name}"
+    pool = f"{len(near)} trials are within one standard error ({100 * error:.2f} points) of the best accuracy, {where}"
+    within = f"one standard error ({100 * error_of_gap:.2f} points)"
+    if len(equal) == 1:
+        return f"{pool}; its gap is the smallest by more than {within}"
+    smallest = [c for c in equal if c.result.parameters == winner.result.parameters]
+    merit = "it has the fewest parameters"
+    if len(smallest) > 1:
+        merit = f"of the {len(smallest)} with the fewest parameters it is the most accurate"
+        if smallest[0].result.best_val_acc == smallest[1].result.best_val_acc:
+            merit = f"of the {len(smallest)} with the fewest parameters it is the first of the most accurate"
+    return f"{pool}; the gaps of {len(equal)} of them are within {within} of the smallest, and {merit}"

@@ -7,9 +7,10 @@ takes its best epoch by the validation images; only the test split, opened once,
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fer_sweep.records import TrialResult
+from fer_sweep.records import TrialResult, TrialState
+from fer_sweep.selection.choice import Candidate, Selection, select
 from fer_sweep.selection.intervals import Mean, binomial_error, mean_interval, t_test
 
 
@@ -21,7 +22,7 @@ class Confirmed:
     """SWEEP/TRIAL of the chosen one."""
     model: str
     data: str
-    """The data set all of it was measured on."""
+    """The data set all of it was measured on: its fingerprint, or its name where that is not recorded."""
     searched: TrialResult
     """What the search chose it by."""
     seeds: Mapping[int, TrialResult]
@@ -46,6 +47,19 @@ class Confirmed:
     def optimism(self) -> float | None:
         """By how much the search's accuracy exceeds the mean over the further seeds."""
         return None if self.accuracy is None else self.searched.best_val_acc - self.accuracy.mean
+
+    @property
+    def summary(self) -> str:
+        """What the further seeds came to, in words."""
+        accuracy = self.accuracy
+        if accuracy is None:
+            return "no further seed has a result yet"
+        if accuracy.low is None or accuracy.high is None:
+            return f"{100 * accuracy.mean:.2f} % with one further seed, which gives no interval"
+        return (
+            f"mean over {accuracy.count} further seeds {100 * accuracy.mean:.2f} % "
+            f"({100 * accuracy.level:g} % interval {100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %)"
+        )
 
     @property
     def images(self) -> int:
@@ -88,6 +102,26 @@ class Comparison:
             f"{len(self.seeds)} seeds do not tell {self.first.model} {self.first.name} from "
             f"{self.second.model} {self.second.name}"
         )
+
+
+def select_confirmed(candidates: Sequence[Candidate], confirmed: Sequence[Confirmed]) -> Selection:
+    """Choose among confirmed trials by the same rule as ``select``, on the means over their further seeds.
+
+    Args:
+        candidates: The trials, as the search left them.
+        confirmed: What their further seeds came to; trials without a mean are left out.
+    """
+    by_name = {found.name: found for found in confirmed}
+    means = []
+    for candidate in candidates:
+        found = by_name.get(candidate.name)
+        if found is None or found.accuracy is None or found.gap is None:
+            continue
+        accuracy, gap = found.accuracy.mean, found.gap.mean
+        values = {"best_val_acc": accuracy, "train_acc": accuracy + gap, "train_val_gap": gap}
+        record = replace(candidate.record, state=TrialState.COMPLETE)  # its further seeds are, even if it was pruned
+        means.append(replace(candidate, record=record, result=candidate.result.model_copy(update=values)))
+    return select(means)
 
 
 def compare(confirmed: Sequence[Confirmed]) -> list[Comparison]:

@@ -15,6 +15,7 @@ import shutil
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,25 @@ class Checkpoints:
         fingerprint: Of the data trained on; a checkpoint of other data is refused.
         apart: Where they go in place of the folder. What an agent before left in the folder is gone on with too, if
             there is nothing here.
+        clock: Seconds, from any origin.
     """
 
-    def __init__(self, folder: Path, config: TrialConfig, fingerprint: str, *, apart: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: TrialConfig,
+        fingerprint: str,
+        *,
+        apart: Path | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._trial, self._folder = folder, apart or folder
         self._loaded_from = self._folder
         self._last, self._previous = self._folder / LAST_CHECKPOINT, self._folder / PREVIOUS
         self._config, self._fingerprint = config, fingerprint
+        self._clock = clock
         self._cost = 0.0
-        self._saved_at = time.perf_counter()
+        self._saved_at = clock()
 
     @property
     def _is_apart(self) -> bool:
@@ -60,7 +71,7 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Whether the end of an epoch should be saved: always, unless that took more than MAX_SHARE of the time."""
-        return self._cost <= MAX_SHARE * (time.perf_counter() - self._saved_at)
+        return self._cost <= MAX_SHARE * (self._clock() - self._saved_at)
 
     def save(self, state: dict[str, Any]) -> None:
         """Write ``state`` (tensors, numbers, strings, lists and dictionaries of them) as the newest checkpoint.
@@ -68,7 +79,7 @@ class Checkpoints:
         Raises:
             StorageError: The disk is full or the folder cannot be written; what was saved before is still there.
         """
-        began = time.perf_counter()
+        began = self._clock()
         buffer = io.BytesIO()
         owner = {"config": self._config.model_dump_json(), "data": self._fingerprint}
         torch.save({"owner": owner, "state": state}, buffer)
@@ -81,7 +92,7 @@ class Checkpoints:
                 self._last.replace(self._previous)
         if self._is_apart:
             self._remove_from(self._trial)  # it is older, and the best weights there may be those of a later epoch
-        self._saved_at = time.perf_counter()
+        self._saved_at = self._clock()
         self._cost = self._saved_at - began
 
     def load(self) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ mirror images. Models there are trained on 44x44; ours take 48x48, so that a cro
 with shifts of two pixels: well inside what a model saw in augmented training (scale 0.1, shift 0.1).
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from fer_sweep.config.trial import IMAGE_SIZE, ResNet18Config, TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
-from fer_sweep.data.dataset import FaceDataset, Split
+from fer_sweep.data.dataset import FaceDataset, Split, positions_of_test
 from fer_sweep.errors import CheckpointError, ConfigError, DataError
 from fer_sweep.files import parse_object, read_json
 from fer_sweep.models import build_model, memory_format
@@ -183,34 +182,6 @@ def examine(
         precision=examinee.precision,
         val_acc=val_acc,
     )
-
-
-def positions_of_test(dataset: FaceDataset) -> npt.NDArray[np.int64]:
-    """Positions of the test images.
-
-    Raises:
-        DataError: There are none.
-    """
-    positions = dataset.indices(Split.TEST)
-    if not len(positions):
-        raise DataError(
-            f"data set {dataset.name} has no test images (FER2013's PrivateTest)",
-            hint="prepare a source that has them under another name, such as fer2013.csv, and give it with --data",
-        )
-    return positions
-
-
-def fingerprint_of_test(dataset: FaceDataset) -> str:
-    """SHA-256 of the test images with their labels, in hexadecimal; in whatever order they come.
-
-    Raises:
-        DataError: There are none.
-    """
-    one_by_one = sorted(
-        hashlib.sha256(dataset.images[position].tobytes() + bytes([dataset.labels[position]])).digest()
-        for position in positions_of_test(dataset)
-    )
-    return hashlib.sha256(b"".join(one_by_one)).hexdigest()
 
 
 def predict(

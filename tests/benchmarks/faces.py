@@ -5,19 +5,17 @@ import os
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from fer_sweep.data.dataset import Split
 from fer_sweep.data.synthetic import draw_dataset
 from fer_sweep.errors import DataError
-from fer_sweep.records import CLASSES
 from tests.benchmarks.commands import run
+from tests.support.faces import Faces, write_folder
 
 SUBSET, SUBSET_TRAIN, SUBSET_VAL = "fer2013-subset", 4096, 1024
 """A part of FER2013 as a data set, and how many images of each split it has."""
 
-FOLDERS = {"train": ("Training_", Split.TRAIN), "test": ("PublicTest_", Split.VAL)}
-"""By folder of the Kaggle layout, what its images' names begin with, and the split they are in."""
+FOLDERS = {"train": "Training_", "test": "PublicTest_"}
+"""By folder of the Kaggle layout, what its images' names begin with."""
 
 
 def fer2013_zip() -> Path:
@@ -38,7 +36,7 @@ def extract_subset(folder: Path, *, train: int, val: int) -> Path:
     with zipfile.ZipFile(fer2013_zip()) as archive:
         paths = [PurePosixPath(name) for name in sorted(archive.namelist())]
         for split, wanted in {"train": train, "test": val}.items():
-            ours = [path for path in paths if path.parts[0] == split and path.name.startswith(FOLDERS[split][0])]
+            ours = [path for path in paths if path.parts[0] == split and path.name.startswith(FOLDERS[split])]
             for number in range(min(wanted, len(ours))):
                 path = ours[number * len(ours) // min(wanted, len(ours))]
                 target = folder / split / path.parts[1] / path.name
@@ -57,10 +55,5 @@ def subset() -> Path:
 
 def draw_folders(folder: Path, *, train: int, val: int) -> Path:
     """Draw faces into the same folders, as JPEG files like FER2013's."""
-    images, labels, splits = draw_dataset(0, {Split.TRAIN: train, Split.VAL: val})
-    for name, (beginning, split) in FOLDERS.items():
-        for number in (splits == split).nonzero()[0]:
-            target = folder / name / CLASSES[labels[number]] / f"{beginning}{number}.jpg"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(images[number]).save(target, quality=95)
-    return folder
+    faces = Faces(*draw_dataset(0, {Split.TRAIN: train, Split.VAL: val}))
+    return write_folder(folder, faces.files(name="{usage}_{number}.jpg", kind="JPEG", quality=95))

@@ -1,37 +1,39 @@
 """What the tests of commands share."""
 
-import json
-import sys
-from typing import Any
+import shutil
+from pathlib import Path
 
 import pytest
 
-from fer_sweep.cli import main
+from fer_sweep.config.trial import SimpleCNNConfig
+from tests.support.processes import SWEEP, on_one_core
+from tests.support.shell import Shell
+
+__all__ = ["Shell"]
 
 
-class Shell:
-    """Runs commands in this process, as the console script does."""
+def write_sweep(trials: int = 1, epochs: int = 2, name: str = "sweep.yaml") -> str:
+    """Write a sweep file of so many trials on `tiny` into the working directory; gives its name."""
+    Path(name).write_text(SWEEP.replace("EPOCHS", str(epochs)).replace("run_cap: 1", f"run_cap: {trials}"))
+    return name
 
-    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
-        self._patch = patch
-        self._capture = capture
 
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        self._patch.setattr(sys, "argv", ["fersweep", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self._capture.readouterr()
-        return code, out, err
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "trial"
+    with on_one_core(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERSWEEP_CACHE", str(tiny_cache))
+        import torch
 
-    def json(self, *words: str) -> Any:
-        code, out, err = self(*words, "--json")
-        assert code == 0, err
-        return json.loads(out)
+        from fer_sweep.training.loop import train
+
+        torch.set_num_threads(1)
+        train(SimpleCNNConfig(data="tiny", epochs=1, channels=4, hidden=16, batch_size=16, precision="fp32"), folder)
+    return folder
 
 
 @pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(monkeypatch, capsys)
+def trained(trained_once: Path, tiny_data: str, tmp_path: Path) -> Path:
+    """The folder of a trained trial on `tiny`: `trial` in the working directory."""
+    shutil.copytree(trained_once, tmp_path / "trial")
+    return tmp_path / "trial"

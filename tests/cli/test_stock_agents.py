@@ -1,6 +1,5 @@
 """The shipped sweep files under stock ``wandb sweep`` and ``wandb agent``, with no agent of fersweep's."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -10,10 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.processes import fersweep
 from tests.support.standin.server import StandIn
 
-pytestmark = pytest.mark.usefixtures("tiny_data")
+pytestmark = [pytest.mark.stock, pytest.mark.usefixtures("tiny_data")]
 
 SHIPPED = Path(__file__).resolve().parents[2] / "sweeps"
 SMALL: dict[str, dict[str, Any]] = {
@@ -22,7 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet": {"width": 8},
     "vit": {"dim": 32, "head_dim": 16, "depth": 1},
 }
-"""So that a trial takes a second; every other word is the file's."""
+"""Parameters for trials that take a second; all others are the file's."""
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -37,7 +35,7 @@ def stock(*words: str, **changes: str) -> subprocess.Popen[str]:
     )
 
 
-def test_every_shipped_file_runs_nested_and_boolean_parameters_included(online: StandIn) -> None:
+def test_every_shipped_file_runs_with_nested_and_boolean_parameters(online: StandIn) -> None:
     agents = {}
     for name, sizes in SMALL.items():
         plain = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())
@@ -89,18 +87,3 @@ def test_a_stop_from_the_server_ends_the_run_with_its_result_and_not_the_stock_a
     assert run.summary["state"] == "pruned"
     assert run.summary["best_val_acc"] > 0
     assert [row["epoch"] for row in run.history if "val_acc" in row] == list(range(1, run.summary["epochs"] + 1))
-
-
-def test_a_second_start_of_a_run_leaves_the_first_ones_run_alone(
-    online: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
-    monkeypatch.setenv("WANDB_RUN_ID", "run")
-    folder = tmp_path / ".fersweep/sweeps/sweep/trials/run"
-    folder.mkdir(parents=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = fersweep("train", "--model=simple_cnn", "--data=tiny", "--epochs=1")
-    assert done.returncode == 1
-    assert "another process trains in" in done.stderr
-    assert not online.runs

@@ -1,4 +1,4 @@
-"""What the README says of a message is said of one that is really printed: each is provoked, and compared."""
+"""Each message in the table of messages is provoked, and must be printed as it stands there."""
 
 import contextlib
 import os
@@ -8,255 +8,208 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fer_sweep import mounts
+from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.database import Database
-from tests.cli.conftest import Shell
+from tests.cli.conftest import write_sweep
 from tests.faults.test_resources import on_small_disk
-from tests.support.processes import SWEEP
+from tests.support.documentation import REPOSITORY, rows
 from tests.support.ray_nodes import missing
+from tests.support.scripted_starter import ScriptedStarter
+from tests.support.shell import Shell
 from tests.support.standin.server import StandIn
-from tests.test_readme import REPOSITORY, SECTIONS
 
-pytestmark = pytest.mark.usefixtures("one_core")
-
-ROWS = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", SECTIONS["When something goes wrong"], flags=re.MULTILINE))
 DIFFERS = re.compile(r"\b(VERSION|FOLDER|NAMES|ID|NUMBER|REASON|ADDRESS|FILE|KIND)\b")
-LOCAL_KEY = "local-" + "7" * 40
-PROVOKED: dict[str, Callable[[pytest.FixtureRequest], str]] = {}
-
-Provoke = Callable[[pytest.FixtureRequest], str]
+MESSAGES = [row[0].strip("`") for row in rows("it says")]
+WRONG_KEY = "local-" + "7" * 40
 
 
-def provokes(beginning: str) -> Callable[[Provoke], Provoke]:
-    """Registers how to make fersweep print the message that begins so."""
+@dataclass(frozen=True)
+class Host:
+    """Where a message is provoked: with a small sweep file, and trials that are played."""
 
-    def register(function: Provoke) -> Provoke:
-        (message,) = [row for row in ROWS if row.startswith(beginning)]
-        PROVOKED[message] = function
-        return function
+    shell: Shell
+    patch: pytest.MonkeyPatch
+    starter: ScriptedStarter
 
-    return register
+    def run(self, *commands: str) -> str:
+        """Run commands of which the last one fails; gives what it says."""
+        for command in commands[:-1]:
+            code, _, err = self.shell(*command.split())
+            assert code == 0, err
+        code, _, err = self.shell(*commands[-1].split())
+        assert code in (1, 2, 3), err
+        return err
 
-
-@pytest.mark.parametrize("message", ROWS)
-def test_a_message_of_the_readme_is_printed_as_it_stands_there(message: str, request: pytest.FixtureRequest) -> None:
-    said = PROVOKED[message](request)
-    pattern = r"(^|: )" + DIFFERS.sub(".+", re.escape(message))
-    assert re.search(pattern, said, flags=re.MULTILINE), said
-    assert "Traceback" not in said
-
-
-def _said(request: pytest.FixtureRequest, *words: str) -> str:
-    """What a command that fails says."""
-    shell: Shell = request.getfixturevalue("shell")
-    code, _, err = shell(*words)
-    assert code in (1, 2, 3), err
-    return err
+    def log_in(self, address: str, key: str) -> None:
+        for name, value in {"MODE": "online", "API_KEY": key, "BASE_URL": address}.items():
+            self.patch.setenv(f"WANDB_{name}", value)
 
 
-def _create(request: pytest.FixtureRequest, *words: str) -> None:
-    request.getfixturevalue("tiny_data")
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    code, _, err = request.getfixturevalue("shell")("create", "small.yaml", *words)
-    assert code == 0, err
+@pytest.fixture
+def host(shell: Shell, monkeypatch: pytest.MonkeyPatch, played_trials: ScriptedStarter, tiny_data: str) -> Host:
+    sweep = Path(write_sweep(trials=2, epochs=1)).read_text()
+    Path("misspelt.yaml").write_text(sweep.replace("channels", "chanels").replace("best_val_acc", "val_accuracy"))
+    Path("strange").mkdir()
+    Path("strange/notes.docx").touch()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # where there are GPUs, none
+    return Host(shell, monkeypatch, played_trials)
 
 
-@provokes("fersweep: command not found")
-def _no_environment(request: pytest.FixtureRequest) -> str:
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("no bash here")
-    words = [bash, "--norc", "-c", "fersweep; exit"]
-    return subprocess.run(words, env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False).stderr
+CREATE, AGENT = "create sweep.yaml", "agent --gpus none"
+COMMANDS = {
+    "no data set 'fer2013'": (f"{CREATE} --data fer2013", AGENT),
+    "FOLDER: no data set that fersweep knows": ("data prepare strange",),
+    "parameters.chanels": ("validate misspelt.yaml",),
+    "metric.name": ("validate misspelt.yaml",),
+    "--gpus 0": (CREATE, "agent --gpus 0"),
+    "no trial has a result yet": (CREATE, "best"),
+    "sweep ID is finished": (CREATE, AGENT, AGENT),
+    "sweep ID is stopped": (CREATE, "stop", AGENT),
+}
+"""By the beginning of a message, the commands of which the last one prints it."""
 
 
-@provokes("fersweep needs Python 3.11")
-def _old_python(request: pytest.FixtureRequest) -> str:
-    if shutil.which("make") is None:
-        pytest.skip("no make here")
+def every_trial_fails(host: Host) -> str:
+    host.starter.script = lambda trial: TrialOutcome(TrialState.FAILED, reason="no such weights")
+    said = host.run(CREATE, f"{AGENT} --slots 1")
+    assert "no such weights" in said and "trial.log" in said
+    return said
+
+
+def not_logged_in(host: Host) -> str:
+    host.patch.setenv("WANDB_MODE", "online")
+    return host.run(CREATE)
+
+
+def wrong_key(host: Host) -> str:
+    with StandIn() as server:
+        host.log_in(server.url, WRONG_KEY)
+        return host.run(CREATE)
+
+
+def no_server(host: Host) -> str:
+    host.patch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
+    host.log_in("http://127.0.0.1:9", WRONG_KEY)
+    return host.run(CREATE)
+
+
+def runs_are_offline(host: Host) -> str:
+    with StandIn() as server:
+        host.log_in(server.url, server.api_key)
+        assert host.shell(*CREATE.split())[0] == 0
+        host.patch.setenv("WANDB_MODE", "offline")
+        return host.run(AGENT)
+
+
+def on_a_network_file_system(host: Host) -> str:
+    # A test cannot mount NFS, but it can say so where the kernel does.
+    Path("mountinfo").write_text("1 0 8:1 / / rw - nfs4 server:/home rw\n")
+    host.patch.setattr(mounts, "MOUNTINFO", Path("mountinfo").absolute())
+    return host.run(CREATE)
+
+
+def locked_database(host: Host) -> str:
+    defaults = Database.__init__.__kwdefaults__ or {}
+    assert "lock_timeout_s" in defaults
+    assert host.shell(*CREATE.split())[0] == 0
+    host.patch.setitem(defaults, "lock_timeout_s", 0.05)
+    with contextlib.closing(sqlite3.connect(".fersweep/sweeps.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        said = host.run("pause")
+    assert f"process {os.getpid()} holds the database" in said
+    return said
+
+
+def old_python(host: Host) -> str:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(REPOSITORY / name, name)
-    old = Path("bin", "python3")
-    old.parent.mkdir()
+    Path("bin").mkdir()
     # No older Python can be counted on; this one says it is.
     code = "import sys; sys.version_info = (3, 10, 14); exec(sys.argv[2])"
-    old.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{code}' \"$@\"\n")
-    old.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{old.parent.absolute()}:{os.environ['PATH']}", "MAKEFLAGS": ""}
+    Path("bin/python3").write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{code}' \"$@\"\n")
+    Path("bin/python3").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{Path('bin').absolute()}:{os.environ['PATH']}", "MAKEFLAGS": ""}
     done = subprocess.run(["make", "sweep"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and not Path(".venv").exists()
     assert "make PYTHON=python3.12 sweep" in done.stderr
     return done.stderr
 
 
-@provokes("no data set 'fer2013'")
-def _no_data(request: pytest.FixtureRequest) -> str:
-    _create(request, "--data", "fer2013")
-    return _said(request, "agent", "--gpus", "none")
+def not_on_the_path(host: Host) -> str:
+    words = [shutil.which("bash") or "", "--norc", "-c", "fersweep; exit"]
+    return subprocess.run(words, env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False).stderr
 
 
-@provokes("FOLDER: no data set that fersweep knows")
-def _strange_data(request: pytest.FixtureRequest) -> str:
-    Path("faces").mkdir()
-    Path("faces", "notes.docx").write_text("no faces")
-    return _said(request, "data", "prepare", "faces")
-
-
-@provokes("parameters.chanels")
-def _misspelt_parameter(request: pytest.FixtureRequest) -> str:
-    Path("misspelt.yaml").write_text(SWEEP.replace("EPOCHS", "1").replace("channels", "chanels"))
-    return _said(request, "validate", "misspelt.yaml")
-
-
-@provokes("metric.name")
-def _misspelt_metric(request: pytest.FixtureRequest) -> str:
-    Path("misspelt.yaml").write_text(SWEEP.replace("EPOCHS", "1").replace("best_val_acc", "val_accuracy"))
-    return _said(request, "validate", "misspelt.yaml")
-
-
-@provokes("--gpus 0")
-def _no_gpu(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    request.getfixturevalue("monkeypatch").setenv("CUDA_VISIBLE_DEVICES", "")  # where there are some, none
-    said = _said(request, "agent", "--gpus", "0")
-    assert "--gpus none" in said and "nvidia-smi" in said
-    return said
-
-
-@provokes("no trial has a result yet")
-def _nothing_to_choose_from(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    return _said(request, "best")
-
-
-@provokes("sweep ID is finished")
-def _done_already(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    assert request.getfixturevalue("shell")("agent", "--gpus", "none")[0] == 0
-    return _said(request, "agent", "--gpus", "none")
-
-
-@provokes("sweep ID is stopped")
-def _stopped(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    assert request.getfixturevalue("shell")("stop")[0] == 0
-    return _said(request, "agent", "--gpus", "none")
-
-
-@provokes("NUMBER trials failed")
-def _every_trial_fails(request: pytest.FixtureRequest) -> str:
-    tiny = request.getfixturevalue("tiny_data")
-    sweep = {
-        "program": "fersweep",
-        "method": "grid",
-        "parameters": {
-            "model": {"value": "vit"},
-            "data": {"value": tiny},
-            "pretrained": {"value": str(Path("nowhere").absolute())},
-            "lr": {"values": [0.1, 0.01]},
-        },
-    }
-    Path("failing.yaml").write_text(yaml.safe_dump(sweep))
-    assert request.getfixturevalue("shell")("create", "failing.yaml")[0] == 0
-    said = _said(request, "agent", "--gpus", "none", "--slots", "1")
-    assert "trial.log" in said
-    return said
-
-
-@provokes("no API key")
-def _not_logged_in(request: pytest.FixtureRequest) -> str:
-    request.getfixturevalue("monkeypatch").setenv("WANDB_MODE", "online")
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    said = _said(request, "create", "small.yaml")
-    assert "wandb login" in said and "--search optuna" in said
-    return said
-
-
-@provokes("the W&B server ADDRESS does not know")
-def _wrong_key(request: pytest.FixtureRequest) -> str:
-    request.getfixturevalue("online")
-    request.getfixturevalue("monkeypatch").setenv("WANDB_API_KEY", LOCAL_KEY)
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    said = _said(request, "create", "small.yaml")
-    assert "wandb login --relogin" in said
-    return said
-
-
-@provokes("no answer from the W&B server")
-def _no_server(request: pytest.FixtureRequest) -> str:
-    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    for name, value in {"MODE": "online", "API_KEY": LOCAL_KEY, "BASE_URL": "http://127.0.0.1:9"}.items():
-        patch.setenv(f"WANDB_{name}", value)
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    return _said(request, "create", "small.yaml")
-
-
-@provokes("no Ray answers at ADDRESS")
-def _no_ray(request: pytest.FixtureRequest) -> str:
+def no_ray(host: Host) -> str:
     if reason := missing():
         pytest.skip(reason)
-    _create(request)
     Path("pool.yaml").write_text("kind: ray\naddress: 127.0.0.1:9\n")
-    said = _said(request, "agent", "--pool", "pool.yaml")
-    assert "ray status" in said
-    return said
+    return host.run(CREATE, "agent --pool pool.yaml")
 
 
-@provokes("the W&B server that searches")
-def _runs_offline(request: pytest.FixtureRequest) -> str:
-    server: StandIn = request.getfixturevalue("online")
-    _create(request)
-    assert len(server.sweeps) == 1
-    request.getfixturevalue("monkeypatch").setenv("WANDB_MODE", "offline")
-    return _said(request, "agent", "--gpus", "none")
+def full_disk_under_the_database(host: Host) -> str:
+    return on_full_disk("fersweep create sweep.yaml", before="fersweep create sweep.yaml")
 
 
-@provokes("FILE is on a network file system")
-def _on_the_network(request: pytest.FixtureRequest) -> str:
-    # A test cannot mount NFS, but it can say so where the kernel does.
-    Path("mountinfo").write_text("1 0 8:1 / / rw - nfs4 server:/home rw\n")
-    request.getfixturevalue("monkeypatch").setattr(mounts, "MOUNTINFO", Path("mountinfo").absolute())
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    return _said(request, "create", "small.yaml")
+def full_disk_elsewhere(host: Host) -> str:
+    for command in (CREATE, AGENT):
+        assert host.shell(*command.split())[0] == 0
+    return on_full_disk(f"FERSWEEP_HOME='{Path('.fersweep').absolute()}' fersweep report --format csv -o disk/r.csv")
 
 
-@provokes("FILE: database is locked")
-def _locked(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    patience = 0.2  # seconds; a minute otherwise
-    assert "lock_timeout_s" in (Database.__init__.__kwdefaults__ or {})
-    request.getfixturevalue("monkeypatch").setitem(Database.__init__.__kwdefaults__, "lock_timeout_s", patience)
-    with contextlib.closing(sqlite3.connect(".fersweep/sweeps.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        said = _said(request, "pause")
-    assert f"process {os.getpid()} holds the database" in said
-    return said
-
-
-@provokes("FILE: disk I/O error")
-def _full_disk_under_the_database(request: pytest.FixtureRequest) -> str:
-    said = _on_full_disk(request, before="fersweep create small.yaml", command="fersweep create small.yaml")
-    assert "hint: the disk is full" in said
-    return said
-
-
-@provokes("cannot write FILE")
-def _full_disk_elsewhere(request: pytest.FixtureRequest) -> str:
-    _create(request)
-    assert request.getfixturevalue("shell")("agent", "--gpus", "none")[0] == 0
-    home = Path(".fersweep").absolute()
-    command = f"FERSWEEP_HOME='{home}' fersweep report --format csv -o disk/report.csv"
-    return _on_full_disk(request, before="true", command=command)
-
-
-def _on_full_disk(request: pytest.FixtureRequest, *, before: str, command: str) -> str:
-    Path("small.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
+def on_full_disk(command: str, *, before: str = "true") -> str:
     script = f"{before}\nhead -c 100M /dev/zero > disk/filler 2>/dev/null || true\n{command} && exit 9 || exit 0\n"
     done = on_small_disk(script, size="4M", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not shutil.which(program), reason=f"{program} is not installed")
+
+
+FUNCTIONS: dict[str, Callable[[Host], str]] = {
+    "NUMBER trials failed": every_trial_fails,
+    "no API key": not_logged_in,
+    "the W&B server ADDRESS does not know": wrong_key,
+    "no answer from the W&B server": no_server,
+    "the W&B server that searches": runs_are_offline,
+    "FILE is on a network file system": on_a_network_file_system,
+    "FILE: database is locked": locked_database,
+    "fersweep needs Python 3.11": old_python,
+    "fersweep: command not found": not_on_the_path,
+    "no Ray answers at ADDRESS": no_ray,
+    "FILE: disk I/O error": full_disk_under_the_database,
+    "cannot write FILE": full_disk_elsewhere,
+}
+"""Those that commands alone do not provoke."""
+MARKS = {no_ray: pytest.mark.cluster, full_disk_under_the_database: pytest.mark.process}
+MARKS |= {full_disk_elsewhere: pytest.mark.process, old_python: needs("make"), not_on_the_path: needs("bash")}
+
+
+def test_every_documented_message_is_provoked() -> None:
+    assert len(MESSAGES) >= 20
+    beginnings = (*COMMANDS, *FUNCTIONS)
+    assert [message for message in MESSAGES if not message.startswith(beginnings)] == []
+
+
+@pytest.mark.parametrize(
+    ("beginning", "provoke"),
+    [
+        *((beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
+        *(pytest.param(beginning, f, marks=MARKS.get(f, ())) for beginning, f in FUNCTIONS.items()),
+    ],
+)
+def test_a_message_is_printed_as_documented(beginning: str, provoke: Callable[[Host], str], host: Host) -> None:
+    (message,) = [message for message in MESSAGES if message.startswith(beginning)]
+    said = provoke(host)
+    pattern = r"(^|: )" + DIFFERS.sub(".+", re.escape(message))
+    assert re.search(pattern, said, flags=re.MULTILINE), said
+    assert "hint: " in said or "did you mean" in said or "error: " not in said
+    assert "Traceback" not in said

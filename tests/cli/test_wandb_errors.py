@@ -1,5 +1,6 @@
-"""What a person is told when W&B says no, or says nothing: a sentence, a next step, an exit code, and never the key."""
+"""Errors of W&B at the command line: what happened, what to do, an exit code, and never the key."""
 
+import fcntl
 import json
 import sys
 from collections.abc import Callable
@@ -9,37 +10,31 @@ from types import ModuleType
 import pytest
 import yaml
 
-from fer_sweep.cli import main
+from fer_sweep.files import trial_folder
+from tests.cli.conftest import Shell
 from tests.support.scripted_search import TINY
 from tests.support.standin.server import StandIn
 
 PARAMETERS = {name: {"value": value} for name, value in TINY.items()}
 SWEEP = {"method": "random", "metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": PARAMETERS}
 LOCAL_KEY = "local-" + "7" * 40
-
-Said = tuple[int, str, str]
+Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Run a command here: exit code, stdout, stderr."""
+def say(shell: Shell) -> Say:
+    """Run a command beside a sweep file: exit code, stdout, stderr."""
     Path("sweep.yaml").write_text(yaml.safe_dump(SWEEP))
 
-    def run(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["fersweep", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
+    def run(*words: str) -> tuple[int, str, str]:
+        code, out, err = shell(*words)
         assert "Traceback" not in err
         return code, out, err
 
     return run
 
 
-def test_no_key(say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_refused(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     code, _, err = say("create", "sweep.yaml")
     assert code == 2
@@ -47,14 +42,14 @@ def test_no_key(say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> No
     assert "wandb login" in err and "--search optuna" in err
 
 
-def test_without_a_login_the_search_is_embedded(say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_login_the_search_is_embedded(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE")
     code, out, err = say("create", "sweep.yaml", "--json")
     assert code == 0, err
     assert (json.loads(out)["search"], json.loads(out)["url"]) == ("optuna", None)
 
 
-def test_wrong_key(say: Callable[..., Said], online: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_refused(say: Say, online: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", LOCAL_KEY)
     code, _, err = say("create", "sweep.yaml")
     assert code == 2
@@ -62,7 +57,7 @@ def test_wrong_key(say: Callable[..., Said], online: StandIn, monkeypatch: pytes
     assert LOCAL_KEY not in err
 
 
-def test_no_permission(say: Callable[..., Said], online: StandIn) -> None:
+def test_an_entity_without_permission_is_refused(say: Say, online: StandIn) -> None:
     code, _, err = say("create", "sweep.yaml", "--entity", "strangers")
     assert code == 2
     assert "W&B:" in err and "hint:" in err
@@ -81,17 +76,17 @@ def test_no_permission(say: Callable[..., Said], online: StandIn) -> None:
         ("abcd1234", "no sweep 'abcd1234'"),
     ],
 )
-def test_a_sweep_that_is_not_there(say: Callable[..., Said], online: StandIn, sweep: str, needle: str) -> None:
+def test_an_unknown_sweep_is_refused(say: Say, online: StandIn, sweep: str, needle: str) -> None:
     online.create_sweep({"program": "x", **SWEEP}, project="faces")
     code, _, err = say("agent", sweep)
     assert code == 2
     assert needle in err and "hint:" in err
 
 
-def test_server_gone(
-    say: Callable[..., Said], online: StandIn, tiny_data: str, monkeypatch: pytest.MonkeyPatch
+def test_a_server_out_of_reach_is_named(
+    say: Say, online: StandIn, tiny_data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.search.wandb_transport.time.sleep", lambda seconds: None)  # between the tries
+    monkeypatch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
     code, _, _ = say("create", "sweep.yaml")
     assert code == 0
     online.faults.offline()
@@ -105,8 +100,8 @@ def test_server_gone(
     assert "no answer" in err
 
 
-def test_an_address_that_is_no_wandb_server(
-    say: Callable[..., Said], online: StandIn, monkeypatch: pytest.MonkeyPatch
+def test_an_address_of_another_kind_of_server_is_refused(
+    say: Say, online: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     online.faults.fail("*", status=200, body="<html>welcome</html>")
     code, _, err = say("create", "sweep.yaml")
@@ -114,7 +109,7 @@ def test_an_address_that_is_no_wandb_server(
     assert "did not answer" in err and "WANDB_BASE_URL" in err
 
 
-def test_a_sweep_deleted_on_its_page(say: Callable[..., Said], online: StandIn, tiny_data: str) -> None:
+def test_a_deleted_sweep_ends_the_agent(say: Say, online: StandIn, tiny_data: str) -> None:
     say("create", "sweep.yaml")
     (sweep,) = online.sweeps
     online.delete_sweep(sweep)
@@ -123,7 +118,7 @@ def test_a_sweep_deleted_on_its_page(say: Callable[..., Said], online: StandIn, 
     assert f"no sweep {sweep}" in err and "deleted" in err
 
 
-def test_a_file_that_the_server_refuses(say: Callable[..., Said], online: StandIn) -> None:
+def test_a_sweep_that_the_server_refuses_leaves_nothing(say: Say, online: StandIn) -> None:
     online.faults.error("UpsertSweep", "invalid sweep config: too many parameters")
     code, _, err = say("create", "sweep.yaml")
     assert code == 2
@@ -131,24 +126,19 @@ def test_a_file_that_the_server_refuses(say: Callable[..., Said], online: StandI
     assert not list(Path(".fersweep").glob("sweeps/*"))
 
 
-@pytest.mark.parametrize(
-    ("words", "needle"),
-    [
-        (("--max-gap", "0.1"), "--search optuna"),
-        (("--seed", "3"), "--search optuna"),
-        (("--storage", "sqlite:///x.db"), "--search optuna"),
-    ],
-)
-def test_what_a_server_cannot_do(say: Callable[..., Said], online: StandIn, words: list[str], needle: str) -> None:
+@pytest.mark.parametrize("words", [("--max-gap", "0.1"), ("--seed", "3"), ("--storage", "sqlite:///x.db")])
+def test_options_of_the_embedded_search_are_refused_for_a_server(
+    say: Say, online: StandIn, words: tuple[str, str]
+) -> None:
     code, _, err = say("create", "sweep.yaml", "--search", "wandb", *words)
     assert code == 2
-    assert needle in err
+    assert "--search optuna" in err
     code, out, _ = say("create", "sweep.yaml", "--json", *words)
-    assert (code, json.loads(out)["search"]) == (0, "optuna"), "left out, the search that can do it is taken"
+    assert (code, json.loads(out)["search"]) == (0, "optuna"), "the default is the search that knows the option"
 
 
-def test_runs_that_would_not_reach_the_server_that_searches(
-    say: Callable[..., Said], online: StandIn, tiny_data: str, monkeypatch: pytest.MonkeyPatch
+def test_offline_runs_are_refused_for_a_sweep_on_a_server(
+    say: Say, online: StandIn, tiny_data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say("create", "sweep.yaml")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -158,8 +148,8 @@ def test_runs_that_would_not_reach_the_server_that_searches(
 
 
 @pytest.mark.parametrize("version", [None, "0.17.0"])
-def test_wandb_missing_or_too_old(
-    say: Callable[..., Said], online: StandIn, monkeypatch: pytest.MonkeyPatch, version: str | None
+def test_wandb_not_installed_or_too_old_is_refused(
+    say: Say, online: StandIn, monkeypatch: pytest.MonkeyPatch, version: str | None
 ) -> None:
     module = ModuleType("wandb")
     module.__version__ = version  # type: ignore[attr-defined]
@@ -170,8 +160,8 @@ def test_wandb_missing_or_too_old(
     monkeypatch.undo()
 
 
-def test_the_order_of_entity_and_project(
-    say: Callable[..., Said], online: StandIn, monkeypatch: pytest.MonkeyPatch
+def test_option_environment_and_file_name_entity_and_project_in_that_order(
+    say: Say, online: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def place(*words: str) -> tuple[str, str]:
         code, _, err = say("create", "sweep.yaml", *words)
@@ -188,7 +178,7 @@ def test_the_order_of_entity_and_project(
     assert place("--entity", "lab", "--project", "from-option") == ("lab", "from-option")
 
 
-def test_doctor_tries_the_login(say: Callable[..., Said], online: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_checks_the_login(say: Say, online: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     def found() -> tuple[bool, str]:
         _, out, _ = say("doctor", "--json")
         (line,) = (finding for finding in json.loads(out) if finding["topic"] == "W&B")
@@ -204,3 +194,19 @@ def test_doctor_tries_the_login(say: Callable[..., Said], online: StandIn, monke
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     ok, text = found()
     assert not ok and "WANDB_MODE=sometimes" in text
+
+
+def test_a_run_in_a_folder_where_another_process_trains_is_refused_and_not_started(
+    say: Say, online: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stock agent that starts a run a second time."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "run")
+    folder = trial_folder("sweep", "run")
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, err = say("train", "--model=simple_cnn", "--data=tiny", "--epochs=1")
+    assert code == 1
+    assert "another process trains in" in err
+    assert not online.runs

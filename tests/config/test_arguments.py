@@ -1,4 +1,4 @@
-"""A configuration survives every way of writing it on a command line."""
+"""Trial options on a command line: every form is read alike, and wrong ones are refused."""
 
 import contextlib
 import json
@@ -42,21 +42,21 @@ def json_groups(values: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("write", [typed, joined, stock_agent, json_groups])
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True, deadline=None, max_examples=30)
 @given(values=CONFIGS)
-def test_written_and_read_back_it_is_the_same(write: Any, values: dict[str, Any]) -> None:
+def test_configuration_survives_every_way_of_writing_it(write: Any, values: dict[str, Any]) -> None:
     if values["model"] == "vit":
         values["batch_size"] = 2
     assert parse_trial(parse_arguments(write(values))) == parse_trial(values)
 
 
-def test_every_field_is_an_option_with_its_default_and_meaning() -> None:
+def test_every_field_is_an_option_with_a_description() -> None:
     lines = dict(option_lines())
     assert set(lines) == {f"--{name}" for name in known_names() if name != "model"}
     assert all(len(meaning) > 10 for meaning in lines.values())
 
 
-def test_every_wrong_option_is_named_at_once_with_a_suggestion() -> None:
+def test_all_wrong_options_are_reported_with_suggestions() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_arguments(["--learning-rate", "0.1", "--batchsize=3", "--lr"])
     text = str(caught.value)
@@ -66,19 +66,19 @@ def test_every_wrong_option_is_named_at_once_with_a_suggestion() -> None:
 
 
 @pytest.mark.parametrize("words", [["0.05"], ["-lr", "3"], ["--"], ["--lr", "0.1", "0.2"]])
-def test_a_word_that_belongs_to_no_option_is_refused(words: list[str]) -> None:
+def test_word_that_belongs_to_no_option_is_refused(words: list[str]) -> None:
     with pytest.raises(InputError):
         parse_arguments(words)
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", "{'a': __import__('os')}", "{", "", "(" * 5000])
-def test_a_group_that_is_no_dictionary_is_refused_and_nothing_in_it_is_run(text: str) -> None:
+def test_group_that_is_not_a_dictionary_is_refused_and_never_evaluated(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_arguments([f"--augment={text}"])
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True, deadline=None, max_examples=50)
 @given(st.lists(st.text(max_size=12) | st.sampled_from(["--lr", "--augment={}", "--model=vit", "--flip"]), max_size=6))
-def test_any_words_are_read_or_refused(words: list[str]) -> None:
+def test_arbitrary_words_are_read_or_refused(words: list[str]) -> None:
     with contextlib.suppress(InputError):
         parse_trial(parse_arguments(words))

@@ -1,4 +1,4 @@
-"""A sweep file's problems are all found, placed and explained; what was read can be written, fixed and capped."""
+"""Sweep files: every problem is reported with its line and a remedy; a valid file is read, written and changed."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from fer_sweep.config.sweep_file import load_sweep_file, load_with_lines, parse_sweep, with_constants, with_run_cap
+from fer_sweep.config.sweep_file import (
+    EarlyTerminate,
+    load_sweep_file,
+    parse_sweep,
+    with_constants,
+    with_run_cap,
+)
 from fer_sweep.errors import SweepFileError
 
 MINIMAL: dict[str, Any] = {"method": "random", "parameters": {"lr": {"min": 0.1, "max": 0.2}}}
@@ -29,7 +35,7 @@ def refusal_of(**changes: Any) -> str:
     return str(problem)
 
 
-def test_every_problem_is_reported_at_once_with_line_key_and_a_way_out(tmp_path: Path) -> None:
+def test_all_problems_are_reported_with_line_key_and_remedy(tmp_path: Path) -> None:
     found = problems_in(
         """\
         metod: bayes
@@ -74,6 +80,10 @@ def test_every_problem_is_reported_at_once_with_line_key_and_a_way_out(tmp_path:
     ]
 
 
+OPTUNA: dict[str, Any] = {"method": "custom", "scheduler": {"engine": "optuna"}}
+BANDS = {"type": "hyperband", "min_iter": 1}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -83,58 +93,49 @@ def test_every_problem_is_reported_at_once_with_line_key_and_a_way_out(tmp_path:
         ({"method": "custom", "metrics": [{"name": "a"}]}, "metrics: needs at least 2 entries"),
         ({"scheduler": {"engine": "optuna"}}, "scheduler.engine: optuna does not do method random (method: custom)"),
         ({"method": "custom", "scheduler": {"engine": "wandb"}}, "scheduler.engine: wandb does not do method custom"),
-        (
-            {"method": "custom", "scheduler": {"engine": "optuna", "optimizer": "f"}},
-            "scheduler.optimizer: needs source",
-        ),
-        (
-            {"method": "custom", "scheduler": {"engine": "optuna"}, "controller": {"type": "local"}},
-            "controller: a local controller excludes scheduler",
-        ),
-        (
-            {
-                "method": "custom",
-                "scheduler": {"engine": "optuna"},
-                "early_terminate": {"type": "hyperband", "min_iter": 1},
-            },
-            "early_terminate: cannot stand beside scheduler",
-        ),
+        (OPTUNA | {"scheduler": {"engine": "optuna", "optimizer": "f"}}, "scheduler.optimizer: needs source"),
+        (OPTUNA | {"controller": {"type": "local"}}, "controller: a local controller excludes scheduler"),
+        (OPTUNA | {"early_terminate": BANDS}, "early_terminate: cannot stand beside scheduler"),
         ({"early_terminate": {"type": "hyperband"}}, "early_terminate: names no bands (give min_iter, or max_iter"),
-        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "early_terminate.eta: 1 is not above 1"),
-        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "strict": 1}}, "early_terminate.strict: 1 is not"),
+        ({"early_terminate": BANDS | {"eta": 1}}, "early_terminate.eta: 1 is not above 1"),
+        ({"early_terminate": BANDS | {"strict": 1}}, "early_terminate.strict: 1 is not"),
         ({"parameters": {}}, "parameters: needs at least one entry"),
-        ({"parameters": {"a": {"values": []}}}, "parameters.a.values: needs at least one entry"),
-        ({"parameters": {"a": [1, 2]}}, "parameters.a: [1, 2] is not a parameter (write values: [1, 2])"),
-        ({"parameters": {"a": None}}, "parameters.a: None is not a parameter"),
-        ({"parameters": {"a": {}}}, "parameters.a: says nothing about its values"),
         ({"parameters": {"1a": {"value": 1}}}, "parameters.1a: '1a' is not a name a parameter may have"),
-        ({"parameters": {"a": {"min": 3, "max": 3}}}, "parameters.a: min 3 is not less than max 3 (one value only"),
-        (
-            {"parameters": {"a": {"values": [1, 2], "probabilities": [0.5, 0.2]}}},
-            "parameters.a: the probabilities sum to 0.7, not to 1",
-        ),
-        ({"parameters": {"a": {"values": [1, 2], "probabilities": [1]}}}, "parameters.a: 2 values but 1 probabilities"),
-        (
-            {"parameters": {"a": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
-            "parameters.a.min: 0 is not above zero",
-        ),
-        ({"parameters": {"a": {"min": 1, "max": 10**400}}}, "parameters.a.max: the number is too large"),
-        ({"parameters": {"a": {"{x}": 1, "value": 2}}}, "parameters.a.{x}: constant takes no {x}"),
-        ({"parameters": {"a": {"parameters": {"b": {"min": 2, "max": 1}}}}}, "parameters.a.parameters.b: min 2 is not"),
     ],
 )
-def test_a_problem_says_what_is_wrong_and_what_to_do(changes: dict[str, Any], says: str) -> None:
+def test_problem_says_what_is_wrong_and_what_to_do(changes: dict[str, Any], says: str) -> None:
     assert refusal_of(**changes).startswith(says)
 
 
-def test_parameters_may_be_left_out_only_for_a_search_space_of_ones_own() -> None:
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ({"values": []}, ".values: needs at least one entry"),
+        ([1, 2], "[1, 2] is not a parameter (write values: [1, 2])"),
+        (None, "None is not a parameter"),
+        ({}, "says nothing about its values"),
+        ({"min": 3, "max": 3}, "min 3 is not less than max 3 (one value only"),
+        ({"values": [1, 2], "probabilities": [0.5, 0.2]}, "the probabilities sum to 0.7, not to 1"),
+        ({"values": [1, 2], "probabilities": [1]}, "2 values but 1 probabilities"),
+        ({"distribution": "log_uniform_values", "min": 0, "max": 1}, ".min: 0 is not above zero"),
+        ({"min": 1, "max": 10**400}, ".max: the number is too large"),
+        ({"{x}": 1, "value": 2}, ".{x}: constant takes no {x}"),
+        ({"parameters": {"b": {"min": 2, "max": 1}}}, ".parameters.b: min 2 is not"),
+    ],
+)
+def test_parameter_is_refused_with_the_reason(form: Any, says: str) -> None:
+    message = refusal_of(parameters={"a": form})
+    assert message.removeprefix("parameters.a").removeprefix(": ").startswith(says)
+
+
+def test_parameters_may_be_left_out_only_for_a_user_defined_search_space() -> None:
     with pytest.raises(SweepFileError, match="parameters: missing"):
         parse_sweep({"method": "random"})
     own = {"method": "custom", "scheduler": {"engine": "optuna", "source": "s.py", "search_space": "f"}}
     assert parse_sweep(own).to_plain() == own
 
 
-def test_goals_and_other_defaults_are_resolved() -> None:
+def test_goals_and_other_defaults_are_filled_in() -> None:
     assert parse_sweep(MINIMAL).objectives == ()
     (metric,) = parse_sweep({**MINIMAL, "metric": {"name": "loss"}}).objectives
     assert (metric.goal, metric.impute, metric.impute_while_running) == ("minimize", "worst", "false")
@@ -146,7 +147,7 @@ def test_goals_and_other_defaults_are_resolved() -> None:
     assert (settings.min_iter, settings.eta, settings.strict) == (3, 3, True)
 
 
-def test_what_was_written_comes_back_as_plain_data() -> None:
+def test_sweep_is_written_as_it_was_read() -> None:
     written = {
         "program": "fersweep",
         "method": "custom",
@@ -163,10 +164,12 @@ def test_what_was_written_comes_back_as_plain_data() -> None:
     }
     sweep = parse_sweep(written)
     assert sweep.to_plain() == written
+    with pytest.raises(ValueError, match="frozen"):
+        sweep.method = "grid"  # type: ignore[misc]
     assert parse_sweep(sweep.to_plain()) == sweep
 
 
-def test_constants_replace_ranges_reach_into_groups_and_are_added() -> None:
+def test_constants_replace_parameters_and_are_added() -> None:
     sweep = parse_sweep(
         {**MINIMAL, "parameters": {**MINIMAL["parameters"], "g": {"parameters": {"x": {"min": 1, "max": 2}}}}}
     )
@@ -182,21 +185,12 @@ def test_constants_replace_ranges_reach_into_groups_and_are_added() -> None:
         with_constants(sweep, {"no name": 1})
 
 
-def test_a_run_cap_is_set_and_checked() -> None:
+def test_run_cap_is_set_and_checked() -> None:
     assert with_run_cap(parse_sweep(MINIMAL), 7).run_cap == 7
     with pytest.raises(SweepFileError, match="run_cap: 0 is not 1 or more"):
         with_run_cap(parse_sweep(MINIMAL), 0)
 
 
-def test_a_sweep_cannot_be_changed() -> None:
-    sweep = parse_sweep(MINIMAL)
-    with pytest.raises(ValueError, match="frozen"):
-        sweep.method = "grid"  # type: ignore[misc]
-
-
-def test_lines_come_with_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "s.yaml"
-    path.write_text("method: random\nparameters:\n  lr: {min: 1e-4, max: 1e-1}\n")
-    sweep, lines = load_with_lines(path)
-    assert sweep.to_plain()["parameters"]["lr"] == {"min": 1e-4, "max": 1e-1}
-    assert lines["parameters.lr.max"] == 3
+def test_number_of_bands_is_bounded() -> None:
+    rule = EarlyTerminate(type="hyperband", max_iter=10**9, s=10**9, eta=1.000001)
+    assert len(rule.bands) == 100

@@ -1,4 +1,4 @@
-"""What W&B's own validator accepts and refuses, ours accepts and refuses, over a large generated set."""
+"""Our validator accepts and refuses what W&B's own validator does, over a large generated set of sweeps."""
 
 import copy
 import math
@@ -16,31 +16,30 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # sweeps 0.3 uses a name that pydantic has renamed
     from sweeps.config import schema_violations_from_proposed_config
 
-CASES = 4_000
+CASES = 300
+"""For each number of damages."""
 SEED = 0
 
 
-# --- what we refuse on purpose although W&B's validator lets it through -------------------------------------------
+# What we refuse on purpose although W&B's validator accepts it.
 
 
 def _nested_fault(config: Any) -> bool:
     """A nested parameter that W&B's validator refuses at the top level; it compares bounds only there."""
-    flat = {f"p{i}": form for i, (_, form) in enumerate(_leaves(config["parameters"]))}
+    flat = {f"p{i}": form for i, form in enumerate(_leaves(config["parameters"]))}
     return not wandb_accepts({**config, "parameters": flat})
 
 
 def _not_finite(config: Any) -> bool:
     """NaN, infinity, or a range wider than a float: the draw is no number."""
-    numbers = [value for _, value in _scalars(config) if isinstance(value, float | int)]
-    forms = [form for _, form in _leaves(config.get("parameters", {}))]
-    return any(not math.isfinite(value) for value in numbers) or any(
-        not math.isfinite(float(form["max"]) - float(form["min"])) for form in forms if {"min", "max"} <= form.keys()
-    )
+    forms = _leaves(config.get("parameters", {}))
+    widths = [float(form["max"]) - float(form["min"]) for form in forms if {"min", "max"} <= form.keys()]
+    return not all(map(math.isfinite, [*_numbers(config), *widths]))
 
 
 def _no_spread(config: Any) -> bool:
     """sigma 0, or a beta distribution with a or b of 0: W&B's sampler draws NaN."""
-    return any(form.get(name) == 0 for _, form in _leaves(config["parameters"]) for name in ("sigma", "a", "b"))
+    return any(form.get(name) == 0 for form in _leaves(config["parameters"]) for name in ("sigma", "a", "b"))
 
 
 def _odd_name(config: Any) -> bool:
@@ -50,40 +49,37 @@ def _odd_name(config: Any) -> bool:
 
 
 DIFFERENCES: tuple[Callable[[Any], bool], ...] = (_nested_fault, _not_finite, _no_spread, _odd_name)
-"""Everything we refuse and W&B accepts. There is nothing that we accept and W&B refuses."""
+"""All that we refuse and W&B accepts. There is nothing that we accept and W&B refuses."""
 
 
-def _leaves(parameters: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, form in parameters.items() if isinstance(parameters, dict) else ():
-        if isinstance(form, dict) and "parameters" in form:
-            yield from _leaves(form["parameters"])
-        elif isinstance(form, dict):
-            yield name, form
+def _leaves(parameters: Any) -> Iterator[dict[str, Any]]:
+    for form in parameters.values() if isinstance(parameters, dict) else ():
+        if isinstance(form, dict):
+            yield from _leaves(form["parameters"]) if "parameters" in form else (form,)
 
 
 def _names(parameters: Any) -> Iterator[Any]:
     for name, form in parameters.items():
         yield name
-        if "parameters" in form:
-            yield from _names(form["parameters"])
+        yield from _names(form.get("parameters", {}))
 
 
-def _scalars(value: Any, key: Any = None) -> Iterator[tuple[Any, Any]]:
+def _numbers(value: Any) -> Iterator[float]:
     if isinstance(value, dict):
         for name, item in value.items():
             if name not in ("value", "values"):
-                yield from _scalars(item, name)
+                yield from _numbers(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _scalars(item, key)
-    elif not isinstance(value, bool):
-        yield key, value
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def wandb_accepts(config: Any) -> bool:
     try:
         return not schema_violations_from_proposed_config(copy.deepcopy(config))
-    except Exception:  # W&B's validator answers some wrong types with whatever breaks first
+    except Exception:  # W&B's validator fails on some wrong types with whatever breaks first
         return False
 
 
@@ -97,7 +93,7 @@ def we_accept(config: Any) -> bool:
     return True
 
 
-# --- generated sweeps ---------------------------------------------------------------------------------------------
+# Generated sweeps.
 
 NAMES = ["lr", "batch_size", "augment", "_x", "a.b", "w-d", "Depth2"]
 JUNK = [
@@ -110,87 +106,76 @@ KEYS = [
     "engine", "source", "search_space", "optimizer", "learning_rate", "run_cap", "controller", "command", "kind", "1a",
     "a b", "a\n", "", 1, True, None,
 ]  # fmt: skip
+FIELDS = {
+    "uniform": "ints", "int_uniform": "ints", "log_uniform": "ints", "inv_log_uniform": "ints",
+    "q_log_uniform": "ints q", "log_uniform_values": "range", "inv_log_uniform_values": "range",
+    "q_uniform": "range q", "q_log_uniform_values": "range q", "normal": "mu sigma", "log_normal": "mu sigma",
+    "q_normal": "mu sigma q", "q_log_normal": "mu sigma q", "beta": "a b", "q_beta": "a b q",
+}  # fmt: skip
+"""Distributions by name, with the fields that each takes."""
+METRIC = {
+    "name": ["loss", "acc"], "goal": ["minimize", "maximize"], "target": [0.5, 1, -2],
+    "impute": ["latest", "best", "worst"], "impute_while_running": ["latest", "false"],
+}  # fmt: skip
+HYPERBAND = {
+    "type": ["hyperband"], "min_iter": [1, 3, 4.0], "eta": [2, 3, 1.5], "strict": [True, False],
+}  # fmt: skip
+SCHEDULER = {
+    "engine": ["optuna", "ax", "wandb"], "source": ["s.py"], "optimizer": ["f"], "search_space": ["g"],
+}  # fmt: skip
+REST: dict[str, list[Any]] = {
+    "run_cap": [1, 40, 3.0], "controller": [{"type": "local"}, {"type": "cloud"}, {"type": "cloud", "x": 1}],
+    "command": [["${env}", "x"], [], [1, None]], "name": ["n"], "program": ["p.py"], "project": ["p"], "entity": ["e"],
+    "description": ["d"], "apiVersion": ["v1"], "kind": ["sweep"], "job": ["j"], "image_uri": ["i"],
+}  # fmt: skip
+
+
+def chosen(rng: random.Random, choices: dict[str, Any], share: float, *, first: bool = True) -> dict[str, Any]:
+    """Some of the keys, the first in any case, each with one of its values."""
+    kept = [key for place, key in enumerate(choices) if (first and not place) or rng.random() < share]
+    return {key: rng.choice(choices[key]) for key in kept}
 
 
 def make_parameter(rng: random.Random, depth: int = 0) -> dict[str, Any]:
     low, high = sorted(rng.sample([0.001, 0.1, 0.5, 1.0, 2.5, 4.0, 100.0], 2))
-    first, last = sorted(rng.sample(range(-3, 30), 2))
-    bell: dict[str, Any] = {name: rng.choice([0.5, 1, 2.0]) for name in ("mu", "sigma") if rng.random() < 0.6}
-    shape: dict[str, Any] = {name: rng.choice([0.5, 1, 2.0]) for name in "ab" if rng.random() < 0.6}
-    step: dict[str, Any] = {"q": rng.choice([1, 0.5, 2.0])} if rng.random() < 0.6 else {}
+    least, most = sorted(rng.sample(range(-3, 30), 2))
     values = rng.sample([1, 2.5, "x", None, True, [1], {"k": 1}, 1.0], rng.randint(1, 4))
-    forms: list[Callable[[], dict[str, Any]]] = [
-        lambda: {"value": rng.choice(values)},
-        lambda: {"values": values},
-        lambda: {"values": values, "probabilities": [1 / len(values)] * len(values)},
-        lambda: {"min": first, "max": last},
-        lambda: {"min": low, "max": high},
-        lambda: {"min": first, "max": last + 0.5},
-        lambda: {"distribution": "uniform", "min": first, "max": last},
-        lambda: {"distribution": "int_uniform", "min": first, "max": last},
-        lambda: {"distribution": "categorical", "values": values},
-        lambda: {"distribution": "constant", "value": values[0]},
-        lambda: {"distribution": rng.choice(["log_uniform_values", "inv_log_uniform_values"]), "min": low, "max": high},
-        lambda: {"distribution": rng.choice(["log_uniform", "inv_log_uniform"]), "min": first, "max": last},
-        lambda: {"distribution": "q_log_uniform", "min": first, "max": last, **step},
-        lambda: {"distribution": rng.choice(["q_uniform", "q_log_uniform_values"]), "min": low, "max": high, **step},
-        lambda: {"distribution": rng.choice(["normal", "log_normal"]), **bell},
-        lambda: {"distribution": rng.choice(["q_normal", "q_log_normal"]), **bell, **step},
-        lambda: {"distribution": "beta", **shape},
-        lambda: {"distribution": "q_beta", **shape, **step},
-    ]
     if depth < 3 and rng.random() < 0.15:
         return {"parameters": make_parameters(rng, depth + 1)}
-    return rng.choice(forms)()
+    if rng.random() < 0.4:
+        plain: list[dict[str, Any]] = [
+            {"value": values[0]},
+            {"values": values},
+            {"values": values, "probabilities": [1 / len(values)] * len(values)},
+            {"min": least, "max": most},
+            {"min": low, "max": high},
+            {"min": least, "max": most + 0.5},
+            {"distribution": "categorical", "values": values},
+            {"distribution": "constant", "value": values[0]},
+        ]
+        return rng.choice(plain)
+    name = rng.choice(list(FIELDS))
+    fields = FIELDS[name].split()
+    bounds = {"ints": {"min": least, "max": most}, "range": {"min": low, "max": high}}.get(fields[0], {})
+    shape = {field: [0.5, 1, 2.0] for field in fields if field not in ("ints", "range")}
+    return {"distribution": name, **bounds, **chosen(rng, shape, 0.6, first=False)}
 
 
 def make_parameters(rng: random.Random, depth: int = 0) -> dict[str, Any]:
     return {name: make_parameter(rng, depth) for name in rng.sample(NAMES, rng.randint(1, 3))}
 
 
-def make_metric(rng: random.Random) -> dict[str, Any]:
-    metric: dict[str, Any] = {"name": rng.choice(["loss", "acc"])}
-    optional = {
-        "goal": ["minimize", "maximize"],
-        "target": [0.5, 1, -2],
-        "impute": ["latest", "best", "worst"],
-        "impute_while_running": ["latest", "false"],
-    }
-    return {**metric, **{key: rng.choice(choice) for key, choice in optional.items() if rng.random() < 0.3}}
-
-
-def make_hyperband(rng: random.Random) -> dict[str, Any]:
-    settings: dict[str, Any] = {"type": "hyperband"}
-    if rng.random() < 0.5:
-        settings["min_iter"] = rng.choice([1, 3, 4.0])
-    if len(settings) == 1 or rng.random() < 0.2:
-        settings |= {"max_iter": rng.choice([27, 81, 9.0, 0]), "s": rng.choice([2, 3, 1.5])}
-    extra = {"eta": rng.choice([2, 3, 1.5]), "strict": rng.choice([True, False])}
-    return {**settings, **{key: value for key, value in extra.items() if rng.random() < 0.4}}
-
-
 def make_sweep(rng: random.Random) -> dict[str, Any]:
-    sweep: dict[str, Any] = {"method": rng.choice(["bayes", "random", "grid", "custom"])}
-    if rng.random() < 0.95:
-        sweep["parameters"] = make_parameters(rng)
-    if rng.random() < 0.5:
-        sweep["metric"] = make_metric(rng)
-    if rng.random() < 0.15:
-        sweep["metrics"] = [make_metric(rng) for _ in range(rng.randint(1, 3))]
-    if rng.random() < 0.25:
-        sweep["early_terminate"] = make_hyperband(rng)
-    if rng.random() < 0.25:
-        optional = {"source": "s.py", "optimizer": "f", "search_space": "g"}
-        chosen = {key: value for key, value in optional.items() if rng.random() < 0.4}
-        sweep["scheduler"] = {"engine": rng.choice(["optuna", "ax", "wandb"]), **chosen}
-    rest: dict[str, list[Any]] = {
-        "run_cap": [1, 40, 3.0],
-        "controller": [{"type": "local"}, {"type": "cloud"}, {"type": "cloud", "x": 1}],
-        "command": [["${env}", "x"], [], [1, None]],
-        "name": ["n"], "program": ["p.py"], "project": ["p"], "entity": ["e"], "description": ["d"],
-        "apiVersion": ["v1"], "kind": ["sweep"], "job": ["j"], "image_uri": ["i"],
-    }  # fmt: skip
-    return {**sweep, **{key: rng.choice(choice) for key, choice in rest.items() if rng.random() < 0.1}}
+    bands = {"max_iter": rng.choice([27, 81, 9.0, 0]), "s": rng.choice([2, 3, 1.5])} if rng.random() < 0.5 else {}
+    parts: dict[str, list[Any]] = {
+        "method": ["bayes", "random", "grid", "custom"],
+        "metric": [chosen(rng, METRIC, 0.3)],
+        "metrics": [[chosen(rng, METRIC, 0.3) for _ in range(rng.randint(1, 3))]],
+        "early_terminate": [chosen(rng, HYPERBAND, 0.6) | bands],
+        "scheduler": [chosen(rng, SCHEDULER, 0.4)],
+    }
+    parameters = {"parameters": make_parameters(rng)} if rng.random() < 0.95 else {}
+    return chosen(rng, parts, 0.25) | parameters | chosen(rng, REST, 0.1, first=False)
 
 
 def mutate(rng: random.Random, sweep: Any) -> Any:
@@ -199,8 +184,7 @@ def mutate(rng: random.Random, sweep: Any) -> Any:
     if not places:
         return sweep
     place = rng.choice(places)
-    keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-    key = rng.choice(keys)
+    key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
     match rng.randrange(6):
         case 0:
             del place[key]
@@ -224,11 +208,11 @@ def _containers(value: Any) -> Iterator[Any]:
             yield from _containers(item)
 
 
-@pytest.mark.parametrize("damages", [0, 1, 2, 4])
-def test_w_and_bs_validator_and_ours_agree(damages: int) -> None:
+@pytest.mark.parametrize("damages", [0, 1, 3])
+def test_both_validators_agree(damages: int) -> None:
     rng = random.Random(SEED + damages)
     verdicts: dict[bool, int] = {True: 0, False: 0}
-    for _ in range(CASES // 4):
+    for _ in range(CASES):
         sweep = make_sweep(rng)
         for _ in range(damages):
             sweep = mutate(rng, sweep)
@@ -237,38 +221,30 @@ def test_w_and_bs_validator_and_ours_agree(damages: int) -> None:
         if theirs != ours:
             assert theirs, f"W&B refuses what we accept: {sweep}"
             assert any(difference(sweep) for difference in DIFFERENCES), f"W&B accepts what we refuse: {sweep}"
-    assert min(verdicts.values()) > CASES // 400, "a set of one kind only shows nothing"
-
-
-PARAMETER = {"a": {"value": 1}}
+    assert min(verdicts.values()) >= CASES // 50, "a set of one kind shows nothing"
 
 
 @pytest.mark.parametrize(
-    ("difference", "sweep"),
+    ("difference", "parameters"),
     [
-        (_nested_fault, {"method": "random", "parameters": {"a": {"parameters": {"b": {"min": 3, "max": 1}}}}}),
-        (
-            _nested_fault,
-            {
-                "method": "random",
-                "parameters": {"a": {"parameters": {"b": {"distribution": "log_uniform", "min": 1, "max": 3}}}},
-            },
-        ),
-        (_not_finite, {"method": "random", "parameters": {"a": {"min": 0.0, "max": math.inf}}}),
-        (_not_finite, {"method": "random", "parameters": {"a": {"min": -1.7e308, "max": 1.7e308}}}),
-        (_no_spread, {"method": "random", "parameters": {"a": {"distribution": "normal", "sigma": 0}}}),
-        (_no_spread, {"method": "random", "parameters": {"a": {"distribution": "beta", "a": 0}}}),
-        (_odd_name, {"method": "random", "parameters": {1: {"value": 2}}}),
-        (_odd_name, {"method": "random", "parameters": {"a\n": {"value": 2}}}),
+        (_nested_fault, {"a": {"parameters": {"b": {"min": 3, "max": 1}}}}),
+        (_nested_fault, {"a": {"parameters": {"b": {"distribution": "log_uniform", "min": 1, "max": 3}}}}),
+        (_not_finite, {"a": {"min": 0.0, "max": math.inf}}),
+        (_not_finite, {"a": {"min": -1.7e308, "max": 1.7e308}}),
+        (_no_spread, {"a": {"distribution": "normal", "sigma": 0}}),
+        (_no_spread, {"a": {"distribution": "beta", "a": 0}}),
+        (_odd_name, {1: {"value": 2}}),
+        (_odd_name, {"a\n": {"value": 2}}),
     ],
 )
-def test_each_listed_difference_is_one(difference: Callable[[Any], bool], sweep: Any) -> None:
+def test_listed_differences_are_real(difference: Callable[[Any], bool], parameters: Any) -> None:
+    sweep = {"method": "random", "parameters": parameters}
     assert difference(sweep)
     assert wandb_accepts(sweep)
     assert not we_accept(sweep)
 
 
 @pytest.mark.parametrize("data", [None, [], 3, "method: random", True])
-def test_what_is_not_a_dictionary_is_refused_by_both(data: Any) -> None:
+def test_both_refuse_what_is_not_a_dictionary(data: Any) -> None:
     assert not wandb_accepts(data)
     assert not we_accept(data)

@@ -1,11 +1,10 @@
-"""What a person may write as YAML is read with its lines; anything else ends in a clear error."""
+"""YAML of a sweep file: read with its lines, as a person means it; anything else is one clear error."""
 
-import os
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.config.sweep_yaml import LARGEST_FILE, parse_document, read_document
@@ -18,34 +17,15 @@ def error_of(text: str) -> SweepFileError:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        ("1e-4", 1e-4),
-        ("3e6", 3e6),
-        ("-2E+3", -2e3),
-        (".5e1", 5.0),
-        ("1.e2", 100.0),
-        ("+1e0", 1.0),
-        ('"1e-4"', "1e-4"),
-        ("'3e6'", "3e6"),
-        ("1e", "1e"),
-        ("e5", "e5"),
-        ("1e-4x", "1e-4x"),
-        ("1.5", 1.5),
-        ("10", 10),
-        ("0x10", 16),
-        ("1_000", 1000),
-        ("yes", True),
-        ("off", False),
-        ("~", None),
-        ("", None),
-        (".inf", float("inf")),
-        ("2020-01-01", "2020-01-01"),
-        ("resnet18", "resnet18"),
-    ],
-)
-def test_a_scalar_is_read_as_meant(written: str, read: object) -> None:
+SCALARS = {
+    "1e-4": 1e-4, "3e6": 3e6, "-2E+3": -2e3, ".5e1": 5.0, "1.e2": 100.0, "+1e0": 1.0, '"1e-4"': "1e-4", "'3e6'": "3e6",
+    "1e": "1e", "e5": "e5", "1e-4x": "1e-4x", "1.5": 1.5, "10": 10, "0x10": 16, "1_000": 1000, "yes": True,
+    "off": False, "~": None, "": None, ".inf": float("inf"), "2020-01-01": "2020-01-01", "resnet18": "resnet18",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("written", "read"), SCALARS.items())
+def test_scalar_has_the_type_that_was_meant(written: str, read: object) -> None:
     value = parse_document(f"a: {written}", source="f").data["a"]
     assert value == read
     assert type(value) is type(read)
@@ -54,36 +34,36 @@ def test_a_scalar_is_read_as_meant(written: str, read: object) -> None:
 def test_every_key_and_item_has_its_line() -> None:
     text = "method: random\n\nparameters:\n  lr:\n    min: 0.1\n  b: {values: [1,\n      2]}\n"
     assert parse_document(text, source="f").lines == {
-        "method": 1,
-        "parameters": 3,
-        "parameters.lr": 4,
-        "parameters.lr.min": 5,
-        "parameters.b": 6,
-        "parameters.b.values": 6,
-        "parameters.b.values.0": 6,
-        "parameters.b.values.1": 7,
-    }
+        "method": 1, "parameters": 3, "parameters.lr": 4, "parameters.lr.min": 5, "parameters.b": 6,
+        "parameters.b.values": 6, "parameters.b.values.0": 6, "parameters.b.values.1": 7,
+    }  # fmt: skip
 
 
-def test_a_key_given_twice_names_both_lines() -> None:
+def test_duplicate_key_names_both_lines() -> None:
     error = error_of("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\na: 4\n")
     assert [(p.key, p.line) for p in error.problems] == [("b.c", 5), ("a", 6)]
     assert "line 3 and on line 5" in error.problems[0].message
     assert "line 1 and on line 6" in error.problems[1].message
 
 
-def test_merge_keys_and_aliases_work_and_own_keys_win() -> None:
+def test_merge_keys_and_aliases_are_resolved_and_own_keys_win() -> None:
     text = "base: &b {x: 1, y: 2}\nmore: {<<: *b, y: 3}\nlist: {<<: [{x: 5}, *b]}\n"
     data = parse_document(text, source="f").data
     assert data["more"] == {"x": 1, "y": 3}
     assert data["list"] == yaml.safe_load(text)["list"] == {"x": 5, "y": 2}
 
 
+def bomb(first: str, level: str) -> str:
+    """Twelve levels, each of which names the one before ten times."""
+    levels = [f"l0: &l0 {first}"]
+    levels += [f"l{i}: &l{i} {level % ', '.join([f'*l{i - 1}'] * 10)}" for i in range(1, 12)]
+    return "\n".join(levels)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "is empty"),
-        ("# only a comment\n", "is empty"),
         ("a: [1", "is not YAML"),
         ("a: 1\n\tb: 2", "spaces, not tabs"),
         ("a: *b", "undefined alias"),
@@ -93,84 +73,53 @@ def test_merge_keys_and_aliases_work_and_own_keys_win() -> None:
         ("a: !mine 3", "!mine is not allowed"),
         ("a: !!binary aGk=", "!!binary is not allowed"),
         ("a: !!bool maybe", "cannot be read"),
-        ("a: !!int x", "cannot be read"),
         ("a: " + "1" * 5000, "cannot be read"),
+        ("a: 0x" + "f" * 5000, "cannot be read"),
+        ("a: 0b" + "1" * 40_000, "cannot be read"),
+        ("a: " + "1:" * 5000 + "1", "cannot be read"),
+        ("a: 1" + ":1" * 300 + ".5", "cannot be read"),
+        ('a: "\\ud800"', "cannot be read"),
         ("? [1, 2]\n: 3", "a key must be a name"),
         ("<<: 3", "merges dictionaries"),
         ("a: &a [*a]", "no end"),
-        ("a: &a {b: *a}", "no end"),
         ("a: &a {<<: *a}", "nested deeper"),
-        ("a: " + "[" * 100 + "]" * 100, "nested deeper"),
         ("a: " + "[" * 20_000, "nested deeper"),
         ("%YAML 9.9\n---\na: 1", "is not YAML"),
+        (bomb("[x, x, x, x, x, x, x, x, x, x]", "[%s]"), "once its aliases are written out"),
+        (bomb("{x: 1}", "{<<: [%s]}"), "once its aliases are written out"),
     ],
 )
-def test_what_is_no_sweep_file_gets_one_clear_error(text: str, says: str) -> None:
+def test_unreadable_text_is_one_clear_error(text: str, says: str) -> None:
     assert says in str(error_of(text))
 
 
-def test_a_bomb_of_aliases_is_refused_at_once() -> None:
-    levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
-    levels += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 12)]
-    assert "once its aliases are written out" in str(error_of("\n".join(levels)))
-    merges = ["m0: &m0 {x: 1}"]
-    merges += [f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 10)}]}}" for i in range(1, 12)]
-    assert "once its aliases are written out" in str(error_of("\n".join(merges)))
-
-
-def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    def error(path: Path) -> str:
-        with pytest.raises(SweepFileError) as caught:
-            read_document(path)
-        return str(caught.value)
-
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "vit.yaml").write_text("method: random\n")
     (tmp_path / "latin.yaml").write_bytes("method: random\nname: é\n".encode("latin-1"))
-    (tmp_path / "image.yaml").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "huge.yaml").write_text("a: 1 # " + "x" * LARGEST_FILE)
-    assert "did you mean" in error(tmp_path / "vitt.yaml")
-    assert "vit.yaml" in error(tmp_path / "vitt.yaml")
-    assert "there is no folder" in error(tmp_path / "none" / "vit.yaml")
-    assert "is a folder" in error(tmp_path)
-    assert "line 2: is not UTF-8" in error(tmp_path / "latin.yaml")
-    assert "is not UTF-8" in error(tmp_path / "image.yaml")
-    assert "is larger than 256 kB" in error(tmp_path / "huge.yaml")
-    assert "cannot be read" in error(tmp_path / "a\x00b")
-    assert "cannot be read" in error(tmp_path / ("x" * 300))
+    for name, says in {
+        "vitt.yaml": "did you mean", "none/vit.yaml": "there is no folder", ".": "is a folder",
+        "latin.yaml": "line 2: is not UTF-8", "huge.yaml": "is larger than 256 kB", "a\x00b": "cannot be read",
+        "x" * 300: "cannot be read",
+    }.items():  # fmt: skip
+        with pytest.raises(SweepFileError, match=says):
+            read_document(tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "secret.yaml"
-    path.write_text("method: random\n")
-    path.chmod(0)
-    with pytest.raises(SweepFileError, match="cannot be read"):
-        read_document(path)
-
-
-def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbfmethod: random\r\nname: x\r\n")
     assert read_document(path).data == {"method": "random", "name": "x"}
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 TREES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(tree=TREES)
-def test_whatever_yaml_can_write_is_read_back(tree: object) -> None:
+def test_what_yaml_writes_is_read_back(tree: object) -> None:
     text = yaml.safe_dump({"top": tree})
     assert parse_document(text, source="f").data == {"top": tree}
-
-
-@settings(derandomize=True, deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
-@given(text=st.text(alphabet="ab:-[]{}&*!<>|%@`'\"#?, \n\t0123e.~", max_size=40))
-def test_any_text_is_read_or_refused_with_problems(text: str) -> None:
-    try:
-        parse_document(text, source="f")
-    except SweepFileError as error:
-        assert error.problems

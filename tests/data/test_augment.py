@@ -56,9 +56,7 @@ def test_half_of_the_images_are_mirrored(others: dict[str, float]) -> None:
 
 @steady
 @given(st.floats(0, 0.5), st.floats(0, 45), st.floats(0, 0.5), st.booleans(), st.integers(0, 999))
-def test_affine_map_stays_within_its_bounds(
-    shift: float, rotation: float, scale: float, flip: bool, seed: int
-) -> None:
+def test_affine_map_stays_within_its_bounds(shift: float, rotation: float, scale: float, flip: bool, seed: int) -> None:
     affine = drawn(50, seed, shift=shift, rotation=rotation, scale=scale, flip=flip).affine
     if affine is None:
         assert shift == rotation == scale == 0

@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 _INSTRUMENTED = ["fer_sweep", "yaml", "tarfile", "zipfile", "csv", "PIL"]
@@ -31,38 +30,27 @@ def main() -> int:
         return fuzz(given.readers[0], given.seconds, given.corpus / given.readers[0])
     from tests.fuzz.readers import READERS
 
-    found = 0
-    for name in given.readers or READERS:
-        found += run(name, given.seconds, given.corpus)
-    return 1 if found else 0
+    return min(1, sum(run(name, given.seconds, given.corpus) for name in given.readers or READERS))
 
 
-def run(name: str, seconds: int, corpus: Path) -> int:
+def run(name: str, seconds: int, corpus: Path) -> bool:
+    """Fuzz a reader in a process of its own; gives whether something was found."""
     from tests.fuzz.readers import memory
 
     words = [sys.executable, "-m", "tests.fuzz", name, "--child", "--seconds", str(seconds), "--corpus", str(corpus)]
     folder = corpus / name
     (folder / "inputs").mkdir(parents=True, exist_ok=True)
     before = set(folder.glob("*-*"))
-    began = time.monotonic()
     # libFuzzer leaves at once, so the child cannot tidy up.
     with (folder / "log").open("w") as log, tempfile.TemporaryDirectory(prefix="fersweep-fuzz-", dir=memory()) as place:
         environment = {**os.environ, "TMPDIR": place}
         code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    log_text = (folder / "log").read_text(errors="replace")
-    lines = re.findall(r"^#(\d+)\s.* cov: (\d+) ft: (\d+)", log_text, re.MULTILINE)
-    first = re.search(r"^#\d+\s+INITED cov: (\d+)", log_text, re.MULTILINE)
-    runs = lines[-1][0] if lines else "0"
-    covered = f"{first[1] if first else '?'} -> {lines[-1][1] if lines else '?'}"
+    lines = re.findall(r"^#(\d+)\s.* cov: (\d+)", (folder / "log").read_text(errors="replace"), re.MULTILINE)
+    runs, edges = lines[-1] if lines else ("0", "?")
     findings = sorted(set(folder.glob("*-*")) - before)
-    print(
-        f"{name}: {int(runs):,} executions in {time.monotonic() - began:.0f} s, edges of the seeds -> reached "
-        f"{covered}, {len(findings)} findings" + (f", exit {code}: see {folder / 'log'}" if code else ""),
-        flush=True,
-    )
-    for finding in findings:
-        print(f"  {finding}", flush=True)
-    return len(findings) or (code != 0)
+    print(f"{name}: {int(runs):,} executions, {edges} edges, {len(findings)} findings, exit {code}: {folder / 'log'}")
+    print(*(f"  {finding}\n" for finding in findings), sep="", end="", flush=True)
+    return bool(findings or code)
 
 
 def fuzz(name: str, seconds: int, folder: Path) -> int:
@@ -72,28 +60,22 @@ def fuzz(name: str, seconds: int, folder: Path) -> int:
     seeds = folder / "seeds"
     seeds.mkdir(parents=True, exist_ok=True)
     with atheris.instrument_imports(include=_INSTRUMENTED):
-        from tests.fuzz.readers import READERS, never_surprised
+        from tests.fuzz.readers import READERS, accepts
 
         reader = READERS[name]
         for number, seed in enumerate(reader.seeds()):
             (seeds / str(number)).write_bytes(seed)
-            never_surprised(reader, seed)  # what is imported on first use is instrumented too, and is no hang later
+            accepts(reader, seed)  # what is imported on first use is instrumented too, and is no hang later
     if "torch" in sys.modules:  # all of torch would take minutes to instrument
         from torch._weights_only_unpickler import Unpickler
 
         atheris.instrument_func(Unpickler.load)
     options = [
-        f"-max_total_time={seconds}",
-        f"-timeout={HANG_S}",
-        f"-rss_limit_mb={MEMORY_MB}",
-        f"-max_len={reader.longest}",
-        f"-artifact_prefix={folder}/",
-        "-detect_leaks=0",
-        "-print_final_stats=1",
-        "-verbosity=1",
-    ]
+        f"-max_total_time={seconds}", f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MB}", f"-max_len={reader.longest}",
+        f"-artifact_prefix={folder}/", "-detect_leaks=0", "-print_final_stats=1", "-verbosity=1",
+    ]  # fmt: skip
     atheris.Setup(
-        [sys.argv[0], *options, str(folder / "inputs"), str(seeds)], lambda data: never_surprised(reader, data) and None
+        [sys.argv[0], *options, str(folder / "inputs"), str(seeds)], lambda data: accepts(reader, data) and None
     )
     atheris.Fuzz()
     return 0

@@ -10,6 +10,8 @@ from torch.nn import functional
 from fer_sweep.config.trial import SharedConfig, parse_trial
 from fer_sweep.models import build_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL: dict[str, dict[str, Any]] = {
     "simple_cnn": {"channels": 8, "hidden": 32},
     "deeper_cnn": {"blocks": 3, "convs_per_block": 1, "width": 8, "conv_dropout": 0.0},
@@ -22,8 +24,7 @@ GRID: list[dict[str, Any]] = [
     {"model": "simple_cnn", "channels": 16, "kernel_size": 5, "hidden": 64, "dropout": 0.5},
     {"model": "simple_cnn", "channels": 4, "kernel_size": 7, "hidden": 512},
     {"model": "deeper_cnn", "blocks": 1, "convs_per_block": 1, "width": 1},
-    {"model": "deeper_cnn", "blocks": 3, "convs_per_block": 2, "width": 32, "head": "flatten"},
-    {"model": "deeper_cnn", "blocks": 4, "convs_per_block": 1, "width": 256, "head": "flatten"},
+    {"model": "deeper_cnn", "blocks": 3, "convs_per_block": 2, "width": 16, "head": "flatten"},
     {"model": "deeper_cnn", "blocks": 5, "convs_per_block": 4, "width": 2, "head": "gap"},
     {"model": "deeper_cnn", "blocks": 5, "convs_per_block": 1, "width": 2, "head": "flatten"},
     {"model": "resnet18", "stem": "cifar", "width": 8},
@@ -40,19 +41,34 @@ def build(**values: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize("values", GRID, ids=lambda v: "-".join(str(x) for x in v.values()))
-@pytest.mark.parametrize("batch", [2, 5])
-def test_faces_in_logits_out_whatever_the_sizes(values: dict[str, Any], batch: int) -> None:
+def test_every_size_gives_finite_logits(values: dict[str, Any]) -> None:
     network = build(**values)
-    faces = torch.randn(batch, 1, 48, 48)
-    for mode in (True, False):
-        logits = network.train(mode)(faces)
+    for training, batch in ((True, 3), (False, 1)):
+        logits = network.train(training)(torch.randn(batch, 1, 48, 48))
         assert logits.shape == (batch, 7)
         assert logits.dtype == torch.float32
         assert torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "parameters"),
+    [
+        ({"model": "simple_cnn"}, 1_199_495),
+        ({"model": "simple_cnn", "channels": 3, "kernel_size": 7, "hidden": 9}, 8_893),
+        ({"model": "deeper_cnn"}, 287_783),
+        ({"model": "deeper_cnn", "blocks": 5, "convs_per_block": 1, "width": 4, "head": "flatten"}, 25_219),
+        ({"model": "resnet18"}, 11_171_271),
+        ({"model": "resnet18", "stem": "imagenet", "width": 8}, 176_383),
+        ({"model": "vit"}, 2_694_727),
+        ({"model": "vit", "patch_size": 24, "dim": 16, "depth": 1, "head_dim": 16, "mlp_ratio": 0.7}, 11_010),
+    ],
+)
+def test_number_of_parameters(values: dict[str, Any], parameters: int) -> None:
+    assert sum(parameter.numel() for parameter in build(**values).parameters()) == parameters
+
+
 @pytest.mark.parametrize("model", SMALL)
-def test_the_gradient_reaches_every_parameter(model: str) -> None:
+def test_gradient_reaches_every_parameter(model: str) -> None:
     network = build(model=model, **SMALL[model])
     functional.cross_entropy(network(torch.randn(16, 1, 48, 48)), torch.arange(16) % 7).backward()
     for name, parameter in network.named_parameters():
@@ -63,30 +79,22 @@ def test_the_gradient_reaches_every_parameter(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", SMALL)
-def test_one_small_batch_can_be_learnt_by_heart(model: str) -> None:
+def test_one_small_batch_can_be_memorised(model: str) -> None:
     network = build(model=model, **SMALL[model])
-    faces, labels = torch.randn(14, 1, 48, 48), torch.arange(14) % 7
+    faces, labels = torch.randn(7, 1, 48, 48), torch.arange(7)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
-    for _ in range(120):
+    for _ in range(60):
         loss = functional.cross_entropy(network(faces), labels)
+        if loss < 0.1:
+            break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if loss < 0.02:
-            break
-    assert (network(faces).argmax(1) == labels).all()
     assert loss < 0.1
 
 
 @pytest.mark.parametrize("model", SMALL)
-def test_equal_seeds_give_equal_weights(model: str) -> None:
-    first, second = (build(model=model, **SMALL[model]).state_dict() for _ in range(2))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("model", SMALL)
-def test_dropout_acts_in_training_only(model: str) -> None:
+def test_dropout_is_active_in_training_only(model: str) -> None:
     network = build(model=model, **SMALL[model], dropout=0.5)
     rates = {module.p for module in network.modules() if isinstance(module, nn.Dropout)}
     assert 0.5 in rates
@@ -99,8 +107,7 @@ def test_dropout_acts_in_training_only(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", SMALL)
-def test_every_size_changes_the_network(model: str) -> None:
-    """A field of TrialConfig that is not shared by all architectures shows in the network it builds."""
+def test_every_parameter_changes_the_network_and_equal_seeds_do_not(model: str) -> None:
     changes: dict[str, dict[str, Any]] = {
         "simple_cnn": {"channels": 9, "kernel_size": 5, "hidden": 33},
         "deeper_cnn": {"blocks": 2, "convs_per_block": 2, "width": 9, "head": "flatten", "conv_dropout": 0.4},
@@ -109,11 +116,14 @@ def test_every_size_changes_the_network(model: str) -> None:
     }
     own = type(parse_trial({"model": model})).model_fields.keys() - SharedConfig.model_fields.keys()
     assert changes[model].keys() == own - {"model", "pretrained"}
-    plain = build(model=model, **SMALL[model])
-    faces = torch.randn(8, 1, 48, 48)
+    faces = torch.randn(4, 1, 48, 48)
+
+    def logits(**changed: Any) -> torch.Tensor:
+        network = build(model=model, **{**SMALL[model], **changed})
+        torch.manual_seed(1)
+        return network(faces)  # type: ignore[no-any-return]
+
+    before = logits()
+    assert torch.equal(logits(), before)
     for field, value in changes[model].items():
-        changed = build(model=model, **{**SMALL[model], field: value})
-        torch.manual_seed(1)
-        before = plain(faces)
-        torch.manual_seed(1)
-        assert not torch.equal(changed(faces), before), field
+        assert not torch.equal(logits(**{field: value}), before), field

@@ -1,36 +1,38 @@
-"""Weights by a name: a hub on loopback gives out a small ViT in the hub's own layout, to the library that speaks to it.
+"""Weights by name, from a hub on loopback that serves a small ViT.
 
-In processes of their own: huggingface_hub reads its address, its cache and its switches when it is imported.
+In a process of its own: huggingface_hub reads its address, cache and switches when it is imported.
 """
 
 import hashlib
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from fer_sweep.config.trial import ViTConfig
+from fer_sweep.models.vit import build
 from tests.models.test_vit import saved
 
 NAME = "someone/some-vit"
 COMMIT = "c0ffee" * 6 + "cafe"
-BUILD_TWICE = f"""
-import os, urllib.request
-from fer_sweep.config.trial import ViTConfig
-from fer_sweep.models.vit import build
+AGAIN = "/again"
+"""What is requested between the first use of the weights and the second."""
+pytestmark = pytest.mark.process
 
-build(ViTConfig(pretrained={NAME!r}))
-urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/again").close()
-build(ViTConfig(pretrained={NAME!r}))
-"""
+
+def build_twice() -> None:
+    build(ViTConfig(pretrained=NAME))
+    urllib.request.urlopen(os.environ["HF_ENDPOINT"] + AGAIN).close()
+    build(ViTConfig(pretrained=NAME))
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves the files of a folder as those of one commit, and remembers what it was asked for."""
+    """Serves the files of a folder as those of one commit, and records every request."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -61,7 +63,7 @@ class _Handler(SimpleHTTPRequestHandler):
 def hub(tmp_path: Path) -> Iterator[Hub]:
     folder = tmp_path / "hub"
     saved(folder / NAME / "resolve" / "main")
-    (folder / "again").touch()
+    (folder / AGAIN[1:]).touch()
     with Hub(folder) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -70,11 +72,16 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         thread.join()
 
 
-def test_weights_are_downloaded_once_and_the_hub_is_not_asked_about_them_again(hub: Hub, tmp_path: Path) -> None:
-    address = f"http://127.0.0.1:{hub.server_port}"
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
-    built = subprocess.run([sys.executable, "-c", BUILD_TWICE], env=environment, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    again = hub.asked.index("/again")
+def test_weights_are_downloaded_once_and_then_taken_from_the_cache(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    process = multiprocessing.get_context("spawn").Process(target=build_twice)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    again = hub.asked.index(AGAIN)
     assert f"/{NAME}/resolve/main/model.safetensors" in hub.asked[:again]
     assert hub.asked[again + 1 :] == []

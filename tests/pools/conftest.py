@@ -1,36 +1,62 @@
-"""A Slurm and a Ray cluster for the tests that ask for one; they skip where there can be none."""
+"""A fake Slurm for every test that asks for one; a real Slurm and a real Ray for those marked ``cluster``."""
 
-import shutil
-import socket
-import tempfile
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.support import ray_nodes, slurm
+from tests.support.fake_slurm import FakeSlurm
+from tests.support.pool_stage import REPOSITORY
+from tests.support.processes import SWEEP
+from tests.support.shell import Shell
+
+
+@pytest.fixture(autouse=True, scope="session")
+def findable_support() -> Iterator[None]:
+    """Processes that a test starts find tests.support."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}")
+        yield
+
+
+@pytest.fixture
+def sweep(shell: Shell, tiny_data: str) -> str:
+    """A sweep of one trial."""
+    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
+    return str(shell.json("create", "sweep.yaml")["sweep"])
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
+    """A fake Slurm on PATH."""
+    with closing(FakeSlurm(tmp_path / "slurm")) as cluster:
+        for name, value in cluster.environment.items():
+            monkeypatch.setenv(name, value)
+        yield cluster
 
 
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[slurm.Cluster]:
-    """A cluster of two nodes."""
+    """A Slurm of two nodes."""
     if reason := slurm.missing():
         pytest.skip(reason)
-    cluster = slurm.Cluster()
-    yield cluster
-    cluster.close()
+    with closing(slurm.Cluster()) as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def cluster(slurm_cluster: slurm.Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[slurm.Cluster]:
-    """The cluster, with no job on it, as the one that this process's commands speak to."""
+def real_slurm(slurm_cluster: slurm.Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[slurm.Cluster]:
+    """The Slurm cluster, with no job on it, as the one that this process's commands speak to."""
     monkeypatch.setenv("SLURM_CONF", str(slurm_cluster.configuration))
     yield slurm_cluster
     slurm_cluster.restore()
 
 
 @pytest.fixture(scope="session")
-def ray_nodes_here() -> Iterator[ray_nodes.Cluster]:
+def ray_cluster() -> Iterator[ray_nodes.Cluster]:
     """A Ray of three nodes."""
     if reason := ray_nodes.missing():
         pytest.skip(reason)
@@ -39,24 +65,8 @@ def ray_nodes_here() -> Iterator[ray_nodes.Cluster]:
 
 
 @pytest.fixture
-def ray_cluster(ray_nodes_here: ray_nodes.Cluster, monkeypatch: pytest.MonkeyPatch) -> ray_nodes.Cluster:
+def real_ray(ray_cluster: ray_nodes.Cluster, monkeypatch: pytest.MonkeyPatch) -> ray_nodes.Cluster:
     """The Ray cluster, as the one that ``address: auto`` means; no agent outlives the pool that started it."""
-    for name, value in {**ray_nodes_here.environment, "RAY_ADDRESS": ray_nodes_here.address}.items():
+    for name, value in ray_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    return ray_nodes_here
-
-
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """A folder whose path leaves room for the name of a socket."""
-    folder = Path(tempfile.mkdtemp(prefix="fersweep-ray-"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port of this host at which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    return ray_cluster

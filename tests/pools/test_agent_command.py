@@ -1,152 +1,175 @@
-"""``fersweep agent --pool`` as a process: what it starts, follows and says, and what Ctrl-C does to it."""
+"""``fersweep agent --pool``: what it starts, follows and prints, and what signals do to it."""
 
+import io
 import json
-import os
-import shutil
 import signal
-import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from fer_sweep.config.pool_file import parse_pool
-from fer_sweep.pools import AgentCommand
-from fer_sweep.pools.slurm import SlurmAgents
-from tests.support.pool_stage import follow_readme, make
-from tests.support.processes import COMMAND, alive, descendants, fersweep, until
-from tests.support.slurm import Cluster
+from fer_sweep.cli import pooling
+from fer_sweep.errors import PoolError
+from fer_sweep.pools import AgentCommand, AgentState, Phase, following
+from tests.support.pool_stage import REPOSITORY
+from tests.support.shell import Shell
 
-pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
-
-AGENTS = Path(__file__).resolve().parents[2] / "agents"
-ON_CPU = ("--gpus", "none", "--slots", "1")
-
-
-def state_of(sweep: str) -> str:
-    (trial,) = json.loads(fersweep("status", sweep, "--json").stdout)["trials"]
-    return str(trial["state"])
+RUNNING, DONE, FAILED = AgentState(Phase.RUNNING, "on n1"), AgentState(Phase.DONE), AgentState(Phase.FAILED, "broke")
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+LOCAL = ("--pool", str(REPOSITORY / "agents" / "local.yaml"))
+Look = AgentState | list[AgentState] | tuple[signal.Signals, ...] | PoolError
 
 
-def following(pool: str, said: Path) -> "subprocess.Popen[bytes]":
-    with said.open("wb") as output:
-        return subprocess.Popen(
-            [*COMMAND, "agent", "--pool", pool, *ON_CPU], stdout=output, stderr=output, process_group=0
-        )
+class ScriptedPool:
+    """Plays what its agents do, look by look; signals are those that come while it is asked."""
+
+    def __init__(self, *looks: Look, outlives_us: bool = False) -> None:
+        self.outlives_us = outlives_us
+        self.command: AgentCommand | None = None
+        self.stopped: list[tuple[str, float]] = []
+        self._looks = list(looks)
+        self._shown: Mapping[str, AgentState] = {}
+
+    def start(self, command: AgentCommand, agents: int) -> Sequence[str]:
+        self.command = command
+        self._shown = {f"7_{number}": RUNNING for number in range(agents)}
+        return list(self._shown)
+
+    def states(self) -> Mapping[str, AgentState]:
+        match self._looks.pop(0) if self._looks else ():
+            case PoolError() as error:
+                raise error
+            case AgentState() as state:
+                self._shown = dict.fromkeys(self._shown, state)
+            case list() as states:
+                self._shown = dict(zip(self._shown, states, strict=True))
+            case signals:
+                for number in signals:
+                    signal.raise_signal(number)
+        return self._shown
+
+    def stop(self, agent_id: str, *, grace_s: float) -> None:
+        self.stopped.append((agent_id, grace_s))
 
 
-def test_the_shipped_local_file_starts_an_agent_and_follows_it_to_its_end() -> None:
-    sweep = make(epochs=1)
-    done = fersweep("agent", sweep, "--pool", str(AGENTS / "local.yaml"), *ON_CPU, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"sweep": sweep, "agents": {"0": "done"}, "interrupted": False}
-    assert f"next: fersweep best {sweep}" in done.stderr
-    assert "agent 0: done" in done.stderr
-    assert state_of(sweep) == "complete"
-    # A second time there is nothing to do, and nothing is started for it.
-    again = fersweep("agent", sweep, "--pool", str(AGENTS / "local.yaml"))
-    assert (again.returncode, "0 to" in again.stderr) == (3, False)
-    assert f"sweep {sweep} is finished" in again.stderr
+Agent = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_agents_of_this_host_end_with_the_command_that_started_them(end: signal.Signals, tmp_path: Path) -> None:
-    sweep = make(epochs=5000)
-    folder = Path(".fersweep/sweeps") / sweep / "trials" / "0"
-    command = following(str(AGENTS / "local.yaml"), tmp_path / "said.txt")
-    until(lambda: (folder / "history.jsonl").is_file())
-    family = descendants(command.pid)
-    assert family
-    command.send_signal(end)
-    assert command.wait(timeout=90) in (130, -signal.SIGKILL)
-    until(lambda: not any(alive(pid) for pid in family))
-    assert (folder / "last.ckpt").is_file()
-    assert state_of(sweep) == "preempted"
+@pytest.fixture
+def agent(shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch) -> Agent:
+    """Runs the command; whatever its pool file, it opens ``pool``."""
+
+    def run(pool: ScriptedPool, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(pooling, "open_pool", lambda pool_file: pool)
+        return shell("agent", sweep, *words)
+
+    return run
 
 
-def test_what_cannot_be_is_refused_before_anything_is_started(tmp_path: Path) -> None:
-    sweep = make(epochs=1)
-    (tmp_path / "pool.yaml").write_text("kind: slurm\npartitoin: gpu\n")
-    wrong = fersweep("agent", sweep, "--pool", "pool.yaml")
-    assert (wrong.returncode, "line 2: partitoin: no such key (did you mean partition?)" in wrong.stderr) == (2, True)
-    alone = fersweep("agent", sweep, "--agents", "2")
-    assert (alone.returncode, "--agents goes with --pool" in alone.stderr) == (2, True)
-    mirrored = fersweep("agent", sweep, "--pool", str(AGENTS / "local.yaml"), "--mirror", "m")
-    assert mirrored.returncode == 2
+def test_agents_are_started_as_told_and_followed_to_their_end(agent: Agent, sweep: str) -> None:
+    pool = ScriptedPool(DONE)
+    code, out, err = agent(pool, *LOCAL, "--agents", "2", "--gpus", "none", "--count", "3", "--json")
+    assert code == 0 and pool.command is not None
+    assert json.loads(out) == {"sweep": sweep, "agents": {"7_0": "done", "7_1": "done"}, "interrupted": False}
+    assert pool.command.words == ("agent", sweep, "--gpus=none", "--count=3")
+    assert f"2 agents on sweep {sweep}: 7_0 to 7_1" in err
+    assert f"grep -l 'trial N[ :]' {pool.command.logs}/*" in err
+    assert f"agents 7_0, 7_1: done\nnext: fersweep best {sweep}" in err
 
 
-def test_without_slurm_it_says_where_to_run_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sweep = make(epochs=1)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    done = fersweep("agent", sweep, "--pool", str(AGENTS / "slurm.yaml"))
-    assert done.returncode == 1
-    assert "no sbatch here" in done.stderr and "login node" in done.stderr
+def test_some_failed_agents_are_noted_and_all_of_them_are_an_error(agent: Agent) -> None:
+    code, _, err = agent(ScriptedPool([DONE, FAILED]), *LOCAL, "--agents", "2")
+    assert (code, "note: agent 7_1 broke" in err) == (0, True)
+    code, _, err = agent(ScriptedPool(FAILED), *LOCAL, "--agents", "2")
+    assert (code, "every agent failed: agent 7_0 broke; agent 7_1 broke" in err) == (1, True)
 
 
-def test_what_slurm_refuses_is_said(cluster: Cluster, tmp_path: Path) -> None:
-    sweep = make(epochs=1)
-    (tmp_path / "pool.yaml").write_text("kind: slurm\npartition: nosuch\n")
-    done = fersweep("agent", sweep, "--pool", "pool.yaml")
-    assert done.returncode == 1
-    assert "nvalid partition" in done.stderr, done.stderr
-    assert "sinfo" in done.stderr
+class Reader(io.StringIO):
+    """Somebody who reads what is printed, and presses Ctrl-C once it is offered."""
+
+    def write(self, text: str) -> int:
+        if "Ctrl-C again" in text:
+            signal.raise_signal(INT)
+        return super().write(text)
 
 
-def test_modules_and_a_container_stand_before_the_agent(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("outlives_us", "signals", "said", "stops"),
+    [
+        pytest.param(False, (INT,), io.StringIO(), True, id="Ctrl-C"),
+        pytest.param(False, (TERM,), io.StringIO(), True, id="SIGTERM"),
+        pytest.param(True, (INT,), io.StringIO(), False, id="Slurm: Ctrl-C"),
+        pytest.param(True, (INT,), Reader(), True, id="Slurm: Ctrl-C twice"),
+        pytest.param(True, (INT, INT), io.StringIO(), True, id="Slurm: Ctrl-C twice before an answer of squeue"),
+        pytest.param(True, (HUP,), Reader(), False, id="Slurm: the terminal closes"),
+    ],
+)
+def test_signals_end_the_following_and_agents_that_would_not_outlive_it(
+    outlives_us: bool, signals: Look, said: io.StringIO, stops: bool, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("module", "apptainer", "fersweep"):
-        (programs / name).write_text(f'#!/bin/sh\necho "{name}: $*"\n')
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    values = {"modules": ["cuda/12.4"], "container": "apptainer exec 'my image.sif'", "command": "fersweep"}
-    pool = SlurmAgents(parse_pool({"kind": "slurm", **values}))  # type: ignore[arg-type]
-    (agent,) = pool.start(AgentCommand("abc", ("agent", "abc", "--gpus=$(id)"), tmp_path / "100% logs"), 1)
-    until(lambda: pool.states()[agent].has_ended)
-    said = (tmp_path / "100% logs" / f"{agent}.log").read_text().splitlines()
-    assert said[1:] == ["module: load cuda/12.4", "apptainer: exec my image.sif fersweep agent abc --gpus=$(id)"]
+    monkeypatch.setattr(pooling, "SECOND_THOUGHTS_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", said)
+    pool = ScriptedPool(signals, outlives_us=outlives_us)
+    assert agent(pool, *LOCAL)[0] == 130
+    assert pool.stopped == ([("7_0", pooling.GRACE_S)] if stops else [])
+    assert ("the agents work on: squeue --job 7; to end them: scancel 7" in said.getvalue()) == (not stops)
+    assert "next: fersweep status" in said.getvalue()
 
 
-STUB = """\
-#!/bin/bash
-trap 'kill $!; echo > HERE/checkpoint; exit 130' TERM
-echo > HERE/ready
-sleep 600 & wait
-"""
-"""An agent in little, which is there in no time; what a real one does when it is told to end is seen elsewhere."""
+def test_changes_are_said_once_and_a_scheduler_that_does_not_answer_is_asked_again() -> None:
+    waiting, silent = AgentState(Phase.WAITING), PoolError("squeue does not answer")
+    pool = ScriptedPool(waiting, silent, silent, [RUNNING] * 7 + [waiting], [RUNNING] * 7 + [waiting], DONE)
+    pool.start(AgentCommand("abc", (), Path()), 8)
+    said: list[str] = []
+    assert set(following.follow(pool, said.append, lambda seconds: False).values()) == {DONE}
+    assert said == [
+        "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 2 more: waiting",
+        "squeue does not answer; asking again",
+        "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 1 more: running (on n1)",
+        "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 2 more: done",
+    ]
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_leaves_slurms_jobs_alone_and_a_second_one_ends_them(
-    times: int, cluster: Cluster, tmp_path: Path
+@pytest.mark.parametrize(
+    ("pool_file", "words", "says"),
+    [
+        ("kind: slurm\npartitoin: gpu\n", ["--pool", "pool.yaml"], "line 2: partitoin: no such key"),
+        ("kind: local\n", ["--pool", "pool.yaml", "--mirror", "m"], "--mirror is for an agent on this host"),
+        ("", ["--agents", "2"], "--agents goes with --pool"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_started(
+    pool_file: str, words: list[str], says: str, agent: Agent
 ) -> None:
-    make(epochs=1)
-    stub = tmp_path / "stub"
-    stub.write_text(STUB.replace("HERE", str(tmp_path)))
-    stub.chmod(0o755)
-    (tmp_path / "pool.yaml").write_text(f"kind: slurm\ngres: gpu:1\ncpus: 1\ncommand: {stub}\n")
-    said = tmp_path / "said.txt"
-    command = following("pool.yaml", said)
-    until((tmp_path / "ready").exists)
-    command.send_signal(signal.SIGINT)
-    until(lambda: "Ctrl-C again within" in said.read_text())
-    if times == 2:
-        command.send_signal(signal.SIGINT)
-    assert command.wait(timeout=90) == 130
-    left = cluster.ask("squeue", "--noheader", "--states=running", "--format=%i")
-    if times == 1:
-        assert left and f"scancel {left.partition('_')[0]}" in said.read_text()
-    assert bool(left) == (times == 1)
-    assert (tmp_path / "checkpoint").is_file() == (times == 2)
+    Path("pool.yaml").write_text(pool_file)
+    pool = ScriptedPool(DONE)
+    code, _, err = agent(pool, *words)
+    assert (code, says in err, pool.command) == (2, True, None)
 
 
-def test_the_commands_of_the_readme_run_a_sweep_in_postgresql(
-    cluster: Cluster, postgres: str, tiny_data: str, tmp_path: Path
+def test_sweep_that_is_over_starts_no_agent(agent: Agent, shell: Shell, sweep: str) -> None:
+    pool = ScriptedPool(DONE)
+    for command, state in (("stop", "stopped"), ("cancel", "cancelled")):
+        shell(command, sweep)
+        code, _, err = agent(pool, *LOCAL)
+        assert (code, f"sweep {sweep} is {state}" in err, pool.command) == (3, True, None)
+
+
+def test_sqlite_is_noted_where_agents_may_be_on_other_hosts(agent: Agent) -> None:
+    files = {"kind: local": False, "kind: ray": False, "kind: ray\naddress: auto": True, "kind: slurm": True}
+    for text, is_noted in files.items():
+        Path("pool.yaml").write_text(text)
+        code, _, err = agent(ScriptedPool(DONE), "--pool", "pool.yaml")
+        assert (code, "fersweep create --storage postgresql" in err) == (0, is_noted)
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("one_core")
+def test_real_agent_of_the_shipped_local_file_trains_the_sweep(
+    shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(AGENTS.parent / "sweeps", tmp_path / "sweeps")
-    (tmp_path / "agents").mkdir()
-    here = (AGENTS / "slurm.yaml").read_text().replace("cpus: 4", "cpus: 1")  # what a node of the tests has
-    (tmp_path / "agents" / "slurm.yaml").write_text(here)
-    followed = follow_readme("## On a Slurm cluster", postgres, tiny_data)
-    assert "note:" not in followed  # nothing to warn of in a search that every node reaches
+    monkeypatch.setattr(following, "FOLLOW_S", 0.05)
+    code, out, err = shell("agent", sweep, *LOCAL, "--gpus", "none", "--slots", "1", "--json")
+    assert (code, json.loads(out)["agents"]) == (0, {"0": "done"}), err
+    assert [trial["state"] for trial in shell.json("status", sweep)["trials"]] == ["complete"]

@@ -1,65 +1,78 @@
-"""What every pool does, whatever starts its agents."""
+"""What every pool does with agents: on this host, a fake Slurm and a scripted Ray; on real clusters if asked to."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fer_sweep.config.pool_file import parse_pool
-from fer_sweep.pools import Phase, Pool
+from fer_sweep.pools import AgentState, Phase, Pool
 from fer_sweep.pools.local import LocalAgents
 from fer_sweep.pools.ray_cluster import RayAgents
-from fer_sweep.pools.slurm import SlurmAgents
-from tests.support.pool_stage import command, make, trials_of
+from tests.support.pool_stage import command, stub, stub_pool
 from tests.support.processes import until
+from tests.support.stub_agent import calls
 
-pytestmark = pytest.mark.usefixtures("tiny_data", "one_core")
+KINDS = {"local": None, "fake slurm": "fake_slurm", "scripted ray": None, "slurm": "real_slurm", "ray": "real_ray"}
 
 
-@pytest.fixture(params=["local", "slurm", "ray"])
+@pytest.fixture(
+    params=[pytest.param(kind, marks=pytest.mark.cluster) if kind in ("slurm", "ray") else kind for kind in KINDS]
+)
 def pool(request: pytest.FixtureRequest) -> Pool:
-    if request.param == "local":
-        return LocalAgents()
-    if request.param == "ray":
-        request.getfixturevalue("ray_cluster")
-        return RayAgents(parse_pool({"kind": "ray", "address": "auto", "gpus": 0.5}))  # type: ignore[arg-type]
-    request.getfixturevalue("cluster")
-    return SlurmAgents(parse_pool({"kind": "slurm", "gres": "gpu:1", "cpus": 1}))  # type: ignore[arg-type]
+    if needs := KINDS[request.param]:
+        request.getfixturevalue(needs)
+    return stub_pool(request.param)
 
 
-def phases(pool: Pool) -> set[Phase]:
-    return {state.phase for state in pool.states().values()}
-
-
-def test_agents_do_a_sweep_and_end(pool: Pool) -> None:
-    sweep = make(epochs=1, trials=2)
-    ids = pool.start(command(sweep), 2)
-    assert len(set(ids)) == 2 and set(pool.states()) == set(ids)
+def test_agents_get_the_command_its_environment_and_a_log_each_and_end_by_their_exit_codes(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, own_folders: Path
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    monkeypatch.setenv("EDITOR", "vi")
+    on_ray = isinstance(pool, RayAgents)
+    ids = pool.start(stub("0,1,3"), 3)
+    assert len(set(ids)) == 3 and set(pool.states()) == set(ids)
     until(lambda: all(state.has_ended for state in pool.states().values()))
-    assert phases(pool) == {Phase.DONE}
-    assert trials_of(sweep) == ["complete"] * 2
-    logs = sorted(Path("logs").iterdir())
-    assert len(logs) == 2
-    for trial in range(2):  # which agent trained it can be told from what it printed
-        assert sum(f"trial {trial}:" in log.read_text() for log in logs) == 1
+    *done, failed = sorted(pool.states().values(), key=lambda state: state.phase)
+    assert done == [AgentState(Phase.DONE)] * 2  # 3 says that there was nothing to do
+    assert failed.phase is Phase.FAILED
+    logs = list(Path("logs").iterdir())
+    assert len(logs) == 3 and all("the agent's own words" in log.read_text() for log in logs)
+    assert Path(failed.note.rpartition("see ")[2]) in [log.absolute() for log in logs]
+    for given in calls():
+        assert given["words"] == ["agent", "abc", "0,1,3"]
+        assert given["folder"] == str(own_folders)
+        assert given["FERSWEEP_HOME"] == str(own_folders / ".fersweep")
+        assert given["PGPASSWORD"] == "secret"
+        # On Ray the rest is that of the node.
+        assert given["EDITOR"] == (None if on_ray else "vi")
+        assert (given["CUDA_VISIBLE_DEVICES"] in ("0", "1"), given["FERSWEEP_CORES"] == "1") == (on_ray, on_ray)
 
 
-def test_one_that_is_stopped_writes_a_checkpoint_and_hands_its_trial_back(pool: Pool) -> None:
-    sweep = make(epochs=5000)
-    folder = Path(".fersweep/sweeps") / sweep / "trials" / "0"
-    (agent,) = pool.start(command(sweep), 1)
-    until(lambda: (folder / "history.jsonl").is_file())
-    assert phases(pool) == {Phase.RUNNING}
-    pool.stop(agent, grace_s=60)
-    assert pool.states()[agent].phase is Phase.DONE
-    assert (folder / "last.ckpt").is_file()
-    assert trials_of(sweep) == ["preempted"]
-    pool.stop(agent, grace_s=60)  # one that has ended has nothing to do
+@pytest.mark.parametrize(("plan", "grace_s", "writes_checkpoint"), [("waits", 60.0, True), ("hangs", 0.0, False)])
+def test_stopped_agent_may_write_a_checkpoint_until_its_grace_is_over(
+    plan: str, grace_s: float, writes_checkpoint: bool, pool: Pool
+) -> None:
+    (agent,) = pool.start(stub(plan), 1)
+    until(lambda: bool(calls()) and pool.states()[agent].phase is Phase.RUNNING)
+    pool.stop(agent, grace_s=grace_s)
+    assert pool.states()[agent].has_ended
+    assert Path("checkpoint").exists() == writes_checkpoint
+    pool.stop(agent, grace_s=grace_s)  # does nothing
 
 
-def test_one_that_fails_says_where_to_look(pool: Pool) -> None:
+@pytest.mark.parametrize("kind", ["local", "scripted ray", "actor"])
+def test_agents_checkpoint_when_what_started_them_is_killed(kind: str) -> None:
+    with subprocess.Popen([sys.executable, "-m", "tests.support.pool_stage", kind]) as starter:
+        until(lambda: bool(calls()))
+        starter.send_signal(signal.SIGKILL)
+    until(Path("checkpoint").exists)
+
+
+def test_agent_of_this_host_is_fersweep_itself() -> None:
+    pool = LocalAgents()
     (agent,) = pool.start(command("nosuchid"), 1)
-    until(lambda: pool.states()[agent].has_ended)
-    state = pool.states()[agent]
-    assert state.phase is Phase.FAILED
-    log = Path(state.note.rpartition("see ")[2])
-    assert "no sweep 'nosuchid'" in log.read_text()
+    until(lambda: pool.states()[agent].phase is Phase.FAILED)
+    assert "no sweep 'nosuchid'" in Path(pool.states()[agent].note.rpartition("see ")[2]).read_text()

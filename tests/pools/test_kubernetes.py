@@ -1,9 +1,9 @@
-"""The manifests for Kubernetes: valid to its own schemas, and their pods run here as processes in their own folders."""
+"""The manifests for Kubernetes: valid to its schemas, and right about each other, the guide and the agent."""
 
 import json
 import os
 import re
-import shlex
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -12,143 +12,88 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from typer.main import get_command
 
-from tests.support.processes import COMMAND, SWEEP, fersweep, until
+from fer_sweep.cli import app
+from fer_sweep.errors import InputError
+from tests.support.pool_stage import REPOSITORY, make
+from tests.support.processes import COMMAND, until
 from tests.support.standin.server import StandIn
-from tests.test_readme import pack
 
-AGENTS = Path(__file__).resolve().parents[2] / "agents"
-README = (AGENTS / "README.md").read_text()
-SHARED, WORK = "/fersweep", "/work"
+GUIDE = (REPOSITORY / "agents" / "README.md").read_text().split("## Kubernetes")[1]
 
 
 def manifests(name: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((AGENTS / name).read_text()))
+    return list(yaml.safe_load_all((REPOSITORY / "agents" / name).read_text()))
 
 
-@pytest.mark.parametrize("name", ["kubernetes.yaml", "kubernetes-data.yaml"])
+(JOB,), (CLAIM, DATA) = manifests("kubernetes.yaml"), manifests("kubernetes-data.yaml")
+POD = JOB["spec"]["template"]["spec"]
+(CONTAINER,) = POD["containers"]
+
+
 @pytest.mark.parametrize("version", ["1.31", kubernetes_validate.latest_version()])
-def test_the_manifests_hold_to_the_schemas_of_kubernetes(name: str, version: str) -> None:
-    for document in manifests(name):
+def test_manifests_are_valid_to_the_schemas_of_kubernetes(version: str) -> None:
+    for document in (JOB, CLAIM, DATA):
         kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_the_manifests_fit_each_other_and_what_the_guide_says() -> None:
-    (job,), (claim, data) = manifests("kubernetes.yaml"), manifests("kubernetes-data.yaml")
-    for pod in (job["spec"]["template"], data):
-        claimed = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"]["volumes"][-1:]]
-        assert claimed == [claim["metadata"]["name"]]
-        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
-        assert {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]} == volumes
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    key = next(one for one in container["env"] if one["name"] == "WANDB_API_KEY")["valueFrom"]["secretKeyRef"]
-    assert f"kubectl create secret generic {key['name']} --from-literal={key['key']}=" in README
-    assert f"job-name={job['metadata']['name']}" in README
-    assert f"kubectl exec {data['metadata']['name']} --" in README
-    (rule, _) = job["spec"]["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["containerName"] == container["name"]
+def test_manifests_fit_each_other_and_the_guide() -> None:
+    for pod in (POD, DATA["spec"]):
+        assert pod["volumes"][-1]["persistentVolumeClaim"]["claimName"] == CLAIM["metadata"]["name"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+        environment = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+        assert environment["FERSWEEP_CACHE"] == f"{mounts['shared']}/cache"
+    key = next(one for one in CONTAINER["env"] if one["name"] == "WANDB_API_KEY")["valueFrom"]["secretKeyRef"]
+    assert f"kubectl create secret generic {key['name']} --from-literal={key['key']}=" in GUIDE
+    assert f"job-name={JOB['metadata']['name']}" in GUIDE
+    assert f"kubectl exec {DATA['metadata']['name']} --" in GUIDE
+    rule = JOB["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]
+    assert (rule["containerName"], rule["values"]) == (CONTAINER["name"], [InputError.exit_code])
+    _, name, *words = CONTAINER["command"]
+    with get_command(app).commands[name].make_context(name, words) as context:  # type: ignore[attr-defined]
+        assert context.params["sweep"] == "ENTITY/PROJECT/ID"
 
 
-class Pod:
-    """A container of a manifest as a process: its command, its environment, its mounted folders as some of here."""
-
-    def __init__(self, container: dict[str, Any], folders: dict[str, Path], secrets: dict[str, str]) -> None:
-        self._container = container
-        self._folders = folders
-        kept = {"PATH", "PYTHONPATH", "WANDB_BASE_URL", "LANG"}  # the last as the manifest's commented line
-        self.environment = {name: value for name, value in os.environ.items() if name in kept}
-        for one in container["env"]:
-            value = one.get("value") or secrets[one["valueFrom"]["secretKeyRef"]["key"]]
-            self.environment[one["name"]] = self.here(value)
-        for folder in folders.values():
-            folder.mkdir(exist_ok=True)
-
-    def here(self, text: str) -> str:
-        for path, folder in self._folders.items():
-            text = re.sub(rf"^{path}(?=/|$)", str(folder), text)
-        return text
-
-    def start(self, words: list[str]) -> "subprocess.Popen[str]":
-        assert words[0] == "fersweep"
-        return subprocess.Popen(
-            [*COMMAND, *words[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment,
-            cwd=self.here(self._container["workingDir"]),
-        )
-
-
-@pytest.mark.usefixtures("one_core")
-def test_a_drained_pods_trial_is_gone_on_with_by_the_one_in_its_place(
+@pytest.mark.stock
+@pytest.mark.usefixtures("one_core", "tiny_data")
+def test_trial_of_a_drained_pod_is_resumed_by_the_pod_in_its_place(
     online: StandIn, tmp_path: Path, tiny_cache: Path
 ) -> None:
+    """The container's command runs as a process, with folders of this host in place of its mounts."""
     shared = tmp_path / "volume"
-    _, data = manifests("kubernetes-data.yaml")
-    loader = Pod(data["spec"]["containers"][0], {SHARED: shared}, {})
-    pack(tiny_cache.parent / "faces", shared / "archive.zip")
-    (prepare,) = re.findall(r"^kubectl exec fersweep-data -- (.*)$", README, flags=re.MULTILINE)
-    with loader.start(shlex.split(prepare)) as preparing:
-        assert preparing.wait(timeout=120) == 0, preparing.stdout and preparing.stdout.read()
-
-    Path("sweep.yaml").write_text(
-        SWEEP.replace("EPOCHS", "150").replace("value: tiny", "value: fer2013").replace("run_cap: 1", "run_cap: 2")
-    )
-    created = json.loads(fersweep("create", "sweep.yaml", "--json").stdout)
+    shutil.copytree(tiny_cache, shared / "cache")
+    make(epochs=150)
     (sweep,) = online.sweeps.values()
-    path = f"{sweep.entity}/{sweep.project}/{sweep.id}"
-    assert created["sweep"] == sweep.id
+    words = [word.replace("ENTITY/PROJECT/ID", f"{sweep.entity}/{sweep.project}/{sweep.id}")
+             for word in CONTAINER["command"][1:]]  # fmt: skip
 
-    (job,) = manifests("kubernetes.yaml")
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    words = [*" ".join(container["command"]).replace("ENTITY/PROJECT/ID", path).split(), "--gpus", "none"]
-    secrets = {"api-key": online.api_key}
-    first = Pod(container, {SHARED: shared, WORK: tmp_path / "pod-1"}, secrets)
-    with first.start(words) as drained:
-        until(lambda: any(shared.glob(f"checkpoints/{sweep.id}/*/last.ckpt")))
-        drained.send_signal(signal.SIGTERM)
-        assert drained.wait(timeout=job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]) == 130
-    (trial,) = sweep.run_ids
-    assert online.runs[trial].state == "preempted"
-    before = history(tmp_path / "pod-1", sweep.id, trial)
+    def start(pod: Path) -> "subprocess.Popen[bytes]":
+        pod.mkdir()
+        given = {one["name"]: one.get("value", online.api_key) for one in CONTAINER["env"]}
+        here = {
+            name: re.sub("^/fersweep", str(shared), re.sub("^/work", str(pod), text)) for name, text in given.items()
+        }
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "WANDB_BASE_URL")}
+        return subprocess.Popen([*COMMAND, *words, "--gpus", "none"], env={**kept, **here}, cwd=pod)
+
+    def history(pod: Path) -> list[dict[str, Any]]:
+        (file,) = pod.glob(".fersweep/sweeps/*/trials/*/history.jsonl")
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    drained = start(tmp_path / "pod-1")
+    until(lambda: any(shared.glob(f"checkpoints/{sweep.id}/*/last.ckpt")))
+    drained.send_signal(signal.SIGTERM)
+    assert drained.wait(timeout=POD["terminationGracePeriodSeconds"]) == 130
+    (run,) = online.runs.values()
+    assert run.state == "preempted"
+    before = history(tmp_path / "pod-1")
     assert 0 < len(before) < 150
 
-    second = Pod(container, {SHARED: shared, WORK: tmp_path / "pod-2"}, secrets)
-    with second.start(words) as following:
-        said = following.communicate(timeout=300)[0]
-    assert following.returncode == 0, said
-    assert sweep.state == "FINISHED"
-    assert [run.state for run in online.runs.values()] == ["finished"] * 2
-    assert [[row["epoch"] for row in run.history if "val_acc" in row] for run in online.runs.values()] == [
-        list(range(1, 151))
-    ] * 2
-    after = history(tmp_path / "pod-2", sweep.id, trial)
-    assert after[: len(before)] == before, "gone on with, and not trained again: what a clock has measured is the same"
-    assert len(after) == 150
-    assert (tmp_path / "pod-2" / ".fersweep" / "sweeps" / sweep.id / "trials" / trial / "best.safetensors").is_file()
+    assert start(tmp_path / "pod-2").wait(timeout=300) == 0
+    assert (sweep.state, run.state) == ("FINISHED", "finished")
+    assert [row["epoch"] for row in run.history if "val_acc" in row] == list(range(1, 151))
+    after = history(tmp_path / "pod-2")
+    assert after[: len(before)] == before, "measured times and all: not trained again"
     assert not list(shared.glob("checkpoints/*"))
-
-
-def history(pod: Path, sweep: str, trial: str) -> list[dict[str, Any]]:
-    text = (pod / ".fersweep" / "sweeps" / sweep / "trials" / trial / "history.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def test_a_sweep_that_is_not_there_ends_with_the_code_that_fails_the_job(online: StandIn, tmp_path: Path) -> None:
-    (job,) = manifests("kubernetes.yaml")
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    pod = Pod(container, {SHARED: tmp_path / "volume", WORK: tmp_path / "pod"}, {"api-key": online.api_key})
-    with pod.start(container["command"]) as agent:  # as it stands in the file
-        said = agent.communicate(timeout=120)[0]
-    assert agent.returncode == 2, said
-    assert job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2]
-
-
-def test_a_manifest_given_as_a_pool_is_told_from_one(tiny_data: str) -> None:
-    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
-    fersweep("create", "sweep.yaml")
-    done = fersweep("agent", "--pool", str(AGENTS / "kubernetes.yaml"))
-    assert done.returncode == 2
-    assert "kubectl apply -f" in done.stderr

@@ -1,315 +1,283 @@
-"""Agents on a real Ray of three nodes: what happens to actors there, and that no trial is lost or doubled by it."""
+"""Agents on Ray: what the driver does as a scripted Ray changes, what an actor does on a node, and what is refused."""
 
-import contextlib
 import json
-import os
-import re
-import shutil
 import signal
-import subprocess
+import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fer_sweep.config.pool_file import RayPool, parse_pool
 from fer_sweep.errors import PoolError
-from fer_sweep.pools import AgentCommand, Phase
+from fer_sweep.pools import AgentState, Phase
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
-from tests.support.pool_stage import command, follow_readme, make, trials_of
-from tests.support.processes import COMMAND, alive, descendants, fersweep, until, words_of
-from tests.support.ray_nodes import GPUS, HEAD, Cluster, missing
+from fer_sweep.pools.ray_connection import Refusal, connect
+from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, left_of
+from fer_sweep.pools.ray_job import Job
+from fer_sweep.search.remaining import Remaining
+from tests.support.pool_stage import STUB, stub
+from tests.support.processes import until
+from tests.support.scripted_ray import Actor, ActorUnavailableError, RayError, ScriptedRay
+from tests.support.stub_agent import calls
 
-pytestmark = [
-    pytest.mark.usefixtures("tiny_data"),
-    pytest.mark.skipif(missing() is not None, reason=str(missing())),
-]
-AGENTS = Path(__file__).resolve().parents[2] / "agents"
-EPOCHS = 5_000
-"""More than any machine trains while a test looks on."""
-
-
-def pool_of(**values: Any) -> RayAgents:
-    pool = parse_pool({"kind": "ray", "address": "auto", **values})
-    assert isinstance(pool, RayPool)
-    return RayAgents(pool)
+TERM, KILL = signal.SIGTERM, signal.SIGKILL
+JOB = Job("abc", ("agent", "abc"), {"PGPASSWORD": "secret"}, "", {"0": "0.log"}, "auto", 1, 2, None, {})
+STOP = {"stop": "0", "grace_s": GRACE_S}
+RUNNING = AgentState(Phase.RUNNING, "on n1, log 0.log")
+LOST = RayError("The actor died.\nIts node was lost.")
 
 
-def history(sweep: str, trial: int = 0) -> list[int]:
-    file = Path(".fersweep/sweeps") / sweep / "trials" / str(trial) / "history.jsonl"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return [json.loads(line)["epoch"] for line in lines if line.endswith("}")]
+class Agent:
+    """What an actor runs."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        self.told: list[int] = []
+        self.cannot_start: OSError | None = None
+
+    def start(self, *arguments: object) -> str:
+        if self.cannot_start:
+            raise self.cannot_start
+        self.arguments = arguments
+        return "n1"
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def tell(self, number: int) -> None:
+        self.told.append(number)
 
 
-def log_of(agent: str) -> str:
-    log = Path("logs") / f"ray-{os.getpid()}-{agent}.log"
-    return log.read_text() if log.is_file() else ""
+class Stage:
+    """A driver of scripted agents, with a clock."""
+
+    def __init__(self, agents: int = 1, *, free: int | None = None, has_room: bool = True) -> None:
+        self.ray = ScriptedRay(Agent, has_room)
+        self.left = Remaining(free)
+        """Of the sweep."""
+        self.ended = False
+        self._now = 0.0
+        self._states: dict[str, Sequence[str]] = {}
+        job = Job(**{**vars(JOB), "logs": {str(number): f"{number}.log" for number in range(agents)}})
+        self.driver = Driver(job, self.ray, self._hear, lambda: self.left, clock=lambda: self._now)
+        self.look()
+
+    def _hear(self, states: dict[str, Sequence[str]]) -> None:
+        self._states = states
+
+    def look(self, after_s: float = LOOK_S) -> AgentState:
+        """Let the driver see what has changed; returns the first agent's state."""
+        self._now += after_s
+        for _ in range(2):  # an agent that is started at the first look is seen to run at the second
+            self.ended = self.driver.look()
+        return self.state(0)
+
+    def state(self, agent: int) -> AgentState:
+        phase, note = self._states[str(agent)]
+        return AgentState(Phase(phase), note)
+
+    @property
+    def actor(self) -> Actor:
+        """The latest."""
+        return self.ray.actors[-1]
 
 
-def processes_of(sweep: str) -> list[int]:
-    """The agents of a sweep."""
-    pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
-    return [pid for pid in pids if f"\0agent\0{sweep}\0" in words_of(pid)]
+def test_no_more_agents_are_started_than_there_are_trials_and_the_rest_end_with_them() -> None:
+    stage = Stage(agents=4, free=1)
+    assert [stage.state(agent).phase for agent in range(4)] == [Phase.RUNNING] + [Phase.WAITING] * 3
+    stage.left = Remaining(0, in_hand=1)
+    assert stage.look() == RUNNING
+    stage.actor.object.code, stage.left = 0, Remaining(0)
+    assert stage.look() == AgentState(Phase.DONE)
+    assert stage.state(3) == AgentState(Phase.DONE, "there was nothing left for it to do")
+    assert stage.ended and len(stage.ray.actors) == 1
 
 
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+@pytest.mark.parametrize("has_room", [True, False])
+def test_lost_agent_is_started_again_once_its_trials_are_free(has_room: bool) -> None:
+    stage = Stage(free=1, has_room=has_room)
+    where = " on n1" if has_room else ""
+    stage.actor.error, stage.left = LOST, Remaining(0, in_hand=1)  # until the lease of the lost agent has expired
+    lost = AgentState(Phase.WAITING, f"lost{where}; it is started again for the trials that are left")
+    assert (stage.look(), stage.ended) == (lost, False)
+    stage.ray.has_room, stage.left = True, Remaining(1)
+    assert stage.look() == RUNNING
+    assert stage.actor.object.arguments[-1] == "agent 0, start 2"
 
 
-def node_of(cluster: Cluster, pid: int) -> str:
-    """The number of the node a process was started by."""
-    environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    (raylet,) = [line.partition("=")[2] for line in environment if line.startswith("RAY_RAYLET_PID=")]
-    return cluster.number_of(int(raylet))
+@pytest.mark.parametrize(("lived_s", "losses"), [(SHORT_S / 2, 3), (SHORT_S * 2, 5)])
+def test_agent_that_is_lost_three_times_in_a_row_soon_after_its_start_has_failed(lived_s: float, losses: int) -> None:
+    stage = Stage()
+    for _ in range(losses):
+        assert stage.look(lived_s) == RUNNING
+        stage.actor.error = LOST
+        state = stage.look(0)
+    failed = AgentState(Phase.FAILED, "Ray lost it 3 times in a row, the last time so: The actor died.")
+    assert state == (failed if losses == 3 else RUNNING)
 
 
-def test_trials_of_a_node_that_is_lost_are_gone_on_with_elsewhere_and_each_is_trained_once(
-    ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("free", [10, None])
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        (3, AgentState(Phase.DONE)),
+        (130, AgentState(Phase.DONE, "stopped")),
+        (1, AgentState(Phase.FAILED, "exit code 1: see 0.log")),
+    ],
+)
+def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(
+    code: int, state: AgentState, free: int | None
 ) -> None:
-    monkeypatch.setenv("FERSWEEP_LEASE_S", "2")
-    epochs, trials = 80, 3
-    sweep = make(epochs, trials)
-    pool = pool_of(gpus=GPUS)  # two of three nodes, so that there is one when a node goes
-    agents = pool.start(command(sweep), 2)
-    until(lambda: all(len(history(sweep, trial)) > 3 for trial in range(2)))
-    places = {pid: node_of(ray_cluster, pid) for pid in processes_of(sweep)}
-    assert len(set(places.values())) == 2
-    pid, lost = next((pid, number) for pid, number in places.items() if number != HEAD)
-    ray_cluster.lose(lost)
-    until(lambda: not alive(pid))  # none works on for a cluster that has given it up
-    until(lambda: all(state.has_ended for state in pool.states().values()))
-    assert {state.phase for state in pool.states().values()} == {Phase.DONE}
-    assert trials_of(sweep) == ["complete"] * trials
-    for trial in range(trials):
-        assert history(sweep, trial) == list(range(1, epochs + 1))
-    logs = [log_of(agent) for agent in agents]
-    assert any("start 2, on " in log for log in logs)
-    assert any("(attempt 2)" in log for log in logs)
-    ray_cluster.add(lost)
+    stage = Stage(free=free)
+    stage.actor.object.code = code
+    assert (stage.look(), stage.ended) == (state, True)
 
 
-def test_no_more_agents_are_started_than_there_are_trials(ray_cluster: Cluster) -> None:
-    sweep = make(epochs=1, trials=1)
-    pool = pool_of(gpus=0.5)
-    agents = pool.start(command(sweep), 4)
-    until(lambda: all(state.has_ended for state in pool.states().values()))
-    assert trials_of(sweep) == ["complete"]
-    assert [bool(log_of(agent)) for agent in agents] == [True, False, False, False]
-    assert pool.states()[agents[3]].note == "there was nothing left for it to do"
+def test_agent_that_cannot_be_started_has_failed_with_the_reason() -> None:
+    stage = Stage(has_room=False)
+    stage.actor.object.cannot_start = FileNotFoundError(2, "No such file or directory", "/work")
+    stage.actor.is_placed = True
+    note = "it cannot be started: [Errno 2] No such file or directory: '/work'"
+    assert stage.look() == AgentState(Phase.FAILED, note)
 
 
-STUB = """\
-#!/bin/bash
-echo "gpus=$CUDA_VISIBLE_DEVICES cores=$FERSWEEP_CORES password=$PGPASSWORD other=$OTHER"
-trap 'kill $!; exit 130' TERM
-sleep 600 & wait
-"""
-"""An agent in little, which shows what it was given."""
+def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_trials_or_if_stopped() -> None:
+    stage = Stage(has_room=False)
+    assert stage.look() == AgentState(Phase.WAITING, "for 2 CPUs, 1 GPU")
+    stage.ray.resources = {"CPU": 8.0}
+    note = "no node has 2 CPUs, 1 GPU; the most that one has of each is 8 CPUs, 0 GPUs"
+    assert stage.look() == AgentState(Phase.WAITING, note)
+    stage.left = Remaining(0)
+    assert stage.look() == AgentState(Phase.DONE, "there was nothing left for it to do")
+    stage = Stage(has_room=False)
+    stage.driver.obey(STOP)
+    assert stage.look() == AgentState(Phase.DONE, "stopped before it had a place")
 
 
-def test_agents_see_the_gpus_that_ray_gives_them_and_the_variables_that_are_theirs(
-    ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("order", [STOP, None])
+@pytest.mark.parametrize("has_room", [True, False])
+def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_answers(
+    order: dict[str, object] | None, has_room: bool
 ) -> None:
-    stub = tmp_path / "stub"
-    stub.write_text(STUB)
-    stub.chmod(0o755)
-    monkeypatch.setenv("PGPASSWORD", "no-ones-business-but-theirs")
-    monkeypatch.setenv("OTHER", "stays")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # this host's own
-    nothing = AgentCommand("nosuchid", ("agent", "nosuchid"), Path("logs").absolute())
-
-    def is_stubs(process: Path) -> bool:
-        with contextlib.suppress(OSError):
-            return process.joinpath("cwd").readlink() == tmp_path and "sleep" in words_of(int(process.name))
-        return False
-
-    def given(agents: int, **values: Any) -> list[str]:
-        pool = pool_of(command=str(stub), **values)
-        ids = pool.start(nothing, agents)
-        until(lambda: all("gpus=" in log_of(agent) for agent in ids))
-        for agent in ids:
-            pool.stop(agent, grace_s=60)
-            assert pool.states()[agent].phase is Phase.DONE
-        found = [re.findall(r"gpus=(\S*) cores=(\d+) password=(\S+) other=$", log_of(agent), re.M) for agent in ids]
-        assert [(cores, password) for ((_, cores, password),) in found] == [
-            (str(values.get("cpus", 1)), "no-ones-business-but-theirs")
-        ] * agents
-        until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if is_stubs(path)])
-        shutil.rmtree("logs")
-        return [gpus for ((gpus, _, _),) in found]
-
-    shares = given(4, gpus=0.5)
-    assert len(shares) == 4 and set(shares) <= {"0", "1"}  # numbers of a node
-    assert {len(gpus.split(",")) for gpus in given(1, gpus=2)} == {2}
-    assert given(1, gpus=0, cpus=3) == [""]
-    session = [path for path in ray_cluster.folder.rglob("*") if path.is_file()]
-    assert session and not [path for path in session if b"no-ones-business" in path.read_bytes()]
+    """The command's own end is no order at all; an agent may have got its place since the last look."""
+    stage = Stage(has_room=has_room)
+    stage.actor.is_placed = True
+    stage.driver.obey(order)
+    assert stage.look(GRACE_S - 1) == RUNNING
+    assert stage.actor.object.told == [TERM]
+    stage.look(2)
+    assert stage.actor.object.told == [TERM, KILL]
+    stage.actor.answers = False
+    gone = AgentState(Phase.DONE, "stopped by Ray, since its actor on n1 did not answer")
+    assert (stage.look(LOOK_S + 1), stage.ended) == (gone, True)
 
 
-def test_what_no_node_has_is_said_and_can_be_ended(ray_cluster: Cluster) -> None:
-    sweep = make(epochs=1)
-    pool = pool_of(gpus=8, cpus=2)
-    (agent,) = pool.start(command(sweep), 1)
-    until(lambda: "no node has" in pool.states()[agent].note)
-    state = pool.states()[agent]
-    assert state.phase is Phase.WAITING
-    assert state.note == "no node has 2 CPUs, 8 GPUs; the most that one has of each is 8 CPUs, 2 GPUs"
-    pool.stop(agent, grace_s=60)
-    assert pool.states()[agent].phase is Phase.DONE
+def test_what_is_left_is_asked_of_the_sweep_where_it_can_be_told(sweep: str) -> None:
+    left = left_of(sweep)
+    assert (left(), left_of("unknown")()) == (Remaining(1), Remaining(None))
+    Path(".fersweep/sweeps.db").write_text("no database")
+    assert left() is None
 
 
-def test_a_folder_or_a_program_that_a_node_does_not_have_is_named(ray_cluster: Cluster, tmp_path: Path) -> None:
-    pool = pool_of(command="nosuchprogram")
-    (agent,) = pool.start(command("nosuchid"), 1)
-    until(lambda: pool.states()[agent].has_ended)
-    assert pool.states()[agent].phase is Phase.FAILED
-    assert "nosuchprogram cannot be started: No such file" in log_of(agent)
+def test_node_that_does_not_answer_for_a_while_keeps_its_agent() -> None:
+    stage = Stage()
+    stage.actor.error = ActorUnavailableError("later")
+    assert stage.look() == AgentState(Phase.RUNNING, "on n1, which does not answer for now")
+    stage.actor.error = None
+    assert stage.look() == RUNNING
 
 
-def test_an_agent_ends_with_its_actor_and_is_started_again_and_ends_with_what_speaks_to_ray(
-    ray_cluster: Cluster,
-) -> None:
-    sweep = make(EPOCHS)
-    pool = pool_of()
-    (agent,) = pool.start(command(sweep), 1)
-    until(lambda: len(history(sweep)) > 3)
-    (first,) = processes_of(sweep)
-    os.kill(parent_of(first), signal.SIGKILL)  # as Ray does where memory is short
-    until(lambda: not alive(first))
-    until(lambda: "trial 0 (attempt 2)" in log_of(agent))
-    before = len(history(sweep))
-    until(lambda: len(history(sweep)) > before > 3)
-    assert history(sweep) == list(range(1, len(history(sweep)) + 1))
-
-    (pid,) = processes_of(sweep)
-    (driver,) = [child for child in descendants(os.getpid()) if "ray_driver" in words_of(child)]
-    os.kill(driver, signal.SIGKILL)
-    until(lambda: pool.states()[agent].has_ended)
-    assert pool.states()[agent].phase is Phase.FAILED
-    assert "what speaks to Ray ended with code -9" in pool.states()[agent].note
-    until(lambda: not alive(pid))
-    pool.stop(agent, grace_s=60)
+def test_agents_have_failed_once_the_drivers_own_node_is_lost() -> None:
+    stage = Stage()
+    stage.ray.is_alive = False
+    note = "the Ray of this host has ended; trials go on from their checkpoints"
+    assert (stage.look(), stage.ended) == (AgentState(Phase.FAILED, note), True)
 
 
-def test_an_agent_whose_actor_does_not_answer_is_ended_all_the_same(ray_cluster: Cluster) -> None:
-    sweep = make(EPOCHS)
-    pool = pool_of()
-    (agent,) = pool.start(command(sweep), 1)
-    until(lambda: len(history(sweep)) > 0)
-    (pid,) = processes_of(sweep)
-    os.kill(parent_of(pid), signal.SIGSTOP)
-    pool.stop(agent, grace_s=1)
-    state = pool.states()[agent]
-    assert (state.phase, "did not answer" in state.note) == (Phase.DONE, True)
-    until(lambda: not alive(pid))
+def test_secrets_are_given_to_the_agents_process_and_not_to_what_ray_stores() -> None:
+    stage = Stage()
+    assert "secret" not in str(stage.ray.options)
+    assert stage.actor.object.arguments[1] == {"PGPASSWORD": "secret"}
 
 
-def test_a_log_that_cannot_be_written_is_named() -> None:
+@pytest.mark.parametrize(("has_gpus", "seen"), [(True, "3"), (False, "")])
+def test_agent_sees_the_gpus_of_its_actor(has_gpus: bool, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    actor = AgentActor()
+    actor.start([*STUB.split(), "agent", "0"], {}, has_gpus, ".", "logs/0.log", "agent 0, start 2")
+    until(lambda: actor.poll() == 0)
+    assert calls()[0]["CUDA_VISIBLE_DEVICES"] == seen
+    assert Path("logs/0.log").read_text().startswith(f"== agent 0, start 2, on {socket.gethostname()} at ")
+
+
+def test_missing_program_and_a_log_on_a_full_disk_are_named() -> None:
+    actor = AgentActor()
+    actor.start(["nosuchprogram"], {}, False, ".", "0.log", "agent 0")
+    until(lambda: actor.poll() is not None)
+    assert "nosuchprogram cannot be started: No such file" in Path("0.log").read_text()
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         AgentActor().start(["true"], {}, False, ".", "/dev/full", "agent 0")
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_agents_end_with_the_command_that_started_them(
-    end: signal.Signals, ray_cluster: Cluster, tmp_path: Path
+SILENT = "127.0.0.1:1"
+"""Nothing listens there."""
+NO_RAY = ConnectionError("Could not find any running Ray instance. Start one")
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "error", "says", "hint"),
+    [
+        (SILENT, "", None, "no Ray answers at 127.0.0.1:1: .*refused", "ray status"),
+        ("auto", SILENT, None, "no Ray answers at 127.0.0.1:1: .*refused", "ray status"),
+        ("auto", "", NO_RAY, "this host is no node of a Ray cluster", "ray start"),
+        (None, SILENT, RuntimeError("no\nspace"), "Ray cannot be had: no space", "/tmp/ray"),
+        (None, "", None, "here no node has 2 CPUs, 1 GPU; the most that one has of each is 1 CPU, 0 GPUs", "gpus: 0"),
+    ],
+)
+def test_ray_that_cannot_be_had_is_refused_with_what_to_do(
+    address: str | None, named: str, error: Exception | None, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = make(EPOCHS)
-    Path("pool.yaml").write_text("kind: ray\naddress: auto\n")
-    with (tmp_path / "said.txt").open("wb") as output:
-        words = [*COMMAND, "agent", "--pool", "pool.yaml", "--gpus", "none", "--slots", "1"]
-        following = subprocess.Popen(words, stdout=output, stderr=output, process_group=0)
-    until(lambda: len(history(sweep)) > 0)
-    (pid,) = processes_of(sweep)
-    following.send_signal(end)
-    assert following.wait(timeout=90) in (130, -signal.SIGKILL)
-    until(lambda: not alive(pid))
-    assert (Path(".fersweep/sweeps") / sweep / "trials" / "0" / "last.ckpt").is_file()
-    assert trials_of(sweep) == ["preempted"]
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    ray = ScriptedRay(resources={"CPU": 1.0}, init_fails=error)
+    with pytest.raises(Refusal, match=says) as refused:
+        connect(ray, Job(**{**vars(JOB), "address": address}))
+    assert hint in refused.value.hint
+    assert ray.addresses == ([] if "answers" in says else [address or "local"])
 
 
-def test_without_an_address_a_ray_of_this_host_is_started_and_ends_with_the_command(
-    monkeypatch: pytest.MonkeyPatch, short_folder: Path
-) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
-    sweep = make(epochs=1, trials=2)
-    Path("pool.yaml").write_text("kind: ray\ngpus: 0\n")
-    done = fersweep("agent", sweep, "--pool", "pool.yaml", "--json", "--gpus", "none", "--slots", "1")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"sweep": sweep, "agents": {"0": "done"}, "interrupted": False}
-    assert "note:" not in done.stderr  # SQLite will do
-    assert trials_of(sweep) == ["complete"] * 2
-    until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if str(short_folder) in words_of(int(path.name))])
-
-    Path("pool.yaml").write_text("kind: ray\ngpus: 64\n")
-    more = make(epochs=1)
-    refused = fersweep("agent", more, "--pool", "pool.yaml")
-    assert refused.returncode == 1
-    assert re.search(r"here no node has 1 CPU, 64 GPUs; the most that one has of each is \d+ CPU", refused.stderr)
-    assert "gpus: 0 trains on CPU cores" in refused.stderr
-    until(lambda: not [path for path in Path("/proc").glob("[0-9]*") if str(short_folder) in words_of(int(path.name))])
+def agents_of(*news: object, rest: str = "") -> RayAgents:
+    """A pool whose driver prints these news, and the rest, and is killed."""
+    lines = "".join(json.dumps(line) + "\n" for line in news) + rest
+    dies = f"import os; print({lines!r}, end='', flush=True); os.kill(os.getpid(), 9)"
+    pool = parse_pool({"kind": "ray"})
+    assert isinstance(pool, RayPool)
+    return RayAgents(pool, driver=(sys.executable, "-S", "-c", dies))
 
 
-def test_a_ray_of_this_host_that_is_killed_ends_the_command_and_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, short_folder: Path, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
-    sweep = make(EPOCHS)
-    Path("pool.yaml").write_text("kind: ray\n")
-    said = tmp_path / "said.txt"
-    with said.open("wb") as output:
-        words = [*COMMAND, "agent", "--pool", "pool.yaml", "--gpus", "none", "--slots", "1"]
-        following = subprocess.Popen(words, stdout=output, stderr=output, process_group=0)
-
-    def of_ray() -> dict[int, str]:
-        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-        return {pid: words for pid in pids if str(short_folder) in (words := words_of(pid))}
-
-    until(lambda: len(history(sweep)) > 0)
-    (pid,) = processes_of(sweep)
-    (raylet,) = [pid for pid, words in of_ray().items() if words.partition("\0")[0].endswith("/raylet")]
-    os.kill(raylet, signal.SIGKILL)
-    assert following.wait(timeout=90) == 1, said.read_text()
-    assert "the Ray of this host has ended" in said.read_text()
-    until(lambda: not alive(pid) and not of_ray())
-    assert history(sweep) == list(range(1, len(history(sweep)) + 1))
+def test_refusal_of_the_driver_is_that_of_the_pool() -> None:
+    with pytest.raises(PoolError, match="no Ray answers") as refused:
+        agents_of({"refused": "no Ray answers", "hint": "start one"}).start(stub("0"), 1)
+    assert refused.value.hint == "start one"
 
 
-def test_a_ray_that_is_not_there_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, unused_port: int) -> None:
-    address = f"127.0.0.1:{unused_port}"
-    with pytest.raises(PoolError, match=f"no Ray answers at {address}: .*refused") as refused:
-        pool_of(address=address).start(command("nosuchid"), 1)
-    assert "ray status" in str(refused.value.hint)
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(PoolError, match=f"no Ray answers at {address}: .*refused"):
-        pool_of().start(command("nosuchid"), 1)
+def test_driver_that_dies_before_it_is_connected_is_reported() -> None:
+    with pytest.raises(PoolError, match="the Ray of this host does not answer: it said nothing"):
+        agents_of().start(stub("0"), 1)
 
 
-def test_news_that_are_cut_off_in_the_middle_end_the_agents(monkeypatch: pytest.MonkeyPatch) -> None:
-    news = r"""{"ready": true}\n{"states": {"0": ["""
-    dies = f"import os; print('{news}', end='', flush=True); os.kill(os.getpid(), 9)"
-    monkeypatch.setattr("fer_sweep.pools.ray_cluster._DRIVER", (sys.executable, "-c", dies))
-    pool = pool_of()
-    (agent,) = pool.start(command("nosuchid"), 1)
+def test_agents_of_a_driver_that_is_killed_in_the_middle_of_its_news_have_failed() -> None:
+    pool = agents_of({"ready": True}, rest='{"states": {"0": [')
+    (agent,) = pool.start(stub("0"), 1)
     until(lambda: pool.states()[agent].has_ended)
-    assert pool.states()[agent].phase is Phase.FAILED
-    assert "ended with code -9" in pool.states()[agent].note
+    assert pool.states()[agent] == AgentState(Phase.FAILED, "what speaks to Ray ended with code -9")
+    pool.stop(agent, grace_s=60)  # does nothing
 
 
-def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
-    sweep = make(epochs=1)
-    hides = "import sys; sys.modules['ray'] = None; sys.argv[0] = 'fersweep'; from fer_sweep.cli import main; main()"
-    words = [COMMAND[0], "-c", hides, "agent", sweep, "--pool", str(AGENTS / "ray.yaml")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Ray is not installed here" in done.stderr and "pip install 'fersweep[ray]'" in done.stderr
-
-
-def test_the_commands_of_the_readme_run_a_sweep_in_postgresql(
-    ray_cluster: Cluster, postgres: str, tiny_data: str, tmp_path: Path
-) -> None:
-    shutil.copytree(AGENTS.parent / "sweeps", tmp_path / "sweeps")
-    shutil.copytree(AGENTS, tmp_path / "agents")
-    followed = follow_readme("## On a Ray cluster", postgres, tiny_data)
-    assert "note:" not in followed
+def test_missing_ray_is_reported_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PoolError, match="Ray is not installed") as missing:
+        agents_of().start(stub("0"), 1)
+    assert "pip install 'fersweep[ray]'" in str(missing.value.hint)

@@ -19,7 +19,6 @@ from fer_sweep.reports.environment import Environment, environment
 from fer_sweep.reports.faces import Face
 from fer_sweep.reports.html import render
 from fer_sweep.reports.sources import Report
-from fer_sweep.selection import select
 from tests.reports.conftest import Show
 from tests.support import reports as made_up
 
@@ -133,8 +132,8 @@ def test_the_same_report_gives_the_same_bytes() -> None:
 def test_a_sweep_of_which_nothing_has_ended() -> None:
     sweep, _ = made_up.sweep(trials=3)
     running = [dataclasses.replace(r, state=TrialState.RUNNING, result=None) for r in sweep.records]
-    text = shown(Report((dataclasses.replace(sweep, records=tuple(running)),), select([])))
-    assert "There is none yet: no trial has a result yet." in text
+    text = shown(made_up.report((dataclasses.replace(sweep, records=tuple(running)), {})))
+    assert "There is none: no trial has a result yet." in text
     assert json.loads(Elements(text).scripts[0])["views"] == []
 
 
@@ -146,7 +145,7 @@ def test_trials_that_all_diverged() -> None:
         if r.result is not None
     ]
     report = made_up.report((dataclasses.replace(sweep, records=tuple(records)), histories))
-    assert "There is none yet: every trial diverged." in shown(report)
+    assert "There is none: every trial diverged." in shown(report)
 
 
 def test_what_is_said_of_the_environment(tiny_data: str) -> None:

@@ -24,11 +24,11 @@ run_cap: 3
 parameters:
   model: {value: simple_cnn}
   data: {value: tiny}
-  epochs: {value: 2}
+  epochs: {value: 4}
   channels: {values: [2, 4]}
   hidden: {value: 8}
   batch_size: {value: 16}
-  lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-2}
+  lr: {distribution: log_uniform_values, min: 2e-3, max: 4e-3}
 """
 
 

@@ -12,7 +12,6 @@ import pytest
 from fer_sweep.records import CLASSES, TrialState
 from fer_sweep.reports.sources import Report
 from fer_sweep.reports.tables import csv_text, flat_rows, json_text, markdown, rows, write_parquet
-from fer_sweep.selection import Candidate, select
 from tests.support import reports as made_up
 
 HOSTILE = '=cmd|"/c calc"!A0\n| a [b](javascript:x) <script>alert(1)</script> `c` http://evil.example \x1b[31m'
@@ -114,8 +113,7 @@ def test_a_report_without_a_winner() -> None:
     sweep = dataclasses.replace(
         sweep, records=tuple(dataclasses.replace(r, state=TrialState.FAILED, result=None) for r in sweep.records)
     )
-    nothing: list[Candidate] = []
-    empty = Report((sweep,), select(nothing))
+    empty = made_up.report((sweep, {}))
     assert "None: no trial has a result yet." in markdown(empty)
     assert len(json.loads(json_text(empty))) == 3
     assert len(csv_text(empty).splitlines()) == 4

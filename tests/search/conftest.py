@@ -1,9 +1,9 @@
-"""What the tests of the searches share: sweeps, results, a clock to turn by hand, and one harness an engine."""
+"""Shared by the tests of the searches: sweeps, storages, a manual clock, and one harness for each search."""
 
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -13,7 +13,7 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
 from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, record_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.storage import create_sweep, default_storage, record_sweep, set_sweep_state, sweep_state
 from fer_sweep.search.wandb_messages import SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_server import WandbSearch
@@ -23,6 +23,9 @@ from tests.support.standin.server import StandIn
 
 if TYPE_CHECKING:
     from tests.support.postgres import Server
+
+LEASE_S = 3600.0
+"""On the manual clock. The keeper of leases wakes by the real one, every quarter of it: in no test."""
 
 
 class Clock:
@@ -36,18 +39,18 @@ class Clock:
 
 
 class OptunaHarness:
-    """How the conformance suite makes and steers sweeps of the embedded search."""
+    """How the conformance suite creates and steers sweeps of the embedded search."""
 
-    lease_s = 60.0
+    lease_s = LEASE_S
     cannot: Mapping[str, str] = {}
-    """What this engine does not owe, and why."""
+    """What this search need not do, and why."""
     stopped = "stopped"
-    """What a sweep is called once it has been stopped."""
+    """The state of a sweep that has been stopped."""
 
     def __init__(self, storage: str) -> None:
         self.clock = Clock()
         self._storage = storage
-        self._opened: list[OptunaSearch] = []
+        self._opened: list[Search] = []
         self._count = 0
 
     def create(self, **sweep: Any) -> str:
@@ -58,7 +61,7 @@ class OptunaHarness:
         return sweep_id
 
     def agent(self, sweep_id: str, owner: str) -> Search:
-        """One more agent at work on the sweep."""
+        """One more agent of the sweep."""
         search = OptunaSearch(sweep_id, storage=self._storage, owner=owner, lease_s=self.lease_s, clock=self.clock)
         self._opened.append(search)
         return search
@@ -68,11 +71,10 @@ class OptunaHarness:
         set_sweep_state(self._storage, sweep_id, state)
 
     def state(self, sweep_id: str) -> str:
-        """Where the sweep stands."""
         return sweep_state(self._storage, sweep_id)
 
-    def let_leases_run_out(self) -> None:
-        """No agent has been heard of for long enough to be given up."""
+    def expire_leases(self) -> None:
+        """Let all leases expire."""
         self.clock.now += self.lease_s + 1
 
     def wait(self, seconds: float) -> None:
@@ -85,7 +87,7 @@ class OptunaHarness:
 
 
 class TrackedSearch:
-    """A search on a server with its runs logged, as an agent logs them through wandb; straight into the stand-in."""
+    """A search on a server whose runs are logged as an agent logs them through wandb, straight into the stand-in."""
 
     def __init__(self, search: WandbSearch, server: StandIn) -> None:
         self._search = search
@@ -134,23 +136,20 @@ class TrackedSearch:
             self._server.store.changed.notify_all()
 
 
-class WandbHarness:
-    """How the conformance suite makes and steers sweeps of a W&B server: the stand-in, over HTTP."""
+class WandbHarness(OptunaHarness):
+    """How the conformance suite creates and steers sweeps of a W&B server: the stand-in, over HTTP."""
 
-    lease_s = 60.0
     cannot: ClassVar = {
         "exhaust": "a server draws independently: a finite space has no end, and a configuration that comes again "
         "is answered with what it came to before",
         "replace": "a server keeps what was logged first: a run's history only grows",
     }
-    stopped = "finished"  # a server's word for both
+    stopped = "finished"  # the server's state for both
     _words: ClassVar = {"paused": "PAUSED", "running": "RUNNING", "stopped": "FINISHED", "cancelled": "CANCELED"}
 
     def __init__(self, storage: str) -> None:
-        self.clock = Clock()
-        self._storage = storage
+        super().__init__(storage)
         self.server = StandIn().start()
-        self._opened: list[WandbSearch] = []
 
     def create(self, **sweep: Any) -> str:
         made = self.server.create_sweep({"program": "fersweep", **sweep})
@@ -166,7 +165,8 @@ class WandbHarness:
             owner=owner,
             lease_s=self.lease_s,
             clock=self.clock,
-            pace=Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0),
+            # Each question waits for the server's answer, however long that takes.
+            pace=Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=120.0),
         )
         self._opened.append(search)
         return TrackedSearch(search, self.server)
@@ -178,38 +178,51 @@ class WandbHarness:
         words = {word: state for state, word in self._words.items()}
         return {**words, "FINISHED": "finished"}[self.server.sweeps[sweep_id].state]
 
-    def let_leases_run_out(self) -> None:
-        self.clock.now += self.lease_s + 1
-
-    def wait(self, seconds: float) -> None:
-        self.clock.now += seconds
-
     def close(self) -> None:
-        for search in self._opened:
-            search.close()
+        super().close()
         self.server.close()
 
 
-Harness = OptunaHarness | WandbHarness
+Harness = OptunaHarness
 HARNESSES: dict[str, Callable[[str], Harness]] = {"optuna": OptunaHarness, "wandb": WandbHarness}
-"""Another search joins the conformance suite by a line here. Each is made on a storage."""
+"""Another search joins the conformance suite by a line here and its storages in ``harness``."""
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgres"])
-def new_storage(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], AbstractContextManager[str]]:
-    """Gives storage URLs with nothing in them, of one engine and then the other."""
-    if request.param == "postgres":
+@contextlib.contextmanager
+def _empty_storage(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    if kind == "postgres":
         server: Server = request.getfixturevalue("postgres_server")
-        return server.empty
-    return lambda: contextlib.nullcontext(f"sqlite:///{tmp_path_factory.mktemp('storage') / 'sweeps.db'}")
+        with server.empty() as url:
+            yield url
+    else:
+        folder: Path = request.getfixturevalue("tmp_path")
+        yield f"sqlite:///{folder / 'storage.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty storage of each engine."""
+    with _empty_storage(request.param, request) as url:
+        yield url
 
 
 @pytest.fixture
-def storage(new_storage: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
-    with new_storage() as url:
-        yield url
+def made(storage: str, settings: Callable[..., Mapping[str, Any]]) -> str:
+    """The same with a sweep `a` in it, of at most seven trials."""
+    create_sweep(parse_sweep(settings(run_cap=7)), sweep_id="a", storage=storage)
+    return storage
+
+
+@pytest.fixture
+def agents() -> Iterator[Callable[..., OptunaSearch]]:
+    """Opens agents of the embedded search, and closes them at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def agent(sweep_id: str = "a", *, storage: str | None = None, **options: Any) -> OptunaSearch:
+            search = OptunaSearch(sweep_id, storage=storage or default_storage(), **options)
+            return stack.enter_context(contextlib.closing(search))
+
+        yield agent
 
 
 @pytest.fixture
@@ -219,9 +232,18 @@ def harness_on() -> Iterator[Callable[[str, str], Harness]]:
         yield lambda search, storage: stack.enter_context(contextlib.closing(HARNESSES[search](storage)))
 
 
-@pytest.fixture(params=HARNESSES)
-def harness(request: pytest.FixtureRequest, storage: str, harness_on: Callable[[str, str], Harness]) -> Harness:
-    return harness_on(request.param, storage)
+@pytest.fixture(
+    params=[
+        pytest.param(("optuna", "sqlite"), id="optuna-sqlite"),
+        pytest.param(("optuna", "postgres"), id="optuna-postgres"),
+        pytest.param(("wandb", "sqlite"), id="wandb-sqlite"),
+        pytest.param(("wandb", "postgres"), id="wandb-postgres", marks=pytest.mark.cluster),
+    ]
+)
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    search, kind = request.param
+    with _empty_storage(kind, request) as url, contextlib.closing(HARNESSES[search](url)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -231,7 +253,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def settings() -> Callable[..., Mapping[str, Any]]:
-    """A sweep file's content: a random search of the learning rate, unless changed."""
+    """A sweep file's content: a random search of the learning rate, with changes."""
 
     def make(**changes: Any) -> Mapping[str, Any]:
         plain = {

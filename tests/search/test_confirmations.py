@@ -1,4 +1,4 @@
-"""Further seeds are a sweep of their own: made once, made longer on demand, never with a seed that was searched."""
+"""Further seeds of a trial are a sweep of their own: made once, extended on demand, without a seed already searched."""
 
 import json
 from dataclasses import replace
@@ -12,9 +12,8 @@ from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search import registry
 from fer_sweep.search.confirmations import FIRST_SEED, confirm, confirmation_of, last_searched, origin_of, seeds_of
-from fer_sweep.search.entries import SweepEntry, known
+from fer_sweep.search.entries import known
 from tests.support.records import make_result
-from tests.support.standin.server import StandIn
 
 SWEEP = """\
 program: x
@@ -32,69 +31,62 @@ parameters:
 """
 
 
+def train(entry, count):
+    """Complete so many trials; gives their configurations and what remains in the sweep."""
+    search = registry.open_search(entry)
+    configs = []
+    for _ in range(count):
+        request = search.next_trial("cpu0")
+        configs.append(request.config)
+        search.finish(request.trial_id, TrialOutcome(TrialState.COMPLETE, make_result()))
+    records = search.records()
+    search.close()
+    return configs, records
+
+
 @pytest.fixture
-def searched(tmp_path: Path) -> tuple[SweepEntry, TrialRecord]:
+def searched(tmp_path):
+    """A sweep and its chosen trial."""
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     entry = registry.create(tmp_path / "sweep.yaml")
-    search = registry.open_search(entry)
-    request = search.next_trial("cpu0")
-    search.finish(request.trial_id, TrialOutcome(TrialState.COMPLETE, make_result()))
-    (record,) = search.records()
-    search.close()
-    return entry, record
+    return entry, train(entry, 1)[1][0]
 
 
-def test_only_the_seed_differs_from_the_chosen_trial(searched: tuple[SweepEntry, TrialRecord]) -> None:
+def test_only_the_seed_differs_from_the_chosen_trial(searched):
     entry, record = searched
     made = confirm(entry, record, 3, searched={0})
     assert made.id == f"confirm-{entry.id}-0"
     assert made.confirms == f"{entry.id}/0"
-    search = registry.open_search(made)
-    requests = [search.next_trial("cpu0") for _ in range(3)]
-    assert search.next_trial("cpu0") is None
-    search.close()
-    configs = [request.config for request in requests]
+    assert registry.load(made).project == "faces"
+    configs, _ = train(made, 3)
     assert [config.seed for config in configs] == [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
     chosen = parse_trial(record.config)
     assert all(config.model_copy(update={"seed": chosen.seed}) == chosen for config in configs)
-    assert registry.load(made).project == "faces"
 
 
-def test_asking_again_finds_it_and_asking_for_more_makes_it_longer(searched: tuple[SweepEntry, TrialRecord]) -> None:
+def test_asking_again_finds_it_and_asking_for_more_extends_it(searched):
     entry, record = searched
     made = confirm(entry, record, 2, searched=set())
+    train(made, 2)
     search = registry.open_search(made)
-    for _ in range(2):
-        request = search.next_trial("cpu0")
-        search.finish(request.trial_id, TrialOutcome(TrialState.COMPLETE, make_result()))
     assert search.next_trial("cpu0") is None
     search.close()
-    assert registry.state_of(made) == "finished"
-
-    assert confirm(entry, record, 1, searched=set()) == made
-    assert confirm(entry, record, None, searched=set()) == made
-    assert confirm(entry, record, 2, searched=set()) == made
-    assert registry.state_of(made) == "finished"
+    for seeds in (1, None, 2):
+        assert confirm(entry, record, seeds, searched=set()) == made
+        assert registry.state_of(made) == "finished"
     assert confirm(entry, record, 4, searched=set()) == made
     assert registry.state_of(made) == "running"
     assert seeds_of(made) == (1000, 1001, 1002, 1003)
-    search = registry.open_search(made)
-    assert [search.next_trial("cpu0").config.seed for _ in range(2)] == [1002, 1003]
-    search.close()
+    assert [config.seed for config in train(made, 2)[0]] == [1002, 1003]
     assert len(known()) == 2
 
 
-def test_five_seeds_unless_told_otherwise(searched: tuple[SweepEntry, TrialRecord]) -> None:
+def test_seeds_are_five_by_default_and_none_that_was_searched(searched):
     entry, record = searched
-    assert len(seeds_of(confirm(entry, record, None, searched=set()))) == 5
+    assert seeds_of(confirm(entry, record, None, searched={1000, 1002})) == (1001, 1003, 1004, 1005, 1006)
 
 
-def test_a_seed_that_was_searched_confirms_nothing(searched: tuple[SweepEntry, TrialRecord]) -> None:
-    entry, record = searched
-    assert seeds_of(confirm(entry, record, 3, searched={1000, 1002})) == (1001, 1003, 1004)
-
-
-def test_it_is_made_whole_after_a_crash_between_its_two_steps(searched: tuple[SweepEntry, TrialRecord]) -> None:
+def test_confirmation_is_completed_after_a_crash_between_its_two_steps(searched):
     entry, record = searched
     made = confirm(entry, record, 2, searched=set())
     (sweep_folder(made.id) / "sweep.json").unlink()
@@ -104,32 +96,23 @@ def test_it_is_made_whole_after_a_crash_between_its_two_steps(searched: tuple[Sw
     assert seeds_of(again) == (1000, 1001, 1002)
 
 
-def test_it_is_not_the_sweep_searched_last(searched: tuple[SweepEntry, TrialRecord]) -> None:
+def test_confirmation_is_not_the_sweep_searched_last_and_names_its_origin(searched):
     entry, record = searched
     made = confirm(entry, record, 2, searched=set())
     assert registry.find(None) == made
     assert last_searched() == entry
     assert origin_of(made) == (entry, "0")
     assert origin_of(entry) == (entry, None)
-
-
-def test_without_a_sweep_there_is_none_searched_last() -> None:
+    (sweep_folder(entry.id) / "sweep.json").unlink()
+    with pytest.raises(InputError, match=entry.id):
+        origin_of(made)
     with pytest.raises(NothingToDo, match="no sweep"):
         last_searched()
 
 
-def test_one_whose_origin_is_gone_says_so(searched: tuple[SweepEntry, TrialRecord]) -> None:
-    entry, record = searched
-    made = confirm(entry, record, 2, searched=set())
-    (sweep_folder(entry.id) / "sweep.json").unlink()
-    with pytest.raises(InputError, match=entry.id):
-        origin_of(made)
-
-
-def test_one_of_a_sweep_that_a_server_searched_is_embedded_in_the_same_project(
-    online: StandIn, tmp_path: Path, searched: tuple[SweepEntry, TrialRecord]
-) -> None:
-    entry = registry.create(tmp_path / "sweep.yaml", project="elsewhere")
+def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, online):
+    assert searched[0].search == "optuna"  # it was created before `online` logged in
+    entry = registry.create(Path("sweep.yaml"), project="elsewhere")
     assert entry.search == "wandb"
     record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].config, {}, result=make_result())
     made = confirm(entry, record, 2, searched={0})
@@ -139,7 +122,7 @@ def test_one_of_a_sweep_that_a_server_searched_is_embedded_in_the_same_project(
     assert last_searched() == entry
 
 
-def test_entries_written_before_there_were_confirmations_are_read(searched: tuple[SweepEntry, TrialRecord]) -> None:
+def test_entry_from_before_there_were_confirmations_is_read(searched):
     path = sweep_folder(searched[0].id) / "sweep.json"
     content = json.loads(path.read_text())
     del content["confirms"]

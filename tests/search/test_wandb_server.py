@@ -1,37 +1,35 @@
-"""What the search on a W&B server does beyond the seam: several hosts, offers that come too late, odd answers."""
+"""The search on a W&B server beyond the seam: several hosts, offers that come too late, odd answers."""
 
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.errors import FersweepError, InputError, ServerBusy
+from fer_sweep.errors import ConfigError, ServerBusy
+from fer_sweep.files import trial_folder
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.entries import known
-from fer_sweep.search.registry import create, find, open_search, set_state
 from fer_sweep.search.storage import record_sweep
 from fer_sweep.search.wandb_messages import ServerRun, SweepPath
 from fer_sweep.search.wandb_protocol import WandbServer
 from fer_sweep.search.wandb_records import record_from
-from fer_sweep.search.wandb_server import WandbSearch
+from fer_sweep.search.wandb_server import REFUSED_IN_A_ROW, WandbSearch
 from fer_sweep.search.wandb_slots import Pace
 from tests.search.conftest import Clock
-from tests.support.processes import until
+from tests.support.standin.faults import Faults
 from tests.support.standin.runs import file_stream, upsert_run
 from tests.support.standin.server import StandIn
 
 Settings = Callable[..., Mapping[str, Any]]
 AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0)
+LATE = Pace(patience_s=0.0)
+"""A loop that is told of the server's answers at its next question."""
 
 
 class Hosts:
@@ -99,7 +97,7 @@ def test_a_trial_preempted_here_and_ended_elsewhere_is_not_trained_again(
     assert [record.state for record in here.records()] == [TrialState.COMPLETE]
 
 
-def test_a_trial_of_a_dead_agent_that_the_server_has_given_up_is_gone_on_with(hosts: Hosts, settings: Settings) -> None:
+def test_a_dead_agents_trial_that_the_server_calls_crashed_is_resumed(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings(run_cap=1))
     first = hosts.agent(sweep, "here")
     request = take(first)
@@ -135,12 +133,13 @@ def test_a_trial_that_failed_elsewhere_has_failed(hosts: Hosts, settings: Settin
     ]
 
 
-def test_an_offer_that_nobody_begins_is_given_back(hosts: Hosts, settings: Settings) -> None:
+def test_an_offer_that_was_not_begun_is_handed_back(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings(run_cap=1))
-    hosts.server.faults.hang("Heartbeat", 0.5)
-    late = hosts.agent(sweep, "late", pace=Pace())
+    hosts.server.faults.hang("Heartbeat")
+    late = hosts.agent(sweep, "late", pace=LATE)
     assert isinstance(late.next_trial("cpu0"), Wait)
     hosts.server.wait_for(lambda server: bool(server.runs))
+    hosts.server.faults.clear()
     late.close()
     (run,) = hosts.server.runs.values()
     assert run.state == "preempted"
@@ -148,9 +147,7 @@ def test_an_offer_that_nobody_begins_is_given_back(hosts: Hosts, settings: Setti
     assert request.trial_id == run.id
 
 
-def test_a_run_whose_offer_was_lost_on_its_way_is_begun_once_by_whoever_is_there(
-    hosts: Hosts, settings: Settings, clock: Clock
-) -> None:
+def test_a_run_whose_offer_was_lost_is_begun_once_after_a_lease(hosts: Hosts, settings: Settings, clock: Clock) -> None:
     sweep = hosts.create(**settings(run_cap=1))
     hosts.server.faults.drop("Heartbeat", after=True)
     agents = [hosts.agent(sweep, "here", owner=owner, clock=clock, pace=AT_ONCE) for owner in ("a", "b")]
@@ -165,22 +162,9 @@ def test_a_run_whose_offer_was_lost_on_its_way_is_begun_once_by_whoever_is_there
     assert agents[1].next_trial("cpu0") is None
 
 
-def test_a_run_offered_to_an_agent_that_was_killed_is_begun_by_another(
+def test_a_preempted_trial_that_the_server_calls_running_is_resumed_after_a_silent_lease(
     hosts: Hosts, settings: Settings, clock: Clock
 ) -> None:
-    sweep = hosts.create(**settings(run_cap=1))
-    hosts.server.faults.hang("Heartbeat", 0.5)
-    killed = hosts.agent(sweep, "here", owner="killed", clock=clock, pace=Pace())
-    assert isinstance(killed.next_trial("cpu0"), Wait)
-    hosts.server.wait_for(lambda server: bool(server.runs))
-    other = hosts.agent(sweep, "here", owner="other", clock=clock)
-    assert isinstance(other.next_trial("cpu0"), Wait)
-    clock.now += 61
-    assert take(other).trial_id in hosts.server.runs
-    assert hosts.server.sweeps[sweep].state == "RUNNING"
-
-
-def test_a_preemption_that_the_server_never_heard_of_is_no_end(hosts: Hosts, settings: Settings, clock: Clock) -> None:
     sweep = hosts.create(**settings(run_cap=1))
     first = hosts.agent(sweep, "here", owner="first", clock=clock)
     request = take(first)
@@ -196,7 +180,7 @@ def test_a_preemption_that_the_server_never_heard_of_is_no_end(hosts: Hosts, set
     assert (take(second).trial_id, request.attempt) == (request.trial_id, 1)
 
 
-def test_such_a_trial_is_gone_on_with_before_the_server_runs_out_of_others(
+def test_a_preempted_trial_that_the_server_calls_running_comes_before_new_ones(
     hosts: Hosts, settings: Settings, clock: Clock, complete: Callable[..., TrialOutcome]
 ) -> None:
     sweep = hosts.create(**settings(run_cap=50))
@@ -213,63 +197,20 @@ def test_such_a_trial_is_gone_on_with_before_the_server_runs_out_of_others(
     assert take(second).trial_id == request.trial_id
 
 
-def test_a_slot_that_is_asked_no_more_asks_no_more(
-    hosts: Hosts, settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_a_slot_that_stops_asking_takes_no_trial(
+    hosts: Hosts, settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.search.wandb_slots._WANTED_S", 0.0)
-    sweep = hosts.create(**settings())
+    monkeypatch.setattr("fer_sweep.search.wandb_slots.time", SimpleNamespace(monotonic=clock))
+    sweep = hosts.create(**settings(run_cap=1))
     hosts.server.set_sweep_state(sweep, "PAUSED")
-    search = hosts.agent(sweep, "here", pace=Pace(idle_s=0.05))
-    assert isinstance(search.next_trial("cpu0"), Wait)
-    until(lambda: not search._agents["cpu0"]._is_wanted())
+    hosts.server.faults.hang("Heartbeat")
+    stopped = hosts.agent(sweep, "here", pace=Pace(idle_s=0.0, longest_idle_s=0.0, patience_s=0.0))
+    assert isinstance(stopped.next_trial("cpu0"), Wait)
+    hosts.server.wait_for(lambda server: any(agent.heartbeats for agent in server.sweeps[sweep].agents))
+    clock.now += 10
     hosts.server.set_sweep_state(sweep, "RUNNING")
-    assert not hosts.server.runs
-
-
-def test_one_lost_answer_makes_one_sweep(online: StandIn, settings: Settings) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    online.faults.drop("UpsertSweep", after=True)
-    with pytest.raises(ServerBusy) as raised:
-        create(Path("sweep.yaml"))
-    assert len(online.sweeps) == 1
-    assert raised.value.hint is not None and "may have been done" in raised.value.hint
-    online.faults.fail("UpsertSweep", status=429, retry_after=0.01)
-    create(Path("sweep.yaml"))
-    assert len(online.sweeps) == 2, "what surely was not done is asked again"
-
-
-def test_agents_that_take_a_sweep_up_at_once_all_have_it(online: StandIn, settings: Settings) -> None:
-    sweep = online.create_sweep({"program": "x", **settings()})
-    with ThreadPoolExecutor(8) as pool:
-        entries = list(pool.map(lambda _: find(f"tester/faces/{sweep.id}"), range(8)))
-    assert {entry.path for entry in entries} == {f"tester/faces/{sweep.id}"}
-    assert len(known()) == 1
-
-
-def test_taking_up_goes_on_where_it_was_interrupted(online: StandIn, settings: Settings) -> None:
-    sweep = online.create_sweep({"program": "x", **settings()})
-    record_sweep(parse_sweep(settings()), sweep.id, default_storage())  # and then its process was killed
-    assert find(f"tester/faces/{sweep.id}").search == "wandb"
-
-
-def test_what_is_sent_is_what_stock_sends(online: StandIn) -> None:
-    parameters = {
-        "model": {"value": "simple_cnn"},
-        "lr": {"min": 1e-5, "max": 0.1},
-        "channels": {"min": 8, "max": 16},
-        "augment": {"parameters": {"shift": {"min": 0.0, "max": 0.5}}},
-        "data": {"value": "008"},
-    }
-    Path("sweep.yaml").write_text(yaml.safe_dump({"method": "random", "parameters": parameters}))
-    create(Path("sweep.yaml"))
-    (sweep,) = online.sweeps.values()
-    assert sweep.config["program"] == "fersweep"
-    assert sweep.config["command"] == ["${env}", "fersweep", "train", "${args}"]
-    sent = sweep.config["parameters"]
-    assert (sent["lr"]["distribution"], sent["channels"]["distribution"]) == ("uniform", "int_uniform")
-    assert sent["augment"]["parameters"]["shift"]["distribution"] == "uniform"
-    assert "'008'" in sweep.config_text, "some readers of YAML take it for a number"
-    assert sent["lr"]["min"] == 1e-5
+    hosts.server.faults.clear()
+    assert take(hosts.agent(sweep, "there")).trial_id in hosts.server.runs
 
 
 def test_a_sweep_of_another_program_shows_its_runs(hosts: Hosts, settings: Settings) -> None:
@@ -295,7 +236,7 @@ def test_a_sweep_of_another_program_shows_its_runs(hosts: Hosts, settings: Setti
         [],
     ],
 )
-def test_commands_that_mean_nothing_here(
+def test_unknown_commands_are_passed_over(
     hosts: Hosts, settings: Settings, commands: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     sweep = hosts.create(**settings())
@@ -306,29 +247,50 @@ def test_commands_that_mean_nothing_here(
     assert not Path("etc").exists()
 
 
-@pytest.mark.parametrize("body", ["<html>", "[]", "null", '{"data": null}', '{"data": {}}', '{"data": {"x": 1}}'])
-def test_answers_of_no_known_shape_are_waited_out(hosts: Hosts, settings: Settings, body: str) -> None:
+Fail = Callable[[Faults], None]
+
+
+def answer(body: str) -> Fail:
+    return lambda faults: faults.fail("Heartbeat", status=200, body=body)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        *map(answer, ["<html>", "[]", "null", '{"data": null}', '{"data": {}}', '{"data": {"x": 1}}']),
+        lambda faults: faults.fail("CreateAgent", status=503),
+        lambda faults: faults.drop("Heartbeat"),
+        lambda faults: faults.error("Heartbeat", "internal error"),
+        *(
+            lambda faults, after=after: faults.fail("Heartbeat", status=429, retry_after=after)
+            for after in ("inf", "1e20", "nan", "-5", "soon")
+        ),
+    ],
+)
+def test_failed_and_unreadable_heartbeats_are_retried(hosts: Hosts, settings: Settings, fail: Fail) -> None:
     sweep = hosts.create(**settings())
-    hosts.server.faults.fail("Heartbeat", status=200, body=body)
+    fail(hosts.server.faults)
+    pace = Pace(idle_s=0.0, freshness_s=0.0, patience_s=20.0, longest_retry_s=0.01)
+    search = hosts.agent(sweep, "here", pace=pace)
+    while isinstance(given := search.next_trial("cpu0"), Wait):
+        pass
+    assert isinstance(given, TrialRequest)
+
+
+def test_a_server_is_asked_no_sooner_than_it_wants(
+    hosts: Hosts, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_sweep.search.wandb_slots.random.uniform", lambda low, high: 0.0)  # no wait of our own
+    sweep = hosts.create(**settings())
+    hosts.server.faults.fail("Heartbeat", status=429, retry_after=0.1)
     search = hosts.agent(sweep, "here")
-    given = search.next_trial("cpu0")
-    while isinstance(given, Wait):
-        given = search.next_trial("cpu0")
-    assert isinstance(given, TrialRequest)
+    while isinstance(search.next_trial("cpu0"), Wait):
+        pass
+    refused, again = [request.at for request in hosts.server.requests if request.operation == "Heartbeat"]
+    assert again - refused >= 0.1
 
 
-@pytest.mark.parametrize("after", ["inf", "1e20", "nan", "-5", "soon"])
-def test_no_retry_after_silences_a_slot(hosts: Hosts, settings: Settings, after: str) -> None:
-    sweep = hosts.create(**settings())
-    hosts.server.faults.fail("Heartbeat", status=429, retry_after=after)
-    search = hosts.agent(sweep, "here", pace=Pace(freshness_s=0.0, patience_s=20.0, longest_retry_s=0.2))
-    given = search.next_trial("cpu0")
-    while isinstance(given, Wait):
-        given = search.next_trial("cpu0")
-    assert isinstance(given, TrialRequest)
-
-
-def test_two_runs_in_one_answer_are_both_seen_to(hosts: Hosts, settings: Settings) -> None:
+def test_of_two_runs_in_one_answer_the_second_is_handed_back(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings(run_cap=2))
     first, second = hosts.agent(sweep, "a"), hosts.agent(sweep, "b")
     offered = [take(first), take(second)]
@@ -345,28 +307,7 @@ def test_two_runs_in_one_answer_are_both_seen_to(hosts: Hosts, settings: Setting
     assert hosts.server.runs[offered[1].trial_id].state == "preempted"
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        '{"data": []}',
-        '{"data": "x"}',
-        '{"data": {"upsertSweep": null}}',
-        '{"data": {"upsertSweep": {"sweep": null}}}',
-        '{"errors": 5}',
-        '{"errors": ["no"]}',
-        '{"errors": {"message": "no"}}',
-        "[" * 100_000,
-    ],
-)
-def test_answers_of_no_known_shape_are_errors_that_say_so(online: StandIn, settings: Settings, body: str) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    online.faults.fail("UpsertSweep", status=200, body=body)
-    with pytest.raises(FersweepError) as raised:
-        create(Path("sweep.yaml"))
-    assert raised.value.hint
-
-
-def test_a_server_silent_for_too_long_ends_an_idle_agent(hosts: Hosts, settings: Settings) -> None:
+def test_an_idle_agent_gives_a_silent_server_up(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings())
     hosts.server.faults.offline()
     pace = Pace(idle_s=0.0, freshness_s=0.0, patience_s=20.0, give_up_s=0.0, longest_retry_s=0.01)
@@ -376,21 +317,17 @@ def test_a_server_silent_for_too_long_ends_an_idle_agent(hosts: Hosts, settings:
             search.next_trial("cpu0")
 
 
-def test_a_heartbeat_that_hangs_holds_up_nobody(hosts: Hosts, settings: Settings) -> None:
+def test_a_heartbeat_that_hangs_delays_no_report(hosts: Hosts, settings: Settings) -> None:
     sweep = hosts.create(**settings())
-    search = hosts.agent(sweep, "here", pace=Pace())
-    while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
-        pass
-    hosts.server.faults.hang("Heartbeat", 60.0, times=5)
-    done = threading.Event()
-
-    def work() -> None:
-        for epoch in range(1, 50):
-            search.report(request.trial_id, epoch, {"epoch": epoch, "val_acc": 0.5})
-        done.set()
-
-    threading.Thread(target=work, daemon=True).start()
-    assert done.wait(20)
+    search = hosts.agent(sweep, "here", pace=Pace(running_s=0.0, patience_s=20.0))
+    request = take(search)
+    hosts.server.faults.hang("Heartbeat")
+    (agent,) = hosts.server.sweeps[sweep].agents
+    hosts.server.wait_for(lambda server: request.trial_id in agent.reported)
+    answered = hosts.server.operations()
+    for epoch in range(1, 10):
+        search.report(request.trial_id, epoch, {"epoch": epoch, "val_acc": 0.5})
+    assert hosts.server.operations() == answered
     hosts.server.faults.clear()
 
 
@@ -403,42 +340,30 @@ def test_exit_and_cancel_in_one_heartbeat_checkpoint_what_runs(hosts: Hosts, set
     assert search.report(request.trial_id, 1, {}) is StopReason.PREEMPTED
 
 
-def test_stopping_a_sweep_that_has_stopped_is_no_error(online: StandIn, settings: Settings) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    entry = create(Path("sweep.yaml"))
-    set_state(entry, "stopped")
-    set_state(entry, "stopped")
-    assert online.sweeps[entry.id].state == "FINISHED"
-    set_state(entry, "running")
-    set_state(entry, "cancelled")
-    with pytest.raises(InputError, match="cannot become paused"):
-        set_state(entry, "paused")
+def test_a_space_that_cannot_be_trained_ends_the_agent(hosts: Hosts, settings: Settings) -> None:
+    sweep = hosts.create(**settings())
+    hosts.server.sweeps[sweep].config["parameters"]["epochs"] = {"value": -1}
+    with pytest.raises(ConfigError, match="epochs"):
+        hosts.agent(sweep, "here").next_trial("cpu0")
+    runs = list(hosts.server.runs.values())
+    assert [run.state for run in runs] == ["failed"] * REFUSED_IN_A_ROW
+    assert "epochs" in runs[0].summary["reason"]
 
 
-def test_without_a_key_the_trials_of_this_host_are_still_there(
-    online: StandIn, settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_a_configuration_that_comes_again_gets_the_results_of_the_first_trial(
+    hosts: Hosts, settings: Settings, complete: Callable[..., TrialOutcome]
 ) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    entry = create(Path("sweep.yaml"))
-    search = open_search(entry)
-    while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
-        pass
-    search.close()
-    monkeypatch.delenv("WANDB_API_KEY")
-    unplugged = open_search(entry)
-    assert [record.trial_id for record in unplugged.records()] == [request.trial_id]
-    with pytest.raises(FersweepError, match="no API key"):
-        unplugged.next_trial("cpu0")
-    unplugged.close()
-
-
-def test_a_project_may_have_a_slash_in_its_name(online: StandIn, settings: Settings) -> None:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings())))
-    entry = create(Path("sweep.yaml"), project="faces/2026")
-    assert entry.path == f"tester/faces/2026/{entry.id}"
-    search = open_search(entry)
-    assert search.records() == []
-    search.close()
+    sweep = hosts.create(**settings(parameters={"model": {"value": "simple_cnn"}, "lr": {"values": [0.01]}}))
+    search = hosts.agent(sweep, "here")
+    first = take(search)
+    (folder := trial_folder(sweep, first.trial_id)).mkdir(parents=True)
+    for name in ("config.json", "result.json"):
+        (folder / name).write_text("{}")
+    search.finish(first.trial_id, complete())
+    hosts.end(first.trial_id, 0)
+    second = take(search)
+    assert second.trial_id != first.trial_id
+    assert (trial_folder(sweep, second.trial_id) / "result.json").read_text() == "{}"
 
 
 def test_result_on_the_server_without_an_added_field_is_read(complete: Callable[..., TrialOutcome]) -> None:

@@ -1,4 +1,4 @@
-"""What is said about a choice: ends of ranges, chance, trials cut short, data that do not compare."""
+"""What is said about a choice: ends of ranges, chance, trials cut short."""
 
 from fer_sweep.config.distributions import LogUniform
 from fer_sweep.config.space import Space
@@ -59,11 +59,9 @@ def test_a_pruned_trial_that_leads_the_ranking_is_named() -> None:
     assert of(candidate("7", 0.5, state=TrialState.PRUNED), candidate("1", 0.60)) == []
 
 
-def test_trials_of_different_data_do_not_compare() -> None:
-    other = candidate("1", 0.50, sweep="t", config={"model": "simple_cnn", "data": "synthetic"})
-    (found,) = of(candidate("0", 0.60), other)
-    assert found.kind == "data"
-    assert "fer2013, synthetic" in found.message
+def test_a_pruned_trial_that_collapsed_is_not_offered_to_be_confirmed() -> None:
+    collapsed = candidate("7", 0.70, state=TrialState.PRUNED, verdict="collapsed")
+    assert of(collapsed, candidate("1", 0.60)) == []
 
 
 def test_a_best_value_at_the_end_of_its_range_is_named_with_its_company() -> None:

@@ -3,8 +3,8 @@
 import pytest
 from scipy import stats
 
-from fer_sweep.selection import Confirmed, compare
-from tests.support.records import make_result
+from fer_sweep.selection import Confirmed, compare, select_confirmed
+from tests.support.records import candidate, make_result
 
 
 def confirmed(name: str, accuracies: dict[int, float], *, data: str = "fer2013", searched: float = 0.7) -> Confirmed:
@@ -58,3 +58,25 @@ def test_other_data_or_a_single_seed_in_common_is_not_compared() -> None:
     seeds = {1: 0.6, 2: 0.61}
     assert compare([confirmed("a/1", seeds), confirmed("b/1", seeds, data="other")]) == []
     assert compare([confirmed("a/1", seeds), confirmed("b/1", {2: 0.6, 3: 0.61})]) == []
+
+
+def test_the_summary_gives_the_mean_and_its_interval() -> None:
+    assert confirmed("s/1", {}).summary == "no further seed has a result yet"
+    assert confirmed("s/1", {1: 0.6}).summary == "60.00 % with one further seed, which gives no interval"
+    assert confirmed("s/1", {1: 0.60, 2: 0.61, 3: 0.62}).summary == (
+        "mean over 3 further seeds 61.00 % (95 % interval 58.52 to 63.48 %)"
+    )
+
+
+def test_among_confirmed_trials_the_rule_goes_by_the_means() -> None:
+    lucky, steady = candidate("1", 0.70, sweep="a"), candidate("1", 0.62, sweep="b")
+    seeds = [confirmed("a/1", {1: 0.55, 2: 0.56}), confirmed("b/1", {1: 0.61, 2: 0.62})]
+    chosen = select_confirmed([lucky, steady], seeds).winner
+    assert chosen is not None and chosen.name == "b/1"
+    assert chosen.result.best_val_acc == pytest.approx(0.615)
+
+
+def test_confirmed_trials_on_different_data_have_no_winner() -> None:
+    candidates = [candidate("1", 0.7, sweep="a", fingerprint="a"), candidate("1", 0.6, sweep="b", fingerprint="b")]
+    seeds = [confirmed("a/1", {1: 0.55, 2: 0.56}), confirmed("b/1", {1: 0.61, 2: 0.62})]
+    assert select_confirmed(candidates, seeds).winner is None

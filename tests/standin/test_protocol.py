@@ -1,5 +1,7 @@
-"""The scheduler of the stand-in server, asked over the wire as an agent asks it."""
+"""The stand-in server over the wire: what it proposes, stops, requeues and refuses, and how it fails on demand."""
 
+import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,27 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.standin.client import CREATE_SWEEP, HEARTBEAT, STOPPED, UPSERT_RUN, Client
+from tests.support.standin.client import CREATE_SWEEP, HEARTBEAT, UPSERT_RUN, Client
 from tests.support.standin.server import StandIn
 
 GRID = {"method": "grid", "program": "train.py", "parameters": {"lr": {"values": [0.1, 0.2]}}}
+ONE = {**GRID, "parameters": {"lr": {"values": [0.1]}}}
 RANDOM = {"method": "random", "parameters": {"lr": {"min": 0.0, "max": 1.0}}}
-HYPERBAND = {
-    **RANDOM,
-    "metric": {"name": "loss", "goal": "minimize"},
-    "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 3, "strict": True},
-}
 
 
 @pytest.fixture
-def server() -> Iterator[StandIn]:
-    with StandIn() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: StandIn) -> Iterator[Client]:
-    with Client(server) as client:
+def client(standin: StandIn) -> Iterator[Client]:
+    with Client(standin) as client:
         yield client
 
 
@@ -36,19 +28,17 @@ def run_command(commands: list[dict[str, Any]], kind: str = "run") -> dict[str, 
     return commands[0]
 
 
-# sweeps
-
-
-def test_a_grid_is_proposed_in_order_then_finished(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep(GRID)
+def test_a_grid_is_proposed_in_order_with_nested_parameters_then_finished(standin: StandIn, client: Client) -> None:
+    nested = {"parameters": {"name": {"value": "adam"}, "deep": {"parameters": {"q": {"value": 0}}}}}
+    sweep = standin.create_sweep({**GRID, "parameters": {**GRID["parameters"], "optimizer": nested}})
     agent = client.agent(sweep.id)
     for lr in (0.1, 0.2):
         command = run_command(client.beat(agent))
-        assert command["args"] == {"lr": {"value": lr}}
+        assert command["args"] == {"lr": {"value": lr}, "optimizer": {"value": {"name": "adam", "deep": {"q": 0}}}}
         assert command["program"] == "train.py"
-        run = server.runs[command["run_id"]]
-        assert (run.state, run.sweep_id, run.agent_id, run.config) == ("pending", sweep.id, agent, {"lr": lr})
-        client.begin(run.id, sweep.id, lr=lr)
+        run = standin.runs[command["run_id"]]
+        assert (run.state, run.sweep_id, run.agent_id, run.config["lr"]) == ("pending", sweep.id, agent, lr)
+        client.begin(run.id, sweep.id)
         assert client.beat(agent, run.id) == []
         client.end(run.id)
         assert run.state == "finished"
@@ -56,234 +46,196 @@ def test_a_grid_is_proposed_in_order_then_finished(server: StandIn, client: Clie
     assert sweep.state == "FINISHED"
 
 
-def test_an_idle_agent_waits_for_the_last_live_run_of_a_used_up_grid(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep({**GRID, "parameters": {"lr": {"values": [0.1]}}})
+def test_an_idle_agent_waits_for_the_last_live_run(standin: StandIn, client: Client) -> None:
+    sweep = standin.create_sweep(ONE)
     busy, idle = client.agent(sweep.id), client.agent(sweep.id)
     run_id = run_command(client.beat(busy))["run_id"]
-    client.begin(run_id, sweep.id, lr=0.1)
+    client.begin(run_id, sweep.id)
     assert client.beat(idle) == []
     client.end(run_id)
     assert client.beat(idle) == [{"type": "exit"}]
 
 
-def test_a_run_that_never_starts_does_not_hold_the_sweep(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep({**GRID, "parameters": {"lr": {"values": [0.1]}}})
+def test_a_run_that_never_starts_does_not_hold_the_sweep(standin: StandIn, client: Client) -> None:
+    sweep = standin.create_sweep(ONE)
     agent = client.agent(sweep.id)
     run_id = run_command(client.beat(agent))["run_id"]
     assert client.beat(agent, run_id) == []
     assert client.beat(agent) == [{"type": "exit"}]
-    assert server.runs[run_id].state == "pending"
+    assert standin.runs[run_id].state == "pending"
 
 
-def test_the_cap_counts_every_run(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep({**RANDOM, "run_cap": 2})
+def test_the_cap_counts_failed_runs_and_runs_made_elsewhere(standin: StandIn, client: Client) -> None:
+    sweep = standin.create_sweep({**RANDOM, "run_cap": 2})
     agent = client.agent(sweep.id)
-    for _ in range(2):
-        run_id = run_command(client.beat(agent))["run_id"]
-        client.begin(run_id, sweep.id)
-        client.end(run_id, 1)
-        assert server.runs[run_id].state == "failed"
+    client.begin("offline1", sweep.id)
+    client.end("offline1")
+    failed = run_command(client.beat(agent))["run_id"]
+    client.begin(failed, sweep.id)
+    client.end(failed, 1)
     assert client.beat(agent) == [{"type": "exit"}]
-    assert len(sweep.run_ids) == 2
+    assert sweep.run_ids == ["offline1", failed]
+    assert standin.runs[failed].state == "failed"
 
 
-def test_nested_parameters_travel_as_one_dictionary(server: StandIn, client: Client) -> None:
-    parameters = {
-        "optimizer": {"parameters": {"name": {"value": "adam"}, "lr": {"values": [1, 2]}}},
-        "deep": {"parameters": {"er": {"parameters": {"q": {"value": 0}}}}},
-    }
-    sweep = server.create_sweep({"method": "grid", "parameters": parameters})
-    agent = client.agent(sweep.id)
-    seen = []
-    for _ in range(2):
-        args = run_command(client.beat(agent))["args"]
-        assert args["deep"] == {"value": {"er": {"q": 0}}}
-        seen.append(args["optimizer"]["value"])
-    assert seen == [{"name": "adam", "lr": 1}, {"name": "adam", "lr": 2}]
-
-
-def test_bayes_proposes_from_what_was_measured(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep({**RANDOM, "method": "bayes", "metric": {"name": "loss"}})
-    agent = client.agent(sweep.id)
-    for _ in range(3):
-        command = run_command(client.beat(agent))
-        lr = command["args"]["lr"]["value"]
-        assert 0 <= lr <= 1
-        client.begin(command["run_id"], sweep.id, lr=lr)
-        client.log(command["run_id"], {"loss": lr})
-        client.end(command["run_id"])
-
-
-def test_pause_resume_and_stop(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep(RANDOM)
-    busy, idle = client.agent(sweep.id), client.agent(sweep.id)
-    run_id = run_command(client.beat(busy))["run_id"]
-    server.set_sweep_state(sweep.id, "PAUSED")
-    assert (client.beat(busy, run_id), client.beat(idle)) == ([], [])
-    server.set_sweep_state(sweep.id, "RUNNING")
-    run_command(client.beat(idle))
-    server.set_sweep_state(sweep.id, "FINISHED")
-    assert (client.beat(busy, run_id), client.beat(busy)) == ([], [{"type": "exit"}])
-
-
-def test_cancel_stops_what_runs(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep(RANDOM)
-    agent = client.agent(sweep.id)
-    run_id = run_command(client.beat(agent))["run_id"]
-    client.begin(run_id, sweep.id)
-    server.set_sweep_state(sweep.id, "CANCELED")
-    for _ in range(2):
-        assert client.beat(agent, run_id) == [{"type": "stop", "run_id": run_id}]
-    server.store.exit_with_cancel = True
-    assert client.beat(agent, run_id) == [{"type": "stop", "run_id": run_id}, {"type": "exit"}]
-    assert client.log(run_id, {"loss": 1})["stopped"] is True
-    assert client.beat(agent) == [{"type": "exit"}]
-
-
-def test_the_stop_button_of_one_run(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep(RANDOM)
+@pytest.mark.parametrize("pressed", ["cancel the sweep", "stop the run"])
+def test_a_stop_is_repeated_until_the_run_has_ended(standin: StandIn, client: Client, pressed: str) -> None:
+    sweep = standin.create_sweep(RANDOM)
     agent = client.agent(sweep.id)
     run_id = run_command(client.beat(agent))["run_id"]
     client.begin(run_id, sweep.id)
     assert client.log(run_id, {"loss": 1})["stopped"] is False
-    server.stop_run(run_id)
-    assert client.beat(agent, run_id) == client.beat(agent, run_id) == [{"type": "stop", "run_id": run_id}]
-    status = client.graphql(STOPPED, project="faces", run=run_id)
-    assert status == {"model": {"bucket": {"stopped": True}}}
+    if pressed == "cancel the sweep":
+        standin.set_sweep_state(sweep.id, "CANCELED")
+    else:
+        standin.stop_run(run_id)
+    for _ in range(2):
+        assert client.beat(agent, run_id) == [{"type": "stop", "run_id": run_id}]
+    assert client.log(run_id, {"loss": 1}, offset=1)["stopped"] is True
     client.end(run_id, 1)
-    run_command(client.beat(agent))
-
-
-def test_hyperband_stops_the_worse_run(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep(HYPERBAND)
-    good, bad = client.agent(sweep.id), client.agent(sweep.id)
-    run_ids = [run_command(client.beat(agent))["run_id"] for agent in (good, bad)]
-    for run_id, loss in zip(run_ids, (0.1, 0.9), strict=True):
-        client.begin(run_id, sweep.id)
-        client.log(run_id, {"loss": loss}, {"loss": loss})
-    client.log(run_ids[0], {"loss": 0.05}, offset=2)
-    assert client.beat(good, run_ids[0]) == []
-    assert client.beat(bad, run_ids[1]) == [{"type": "stop", "run_id": run_ids[1]}]
-
-
-def test_a_reached_target_finishes_the_sweep(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep({**RANDOM, "metric": {"name": "acc", "goal": "maximize", "target": 0.9}})
-    agent = client.agent(sweep.id)
-    run_id = run_command(client.beat(agent))["run_id"]
-    client.begin(run_id, sweep.id)
-    client.log(run_id, {"acc": 0.8})
-    assert sweep.state == "RUNNING"
-    client.log(run_id, {"acc": 0.95}, offset=1)
-    assert sweep.state == "FINISHED"
-    assert client.beat(agent, run_id) == []
-    assert client.beat(agent) == [{"type": "exit"}]
+    run_command(client.beat(agent), "exit" if pressed == "cancel the sweep" else "run")
 
 
 @pytest.mark.parametrize("how", ["exit", "silence"])
-def test_a_preempted_run_comes_back_with_its_history(server: StandIn, client: Client, how: str) -> None:
-    sweep = server.create_sweep({**GRID, "parameters": {"lr": {"values": [0.1]}}})
+def test_a_preempted_run_comes_back_with_its_history(standin: StandIn, client: Client, how: str) -> None:
+    sweep = standin.create_sweep(ONE)
     first, second = client.agent(sweep.id), client.agent(sweep.id)
     command = run_command(client.beat(first))
-    run = server.runs[command["run_id"]]
-    begun = client.begin(run.id, sweep.id, lr=0.1)
+    run = standin.runs[command["run_id"]]
+    begun = client.begin(run.id, sweep.id)
     client.log(run.id, {"loss": 1.0})
     client.stream(run.id, preempting=True)
-    assert run.state == "preempting"
+    standin.set_sweep_state(sweep.id, "PAUSED")
     if how == "exit":
         client.end(run.id, 143)
     else:
-        server.crash_silent_runs(run.id)
-    assert (run.state, sweep.requeued) == ("preempted", [run.id])
-    again = run_command(client.beat(second), "resume")
-    assert {**again, "type": "run"} == command
-    assert run.agent_id == second
-    client.graphql(UPSERT_RUN, id=begun["bucket"]["id"], name=run.id, host="box", sweep=sweep.id)
+        standin.crash_silent_runs(run.id)
+    assert (run.state, client.beat(second)) == ("preempted", [])
+    standin.set_sweep_state(sweep.id, "RUNNING")
+    assert {**run_command(client.beat(second), "resume"), "type": "run"} == command
+    client.begin(run.id, sweep.id, id=begun["bucket"]["id"])
     assert (run.state, run.exit_code) == ("running", None)
     client.log(run.id, {"loss": 0.5}, offset=1)
-    client.end(run.id)
-    assert [row["loss"] for row in run.history] == [1.0, 0.5]
+    client.stream(run.id, preempting=True)
+    client.end(run.id, 0)  # one that exits well is done
+    assert ([row["loss"] for row in run.history], run.state) == ([1.0, 0.5], "finished")
     assert client.beat(second) == [{"type": "exit"}]
 
 
-def test_a_run_preempted_in_a_paused_sweep_waits_for_it(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep(RANDOM)
+def test_a_run_given_up_for_its_silence_lives_again_with_its_next_words(standin: StandIn, client: Client) -> None:
+    sweep = standin.create_sweep(ONE)
     agent = client.agent(sweep.id)
-    run_id = run_command(client.beat(agent))["run_id"]
-    client.begin(run_id, sweep.id)
-    server.set_sweep_state(sweep.id, "PAUSED")
-    client.stream(run_id, preempting=True, complete=True, exitcode=143)
-    assert (server.runs[run_id].state, client.beat(agent)) == ("preempted", [])
-    server.set_sweep_state(sweep.id, "RUNNING")
-    assert run_command(client.beat(agent), "resume")["run_id"] == run_id
-
-
-def test_many_agents_at_once_get_each_point_once(server: StandIn) -> None:
-    sweep = server.create_sweep({"method": "grid", "parameters": {"x": {"values": list(range(24))}}})
-
-    def work(number: int) -> None:
-        with Client(server) as client:
-            agent = client.agent(sweep.id)
-            while (commands := client.beat(agent)) != [{"type": "exit"}]:
-                for command in commands:
-                    client.begin(command["run_id"], sweep.id, x=command["args"]["x"]["value"])
-                    client.end(command["run_id"])
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(work, range(6)))
-    assert sorted(run.config["x"] for run in server.runs.values()) == list(range(24))
-    assert {run.state for run in server.runs.values()} == {"finished"}
-
-
-def test_a_preempted_run_that_exits_well_is_done(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep(RANDOM)
-    run_id = run_command(client.beat(client.agent(sweep.id)))["run_id"]
-    client.begin(run_id, sweep.id)
-    client.stream(run_id, preempting=True)
-    client.end(run_id, 0)
-    assert (server.runs[run_id].state, sweep.requeued) == ("finished", [])
-
-
-def test_a_silent_run_stays_running_until_the_server_gives_it_up(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep({**GRID, "parameters": {"lr": {"values": [0.1]}}})
-    agent = client.agent(sweep.id)
-    run_id = run_command(client.beat(agent))["run_id"]
-    client.begin(run_id, sweep.id, lr=0.1)
-    assert client.beat(agent) == []
-    assert server.runs[run_id].state == "running"
-    server.crash_silent_runs()
-    assert server.runs[run_id].state == "crashed"
+    run = standin.runs[run_command(client.beat(agent))["run_id"]]
+    client.begin(run.id, sweep.id)
+    standin.crash_silent_runs()
+    assert run.state == "crashed"
     assert client.beat(agent) == [{"type": "exit"}]
-    client.log(run_id, {"loss": 1})
-    assert server.runs[run_id].state == "running"
+    client.log(run.id, {"loss": 1})
+    assert run.state == "running"
+
+
+def test_history_sent_twice_is_kept_once_and_a_run_begun_anew_has_none(standin: StandIn, client: Client) -> None:
+    client.begin("r1", config={"lr": 0.1})
+    for _ in range(2):
+        client.log("r1", {"loss": 2.0}, {"loss": float("nan")})
+    client.stream("r1", files={"wandb-summary.json": {"offset": 0, "content": [json.dumps({"loss": 2.0})]}})
+    run = standin.runs["r1"]
+    assert [row["_step"] for row in run.history] == [0, 1]
+    assert (run.config, run.summary, run.host) == ({"lr": 0.1}, {"loss": 2.0}, "box")
+    client.end("r1")
+    assert client.begin("r1")["inserted"] is False
+    assert (run.history, run.state) == ([], "running")
 
 
 @pytest.mark.parametrize("config", [{**GRID, "controller": {"type": "local"}}, {**GRID, "method": "custom"}])
-def test_the_server_proposes_nothing_for_a_controller_elsewhere(
-    server: StandIn, client: Client, config: dict[str, Any]
+def test_nothing_is_proposed_for_a_controller_elsewhere(
+    standin: StandIn, client: Client, config: dict[str, Any]
 ) -> None:
-    sweep = server.create_sweep(config)
+    sweep = standin.create_sweep(config)
     assert client.beat(client.agent(sweep.id)) == []
     assert (sweep.state, sweep.run_ids) == ("RUNNING", [])
 
 
-def test_a_deleted_sweep_is_not_found(server: StandIn, client: Client) -> None:
-    sweep = server.create_sweep(RANDOM)
-    agent = client.agent(sweep.id)
-    server.delete_sweep(sweep.id)
-    status, answer, _ = client.post("/graphql", {"query": HEARTBEAT, "variables": {"id": agent, "runState": "{}"}})
-    assert status == 404
-    assert "not found" in answer["errors"][0]["message"]
-
-
-def test_a_sweep_is_made_changed_and_refused(server: StandIn, client: Client) -> None:
-    made = client.graphql(CREATE_SWEEP, config=yaml.safe_dump({**GRID, "surprise": 1}), projectName="faces")[
-        "upsertSweep"
-    ]
+def test_a_sweep_is_created_changed_refused_and_deleted(standin: StandIn, client: Client) -> None:
+    text = yaml.safe_dump({**GRID, "surprise": 1})
+    made = client.graphql(CREATE_SWEEP, input={"config": text, "projectName": "faces"})["upsertSweep"]
     assert "surprise" in made["configValidationWarnings"][0]
-    sweep = server.sweeps[made["sweep"]["name"]]
-    assert (sweep.entity, sweep.project, sweep.state) == ("tester", "faces", "RUNNING")
-    client.graphql(CREATE_SWEEP, id=made["sweep"]["id"], state="PAUSED")
-    assert (sweep.state, sweep.config["method"]) == ("PAUSED", "grid")
+    sweep = standin.sweeps[made["sweep"]["name"]]
+    client.graphql(CREATE_SWEEP, input={"id": made["sweep"]["id"], "state": "PAUSED"})
+    assert (sweep.entity, sweep.project, sweep.state) == ("tester", "faces", "PAUSED")
     for useless in ("", "method: magic", "method: grid", "method: grid\nparameters: {a: {min: 0.0, max: 1.0}}"):
-        _, answer, _ = client.post("/graphql", {"query": CREATE_SWEEP, "variables": {"config": useless}})
+        _, answer, _ = client.post("/graphql", {"query": CREATE_SWEEP, "variables": {"input": {"config": useless}}})
         assert "invalid sweep config" in answer["errors"][0]["message"]
+    agent = client.agent(sweep.id)
+    standin.delete_sweep(sweep.id)
+    status, answer, _ = client.post("/graphql", {"query": HEARTBEAT, "variables": {"id": agent, "runState": "{}"}})
+    assert (status, "not found" in answer["errors"][0]["message"]) == (404, True)
+
+
+def test_keys_and_entities(standin: StandIn) -> None:
+    body = {"query": UPSERT_RUN, "variables": {"input": {"name": "r", "modelName": "p", "entityName": "stranger"}}}
+    for key, status in (("local-" + "0" * 40, 401), ("", 403), (None, 403)):
+        with Client(standin, key) as client:
+            assert client.post("/graphql", body)[0] == status
+    with Client(standin) as client:
+        assert client.post("/graphql", body)[1]["errors"][0]["extensions"] == {"code": "PERMISSION_ERROR"}
+        client.begin("r", entityName="lab")
+    assert standin.runs["r"].entity == "lab"
+
+
+UNKNOWN = ("query Q { nothing }", "query Q { viewer { nothing } }", "query Q { project(number: 1) { name } }")
+
+
+@pytest.mark.parametrize("query", [*UNKNOWN, "mutation M { launch }", "query {", "{ viewer("])
+def test_unknown_fields_and_broken_queries_are_graphql_errors(client: Client, query: str) -> None:
+    status, answer, _ = client.post("/graphql", {"query": query})
+    assert (status, bool(answer["errors"])) == (200, True)
+
+
+def test_injected_failures_are_used_up_in_order(standin: StandIn, client: Client) -> None:
+    sweep = standin.create_sweep(RANDOM)
+    agent = client.agent(sweep.id)
+    standin.faults.fail("Heartbeat", status=429, retry_after=2)
+    standin.faults.fail("Heartbeat")
+    standin.faults.error("Heartbeat", "try later")
+    beat = {"query": HEARTBEAT, "variables": {"id": agent, "runState": "{}"}}
+    answers = [client.post("/graphql", beat) for _ in range(3)]
+    assert [status for status, _, _ in answers] == [429, 500, 200]
+    assert (answers[0][2]["Retry-After"], answers[2][1]["errors"][0]["message"]) == ("2", "try later")
+    assert sweep.run_ids == []
+    assert [command["type"] for command in client.beat(agent)] == ["run"]
+    assert [request.status for request in standin.requests] == [200, 429, 500, 200, 200]
+
+
+def test_lost_requests_lost_answers_and_a_network_cut(standin: StandIn, client: Client) -> None:
+    sweep = standin.create_sweep(RANDOM)
+    agent = client.agent(sweep.id)
+    for after, runs in ((False, 0), (True, 1)):
+        standin.faults.drop("Heartbeat", after=after)
+        with pytest.raises(ConnectionError):
+            client.beat(agent)
+        assert len(sweep.run_ids) == runs
+    standin.faults.offline()
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            client.beat(agent)
+    standin.faults.online()
+    assert len(sweep.run_ids) == 1
+    run_command(client.beat(agent))
+
+
+def test_late_answers_come_when_the_faults_are_cleared_and_closing_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    with StandIn() as server, Client(server) as client, ThreadPoolExecutor(1) as pool:
+        for run_id in ("r1", "r2"):
+            client.begin(run_id)
+            server.faults.hang("file_stream")
+            late = pool.submit(client.end, run_id)
+            server.wait_for(lambda server, run_id=run_id: server.runs[run_id].state == "finished")
+            assert not late.done()
+            if run_id == "r1":
+                server.faults.clear()
+                assert late.result(10)["exitcode"] == 0
+        server.close()
+        assert isinstance(late.exception(10), ConnectionError)
+    assert set(threading.enumerate()) == before

@@ -13,30 +13,31 @@ import pytest
 from fer_sweep.agent.control_groups import control_groups
 from tests.support.processes import until
 
-_LIMITS = ("memory.max", "memory.limit_in_bytes")
-"""What version 2 and version 1 call it."""
-_LIMITS_WITH_SWAP = {"memory.swap.max": 0, "memory.memsw.limit_in_bytes": 1}
-"""So many times the limit itself: the one counts swap alone, the other both. Absent where there is no swap."""
+_LIMITS = {"memory.max": 1, "memory.limit_in_bytes": 1, "memory.swap.max": 0, "memory.memsw.limit_in_bytes": 1}
+"""Files of version 2 and version 1, in the order in which they can be written, and how many times the limit they hold:
+``memsw`` counts memory and swap. Those of swap are absent where there is none."""
 
 
 @contextlib.contextmanager
-def memory_group(limit_mb: int, name: str = "test") -> Iterator[Path]:
-    """A group of that much memory and no swap, below the test's own; whoever is left in it at the end is killed.
+def memory_group(limit_mb: int) -> Iterator[Path]:
+    """A group with that much memory and no swap, below the test's own; processes left in it at the end are killed.
 
     Skips the test where no such group can be made.
     """
-    group = _where() / f"fersweep-{name}-{os.getpid()}"
+    group = _parent() / f"fersweep-test-{os.getpid()}"
     try:
         group.mkdir()
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error.strerror}")
     try:
-        _limit(group, limit_mb * 2**20)
+        for file, times in _LIMITS.items():
+            if (group / file).exists():
+                (group / file).write_text(str(times * limit_mb * 2**20))
         if (entered := run_in(group, ["true"])).returncode:
-            pytest.skip(f"nobody can be put into a control group here: {entered.stderr.strip()}")
+            pytest.skip(f"no process can be put into a control group here: {entered.stderr.strip()}")
         yield group
     finally:
-        _remove(group)
+        until(lambda: _is_removed(group))
 
 
 def run_in(group: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -53,50 +54,33 @@ def taken_in(group: Path, mb: int) -> Iterator[None]:
         assert other.stdout is not None
         assert other.stdout.readline() == "taken\n"
         yield
-        assert other.poll() is None, "the kernel took this one"
+        assert other.poll() is None, "the kernel killed this process"
 
 
 def _entering(group: Path) -> Sequence[str]:
     return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
 
 
-def _where() -> Path:
-    """The group to make another in: the test's own, or the nearest around it that shares its memory out."""
-    groups = control_groups("memory") if sys.platform == "linux" else []
-    for group in groups:
+def _parent() -> Path:
+    """The group to make another in: the test's own, or the nearest around it that distributes memory."""
+    for group in control_groups("memory") if sys.platform == "linux" else []:
         if (group / "memory.usage_in_bytes").exists():
             return group
         with contextlib.suppress(OSError):
             if "memory" in (group / "cgroup.subtree_control").read_text().split():
                 return group
-    pytest.skip("no control group can be made here: nothing mounted shares out memory")
+    pytest.skip("no control group can be made here: nothing mounted distributes memory")
 
 
-def _limit(group: Path, limit: int) -> None:
-    (name,) = [name for name in _LIMITS if (group / name).exists()]
-    (group / name).write_text(str(limit))
-    for name, times in _LIMITS_WITH_SWAP.items():
-        if (group / name).exists():
-            (group / name).write_text(str(times * limit))
-
-
-def _remove(group: Path) -> None:
-    def is_empty() -> bool:
-        pids = [int(line) for line in (group / "cgroup.procs").read_text().splitlines()]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return not pids
-
-    def is_gone() -> bool:
-        try:
-            group.rmdir()
-        except OSError:  # a process's end is seen a moment before its memory is given back
-            return False
-        return True
-
-    until(is_empty)
-    until(is_gone)
+def _is_removed(group: Path) -> bool:
+    for pid in map(int, (group / "cgroup.procs").read_text().split()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    try:
+        group.rmdir()
+    except OSError:  # a process ends a moment before its memory is released
+        return False
+    return True
 
 
 class ControlTree:
@@ -114,7 +98,7 @@ class ControlTree:
         return folder
 
     def join(self, version: int, controller: str, path: str) -> None:
-        """Have this process be a member of a group, as the kernel would say so."""
+        """Make this process a member of a group, as the kernel would report it."""
         others = "12:pids:/elsewhere\n1:name=systemd:/elsewhere\n"
         own = f"4:{controller}:{path}\n0::/elsewhere\n" if version == 1 else f"0::{path}\n"
         self.membership.write_text(others + own)

@@ -22,6 +22,7 @@ from fer_sweep.data.synthetic import draw
 from fer_sweep.records import CLASSES
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
+NAME = "{usage}_{number}.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +82,21 @@ class Faces:
     def _pngs(self) -> list[bytes]:
         return [encode(image) for image in self.images]
 
-    def files(self, splits: Sequence[str] = ("train", "test", "test"), name: str = "{usage}_{number}.png") -> "Files":
+    def files(
+        self, splits: Sequence[str] = ("train", "test", "test"), name: str = NAME, kind: str = "PNG", **options: Any
+    ) -> "Files":
         """Image folders, as Kaggle has them: the test folder pools both tests, and file names keep the official split.
 
         Args:
             splits: The folders in place of Training, PublicTest and PrivateTest.
             name: Of each file.
+            kind: Of the images.
+            options: Of their encoder.
         """
         return {
-            f"{splits[usage]}/{CLASSES[label]}/{name.format(usage=USAGES[usage], number=1000 + i)}": self.encoded(i)
+            f"{splits[usage]}/{CLASSES[label]}/{name.format(usage=USAGES[usage], number=1000 + i)}": self.encoded(
+                i, kind, **options
+            )
             for i, (label, usage) in enumerate(zip(self.labels, self.usages, strict=True))
         }
 

@@ -1,19 +1,48 @@
-"""A small sweep, and the agents that work on it."""
+"""Pools of stub agents, one of each kind; small sweeps, and the agents that work on them for real."""
 
 import json
 import re
 import shlex
+import signal
+import sys
 from pathlib import Path
 
-from fer_sweep.pools import AgentCommand
-from tests.support.processes import SWEEP, fersweep
+from fer_sweep.config.pool_file import RayPool, SlurmPool, parse_pool
+from fer_sweep.pools import AgentCommand, Pool
+from fer_sweep.pools.local import LocalAgents
+from fer_sweep.pools.ray_agent import AgentActor
+from fer_sweep.pools.ray_cluster import DRIVER, RayAgents
+from fer_sweep.pools.slurm import SlurmAgents
+from tests.support.processes import QUICK, SWEEP, fersweep
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+REPOSITORY = Path(__file__).resolve().parents[2]
+STUB = f"{sys.executable} -S -m tests.support.stub_agent"
+SCRIPTED_DRIVER = (sys.executable, "-m", "tests.support.scripted_ray")
+
+
+def stub_pool(kind: str, **values: object) -> Pool:
+    """A pool whose agents are stubs: ``local``, ``fake slurm``, ``scripted ray``, ``slurm`` or ``ray``."""
+    if kind == "local":
+        return LocalAgents("tests.support.stub_agent")
+    described = {"kind": kind.rpartition(" ")[2], "command": STUB, "cpus": 1, **values}
+    if kind.endswith("ray"):
+        driver = SCRIPTED_DRIVER if kind == "scripted ray" else DRIVER
+        pool = parse_pool({"address": "auto", "gpus": 0.5, **described})
+        assert isinstance(pool, RayPool)
+        return RayAgents(pool, driver=driver)
+    pool = parse_pool(described)
+    assert isinstance(pool, SlurmPool)
+    return SlurmAgents(pool, poll_s=0.01)
+
+
+def stub(plan: str) -> AgentCommand:
+    """The command of an agent that does what ``tests/support/stub_agent.py`` makes of a plan."""
+    return AgentCommand("abc", ("agent", "abc", plan), Path("logs").absolute())
 
 
 def make(epochs: int, trials: int = 1) -> str:
-    text = SWEEP.replace("EPOCHS", str(epochs)).replace("run_cap: 1", f"run_cap: {trials}")
-    Path("sweep.yaml").write_text(text)
+    """Create a sweep of trials that take that many times some milliseconds."""
+    Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", str(epochs)).replace("run_cap: 1", f"run_cap: {trials}"))
     made = fersweep("create", "sweep.yaml")
     assert made.returncode == 0, made.stderr
     return made.stdout.strip()
@@ -27,11 +56,18 @@ def trials_of(sweep: str) -> list[str]:
     return [trial["state"] for trial in json.loads(fersweep("status", sweep, "--json").stdout)["trials"]]
 
 
+def history(sweep: str, trial: int = 0) -> list[int]:
+    """The epochs that a trial has trained."""
+    file = Path(".fersweep/sweeps") / sweep / "trials" / str(trial) / "history.jsonl"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [json.loads(line)["epoch"] for line in lines if line.endswith("}")]
+
+
 def follow_readme(title: str, postgres: str, data: str) -> str:
-    """Run the four commands of a section on a cluster, with a smaller sweep; gives what the agents' one said."""
-    section = README.read_text().split(title)[1].split("\n## ")[0]
-    (block,) = re.findall(r"^```bash\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)
-    smaller = ["--set", "epochs=1", "--set", "channels=4", "--data", data]
+    """Run the commands of a section with a smaller sweep; returns what the agents' one said."""
+    text = (REPOSITORY / "README.md").read_text().split(f"## {title}\n")[1]
+    (block,) = re.findall(r"^```bash\n(.*?)^```", text.split("\n## ")[0], flags=re.DOTALL | re.MULTILINE)
+    smaller = [*(f"--set={key}={value}" for key, value in QUICK.items()), "--data", data]
     said = []
     for line in block.splitlines():
         text = line.replace("postgresql+psycopg://USER@HOST/DATABASE", shlex.quote(postgres))
@@ -44,3 +80,12 @@ def follow_readme(title: str, postgres: str, data: str) -> str:
     assert status.count("complete") == 2 and "finished" in status
     assert "winner" in best
     return followed
+
+
+if __name__ == "__main__":  # start an agent in a pool, or as an actor of Ray's does, and be there until killed
+    given = stub("waits")
+    if sys.argv[1] == "actor":
+        AgentActor().start([*STUB.split(), *given.words], {}, False, ".", "0.log", "agent 0")
+    else:
+        stub_pool(sys.argv[1]).start(given, 1)
+    signal.pause()

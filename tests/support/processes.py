@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
@@ -24,6 +24,9 @@ parameters:
   lr: {min: 0.001, max: 0.01}
 """
 """A sweep of trials that take EPOCHS times some milliseconds, on the data set `tiny`."""
+QUICK = {"train_samples": 140, "epochs": 4, "batch_size": 8, "lr": 0.005, "channels": 4, "dropout": 0.0}
+QUICK |= {"augment.shift": 0.0, "augment.rotation": 0.0}
+"""Settings of a SimpleCNN with which a trial takes a second and yet does not collapse, so that a sweep has a winner."""
 
 
 def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
@@ -31,11 +34,31 @@ def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
 
 
+def imported_by(*arguments: str, **environment: str) -> set[str]:
+    """The top-level modules that Python imports when it runs with these arguments."""
+    words = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
 def own_core() -> int:
     """A core for whom one is enough; each worker of ``make test`` has another one, if there are so many."""
     cores = sorted(os.sched_getaffinity(0), reverse=True)
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     return cores[worker % len(cores)]
+
+
+@contextlib.contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let this process and its children run on a single core: thousands of tiny steps are slowest on contended ones."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {own_core()})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def until(true: Callable[[], bool], limit_s: float = 300.0) -> None:

@@ -43,16 +43,18 @@ def candidate(
     config: dict[str, Any] | None = None,
     parameters: dict[str, Any] | None = None,
     verdict: str = "balanced",
+    fingerprint: str = "",
 ) -> Candidate:
+    train_acc = min(max(accuracy + gap, 0.0), 1.0)
     result = make_result(
         best_val_acc=accuracy,
         best_epoch=best_epoch,
-        train_acc=accuracy + gap,
-        train_val_gap=gap,
+        train_acc=train_acc,
+        train_val_gap=train_acc - accuracy,
         val_acc_clean=accuracy,
         confusion_matrix=((n, 0, 0, 0, 0, 0, 0),) + ((0,) * 7,) * 6,
         parameters=size,
         verdict=verdict,
     )
     record = TrialRecord(name, state, config or SIMPLE, parameters or {}, result=result)
-    return Candidate(sweep, record, result)
+    return Candidate(sweep, record, result, fingerprint)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fer_sweep.choosing import Choice
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import CLASSES, TrialRecord, TrialResult, TrialState
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import Curve, Report, ReportedSweep, TrialKey, best_of_each_model, best_trials
-from fer_sweep.selection import Candidate, select
+from fer_sweep.selection import Candidate, caveats, select, select_each
 
 EPOCHS = 20
 IMAGES = np.array([467, 56, 496, 895, 653, 415, 607])
@@ -78,12 +79,14 @@ def sweep(
 def report(*made: tuple[ReportedSweep, Mapping[str, Curve]]) -> Report:
     """A report of sweeps of this module."""
     sweeps = tuple(shown for shown, _ in made)
-    selection = select([Candidate(s.id, r, r.result) for s in sweeps for r in s.records if r.result is not None])
+    candidates = [Candidate(s.id, r, r.result) for s in sweeps for r in s.records if r.result is not None]
+    selection, by_model = select(candidates), select_each(candidates)
     histories = {(shown.id, trial): curve for shown, found in made for trial, curve in found.items()}
     wanted: Sequence[TrialKey] = [
         (c.sweep, c.record.trial_id) for c in (*best_trials(selection), *best_of_each_model(selection))
     ]
-    return Report(sweeps, selection, {key: histories[key] for key in wanted}, made=1_790_500_000.0)
+    choice = Choice(selection, by_model, caveats(selection, by_model))
+    return Report(sweeps, choice, {key: histories[key] for key in wanted}, made=1_790_500_000.0)
 
 
 def hostile(text: str) -> Report:

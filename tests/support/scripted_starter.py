@@ -14,7 +14,16 @@ from multiprocessing.connection import Connection, wait
 
 from fer_sweep.agent.memory import OomKills
 from fer_sweep.agent.processes import TrialHandle
-from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob, TrialMessage
+from fer_sweep.agent.trial_process import (
+    Beat,
+    EpochReport,
+    FirstStep,
+    StopFlag,
+    TrialJob,
+    TrialMessage,
+    _outcome,
+    train_here,
+)
 from fer_sweep.files import write_atomically
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 from fer_sweep.training.history import History, read_history
@@ -38,8 +47,8 @@ class PlayedTrial:
         self._pipe = pipe
         self._killed, self._kill = os.pipe()
         self._history = History(job.folder / "history.jsonl")
-        checkpoint = job.folder / CHECKPOINT
-        kept = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        self._checkpoint = (job.checkpoints or job.folder) / CHECKPOINT
+        kept = int(self._checkpoint.read_text()) if self._checkpoint.exists() else 0
         self._history.restart(read_history(self._history.path)[:kept])
 
     @property
@@ -58,8 +67,12 @@ class PlayedTrial:
         for _ in range(epochs):
             epoch = self.epoch + 1
             self._history.append(metrics_of(epoch))
-            write_atomically(self.job.folder / CHECKPOINT, str(epoch))
+            write_atomically(self._checkpoint, str(epoch))
             self.send(EpochReport(epoch, self._history.rows[-1]))
+
+    def drop_checkpoint(self) -> None:
+        """Remove what a trial that has ended is not resumed from."""
+        self._checkpoint.unlink(missing_ok=True)
 
     def beat(self, at: float) -> None:
         """Say that a step was made then, by the monotonic clock."""
@@ -158,6 +171,11 @@ def train_then_wait(epochs: int) -> Script:
     return script
 
 
+def train_for_real(trial: PlayedTrial) -> TrialOutcome:
+    """Train as a forked trial does, for a test that needs the weights of a sweep's trials."""
+    return _outcome(lambda: train_here(trial.job, StopFlag(), trial.send))
+
+
 class PlayedProcess:
     """A thread with what ``TrialHandle`` uses of a process."""
 
@@ -205,6 +223,8 @@ class ScriptedStarter:
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
         """Start a trial, or a probe: the script knows which it plays."""
         job.folder.mkdir(parents=True, exist_ok=True)
+        if not (job.folder / "config.json").exists():
+            write_atomically(job.folder / "config.json", job.config.model_dump_json())
         ours, theirs = multiprocessing.Pipe()
         trial = PlayedTrial(job, theirs)
 
@@ -213,6 +233,7 @@ class ScriptedStarter:
                 outcome = self.script(trial)
                 if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and outcome.result is not None:
                     write_atomically(job.folder / "result.json", outcome.result.model_dump_json())
+                    trial.drop_checkpoint()
                 trial.send(outcome)
             except Killed:
                 pass

@@ -5,18 +5,14 @@ import os
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tests.support.processes import alive, own_core, until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv", "taskset")
 NODES = ("n1", "n2")
-_MARK = "FERSWEEP_TEST_NODE"
 _CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -42,18 +38,9 @@ ReturnToService=2
 KillWait=5
 SlurmdTimeout=10
 MessageTimeout=5
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-GresTypes=gpu,shard
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000 Gres=gpu:2,shard:8
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000 Gres=gpu:2,shard:8
-PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1
-PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-"""
-_GRES = """\
-NodeName=n1 Name=gpu File={folder}/gpu[0-1]
-NodeName=n2 Name=gpu File={folder}/gpu[2-3]
-NodeName=n[1-2] Name=shard Count=8
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
 
@@ -80,107 +67,79 @@ class Cluster:
     def _start(self) -> None:
         for name in ("state", "spool", "spool/n1", "spool/n2"):
             (self.folder / name).mkdir()
-        for number in range(4):  # regular files would not count as devices
-            os.mknod(self.folder / f"gpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
         words = {"folder": self.folder, "host": socket.gethostname().partition(".")[0], "ports": _free_ports(3)}
         self.configuration.write_text(_CONFIGURATION.format_map(words))
-        (self.folder / "gres.conf").write_text(_GRES.format_map(words))
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         places = {"socket": "munge.socket", "pid-file": "munge.pid", "log-file": "munge.log", "seed-file": "munge.seed"}
         options = [f"--{name}={self.folder / place}" for name, place in places.items()]
-        self._daemon("munged", "--foreground", "--force", f"--key-file={key}", *options)
+        self._daemon("munged", "munged", "--foreground", "--force", f"--key-file={key}", *options)
         until((self.folder / "munge.socket").exists, 20)
-        self._daemon("slurmctld", "-D")
+        self._daemon("slurmctld", "slurmctld", "-D")
         self._start_nodes()
 
-    def _daemon(self, *words: str, name: str | None = None, node: str = "") -> None:
-        with (self.folder / f"{name or words[0]}.log").open("ab") as log:
-            self._daemons[name or words[0]] = subprocess.Popen(
-                # Whatever ends the tests ends it too.
-                ("setpriv", "--pdeathsig=TERM", *words),
+    def _daemon(self, name: str, *words: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._daemons[name] = subprocess.Popen(
+                ("setpriv", "--pdeathsig=TERM", *words),  # whatever ends the tests ends it too
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**self.environment, _MARK: node},
+                env={**self._environment, "SLURMD_NODENAME": name},  # its jobs have the same
             )
 
     @property
-    def environment(self) -> Mapping[str, str]:
-        """What makes Slurm's commands speak to this cluster."""
+    def _environment(self) -> dict[str, str]:
         return {**os.environ, "SLURM_CONF": str(self.configuration)}
 
     def _start_nodes(self) -> None:
         """Start those nodes that are not there, and wait until jobs may run on them."""
-        # One core for all jobs: thousands of tiny steps are slowest on contended ones.
-        core = str(own_core())
+        core = str(own_core())  # for all jobs: thousands of tiny steps are slowest on contended ones
         for node in NODES:
             if node not in self._daemons:
-                self._daemon("taskset", "--cpu-list", core, "slurmd", "-D", "-N", node, name=node, node=node)
+                self._daemon(node, "taskset", "--cpu-list", core, "slurmd", "-D", "-N", node)
                 until(lambda node=node: self.ask("sinfo", "--noheader", f"--nodes={node}", "--format=%T") == "idle", 60)
 
     def lose_node(self, node: str) -> None:
         """What a power failure does to a node: its daemon and all that runs on it are gone at once."""
         self._daemons[node].kill()
         self._daemons.pop(node).wait()
-        marks = (f"{_MARK}={node}", f"SLURMD_NODENAME={node}")
-        self._kill(lambda environment: any(mark in environment for mark in marks))
+        self._kill(f"SLURMD_NODENAME={node}")
 
     def ask(self, *words: str) -> str:
         """What one of Slurm's commands prints; nothing if it fails."""
-        done = subprocess.run(words, capture_output=True, text=True, env=self.environment, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, env=self._environment, check=False)
         return done.stdout.strip()
 
-    def control(self, *words: str) -> None:
-        """Run one of Slurm's commands."""
-        subprocess.run(words, capture_output=True, env=self.environment, check=True)
+    def node_of(self, agent: str) -> str:
+        """The node that an agent runs on; empty while it runs on none."""
+        return self.ask("squeue", "--noheader", "--array", f"--jobs={agent}", "--states=running", "--format=%N")
 
     def restore(self) -> None:
         """End every job, and have the nodes that were lost again."""
-        self._empty()
-        self._start_nodes()
-
-    def _empty(self) -> None:
         self.ask("scancel", "--quiet", "--user=root")
         until(lambda: not self.ask("squeue", "--noheader"), 60)
+        self._start_nodes()
 
     def close(self) -> None:
         """End everything that was started, jobs included."""
-        if "slurmctld" in self._daemons:
-            with contextlib.suppress(AssertionError):
-                self._empty()
-        for daemon in reversed(self._daemons.values()):
-            daemon.terminate()
-        deadline = time.monotonic() + 20
         for daemon in self._daemons.values():
-            try:
-                daemon.wait(timeout=max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-        self._kill(lambda environment: True)
+            daemon.kill()
+            daemon.wait()
+        self._kill("")
         shutil.rmtree(self.folder)
 
-    def _kill(self, which: Callable[[list[str]], bool]) -> None:
-        """Kill those of this cluster's processes, by their environment, that are meant, and wait for their end."""
+    def _kill(self, mark: str) -> None:
+        """Kill those of this cluster's processes that have the mark in their environment, and wait for their end."""
         killed = []
-        for pid, environment in self._processes():
-            if which(environment):
-                with contextlib.suppress(ProcessLookupError):
+        for pid in {int(folder.name) for folder in Path("/proc").glob("[0-9]*")} - {os.getpid()}:
+            with contextlib.suppress(OSError):
+                environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+                if f"SLURM_CONF={self.configuration}" in environment and mark in environment:
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
         until(lambda: not any(alive(pid) for pid in killed), 20)
-
-    def _processes(self) -> Iterator[tuple[int, list[str]]]:
-        mine = f"SLURM_CONF={self.configuration}"
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                environment = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if mine in environment and int(folder.name) != os.getpid():
-                yield int(folder.name), environment
 
 
 def _free_ports(count: int) -> list[int]:

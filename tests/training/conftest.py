@@ -35,3 +35,8 @@ def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_data(own_folders: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test here finds `tiny` prepared."""
     monkeypatch.setenv("FERSWEEP_CACHE", str(tiny_cache))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread: None) -> None:
+    """Every training here takes a few tiny steps."""

@@ -1,90 +1,83 @@
+"""Checkpoints: whole or not at all, of this trial only, and safe to read whoever wrote them."""
+
+import io
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fer_sweep.config.trial import SimpleCNNConfig, TrialConfig, parse_trial
-from fer_sweep.errors import CheckpointError, StorageError
+from fer_sweep.data.memory import bounded_memory
+from fer_sweep.errors import CheckpointError
 from fer_sweep.files import LAST_CHECKPOINT
+from fer_sweep.records import StopReason
 from fer_sweep.training.checkpoint import MAX_SHARE, PREVIOUS, Checkpoints
+from fer_sweep.training.loop import train
+from fer_sweep.training.trial import start
 
 CONFIG: TrialConfig = parse_trial({"model": "simple_cnn"})
+Parts = dict[str, bytes]
 
 
 def checkpoints(folder: Path, config: TrialConfig = CONFIG, data: str = "abc") -> Checkpoints:
     return Checkpoints(folder, config, data)
 
 
-def test_what_is_saved_is_loaded_with_its_types_and_strides(tmp_path: Path) -> None:
+def test_saved_state_is_loaded_with_its_types_and_strides(tmp_path: Path) -> None:
     weight = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
     checkpoints(tmp_path).save({"weight": weight, "rows": [{"a": 0.1}], "none": None, "step": 3})
     state = checkpoints(tmp_path).load()
     assert state is not None
-    assert torch.equal(state.pop("weight"), weight)
+    loaded = state.pop("weight")
+    assert torch.equal(loaded, weight)
+    assert loaded.stride() == weight.stride()
     assert state == {"rows": [{"a": 0.1}], "none": None, "step": 3}
 
 
-def test_an_empty_folder_has_none(tmp_path: Path) -> None:
+def test_previous_checkpoint_is_kept_and_loaded_where_the_last_is_missing(tmp_path: Path) -> None:
     assert checkpoints(tmp_path).load() is None
-
-
-def test_the_one_before_the_last_is_kept(tmp_path: Path) -> None:
     for step in range(3):
         checkpoints(tmp_path).save({"step": step})
     assert {path.name for path in tmp_path.iterdir()} == {LAST_CHECKPOINT, PREVIOUS}
     assert checkpoints(tmp_path).load() == {"step": 2}
     (tmp_path / LAST_CHECKPOINT).unlink()
     assert checkpoints(tmp_path).load() == {"step": 1}
+    (tmp_path / PREVIOUS).write_bytes(b"fersweep-checkpoint-1 00000000\n")
+    assert checkpoints(tmp_path).load() is None
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "foreign", "folder"])
-def test_a_damaged_last_one_is_passed_over(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    saver = checkpoints(tmp_path)
-    saver.save({"step": 1, "weight": torch.zeros(1000)})
-    saver.save({"step": 2, "weight": torch.zeros(1000)})
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[: len(content) // 2], lambda content: b"", flipped, lambda content: b"foreign", None],
+    ids=["truncated", "empty", "flipped bit", "another format", "folder"],
+)
+def test_damaged_checkpoint_is_skipped_for_the_previous_one(
+    damage: Callable[[bytes], bytes] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2):
+        checkpoints(tmp_path).save({"step": step, "weight": torch.zeros(1000)})
     last = tmp_path / LAST_CHECKPOINT
-    content = bytearray(last.read_bytes())
-    if damage == "truncated":
-        last.write_bytes(content[: len(content) // 2])
-    elif damage == "empty":
-        last.write_bytes(b"")
-    elif damage == "flipped":
-        content[len(content) // 2] ^= 1
-        last.write_bytes(content)
-    elif damage == "foreign":
-        torch.save({"step": 2}, last)
+    content = last.read_bytes()
+    last.unlink()
+    if damage:
+        last.write_bytes(damage(content))
     else:
-        last.unlink()
         last.mkdir()
     state = checkpoints(tmp_path).load()
     assert state is not None
     assert state["step"] == 1
     assert LAST_CHECKPOINT in caplog.text
-
-
-def test_when_both_are_damaged_the_training_begins_anew(tmp_path: Path) -> None:
-    for name in (LAST_CHECKPOINT, PREVIOUS):
-        (tmp_path / name).write_bytes(b"fersweep-checkpoint-1 00000000\n")
-    assert checkpoints(tmp_path).load() is None
-
-
-def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
-    class Attack:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (str(tmp_path / "owned"),))
-
-    checkpoints(tmp_path).save({"attack": Attack()})
-    assert checkpoints(tmp_path).load() is None
-    assert not (tmp_path / "owned").exists()
-
-
-def test_another_trials_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoints(tmp_path).save({"step": 1})
-    with pytest.raises(CheckpointError, match="another configuration") as caught:
-        checkpoints(tmp_path, config=parse_trial({"model": "simple_cnn", "lr": 0.5})).load()
-    assert caught.value.hint
-    with pytest.raises(CheckpointError, match="another content"):
-        checkpoints(tmp_path, data="abd").load()
 
 
 class NewerConfig(SimpleCNNConfig):
@@ -98,37 +91,135 @@ def test_checkpoint_of_an_earlier_version_is_resumed_after_a_field_was_added(tmp
     assert checkpoints(tmp_path, config=NewerConfig()).load() == {"step": 1}
 
 
-def test_checkpoint_whose_added_field_differs_is_refused(tmp_path: Path) -> None:
-    checkpoints(tmp_path, config=NewerConfig(added=0.5)).save({"step": 1})
-    others = [NewerConfig(added=0.6), CONFIG, parse_trial({"model": "deeper_cnn"})]
-    for other in others:
-        with pytest.raises(CheckpointError, match="another configuration"):
-            checkpoints(tmp_path, config=other).load()
+@pytest.mark.parametrize(
+    ("saved", "config", "data", "message"),
+    [
+        (CONFIG, parse_trial({"model": "simple_cnn", "lr": 0.5}), "abc", "another configuration"),
+        (CONFIG, parse_trial({"model": "deeper_cnn"}), "abc", "another configuration"),
+        (CONFIG, CONFIG, "abd", "another content"),
+        (NewerConfig(added=0.5), NewerConfig(added=0.6), "abc", "another configuration"),
+        (NewerConfig(added=0.5), CONFIG, "abc", "another configuration"),
+    ],
+    ids=["value", "model", "data", "added field", "unknown field"],
+)
+def test_checkpoint_of_another_trial_is_refused(
+    saved: TrialConfig, config: TrialConfig, data: str, message: str, tmp_path: Path
+) -> None:
+    checkpoints(tmp_path, config=saved).save({"step": 1})
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoints(tmp_path, config=config, data=data).load()
+    assert caught.value.hint
 
 
-def test_removing_takes_both_and_minds_none(tmp_path: Path) -> None:
+def test_remove_deletes_both_checkpoints(tmp_path: Path) -> None:
     saver = checkpoints(tmp_path)
-    saver.remove(tmp_path / "best.safetensors")
     saver.save({})
     saver.save({})
     saver.remove(tmp_path / "best.safetensors")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("kept")
-    with pytest.raises(StorageError):
-        checkpoints(tmp_path / "file").save({})
-    assert (tmp_path / "file").read_text() == "kept"
-
-
-def test_saving_waits_until_it_is_worth_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("fer_sweep.training.checkpoint.time.perf_counter", lambda: now)
-    saver = checkpoints(tmp_path)
-    assert saver.due()  # what a first one costs is not known yet
-    saver._cost = 1.0
-    now += 0.99 / MAX_SHARE
+def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path: Path) -> None:
+    now = iter([0.0, 50.0, 100.0, 101.0, 101 + 0.99 / MAX_SHARE, 101 + 1.01 / MAX_SHARE])
+    saver = Checkpoints(tmp_path, CONFIG, "abc", clock=lambda: next(now))
+    assert saver.due(), "the cost of the first one is unknown"
+    saver.save({})  # takes one second
     assert not saver.due()
-    now += 0.02 / MAX_SHARE
     assert saver.due()
+
+
+def call(name: str, *arguments: bytes) -> bytes:
+    """A pickle that calls a function."""
+    module, _, function = name.rpartition(".")
+    return b"\x80\x02c" + module.encode() + b"\n" + function.encode() + b"\n(" + b"".join(arguments) + b"tR."
+
+
+def zipped(parts: Parts, method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    return buffer.getvalue()
+
+
+def with_pickle(content: bytes) -> Callable[[Parts], bytes]:
+    return lambda parts: zipped({**parts, "archive/data.pkl": content})
+
+
+def tensor_that_claims_to_be_huge(parts: Parts) -> bytes:
+    # Four elements, an int of one byte, become 2**29 in the pickle only.
+    huge = b"J" + struct.pack("<i", 2**29)
+    forged = parts["archive/data.pkl"].replace(b"K\x04t", huge + b"t").replace(b"K\x04\x85", huge + b"\x85")
+    assert forged != parts["archive/data.pkl"]
+    return zipped({**parts, "archive/data.pkl": forged})
+
+
+GIGABYTE = b"J" + struct.pack("<i", 2**30)
+NOT_PLAIN = "as no checkpoint does"
+
+
+FORGERIES: dict[str, tuple[Callable[[Parts], bytes], str]] = {
+    "code": (with_pickle(call("os.system", b"X\x0b\0\0\0touch owned")), NOT_PLAIN),
+    "bytearray": (with_pickle(call("builtins.bytearray", GIGABYTE)), NOT_PLAIN),
+    "tensor": (with_pickle(call("torch.FloatTensor", GIGABYTE)), NOT_PLAIN),
+    "protocol 4": (with_pickle(pickle.dumps({"owner": {"config": "", "data": ""}, "state": print}, 4)), NOT_PLAIN),
+    "wrong types": (with_pickle(pickle.dumps({"owner": 3, "state": {}}, 2)), ""),
+    "huge tensor": (tensor_that_claims_to_be_huge, ""),
+    "bomb": (lambda parts: zipped({**parts, "archive/0": bytes(50 << 20)}, zipfile.ZIP_DEFLATED), "it is compressed"),
+    "two archives": (lambda parts: zipped(parts) + zipped({"archive/data.pkl": b"."}), "do not begin at its beginning"),
+    "bare pickle": (lambda parts: pickle.dumps([1]), "holds no zip"),
+    "no directory": (lambda parts: b"PK\x03\x04", ""),
+}
+
+
+@pytest.mark.parametrize(("forge", "reason"), FORGERIES.values(), ids=FORGERIES)
+def test_foreign_checkpoint_is_skipped_without_running_code_or_taking_memory(
+    forge: Callable[[Parts], bytes], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints(tmp_path).save({"weight": torch.arange(4.0)})
+    last = tmp_path / LAST_CHECKPOINT
+
+    def write(content: bytes) -> None:
+        last.write_bytes(b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(content) + content)
+
+    with zipfile.ZipFile(io.BytesIO(last.read_bytes().partition(b"\n")[2])) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    write(zipped(parts))
+    assert checkpoints(tmp_path).load() is not None, "the members alone make a checkpoint"
+    write(forge(parts))
+    with bounded_memory(512 << 20):
+        assert checkpoints(tmp_path).load() is None
+    assert reason in caplog.text
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        (("model", "features.0.weight"), torch.zeros(3)),
+        (("optimizer", "param_groups"), []),
+        (("optimizer", "state", 0, "exp_avg"), torch.zeros(3)),
+        (("progress", "step"), 2**70),
+        (("history",), []),
+        (("history", 0, "val_acc"), "text"),
+        (("precision",), None),
+        (("rng",), torch.zeros(3, dtype=torch.uint8)),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_checkpoint_with_a_part_that_does_not_fit_is_refused(path: tuple[Any, ...], wrong: Any, tmp_path: Path) -> None:
+    values = {"model": "simple_cnn", "data": "tiny", "epochs": 3, "channels": 4, "hidden": 8, "batch_size": 24}
+    config = parse_trial({**values, "ema_decay": 0.9})
+    epochs: list[Any] = []
+    train(config, tmp_path, on_epoch=epochs.append, stop=lambda: StopReason.PREEMPTED if epochs else None)
+    trial = start(config, tmp_path, torch.device("cpu"))
+    state: Any = trial.checkpoints.load()
+    place = state
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = wrong
+    trial.checkpoints.save(state)
+    (tmp_path / PREVIOUS).unlink()
+    with pytest.raises(CheckpointError, match="none of this training") as caught:
+        trial.restore()
+    assert caught.value.hint

@@ -1,3 +1,5 @@
+"""Batches of faces, normalised by the training split, and their evaluation."""
+
 import dataclasses
 from typing import Any
 
@@ -10,21 +12,24 @@ from torch import nn
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.data.cache import open_dataset
+from fer_sweep.data.dataset import FaceDataset
 from fer_sweep.models import build_model
 from fer_sweep.training.evaluation import evaluate
 from fer_sweep.training.faces import Faces, batches
 from fer_sweep.training.samples import choose_samples
-
-steady = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 def config(**changes: Any) -> Any:
     return parse_trial({"model": "simple_cnn", **changes})
 
 
-@steady
+def faces_of(dataset: FaceDataset) -> Faces:
+    return Faces(dataset, choose_samples(dataset, config()), torch.device("cpu"))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(count=st.integers(2, 300), size=st.integers(2, 64))
-def test_batches_cover_all_but_a_last_single_image(count: int, size: int) -> None:
+def test_batches_cover_all_but_a_single_last_image(count: int, size: int) -> None:
     parts = list(batches(count, size))
     covered = [index for part in parts for index in range(part.start, part.stop)]
     assert covered == list(range(count - 1 if count % size == 1 else count))
@@ -33,8 +38,7 @@ def test_batches_cover_all_but_a_last_single_image(count: int, size: int) -> Non
 
 def test_images_are_normalised_by_the_training_split() -> None:
     dataset = open_dataset("tiny")
-    samples = choose_samples(dataset, config())
-    faces = Faces(dataset, samples, torch.device("cpu"))
+    faces = faces_of(dataset)
     batch = faces.batch(faces.train)
     assert batch.shape == (70, 1, 48, 48)
     assert batch.dtype == torch.float32
@@ -44,22 +48,19 @@ def test_images_are_normalised_by_the_training_split() -> None:
     assert float(faces.batch(torch.tensor([75]))[0, 0, 3, 4]) == pytest.approx(pixel, rel=1e-5)
 
 
-def test_images_of_one_grey_level_stay_finite() -> None:
+def test_images_of_a_single_grey_level_are_normalised_to_zero() -> None:
     dataset = open_dataset("tiny")
-    dataset = dataclasses.replace(dataset, images=np.full(dataset.images.shape, 7, np.uint8))
-    faces = Faces(dataset, choose_samples(dataset, config()), torch.device("cpu"))
+    faces = faces_of(dataclasses.replace(dataset, images=np.full(dataset.images.shape, 7, np.uint8)))
     assert torch.equal(faces.batch(faces.train), torch.zeros(70, 1, 48, 48))
 
 
-def test_evaluation_uses_evaluation_mode_and_gives_the_mode_back() -> None:
-    dataset = open_dataset("tiny")
-    faces = Faces(dataset, choose_samples(dataset, config()), torch.device("cpu"))
+def test_evaluation_uses_evaluation_mode_and_restores_training_mode() -> None:
+    faces = faces_of(open_dataset("tiny"))
     network = build_model(config(channels=2, hidden=8, dropout=0.9)).train()
-    first, second = (evaluate(network, faces, faces.val, "fp32") for _ in range(2))
-    assert first[0] == second[0]
+    loss, predictions = evaluate(network, faces, faces.val, "fp32")
     assert network.training
     with torch.no_grad():
         logits = network.eval()(faces.batch(faces.val))
     labels = faces.labels[faces.val]
-    assert first[0] == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
-    assert (first[1] == logits.argmax(1).numpy()).all()
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert (predictions == logits.argmax(1).numpy()).all()

@@ -1,4 +1,5 @@
-import json
+"""history.jsonl: every epoch once, in order; a damaged file is refused with its line."""
+
 from pathlib import Path
 
 import pytest
@@ -6,15 +7,18 @@ import pytest
 from fer_sweep.errors import StorageError
 from fer_sweep.training.history import History, read_history
 
+FIRST = b'{"epoch": 1, "val_acc": 0.5}\n'
 
-def test_history_is_on_disk_as_soon_as_it_is_appended(tmp_path: Path) -> None:
+
+def test_epoch_is_on_disk_when_append_returns(tmp_path: Path) -> None:
     history = History(tmp_path / "history.jsonl")
+    assert read_history(history.path) == []
     history.append({"epoch": 1, "val_acc": 0.1})
     history.append({"epoch": 2, "val_acc": 1 / 3})
     assert read_history(history.path) == history.rows == [{"epoch": 1, "val_acc": 0.1}, {"epoch": 2, "val_acc": 1 / 3}]
 
 
-def test_restarting_drops_what_came_after(tmp_path: Path) -> None:
+def test_restart_drops_epochs_after_the_checkpoint(tmp_path: Path) -> None:
     history = History(tmp_path / "history.jsonl")
     history.append({"epoch": 1})
     history.append({"epoch": 2})
@@ -23,14 +27,31 @@ def test_restarting_drops_what_came_after(tmp_path: Path) -> None:
     assert read_history(history.path) == [{"epoch": 1}, {"epoch": 2}]
 
 
-def test_a_line_cut_off_is_left_out_and_a_missing_file_is_empty(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    assert read_history(path) == []
-    path.write_text(json.dumps({"epoch": 1}) + '\n{"epo')
-    assert read_history(path) == [{"epoch": 1}]
+def test_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_bytes(FIRST + b'{"epo')
+    assert read_history(tmp_path / "history.jsonl") == [{"epoch": 1, "val_acc": 0.5}]
 
 
-def test_a_history_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path) -> None:
+DAMAGED = [
+    b"{", b"[1]", b"7", b'{"epoch": 2, "lr": "x"}', b'{"epoch": 3}', b"{}", b"\xff", b"[" * 10_000, b'{"epoch": true}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_damaged_line_is_refused_by_its_number(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_bytes(FIRST + line + b"\n")
+    with pytest.raises(StorageError, match=r"history\.jsonl, line 2: not the metrics of epoch 2") as caught:
+        read_history(tmp_path / "history.jsonl")
+    assert caught.value.hint
+
+
+def test_huge_or_unreadable_file_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "history.jsonl").open("wb") as stream:
+        stream.truncate(3 << 30)  # sparse
+    with pytest.raises(StorageError, match="larger than 16 MiB"):
+        read_history(tmp_path / "history.jsonl")
+    with pytest.raises(StorageError, match="cannot be read"):
+        read_history(tmp_path)
     with pytest.raises(StorageError) as caught:
         History(tmp_path).append({"epoch": 1})
     assert caught.value.hint

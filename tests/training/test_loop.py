@@ -1,5 +1,8 @@
+"""The training of a trial: its metrics, files and endings."""
+
 import json
 import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from fer_sweep.training.evaluation import evaluate
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.loop import train
 from fer_sweep.training.samples import choose_samples
+from fer_sweep.training.trial import claim_folder
 
 PLAIN = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "flip": False}
 
@@ -30,7 +34,15 @@ def rows_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
-def test_a_trial_reports_every_epoch_and_leaves_its_files(tmp_path: Path) -> None:
+def after_two(rows: Sequence[Mapping[str, float]], reason: StopReason) -> Callable[[], StopReason | None]:
+    return lambda: reason if len(rows) == 2 else None
+
+
+def never_asked() -> StopReason | None:
+    raise AssertionError("a finished trial takes no further step")
+
+
+def test_trial_reports_every_epoch_and_writes_its_files(tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
     outcome = train(small(), tmp_path / "t", on_epoch=lambda row: seen.append(dict(row)))
     assert outcome.state is TrialState.COMPLETE
@@ -55,7 +67,7 @@ def test_a_trial_reports_every_epoch_and_leaves_its_files(tmp_path: Path) -> Non
     assert parse_trial(json.loads((tmp_path / "t" / "config.json").read_bytes())) == small()
 
 
-def test_the_kept_weights_are_the_best_epochs(tmp_path: Path) -> None:
+def test_saved_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     config = small(epochs=6, lr=2e-2, precision="fp32")
     result = train(config, tmp_path / "t").result
     assert result is not None
@@ -76,7 +88,7 @@ def test_the_kept_weights_are_the_best_epochs(tmp_path: Path) -> None:
     assert parse_trial(about["config"]) == config
 
 
-def test_a_trial_learns(tmp_path: Path) -> None:
+def test_trial_learns(tmp_path: Path) -> None:
     result = train(small(epochs=12, lr=1e-2, channels=8, hidden=32), tmp_path / "t").result
     assert result is not None
     assert result.best_val_acc > 0.9
@@ -85,46 +97,44 @@ def test_a_trial_learns(tmp_path: Path) -> None:
     assert len(result.per_class_recall) == len(CLASSES)
 
 
-def test_a_finished_trial_gives_its_result_again(tmp_path: Path) -> None:
+def test_averaged_weights_are_evaluated(tmp_path: Path) -> None:
+    train(small(epochs=1), tmp_path / "a")
+    train(small(epochs=1, ema_decay=0.999), tmp_path / "b")
+    (plain,), (averaged,) = rows_of(tmp_path / "a"), rows_of(tmp_path / "b")
+    assert plain["train_loss"] == averaged["train_loss"]
+    assert plain["val_loss"] != averaged["val_loss"]
+
+
+def test_finished_trial_returns_its_result_without_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = train(small(), tmp_path / "t")
     seen: list[float] = []
-    again = train(small(), tmp_path / "t", on_epoch=lambda row: seen.append(row["epoch"]), stop=_never_asked)
+    again = train(small(), tmp_path / "t", on_epoch=lambda row: seen.append(row["epoch"]), stop=never_asked)
     assert again == first
     assert seen == [1, 2, 3]
+    (tmp_path / "t" / "history.jsonl").write_text("{\n")
+    again = train(small(), tmp_path / "t", on_epoch=lambda row: pytest.fail("there is no epoch"), stop=never_asked)
+    assert again.result == first.result
+    assert "history.jsonl, line 1" in caplog.text
 
 
-def test_pruning_ends_with_the_best_epoch_so_far(tmp_path: Path) -> None:
-    rows: list[dict[str, float]] = []
-    outcome = train(
-        small(epochs=9),
-        tmp_path / "t",
-        on_epoch=lambda row: rows.append(dict(row)),
-        stop=lambda: StopReason.PRUNED if len(rows) == 2 else None,
-    )
+def test_pruned_trial_keeps_its_best_epoch(tmp_path: Path) -> None:
+    rows: list[Mapping[str, float]] = []
+    outcome = train(small(epochs=9), tmp_path / "t", on_epoch=rows.append, stop=after_two(rows, StopReason.PRUNED))
     assert outcome.state is TrialState.PRUNED
     assert outcome.result is not None
     assert outcome.result.epochs == len(rows) == 2
     assert outcome.result.best_val_acc == max(row["val_acc"] for row in rows)
     assert (tmp_path / "t" / "best.safetensors").exists()
-    again = train(small(epochs=9), tmp_path / "t", stop=_never_asked)
+    again = train(small(epochs=9), tmp_path / "t", stop=never_asked)
     assert (again.state, again.result) == (TrialState.PRUNED, outcome.result)
+    early = train(small(), tmp_path / "early", stop=lambda: StopReason.PRUNED)
+    assert (early.state, early.result) == (TrialState.PRUNED, None), "before its first epoch"
 
 
-def test_pruned_before_its_first_epoch_it_has_no_result(tmp_path: Path) -> None:
-    outcome = train(small(), tmp_path / "t", stop=lambda: StopReason.PRUNED)
-    assert (outcome.state, outcome.result) == (TrialState.PRUNED, None)
-
-
-def test_preempted_it_sends_its_epochs_again_and_adds_up_the_time(tmp_path: Path) -> None:
-    first: list[float] = []
-    stopped = train(
-        small(),
-        tmp_path / "t",
-        on_epoch=lambda row: first.append(row["epoch"]),
-        stop=lambda: StopReason.PREEMPTED if len(first) == 2 else None,
-    )
-    assert stopped.state is TrialState.PREEMPTED
-    assert stopped.result is None
+def test_resumed_trial_reports_its_earlier_epochs_again(tmp_path: Path) -> None:
+    rows: list[Mapping[str, float]] = []
+    stopped = train(small(), tmp_path / "t", on_epoch=rows.append, stop=after_two(rows, StopReason.PREEMPTED))
+    assert (stopped.state, stopped.result) == (TrialState.PREEMPTED, None)
     assert (tmp_path / "t" / "last.ckpt").exists()
     again: list[float] = []
     outcome = train(small(), tmp_path / "t", on_epoch=lambda row: again.append(row["epoch"]))
@@ -136,7 +146,7 @@ DIVERGING = {"optimizer": "sgd", "lr": 10.0, "warmup": 0.0, "momentum": 0.9, "we
 
 
 @pytest.mark.parametrize("check_every", [8, 64])
-def test_divergence_in_the_first_epoch_completes_with_nothing_reached(
+def test_divergence_in_the_first_epoch_completes_without_an_epoch(
     check_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fer_sweep.training.loop.CHECK_EVERY", check_every)
@@ -148,12 +158,12 @@ def test_divergence_in_the_first_epoch_completes_with_nothing_reached(
     assert result is not None
     assert (result.verdict, result.best_val_acc, result.best_epoch) == (Verdict.DIVERGED, 0.0, 0)
     assert rows_of(tmp_path / "t") == []
-    # Every 64 steps is never in an epoch of 35: it ends first. Every 8 steps is soon after the overflow.
+    # An epoch has 35 steps: a check every 64 finds it at its end only.
     assert (len(steps) < 35) == (check_every == 8)
     assert train(small(**DIVERGING, batch_size=2), tmp_path / "t").state is TrialState.COMPLETE
 
 
-def test_divergence_later_keeps_what_was_reached(tmp_path: Path) -> None:
+def test_divergence_later_keeps_the_epochs_before(tmp_path: Path) -> None:
     outcome = train(small(**{**DIVERGING, "warmup": 0.5}, epochs=30), tmp_path / "t")
     rows = rows_of(tmp_path / "t")
     result = outcome.result
@@ -165,56 +175,46 @@ def test_divergence_later_keeps_what_was_reached(tmp_path: Path) -> None:
         assert all(math.isfinite(value) for value in row.values())
 
 
-@pytest.mark.parametrize("samples", [24 + 1, 48 + 1])
-def test_a_last_batch_of_one_image_is_left_out(samples: int, tmp_path: Path) -> None:
+def test_last_batch_of_a_single_image_is_skipped(tmp_path: Path) -> None:
+    # BatchNorm after five blocks sees one value a channel, and cannot be trained on a single image.
     config = parse_trial(
         {"model": "deeper_cnn", "data": "tiny", "blocks": 5, "width": 2, "convs_per_block": 1, "epochs": 1}
-        | {"batch_size": 24, "train_samples": samples}
+        | {"batch_size": 24, "train_samples": 49}
     )
-    steps: list[int] = []
-    assert train(config, tmp_path / "t", stop=lambda: steps.append(1)).state is TrialState.COMPLETE
-    assert len(steps) == samples // 24 + 2  # and once in each half of the evaluation
+    asked: list[int] = []
+    assert train(config, tmp_path / "t", stop=lambda: asked.append(1)).state is TrialState.COMPLETE
+    assert len(asked) == 2 + 2, "two steps, and once in each half of the evaluation"
 
 
-def test_the_average_is_what_is_evaluated_and_kept(tmp_path: Path) -> None:
-    plain = train(small(), tmp_path / "a").result
-    averaged = train(small(ema_decay=0.999), tmp_path / "b").result
-    assert plain is not None
-    assert averaged is not None
-    assert rows_of(tmp_path / "a")[0]["train_loss"] == rows_of(tmp_path / "b")[0]["train_loss"]
-    assert rows_of(tmp_path / "a")[0]["val_loss"] != rows_of(tmp_path / "b")[0]["val_loss"]
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"a":' * 900 + b"1" + b"}" * 900, b'{"model": [], "lr": {}}', b"{}"],
+    ids=["empty", "list", "number", "not text", "deep list", "deep dictionary", "wrong types", "no keys"],
+)
+def test_unreadable_file_of_a_trial_is_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
+    assert claim_folder(small(), tmp_path / "t") is None
+    (tmp_path / "t" / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")) as caught:
+        claim_folder(small(), tmp_path / "t")
+    assert caught.value.hint
 
 
-def test_another_configurations_folder_is_refused(tmp_path: Path) -> None:
+def test_unusable_folder_or_data_is_refused(tmp_path: Path) -> None:
     train(small(), tmp_path / "t", stop=lambda: StopReason.PREEMPTED)
     with pytest.raises(CheckpointError, match="another configuration"):
         train(small(lr=1e-4), tmp_path / "t")
-    (tmp_path / "t" / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
-        train(small(), tmp_path / "t")
-
-
-def test_unusable_data_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         train(small(data="nowhere"), tmp_path / "a")
     with pytest.raises(ConfigError, match="more than the 70 training images"):
         train(small(train_samples=71), tmp_path / "b")
-
-
-def test_leftovers_of_a_killed_write_are_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "t"
-    folder.mkdir()
-    (folder / ".last.ckpt.ab12cd34").write_bytes(b"half")
-    train(small(epochs=1), folder)
-    assert not list(folder.glob(".last*"))
-
-
-def test_a_folder_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError) as caught:
         train(small(), tmp_path / "file" / "t")
     assert caught.value.hint
 
 
-def _never_asked() -> StopReason | None:
-    raise AssertionError("a finished trial takes no further step")
+def test_leftovers_of_an_interrupted_write_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".last.ckpt.ab12cd34").write_bytes(b"half")
+    assert claim_folder(small(), tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

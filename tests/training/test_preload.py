@@ -1,3 +1,6 @@
+"""The forkserver imports all that a trial needs, and nothing that would make a fork unsafe."""
+
+import json
 import os
 import subprocess
 import sys
@@ -5,57 +8,37 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = """
-import fer_sweep.training.preload
-import os, sys, torch
-assert not {"torchvision", "transformers"} & set(sys.modules), "a sweep of CNNs pays for what it never uses"
-import fer_sweep.models.simple_cnn, fer_sweep.models.deeper_cnn
-assert not {"torchvision", "transformers"} & set(sys.modules)
-import fer_sweep.models.resnet18, fer_sweep.models.vit
-assert not torch.cuda.is_initialized(), "CUDA is initialised"
-for name in ("torchvision.models.resnet", "transformers.models.vit.modeling_vit", "fer_sweep.training.loop"):
-    assert name in sys.modules, name
-assert not {"wandb", "optuna"} & set(sys.modules)
-print(len(os.listdir("/proc/self/task")))
-"""
+from fer_sweep.config.trial import parse_trial
+
+SCRIPT = Path(__file__).with_name("preloaded_training.py")
+HEAVY = {"torchvision", "transformers", "wandb", "optuna"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
-def test_the_preload_touches_no_gpu_and_starts_no_thread() -> None:
-    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT],
-        env=environment, capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip() == "1"
-
-
-TRAINS = """
-import sys, tempfile
-from pathlib import Path
-import fer_sweep.training.preload
-import fer_sweep.models.{model}
-from fer_sweep.config.trial import parse_trial
-from fer_sweep.training.loop import train
-before = set(sys.modules)
-config = parse_trial(dict(model="{model}", data="tiny", epochs=1, **{sizes}))
-train(config, Path(tempfile.mkdtemp()) / "trial")
-print(*sorted(set(sys.modules) - before))
-"""
-
-
 @pytest.mark.parametrize(
-    ("model", "sizes"),
+    ("sizes", "heavy"),
     [
-        ("simple_cnn", {"channels": 4, "hidden": 8}),
-        ("deeper_cnn", {"width": 4}),
-        ("resnet18", {"width": 8, "stem": "imagenet"}),
-        ("vit", {"patch_size": 16, "dim": 16, "depth": 1, "head_dim": 8}),
+        ({"model": "simple_cnn", "channels": 4, "hidden": 8}, set()),
+        pytest.param({"model": "deeper_cnn", "width": 4}, set(), marks=pytest.mark.process),
+        pytest.param({"model": "resnet18", "width": 8, "stem": "imagenet"}, {"torchvision"}, marks=pytest.mark.process),
+        pytest.param(
+            {"model": "vit", "patch_size": 16, "dim": 16, "depth": 1, "head_dim": 8},
+            {"torchvision", "transformers"},
+            marks=pytest.mark.process,
+        ),
     ],
+    ids=["simple_cnn", "deeper_cnn", "resnet18", "vit"],
 )
-def test_a_trial_imports_next_to_nothing_after_the_preload(model: str, sizes: dict[str, object]) -> None:
-    script = TRAINS.format(model=model, sizes=sizes)
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=False)
+def test_forked_trial_finds_its_imports_and_neither_threads_nor_cuda(
+    sizes: dict[str, object], heavy: set[str], tmp_path: Path
+) -> None:
+    config = parse_trial({**sizes, "data": "tiny", "epochs": 1})
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    command = [sys.executable, "-W", "error", str(SCRIPT), config.model_dump_json(), str(tmp_path / "trial")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert len(ended.stdout.split()) < 5, ended.stdout
+    found = json.loads(ended.stdout)
+    assert (found["threads"], found["cuda"]) == (1, False)
+    assert set(found["preloaded"]) & HEAVY <= heavy, "a sweep pays for what it never uses"
+    assert heavy <= set(found["preloaded"])
+    assert len(found["imported"]) < 5, found["imported"]

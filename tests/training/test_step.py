@@ -1,6 +1,7 @@
-"""Steps as CUDA graphs; steps on a CPU are tested with the loop."""
+"""Steps as CUDA graphs. test_loop.py tests steps on a CPU."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ def small(model: str, **changes: Any) -> Any:
     return parse_trial({**values, **SIZES[model], "augment": AUGMENT, "clip_norm": 1.0, **changes})
 
 
-def begun(folder: Path, model: str = "simple_cnn", **changes: Any) -> tuple[Trial, Batch]:
-    folder.mkdir()
-    trial = start(small(model, **changes), folder, torch.device("cuda:0"))
+def begun(folder: Path, **changes: Any) -> tuple[Trial, Batch]:
+    trial = start(small("simple_cnn", **changes), folder, torch.device("cuda:0"))
     trial.model.train()
     drawn = augment.draw(trial.config.augment, 24, np.random.default_rng(0)).to(trial.device)
     return trial, Batch(trial.faces.train[:24], drawn, torch.tensor(0.7, device=trial.device))
@@ -50,7 +50,7 @@ def loss_of(trial: Trial, steps: Steps, batch: Batch, lr: float) -> float:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("model", SIZES)
-def test_graphs_train_what_single_kernels_train(
+def test_graphs_train_like_single_kernels(
     model: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -66,8 +66,8 @@ def test_graphs_train_what_single_kernels_train(
         assert one["lr"] == other["lr"]
 
 
-def test_a_replay_reads_its_batch_and_learning_rate_and_draws_anew(tmp_path: Path) -> None:
-    trial, batch = begun(tmp_path / "t", dropout=0.5)
+def test_replay_uses_its_own_batch_learning_rate_and_random_numbers(tmp_path: Path) -> None:
+    trial, batch = begun(tmp_path, dropout=0.5)
     steps = Steps(trial)
     for _ in range(WARM_UP):
         steps.take(batch, 0.0)
@@ -84,7 +84,7 @@ def test_a_replay_reads_its_batch_and_learning_rate_and_draws_anew(tmp_path: Pat
         assert not group.get("capturable", False)
 
 
-class _Looking(nn.Module):
+class _Synchronizing(nn.Module):
     """A model that waits for the device, which no graph can."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -96,9 +96,11 @@ class _Looking(nn.Module):
         return self.model(images)
 
 
-def test_what_cannot_be_captured_is_trained_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trial, batch = begun(tmp_path / "t", dropout=0.1)
-    trial.model = _Looking(trial.model)
+def test_model_that_cannot_be_captured_is_trained_without_graphs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial, batch = begun(tmp_path, dropout=0.1)
+    trial.model = _Synchronizing(trial.model)
     steps = Steps(trial)
     losses = [loss_of(trial, steps, batch, lr=1e-3) for _ in range(WARM_UP + 20)]
     assert losses[-1] < losses[0]
@@ -107,17 +109,16 @@ def test_what_cannot_be_captured_is_trained_all_the_same(tmp_path: Path, caplog:
     assert trial.progress.step == WARM_UP + 20
 
 
-def test_a_preempted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    config = small("deeper_cnn", dropout=0.3, ema_decay=0.9)
+def test_preempted_training_resumes_with_the_same_losses(tmp_path: Path) -> None:
+    config, asked = small("deeper_cnn", dropout=0.3, ema_decay=0.9), itertools.count(1)
     train(config, tmp_path / "whole", device="cuda:0")
-    asked = 0
-
-    def stop() -> StopReason | None:
-        nonlocal asked
-        asked += 1
-        return StopReason.PREEMPTED if asked == 20 else None
-
-    assert train(config, tmp_path / "t", device="cuda:0", stop=stop).state is TrialState.PREEMPTED
+    stopped = train(
+        config,
+        tmp_path / "t",
+        device="cuda:0",
+        stop=lambda: StopReason.PREEMPTED if next(asked) == 20 else None,
+    )
+    assert stopped.state is TrialState.PREEMPTED
     assert train(config, tmp_path / "t", device="cuda:0").state is TrialState.COMPLETE
     whole, resumed = (read_history(tmp_path / name / "history.jsonl") for name in ("whole", "t"))
     for one, other in zip(whole, resumed, strict=True):

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.benchmarks.rows import Row
 from tests.benchmarks.scale.measure import Point, Setting, Times, measure, server
 
-QUICK = (Setting(8, 200), Setting(32, 200), Setting(32, 200, "bayes", hyperband=True), Setting(32, 32, asks=50))
+QUICK = (Setting(8, 200), Setting(32, 200), Setting(32, 200, "bayes", hyperband=True))
 SETTINGS = (
     *(Setting(agents, 1_000) for agents in (8, 32, 64, 128, 256)),
     Setting(32, 100),
@@ -26,7 +26,6 @@ SETTINGS = (
     Setting(256, 10_000),
     *(Setting(agents, 1_000, hyperband=True) for agents in (8, 32, 128, 256)),
     *(Setting(agents, 500, "bayes", hyperband=True) for agents in (8, 32, 128)),
-    *(Setting(agents, agents, asks=200) for agents in (32, 256)),
     Setting(32, 500, durable=True),
 )
 COLUMNS = "agents|trials|search|processor time of one, ms: agent + PostgreSQL|a second|of the processors|"
@@ -42,12 +41,12 @@ def table(points: Sequence[Point]) -> str:
         cells = [
             setting.agents,
             f"{setting.trials:,}",
-            "questions only" if setting.asks else search,
+            search,
             f"{point.client_ms:.1f} + {point.server_ms:.1f}",
             f"{point.per_s:,.0f}",
             f"{point.share:.0%}",
             _two(point.next_trial),
-            _two(point.ask or point.report),
+            _two(point.report),
             _two(point.finish),
             point.connections,
             f"{point.private_mb:.0f}",

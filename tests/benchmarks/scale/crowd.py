@@ -38,8 +38,8 @@ class Order:
     """Reports of a trial."""
     folder: str
     """Where each agent leaves what it has done."""
-    asks: int = 0
-    """Instead of trials: one for each agent, of which it asks so often whether it should stop, and nothing else."""
+    one_host: bool = False
+    """Whether each agent is what it is, a process of this host; otherwise as if each had a host of its own."""
 
 
 @dataclass
@@ -50,9 +50,8 @@ class Work:
     """By number of the trial that it got."""
     report: list[float] = field(default_factory=list)
     finish: list[float] = field(default_factory=list)
-    ask: list[float] = field(default_factory=list)
-    finished: list[str] = field(default_factory=list)
-    """Trials."""
+    finished: list[tuple[str, int]] = field(default_factory=list)
+    """Trials and their attempts."""
     pruned: list[str] = field(default_factory=list)
     """Those of them that the search stopped early."""
     cpu_s: float = 0.0
@@ -82,14 +81,7 @@ def work_through(search: Search, epochs: int, work: Work) -> None:
                 work.pruned.append(trial)
                 break
         work.finish.append(_timed(search.finish, trial, outcome)[1])
-        work.finished.append(trial)
-
-
-def ask_only(search: Search, asks: int, work: Work) -> None:
-    """Hold one trial and ask of it, as agents do every second."""
-    request = search.next_trial("cpu/0")
-    assert isinstance(request, TrialRequest)
-    work.ask += [_timed(search.report, request.trial_id, 0, {})[1] for _ in range(asks)]
+        work.finished.append((trial, request.attempt))
 
 
 def _timed(step: Callable[..., Any], *arguments: object) -> tuple[Any, float]:
@@ -100,17 +92,14 @@ def _timed(step: Callable[..., Any], *arguments: object) -> tuple[Any, float]:
 def _agent(order: Order, number: int, ready: int, go: int) -> None:
     # What `open_search` gives, but for the owner's name: so many agents are on as many hosts, and only on its own
     # host does an agent look whether others are still there.
-    entry, owner = find(order.sweep), f"node{number}/simulated:{os.getpid()}:0"
+    entry, owner = find(order.sweep), None if order.one_host else f"node{number}/simulated:{os.getpid()}:0"
     work = Work()
     with closing(OptunaSearch(entry.id, storage=entry.database, owner=owner, lease_s=lease_seconds())) as search:
         os.write(ready, b".")
         os.close(ready)
         os.read(go, 1)  # ends when the crowd closes it: all begin at once
         began = time.process_time()
-        if order.asks:
-            ask_only(search, order.asks, work)
-        else:
-            work_through(search, order.epochs, work)
+        work_through(search, order.epochs, work)
         work.cpu_s = time.process_time() - began
         work.private_mb = private_mb(os.getpid())
     (Path(order.folder) / f"{number}.json").write_text(json.dumps(asdict(work)))

@@ -45,8 +45,6 @@ class Setting:
     trials: int
     method: str = "random"
     hyperband: bool = False
-    asks: int = 0
-    """See ``Order``; then there is a trial for each agent."""
     durable: bool = False
     """Whether each commit waits for the disk."""
 
@@ -57,17 +55,16 @@ class Point:
 
     setting: Setting
     per_s: float
-    """Trials a second; or questions, of agents that only ask."""
+    """Trials a second."""
     share: float
     """Of the machine's processor time that agents and PostgreSQL got; the rest went to other work, or was idle."""
     next_trial: Times
     report: Times
     finish: Times
-    ask: Times
     connections: int
     """At most at once, of the agents."""
     client_ms: float
-    """Processor time of an agent a trial; or a question."""
+    """Processor time of an agent a trial."""
     server_ms: float
     """The same of PostgreSQL's."""
     private_mb: float
@@ -91,10 +88,12 @@ def measure(postgres: "Server", setting: Setting) -> Point:
     """
     with postgres.empty() as url, tempfile.TemporaryDirectory() as folder, _home(folder):
         entry = _create(Path(folder), url, setting)
-        seconds, works, watch = _run(postgres, Path(folder), entry, setting)
-        if not setting.asks:
-            check(entry, setting.trials, works)
-    done = sum(len(work.ask) if setting.asks else len(work.finished) for work in works)
+        crowd = Crowd(Path(folder), entry, setting)
+        with _Watch(postgres) as watch:
+            crowd.go()
+            seconds, works = crowd.end()
+        check(entry, setting, works)
+    done = sum(len(work.finished) for work in works)
     client_s = sum(work.cpu_s for work in works)
     return Point(
         setting=setting,
@@ -103,7 +102,6 @@ def measure(postgres: "Server", setting: Setting) -> Point:
         next_trial=_times([took for work in works for _, took in work.next_trial]),
         report=_times([took for work in works for took in work.report]),
         finish=_times([took for work in works for took in work.finish]),
-        ask=_times([took for work in works for took in work.ask]),
         connections=max(watch.connections),
         client_ms=1000 * client_s / done,
         server_ms=1000 * watch.server_s / done,
@@ -118,22 +116,22 @@ def _times(seconds: Sequence[float]) -> Times:
     return 1000 * float(p50), 1000 * float(p99)
 
 
-def check(entry: SweepEntry, trials: int, works: Sequence[Work]) -> None:
+def check(entry: SweepEntry, setting: Setting, works: Sequence[Work]) -> None:
     """See that a sweep that agents have worked through is whole.
 
     Raises:
         SystemExit: It is not; with what is wrong.
     """
     with closing(OptunaSearch(entry.id, storage=entry.database)) as search:
-        found = list(_faults(search.records(), _histories(entry), trials, works))
+        found = list(_faults(search.records(), _histories(entry), setting.trials, works))
     if (state := registry.state_of(entry)) != "finished":
         found.append(f"the sweep is {state}, not finished")
     if found:
-        raise SystemExit(f"{len(found)} faults\n" + "\n".join(found[:20]))
+        raise SystemExit(f"{setting}: {len(found)} faults\n" + "\n".join(found[:20]))
 
 
 def _faults(records: Sequence[TrialRecord], histories: Histories, trials: int, works: Sequence[Work]) -> Iterator[str]:
-    finished = Counter(trial for work in works for trial in work.finished)
+    finished = Counter(trial for work in works for trial, _ in work.finished)
     pruned = {trial for work in works for trial in work.pruned}
     times = Counter(json.dumps(record.parameters, sort_keys=True) for record in records)
     numbers = [int(record.trial_id) for record in records]
@@ -186,25 +184,42 @@ def _create(folder: Path, url: str, setting: Setting) -> SweepEntry:
     return registry.create(file, constants=constants, count=setting.trials, search="optuna", storage=url, seed=0)
 
 
-def _run(postgres: "Server", folder: Path, entry: SweepEntry, setting: Setting) -> tuple[float, list[Work], "_Watch"]:
-    out, order = folder / "out", folder / "order.json"
-    out.mkdir()
-    order.write_text(json.dumps(asdict(Order(entry.id, setting.agents, EPOCHS, str(out), setting.asks))))
-    words = [sys.executable, "-m", "tests.benchmarks.scale.crowd", str(order)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
-    ) as crowd:
-        assert crowd.stdin is not None
-        assert crowd.stdout is not None
-        if crowd.stdout.readline() != "ready\n":
+class Crowd:
+    """Agents of a sweep, each a process; they are ready to start."""
+
+    def __init__(self, folder: Path, entry: SweepEntry, setting: Setting, *, one_host: bool = False) -> None:
+        self._setting = setting
+        self._out, order = folder / "out", folder / "order.json"
+        self._out.mkdir()
+        order.write_text(json.dumps(asdict(Order(entry.id, setting.agents, EPOCHS, str(self._out), one_host))))
+        words = [sys.executable, "-m", "tests.benchmarks.scale.crowd", str(order)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+        )
+        if self._answer() != "ready\n":
             raise SystemExit(f"{setting}: the agents did not start")
-        with _Watch(postgres) as watch:
-            print("go", file=crowd.stdin, flush=True)
-            seconds = crowd.stdout.readline()
-        if crowd.wait():
-            raise SystemExit(f"{setting}: an agent failed")
-    return float(seconds), [Work(**json.loads(path.read_text())) for path in out.iterdir()], watch
+
+    def go(self) -> None:
+        """Let them start, all at once."""
+        assert self._process.stdin is not None
+        print("go", file=self._process.stdin, flush=True)
+
+    def end(self) -> tuple[float, list[Work]]:
+        """Wait until all have ended; gives the seconds that they took and what each has done.
+
+        Raises:
+            SystemExit: One failed.
+        """
+        seconds = self._answer()
+        self._process.communicate()
+        if self._process.returncode:
+            raise SystemExit(f"{self._setting}: an agent failed")
+        return float(seconds), [Work(**json.loads(path.read_text())) for path in self._out.iterdir()]
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
 
 class _Watch:

@@ -1,21 +1,24 @@
-"""What happens to artifacts: made, filled by uploads, committed, aliased."""
+"""Artifacts: made, filled by uploads and committed, as wandb-core does for a model's weights or a table."""
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
-from tests.support.standin.state import Artifact, Store, node_id, now
+from tests.support.standin.graphql import Fields
+from tests.support.standin.graphql_document import GraphQLError
+from tests.support.standin.state import Artifact, Store, node_id
+
+MANIFEST = "wandb_manifest.json"
 
 
-def versions(store: Store, artifact: Artifact) -> list[Artifact]:
-    """The committed artifacts of the same collection."""
-    key = (artifact.entity, artifact.project, artifact.name)
-    own = [other for other in store.artifacts.values() if (other.entity, other.project, other.name) == key]
-    return [other for other in own if other.state == "COMMITTED"]
+def find(store: Store, artifact_id: str) -> Artifact:
+    if artifact_id not in store.artifacts:
+        raise GraphQLError("artifact not found", status=404)
+    return store.artifacts[artifact_id]
 
 
 def create(store: Store, entity: str, given: dict[str, Any]) -> Artifact:
-    """A new artifact, or the latest version where its content is the same: nothing is stored twice."""
     project = store.project(entity, given.get("projectName") or "uncategorized")
     artifact = Artifact(
         id=node_id("Artifact", store.number()),
@@ -24,50 +27,61 @@ def create(store: Store, entity: str, given: dict[str, Any]) -> Artifact:
         type=given["artifactTypeName"],
         name=(given.get("artifactCollectionNames") or [given.get("artifactCollectionName")])[0],
         digest=given["digest"],
-        client_id=given.get("clientID") or "",
-        sequence_id=given.get("sequenceClientID") or "",
         run_id=given.get("runName"),
         aliases=[alias["alias"] for alias in given.get("aliases") or []],
-        tags=[tag["tagName"] for tag in given.get("tags") or []],
-        metadata=given.get("metadata"),
-        description=given.get("description"),
-        ttl_s=given.get("ttlDurationSeconds"),
     )
-    same = [other for other in versions(store, artifact) if other.digest == artifact.digest]
-    if same and given.get("enableDigestDeduplication"):
-        add_aliases(store, same[-1], artifact.aliases)
-        chosen = same[-1]
-    else:
-        store.artifacts[artifact.id] = chosen = artifact
-    run = store.runs.get(given.get("runName") or "")
-    if run is not None and chosen not in run.artifacts:
-        run.artifacts.append(chosen)
-    return chosen
+    store.artifacts[artifact.id] = artifact
+    return artifact
 
 
 def commit(store: Store, artifact: Artifact) -> None:
-    if artifact.state == "COMMITTED":
-        return
-    artifact.version = len(versions(store, artifact))
-    artifact.state = "COMMITTED"
-    artifact.updated_at = now()
-    add_aliases(store, artifact, [*artifact.aliases, "latest"])
+    if artifact.version is None:
+        artifact.version = len(versions(store, artifact))
+        artifact.aliases.append("latest")
 
 
-def add_aliases(store: Store, artifact: Artifact, aliases: list[str]) -> None:
-    """An alias names one version of a collection: giving it takes it from another."""
-    for other in versions(store, artifact):
-        if other is not artifact:
-            other.aliases = [alias for alias in other.aliases if alias not in aliases]
-    artifact.aliases = list(dict.fromkeys([*artifact.aliases, *aliases]))
+def versions(store: Store, artifact: Artifact) -> list[Artifact]:
+    """The committed artifacts of the same collection, oldest first."""
+    key = (artifact.entity, artifact.project, artifact.name)
+    own = [other for other in store.artifacts.values() if (other.entity, other.project, other.name) == key]
+    return [other for other in own if other.version is not None]
 
 
-def update(store: Store, artifact: Artifact, given: dict[str, Any]) -> None:
-    for name in ("metadata", "description"):
-        if given.get(name) is not None:
-            setattr(artifact, name, given[name])
-    if given.get("aliases") is not None:
-        wanted = [alias["alias"] for alias in given["aliases"]]
-        artifact.aliases = []
-        add_aliases(store, artifact, wanted)
-    artifact.updated_at = now()
+def artifact_fields(store: Store, artifact: Artifact) -> Fields:
+    return {
+        "__typename": "Artifact",
+        "id": artifact.id,
+        "state": "PENDING" if artifact.version is None else "COMMITTED",
+        "digest": artifact.digest,
+        "artifactSequence": lambda: collection_fields(store, artifact),
+    }
+
+
+def collection_fields(store: Store, artifact: Artifact) -> Fields:
+    """All versions under one name."""
+    committed = versions(store, artifact)
+    latest = committed[-1] if committed else None
+    return {
+        "__typename": "ArtifactSequence",
+        "id": node_id("ArtifactCollection", artifact.project, artifact.entity, artifact.name),
+        "name": artifact.name,
+        "latestArtifact": latest and {"id": latest.id, "versionIndex": latest.version},
+    }
+
+
+def file_fields(store: Store, artifact: Artifact, name: str) -> Fields:
+    return {
+        "__typename": "File",
+        "id": node_id("ArtifactFile", artifact.id, name),
+        "name": name,
+        "displayName": name,
+        "uploadUrl": f"{store.url}/storage/artifacts/{quote(artifact.id, safe='')}/{quote(name)}",
+        "uploadHeaders": [],
+        "uploadMultipartUrls": None,
+        "storagePath": f"{artifact.id}/{name}",
+        "artifact": {"id": artifact.id},
+    }
+
+
+def manifest_fields(store: Store, artifact: Artifact) -> Fields:
+    return {"id": node_id("ArtifactManifest", artifact.id), "file": file_fields(store, artifact, MANIFEST)}

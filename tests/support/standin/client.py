@@ -1,33 +1,28 @@
-"""A client of a few lines for the tests of the stand-in itself: one keep-alive connection, no retries."""
+"""A client of a few lines, without retries: speaks W&B's protocol as an agent and as a run."""
 
 from __future__ import annotations
 
 import base64
 import http.client
 import json
-from types import TracebackType
 from typing import Any
 
 from tests.support.standin.server import StandIn
 
-CREATE_SWEEP = """mutation UpsertSweep($id: ID, $config: String, $state: String, $entityName: String,
-    $projectName: String) {
-  upsertSweep(input: {id: $id, config: $config, state: $state, entityName: $entityName, projectName: $projectName}) {
-    sweep { id name state } configValidationWarnings } }"""
+CREATE_SWEEP = """mutation UpsertSweep($input: UpsertSweepInput!) {
+  upsertSweep(input: $input) { sweep { id name state } configValidationWarnings } }"""
 CREATE_AGENT = """mutation CreateAgent($host: String!, $sweep: String!) {
   createAgent(input: {host: $host, sweep: $sweep}) { agent { id } } }"""
-STOPPED = """query RunStoppedStatus($project: String, $run: String!) {
-  model(name: $project) { bucket(name: $run) { stopped } } }"""
 HEARTBEAT = """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
   agentHeartbeat(input: {id: $id, metrics: $metrics, runState: $runState}) { agent { id } commands } }"""
-UPSERT_RUN = """mutation UpsertBucket($id: String, $name: String, $project: String, $entity: String, $host: String,
-    $config: JSONString, $sweep: String) {
-  upsertBucket(input: {id: $id, name: $name, modelName: $project, entityName: $entity, host: $host, config: $config,
-    sweep: $sweep}) { bucket { id name sweepName historyLineCount project { name entity { name } } } inserted } }"""
+UPSERT_RUN = """mutation UpsertBucket($input: UpsertBucketInput!) {
+  upsertBucket(input: $input) { bucket { id name sweepName historyLineCount } inserted } }"""
+RESUME_STATUS = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
+  model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { id historyLineCount } } }"""
 
 
 class Client:
-    """Speaks the protocol as an agent and as a run."""
+    """One keep-alive connection."""
 
     def __init__(self, server: StandIn, key: str | None = None, timeout_s: float = 10) -> None:
         host, port = server.url.removeprefix("http://").split(":")
@@ -38,15 +33,17 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.http.close()
 
     def post(self, path: str, body: Any) -> tuple[int, dict[str, Any], dict[str, str]]:
-        self.http.request("POST", path, json.dumps(body), {**self.headers, "Content-Type": "application/json"})
-        answer = self.http.getresponse()
-        return answer.status, json.loads(answer.read() or b"{}"), dict(answer.getheaders())
+        try:
+            self.http.request("POST", path, json.dumps(body), {**self.headers, "Content-Type": "application/json"})
+            answer = self.http.getresponse()
+            return answer.status, json.loads(answer.read() or b"{}"), dict(answer.getheaders())
+        except (http.client.HTTPException, OSError) as error:
+            self.http.close()  # the next request connects again
+            raise ConnectionError(f"{path}: {error!r}") from error
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         """The `data` of the answer; anything but success fails."""
@@ -65,13 +62,19 @@ class Client:
         commands: list[dict[str, Any]] = json.loads(data["agentHeartbeat"]["commands"])
         return commands
 
-    def begin(self, run_id: str, sweep_id: str | None = None, project: str = "faces", **config: Any) -> dict[str, Any]:
-        """Start a run as wandb-core does."""
-        wrapped = {name: {"value": value} for name, value in config.items()}
-        wrapped["_wandb"] = {"value": {"t": {"1": 1}}}
-        text = json.dumps(wrapped)
-        data = self.graphql(UPSERT_RUN, name=run_id, project=project, host="box", config=text, sweep=sweep_id)
-        upserted: dict[str, Any] = data["upsertBucket"]
+    def begin(
+        self,
+        run_id: str,
+        sweep_id: str | None = None,
+        project: str = "faces",
+        config: dict[str, Any] | None = None,
+        **given: Any,
+    ) -> dict[str, Any]:
+        """Start a run as wandb-core does; given its storage `id`, go on with it."""
+        fields = {"name": run_id, "modelName": project, "host": "box", "sweep": sweep_id, **given}
+        if config is not None:
+            fields["config"] = json.dumps({name: {"value": value} for name, value in config.items()})
+        upserted: dict[str, Any] = self.graphql(UPSERT_RUN, input=fields)["upsertBucket"]
         return upserted
 
     def stream(self, run_id: str, project: str = "faces", **posted: Any) -> dict[str, Any]:
@@ -79,9 +82,10 @@ class Client:
         assert status == 200, (status, answer)
         return answer
 
-    def log(self, run_id: str, *rows: dict[str, Any], offset: int = 0) -> dict[str, Any]:
+    def log(self, run_id: str, *rows: dict[str, Any], offset: int = 0, project: str = "faces") -> dict[str, Any]:
         content = [json.dumps({"_step": offset + index, **row}) for index, row in enumerate(rows)]
-        return self.stream(run_id, files={"wandb-history.jsonl": {"offset": offset, "content": content}})
+        chunk = {"offset": offset, "content": content}
+        return self.stream(run_id, project, files={"wandb-history.jsonl": chunk})
 
     def end(self, run_id: str, exit_code: int = 0) -> dict[str, Any]:
         return self.stream(run_id, complete=True, exitcode=exit_code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -16,12 +16,17 @@ class Fault:
     kind: str
     """`fail` (an HTTP status), `error` (200 with GraphQL errors), `hang` (a late answer), `drop` (no answer)."""
     status: int = 500
-    retry_after: float | None = None
+    retry_after: float | str | None = None
     body: Any = None
     message: str = ""
     seconds: float = 0.0
     after: bool = False
     """Whether the request is carried out before its answer is lost."""
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        """Hold the request up as long as the fault says; not at all if it is none that does."""
+        self.released.wait(self.seconds)
 
 
 class Faults:
@@ -31,10 +36,11 @@ class Faults:
         self._lock = threading.Lock()
         self._queue: list[Fault] = []
         self._offline = threading.Event()
+        self._released = threading.Event()
 
     def _add(self, times: int, fault: Fault) -> None:
         with self._lock:
-            self._queue += [fault] * times
+            self._queue += [replace(fault) for _ in range(times)]
 
     def fail(
         self,
@@ -42,7 +48,7 @@ class Faults:
         *,
         status: int = 500,
         times: int = 1,
-        retry_after: float | None = None,
+        retry_after: float | str | None = None,
         body: Any = None,
     ) -> None:
         """Answer with an HTTP error; nothing is carried out."""
@@ -52,8 +58,8 @@ class Faults:
         """Answer 200 with GraphQL `errors`; nothing is carried out."""
         self._add(times, Fault(operation, "error", message=message))
 
-    def hang(self, operation: str, seconds: float, times: int = 1, *, after: bool = True) -> None:
-        """Answer late. The request is carried out at once (`after`) or only when the time is up."""
+    def hang(self, operation: str, seconds: float = 600.0, times: int = 1, *, after: bool = True) -> None:
+        """Answer after so long or at `clear`. The request is carried out at once (`after`) or only then."""
         self._add(times, Fault(operation, "hang", seconds=seconds, after=after))
 
     def drop(self, operation: str, times: int = 1, *, after: bool = False) -> None:
@@ -71,15 +77,12 @@ class Faults:
     def is_offline(self) -> bool:
         return self._offline.is_set()
 
-    @property
-    def pending(self) -> int:
-        """How many failures still wait for their request."""
-        with self._lock:
-            return len(self._queue)
-
     def clear(self) -> None:
+        """Inject no more failures, and let late answers come now."""
         with self._lock:
             self._queue.clear()
+            self._released.set()
+            self._released = threading.Event()
         self.online()
 
     def take(self, operation: str) -> Fault | None:
@@ -87,5 +90,6 @@ class Faults:
         with self._lock:
             for index, fault in enumerate(self._queue):
                 if fault.operation in ("*", operation):
+                    fault.released = self._released
                     return self._queue.pop(index)
         return None

@@ -8,35 +8,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from tests.support.standin.graphql_document import MISSING, GraphQLError, Parser, Selection, Variable
 
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def resolves(function: Method) -> Method:
-    """Mark a method as a GraphQL field of its type; what is not marked cannot be asked for."""
-    function.__graphql__ = True  # type: ignore[attr-defined]
-    return function
-
-
-class Node:
-    """A GraphQL object: its fields are its methods marked with `resolves`."""
-
-    typename = ""
-
-    def resolve(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        method = getattr(self, name, None)
-        if method is None or not getattr(method, "__graphql__", False):
-            raise GraphQLError(f'Cannot query field "{name}" on type "{self.typename or type(self).__name__}".')
-        try:
-            inspect.signature(method).bind(**arguments)
-        except TypeError as error:
-            raise GraphQLError(f'Field "{name}" of type "{self.typename}": {error}.') from None
-        return method(**arguments)
+Fields = Mapping[str, Any]
+"""A GraphQL object: its fields by name, each a value or a function of the field's arguments."""
 
 
 @dataclass
@@ -62,58 +41,51 @@ class Execution:
         include = self.fill(dict(selection.directives.get("include", {}))).get("if", True)
         return bool(include) and not skip
 
-    def flat(self, node: Node | Mapping[str, Any], selections: Sequence[Selection]) -> list[Selection]:
-        """The fields to answer for this node, fragments resolved."""
-        typename = node.typename if isinstance(node, Node) else node.get("__typename", "")
+    def flat(self, value: Fields, selections: Sequence[Selection]) -> list[Selection]:
+        """The fields to answer for this object, fragments resolved; one without a type's name takes them all."""
+        typename = value.get("__typename", "")
         found: list[Selection] = []
-        for selection in selections:
-            if not self.wanted(selection):
-                continue
+        for selection in filter(self.wanted, selections):
             if selection.name:
                 found.append(selection)
                 continue
-            fragment = selection
-            if selection.spread:
-                if selection.spread not in self.fragments:
-                    raise GraphQLError(f'Unknown fragment "{selection.spread}".')
-                fragment = self.fragments[selection.spread]
-            interfaces = getattr(node, "interfaces", ())
-            if not fragment.on or not typename or fragment.on == typename or fragment.on in interfaces:
-                found += self.flat(node, fragment.selections)
+            if selection.spread and selection.spread not in self.fragments:
+                raise GraphQLError(f'Unknown fragment "{selection.spread}".')
+            fragment = self.fragments[selection.spread] if selection.spread else selection
+            if not fragment.on or not typename or fragment.on == typename:
+                found += self.flat(value, fragment.selections)
         return found
 
     def answer(self, value: Any, selections: Sequence[Selection]) -> Any:
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             return [self.answer(item, selections) for item in value]
         if value is None or not selections:
             return value
-        if not isinstance(value, Node | Mapping):
+        if not isinstance(value, Mapping):
             raise GraphQLError(f'Field "{self.path[-1]}" must not have a selection.')
         result: dict[str, Any] = {}
         for selection in self.flat(value, selections):
             self.path.append(selection.alias)
-            resolved = self.resolve(value, selection)
-            below = self.answer(resolved, selection.selections)
+            below = self.answer(self.resolve(value, selection), selection.selections)
             self.path.pop()
-            before = result.get(selection.alias)
-            result[selection.alias] = merged(before, below) if isinstance(before, dict) else below
+            before = result.get(selection.alias)  # a field selected in two fragments
+            result[selection.alias] = {**before, **below} if isinstance(before, dict) and below else below
         return result
 
-    def resolve(self, value: Node | Mapping[str, Any], selection: Selection) -> Any:
-        if isinstance(value, Node):
-            if selection.name == "__typename":
-                return value.typename
-            return value.resolve(selection.name, self.fill(dict(selection.arguments)))
+    def resolve(self, value: Fields, selection: Selection) -> Any:
         if selection.name not in value:
             if selection.name == "__typename":
                 return "Connection"
-            raise GraphQLError(f'Cannot query field "{selection.name}" here.')
-        return value[selection.name]
-
-
-def merged(first: dict[str, Any], second: Any) -> Any:
-    """Two answers for the same key (a field selected in two fragments) as one."""
-    return {**first, **second} if isinstance(second, dict) else second
+            raise GraphQLError(f'Cannot query field "{selection.name}" on type "{value.get("__typename", "Object")}".')
+        found = value[selection.name]
+        if not callable(found):
+            return found
+        arguments = self.fill(dict(selection.arguments))
+        try:
+            inspect.signature(found).bind(**arguments)
+        except TypeError as error:
+            raise GraphQLError(f'Field "{selection.name}": {error}.') from None
+        return found(**arguments)
 
 
 def operation_name(payload: Mapping[str, Any]) -> str:
@@ -124,7 +96,7 @@ def operation_name(payload: Mapping[str, Any]) -> str:
     return match.group(1) if match else ""
 
 
-def execute(payload: Mapping[str, Any], roots: Mapping[str, Node]) -> tuple[int, dict[str, Any]]:
+def execute(payload: Mapping[str, Any], roots: Mapping[str, Fields]) -> tuple[int, dict[str, Any]]:
     """Answer one GraphQL request: the HTTP status and the body."""
     path: list[str] = []
     try:

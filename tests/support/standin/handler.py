@@ -36,18 +36,6 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: `StandIn.requests` is the log."""
 
-    def do_GET(self) -> None:
-        self.serve()
-
-    def do_POST(self) -> None:
-        self.serve()
-
-    def do_PUT(self) -> None:
-        self.serve()
-
-    def do_HEAD(self) -> None:
-        self.serve()
-
     def serve(self) -> None:
         server = self.stand_in
         arrived = time.monotonic()
@@ -57,16 +45,15 @@ class Handler(BaseHTTPRequestHandler):
         payload = parsed(body) if path.endswith(("/graphql", "/file_stream")) else {}
         operation = self.operation(path, payload)
         seen = payload.get("variables") or {} if path == "/graphql" else payload
-        request = Request(operation, seen, arrived, agent=self.headers.get("User-Agent", ""), path=path)
+        request = Request(operation, seen, arrived, path=path)
         if server.faults.is_offline or server.closing.is_set():
             return self.drop(request)
         if path.startswith("/sdk/otel/"):  # wandb's telemetry about itself: no part of the protocol, so not in the log
             return self.reply(200, {})
         fault = server.faults.take(operation)
         if fault is not None and not fault.after:
-            if fault.kind == "drop":
-                return self.drop(request)
-            if fault.kind == "hang" and server.closing.wait(fault.seconds):
+            fault.wait()
+            if fault.kind == "drop" or server.closing.is_set():
                 return self.drop(request)
         if fault is not None and fault.kind in ("fail", "error"):
             status, content = faulty(fault)
@@ -76,11 +63,14 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.after:
             with server.store.changed:  # what was carried out is visible before its late or lost answer
                 server.store.changed.notify_all()
-            if fault.kind == "drop" or server.closing.wait(fault.seconds):
+            fault.wait()
+            if fault.kind == "drop" or server.closing.is_set():
                 return self.drop(request)
         retry_after = fault.retry_after if fault is not None else None
         self.note(request, status)
         self.reply(status, content, retry_after)
+
+    do_GET = do_POST = do_PUT = serve
 
     def body(self) -> bytes:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -110,17 +100,16 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.note(request, 0)
 
-    def reply(self, status: int, content: Any, retry_after: float | None = None) -> None:
+    def reply(self, status: int, content: Any, retry_after: float | str | None = None) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         if retry_after is not None:
-            self.send_header("Retry-After", f"{retry_after:g}")
+            self.send_header("Retry-After", str(retry_after))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        self.wfile.write(data)
         self.wfile.flush()
 
     # answers
@@ -146,8 +135,6 @@ class Handler(BaseHTTPRequestHandler):
         store = self.stand_in.store
         if path.startswith("/storage/"):  # signed addresses: they carry their own permission
             return self.storage(path, body)
-        if path in ("/healthz", "/ready"):
-            return 200, {"status": "ok"}
         refused = self.unauthorised()
         if refused:
             return refused

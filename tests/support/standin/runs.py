@@ -1,23 +1,23 @@
-"""What happens to runs: made or changed by UpsertBucket, filled by the file stream, ended."""
+"""What happens to runs: made or changed by UpsertBucket, filled by the file stream, ended; and what is told of them."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 from tests.support.standin import scheduler
+from tests.support.standin.graphql import Fields
 from tests.support.standin.graphql_document import GraphQLError
-from tests.support.standin.state import TERMINAL, Run, Store, now, short_id
+from tests.support.standin.places import project_fields
+from tests.support.standin.state import TERMINAL, Run, Store, node_id, now, short_id
 
 TEXTS = {
     "displayName": "display_name",
     "groupName": "group",
     "jobType": "job_type",
     "notes": "notes",
-    "description": "description",
     "host": "host",
-    "jobProgram": "program",
-    "commit": "commit",
 }
 LIMITS = {"rate_limit": "800/s", "hard_limit": 2000}
 
@@ -36,8 +36,8 @@ def upsert_run(store: Store, entity: str, given: dict[str, Any]) -> tuple[Run, b
     """Make a run or change it; True when it is new.
 
     wandb-core's first message about a run tells its host and program; the later ones, which only change settings, do
-    not. A first message with the id goes on with the run (it comes after RunResumeStatus), one without the id
-    overwrites what an earlier process logged under the same name.
+    not. A first message with the id resumes the run (it comes after RunResumeStatus), one without the id overwrites
+    what an earlier process logged under the same name.
     """
     starts = bool(given.get("host") or given.get("jobProgram"))
     run = store.run_by_storage_id(given["id"]) if given.get("id") else store.runs.get(given.get("name") or "")
@@ -72,8 +72,6 @@ def restart(store: Store, run: Run, keep: bool) -> None:
     """A process starts an existing run again, and keeps what was logged or begins anew."""
     if not keep:
         run.history.clear()
-        run.events.clear()
-        run.console.clear()
         run.summary = {}
     run.stopped = run.stopped and run.state == "pending"  # a stop ends with the process that it was meant for
     run.state = "running"
@@ -99,28 +97,19 @@ def delete_run(store: Store, run: Run) -> None:
         sweep.requeued = [run_id for run_id in sweep.requeued if run_id != run.id]
 
 
-def placed(lines: list[Any], offset: int, content: list[Any], filler: Any) -> None:
-    """Write lines from an offset on; the same lines sent twice change nothing."""
-    lines.extend(filler for _ in range(offset - len(lines)))
-    lines[offset : offset + len(content)] = content
-
-
 def file_stream(store: Store, run: Run, posted: dict[str, Any]) -> dict[str, Any]:
     """Take in one post of a run's file stream; the answer tells the client whether the run is to stop."""
     run.heartbeat_at = now()
     if run.state in TERMINAL and not posted.get("complete"):
-        run.state = "running"  # a sign of life from a run that was given up: it goes on
+        run.state = "running"  # a sign of life from a run that was given up, or from a process that lost it
         run.exit_code = None
     for name, chunk in posted.get("files", {}).items():
         offset, content = chunk.get("offset", 0), chunk.get("content", [])
-        if name == "wandb-history.jsonl":
-            placed(run.history, offset, [json.loads(line) for line in content], {})
-        elif name == "wandb-events.jsonl":
-            placed(run.events, offset, [json.loads(line) for line in content], {})
+        if name == "wandb-history.jsonl":  # the same lines sent twice change nothing
+            run.history.extend({} for _ in range(offset - len(run.history)))
+            run.history[offset : offset + len(content)] = [json.loads(line) for line in content]
         elif name == "wandb-summary.json" and content:
             run.summary = json.loads(content[-1])
-        elif name == "output.log":
-            placed(run.console, offset, content, "")
     if posted.get("preempting"):
         run.preempting = True
         run.state = "preempting"
@@ -129,3 +118,39 @@ def file_stream(store: Store, run: Run, posted: dict[str, Any]) -> dict[str, Any
     else:
         scheduler.progressed(store, run)
     return {"exitcode": run.exit_code, "limits": LIMITS, "stopped": run.stopped}
+
+
+def run_fields(store: Store, run: Run) -> Fields:
+    def config() -> str:
+        wrapped = {name: {"value": value, "desc": None} for name, value in run.config.items()}
+        return json.dumps({**wrapped, "_wandb": {"value": run.wandb_config, "desc": None}})
+
+    return {
+        "__typename": "Run",
+        "id": run.storage_id,
+        "name": run.id,
+        "displayName": run.display_name,
+        "description": None,
+        "notes": run.notes,
+        "tags": run.tags,
+        "state": run.state,
+        "stopped": run.stopped,
+        "sweepName": run.sweep_id,
+        "createdAt": run.created_at,
+        "heartbeatAt": run.heartbeat_at,
+        "project": lambda: project_fields(store, run.entity, run.project),
+        "config": config,
+        # A run without `t` was made ahead of time and has never started.
+        "wandbConfig": lambda keys: json.dumps({k: run.wandb_config[k] for k in keys if k in run.wandb_config}),
+        "summaryMetrics": lambda: json.dumps(run.summary),
+        "historyLineCount": len(run.history),
+        "eventsLineCount": 0,
+        "logLineCount": 0,
+        "historyTail": lambda: json.dumps([json.dumps(row) for row in run.history[-1:]]),
+        "eventsTail": "[]",
+    }
+
+
+def file_fields(store: Store, run: Run, name: str) -> Fields:
+    url = f"{store.url}/storage/runs/{quote(run.id, safe='')}/{quote(name)}"
+    return {"__typename": "File", "id": node_id("File", run.id, name), "name": name, "uploadUrl": url}

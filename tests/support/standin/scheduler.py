@@ -61,10 +61,10 @@ def next_run(config: dict[str, Any], runs: list[Any]) -> Any:
         return sweeps.next_run(config, runs)
 
 
-def create_sweep(store: Store, entity: str, project: str, text: str, **fields: Any) -> tuple[Sweep, list[str]]:
+def create_sweep(store: Store, entity: str, project: str, text: str) -> tuple[Sweep, list[str]]:
     config, violations = parse_config(text)
     store.project(entity, project)
-    sweep = Sweep(short_id(), entity, project, config, text, **fields)
+    sweep = Sweep(short_id(), entity, project, config, text)
     store.sweeps[sweep.id] = sweep
     return sweep, violations
 
@@ -86,8 +86,8 @@ def set_state(store: Store, sweep: Sweep, state: str) -> None:
             requeue(sweep, run)
 
 
-def create_agent(store: Store, sweep: Sweep, host: str) -> Agent:
-    agent = Agent(node_id("Agent", store.number()), sweep.id, host)
+def create_agent(store: Store, sweep: Sweep) -> Agent:
+    agent = Agent(node_id("Agent", store.number()), sweep.id)
     store.agents[agent.id] = agent
     sweep.agents.append(agent)
     return agent
@@ -107,15 +107,12 @@ def heartbeat(store: Store, agent_id: str, run_state: dict[str, Any]) -> list[di
     sweep = store.sweeps.get(agent.sweep_id) if agent else None
     if agent is None or sweep is None:
         raise GraphQLError(f"agent {agent_id} not found", status=404)
-    agent.heartbeat_at = now()
     agent.heartbeats += 1
     agent.reported = {run_id for run_id, alive in run_state.items() if alive}
     agent.given = set()
     stop_early(store, sweep)
     settle(store, sweep)
     commands = commands_for(store, sweep, agent)
-    if any(command["type"] == "exit" for command in commands):
-        agent.state = "FINISHED"
     agent.commands += commands
     return commands
 
@@ -143,7 +140,6 @@ def commands_for(store: Store, sweep: Sweep, agent: Agent) -> list[dict[str, Any
 
 def assign(sweep: Sweep, agent: Agent, run: Run, kind: str) -> dict[str, Any]:
     run.agent_id = agent.id
-    agent.run_ids.append(run.id)
     agent.given.add(run.id)
     return {"type": kind, "run_id": run.id, "args": run.args, "program": sweep.config.get("program")}
 

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -22,10 +21,9 @@ import yaml
 from tests.support.standin import scheduler
 from tests.support.standin.faults import Faults
 from tests.support.standin.handler import Handler
-from tests.support.standin.mutations import Mutation
-from tests.support.standin.queries import Query
+from tests.support.standin.roots import Mutations, query
 from tests.support.standin.runs import delete_run
-from tests.support.standin.state import Artifact, Project, Request, Run, Store, Sweep, View
+from tests.support.standin.state import Request, Store, Sweep
 
 FEATURES = ("MARK_RUN_FILES_UPLOADED", "SWEEPS_QUERY_FILTERING", "FILESTREAM_GZIP")
 
@@ -79,10 +77,12 @@ class HTTPServer(ThreadingHTTPServer):
 class StandIn:
     """The server. `start` and `close`, or a `with` block."""
 
-    def __init__(self, entity: str = "tester", teams: tuple[str, ...] = ("lab",)) -> None:
-        self.entity = entity
+    entity = "tester"
+
+    def __init__(self) -> None:
         self.api_key = "local-" + secrets.token_hex(20)
-        self.store = Store(entity, teams)
+        self.store = store = Store(self.entity, teams=("lab",))
+        self.sweeps, self.runs, self.artifacts, self.views = store.sweeps, store.runs, store.artifacts, store.views
         self.faults = Faults()
         self.requests: list[Request] = []
         self.received: list[bytes] = []
@@ -90,7 +90,6 @@ class StandIn:
         self.errors: list[BaseException] = []
         """Exceptions of the stand-in itself; `close` raises the first, so that no test passes over one."""
         self.closing = threading.Event()
-        self.features = FEATURES
         self._http: HTTPServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -108,6 +107,7 @@ class StandIn:
         if http is None or self._thread is None:
             return
         self.closing.set()
+        self.faults.clear()
         http.shutdown()
         http.server_close()
         self._thread.join()
@@ -118,9 +118,7 @@ class StandIn:
     def __enter__(self) -> StandIn:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # what clients need
@@ -135,29 +133,7 @@ class StandIn:
 
     @property
     def roots(self) -> dict[str, Any]:
-        return {"query": Query(self.store, self.features), "mutation": Mutation(self.store)}
-
-    # what the server knows
-
-    @property
-    def sweeps(self) -> dict[str, Sweep]:
-        return self.store.sweeps
-
-    @property
-    def runs(self) -> dict[str, Run]:
-        return self.store.runs
-
-    @property
-    def projects(self) -> dict[tuple[str, str], Project]:
-        return self.store.projects
-
-    @property
-    def artifacts(self) -> dict[str, Artifact]:
-        return self.store.artifacts
-
-    @property
-    def views(self) -> dict[str, View]:
-        return self.store.views
+        return {"query": query(self.store, FEATURES), "mutation": Mutations(self.store).fields()}
 
     def operations(self) -> list[str]:
         """The operations of all requests so far, in order."""
@@ -165,10 +141,10 @@ class StandIn:
 
     # what a person does in the UI
 
-    def create_sweep(self, config: dict[str, Any], *, project: str = "faces", entity: str | None = None) -> Sweep:
+    def create_sweep(self, config: dict[str, Any], *, project: str = "faces") -> Sweep:
         """A sweep without going through a client."""
         with self.store.changed:
-            sweep, _ = scheduler.create_sweep(self.store, entity or self.entity, project, yaml.safe_dump(config))
+            sweep, _ = scheduler.create_sweep(self.store, self.entity, project, yaml.safe_dump(config))
             self.store.changed.notify_all()
             return sweep
 

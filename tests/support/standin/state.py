@@ -35,7 +35,6 @@ class Project:
     name: str
     internal_id: int
     created_at: str = field(default_factory=now)
-    description: str | None = None
 
     @property
     def storage_id(self) -> str:
@@ -46,11 +45,6 @@ class Project:
 class Agent:
     id: str
     sweep_id: str
-    host: str
-    created_at: str = field(default_factory=now)
-    heartbeat_at: str = field(default_factory=now)
-    run_ids: list[str] = field(default_factory=list)
-    """Every run ever given to it, in order."""
     reported: set[str] = field(default_factory=set)
     """The runs its last heartbeat called alive."""
     given: set[str] = field(default_factory=set)
@@ -58,7 +52,7 @@ class Agent:
     commands: list[dict[str, Any]] = field(default_factory=list)
     """Every command it was ever sent, in order."""
     heartbeats: int = 0
-    state: str = "RUNNING"
+    """So many were carried out, whether or not the answer has been sent."""
 
 
 @dataclass
@@ -72,7 +66,6 @@ class Sweep:
     state: str = "RUNNING"
     controller: str | None = None
     scheduler: str | None = None
-    display_name: str | None = None
     description: str | None = None
     agents: list[Agent] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
@@ -95,32 +88,26 @@ class Run:
     project: str
     sweep_id: str | None = None
     state: str = "running"
+    """running, finished, failed, crashed, killed, preempting, preempted or pending (proposed, not started yet)."""
     config: dict[str, Any] = field(default_factory=dict)
+    """Plain values, without wandb's `{"value": ...}` wrapping."""
     wandb_config: dict[str, Any] = field(default_factory=dict)
-    """The value of the configuration's `_wandb` key; it has `t` once a client has started the run."""
+    """What wandb keeps for itself under `_wandb`: plots, metric definitions, telemetry."""
     summary: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    console: list[str] = field(default_factory=list)
     exit_code: int | None = None
     display_name: str = ""
     group: str | None = None
     job_type: str | None = None
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
-    description: str | None = None
     host: str | None = None
-    program: str | None = None
-    commit: str | None = None
     created_at: str = field(default_factory=now)
     heartbeat_at: str = field(default_factory=now)
     stopped: bool = False
     preempting: bool = False
     """`preempting` was sent since the run last started: a non-zero exit requeues it."""
     files: dict[str, bytes] = field(default_factory=dict)
-    artifacts: list[Artifact] = field(default_factory=list)
-    used_artifacts: list[Artifact] = field(default_factory=list)
-    alerts: list[dict[str, Any]] = field(default_factory=list)
     agent_id: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     """What the sweep proposed, `{name: {"value": v}}`; sent again when the run is resumed."""
@@ -128,11 +115,6 @@ class Run:
     @property
     def storage_id(self) -> str:
         return node_id("Run", "v1", self.id, self.project, self.entity)
-
-    @property
-    def last_step(self) -> int:
-        steps = [row["_step"] for row in self.history if isinstance(row.get("_step"), int)]
-        return max(steps, default=len(self.history) - 1)
 
 
 @dataclass
@@ -144,25 +126,12 @@ class Artifact:
     name: str
     """The collection's name, without the version."""
     digest: str
-    client_id: str
-    sequence_id: str
     version: int | None = None
     """The number in `name:v3`; none until the artifact is committed."""
     run_id: str | None = None
-    state: str = "PENDING"
     aliases: list[str] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    metadata: str | None = None
-    description: str | None = None
-    ttl_s: int | None = None
     files: dict[str, bytes] = field(default_factory=dict)
-    """The content by the name in the artifact, `wandb_manifest.json` included."""
-    created_at: str = field(default_factory=now)
-    updated_at: str = field(default_factory=now)
-
-    @property
-    def qualified_name(self) -> str:
-        return f"{self.name}:v{self.version}"
+    """The content by the name in the artifact, its manifest included."""
 
 
 @dataclass
@@ -193,8 +162,6 @@ class Request:
     """`time.monotonic()` when it arrived."""
     status: int = 0
     """The HTTP status answered; 0 where the connection was dropped."""
-    agent: str = ""
-    """The client's `User-Agent`."""
     path: str = ""
     """The path of the address, which names the run of a file stream post."""
 
@@ -212,7 +179,6 @@ class Store:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
         self.views: dict[str, View] = {}
-        self.charts: list[dict[str, Any]] = []
         self.url = ""
         self.exit_with_cancel = False
         """Whether cancelling a sweep sends `exit` together with `stop`, which makes the stock agent kill its run."""

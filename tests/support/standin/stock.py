@@ -6,29 +6,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from tests.support.standin.server import StandIn
 
 BIN = Path(sys.executable).parent
+PROGRAMS = Path(__file__).with_name("programs")
+"""Scripts that run in processes of their own, with stock wandb."""
 
 
 class Stock:
     """A working folder with a home of its own, and what is started in it."""
 
     def __init__(self, server: StandIn, folder: Path) -> None:
+        self.server = server
         self.folder = folder
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         self.environment |= server.environment | {"HOME": str(folder), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
         for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
             self.environment[name] = str(folder)
         self.running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        path.write_text(text)
-        return path
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         """A process whose output goes to a file, so that nobody has to read along."""
@@ -54,16 +51,10 @@ class Stock:
     def wandb(self, *arguments: str) -> str:
         return self.call(str(BIN / "wandb"), *arguments)
 
-    def python(self, code: str, *arguments: str, **variables: str) -> str:
-        script = self.write(f"script{len(self.running)}.py", code)
-        return self.call(sys.executable, str(script), *arguments, **variables)
-
     def __enter__(self) -> Stock:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for process, log in self.running:
             if process.poll() is None:
                 process.kill()

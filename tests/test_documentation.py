@@ -1,0 +1,207 @@
+"""Every page that users read: its commands are run, what it names exists, its links lead somewhere."""
+
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.main import get_command
+
+from fer_sweep import api
+from fer_sweep.cli import app
+from fer_sweep.data.cache import prepare
+from fer_sweep.search.registry import checked
+from tests.support.documentation import PAGES, REPOSITORY, TEXT, Block, blocks, code, rows, section
+from tests.support.drawn_faces import pack, prepare_synthetic
+from tests.support.processes import SWEEP, on_one_core
+from tests.support.scripted_starter import ScriptedStarter, train_for_real
+from tests.support.shell import Shell
+from tests.support.standin.server import StandIn
+
+SMALLER = {"create": ["--set", "epochs=1"], "run": ["--set", "epochs=1"]}
+"""Added so that a block takes a second; with `--count 2`, every other word is the page's."""
+SERVER = ("--project", "--wandb", "fersweep sync")
+"""A block with one of these takes a W&B server."""
+
+RUNNABLE = [block for block in blocks("sh") if "mlp" not in block.text and "faces.npz" not in block.text]
+"""All but those of extended copies, which test_extending.py runs."""
+LOCAL = [block for block in RUNNABLE if not any(word in block.text for word in SERVER)]
+SERVED = [block for block in RUNNABLE if block not in LOCAL]
+GPU_LINES = [line for block in LOCAL for line in block.commands if re.search(r"--gpus \d", line)]
+
+
+@pytest.fixture(scope="session")
+def world_once(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
+    """What the pages take for granted: our folders, an archive, a photo, prepared data and a trained sweep."""
+    world = tmp_path_factory.mktemp("world")
+    for name in ("sweeps", "agents"):
+        shutil.copytree(REPOSITORY / name, world / name)
+    pack(tiny_cache.parent / "faces", world / "archive.zip")
+    with Image.open(next((tiny_cache.parent / "faces").rglob("*.png"))) as face:
+        face.convert("RGB").resize((640, 480)).save(world / "photo.jpg")
+    with on_one_core(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERSWEEP_CACHE", str(world / "cache"))
+        patch.setenv("FERSWEEP_HOME", str(world / ".fersweep"))
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(train_for_real))
+        prepare(world / "archive.zip", "fer2013")
+        prepare_synthetic()
+        (world / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "2").replace("tiny", "fer2013"))
+        api.create(world / "sweep.yaml").agent(gpus="none", slots=1)
+    return world
+
+
+@pytest.fixture
+def world(world_once: Path, own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it, of which the test's folder consists; two cores, no GPU."""
+    shutil.copytree(world_once, own_folders, dirs_exist_ok=True)
+    monkeypatch.setattr("fer_sweep.agent.slots.usable_cores", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def run_block(block: Block, shell: Shell) -> None:
+    """Run each command of a block, in little; an agent gets a new sweep where the last one is finished."""
+    for line in block.commands:
+        words = shlex.split(re.sub(r"--count \d+", "--count 2", line), comments=True)[1:]
+        if words[0] == "agent" and shell.json("status")["state"] == "finished":
+            assert shell("create", "sweep.yaml")[0] == 0
+        code, out, err = shell(*words, *SMALLER.get(words[0], []))
+        if line in GPU_LINES:
+            assert code == 2 and re.search(r"--gpus [\d,]+: no GPU '\d' here", err), line
+            continue
+        assert code == 0, f"{line}\n{out}\n{err}"
+        assert out, line
+
+
+@pytest.mark.usefixtures("world", "played_trials", "one_core")
+@pytest.mark.parametrize("block", LOCAL, ids=[block.place for block in LOCAL])
+def test_every_command_succeeds(block: Block, shell: Shell) -> None:
+    run_block(block, shell)
+
+
+@pytest.mark.stock
+@pytest.mark.usefixtures("world", "played_trials", "one_core")
+@pytest.mark.parametrize("block", SERVED, ids=[block.place for block in SERVED])
+def test_every_command_about_servers_succeeds(block: Block, shell: Shell, online: StandIn) -> None:
+    run_block(block, shell)
+    (sweep,) = online.sweeps.values()
+    assert sweep.run_ids
+
+
+def parse(line: str) -> None:
+    """Take a command apart; an unknown name, option or value is an error."""
+    command, words = get_command(app), shlex.split(line, comments=True)[1:]
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    if "--help" not in words:
+        with command.make_context(line, words):
+            pass
+
+
+CLUSTER_LINES = [line for block in blocks("bash", "text") for line in block.commands]
+INLINE = re.findall(r"`(fersweep (?!needs)[a-z][^`]*)`", TEXT.replace("\n", " "))
+
+
+@pytest.mark.parametrize("line", dict.fromkeys([*CLUSTER_LINES, *INLINE]))
+def test_commands_for_clusters_and_in_running_text_can_be_parsed(line: str) -> None:
+    parse(line)
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(LOCAL) >= 6 and len(SERVED) >= 2 and len(GPU_LINES) >= 3 and len(CLUSTER_LINES) >= 10
+    assert len(INLINE) >= 20
+    assert {line.split()[1] for line in CLUSTER_LINES} >= {"create", "agent", "status", "best"}
+
+
+def test_the_notebook_starts_on_one_machine_and_resumes_on_the_next(
+    world: None, own_folders: Path, shell: Shell, played_trials: ScriptedStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed: pip install 'fersweep[notebook]'")
+    drive = own_folders / "drive"
+    drive.mkdir()
+    monkeypatch.setenv("HOME", str(own_folders))  # for `data prepare auto`, which looks into Downloads
+    cells = code(section("In a notebook"), "python")
+    assert len(cells) == 4
+
+    def machine(name: str, agent: str) -> dict[str, Any]:
+        monkeypatch.setenv("FERSWEEP_HOME", str(own_folders / name / ".fersweep"))
+        monkeypatch.setenv("FERSWEEP_CACHE", str(own_folders / name / "cache"))
+        return run_cells(cells, drive, shell, agent=agent)
+
+    first = machine("first", "count=1, ")
+    second = machine("second", "")
+    assert second["sweep"] == first["sweep"]
+    assert [str(trial.state) for trial in second["sweep"].trials()] == ["complete", "complete"]
+    assert second["choice"].overall.winner is not None
+
+
+def run_cells(cells: Sequence[str], drive: Path, shell: Shell, *, agent: str) -> dict[str, Any]:
+    """Run cells as a fresh kernel does, in little; returns what they named."""
+    named: dict[str, Any] = {}
+    for cell in cells:
+        text = cell.replace("/content/drive/MyDrive", str(drive)).replace("agent(", f"agent({agent}")
+        text = text.replace("count=12", "count=2, constants={'epochs': 1}")
+        commands = [line.removeprefix("!fersweep ") for line in text.splitlines() if line.startswith("!")]
+        for command in commands:
+            status, _, err = shell(*shlex.split(command))  # a cell goes on whatever it returns
+            assert status in (0, 3), err
+        if not commands:
+            exec(text, named)
+    return named
+
+
+def test_the_sweep_file_is_valid_and_binds(tmp_path: Path) -> None:
+    (block,) = code(section("The sweep file"), "yaml")
+    file = tmp_path / "documented.yaml"
+    file.write_text(block)
+    assert checked(file).method == "bayes"
+
+
+def test_every_command_is_named() -> None:
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        assert re.search(rf"`[^`\n]*\b{name}\b", TEXT), name
+
+
+def test_options_in_the_table_of_commands_exist() -> None:
+    found = rows("command")
+    assert len(found) >= 15
+    for row in found:
+        for text in re.findall(r"`([^`]+)`", row[0]):
+            name, options = text.split()[0], set(re.findall(r"--[a-z-]+", text))
+            if name == "train" or not options:
+                continue
+            command = get_command(app).commands[name]  # type: ignore[attr-defined]
+            assert options <= {option for parameter in command.params for option in parameter.opts}, text
+
+
+def test_make_targets_modules_and_extras_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    targets = set(re.findall(r"(?:`|^)make (?:[A-Z]+=\S+ )?([a-z]+)\b", TEXT, flags=re.MULTILINE))
+    assert {"sweep", "test", "check", "bench", "chaos"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    modules = set(re.findall(r"`python -m ([\w.]+)", TEXT))
+    assert {"tests.pictures", "tests.benchmarks"} <= modules
+    for module in modules:
+        assert find_spec(module) is not None, module
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"pip install 'fersweep\[(\w+)\]'", TEXT)) <= set(extras)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(REPOSITORY)) for page in PAGES])
+def test_links_lead_to_headings_and_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.is_file(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}, target
