@@ -126,30 +126,28 @@ SETTINGS: Mapping[str, Callable[[Table, int], Seen]] = {
 class Course:
     """How one search of one seed got on: its best accuracy after so many epochs."""
 
-    epochs: tuple[int, ...]
-    best: tuple[float, ...]
+    steps: tuple[tuple[int, float], ...]
 
     def reached(self, target: float) -> float:
         """Epochs spent when the target was reached; infinity if it was not."""
-        return next((spent for spent, best in zip(self.epochs, self.best, strict=True) if best >= target), math.inf)
+        return next((spent for spent, best in self.steps if best >= target), math.inf)
 
-    def at(self, spent: int) -> float:
+    def at(self, epochs: int) -> float:
         """The best after so many epochs; nan before the first trial has ended."""
-        return max((b for e, b in zip(self.epochs, self.best, strict=True) if e <= spent), default=math.nan)
+        return max((best for spent, best in self.steps if spent <= epochs), default=math.nan)
 
 
 def walk(search: Callable[[Table, int], Seen], table: Table, seed: int, budget: int) -> Course:
     """Run a search until its epochs are spent or it ends."""
-    epochs, bests = [], []
+    steps = []
     spent, best = 0, 0.0
     with contextlib.closing(search(table, seed)) as seen:
         for took, accuracy in seen:
             spent, best = spent + took, max(best, accuracy)
             if spent > budget:
                 break
-            epochs.append(spent)
-            bests.append(best)
-    return Course(tuple(epochs), tuple(bests))
+            steps.append((spent, best))
+    return Course(tuple(steps))
 
 
 def main() -> None:
