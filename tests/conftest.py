@@ -16,7 +16,7 @@ from fer_sweep.agent.gpus import discover
 from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from tests.support.control_groups import ControlTree
-from tests.support.faces import Faces
+from tests.support.faces import Faces, prepare_synthetic
 from tests.support.processes import on_one_core
 from tests.support.records import make_result
 from tests.support.scripted_starter import ScriptedStarter
@@ -170,7 +170,7 @@ def fer2013_zip() -> Path:
 @pytest.fixture(scope="session")
 def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data cache that holds `tiny`: 140 training and 70 validation drawn faces, prepared from image folders."""
-    return Faces.banded().prepared(tmp_path_factory.mktemp("tiny"), "tiny", kind="folders")
+    return Faces.banded().prepared(tmp_path_factory.mktemp("tiny"), "tiny", source="faces")
 
 
 @pytest.fixture
@@ -183,8 +183,6 @@ def tiny_data(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="session")
 def small_synthetic_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data cache in which `synthetic` has 280 drawn faces."""
-    from tests.support.drawn_faces import prepare_synthetic
-
     cache = tmp_path_factory.mktemp("drawn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FERSWEEP_CACHE", str(cache))

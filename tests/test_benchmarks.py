@@ -7,51 +7,62 @@ import sys
 from pathlib import Path
 
 import pytest
-from torchvision.datasets import ImageFolder
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model
+from tests.benchmarks import __main__ as bench
 from tests.benchmarks import plain
-from tests.benchmarks.__main__ import ROWS
+from tests.benchmarks.commands import REPOSITORY
 from tests.benchmarks.faces import draw_folders
 from tests.benchmarks.rows import Row, table
 from tests.benchmarks.search_efficiency.compare import PARAMETERS, SEARCHES, walk
 from tests.benchmarks.search_efficiency.record import EPOCHS, GRID
 from tests.benchmarks.search_efficiency.table import Table, place
-from tests.conftest import REPOSITORY
-
-
-def arguments(model: str) -> argparse.Namespace:
-    return argparse.Namespace(model=model, channels=32, kernel_size=3, hidden=128, dropout=0.0)
 
 
 @pytest.mark.parametrize("model", ["simple_cnn", "deeper_cnn", "resnet18", "vit"])
-def test_the_plain_script_has_the_same_model(model: str) -> None:
-    ours, theirs = build_model(parse_trial({"model": model})), plain.build(arguments(model))
+def test_plain_script_has_the_same_model(model: str) -> None:
+    ours = build_model(parse_trial({"model": model}))
+    theirs = plain.build(argparse.Namespace(**{**plain.OPTIONS, "model": model}))
     shapes = [sorted(tuple(p.shape) for p in network.parameters()) for network in (ours, theirs)]
     assert shapes[0] == shapes[1]
 
 
-def test_the_plain_script_reads_the_drawn_folders_and_trains(tmp_path: Path) -> None:
-    folder = draw_folders(tmp_path / "images", train=140, val=70)
-    assert len(ImageFolder(folder / "train")) == 140
-    assert len(ImageFolder(folder / "test")) == 70
-    words = ["-m", "tests.benchmarks.plain", f"--folder={folder}", "--epochs=1", "--batch_size=32", "--channels=4"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    result = json.loads(done.stdout)
+def test_plain_script_trains_on_the_drawn_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = draw_folders(tmp_path / "images", train=70, val=35)
+    assert [len(list(folder.glob(f"{split}/*/*.jpg"))) for split in ("train", "test")] == [70, 35]
+    words = [f"--folder={folder}", "--epochs=1", "--batch_size=32", "--channels=4", "--workers=0", "--device=cpu"]
+    monkeypatch.setattr(sys, "argv", ["plain", *words])
+    plain.main()
+    result = json.loads(capsys.readouterr().out)
     assert result["images_per_second"] > 0
     assert 0.0 < result["best_val_acc"] <= 1.0
 
 
-def test_one_row_alone_prints_a_table_and_writes_every_value(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    words = ["-m", "tests.benchmarks", "--only", "help", "--repeats", "2", "--json", str(figures)]
+def test_chosen_rows_are_printed_as_a_table_and_every_value_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = Row("`--help`, s", {"fersweep": lambda repeat: 0.25 + repeat, "`wandb`": lambda repeat: 0.5}, "less")
+    monkeypatch.setattr(bench, "ROWS", {"help": row, "other": row})
+    file = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "help", "--repeats", "2", "--json", str(file)])
+    bench.main()
+    assert "| `--help`, s | 0.75 (0.25 to 1.25) | `wandb`: 0.50 (0.50 to 0.50) | 1.2x (0.4 to 2.0) |" in (
+        capsys.readouterr().out
+    )
+    assert json.loads(file.read_text()) == {"help": {"fersweep": [0.25, 1.25], "`wandb`": [0.5, 0.5]}}
+
+
+@pytest.mark.process
+def test_real_row_is_measured() -> None:
+    words = ["-m", "tests.benchmarks", "--only", "help", "--repeats", "1"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    assert "| `--help`, s | 0" in done.stdout
-    assert [len(values) for values in json.loads(figures.read_text())["help"].values()] == [2, 2]
+    assert "| `--help`, s | " in done.stdout
 
 
-def test_the_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> None:
+def test_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> None:
     rows = {
         "speed": Row("speed", {}, "more"),
         "wait": Row("wait", {}, "less"),
@@ -72,12 +83,13 @@ def test_the_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -
     ]
 
 
-def test_every_row_has_a_side_of_ours_and_quick_ones_are_left() -> None:
-    assert all(row.sides for row in ROWS.values())
-    assert {"simple_cnn", "vit", "memory", "search-1000"} <= {n for n, row in ROWS.items() if not row.is_slow}
+def test_quick_rows_are_a_part_of_all() -> None:
+    assert all(row.sides for row in bench.ROWS.values())
+    quick = {name for name, row in bench.ROWS.items() if not row.is_slow}
+    assert {"help", "simple_cnn", "vit", "memory", "search-1000"} <= quick < set(bench.ROWS)
 
 
-def test_the_recorded_curves_are_whole_and_every_configuration_finds_its_own() -> None:
+def test_recorded_curves_are_whole_and_every_configuration_finds_its_own() -> None:
     curves = Table.read()
     assert len(curves.curves) == 324
     assert {len(curve) for curve in curves.curves} == {EPOCHS}
@@ -87,10 +99,10 @@ def test_the_recorded_curves_are_whole_and_every_configuration_finds_its_own() -
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_every_search_of_the_comparison_spends_its_budget(name: str) -> None:
+def test_search_of_the_comparison_spends_its_budget(name: str) -> None:
     path = walk(SEARCHES[name], Table.read(), seed=0, budget=60)
-    assert path.epochs[0] <= EPOCHS
-    assert 60 - EPOCHS < path.epochs[-1] <= 60
-    assert list(path.best) == sorted(path.best)
-    assert path.reached(0.0) == path.epochs[0]
-    assert path.at(60) == path.best[-1]
+    spent, bests = zip(*path.steps, strict=True)
+    assert spent[0] <= EPOCHS
+    assert 60 - EPOCHS < spent[-1] <= 60
+    assert list(bests) == sorted(bests)
+    assert (path.reached(0.0), path.at(60)) == (spent[0], bests[-1])

@@ -18,7 +18,7 @@ from fer_sweep.cli import app
 from fer_sweep.data.cache import prepare
 from fer_sweep.search.registry import checked
 from tests.support.documentation import PAGES, REPOSITORY, TEXT, Block, blocks, code, rows, section
-from tests.support.drawn_faces import pack, prepare_synthetic
+from tests.support.faces import Faces, prepare_synthetic, write_zip
 from tests.support.processes import SWEEP, on_one_core
 from tests.support.scripted_starter import ScriptedStarter, train_for_real
 from tests.support.shell import Shell
@@ -37,14 +37,14 @@ GPU_LINES = [line for block in LOCAL for line in block.commands if re.search(r"-
 
 
 @pytest.fixture(scope="session")
-def world_once(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
+def world_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages take for granted: our folders, an archive, a photo, prepared data and a trained sweep."""
     world = tmp_path_factory.mktemp("world")
     for name in ("sweeps", "agents"):
         shutil.copytree(REPOSITORY / name, world / name)
-    pack(tiny_cache.parent / "faces", world / "archive.zip")
-    with Image.open(next((tiny_cache.parent / "faces").rglob("*.png"))) as face:
-        face.convert("RGB").resize((640, 480)).save(world / "photo.jpg")
+    faces = Faces.banded(val=10, test=10)
+    write_zip(world / "archive.zip", faces.files())
+    Image.fromarray(faces.images[0]).convert("RGB").resize((640, 480)).save(world / "photo.jpg")
     with on_one_core(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("FERSWEEP_CACHE", str(world / "cache"))
         patch.setenv("FERSWEEP_HOME", str(world / ".fersweep"))

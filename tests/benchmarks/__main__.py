@@ -1,4 +1,4 @@
-"""``make bench``: the figures of the README, measured on this machine, as a table and as JSON.
+"""``make bench``: the figures of the documentation, measured on this machine, as a table and as JSON.
 
 Everything is run as a user runs it; both sides of a row take turns within every repeat, so that a slow minute hits them
 both, and ratios are taken within a repeat. The machine should have nothing else to do.
@@ -6,7 +6,7 @@ both, and ratios are taken within a repeat. The machine should have nothing else
     python -m tests.benchmarks                       every row, three repeats (about an hour on two cores)
     python -m tests.benchmarks --quick               the quick rows once, in a few minutes
     python -m tests.benchmarks --only help --only vit --repeats 5 --json figures.json
-    python -m tests.benchmarks scale --help          how the rows scale-32 and scale-256 grow: curves and a plot
+    python -m tests.benchmarks scale --help          how the rows scale-32 and scale-256 grow
 """
 
 import argparse
@@ -15,26 +15,18 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import agents, memory, search_cost, slots, startup, throughput, whole_sweep
+from tests.benchmarks import agents, memory, search_cost, startup, throughput, whole_sweep
 from tests.benchmarks.rows import Row, Values, table
 from tests.benchmarks.scale import command as scale
 
-ROWS: Mapping[str, Row] = {
-    **startup.ROWS,
-    **agents.ROWS,
-    **memory.ROWS,
-    **search_cost.ROWS,
-    **scale.ROWS,
-    **throughput.ROWS,
-    **slots.ROWS,
-    **whole_sweep.ROWS,
-}
+MODULES = (startup, agents, memory, search_cost, scale, throughput, whole_sweep)
+ROWS: Mapping[str, Row] = {name: row for module in MODULES for name, row in module.ROWS.items()}
 
 
-def measure(chosen: list[str], repeats: int) -> Mapping[str, Values]:
+def measure(chosen: Sequence[str], repeats: int) -> Mapping[str, Values]:
     """Measure rows, all of them once before any a second time."""
     figures: dict[str, dict[str, list[float]]] = {name: {side: [] for side in ROWS[name].sides} for name in chosen}
     for repeat in range(repeats):

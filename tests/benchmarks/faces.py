@@ -2,24 +2,20 @@
 
 import functools
 import os
-import shutil
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import Split
 from fer_sweep.data.synthetic import draw_dataset
 from fer_sweep.errors import DataError
-from fer_sweep.records import CLASSES
 from tests.benchmarks.commands import run
+from tests.support.faces import Faces, write_folder
 
 SUBSET, SUBSET_TRAIN, SUBSET_VAL = "fer2013-subset", 4096, 1024
 """A part of FER2013 as a data set, and how many images of each split it has."""
 
-FOLDERS = {"train": ("Training_", Split.TRAIN), "test": ("PublicTest_", Split.VAL)}
-"""By folder of the Kaggle layout, what its images' names begin with, and the split they are in."""
+FOLDERS = {"train": "Training_", "test": "PublicTest_"}
+"""By folder of the Kaggle layout, what its images' names begin with."""
 
 
 def fer2013_zip() -> Path:
@@ -36,28 +32,16 @@ def fer2013_zip() -> Path:
 
 
 def extract_subset(folder: Path, *, train: int, val: int) -> Path:
-    """Unpack evenly spaced images of FER2013, class by class, as the folders every script reads.
-
-    Args:
-        folder: Gets ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``.
-        train: About so many training images, in the classes' proportions.
-        val: About so many of PublicTest.
-
-    Returns:
-        The folder.
-    """
+    """Unpack about so many evenly spaced images of FER2013's training and PublicTest as image folders."""
     with zipfile.ZipFile(fer2013_zip()) as archive:
-        names = sorted(archive.namelist())
+        paths = [PurePosixPath(name) for name in sorted(archive.namelist())]
         for split, wanted in {"train": train, "test": val}.items():
-            beginning, _ = FOLDERS[split]
-            paths = [PurePosixPath(name) for name in names]
-            ours = [path for path in paths if path.parts[0] == split and path.name.startswith(beginning)]
+            ours = [path for path in paths if path.parts[0] == split and path.name.startswith(FOLDERS[split])]
             for number in range(min(wanted, len(ours))):
                 path = ours[number * len(ours) // min(wanted, len(ours))]
                 target = folder / split / path.parts[1] / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(str(path)) as source, target.open("wb") as sink:
-                    shutil.copyfileobj(source, sink)
+                target.write_bytes(archive.read(str(path)))
     return folder
 
 
@@ -71,11 +55,5 @@ def subset() -> Path:
 
 def draw_folders(folder: Path, *, train: int, val: int) -> Path:
     """Draw faces into the same folders, as JPEG files like FER2013's."""
-    images, labels, splits = draw_dataset(0, {Split.TRAIN: train, Split.VAL: val})
-    for name, (beginning, split) in FOLDERS.items():
-        for number in (splits == split).nonzero()[0]:
-            target = folder / name / CLASSES[labels[number]] / f"{beginning}{number}.jpg"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(images[number]).save(target, quality=95)
-    assert images.shape[1:] == (IMAGE_SIZE, IMAGE_SIZE)
-    return folder
+    faces = Faces(*draw_dataset(0, {Split.TRAIN: train, Split.VAL: val}))
+    return write_folder(folder, faces.files(name="{usage}_{number}.jpg", kind="JPEG", quality=95))

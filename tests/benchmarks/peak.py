@@ -28,7 +28,8 @@ def peak(device: torch.device, dtype: torch.dtype) -> float:
     found = 0.0
     for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
         left, right = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
-        found = max(found, 2 * size**3 / _fastest(lambda left=left, right=right: left @ right, device) / 1e9)
+        times = _seconds(lambda left=left, right=right: left @ right, device, 8)
+        found = max(found, 2 * size**3 / min(times) / 1e9)
     return found
 
 
@@ -49,43 +50,32 @@ def step_rate(model: str, device: torch.device) -> tuple[float, float, str]:
 
     with FlopCounterMode(display=False) as counter:
         step()
-    times = [_seconds(step, device) for _ in range(10)]
-    return counter.get_total_flops() / 1e9, statistics.median(times), precision
+    return counter.get_total_flops() / 1e9, statistics.median(_seconds(step, device, 10)), precision
 
 
-def _fastest(work: Callable[[], object], device: torch.device) -> float:
-    return min(_seconds(work, device) for _ in range(8))
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+def _seconds(work: Callable[[], object], device: torch.device, times: int) -> list[float]:
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - began)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="what it prints anyway")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     gflop, seconds, precision = step_rate(arguments.model, device)
     # Only of what it trains in: without instructions for it, a processor takes minutes over a product in bf16.
     top = peak(device, torch.bfloat16 if precision == "bf16" else torch.float32)
-    print(
-        json.dumps(
-            {
-                "share": 100 * gflop / seconds / top,
-                "gflop_per_second": gflop / seconds,
-                "images_per_second": BATCH / seconds,
-                "precision": precision,
-                "peak": top,
-            }
-        )
-    )
+    found = {"share": 100 * gflop / seconds / top, "gflop_per_second": gflop / seconds, "peak": top}
+    print(json.dumps({**found, "images_per_second": BATCH / seconds, "precision": precision}))
 
 
 if __name__ == "__main__":

@@ -23,41 +23,56 @@ from torchvision.models import resnet18
 from transformers import ViTConfig, ViTForImageClassification
 
 CLASSES = 7
+OPTIONS = {
+    "model": "simple_cnn",
+    "epochs": 3,
+    "train_samples": 0,
+    "batch_size": 128,
+    "workers": os.cpu_count() or 1,
+    "lr": 1e-3,
+    "weight_decay": 0.0,
+    "channels": 32,
+    "kernel_size": 3,
+    "hidden": 128,
+    "dropout": 0.0,
+    "shift": 0.1,
+    "rotation": 10.0,
+    "seed": 0,
+    "device": "cuda" if torch.cuda.is_available() else "cpu",
+}
 
 
-class SimpleCNN(nn.Module):
-    def __init__(self, channels: int, kernel_size: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
-        self.conv2 = nn.Conv2d(channels, 2 * channels, kernel_size, padding=kernel_size // 2)
-        self.pool = nn.MaxPool2d(2)
-        self.fc1 = nn.Linear(2 * channels * 12 * 12, hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.fc2 = nn.Linear(hidden, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(functional.relu(self.conv1(x)))
-        x = self.pool(functional.relu(self.conv2(x)))
-        x = functional.relu(self.fc1(x.flatten(1)))
-        return self.fc2(self.dropout(x))
+def build(arguments: argparse.Namespace) -> nn.Module:
+    if arguments.model == "simple_cnn":
+        return simple_cnn(arguments.channels, arguments.kernel_size, arguments.hidden, arguments.dropout)
+    if arguments.model == "deeper_cnn":
+        return deeper_cnn()
+    if arguments.model == "vit":
+        return ViT()
+    model = resnet18(num_classes=CLASSES)
+    model.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model
 
 
-class DeeperCNN(nn.Module):
-    def __init__(self, width: int = 32, blocks: int = 3, dropout: float = 0.1) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        inside = 1
-        for block in range(blocks):
-            outside = width * 2**block
-            for _ in range(2):
-                layers += [nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
-                inside = outside
-            layers += [nn.MaxPool2d(2), nn.Dropout2d(dropout)]
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(inside, CLASSES)
+def simple_cnn(channels: int, kernel_size: int, hidden: int, dropout: float) -> nn.Module:
+    layers: list[nn.Module] = []
+    for inside, outside in ((1, channels), (channels, 2 * channels)):
+        layers += [nn.Conv2d(inside, outside, kernel_size, padding=kernel_size // 2), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(2 * channels * 12 * 12, hidden), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(hidden, CLASSES))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean(dim=(2, 3)))
+
+def deeper_cnn(width: int = 32, blocks: int = 3, dropout: float = 0.1) -> nn.Module:
+    layers: list[nn.Module] = []
+    inside = 1
+    for block in range(blocks):
+        outside = width * 2**block
+        for _ in range(2):
+            layers += [nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
+            inside = outside
+        layers += [nn.MaxPool2d(2), nn.Dropout2d(dropout)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, CLASSES))
 
 
 class ViT(nn.Module):
@@ -71,19 +86,6 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.transformer(x).logits
-
-
-def build(arguments: argparse.Namespace) -> nn.Module:
-    if arguments.model == "simple_cnn":
-        return SimpleCNN(arguments.channels, arguments.kernel_size, arguments.hidden, arguments.dropout)
-    if arguments.model == "deeper_cnn":
-        return DeeperCNN()
-    if arguments.model == "vit":
-        return ViT()
-    model = resnet18(num_classes=CLASSES)
-    model.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
-    model.maxpool = nn.Identity()
-    return model
 
 
 def loaders(arguments: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
@@ -136,21 +138,8 @@ def accuracy(model: nn.Module, data: DataLoader, device: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--model", default="simple_cnn")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--train_samples", type=int, default=0)
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--weight_decay", type=float, default=0.0)
-    parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--kernel_size", type=int, default=3)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--shift", type=float, default=0.1)
-    parser.add_argument("--rotation", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for name, default in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--wandb", action="store_true")
     parser.add_argument("--json", action="store_true", help="what it prints anyway")
     arguments = parser.parse_args()

@@ -7,13 +7,14 @@ trials and the same space, fifteen parameters of simple_cnn.yaml.
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import optuna
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_sweep_file, with_run_cap
-from fer_sweep.records import TrialOutcome, TrialRequest, TrialState, Wait
+from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import study
 from fer_sweep.search.axes import axes_of
 from fer_sweep.search.optuna_embedded import OptunaSearch
@@ -31,23 +32,20 @@ def ours(trials: int) -> float:
         storage = f"sqlite:///{folder}/sweeps.db"
         sweep = with_run_cap(load_sweep_file(SWEEPS / "simple_cnn.yaml"), 2 * trials)
         create_sweep(sweep, sweep_id="cost", storage=storage, seed=0)
+
+        def opened(asks: int) -> float:
+            search = OptunaSearch("cost", storage=storage)
+            try:
+                return _median(asks, lambda: search.next_trial("cpu0"), lambda request: _end(search, request))
+            finally:
+                search.close()
+
         draws, study.SAMPLER_DRAWS = study.SAMPLER_DRAWS, 0  # filled from the prior, in a hundredth of the time
         try:
-            filler = OptunaSearch("cost", storage=storage)
-            for _ in range(trials):
-                _end(filler, _asked(filler))
-            filler.close()
+            opened(trials)
         finally:
             study.SAMPLER_DRAWS = draws
-        search = OptunaSearch("cost", storage=storage)
-        times = []
-        for _ in range(ASKED + 1):
-            began = time.perf_counter()
-            request = _asked(search)
-            times.append(time.perf_counter() - began)
-            _end(search, request)
-        search.close()
-        return 1000 * statistics.median(times[1:])
+        return opened(ASKED + 1)
 
 
 def optunas(trials: int) -> float:
@@ -55,28 +53,26 @@ def optunas(trials: int) -> float:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     axes = axes_of(Space.from_sweep(load_sweep_file(SWEEPS / "simple_cnn.yaml")).parameters)
     natives = {name: axis.native for name, axis in axes.items()}
+    filler = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(trials):
+        filler.tell(filler.ask(natives), _worth(number))
     with tempfile.TemporaryDirectory() as folder:
-        filler = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-        for number in range(trials):
-            filler.tell(filler.ask(natives), _worth(number))
-        stored = optuna.create_study(
-            storage=f"sqlite:///{folder}/optuna.db", direction="maximize", sampler=optuna.samplers.TPESampler(seed=0)
-        )
+        sampler = optuna.samplers.TPESampler(seed=0)
+        stored = optuna.create_study(storage=f"sqlite:///{folder}/o.db", direction="maximize", sampler=sampler)
         stored.add_trials(filler.get_trials(deepcopy=False))
-        times = []
-        for number in range(ASKED + 1):
-            began = time.perf_counter()
-            trial = stored.ask(natives)
-            times.append(time.perf_counter() - began)
-            stored.tell(trial, _worth(number))
-        return 1000 * statistics.median(times[1:])
+        return _median(
+            ASKED + 1, lambda: stored.ask(natives), lambda trial: stored.tell(trial, _worth(trial.number - trials))
+        )
 
 
-def _asked(search: OptunaSearch) -> TrialRequest:
-    request = search.next_trial("cpu0")
-    assert request is not None
-    assert not isinstance(request, Wait)
-    return request
+def _median(asks: int, ask: Callable[[], Any], end: Callable[[Any], object]) -> float:
+    times = []
+    for _ in range(asks):
+        began = time.perf_counter()
+        asked = ask()
+        times.append(time.perf_counter() - began)
+        end(asked)
+    return 1000 * statistics.median(times[1:])
 
 
 def _end(search: OptunaSearch, request: TrialRequest) -> None:
@@ -98,7 +94,4 @@ def _row(trials: int, *, is_slow: bool) -> Row:
     )
 
 
-ROWS: Mapping[str, Row] = {
-    "search-1000": _row(1_000, is_slow=False),
-    "search-10000": _row(10_000, is_slow=True),
-}
+ROWS: Mapping[str, Row] = {"search-1000": _row(1_000, is_slow=False), "search-10000": _row(10_000, is_slow=True)}

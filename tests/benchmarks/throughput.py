@@ -1,10 +1,9 @@
-"""Training images a second, against the plain script: same model, batch, augmentation and images, all cores.
+"""Training images a second: against the plain script, over slots, as a share of the machine's peak, bf16 against fp32.
 
 Both train on the same drawn faces, stored as JPEG files as FER2013 is; the plain script reads the files, fersweep what
 ``data prepare`` made of them. Default sizes of every architecture, batch 128, ``precision: auto``; a GPU is used where
 there is one. The plain script has a DataLoader worker a core, and where there are more than ``WORKERS`` cores it is
-measured with that many too. ``share-MODEL`` says how much of the machine's own fastest matrix multiplication a training
-step reaches, and ``same-MODEL`` that bf16 comes to the same accuracy as fp32, one seed a repeat.
+measured with that many too.
 """
 
 import functools
@@ -12,10 +11,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fer_sweep.agent.gpus import discover
+from fer_sweep.agent.probe import measure
+from fer_sweep.agent.processes import TrialStarter
+from fer_sweep.agent.slots import make_slots, usable_cores
+from fer_sweep.config.trial import parse_trial
 from tests.benchmarks.commands import run
 from tests.benchmarks.faces import SUBSET, SUBSET_TRAIN, draw_folders, subset
 from tests.benchmarks.rows import Measure, Row
@@ -33,8 +36,8 @@ LEARNT: Mapping[str, Mapping[str, object]] = {
     "vit": {"lr": 1e-3},
 }
 """With which each learns something in eight epochs."""
+MOST_SLOTS = 8 if discover() else min(8, usable_cores())
 DATA = "bench"
-PYTHON = [sys.executable, "-m"]
 
 
 @functools.cache
@@ -54,8 +57,24 @@ def ours(model: str) -> float:
 def plain(model: str, workers: int) -> float:
     """Images a second of the plain script with so many workers, the faster of its two epochs."""
     given = {"folder": folders(), "model": model, "train_samples": IMAGES[model], "epochs": 2, "workers": workers}
-    words = [f"--{name}={value}" for name, value in given.items()]
-    return float(json.loads(run(["tests.benchmarks.plain", *words, "--json"], program=PYTHON))["images_per_second"])
+    return _module("plain", **given)["images_per_second"]
+
+
+def of_slots(model: str, slots: int) -> float:
+    """Images a second of so many slots of one device together, as ``--slots auto`` measures it."""
+    folders()
+    gpus = discover()[:1]
+    starter = TrialStarter()
+    starter.warm_up()
+    try:
+        return measure(
+            parse_trial({"model": model, "data": DATA}),
+            lambda _: make_slots(gpus, per_gpu=slots) if gpus else make_slots((), cpu_slots=slots),
+            1,
+            starter,
+        )[0].images_per_second
+    finally:
+        starter.close()
 
 
 def accuracy(model: str, precision: str, seed: int) -> float:
@@ -65,43 +84,21 @@ def accuracy(model: str, precision: str, seed: int) -> float:
     return _trained(model, precision=precision, seed=seed, **of_all, **LEARNT[model])["best_val_acc"]
 
 
-def share_of_peak(model: str) -> float:
-    """Per cent of this machine's peak that a training step of the model does its arithmetic at."""
-    return float(json.loads(run(["tests.benchmarks.peak", f"--model={model}", "--json"], program=PYTHON))["share"])
-
-
 def _trained(model: str, **fields: object) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         given = {"model": model, "data": DATA, "train-samples": IMAGES[model], "folder": f"{folder}/trial"} | fields
-        words = ["train", *(f"--{name}={value}" for name, value in given.items()), "--json"]
-        trained: dict[str, float] = json.loads(run(words))
+        trained: dict[str, float] = json.loads(run(["train", *_options(given), "--json"]))
         return trained
 
 
-def _rows(model: str) -> Mapping[str, Row]:
-    return {
-        model: Row(
-            f"{model}, training images/s",
-            {"fersweep": lambda _: ours(model), **_plain_sides(model)},
-            better="more",
-            is_slow=model == "resnet18",
-        ),
-        f"same-{model}": Row(
-            f"{model}, validation accuracy after 8 epochs on a subset of FER2013, a seed a repeat",
-            {
-                "bf16": lambda repeat: accuracy(model, "bf16", repeat),
-                "fp32": lambda repeat: accuracy(model, "fp32", repeat),
-            },
-            better="same",
-            is_slow=True,
-        ),
-        f"share-{model}": Row(
-            f"{model}, a training step's share of the matrix peak, %",
-            {"fersweep": lambda _: share_of_peak(model)},
-            better="more",
-            is_slow=True,
-        ),
-    }
+def _module(name: str, **given: object) -> dict[str, float]:
+    words = [f"tests.benchmarks.{name}", *_options(given), "--json"]
+    printed: dict[str, float] = json.loads(run(words, program=[sys.executable, "-m"]))
+    return printed
+
+
+def _options(given: Mapping[str, object]) -> list[str]:
+    return [f"--{name}={value}" for name, value in given.items()]
 
 
 def _plain_sides(model: str) -> Mapping[str, Measure]:
@@ -112,4 +109,26 @@ def _plain_sides(model: str) -> Mapping[str, Measure]:
     }
 
 
-ROWS: Mapping[str, Row] = {name: row for model in IMAGES for name, row in _rows(model).items()}
+def _rows(model: str) -> Iterator[tuple[str, Row]]:
+    sides = {"fersweep": lambda _: ours(model), **_plain_sides(model)}
+    yield model, Row(f"{model}, training images/s", sides, "more", is_slow=model == "resnet18")
+    title = f"{model}, validation accuracy after 8 epochs on a subset of FER2013, a seed a repeat"
+    both = {name: lambda repeat, name=name: accuracy(model, name, repeat) for name in ("bf16", "fp32")}
+    yield f"same-{model}", Row(title, both, "same", is_slow=True)
+    title = f"{model}, a training step's share of the matrix peak, %"
+    yield f"share-{model}", Row(title, {"fersweep": lambda _: _module("peak", model=model)["share"]}, "more", True)
+
+
+def _slots_row(model: str, slots: int) -> tuple[str, Row]:
+    sides = {"fersweep": lambda _: of_slots(model, slots), "one slot": lambda _: of_slots(model, 1)}
+    title = f"{model}, {slots} slots on one device together, training images/s"
+    return f"slots-{model}-{slots}", Row(title, sides, "more")
+
+
+ROWS: Mapping[str, Row] = dict(
+    [
+        *(row for model in IMAGES for row in _rows(model)),
+        *(_slots_row(m, 2**p) for m in ("simple_cnn", "deeper_cnn") for p in range(1, MOST_SLOTS.bit_length())),
+    ]
+)
+"""Slots as far as there are cores, or on a GPU."""

@@ -1,6 +1,6 @@
 """Chaos: agents at work on sweeps of short trials while a monkey kills, pauses and restarts them, and what is left.
 
-    python -m tests.chaos --search optuna --seconds 60 --seed 1 --json chaos.json
+    python -m tests.chaos --search optuna --seconds 60 --seed 1
 
 Two agents of two slots each work on a grid of small SimpleCNNs in a folder of their own, and on another grid once it is
 done; the lease is short, so that a pause of seconds is a long one. Afterwards every configuration must be complete
@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tests.chaos import checks
 from tests.chaos.agents import Seat, on_cores
@@ -71,8 +70,8 @@ class Chaos:
     def _say(self, what: str) -> None:
         print(f"{time.monotonic() - self._began:6.1f} s  {what}", flush=True)
 
-    def run(self) -> dict[str, Any]:
-        """Everything: prepare, disturb, wait, check."""
+    def run(self) -> int:
+        """Everything: prepare, disturb, wait, check; gives the exit code."""
         Faces.banded().prepared(self.folder, "tiny")
         rng = random.Random(self.given.seed)
         first = self._next_sweep()
@@ -88,17 +87,11 @@ class Chaos:
         disturbed = [seed for sweep in self.sweeps for seed in self._check(sweep, hit)]
         compared = self._compare(rng.sample(disturbed, min(self.given.compared, len(disturbed))))
         self._say("checked")
-        return {
-            "search": self.given.search,
-            "seed": self.given.seed,
-            "trials": sum(len(sweep.seeds) for sweep in self.sweeps),
-            "table": table(monkey, self.verdict),
-            "agents": sum(seat.starts for seat in seats),
-            "compared": compared,
-            "left_to_sync": self.verdict.left_to_sync,
-            "notes": self.verdict.notes,
-            "findings": self.verdict.findings,
-        }
+        trials, agents = sum(len(sweep.seeds) for sweep in self.sweeps), sum(seat.starts for seat in seats)
+        print(table(monkey, self.verdict))
+        print(f"{trials} trials, {agents} agents; {compared} trials compared bit for bit")
+        print(*self.verdict.notes, *(f"WRONG: {finding}" for finding in self.verdict.findings), sep="\n")
+        return 1 if self.verdict.findings else 0
 
     def _environment(self, home: str, server: StandIn | None) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "FERSWEEP_"))}
@@ -207,7 +200,6 @@ class Chaos:
         if self.server is not None:
             parts = [run for run in checks.runs_of(sweep, self.server) if not checks.is_whole(run, sweep.epochs)]
             if parts:
-                self.verdict.left_to_sync += len(parts)
                 self.verdict.notes += [f"left to sync: {checks.standing(run)}" for run in parts]
                 self._command(self.environment, "sync", sweep.id)
             checks.check_runs(sweep, self.server, self.verdict)
@@ -232,28 +224,14 @@ def tend(monkey: Monkey, family: Family, *, may_start: bool = True) -> None:
     time.sleep(0.02)
 
 
-def table(monkey: Monkey, verdict: Verdict) -> list[dict[str, Any]]:
-    """One row a kind of fault."""
-    rows = []
+def table(monkey: Monkey, verdict: Verdict) -> str:
+    """A Markdown table with a row for each kind of fault."""
+    lines = ["| fault | times | trials hit | lost | doubled |", "|---|---|---|---|---|"]
     for kind in sorted({strike.kind for strike in monkey.strikes}):
         hits = [strike.trials for strike in monkey.strikes if strike.kind == kind]
-        hit, lost, doubled = frozenset().union(*hits), verdict.lost, verdict.doubled
-        counts = {"times": len(hits), "trials hit": sum(map(len, hits))}
-        rows.append({"fault": kind, **counts, "lost": len(hit & lost), "doubled": len(hit & doubled)})
-    return rows
-
-
-def shown(found: Mapping[str, Any]) -> str:
-    """The result as a Markdown table and some lines."""
-    columns = ("fault", "times", "trials hit", "lost", "doubled")
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += [f"| {' | '.join(str(row[name]) for name in columns)} |" for row in found["table"]]
-    lines += [
-        f"{found['trials']} trials, {found['agents']} agents; "
-        f"{found['compared']} trials compared bit for bit; {found['left_to_sync']} runs left to sync",
-        *found["notes"],
-        *(f"WRONG: {finding}" for finding in found["findings"]),
-    ]
+        hit = frozenset().union(*hits)
+        lost, doubled = len(hit & verdict.lost), len(hit & verdict.doubled)
+        lines.append(f"| {kind} | {len(hits)} | {sum(map(len, hits))} | {lost} | {doubled} |")
     return "\n".join(lines)
 
 
@@ -267,7 +245,6 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--compared", type=int, help="trials at most [default: one for each 15 seconds]")
     parser.add_argument("--folder", type=Path, help="where to work, kept; a temporary folder if not given")
-    parser.add_argument("--json", type=Path, metavar="F")
     given = parser.parse_args()
     given.compared = given.compared or max(4, int(given.seconds / 15))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
@@ -275,11 +252,7 @@ def main() -> int:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         server = stack.enter_context(StandIn()) if given.search == "wandb" else None
-        found = Chaos(given, folder.absolute(), server).run()
-    print(shown(found))
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
-    return 1 if found["findings"] else 0
+        return Chaos(given, folder.absolute(), server).run()
 
 
 if __name__ == "__main__":

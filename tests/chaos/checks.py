@@ -54,8 +54,6 @@ class Verdict:
     """What is wrong, in sentences."""
     notes: list[str] = field(default_factory=list)
     """What is no more than untidy."""
-    left_to_sync: int = 0
-    """Runs that only ``fersweep sync`` made whole on the server."""
 
     def lose(self, trial: str, why: str) -> None:
         self.lost.add(trial)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fer_sweep.data.cache import open_dataset, prepare
 from fer_sweep.data.sharing import share
-from fer_sweep.records import CLASSES, TrialOutcome
+from fer_sweep.records import TrialOutcome
 from fer_sweep.search.registry import find
 from fer_sweep.search.sweep_data import _pin, _pinned
 from tests.cli.conftest import write_sweep
+from tests.support.faces import Faces
 from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, stopped, train_all, train_for_real
 from tests.support.shell import Shell
 
@@ -49,16 +49,7 @@ def empty_host(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def others_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("others")
-    rng = np.random.default_rng(5)
-    for split, prefix, count in (("train", "Training", 8), ("test", "PublicTest", 4)):
-        for code, name in enumerate(CLASSES):
-            (folder / "others" / split / name).mkdir(parents=True)
-            for number in range(count):
-                face = Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8))
-                face.save(folder / "others" / split / name / f"{prefix}_{code}{number}.png")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FERSWEEP_CACHE", str(folder / "cache"))
-        prepare(folder / "others", "tiny")
+    Faces.banded(8, 4, seed=5).prepared(folder, "tiny", source="others")
     return folder
 
 

@@ -17,11 +17,13 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from fer_sweep.data import store, synthetic
 from fer_sweep.data.cache import prepare
-from fer_sweep.data.synthetic import draw
+from fer_sweep.data.dataset import Split, group_copies
 from fer_sweep.records import CLASSES
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
+NAME = "{usage}_{number}.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +38,13 @@ class Faces:
     def drawn(cls) -> "Faces":
         """Fourteen distinct faces of each class: ten Training, two PublicTest, two PrivateTest."""
         labels = np.tile(np.arange(7), 14).astype(np.int64)
-        return cls(draw(labels, np.random.default_rng(7)), labels, np.repeat(np.arange(3), [70, 14, 14]))
+        return cls(synthetic.draw(labels, np.random.default_rng(7)), labels, np.repeat(np.arange(3), [70, 14, 14]))
 
     @classmethod
-    def banded(cls, train: int = 20, val: int = 10, seed: int = 0) -> "Faces":
+    def banded(cls, train: int = 20, val: int = 10, test: int = 0, seed: int = 0) -> "Faces":
         """Noise with a darker band at the height of the class; so many of each class in a split."""
-        labels, usages = np.repeat(np.arange(7), train + val), np.tile(np.repeat([0, 1], [train, val]), 7)
+        labels = np.repeat(np.arange(7), train + val + test)
+        usages = np.tile(np.repeat([0, 1, 2], [train, val, test]), 7)
         images = np.random.default_rng(seed).integers(0, 256, (len(labels), 48, 48), dtype=np.uint8)
         for image, label in zip(images, labels, strict=True):
             image[6 * label : 6 * label + 6] //= 2
@@ -81,15 +84,21 @@ class Faces:
     def _pngs(self) -> list[bytes]:
         return [encode(image) for image in self.images]
 
-    def files(self, splits: Sequence[str] = ("train", "test", "test"), name: str = "{usage}_{number}.png") -> "Files":
+    def files(
+        self, splits: Sequence[str] = ("train", "test", "test"), name: str = NAME, kind: str = "PNG", **options: Any
+    ) -> "Files":
         """Image folders, as Kaggle has them: the test folder pools both tests, and file names keep the official split.
 
         Args:
             splits: The folders in place of Training, PublicTest and PrivateTest.
             name: Of each file.
+            kind: Of the images.
+            options: Of their encoder.
         """
         return {
-            f"{splits[usage]}/{CLASSES[label]}/{name.format(usage=USAGES[usage], number=1000 + i)}": self.encoded(i)
+            f"{splits[usage]}/{CLASSES[label]}/{name.format(usage=USAGES[usage], number=1000 + i)}": self.encoded(
+                i, kind, **options
+            )
             for i, (label, usage) in enumerate(zip(self.labels, self.usages, strict=True))
         }
 
@@ -138,17 +147,26 @@ class Faces:
             found |= {f"{folder}{i:07}.png": self.encoded(i), f"{folder}{i:07}.cls": str(label).encode()}
         return found
 
-    def prepared(self, folder: Path, name: str, kind: str = "csv") -> Path:
+    def prepared(self, folder: Path, name: str, source: str = "fer2013.csv") -> Path:
         """A data cache below ``folder`` that holds these faces, prepared from a CSV or from image folders."""
-        if kind == "csv":
-            source = folder / "fer2013.csv"
-            source.write_text(self.csv())
+        if source.endswith(".csv"):
+            (folder / source).write_text(self.csv())
         else:
-            source = write_folder(folder / "faces", self.files())
+            write_folder(folder / source, self.files())
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FERSWEEP_CACHE", str(folder / "cache"))
-            prepare(source, name)
+            prepare(folder / source, name)
         return folder / "cache"
+
+
+def prepare_synthetic() -> None:
+    """Put 280 drawn faces into the cache in place of the 6,144 that fersweep draws, which take seconds."""
+    images, labels, splits = synthetic.draw_dataset(sizes={Split.TRAIN: 140, Split.VAL: 70, Split.TEST: 70})
+    source = f"drawn by fersweep, version {synthetic.VERSION}"
+    info = store.build_info(
+        "synthetic", source, "drawn", images, labels, splits, official_split=False, notes=(), created=0.0
+    )
+    store.save(info, images, labels, splits, group_copies(images), replace=True)
 
 
 Files = dict[str, bytes]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import Search
@@ -23,8 +23,6 @@ from fer_sweep.search.leases import lease_seconds
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.registry import find
 from tests.support.processes import private_mb
-
-Answer = TypeVar("Answer")
 
 METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "train_val_gap", "lr", "images_per_second")
 """What a real trial reports as well, so that a report has its size."""
@@ -40,21 +38,18 @@ class Order:
     """Reports of a trial."""
     folder: str
     """Where each agent leaves what it has done."""
-    asks: int = 0
-    """Instead of trials: one for each agent, of which it asks so often whether it should stop, and nothing else."""
     one_host: bool = False
     """Whether each agent is what it is, a process of this host; otherwise as if each had a host of its own."""
 
 
 @dataclass
 class Work:
-    """What one agent has done. Times are in seconds, as the agent waited."""
+    """What one agent has done; seconds are those that it waited."""
 
     next_trial: list[tuple[int, float]] = field(default_factory=list)
     """By number of the trial that it got."""
     report: list[float] = field(default_factory=list)
     finish: list[float] = field(default_factory=list)
-    ask: list[float] = field(default_factory=list)
     finished: list[tuple[str, int]] = field(default_factory=list)
     """Trials and their attempts."""
     pruned: list[str] = field(default_factory=list)
@@ -69,66 +64,42 @@ def worth(number: int, epoch: int) -> Mapping[str, float]:
     return {"epoch": float(epoch), "best_val_acc": best, **{name: best / (2 + i) for i, name in enumerate(METRICS)}}
 
 
-def sweep_through(search: Search, order: Order, work: Work) -> None:
-    """Take trials until there are no more."""
+def work_through(search: Search, epochs: int, work: Work) -> None:
+    """Take trials until there are no more; report all epochs of each, or those before it is stopped, and finish it."""
     while True:
-        began = time.perf_counter()
-        request = search.next_trial("cpu/0")
-        took = time.perf_counter() - began
+        request, took = _timed(search.next_trial, "cpu/0")
         if not isinstance(request, TrialRequest):
             return
-        work.next_trial.append((int(request.trial_id), took))
-        run_through(search, request, order.epochs, work)
+        trial, number = request.trial_id, int(request.trial_id)
+        work.next_trial.append((number, took))
+        outcome = TrialOutcome(TrialState.COMPLETE)
+        for epoch in range(1, epochs + 1):
+            reason, took = _timed(search.report, trial, epoch, worth(number, epoch))
+            work.report.append(took)
+            if reason is StopReason.PRUNED and epoch < epochs:
+                outcome = TrialOutcome(TrialState.PRUNED)
+                work.pruned.append(trial)
+                break
+        work.finish.append(_timed(search.finish, trial, outcome)[1])
+        work.finished.append((trial, request.attempt))
 
 
-def run_through(search: Search, request: TrialRequest, epochs: int, work: Work) -> None:
-    """Report all epochs of a trial, or those before it is stopped, and finish it."""
-    trial, number = request.trial_id, int(request.trial_id)
-    outcome = TrialOutcome(TrialState.COMPLETE)
-    for epoch in range(1, epochs + 1):
-        metrics = worth(number, epoch)
-        reason = _timed(work.report, lambda epoch=epoch, metrics=metrics: search.report(trial, epoch, metrics))
-        if reason is StopReason.PRUNED and epoch < epochs:
-            outcome = TrialOutcome(TrialState.PRUNED)
-            work.pruned.append(trial)
-            break
-    _timed(work.finish, lambda: search.finish(trial, outcome))
-    work.finished.append((trial, request.attempt))
-
-
-def ask_only(search: Search, order: Order, work: Work) -> None:
-    """Hold one trial and ask of it, as agents do every second."""
-    request = search.next_trial("cpu/0")
-    assert isinstance(request, TrialRequest)
-    for _ in range(order.asks):
-        _timed(work.ask, lambda: search.report(request.trial_id, 0, {}))
-
-
-def open_as_host(sweep: str, host: str | None) -> OptunaSearch:
-    """What ``open_search`` gives, but for the owner's name if a host is given.
-
-    So many agents are on as many hosts, and only on its own host does an agent look whether others are still there.
-    """
-    entry = find(sweep)
-    owner = f"{host}/simulated:{os.getpid()}:0" if host else None
-    return OptunaSearch(entry.id, storage=entry.database, owner=owner, lease_s=lease_seconds())
-
-
-def _timed(times: list[float], step: Callable[[], Answer]) -> Answer:
+def _timed(step: Callable[..., Any], *arguments: object) -> tuple[Any, float]:
     began = time.perf_counter()
-    answer = step()
-    times.append(time.perf_counter() - began)
-    return answer
+    return step(*arguments), time.perf_counter() - began
 
 
 def _agent(order: Order, number: int, ready: int, go: int) -> None:
+    # What `open_search` gives, but for the owner's name: so many agents are on as many hosts, and only on its own
+    # host does an agent look whether others are still there.
+    entry, owner = find(order.sweep), None if order.one_host else f"node{number}/simulated:{os.getpid()}:0"
     work = Work()
-    with closing(open_as_host(order.sweep, None if order.one_host else f"node{number}")) as search:
+    with closing(OptunaSearch(entry.id, storage=entry.database, owner=owner, lease_s=lease_seconds())) as search:
         os.write(ready, b".")
         os.close(ready)
         os.read(go, 1)  # ends when the crowd closes it: all begin at once
         began = time.process_time()
-        (ask_only if order.asks else sweep_through)(search, order, work)
+        work_through(search, order.epochs, work)
         work.cpu_s = time.process_time() - began
         work.private_mb = private_mb(os.getpid())
     (Path(order.folder) / f"{number}.json").write_text(json.dumps(asdict(work)))

@@ -8,12 +8,13 @@ as fersweep's agent, Optuna's ``ask`` or W&B's ``sweeps`` package propose them. 
 """
 
 import argparse
+import contextlib
 import json
 import math
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     **{name: {"values": GRID[name]} for name in ("channels", "hidden", "batch_size")},
 }
 PLOT = Path(__file__).with_name("efficiency.png")
-Seen = Iterator[tuple[int, float]]
+Seen = Generator[tuple[int, float], None, None]
 """Epochs a trial took, and its best accuracy in them."""
 
 
@@ -56,12 +57,9 @@ def ours(table: Table, seed: int, *, method: str, hyperband: Mapping[str, Any] |
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/sweeps.db"
         create_sweep(parse_sweep(spec), sweep_id="compare", storage=storage, seed=seed)
-        search = OptunaSearch("compare", storage=storage)
-        try:
+        with contextlib.closing(OptunaSearch("compare", storage=storage)) as search:
             while isinstance(request := search.next_trial("cpu0"), TrialRequest):
                 yield _trained(search, request, table.curve(request.parameters))
-        finally:
-            search.close()
 
 
 def _trained(search: OptunaSearch, request: TrialRequest, curve: Sequence[float]) -> tuple[int, float]:
@@ -128,32 +126,28 @@ SETTINGS: Mapping[str, Callable[[Table, int], Seen]] = {
 class Course:
     """How one search of one seed got on: its best accuracy after so many epochs."""
 
-    epochs: tuple[int, ...]
-    best: tuple[float, ...]
+    steps: tuple[tuple[int, float], ...]
 
     def reached(self, target: float) -> float:
         """Epochs spent when the target was reached; infinity if it was not."""
-        return next((spent for spent, best in zip(self.epochs, self.best, strict=True) if best >= target), math.inf)
+        return next((spent for spent, best in self.steps if best >= target), math.inf)
 
-    def at(self, spent: int) -> float:
+    def at(self, epochs: int) -> float:
         """The best after so many epochs; nan before the first trial has ended."""
-        return max((b for e, b in zip(self.epochs, self.best, strict=True) if e <= spent), default=math.nan)
+        return max((best for spent, best in self.steps if spent <= epochs), default=math.nan)
 
 
 def walk(search: Callable[[Table, int], Seen], table: Table, seed: int, budget: int) -> Course:
     """Run a search until its epochs are spent or it ends."""
-    epochs, bests = [], []
+    steps = []
     spent, best = 0, 0.0
-    seen = search(table, seed)
-    for took, accuracy in seen:
-        spent, best = spent + took, max(best, accuracy)
-        if spent > budget:
-            break
-        epochs.append(spent)
-        bests.append(best)
-    if hasattr(seen, "close"):
-        seen.close()
-    return Course(tuple(epochs), tuple(bests))
+    with contextlib.closing(search(table, seed)) as seen:
+        for took, accuracy in seen:
+            spent, best = spent + took, max(best, accuracy)
+            if spent > budget:
+                break
+            steps.append((spent, best))
+    return Course(tuple(steps))
 
 
 def main() -> None:

@@ -23,14 +23,8 @@ class Table:
         """Read ``curves.csv``."""
         with CURVES.open() as stream:
             rows = list(csv.DictReader(stream))
-        return cls(
-            {
-                place({name: float(row[name]) for name in GRID}): tuple(
-                    float(value) for name, value in row.items() if name.startswith("val_acc@")
-                )
-                for row in rows
-            }
-        )
+        curves = {place({name: float(row[name]) for name in GRID}): list(row.values())[len(GRID) :] for row in rows}
+        return cls({at: tuple(map(float, curve)) for at, curve in curves.items()})
 
     @property
     def curves(self) -> Sequence[tuple[float, ...]]:
