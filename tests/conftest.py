@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from tests.support.standin.scripted_wandb import ScriptedWandb
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Libraries read these once, when a test module imports them.
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
 os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads wait for each other longer than a tiny step takes
 
 
@@ -47,6 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(marker)
         if not has_gpu and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Let torch compute in one thread, whatever a command of an earlier test in this process has set."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
