@@ -127,7 +127,7 @@ def confirmed(entry: SweepEntry, candidate: Candidate) -> Confirmed | None:
 def openings_about(candidates: Sequence[Candidate]) -> tuple[Opening, ...]:
     """Every recorded opening of a test split that concerns some trials, earliest first.
 
-    That is the split of the data they were measured on, opened for whatever model, and any split that one of their
+    That is the split of the data they were measured on, opened for any model, and every split that one of their
     sweeps' models was evaluated on.
 
     Raises:

@@ -65,7 +65,7 @@ def openings_of(test_fingerprint: str) -> list[Opening]:
 
 
 def all_openings(*folders: Path) -> list[Opening]:
-    """Every look at whatever test split that this home, the data cache or some folders know of, earliest first.
+    """Every look at a test split that this home, the data cache or some folders know of, earliest first.
 
     Raises:
         StorageError: A file that records them cannot be read.

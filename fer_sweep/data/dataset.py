@@ -120,7 +120,7 @@ def positions_of_test(dataset: FaceDataset) -> npt.NDArray[np.int64]:
 
 
 def fingerprint_of_test(dataset: FaceDataset) -> str:
-    """SHA-256 of the test images with their labels, in hexadecimal; in whatever order they come.
+    """SHA-256 of the test images with their labels, in hexadecimal; the same in any order.
 
     Raises:
         DataError: There are none.

@@ -2,7 +2,7 @@
 
 Each proposer has ``propose(number, ledger)``, which decides what trial ``number`` is and returns None once every
 configuration is taken. It is called within the transaction that stores the trial, so nothing changes meanwhile, and
-raises ConfigError if the training function refuses whatever the space gives.
+raises ConfigError if the training function refuses everything that the space gives.
 """
 
 import itertools

@@ -134,7 +134,7 @@ def gap_error(candidate: Candidate) -> float:
 def differing_data(candidates: Iterable[Candidate]) -> tuple[str, ...]:
     """The data sets that some candidates were measured on, in words; empty if it is one and the same.
 
-    Equal fingerprints are equal data, whatever the names. A candidate without one is told apart by name.
+    Equal fingerprints are equal data, under any name. A candidate without one is told apart by name.
     """
     candidates = list(candidates)
     fingerprints: dict[str, set[str]] = {}

@@ -36,7 +36,7 @@ BETWEEN_S = (0.3, 2.0)
 """From one fault to the next."""
 LOOK_EVERY_S = 0.5
 STUCK_S = 300.0
-"""Without a fault and without progress: whatever has not ended by then never will. Only a run with a finding waits."""
+"""Without a fault and without progress: what has not ended by then never will. Only a run with a finding waits."""
 SWEEP = """\
 program: fersweep
 method: grid

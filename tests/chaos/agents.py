@@ -1,4 +1,4 @@
-"""Agents that are kept at work: whatever ends one, another takes its place."""
+"""Agents that are kept at work: when one ends, another takes its place."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ class Seat:
     without_server: int = 0
     """Agents that found no server when they started, said so, and ended."""
     failures: list[str] = field(default_factory=list)
-    """How agents ended that nobody had signalled, other than as they should."""
+    """Wrong exit codes of agents that had no signal."""
     _popen: "subprocess.Popen[str] | None" = None
     _due: float = 0.0
     _expected: set[int] = field(default_factory=set)
@@ -60,7 +60,7 @@ class Seat:
     def _start(self) -> None:
         self.starts += 1
         self._expected = set()
-        with self._log().open("w") as log, on_cores(self.cores):  # as many threads a trial, whoever trains it
+        with self._log().open("w") as log, on_cores(self.cores):  # the same number of threads for each trial
             self._popen = self.family.start(
                 [*COMMAND, "agent", self.sweep, "--gpus", "none", "--slots", str(len(self.cores))],
                 stdin=subprocess.DEVNULL,

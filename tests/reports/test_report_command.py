@@ -4,14 +4,13 @@ import csv
 import io
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fer_sweep.cli import main
 from tests.reports.conftest import Show
+from tests.support.shell import Shell
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -32,36 +31,11 @@ parameters:
 """
 
 
-class Shell:
-    """Runs commands in this process, as the console script does."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, capture: Any) -> None:
-        self._patch = patch
-        self._capture = capture
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        self._patch.setattr(sys, "argv", ["fersweep", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self._capture.readouterr()
-        return code, out.decode(), err.decode()
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
-    return Shell(monkeypatch, capfdbinary)
-
-
 @pytest.fixture
 def sweep(shell: Shell, tiny_data: str) -> str:
     """The id of a sweep whose three trials are done."""
     Path("small.yaml").write_text(SWEEP)
-    code, out, err = shell("create", "small.yaml", "--search", "optuna", "--json")
-    assert code == 0, err
-    sweep_id: str = json.loads(out)["sweep"]
+    sweep_id: str = shell.json("create", "small.yaml", "--search", "optuna")["sweep"]
     code, _, err = shell("agent", sweep_id, "--gpus", "none")
     assert code == 0, err
     return sweep_id
