@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
@@ -49,34 +49,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Let torch compute in one thread, whatever a command of an earlier test in this process has set."""
+def own_folders(tmp_path: Path) -> Iterator[Path]:
+    """A test's home, data cache and working directory are its own, and what it leaves in this process is gone after it.
+
+    Torch computes in one thread, whatever a command of an earlier test in this process has set.
+    """
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def own_environment() -> Iterator[None]:
-    """What a command that runs in this process puts into the environment, such as a slot's, is gone after the test."""
-    with patch.dict(os.environ):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def own_folders(own_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """FERSWEEP_HOME and FERSWEEP_CACHE below the test's own folder, which is also the working directory."""
-    monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / ".fersweep"))
-    monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    for name in ("FERSWEEP_STORAGE", "COLUMNS", "LINES"):  # a worker of pytest-xdist would give its own terminal's size
-        monkeypatch.delenv(name, raising=False)
-    for name in [name for name in os.environ if name.startswith(("WANDB_", "PG")) and name != "WANDB_MODE"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    # A command that runs in this process sets variables, such as a slot's.
+    with patch.dict(os.environ), contextlib.chdir(tmp_path):
+        names = ("FERSWEEP_STORAGE", "COLUMNS", "LINES")  # a worker of pytest-xdist would give its own terminal's size
+        for name in [name for name in os.environ if name in names or name.startswith(("WANDB_", "PG"))]:
+            del os.environ[name]
+        places = {"FERSWEEP_HOME": ".fersweep", "FERSWEEP_CACHE": "cache", "NETRC": "netrc"}
+        places |= {"WANDB_CONFIG_DIR": "wandb-config", "WANDB_CACHE_DIR": "wandb-cache"}
+        os.environ |= {name: str(tmp_path / folder) for name, folder in places.items()}
+        os.environ["WANDB_MODE"] = "disabled"
+        yield tmp_path
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -230,8 +219,4 @@ def result() -> Callable[..., TrialResult]:
 @pytest.fixture
 def complete() -> Callable[..., TrialOutcome]:
     """An outcome: complete, with these values in its result."""
-
-    def make(**changes: Any) -> TrialOutcome:
-        return TrialOutcome(TrialState.COMPLETE, make_result(**changes))
-
-    return make
+    return lambda **changes: TrialOutcome(TrialState.COMPLETE, make_result(**changes))

@@ -5,6 +5,7 @@ the epochs of its configuration in no time, from its checkpoint if there is one,
 time: a trial that is to run until something happens waits to be stopped or killed (``train_then_wait``).
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -29,7 +30,6 @@ from fer_sweep.records import StopReason, TrialOutcome, TrialState
 from fer_sweep.training.history import History, read_history
 from tests.support.records import make_result
 
-CHECKPOINT = "last.ckpt"
 WAIT_S = 20.0
 """Bounds a failing test only."""
 
@@ -38,18 +38,25 @@ class Killed(Exception):
     """Raised in a script whose trial has been killed."""
 
 
-class PlayedTrial:
-    """One attempt at a trial, as its script sees it."""
+class PlayedTrial(threading.Thread):
+    """One attempt at a trial, as its script sees it; to a ``TrialHandle`` it is the trial's process."""
 
-    def __init__(self, job: TrialJob, pipe: Connection) -> None:
+    pid = None
+    exitcode = 0
+
+    def __init__(self, job: TrialJob, pipe: Connection, script: "Script") -> None:
+        super().__init__(name=f"trial-{job.folder.name}", daemon=True)
         self.job = job
         self.trial_id = job.folder.name
+        self._script = script
         self._pipe = pipe
         self._killed, self._kill = os.pipe()
         self._history = History(job.folder / "history.jsonl")
-        self._checkpoint = (job.checkpoints or job.folder) / CHECKPOINT
+        self._checkpoint = (job.checkpoints or job.folder) / "last.ckpt"
         kept = int(self._checkpoint.read_text()) if self._checkpoint.exists() else 0
         self._history.restart(read_history(self._history.path)[:kept])
+
+    # for the script
 
     @property
     def epoch(self) -> int:
@@ -64,15 +71,10 @@ class PlayedTrial:
 
     def train(self, epochs: int = 1) -> None:
         """Train so many epochs, each with a checkpoint."""
-        for _ in range(epochs):
-            epoch = self.epoch + 1
+        for epoch in range(self.epoch + 1, self.epoch + epochs + 1):
             self._history.append(metrics_of(epoch))
             write_atomically(self._checkpoint, str(epoch))
             self.send(EpochReport(epoch, self._history.rows[-1]))
-
-    def drop_checkpoint(self) -> None:
-        """Remove what a trial that has ended is not resumed from."""
-        self._checkpoint.unlink(missing_ok=True)
 
     def beat(self, at: float) -> None:
         """Say that a step was made then, by the monotonic clock."""
@@ -106,11 +108,26 @@ class PlayedTrial:
             raise Killed
         return bool(ready)
 
+    # for the agent
+
+    def run(self) -> None:
+        with contextlib.suppress(Killed), contextlib.closing(self._pipe):
+            outcome = self._script(self)
+            if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and outcome.result is not None:
+                write_atomically(self.job.folder / "result.json", outcome.result.model_dump_json())
+                self._checkpoint.unlink(missing_ok=True)  # what has ended is not resumed
+            self.send(outcome)
+
+    def join(self, timeout: float | None = WAIT_S) -> None:
+        super().join(timeout)
+
     def kill(self) -> None:
-        """What the agent, or a test, does to it."""
-        os.write(self._kill, b"k")
+        if self.is_alive():
+            self.exitcode = -signal.SIGKILL
+            os.write(self._kill, b"k")
 
     def close(self) -> None:
+        assert not self.is_alive(), f"the script of trial {self.trial_id} does not end"
         os.close(self._killed)
         os.close(self._kill)
 
@@ -176,42 +193,13 @@ def train_for_real(trial: PlayedTrial) -> TrialOutcome:
     return _outcome(lambda: train_here(trial.job, StopFlag(), trial.send))
 
 
-class PlayedProcess:
-    """A thread with what ``TrialHandle`` uses of a process."""
-
-    pid = None
-
-    def __init__(self, trial: PlayedTrial, play: Callable[[], None]) -> None:
-        self.trial = trial
-        self.exitcode = 0
-        self._thread = threading.Thread(target=play, name=f"trial-{trial.trial_id}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self, timeout_s: float = WAIT_S) -> None:
-        self._thread.join(timeout_s)
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def kill(self) -> None:
-        if self.is_alive():
-            self.exitcode = -signal.SIGKILL
-            self.trial.kill()
-
-    def close(self) -> None:
-        assert not self.is_alive(), f"the script of trial {self.trial.trial_id} does not end"
-        self.trial.close()
-
-
 class ScriptedStarter:
     """Starts trials as threads, and remembers them."""
 
     def __init__(self, script: Script = train_all) -> None:
         self.script = script
         self.jobs: list[TrialJob] = []
-        self.processes: list[PlayedProcess] = []
+        self.trials: list[PlayedTrial] = []
         self.is_closed = False
 
     def warm_up(self) -> None:
@@ -226,30 +214,16 @@ class ScriptedStarter:
         if not (job.folder / "config.json").exists():
             write_atomically(job.folder / "config.json", job.config.model_dump_json())
         ours, theirs = multiprocessing.Pipe()
-        trial = PlayedTrial(job, theirs)
-
-        def play() -> None:
-            try:
-                outcome = self.script(trial)
-                if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and outcome.result is not None:
-                    write_atomically(job.folder / "result.json", outcome.result.model_dump_json())
-                    trial.drop_checkpoint()
-                trial.send(outcome)
-            except Killed:
-                pass
-            finally:
-                theirs.close()
-
-        process = PlayedProcess(trial, play)
+        trial = PlayedTrial(job, theirs, self.script)
         self.jobs.append(job)
-        self.processes.append(process)
-        process.start()
-        return TrialHandle(process, ours, job.folder, OomKills())
+        self.trials.append(trial)
+        trial.start()
+        return TrialHandle(trial, ours, job.folder, OomKills())
 
     def kill(self, trial_id: str) -> None:
         """Kill the latest attempt at a trial."""
-        next(process for process in reversed(self.processes) if process.trial.trial_id == trial_id).kill()
+        next(trial for trial in reversed(self.trials) if trial.trial_id == trial_id).kill()
 
     @property
     def all_have_ended(self) -> bool:
-        return not any(process.is_alive() for process in self.processes)
+        return not any(trial.is_alive() for trial in self.trials)

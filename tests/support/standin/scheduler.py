@@ -7,49 +7,36 @@ The agent of a cancelled sweep is told `stop` while it has runs and `exit` after
 it is told to exit (`Store.exit_with_cancel` sends both at once).
 """
 
-from __future__ import annotations
-
 import json
-import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
-from tests.support.standin.graphql_document import GraphQLError
-from tests.support.standin.state import LIVE, Agent, Run, Store, Sweep, node_id, now, short_id
+from tests.support.standin.graphql import GraphQLError, Refused
+from tests.support.standin.state import LIVE, Agent, Run, Store, Sweep, node_id, short_id
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is written for an older pydantic
     import sweeps
-
-METHODS = ("grid", "random", "bayes", "custom")
-STATES = ("RUNNING", "PAUSED", "FINISHED", "CANCELED")
 
 
 def parse_config(text: str) -> tuple[dict[str, Any], list[str]]:
     """The configuration in a sweep's YAML, and the warnings about it; one that proposes nothing is refused."""
     try:
         config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise GraphQLError(f"invalid sweep config: {error}") from None
-    if not isinstance(config, dict):
-        raise GraphQLError("invalid sweep config: not a mapping")
-    if config.get("method") not in METHODS:
-        raise GraphQLError(f"invalid sweep config: method must be one of {', '.join(METHODS)}")
-    try:
         violations = sweeps.schema_violations_from_proposed_config(config)
-        if proposes(config, controller=None):
+        if proposes(config):
             next_run(config, [])
     except Exception as error:
         raise GraphQLError(f"invalid sweep config: {error}") from None
     return config, violations
 
 
-def proposes(config: dict[str, Any], controller: str | None) -> bool:
-    """Whether the server proposes runs; a local controller or a scheduler does it otherwise."""
-    local = (config.get("controller") or {}).get("type") == "local" or "local" in (controller or "")
-    return not local and config.get("method") != "custom"
+def proposes(config: dict[str, Any]) -> bool:
+    """Whether the server proposes runs; for a sweep with a local controller it only shows them."""
+    return (config.get("controller") or {}).get("type") != "local"
 
 
 def next_run(config: dict[str, Any], runs: list[Any]) -> Any:
@@ -71,11 +58,7 @@ def create_sweep(store: Store, entity: str, project: str, text: str) -> tuple[Sw
 
 def set_state(store: Store, sweep: Sweep, state: str) -> None:
     """What the buttons of the UI and `wandb sweep --pause` and the like do."""
-    state = state.upper()
-    if state not in STATES:
-        raise GraphQLError(f"invalid sweep state {state}")
     sweep.state = state
-    sweep.updated_at = now()
     sweep.exhausted = False  # asked again at the next heartbeat
     if state == "CANCELED":
         for run in store.sweep_runs(sweep):
@@ -106,7 +89,7 @@ def heartbeat(store: Store, agent_id: str, run_state: dict[str, Any]) -> list[di
     agent = store.agents.get(agent_id)
     sweep = store.sweeps.get(agent.sweep_id) if agent else None
     if agent is None or sweep is None:
-        raise GraphQLError(f"agent {agent_id} not found", status=404)
+        raise Refused(f"agent {agent_id} not found")
     agent.heartbeats += 1
     agent.reported = {run_id for run_id, alive in run_state.items() if alive}
     agent.given = set()
@@ -146,7 +129,7 @@ def assign(sweep: Sweep, agent: Agent, run: Run, kind: str) -> dict[str, Any]:
 
 def propose(store: Store, sweep: Sweep) -> Run | None:
     """The next run, made at once in state pending; None when there is none or the server is not the one to propose."""
-    if not proposes(sweep.config, sweep.controller):
+    if not proposes(sweep.config):
         return None
     cap = sweep.config.get("run_cap")
     sweep.exhausted = cap is not None and len(sweep.run_ids) >= cap
@@ -165,17 +148,12 @@ def propose(store: Store, sweep: Sweep) -> Run | None:
 
 def sweep_runs(store: Store, sweep: Sweep) -> list[Any]:
     """The sweep's runs as the `sweeps` package takes them."""
-    return [
-        sweeps.SweepRun(
-            name=run.id,
-            state=run.state,
-            config={name: {"value": value} for name, value in run.config.items()},
-            summary_metrics=run.summary,
-            history=run.history,
-            stopped=run.stopped,
-        )
-        for run in store.sweep_runs(sweep)
-    ]
+    found = []
+    for run in store.sweep_runs(sweep):
+        config = {name: {"value": value} for name, value in run.config.items()}
+        logged = {"summary_metrics": run.summary, "history": run.history}
+        found.append(sweeps.SweepRun(name=run.id, state=run.state, config=config, stopped=run.stopped, **logged))
+    return found
 
 
 def stop_early(store: Store, sweep: Sweep) -> None:
@@ -193,21 +171,16 @@ def settle(store: Store, sweep: Sweep) -> None:
     live = any(is_live(store, run) for run in store.sweep_runs(sweep))
     if target_reached(store, sweep) or (sweep.exhausted and not live and not sweep.requeued):
         sweep.state = "FINISHED"
-        sweep.updated_at = now()
-
-
-def metric_values(run: Run, name: str) -> list[float]:
-    values = [row.get(name) for row in [*run.history, run.summary]]
-    return [v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
 
 
 def target_reached(store: Store, sweep: Sweep) -> bool:
     metric = sweep.config.get("metric") or {}
-    target = metric.get("target")
-    if target is None:
+    if "target" not in metric:
         return False
-    values = [value for run in store.sweep_runs(sweep) for value in metric_values(run, metric.get("name", ""))]
-    return any(value >= target if metric.get("goal") == "maximize" else value <= target for value in values)
+    rows = [row for run in store.sweep_runs(sweep) for row in (*run.history, run.summary)]
+    values = [row[metric["name"]] for row in rows if isinstance(row.get(metric["name"]), int | float)]
+    is_max = metric.get("goal") == "maximize"
+    return any(value >= metric["target"] if is_max else value <= metric["target"] for value in values)
 
 
 def requeue(sweep: Sweep, run: Run) -> None:
@@ -228,17 +201,14 @@ def progressed(store: Store, run: Run) -> None:
 def end_run(store: Store, run: Run, exit_code: int) -> None:
     """The client says the run is complete."""
     run.exit_code = exit_code
-    if exit_code == 0:
-        run.state = "finished"
-    else:
-        run.state = "preempted" if run.preempting else "failed"
+    run.state = "finished" if exit_code == 0 else "preempted" if run.preempting else "failed"
     run.preempting = False
     progressed(store, run)
 
 
-def crash_silent_runs(store: Store, run_ids: list[str] | None) -> None:
+def crash_silent_runs(store: Store, run_ids: Sequence[str]) -> None:
     """What the server does five minutes after a run's last sign of life."""
-    for run in [run for run in store.runs.values() if run_ids is None or run.id in run_ids]:
+    for run in map(store.runs.__getitem__, run_ids):
         if run.state in LIVE:
             run.state = "preempted" if run.preempting else "crashed"
             run.preempting = False

@@ -42,7 +42,7 @@ class ScriptedWandb:
 
     def close(self) -> None:
         for run in self.runs:
-            run.client.http.close()
+            run.client.close()
 
 
 @dataclass
@@ -81,8 +81,8 @@ class ScriptedRun:
             fields["id"] = known["id"]
             self._line = known["historyLineCount"]
             self.starting_step = max((row["_step"] + 1 for row in self.server.runs[self.id].history), default=0)
-        sweep = self.settings.sweep_id
-        self.client.begin(self.id, sweep, self._project, self.given["config"], entityName=entity, **fields)
+        fields |= {"modelName": self._project, "entityName": entity, "sweep": self.settings.sweep_id}
+        self.client.begin(self.id, config=self.given["config"], **fields)
 
     def define_metric(self, name: str, **how: Any) -> None:
         """The x axis is no matter here."""

@@ -1,8 +1,7 @@
 """What the stand-in server remembers: projects, sweeps, agents, runs, artifacts and views, all in memory."""
 
-from __future__ import annotations
-
 import base64
+import contextlib
 import datetime
 import random
 import string
@@ -34,7 +33,6 @@ class Project:
     entity: str
     name: str
     internal_id: int
-    created_at: str = field(default_factory=now)
 
     @property
     def storage_id(self) -> str:
@@ -73,8 +71,6 @@ class Sweep:
     """Preempted runs that wait for an agent."""
     exhausted: bool = False
     """The grid is used up or the cap is reached: no new run is proposed."""
-    created_at: str = field(default_factory=now)
-    updated_at: str = field(default_factory=now)
 
     @property
     def storage_id(self) -> str:
@@ -126,10 +122,10 @@ class Artifact:
     name: str
     """The collection's name, without the version."""
     digest: str
+    run_id: str | None
+    aliases: list[str]
     version: int | None = None
     """The number in `name:v3`; none until the artifact is committed."""
-    run_id: str | None = None
-    aliases: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     """The content by the name in the artifact, its manifest included."""
 
@@ -141,13 +137,11 @@ class View:
     id: str
     entity: str
     project: str
-    type: str
-    name: str
-    display_name: str
-    description: str
-    spec: str
-    created_at: str = field(default_factory=now)
-    updated_at: str = field(default_factory=now)
+    type: str = "runs"
+    name: str = field(default_factory=lambda: short_id(12))
+    display_name: str = ""
+    description: str = ""
+    spec: str = "{}"
 
 
 @dataclass
@@ -156,14 +150,14 @@ class Request:
 
     operation: str
     """The GraphQL operation's name, or `file_stream`, `upload`, `download`, or the path of anything else."""
-    variables: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, Any]
     """The GraphQL variables, or the body of a file stream post."""
-    at: float = 0.0
+    at: float
     """`time.monotonic()` when it arrived."""
+    path: str
+    """The path of the address, which names the run of a file stream post."""
     status: int = 0
     """The HTTP status answered; 0 where the connection was dropped."""
-    path: str = ""
-    """The path of the address, which names the run of a file stream post."""
 
 
 class Store:
@@ -184,6 +178,13 @@ class Store:
         """Whether cancelling a sweep sends `exit` together with `stop`, which makes the stock agent kill its run."""
         self._number = 1000
 
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """Hold the records, and wake whoever waits for a change."""
+        with self.changed:
+            yield
+            self.changed.notify_all()
+
     def number(self) -> int:
         """A number that no other record has."""
         self._number += 1
@@ -191,16 +192,12 @@ class Store:
 
     def project(self, entity: str, name: str) -> Project:
         """The project, made on first use as W&B makes it."""
-        key = (entity, name)
-        if key not in self.projects:
-            self.projects[key] = Project(entity, name, self.number())
-        return self.projects[key]
+        if (entity, name) not in self.projects:
+            self.projects[entity, name] = Project(entity, name, self.number())
+        return self.projects[entity, name]
 
     def sweep_runs(self, sweep: Sweep) -> Iterator[Run]:
         return (self.runs[run_id] for run_id in sweep.run_ids if run_id in self.runs)
-
-    def run_by_storage_id(self, storage_id: str) -> Run | None:
-        return next((run for run in self.runs.values() if run.storage_id == storage_id), None)
 
     def project_runs(self, entity: str, project: str) -> list[Run]:
         return [run for run in self.runs.values() if (run.entity, run.project) == (entity, project)]
