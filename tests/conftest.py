@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
 os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads wait for each other longer than a tiny step takes
-
-
 MARKED_BY_FIXTURE = {"chromium": "browser", "fer2013_zip": "real_data"}
 """Tests that ask for one of these fixtures have its marker."""
 
@@ -117,7 +115,7 @@ def online(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
 
 @pytest.fixture
 def scripted_wandb(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator["ScriptedWandb"]:
-    """Runs of this process are logged by a few lines in place of wandb; log in first, as ``online`` does."""
+    """Runs of this process are logged by a few lines in place of wandb."""
     from tests.support.standin.scripted_wandb import ScriptedWandb  # imports wandb, which takes half a second
 
     with contextlib.closing(ScriptedWandb(online)) as scripted:
@@ -175,20 +173,10 @@ def tiny_data(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
-@pytest.fixture(scope="session")
-def small_synthetic_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data cache in which `synthetic` has 280 drawn faces."""
-    cache = tmp_path_factory.mktemp("drawn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FERSWEEP_CACHE", str(cache))
-        prepare_synthetic()
-    return cache
-
-
 @pytest.fixture
-def small_synthetic(small_synthetic_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn faces are few in this test."""
-    monkeypatch.setenv("FERSWEEP_CACHE", str(small_synthetic_cache))
+def small_synthetic() -> None:
+    """Drawn faces are few in this test: `synthetic` has 280."""
+    prepare_synthetic()
 
 
 @pytest.fixture(scope="session")

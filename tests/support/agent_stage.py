@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fer_sweep.agent.failures import OnOom
@@ -26,28 +27,27 @@ TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
 class ForkingStarter(TrialStarter):
     """Forks real trials, and remembers their processes."""
 
+    memory_mb: float | None = None
+    """As if this host had so much memory; None for what it has."""
+    memory_share: float | None = None
+    """Of a GPU's memory, what each trial may take; None for what the agent gives."""
+
     def __init__(self) -> None:
         super().__init__()
         self.pids: list[int] = []
         self.pid_of: dict[str, int] = {}
         """By trial, its latest."""
-        self.memory_mb: float | None = None
-        """As if this host had so much memory; None for what it has."""
-        self.memory_share: float | None = None
-        """Of a GPU's memory, what each trial may take; None for what the agent gives."""
 
     def close(self) -> None:
         """Left open: starting it takes longer than most tests, and the next one can have it."""
 
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
-        if self.memory_mb is not None and job.memory_share is not None:
-            job = replace(job, memory_share=job.memory_share * self.memory_mb / (total_mb() or self.memory_mb))
-        if self.memory_share is not None:
-            job = replace(job, memory_share=self.memory_share)
-        handle = super().start(job, is_probe=is_probe)
-        assert handle.process.pid is not None
-        self.pids.append(handle.process.pid)
+        share = self.memory_share or job.memory_share
+        if self.memory_mb is not None and share is not None:
+            share *= self.memory_mb / (total_mb() or self.memory_mb)
+        handle = super().start(replace(job, memory_share=share), is_probe=is_probe)
         self.pid_of[job.folder.name] = handle.process.pid
+        self.pids.append(handle.process.pid)
         return handle
 
     @property
@@ -75,7 +75,7 @@ class View:
         self.at_epoch(trial_id, int(metrics["epoch"]))
 
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
-        pass
+        """Told by the summary."""
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -86,12 +86,9 @@ class Stage:
     """One agent's surroundings; ``run`` works a search through."""
 
     def __init__(self, folder: Path, cache: str = "", starter: ScriptedStarter | ForkingStarter | None = None) -> None:
-        self.folder = folder
-        self.cache = cache
+        self.folder, self.cache = folder, cache
         self.starter: Any = starter or ScriptedStarter()
-        self.view = View()
-        self.admission = Admission()
-        self.silence = Silence()
+        self.view, self.admission, self.silence = View(), Admission(), Silence()
 
     def run(
         self,
@@ -100,7 +97,7 @@ class Stage:
         slots: int = 1,
         count: int | None = None,
         track: Callable[[TrialRequest], TrackedRun] = lambda request: TrackedRun(None),
-        caches: Mapping[int, str] | None = None,
+        caches: Mapping[int, str] = MappingProxyType({}),
         on_oom: OnOom = OnOom.FAIL,
         gpu: str | None = None,
     ) -> AgentSummary:
@@ -108,14 +105,13 @@ class Stage:
 
         With ``gpu``, a UUID, the slots share it.
         """
-        found = dict.fromkeys(range(slots), self.cache) | dict(caches or {})
         name, device = ("gpu0/", "cuda:0") if gpu else ("cpu", "cpu")
-        places = [
+        places = []
+        for number in range(slots):
             # The forkserver outlives a test, and a fork has the environment of its start.
-            Slot(f"{name}{number}", device, 1, {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": cache})
-            for number, cache in found.items()
-        ]
-        agent = Agent(
+            environment = {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": caches.get(number, self.cache)}
+            places.append(Slot(f"{name}{number}", device, 1, environment))
+        return Agent(
             search=search,
             slots=places,
             folder_of=lambda trial_id: self.folder / trial_id,
@@ -126,8 +122,7 @@ class Stage:
             admission=self.admission,
             on_oom=on_oom,
             silence=self.silence,
-        )
-        return agent.run()
+        ).run()
 
     def result(self, trial_id: str) -> dict[str, Any]:
         result = json.loads((self.folder / trial_id / "result.json").read_text())

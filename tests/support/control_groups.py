@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,9 +40,9 @@ def memory_group(limit_mb: int) -> Iterator[Path]:
         until(lambda: _is_removed(group))
 
 
-def run_in(group: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run_in(group: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as a member of a group from its first instruction on."""
-    return subprocess.run([*_entering(group), *words], capture_output=True, text=True, check=False)
+    return subprocess.run([*_entering(group), *words], capture_output=True, text=True)
 
 
 @contextlib.contextmanager
@@ -51,13 +51,12 @@ def taken_in(group: Path, mb: int) -> Iterator[None]:
     code = f"import sys; taken = b'x' * ({mb} << 20); print('taken', flush=True); sys.stdin.read()"
     words = [*_entering(group), sys.executable, "-c", code]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
         assert other.stdout.readline() == "taken\n"
         yield
         assert other.poll() is None, "the kernel killed this process"
 
 
-def _entering(group: Path) -> Sequence[str]:
+def _entering(group: Path) -> list[str]:
     return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
 
 

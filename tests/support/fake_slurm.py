@@ -11,8 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.processes import until
-
 PROGRAM = (sys.executable, "-S", "-m", "tests.support.fake_slurm")
 
 
@@ -43,6 +41,8 @@ class FakeSlurm:
 
     def close(self) -> None:
         """End every job."""
+        from tests.support.processes import until  # not above: the programs have no psutil, as they start without site
+
         for element in self._root.glob("*_*"):
             until((element / "pid").exists)
             with contextlib.suppress(ProcessLookupError):
@@ -74,15 +74,9 @@ def supervise(root: Path, words: list[str]) -> None:
         node = f"n{restarts + 1}"
         environment = {**os.environ, **own, "SLURM_RESTART_COUNT": str(restarts), "SLURMD_NODENAME": node}
         with Path(log).open("ab") as output, Path(os.devnull).open("rb") as null:
-            process = subprocess.Popen(
-                ["bash", str(element / "script")],
-                cwd=folder,
-                env=environment,
-                stdin=null,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            streams = {"stdin": null, "stdout": output, "stderr": output}
+            words = ["bash", str(element / "script")]
+            process = subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **streams)
         _write(element / "pid", str(process.pid))
         _write(element / "state", f"RUNNING|{node}|None")
         code = process.wait()

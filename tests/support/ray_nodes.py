@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 GPUS = 2
@@ -46,9 +47,7 @@ class Cluster:
 
 def node_of(pid: int) -> int:
     """The node that a process was started by."""
-    environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    (raylet,) = [line.partition("=")[2] for line in environment if line.startswith("RAY_RAYLET_PID=")]
-    return int(raylet)
+    return int(psutil.Process(pid).environ()["RAY_RAYLET_PID"])
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from typing import Any
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.selection import Candidate
 
-SIMPLE = {"model": "simple_cnn", "data": "fer2013"}
-
 
 def make_result(**changes: Any) -> TrialResult:
     """The result of a complete trial of one epoch, with changes."""
@@ -56,5 +54,6 @@ def candidate(
         parameters=size,
         verdict=verdict,
     )
-    record = TrialRecord(name, state, config or SIMPLE, parameters or {}, result=result)
+    simple = {"model": "simple_cnn", "data": "fer2013"}
+    record = TrialRecord(name, state, config or simple, parameters or {}, result=result)
     return Candidate(sweep, record, result, fingerprint)

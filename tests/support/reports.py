@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_sweep.choosing import Choice
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.records import CLASSES, TrialRecord, TrialResult, TrialState
+from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import Curve, Report, ReportedSweep, TrialKey, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate, caveats, select, select_each
@@ -152,13 +152,11 @@ def _result(model: str, history: Sequence[Mapping[str, float]], rng: np.random.G
     best = max(history, key=lambda row: row["val_acc"])
     ease = EASE * (IMAGES.sum() / (EASE * IMAGES).sum())
     right = np.minimum(np.round(best["val_acc"] * ease * IMAGES), IMAGES).astype(int)
-    matrix = np.zeros((7, 7), dtype=int)
-    for code in range(len(CLASSES)):
-        wrong = int(IMAGES[code] - right[code])
+    matrix = np.diag(right)
+    for code in range(7):
         shares = np.full(7, 0.1)
         shares[CONFUSED[code]], shares[code] = 0.5, 0.0
-        matrix[code] = rng.multinomial(wrong, shares / shares.sum())
-        matrix[code, code] = right[code]
+        matrix[code] += rng.multinomial(IMAGES[code] - right[code], shares / shares.sum())
     accuracy = float(right.sum() / IMAGES.sum())
     gap = best["train_val_gap"]
     verdict = "underfit" if accuracy + gap < 0.5 else "overfit" if gap > 0.15 else "balanced"

@@ -26,9 +26,8 @@ class ActorUnavailableError(RayError):
 class RayTaskError(RayError):
     """A method has raised ``cause``."""
 
-    @property
-    def cause(self) -> BaseException | None:
-        return self.__cause__
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
 
 
 @dataclass
@@ -68,9 +67,7 @@ class ScriptedRay:
     """Of each actor."""
     actors: list[Actor] = field(default_factory=list)
 
-    exceptions = SimpleNamespace(
-        RayError=RayError, RayTaskError=RayTaskError, ActorUnavailableError=ActorUnavailableError
-    )
+    exceptions = sys.modules[__name__]
     cloudpickle = SimpleNamespace(register_pickle_by_value=lambda module: None)
 
     def init(self, address: str, **_options: Any) -> None:
@@ -109,7 +106,7 @@ class ScriptedRay:
         try:
             return method()
         except OSError as error:
-            raise RayTaskError from error
+            raise RayTaskError(error) from error
 
     def kill(self, actor: Actor) -> None:
         actor.answers = False

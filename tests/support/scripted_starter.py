@@ -81,11 +81,7 @@ class PlayedTrial(threading.Thread):
         self.send(Beat(at))
 
     def send(self, message: TrialMessage) -> None:
-        """Send a message to the agent.
-
-        Raises:
-            Killed: The trial has been killed.
-        """
+        """Send a message to the agent, unless the trial has been killed."""
         self._arrived(0.0)
         self._pipe.send(message)
 
@@ -94,11 +90,7 @@ class PlayedTrial(threading.Thread):
         return self._pipe.recv() if self._arrived(0.0) else None
 
     def wait_for_stop(self) -> StopReason:
-        """Train no further until the agent asks for an end.
-
-        Raises:
-            Killed: It kills the trial instead.
-        """
+        """Train no further until the agent asks for an end, or kills the trial."""
         assert self._arrived(WAIT_S), f"trial {self.trial_id} was not asked to stop"
         return self._pipe.recv()
 
@@ -153,9 +145,8 @@ def metrics_of(epoch: int) -> dict[str, float]:
 
 def outcome_of(state: TrialState, epochs: int) -> TrialOutcome:
     """The outcome of a trial that ended well after so many epochs."""
-    last = metrics_of(epochs)
-    names = ("best_val_acc", "train_acc", "train_val_gap")
-    return TrialOutcome(state, make_result(epochs=epochs, best_epoch=epochs, **{name: last[name] for name in names}))
+    last = {name: metrics_of(epochs)[name] for name in ("best_val_acc", "train_acc", "train_val_gap")}
+    return TrialOutcome(state, make_result(epochs=epochs, best_epoch=epochs, **last))
 
 
 def stopped(trial: PlayedTrial, reason: StopReason) -> TrialOutcome:

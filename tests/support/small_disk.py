@@ -13,8 +13,14 @@ from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep, list_sweeps
 
 
-def main(disk: Path) -> None:
-    """Fill the disk, see that nothing is damaged, make room and complete the trial."""
+def check_integrity(disk: Path) -> None:
+    """Raise if the database is damaged."""
+    with contextlib.closing(sqlite3.connect(disk / "sweeps.db")) as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+if __name__ == "__main__":
+    disk = Path(sys.argv[1])
     assert disk.is_mount()
     storage, metrics = f"sqlite:///{disk / 'sweeps.db'}", {f"metric_{number}": 0.5 for number in range(300)}
     parameters = {"model": {"value": "vit"}, "lr": {"min": 0.001, "max": 0.1}}
@@ -46,13 +52,3 @@ def main(disk: Path) -> None:
     create_sweep(sweep, sweep_id="last", storage=storage)
     assert list_sweeps(storage)[-1].id == "last"
     check_integrity(disk)
-
-
-def check_integrity(disk: Path) -> None:
-    """Raise if the database is damaged."""
-    with contextlib.closing(sqlite3.connect(disk / "sweeps.db")) as raw:
-        assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

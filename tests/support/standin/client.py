@@ -1,6 +1,4 @@
-"""A client of a few lines, without retries: speaks W&B's protocol as an agent and as a run."""
-
-from __future__ import annotations
+"""A client of a few lines, without retries: speaks W&B's protocol as a run."""
 
 import base64
 import http.client
@@ -9,12 +7,6 @@ from typing import Any
 
 from tests.support.standin.server import StandIn
 
-UPSERT_SWEEP = """mutation UpsertSweep($input: UpsertSweepInput!) {
-  upsertSweep(input: $input) { sweep { id name state } configValidationWarnings } }"""
-CREATE_AGENT = """mutation CreateAgent($host: String!, $sweep: String!) {
-  createAgent(input: {host: $host, sweep: $sweep}) { agent { id } } }"""
-HEARTBEAT = """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
-  agentHeartbeat(input: {id: $id, metrics: $metrics, runState: $runState}) { agent { id } commands } }"""
 UPSERT_RUN = """mutation UpsertBucket($input: UpsertBucketInput!) {
   upsertBucket(input: $input) { bucket { id name sweepName historyLineCount } inserted } }"""
 RESUME_STATUS = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
@@ -24,9 +16,9 @@ RESUME_STATUS = """query RunResumeStatus($project: String, $entity: String, $nam
 class Client:
     """One keep-alive connection."""
 
-    def __init__(self, server: StandIn, key: str = "") -> None:
-        self.http = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
-        token = base64.b64encode(f"api:{key or server.api_key}".encode()).decode()
+    def __init__(self, server: StandIn) -> None:
+        self.http = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+        token = base64.b64encode(f"api:{server.api_key}".encode()).decode()
         self.headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
 
     def close(self) -> None:
@@ -47,15 +39,6 @@ class Client:
         status, answer, _ = self.post("/graphql", {"query": query, "variables": variables})
         assert status == 200 and "errors" not in answer, (status, answer)
         return answer["data"]
-
-    def agent(self, sweep_id: str) -> str:
-        return self.graphql(CREATE_AGENT, host="box", sweep=sweep_id)["createAgent"]["agent"]["id"]
-
-    def beat(self, agent_id: str, *alive: str) -> list[dict[str, Any]]:
-        """One heartbeat that reports these runs as alive: the commands."""
-        state = json.dumps(dict.fromkeys(alive, True))
-        data = self.graphql(HEARTBEAT, id=agent_id, metrics="{}", runState=state)
-        return json.loads(data["agentHeartbeat"]["commands"])
 
     def begin(self, run_id: str, *, config: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
         """Start a run as wandb-core does; given its storage `id`, go on with it."""

@@ -9,7 +9,7 @@ from typing import Any
 class Fault:
     """What goes wrong with one request; nothing, if nothing more is said.
 
-    Its operation is a GraphQL operation's name, `file_stream`, `upload`, `download`, or `*` for any request.
+    Its operation is a GraphQL operation's name, `file_stream`, or `*` for any request.
     """
 
     operation: str = "*"
@@ -79,6 +79,8 @@ class Faults:
 
     def take(self, operation: str) -> Fault:
         """What goes wrong with this request."""
+        if self.is_offline:
+            return Fault(is_carried_out=False, is_answered=False)
         with self._lock:
             for index, fault in enumerate(self._queue):
                 if fault.operation in ("*", operation):

@@ -17,11 +17,11 @@ def attributes(record: Any) -> dict[str, Any]:
 
 
 def connection(items: Sequence[Any], first: int | None = None, after: str | None = None) -> Fields:
-    """A page of items; a cursor is the index of its item."""
-    start = int(after) + 1 if after else 0
-    stop = len(items) if first is None else min(len(items), start + first)
-    edges = [{"node": items[index], "cursor": str(index)} for index in range(start, stop)]
-    info = {"__typename": "PageInfo", "hasNextPage": stop < len(items), "endCursor": str(stop - 1)}
+    """A page of items; a cursor is how many items end with it."""
+    start = int(after or 0)
+    stop = start + (len(items) if first is None else first)
+    edges = [{"node": item, "cursor": str(start + index + 1)} for index, item in enumerate(items[start:stop])]
+    info = {"__typename": "PageInfo", "hasNextPage": stop < len(items), "endCursor": str(stop)}
     return {"edges": edges, "pageInfo": info}
 
 
@@ -54,7 +54,7 @@ def project_fields(project: Project) -> Fields:
     """A project as its sweeps, runs and views show it."""
     return {
         **attributes(project),
-        "id": project.storage_id,
+        "id": node_id("Project", "v1", project.name, project.entity),
         "entityName": project.entity,
         "entity": entity_fields(project.entity),
         "isBenchmark": False,

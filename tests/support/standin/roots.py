@@ -31,15 +31,10 @@ def column(run: Run, name: str) -> Any:
     return getattr(run, COLUMNS[name])
 
 
-def matches(run: Run, key: str, value: Any) -> bool:
-    """Whether a run passes one line of a filter in MongoDB's language, of which clients use this much."""
-    if key in ("$and", "$or"):
-        return (all if key == "$and" else any)(matches_all(run, item) for item in value)
-    return column(run, key) in (value["$in"] if isinstance(value, dict) else [value])
-
-
-def matches_all(run: Run, wanted: Input) -> bool:
-    return all(matches(run, key, value) for key, value in wanted.items())
+def matches(run: Run, wanted: Input) -> bool:
+    """Whether a run passes a filter in MongoDB's language, of which clients use this much."""
+    allowed = {name: value["$in"] if isinstance(value, dict) else [value] for name, value in wanted.items()}
+    return all(column(run, name) in values for name, values in allowed.items())
 
 
 def whole_project_fields(store: Store, project: Project) -> Fields:
@@ -47,7 +42,7 @@ def whole_project_fields(store: Store, project: Project) -> Fields:
     place = (project.entity, project.name)
 
     def runs(filters: str = "{}", order: str = "+created_at", **page: Any) -> Fields:
-        found = [run for run in store.project_runs(*place) if matches_all(run, json.loads(filters))]
+        found = [run for run in store.project_runs(*place) if matches(run, json.loads(filters))]
         found.sort(key=lambda run: column(run, order.lstrip("+-")), reverse=order.startswith("-"))
         return connection([run_fields(store, run) for run in found], **page)
 
@@ -64,12 +59,6 @@ def whole_project_fields(store: Store, project: Project) -> Fields:
         found = [view for view in own if viewType in ("", view.type) and viewName in ("", view.name)]
         return connection([view_fields(store, view) for view in found])
 
-    def artifact(name: str) -> Fields | None:
-        wanted, _, alias = name.partition(":")
-        own = [a for a in store.artifacts.values() if (a.entity, a.project, a.name) == (*place, wanted)]
-        found = [a for a in own if alias in (f"v{a.version}", *a.aliases)]
-        return {"artifact": artifact_fields(store, found[-1])} if found else None
-
     return {
         **project_fields(project),
         "user": user_fields(store),
@@ -78,7 +67,6 @@ def whole_project_fields(store: Store, project: Project) -> Fields:
         "bucket": run,
         "sweep": sweep,
         "allViews": views,
-        "artifactCollectionMembership": artifact,
     }
 
 
@@ -135,8 +123,7 @@ class Mutations:
         else:
             text = input.get("config") or ""
             sweep, warnings = scheduler.create_sweep(self._store, project.entity, project.name, text)
-            sweep.controller, sweep.description = input.get("controller"), input.get("description")
-            sweep.scheduler = input.get("scheduler") or input.get("launchScheduler")
+            sweep.description = input.get("description")
         if input.get("state"):
             scheduler.set_state(self._store, sweep, input["state"])
         return {"sweep": sweep_fields(self._store, sweep), "configValidationWarnings": warnings}
@@ -162,25 +149,20 @@ class Mutations:
         files = [file_fields(self._store, run, name) for name in input["files"]]
         return {"runID": run.storage_id, "uploadHeaders": [], "files": files}
 
-    # projects and views
-
-    def upsertModel(self, input: Input) -> Fields:
-        project = project_fields(self._store.project(self._entity(input), input["name"]))
-        return {"project": project, "model": project, "inserted": True}
+    # views
 
     def upsertView(self, input: Input) -> Fields:
-        project, views, is_new = self._project(input), self._store.views, not input.get("id")
+        project, is_new = self._project(input), not input.get("id")
         if is_new:
             view = View(node_id("View", self._store.number()), project.entity, project.name)
-            views[view.id] = view
-        elif input["id"] in views:
-            view = views[input["id"]]
+            self._store.views[view.id] = view
+        elif input["id"] in self._store.views:
+            view = self._store.views[input["id"]]
         else:
             raise Refused("view not found")
-        names = {"displayName": "display_name"} | {name: name for name in ("type", "name", "description", "spec")}
-        for name, attribute in names.items():
-            if input.get(name) is not None:
-                setattr(view, attribute, input[name])
+        view.display_name = input.get("displayName") or view.display_name
+        for name in ("type", "name", "description", "spec"):
+            setattr(view, name, input.get(name) or getattr(view, name))
         return {"view": view_fields(self._store, view), "inserted": is_new}
 
     # artifacts
@@ -198,7 +180,6 @@ class Mutations:
             name=(input.get("artifactCollectionNames") or [input.get("artifactCollectionName")])[0],
             digest=input["digest"],
             run_id=input.get("runName"),
-            aliases=[alias["alias"] for alias in input.get("aliases") or []],
         )
         self._store.artifacts[artifact.id] = artifact
         return {"artifact": artifact_fields(self._store, artifact)}
@@ -216,5 +197,4 @@ class Mutations:
         artifact = self._artifact(input)
         if artifact.version is None:
             artifact.version = len(versions(self._store, artifact))
-            artifact.aliases.append("latest")
         return {"artifact": artifact_fields(self._store, artifact)}

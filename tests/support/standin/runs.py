@@ -4,26 +4,11 @@ import json
 from typing import Any
 
 from tests.support.standin import scheduler
-from tests.support.standin.graphql import Refused
 from tests.support.standin.state import TERMINAL, Run, Store, now, short_id
 
-ATTRIBUTES = {
-    "displayName": "display_name",
-    "groupName": "group",
-    "jobType": "job_type",
-    "notes": "notes",
-    "host": "host",
-    "tags": "tags",
-}
+ATTRIBUTES = {"displayName": "display_name", "groupName": "group", "jobType": "job_type"}
+ATTRIBUTES |= {name: name for name in ("notes", "tags")}
 """By what UpsertBucket calls them."""
-
-
-def unwrapped(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as plain values."""
-    return {
-        name: entry["value"] if isinstance(entry, dict) and "value" in entry else entry
-        for name, entry in config.items()
-    }
 
 
 def upsert_run(store: Store, entity: str, given: dict[str, Any]) -> tuple[Run, bool]:
@@ -40,8 +25,6 @@ def upsert_run(store: Store, entity: str, given: dict[str, Any]) -> tuple[Run, b
         run = store.runs.get(given.get("name") or "")
     inserted = run is None
     if run is None:
-        if not given.get("name") and given.get("id"):
-            raise Refused("run not found")
         project = store.project(entity, given.get("modelName") or "uncategorized")
         run = Run(given.get("name") or short_id(), entity, project.name)
         run.display_name = f"stand-in-{len(store.project_runs(entity, project.name)) + 1}"
@@ -53,7 +36,7 @@ def upsert_run(store: Store, entity: str, given: dict[str, Any]) -> tuple[Run, b
         if given.get(name) is not None:
             setattr(run, attribute, given[name])
     if given.get("config") is not None:
-        run.config = unwrapped(json.loads(given["config"]))
+        run.config = {name: entry["value"] for name, entry in json.loads(given["config"]).items()}
         run.wandb_config = run.config.pop("_wandb", {})
     if given.get("summaryMetrics") is not None:
         run.summary = json.loads(given["summaryMetrics"])

@@ -8,6 +8,7 @@ it is told to exit (`Store.exit_with_cancel` sends both at once).
 """
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -22,8 +23,8 @@ with warnings.catch_warnings():
     import sweeps
 
 
-def parse_config(text: str) -> tuple[dict[str, Any], list[str]]:
-    """The configuration in a sweep's YAML, and the warnings about it; one that proposes nothing is refused."""
+def create_sweep(store: Store, entity: str, project: str, text: str) -> tuple[Sweep, list[str]]:
+    """A sweep of the configuration in a YAML, and the warnings about it; one that proposes nothing is refused."""
     try:
         config = yaml.safe_load(text)
         violations = sweeps.schema_violations_from_proposed_config(config)
@@ -31,7 +32,10 @@ def parse_config(text: str) -> tuple[dict[str, Any], list[str]]:
             next_run(config, [])
     except Exception as error:
         raise GraphQLError(f"invalid sweep config: {error}") from None
-    return config, violations
+    store.project(entity, project)
+    sweep = Sweep(short_id(), entity, project, config, text)
+    store.sweeps[sweep.id] = sweep
+    return sweep, violations
 
 
 def proposes(config: dict[str, Any]) -> bool:
@@ -46,14 +50,6 @@ def next_run(config: dict[str, Any], runs: list[Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return sweeps.next_run(config, runs)
-
-
-def create_sweep(store: Store, entity: str, project: str, text: str) -> tuple[Sweep, list[str]]:
-    config, violations = parse_config(text)
-    store.project(entity, project)
-    sweep = Sweep(short_id(), entity, project, config, text)
-    store.sweeps[sweep.id] = sweep
-    return sweep, violations
 
 
 def set_state(store: Store, sweep: Sweep, state: str) -> None:
@@ -93,8 +89,7 @@ def heartbeat(store: Store, agent_id: str, run_state: dict[str, Any]) -> list[di
     agent.heartbeats += 1
     agent.reported = {run_id for run_id, alive in run_state.items() if alive}
     agent.given = set()
-    stop_early(store, sweep)
-    settle(store, sweep)
+    review(store, sweep)
     commands = commands_for(store, sweep, agent)
     agent.commands += commands
     return commands
@@ -116,7 +111,7 @@ def commands_for(store: Store, sweep: Sweep, agent: Agent) -> list[dict[str, Any
         return [assign(sweep, agent, run, "resume")]
     proposed = propose(store, sweep)
     if proposed is None:
-        settle(store, sweep)
+        review(store, sweep)
         return [{"type": "exit"}] if sweep.state == "FINISHED" else []
     return [assign(sweep, agent, proposed, "run")]
 
@@ -131,11 +126,10 @@ def propose(store: Store, sweep: Sweep) -> Run | None:
     """The next run, made at once in state pending; None when there is none or the server is not the one to propose."""
     if not proposes(sweep.config):
         return None
-    cap = sweep.config.get("run_cap")
-    sweep.exhausted = cap is not None and len(sweep.run_ids) >= cap
-    proposal = None if sweep.exhausted else next_run(sweep.config, sweep_runs(store, sweep))
+    is_capped = len(sweep.run_ids) >= sweep.config.get("run_cap", math.inf)
+    proposal = None if is_capped else next_run(sweep.config, sweep_runs(store, sweep))
+    sweep.exhausted = proposal is None
     if proposal is None:
-        sweep.exhausted = True
         return None
     args = json.loads(json.dumps(proposal.config, default=lambda value: value.item()))  # numpy's numbers as plain ones
     run = Run(short_id(), sweep.entity, sweep.project, sweep.id, "pending", args=args)
@@ -156,20 +150,13 @@ def sweep_runs(store: Store, sweep: Sweep) -> list[Any]:
     return found
 
 
-def stop_early(store: Store, sweep: Sweep) -> None:
-    """Mark the runs that hyperband stops."""
-    if not (sweep.config.get("early_terminate") and sweep.config.get("metric")):
-        return
-    for stopped in sweeps.stop_runs(sweep.config, sweep_runs(store, sweep)):
-        store.runs[stopped.name].stopped = True
-
-
-def settle(store: Store, sweep: Sweep) -> None:
-    """Finish a sweep that has reached its target, or that has nothing left to propose and no live run."""
-    if sweep.state != "RUNNING":
-        return
-    live = any(is_live(store, run) for run in store.sweep_runs(sweep))
-    if target_reached(store, sweep) or (sweep.exhausted and not live and not sweep.requeued):
+def review(store: Store, sweep: Sweep) -> None:
+    """Stop what hyperband stops, and finish a sweep that is at its target or has no run left, neither live nor new."""
+    if sweep.config.get("early_terminate") and sweep.config.get("metric"):
+        for stopped in sweeps.stop_runs(sweep.config, sweep_runs(store, sweep)):
+            store.runs[stopped.name].stopped = True
+    live = sweep.requeued or any(is_live(store, run) for run in store.sweep_runs(sweep))
+    if sweep.state == "RUNNING" and (target_reached(store, sweep) or (sweep.exhausted and not live)):
         sweep.state = "FINISHED"
 
 
@@ -190,12 +177,9 @@ def requeue(sweep: Sweep, run: Run) -> None:
 
 def progressed(store: Store, run: Run) -> None:
     """A run has logged something or has ended: its sweep may stop others, requeue it, or be finished."""
-    sweep = store.sweeps.get(run.sweep_id or "")
-    if sweep is None:
-        return
-    requeue(sweep, run)
-    stop_early(store, sweep)
-    settle(store, sweep)
+    if sweep := store.sweeps.get(run.sweep_id or ""):
+        requeue(sweep, run)
+        review(store, sweep)
 
 
 def end_run(store: Store, run: Run, exit_code: int) -> None:

@@ -34,10 +34,6 @@ class Project:
     name: str
     internal_id: int
 
-    @property
-    def storage_id(self) -> str:
-        return node_id("Project", "v1", self.name, self.entity)
-
 
 @dataclass
 class Agent:
@@ -97,7 +93,6 @@ class Run:
     job_type: str | None = None
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
-    host: str | None = None
     created_at: str = field(default_factory=now)
     heartbeat_at: str = field(default_factory=now)
     stopped: bool = False
@@ -123,7 +118,6 @@ class Artifact:
     """The collection's name, without the version."""
     digest: str
     run_id: str | None
-    aliases: list[str]
     version: int | None = None
     """The number in `name:v3`; none until the artifact is committed."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -149,7 +143,7 @@ class Request:
     """One request as it was answered."""
 
     operation: str
-    """The GraphQL operation's name, or `file_stream`, `upload`, `download`, or the path of anything else."""
+    """The GraphQL operation's name, or `file_stream`, or the path of anything else."""
     variables: dict[str, Any]
     """The GraphQL variables, or the body of a file stream post."""
     at: float
