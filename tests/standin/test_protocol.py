@@ -3,42 +3,48 @@
 They hold what it proposes, stops, requeues and hands out again.
 """
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.support.standin.client import UPSERT_RUN, Client
 from tests.support.standin.server import StandIn
+
+UPSERT_RUN = """mutation UpsertBucket($input: UpsertBucketInput!) {
+  upsertBucket(input: $input) { bucket { id } inserted } }"""
 
 
 @pytest.fixture
-def client(standin: StandIn) -> Iterator[Client]:
-    with closing(Client(standin)) as client:
+def client(standin: StandIn) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=standin.url, auth=("api", standin.api_key), timeout=60, trust_env=False) as client:
         yield client
 
 
-def log(client: Client, offset: int, *rows: dict[str, Any]) -> None:
-    content = [json.dumps({"_step": offset + index, **row}) for index, row in enumerate(rows)]
-    client.stream("r1", files={"wandb-history.jsonl": {"offset": offset, "content": content}})
+def begin(client: httpx.Client, run_id: str, **given: Any) -> httpx.Response:
+    fields = {"name": run_id, "modelName": "faces", "host": "box", **given}
+    return client.post("/graphql", json={"query": UPSERT_RUN, "variables": {"input": fields}})
 
 
-def test_history_is_kept_once_and_by_a_run_that_is_resumed_only(standin: StandIn, client: Client) -> None:
-    begun = client.begin("r1", config={"lr": 0.1}, entityName="lab")
+def log(client: httpx.Client, offset: int, *rows: str) -> None:
+    chunk = {"offset": offset, "content": rows}
+    client.post("/files/tester/faces/r1/file_stream", json={"files": {"wandb-history.jsonl": chunk}})
+
+
+def test_history_is_kept_once_and_by_a_run_that_is_resumed_only(standin: StandIn, client: httpx.Client) -> None:
+    begun = begin(client, "r1").json()["data"]["upsertBucket"]
     for _ in range(2):
-        log(client, 0, {"loss": 2.0}, {"loss": float("nan")})
+        log(client, 0, '{"loss": 2.0}', '{"loss": NaN}')
     run = standin.runs["r1"]
     standin.crash_silent_runs("r1")
-    assert (run.state, [row["_step"] for row in run.history]) == ("crashed", [0, 1])
-    log(client, 2, {"loss": 1.0})
-    assert (run.state, run.entity, run.config) == ("running", "lab", {"lr": 0.1})
-    client.stream("r1", complete=True, exitcode=1)
-    client.begin("r1", id=begun["bucket"]["id"])
+    assert (run.state, len(run.history)) == ("crashed", 2)
+    log(client, 2, '{"loss": 1.0}')
+    assert (run.state, run.project) == ("running", "faces")
+    client.post("/files/tester/faces/r1/file_stream", json={"complete": True, "exitcode": 1})
+    begin(client, "r1", id=begun["bucket"]["id"])
     assert (run.state, run.exit_code, len(run.history)) == ("running", None, 3)
-    assert client.begin("r1")["inserted"] is False
+    begin(client, "r1")
     assert run.history == []
 
 
@@ -55,34 +61,32 @@ def test_history_is_kept_once_and_by_a_run_that_is_resumed_only(standin: StandIn
         ('mutation M { upsertBucket(input: {entityName: "stranger"}) { inserted } }', 403, "permission denied"),
     ],
 )
-def test_what_cannot_be_done_is_refused(client: Client, query: str, status: int, message: str) -> None:
-    found, answer, _ = client.post("/graphql", {"query": query})
-    assert (found, message in answer["errors"][0]["message"]) == (status, True)
+def test_what_cannot_be_done_is_refused(client: httpx.Client, query: str, status: int, message: str) -> None:
+    answer = client.post("/graphql", json={"query": query})
+    assert (answer.status_code, message in answer.json()["errors"][0]["message"]) == (status, True)
 
 
-def test_injected_failures_are_used_up_in_order(standin: StandIn, client: Client) -> None:
-    def begin(run_id: str) -> tuple[int, dict[str, Any], dict[str, str]]:
-        return client.post("/graphql", {"query": UPSERT_RUN, "variables": {"input": {"name": run_id}}})
-
+def test_injected_failures_are_used_up_in_order(standin: StandIn, client: httpx.Client) -> None:
     standin.faults.fail("UpsertBucket", status=429, retry_after=2)
     standin.faults.error("UpsertBucket", "try later")
-    (status, _, headers), (_, error, _) = begin("failed"), begin("refused")
-    assert (status, headers["Retry-After"], error["errors"][0]["message"]) == (429, "2", "try later")
+    failed, refused = begin(client, "failed"), begin(client, "refused")
+    assert (failed.status_code, failed.headers["Retry-After"]) == (429, "2")
+    assert refused.json()["errors"] == [{"message": "try later"}]
     standin.faults.drop("UpsertBucket")
     standin.faults.drop("UpsertBucket", after=True)
     for run_id in ("lost", "carried out"):
-        with pytest.raises(ConnectionError):
-            begin(run_id)
+        with pytest.raises(httpx.TransportError):
+            begin(client, run_id)
     standin.faults.offline()
-    with pytest.raises(ConnectionError):
-        begin("offline")
+    with pytest.raises(httpx.TransportError):
+        begin(client, "offline")
     standin.faults.online()
     standin.faults.hang("UpsertBucket")
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(begin, "late")
+        late = pool.submit(begin, client, "late")
         standin.wait_for(lambda server: "late" in server.runs)
         assert not late.done()
         standin.faults.clear()
-        assert late.result(10)[0] == 200
+        assert late.result(60).status_code == 200
     assert list(standin.runs) == ["carried out", "late"]
     assert [request.status for request in standin.requests] == [429, 200, 0, 0, 0, 200]
