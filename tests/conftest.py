@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
 os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads wait for each other longer than a tiny step takes
-MARKED_BY_FIXTURE = {"chromium": "browser", "fer2013_zip": "real_data"}
-"""Tests that ask for one of these fixtures have its marker."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
@@ -39,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures, and skip those marked ``gpu`` where there is no NVIDIA GPU."""
     has_gpu = bool(discover())
     for item in items:
-        for fixture, marker in MARKED_BY_FIXTURE.items():
+        for fixture, marker in (("chromium", "browser"), ("fer2013_zip", "real_data")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
         if not has_gpu and item.get_closest_marker("gpu"):

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.loop import Agent
 from fer_sweep.agent.memory import Admission, total_mb
 from fer_sweep.agent.processes import TrialHandle, TrialStarter
@@ -95,15 +94,13 @@ class Stage:
         search: Search,
         *,
         slots: int = 1,
-        count: int | None = None,
-        track: Callable[[TrialRequest], TrackedRun] = lambda request: TrackedRun(None),
         caches: Mapping[int, str] = MappingProxyType({}),
-        on_oom: OnOom = OnOom.FAIL,
         gpu: str | None = None,
+        **options: Any,
     ) -> AgentSummary:
-        """Work it through; ``caches`` gives slots a data cache of their own, such as an empty one.
+        """Work it through, with these options of an agent.
 
-        With ``gpu``, a UUID, the slots share it.
+        ``caches`` gives slots a data cache of their own, such as an empty one; the slots share ``gpu``, a UUID.
         """
         name, device = ("gpu0/", "cuda:0") if gpu else ("cpu", "cpu")
         places = []
@@ -111,18 +108,9 @@ class Stage:
             # The forkserver outlives a test, and a fork has the environment of its start.
             environment = {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": caches.get(number, self.cache)}
             places.append(Slot(f"{name}{number}", device, 1, environment))
-        return Agent(
-            search=search,
-            slots=places,
-            folder_of=lambda trial_id: self.folder / trial_id,
-            track=track,
-            view=self.view,
-            count=count,
-            starter=self.starter,
-            admission=self.admission,
-            on_oom=on_oom,
-            silence=self.silence,
-        ).run()
+        given = {"track": lambda request: TrackedRun(None), "folder_of": lambda trial: self.folder / trial, **options}
+        mine = {"view": self.view, "starter": self.starter, "admission": self.admission, "silence": self.silence}
+        return Agent(search=search, slots=places, **given, **mine).run()
 
     def result(self, trial_id: str) -> dict[str, Any]:
         result = json.loads((self.folder / trial_id / "result.json").read_text())

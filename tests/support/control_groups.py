@@ -13,10 +13,6 @@ import pytest
 from fer_sweep.agent.control_groups import control_groups
 from tests.support.processes import until
 
-_LIMITS = {"memory.max": 1, "memory.limit_in_bytes": 1, "memory.swap.max": 0, "memory.memsw.limit_in_bytes": 1}
-"""Files of version 2 and version 1, in the order in which they can be written, and how many times the limit they hold:
-``memsw`` counts memory and swap. Those of swap are absent where there is none."""
-
 
 @contextlib.contextmanager
 def memory_group(limit_mb: int) -> Iterator[Path]:
@@ -30,9 +26,10 @@ def memory_group(limit_mb: int) -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error.strerror}")
     try:
-        for file, times in _LIMITS.items():
+        # Version 1's memory.memsw counts memory and swap; the files of swap are absent where there is none.
+        for file in ("memory.max", "memory.limit_in_bytes", "memory.swap.max", "memory.memsw.limit_in_bytes"):
             if (group / file).exists():
-                (group / file).write_text(str(times * limit_mb * 2**20))
+                (group / file).write_text("0" if file == "memory.swap.max" else str(limit_mb * 2**20))
         if (entered := run_in(group, ["true"])).returncode:
             pytest.skip(f"no process can be put into a control group here: {entered.stderr.strip()}")
         yield group
@@ -75,11 +72,9 @@ def _is_removed(group: Path) -> bool:
     for pid in map(int, (group / "cgroup.procs").read_text().split()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    try:
+    with contextlib.suppress(OSError):  # a process ends a moment before its memory is released
         group.rmdir()
-    except OSError:  # a process ends a moment before its memory is released
-        return False
-    return True
+    return not group.exists()
 
 
 class ControlTree:

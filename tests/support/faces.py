@@ -6,7 +6,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -76,9 +76,7 @@ class Faces:
 
     def encoded(self, index: int, kind: str = "PNG", **options: Any) -> bytes:
         """Image number ``index`` as a file; PNG keeps every pixel."""
-        if kind == "PNG" and not options:
-            return self._pngs[index]
-        return encode(self.images[index], kind, **options)
+        return encode(self.images[index], kind, **options) if options or kind != "PNG" else self._pngs[index]
 
     @cached_property
     def _pngs(self) -> list[bytes]:
@@ -177,12 +175,9 @@ def encode(image: npt.NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
 
 def png_of_size(side: int) -> bytes:
     """A small file that says it is a huge image."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    small = encode(np.zeros((1, 1), np.uint8))
+    head = b"IHDR" + struct.pack(">II", side, side) + small[24:29]
+    return small[:12] + head + struct.pack(">I", zlib.crc32(head)) + small[33:]
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
@@ -214,10 +209,5 @@ def write_tar(path: Path, files: Mapping[str, bytes], mode: str = "w") -> Path:
     return path
 
 
-PACK: Mapping[str, Callable[[Path, Mapping[str, bytes]], Path]] = {
-    "folder": write_folder,
-    "zip": write_zip,
-    "tar": write_tar,
-    "tar.gz": partial(write_tar, mode="w:gz"),
-}
+PACK = {"folder": write_folder, "zip": write_zip, "tar": write_tar, "tar.gz": partial(write_tar, mode="w:gz")}
 """How the same files may come."""

@@ -5,6 +5,7 @@ where it was requeued.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -60,8 +61,8 @@ def sbatch(root: Path, words: list[str]) -> None:
         _write(element / "state", "PENDING||Resources")
         log = options["output"].replace("%A", str(job)).replace("%a", str(number)).replace("%%", "%")
         words = [*PROGRAM, "supervise", str(element), log, options["chdir"]]
-        with Path(os.devnull).open("r+b") as null:
-            subprocess.Popen(words, stdin=null, stdout=null, stderr=null, start_new_session=True)
+        silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        subprocess.Popen(words, start_new_session=True, **silent)
     print(f"{job};tests")
 
 
@@ -69,12 +70,11 @@ def supervise(root: Path, words: list[str]) -> None:
     element, log, folder = Path(words[0]), words[1], words[2]
     job, _, number = element.name.partition("_")
     own = {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": number, "SLURM_JOB_ID": element.name}
-    restarts = 0
-    while True:
+    for restarts in itertools.count():
         node = f"n{restarts + 1}"
         environment = {**os.environ, **own, "SLURM_RESTART_COUNT": str(restarts), "SLURMD_NODENAME": node}
-        with Path(log).open("ab") as output, Path(os.devnull).open("rb") as null:
-            streams = {"stdin": null, "stdout": output, "stderr": output}
+        with Path(log).open("ab") as output:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
             words = ["bash", str(element / "script")]
             process = subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **streams)
         _write(element / "pid", str(process.pid))
@@ -83,7 +83,6 @@ def supervise(root: Path, words: list[str]) -> None:
         if not (element / "requeued").exists():
             break
         (element / "requeued").unlink()
-        restarts += 1
     state = "CANCELLED" if (element / "cancelled").exists() else "FAILED" if code else "COMPLETED"
     _write(element / "state", f"{state}||None")
     (element / "ended").touch()

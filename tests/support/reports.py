@@ -11,7 +11,7 @@ from fer_sweep.choosing import Choice
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.reports.shown import Axis
-from fer_sweep.reports.sources import Curve, Report, ReportedSweep, TrialKey, best_of_each_model, best_trials
+from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate, caveats, select, select_each
 from tests.support.records import make_result
 
@@ -81,11 +81,10 @@ def report(*made: tuple[ReportedSweep, Mapping[str, Curve]]) -> Report:
     candidates = [Candidate(s.id, r, r.result) for s in sweeps for r in s.records if r.result is not None]
     selection, by_model = select(candidates), select_each(candidates)
     histories = {(shown.id, trial): curve for shown, found in made for trial, curve in found.items()}
-    wanted: Sequence[TrialKey] = [
-        (c.sweep, c.record.trial_id) for c in (*best_trials(selection), *best_of_each_model(selection))
-    ]
+    shown = [*best_trials(selection), *best_of_each_model(selection)]
+    curves = {(c.sweep, c.record.trial_id): histories[c.sweep, c.record.trial_id] for c in shown}
     choice = Choice(selection, by_model, caveats(selection, by_model))
-    return Report(sweeps, choice, {key: histories[key] for key in wanted}, made=1_790_500_000.0)
+    return Report(sweeps, choice, curves, made=1_790_500_000.0)
 
 
 def hostile(text: str) -> Report:
@@ -142,9 +141,8 @@ def _draw(rng: np.random.Generator) -> dict[str, Any]:
             drawn[axis.name] = axis.choices[int(rng.integers(len(axis.choices)))]
             continue
         low, high = axis.bounds
-        drawn[axis.name] = float(
-            10 ** rng.uniform(math.log10(low), math.log10(high)) if axis.log else rng.uniform(low, high)
-        )
+        value = 10 ** rng.uniform(math.log10(low), math.log10(high)) if axis.log else rng.uniform(low, high)
+        drawn[axis.name] = float(value)
     return drawn
 
 

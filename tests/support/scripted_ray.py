@@ -32,13 +32,12 @@ class RayTaskError(RayError):
 
 @dataclass
 class Actor:
-    """One of the cluster's; its methods are called once it can answer."""
+    """One of the cluster's; its methods are called once it can answer, unless calls come to an error."""
 
     object: Any
     is_placed: bool = True
     answers: bool = True
     error: RayError | None = None
-    """What calls come to in place of an answer."""
 
     def __getattr__(self, method: str) -> Any:
         return SimpleNamespace(remote=lambda *arguments: self._call(getattr(self.object, method), arguments))

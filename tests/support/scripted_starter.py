@@ -56,8 +56,6 @@ class PlayedTrial(threading.Thread):
         kept = int(self._checkpoint.read_text()) if self._checkpoint.exists() else 0
         self._history.restart(read_history(self._history.path)[:kept])
 
-    # for the script
-
     @property
     def epoch(self) -> int:
         """The last one trained."""
@@ -100,8 +98,6 @@ class PlayedTrial(threading.Thread):
             raise Killed
         return bool(ready)
 
-    # for the agent
-
     def run(self) -> None:
         with contextlib.suppress(Killed), contextlib.closing(self._pipe):
             outcome = self._script(self)
@@ -129,18 +125,10 @@ Script = Callable[[PlayedTrial], TrialOutcome]
 
 def metrics_of(epoch: int) -> dict[str, float]:
     """An epoch's line of the history: accuracy rises, the gap widens."""
-    val_acc, train_acc = 1 - 0.8 / epoch**0.5, 1 - 0.8 / epoch
-    return {
-        "epoch": epoch,
-        "train_loss": 2 / epoch,
-        "train_acc": train_acc,
-        "val_loss": 2 / epoch**0.5,
-        "val_acc": val_acc,
-        "train_val_gap": train_acc - val_acc,
-        "best_val_acc": val_acc,
-        "lr": 0.001,
-        "images_per_second": 1000.0,
-    }
+    train, val = 1 - 0.8 / epoch, 1 - 0.8 / epoch**0.5
+    accuracies = {"train_acc": train, "val_acc": val, "train_val_gap": train - val, "best_val_acc": val}
+    losses = {"train_loss": 2 / epoch, "val_loss": 2 / epoch**0.5}
+    return {"epoch": epoch, **losses, **accuracies, "lr": 0.001, "images_per_second": 1000.0}
 
 
 def outcome_of(state: TrialState, epochs: int) -> TrialOutcome:

@@ -34,21 +34,13 @@ class Faults:
         self._released = threading.Event()
 
     def _add(self, fault: Fault, times: int) -> None:
-        with self._lock:
-            self._queue += [replace(fault, released=self._released) for _ in range(times)]
+        self._queue += [replace(fault, released=self._released) for _ in range(times)]
 
     def fail(
-        self,
-        operation: str,
-        *,
-        status: int = 500,
-        times: int = 1,
-        retry_after: float | str | None = None,
-        body: str | None = None,
+        self, operation: str, *, status: int, times: int = 1, retry_after: float | str | None = None, body: str = "{}"
     ) -> None:
         """Answer with an HTTP error; nothing is carried out."""
-        content = body.encode() if body is not None else {"errors": [{"message": f"injected {status}"}]}
-        self._add(Fault(operation, (status, content), retry_after), times)
+        self._add(Fault(operation, (status, body.encode()), retry_after), times)
 
     def error(self, operation: str, message: str) -> None:
         """Answer 200 with GraphQL `errors`; nothing is carried out."""
@@ -71,17 +63,16 @@ class Faults:
 
     def clear(self) -> None:
         """Inject no more failures, and let late answers come now."""
-        with self._lock:
-            self._queue.clear()
-            self._released.set()
-            self._released = threading.Event()
+        self._queue.clear()
+        self._released.set()
+        self._released = threading.Event()
         self.online()
 
     def take(self, operation: str) -> Fault:
         """What goes wrong with this request."""
         if self.is_offline:
             return Fault(is_carried_out=False, is_answered=False)
-        with self._lock:
+        with self._lock:  # several connections ask at a time
             for index, fault in enumerate(self._queue):
                 if fault.operation in ("*", operation):
                     return self._queue.pop(index)

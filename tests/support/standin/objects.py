@@ -27,11 +27,9 @@ def connection(items: Sequence[Any], first: int | None = None, after: str | None
 
 def user_fields(store: Store) -> Fields:
     return {
+        **dict.fromkeys(("entity", "username", "name"), store.entity),
         "__typename": "User",
         "id": node_id("User", 1),
-        "entity": store.entity,
-        "username": store.entity,
-        "name": store.entity.capitalize(),
         "email": f"{store.entity}@example.com",
         "admin": False,
         "flags": "{}",

@@ -3,22 +3,11 @@
 import json
 from typing import Any
 
-from tests.support.standin import scheduler
+from tests.support.standin import objects, scheduler
 from tests.support.standin.graphql import Fields, GraphQLError, Refused
-from tests.support.standin.objects import (
-    artifact_fields,
-    connection,
-    entity_fields,
-    file_fields,
-    project_fields,
-    run_fields,
-    sweep_fields,
-    user_fields,
-    versions,
-    view_fields,
-)
+from tests.support.standin.objects import connection
 from tests.support.standin.runs import upsert_run
-from tests.support.standin.state import Artifact, Project, Run, Store, View, node_id
+from tests.support.standin.state import Agent, Artifact, Project, Run, Store, View, node_id
 
 Input = dict[str, Any]
 COLUMNS = {"name": "id", "state": "state", "sweep": "sweep_id", "created_at": "created_at", "createdAt": "created_at"}
@@ -44,24 +33,24 @@ def whole_project_fields(store: Store, project: Project) -> Fields:
     def runs(filters: str = "{}", order: str = "+created_at", **page: Any) -> Fields:
         found = [run for run in store.project_runs(*place) if matches(run, json.loads(filters))]
         found.sort(key=lambda run: column(run, order.lstrip("+-")), reverse=order.startswith("-"))
-        return connection([run_fields(store, run) for run in found], **page)
+        return connection([objects.run_fields(store, run) for run in found], **page)
 
     def run(name: str, missingOk: bool = False) -> Fields | None:
         found = store.runs.get(name)
-        return run_fields(store, found) if found and (found.entity, found.project) == place else None
+        return objects.run_fields(store, found) if found and (found.entity, found.project) == place else None
 
     def sweep(sweepName: str) -> Fields | None:
         found = store.sweeps.get(sweepName)
-        return sweep_fields(store, found) if found and (found.entity, found.project) == place else None
+        return objects.sweep_fields(store, found) if found and (found.entity, found.project) == place else None
 
     def views(viewType: str = "", viewName: str = "", userName: str = "") -> Fields:
         own = [view for view in store.views.values() if (view.entity, view.project) == place]
         found = [view for view in own if viewType in ("", view.type) and viewName in ("", view.name)]
-        return connection([view_fields(store, view) for view in found])
+        return connection([objects.view_fields(store, view) for view in found])
 
     return {
-        **project_fields(project),
-        "user": user_fields(store),
+        **objects.project_fields(project),
+        "user": objects.user_fields(store),
         "runs": runs,
         "run": run,
         "bucket": run,
@@ -82,13 +71,13 @@ def query(store: Store) -> Fields:
     features = ("MARK_RUN_FILES_UPLOADED", "SWEEPS_QUERY_FILTERING", "FILESTREAM_GZIP")
     return {
         "__typename": "Query",
-        "viewer": user_fields(store),
+        "viewer": objects.user_fields(store),
         "serverInfo": {"features": [{"name": name, "isEnabled": True} for name in features]},
-        "entity": lambda name: entity_fields(name) if name in store.entities else None,
+        "entity": lambda name: objects.entity_fields(name) if name in store.entities else None,
         "project": project,
         "model": project,
         "models": models,
-        "view": lambda id: view_fields(store, store.views[id]) if id in store.views else None,
+        "view": lambda id: objects.view_fields(store, store.views[id]) if id in store.views else None,
     }
 
 
@@ -97,9 +86,6 @@ class Mutations:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-
-    def fields(self) -> Fields:
-        return {name: getattr(self, name) for name in vars(type(self)) if not name.startswith("_") and name != "fields"}
 
     def _entity(self, given: Input) -> str:
         """The entity to write to; one that the key may not write to is refused as the real server words it."""
@@ -111,45 +97,39 @@ class Mutations:
     def _project(self, given: Input) -> Project:
         return self._store.project(self._entity(given), given.get("projectName") or "uncategorized")
 
-    # sweeps
-
     def upsertSweep(self, input: Input) -> Fields:
         project, warnings = self._project(input), []
         if input.get("id"):
-            found = [sweep for sweep in self._store.sweeps.values() if input["id"] in (sweep.storage_id, sweep.id)]
-            if not found:
+            found = (sweep for sweep in self._store.sweeps.values() if input["id"] in (sweep.storage_id, sweep.id))
+            if (sweep := next(found, None)) is None:
                 raise Refused("sweep not found")
-            sweep = found[0]
         else:
             text = input.get("config") or ""
             sweep, warnings = scheduler.create_sweep(self._store, project.entity, project.name, text)
             sweep.description = input.get("description")
         if input.get("state"):
             scheduler.set_state(self._store, sweep, input["state"])
-        return {"sweep": sweep_fields(self._store, sweep), "configValidationWarnings": warnings}
+        return {"sweep": objects.sweep_fields(self._store, sweep), "configValidationWarnings": warnings}
 
     def createAgent(self, input: Input) -> Fields:
         sweep = self._store.sweeps.get(input["sweep"])
         if sweep is None:
             raise Refused(f"sweep {input['sweep']} not found")
-        return {"agent": {"id": scheduler.create_agent(self._store, sweep).id}}
+        sweep.agents.append(Agent(node_id("Agent", self._store.number())))
+        return {"agent": {"id": sweep.agents[-1].id}}
 
     def agentHeartbeat(self, input: Input) -> Fields:
         commands = scheduler.heartbeat(self._store, input["id"], json.loads(input.get("runState") or "{}"))
         return {"agent": {"id": input["id"]}, "commands": json.dumps(commands)}
 
-    # runs
-
     def upsertBucket(self, input: Input) -> Fields:
         run, inserted = upsert_run(self._store, self._entity(input), input)
-        return {"bucket": run_fields(self._store, run), "inserted": inserted}
+        return {"bucket": objects.run_fields(self._store, run), "inserted": inserted}
 
     def createRunFiles(self, input: Input) -> Fields:
         run = self._store.runs[input["runName"]]
-        files = [file_fields(self._store, run, name) for name in input["files"]]
+        files = [objects.file_fields(self._store, run, name) for name in input["files"]]
         return {"runID": run.storage_id, "uploadHeaders": [], "files": files}
-
-    # views
 
     def upsertView(self, input: Input) -> Fields:
         project, is_new = self._project(input), not input.get("id")
@@ -163,9 +143,7 @@ class Mutations:
         view.display_name = input.get("displayName") or view.display_name
         for name in ("type", "name", "description", "spec"):
             setattr(view, name, input.get(name) or getattr(view, name))
-        return {"view": view_fields(self._store, view), "inserted": is_new}
-
-    # artifacts
+        return {"view": objects.view_fields(self._store, view), "inserted": is_new}
 
     def _artifact(self, input: Input) -> Artifact:
         return self._store.artifacts[input["artifactID"]]
@@ -182,19 +160,26 @@ class Mutations:
             run_id=input.get("runName"),
         )
         self._store.artifacts[artifact.id] = artifact
-        return {"artifact": artifact_fields(self._store, artifact)}
+        return {"artifact": objects.artifact_fields(self._store, artifact)}
 
     def createArtifactManifest(self, input: Input) -> Fields:
         artifact = self._artifact(input)
-        file = file_fields(self._store, artifact, "wandb_manifest.json")
+        file = objects.file_fields(self._store, artifact, "wandb_manifest.json")
         return {"artifactManifest": {"id": node_id("ArtifactManifest", artifact.id), "file": file}}
 
     def createArtifactFiles(self, input: Input) -> Fields:
-        files = [file_fields(self._store, self._artifact(file), file["name"]) for file in input["artifactFiles"]]
+        files = [
+            objects.file_fields(self._store, self._artifact(file), file["name"]) for file in input["artifactFiles"]
+        ]
         return {"files": connection(files)}
 
     def commitArtifact(self, input: Input) -> Fields:
         artifact = self._artifact(input)
         if artifact.version is None:
-            artifact.version = len(versions(self._store, artifact))
-        return {"artifact": artifact_fields(self._store, artifact)}
+            artifact.version = len(objects.versions(self._store, artifact))
+        return {"artifact": objects.artifact_fields(self._store, artifact)}
+
+
+def mutations(store: Store) -> Fields:
+    root = Mutations(store)
+    return {name: getattr(root, name) for name in dir(root) if not name.startswith("_")}

@@ -31,7 +31,11 @@ def upsert_run(store: Store, entity: str, given: dict[str, Any]) -> tuple[Run, b
         run.state = given.get("state") or "running"
         store.runs[run.id] = run
     elif starts or (run.state == "pending" and given.get("name")):
-        restart(store, run, keep=bool(given.get("id")))
+        if not given.get("id"):
+            run.history.clear()
+            run.summary = {}
+        run.stopped = run.stopped and run.state == "pending"  # a stop ends with the process that it was meant for
+        run.state, run.exit_code, run.preempting = "running", None, False
     for name, attribute in ATTRIBUTES.items():
         if given.get(name) is not None:
             setattr(run, attribute, given[name])
@@ -47,20 +51,6 @@ def upsert_run(store: Store, entity: str, given: dict[str, Any]) -> tuple[Run, b
             sweep.run_ids.append(run.id)
     run.heartbeat_at = now()
     return run, inserted
-
-
-def restart(store: Store, run: Run, keep: bool) -> None:
-    """A process starts an existing run again, and keeps what was logged or begins anew."""
-    if not keep:
-        run.history.clear()
-        run.summary = {}
-    run.stopped = run.stopped and run.state == "pending"  # a stop ends with the process that it was meant for
-    run.state = "running"
-    run.exit_code = None
-    run.preempting = False
-    sweep = store.sweeps.get(run.sweep_id or "")
-    if sweep is not None and run.id in sweep.requeued:
-        sweep.requeued.remove(run.id)
 
 
 def file_stream(store: Store, run: Run, posted: dict[str, Any]) -> dict[str, Any]:
@@ -80,8 +70,9 @@ def file_stream(store: Store, run: Run, posted: dict[str, Any]) -> dict[str, Any
         run.preempting = True
         run.state = "preempting"
     if posted.get("complete"):
-        scheduler.end_run(store, run, int(posted.get("exitcode") or 0))
-    else:
-        scheduler.progressed(store, run)
+        run.exit_code = int(posted.get("exitcode") or 0)
+        run.state = "finished" if run.exit_code == 0 else "preempted" if run.preempting else "failed"
+        run.preempting = False
+    scheduler.progressed(store, run)
     limits = {"rate_limit": "800/s", "hard_limit": 2000}
     return {"exitcode": run.exit_code, "limits": limits, "stopped": run.stopped}

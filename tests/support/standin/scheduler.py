@@ -1,22 +1,19 @@
 """What a sweep's server decides: which run an idle agent gets, which runs stop, when the sweep is finished.
 
 Proposals and stops come from W&B's own `sweeps` package, so grid, random, bayes and hyperband are the real ones.
-Reading of the documented behaviour where it leaves room: an agent with nothing to run gets `exit` once the sweep is
-FINISHED or CANCELED; while a finished grid still has live runs it waits, since a preempted one may come back to it.
-The agent of a cancelled sweep is told `stop` while it has runs and `exit` after: the stock agent kills what runs when
-it is told to exit (`Store.exit_with_cancel` sends both at once).
+An agent with nothing to run waits while runs are live, since a preempted one may come back to it. That of a cancelled
+sweep is told `stop` while it has runs and `exit` after, as the stock agent kills what runs when it is told to exit.
 """
 
 import json
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from tests.support.standin.graphql import GraphQLError, Refused
-from tests.support.standin.state import LIVE, Agent, Run, Store, Sweep, node_id, short_id
+from tests.support.standin.state import LIVE, Agent, Run, Store, Sweep, short_id
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is written for an older pydantic
@@ -59,33 +56,25 @@ def set_state(store: Store, sweep: Sweep, state: str) -> None:
     if state == "CANCELED":
         for run in store.sweep_runs(sweep):
             run.stopped = run.stopped or is_live(store, run)
-        sweep.requeued.clear()
-    if state == "RUNNING":  # what was preempted while the sweep stood still comes back with it
-        for run in store.sweep_runs(sweep):
-            requeue(sweep, run)
-
-
-def create_agent(store: Store, sweep: Sweep) -> Agent:
-    agent = Agent(node_id("Agent", store.number()), sweep.id)
-    store.agents[agent.id] = agent
-    sweep.agents.append(agent)
-    return agent
 
 
 def is_live(store: Store, run: Run) -> bool:
     """Whether the run still does something: one that is only proposed lives as long as its agent says so."""
-    if run.state in LIVE:
-        return True
-    agent = store.agents.get(run.agent_id or "")
-    return run.state == "pending" and agent is not None and run.id in agent.reported | agent.given
+    agents = store.sweeps[run.sweep_id].agents if run.sweep_id in store.sweeps else ()
+    claimed = any(run.id in agent.reported | agent.given for agent in agents)
+    return run.state in LIVE or (run.state == "pending" and claimed)
+
+
+def is_requeued(run: Run) -> bool:
+    return run.state == "preempted" and not run.stopped
 
 
 def heartbeat(store: Store, agent_id: str, run_state: dict[str, Any]) -> list[dict[str, Any]]:
     """The commands for an agent that reports these runs as alive."""
-    agent = store.agents.get(agent_id)
-    sweep = store.sweeps.get(agent.sweep_id) if agent else None
-    if agent is None or sweep is None:
+    found = [(sweep, agent) for sweep in store.sweeps.values() for agent in sweep.agents if agent.id == agent_id]
+    if not found:
         raise Refused(f"agent {agent_id} not found")
+    ((sweep, agent),) = found
     agent.heartbeats += 1
     agent.reported = {run_id for run_id, alive in run_state.items() if alive}
     agent.given = set()
@@ -98,17 +87,15 @@ def heartbeat(store: Store, agent_id: str, run_state: dict[str, Any]) -> list[di
 def commands_for(store: Store, sweep: Sweep, agent: Agent) -> list[dict[str, Any]]:
     if agent.reported:
         stopped = [run_id for run_id in sorted(agent.reported) if run_id in store.runs and store.runs[run_id].stopped]
-        commands: list[dict[str, Any]] = [{"type": "stop", "run_id": run_id} for run_id in stopped]
-        at_once = store.exit_with_cancel and sweep.state == "CANCELED"
-        return [*commands, {"type": "exit"}] if at_once else commands
+        ends = store.exit_with_cancel and sweep.state == "CANCELED"
+        return [{"type": "stop", "run_id": run_id} for run_id in stopped] + [{"type": "exit"}] * ends
     if sweep.state in ("FINISHED", "CANCELED"):
         return [{"type": "exit"}]
     if sweep.state != "RUNNING":
         return []
-    if sweep.requeued:
-        run = store.runs[sweep.requeued.pop(0)]
-        run.state = "pending"
-        return [assign(sweep, agent, run, "resume")]
+    if requeued := next(filter(is_requeued, store.sweep_runs(sweep)), None):
+        requeued.state = "pending"
+        return [assign(sweep, agent, requeued, "resume")]
     proposed = propose(store, sweep)
     if proposed is None:
         review(store, sweep)
@@ -117,7 +104,6 @@ def commands_for(store: Store, sweep: Sweep, agent: Agent) -> list[dict[str, Any
 
 
 def assign(sweep: Sweep, agent: Agent, run: Run, kind: str) -> dict[str, Any]:
-    run.agent_id = agent.id
     agent.given.add(run.id)
     return {"type": kind, "run_id": run.id, "args": run.args, "program": sweep.config.get("program")}
 
@@ -155,7 +141,7 @@ def review(store: Store, sweep: Sweep) -> None:
     if sweep.config.get("early_terminate") and sweep.config.get("metric"):
         for stopped in sweeps.stop_runs(sweep.config, sweep_runs(store, sweep)):
             store.runs[stopped.name].stopped = True
-    live = sweep.requeued or any(is_live(store, run) for run in store.sweep_runs(sweep))
+    live = any(is_live(store, run) or is_requeued(run) for run in store.sweep_runs(sweep))
     if sweep.state == "RUNNING" and (target_reached(store, sweep) or (sweep.exhausted and not live)):
         sweep.state = "FINISHED"
 
@@ -170,30 +156,7 @@ def target_reached(store: Store, sweep: Sweep) -> bool:
     return any(value >= metric["target"] if is_max else value <= metric["target"] for value in values)
 
 
-def requeue(sweep: Sweep, run: Run) -> None:
-    if run.state == "preempted" and sweep.state == "RUNNING" and run.id not in sweep.requeued and not run.stopped:
-        sweep.requeued.append(run.id)
-
-
 def progressed(store: Store, run: Run) -> None:
-    """A run has logged something or has ended: its sweep may stop others, requeue it, or be finished."""
+    """A run has logged something or has ended: its sweep may stop others or be finished."""
     if sweep := store.sweeps.get(run.sweep_id or ""):
-        requeue(sweep, run)
         review(store, sweep)
-
-
-def end_run(store: Store, run: Run, exit_code: int) -> None:
-    """The client says the run is complete."""
-    run.exit_code = exit_code
-    run.state = "finished" if exit_code == 0 else "preempted" if run.preempting else "failed"
-    run.preempting = False
-    progressed(store, run)
-
-
-def crash_silent_runs(store: Store, run_ids: Sequence[str]) -> None:
-    """What the server does five minutes after a run's last sign of life."""
-    for run in map(store.runs.__getitem__, run_ids):
-        if run.state in LIVE:
-            run.state = "preempted" if run.preempting else "crashed"
-            run.preempting = False
-            progressed(store, run)

@@ -26,7 +26,7 @@ import yaml
 from tests.support.standin import scheduler
 from tests.support.standin.faults import Faults
 from tests.support.standin.graphql import execute, operation_name
-from tests.support.standin.roots import Mutations, query
+from tests.support.standin.roots import mutations, query
 from tests.support.standin.runs import file_stream
 from tests.support.standin.state import Request, Store, Sweep
 
@@ -38,15 +38,13 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # one packet an answer
 
-    @property
-    def stand_in(self) -> Any:
-        return self.server.stand_in  # type: ignore[attr-defined]
+    server: StandIn
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: `StandIn.requests` is the log."""
 
     def serve(self) -> None:
-        server, arrived = self.stand_in, time.monotonic()
+        server, arrived = self.server, time.monotonic()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
@@ -55,9 +53,9 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         payload = json.loads(body) if path.endswith(("/graphql", "/file_stream")) else {}
         if path == "/graphql":
-            request = Request(operation_name(payload), payload.get("variables") or {}, arrived, path)
+            request = Request(operation_name(payload), payload.get("variables") or {}, arrived)
         else:
-            request = Request("file_stream" if path.endswith("/file_stream") else path, payload, arrived, path)
+            request = Request("file_stream" if path.endswith("/file_stream") else path, payload, arrived)
         if path.startswith("/sdk/otel/") and not server.faults.is_offline:
             return self.reply(200, {})  # wandb's telemetry about itself: no part of the protocol, so not in the log
         fault = server.faults.take(request.operation)
@@ -94,11 +92,11 @@ class Handler(BaseHTTPRequestHandler):
         try:
             return self.answer(path, payload, body)
         except Exception as error:
-            self.stand_in.errors.append(error)
+            self.server.errors.append(error)
             return 500, {"error": f"the stand-in failed: {error!r}"}
 
     def answer(self, path: str, payload: dict[str, Any], body: bytes) -> tuple[int, Any]:
-        store = self.stand_in.store
+        store = self.server.store
         parts = path.strip("/").split("/")
         if parts[0] == "storage":  # signed addresses, which need no login: /storage/KIND/ID/NAME
             files = getattr(store, parts[1])[parts[2]].files
@@ -107,56 +105,32 @@ class Handler(BaseHTTPRequestHandler):
                 files[name] = body
                 return 200, b""
             return (200, files[name]) if name in files else (404, {"error": f"{path} not found"})
-        login = base64.b64encode(f"api:{self.stand_in.api_key}".encode()).decode()
+        login = base64.b64encode(f"api:{self.server.api_key}".encode()).decode()
         if self.headers.get("Authorization") != f"Basic {login}":
             return 401, {"errors": [{"message": "user is not logged in", "extensions": {"code": "PERMISSION_ERROR"}}]}
         if path == "/graphql":
-            return execute(payload, self.stand_in.roots)
+            return execute(payload, self.server.roots)
         if len(parts) == 5 and parts[0] == "files" and parts[4] == "file_stream":
             run = store.runs.get(parts[3])
             return (200, file_stream(store, run, payload)) if run else (404, {"error": f"run {parts[3]} not found"})
         return 404, {"error": f"{self.command} {path}: not in the stand-in"}
 
 
-class HTTPServer(ThreadingHTTPServer):
-    """Knows its open connections, so that closing leaves neither a thread nor a socket behind."""
+class StandIn(ThreadingHTTPServer):
+    """The server, which closes without leaving a thread or a socket. `start` and `close`, or a `with` block."""
 
-    daemon_threads = False
+    daemon_threads = False  # closing waits for them
     request_queue_size = 128
-
-    def __init__(self, stand_in: StandIn) -> None:
-        self.stand_in = stand_in
-        self.connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self.connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Only reading and writing can fail here, and that means the client has gone: no news in these tests."""
-
-    def server_close(self) -> None:
-        for connection in list(self.connections):
-            with contextlib.suppress(OSError):  # its client was first
-                connection.shutdown(socket.SHUT_RDWR)
-        super().server_close()  # waits for the threads
-
-
-class StandIn:
-    """The server. `start` and `close`, or a `with` block."""
-
     entity = "tester"
 
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.api_key = "local-" + secrets.token_hex(20)
-        self.store = store = Store(self.entity, teams=("lab",))
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.environment = {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": self.api_key}
+        self.store = store = Store(self.url, self.entity, teams=("lab",))
         self.sweeps, self.runs, self.artifacts, self.views = store.sweeps, store.runs, store.artifacts, store.views
-        self.roots = {"query": query(store), "mutation": Mutations(store).fields()}
+        self.roots = {"query": query(store), "mutation": mutations(store)}
         self.faults = Faults()
         self.requests: list[Request] = []
         self.received: list[bytes] = []
@@ -164,10 +138,8 @@ class StandIn:
         self.errors: list[BaseException] = []
         """Exceptions of the stand-in itself; `close` raises the first, so that no test passes over one."""
         self.closing = threading.Event()
-        self._http = HTTPServer(self)
-        self.url = store.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self.environment = {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": self.api_key}
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), name="standin", daemon=True)
+        self._connections: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="standin", daemon=True)
 
     # life
 
@@ -180,9 +152,12 @@ class StandIn:
             return
         self.closing.set()
         self.faults.clear()
-        self._http.shutdown()
-        self._http.server_close()
+        self.shutdown()
         self._thread.join()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):  # its client was first
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
         if self.errors:
             raise self.errors[0]
 
@@ -191,6 +166,17 @@ class StandIn:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Only reading and writing can fail here, and that means the client has gone: no news in these tests."""
 
     # what a person does in the UI, and what time does
 
@@ -218,7 +204,9 @@ class StandIn:
     def crash_silent_runs(self, *run_ids: str) -> None:
         """The server's five minutes without a sign of life of these runs have passed."""
         with self.store.change():
-            scheduler.crash_silent_runs(self.store, run_ids)
+            for run in map(self.runs.__getitem__, run_ids):
+                run.state, run.preempting = "preempted" if run.preempting else "crashed", False
+                scheduler.progressed(self.store, run)
 
     # what has happened
 

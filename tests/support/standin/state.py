@@ -24,8 +24,8 @@ def node_id(*parts: object) -> str:
     return base64.b64encode(":".join(str(part) for part in parts).encode()).decode()
 
 
-def short_id(length: int = 8) -> str:
-    return "".join(random.choices(string.ascii_lowercase + string.digits, k=length))
+def short_id() -> str:
+    return "".join(random.choices(string.ascii_lowercase + string.digits, k=8))
 
 
 @dataclass
@@ -38,7 +38,6 @@ class Project:
 @dataclass
 class Agent:
     id: str
-    sweep_id: str
     reported: set[str] = field(default_factory=set)
     """The runs its last heartbeat called alive."""
     given: set[str] = field(default_factory=set)
@@ -50,10 +49,20 @@ class Agent:
 
 
 @dataclass
-class Sweep:
+class Record:
+    """Something in a project."""
+
     id: str
     entity: str
     project: str
+
+    @property
+    def storage_id(self) -> str:
+        return node_id(type(self).__name__, "v1", self.id, self.project, self.entity)
+
+
+@dataclass
+class Sweep(Record):
     config: dict[str, Any]
     config_text: str
     """The YAML as it was sent; clients read the sweep's configuration back from it."""
@@ -63,21 +72,12 @@ class Sweep:
     description: str | None = None
     agents: list[Agent] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
-    requeued: list[str] = field(default_factory=list)
-    """Preempted runs that wait for an agent."""
     exhausted: bool = False
     """The grid is used up or the cap is reached: no new run is proposed."""
 
-    @property
-    def storage_id(self) -> str:
-        return node_id("Sweep", "v1", self.id, self.project, self.entity)
-
 
 @dataclass
-class Run:
-    id: str
-    entity: str
-    project: str
+class Run(Record):
     sweep_id: str | None = None
     state: str = "running"
     """running, finished, failed, crashed, killed, preempting, preempted or pending (proposed, not started yet)."""
@@ -99,20 +99,12 @@ class Run:
     preempting: bool = False
     """`preempting` was sent since the run last started: a non-zero exit requeues it."""
     files: dict[str, bytes] = field(default_factory=dict)
-    agent_id: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     """What the sweep proposed, `{name: {"value": v}}`; sent again when the run is resumed."""
 
-    @property
-    def storage_id(self) -> str:
-        return node_id("Run", "v1", self.id, self.project, self.entity)
-
 
 @dataclass
-class Artifact:
-    id: str
-    entity: str
-    project: str
+class Artifact(Record):
     type: str
     name: str
     """The collection's name, without the version."""
@@ -125,14 +117,11 @@ class Artifact:
 
 
 @dataclass
-class View:
+class View(Record):
     """A report (`runs`), its draft (`runs/draft`) or a workspace (`project-view`)."""
 
-    id: str
-    entity: str
-    project: str
     type: str = "runs"
-    name: str = field(default_factory=lambda: short_id(12))
+    name: str = field(default_factory=short_id)
     display_name: str = ""
     description: str = ""
     spec: str = "{}"
@@ -148,8 +137,6 @@ class Request:
     """The GraphQL variables, or the body of a file stream post."""
     at: float
     """`time.monotonic()` when it arrived."""
-    path: str
-    """The path of the address, which names the run of a file stream post."""
     status: int = 0
     """The HTTP status answered; 0 where the connection was dropped."""
 
@@ -157,17 +144,16 @@ class Request:
 class Store:
     """Every record, guarded by `changed`: hold it to read or write, notify after a write."""
 
-    def __init__(self, entity: str, teams: tuple[str, ...]) -> None:
+    def __init__(self, url: str, entity: str, teams: tuple[str, ...]) -> None:
+        self.url = url
         self.entity = entity
         self.entities = (entity, *teams)
         self.changed = threading.Condition(threading.RLock())
         self.projects: dict[tuple[str, str], Project] = {}
         self.sweeps: dict[str, Sweep] = {}
-        self.agents: dict[str, Agent] = {}
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
         self.views: dict[str, View] = {}
-        self.url = ""
         self.exit_with_cancel = False
         """Whether cancelling a sweep sends `exit` together with `stop`, which makes the stock agent kill its run."""
         self._number = 1000
