@@ -46,11 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path) -> Iterator[Path]:
-    """A test's home, data cache and working directory are its own, and what it leaves in this process is gone after it.
-
-    Torch computes in one thread, whatever a command of an earlier test in this process has set.
-    """
-    if torch := sys.modules.get("torch"):
+    """A test has a home, data cache and working directory of its own; what it leaves in this process is undone."""
+    if torch := sys.modules.get("torch"):  # a command of an earlier test may have set its threads
         torch.set_num_threads(1)
     # A command that runs in this process sets variables, such as a slot's.
     with patch.dict(os.environ), contextlib.chdir(tmp_path):
@@ -151,8 +148,7 @@ def postgres(postgres_server: "Server") -> Iterator[str]:
 @pytest.fixture(scope="session")
 def fer2013_zip() -> Path:
     """The real FER2013 image folders as a zip; a test that asks for it skips where there is none."""
-    given = os.environ.get("FERSWEEP_FER2013_ZIP")
-    path = Path(given) if given else REPOSITORY.parent / "shared" / "data" / "fer2013.zip"
+    path = Path(os.environ.get("FERSWEEP_FER2013_ZIP") or REPOSITORY.parent / "shared" / "data" / "fer2013.zip")
     if not path.is_file():
         pytest.skip("the real FER2013 archive is not here: set FERSWEEP_FER2013_ZIP to its path to run this test")
     return path

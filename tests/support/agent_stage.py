@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from fer_sweep.agent.loop import Agent
@@ -19,8 +18,6 @@ from fer_sweep.search import Search
 from fer_sweep.tracking import TrackedRun
 from tests.support.processes import alive
 from tests.support.scripted_starter import ScriptedStarter
-
-TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
 
 
 class ForkingStarter(TrialStarter):
@@ -54,18 +51,14 @@ class ForkingStarter(TrialStarter):
         return not any(alive(pid) for pid in self.pids)
 
 
+@dataclass
 class View:
     """Keeps what it is shown, and calls back at every epoch and note so that a test can act at that very moment."""
 
-    def __init__(
-        self,
-        at_epoch: Callable[[str, int], None] = lambda trial_id, epoch: None,
-        at_note: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self.started: list[str] = []
-        self.notes: list[str] = []
-        self.at_epoch = at_epoch
-        self.at_note = at_note
+    at_epoch: Callable[[str, int], None] = lambda trial_id, epoch: None
+    at_note: Callable[[str], None] = lambda text: None
+    started: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         self.started.append(request.trial_id)
@@ -94,7 +87,7 @@ class Stage:
         search: Search,
         *,
         slots: int = 1,
-        caches: Mapping[int, str] = MappingProxyType({}),
+        caches: Mapping[int, str] | None = None,
         gpu: str | None = None,
         **options: Any,
     ) -> AgentSummary:
@@ -106,7 +99,7 @@ class Stage:
         places = []
         for number in range(slots):
             # The forkserver outlives a test, and a fork has the environment of its start.
-            environment = {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": caches.get(number, self.cache)}
+            environment = {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": (caches or {}).get(number, self.cache)}
             places.append(Slot(f"{name}{number}", device, 1, environment))
         given = {"track": lambda request: TrackedRun(None), "folder_of": lambda trial: self.folder / trial, **options}
         mine = {"view": self.view, "starter": self.starter, "admission": self.admission, "silence": self.silence}
@@ -114,7 +107,8 @@ class Stage:
 
     def result(self, trial_id: str) -> dict[str, Any]:
         result = json.loads((self.folder / trial_id / "result.json").read_text())
-        return {name: value for name, value in result.items() if name not in TIMINGS}
+        timings = ("seconds", "images_per_second", "peak_memory_mb")
+        return {name: value for name, value in result.items() if name not in timings}
 
     def history(self, trial_id: str) -> list[int]:
         lines = (self.folder / trial_id / "history.jsonl").read_text().splitlines()

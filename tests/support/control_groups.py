@@ -16,10 +16,7 @@ from tests.support.processes import until
 
 @contextlib.contextmanager
 def memory_group(limit_mb: int) -> Iterator[Path]:
-    """A group with that much memory and no swap, below the test's own; processes left in it at the end are killed.
-
-    Skips the test where no such group can be made.
-    """
+    """A group with that much memory and no swap, below the test's own; what is left in it at the end is killed."""
     group = _parent() / f"fersweep-test-{os.getpid()}"
     try:
         group.mkdir()

@@ -55,10 +55,8 @@ def cluster() -> Iterator[Cluster]:
     """A cluster, while it is needed."""
     from ray.cluster_utils import Cluster as Nodes
 
-    with (
-        tempfile.TemporaryDirectory(prefix="fersweep-ray-") as folder,  # short: Ray's sockets lie in it
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    short = tempfile.TemporaryDirectory(prefix="fersweep-ray-")  # as Ray's sockets lie in it
+    with short as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # of a trial trained here; Ray makes some GPUs up

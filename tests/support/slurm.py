@@ -76,14 +76,11 @@ class Cluster:
         self._start_nodes()
 
     def _daemon(self, name: str, *words: str) -> None:
+        words = ("setpriv", "--pdeathsig=TERM", *words)  # whatever ends the tests ends it too
+        environment = {**self._environment, "SLURMD_NODENAME": name}  # its jobs have the same
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._daemons[name] = subprocess.Popen(
-                ("setpriv", "--pdeathsig=TERM", *words),  # whatever ends the tests ends it too
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**self._environment, "SLURMD_NODENAME": name},  # its jobs have the same
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self._daemons[name] = subprocess.Popen(words, env=environment, **streams)
 
     def _start_nodes(self) -> None:
         """Start those nodes that are not there, and wait until jobs may run on them."""

@@ -8,7 +8,7 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import graphql
@@ -29,18 +29,16 @@ class Refused(GraphQLError):
 
 @dataclass
 class Execution:
-    """One operation under way: its variables, its fragments, and where in the answer it is."""
+    """One operation under way."""
 
     variables: Mapping[str, Any]
     """Those that were not sent are None."""
     fragments: Mapping[str, FragmentDefinitionNode]
-    path: list[str] = field(default_factory=list)
 
     def arguments(self, node: Any) -> dict[str, Any]:
         """A field's or directive's arguments but for those that are null."""
-        values = {
-            item.name.value: graphql.value_from_ast_untyped(item.value, self.variables) for item in node.arguments or ()
-        }
+        given = {item.name.value: item.value for item in node.arguments or ()}
+        values = {name: graphql.value_from_ast_untyped(value, self.variables) for name, value in given.items()}
         return {name: value for name, value in values.items() if value is not None}
 
     def selected(self, value: Fields, selections: SelectionSetNode) -> Iterator[FieldNode]:
@@ -51,11 +49,11 @@ class Execution:
                 continue
             if isinstance(node, FieldNode):
                 yield node
-                continue
-            fragment = node if isinstance(node, InlineFragmentNode) else self.fragments[node.name.value]
-            on = fragment.type_condition
-            if on is None or value.get("__typename", on.name.value) == on.name.value:
-                yield from self.selected(value, fragment.selection_set)
+            else:
+                fragment = node if isinstance(node, InlineFragmentNode) else self.fragments[node.name.value]
+                on = fragment.type_condition
+                if on is None or value.get("__typename", on.name.value) == on.name.value:
+                    yield from self.selected(value, fragment.selection_set)
 
     def answer(self, value: Any, selections: SelectionSetNode | None) -> Any:
         if isinstance(value, list):
@@ -65,9 +63,7 @@ class Execution:
         result: dict[str, Any] = {}
         for node in self.selected(value, selections):
             name = (node.alias or node.name).value
-            self.path.append(name)
             below = self.answer(self.resolve(value, node), node.selection_set)
-            self.path.pop()
             before = result.get(name)  # a field selected in two fragments
             result[name] = {**before, **below} if isinstance(before, dict) and below else below
         return result
@@ -96,20 +92,16 @@ def operation_name(payload: Mapping[str, Any]) -> str:
 
 def execute(payload: Mapping[str, Any], roots: Mapping[str, Fields]) -> tuple[int, dict[str, Any]]:
     """Answer one GraphQL request: the HTTP status and the body."""
-    path: list[str] = []
     try:
         document = parse(str(payload.get("query", "")))
         operation = graphql.get_operation_ast(document, payload.get("operationName") or None)
-        if operation is None:
-            raise GraphQLError("Must provide an operation.")
         sent = payload.get("variables") or {}
         variables = {}
         for defined in operation.variable_definitions or ():
             usual = defined.default_value and graphql.value_from_ast_untyped(defined.default_value)
             variables[defined.variable.name.value] = sent.get(defined.variable.name.value, usual)
         fragments = {n.name.value: n for n in document.definitions if isinstance(n, FragmentDefinitionNode)}
-        execution = Execution(variables, fragments, path)
-        return 200, {"data": execution.answer(roots[operation.operation.value], operation.selection_set)}
+        root = roots[operation.operation.value]
+        return 200, {"data": Execution(variables, fragments).answer(root, operation.selection_set)}
     except GraphQLError as error:
-        body = {"errors": [{**error.formatted, "path": list(path)}], "data": dict.fromkeys(path[:1]) or None}
-        return getattr(error, "status", 200), body
+        return getattr(error, "status", 200), {"errors": [error.formatted], "data": None}

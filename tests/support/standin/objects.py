@@ -98,11 +98,8 @@ def run_fields(store: Store, run: Run) -> Fields:
 
 
 def view_fields(store: Store, view: View) -> Fields:
-    return {
-        **attributes(view),
-        "user": user_fields(store),
-        "project": project_fields(store.project(view.entity, view.project)),
-    }
+    project = project_fields(store.project(view.entity, view.project))
+    return {**attributes(view), "user": user_fields(store), "project": project}
 
 
 def versions(store: Store, artifact: Artifact) -> list[Artifact]:

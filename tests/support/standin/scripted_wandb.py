@@ -65,7 +65,7 @@ class ScriptedRun:
         self.rows: list[dict[str, Any]] = []
         """What was logged in this process."""
         self.summary: dict[str, Any] = {}
-        self.starting_step = 0
+        self.resumed, self.starting_step = False, 0
         self._owner, self._settings = owner, settings
         self._project, self._entity = given["project"] or "fersweep", given["entity"] or owner.server.entity
         self._line = 0
@@ -86,11 +86,8 @@ class ScriptedRun:
             self._line = known["historyLineCount"]
             history = self._owner.server.runs[self.id].history
             self.starting_step = max((row["_step"] + 1 for row in history), default=0)
+            self.resumed = bool(history)
         self._owner.post("/graphql", {"query": UPSERT_RUN, "variables": {"input": fields}})
-
-    @property
-    def resumed(self) -> bool:
-        return self.starting_step > 0
 
     def define_metric(self, name: str, **how: Any) -> None:
         """The x axis is no matter here."""
@@ -108,11 +105,7 @@ class ScriptedRun:
         self._stream(preempting=True)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Send the rest.
-
-        Raises:
-            ConnectionError: The server is out of reach; wandb would wait for it.
-        """
+        """Send the rest, to a server that has to be within reach; wandb would wait for it."""
         self._send_rows()
         summary = {**(self.rows[-1] if self.rows else {}), **self.summary}
         self._stream(files={"wandb-summary.json": {"offset": 0, "content": [json.dumps(summary)]}})

@@ -1,7 +1,4 @@
-"""A stand-in W&B server for tests: in memory, on the loopback interface, for unmodified W&B clients.
-
-    with StandIn() as server:
-        subprocess.run(["wandb", "sweep", "sweep.yaml"], env={**os.environ, **server.environment})
+"""A stand-in W&B server for tests: in memory, on the loopback interface, for clients with its `environment`.
 
 Tests read `sweeps` and `runs`, wait with `wait_for`, and inject failures through `faults`.
 """
@@ -98,13 +95,9 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, path: str, payload: dict[str, Any], body: bytes) -> tuple[int, Any]:
         store = self.server.store
         parts = path.strip("/").split("/")
-        if parts[0] == "storage":  # signed addresses, which need no login: /storage/KIND/ID/NAME
-            files = getattr(store, parts[1])[parts[2]].files
-            name = "/".join(parts[3:])
-            if self.command == "PUT":
-                files[name] = body
-                return 200, b""
-            return (200, files[name]) if name in files else (404, {"error": f"{path} not found"})
+        if parts[0] == "storage" and self.command == "PUT":  # to /storage/KIND/ID/NAME, signed, so without a login
+            getattr(store, parts[1])[parts[2]].files["/".join(parts[3:])] = body
+            return 200, b""
         login = base64.b64encode(f"api:{self.server.api_key}".encode()).decode()
         if self.headers.get("Authorization") != f"Basic {login}":
             return 401, {"errors": [{"message": "user is not logged in", "extensions": {"code": "PERMISSION_ERROR"}}]}
@@ -141,8 +134,6 @@ class StandIn(ThreadingHTTPServer):
         self._connections: set[socket.socket] = set()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="standin", daemon=True)
 
-    # life
-
     def start(self) -> StandIn:
         self._thread.start()
         return self
@@ -178,8 +169,6 @@ class StandIn(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Only reading and writing can fail here, and that means the client has gone: no news in these tests."""
 
-    # what a person does in the UI, and what time does
-
     def create_sweep(self, config: dict[str, Any], *, project: str = "faces") -> Sweep:
         """A sweep without going through a client."""
         with self.store.change():
@@ -207,8 +196,6 @@ class StandIn(ThreadingHTTPServer):
             for run in map(self.runs.__getitem__, run_ids):
                 run.state, run.preempting = "preempted" if run.preempting else "crashed", False
                 scheduler.progressed(self.store, run)
-
-    # what has happened
 
     def operations(self) -> list[str]:
         """The operations of all requests so far, in order."""
