@@ -1,19 +1,18 @@
 """PostgreSQL's own: secrets, errors with advice, locks, the server's clock, and connections that break."""
 
 import contextlib
-import json
 import os
 import re
 import socket
 import threading
 import time
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
-from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search import registry
 from fer_sweep.search.database import Database
@@ -74,75 +73,52 @@ def create(postgres_server):
 # Secrets, and errors with advice
 
 
-@pytest.fixture
-def locked(postgres_server, create):
-    """The storage URL, less its password, of a database that wants one; the password is `p@ss/wörd`."""
-    rules = postgres_server.folder / "pg_hba.conf"
-    before = rules.read_text()
-    create("ROLE", "worker", "LOGIN PASSWORD 'p@ss/wörd'")
-    create("DATABASE", "locked", "OWNER worker")
-    rules.write_text(f"local locked worker scram-sha-256\n{before}")
-    postgres_server.control("reload")
-    url = postgres_server.url("locked", user="worker")
-
-    def is_refused():
-        try:
-            return list_sweeps(url) is None
-        except StorageError:
-            return True
-
-    until(is_refused)  # the server reads its rules some time after it was told to
-    yield url
-    rules.write_text(before)
-    postgres_server.control("reload")
-
-
-def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(locked, tmp_path, monkeypatch):
+def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres, tmp_path, monkeypatch):
     (tmp_path / "sweep.yaml").write_text(FILE)
     notes = []
-    url = locked.replace("worker@", f"worker:{quote('p@ss/wörd', safe='')}@")
+    url = postgres.replace("postgres@", "postgres:p%40ss@")
     entry = registry.create(tmp_path / "sweep.yaml", storage=url, note=notes.append)
     assert any("PGPASSWORD" in note for note in notes)
-    assert registry.state_of(entry) == "running"  # `fersweep run` uses it in the same process
-    assert entry.storage == json.loads((sweep_folder(entry.id) / "sweep.json").read_text())["storage"] == locked
+    assert entry.storage == postgres
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or not re.search("p(@|%40)ss", path.read_text())
 
-    monkeypatch.setattr("fer_sweep.search.postgres_urls._given", {})  # as in the process of a later command
-    for wrong in ({}, {"PGPASSWORD": "wr@ng"}):
-        with monkeypatch.context() as patch, pytest.raises(StorageError) as refused:
-            for name, value in wrong.items():
-                patch.setenv(name, value)
-            registry.state_of(entry)
-        assert "give the password by PGPASSWORD or ~/.pgpass" in refused.value.hint
-        assert not re.search("p@ss/|wr@ng", str(refused.value))
-    monkeypatch.setenv("PGPASSWORD", "p@ss/wörd")
-    assert registry.state_of(entry) == "running"
+    class Refused(psycopg.OperationalError):
+        pgconn = SimpleNamespace(needs_password=True)
+
+    def connect(target, **options):
+        assert psycopg.conninfo.conninfo_to_dict(target)["password"] == "p@ss"  # this process was given it
+        raise Refused("no password supplied")
+
+    monkeypatch.setattr(psycopg.Connection, "connect", connect)
+    with pytest.raises(StorageError, match="no password") as refused:
+        registry.state_of(entry)
+    assert "give the password by PGPASSWORD or ~/.pgpass" in refused.value.hint
 
 
-def test_server_that_refuses_is_an_error_at_once_with_what_to_do(postgres_server, tmp_path, sweep, create):
+def test_server_that_cannot_be_reached_is_an_error_at_once_with_what_to_do(postgres_server, tmp_path):
     with pytest.raises(StorageError, match="No such file") as caught:
         list_sweeps(f"postgresql+psycopg:///db?host={quote(str(tmp_path), safe='')}")
     assert "see that the server runs" in caught.value.hint
     with pytest.raises(StorageError, match="nowhere"):
         list_sweeps(postgres_server.url("nowhere"))
-    create("ROLE", "guest", "LOGIN")
-    with pytest.raises(StorageError, match="permission denied") as caught:
-        create_sweep(sweep, sweep_id="a", storage=postgres_server.url(user="guest"))
-    assert "GRANT" in caught.value.hint
 
 
-def test_full_disk_of_the_server_is_an_error_and_the_search_continues_after_it(made, pair, agents, create):
-    create("FUNCTION", "full_up()", "RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE disk_full; END$$")
+@pytest.mark.parametrize(
+    ("condition", "hint"),
+    [
+        ("disk_full", "the server's disk is full"),
+        ("insufficient_privilege", "GRANT CREATE"),
+        ("read_only_sql_transaction", "a server to read from"),
+    ],
+)
+def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair, condition, hint):
+    with pytest.raises(StorageError) as caught, pair[0].transaction(write=True) as connection:
+        connection.change("DELETE FROM fersweep_sweeps")
+        connection.change(f"DO $$BEGIN RAISE {condition}; END$$")
+    assert hint in caught.value.hint
     with pair[0].transaction(write=True) as connection:
-        connection.change("CREATE TRIGGER full_up BEFORE INSERT ON fersweep_trials EXECUTE FUNCTION public.full_up()")
-    search = agents(storage=made)
-    with pytest.raises(StorageError) as caught:
-        search.next_trial("cpu0")
-    assert "the server's disk is full" in caught.value.hint
-    with pair[0].transaction(write=True) as connection:
-        connection.change("DROP TRIGGER full_up ON fersweep_trials")
-    assert search.next_trial("cpu0").trial_id == "0"
+        assert state_in(connection) == "running"
 
 
 def test_agent_without_a_free_connection_waits_for_one_or_says_what_to_do(
@@ -187,21 +163,15 @@ def test_nul_character_is_stored_as_its_symbol(made, agents):
 def test_leases_and_times_use_the_clock_of_the_server(made, agents, monkeypatch):
     right, hours = time.time, 3600.0
     ahead, usual = agents(storage=made, owner="ahead"), agents(storage=made, owner="usual")
-
-    @contextlib.contextmanager
-    def hours_ahead():
-        with monkeypatch.context() as patch:
-            patch.setattr(time, "time", lambda: right() + 5 * hours)
-            yield
-
-    with hours_ahead():
-        held = ahead.next_trial("cpu0")
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: right() + 5 * hours)
+        held = ahead.next_trial("cpu0").trial_id
         assert abs(ahead.records()[0].started_at - right()) < hours
-    assert usual.next_trial("cpu0").trial_id != held.trial_id
+    assert usual.next_trial("cpu0").trial_id != held
     with usual._leases.ledger(write=False) as ledger:
         assert [row["lease_until"] < right() + hours for row in ledger.all()] == [True, True]
-    with hours_ahead():
-        assert ahead.next_trial("cpu1").trial_id not in (held.trial_id, "1"), "the other's lease has not expired"
+    monkeypatch.setattr(time, "time", lambda: right() + 5 * hours)
+    assert ahead.next_trial("cpu1").trial_id not in (held, "1"), "the other's lease has not expired"
 
 
 # Locks and sessions

@@ -23,14 +23,11 @@ QUICK = hypothesis_settings(derandomize=True, deadline=None, max_examples=60)
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("me:sec%40ret%2F@host:5433/db", "me@host:5433/db"),
         ("me:se?c#ret&=@host/db?sslmode=require", "me@host/db?sslmode=require"),
-        ("host", "host"),
         ("", ""),
         ("/db?host=/run/postgresql&user=me&password=secret", "/db?host=/run/postgresql&user=me"),
         ("me@[::1]:5432,other:5433/db?sslpassword=secret", "me@[::1]:5432,other:5433/db"),
-        ("?service=lab", "?service=lab"),
-        ("me@%2Frun%2Fpg/db", "me@%2Frun%2Fpg/db"),
+        ("me@%2Frun%2Fpg/db?service=lab", "me@%2Frun%2Fpg/db?service=lab"),
     ],
 )
 def test_url_is_recorded_without_its_secrets(url, shown):
