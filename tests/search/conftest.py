@@ -1,6 +1,7 @@
 """Shared by the tests of the searches: sweeps, storages, a manual clock, and one harness for each search."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
@@ -26,11 +27,13 @@ AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=120.0
 """Each question to a server waits for its answer, however long that takes."""
 
 
+_numbers = itertools.count(1)
+
+
 class Clock:
     """Time that stands until it is moved."""
 
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
+    now = 1_000_000.0
 
     def __call__(self) -> float:
         return self.now
@@ -48,12 +51,10 @@ class OptunaHarness:
         self.clock = Clock()
         self.storage = storage
         self._opened = contextlib.ExitStack()
-        self._count = 0
 
     def create(self, **sweep: Any) -> str:
         """A sweep of these settings; returns its id."""
-        self._count += 1
-        sweep_id = f"sweep{self._count}"
+        sweep_id = f"sweep{next(_numbers)}"
         create_sweep(parse_sweep(sweep), sweep_id=sweep_id, storage=self.storage)
         return sweep_id
 
@@ -81,6 +82,7 @@ class ServedSearch(WandbSearch):
 
     def __init__(self, server: StandIn, sweep_id: str, *, pace: Pace = AT_ONCE, **options: Any) -> None:
         self.stand_in = server
+        self.tracked: set[str] = set()
         account = Account(server.url, server.url, None, None, server.api_key)
         path = SweepPath("tester", "faces", sweep_id)
         super().__init__(path, connect=lambda: WandbServer(account), pace=pace, **options)
@@ -89,14 +91,10 @@ class ServedSearch(WandbSearch):
 class TrackedSearch(ServedSearch):
     """The same with runs logged as an agent logs them through wandb, straight into the stand-in."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._tracked: set[str] = set()
-
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         request = super().next_trial(slot)
         if isinstance(request, TrialRequest):
-            self._tracked.add(request.trial_id)
+            self.tracked.add(request.trial_id)
             begin_run(self.stand_in, request.trial_id, request.config.model_dump(mode="json"))
         return request
 
@@ -109,8 +107,8 @@ class TrackedSearch(ServedSearch):
 
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
         super().finish(trial_id, outcome)
-        if trial_id in self._tracked:  # otherwise its run has ended already
-            self._tracked.remove(trial_id)
+        if trial_id in self.tracked:  # otherwise its run has ended already
+            self.tracked.remove(trial_id)
             result = outcome.result.model_dump(mode="json") if outcome.result else {}
             is_good = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
             preempting = {"preempting": True} if outcome.state is TrialState.PREEMPTED else {}
@@ -142,12 +140,10 @@ class WandbHarness(OptunaHarness):
     """How the conformance suite creates and steers sweeps of a W&B server: the stand-in, over HTTP."""
 
     cannot: ClassVar[Mapping[str, str]] = {
-        "exhaust": "a server draws independently: a finite space has no end, and a configuration that comes again "
-        "is answered with what it came to before",
+        "exhaust": "a server draws independently, so a finite space has no end",
         "replace": "a server keeps what was logged first: a run's history only grows",
     }
     stopped = "finished"  # the server's state for both
-    _words: ClassVar = {"paused": "PAUSED", "running": "RUNNING", "stopped": "FINISHED", "cancelled": "CANCELED"}
 
     def __init__(self, storage: str) -> None:
         super().__init__(storage)
@@ -163,11 +159,11 @@ class WandbHarness(OptunaHarness):
         return self._opened.enter_context(contextlib.closing(TrackedSearch(self._server, sweep_id, **options)))
 
     def steer(self, sweep_id: str, state: str) -> None:
-        self._server.set_sweep_state(sweep_id, self._words[state])
+        words = {"stopped": "FINISHED", "cancelled": "CANCELED"}
+        self._server.set_sweep_state(sweep_id, words.get(state, state.upper()))
 
     def state(self, sweep_id: str) -> str:
-        words = {word: state for state, word in self._words.items()}
-        return {**words, "FINISHED": "finished"}[self._server.sweeps[sweep_id].state]
+        return self._server.sweeps[sweep_id].state.lower().replace("canceled", "cancelled")
 
 
 HARNESSES = {"optuna": OptunaHarness, "wandb": WandbHarness}
@@ -211,11 +207,10 @@ def agents() -> Iterator[Callable[..., OptunaSearch]]:
 
 @pytest.fixture(
     params=[
-        pytest.param(("optuna", "sqlite"), id="optuna-sqlite"),
-        pytest.param(("optuna", "postgres"), id="optuna-postgres"),
-        pytest.param(("wandb", "sqlite"), id="wandb-sqlite"),
-        pytest.param(("wandb", "postgres"), id="wandb-postgres", marks=pytest.mark.cluster),
-    ]
+        *(("optuna", "sqlite"), ("optuna", "postgres"), ("wandb", "sqlite")),
+        pytest.param(("wandb", "postgres"), marks=pytest.mark.cluster),
+    ],
+    ids="-".join,
 )
 def harness(request: pytest.FixtureRequest) -> Iterator[OptunaHarness]:
     search, kind = request.param
@@ -231,16 +226,14 @@ def clock() -> Clock:
 @pytest.fixture
 def settings() -> Callable[..., Mapping[str, Any]]:
     """A sweep file's content: a random search of the learning rate, with changes."""
+    lr = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
+    plain = {
+        "method": "random",
+        "metric": {"name": "best_val_acc", "goal": "maximize"},
+        "parameters": {"model": {"value": "simple_cnn"}, "lr": lr},
+    }
 
     def make(**changes: Any) -> Mapping[str, Any]:
-        plain = {
-            "method": "random",
-            "metric": {"name": "best_val_acc", "goal": "maximize"},
-            "parameters": {
-                "model": {"value": "simple_cnn"},
-                "lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1},
-            },
-        }
         return {key: value for key, value in {**plain, **changes}.items() if value is not None}
 
     return make

@@ -43,22 +43,16 @@ def owes(harness, what: str) -> None:
 
 def test_each_trial_is_handed_out_once_with_its_configuration(harness, settings):
     augment = {"parameters": {"shift": {"values": [0.25]}, "flip": {"value": False}}}
-    lr = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
-    _, first, second = opened(
-        harness, settings, "a", "b", parameters={"model": {"value": "vit"}, "lr": lr, "augment": augment}
-    )
+    parameters = {"model": {"value": "vit"}, "lr": {"min": 1e-4, "max": 1e-1}, "augment": augment}
+    _, first, second = opened(harness, settings, "a", "b", parameters=parameters)
     requests = [take(first), take(second), take(first), take(second)]
     assert len({request.trial_id for request in requests}) == 4
-    assert [request.attempt for request in requests] == [1, 1, 1, 1]
     for request in requests:
-        assert request.parameters == {
-            "model": "vit",
-            "lr": request.config.lr,
-            "augment.shift": 0.25,
-            "augment.flip": False,
-        }
-        assert 1e-4 <= request.config.lr <= 1e-1
-        assert (request.config.model, request.config.augment.shift, request.config.augment.flip) == ("vit", 0.25, False)
+        lr, config = request.config.lr, request.config
+        assert request.attempt == 1
+        assert request.parameters == {"model": "vit", "lr": lr, "augment.shift": 0.25, "augment.flip": False}
+        assert 1e-4 <= lr <= 1e-1
+        assert (config.model, config.augment.shift, config.augment.flip) == ("vit", 0.25, False)
 
 
 def test_run_cap_counts_trials_of_all_agents_in_any_state_and_none_that_ended_comes_again(harness, settings):
@@ -197,9 +191,9 @@ def test_trial_is_reclaimed_when_its_lease_expires_and_its_former_owner_is_refus
     harness.expire_leases()
     again = take(other)
     assert (again.trial_id, again.attempt, again.config) == (request.trial_id, 2, request.config)
-    for metrics in ({"val_acc": 0.9}, {}):
+    for trial_id, metrics in itertools.product((request.trial_id, "7", "-1", "x", ""), ({"val_acc": 0.9}, {})):
         with pytest.raises(LostTrial):
-            silent.report(request.trial_id, 1, metrics)
+            silent.report(trial_id, 1, metrics)
     with pytest.raises(LostTrial):
         silent.finish(request.trial_id, COMPLETE)
     other.report(again.trial_id, 1, {"val_acc": 0.4})
@@ -210,7 +204,6 @@ def test_trial_is_reclaimed_when_its_lease_expires_and_its_former_owner_is_refus
 def test_trial_of_a_closed_agent_is_reclaimed_at_once(harness, settings):
     _, first, second = opened(harness, settings, "a", "b", run_cap=1)
     request = take(first)
-    assert gives_nothing(second)
     first.close()
     assert (take(second).trial_id, request.attempt) == (request.trial_id, 1)
 
@@ -226,22 +219,14 @@ def test_agent_whose_lease_expired_is_not_handed_the_trial_that_it_still_runs(ha
         search.report(request.trial_id, 2, {"val_acc": 0.5})
 
 
-@pytest.mark.parametrize("metrics", [{"val_acc": 0.5}, {}], ids=["report", "heartbeat"])
-def test_reports_and_heartbeats_renew_the_lease(harness, settings, metrics):
+def test_reports_and_heartbeats_renew_the_lease(harness, settings):
     _, search, other = opened(harness, settings, "a", "b", run_cap=1)
     request = take(search)
-    for epoch in (1, 2, 3):
+    for epoch, metrics in enumerate(({"val_acc": 0.5}, {}, {"val_acc": 0.6}, {}), start=1):
         harness.clock.now += 0.9 * LEASE_S
         search.report(request.trial_id, epoch, metrics)
         assert gives_nothing(other)
     search.finish(request.trial_id, COMPLETE)
-
-
-def test_unknown_trial_is_refused(harness, settings):
-    _, search = opened(harness, settings, "a")
-    for trial_id in ("0", "7", "-1", "x", ""):
-        with pytest.raises(LostTrial):
-            search.report(trial_id, 1, {"val_acc": 0.5})
 
 
 def run(search, values) -> StopReason | None:

@@ -1,5 +1,6 @@
 """An agent's trials stay its own while its loop is held up, but not for ever; those of a dead process are free."""
 
+import contextlib
 import subprocess
 
 import pytest
@@ -8,7 +9,7 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRequest
 from fer_sweep.search import leases
-from fer_sweep.search.database import default_storage
+from fer_sweep.search.database import Database, default_storage
 from fer_sweep.search.owners import is_dead, this_process
 from fer_sweep.search.storage import create_sweep
 from tests.search.conftest import LEASE_S
@@ -38,12 +39,13 @@ def test_keeper_renews_the_leases_of_an_agent_that_is_held_up(single, clock, age
     busy = agents(lease_s=0.04, clock=clock)  # the keeper wakes four times in it, by the real clock
     busy.next_trial("cpu/0")
     clock.now += 0.03
+    with contextlib.closing(Database(default_storage())) as database:
 
-    def expires():
-        with busy._leases.ledger(write=False) as ledger:
-            return ledger.all()[0]["lease_until"]
+        def lease_until():
+            with database.transaction(write=False) as connection:
+                return connection.row("SELECT lease_until FROM fersweep_trials")["lease_until"]
 
-    until(lambda: expires() == clock.now + 0.04)
+        until(lambda: lease_until() == clock.now + 0.04)
 
 
 def test_agent_that_has_been_silent_for_too_long_loses_its_trial(single, clock, agents):

@@ -4,7 +4,6 @@ import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -173,21 +172,10 @@ def test_a_run_whose_offer_was_lost_is_begun_once_after_a_lease(standin, hosts, 
     assert agents[1].next_trial("cpu0") is None
 
 
-def test_a_slot_that_stops_asking_takes_no_trial(standin, hosts, single, clock, monkeypatch):
-    monkeypatch.setattr("fer_sweep.search.wandb_slots.time", SimpleNamespace(monotonic=clock))
-    standin.set_sweep_state(single, "PAUSED")
-    standin.faults.hang("Heartbeat")
-    assert isinstance(hosts(single, pace=LATE).next_trial("cpu0"), Wait)
-    standin.wait_for(lambda server: any(agent.heartbeats for agent in server.sweeps[single].agents))
-    clock.now += 10
-    standin.set_sweep_state(single, "RUNNING")
-    standin.faults.clear()
-    assert take(hosts(single, "there")).trial_id in standin.runs
-
-
 def test_a_space_that_cannot_be_trained_ends_the_agent(standin, hosts, create):
-    sweep = create()
-    standin.sweeps[sweep].config["parameters"]["epochs"] = {"value": -1}
+    sweep = create(
+        parameters={"model": {"value": "simple_cnn"}, "epochs": {"value": -1}, "lr": {"min": 0.1, "max": 1.0}}
+    )
     with pytest.raises(ConfigError, match="epochs"):
         hosts(sweep).next_trial("cpu0")
     runs = list(standin.runs.values())
