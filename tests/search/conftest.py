@@ -3,10 +3,13 @@
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 
 from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
@@ -179,6 +182,14 @@ def _empty_storage(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"sqlite:///{request.getfixturevalue('tmp_path') / 'storage.db'}"
 
 
+@contextlib.contextmanager
+def refused(error: type[Exception], match: str | None = None, *, hint: str = ".") -> Iterator[None]:
+    """The block raises this error, whose hint says this."""
+    with pytest.raises(error, match=match) as caught:
+        yield
+    assert re.search(hint, caught.value.hint)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty storage of each engine."""
@@ -237,3 +248,15 @@ def settings() -> Callable[..., Mapping[str, Any]]:
         return {key: value for key, value in {**plain, **changes}.items() if value is not None}
 
     return make
+
+
+@pytest.fixture
+def sweep_file(settings, own_folders) -> Callable[..., Path]:
+    """Writes the same to a file."""
+
+    def write(**changes: Any) -> Path:
+        path = own_folders / "weird 'name' ünï.yaml"
+        path.write_text(yaml.safe_dump(settings(**changes)))
+        return path
+
+    return write

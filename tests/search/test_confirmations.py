@@ -2,7 +2,6 @@
 
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,19 +13,6 @@ from fer_sweep.search import registry
 from fer_sweep.search.confirmations import confirm, confirmation_of, last_searched, origin_of, seeds_of
 from fer_sweep.search.entries import known
 from tests.support.records import make_result
-
-SWEEP = """\
-program: x
-method: random
-project: faces
-metric: {name: best_val_acc, goal: maximize}
-run_cap: 1
-parameters:
-  model: {value: vit}
-  dim: {value: 64}
-  lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-2}
-  augment: {parameters: {shift: {min: 0.0, max: 0.1}}}
-"""
 
 
 def train(entry):
@@ -40,10 +26,15 @@ def train(entry):
 
 
 @pytest.fixture
-def searched():
+def file(sweep_file, settings):
+    shift = {"parameters": {"shift": {"min": 0.0, "max": 0.1}}}
+    return sweep_file(run_cap=1, project="faces", parameters={**settings()["parameters"], "augment": shift})
+
+
+@pytest.fixture
+def searched(file):
     """A sweep and its chosen trial."""
-    Path("sweep.yaml").write_text(SWEEP)
-    entry = registry.create(Path("sweep.yaml"))
+    entry = registry.create(file)
     return entry, train(entry)[1][0]
 
 
@@ -85,8 +76,8 @@ def test_confirmation_is_not_the_sweep_searched_last_and_names_its_origin(search
         last_searched()
 
 
-def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, online):
-    entry = registry.create(Path("sweep.yaml"), project="elsewhere")
+def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, file, online):
+    entry = registry.create(file, project="elsewhere")
     assert entry.search == "wandb"
     record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].config, {}, result=make_result())
     made = confirm(entry, record, 2, searched={0})

@@ -14,21 +14,18 @@ from fer_sweep.search.storage import create_sweep, list_sweeps
 from tests.benchmarks.scale.measure import Crowd, Setting, check
 from tests.support.processes import until
 
-SWEEP = """\
-program: fersweep
-method: METHOD
-metric: {name: best_val_acc, goal: maximize}
-early_terminate: {type: hyperband, min_iter: 1}
-parameters:
-  model: {value: simple_cnn}
-  channels: {min: 1, max: 10}
-  hidden: {values: [16, 32, 64, 128, 256, 512, 1024]}
-"""
 
+@pytest.fixture
+def make(sweep_file):
+    space = {"channels": {"min": 1, "max": 10}, "hidden": {"values": [16, 32, 64, 128, 256, 512, 1024]}}
+    rule = {"type": "hyperband", "min_iter": 1}
 
-def make(folder, storage, setting):
-    (folder / "sweep.yaml").write_text(SWEEP.replace("METHOD", setting.method))
-    return registry.create(folder / "sweep.yaml", count=setting.trials, search="optuna", storage=storage)
+    def create(storage, setting):
+        parameters = {"model": {"value": "simple_cnn"}, **space}
+        file = sweep_file(method=setting.method, early_terminate=rule, parameters=parameters)
+        return registry.create(file, count=setting.trials, search="optuna", storage=storage)
+
+    return create
 
 
 @pytest.mark.parametrize(
@@ -43,9 +40,9 @@ def make(folder, storage, setting):
     ],
     ids=lambda value: value if isinstance(value, str) else f"{value.agents}-{value.method}",
 )
-def test_processes_share_trials_each_once_up_to_the_exact_cap(request, tmp_path, engine, setting):
+def test_processes_share_trials_each_once_up_to_the_exact_cap(request, tmp_path, make, engine, setting):
     storage = default_storage() if engine == "sqlite" else request.getfixturevalue("postgres")
-    entry = make(tmp_path, storage, setting)
+    entry = make(storage, setting)
     crowd = Crowd(tmp_path, entry, setting, one_host=True)
     crowd.go()
     _, works = crowd.end()
@@ -53,9 +50,9 @@ def test_processes_share_trials_each_once_up_to_the_exact_cap(request, tmp_path,
 
 
 @pytest.mark.cluster
-def test_agents_work_on_while_postgres_restarts_and_crashes(postgres, postgres_server, tmp_path):
+def test_agents_work_on_while_postgres_restarts_and_crashes(postgres, postgres_server, make, tmp_path):
     setting = Setting(8, 64)
-    entry = make(tmp_path, postgres, setting)
+    entry = make(postgres, setting)
     crowd = Crowd(tmp_path, entry, setting)
     crowd.go()
     with closing(OptunaSearch(entry.id, storage=postgres)) as watching:

@@ -2,10 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import pytest
-import yaml
 
 from fer_sweep.records import TrialRequest
 from fer_sweep.search import owners
@@ -15,9 +13,8 @@ from tests.support.standin.state import Run
 
 
 @pytest.mark.parametrize("search", ["optuna", "wandb"])
-def test_runs_that_killed_agents_left_without_their_end_are_found(search, online, settings, complete, monkeypatch):
-    Path("sweep.yaml").write_text(yaml.safe_dump(settings(run_cap=1)))
-    entry = create(Path("sweep.yaml"), search=search)
+def test_runs_that_killed_agents_left_without_their_end_are_found(search, online, sweep_file, complete, monkeypatch):
+    entry = create(sweep_file(run_cap=1), search=search)
     with ThreadPoolExecutor(8) as pool:
         (page,) = set(pool.map(lambda _: page_of(entry), range(8)))  # agents that start at once share it
     with closing(open_search(entry)) as agent:

@@ -19,18 +19,11 @@ from fer_sweep.search.database import Database
 from fer_sweep.search.engine import ConnectionLost, Interrupted
 from fer_sweep.search.ledger import Ledger
 from fer_sweep.search.storage import create_sweep, list_sweeps
+from tests.search.conftest import refused
 from tests.support.processes import until
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
 
-FILE = """\
-program: fersweep
-method: random
-metric: {name: val_acc, goal: maximize}
-parameters:
-  model: {value: simple_cnn}
-  lr: {min: 0.001, max: 0.1}
-"""
 WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 END_CONNECTIONS = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'fersweep'"
 """And wait until they have ended, a minute at most."""
@@ -53,11 +46,6 @@ def pair(made):
 
 
 @pytest.fixture
-def sweep(settings):
-    return parse_sweep(settings())
-
-
-@pytest.fixture
 def create(postgres_server):
     """Creates a role or a database, and drops it at the end."""
     with contextlib.ExitStack() as stack:
@@ -73,11 +61,10 @@ def create(postgres_server):
 # Secrets, and errors with advice
 
 
-def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres, tmp_path, monkeypatch):
-    (tmp_path / "sweep.yaml").write_text(FILE)
+def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres, sweep_file, tmp_path, monkeypatch):
     notes = []
     url = postgres.replace("postgres@", "postgres:p%40ss@")
-    entry = registry.create(tmp_path / "sweep.yaml", storage=url, note=notes.append)
+    entry = registry.create(sweep_file(), storage=url, note=notes.append)
     assert any("PGPASSWORD" in note for note in notes)
     assert entry.storage == postgres
     for path in tmp_path.rglob("*"):
@@ -91,15 +78,13 @@ def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres
         raise Refused("no password supplied")
 
     monkeypatch.setattr(psycopg.Connection, "connect", connect)
-    with pytest.raises(StorageError, match="no password") as refused:
+    with refused(StorageError, "no password", hint="give the password by PGPASSWORD or ~/.pgpass"):
         registry.state_of(entry)
-    assert "give the password by PGPASSWORD or ~/.pgpass" in refused.value.hint
 
 
 def test_server_that_cannot_be_reached_is_an_error_at_once_with_what_to_do(postgres_server, tmp_path):
-    with pytest.raises(StorageError, match="No such file") as caught:
+    with refused(StorageError, "No such file", hint="see that the server runs"):
         list_sweeps(f"postgresql+psycopg:///db?host={quote(str(tmp_path), safe='')}")
-    assert "see that the server runs" in caught.value.hint
     with pytest.raises(StorageError, match="nowhere"):
         list_sweeps(postgres_server.url("nowhere"))
 
@@ -113,41 +98,11 @@ def test_server_that_cannot_be_reached_is_an_error_at_once_with_what_to_do(postg
     ],
 )
 def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair, condition, hint):
-    with pytest.raises(StorageError) as caught, pair[0].transaction(write=True) as connection:
+    with refused(StorageError, condition, hint=hint), pair[0].transaction(write=True) as connection:
         connection.change("DELETE FROM fersweep_sweeps")
         connection.change(f"DO $$BEGIN RAISE {condition}; END$$")
-    assert hint in caught.value.hint
     with pair[0].transaction(write=True) as connection:
         assert state_in(connection) == "running"
-
-
-def test_agent_without_a_free_connection_waits_for_one_or_says_what_to_do(
-    postgres_server, sweep, create, agents, monkeypatch
-):
-    create("ROLE", "single", "LOGIN CONNECTION LIMIT 1")
-    create("DATABASE", "single", "OWNER single")
-    url = postgres_server.url("single", user="single")
-    create_sweep(sweep, sweep_id="a", storage=url)
-    holder = Database(url)
-    with pytest.raises(StorageError, match="too many connections") as caught:
-        Database(url, lock_timeout_s=0.0)
-    assert re.search("max_connections.*PgBouncer", caught.value.hint)
-    with pytest.raises(Interrupted, match="too many connections"):
-        Database(url, end_waiting=lambda: True)
-    in_the_first_pause(monkeypatch, holder.close)  # another agent ends while this one waits
-    assert agents(storage=url).next_trial("cpu0").trial_id == "0"
-
-
-def in_the_first_pause(monkeypatch, act):
-    """Do this between two attempts to connect."""
-
-    def pauses():
-        yield 0.0
-        act()
-        while True:
-            yield 0.01
-
-    monkeypatch.setattr("fer_sweep.search.postgres._pauses", pauses)
 
 
 # Values and the clock
@@ -253,21 +208,38 @@ def test_connection_that_breaks_is_made_again_and_a_transaction_leaves_nothing(p
     check_works(write=True)
 
 
-def test_agent_waits_for_a_server_that_is_away_but_not_for_ever(postgres_server, sweep, create, agents, monkeypatch):
-    create("DATABASE", "away")
-    url = postgres_server.url("away")
-    create_sweep(sweep, sweep_id="a", storage=url)
-    search = agents(storage=url)
-    with contextlib.closing(Database(url, lock_timeout_s=0.05)) as hasty:
-        postgres_server.run("ALTER DATABASE away ALLOW_CONNECTIONS false")
-        postgres_server.run(END_CONNECTIONS)
-        with pytest.raises(StorageError) as caught, hasty.transaction(write=True):
-            raise AssertionError("there was no server")
-        assert "see that the server runs" in caught.value.hint
-        in_the_first_pause(monkeypatch, lambda: postgres_server.run("ALTER DATABASE away ALLOW_CONNECTIONS true"))
-        assert search.next_trial("cpu0").trial_id == "0"
-        with hasty.transaction(write=True) as connection:
-            assert state_in(connection) == "running"
+def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, create, monkeypatch):
+    """A real restart is in test_many_processes.py."""
+
+    def in_the_first_pause(act):
+        def pauses():
+            yield 0.0
+            act()
+            while True:
+                yield 0.01
+
+        monkeypatch.setattr("fer_sweep.search.postgres._pauses", pauses)
+
+    create("ROLE", "few", "LOGIN CONNECTION LIMIT 2")
+    create("DATABASE", "few", "OWNER few")
+    url = postgres_server.url("few", user="few")
+    holder, hasty = Database(url, create=True), Database(url, lock_timeout_s=0.05)
+    with refused(StorageError, "too many connections", hint="max_connections.*PgBouncer"):
+        Database(url, lock_timeout_s=0.0)
+    with pytest.raises(Interrupted, match="too many connections"):
+        Database(url, end_waiting=lambda: True)
+    in_the_first_pause(holder.close)  # another agent ends while this one waits
+    patient = Database(url)
+
+    postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS false")
+    postgres_server.run(END_CONNECTIONS)
+    with refused(StorageError, hint="see that the server runs"), hasty.transaction(write=True):
+        raise AssertionError("there was no server")
+    in_the_first_pause(lambda: postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS true"))
+    for database in (patient, hasty):
+        with database.transaction(write=True) as connection:
+            assert connection.rows("SELECT id FROM fersweep_sweeps") == []
+        database.close()
 
 
 @pytest.fixture
@@ -324,9 +296,8 @@ def test_what_an_agent_says_as_the_connection_breaks_counts_once(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_creating_a_sweep_as_the_connection_breaks_is_reported_as_uncertain(made, break_at_commit, sweep, when):
+def test_creating_a_sweep_as_the_connection_breaks_is_reported_as_uncertain(made, break_at_commit, settings, when):
     break_at_commit(when)
-    with pytest.raises(StorageError, match="was being written") as caught:
-        create_sweep(sweep, sweep_id="b", storage=made)
-    assert "fersweep status" in caught.value.hint
+    with refused(StorageError, "was being written", hint="fersweep status"):
+        create_sweep(parse_sweep(settings()), sweep_id="b", storage=made)
     assert [found.id for found in list_sweeps(made)] == (["a"] if when == "before" else ["a", "b"])

@@ -10,24 +10,13 @@ from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import sweep_folder
 from fer_sweep.search import registry
 from fer_sweep.search.storage import list_sweeps
-
-SWEEP = """\
-program: x
-method: random
-metric: {name: best_val_acc, goal: maximize}
-run_cap: 7
-parameters:
-  model: {value: simple_cnn}
-  lr: {min: 0.001, max: 0.01}
-  augment: {parameters: {shift: {min: 0.0, max: 0.1}}}
-"""
+from tests.search.conftest import refused
 
 
 @pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "weird 'name' ünï.yaml"
-    path.write_text(SWEEP)
-    return path
+def file(sweep_file, settings):
+    shift = {"parameters": {"shift": {"min": 0.0, "max": 0.1}}}
+    return sweep_file(run_cap=7, parameters={**settings()["parameters"], "augment": shift})
 
 
 def test_created_sweep_is_found_by_its_id_or_as_the_last_one_with_its_constants_and_cap(file):
@@ -40,15 +29,13 @@ def test_created_sweep_is_found_by_its_id_or_as_the_last_one_with_its_constants_
     assert (config.lr, config.augment.shift) == (0.005, 0.05)
     stored = yaml.safe_load((sweep_folder(entry.id) / "sweep.yaml").read_text())
     assert stored["parameters"]["lr"] == {"value": 0.005}
-    with pytest.raises(InputError) as caught:
+    with refused(InputError, "no sweep", hint=entry.id):
         registry.find(entry.id[:-1] + "?")
-    assert entry.id in caught.value.hint
 
 
-def test_refused_file_creates_nothing(file):
-    file.write_text(SWEEP.replace("lr:", "rl:"))
-    with pytest.raises(SweepFileError, match="line 7"):
-        registry.create(file)
+def test_refused_file_creates_nothing(sweep_file):
+    with pytest.raises(SweepFileError, match=r"line \d+: parameters.rl"):
+        registry.create(sweep_file(parameters={"model": {"value": "vit"}, "rl": {"min": 0.1, "max": 1.0}}))
     with pytest.raises(NothingToDo):
         registry.find(None)
 
