@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search import registry
-from fer_sweep.search.confirmations import confirm, confirmation_of, last_searched, origin_of, seeds_of
+from fer_sweep.search.confirmations import confirm, confirmation_of, seeds_of
 from fer_sweep.search.entries import known
 from tests.support.records import make_result
 
@@ -62,18 +61,6 @@ def test_confirmation_is_completed_after_a_crash_between_its_two_steps(searched)
     again = confirm(entry, record, 6, searched={1000, 1002})
     assert replace(again, created=made.created) == made
     assert seeds_of(again) == (1001, 1003, 1004, 1005, 1006, 1007)
-
-
-def test_confirmation_is_not_the_sweep_searched_last_and_names_its_origin(searched):
-    entry, record = searched
-    made = confirm(entry, record, 2, searched=set())
-    assert (registry.find(None), last_searched()) == (made, entry)
-    assert (origin_of(made), origin_of(entry)) == ((entry, "0"), (entry, None))
-    (sweep_folder(entry.id) / "sweep.json").unlink()
-    with pytest.raises(InputError, match=entry.id):
-        origin_of(made)
-    with pytest.raises(NothingToDo, match="no sweep"):
-        last_searched()
 
 
 def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, file, online):

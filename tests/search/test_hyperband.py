@@ -17,17 +17,13 @@ with warnings.catch_warnings():
 
 
 def stopped_by_wandb(settings, goal, histories, running):
-    config = {
-        "method": "random",
-        "metric": {"name": "m", "goal": goal},
-        "early_terminate": {"type": "hyperband", **settings},
-        "parameters": {"a": {"value": 1}},
-    }
-    states = [RunState.running if alive else RunState.finished for alive in running]
-    runs = [
-        SweepRun(name=str(index), state=state, history=[{"m": value} for value in history])
-        for index, (history, state) in enumerate(zip(histories, states, strict=True))
-    ]
+    rule = {"type": "hyperband", **settings}
+    metric = {"name": "m", "goal": goal}
+    config = {"method": "random", "metric": metric, "early_terminate": rule, "parameters": {"a": {"value": 1}}}
+    runs = []
+    for index, (history, alive) in enumerate(zip(histories, running, strict=True)):
+        state = RunState.running if alive else RunState.finished
+        runs.append(SweepRun(name=str(index), state=state, history=[{"m": value} for value in history]))
     return [int(run.name) for run in sweeps.stop_runs(config, runs)]
 
 

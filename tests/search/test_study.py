@@ -138,41 +138,27 @@ def test_failed_trial_counts_as_the_worst_so_far_and_a_pruned_one_with_its_histo
     assert told[4].intermediate_values == {1: 3.0, 2: 2.0}
 
 
-def test_several_objectives_are_all_told_through_a_restart(sweep_of, agents, result):
-    search = sweep_of(method="custom", metric=None, metrics=TWO, scheduler={"engine": "optuna"})
-    values = [[0.5, 0.1], [0.6, 0.3], [0.3, 0.2], [0.7, 0.4], [0.8, 0.1]]
-    outcomes = [TrialOutcome(TrialState.COMPLETE, result(best_val_acc=a, train_val_gap=g)) for a, g in values]
-    outcomes[2:4] = [PRUNED, FAILED]
-    for number, outcome in enumerate(outcomes):
-        trial = search.next_trial("cpu/0").trial_id
-        if outcome is PRUNED:
-            search.report(trial, 1, {"best_val_acc": 0.3, "train_val_gap": 0.2})
-        search.finish(trial, outcome)
-        if number == 3:
-            search.close()
-            search = agents("s")
-    search.next_trial("cpu/0")
-    worst = [0.3, 0.3]
-    assert [in_study(search, number).values for number in range(5)] == [*values[:3], worst, values[4]]
-
-
 @pytest.mark.parametrize(
     "rule",
     [{"scheduler": {"engine": "optuna"}}, {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 2}}],
     ids=["by default", "early_terminate"],
 )
-def test_several_objectives_are_pruned_by_the_first(sweep_of, rule):
+def test_several_objectives_are_pruned_by_the_first_and_all_told_through_a_restart(sweep_of, agents, result, rule):
     search = sweep_of(method="custom", metric=None, metrics=TWO, **rule)
-    answers = []
-    for accuracy in (0.6, 0.5, 0.4, 0.3):
+    values = [[0.6, 0.3], [0.5, 0.1], [0.4, 0.2], [0.3, 0.1]]
+    for accuracy, gap in values:
         request = search.next_trial("cpu/0")
         for epoch in (1, 2, 3):
-            answer = search.report(request.trial_id, epoch, {"best_val_acc": accuracy, "train_val_gap": 0.1})
-        answers.append(answer)
-        search.finish(request.trial_id, PRUNED if answer else TrialOutcome(TrialState.COMPLETE))
-    assert (answers[0], answers[-1]) == (None, StopReason.PRUNED)
+            answer = search.report(request.trial_id, epoch, {"best_val_acc": accuracy, "train_val_gap": gap})
+        outcome = TrialOutcome(TrialState.COMPLETE, result(best_val_acc=accuracy, train_val_gap=gap))
+        search.finish(request.trial_id, PRUNED if answer else outcome)
+        assert answer is None or accuracy < 0.6
+    assert answer is StopReason.PRUNED
+    search.close()
+    search = agents("s")
+    search.finish(search.next_trial("cpu/0").trial_id, FAILED)
     search.next_trial("cpu/0")
-    assert in_study(search, 3).values == [0.3, 0.1]
+    assert [in_study(search, number).values for number in range(5)] == [*values, [0.3, 0.3]], "the worst of each"
 
 
 def test_proposal_that_could_not_be_stored_is_forgotten(sweep_of, agents):

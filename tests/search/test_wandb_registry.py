@@ -1,4 +1,4 @@
-"""Sweeps created, found, stopped and read on a W&B server, as the registry does it for a person."""
+"""Sweeps created, found, stopped and read on a W&B server, and what it says of runs against what is known here."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -8,11 +8,14 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import TrialRequest
+from fer_sweep.search import owners
 from fer_sweep.search.database import default_storage
 from fer_sweep.search.entries import known
+from fer_sweep.search.pages import has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import create, find, open_search, set_state
 from fer_sweep.search.storage import record_sweep
 from tests.search.conftest import refused
+from tests.support.standin.state import Run
 
 
 @pytest.fixture
@@ -91,3 +94,36 @@ def test_a_sweep_whose_recording_was_interrupted_is_found(online, settings):
     sweep = online.create_sweep({"program": "x", **settings()})
     record_sweep(parse_sweep(settings()), sweep.id, default_storage())  # and then its process was killed
     assert find(f"tester/faces/{sweep.id}").search == "wandb"
+
+
+@pytest.mark.parametrize("search", ["optuna", "wandb"])
+def test_runs_that_killed_agents_left_without_their_end_are_found(search, online, sweep_file, complete, monkeypatch):
+    entry = create(sweep_file(run_cap=1), search=search)
+    with ThreadPoolExecutor(8) as pool:
+        (page,) = set(pool.map(lambda _: page_of(entry), range(8)))  # agents that start at once share it
+    with closing(open_search(entry)) as agent:
+        while not isinstance(request := agent.next_trial("cpu0"), TrialRequest):
+            pass
+        agent.finish(trial := request.trial_id, complete())
+    run = online.runs.setdefault(entry.run_id(trial), Run(entry.run_id(trial), "tester", "faces"))
+    run.sweep_id, run.project = page.path.id, page.path.project
+    run.state = "running"
+    assert left_behind(entry, set()) == (), "its agent is alive and syncs it"
+    assert not has_ended_on_page(entry, trial)
+    monkeypatch.setattr(owners, "is_dead", lambda owner: True)
+    assert left_behind(entry, set()) == [trial]
+    run.state, run.summary = "failed", {"state": "complete"}  # closed by an agent that had lost the trial
+    assert left_behind(entry, set()) == [trial]
+    assert not has_ended_on_page(entry, trial)
+    run.state = "finished"
+    whole = set()
+    assert left_behind(entry, whole) == []
+    assert (has_ended_on_page(entry, trial), whole) == (True, {trial})
+    run.state = "running"  # a late write of the killed agent's wandb
+    assert left_behind(entry, whole) == ()
+    monkeypatch.setattr("fer_sweep.search.pages._SETTLED_S", 0.0)
+    assert left_behind(entry, whole) == [trial]
+    monkeypatch.setattr(owners, "is_dead", lambda owner: False)
+    assert left_behind(entry, set()) == [trial], "the owner does not matter any more"
+    online.faults.offline()
+    assert (left_behind(entry, set()), has_ended_on_page(entry, trial)) == ((), None), "unknown"
