@@ -9,22 +9,12 @@ def space(trial):
     values = {"model": model, "lr": trial.suggest_float("lr", 1e-4, 1e-1, log=True)}
     if model == "vit":
         values["depth"] = trial.suggest_int("depth", 1, 4)
-    return values
-
-
-def nested(trial):
-    shift = numpy.float64(trial.suggest_float("shift", 0.0, 0.3))
-    return {"model": "simple_cnn", "channels": numpy.int64(8), "augment": {"shift": shift}}
+    return {**values, "seed": numpy.int64(8), "augment": {"shift": numpy.float64(0.25)}}
 
 
 def grid(info):
     assert info.config["method"] == "custom" and info.id
     sampler = optuna.samplers.GridSampler({"channels": [8, 16], "hidden": [32, 64]})
-    return optuna.create_study(direction="minimize", sampler=sampler, pruner=optuna.pruners.NopPruner())
-
-
-def genetic(info):
-    sampler = optuna.samplers.NSGAIISampler(seed=1, population_size=4)
     return optuna.create_study(direction="minimize", sampler=sampler, pruner=optuna.pruners.NopPruner())
 
 
@@ -57,6 +47,3 @@ def untrainable(trial):
 
 def unstorable(trial):
     return {"model": "simple_cnn", "lr": {1, 2}}
-
-
-number = 7
