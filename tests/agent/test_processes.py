@@ -4,7 +4,9 @@ import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,35 +20,12 @@ from tests.support.scripted_search import request
 SHORT = "10 of 1,000 MB were free, and it held 900"
 
 
-class Ended:
-    """What is left of a process."""
-
-    pid = 1
-
-    def __init__(self, exitcode: int) -> None:
-        self.exitcode = exitcode
-
-    def join(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize(
     ("exitcode", "found", "reason", "cause"),
     [
         (-signal.SIGKILL, {}, "ended by SIGKILL from outside", Cause.KILLED),
-        (-signal.SIGTERM, {}, "ended by SIGTERM from outside", Cause.KILLED),
-        (
-            -signal.SIGKILL,
-            {"short": SHORT},
-            f"ended by SIGKILL, probably for want of memory: {SHORT}",
-            Cause.KILLED,
-        ),
-        (
-            -signal.SIGKILL,
-            {"oom_kills": 1, "short": SHORT},
-            "ended by SIGKILL, by the kernel: out of memory",
-            Cause.OUT_OF_MEMORY,
-        ),
+        (-signal.SIGKILL, {"short": SHORT}, f"ended by SIGKILL, probably for want of memory: {SHORT}", Cause.KILLED),
+        (-signal.SIGKILL, {"oom_kills": 1}, "ended by SIGKILL, by the kernel: out of memory", Cause.OUT_OF_MEMORY),
         (255, {}, "ended with the forkserver, which was killed", Cause.KILLED),
         (-signal.SIGSEGV, {}, "ended by SIGSEGV", None),
         (1, {}, "ended with exit code 1 and no outcome", None),
@@ -66,9 +45,8 @@ def test_the_reason_and_cause_of_an_end_without_an_outcome(
     monkeypatch.setattr("fer_sweep.agent.processes.shortage", lambda pid: found.get("short"))
     if log := found.get("log"):
         (tmp_path / "trial.log").write_text(f"{log}\nExtension modules: numpy, torch\n")
-    process: Any = Ended(exitcode)
-    pipe: Any = None
-    handle = TrialHandle(process, pipe, tmp_path, OomKills())
+    ended: Any = SimpleNamespace(pid=1, exitcode=exitcode, join=lambda: None)
+    handle = TrialHandle(ended, Mock(), tmp_path, OomKills())
     handle.look_at_memory()
     kills[0] += found.get("oom_kills", 0)
     tail = f"; last lines of trial.log:\n{log}" if log else ""
