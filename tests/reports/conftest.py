@@ -1,5 +1,6 @@
 """A browser for the tests that look at the page as people do."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,19 +19,27 @@ ARGUMENTS = ["--no-sandbox", "--no-first-run", "--enable-unsafe-swiftshader", *(
 """WebGL without a GPU, and no request of the browser's own."""
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A headless Chromium; a test that asks for it skips where there is none."""
+@contextlib.contextmanager
+def browser() -> Iterator[Any]:
+    """A headless Chromium, or None where there is none."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = os.environ.get("FERSWEEP_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        pytest.skip("no Chromium here: install one, or set FERSWEEP_CHROMIUM to its path, to run the browser's tests")
+        yield None
+        return
     from playwright.sync_api import sync_playwright  # only here: the default tests need no browser
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
+        yield playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """The browser; a test that asks for it skips where there is none."""
+    with browser() as found:
+        if found is None:
+            pytest.skip("no Chromium here: install one, or set FERSWEEP_CHROMIUM to its path")
+        yield found
 
 
 class Shown:

@@ -1,12 +1,15 @@
 """The HTML report as people meet it: in Chromium, with mouse and keyboard, light, dark, and on a phone."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports.sources import Report
+from tests.pictures import __main__ as pictures
 from tests.reports.conftest import Show, Shown
 from tests.reports.test_html import EVIL
 from tests.support import reports as made_up
@@ -205,3 +208,11 @@ def test_without_webgl_the_fields_still_choose(show: Show, many: Report) -> None
     field.fill("0.001")
     field.press("Tab")
     assert number(shown, "#brushed") == len(between(many, 0, 1e-3))
+
+
+def test_the_readmes_picture_is_taken_of_a_report_and_of_a_section(show: Show, three: Report, tmp_path: Path) -> None:
+    shown = show(three)
+    for section, least in (("", 1000), ("best", 400)):
+        pictures.take(shown.context, shown.file, tmp_path / "picture.png", section)
+        with Image.open(tmp_path / "picture.png") as picture:
+            assert 900 < picture.width <= 1280 and least < picture.height <= 2400
