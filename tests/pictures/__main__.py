@@ -7,9 +7,10 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,48 +38,33 @@ ERASED = re.compile(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")
 """What rich's live display writes before it draws itself anew: it clears its rows, the last one first."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Make one picture or both, or pictures of sections of a report that is there."""
+def main() -> None:
+    """Make both pictures, or those of sections of a report that is there."""
     parser = argparse.ArgumentParser(prog="python -m tests.pictures", description=__doc__)
-    parser.add_argument("--only", choices=["terminal", "report"])
-    parser.add_argument("--into", type=Path, default=HERE, help="folder [default: this one]")
-    parser.add_argument("--run", default=RUN, help="the command whose terminal is shown")
     parser.add_argument("--report", type=Path, help="an HTML file of fersweep report, for pictures of its sections")
     parser.add_argument("--section", action="append", default=[], help="a section's id in that page; repeatable")
     parser.add_argument("--prefix", default="", help="begins the names of pictures of sections")
-    given = parser.parse_args(arguments)
-    if given.report:
-        with browser() as chromium:
-            for name in given.section:
-                take(chromium, given.report, given.into / f"{given.prefix}{name}.png", name)
-        return
-    if given.only != "report":
-        (given.into / "terminal.svg").write_text(terminal(given.run))
-    if given.only != "terminal":
-        with tempfile.TemporaryDirectory() as folder, browser() as chromium:
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, browser() as chromium:
+        for name in given.section:
+            take(chromium, given.report, HERE / f"{given.prefix}{name}.png", name)
+        if given.report is None:
+            (HERE / "terminal.svg").write_text(terminal(RUN))
             for command in (REPORTED, "fersweep report -o report.html"):
                 run(command, Path(folder))
-            take(chromium, Path(folder, "faces", "report.html"), given.into / "report.png")
+            take(chromium, Path(folder, "faces", "report.html"), HERE / "report.png")
 
 
 def run(command: str, folder: Path) -> str:
     """Run a command in a home and with a cache of their own; gives what it writes to a terminal of WIDTH columns."""
     faces = folder / "faces"
-    faces.mkdir(exist_ok=True)
-    (faces / "sweeps").unlink(missing_ok=True)
-    (faces / "sweeps").symlink_to(REPOSITORY / "sweeps")
+    shutil.copytree(REPOSITORY / "sweeps", faces / "sweeps", dirs_exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "FERSWEEP_"))}
     ours = {"FERSWEEP_HOME": f"{faces}/.fersweep", "FERSWEEP_CACHE": f"{folder}/cache", "WANDB_MODE": "offline"}
     ours |= {"TERM": "xterm-256color", "PYTHONPATH": str(REPOSITORY)}
     line = f"stty cols {WIDTH} rows 48; exec {command.replace('fersweep', shlex.join(COMMAND), 1)}"
-    done = subprocess.run(
-        ["script", "--quiet", "--return", "--command", line, "/dev/null"],
-        cwd=faces,
-        env=kept | ours,
-        check=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    )
+    words = ["script", "--quiet", "--return", "--command", line, "/dev/null"]
+    done = subprocess.run(words, cwd=faces, env=kept | ours, check=True, input=b"", stdout=subprocess.PIPE)
     return done.stdout.decode().replace(str(faces), "~/faces")
 
 

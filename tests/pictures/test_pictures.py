@@ -1,23 +1,22 @@
 """The README's pictures: what is there is small and asks nobody for anything, and the script makes such again."""
 
 import re
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.pictures.__main__ import HERE, RUN, main, moments
+from tests.pictures.__main__ import HERE, RUN, moments, terminal
 
 
-def words_of(picture: Path) -> str:
-    return re.sub(r"<[^>]*>", "", picture.read_text().replace("&#160;", " "))
+def words_of(picture: str) -> str:
+    return re.sub(r"<[^>]*>", "", picture.replace("&#160;", " "))
 
 
 def test_pictures_of_the_readme_are_small_load_nothing_and_show_no_path_of_a_machine() -> None:
-    terminal, report = HERE / "terminal.svg", HERE / "report.png"
-    assert terminal.stat().st_size < 150_000 and report.stat().st_size < 300_000
-    assert not re.findall(r"url\((?!#)|href=|<script|<image|@import", terminal.read_text())
-    shown = words_of(terminal)
+    picture, report = (HERE / "terminal.svg").read_text(), HERE / "report.png"
+    assert len(picture) < 150_000 and report.stat().st_size < 300_000
+    assert not re.findall(r"url\((?!#)|href=|<script|<image|@import", picture)
+    shown = words_of(picture)
     assert RUN.partition(" --slots")[0] in shown and "winner: trial" in shown
     assert not re.search(r"/(tmp|home|root|work|Users)/", shown)
     with Image.open(report) as image:
@@ -34,10 +33,9 @@ def test_moments_keep_what_is_redrawn_once_and_what_scrolls_by() -> None:
 
 @pytest.mark.process
 @pytest.mark.usefixtures("one_core")
-def test_script_shows_the_terminal_of_a_real_run(tmp_path: Path) -> None:
+def test_script_shows_the_terminal_of_a_real_run() -> None:
     command = "fersweep run sweeps/simple_cnn.yaml --data synthetic --gpus none --set train_samples=70"
     command += " --set epochs=1 --set channels=4 --set hidden=64 --count 2"
-    main(["--only", "terminal", "--into", str(tmp_path), "--run", command])
-    shown = words_of(tmp_path / "terminal.svg")
+    shown = words_of(terminal(command))
     assert "$ fersweep run" in shown and "winner: trial" in shown
     assert re.search("[012]/2 trials", shown)
