@@ -16,7 +16,6 @@ from typing import Any
 
 from PIL import Image
 from rich.console import Console
-from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from tests.reports.conftest import browser
@@ -30,10 +29,6 @@ WIDTH = 104
 """Columns of the terminal. Wider, and the README shows it too small to read."""
 WINDOW = {"width": 1280, "height": 2400}
 """Pixels; so high that what is shown of the page need not be scrolled to, and is drawn at once."""
-_BLACK, _RED, _GREEN, _YELLOW = (72, 79, 88), (255, 123, 114), (86, 211, 100), (227, 179, 65)
-_BLUE, _MAGENTA, _CYAN, _WHITE = (121, 192, 255), (210, 168, 255), (86, 212, 221), (177, 186, 196)
-_COLOURS = [_BLACK, _RED, _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN, _WHITE]
-THEME = TerminalTheme((13, 17, 23), (230, 237, 243), _COLOURS)
 ERASED = re.compile(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")
 """What rich's live display writes before it draws itself anew: it clears its rows, the last one first."""
 
@@ -88,7 +83,7 @@ def terminal(command: str) -> str:
             for line in row.divide(range(WIDTH, len(row), WIDTH)):  # where a terminal breaks it
                 console.print(line, soft_wrap=True)
         title = "fersweep: at work, and what it ends with"
-        picture = console.export_svg(title=title, theme=THEME, unique_id="fersweep")
+        picture = console.export_svg(title=title, unique_id="fersweep")
     picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)  # a page that shows it asks nobody for a font
     return picture.replace("Fira Code, ", "").replace("monospace", "ui-monospace, Menlo, Consolas, monospace")
 

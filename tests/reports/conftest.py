@@ -21,12 +21,11 @@ ARGUMENTS = ["--no-sandbox", "--no-first-run", "--enable-unsafe-swiftshader", *(
 
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
-    """A headless Chromium, or None where there is none."""
+    """A headless Chromium; a test that asks for it skips where there is none."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = os.environ.get("FERSWEEP_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        yield None
-        return
+        pytest.skip("no Chromium here: install one, or set FERSWEEP_CHROMIUM to its path")
     from playwright.sync_api import sync_playwright  # only here: the default tests need no browser
 
     with sync_playwright() as playwright:
@@ -35,10 +34,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """The browser; a test that asks for it skips where there is none."""
     with browser() as found:
-        if found is None:
-            pytest.skip("no Chromium here: install one, or set FERSWEEP_CHROMIUM to its path")
         yield found
 
 
@@ -68,6 +64,14 @@ class Shown:
         brush = self.page.locator("#parallel .axis-brush").first
         brush.wait_for()
         return brush.bounding_box()
+
+    def parallel(self, path: str) -> Any:
+        """A part of the parallel coordinates as Plotly has them."""
+        return self.page.evaluate(f"document.getElementById('parallel').{path}")
+
+    def wait_for(self, condition: str) -> None:
+        """Wait for a part of the parallel coordinates."""
+        self.page.wait_for_function(f"document.getElementById('parallel').{condition}")
 
     def assert_quiet(self) -> None:
         """Nothing failed, and nothing was asked for but the file itself and what is inlined in it."""

@@ -64,13 +64,3 @@ def test_the_lines_are_in_both_reports(report: Report) -> None:
     page, text = html.unescape(render(report, NOWHERE)), markdown(report).replace("\\", "")
     for line in (line for part in certainty(report) for line in (part.heading, *part.lines)):
         assert line in page and line in text
-
-
-def test_sweeps_of_different_data_crown_no_winner_in_either_report() -> None:
-    one, other = made_up.sweep(trials=12), made_up.sweep("vit", trials=12, seed=1)
-    records = tuple(dataclasses.replace(r, config={**r.config, "data": "ferplus"}) for r in other[0].records)
-    report = made_up.report(one, (dataclasses.replace(other[0], records=records), other[1]))
-    reason = "these trials were measured on different data (fer2013, ferplus), so their accuracies do not compare"
-    page, text = render(report, NOWHERE), markdown(report).replace("\\", "")
-    assert f"There is none: {reason}." in page and "The winner, " not in page and "winner.json" not in page
-    assert f"None: {reason}." in text and "| winner" not in text

@@ -24,20 +24,19 @@ from tests.support import reports as made_up
 from tests.support.records import make_result
 
 ACCURACY = Metric(name="best_val_acc", goal="maximize")
-GAP = Metric(name="train_val_gap", goal="minimize")
 SWEEP, HISTORIES = made_up.sweep(trials=30, seed=1)
 
 
-def mirrored(*objectives: Metric) -> Mirror:
-    return Mirror("made up", objectives, SWEEP.axes)
+@pytest.fixture
+def mirror() -> Mirror:
+    return Mirror("made up", [ACCURACY], SWEEP.axes)
 
 
 def study_of(mirror: Mirror) -> optuna.Study:
     return optuna.load_study(study_name="made up", storage=mirror.storage)
 
 
-def test_every_trial_with_its_state_values_and_curve() -> None:
-    mirror = mirrored(ACCURACY)
+def test_every_trial_with_its_state_values_and_curve(mirror: Mirror) -> None:
     mirror.update(SWEEP.records, HISTORIES.__getitem__)
     study = study_of(mirror)
     assert study.metric_names == ["best_val_acc"]
@@ -54,7 +53,7 @@ def test_every_trial_with_its_state_values_and_curve() -> None:
 
 
 def test_several_objectives_have_values_and_no_curve() -> None:
-    mirror = mirrored(ACCURACY, GAP)
+    mirror = Mirror("made up", [ACCURACY, Metric(name="train_val_gap", goal="minimize")], SWEEP.axes)
     mirror.update(SWEEP.records, HISTORIES.__getitem__)
     study = study_of(mirror)
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
@@ -64,23 +63,17 @@ def test_several_objectives_have_values_and_no_curve() -> None:
             assert trial.values == [record.result.best_val_acc, record.result.train_val_gap]
 
 
-def test_it_follows_a_trial_to_its_end() -> None:
+def test_it_follows_a_trial_to_its_end(mirror: Mirror) -> None:
     *_, running = SWEEP.records
-    mirror = mirrored(ACCURACY)
-    mirror.update([running], lambda trial: HISTORIES[trial][:2])
+    diverged = TrialRecord("x", TrialState.COMPLETE, {}, {}, result=make_result(best_epoch=0, best_val_acc=0.0))
+    mirror.update([running, diverged], lambda trial: HISTORIES.get(trial, [])[:2])
     assert len(study_of(mirror).trials[0].intermediate_values) == 2
     done = dataclasses.replace(running, state=TrialState.PRUNED, result=make_result())
-    mirror.update([done], lambda trial: HISTORIES[trial][:3])
-    mirror.update([done], lambda trial: pytest.fail("one that has ended is read again"))
-    (trial,) = study_of(mirror).get_trials()
+    mirror.update([done, diverged], lambda trial: HISTORIES[trial][:3])
+    mirror.update([done, diverged], lambda trial: pytest.fail("one that has ended is read again"))
+    trial, failed = study_of(mirror).get_trials()
     assert trial.state is OptunaState.PRUNED and len(trial.intermediate_values) == 3
-
-
-def test_a_trial_that_diverged_failed_to_optuna() -> None:
-    result = make_result(best_epoch=0, best_val_acc=0.0)
-    mirror = mirrored(ACCURACY)
-    mirror.update([TrialRecord("0", TrialState.COMPLETE, {}, {}, result=result)], lambda trial: [])
-    assert study_of(mirror).trials[0].state is OptunaState.FAIL
+    assert failed.state is OptunaState.FAIL, "Optuna has no complete trial without a value"
 
 
 @pytest.fixture
@@ -113,26 +106,18 @@ def test_the_dashboard_follows_changes_nothing_and_answers_this_machine_alone(
         assert client.get("/dashboard/").status_code == 200
         (study,) = client.get("/api/studies").json()["study_summaries"]
         assert entry.id in study["study_name"]
-
-        def trials() -> list[Any]:
-            found: list[Any] = client.get(f"/api/studies/{study['study_id']}?after=0").json()["trials"]
-            return found
-
-        assert [trial["state"] for trial in trials()] == ["Complete"]
         finish(entry, [complete(best_val_acc=0.7)])
-        for _ in range(100):  # the dashboard itself looks again after two seconds
-            if len(trials()) == 2:
+        for _ in range(200):  # the dashboard itself looks again after two seconds
+            trials = client.get(f"/api/studies/{study['study_id']}?after=0").json()["trials"]
+            if len(trials) == 2:
                 break
-            threading.Event().wait(0.1)
-        assert [trial["values"] for trial in trials()] == [[0.5], [0.7]]
+            threading.Event().wait(0.05)
+        assert [(trial["state"], trial["values"]) for trial in trials] == [("Complete", [0.5]), ("Complete", [0.7])]
         assert client.delete(f"/api/studies/{study['study_id']}").status_code == 405
         assert client.post("/api/studies", json={"study_name": "x", "directions": ["minimize"]}).status_code == 405
         assert client.get("/api/studies", headers={"Host": "evil.example"}).status_code == 403
         assert len(client.get("/api/studies").json()["study_summaries"]) == 1
-
-
-def test_a_port_that_is_taken(entry: SweepEntry, address: str) -> None:
-    port = int(address.rstrip("/").rpartition(":")[2])
+    port = httpx.URL(address).port
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}") as raised:
-        dashboard.serve(entry, port=port)
+        dashboard.serve(entry, port=port or 0)
     assert raised.value.hint == "--port 0 takes a free one"

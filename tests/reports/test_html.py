@@ -101,7 +101,7 @@ def test_a_page_without_a_winner_says_why() -> None:
         dataclasses.replace(r, result=r.result.model_copy(update=failure)) for r in sweep.records if r.result
     )
     text = render(made_up.report((dataclasses.replace(sweep, records=diverged), histories)), NOWHERE)
-    assert "There is none: every trial diverged." in text
+    assert "There is none: every trial diverged." in text and "winner.json" not in text and "The winner, " not in text
 
 
 def test_what_is_said_of_the_environment(tiny_data: str) -> None:

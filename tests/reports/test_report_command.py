@@ -51,6 +51,9 @@ def test_every_format(shell: Shell, sweep: str) -> None:
     code, out, err = shell("report")
     assert (code, out) == (0, f"report: report-{sweep}.html\n")
     assert "faces" not in err and "<img" not in Path(f"report-{sweep}.html").read_text(), "only if asked for"
+    code, _, err = shell("report", "--faces", "-o", "r.html")
+    assert code == 0 and "note: no faces in the report: its model is not here" in err
+    assert "They are not here" in Path("r.html").read_text()
     code, out, _ = shell("report", "--format", "csv")
     read = list(csv.DictReader(io.StringIO(out, newline="")))
     assert code == 0 and [row["state"] for row in read] == ["complete"] * 3
@@ -60,12 +63,6 @@ def test_every_format(shell: Shell, sweep: str) -> None:
     assert code == 0 and "## Winner" in out and sweep in out
     assert shell("report", "-o", "t.parquet")[0] == 0
     assert Path("t.parquet").read_bytes()[:4] == b"PAR1"
-
-
-def test_a_report_without_the_model_says_so(shell: Shell, sweep: str) -> None:
-    code, _, err = shell("report", "--faces", "-o", "r.html")
-    assert code == 0 and "note: no faces in the report: its model is not here" in err
-    assert "They are not here" in Path("r.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -78,18 +75,14 @@ def test_a_report_without_the_model_says_so(shell: Shell, sweep: str) -> None:
         ("--format csv --faces", "--faces is for the HTML report"),
         ("--wandb -o r.html", "--output is for reports in files"),
         ("--new", "--new is for --wandb"),
+        ("", "no trial yet"),
     ],
 )
-def test_what_cannot_be_written(shell: Shell, sweep: str, options: str, message: str) -> None:
-    code, out, err = shell("report", *options.split())
-    assert (code, out) == (2, "")
-    assert message in err and "hint: " in err
-
-
-def test_a_sweep_without_a_trial(shell: Shell, tmp_path: Path) -> None:
+def test_what_cannot_be_written(shell: Shell, tmp_path: Path, options: str, message: str) -> None:
     made(tmp_path, [])
-    code, _, err = shell("report")
-    assert code == 3 and "no trial yet" in err and "hint: train some: fersweep agent" in err
+    code, out, err = shell("report", *options.split())
+    assert (code, out) == (3 if message == "no trial yet" else 2, "")
+    assert message in err and "hint: " in err
 
 
 def test_another_address_than_this_machines_is_said_aloud(

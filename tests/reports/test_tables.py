@@ -38,13 +38,12 @@ def test_json_has_a_row_a_trial_with_parameters_metrics_and_state(small: Report)
 
 def test_csv_reads_back_the_same_numbers(small: Report) -> None:
     read = list(csv.DictReader(io.StringIO(csv_text(small), newline="")))
+    assert list(read[0])[:5] == ["sweep", "trial", "state", "winner", "pareto"]
     for row, record in zip(read, small.sweeps[0].records, strict=True):
-        assert row["trial"] == record.trial_id
-        assert float(row["param.lr"]) == record.parameters["lr"]
+        assert (row["trial"], float(row["param.lr"])) == (record.trial_id, record.parameters["lr"])
         if record.result is not None:
             assert float(row["best_val_acc"]) == record.result.best_val_acc
             assert float(row["recall.happy"]) == record.result.per_class_recall[3]
-    assert list(read[0])[:5] == ["sweep", "trial", "state", "winner", "pareto"]
 
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:

@@ -193,34 +193,26 @@ def test_saving_again_brings_the_same_two_up_to_date(online: StandIn, save: Save
     assert kinds(online) == ["project-view", "runs"]
 
 
-def test_a_spoilt_note_of_what_was_saved_is_no_obstacle(online: StandIn, save: Save) -> None:
-    entry = shipped()
-    for content in ("{", "[]", '{"views": [{"sweeps": 1}]}', '{"views": [{"no": "sweeps"}]}'):
-        (sweep_folder(entry.id) / "views.json").write_text(content)
-        save(entry)
-    note = json.loads((sweep_folder(entry.id) / "views.json").read_text())
-    assert [record["server"] for record in note["views"]] == [online.url]
-
-
 @pytest.mark.parametrize(
-    ("name", "in_title", "in_workspace_name"),
+    ("name", "title", "workspace_name"),
     [
-        ("a](http://evil.example) [b](javascript:alert(1)) http://evil.example", "a](http://evil.example)", "a]("),
-        ("<script>alert(1)</script><img src=x onerror=y>", "<script>alert(1)", "script alert(1)"),
-        ("one\n# two\r\n\x1b[31mthree\u202efour\x00", "one # two [31mthree four", "one # two [31mthree four"),
-        ("$$\\input{/etc/passwd}$$ **bold** ${run:name}", "$$\\input{/etc/passwd}$$ **bold**", "**bold**"),
+        ("a](http://evil.example) <script>b</script>", "a](http://evil.example) <script>b", "a](http://evil.example) "),
+        (
+            "one\n# \r\n\x1b[31mtwo\u202e\x00 $$\\input{x}$$ **b**",
+            "one # [31mtwo $$\\input{x}$$ **b**",
+            "one # [31mtwo",
+        ),
+        ("faces 😀🧑‍🚀 a+b=c ~^ ../d?e#f%2f--Vmlldzox", "faces 😀🧑 🚀 a+b=c ~^ ../d?e#f%2f--V", "faces a b c ../d?e"),
         ("x" * 300, "x" * 80, "x" * 80),
-        ("faces 😀🧑‍🚀 a+b=c ~^", "faces 😀🧑 🚀 a+b=c ~^ (", "faces a b c ("),
-        ("../a/b?c=d#e%2f--Vmlldzox", "../a/b?c=d#e%2f--Vmlldzox", "../a/b?c"),
     ],
 )
 def test_names_from_files_are_text_and_nothing_else(
-    name: str, in_title: str, in_workspace_name: str, online: StandIn, save: Save
+    name: str, title: str, workspace_name: str, online: StandIn, save: Save
 ) -> None:
     views = save(made(Path(), [], name=name, description=name))
     report, workspace = loaded(views)
-    assert in_title in report.title and len(report.title) <= TITLE_LENGTH
-    assert in_workspace_name in workspace.name and len(workspace.name) <= TITLE_LENGTH
+    assert title in report.title and len(report.title) <= TITLE_LENGTH
+    assert workspace_name in workspace.name and len(workspace.name) <= TITLE_LENGTH
     found = nodes(online, "runs")
     markup = {"markdown-block", "latex", "image", "html", "video", "gallery"}
     assert not markup & {node.get("type") for node in found}
@@ -233,17 +225,15 @@ def test_names_from_files_are_text_and_nothing_else(
     assert "evil" not in panels and "script" not in panels
 
 
-def test_without_the_library(online: StandIn, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_server_refuses_is_named_and_what_it_took_is_known(
+    online: StandIn, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = shipped()
-    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    with pytest.raises(InputError, match="wandb-workspaces") as caught:
+    (sweep_folder(entry.id) / "views.json").write_text('{"views": [{"sweeps": 1}]}')  # spoilt, and no obstacle
+    with monkeypatch.context() as patch, pytest.raises(InputError) as missing:
+        patch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
         save(entry)
-    assert caught.value.hint == "pip install 'fersweep[views]'"
-    assert not online.views
-
-
-def test_what_a_server_refuses_is_named_and_what_it_took_is_known(online: StandIn, save: Save) -> None:
-    entry = shipped()
+    assert missing.value.hint == "pip install 'fersweep[views]'"
     online.faults.error("upsertView", f"no room for {online.api_key}")
     with pytest.raises(ServerError, match="did not take the report") as caught:
         save(entry)
