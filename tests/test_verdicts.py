@@ -1,5 +1,7 @@
 """Verdicts follow from thresholds, and each is explained in one sentence with its figures."""
 
+from typing import Any
+
 import pytest
 
 from fer_sweep.records import Verdict
@@ -22,7 +24,7 @@ def columns(*shares: int) -> list[list[int]]:
         (False, (50, 50), 0.70, 0.60, Verdict.BALANCED),
     ],
 )
-def test_verdict_follows_from_thresholds(
+def test_verdict(
     diverged: bool, predicted: tuple[int, ...], train_acc: float, val_acc: float, verdict: Verdict
 ) -> None:
     assert judge(diverged=diverged, confusion=columns(*predicted), train_acc=train_acc, val_acc=val_acc) is verdict
@@ -39,9 +41,7 @@ def test_verdict_follows_from_thresholds(
         ("balanced", {"train_acc": 0.66, "train_val_gap": 0.078}, ["66.0 %", "7.8 points", "15"]),
     ],
 )
-def test_explanation_names_the_measurement_and_the_threshold(
-    verdict: str, changes: dict[str, object], words: list[str]
-) -> None:
+def test_explanation_names_measurement_and_threshold(verdict: str, changes: dict[str, Any], words: list[str]) -> None:
     reason = explain(make_result(verdict=verdict, **changes))
     assert all(word in reason for word in words)
     assert "\n" not in reason

@@ -1,14 +1,14 @@
-"""Makes the README's pictures from real runs on drawn faces: ``python -m tests.pictures``.
+"""Makes the README's pictures from real runs on drawn faces: ``python -m tests.pictures [REPORT PREFIX SECTION ...]``.
 
 Nothing of FER2013 is in them, whatever is prepared on the machine: they are made in an empty home and cache.
 """
 
-import argparse
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,17 +33,12 @@ ERASED = re.compile(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")
 """What rich's live display writes before it draws itself anew: it clears its rows, the last one first."""
 
 
-def main() -> None:
-    """Make both pictures, or those of sections of a report that is there."""
-    parser = argparse.ArgumentParser(prog="python -m tests.pictures", description=__doc__)
-    parser.add_argument("--report", type=Path, help="an HTML file of fersweep report, for pictures of its sections")
-    parser.add_argument("--section", action="append", default=[], help="a section's id in that page; repeatable")
-    parser.add_argument("--prefix", default="", help="begins the names of pictures of sections")
-    given = parser.parse_args()
+def main(report: str = "", prefix: str = "", *sections: str) -> None:
+    """Make both pictures, or PREFIX + SECTION.png of each of some sections of a report that is there."""
     with tempfile.TemporaryDirectory() as folder, browser() as chromium:
-        for name in given.section:
-            take(chromium, given.report, HERE / f"{given.prefix}{name}.png", name)
-        if given.report is None:
+        for name in sections:
+            take(chromium, Path(report), HERE / f"{prefix}{name}.png", name)
+        if not sections:
             (HERE / "terminal.svg").write_text(terminal(RUN))
             for command in (REPORTED, "fersweep report -o report.html"):
                 run(command, Path(folder))
@@ -89,14 +84,8 @@ def terminal(command: str) -> str:
 
 
 def moments(output: str) -> Iterator[list[Text]]:
-    """The filled rows of the screen before each redrawing of a live display, and at the end.
-
-    Raises:
-        ValueError: The program asks for more than that; a picture that leaves it out would be a lie.
-    """
+    """The filled rows of the screen before each redrawing of a live display, and at the end."""
     output = re.sub(r"\x1b\[\?25[hl]|\r(?=\n)", "", output)  # the cursor is hidden and shown
-    if unknown := re.search(r"\x1b\[[0-9;?]*[^0-9;?m]", ERASED.sub("", output)):
-        raise ValueError(f"more than a live display of rich: {unknown[0]!r}")
     erasures = [len(re.findall("2K", erasure)) for erasure in ERASED.findall(output)]
     rows: list[str] = []
     for drawn, erased in zip(ERASED.split(output), [*erasures, 0], strict=True):
@@ -125,4 +114,4 @@ def take(chromium: Any, report: Path, picture: Path, section: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

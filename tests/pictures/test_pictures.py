@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from tests.pictures.__main__ import HERE, RUN, moments, terminal
+from tests.pictures.__main__ import HERE, RUN, terminal
 
 
 def words_of(picture: str) -> str:
@@ -21,14 +21,6 @@ def test_pictures_of_the_readme_are_small_load_nothing_and_show_no_path_of_a_mac
     assert not re.search(r"/(tmp|home|root|work|Users)/", shown)
     with Image.open(report) as image:
         assert image.format == "PNG" and image.width >= 1200 and image.height >= 700
-
-
-def test_moments_keep_what_is_redrawn_once_and_what_scrolls_by() -> None:
-    output = "note\r\n\x1b[?25lslot 1\r\nleft 9\r\x1b[2K\x1b[1A\x1b[2K\x1b[32mtrial 0 ended\x1b[0m\r\nslot 2\r\n"
-    shown = [[row.plain for row in rows] for rows in moments(output)]
-    assert shown == [["note", "slot 1", "left 9"], ["note", "trial 0 ended", "slot 2"]]
-    with pytest.raises(ValueError, match="more than a live display"):
-        list(moments("\x1b[3;4H"))
 
 
 @pytest.mark.process

@@ -1,6 +1,5 @@
 """The HTML report as people meet it: in Chromium, with mouse and keyboard, light, dark, and on a phone."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +37,17 @@ def between(report: Report, low: float, high: float) -> list[TrialRecord]:
     return [r for _, r in report.trials if r.result is not None and low <= r.parameters["lr"] <= high]
 
 
-def column(shown: Shown, label: str) -> Sequence[str]:
+def column(shown: Shown, label: str) -> Any:
     """What the table shows in a column."""
     place = [text.strip() for text in shown.page.locator("#table thead th").all_inner_texts()].index(label) + 1
-    cells: list[str] = shown.page.locator(f"#table tbody tr > :nth-child({place})").all_inner_texts()
-    return cells
+    return shown.page.locator(f"#table tbody tr > :nth-child({place})").all_inner_texts()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_figure_is_drawn_and_everything_to_operate_has_a_name(show: Show, three: Report, width: int) -> None:
     shown = show(three, viewport={"width": width, "height": 844})
     shown.draw_all()
-    shown.assert_quiet()
+    assert shown.errors == []
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
     labels = [figure.get_attribute("aria-label") for figure in shown.page.locator("[data-figure]").all()]
     assert len(labels) == 10  # accuracy against gap, six of curves, matrix, recall, progress
@@ -72,7 +70,7 @@ def test_every_figure_is_drawn_and_everything_to_operate_has_a_name(show: Show, 
 def test_hostile_text_does_nothing(show: Show) -> None:
     shown = show(made_up.hostile(EVIL))
     shown.draw_all()
-    shown.assert_quiet()
+    assert shown.errors == []
     assert shown.page.evaluate("window.evil ?? null") is None
     assert "window.evil=1" in shown.page.locator("h1").inner_text(), "shown as it is"
     assert shown.page.locator("#parallel a, svg a").count() == 0
@@ -167,20 +165,18 @@ def test_the_table_has_pages_sorts_by_its_headings_and_filters(show: Show, many:
 
 
 @pytest.mark.parametrize(
-    ("system", "ground", "card_of_the_other"),
+    ("system", "ground", "card"),
     [("light", "rgb(245, 246, 248)", "#171c24"), ("dark", "rgb(15, 19, 25)", "#ffffff")],
 )
-def test_the_theme_follows_the_system_until_it_is_switched(
-    show: Show, many: Report, system: str, ground: str, card_of_the_other: str
-) -> None:
+def test_the_theme_follows_the_system(show: Show, many: Report, system: str, ground: str, card: str) -> None:
     shown = show(many, color_scheme=system)
     shown.brush()
     body = "getComputedStyle(document.body).backgroundColor"
     assert shown.page.evaluate(body) == ground
     shown.page.get_by_label("Theme").select_option("dark" if system == "light" else "light")
-    shown.wait_for(f"layout.paper_bgcolor === '{card_of_the_other}'")
+    shown.wait_for(f"layout.paper_bgcolor === '{card}'")
     assert shown.page.evaluate(body) != ground
-    shown.assert_quiet()
+    assert shown.errors == []
 
 
 def test_without_webgl_the_fields_still_choose(show: Show, many: Report) -> None:

@@ -112,9 +112,7 @@ def test_openings_of_the_same_test_images_are_gathered(tmp_path: Path, whole_dat
         assert [o.id for o in gather(sweeps).openings] == ["same-data", "same-split", "same-images"]
 
 
-def test_sweeps_of_different_content_under_one_name_have_no_winner(
-    tmp_path: Path, whole_data: str, complete: Complete
-) -> None:
+def test_different_content_under_one_name_has_no_winner(tmp_path: Path, whole_data: str, complete: Complete) -> None:
     first, second = (made(tmp_path, [complete()], data=whole_data) for _ in range(2))
     pin = sweep_folder(second.id) / f"data-{whole_data}.json"
     pin.write_text(json.dumps({**json.loads(pin.read_text()), "fingerprint": "f" * 64}))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from fer_sweep.records import CLASSES, TrialState
+from fer_sweep.records import CLASSES
 from fer_sweep.reports.sources import Report
 from fer_sweep.reports.tables import csv_text, flat_rows, json_text, markdown, write_parquet
 from tests.support import reports as made_up
@@ -71,16 +71,6 @@ def test_parquet_has_typed_columns_and_json_where_values_are_mixed(small: Report
     assert [None if text is None else json.loads(text) for text in odd] == mixed + [None] * 25
 
 
-def test_markdown_names_the_winner_and_how_to_do_it_again(small: Report) -> None:
-    text = markdown(small)
-    winner = small.selection.winner
-    assert winner is not None
-    assert f"Trial {winner.record.trial_id} of sweep" in text
-    assert f"{100 * winner.result.best_val_acc:.2f} %" in text
-    assert small.sweeps[0].create in text
-    assert "| class | recall | images |" in text
-
-
 def test_markdown_shows_hostile_text_as_it_is() -> None:
     text = markdown(made_up.hostile(HOSTILE))
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
@@ -89,12 +79,3 @@ def test_markdown_shows_hostile_text_as_it_is() -> None:
     assert "http://evil" not in prose and "\x1b" not in prose
     bars = {len(re.findall(r"(?<!\\)\|", line)) for line in prose.splitlines() if line.startswith("|")}
     assert bars <= {3, 4, 8}, "no cell adds a column"
-
-
-def test_a_report_without_a_result() -> None:
-    sweep, _ = made_up.sweep(trials=3)
-    failed = tuple(dataclasses.replace(r, state=TrialState.FAILED, result=None) for r in sweep.records)
-    empty = made_up.report((dataclasses.replace(sweep, records=failed), {}))
-    assert "None: no trial has a result yet." in markdown(empty)
-    assert len(json.loads(json_text(empty))) == 3
-    assert len(csv_text(empty).splitlines()) == 4

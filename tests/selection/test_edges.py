@@ -3,8 +3,6 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fer_sweep.config.distributions import (
     Categorical,
@@ -24,6 +22,7 @@ from fer_sweep.selection.edges import edges, side_of
     [
         (Uniform(0.0, 1.0), 0.04, "lower"),
         (Uniform(0.0, 1.0), 0.06, None),
+        (LogUniform(1e-4, 1e-2), 1.2e-4, "lower"),  # 4 % of the way by logarithms
         (LogUniform(1e-4, 1e-2), 6e-4, None),  # 5 % of the way by values, and the middle of the range by logarithms
         (IntUniform(3, 5), 5, "upper"),
         (QUniform(0.0, 0.5, 0.1), 0.5, "upper"),
@@ -59,22 +58,7 @@ def test_sides(distribution: Distribution, value: Any, side: str | None) -> None
         ("patch_size", Categorical((4, 6, 8)), 8, True),  # of a ViT, where it divides the image
     ],
 )
-def test_only_ends_that_training_could_go_beyond_count(
-    name: str, distribution: Distribution, value: Any, wider: bool
-) -> None:
+def test_ends_that_training_could_go_beyond(name: str, distribution: Distribution, value: Any, wider: bool) -> None:
     config = {"model": "vit" if name == "patch_size" else "simple_cnn", "data": "fer2013"}
     found = edges({name: distribution}, {name: value}, config)
     assert [edge.name for edge in found] == ([name] if wider else [])
-
-
-@settings(derandomize=True, deadline=None)
-@given(st.floats(1e-6, 1.0), st.floats(1.001, 1e5), st.floats(0, 1))
-def test_a_log_range_is_measured_by_logarithms(low: float, factor: float, u: float) -> None:
-    distribution = LogUniform(low, low * factor)
-    side = side_of(distribution, distribution.quantile(u))
-    if u < 0.0499:
-        assert side == "lower"
-    elif u > 0.9501:
-        assert side == "upper"
-    elif 0.0501 < u < 0.9499:
-        assert side is None
