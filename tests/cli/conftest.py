@@ -1,15 +1,30 @@
-"""What the tests of commands share."""
+"""What the tests of commands share: a small sweep file, and finished sweeps with the weights of their trials."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from fer_sweep.config.trial import SimpleCNNConfig
+from fer_sweep import api
+from fer_sweep.files import home, trial_folder
 from tests.support.processes import SWEEP, on_one_core
-from tests.support.shell import Shell
+from tests.support.scripted_starter import ScriptedStarter, train_for_real
 
-__all__ = ["Shell"]
+GRID = """\
+program: fersweep
+method: grid
+metric: {{name: best_val_acc, goal: maximize}}
+parameters:
+  model: {{value: {model}}}
+  data: {{value: whole}}
+  epochs: {{value: {epochs}}}
+  batch_size: {{value: 16}}
+  lr: {{values: [0.005, 0.00001]}}
+  {sizes}
+"""
+EPOCHS = {"deeper_cnn": 6, "simple_cnn": 3}
+"""With fewer, both collapse, and there is no winner."""
+SIZES = {"deeper_cnn": "width: {value: 4}", "simple_cnn": "channels: {value: 4}\n  hidden: {value: 16}"}
 
 
 def write_sweep(trials: int = 1, epochs: int = 2, name: str = "sweep.yaml") -> str:
@@ -19,18 +34,39 @@ def write_sweep(trials: int = 1, epochs: int = 2, name: str = "sweep.yaml") -> s
 
 
 @pytest.fixture(scope="session")
-def trained_once(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "trial"
+def home_with_sweeps(tmp_path_factory: pytest.TempPathFactory, whole_cache: Path) -> tuple[Path, str, str]:
+    """A home with finished sweeps of two DeeperCNNs and, after it, of two SimpleCNNs, and the ids of the two."""
+    folder = tmp_path_factory.mktemp("searched")
+    ids = []
     with on_one_core(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FERSWEEP_CACHE", str(tiny_cache))
-        from fer_sweep.training.loop import train
-
-        train(SimpleCNNConfig(data="tiny", epochs=1, channels=4, hidden=16, batch_size=16, precision="fp32"), folder)
-    return folder
+        patch.setenv("FERSWEEP_HOME", str(folder / ".fersweep"))
+        patch.setenv("FERSWEEP_CACHE", str(whole_cache))
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(train_for_real))
+        for model, epochs in EPOCHS.items():
+            file = folder / f"{model}.yaml"
+            file.write_text(GRID.format(model=model, epochs=epochs, sizes=SIZES[model]))
+            sweep = api.create(file)
+            sweep.agent(gpus="none", slots=1)
+            ids.append(sweep.id)
+    return folder / ".fersweep", *ids
 
 
 @pytest.fixture
-def trained(trained_once: Path, tiny_data: str, tmp_path: Path) -> Path:
-    """The folder of a trained trial on `tiny`: `trial` in the working directory."""
-    shutil.copytree(trained_once, tmp_path / "trial")
-    return tmp_path / "trial"
+def both(home_with_sweeps: tuple[Path, str, str], whole_data: str) -> tuple[str, str]:
+    """The sweeps of SimpleCNNs, searched last, and of DeeperCNNs, in the test's own home."""
+    there, deeper, simple = home_with_sweeps
+    shutil.copytree(there, home())
+    return simple, deeper
+
+
+@pytest.fixture
+def searched(both: tuple[str, str]) -> str:
+    """The sweep searched last."""
+    return both[0]
+
+
+@pytest.fixture
+def trained(searched: str) -> str:
+    """The folder `trial` in the working directory: of the first trial of that sweep."""
+    return str(shutil.copytree(trial_folder(searched, "0"), "trial"))

@@ -40,24 +40,19 @@ def test_help_of_every_command_has_an_example(shell: Shell, command: str) -> Non
         assert [name for name in known_names() if f"--{name}" not in out] == []
 
 
-def test_validate_shows_every_problem_with_its_line(shell: Shell, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.yaml"
-    bad.write_text("program: x\nmethod: randm\nparameters:\n  lr: {min: 2, max: 1}\n")
-    code, out, err = shell("validate", str(bad))
+def test_validate_shows_every_problem_with_its_line_and_binds_parameters_unless_told_not_to(shell: Shell) -> None:
+    Path("bad.yaml").write_text("program: x\nmethod: randm\nparameters:\n  lr: {min: 2, max: 1}\n")
+    code, out, err = shell("validate", "bad.yaml")
     assert (code, out) == (2, "")
     assert "line 2" in err and "random" in err and "line 4" in err
-    code, out, _ = shell("validate", str(bad), "--json")
-    assert code == 2
+    code, out, _ = shell("validate", "bad.yaml", "--json")
     document = json.loads(out)
-    assert document["valid"] is False
+    assert (code, document["valid"]) == (2, False)
     assert {problem["line"] for problem in document["problems"]} >= {2, 4}
-
-
-def test_validate_binds_parameters_unless_told_not_to(shell: Shell) -> None:
-    other = write_sweep(name="other.yaml")
-    Path(other).write_text(Path(other).read_text().replace("lr:", "learning_rate:"))
-    assert shell("validate", other, "--schema-only")[0] == 0
-    code, _, err = shell("validate", other)
+    other = Path(write_sweep())
+    other.write_text(other.read_text().replace("lr:", "learning_rate:"))
+    assert shell("validate", str(other), "--schema-only")[0] == 0
+    code, _, err = shell("validate", str(other))
     assert code == 2 and "did you mean lr" in err
 
 
@@ -66,26 +61,17 @@ def test_validate_binds_parameters_unless_told_not_to(shell: Shell) -> None:
     [
         "create nowhere.yaml",
         "create sweep.yaml --set epochs",
-        "create sweep.yaml --set epochs=0",
         "create sweep.yaml --set leaning=3",
-        "create sweep.yaml --count 0",
         "create sweep.yaml --search magic",
         "create sweep.yaml --storage mysql://host/db",
         "confirm --seeds 0",
         "test --tta five",
         "test --folder x --trial 1",
-        "test --folder nowhere",
-        "train --model resnt",
-        "train --model simple_cnn --lr",
         "train --model simple_cnn --lr -1",
-        "train --model simple_cnn word",
         "train --config nowhere.json",
         "train --model simple_cnn --device 99",
         "data prepare nowhere.zip",
-        "data audit nowhere",
-        "status nosuchid",
         "nonsense",
-        "agent --count x",
         "report --wandb -o x.html",
         "report --wandb --faces",
         "report --new",
@@ -99,21 +85,10 @@ def test_bad_input_exits_with_2_and_says_why(shell: Shell, small: str, words: st
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "status",
-        "best",
-        "confirm",
-        "test",
-        "agent",
-        "pause",
-        "export -o out",
-        "predict x.png",
-        "report",
-        "report --wandb",
-    ],
-)
+NEED_A_SWEEP = ("status", "best", "confirm", "test", "agent", "pause", "export -o out", "predict x.png", "report")
+
+
+@pytest.mark.parametrize("words", [*NEED_A_SWEEP, "report --wandb"])
 def test_without_a_sweep_there_is_nothing_to_do(shell: Shell, words: str) -> None:
     code, _, err = shell(*words.split())
     assert code == 3
@@ -143,16 +118,10 @@ def test_a_sweep_from_file_to_winner(shell: Shell, small: str, played_trials: Sc
         assert {"best_val_acc", "train_val_gap", "epoch", "verdict"} <= set(trial["metrics"])
         assert trial["reason"] is None
 
-    best = shell.json("best")
-    assert len(best["ranking"]) == 2
-    assert best["winner"] in best["ranking"]
-    assert best["pareto"][0] == best["ranking"][0]
     _, out, err = shell("best")
-    assert f"sweep {sweep}" in out and "best.safetensors" in out
-    assert "next:" in err
+    assert f"sweep {sweep}" in out and "best.safetensors" in out and "next:" in err
     code, _, err = shell("agent")
-    assert code == 3
-    assert "more trials" in err or "finished" in err
+    assert code == 3 and "finished" in err
 
 
 def test_a_sweep_is_paused_resumed_stopped_and_cancelled(shell: Shell, small: str) -> None:

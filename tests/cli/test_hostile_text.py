@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from fer_sweep.cli import main
 from fer_sweep.cli.printing import log_warnings, print_json, print_table, print_text
-from fer_sweep.records import CLASSES
+from tests.support.faces import Faces, write_folder
+from tests.support.shell import Shell
 
 EVIL = "e\x1b[2Jv\x07i\u202el\x7f[red]"
 
@@ -34,14 +33,11 @@ def test_printed_text_cannot_control_a_terminal(text: str) -> None:
             return str(sys.stdout.getvalue())  # type: ignore[attr-defined]
 
     rich = f"[red]{text}[/red]"
-    shown = [
-        printed(lambda: print_text(text)),
-        printed(lambda: print_table(rich, {"heading": "left"}, [[rich], [text]])),
-        printed(lambda: print_json({"name": text})),
-    ]
-    assert all(map(is_harmless, shown))
-    assert shown[1].count("[red]") == 2
-    assert json.loads(shown[2]) == {"name": text}
+    table = printed(lambda: print_table(rich, {"heading": "left"}, [[rich], [text]]))
+    document = printed(lambda: print_json({"name": text}))
+    assert all(map(is_harmless, (printed(lambda: print_text(text)), table, document)))
+    assert table.count("[red]") == 2
+    assert json.loads(document) == {"name": text}
 
 
 def test_logged_warnings_cannot_control_a_terminal(
@@ -55,25 +51,20 @@ def test_logged_warnings_cannot_control_a_terminal(
     assert capsys.readouterr().err == "WARNING: a\\x1b[2Jb\n"
 
 
-def test_no_command_prints_control_characters(tmp_path: Path, shell: Callable[..., tuple[int, str, str]]) -> None:
-    good = tmp_path / "good"
-    for split, prefix in (("train", "Training"), ("test", "PublicTest")):
-        for number, name in enumerate(CLASSES):
-            (good / split / name).mkdir(parents=True)
-            image = Image.new("L", (48, 48), number * 20 + len(split))
-            image.save(good / split / name / f"{prefix}_{number}.png")
-    folder = shutil.copytree(good, tmp_path / f"{EVIL}.zip")
-    (good / "train" / f"angri{EVIL}").mkdir()
-    shutil.copy(good / "train" / "angry" / "Training_0.png", good / "train" / f"angri{EVIL}" / "Training_9.png")
+def test_no_command_prints_control_characters(shell: Shell, tmp_path: Path) -> None:
+    files = Faces.banded(1, 1).files()
+    write_folder(tmp_path / f"{EVIL}.zip", files)
+    odd = {name.replace("angry", f"angri{EVIL}"): content for name, content in files.items()}
+    write_folder(tmp_path / "odd", {**files, **odd})
     text = json.dumps(EVIL)
     Path(f"{EVIL}.yaml").write_text(f"method: {text}\n{text}: 1\nparameters: {text}\n")
     Path(f"{EVIL}.json").write_text(json.dumps({"model": EVIL, EVIL: EVIL}))
     for words, expected in (
-        (["data", "prepare", str(folder), "--name", "evil"], 0),
+        (["data", "prepare", str(tmp_path / f"{EVIL}.zip"), "--name", "evil"], 0),
         (["data", "list"], 0),
         (["data", "list", "--json"], 0),
         (["data", "audit", "evil"], 0),
-        (["data", "prepare", str(good), "--name", "more"], 2),
+        (["data", "prepare", str(tmp_path / "odd"), "--name", "more"], 2),
         (["data", "prepare", EVIL], 2),
         (["validate", f"{EVIL}.yaml"], 2),
         (["validate", f"{EVIL}.yaml", "--json"], 2),
@@ -89,16 +80,14 @@ def test_no_command_prints_control_characters(tmp_path: Path, shell: Callable[..
             json.loads(out)
 
 
-@pytest.mark.parametrize("words", [["data", "list"], ["data", "list", "--json"]])
-def test_name_that_the_locale_cannot_encode_is_escaped(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_name_that_the_locale_cannot_encode_is_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cäche"))
-    monkeypatch.setattr(sys, "argv", ["fersweep", *words])
-    stdout = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stdout, encoding="ascii"))
-    with pytest.raises(SystemExit) as ended:
-        main()
-    sys.stdout.flush()
-    assert ended.value.code == 0
-    assert "--json" in words or b"c\\xe4che" in stdout.getvalue()
+    for more, escaped in (([], b"c\\xe4che"), (["--json"], b"")):
+        monkeypatch.setattr(sys, "argv", ["fersweep", "data", "list", *more])
+        stdout = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stdout, encoding="ascii"))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        sys.stdout.flush()
+        assert ended.value.code == 0
+        assert escaped in stdout.getvalue()

@@ -1,4 +1,4 @@
-"""The console script as a process: what it imports, and what its forks run of it."""
+"""The package and its console script as processes: what they import, and what their forks run of them."""
 
 import json
 import subprocess
@@ -7,16 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import SWEEP, fersweep
+from tests.support.processes import SWEEP, fersweep, imported_by
 
-HEAVY = ("torch", "torchvision", "transformers", "wandb", "optuna", "numpy", "scipy", "pydantic", "rich", "sqlalchemy")
-HEAVY += ("plotly", "jinja2", "optuna_dashboard")
+HEAVY = {"torch", "torchvision", "transformers", "wandb", "optuna", "numpy", "scipy", "rich", "sqlalchemy", "yaml"}
+HEAVY |= {"plotly", "jinja2", "optuna_dashboard"}
+COMMAND = "import sys; sys.argv = ['fersweep']; from fer_sweep.cli import main; main()"
+TAB = {"_FERSWEEP_COMPLETE": "complete_bash", "COMP_WORDS": "fersweep agent ", "COMP_CWORD": "2"}
 
 
-def test_the_command_line_imports_nothing_heavy() -> None:
-    code = "import sys; import fer_sweep.cli; print(' '.join(m for m in sys.modules if '.' not in m))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not set(HEAVY) & set(found)
+@pytest.mark.parametrize(
+    ("code", "environment", "more"),
+    [
+        ("import fer_sweep", {}, {"pydantic"}),
+        ("import fer_sweep.cli", {}, {"pydantic"}),
+        (COMMAND, TAB, set()),  # pydantic is typer's own there, for options
+    ],
+)
+def test_neither_the_package_nor_its_command_line_nor_tab_imports_anything_heavy(
+    code: str, environment: dict[str, str], more: set[str]
+) -> None:
+    assert not (HEAVY | more) & imported_by("-c", code, **environment)
 
 
 SCRIPT = """

@@ -1,8 +1,6 @@
 """The shipped sweep files under stock ``wandb sweep`` and ``wandb agent``, with no agent of fersweep's."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 import yaml
 
 from tests.support.standin.server import StandIn
+from tests.support.standin.stock import BIN, Stock
 
 pytestmark = [pytest.mark.stock, pytest.mark.usefixtures("tiny_data")]
 
@@ -21,36 +20,34 @@ SMALL: dict[str, dict[str, Any]] = {
     "vit": {"dim": 32, "head_dim": 16, "depth": 1},
 }
 """Parameters for trials that take a second; all others are the file's."""
-SCRIPTS = Path(sys.executable).parent
 
 
-def stock(*words: str, **changes: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}", **changes}
-    return subprocess.Popen(
-        [str(SCRIPTS / "wandb"), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
+@pytest.fixture
+def stock(online: StandIn, tmp_path: Path) -> Iterator[Stock]:
+    with Stock(online, tmp_path) as tools:
+        yield tools
 
 
-def test_every_shipped_file_runs_with_nested_and_boolean_parameters(online: StandIn) -> None:
+def small(name: str, **fixed: Any) -> dict[str, Any]:
+    """A shipped sweep file with small trials."""
+    plain: dict[str, Any] = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())
+    fixed |= {"data": "tiny", "batch_size": 32, **SMALL[name]}
+    plain["parameters"] |= {parameter: {"value": value} for parameter, value in fixed.items()}
+    return plain
+
+
+def test_every_shipped_file_runs_with_nested_and_boolean_parameters(online: StandIn, stock: Stock) -> None:
     agents = {}
-    for name, sizes in SMALL.items():
-        plain = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())
-        fixed = {"data": "tiny", "epochs": 2, "batch_size": 32, "drop_val_copies": True, **sizes}
-        plain["parameters"].update({parameter: {"value": value} for parameter, value in fixed.items()})
+    for name in SMALL:
+        plain = small(name, epochs=2, drop_val_copies=True)
         plain["parameters"]["augment"]["parameters"]["flip"] = {"values": [False]}
         Path(f"{name}.yaml").write_text(yaml.safe_dump(plain))
-        with stock("sweep", f"{name}.yaml") as made:
-            assert made.stdout is not None
-            said = made.stdout.read()
-        assert made.returncode == 0, said
+        stock.wandb("sweep", f"{name}.yaml")
         sweep = list(online.sweeps)[-1]
-        agents[sweep] = name, stock("agent", "--count", "1", f"tester/fersweep/{sweep}")
+        words = ("agent", "--count", "1", f"tester/fersweep/{sweep}")
+        agents[sweep] = name, stock.start(str(BIN / "wandb"), *words)
     for sweep, (name, agent) in agents.items():
-        said = agent.communicate(timeout=300)[0]
+        said = stock.output(agent)
         assert agent.returncode == 0, said
         (run_id,) = online.sweeps[sweep].run_ids
         run = online.runs[run_id]
@@ -62,26 +59,21 @@ def test_every_shipped_file_runs_with_nested_and_boolean_parameters(online: Stan
         assert Path(f".fersweep/sweeps/{sweep}/trials/{run_id}/result.json").is_file()
 
 
-def test_stock_wandb_takes_the_file_with_several_objectives(online: StandIn) -> None:
-    with stock("sweep", str(SHIPPED / "multi_objective.yaml")) as made:
-        assert made.stdout is not None
-        said = made.stdout.read()
-    assert made.returncode == 0, said
+def test_stock_wandb_takes_the_file_with_several_objectives(online: StandIn, stock: Stock) -> None:
+    stock.wandb("sweep", str(SHIPPED / "multi_objective.yaml"))
     (sweep,) = online.sweeps.values()
     assert [metric["name"] for metric in sweep.config["metrics"]] == ["best_val_acc", "train_val_gap"]
 
 
-def test_a_stop_from_the_server_ends_the_run_with_its_result_and_not_the_stock_agent(online: StandIn) -> None:
-    plain = yaml.safe_load((SHIPPED / "simple_cnn.yaml").read_text())
-    fixed = {"data": "tiny", "epochs": 10_000, "batch_size": 64, "channels": 4, "hidden": 8}
-    plain["parameters"].update({name: {"value": value} for name, value in fixed.items()})
-    sweep = online.create_sweep(plain, project="fersweep")
-    with stock("agent", "--count", "1", f"tester/fersweep/{sweep.id}") as agent:
-        online.wait_for(lambda server: any(run.history for run in server.runs.values()), 120)
-        (run,) = online.runs.values()
-        online.stop_run(run.id)
-        assert agent.stdout is not None
-        said = agent.stdout.read()
+def test_a_stop_from_the_server_ends_the_run_with_its_result_and_not_the_stock_agent(
+    online: StandIn, stock: Stock
+) -> None:
+    sweep = online.create_sweep(small("simple_cnn", epochs=10_000), project="fersweep")
+    agent = stock.start(str(BIN / "wandb"), "agent", "--count", "1", f"tester/fersweep/{sweep.id}")
+    online.wait_for(lambda server: any(run.history for run in server.runs.values()), 120)
+    (run,) = online.runs.values()
+    online.stop_run(run.id)
+    said = stock.output(agent)
     assert agent.returncode == 0, said
     assert (run.state, run.exit_code) == ("finished", 0), "three failures would end a stock agent"
     assert run.summary["state"] == "pruned"
