@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from fer_sweep import mounts
 from fer_sweep.records import TrialOutcome, TrialState
@@ -39,10 +40,9 @@ class Host:
 
     def run(self, *commands: str) -> str:
         """Run commands of which the last one fails; gives what it says."""
-        for command in commands[:-1]:
-            code, _, err = self.shell(*command.split())
-            assert code == 0, err
-        code, _, err = self.shell(*commands[-1].split())
+        *before, last = [self.shell(*command.split()) for command in commands]
+        assert [code for code, _, _ in before] == [0] * len(before), before
+        code, _, err = last
         assert code in (1, 2, 3), err
         return err
 
@@ -170,46 +170,42 @@ def on_full_disk(command: str, *, before: str = "true") -> str:
     return done.stderr
 
 
+def by(beginning: str, provoke: Callable[[Host], str], *marks: pytest.MarkDecorator) -> ParameterSet:
+    return pytest.param(beginning, provoke, marks=marks, id=beginning)
+
+
 def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not shutil.which(program), reason=f"{program} is not installed")
 
 
-FUNCTIONS: dict[str, Callable[[Host], str]] = {
-    "NUMBER trials failed": every_trial_fails,
-    "no API key": not_logged_in,
-    "the W&B server ADDRESS does not know": wrong_key,
-    "no answer from the W&B server": no_server,
-    "the W&B server that searches": runs_are_offline,
-    "FILE is on a network file system": on_a_network_file_system,
-    "FILE: database is locked": locked_database,
-    "fersweep needs Python 3.11": old_python,
-    "fersweep: command not found": not_on_the_path,
-    "no Ray answers at ADDRESS": no_ray,
-    "FILE: disk I/O error": full_disk_under_the_database,
-    "cannot write FILE": full_disk_elsewhere,
-}
-"""Those that commands alone do not provoke."""
-MARKS = {no_ray: pytest.mark.cluster, full_disk_under_the_database: pytest.mark.process}
-MARKS |= {full_disk_elsewhere: pytest.mark.process, old_python: needs("make"), not_on_the_path: needs("bash")}
+PROVOKED = [
+    *(by(beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
+    by("NUMBER trials failed", every_trial_fails),
+    by("no API key", not_logged_in),
+    by("the W&B server ADDRESS does not know", wrong_key),
+    by("no answer from the W&B server", no_server),
+    by("the W&B server that searches", runs_are_offline),
+    by("FILE is on a network file system", on_a_network_file_system),
+    by("FILE: database is locked", locked_database),
+    by("fersweep needs Python 3.11", old_python, needs("make")),
+    by("fersweep: command not found", not_on_the_path, needs("bash")),
+    by("no Ray answers at ADDRESS", no_ray, pytest.mark.cluster),
+    by("FILE: disk I/O error", full_disk_under_the_database, pytest.mark.process),
+    by("cannot write FILE", full_disk_elsewhere, pytest.mark.process),
+]
 
 
 def test_every_documented_message_is_provoked() -> None:
     assert len(MESSAGES) >= 20
-    beginnings = (*COMMANDS, *FUNCTIONS)
+    beginnings = tuple(str(provoked.values[0]) for provoked in PROVOKED)
     assert [message for message in MESSAGES if not message.startswith(beginnings)] == []
 
 
-@pytest.mark.parametrize(
-    ("beginning", "provoke"),
-    [
-        *((beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
-        *(pytest.param(beginning, f, marks=MARKS.get(f, ())) for beginning, f in FUNCTIONS.items()),
-    ],
-)
+@pytest.mark.parametrize(("beginning", "provoke"), PROVOKED)
 def test_a_message_is_printed_as_documented(beginning: str, provoke: Callable[[Host], str], host: Host) -> None:
     (message,) = [message for message in MESSAGES if message.startswith(beginning)]
     said = provoke(host)
     pattern = r"(^|: )" + DIFFERS.sub(".+", re.escape(message))
     assert re.search(pattern, said, flags=re.MULTILINE), said
     assert "hint: " in said or "did you mean" in said or "error: " not in said
-    assert "Traceback" not in said
+    assert "Traceback" not in said and WRONG_KEY not in said
