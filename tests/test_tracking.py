@@ -147,24 +147,6 @@ def test_offline_runs_are_whole_once_wandb_sync_has_sent_them(online: StandIn) -
 
 
 @pytest.mark.stock
-@pytest.mark.parametrize("again", [(1, 2, 3, 4, 5), (1, 2)], ids=["from its checkpoint", "from its start"])
-def test_a_preempted_run_is_resumed_under_its_id_without_repeats(
-    online: StandIn, labels: RunLabels, again: tuple[int, ...]
-) -> None:
-    first = Tracker().start(labels, {"lr": 0.1}, run_id="r1")
-    log_epochs(first, 1, 2, 3)
-    first.mark_preempting()
-    first.finish(TrialOutcome(TrialState.PREEMPTED, reason="the host is needed"))
-    run = online.runs["r1"]
-    assert run.state == "preempted"
-    second = Tracker().start(labels, {"lr": 0.1}, run_id="r1")
-    log_epochs(second, *again)  # a resumed trial sends its earlier epochs again
-    second.finish(COMPLETE)
-    assert epochs(run) == list(range(1, max(3, *again) + 1))
-    assert (run.state, run.exit_code) == ("finished", 0)
-
-
-@pytest.mark.stock
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_complete_run_has_an_axis_a_chart_its_model_if_asked_for_and_no_key(
     online: StandIn, labels: RunLabels, tmp_path: Path, complete: Callable[..., TrialOutcome], keep: bool
@@ -226,25 +208,6 @@ def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(
     wandb_sync()
     (kept,) = online.runs.values()
     assert (kept.id == run_id or run_id is None) and epochs(kept) == [1, 2, 3]
-
-
-@pytest.mark.stock
-def test_a_network_cut_in_the_middle_of_a_run_loses_nothing(
-    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fer_sweep.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
-    run = Tracker().start(labels, {}, run_id="r1")
-    log_epochs(run, 1, 2)
-    online.wait_for(lambda server: "file_stream" in server.operations())
-    online.faults.offline()
-    log_epochs(run, 3, 4)
-    online.wait_for(lambda server: any(r.operation == "file_stream" and r.status == 0 for r in server.requests))
-    online.faults.online()
-    log_epochs(run, 5, 6)
-    run.patience = lambda: 60.0
-    run.finish(COMPLETE)
-    sent = online.runs["r1"]
-    assert (sent.state, sent.exit_code, epochs(sent)) == ("finished", 0, [1, 2, 3, 4, 5, 6])
 
 
 @pytest.mark.stock
