@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -94,23 +93,18 @@ def test_every_command_about_servers_succeeds(block: Block, shell: Shell, online
     assert sweep.run_ids
 
 
-def parse(line: str) -> None:
-    """Take a command apart; an unknown name, option or value is an error."""
-    command, words = get_command(app), shlex.split(line, comments=True)[1:]
-    while hasattr(command, "commands"):
-        command, words = command.commands[words[0]], words[1:]
-    if "--help" not in words:
-        with command.make_context(line, words):
-            pass
-
-
 CLUSTER_LINES = [line for block in blocks("bash", "text") for line in block.commands]
 INLINE = re.findall(r"`(fersweep (?!needs)[a-z][^`]*)`", TEXT.replace("\n", " "))
 
 
 @pytest.mark.parametrize("line", dict.fromkeys([*CLUSTER_LINES, *INLINE]))
 def test_commands_for_clusters_and_in_running_text_can_be_parsed(line: str) -> None:
-    parse(line)
+    command, words = get_command(app), shlex.split(line, comments=True)[1:]
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    if "--help" not in words:
+        with command.make_context(line, words):  # an unknown name, option or value is an error
+            pass
 
 
 def test_there_are_commands_to_test() -> None:
@@ -129,31 +123,27 @@ def test_the_notebook_starts_on_one_machine_and_resumes_on_the_next(
     cells = code(section("In a notebook"), "python")
     assert len(cells) == 4
 
-    def machine(name: str, agent: str) -> dict[str, Any]:
-        monkeypatch.setenv("FERSWEEP_HOME", str(own_folders / name / ".fersweep"))
-        monkeypatch.setenv("FERSWEEP_CACHE", str(own_folders / name / "cache"))
-        return run_cells(cells, drive, shell, agent=agent)
+    def run_cells(machine: str, agent: str) -> dict[str, Any]:
+        """Run the cells as a fresh kernel of a machine does, in little; returns what they named."""
+        monkeypatch.setenv("FERSWEEP_HOME", str(own_folders / machine / ".fersweep"))
+        monkeypatch.setenv("FERSWEEP_CACHE", str(own_folders / machine / "cache"))
+        named: dict[str, Any] = {}
+        for cell in cells:
+            text = cell.replace("/content/drive/MyDrive", str(drive)).replace("agent(", f"agent({agent}")
+            text = text.replace("count=12", "count=2, constants={'epochs': 1}")
+            commands = [line.removeprefix("!fersweep ") for line in text.splitlines() if line.startswith("!")]
+            for command in commands:
+                status, _, err = shell(*shlex.split(command))  # a cell goes on whatever it returns
+                assert status in (0, 3), err
+            if not commands:
+                exec(text, named)
+        return named
 
-    first = machine("first", "count=1, ")
-    second = machine("second", "")
+    first = run_cells("first", "count=1, ")
+    second = run_cells("second", "")
     assert second["sweep"] == first["sweep"]
     assert [str(trial.state) for trial in second["sweep"].trials()] == ["complete", "complete"]
     assert second["choice"].overall.winner is not None
-
-
-def run_cells(cells: Sequence[str], drive: Path, shell: Shell, *, agent: str) -> dict[str, Any]:
-    """Run cells as a fresh kernel does, in little; returns what they named."""
-    named: dict[str, Any] = {}
-    for cell in cells:
-        text = cell.replace("/content/drive/MyDrive", str(drive)).replace("agent(", f"agent({agent}")
-        text = text.replace("count=12", "count=2, constants={'epochs': 1}")
-        commands = [line.removeprefix("!fersweep ") for line in text.splitlines() if line.startswith("!")]
-        for command in commands:
-            status, _, err = shell(*shlex.split(command))  # a cell goes on whatever it returns
-            assert status in (0, 3), err
-        if not commands:
-            exec(text, named)
-    return named
 
 
 def test_the_sweep_file_is_valid_and_binds(tmp_path: Path) -> None:
@@ -163,12 +153,10 @@ def test_the_sweep_file_is_valid_and_binds(tmp_path: Path) -> None:
     assert checked(file).method == "bayes"
 
 
-def test_every_command_is_named() -> None:
-    for name in get_command(app).commands:  # type: ignore[attr-defined]
+def test_every_command_is_named_and_options_in_the_table_of_commands_exist() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for name in commands:
         assert re.search(rf"`[^`\n]*\b{name}\b", TEXT), name
-
-
-def test_options_in_the_table_of_commands_exist() -> None:
     found = rows("command")
     assert len(found) >= 15
     for row in found:
@@ -176,8 +164,7 @@ def test_options_in_the_table_of_commands_exist() -> None:
             name, options = text.split()[0], set(re.findall(r"--[a-z-]+", text))
             if name == "train" or not options:
                 continue
-            command = get_command(app).commands[name]  # type: ignore[attr-defined]
-            assert options <= {option for parameter in command.params for option in parameter.opts}, text
+            assert options <= {option for parameter in commands[name].params for option in parameter.opts}, text
 
 
 def test_make_targets_modules_and_extras_exist() -> None:
