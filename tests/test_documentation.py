@@ -1,9 +1,11 @@
-"""Every page that users read: its commands are run, what it names exists, its links lead somewhere."""
+"""Every page that users read: its commands are run, what it names exists, its links lead somewhere; and docstrings."""
 
+import doctest
 import re
 import shlex
 import shutil
 import tomllib
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,38 @@ def test_make_targets_modules_and_extras_exist() -> None:
         assert find_spec(module) is not None, module
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"pip install 'fersweep\[(\w+)\]'", TEXT)) <= set(extras)
+
+
+RESULTS = REPOSITORY / "RESULTS.md"
+
+
+def test_all_four_architectures_are_swept_on_a_gpu_and_on_two_cores_as_the_results_say(shell: Shell) -> None:
+    commands = [
+        shlex.split(line)[1:] for line in RESULTS.read_text().splitlines() if line.startswith("fersweep create")
+    ]
+    names = [file for _, file, *_ in commands]
+    assert names == 2 * [f"sweeps/{name}.yaml" for name in ("simple_cnn", "deeper_cnn", "resnet", "vit")]
+    for command, file, *options in commands:
+        code, _, err = shell(command, str(REPOSITORY / file), *options)
+        assert code == 0, err
+
+
+def test_the_pictures_of_the_results_are_small() -> None:
+    pictures = re.findall(r"!\[[^]]+]\(([^)]+)\)", RESULTS.read_text())
+    assert pictures
+    for picture in pictures:
+        content = (REPOSITORY / picture).read_bytes()
+        assert content.startswith(b"\x89PNG") and len(content) < 300_000, picture
+
+
+MODULES = [path for path in sorted(REPOSITORY.glob("fer_sweep/**/*.py")) if ">>>" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(REPOSITORY)) for path in MODULES])
+def test_the_examples_in_docstrings_give_what_they_say(path: Path) -> None:
+    module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    failed, run = doctest.testmod(import_module(module))
+    assert run > 0 and failed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(REPOSITORY)) for page in PAGES])

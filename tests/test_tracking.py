@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +20,7 @@ from tests.support.processes import until
 from tests.support.standin.scripted_wandb import ScriptedWandb
 from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
-from tests.support.standin.stock import PROGRAMS
+from tests.support.standin.stock import BIN, PROGRAMS
 
 COMPLETE = TrialOutcome(TrialState.COMPLETE)
 
@@ -37,12 +39,15 @@ def log_epochs(run: TrackedRun, *numbers: int) -> None:
         run.log({"epoch": epoch, "val_acc": epoch / 10})
 
 
-def test_disabled_tracking_takes_everything_and_writes_nothing(tmp_path: Path) -> None:
-    run = Tracker().start(RunLabels(name="a", group="g"), {"lr": 0.1})
-    log_epochs(run, 1)
-    run.finish(COMPLETE)
-    assert run.run is None
-    assert not (tmp_path / "wandb").exists()
+@pytest.fixture
+def ends() -> list[tuple[str, bool]]:
+    """Runs that have ended, and whether all of each is where it should be."""
+    return []
+
+
+@pytest.fixture
+def tracker(scripted_wandb: ScriptedWandb, ends: list[tuple[str, bool]]) -> Tracker:
+    return Tracker(on_end=lambda *end: ends.append(end))
 
 
 def test_the_users_environment_adds_to_a_runs_labels_and_a_stock_agents_is_left_out(
@@ -71,11 +76,10 @@ def test_only_a_tracker_that_obeys_pages_passes_their_stop_button_on(
 
 
 def test_a_server_out_of_reach_is_not_tried_for_a_while_and_runs_stay_offline(
-    scripted_wandb: ScriptedWandb, labels: RunLabels, caplog: pytest.LogCaptureFixture
+    scripted_wandb: ScriptedWandb, labels: RunLabels, ends: list[tuple[str, bool]], caplog: pytest.LogCaptureFixture
 ) -> None:
     scripted_wandb.server.faults.offline()
     clock = 0.0
-    ends: list[tuple[str, bool]] = []
     tracker = Tracker(clock=lambda: clock, on_end=lambda *end: ends.append(end))
     for run_id in ("r1", "r2"):
         run = tracker.start(labels, {}, run_id=run_id)
@@ -91,64 +95,79 @@ def test_a_server_out_of_reach_is_not_tried_for_a_while_and_runs_stay_offline(
 
 
 def test_a_network_cut_at_the_end_is_waited_for_by_one_run_only(
-    scripted_wandb: ScriptedWandb, labels: RunLabels
+    scripted_wandb: ScriptedWandb, labels: RunLabels, tracker: Tracker, ends: list[tuple[str, bool]]
 ) -> None:
-    ends: list[tuple[str, bool]] = []
-    tracker = Tracker(on_end=lambda *end: ends.append(end))
-    runs = [tracker.start(labels, {}, run_id=f"r{number}") for number in range(3)]
+    runs = [tracker.start(labels, {}, run_id=run_id) for run_id in ("r0", "r1")]
     scripted_wandb.server.faults.offline()
     waits = []
     for run in runs:
         waits.append(run.patience())
         run.finish(COMPLETE)
-    assert waits == [FINISH_S, FINISH_IN_TROUBLE_S, FINISH_IN_TROUBLE_S]
-    assert ends == [("r0", False), ("r1", False), ("r2", False)]
+    assert waits == [FINISH_S, FINISH_IN_TROUBLE_S]
+    assert ends == [("r0", False), ("r1", False)]
 
 
 def test_a_paused_wandb_service_starts_no_run_and_what_it_does_not_take_is_given_up(
-    scripted_wandb: ScriptedWandb, labels: RunLabels, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scripted_wandb: ScriptedWandb,
+    labels: RunLabels,
+    tracker: Tracker,
+    ends: list[tuple[str, bool]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ends: list[tuple[str, bool]] = []
-    tracker = Tracker(on_end=lambda *end: ends.append(end))
     before = tracker.start(labels, {}, run_id="before")
     before.patience = lambda: 0.0
     monkeypatch.setattr(wandb_service, "is_paused", lambda: True)
     scripted_wandb.server.faults.hang("file_stream")
     log_epochs(before, 1)
-    assert "could not log an epoch" in caplog.text
+    assert before.had_trouble
     scripted_wandb.server.faults.clear()
     meanwhile = tracker.start(labels, {}, run_id="meanwhile")
     assert meanwhile.run is None
     meanwhile.finish(COMPLETE)
     assert ends == [("meanwhile", False)]
-    assert before.had_trouble
+
+
+# wandb's service process
+
+
+def test_an_answer_in_time_is_given_and_an_error_or_a_timeout_raised() -> None:
+    assert wandb_service.in_time(lambda: 1, 60.0) == 1
+    with pytest.raises(ZeroDivisionError):
+        wandb_service.in_time(lambda: 1 / 0, 60.0)
+    answer = threading.Event()
+    with pytest.raises(wandb_service.TakesTooLong):
+        wandb_service.in_time(answer.wait, 0.0)
+    answer.set()
+
+
+def test_a_service_is_seen_paused_and_is_killed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "600"]) as service:  # in wandb's place, where wandb 0.31 keeps its own
+        held = SimpleNamespace(_connection=SimpleNamespace(_proc=SimpleNamespace(_process=service)))
+        monkeypatch.setitem(sys.modules, "wandb.sdk.wandb_setup", SimpleNamespace(_singleton=held))  # type: ignore[arg-type]
+        assert wandb_service.process() is service
+        assert not wandb_service.is_paused()
+        service.send_signal(signal.SIGSTOP)
+        os.waitpid(service.pid, os.WUNTRACED)
+        assert wandb_service.is_paused()
+        assert wandb_service.kill(service)
+        assert service.wait(60) == -signal.SIGKILL
+        assert not wandb_service.kill(service), "it has ended"
+
+
+@pytest.mark.parametrize("known", [None, SimpleNamespace(_singleton=None), SimpleNamespace()])
+def test_without_a_service_nothing_is_paused_or_killed(known: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb.sdk.wandb_setup", known)  # type: ignore[arg-type]
+    assert wandb_service.process() is None
+    assert not wandb_service.is_paused()
+    assert not wandb_service.kill(None)
 
 
 # With stock wandb
 
 
-def wandb_sync() -> None:
-    """Have stock wandb send the runs that it kept in files."""
-    folders = sorted(str(folder) for folder in Path().glob("wandb/offline-run-*"))
-    subprocess.run([str(Path(sys.executable).with_name("wandb")), "sync", *folders], check=True, capture_output=True)
-
-
-@pytest.mark.stock
-def test_offline_runs_are_whole_once_wandb_sync_has_sent_them(online: StandIn) -> None:
-    # A process of its own: wandb's service outlives the run that starts it and ends with its process.
-    subprocess.run([sys.executable, str(PROGRAMS / "offline_runs.py")], check=True)
-    assert not online.runs
-    wandb_sync()
-    runs = [online.runs[f"s-{number}"] for number in range(2)]
-    assert [(run.state, run.exit_code) for run in runs] == [("finished", 0), ("failed", 1)]
-    for run in runs:
-        assert (run.sweep_id, run.group, run.job_type, run.tags) == ("abcd1234", "sweep1", "trial", ["vit"])
-        assert (run.project, run.config, epochs(run)) == ("faces", {"lr": 0.1, "augment": {"flip": True}}, [1, 2])
-
-
 @pytest.mark.stock
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_complete_run_has_an_axis_a_chart_its_model_if_asked_for_and_no_key(
+def test_a_complete_run_has_an_axis_a_chart_and_its_model_if_asked_for(
     online: StandIn, labels: RunLabels, tmp_path: Path, complete: Callable[..., TrialOutcome], keep: bool
 ) -> None:
     (tmp_path / "best.safetensors").write_bytes(b"weights")
@@ -168,9 +187,6 @@ def test_a_complete_run_has_an_axis_a_chart_its_model_if_asked_for_and_no_key(
     models = [artifact for artifact in online.artifacts.values() if artifact.type == "model"]
     found = [(model.name, model.run_id, model.files["best.safetensors"], model.version) for model in models]
     assert found == [("model-r1", "r1", b"weights", 0)] * keep
-    secret = online.api_key.encode()
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret in path.read_bytes()]
-    assert online.api_key not in repr((sent.config, sent.summary, sent.files, sent.notes, sent.wandb_config))
 
 
 @pytest.mark.stock
@@ -205,7 +221,8 @@ def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(
     run.finish(COMPLETE)
     close_wandb()  # writes out what is still on its way to the disk
     online.faults.online()
-    wandb_sync()
+    folders = list(Path().glob("wandb/offline-run-*"))
+    subprocess.run([BIN / "wandb", "sync", *folders], check=True, capture_output=True)
     (kept,) = online.runs.values()
     assert (kept.id == run_id or run_id is None) and epochs(kept) == [1, 2, 3]
 
@@ -213,10 +230,7 @@ def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(
 @pytest.mark.stock
 def test_a_service_that_dies_while_it_starts_holds_up_nobody(online: StandIn) -> None:
     # wandb 0.31 then waits for a lock that it holds itself.
-    done = subprocess.run(
-        [sys.executable, str(PROGRAMS / "dead_service.py")], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, PROGRAMS / "dead_service.py"], check=True, timeout=60)
 
 
 @pytest.mark.stock

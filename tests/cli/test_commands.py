@@ -145,18 +145,3 @@ def test_train_takes_the_arguments_of_the_stock_wandb_agent_and_a_configuration(
     assert (written["drop_val_copies"], written["augment"]["shift"]) == (True, 0.05)
     shell.json("train", "--config", "first/config.json", "--seed", "7", "--device", "cpu", "--folder", "second")
     assert json.loads(Path("second/config.json").read_text()) == {**written, "seed": 7}
-
-
-def test_data_sets_are_listed_and_audited(shell: Shell, tiny_data: str) -> None:
-    (info,) = shell.json("data", "list")
-    assert info["name"] == "tiny"
-    assert "tiny" in shell("data", "list")[1]
-    assert shell("data", "audit", "tiny")[0] == 0
-    assert shell.json("data", "audit", "tiny")
-
-
-def test_doctor_lists_what_is_available(shell: Shell) -> None:
-    findings = shell.json("doctor")
-    assert {"GPUs", "processor", "data", "storage", "W&B"} <= {finding["topic"] for finding in findings}
-    assert all(finding["advice"] for finding in findings if not finding["ok"])
-    assert shell("doctor")[0] == 0

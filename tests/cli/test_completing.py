@@ -1,10 +1,8 @@
-"""What Tab offers: through the completion's own protocol in this process, and once in a real bash."""
+"""What Tab offers, through the protocol of typer's completion in this process."""
 
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,23 +76,3 @@ def test_sweeps_are_offered_newest_first_with_their_names_and_damaged_ones_left_
     assert sweep_ids("") == [("new", ""), ("old", "first")]
     assert sweep_ids("ol") == [("old", "first")]
     assert sweep_ids("lab/") == [("lab/faces/new", "")]
-
-
-BASH = """
-    fersweep --install-completion >&2
-    source ~/.bashrc
-    COMP_WORDS=(fersweep re); COMP_CWORD=1
-    _fersweep_completion fersweep
-    printf "%s\\n" "${COMPREPLY[@]}"
-"""
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_completes_once_the_documented_command_has_installed_it(tmp_path: Path) -> None:
-    program = tmp_path / "fersweep"
-    program.write_text(f"#!{sys.executable}\nfrom fer_sweep.cli import main\nmain()\n")
-    program.chmod(0o755)
-    home = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
-    words = ["bash", "--norc", "-ec", BASH]
-    done = subprocess.run(words, env={**os.environ, **home}, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["resume", "report", "restore"], done.stderr

@@ -32,36 +32,41 @@ WRONG_KEY = "local-" + "7" * 40
 
 @dataclass(frozen=True)
 class Host:
-    """Where a message is provoked: with a small sweep file, and trials that are played."""
+    """Where a message is provoked: with a small sweep file, trials that are played, and a W&B server."""
 
     shell: Shell
     patch: pytest.MonkeyPatch
     starter: ScriptedStarter
+    server: StandIn
 
     def run(self, *commands: str) -> str:
-        """Run commands of which the last one fails; gives what it says."""
-        *before, last = [self.shell(*command.split()) for command in commands]
-        assert [code for code, _, _ in before] == [0] * len(before), before
-        code, _, err = last
-        assert code in (1, 2, 3), err
+        """Run commands, which may begin with variables; the last one fails, and what it says is returned."""
+        codes = []
+        for command in commands:
+            words = command.format(server=self.server.url, key=self.server.api_key).split()
+            while "=" in words[0]:
+                self.patch.setenv(*words.pop(0).split("="))
+            code, _, err = self.shell(*words)
+            codes.append(code)
+        assert not any(codes[:-1]) and codes[-1] in (1, 2, 3), err
         return err
-
-    def log_in(self, address: str, key: str) -> None:
-        for name, value in {"MODE": "online", "API_KEY": key, "BASE_URL": address}.items():
-            self.patch.setenv(f"WANDB_{name}", value)
 
 
 @pytest.fixture
-def host(shell: Shell, monkeypatch: pytest.MonkeyPatch, played_trials: ScriptedStarter, tiny_data: str) -> Host:
+def host(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, played_trials: ScriptedStarter, tiny_data: str, standin: StandIn
+) -> Host:
     sweep = Path(write_sweep(trials=2, epochs=1)).read_text()
     Path("misspelt.yaml").write_text(sweep.replace("channels", "chanels").replace("best_val_acc", "val_accuracy"))
     Path("strange").mkdir()
     Path("strange/notes.docx").touch()
+    monkeypatch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # where there are GPUs, none
-    return Host(shell, monkeypatch, played_trials)
+    return Host(shell, monkeypatch, played_trials, standin)
 
 
 CREATE, AGENT = "create sweep.yaml", "agent --gpus none"
+LOG_IN = "WANDB_MODE=online WANDB_BASE_URL={server} WANDB_API_KEY="
 COMMANDS = {
     "no data set 'fer2013'": (f"{CREATE} --data fer2013", AGENT),
     "FOLDER: no data set that fersweep knows": ("data prepare strange",),
@@ -71,6 +76,10 @@ COMMANDS = {
     "no trial has a result yet": (CREATE, "best"),
     "sweep ID is finished": (CREATE, AGENT, AGENT),
     "sweep ID is stopped": (CREATE, "stop", AGENT),
+    "no API key": (f"WANDB_MODE=online {CREATE}",),
+    "the W&B server ADDRESS does not know": (f"{LOG_IN}{WRONG_KEY} {CREATE}",),
+    "no answer from the W&B server": (f"{LOG_IN}{WRONG_KEY} WANDB_BASE_URL=http://127.0.0.1:9 {CREATE}",),
+    "the W&B server that searches": (f"{LOG_IN}{{key}} {CREATE}", f"WANDB_MODE=offline {AGENT}"),
 }
 """By the beginning of a message, the commands of which the last one prints it."""
 
@@ -80,31 +89,6 @@ def every_trial_fails(host: Host) -> str:
     said = host.run(CREATE, f"{AGENT} --slots 1")
     assert "no such weights" in said and "trial.log" in said
     return said
-
-
-def not_logged_in(host: Host) -> str:
-    host.patch.setenv("WANDB_MODE", "online")
-    return host.run(CREATE)
-
-
-def wrong_key(host: Host) -> str:
-    with StandIn() as server:
-        host.log_in(server.url, WRONG_KEY)
-        return host.run(CREATE)
-
-
-def no_server(host: Host) -> str:
-    host.patch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
-    host.log_in("http://127.0.0.1:9", WRONG_KEY)
-    return host.run(CREATE)
-
-
-def runs_are_offline(host: Host) -> str:
-    with StandIn() as server:
-        host.log_in(server.url, server.api_key)
-        assert host.shell(*CREATE.split())[0] == 0
-        host.patch.setenv("WANDB_MODE", "offline")
-        return host.run(AGENT)
 
 
 def on_a_network_file_system(host: Host) -> str:
@@ -181,10 +165,6 @@ def needs(program: str) -> pytest.MarkDecorator:
 PROVOKED = [
     *(by(beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
     by("NUMBER trials failed", every_trial_fails),
-    by("no API key", not_logged_in),
-    by("the W&B server ADDRESS does not know", wrong_key),
-    by("no answer from the W&B server", no_server),
-    by("the W&B server that searches", runs_are_offline),
     by("FILE is on a network file system", on_a_network_file_system),
     by("FILE: database is locked", locked_database),
     by("fersweep needs Python 3.11", old_python, needs("make")),
