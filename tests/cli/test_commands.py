@@ -81,8 +81,7 @@ def test_validate_shows_every_problem_with_its_line_and_binds_parameters_unless_
 def test_bad_input_exits_with_2_and_says_why(shell: Shell, small: str, words: str) -> None:
     code, out, err = shell(*words.split())
     assert (code, out) == (2, "")
-    assert err.strip()
-    assert "Traceback" not in err
+    assert err.strip() and "Traceback" not in err
 
 
 NEED_A_SWEEP = ("status", "best", "confirm", "test", "agent", "pause", "export -o out", "predict x.png", "report")
@@ -91,8 +90,7 @@ NEED_A_SWEEP = ("status", "best", "confirm", "test", "agent", "pause", "export -
 @pytest.mark.parametrize("words", [*NEED_A_SWEEP, "report --wandb"])
 def test_without_a_sweep_there_is_nothing_to_do(shell: Shell, words: str) -> None:
     code, _, err = shell(*words.split())
-    assert code == 3
-    assert "fersweep create" in err
+    assert code == 3 and "fersweep create" in err
 
 
 def test_run_trains_a_sweep_from_its_file_to_the_winner_in_real_processes(small_synthetic: None) -> None:
@@ -107,33 +105,29 @@ def test_run_trains_a_sweep_from_its_file_to_the_winner_in_real_processes(small_
 
 def test_a_sweep_from_file_to_winner(shell: Shell, small: str, played_trials: ScriptedStarter) -> None:
     sweep = shell.json("create", small)["sweep"]
+    for command, state in (("pause", "paused"), ("resume", "running")):
+        assert shell(command)[0] == 0
+        assert shell.json("status")["state"] == state
     document = shell.json("agent", "--gpus", "none", "--slots", "1")
     assert document == {"sweep": sweep, "ended": {"complete": 2}, "interrupted": False}
     assert played_trials.is_closed
-
-    status = shell.json("status", sweep)
-    assert [trial["state"] for trial in status["trials"]] == ["complete", "complete"]
-    for trial in status["trials"]:
-        assert trial["config"]["model"] == "simple_cnn"
+    for trial in shell.json("status", sweep)["trials"]:
+        assert (trial["state"], trial["config"]["model"], trial["reason"]) == ("complete", "simple_cnn", None)
         assert {"best_val_acc", "train_val_gap", "epoch", "verdict"} <= set(trial["metrics"])
-        assert trial["reason"] is None
-
     _, out, err = shell("best")
     assert f"sweep {sweep}" in out and "best.safetensors" in out and "next:" in err
     code, _, err = shell("agent")
     assert code == 3 and "finished" in err
 
 
-def test_a_sweep_is_paused_resumed_stopped_and_cancelled(shell: Shell, small: str) -> None:
+def test_a_sweep_is_stopped_and_cancelled(shell: Shell, small: str) -> None:
     shell("create", small)
-    for command, state in (("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("cancel", "cancelled")):
+    for command, state in (("stop", "stopped"), ("cancel", "cancelled")):
         assert shell(command)[0] == 0
         assert shell.json("status")["state"] == state
-        if state in ("stopped", "cancelled"):
-            assert shell("agent", "--gpus", "none")[0] == 3
+        assert shell("agent", "--gpus", "none")[0] == 3
     code, _, err = shell("resume")
-    assert code == 2
-    assert "cancelled" in err
+    assert code == 2 and "cancelled" in err
 
 
 def test_train_takes_the_arguments_of_the_stock_wandb_agent_and_a_configuration(shell: Shell, tiny_data: str) -> None:

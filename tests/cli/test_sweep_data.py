@@ -134,17 +134,14 @@ def test_no_trial_trains_on_data_replaced_under_an_agent(
     played_trials.script = replaced_after_the_first
     shell("create", write_sweep(trials=2))
     code, _, err = shell(*AGENT)
-    assert code == 1
-    assert "data set tiny has been replaced" in err and "others" in err
+    assert code == 1 and "data set tiny has been replaced" in err and "others" in err
     assert [trial["state"] for trial in shell.json("status")["trials"]] == ["complete", "preempted"]
     prepare(tiny_cache.parent / "faces", "tiny", replace=True)
     played_trials.script = train_for_real
-    code, _, err = shell(*AGENT)
-    assert code == 0, err
-    assert [trial["state"] for trial in shell.json("status")["trials"]] == ["complete"] * 2
+    assert shell.json(*AGENT)["ended"] == {"complete": 1}
 
 
-def test_export_and_report_name_the_data_that_the_model_was_trained_on(
+def test_export_names_the_data_that_the_model_was_trained_on(
     shell: Shell, file: str, tiny_cache: Path, other_faces: Path, move: Move, played_trials: ScriptedStarter
 ) -> None:
     trained_on = open_dataset("tiny").info.fingerprint
@@ -159,16 +156,11 @@ def test_export_and_report_name_the_data_that_the_model_was_trained_on(
         code, _, err = shell("export", "-o", "again", *again)
         assert code == 1 and trained_on[:12] in err and other[:12] in err and "--replace" in err
     assert not Path("again").exists()
-    assert shell("report", "-o", "report.html", "--faces")[0] == 0
-    report = Path("report.html").read_text()
-    assert trained_on in report and other not in report
 
 
 def test_hosts_that_share_at_once_share_once_and_remove_what_a_killed_one_left(tmp_path: Path) -> None:
     dataset = open_dataset("tiny")
-    left = tmp_path / "shared" / f".{dataset.info.fingerprint}.0123abcd"
-    left.mkdir(parents=True)
-    (left / "images.npy").touch()
+    (tmp_path / "shared" / f".{dataset.info.fingerprint}.0123abcd").mkdir(parents=True)
     with ThreadPoolExecutor(8) as pool:
         done = list(pool.map(lambda _: share(dataset, tmp_path / "shared"), range(8)))
     assert done.count(True) == 1
