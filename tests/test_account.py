@@ -7,14 +7,13 @@ import pytest
 
 from fer_sweep.account import account, has_login, tracking_mode
 from fer_sweep.errors import InputError
-from tests.support.standin.server import StandIn
 from tests.support.standin.stock import BIN
 
 NETRC = "machine wandb.example.org\n  login user\n  password " + "0" * 40 + "\n"
 
 
 @pytest.fixture
-def nobody(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+def nobody(online, monkeypatch):
     """A server, and a user who has neither logged in nor set a variable."""
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name)
@@ -22,7 +21,7 @@ def nobody(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 
 @pytest.fixture
-def user(nobody: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+def user(nobody, monkeypatch):
     """A server, and a user with a key."""
     monkeypatch.setenv("WANDB_API_KEY", nobody.api_key)
     return nobody
@@ -46,9 +45,7 @@ def write_settings(**settings: str) -> None:
         ({}, "offline"),
     ],
 )
-def test_wandbs_own_switches_decide_where_runs_go(
-    nobody: StandIn, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], mode: str
-) -> None:
+def test_wandbs_own_switches_decide_where_runs_go(nobody, monkeypatch, environment, mode):
     Path("netrc").write_text(NETRC)
     Path("netrc").chmod(0o600)
     for name, value in environment.items():
@@ -56,14 +53,14 @@ def test_wandbs_own_switches_decide_where_runs_go(
     assert tracking_mode() == mode
 
 
-def test_a_settings_file_decides_where_runs_go_in_spite_of_a_login(user: StandIn) -> None:
+def test_a_settings_file_decides_where_runs_go_in_spite_of_a_login(user):
     for mode in ("offline", "disabled"):
         write_settings(mode=mode)
         assert tracking_mode() == mode
 
 
 @pytest.mark.stock
-def test_what_wandb_login_offline_and_online_write_is_obeyed(nobody: StandIn) -> None:
+def test_what_wandb_login_offline_and_online_write_is_obeyed(nobody):
     def stock(*words: str) -> tuple[str, bool]:
         subprocess.run([BIN / "wandb", *words], capture_output=True, check=True)
         return tracking_mode(), has_login()
@@ -75,7 +72,7 @@ def test_what_wandb_login_offline_and_online_write_is_obeyed(nobody: StandIn) ->
     assert stock("online") == ("online", True)
 
 
-def test_settings_files_and_variables_name_entity_and_project(user: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_files_and_variables_name_entity_and_project(user, monkeypatch):
     write_settings(entity="lab", project="faces", base_url=f"{user.url}/")
     found = account()
     assert (found.server, found.entity, found.project) == (user.url, "lab", "faces")
@@ -88,9 +85,7 @@ def test_settings_files_and_variables_name_entity_and_project(user: StandIn, mon
 @pytest.mark.parametrize(
     ("name", "value", "needle"), [("MODE", "onlin", "WANDB_MODE=onlin"), ("BASE_URL", "nonsense", "WANDB_BASE_URL")]
 )
-def test_invalid_switches_are_refused(
-    user: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, value: str, needle: str
-) -> None:
+def test_invalid_switches_are_refused(user, monkeypatch, name, value, needle):
     monkeypatch.setenv(f"WANDB_{name}", value)
     with pytest.raises(InputError, match=needle) as raised:
         tracking_mode()
@@ -100,9 +95,7 @@ def test_invalid_switches_are_refused(
 
 
 @pytest.mark.parametrize("server", ["https://api.wandb.ai", "https://wandb.example.org"])
-def test_the_page_of_a_sweep_and_an_address_show_no_password(
-    user: StandIn, monkeypatch: pytest.MonkeyPatch, server: str
-) -> None:
+def test_the_page_of_a_sweep_and_an_address_show_no_password(user, monkeypatch, server):
     monkeypatch.setenv("WANDB_BASE_URL", server)
     page = account().sweep_page("me", "p", "s")
     assert page.endswith("/me/p/sweeps/s") and "api." not in page
@@ -113,6 +106,6 @@ def test_the_page_of_a_sweep_and_an_address_show_no_password(
     assert account().shown == server
 
 
-def test_a_binary_netrc_is_no_login(nobody: StandIn) -> None:
+def test_a_binary_netrc_is_no_login(nobody):
     Path("netrc").write_bytes(b"machine \xff\xfe login x password y")
     assert not has_login()

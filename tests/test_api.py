@@ -12,7 +12,6 @@ import fer_sweep
 from fer_sweep import api
 from fer_sweep.errors import DataError, InputError, NothingToDo, SweepFileError
 from tests.support.processes import SWEEP, imported_by
-from tests.support.scripted_starter import ScriptedStarter
 
 HEAVY = {"torch", "torchvision", "transformers", "wandb", "optuna", "numpy", "scipy", "rich", "sqlalchemy", "yaml"}
 HEAVY |= {"plotly", "jinja2", "optuna_dashboard"}
@@ -21,7 +20,7 @@ TAB = {"_FERSWEEP_COMPLETE": "complete_bash", "COMP_WORDS": "fersweep agent ", "
 
 
 @pytest.fixture
-def file(tiny_data: str) -> str:
+def file(tiny_data):
     Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", "2"))
     return "sweep.yaml"
 
@@ -35,20 +34,18 @@ def file(tiny_data: str) -> str:
     ],
     ids=["package", "command line", "Tab"],
 )
-def test_importing_and_completing_import_nothing_heavy(code: str, environment: dict[str, str], more: set[str]) -> None:
+def test_importing_and_completing_import_nothing_heavy(code, environment, more):
     assert not (HEAVY | more) & imported_by("-c", code, **environment)
 
 
-def test_public_names_exist_and_no_module_shadows_one() -> None:
+def test_public_names_exist_and_no_module_shadows_one():
     for name in fer_sweep.__all__:
         assert getattr(fer_sweep, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="'nonsense'"):
         fer_sweep.nonsense  # noqa: B018 what it is to raise is the point
 
 
-def test_a_sweep_is_created_worked_on_and_reported(
-    file: str, played_trials: ScriptedStarter, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_is_created_worked_on_and_reported(file, played_trials, capsys):
     sweep = fer_sweep.create(file, constants={"lr": 0.01}, count=2, seed=3)
     assert (sweep.state, sweep.trials()) == ("running", [])
     with pytest.raises(NothingToDo, match="no trial yet"):
@@ -69,9 +66,7 @@ def test_a_sweep_is_created_worked_on_and_reported(
         sweep.agent(gpus="none", slots=1)
 
 
-def test_an_agent_runs_outside_the_main_thread_and_its_records_are_data_frames(
-    file: str, played_trials: ScriptedStarter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_agent_runs_outside_the_main_thread_and_its_records_are_data_frames(file, played_trials, monkeypatch):
     pytest.importorskip("pandas", reason="pandas is not installed: pip install 'fersweep[notebook]'")
     sweep = fer_sweep.create(file)
     assert sweep.records().empty
@@ -93,7 +88,7 @@ def test_an_agent_runs_outside_the_main_thread_and_its_records_are_data_frames(
     assert "fersweep[notebook]" in str(error.value.hint)
 
 
-def test_bad_arguments_are_refused(file: str) -> None:
+def test_bad_arguments_are_refused(file):
     with pytest.raises(SweepFileError, match="epocs"):
         fer_sweep.create(file, constants={"epocs": 3})
     with pytest.raises(InputError, match="on_oom 'cry'"):
@@ -116,7 +111,7 @@ print(json.dumps([sweep.state, [m for m in ("torch", "torchvision", "transformer
 
 @pytest.mark.process
 @pytest.mark.usefixtures("one_core", "file")
-def test_a_script_without_a_main_guard_trains_is_run_by_no_fork_and_never_imports_torch() -> None:
+def test_a_script_without_a_main_guard_trains_is_run_by_no_fork_and_never_imports_torch():
     Path("script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

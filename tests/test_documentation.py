@@ -7,7 +7,6 @@ import shutil
 import tomllib
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from tests.support.faces import Faces, prepare_synthetic, write_zip
 from tests.support.processes import SWEEP, on_one_core
 from tests.support.scripted_starter import ScriptedStarter, train_for_real
 from tests.support.shell import Shell
-from tests.support.standin.server import StandIn
 
 SMALLER = {"create": ["--set", "epochs=1"], "run": ["--set", "epochs=1"]}
 """Added so that a block takes a second; with `--count 2`, every other word is the page's."""
@@ -38,7 +36,7 @@ GPU_LINES = [line for block in LOCAL for line in block.commands if re.search(r"-
 
 
 @pytest.fixture(scope="session")
-def world_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world_once(tmp_path_factory):
     """What the pages take for granted: our folders, an archive, a photo, prepared data and a trained sweep."""
     world = tmp_path_factory.mktemp("world")
     for name in ("sweeps", "agents"):
@@ -59,7 +57,7 @@ def world_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(world_once: Path, own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def world(world_once, own_folders, monkeypatch):
     """A copy of it, of which the test's folder consists; two cores, no GPU."""
     shutil.copytree(world_once, own_folders, dirs_exist_ok=True)
     monkeypatch.setattr("fer_sweep.agent.slots.usable_cores", lambda: 2)
@@ -82,14 +80,14 @@ def run_block(block: Block, shell: Shell) -> None:
 
 @pytest.mark.usefixtures("world", "played_trials", "one_core")
 @pytest.mark.parametrize("block", LOCAL, ids=[block.place for block in LOCAL])
-def test_every_command_succeeds(block: Block, shell: Shell) -> None:
+def test_every_command_succeeds(block, shell):
     run_block(block, shell)
 
 
 @pytest.mark.stock
 @pytest.mark.usefixtures("world", "played_trials", "one_core")
 @pytest.mark.parametrize("block", SERVED, ids=[block.place for block in SERVED])
-def test_every_command_about_servers_succeeds(block: Block, shell: Shell, online: StandIn) -> None:
+def test_every_command_about_servers_succeeds(block, shell, online):
     run_block(block, shell)
     (sweep,) = online.sweeps.values()
     assert sweep.run_ids
@@ -100,7 +98,7 @@ INLINE = re.findall(r"`(fersweep (?!needs)[a-z][^`]*)`", TEXT.replace("\n", " ")
 
 
 @pytest.mark.parametrize("line", dict.fromkeys([*CLUSTER_LINES, *INLINE]))
-def test_commands_for_clusters_and_in_running_text_can_be_parsed(line: str) -> None:
+def test_commands_for_clusters_and_in_running_text_can_be_parsed(line):
     command, words = get_command(app), shlex.split(line, comments=True)[1:]
     while hasattr(command, "commands"):
         command, words = command.commands[words[0]], words[1:]
@@ -109,15 +107,15 @@ def test_commands_for_clusters_and_in_running_text_can_be_parsed(line: str) -> N
             pass
 
 
-def test_there_are_commands_to_test() -> None:
+def test_there_are_commands_to_test():
     assert len(LOCAL) >= 6 and len(SERVED) >= 2 and len(GPU_LINES) >= 3 and len(CLUSTER_LINES) >= 10
     assert len(INLINE) >= 20
     assert {line.split()[1] for line in CLUSTER_LINES} >= {"create", "agent", "status", "best"}
 
 
 def test_the_notebook_starts_on_one_machine_and_resumes_on_the_next(
-    world: None, own_folders: Path, shell: Shell, played_trials: ScriptedStarter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    world, own_folders, shell, played_trials, monkeypatch
+):
     pytest.importorskip("pandas", reason="pandas is not installed: pip install 'fersweep[notebook]'")
     drive = own_folders / "drive"
     drive.mkdir()
@@ -148,15 +146,15 @@ def test_the_notebook_starts_on_one_machine_and_resumes_on_the_next(
     assert second["choice"].overall.winner is not None
 
 
-def test_the_sweep_file_is_valid_and_binds(tmp_path: Path) -> None:
+def test_the_sweep_file_is_valid_and_binds(tmp_path):
     (block,) = code(section("The sweep file"), "yaml")
     file = tmp_path / "documented.yaml"
     file.write_text(block)
     assert checked(file).method == "bayes"
 
 
-def test_every_command_is_named_and_options_in_the_table_of_commands_exist() -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+def test_every_command_is_named_and_options_in_the_table_of_commands_exist():
+    commands = get_command(app).commands
     for name in commands:
         assert re.search(rf"`[^`\n]*\b{name}\b", TEXT), name
     found = rows("command")
@@ -169,7 +167,7 @@ def test_every_command_is_named_and_options_in_the_table_of_commands_exist() -> 
             assert options <= {option for parameter in commands[name].params for option in parameter.opts}, text
 
 
-def test_make_targets_modules_and_extras_exist() -> None:
+def test_make_targets_modules_and_extras_exist():
     makefile = (REPOSITORY / "Makefile").read_text()
     targets = set(re.findall(r"(?:`|^)make (?:[A-Z]+=\S+ )?([a-z]+)\b", TEXT, flags=re.MULTILINE))
     assert {"sweep", "test", "check", "bench", "chaos"} <= targets
@@ -186,7 +184,7 @@ def test_make_targets_modules_and_extras_exist() -> None:
 RESULTS = REPOSITORY / "RESULTS.md"
 
 
-def test_all_four_architectures_are_swept_on_a_gpu_and_on_two_cores_as_the_results_say(shell: Shell) -> None:
+def test_all_four_architectures_are_swept_on_a_gpu_and_on_two_cores_as_the_results_say(shell):
     commands = [
         shlex.split(line)[1:] for line in RESULTS.read_text().splitlines() if line.startswith("fersweep create")
     ]
@@ -197,7 +195,7 @@ def test_all_four_architectures_are_swept_on_a_gpu_and_on_two_cores_as_the_resul
         assert code == 0, err
 
 
-def test_the_pictures_of_the_results_are_small() -> None:
+def test_the_pictures_of_the_results_are_small():
     pictures = re.findall(r"!\[[^]]+]\(([^)]+)\)", RESULTS.read_text())
     assert pictures
     for picture in pictures:
@@ -209,14 +207,14 @@ MODULES = [path for path in sorted(REPOSITORY.glob("fer_sweep/**/*.py")) if ">>>
 
 
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(REPOSITORY)) for path in MODULES])
-def test_the_examples_in_docstrings_give_what_they_say(path: Path) -> None:
+def test_the_examples_in_docstrings_give_what_they_say(path):
     module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
     failed, run = doctest.testmod(import_module(module))
     assert run > 0 and failed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(REPOSITORY)) for page in PAGES])
-def test_links_lead_to_headings_and_files(page: Path) -> None:
+def test_links_lead_to_headings_and_files(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if "://" in target:
             continue

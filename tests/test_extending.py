@@ -18,7 +18,7 @@ ARCHITECTURE, LAYOUT = section("An architecture"), section("A data layout")
 
 
 @pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copy(tmp_path, monkeypatch):
     """A copy of the package, which processes started in it import."""
     folder = tmp_path / "copy"
     shutil.copytree(REPOSITORY / "fer_sweep", folder / "fer_sweep", ignore=shutil.ignore_patterns("__pycache__"))
@@ -63,7 +63,7 @@ def run(text: str) -> str:
 
 
 @pytest.mark.parametrize("text", [ARCHITECTURE, LAYOUT], ids=["architecture", "layout"])
-def test_the_shown_changes_apply_and_are_in_style(text: str, copy: Path) -> None:
+def test_the_shown_changes_apply_and_are_in_style(text, copy):
     touched = follow(text, copy)
     assert len(touched) >= 2
     files = [str(path) for path in touched if path.suffix == ".py"]
@@ -75,7 +75,7 @@ def test_the_shown_changes_apply_and_are_in_style(text: str, copy: Path) -> None
 
 @pytest.mark.process
 @pytest.mark.usefixtures("one_core", "small_synthetic")
-def test_the_fifth_architecture_trains_and_sweeps(copy: Path) -> None:
+def test_the_fifth_architecture_trains_and_sweeps(copy):
     follow(ARCHITECTURE, copy)
     said = run(ARCHITECTURE)
     assert said.count("winner: trial") == 1 and "hidden=" in said
@@ -83,7 +83,7 @@ def test_the_fifth_architecture_trains_and_sweeps(copy: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.usefixtures("one_core")
-def test_the_further_layout_is_prepared_and_trained_on(copy: Path) -> None:
+def test_the_further_layout_is_prepared_and_trained_on(copy):
     follow(LAYOUT, copy)
     faces = np.random.default_rng(0).integers(0, 256, (140, 48, 48), dtype=np.uint8)
     np.savez_compressed("faces.npz", images=faces, labels=np.arange(140) % 7)

@@ -18,7 +18,7 @@ from fer_sweep.files import (
 )
 
 
-def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path):
     target = tmp_path / "result.json"
     write_first(target, "old")
     write_first(target, "of another host that was second")
@@ -30,14 +30,14 @@ def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
-def test_a_full_disk_is_a_storage_error_with_advice(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_storage_error_with_advice(tmp_path):
     full = Path("/dev/full")
     with pytest.raises(StorageError, match=r"last\.ckpt") as caught, atomic_path(tmp_path / "last.ckpt"):
         full.write_text("x")
     assert caught.value.hint
 
 
-def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         write_atomically(tmp_path / "file" / "below", "x")
@@ -46,14 +46,14 @@ def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_new_files_have_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+def test_new_files_have_the_mode_that_the_umask_leaves(tmp_path, umask):
     before = os.umask(umask)
     write_atomically(tmp_path / "config.json", "{}")
     os.umask(before)
     assert stat.S_IMODE((tmp_path / "config.json").stat().st_mode) == 0o666 & ~umask
 
 
-def test_home_is_below_the_working_directory_unless_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_is_below_the_working_directory_unless_moved(monkeypatch):
     monkeypatch.setenv("FERSWEEP_HOME", "/elsewhere")
     assert trial_folder("abc", "3") == Path("/elsewhere/sweeps/abc/trials/3")
     monkeypatch.delenv("FERSWEEP_HOME")
@@ -62,7 +62,7 @@ def test_home_is_below_the_working_directory_unless_moved(monkeypatch: pytest.Mo
     assert not can_be_resumed("sweep", "0")
 
 
-def test_whatever_exists_is_not_replaced_by_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_exists_is_not_replaced_by_a_new_folder(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

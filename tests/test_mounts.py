@@ -28,7 +28,7 @@ Mount = Callable[[str], None]
 
 
 @pytest.fixture
-def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mount:
+def mount(tmp_path, monkeypatch):
     """Have Linux say that this is mounted; nothing is until then."""
     monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
     return lambda text: (tmp_path / "mountinfo").write_text(text) and None
@@ -47,7 +47,7 @@ PATHS = {
 }
 
 
-def test_the_longest_mount_point_decides() -> None:
+def test_the_longest_mount_point_decides():
     assert {path: file_system(Path(path), MOUNTED) for path in PATHS} == PATHS
 
 
@@ -55,7 +55,7 @@ NETWORK = "nfs nfs4 cifs smb3 lustre gpfs beegfs ceph fuse.ceph fuse.sshfs 9p af
 LOCAL = "ext4 xfs btrfs zfs tmpfs overlay fuse.mergerfs fuse f2fs nfsd ecryptfs virtiofs squashfs"
 
 
-def test_network_file_systems_are_recognised_also_behind_links(tmp_path: Path, mount: Mount) -> None:
+def test_network_file_systems_are_recognised_also_behind_links(tmp_path, mount):
     assert network_file_system(tmp_path) is None, "nothing is known without mountinfo"
     for kind in (*NETWORK.split(), *LOCAL.split()):
         mount(f"1 0 8:1 / / rw - {kind} x rw\n")
@@ -68,7 +68,7 @@ def test_network_file_systems_are_recognised_also_behind_links(tmp_path: Path, m
     assert network_file_system(tmp_path / "sweeps.db") is None
 
 
-def test_sqlite_on_a_network_file_system_is_read_only(tmp_path: Path, mount: Mount) -> None:
+def test_sqlite_on_a_network_file_system_is_read_only(tmp_path, mount):
     file = Path(write_sweep())
     entry = registry.create(file)
     mount("1 0 8:1 / / rw - nfs4 x rw\n")

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.registry import create, open_search
 from fer_sweep.sync import Fate, sync
 from tests.support.scripted_search import TINY
-from tests.support.standin.scripted_wandb import ScriptedWandb
 from tests.support.standin.server import StandIn
 
 PARAMETERS = {**{name: {"value": value} for name, value in TINY.items()}, "lr": {"min": 0.001, "max": 0.01}}
@@ -25,20 +23,20 @@ METRIC = {"name": "best_val_acc", "goal": "maximize"}
 
 
 @pytest.fixture
-def server(scripted_wandb: ScriptedWandb) -> StandIn:
+def server(scripted_wandb):
     """The server, with runs uploaded by scripts in place of wandb."""
     return scripted_wandb.server
 
 
 @pytest.fixture(params=["scripted", pytest.param("stock", marks=pytest.mark.stock)])
-def any_server(request: pytest.FixtureRequest) -> StandIn:
+def any_server(request):
     """The server, with runs uploaded by scripts and by stock wandb."""
     server: StandIn = request.getfixturevalue("server" if request.param == "scripted" else "online")
     return server
 
 
 @pytest.fixture
-def sweep() -> SweepEntry:
+def sweep():
     """An embedded sweep."""
     plain = {"method": "random", "metric": METRIC, "run_cap": 3, "parameters": PARAMETERS, "project": "unplugged"}
     Path("sweep.yaml").write_text(yaml.safe_dump(plain))
@@ -47,7 +45,7 @@ def sweep() -> SweepEntry:
 
 def train(entry: SweepEntry, epochs: int, outcome: TrialOutcome | None) -> None:
     """Leave the history and reports of a trial of so many epochs, and end it unless its agent was killed."""
-    with closing(open_search(entry)) as search:  # type: ignore[type-var]
+    with closing(open_search(entry)) as search:
         request = search.next_trial("cpu0")
         assert isinstance(request, TrialRequest)
         rows = [{"epoch": n, "val_acc": n / 100, "train_loss": 1 / n} for n in range(1, epochs + 1)]
@@ -61,12 +59,12 @@ def train(entry: SweepEntry, epochs: int, outcome: TrialOutcome | None) -> None:
 
 
 @pytest.fixture
-def ended(sweep: SweepEntry, complete: Callable[..., TrialOutcome]) -> SweepEntry:
+def ended(sweep, complete):
     """A sweep of a complete, a pruned and a failed trial."""
     train(sweep, 3, complete(epochs=3, best_val_acc=0.03))
     train(sweep, 2, TrialOutcome(TrialState.PRUNED, complete(epochs=2).result, "stopped early"))
     train(sweep, 1, TrialOutcome(TrialState.FAILED, reason="out of memory"))
-    with closing(open_search(sweep)) as search:  # type: ignore[type-var]
+    with closing(open_search(sweep)) as search:
         assert search.next_trial("cpu0") is None
     return sweep
 
@@ -79,7 +77,7 @@ def steps(server: StandIn, run: str) -> list[Any]:
     return [row.get("epoch") for row in server.runs[run].history if "val_acc" in row]
 
 
-def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended: SweepEntry, any_server: StandIn) -> None:
+def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended, any_server):
     assert upload(ended) == {"0": Fate.UPLOADED, "1": Fate.UPLOADED, "2": Fate.UPLOADED}
     (sweep,) = any_server.sweeps.values()
     assert (sweep.project, sweep.state) == ("unplugged", "FINISHED")
@@ -95,7 +93,7 @@ def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended: SweepEntry, 
     assert [run.summary["state"] for run in runs] == ["complete", "pruned", "failed"]
     assert runs[2].summary["reason"] == "out of memory"
 
-    with closing(open_search(ended)) as search:  # type: ignore[type-var]
+    with closing(open_search(ended)) as search:
         record = search.records()[0]
     times = [row["_timestamp"] for row in runs[0].history if "val_acc" in row]
     assert record.started_at is not None and record.ended_at is not None
@@ -106,7 +104,7 @@ def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended: SweepEntry, 
     assert {request.operation for request in any_server.requests[before:]} <= {"Sweep", "Runs"}, "nothing is sent"
 
 
-def test_an_interrupted_sync_resumes_where_it_stopped(ended: SweepEntry, server: StandIn) -> None:
+def test_an_interrupted_sync_resumes_where_it_stopped(ended, server):
     def stop(line: str) -> None:
         raise KeyboardInterrupt
 
@@ -116,7 +114,7 @@ def test_an_interrupted_sync_resumes_where_it_stopped(ended: SweepEntry, server:
     assert upload(ended) == {"0": Fate.THERE, "1": Fate.UPLOADED, "2": Fate.UPLOADED}
 
 
-def test_a_run_that_is_there_in_part_is_completed(ended: SweepEntry, any_server: StandIn) -> None:
+def test_a_run_that_is_there_in_part_is_completed(ended, any_server):
     upload(ended)
     run = any_server.runs[f"{ended.id}-0"]
     with any_server.store.changed:
@@ -127,7 +125,7 @@ def test_a_run_that_is_there_in_part_is_completed(ended: SweepEntry, any_server:
     assert (run.state, run.summary["state"]) == ("finished", "complete")
 
 
-def test_a_deleted_page_is_created_again_also_without_a_history_file(ended: SweepEntry, server: StandIn) -> None:
+def test_a_deleted_page_is_created_again_also_without_a_history_file(ended, server):
     upload(ended)
     server.delete_sweep(next(iter(server.sweeps)))
     for run in list(server.runs):
@@ -138,16 +136,14 @@ def test_a_deleted_page_is_created_again_also_without_a_history_file(ended: Swee
     assert steps(server, f"{ended.id}-0") == [1, 2, 3], "from the database"
 
 
-def test_a_second_sync_at_the_same_time_is_refused(ended: SweepEntry, server: StandIn) -> None:
+def test_a_second_sync_at_the_same_time_is_refused(ended, server):
     with (trial_folder(ended.id, "0").parents[1] / ".sync.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(StorageError, match="under way"):
             upload(ended)
 
 
-def test_a_running_trial_is_left_alone_and_the_run_of_a_killed_agent_is_rebuilt(
-    sweep: SweepEntry, server: StandIn
-) -> None:
+def test_a_running_trial_is_left_alone_and_the_run_of_a_killed_agent_is_rebuilt(sweep, server):
     train(sweep, 2, None)
     with (trial_folder(sweep.id, "0") / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as its trial process does

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +16,6 @@ from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.run_labels import RunLabels
 from fer_sweep.tracking import BACK_ONLINE_S, FINISH_IN_TROUBLE_S, FINISH_S, TrackedRun, Tracker, close_wandb
 from tests.support.processes import until
-from tests.support.standin.scripted_wandb import ScriptedWandb
-from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 from tests.support.standin.stock import BIN, PROGRAMS
 
@@ -26,7 +23,7 @@ COMPLETE = TrialOutcome(TrialState.COMPLETE)
 
 
 @pytest.fixture
-def labels() -> RunLabels:
+def labels():
     return RunLabels(name="a", group="g", project="faces", tags=("vit",), notes="fersweep train --config x")
 
 
@@ -40,19 +37,19 @@ def log_epochs(run: TrackedRun, *numbers: int) -> None:
 
 
 @pytest.fixture
-def ends() -> list[tuple[str, bool]]:
+def ends():
     """Runs that have ended, and whether all of each is where it should be."""
     return []
 
 
 @pytest.fixture
-def tracker(scripted_wandb: ScriptedWandb, ends: list[tuple[str, bool]]) -> Tracker:
+def tracker(scripted_wandb, ends):
     return Tracker(on_end=lambda *end: ends.append(end))
 
 
 def test_the_users_environment_adds_to_a_runs_labels_and_a_stock_agents_is_left_out(
-    scripted_wandb: ScriptedWandb, labels: RunLabels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    scripted_wandb, labels, monkeypatch
+):
     mine = {"WANDB_RUN_GROUP": "mine", "WANDB_TAGS": "a, b", "WANDB_NOTES": "why", "WANDB_JOB_TYPE": "night"}
     stock = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
     for name, value in {**mine, **dict.fromkeys(stock, "x")}.items():
@@ -64,9 +61,7 @@ def test_the_users_environment_adds_to_a_runs_labels_and_a_stock_agents_is_left_
     assert not os.environ.keys() & set(stock)
 
 
-def test_only_a_tracker_that_obeys_pages_passes_their_stop_button_on(
-    scripted_wandb: ScriptedWandb, labels: RunLabels
-) -> None:
+def test_only_a_tracker_that_obeys_pages_passes_their_stop_button_on(scripted_wandb, labels):
     heeding = Tracker().start(labels, {}, run_id="heeding")
     deaf = Tracker(obey_pages=False).start(labels, {}, run_id="deaf")
     for run_id, run in (("heeding", heeding), ("deaf", deaf)):
@@ -75,9 +70,7 @@ def test_only_a_tracker_that_obeys_pages_passes_their_stop_button_on(
     assert (heeding.stop_asked, deaf.stop_asked) == (True, False)
 
 
-def test_a_server_out_of_reach_is_not_tried_for_a_while_and_runs_stay_offline(
-    scripted_wandb: ScriptedWandb, labels: RunLabels, ends: list[tuple[str, bool]], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_out_of_reach_is_not_tried_for_a_while_and_runs_stay_offline(scripted_wandb, labels, ends, caplog):
     scripted_wandb.server.faults.offline()
     clock = 0.0
     tracker = Tracker(clock=lambda: clock, on_end=lambda *end: ends.append(end))
@@ -94,9 +87,7 @@ def test_a_server_out_of_reach_is_not_tried_for_a_while_and_runs_stay_offline(
     assert ends == [("r1", False), ("r2", False), ("r3", True)]
 
 
-def test_a_network_cut_at_the_end_is_waited_for_by_one_run_only(
-    scripted_wandb: ScriptedWandb, labels: RunLabels, tracker: Tracker, ends: list[tuple[str, bool]]
-) -> None:
+def test_a_network_cut_at_the_end_is_waited_for_by_one_run_only(scripted_wandb, labels, tracker, ends):
     runs = [tracker.start(labels, {}, run_id=run_id) for run_id in ("r0", "r1")]
     scripted_wandb.server.faults.offline()
     waits = []
@@ -108,12 +99,8 @@ def test_a_network_cut_at_the_end_is_waited_for_by_one_run_only(
 
 
 def test_a_paused_wandb_service_starts_no_run_and_what_it_does_not_take_is_given_up(
-    scripted_wandb: ScriptedWandb,
-    labels: RunLabels,
-    tracker: Tracker,
-    ends: list[tuple[str, bool]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    scripted_wandb, labels, tracker, ends, monkeypatch
+):
     before = tracker.start(labels, {}, run_id="before")
     before.patience = lambda: 0.0
     monkeypatch.setattr(wandb_service, "is_paused", lambda: True)
@@ -130,7 +117,7 @@ def test_a_paused_wandb_service_starts_no_run_and_what_it_does_not_take_is_given
 # wandb's service process
 
 
-def test_an_answer_in_time_is_given_and_an_error_or_a_timeout_raised() -> None:
+def test_an_answer_in_time_is_given_and_an_error_or_a_timeout_raised():
     assert wandb_service.in_time(lambda: 1, 60.0) == 1
     with pytest.raises(ZeroDivisionError):
         wandb_service.in_time(lambda: 1 / 0, 60.0)
@@ -140,10 +127,10 @@ def test_an_answer_in_time_is_given_and_an_error_or_a_timeout_raised() -> None:
     answer.set()
 
 
-def test_a_service_is_seen_paused_and_is_killed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_is_seen_paused_and_is_killed_all_the_same(monkeypatch):
     with subprocess.Popen(["sleep", "600"]) as service:  # in wandb's place, where wandb 0.31 keeps its own
         held = SimpleNamespace(_connection=SimpleNamespace(_proc=SimpleNamespace(_process=service)))
-        monkeypatch.setitem(sys.modules, "wandb.sdk.wandb_setup", SimpleNamespace(_singleton=held))  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "wandb.sdk.wandb_setup", SimpleNamespace(_singleton=held))
         assert wandb_service.process() is service
         assert not wandb_service.is_paused()
         service.send_signal(signal.SIGSTOP)
@@ -155,8 +142,8 @@ def test_a_service_is_seen_paused_and_is_killed_all_the_same(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("known", [None, SimpleNamespace(_singleton=None), SimpleNamespace()])
-def test_without_a_service_nothing_is_paused_or_killed(known: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb.sdk.wandb_setup", known)  # type: ignore[arg-type]
+def test_without_a_service_nothing_is_paused_or_killed(known, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb.sdk.wandb_setup", known)
     assert wandb_service.process() is None
     assert not wandb_service.is_paused()
     assert not wandb_service.kill(None)
@@ -167,9 +154,7 @@ def test_without_a_service_nothing_is_paused_or_killed(known: object, monkeypatc
 
 @pytest.mark.stock
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_complete_run_has_an_axis_a_chart_and_its_model_if_asked_for(
-    online: StandIn, labels: RunLabels, tmp_path: Path, complete: Callable[..., TrialOutcome], keep: bool
-) -> None:
+def test_a_complete_run_has_an_axis_a_chart_and_its_model_if_asked_for(online, labels, tmp_path, complete, keep):
     (tmp_path / "best.safetensors").write_bytes(b"weights")
     run = Tracker(keep_models=keep).start(labels, {}, run_id="r1", folder=tmp_path)
     log_epochs(run, 1)
@@ -190,9 +175,7 @@ def test_a_complete_run_has_an_axis_a_chart_and_its_model_if_asked_for(
 
 
 @pytest.mark.stock
-def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(
-    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(online, labels, monkeypatch):
     from wandb.sdk.lib.run_stopping import RunStopChecker
 
     monkeypatch.setitem(RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.05)  # 15 s otherwise
@@ -207,9 +190,7 @@ def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(
 
 @pytest.mark.stock
 @pytest.mark.parametrize("run_id", ["r2", None])
-def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(
-    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch, run_id: str | None
-) -> None:
+def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(online, labels, monkeypatch, run_id):
     """wandb keeps the id of a run that it could not start, so that only one without an id goes offline at once."""
     monkeypatch.setattr("fer_sweep.tracking.INIT_S", 1.0)
     online.faults.offline()
@@ -228,16 +209,14 @@ def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(
 
 
 @pytest.mark.stock
-def test_a_service_that_dies_while_it_starts_holds_up_nobody(online: StandIn) -> None:
+def test_a_service_that_dies_while_it_starts_holds_up_nobody(online):
     # wandb 0.31 then waits for a lock that it holds itself.
     subprocess.run([sys.executable, PROGRAMS / "dead_service.py"], check=True, timeout=60)
 
 
 @pytest.mark.stock
 @pytest.mark.parametrize("how", ["hangs", "was killed"])
-def test_a_run_after_a_lost_service_has_a_new_one(
-    online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_a_run_after_a_lost_service_has_a_new_one(online, labels, monkeypatch, how):
     first = Tracker().start(labels, {}, run_id="r1")
     service = wandb_service.process()
     assert service is not None

@@ -34,7 +34,7 @@ def write_sweep(trials: int = 1, epochs: int = 2, name: str = "sweep.yaml") -> s
 
 
 @pytest.fixture(scope="session")
-def home_with_sweeps(tmp_path_factory: pytest.TempPathFactory, whole_cache: Path) -> tuple[Path, str, str]:
+def home_with_sweeps(tmp_path_factory, whole_cache):
     """A home with finished sweeps of two DeeperCNNs and, after it, of two SimpleCNNs, and the ids of the two."""
     folder = tmp_path_factory.mktemp("searched")
     ids = []
@@ -53,7 +53,7 @@ def home_with_sweeps(tmp_path_factory: pytest.TempPathFactory, whole_cache: Path
 
 
 @pytest.fixture
-def both(home_with_sweeps: tuple[Path, str, str], whole_data: str) -> tuple[str, str]:
+def both(home_with_sweeps, whole_data):
     """The sweeps of SimpleCNNs, searched last, and of DeeperCNNs, in the test's own home."""
     there, deeper, simple = home_with_sweeps
     shutil.copytree(there, home())
@@ -61,12 +61,12 @@ def both(home_with_sweeps: tuple[Path, str, str], whole_data: str) -> tuple[str,
 
 
 @pytest.fixture
-def searched(both: tuple[str, str]) -> str:
+def searched(both):
     """The sweep searched last."""
     return both[0]
 
 
 @pytest.fixture
-def trained(searched: str) -> str:
+def trained(searched):
     """The folder `trial` in the working directory: of the first trial of that sweep."""
     return str(shutil.copytree(trial_folder(searched, "0"), "trial"))

@@ -13,8 +13,7 @@ from fer_sweep.files import home, sweep_folder, trial_folder
 from fer_sweep.records import CLASSES, TrialOutcome, TrialState
 from tests.cli.conftest import write_sweep
 from tests.support.records import make_result
-from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, train_all
-from tests.support.shell import Shell
+from tests.support.scripted_starter import PlayedTrial, train_all
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -30,12 +29,12 @@ def by_seed(trial: PlayedTrial) -> TrialOutcome:
 
 
 @pytest.fixture(autouse=True)
-def further_trials(played_trials: ScriptedStarter) -> ScriptedStarter:
+def further_trials(played_trials):
     played_trials.script = by_seed
     return played_trials
 
 
-def test_best_explains_its_choice_and_warns(shell: Shell, both: tuple[str, str]) -> None:
+def test_best_explains_its_choice_and_warns(shell, both):
     winner = shell.json("best")["winner"]
     assert winner["sweep"] == both[0]
     _, out, err = shell("best")
@@ -48,9 +47,7 @@ def test_best_explains_its_choice_and_warns(shell: Shell, both: tuple[str, str])
     assert "each architecture by itself" in shell("best", *both)[1]
 
 
-def test_best_ranks_collapsed_trials_of_which_only_a_named_one_is_chosen(
-    shell: Shell, tiny_data: str, played_trials: ScriptedStarter
-) -> None:
+def test_best_ranks_collapsed_trials_of_which_only_a_named_one_is_chosen(shell, tiny_data, played_trials):
     played_trials.script = lambda trial: TrialOutcome(TrialState.COMPLETE, make_result(verdict="collapsed"))
     sweep = shell.json("create", write_sweep(trials=2))["sweep"]
     shell("agent", *HERE)
@@ -62,7 +59,7 @@ def test_best_ranks_collapsed_trials_of_which_only_a_named_one_is_chosen(
     assert shell("confirm", "--trial", "0", "--create-only")[0] == 0
 
 
-def test_sweeps_of_different_data_have_no_winner(shell: Shell, searched: str, tiny_cache: Path, tmp_path: Path) -> None:
+def test_sweeps_of_different_data_have_no_winner(shell, searched, tiny_cache, tmp_path):
     shutil.copytree(tiny_cache, tmp_path / "cache", dirs_exist_ok=True)
     other = shell.json("create", write_sweep())["sweep"]
     shell("agent", *HERE)
@@ -71,8 +68,8 @@ def test_sweeps_of_different_data_have_no_winner(shell: Shell, searched: str, ti
 
 
 def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_their_mean(
-    shell: Shell, searched: str, further_trials: ScriptedStarter
-) -> None:
+    shell, searched, further_trials
+):
     def interrupted(trial: PlayedTrial) -> TrialOutcome:
         os.kill(os.getpid(), signal.SIGINT)  # once: this trial is finished, no other is started
         return by_seed(trial)
@@ -100,7 +97,7 @@ def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_th
     assert shell.json("confirm", found["sweep"], "--seeds", "3", *HERE)["confirmed"][0]["seeds"] == [1000, 1001, 1002]
 
 
-def test_a_confirmation_of_a_named_trial_that_is_only_created_is_any_agents_work(shell: Shell, searched: str) -> None:
+def test_a_confirmation_of_a_named_trial_that_is_only_created_is_any_agents_work(shell, searched):
     (made,) = shell.json("confirm", "--trial", "1", "--seeds", "1", "--create-only")["sweeps"]
     assert shell.json("status", made)["trials"] == []
     code, _, err = shell("agent", made, *HERE)
@@ -113,7 +110,7 @@ def test_a_confirmation_of_a_named_trial_that_is_only_created_is_any_agents_work
         assert code == 2 and message in err
 
 
-def test_several_confirmed_sweeps_are_compared_seed_by_seed(shell: Shell, both: tuple[str, str]) -> None:
+def test_several_confirmed_sweeps_are_compared_seed_by_seed(shell, both):
     words = ("confirm", *both, "--seeds", "2", *HERE)
     (comparison,) = shell.json(*words)["comparisons"]
     assert comparison["seeds"] == [1000, 1001]
@@ -121,7 +118,7 @@ def test_several_confirmed_sweeps_are_compared_seed_by_seed(shell: Shell, both: 
     assert "paired" in out and comparison["meaning"] in " ".join(out.split())
 
 
-def test_the_test_split_is_opened_once_and_again_only_on_request(shell: Shell, searched: str) -> None:
+def test_the_test_split_is_opened_once_and_again_only_on_request(shell, searched):
     found = shell.json("test", "--tta", "flip")
     assert (found["images"], found["clean"]["images"], found["is_private_test"]) == (35, 28, True)
     assert found["accuracy"] == found["right"] / 35
@@ -143,9 +140,7 @@ def test_the_test_split_is_opened_once_and_again_only_on_request(shell: Shell, s
     assert [(line["averaging"], line["again"]) for line in lines] == [("flip", False), ("tencrop", True)]
 
 
-def test_a_folder_is_tested_in_place_on_its_own_or_other_data(
-    shell: Shell, trained: str, tiny_cache: Path, tmp_path: Path
-) -> None:
+def test_a_folder_is_tested_in_place_on_its_own_or_other_data(shell, trained, tiny_cache, tmp_path):
     shutil.copytree(tiny_cache, tmp_path / "cache", dirs_exist_ok=True)
     for data, message in (("nowhere", "nowhere"), ("tiny", "no test images")):
         code, _, err = shell("test", "--folder", trained, "--data", data)
@@ -157,13 +152,13 @@ def test_a_folder_is_tested_in_place_on_its_own_or_other_data(
 
 
 @pytest.mark.parametrize("words", [("test",), ("predict", "face.png"), ("export", "-o", "out")])
-def test_a_model_on_another_host_is_refused(shell: Shell, searched: str, words: tuple[str, ...]) -> None:
+def test_a_model_on_another_host_is_refused(shell, searched, words):
     shutil.rmtree(trial_folder(searched, shell.json("best")["winner"]["id"]))
     code, _, err = shell(*words)
     assert code == 2 and "host that trained it" in err
 
 
-def test_a_result_that_cannot_be_recorded_is_not_shown(shell: Shell, searched: str) -> None:
+def test_a_result_that_cannot_be_recorded_is_not_shown(shell, searched):
     (home() / "tests.jsonl").mkdir()
     code, out, err = shell("test")
     assert (code, out) == (1, "")

@@ -11,28 +11,26 @@ from fer_sweep.cli import app
 from fer_sweep.config.trial import known_names
 from tests.cli.conftest import write_sweep
 from tests.support.processes import fersweep
-from tests.support.scripted_starter import ScriptedStarter
-from tests.support.shell import Shell
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ("--model=simple_cnn", "--data=tiny", "--epochs=1", "--channels=4", "--hidden=8", "--device=cpu")
 
 
 @pytest.fixture
-def small(tiny_data: str) -> str:
+def small(tiny_data):
     return write_sweep(trials=2)
 
 
 def commands() -> list[str]:
     """All of them; those about data sets with a word before their name."""
     found = []
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in get_command(app).commands.items():
         found += [f"{name} {inner}" for inner in getattr(command, "commands", [])] or [name]
     return found
 
 
 @pytest.mark.parametrize("command", commands())
-def test_help_of_every_command_has_an_example(shell: Shell, command: str) -> None:
+def test_help_of_every_command_has_an_example(shell, command):
     code, out, _ = shell(*command.split(), "--help")
     assert code == 0
     assert "Example: fersweep" in out
@@ -40,7 +38,7 @@ def test_help_of_every_command_has_an_example(shell: Shell, command: str) -> Non
         assert [name for name in known_names() if f"--{name}" not in out] == []
 
 
-def test_validate_shows_every_problem_with_its_line_and_binds_parameters_unless_told_not_to(shell: Shell) -> None:
+def test_validate_shows_every_problem_with_its_line_and_binds_parameters_unless_told_not_to(shell):
     Path("bad.yaml").write_text("program: x\nmethod: randm\nparameters:\n  lr: {min: 2, max: 1}\n")
     code, out, err = shell("validate", "bad.yaml")
     assert (code, out) == (2, "")
@@ -78,7 +76,7 @@ def test_validate_shows_every_problem_with_its_line_and_binds_parameters_unless_
         "report --faces --format csv",
     ],
 )
-def test_bad_input_exits_with_2_and_says_why(shell: Shell, small: str, words: str) -> None:
+def test_bad_input_exits_with_2_and_says_why(shell, small, words):
     code, out, err = shell(*words.split())
     assert (code, out) == (2, "")
     assert err.strip() and "Traceback" not in err
@@ -88,12 +86,12 @@ NEED_A_SWEEP = ("status", "best", "confirm", "test", "agent", "pause", "export -
 
 
 @pytest.mark.parametrize("words", [*NEED_A_SWEEP, "report --wandb"])
-def test_without_a_sweep_there_is_nothing_to_do(shell: Shell, words: str) -> None:
+def test_without_a_sweep_there_is_nothing_to_do(shell, words):
     code, _, err = shell(*words.split())
     assert code == 3 and "fersweep create" in err
 
 
-def test_run_trains_a_sweep_from_its_file_to_the_winner_in_real_processes(small_synthetic: None) -> None:
+def test_run_trains_a_sweep_from_its_file_to_the_winner_in_real_processes(small_synthetic):
     file = str(REPOSITORY / "sweeps" / "simple_cnn.yaml")
     smaller = ("--set", "epochs=1", "--set", "channels=4", "--set", "hidden=8", "--count", "2")
     done = fersweep("run", file, "--data", "synthetic", *smaller, "--gpus", "none", "--slots", "1")
@@ -103,7 +101,7 @@ def test_run_trains_a_sweep_from_its_file_to_the_winner_in_real_processes(small_
     assert Path(model).is_file()
 
 
-def test_a_sweep_from_file_to_winner(shell: Shell, small: str, played_trials: ScriptedStarter) -> None:
+def test_a_sweep_from_file_to_winner(shell, small, played_trials):
     sweep = shell.json("create", small)["sweep"]
     for command, state in (("pause", "paused"), ("resume", "running")):
         assert shell(command)[0] == 0
@@ -120,7 +118,7 @@ def test_a_sweep_from_file_to_winner(shell: Shell, small: str, played_trials: Sc
     assert code == 3 and "finished" in err
 
 
-def test_a_sweep_is_stopped_and_cancelled(shell: Shell, small: str) -> None:
+def test_a_sweep_is_stopped_and_cancelled(shell, small):
     shell("create", small)
     for command, state in (("stop", "stopped"), ("cancel", "cancelled")):
         assert shell(command)[0] == 0
@@ -130,7 +128,7 @@ def test_a_sweep_is_stopped_and_cancelled(shell: Shell, small: str) -> None:
     assert code == 2 and "cancelled" in err
 
 
-def test_train_takes_the_arguments_of_the_stock_wandb_agent_and_a_configuration(shell: Shell, tiny_data: str) -> None:
+def test_train_takes_the_arguments_of_the_stock_wandb_agent_and_a_configuration(shell, tiny_data):
     given = ("--drop_val_copies=True", "--augment={'flip': False, 'shift': 0.05}", "--folder=first")
     result = shell.json("train", *TINY, *given)
     assert result["epochs"] == 1

@@ -14,14 +14,13 @@ from fer_sweep.cli.completing import sweep_ids
 from fer_sweep.records import ExportFormat
 from fer_sweep.search.registry import SEARCHES
 from tests.cli.conftest import write_sweep
-from tests.support.shell import Shell
 
 Tab = Callable[..., list[str]]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def tab(capsys: pytest.CaptureFixture[str]) -> Tab:
+def tab(capsys):
     """What is offered behind some words, the last of which is being typed."""
 
     def press(*words: str) -> list[str]:
@@ -38,7 +37,7 @@ def tab(capsys: pytest.CaptureFixture[str]) -> Tab:
     return press
 
 
-def test_commands_options_and_their_values(tab: Tab) -> None:
+def test_commands_options_and_their_values(tab):
     assert tab("re") == ["resume", "report", "restore"]
     assert tab("agent", "--g") == ["--gpus"]
     assert tab("data", "") == ["prepare", "list", "audit", "share"]
@@ -47,14 +46,14 @@ def test_commands_options_and_their_values(tab: Tab) -> None:
     assert tab("export", "--format", "") == list(ExportFormat)
 
 
-def test_train_knows_the_architectures_and_the_fields_of_the_given_one(tab: Tab) -> None:
+def test_train_knows_the_architectures_and_the_fields_of_the_given_one(tab):
     assert tab("train", "--model", "") == ["simple_cnn", "deeper_cnn", "resnet18", "vit"]
     fields = ["--data", "--drop_val_copies", "--dropout", "--dim", "--depth"]
     assert tab("train", "--model", "vit", "--d") == ["--device", *fields]
     assert tab("train", "--model", "vit", "--data", "x", "--channels") == []
 
 
-def test_sweeps_data_sets_and_files(tab: Tab, shell: Shell, tiny_data: str) -> None:
+def test_sweeps_data_sets_and_files(tab, shell, tiny_data):
     shutil.copytree(REPOSITORY / "sweeps", "sweeps")
     sweep = shell.json("create", write_sweep(name="own.yaml"))["sweep"]
     for command in ("agent", "best", "report", "export"):
@@ -66,7 +65,7 @@ def test_sweeps_data_sets_and_files(tab: Tab, shell: Shell, tiny_data: str) -> N
     assert tab("run", "sweeps/v") == ["sweeps/vit.yaml"]
 
 
-def test_sweeps_are_offered_newest_first_with_their_names_and_damaged_ones_left_out() -> None:
+def test_sweeps_are_offered_newest_first_with_their_names_and_damaged_ones_left_out():
     old, new = '{"name": "first"}', '{"name": null, "path": "lab/faces/new"}'
     for number, (name, content) in enumerate({"old": old, "new": new, "odd": "[1]", "torn": '{"na'}.items()):
         file = Path(".fersweep/sweeps", name, "sweep.json")

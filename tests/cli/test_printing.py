@@ -15,7 +15,6 @@ from fer_sweep.cli import main
 from fer_sweep.cli.console import PatientConsole
 from fer_sweep.cli.printing import RANKING_COLUMNS, log_warnings, print_json, print_table, print_text
 from tests.support.faces import Faces, write_folder
-from tests.support.shell import Shell
 
 EVIL = "e\x1b[2Jv\x07i\u202el\x7f[red]"
 
@@ -26,12 +25,12 @@ def is_harmless(text: str) -> bool:
 
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(st.text(st.characters(codec="utf-8") | st.sampled_from("\x1b\x07\x7f\x9b\u202e\u2066\r\b[]"), max_size=30))
-def test_printed_text_cannot_control_a_terminal(text: str) -> None:
+def test_printed_text_cannot_control_a_terminal(text):
     def printed(act: Callable[[], None]) -> str:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdout", io.StringIO())
             act()
-            return str(sys.stdout.getvalue())  # type: ignore[attr-defined]
+            return str(sys.stdout.getvalue())
 
     rich = f"[red]{text}[/red]"
     table = printed(lambda: print_table(rich, {"heading": "left"}, [[rich], [text]]))
@@ -41,9 +40,7 @@ def test_printed_text_cannot_control_a_terminal(text: str) -> None:
     assert json.loads(document) == {"name": text}
 
 
-def test_logged_warnings_cannot_control_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_logged_warnings_cannot_control_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.setattr(logging.root, "level", logging.WARNING)
     monkeypatch.setattr(logging.getLogger("wandb"), "propagate", True)
@@ -52,7 +49,7 @@ def test_logged_warnings_cannot_control_a_terminal(
     assert capsys.readouterr().err == "WARNING: a\\x1b[2Jb\n"
 
 
-def test_no_command_prints_control_characters(shell: Shell, tmp_path: Path) -> None:
+def test_no_command_prints_control_characters(shell, tmp_path):
     files = Faces.banded(1, 1).files()
     write_folder(tmp_path / f"{EVIL}.zip", files)
     odd = {name.replace("angry", f"angri{EVIL}"): content for name, content in files.items()}
@@ -81,7 +78,7 @@ def test_no_command_prints_control_characters(shell: Shell, tmp_path: Path) -> N
             json.loads(out)
 
 
-def test_name_that_the_locale_cannot_encode_is_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_name_that_the_locale_cannot_encode_is_escaped(monkeypatch, tmp_path):
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cäche"))
     for more, escaped in (([], b"c\\xe4che"), (["--json"], b"")):
         monkeypatch.setattr(sys, "argv", ["fersweep", "data", "list", *more])
@@ -99,9 +96,7 @@ ROW = [">*", "1", "abcdefgh/0", "complete", "57.62 %", "57.62 %", "+2.6", "4", "
 
 
 @pytest.mark.parametrize(("width", "is_below"), [(104, True), (160, False)])
-def test_a_narrow_terminal_shows_configurations_below_the_table(
-    width: int, is_below: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_narrow_terminal_shows_configurations_below_the_table(width, is_below, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for name, value in {"COLUMNS": str(width), "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -118,7 +113,7 @@ def test_a_narrow_terminal_shows_configurations_below_the_table(
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_force_color_makes_no_terminal_of_a_pipe(stream: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_force_color_makes_no_terminal_of_a_pipe(stream, monkeypatch, tmp_path):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks do
     with (tmp_path / "piped").open("w") as piped:
         monkeypatch.setattr(sys, stream, piped)

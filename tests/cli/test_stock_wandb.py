@@ -13,8 +13,6 @@ import yaml
 
 from tests.cli.conftest import write_sweep
 from tests.support.processes import COMMAND, alive, descendants, fersweep, until, words_of
-from tests.support.shell import Shell
-from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 from tests.support.standin.stock import BIN, Stock
 
@@ -40,7 +38,7 @@ def epochs(run: Run) -> list[int]:
 
 
 @pytest.fixture
-def stock(online: StandIn, tmp_path: Path) -> Iterator[Stock]:
+def stock(online, tmp_path):
     with Stock(online, tmp_path) as tools:
         yield tools
 
@@ -53,7 +51,7 @@ def small(name: str, **fixed: Any) -> dict[str, Any]:
     return plain
 
 
-def test_every_shipped_file_runs_with_nested_and_boolean_parameters(online: StandIn, stock: Stock) -> None:
+def test_every_shipped_file_runs_with_nested_and_boolean_parameters(online, stock):
     agents = {}
     for name in SMALL:
         plain = small(name, epochs=2, drop_val_copies=True)
@@ -78,9 +76,7 @@ def test_every_shipped_file_runs_with_nested_and_boolean_parameters(online: Stan
     assert [metric["name"] for metric in metrics] == ["best_val_acc", "train_val_gap"]
 
 
-def test_a_stop_from_the_server_ends_the_run_with_its_result_and_not_the_stock_agent(
-    online: StandIn, stock: Stock
-) -> None:
+def test_a_stop_from_the_server_ends_the_run_with_its_result_and_not_the_stock_agent(online, stock):
     sweep = online.create_sweep(small("simple_cnn", epochs=10_000), project="fersweep")
     agent = stock.start(str(BIN / "wandb"), "agent", "--count", "1", f"tester/fersweep/{sweep.id}")
     online.wait_for(lambda server: any(run.history for run in server.runs.values()), 120)
@@ -117,7 +113,7 @@ def said_until(text: str, process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.process
-def test_a_run_is_whole_in_spite_of_a_killed_agent_and_a_network_cut_at_the_end_of_the_next(online: StandIn) -> None:
+def test_a_run_is_whole_in_spite_of_a_killed_agent_and_a_network_cut_at_the_end_of_the_next(online):
     def trained(count: int) -> None:
         histories = Path(f".fersweep/sweeps/{sweep}/trials")
         until(lambda: any(path.read_text().count("\n") >= count for path in histories.glob("*/history.jsonl")))
@@ -142,7 +138,7 @@ def test_a_run_is_whole_in_spite_of_a_killed_agent_and_a_network_cut_at_the_end_
 
 
 @pytest.mark.process
-def test_a_paused_wandb_service_holds_up_no_trial_and_loses_no_run(online: StandIn) -> None:
+def test_a_paused_wandb_service_holds_up_no_trial_and_loses_no_run(online):
     fersweep("create", write_sweep(trials=3, epochs=40))
     with agent() as process:
         said_until("cpu0: trial", process)  # its run has begun
@@ -162,9 +158,7 @@ def test_a_paused_wandb_service_holds_up_no_trial_and_loses_no_run(online: Stand
 # fersweep report --wandb
 
 
-def test_stdout_has_both_addresses_or_one_document_and_nothing_else(
-    online: StandIn, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stdout_has_both_addresses_or_one_document_and_nothing_else(online, shell, monkeypatch):
     sweep = shell.json("create", str(SHIPPED / "simple_cnn.yaml"))["sweep"]
     monkeypatch.delenv("WANDB_SILENT")  # wandb may print as it likes
     done = fersweep("report", "--wandb")

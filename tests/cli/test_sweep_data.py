@@ -16,8 +16,7 @@ from fer_sweep.data.sharing import share
 from fer_sweep.records import TrialOutcome
 from tests.cli.conftest import write_sweep
 from tests.support.faces import Faces
-from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, stopped, train_all, train_for_real
-from tests.support.shell import Shell
+from tests.support.scripted_starter import PlayedTrial, stopped, train_all, train_for_real
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "played_trials", "one_core")
 
@@ -29,33 +28,31 @@ Move = Callable[[Path], None]
 
 
 @pytest.fixture
-def file() -> str:
+def file():
     return write_sweep(trials=4, epochs=1)
 
 
 @pytest.fixture
-def move(monkeypatch: pytest.MonkeyPatch) -> Move:
+def move(monkeypatch):
     """Go to the host that has this cache."""
     return lambda cache: monkeypatch.setenv("FERSWEEP_CACHE", str(cache))
 
 
 @pytest.fixture
-def empty_host(tmp_path: Path) -> Path:
+def empty_host(tmp_path):
     """A cache with nothing in it."""
     return tmp_path / "other"
 
 
 @pytest.fixture(scope="session")
-def other_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_faces(tmp_path_factory):
     """A folder with other faces in `others`, which `tiny` names in its cache."""
     folder = tmp_path_factory.mktemp("others")
     Faces.banded(8, 4, seed=5).prepared(folder, "tiny", source="others")
     return folder
 
 
-def test_a_host_without_the_data_copies_it_from_the_shared_home(
-    shell: Shell, file: str, postgres: str, empty_host: Path, move: Move
-) -> None:
+def test_a_host_without_the_data_copies_it_from_the_shared_home(shell, file, postgres, empty_host, move):
     shell("create", file, "--storage", postgres)
     original = open_dataset("tiny")
     move(empty_host)
@@ -69,8 +66,8 @@ def test_a_host_without_the_data_copies_it_from_the_shared_home(
 
 
 def test_data_is_shared_by_a_command_and_a_damaged_copy_refused_and_shared_again(
-    shell: Shell, file: str, tiny_cache: Path, empty_host: Path, move: Move
-) -> None:
+    shell, file, tiny_cache, empty_host, move
+):
     def refused(*words: str) -> str:
         code, _, err = shell(*words)
         assert code == 2
@@ -101,8 +98,8 @@ def test_data_is_shared_by_a_command_and_a_damaged_copy_refused_and_shared_again
 
 @pytest.mark.parametrize("pinned_by", ["create", "agent"])
 def test_a_host_with_other_content_of_that_name_trains_neither_the_sweep_nor_its_confirmation(
-    shell: Shell, file: str, pinned_by: str, tiny_cache: Path, empty_host: Path, other_faces: Path, move: Move
-) -> None:
+    shell, file, pinned_by, tiny_cache, empty_host, other_faces, move
+):
     move(tiny_cache if pinned_by == "create" else empty_host)
     sweep = shell.json("create", file)["sweep"]
     move(tiny_cache)
@@ -120,9 +117,7 @@ def test_a_host_with_other_content_of_that_name_trains_neither_the_sweep_nor_its
     assert code == 2 and str(pin) in err, "a pin that cannot be read is named"
 
 
-def test_no_trial_trains_on_data_replaced_under_an_agent(
-    shell: Shell, tiny_cache: Path, other_faces: Path, move: Move, tmp_path: Path, played_trials: ScriptedStarter
-) -> None:
+def test_no_trial_trains_on_data_replaced_under_an_agent(shell, tiny_cache, other_faces, move, tmp_path, played_trials):
     move(shutil.copytree(tiny_cache, tmp_path / "here"))
 
     def replaced_after_the_first(trial: PlayedTrial) -> TrialOutcome:
@@ -141,9 +136,7 @@ def test_no_trial_trains_on_data_replaced_under_an_agent(
     assert shell.json(*AGENT)["ended"] == {"complete": 1}
 
 
-def test_export_names_the_data_that_the_model_was_trained_on(
-    shell: Shell, file: str, tiny_cache: Path, other_faces: Path, move: Move, played_trials: ScriptedStarter
-) -> None:
+def test_export_names_the_data_that_the_model_was_trained_on(shell, file, tiny_cache, other_faces, move, played_trials):
     trained_on = open_dataset("tiny").info.fingerprint
     shell("create", file)
     played_trials.script = train_for_real
@@ -158,7 +151,7 @@ def test_export_names_the_data_that_the_model_was_trained_on(
     assert not Path("again").exists()
 
 
-def test_hosts_that_share_at_once_share_once_and_remove_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_hosts_that_share_at_once_share_once_and_remove_what_a_killed_one_left(tmp_path):
     dataset = open_dataset("tiny")
     (tmp_path / "shared" / f".{dataset.info.fingerprint}.0123abcd").mkdir(parents=True)
     with ThreadPoolExecutor(8) as pool:
@@ -170,8 +163,8 @@ def test_hosts_that_share_at_once_share_once_and_remove_what_a_killed_one_left(t
 
 
 def test_trials_saved_on_another_host_are_begun_anew_after_all_others_and_not_mirrored(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, played_trials: ScriptedStarter
-) -> None:
+    shell, monkeypatch, tmp_path, played_trials
+):
     def preempted(trial: PlayedTrial) -> TrialOutcome:
         trial.begin()
         trial.train(2)

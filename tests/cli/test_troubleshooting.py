@@ -53,9 +53,7 @@ class Host:
 
 
 @pytest.fixture
-def host(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, played_trials: ScriptedStarter, tiny_data: str, standin: StandIn
-) -> Host:
+def host(shell, monkeypatch, played_trials, tiny_data, standin):
     sweep = Path(write_sweep(trials=2, epochs=1)).read_text()
     Path("misspelt.yaml").write_text(sweep.replace("channels", "chanels").replace("best_val_acc", "val_accuracy"))
     Path("strange").mkdir()
@@ -175,14 +173,14 @@ PROVOKED = [
 ]
 
 
-def test_every_documented_message_is_provoked() -> None:
+def test_every_documented_message_is_provoked():
     assert len(MESSAGES) >= 20
     beginnings = tuple(str(provoked.values[0]) for provoked in PROVOKED)
     assert [message for message in MESSAGES if not message.startswith(beginnings)] == []
 
 
 @pytest.mark.parametrize(("beginning", "provoke"), PROVOKED)
-def test_a_message_is_printed_as_documented(beginning: str, provoke: Callable[[Host], str], host: Host) -> None:
+def test_a_message_is_printed_as_documented(beginning, provoke, host):
     (message,) = [message for message in MESSAGES if message.startswith(beginning)]
     said = provoke(host)
     pattern = r"(^|: )" + DIFFERS.sub(".+", re.escape(message))

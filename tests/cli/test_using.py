@@ -8,13 +8,12 @@ import pytest
 from PIL import Image
 
 from fer_sweep.records import CLASSES
-from tests.support.shell import Shell
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(autouse=True)
-def pictures() -> list[str]:
+def pictures():
     """Two pictures in the working directory."""
     rng = np.random.default_rng(0)
     for name, shape in (("one.jpg", (120, 160, 3)), ("two.png", (48, 48))):
@@ -22,7 +21,7 @@ def pictures() -> list[str]:
     return ["one.jpg", "two.png"]
 
 
-def test_the_winner_of_the_last_sweep_is_exported_and_used(shell: Shell, searched: str, pictures: list[str]) -> None:
+def test_the_winner_of_the_last_sweep_is_exported_and_used(shell, searched, pictures):
     winner = shell.json("best")["winner"]["id"]
     other = "1" if winner == "0" else "0"
     done = shell.json("export", "-o", "deep/er/out")
@@ -55,7 +54,7 @@ def test_the_winner_of_the_last_sweep_is_exported_and_used(shell: Shell, searche
         ("predict one.jpg text.jpg missing\x1b.png --folder trial", "missing\\x1b.png: no such file"),
     ],
 )
-def test_bad_arguments_are_refused(shell: Shell, trained: str, words: str, message: str) -> None:
+def test_bad_arguments_are_refused(shell, trained, words, message):
     Path("text.jpg").write_text("no picture")
     code, out, err = shell(*words.split(" "))
     assert (code, out) == (2, "")
@@ -63,9 +62,7 @@ def test_bad_arguments_are_refused(shell: Shell, trained: str, words: str, messa
     assert not Path("out").exists()
 
 
-def test_several_pictures_are_predicted_as_each_alone_with_bars_on_a_terminal(
-    shell: Shell, trained: str, pictures: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_pictures_are_predicted_as_each_alone_with_bars_on_a_terminal(shell, trained, pictures, monkeypatch):
     found = shell.json("predict", *pictures, "--folder", trained)["images"]
     assert [image["image"] for image in found] == pictures
     for image in found:
@@ -88,7 +85,7 @@ def test_several_pictures_are_predicted_as_each_alone_with_bars_on_a_terminal(
     assert out.count("%") == 14 and "█" in out
 
 
-def test_crop_face_refuses_a_picture_without_a_face(shell: Shell, trained: str, pictures: list[str]) -> None:
+def test_crop_face_refuses_a_picture_without_a_face(shell, trained, pictures):
     pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'fersweep[faces]'")
     code, _, err = shell("predict", pictures[0], "--crop-face", "--folder", trained)
     assert code == 2 and "no face was found" in err

@@ -15,7 +15,6 @@ import yaml
 from fer_sweep.files import trial_folder
 from tests.support.scripted_search import TINY
 from tests.support.shell import Shell
-from tests.support.standin.server import StandIn
 
 PARAMETERS = {name: {"value": value} for name, value in TINY.items()}
 SWEEP = {"method": "random", "metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": PARAMETERS}
@@ -23,7 +22,7 @@ LOCAL_KEY = "local-" + "7" * 40
 
 
 @pytest.fixture(autouse=True)
-def sweep_file() -> None:
+def sweep_file():
     Path("sweep.yaml").write_text(yaml.safe_dump(SWEEP))
 
 
@@ -35,7 +34,7 @@ def refused(shell: Shell, *words: str, code: int = 2) -> str:
     return err
 
 
-def test_without_a_login_the_search_is_embedded(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_login_the_search_is_embedded(shell, monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
     document = shell.json("create", "sweep.yaml")
     assert (document["search"], document["url"]) == ("optuna", None)
@@ -52,15 +51,13 @@ def test_without_a_login_the_search_is_embedded(shell: Shell, monkeypatch: pytes
         ("abcd1234", "no sweep 'abcd1234'"),
     ],
 )
-def test_an_unknown_sweep_is_refused(shell: Shell, online: StandIn, sweep: str, needle: str) -> None:
+def test_an_unknown_sweep_is_refused(shell, online, sweep, needle):
     online.create_sweep({"program": "x", **SWEEP}, project="faces")
     said = refused(shell, "agent", sweep)
     assert needle in said and "hint:" in said
 
 
-def test_a_server_out_of_reach_is_named(
-    shell: Shell, online: StandIn, tiny_data: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_out_of_reach_is_named(shell, online, tiny_data, monkeypatch):
     monkeypatch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
     shell.json("create", "sweep.yaml")
     online.faults.offline()
@@ -73,7 +70,7 @@ def test_a_server_out_of_reach_is_named(
     assert "no answer" in err
 
 
-def test_a_sweep_that_the_server_refuses_leaves_nothing(shell: Shell, online: StandIn) -> None:
+def test_a_sweep_that_the_server_refuses_leaves_nothing(shell, online):
     said = refused(shell, "create", "sweep.yaml", "--entity", "strangers")
     assert "W&B:" in said and "hint:" in said
     online.faults.error("UpsertSweep", "invalid sweep config: too many parameters")
@@ -85,27 +82,21 @@ def test_a_sweep_that_the_server_refuses_leaves_nothing(shell: Shell, online: St
 
 
 @pytest.mark.parametrize("words", [("--max-gap", "0.1"), ("--seed", "3"), ("--storage", "sqlite:///x.db")])
-def test_options_of_the_embedded_search_are_refused_for_a_server(
-    shell: Shell, online: StandIn, words: tuple[str, str]
-) -> None:
+def test_options_of_the_embedded_search_are_refused_for_a_server(shell, online, words):
     assert "--search optuna" in refused(shell, "create", "sweep.yaml", "--search", "wandb", *words)
     assert shell.json("create", "sweep.yaml", *words)["search"] == "optuna", "by default, the one that knows the option"
 
 
 @pytest.mark.parametrize("version", [None, "0.17.0"])
-def test_wandb_not_installed_or_too_old_is_refused(
-    shell: Shell, online: StandIn, monkeypatch: pytest.MonkeyPatch, version: str | None
-) -> None:
+def test_wandb_not_installed_or_too_old_is_refused(shell, online, monkeypatch, version):
     module = ModuleType("wandb")
-    module.__version__ = version  # type: ignore[attr-defined]
+    module.__version__ = version
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "wandb", module if version else None)  # type: ignore[arg-type]
+        patch.setitem(sys.modules, "wandb", module if version else None)
         assert "pip install 'wandb>=0.31'" in refused(shell, "create", "sweep.yaml")
 
 
-def test_option_environment_and_file_name_entity_and_project_in_that_order(
-    shell: Shell, online: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_option_environment_and_file_name_entity_and_project_in_that_order(shell, online, monkeypatch):
     def place(*words: str) -> tuple[str, str]:
         sweep = online.sweeps[shell.json("create", "sweep.yaml", *words)["sweep"]]
         return sweep.entity, sweep.project
@@ -119,7 +110,7 @@ def test_option_environment_and_file_name_entity_and_project_in_that_order(
     assert place("--entity", "lab", "--project", "from-option") == ("lab", "from-option")
 
 
-def test_doctor_checks_the_login(shell: Shell, online: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_checks_the_login(shell, online, monkeypatch):
     def found() -> tuple[bool, str]:
         (line,) = (finding for finding in shell.json("doctor") if finding["topic"] == "W&B")
         return line["ok"], line["found"]
@@ -133,9 +124,7 @@ def test_doctor_checks_the_login(shell: Shell, online: StandIn, monkeypatch: pyt
     assert not ok and "no answer" in text
 
 
-def test_a_run_that_a_stock_agent_starts_a_second_time_is_refused_and_not_started(
-    shell: Shell, online: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_a_stock_agent_starts_a_second_time_is_refused_and_not_started(shell, online, monkeypatch):
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "run")
     folder = trial_folder("sweep", "run")
