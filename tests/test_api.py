@@ -10,7 +10,7 @@ import pytest
 
 import fer_sweep
 from fer_sweep import api
-from fer_sweep.errors import DataError, InputError, NothingToDo, SweepFileError
+from fer_sweep.errors import InputError, NothingToDo
 from tests.support.processes import SWEEP, imported_by
 
 HEAVY = {"torch", "torchvision", "transformers", "wandb", "optuna", "numpy", "scipy", "rich", "sqlalchemy", "yaml"}
@@ -50,6 +50,8 @@ def test_a_sweep_is_created_worked_on_and_reported(file, played_trials, capsys):
     assert (sweep.state, sweep.trials()) == ("running", [])
     with pytest.raises(NothingToDo, match="no trial yet"):
         sweep.report("nothing.html")
+    with pytest.raises(InputError, match="on_oom 'cry'"):
+        sweep.agent(on_oom="cry")
     assert not sweep.agent(gpus="none", slots=1).interrupted
     assert sweep.state == "finished"
     (trial,) = sweep.trials()  # a constant learning rate leaves a single configuration
@@ -86,19 +88,6 @@ def test_an_agent_runs_outside_the_main_thread_and_its_records_are_data_frames(f
     with pytest.raises(InputError, match="pandas is not installed") as error:
         sweep.records()
     assert "fersweep[notebook]" in str(error.value.hint)
-
-
-def test_bad_arguments_are_refused(file):
-    with pytest.raises(SweepFileError, match="epocs"):
-        fer_sweep.create(file, constants={"epocs": 3})
-    with pytest.raises(InputError, match="on_oom 'cry'"):
-        fer_sweep.create(file).agent(on_oom="cry")
-    with pytest.raises(InputError, match="no sweep 'nonsense'"):
-        fer_sweep.sweep("nonsense")
-    with pytest.raises(DataError, match="no such file"):
-        fer_sweep.prepare("nowhere.zip")
-    with pytest.raises(NothingToDo, match="no mirror"):
-        fer_sweep.restore("nowhere")
 
 
 SCRIPT = """\

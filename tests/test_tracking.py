@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,15 +60,6 @@ def test_the_users_environment_adds_to_a_runs_labels_and_a_stock_agents_is_left_
     assert not os.environ.keys() & set(stock)
 
 
-def test_only_a_tracker_that_obeys_pages_passes_their_stop_button_on(scripted_wandb, labels):
-    heeding = Tracker().start(labels, {}, run_id="heeding")
-    deaf = Tracker(obey_pages=False).start(labels, {}, run_id="deaf")
-    for run_id, run in (("heeding", heeding), ("deaf", deaf)):
-        scripted_wandb.server.stop_run(run_id)
-        log_epochs(run, 1)
-    assert (heeding.stop_asked, deaf.stop_asked) == (True, False)
-
-
 def test_a_server_out_of_reach_is_not_tried_for_a_while_and_runs_stay_offline(scripted_wandb, labels, ends, caplog):
     scripted_wandb.server.faults.offline()
     clock = 0.0
@@ -114,19 +104,6 @@ def test_a_paused_wandb_service_starts_no_run_and_what_it_does_not_take_is_given
     assert ends == [("meanwhile", False)]
 
 
-# wandb's service process
-
-
-def test_an_answer_in_time_is_given_and_an_error_or_a_timeout_raised():
-    assert wandb_service.in_time(lambda: 1, 60.0) == 1
-    with pytest.raises(ZeroDivisionError):
-        wandb_service.in_time(lambda: 1 / 0, 60.0)
-    answer = threading.Event()
-    with pytest.raises(wandb_service.TakesTooLong):
-        wandb_service.in_time(answer.wait, 0.0)
-    answer.set()
-
-
 def test_a_service_is_seen_paused_and_is_killed_all_the_same(monkeypatch):
     with subprocess.Popen(["sleep", "600"]) as service:  # in wandb's place, where wandb 0.31 keeps its own
         held = SimpleNamespace(_connection=SimpleNamespace(_proc=SimpleNamespace(_process=service)))
@@ -139,14 +116,6 @@ def test_a_service_is_seen_paused_and_is_killed_all_the_same(monkeypatch):
         assert wandb_service.kill(service)
         assert service.wait(60) == -signal.SIGKILL
         assert not wandb_service.kill(service), "it has ended"
-
-
-@pytest.mark.parametrize("known", [None, SimpleNamespace(_singleton=None), SimpleNamespace()])
-def test_without_a_service_nothing_is_paused_or_killed(known, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb.sdk.wandb_setup", known)
-    assert wandb_service.process() is None
-    assert not wandb_service.is_paused()
-    assert not wandb_service.kill(None)
 
 
 # With stock wandb
@@ -189,15 +158,10 @@ def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(online, l
 
 
 @pytest.mark.stock
-@pytest.mark.parametrize("run_id", ["r2", None])
-def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(online, labels, monkeypatch, run_id):
-    """wandb keeps the id of a run that it could not start, so that only one without an id goes offline at once."""
+def test_a_run_is_kept_in_files_while_the_server_is_out_of_reach(online, labels, monkeypatch):
     monkeypatch.setattr("fer_sweep.tracking.INIT_S", 1.0)
     online.faults.offline()
-    tracker = Tracker()
-    if run_id is not None:
-        tracker.start(labels, {"lr": 0.1}, run_id="r1").finish(COMPLETE)
-    run = tracker.start(labels, {"lr": 0.1}, run_id=run_id)
+    run = Tracker().start(labels, {"lr": 0.1})  # wandb keeps the id of a run that it could not start; this has none
     log_epochs(run, 1, 2, 3)
     run.finish(COMPLETE)
     close_wandb()  # writes out what is still on its way to the disk
@@ -205,7 +169,7 @@ def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(online, labels,
     folders = list(Path().glob("wandb/offline-run-*"))
     subprocess.run([BIN / "wandb", "sync", *folders], check=True, capture_output=True)
     (kept,) = online.runs.values()
-    assert (kept.id == run_id or run_id is None) and epochs(kept) == [1, 2, 3]
+    assert epochs(kept) == [1, 2, 3]
 
 
 @pytest.mark.stock
@@ -215,17 +179,20 @@ def test_a_service_that_dies_while_it_starts_holds_up_nobody(online):
 
 
 @pytest.mark.stock
-@pytest.mark.parametrize("how", ["hangs", "was killed"])
+@pytest.mark.parametrize("how", ["hangs", "was killed", "is paused"])
 def test_a_run_after_a_lost_service_has_a_new_one(online, labels, monkeypatch, how):
     first = Tracker().start(labels, {}, run_id="r1")
     service = wandb_service.process()
     assert service is not None
     with monkeypatch.context() as patch:
         patch.setattr("fer_sweep.tracking.HANGS_S", 1.0)
-        patch.setattr("fer_sweep.wandb_service.is_paused", lambda: False)  # it hangs by itself
-        service.send_signal(signal.SIGSTOP if how == "hangs" else signal.SIGKILL)
+        if how == "hangs":
+            patch.setattr("fer_sweep.wandb_service.is_paused", lambda: False)  # it hangs by itself
+        service.send_signal(signal.SIGKILL if how == "was killed" else signal.SIGSTOP)
         second = Tracker().start(labels, {}, run_id="r2")
     assert second.run is None and second.had_trouble
+    if how == "is paused":
+        close_wandb()  # as an agent does at its end
     assert service.wait(timeout=60) == -signal.SIGKILL
     third = Tracker().start(labels, {}, run_id="r3")
     log_epochs(third, 1)

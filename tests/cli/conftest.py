@@ -13,18 +13,17 @@ from tests.support.scripted_starter import ScriptedStarter, train_for_real
 GRID = """\
 program: fersweep
 method: grid
-metric: {{name: best_val_acc, goal: maximize}}
+metric: {name: best_val_acc, goal: maximize}
 parameters:
-  model: {{value: {model}}}
-  data: {{value: whole}}
-  epochs: {{value: {epochs}}}
-  batch_size: {{value: 16}}
-  lr: {{values: [0.005, 0.00001]}}
-  {sizes}
+  data: {value: whole}
+  batch_size: {value: 16}
+  lr: {values: [0.005, 0.00001]}
 """
-EPOCHS = {"deeper_cnn": 6, "simple_cnn": 3}
-"""With fewer, both collapse, and there is no winner."""
-SIZES = {"deeper_cnn": "width: {value: 4}", "simple_cnn": "channels: {value: 4}\n  hidden: {value: 16}"}
+MODELS = {
+    "deeper_cnn": "  model: {value: deeper_cnn}\n  width: {value: 4}\n  epochs: {value: 6}\n",
+    "simple_cnn": "  model: {value: simple_cnn}\n  channels: {value: 4}\n  hidden: {value: 16}\n  epochs: {value: 3}\n",
+}
+"""With fewer epochs, both collapse, and there is no winner."""
 
 
 def write_sweep(trials: int = 1, epochs: int = 2, name: str = "sweep.yaml") -> str:
@@ -43,9 +42,9 @@ def home_with_sweeps(tmp_path_factory, whole_cache):
         patch.setenv("FERSWEEP_CACHE", str(whole_cache))
         patch.setenv("WANDB_MODE", "disabled")
         patch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(train_for_real))
-        for model, epochs in EPOCHS.items():
+        for model, parameters in MODELS.items():
             file = folder / f"{model}.yaml"
-            file.write_text(GRID.format(model=model, epochs=epochs, sizes=SIZES[model]))
+            file.write_text(GRID + parameters)
             sweep = api.create(file)
             sweep.agent(gpus="none", slots=1)
             ids.append(sweep.id)

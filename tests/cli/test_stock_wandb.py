@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import write_sweep
-from tests.support.processes import COMMAND, alive, descendants, fersweep, until, words_of
+from tests.support.processes import COMMAND, alive, descendants, fersweep, until
 from tests.support.standin.state import Run
 from tests.support.standin.stock import BIN, Stock
 
@@ -32,9 +32,6 @@ IMPATIENT = "import fer_sweep.tracking as t; t.FINISH_S = 2.0; from fer_sweep.cl
 
 def epochs(run: Run) -> list[int]:
     return [row["epoch"] for row in run.history if "val_acc" in row]
-
-
-# wandb's agents
 
 
 @pytest.fixture
@@ -89,9 +86,6 @@ def test_a_stop_from_the_server_ends_the_run_with_its_result_and_not_the_stock_a
     assert epochs(run) == list(range(1, run.summary["epochs"] + 1))
 
 
-# Our agents
-
-
 @contextmanager
 def agent() -> Iterator["subprocess.Popen[str]"]:
     words = [COMMAND[0], "-c", IMPATIENT, "agent", "--gpus", "none"]
@@ -135,27 +129,6 @@ def test_a_run_is_whole_in_spite_of_a_killed_agent_and_a_network_cut_at_the_end_
     assert epochs(run) == list(range(1, 151)), "no gap and no repeat"
     assert "not whole" not in said, said
     assert online.sweeps[sweep].state == "FINISHED"
-
-
-@pytest.mark.process
-def test_a_paused_wandb_service_holds_up_no_trial_and_loses_no_run(online):
-    fersweep("create", write_sweep(trials=3, epochs=40))
-    with agent() as process:
-        said_until("cpu0: trial", process)  # its run has begun
-        (service,) = (pid for pid in descendants(process.pid) if "wandb-core" in words_of(pid))
-        os.kill(service, signal.SIGSTOP)
-        try:
-            said = said_until("", process)
-            assert not alive(service)
-        finally:
-            if alive(service):
-                os.kill(service, signal.SIGKILL)
-    assert "service process is paused" in said
-    assert "Traceback" not in said and "not whole" not in said, said
-    assert [(run.state, epochs(run)) for run in online.runs.values()] == [("finished", list(range(1, 41)))] * 3
-
-
-# fersweep report --wandb
 
 
 def test_stdout_has_both_addresses_or_one_document_and_nothing_else(online, shell, monkeypatch):

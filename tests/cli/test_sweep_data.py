@@ -5,14 +5,12 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fer_sweep.data.cache import open_dataset, prepare
-from fer_sweep.data.sharing import share
 from fer_sweep.records import TrialOutcome
 from tests.cli.conftest import write_sweep
 from tests.support.faces import Faces
@@ -149,17 +147,6 @@ def test_export_names_the_data_that_the_model_was_trained_on(shell, file, tiny_c
         code, _, err = shell("export", "-o", "again", *again)
         assert code == 1 and trained_on[:12] in err and other[:12] in err and "--replace" in err
     assert not Path("again").exists()
-
-
-def test_hosts_that_share_at_once_share_once_and_remove_what_a_killed_one_left(tmp_path):
-    dataset = open_dataset("tiny")
-    (tmp_path / "shared" / f".{dataset.info.fingerprint}.0123abcd").mkdir(parents=True)
-    with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(lambda _: share(dataset, tmp_path / "shared"), range(8)))
-    assert done.count(True) == 1
-    (copy,) = (path for path in (tmp_path / "shared").iterdir() if path.is_dir())
-    assert copy.name == dataset.info.fingerprint
-    assert sorted(path.name for path in copy.iterdir()) == sorted(f"{name}.npy" for name in ARRAYS)
 
 
 def test_trials_saved_on_another_host_are_begun_anew_after_all_others_and_not_mirrored(

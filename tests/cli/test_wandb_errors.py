@@ -1,7 +1,4 @@
-"""Errors of W&B at the command line: what happened, what to do, an exit code, and never the key.
-
-``test_troubleshooting`` provokes those that the pages document.
-"""
+"""Errors of W&B at the command line; test_troubleshooting provokes those that the pages document."""
 
 import fcntl
 import json
