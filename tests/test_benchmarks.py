@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import plain
+from tests.benchmarks.commands import REPOSITORY
 from tests.benchmarks.faces import draw_folders
 from tests.benchmarks.rows import Row, table
 from tests.benchmarks.search_efficiency.compare import PARAMETERS, SEARCHES, walk
@@ -51,6 +53,13 @@ def test_chosen_rows_are_printed_as_a_table_and_every_value_written(
         capsys.readouterr().out
     )
     assert json.loads(file.read_text()) == {"help": {"fersweep": [0.25, 1.25], "`wandb`": [0.5, 0.5]}}
+
+
+@pytest.mark.process
+def test_real_row_is_measured() -> None:
+    words = ["-m", "tests.benchmarks", "--only", "help", "--repeats", "1"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert "| `--help`, s | " in done.stdout
 
 
 def test_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> None:

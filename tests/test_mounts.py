@@ -1,6 +1,5 @@
 """Which file system holds a path, by Linux's mountinfo; SQLite is refused on network file systems."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,6 @@ MOUNTED = r"""22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
 36 22 0:50 /docker /data rw - overlay overlay rw
 a line that makes no sense
 """
-
-
-Mount = Callable[[str], None]
 
 
 @pytest.fixture

@@ -104,16 +104,6 @@ def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended, any_server):
     assert {request.operation for request in any_server.requests[before:]} <= {"Sweep", "Runs"}, "nothing is sent"
 
 
-def test_an_interrupted_sync_resumes_where_it_stopped(ended, server):
-    def stop(line: str) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        sync(ended, say=stop)
-    assert len(server.runs) == 1
-    assert upload(ended) == {"0": Fate.THERE, "1": Fate.UPLOADED, "2": Fate.UPLOADED}
-
-
 def test_a_run_that_is_there_in_part_is_completed(ended, any_server):
     upload(ended)
     run = any_server.runs[f"{ended.id}-0"]

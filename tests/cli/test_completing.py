@@ -3,7 +3,6 @@
 import os
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from fer_sweep.records import ExportFormat
 from fer_sweep.search.registry import SEARCHES
 from tests.cli.conftest import write_sweep
 
-Tab = Callable[..., list[str]]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

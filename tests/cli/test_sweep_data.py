@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,6 @@ pytestmark = pytest.mark.usefixtures("tiny_data", "played_trials", "one_core")
 ARRAYS = ("images", "labels", "splits", "groups")
 AGENT = ("agent", "--gpus", "none", "--slots", "1")
 ONE_TRIAL = (*AGENT, "--count", "1")
-
-Move = Callable[[Path], None]
 
 
 @pytest.fixture

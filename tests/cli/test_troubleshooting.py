@@ -130,10 +130,6 @@ def no_ray(host: Host) -> str:
     return host.run(CREATE, "agent --pool pool.yaml")
 
 
-def full_disk_under_the_database(host: Host) -> str:
-    return on_full_disk("fersweep create sweep.yaml", before="fersweep create sweep.yaml")
-
-
 def full_disk_elsewhere(host: Host) -> str:
     for command in (CREATE, AGENT):
         assert host.shell(*command.split())[0] == 0
@@ -159,7 +155,11 @@ PROVOKED = [
     by("FILE: database is locked", locked_database),
     by("fersweep needs Python 3.11", old_python, MAKE),
     by("no Ray answers at ADDRESS", no_ray, pytest.mark.cluster),
-    by("FILE: disk I/O error", full_disk_under_the_database, pytest.mark.process),
+    by(
+        "FILE: disk I/O error",
+        lambda host: on_full_disk("fersweep create sweep.yaml", before="fersweep create sweep.yaml"),
+        pytest.mark.process,
+    ),
     by("cannot write FILE", full_disk_elsewhere, pytest.mark.process),
 ]
 
