@@ -53,12 +53,6 @@ def test_wandbs_own_switches_decide_where_runs_go(nobody, monkeypatch, environme
     assert tracking_mode() == mode
 
 
-def test_a_settings_file_decides_where_runs_go_in_spite_of_a_login(user):
-    for mode in ("offline", "disabled"):
-        write_settings(mode=mode)
-        assert tracking_mode() == mode
-
-
 @pytest.mark.stock
 def test_what_wandb_login_offline_and_online_write_is_obeyed(nobody):
     def stock(*words: str) -> tuple[str, bool]:
@@ -72,7 +66,10 @@ def test_what_wandb_login_offline_and_online_write_is_obeyed(nobody):
     assert stock("online") == ("online", True)
 
 
-def test_settings_files_and_variables_name_entity_and_project(user, monkeypatch):
+def test_settings_files_decide_where_runs_go_and_name_entity_and_project_as_variables_do(user, monkeypatch):
+    for mode in ("offline", "disabled"):
+        write_settings(mode=mode)
+        assert tracking_mode() == mode, "in spite of the login"
     write_settings(entity="lab", project="faces", base_url=f"{user.url}/")
     found = account()
     assert (found.server, found.entity, found.project) == (user.url, "lab", "faces")
@@ -104,8 +101,3 @@ def test_the_page_of_a_sweep_and_an_address_show_no_password(user, monkeypatch, 
     )
     monkeypatch.setenv("WANDB_BASE_URL", server.replace("://", "://user:secret@"))
     assert account().shown == server
-
-
-def test_a_binary_netrc_is_no_login(nobody):
-    Path("netrc").write_bytes(b"machine \xff\xfe login x password y")
-    assert not has_login()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fer_sweep.errors import StorageError
-from fer_sweep.files import trial_folder
+from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.registry import create, open_search
@@ -126,15 +126,12 @@ def test_a_deleted_page_is_created_again_also_without_a_history_file(ended, serv
     assert steps(server, f"{ended.id}-0") == [1, 2, 3], "from the database"
 
 
-def test_a_second_sync_at_the_same_time_is_refused(ended, server):
-    with (trial_folder(ended.id, "0").parents[1] / ".sync.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(StorageError, match="under way"):
-            upload(ended)
-
-
-def test_a_running_trial_is_left_alone_and_the_run_of_a_killed_agent_is_rebuilt(sweep, server):
+def test_a_running_trial_and_another_sync_are_left_alone_and_the_run_of_a_killed_agent_is_rebuilt(sweep, server):
     train(sweep, 2, None)
+    with (sweep_folder(sweep.id) / ".sync.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another sync does
+        with pytest.raises(StorageError, match="under way"):
+            upload(sweep)
     with (trial_folder(sweep.id, "0") / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as its trial process does
         assert upload(sweep) == {"0": Fate.RUNNING}

@@ -259,7 +259,6 @@ def test_the_winner_of_the_last_sweep_is_exported_and_used(shell, searched, pict
         ("export --folder trial -o trial", "exists already"),
         ("export --folder trial -o out --format pickle", "safetensors, onnx, huggingface"),
         ("export asweep --folder trial -o out", "one or the other"),
-        ("export --folder nowhere -o out", "no such folder"),
         ("predict one.jpg --folder nowhere", "no such folder"),
         ("predict one.jpg --folder trial --device 7", "--device"),
         ("predict one.jpg text.jpg missing\x1b.png --folder trial", "text.jpg: not a readable image"),

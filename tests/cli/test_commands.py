@@ -56,7 +56,6 @@ def test_validate_shows_every_problem_with_its_line_and_binds_parameters_unless_
 @pytest.mark.parametrize(
     "words",
     [
-        "create nowhere.yaml",
         "create sweep.yaml --set epochs",
         "create sweep.yaml --set leaning=3",
         "create sweep.yaml --search magic",
@@ -67,7 +66,6 @@ def test_validate_shows_every_problem_with_its_line_and_binds_parameters_unless_
         "train --model simple_cnn --lr -1",
         "train --config nowhere.json",
         "train --model simple_cnn --device 99",
-        "data prepare nowhere.zip",
         "nonsense",
         "report --wandb -o x.html",
         "report --wandb --faces",

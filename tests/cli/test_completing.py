@@ -35,16 +35,13 @@ def tab(capsys):
     return press
 
 
-def test_commands_options_and_their_values(tab):
+def test_commands_options_their_values_and_the_fields_of_an_architecture(tab):
     assert tab("re") == ["resume", "report", "restore"]
     assert tab("agent", "--g") == ["--gpus"]
     assert tab("data", "") == ["prepare", "list", "audit", "share"]
     assert tab("create", "x.yaml", "--search", "") == list(SEARCHES)
     assert tab("agent", "--on-oom", "") == list(OnOom)
     assert tab("export", "--format", "") == list(ExportFormat)
-
-
-def test_train_knows_the_architectures_and_the_fields_of_the_given_one(tab):
     assert tab("train", "--model", "") == ["simple_cnn", "deeper_cnn", "resnet18", "vit"]
     fields = ["--data", "--drop_val_copies", "--dropout", "--dim", "--depth"]
     assert tab("train", "--model", "vit", "--d") == ["--device", *fields]

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.usefixtures("tiny_data", "played_trials", "one_core")
 ARRAYS = ("images", "labels", "splits", "groups")
 AGENT = ("agent", "--gpus", "none", "--slots", "1")
 ONE_TRIAL = (*AGENT, "--count", "1")
+EMPTY = Path("empty")
+"""The cache of a host that has prepared nothing."""
 
 
 @pytest.fixture
@@ -30,13 +32,7 @@ def file():
 @pytest.fixture
 def move(monkeypatch):
     """Go to the host that has this cache."""
-    return lambda cache: monkeypatch.setenv("FERSWEEP_CACHE", str(cache))
-
-
-@pytest.fixture
-def empty_host(tmp_path):
-    """A cache with nothing in it."""
-    return tmp_path / "other"
+    return lambda cache: monkeypatch.setenv("FERSWEEP_CACHE", str(cache.absolute()))
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +43,10 @@ def other_faces(tmp_path_factory):
     return folder
 
 
-def test_a_host_without_the_data_copies_it_from_the_shared_home(shell, file, postgres, empty_host, move):
+def test_a_host_without_the_data_copies_it_from_the_shared_home(shell, file, postgres, move):
     shell("create", file, "--storage", postgres)
     original = open_dataset("tiny")
-    move(empty_host)
+    move(EMPTY)
     code, out, err = shell(*ONE_TRIAL)
     assert code == 0, err
     assert "tiny is not prepared on this host" in out and "copying 210 images from faces" in out
@@ -60,16 +56,14 @@ def test_a_host_without_the_data_copies_it_from_the_shared_home(shell, file, pos
     assert "copying" not in shell(*ONE_TRIAL)[1], "once is enough"
 
 
-def test_data_is_shared_by_a_command_and_a_damaged_copy_refused_and_shared_again(
-    shell, file, tiny_cache, empty_host, move
-):
+def test_data_is_shared_by_a_command_and_a_damaged_copy_refused_and_shared_again(shell, file, tiny_cache, move):
     def refused(*words: str) -> str:
         code, _, err = shell(*words)
         assert code == 2
         return err
 
     shell("create", file)
-    move(empty_host)
+    move(EMPTY)
     said = refused(*AGENT)
     assert "fersweep data prepare faces --name tiny" in said and "fersweep data share tiny" in said
     move(tiny_cache)
@@ -80,22 +74,22 @@ def test_data_is_shared_by_a_command_and_a_damaged_copy_refused_and_shared_again
     images = bytearray((copy / "images.npy").read_bytes())
     images[-1] ^= 1
     (copy / "images.npy").write_bytes(images)
-    move(empty_host)
+    move(EMPTY)
     said = refused(*AGENT)
     assert "does not match its fingerprint" in said and f"remove {copy.absolute()}" in said
-    assert not (empty_host / "data" / "tiny.json").exists()
+    assert not (EMPTY / "data" / "tiny.json").exists()
     shutil.rmtree(copy)
     move(tiny_cache)
     shell("data", "share", "tiny")
-    move(empty_host)
+    move(EMPTY)
     assert shell(*ONE_TRIAL)[0] == 0
 
 
 @pytest.mark.parametrize("pinned_by", ["create", "agent"])
 def test_a_host_with_other_content_of_that_name_trains_neither_the_sweep_nor_its_confirmation(
-    shell, file, pinned_by, tiny_cache, empty_host, other_faces, move
+    shell, file, pinned_by, tiny_cache, other_faces, move
 ):
-    move(tiny_cache if pinned_by == "create" else empty_host)
+    move(tiny_cache if pinned_by == "create" else EMPTY)
     sweep = shell.json("create", file)["sweep"]
     move(tiny_cache)
     shell(*ONE_TRIAL)

@@ -7,12 +7,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from fer_sweep import mounts
 from fer_sweep.records import TrialOutcome, TrialState
@@ -130,6 +128,10 @@ def no_ray(host: Host) -> str:
     return host.run(CREATE, "agent --pool pool.yaml")
 
 
+def full_disk_under_the_database(host: Host) -> str:
+    return on_full_disk(f"fersweep {CREATE}", before=f"fersweep {CREATE}")
+
+
 def full_disk_elsewhere(host: Host) -> str:
     for command in (CREATE, AGENT):
         assert host.shell(*command.split())[0] == 0
@@ -143,24 +145,16 @@ def on_full_disk(command: str, *, before: str = "true") -> str:
     return done.stderr
 
 
-def by(beginning: str, provoke: Callable[[Host], str], *marks: pytest.MarkDecorator) -> ParameterSet:
-    return pytest.param(beginning, provoke, marks=marks, id=beginning)
-
-
 MAKE = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 PROVOKED = [
-    *(by(beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
-    by("NUMBER trials failed", every_trial_fails),
-    by("FILE is on a network file system", on_a_network_file_system),
-    by("FILE: database is locked", locked_database),
-    by("fersweep needs Python 3.11", old_python, MAKE),
-    by("no Ray answers at ADDRESS", no_ray, pytest.mark.cluster),
-    by(
-        "FILE: disk I/O error",
-        lambda host: on_full_disk("fersweep create sweep.yaml", before="fersweep create sweep.yaml"),
-        pytest.mark.process,
-    ),
-    by("cannot write FILE", full_disk_elsewhere, pytest.mark.process),
+    *(pytest.param(beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
+    pytest.param("NUMBER trials failed", every_trial_fails),
+    pytest.param("FILE is on a network file system", on_a_network_file_system),
+    pytest.param("FILE: database is locked", locked_database),
+    pytest.param("fersweep needs Python 3.11", old_python, marks=MAKE),
+    pytest.param("no Ray answers at ADDRESS", no_ray, marks=pytest.mark.cluster),
+    pytest.param("FILE: disk I/O error", full_disk_under_the_database, marks=pytest.mark.process),
+    pytest.param("cannot write FILE", full_disk_elsewhere, marks=pytest.mark.process),
 ]
 
 

@@ -4,23 +4,21 @@ import fcntl
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from fer_sweep.files import trial_folder
-from tests.support.scripted_search import TINY
+from tests.cli.conftest import write_sweep
 from tests.support.shell import Shell
 
-PARAMETERS = {name: {"value": value} for name, value in TINY.items()}
-SWEEP = {"method": "random", "metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": PARAMETERS}
 LOCAL_KEY = "local-" + "7" * 40
 
 
 @pytest.fixture(autouse=True)
 def sweep_file():
-    Path("sweep.yaml").write_text(yaml.safe_dump(SWEEP))
+    write_sweep()
 
 
 def refused(shell: Shell, *words: str, code: int = 2) -> str:
@@ -49,7 +47,7 @@ def test_without_a_login_the_search_is_embedded(shell, monkeypatch):
     ],
 )
 def test_an_unknown_sweep_is_refused(shell, online, sweep, needle):
-    online.create_sweep({"program": "x", **SWEEP}, project="faces")
+    online.create_sweep(yaml.safe_load(Path("sweep.yaml").read_text()), project="faces")
     said = refused(shell, "agent", sweep)
     assert needle in said and "hint:" in said
 
@@ -86,10 +84,8 @@ def test_options_of_the_embedded_search_are_refused_for_a_server(shell, online, 
 
 @pytest.mark.parametrize("version", [None, "0.17.0"])
 def test_wandb_not_installed_or_too_old_is_refused(shell, online, monkeypatch, version):
-    module = ModuleType("wandb")
-    module.__version__ = version
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "wandb", module if version else None)
+        patch.setitem(sys.modules, "wandb", version and SimpleNamespace(__version__=version))
         assert "pip install 'wandb>=0.31'" in refused(shell, "create", "sweep.yaml")
 
 
@@ -99,7 +95,7 @@ def test_option_environment_and_file_name_entity_and_project_in_that_order(shell
         return sweep.entity, sweep.project
 
     assert place() == ("tester", "fersweep")
-    Path("sweep.yaml").write_text(yaml.safe_dump({**SWEEP, "entity": "lab", "project": "from-file"}))
+    Path("sweep.yaml").write_text(f"entity: lab\nproject: from-file\n{Path('sweep.yaml').read_text()}")
     assert place() == ("lab", "from-file")
     monkeypatch.setenv("WANDB_PROJECT", "from-environment")
     monkeypatch.setenv("WANDB_ENTITY", "tester")
