@@ -32,7 +32,6 @@ def file(tiny_data):
         ("import fer_sweep.cli", {}, {"pydantic"}),
         (COMMAND, TAB, set()),  # pydantic is typer's own there, for options
     ],
-    ids=["package", "command line", "Tab"],
 )
 def test_importing_and_completing_import_nothing_heavy(code, environment, more):
     assert not (HEAVY | more) & imported_by("-c", code, **environment)

@@ -188,8 +188,8 @@ def test_all_four_architectures_are_swept_on_a_gpu_and_on_two_cores_as_the_resul
     commands = [
         shlex.split(line)[1:] for line in RESULTS.read_text().splitlines() if line.startswith("fersweep create")
     ]
-    names = [file for _, file, *_ in commands]
-    assert names == 2 * [f"sweeps/{name}.yaml" for name in ("simple_cnn", "deeper_cnn", "resnet", "vit")]
+    files = [f"sweeps/{name}.yaml" for name in ("simple_cnn", "deeper_cnn", "resnet", "vit")]
+    assert [file for _, file, *_ in commands] == 2 * files
     for command, file, *options in commands:
         code, _, err = shell(command, str(REPOSITORY / file), *options)
         assert code == 0, err

@@ -31,9 +31,8 @@ def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_a_full_disk_or_a_file_in_place_of_a_folder_is_a_storage_error_with_advice(tmp_path):
-    full = Path("/dev/full")
     with pytest.raises(StorageError, match=r"last\.ckpt") as caught, atomic_path(tmp_path / "last.ckpt"):
-        full.write_text("x")
+        Path("/dev/full").write_text("x")
     assert caught.value.hint
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):

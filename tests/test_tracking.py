@@ -103,9 +103,6 @@ def test_a_paused_wandb_service_starts_no_run_and_what_it_does_not_take_is_given
     assert ends == [("meanwhile", False)]
 
 
-# With stock wandb
-
-
 @pytest.mark.stock
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_complete_run_has_an_axis_a_chart_and_its_model_if_asked_for(online, labels, tmp_path, complete, keep):

@@ -10,9 +10,9 @@ from typer.main import get_command
 from fer_sweep.cli import app
 from fer_sweep.config.trial import known_names
 from tests.cli.conftest import write_sweep
+from tests.support.documentation import REPOSITORY
 from tests.support.processes import fersweep
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ("--model=simple_cnn", "--data=tiny", "--epochs=1", "--channels=4", "--hidden=8", "--device=cpu")
 
 

@@ -13,8 +13,7 @@ from fer_sweep.cli.completing import sweep_ids
 from fer_sweep.records import ExportFormat
 from fer_sweep.search.registry import SEARCHES
 from tests.cli.conftest import write_sweep
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.documentation import REPOSITORY
 
 
 @pytest.fixture

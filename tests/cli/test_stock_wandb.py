@@ -12,13 +12,14 @@ import pytest
 import yaml
 
 from tests.cli.conftest import write_sweep
+from tests.support.documentation import REPOSITORY
 from tests.support.processes import COMMAND, alive, descendants, fersweep, until
 from tests.support.standin.state import Run
 from tests.support.standin.stock import BIN, Stock
 
 pytestmark = [pytest.mark.stock, pytest.mark.usefixtures("one_core", "tiny_data")]
 
-SHIPPED = Path(__file__).resolve().parents[2] / "sweeps"
+SHIPPED = REPOSITORY / "sweeps"
 SMALL: dict[str, dict[str, Any]] = {
     "simple_cnn": {"channels": 4, "hidden": 8},
     "deeper_cnn": {"width": 4},

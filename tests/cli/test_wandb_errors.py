@@ -13,8 +13,6 @@ from fer_sweep.files import trial_folder
 from tests.cli.conftest import write_sweep
 from tests.support.shell import Shell
 
-LOCAL_KEY = "local-" + "7" * 40
-
 
 @pytest.fixture(autouse=True)
 def sweep_file():
@@ -109,7 +107,7 @@ def test_doctor_checks_the_login(shell, online, monkeypatch):
         return line["ok"], line["found"]
 
     assert found() == (True, f"online: tester on {online.url}")
-    monkeypatch.setenv("WANDB_API_KEY", LOCAL_KEY)
+    monkeypatch.setenv("WANDB_API_KEY", "local-" + "7" * 40)
     ok, text = found()
     assert not ok and "does not know this API key" in text
     online.faults.offline()
