@@ -10,7 +10,6 @@ import pytest
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model
-from tests.benchmarks import __main__ as bench
 from tests.benchmarks import plain
 from tests.benchmarks.commands import REPOSITORY
 from tests.benchmarks.faces import draw_folders
@@ -41,25 +40,13 @@ def test_plain_script_trains_on_the_drawn_folders(
     assert 0.0 < result["best_val_acc"] <= 1.0
 
 
-def test_chosen_rows_are_printed_as_a_table_and_every_value_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    row = Row("`--help`, s", {"fersweep": lambda repeat: 0.25 + repeat, "`wandb`": lambda repeat: 0.5}, "less")
-    monkeypatch.setattr(bench, "ROWS", {"help": row, "other": row})
-    file = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", ["bench", "--only", "help", "--repeats", "2", "--json", str(file)])
-    bench.main()
-    assert "| `--help`, s | 0.75 (0.25 to 1.25) | `wandb`: 0.50 (0.50 to 0.50) | 1.2x (0.4 to 2.0) |" in (
-        capsys.readouterr().out
-    )
-    assert json.loads(file.read_text()) == {"help": {"fersweep": [0.25, 1.25], "`wandb`": [0.5, 0.5]}}
-
-
 @pytest.mark.process
-def test_real_row_is_measured() -> None:
-    words = ["-m", "tests.benchmarks", "--only", "help", "--repeats", "1"]
+def test_chosen_row_is_measured_printed_and_written(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    words = ["-m", "tests.benchmarks", "--only", "help", "--repeats", "1", "--json", str(figures)]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert "| `--help`, s | " in done.stdout
+    assert list(json.loads(figures.read_text())) == ["help"]
 
 
 def test_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> None:
@@ -81,12 +68,6 @@ def test_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> No
         "| accuracy | 0.51 (0.50 to 0.52) | fp32: 0.51 (0.51 to 0.51) | +0.0% ± 1.0% |",
         "| alone | 0.050 |  |  |",
     ]
-
-
-def test_quick_rows_are_a_part_of_all() -> None:
-    assert all(row.sides for row in bench.ROWS.values())
-    quick = {name for name, row in bench.ROWS.items() if not row.is_slow}
-    assert {"help", "simple_cnn", "vit", "memory", "search-1000"} <= quick < set(bench.ROWS)
 
 
 def test_recorded_curves_are_whole_and_every_configuration_finds_its_own() -> None:
