@@ -4,35 +4,41 @@ import numpy as np
 import pytest
 
 from fer_sweep.data.cache import open_dataset, prepare
+from fer_sweep.data.ferplus import VOTES
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 from tests.support.faces import USAGES, write_zip
 
-COLUMNS = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"]
-OWN_NAMES = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
+NAMES = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
 
 
 def votes(**counts):
-    return ",".join(str(counts.get(name, 0)) for name in COLUMNS)
+    return ",".join(str(counts.get(name, 0)) for name in VOTES)
 
 
 def ferplus_csv(faces, special):
     """Ten votes a row for FER2013's own label, but for the rows in ``special``; image names are off by a few rows."""
-    lines = [f"Usage,Image name,{','.join(COLUMNS)}"]
+    lines = [f"Usage,Image name,{','.join(VOTES)}"]
     for index, (label, usage) in enumerate(zip(faces.labels, faces.usages, strict=True)):
-        row = special.get(index, votes(**{OWN_NAMES[label]: 10}))
+        row = special.get(index, votes(**{NAMES[label]: 10}))
         name = "" if row == votes(NF=10) else f"fer{index + 3:07d}.png"
         lines.append(f"{USAGES[usage]},{name},{row}")
     return lines
 
 
 @pytest.fixture
-def source(faces, tmp_path):
+def prepare_with(faces, tmp_path):
+    """Prepares the faces with lines of FER+'s file."""
     (tmp_path / "fer2013.csv").write_text(faces.csv())
-    return tmp_path / "fer2013.csv"
+
+    def prepared(lines, source=tmp_path / "fer2013.csv"):
+        (tmp_path / "labels.csv").write_text("\n".join(lines))
+        return prepare(source, ferplus=tmp_path / "labels.csv")
+
+    return prepared
 
 
-def test_majority_labels_replace_the_csvs_row_by_row(faces, source, tmp_path):
+def test_majority_labels_replace_the_csvs_row_by_row(faces, prepare_with):
     special = {
         0: votes(happiness=8, neutral=2),  # another label
         1: votes(contempt=7, anger=3),
@@ -41,9 +47,8 @@ def test_majority_labels_replace_the_csvs_row_by_row(faces, source, tmp_path):
         4: votes(fear=5, surprise=3, sadness=1, anger=1),  # single votes do not count: 5 of 8
         5: votes(unknown=9, fear=1),
     }
-    (tmp_path / "labels.csv").write_text("\n".join(ferplus_csv(faces, special)))
-    info = prepare(source, "ferplus", ferplus=tmp_path / "labels.csv")
-    dataset = open_dataset("ferplus")
+    info = prepare_with(ferplus_csv(faces, special))
+    dataset = open_dataset("fer2013")
     kept = np.array([i for i in range(len(faces)) if i not in (1, 2, 3, 5)])
     labels = faces.labels.copy()
     labels[0], labels[4] = CLASSES.index("happy"), CLASSES.index("fear")
@@ -63,13 +68,9 @@ def test_majority_labels_replace_the_csvs_row_by_row(faces, source, tmp_path):
         (lambda header, *rows: [header, *rows[:3], "Training,x.png,a,b", *rows[4:]], "line 5: ten numbers"),
     ],
 )
-def test_labels_that_do_not_belong_to_the_rows_are_refused(change, message, faces, source, tmp_path):
-    (tmp_path / "labels.csv").write_text("\n".join(change(*ferplus_csv(faces, {}))))
+def test_labels_that_do_not_belong_to_the_rows_are_refused(change, message, faces, prepare_with, tmp_path):
+    lines = ferplus_csv(faces, {})
     with pytest.raises(DataError, match=message):
-        prepare(source, ferplus=tmp_path / "labels.csv")
-
-
-def test_labels_for_a_source_without_the_csvs_rows_are_refused(faces, tmp_path):
-    (tmp_path / "labels.csv").write_text("\n".join(ferplus_csv(faces, {})))
+        prepare_with(change(*lines))
     with pytest.raises(DataError, match="belong to the rows of FER2013's CSV"):
-        prepare(write_zip(tmp_path / "a.zip", faces.files()), ferplus=tmp_path / "labels.csv")
+        prepare_with(lines, write_zip(tmp_path / "a.zip", faces.files()))

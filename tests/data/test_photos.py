@@ -11,29 +11,31 @@ from PIL import Image
 from fer_sweep.data.photos import MAX_PIXELS, centre, largest_face, read_photo
 from fer_sweep.data.synthetic import draw
 from fer_sweep.errors import DataError, InputError
-from tests.support.faces import encode, png_of_size
+from tests.support.faces import png_of_size
+
+SIDE = int(MAX_PIXELS**0.5) + 10
 
 
-def test_small_grey_face_is_kept_as_it_is(tmp_path: Path) -> None:
-    face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
-    Image.fromarray(face).save(tmp_path / "face.png")
-    square = centre(read_photo(tmp_path / "face.png"))
-    assert (square.left, square.top, square.side) == (0, 0, 48)
-    np.testing.assert_array_equal(square.pixels, face)
+def read(image, name="face.png", **options):
+    """The middle of a picture that was saved."""
+    image.save(name, **options)
+    return centre(read_photo(Path(name)))
 
 
-def test_wide_picture_keeps_its_middle(tmp_path: Path) -> None:
+def test_small_grey_face_is_kept_and_of_a_wide_picture_the_middle():
     picture = np.zeros((90, 200), dtype=np.uint8)
     picture[:, 55:145] = 200
-    Image.fromarray(picture).save(tmp_path / "wide.png")
-    square = centre(read_photo(tmp_path / "wide.png"))
+    square = read(Image.fromarray(picture))
     assert (square.left, square.top, square.side) == (55, 0, 90)
     assert set(square.pixels.ravel()) == {200}
+    face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    np.testing.assert_array_equal(read(Image.fromarray(face)).pixels, face)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_picture_is_turned_upright(tmp_path: Path, orientation: int) -> None:
-    turns = {1: [], 2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}[orientation]
+@pytest.mark.parametrize(
+    ("orientation", "turns"), [(1, []), (2, [0]), (3, [3]), (4, [1]), (5, [5]), (6, [2]), (7, [6]), (8, [4])]
+)
+def test_picture_is_turned_upright(orientation, turns):
     upright = np.zeros((60, 60, 3), dtype=np.uint8)
     upright[:30, :30] = 250  # bright at the upper left
     upright[:30, 30:] = 120
@@ -42,59 +44,48 @@ def test_picture_is_turned_upright(tmp_path: Path, orientation: int) -> None:
         image = image.transpose(Image.Transpose(turn))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(tmp_path / "turned.png", exif=exif)
-    found = centre(read_photo(tmp_path / "turned.png")).pixels
+    found = read(image, exif=exif).pixels
     assert [found[10, 10] > 200, 100 < found[10, 40] < 150, found[40, 10] < 10] == [True] * 3
 
 
-def test_colours_depths_and_alpha_become_grey(tmp_path: Path) -> None:
-    Image.fromarray(np.full((50, 50), 128 << 8, dtype=np.uint16)).save(tmp_path / "deep.png")
-    assert set(centre(read_photo(tmp_path / "deep.png")).pixels.ravel()) == {128}
+def test_colours_depths_and_alpha_become_grey():
+    assert set(read(Image.fromarray(np.full((50, 50), 128 << 8, dtype=np.uint16))).pixels.ravel()) == {128}
     for mode in ("RGB", "RGBA", "P", "1", "LA", "CMYK"):
-        file = tmp_path / ("face.jpg" if mode == "CMYK" else "face.png")
-        Image.new("RGB", (60, 50), (250, 250, 250)).convert(mode).save(file)
-        assert centre(read_photo(file)).pixels.mean() > 240, mode
+        light = Image.new("RGB", (60, 50), (250, 250, 250)).convert(mode)
+        assert read(light, "face.jpg" if mode == "CMYK" else "face.png").pixels.mean() > 240, mode
 
 
-def test_large_picture_is_made_smaller(tmp_path: Path) -> None:
-    for name in ("large.jpg", "large.png"):
-        Image.new("RGB", (5000, 3000), (9, 90, 200)).save(tmp_path / name)
-        photo = read_photo(tmp_path / name)
-        assert max(photo.size) <= 2048 < 2 * max(photo.size)
-        assert photo.width / photo.height == pytest.approx(5 / 3, rel=0.01)
-
-
-SIDE = int(MAX_PIXELS**0.5) + 10
-HALF = encode(np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8))[:9000]
+@pytest.mark.parametrize("name", ["large.jpg", "large.png"])
+def test_large_picture_is_made_smaller(name):
+    Image.new("RGB", (5000, 3000), (9, 90, 200)).save(name)
+    photo = read_photo(Path(name))
+    assert max(photo.size) <= 2048 < 2 * max(photo.size)
+    assert photo.width / photo.height == pytest.approx(5 / 3, rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "empty file"),
         (b"hello", "not a readable image"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not a readable image"),
-        (b"GIF89a" + b"\0" * 40, "not a readable image"),
-        (HALF, "not a readable image"),
         (png_of_size(SIDE), f"{SIDE}x{SIDE} pixels is refused"),
         (b"\0" * ((32 << 20) + 1), "32 MiB"),
     ],
-    ids=["empty", "text", "png", "gif", "half", "bomb", "large"],
+    ids=["text", "bomb", "large"],
 )
-def test_file_that_is_no_image_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "a.jpg").write_bytes(content)
+def test_file_that_is_no_image_is_refused(content, message):
+    Path("a.jpg").write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.jpg.*{message}"):
-        read_photo(tmp_path / "a.jpg")
+        read_photo(Path("a.jpg"))
 
 
-def test_only_files_are_read(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
-    for name in ("pipe", "missing.png", "."):
+def test_only_files_are_read():
+    os.mkfifo("pipe")  # opening it would wait for a writer
+    for name in ("pipe", "."):
         with pytest.raises(DataError, match="no such file"):
-            read_photo(tmp_path / name)
+            read_photo(Path(name))
 
 
-def test_largest_face_is_found(tmp_path: Path) -> None:
+def test_largest_face_is_found():
     pytest.importorskip("cv2")
     drawn = Image.fromarray(draw(np.array([3]), np.random.default_rng(3))[0])
     picture = Image.new("L", (700, 400), 128)
@@ -105,13 +96,12 @@ def test_largest_face_is_found(tmp_path: Path) -> None:
     assert 150 < square.side <= 240  # a drawn face has a margin
     assert square.left + square.side / 2 == pytest.approx(180, abs=30)
     assert square.top + square.side / 2 == pytest.approx(200, abs=30)
-    for size in (300, 1):
-        with pytest.raises(DataError, match="no face was found"):
-            largest_face(Image.new("L", (size, size), 128), "none.png")
+    with pytest.raises(DataError, match="no face was found"):
+        largest_face(Image.new("L", (1, 1), 128), "none.png")
 
 
-def test_without_opencv_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opencv_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(InputError, match="OpenCV 4") as caught:
         largest_face(Image.new("L", (48, 48)), "a.png")
-    assert "fersweep[faces]" in (caught.value.hint or "")
+    assert "fersweep[faces]" in caught.value.hint

@@ -12,6 +12,7 @@ REFUSED = {
     ),
     "split folder": (folders("train", "holdout", "test"), "^a: .*'holdout'.* no known split", "name each for"),
     "CSV without labels": (lambda f: {"test.csv": f.csv("pixels").encode()}, "no `emotion` column"),
+    "CSV without rows": (lambda f: {"a.csv": b"emotion,pixels,Usage\n"}, "a header and no rows"),
     "split of a CSV": (
         csv_files("train.csv", "val.csv", "holdout.csv", columns="emotion,pixels"), "'holdout.csv' names no known split"
     ),
@@ -26,12 +27,11 @@ REFUSED = {
     ),
     "class of a shard": (
         lambda f: shards()(f) | {"classnames.txt": b"boredom\nangry\n"},
-        r"classnames\.txt: 'boredom' is none of the seven classes",
+        r"classnames\.txt: 'boredom' is none of the seven classes", "the classes are angry, disgust, fear",
     ),
     **{
         f"class of a parquet {names[:2]}": (
-            tables(names=names, files=["train"]),
-            r"train\.parquet: the class names in its metadata: .* none of the seven",
+            tables(names=names, files=["train"]), r"train\.parquet: the class names in its metadata: .* none of the seven"
         )
         for names in (["boredom", *ALPHABETICAL[1:]], ["angry", None], [1, 2])
     },
@@ -58,8 +58,8 @@ def test_unclear_source_is_refused(name, faces, tmp_path):
         (",{pixels},Training", "emotion '' is none"),
         ("0,{pixels},Trainig", "Usage 'Trainig' is none"),
         ("0,1 2 3,Training", "3 pixels in place of 2304"),
-        ("0,{pixels} 256,Training", "2305 pixels"),
-        ("0,256{pixels},Training", "pixels that are not whole numbers"),
+        ("0,25{pixels},Training", "pixels that are not whole numbers from 0 to 255"),
+        ("0,100{pixels},Training", "pixels that are not whole numbers from 0 to 255"),
         ("0,-{pixels},Training", "pixels that are not whole numbers"),
         ("0", "only 1 columns"),
     ],

@@ -7,13 +7,12 @@ was reached is kept in a folder of inputs, so that the next run begins there. Th
 import argparse
 import logging
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-_INSTRUMENTED = ["fer_sweep", "yaml", "tarfile", "zipfile", "csv", "PIL"]
+INSTRUMENTED = ["fer_sweep", "yaml", "tarfile", "zipfile", "csv", "PIL"]
 """Whose coverage guides; what is written in C or Rust (zlib, pydantic, pyarrow, libjpeg) is driven blindly."""
 HANG_S = 20
 MEMORY_MB = 3072
@@ -28,28 +27,25 @@ def main() -> int:
     given = parser.parse_args()
     if given.child:
         return fuzz(given.readers[0], given.seconds, given.corpus / given.readers[0])
-    from tests.fuzz.readers import READERS
+    from tests.fuzz.readers import READERS  # not before the child has its imports instrumented
 
     return min(1, sum(run(name, given.seconds, given.corpus) for name in given.readers or READERS))
 
 
 def run(name: str, seconds: int, corpus: Path) -> bool:
     """Fuzz a reader in a process of its own; gives whether something was found."""
-    from tests.fuzz.readers import memory
-
-    words = [sys.executable, "-m", "tests.fuzz", name, "--child", "--seconds", str(seconds), "--corpus", str(corpus)]
+    words = [sys.executable, "-m", "tests.fuzz", name, "--child", f"--seconds={seconds}", f"--corpus={corpus}"]
     folder = corpus / name
     (folder / "inputs").mkdir(parents=True, exist_ok=True)
-    before = set(folder.glob("*-*"))
+    before, log = set(folder.glob("*-*")), folder / "log"
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     # libFuzzer leaves at once, so the child cannot tidy up.
-    with (folder / "log").open("w") as log, tempfile.TemporaryDirectory(prefix="fersweep-fuzz-", dir=memory()) as place:
+    with log.open("w") as stream, tempfile.TemporaryDirectory(prefix="fersweep-fuzz-", dir=memory) as place:
         environment = {**os.environ, "TMPDIR": place}
-        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    lines = re.findall(r"^#(\d+)\s.* cov: (\d+)", (folder / "log").read_text(errors="replace"), re.MULTILINE)
-    runs, edges = lines[-1] if lines else ("0", "?")
+        code = subprocess.run(words, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+    progress = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("#")]
     findings = sorted(set(folder.glob("*-*")) - before)
-    print(f"{name}: {int(runs):,} executions, {edges} edges, {len(findings)} findings, exit {code}: {folder / 'log'}")
-    print(*(f"  {finding}\n" for finding in findings), sep="", end="", flush=True)
+    print(f"{name}: {len(findings)} findings, exit {code}: {log}", *progress[-1:], *findings, sep="\n  ", flush=True)
     return bool(findings or code)
 
 
@@ -59,7 +55,7 @@ def fuzz(name: str, seconds: int, folder: Path) -> int:
     logging.disable()
     seeds = folder / "seeds"
     seeds.mkdir(parents=True, exist_ok=True)
-    with atheris.instrument_imports(include=_INSTRUMENTED):
+    with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.fuzz.readers import READERS, accepts
 
         reader = READERS[name]
@@ -70,13 +66,10 @@ def fuzz(name: str, seconds: int, folder: Path) -> int:
         from torch._weights_only_unpickler import Unpickler
 
         atheris.instrument_func(Unpickler.load)
-    options = [
-        f"-max_total_time={seconds}", f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MB}", f"-max_len={reader.longest}",
-        f"-artifact_prefix={folder}/", "-detect_leaks=0", "-print_final_stats=1", "-verbosity=1",
-    ]  # fmt: skip
-    atheris.Setup(
-        [sys.argv[0], *options, str(folder / "inputs"), str(seeds)], lambda data: accepts(reader, data) and None
-    )
+    words = f"-max_total_time={seconds} -timeout={HANG_S} -rss_limit_mb={MEMORY_MB} -max_len={reader.longest}"
+    words += " -detect_leaks=0 -print_final_stats=1 -verbosity=1"
+    folders = [f"-artifact_prefix={folder}/", str(folder / "inputs"), str(seeds)]
+    atheris.Setup([sys.argv[0], *words.split(), *folders], lambda data: accepts(reader, data) and None)
     atheris.Fuzz()
     return 0
 

@@ -5,8 +5,8 @@ beyond the bound. ``python -m tests.fuzz`` feeds them what coverage suggests, an
 finding becomes a seed here, or a case in the reader's own tests.
 """
 
+import atexit
 import io
-import os
 import pickle
 import shutil
 import tarfile
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
@@ -33,9 +34,11 @@ from fer_sweep.data.layout import RawFaces
 from fer_sweep.data.memory import bounded_memory
 from fer_sweep.data.tree import open_stream
 from fer_sweep.errors import CheckpointError, DataError, FersweepError
-from fer_sweep.records import CLASSES
+from tests.support.faces import Faces
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+GREY = (np.arange(48 * 48) % 256).astype(np.uint8).reshape(48, 48)
+FACES = Faces(np.stack([GREY] * 2), np.arange(2), np.arange(2))
 
 
 @dataclass(frozen=True)
@@ -54,26 +57,17 @@ def accepts(reader: Reader, content: bytes) -> bool:
         reader.read(content)
     except FersweepError as error:
         assert str(error), "an error with nothing to say"
+        assert error.hint or not isinstance(error, DataError), "an error without a hint"
         return False
     return True
 
 
 @cache
 def folder() -> Path:
-    """A folder of this process for readers that want a path, in memory where there is such a place."""
-    return Path(tempfile.mkdtemp(prefix="fersweep-fuzz-", dir=os.environ.get("TMPDIR") or memory()))
-
-
-def memory() -> Path | None:
-    """The folder of files in memory, where there is one."""
-    place = Path("/dev/shm")
-    return place if os.access(place, os.W_OK) else None
-
-
-def forget() -> None:
-    """Remove the folder."""
-    if folder.cache_info().currsize:
-        shutil.rmtree(folder(), ignore_errors=True)
+    """A folder of this process for readers that want a path."""
+    place = tempfile.mkdtemp(prefix="fersweep-fuzz-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(place)
 
 
 # Sweep files
@@ -117,7 +111,7 @@ def data(content: bytes, name: str = "x") -> None:
         try:
             data_cache._read(tree, lambda what, done, total: None)
         except MemoryError:
-            raise DataError("too much memory") from None
+            raise DataError("too much memory", hint="none") from None
 
 
 def image(content: bytes) -> None:
@@ -128,18 +122,7 @@ def image(content: bytes) -> None:
 def ferplus(content: bytes) -> None:
     path = folder() / "labels.csv"
     path.write_bytes(content)
-    images = np.zeros((2, 48, 48), np.uint8)
-    faces = RawFaces("CSV", images, np.zeros(2, np.int64), np.zeros(2, np.uint8), True, (), keeps_csv_rows=True)
-    relabel(faces, path)
-
-
-def encoded(kind: str = "PNG", mode: str = "L", size: int = 48) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    pixels = np.arange(size * size, dtype=np.uint32).reshape(size, size).astype(np.uint8)
-    Image.fromarray(pixels).convert(mode).save(buffer, kind)
-    return buffer.getvalue()
+    relabel(RawFaces("CSV", FACES.images, FACES.labels, np.zeros(2, np.uint8), True, keeps_csv_rows=True), path)
 
 
 def zipped(parts: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -161,43 +144,25 @@ def tarred(parts: Mapping[str, bytes], form: int) -> bytes:
 
 
 def csv_seeds() -> list[bytes]:
-    pixels = " ".join(["7", "255", "31"] * 768).encode()
-    return [
-        b"emotion,pixels,Usage\n0," + pixels + b",Training\n3," + pixels + b",PublicTest\n",
-        b'emotion, Usage, pixels\n"6", Training, "' + pixels + b'"\n',
-        b"\xef\xbb\xbfpixels,emotion\r\n" + pixels + b",1\r\n",
+    votes = (
         b"Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
-        b"Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0\nTraining,,0,0,0,0,0,0,0,0,0,10\n",
-    ]
+        b"Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0\nTraining,,0,0,0,0,0,0,0,0,0,10\n"
+    )
+    windows = "\ufeff" + FACES.csv("pixels,emotion").replace("\n", "\r\n")
+    return [votes, *(text.encode() for text in (FACES.csv(), FACES.csv("emotion, Usage, pixels"), windows))]
 
 
 def archive_seeds() -> list[bytes]:
-    files = {f"{split}/{name}/Training_1.png": encoded() for split in ("train", "test") for name in CLASSES[:2]}
-    shard = {"train/s1.jpg": encoded("JPEG"), "train/s1.cls": b"3", "train/s2.png": encoded(), "train/s2.cls": b"0"}
     seeds = []
-    for parts in (files, shard, {"fer2013.csv": csv_seeds()[0]}):
+    for parts in (FACES.files(), FACES.shard(range(2), folder="train/"), {"fer2013.csv": FACES.csv().encode()}):
         methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
         seeds += [zipped(parts, method) for method in methods]
         seeds += [tarred(parts, form) for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return [*seeds, zipped({"inner.zip": seeds[0]}), packer.compress(seeds[-1]) + packer.flush()]
+    return [*seeds, zipped({"inner.zip": seeds[0]}), zlib.compress(seeds[-1], wbits=31)]
 
 
 def parquet_seeds() -> list[bytes]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def written(columns: Mapping[str, list[Any]], compression: str) -> bytes:
-        buffer = io.BytesIO()
-        pq.write_table(pa.table(columns), buffer, compression=compression, store_schema=compression != "zstd")
-        return buffer.getvalue()
-
-    rows = [encoded()] * 3
-    tables = (
-        {"image": [{"bytes": row, "path": "x"} for row in rows], "label": [0, 1, 2]},
-        {"jpg": rows, "cls": ["happy", "sad", "x"]},
-    )
-    return [written(table, compression) for table in tables for compression in ("none", "snappy", "zstd", "gzip")]
+    return [FACES.parquet(), FACES.parquet(None, ["happy", "x"], columns=("jpg", "cls"), struct=False)]
 
 
 def image_seeds() -> list[bytes]:
@@ -205,7 +170,13 @@ def image_seeds() -> list[bytes]:
         "PNG": ("L", "P", "RGBA", "I;16"), "JPEG": ("L", "RGB", "CMYK"), "BMP": ("L", "1"), "PPM": ("L", "RGB", "1"),
         "WEBP": ("RGB", "RGBA"), "GIF": ("L", "P"), "TIFF": ("L", "RGB", "F", "I", "I;16"),
     }  # fmt: skip
-    return [encoded(kind, mode, size) for kind, names in modes.items() for mode in names for size in (48, 20)]
+    seeds = []
+    for pixels in (GREY, GREY[:20, :20]):
+        for kind, mode in ((kind, mode) for kind, names in modes.items() for mode in names):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).convert(mode).save(buffer, kind)
+            seeds.append(buffer.getvalue())
+    return seeds
 
 
 # Checkpoints
