@@ -1,9 +1,7 @@
 """The cache: read-only, whole or absent, safe with several writers, and honest about damage."""
 
 import json
-import multiprocessing
 import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
@@ -154,18 +152,14 @@ class Killed(BaseException):
     """Raised by every step on the disk after the process has died."""
 
 
-def die():
-    raise Killed
-
-
-def killed_at(last, work, die=die):
+def killed_at(last, work):
     """Do the work until its step number ``last`` on the disk, and nothing from then on; whether it got that far."""
     steps = count(1)
 
     def until_killed(real):
         def step(*arguments, **options):
             if next(steps) >= last:
-                die()
+                raise Killed
             return real(*arguments, **options)
 
         return step
@@ -180,8 +174,7 @@ def killed_at(last, work, die=die):
     return False
 
 
-@pytest.mark.parametrize("replaces", [False, True])
-def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(replaces, faces, tmp_path, monkeypatch):
+def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(faces, tmp_path, monkeypatch):
     def save(count):
         arrays = (faces.images[:count], faces.labels[:count], faces.usages[:count].astype(np.uint8))
         info = store.build_info("a", "", "", *arrays, official_split=False, notes=(), created=0.0)
@@ -189,36 +182,15 @@ def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(repla
 
     for last in count(1):
         monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / str(last)))
-        first = save(14) if replaces else None
+        save(14)
         was_killed = killed_at(last, lambda: save(21))
-        for info in list_datasets():
-            assert len(open_dataset("a").images) == info.total
-        assert first is None or list_datasets()
+        (info,) = list_datasets()
+        assert len(open_dataset("a").images) == info.total
         new = save(21)
         assert listed() == contents(new) and list_datasets() == [new]
         if not was_killed:
             break
     assert last > 10
-
-
-def prepare_and_die(source):
-    """Prepare it in this process, which kills itself in the middle of writing."""
-    killed_at(8, lambda: prepare(source), die=lambda: os.kill(os.getpid(), signal.SIGKILL))
-
-
-@pytest.mark.process
-def test_processes_may_prepare_the_same_at_once_after_one_was_killed(source):
-    context = multiprocessing.get_context("spawn")
-    killed, *others = (context.Process(target=work, args=(source,)) for work in (prepare_and_die, prepare, prepare))
-    killed.start()
-    killed.join()
-    assert listed() and list_datasets() == []
-    for process in others:
-        process.start()
-    for process in others:
-        process.join()
-    assert [process.exitcode for process in (killed, *others)] == [-signal.SIGKILL, 0, 0]
-    assert listed() == contents(open_dataset("fer2013").info)
 
 
 def test_synthetic_is_drawn_once_by_several_threads_and_again_when_drawn_otherwise(monkeypatch):

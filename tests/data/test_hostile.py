@@ -12,10 +12,8 @@ import tarfile
 import pytest
 
 from fer_sweep.data.cache import prepare
-from fer_sweep.data.images import decode
-from fer_sweep.errors import DataError
 from tests.data.conftest import refused
-from tests.support.faces import PACK, png_of_size, tar_bytes, write_folder, write_zip
+from tests.support.faces import PACK, tar_bytes, write_folder, write_zip
 
 A, B = "train/angry/a.png", "train/angry/b.png"
 FLAGS, SIZE, MODE = 8, 24, 40
@@ -94,31 +92,6 @@ def test_truncated_archive_is_refused(faces, tmp_path, kind, share):
     source = PACK[kind](tmp_path / f"a.{kind}", faces.files())
     os.truncate(source, int(source.stat().st_size * share))
     refused(source, r"a\.(zip|tar|tar\.gz)\b.*(cannot be read|ends too early|no data set)")
-
-
-def gif(side):
-    """A huge frame on a small screen."""
-    frame = b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x08\0;"
-    return b"GIF89a" + struct.pack("<HHBBB", 48, 48, 0, 0, 0) + frame
-
-
-IMAGES = {
-    "empty": (lambda faces: b"", "an empty file in place of an image"),
-    "cut": (lambda faces: faces.encoded(0, "JPEG")[:-200], "not a readable image: .*truncated"),
-    "damaged": (lambda faces: b"GIF89a" + bytes(100), "not a readable image"),
-    "large PNG": (lambda faces: png_of_size(5000), "5000x5000 pixels is refused"),
-    "huge PNG": (lambda faces: png_of_size(60_000), "not a readable image|is refused"),
-    "large GIF": (lambda faces: gif(5000), "5000x5000 pixels is refused"),
-    "huge GIF": (lambda faces: gif(60_000), "not a readable image"),
-}
-
-
-@pytest.mark.parametrize("name", IMAGES)
-def test_file_that_is_no_image_is_refused(name, faces):
-    content, match = IMAGES[name]
-    with pytest.raises(DataError, match=f"^x: .*{match}") as caught:
-        decode(content(faces), "x")
-    assert caught.value.hint
 
 
 def test_image_that_cannot_be_read_is_named_and_a_huge_one_not_read(tmp_path):

@@ -26,52 +26,47 @@ def main() -> int:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        return fuzz(given.readers[0], given.seconds, given.corpus / given.readers[0])
-    from tests.fuzz.readers import READERS  # not before the child has its imports instrumented
+        fuzz(given.readers[0], given.seconds, given.corpus)
+    from tests.fuzz.readers import READERS  # not in the child, which instruments what it imports
 
-    return min(1, sum(run(name, given.seconds, given.corpus) for name in given.readers or READERS))
+    return max(run(name, given.seconds, given.corpus / name) for name in given.readers or READERS)
 
 
-def run(name: str, seconds: int, corpus: Path) -> bool:
-    """Fuzz a reader in a process of its own; gives whether something was found."""
-    words = [sys.executable, "-m", "tests.fuzz", name, "--child", f"--seconds={seconds}", f"--corpus={corpus}"]
-    folder = corpus / name
-    (folder / "inputs").mkdir(parents=True, exist_ok=True)
-    before, log = set(folder.glob("*-*")), folder / "log"
+def run(name: str, seconds: int, folder: Path) -> int:
+    """Fuzz a reader in a process of its own; 1 if something was found."""
+    for part in ("inputs", "seeds"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    words = [sys.executable, "-m", "tests.fuzz", name, "--child", f"--seconds={seconds}", f"--corpus={folder}"]
     # libFuzzer leaves at once, so the child cannot tidy up.
-    with log.open("w") as stream, tempfile.TemporaryDirectory(prefix="fersweep-fuzz-", dir=memory) as place:
-        environment = {**os.environ, "TMPDIR": place}
-        code = subprocess.run(words, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    progress = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("#")]
-    findings = sorted(set(folder.glob("*-*")) - before)
-    print(f"{name}: {len(findings)} findings, exit {code}: {log}", *progress[-1:], *findings, sep="\n  ", flush=True)
-    return bool(findings or code)
+    with (folder / "log").open("w") as log, tempfile.TemporaryDirectory(prefix="fersweep-fuzz-", dir=memory) as place:
+        environment = {**os.environ, "TMPDIR": place, "FERSWEEP_CACHE": place}
+        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+    print(f"{name}: {'SOMETHING WAS FOUND' if code else 'nothing was found'}: {folder / 'log'}", flush=True)
+    return min(1, abs(code))
 
 
-def fuzz(name: str, seconds: int, folder: Path) -> int:
+def fuzz(name: str, seconds: int, folder: Path) -> None:
+    """Fuzz a reader in this process, which ends with it."""
     import atheris  # installed by `make fuzz`
 
     logging.disable()
-    seeds = folder / "seeds"
-    seeds.mkdir(parents=True, exist_ok=True)
     with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.fuzz.readers import READERS, accepts
 
         reader = READERS[name]
         for number, seed in enumerate(reader.seeds()):
-            (seeds / str(number)).write_bytes(seed)
+            (folder / "seeds" / str(number)).write_bytes(seed)
             accepts(reader, seed)  # what is imported on first use is instrumented too, and is no hang later
     if "torch" in sys.modules:  # all of torch would take minutes to instrument
         from torch._weights_only_unpickler import Unpickler
 
         atheris.instrument_func(Unpickler.load)
-    words = f"-max_total_time={seconds} -timeout={HANG_S} -rss_limit_mb={MEMORY_MB} -max_len={reader.longest}"
-    words += " -detect_leaks=0 -print_final_stats=1 -verbosity=1"
-    folders = [f"-artifact_prefix={folder}/", str(folder / "inputs"), str(seeds)]
-    atheris.Setup([sys.argv[0], *words.split(), *folders], lambda data: accepts(reader, data) and None)
+    limits = (f"-max_total_time={seconds}", f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MB}", "-detect_leaks=0")
+    places = (f"-artifact_prefix={folder}/", f"{folder}/inputs", f"{folder}/seeds")
+    options = (f"-max_len={reader.longest}", "-print_final_stats=1")
+    atheris.Setup([name, *limits, *options, *places], lambda data: accepts(reader, data) and None)
     atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":

@@ -27,18 +27,17 @@ from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_with_lines
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.data import cache as data_cache
+from fer_sweep.data.cache import prepare
 from fer_sweep.data.ferplus import relabel
 from fer_sweep.data.images import decode
 from fer_sweep.data.layout import RawFaces
-from fer_sweep.data.memory import bounded_memory
-from fer_sweep.data.tree import open_stream
 from fer_sweep.errors import CheckpointError, DataError, FersweepError
-from tests.support.faces import Faces
+from tests.support.faces import Faces, tar_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GREY = (np.arange(48 * 48) % 256).astype(np.uint8).reshape(48, 48)
-FACES = Faces(np.stack([GREY] * 2), np.arange(2), np.arange(2))
+FACES = Faces(np.stack([GREY, GREY.T, 255 - GREY, GREY // 2]), np.zeros(4, np.int64), np.array([0, 1, 0, 0]))
+"""Of one class, and enough of them to take a validation split from."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,8 @@ def sweep_seeds() -> list[bytes]:
 
 def data(content: bytes, name: str = "x") -> None:
     """A source of any layout: archives, tables and images by what is in them."""
-    with bounded_memory(), open_stream(io.BytesIO(content), name, len(content)) as tree:
-        try:
-            data_cache._read(tree, lambda what, done, total: None)
-        except MemoryError:
-            raise DataError("too much memory", hint="none") from None
+    (folder() / name).write_bytes(content)
+    prepare(folder() / name, replace=True)
 
 
 def image(content: bytes) -> None:
@@ -120,9 +116,9 @@ def image(content: bytes) -> None:
 
 
 def ferplus(content: bytes) -> None:
-    path = folder() / "labels.csv"
-    path.write_bytes(content)
-    relabel(RawFaces("CSV", FACES.images, FACES.labels, np.zeros(2, np.uint8), True, keeps_csv_rows=True), path)
+    (folder() / "labels.csv").write_bytes(content)
+    rows = RawFaces("CSV", FACES.images[:2], FACES.labels[:2], np.zeros(2, np.uint8), True, keeps_csv_rows=True)
+    relabel(rows, folder() / "labels.csv")
 
 
 def zipped(parts: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -133,36 +129,27 @@ def zipped(parts: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> byte
     return buffer.getvalue()
 
 
-def tarred(parts: Mapping[str, bytes], form: int) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for name, part in parts.items():
-            info = tarfile.TarInfo(name if form == tarfile.USTAR_FORMAT else f"{'d' * 120}/{name}")
-            info.size = len(part)
-            archive.addfile(info, io.BytesIO(part))
-    return buffer.getvalue()
-
-
 def csv_seeds() -> list[bytes]:
     votes = (
         b"Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
         b"Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0\nTraining,,0,0,0,0,0,0,0,0,0,10\n"
     )
-    windows = "\ufeff" + FACES.csv("pixels,emotion").replace("\n", "\r\n")
-    return [votes, *(text.encode() for text in (FACES.csv(), FACES.csv("emotion, Usage, pixels"), windows))]
+    tables = [FACES.csv(columns, range(2)) for columns in ("emotion,pixels,Usage", "Usage, emotion, pixels")]
+    windows = "\ufeff" + FACES.csv("pixels,emotion", range(2)).replace("\n", "\r\n")
+    return [votes, *(text.encode() for text in (*tables, windows))]
 
 
 def archive_seeds() -> list[bytes]:
-    seeds = []
-    for parts in (FACES.files(), FACES.shard(range(2), folder="train/"), {"fer2013.csv": FACES.csv().encode()}):
-        methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    seeds = [tarfile.TarInfo(f"{'d' * 120}/train/sad/a.png").tobuf(tarfile.GNU_FORMAT) + bytes(1024)]
+    for parts in (FACES.files(), FACES.shard(range(4), folder="train/"), {"fer2013.csv": csv_seeds()[1]}):
         seeds += [zipped(parts, method) for method in methods]
-        seeds += [tarred(parts, form) for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
-    return [*seeds, zipped({"inner.zip": seeds[0]}), zlib.compress(seeds[-1], wbits=31)]
+        seeds += [tar_bytes(parts), tar_bytes({f"{'d' * 120}/{name}": part for name, part in parts.items()}, "w:gz")]
+    return [*seeds, zipped({"inner.zip": zipped(FACES.files())})]
 
 
 def parquet_seeds() -> list[bytes]:
-    return [FACES.parquet(), FACES.parquet(None, ["happy", "x"], columns=("jpg", "cls"), struct=False)]
+    return [FACES.parquet(), FACES.parquet(labels=["happy"] * 3 + ["x"], columns=("jpg", "cls"), struct=False)]
 
 
 def image_seeds() -> list[bytes]:

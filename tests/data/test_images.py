@@ -1,4 +1,4 @@
-"""Images of every depth come out with their own grey values, or are refused; none is clipped."""
+"""Images of every kind and depth come out with their own grey values, or are refused; none is clipped."""
 
 import struct
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from fer_sweep.data.images import Change, decode
 from fer_sweep.errors import DataError
-from tests.support.faces import encode
+from tests.support.faces import encode, png_of_size
 
 GREY = (np.arange(48 * 48).reshape(48, 48) % 256).astype(np.uint8)
 DARK = GREY // 2
@@ -75,6 +75,12 @@ def test_8_bits_are_taken_as_they_are_and_of_several_frames_the_first(kind, opti
     assert found == changes
 
 
+def gif(side):
+    """A huge frame on a small screen."""
+    frame = b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x08\0;"
+    return b"GIF89a" + struct.pack("<HHBBB", 48, 48, 0, 0, 0) + frame
+
+
 SCALE = "its scale is not known: .*"
 REFUSED = {
     "floats over 1": (encode(FLOATS, "TIFF"), SCALE + "from 0.0 to 255.0, and white would be 1"),
@@ -87,6 +93,12 @@ REFUSED = {
     "entries that share bytes": (tiff(GREY.tobytes(), 8, count=3000), "values of one kind is refused"),
     # Pillow would take seconds and a gigabyte for a million pieces.
     "a million strips": (tiff(GREY.tobytes(), 8, count=1_000_000), "with 1,000,000 values of one kind is refused"),
+    "empty file": (b"", "an empty file in place of an image"),
+    "cut JPEG": (encode(GREY, "JPEG")[:-200], "not a readable image: .*truncated"),
+    "large PNG": (png_of_size(5000), "5000x5000 pixels is refused"),
+    "huge PNG": (png_of_size(60_000), ""),  # Pillow refuses it, too
+    "large GIF": (gif(5000), "5000x5000 pixels is refused"),
+    "huge GIF": (gif(60_000), "not a readable image"),
     **{  # each has a decoder of its own
         compression: (encode(values, "TIFF", compression=compression), f"compressed as {compression} is not read")
         for compression, values in (("jpeg", GREY), ("group4", GREY > 128), ("zstd", GREY))
@@ -95,8 +107,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_image_of_unknown_scale_or_unusual_kind_is_refused(name):
+def test_image_of_unknown_scale_or_unusual_kind_or_size_is_refused(name):
     content, message = REFUSED[name]
     with pytest.raises(DataError, match=f"^x: .*{message}") as caught:
         decode(content, "x")
-    assert "PNG" in caught.value.hint
+    assert caught.value.hint
