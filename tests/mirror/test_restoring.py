@@ -3,12 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +15,6 @@ from fer_sweep.mirror.copying import Mirror
 from fer_sweep.mirror.mark import check_mirror, read_mark
 from fer_sweep.mirror.restoring import restore
 from fer_sweep.search import registry
-from tests.support.processes import descendants, until
 from tests.support.scripted_starter import train_all
 
 
@@ -62,53 +57,30 @@ def test_a_trial_that_was_running_resumes_from_its_copied_checkpoint(
         return train_all(trial)
 
     played_trials.script = copied_in_the_middle
-    sweep = api.create(write_sweep(trials=2, epochs=8))
-    sweep.agent(gpus="none", slots=1, count=1)
+    sweep = api.create(write_sweep(trials=2, epochs=8)).id
+    api.sweep(sweep).agent(gpus="none", slots=1, count=1)
     shutil.rmtree(home())  # the machine and its disk are gone, and nothing after the copy is known
+    (folder / "sweeps" / sweep / "trials" / "0" / ".last.ckpt.0123abcd").touch()  # of a copy that was killed
     move()
-    resumes_after_restoring(sweep.id, folder, monkeypatch, epochs=8)
-
-
-@pytest.mark.process
-@pytest.mark.usefixtures("one_core")
-def test_kill_9_while_the_mirror_is_copied_leaves_one_to_resume_from(write_sweep, folder, move, monkeypatch):
-    sweep = api.create(write_sweep(trials=2, epochs=80)).id
-    words = [sys.executable, "-m", "tests.support.eager_mirror", "agent", "--gpus=none", "--slots=1"]
-    history = folder / "sweeps" / sweep / "trials" / "0" / "history.jsonl"
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    with subprocess.Popen([*words, f"--mirror={folder}"], stdout=subprocess.DEVNULL, process_group=0) as agent:
-        until(lambda: (history.is_file() and history.read_text().count("\n") >= 5) or agent.poll() is not None)
-        assert agent.poll() is None
-        assert descendants(agent.pid)
-        os.killpg(agent.pid, signal.SIGKILL)
-    shutil.rmtree(home())
-    move()
-    resumes_after_restoring(sweep, folder, monkeypatch, epochs=80)
-
-
-def resumes_after_restoring(sweep, folder, monkeypatch, *, epochs):
     # Its leases are another host's here, of which nothing is known; without restoring they would last a minute.
     monkeypatch.setattr("fer_sweep.search.owners._host", lambda: "another-host/000000000000")
     done = restore(folder)
     assert (done.trials, done.going_on) == (1, 1)
     (record,) = api.sweep(sweep).trials()
     assert (record.attempt, str(record.state)) == (1, "running")
-    trials = home() / "sweeps" / sweep / "trials"
-    assert (trials / "0" / "last.ckpt").is_file()
+    trial = home() / "sweeps" / sweep / "trials" / "0"
+    assert (trial / "last.ckpt").is_file() and not list(trial.glob(".*"))
+    assert [row["epoch"] for row in registry.reports_of(registry.find(sweep), "0")] == [1, 2, 3, 4, 5]
     with closing(sqlite3.connect(home() / "sweeps.db")) as raw:
         assert raw.execute("SELECT lease_until FROM fersweep_trials").fetchall() == [(0.0,)]
 
-    def epochs_trained():
-        return [json.loads(line)["epoch"] for line in (trials / "0" / "history.jsonl").read_text().splitlines()]
-
-    assert [row["epoch"] for row in registry.reports_of(registry.find(sweep), "0")] == epochs_trained()
-    assert 0 < len(epochs_trained()) < epochs
     api.sweep(sweep).agent(gpus="none", slots=1, mirror=folder)
     first, second = api.sweep(sweep).trials()
     assert (first.attempt, second.attempt) == (2, 1)
     assert (str(first.state), str(second.state)) == ("complete", "complete")
-    assert epochs_trained() == list(range(1, epochs + 1))
-    assert first.result.epochs == epochs
+    epochs = [json.loads(line)["epoch"] for line in (trial / "history.jsonl").read_text().splitlines()]
+    assert epochs == list(range(1, 9))
+    assert first.result.epochs == 8
     assert (folder / "sweeps" / sweep / "trials" / "1" / "result.json").is_file()
 
 
@@ -130,7 +102,9 @@ def test_a_trial_begun_after_the_database_was_copied_is_dropped_and_proposed_aga
     assert (trials / "1" / "config.json").read_bytes() != (trials / "0" / "config.json").read_bytes()
 
 
-def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced(write_sweep, folder, tmp_path, played_trials):
+def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced_and_with_an_agent_always(
+    write_sweep, folder, tmp_path, played_trials
+):
     sweep = api.create(write_sweep())
     sweep.agent(gpus="none", slots=1, count=1)
     copy_home(folder)
@@ -148,41 +122,37 @@ def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced(write_sweep, fo
     assert sweep.trials() == mirrored
     assert (done.set_aside / "sweeps" / other.id / "sweep.json").is_file()
     assert not list(tmp_path.glob(".*restoring*"))
-
-
-def test_a_home_that_an_agent_works_in_is_never_replaced(write_sweep, folder):
-    sweep = api.create(write_sweep())
-    copy_home(folder)
     with closing(registry.open_search(sweep.entry)) as search:
         search.next_trial("cpu0")
-        with pytest.raises(InputError, match=f"an agent works in .*{sweep.id}/0"):
+        with pytest.raises(InputError, match=f"an agent works in .*{sweep.id}/1"):
             restore(folder, force=True)
 
 
-def test_a_folder_that_is_no_mirror_is_refused(folder):
-    with pytest.raises(NothingToDo, match="no mirror"):
-        restore(folder)
-    copy_home(folder)
-    with pytest.raises(NothingToDo, match="holds no sweep"):
-        restore(folder)
-    (folder / "mirror.json").write_text("[1]")
-    with pytest.raises(StorageError, match="cannot be read"):
-        restore(folder)
+DAMAGE = {
+    "cut database": (lambda folder: os.truncate(folder / "sweeps.db", 10_000), StorageError, "damaged"),
+    "other content": (lambda folder: (folder / "sweeps.db").write_bytes(b"none" * 999), StorageError, "damaged"),
+    "no sweep": (lambda folder: (folder / "sweeps.db").unlink(), NothingToDo, "holds no sweep"),
+    "mark": (lambda folder: (folder / "mirror.json").write_text("[1]"), StorageError, "cannot be read"),
+    "other folder": (lambda folder: (folder / "mirror.json").unlink(), NothingToDo, "no mirror"),
+}
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:10_000], lambda content: b"no database at all " * 100])
-def test_a_damaged_database_is_refused_and_nothing_is_changed(damage, write_sweep, folder, tmp_path, move):
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_no_whole_mirror_is_refused_and_nothing_is_changed(name, write_sweep, folder, tmp_path, move):
+    damage, error, words = DAMAGE[name]
     api.create(write_sweep())
     copy_home(folder)
-    (folder / "sweeps.db").write_bytes(damage((folder / "sweeps.db").read_bytes()))
+    damage(folder)
     move()
-    with pytest.raises(StorageError, match="damaged"):
+    with pytest.raises(error, match=words):
         restore(folder)
     assert not home().exists()
     assert not list(tmp_path.glob(".*restoring*"))
 
 
-def test_a_read_only_mirror_can_be_restored(write_sweep, folder, move, monkeypatch):
+def test_the_command_restores_from_a_read_only_drive_too_and_says_what_is_next(
+    shell, write_sweep, folder, move, monkeypatch
+):
     sweep = api.create(write_sweep())
     copy_home(folder)
     name = read_mark(folder).home
@@ -192,19 +162,12 @@ def test_a_read_only_mirror_can_be_restored(write_sweep, folder, move, monkeypat
 
     monkeypatch.setattr("fer_sweep.mirror.restoring.write_mark", refuse)
     move()
-    assert restore(folder).sweeps == [sweep.id]
+    code, out, err = shell("restore", str(folder))
+    assert code == 0, err
+    assert sweep.id in out
+    assert f"next: fersweep agent --mirror {folder}" in err
     assert read_mark(folder).home == name
     check_mirror(folder)  # should it be writable after all, this home may continue it
-
-
-def test_the_command_prints_what_it_restored_and_what_is_next(shell, write_sweep, folder, move):
-    sweep = api.create(write_sweep())
-    copy_home(folder)
-    move()
-    code, out, err = shell("restore", str(folder))
-    assert (code, sweep.id in out) == (0, True), err
-    assert f"next: fersweep agent --mirror {folder}" in err
-    assert shell("restore", str(folder.parent))[0] == 3
     move("third")
     api.create(write_sweep())
     assert shell("restore", str(folder))[0] == 2
