@@ -24,22 +24,20 @@ def test_kaggle_folders_are_found_at_any_usual_depth(where, kaggle, tmp_path):
     assert (found.taken.path, found.taken.is_official, found.others) == (tmp_path / where, True, ())
 
 
-@pytest.mark.parametrize("name", ["archive.zip", "fer2013.zip", "Emotion-Detection.zip"])
-def test_archive_is_found_by_its_name_and_known_by_its_content(name, kaggle, tmp_path):
-    archive = write_zip(tmp_path / name, kaggle)
-    write_zip(tmp_path / "face-cream.zip", {"prices.txt": b"none"})
-    assert discover([Place(tmp_path, 2)]).taken.path == archive
-
-
-def test_csv_is_taken_and_without_labels_the_message_says_how_to_get_some(tmp_path):
-    write_folder(tmp_path / "x", {"test.csv": b"pixels\n1 2", "grades.csv": b"name,grade\nme,1"})
-    with pytest.raises(DataError, match=r"no FER2013 found in .*") as caught:
+@pytest.mark.parametrize("name", ["archive.zip", "fer2013.zip", "Emotion-Detection.zip", "icml_face_data.csv"])
+def test_file_is_found_by_its_name_and_known_by_its_content(name, kaggle, tmp_path):
+    others = {"test.csv": b"pixels\n1 2", "grades.csv": b"name,grade\nme,1"}
+    write_zip(write_folder(tmp_path / "x", others) / "face-cream.zip", {"prices.txt": b"none"})
+    with pytest.raises(DataError, match="no FER2013 found in") as caught:
         discover([Place(tmp_path, 1)])
     assert str(tmp_path) in str(caught.value)
     assert "kaggle datasets download -d msambare/fer2013" in caught.value.hint
-    write_folder(tmp_path / "x", {"icml_face_data.csv": b"emotion, Usage, pixels\n0,Training,1 2"})
+    if name.endswith(".zip"):
+        write_zip(tmp_path / "x" / name, kaggle)
+    else:
+        (tmp_path / "x" / name).write_bytes(b"emotion, Usage, pixels\n0,Training,1 2")
     found = discover([Place(tmp_path, 1)])
-    assert (found.taken.path, found.taken.is_official) == (tmp_path / "x" / "icml_face_data.csv", True)
+    assert (found.taken.path, found.taken.is_official) == (tmp_path / "x" / name, True)
 
 
 def test_official_split_wins_and_what_else_was_seen_is_named(kaggle, tmp_path):

@@ -2,8 +2,7 @@
 
 import gzip
 import sys
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,26 +11,16 @@ from PIL import Image
 from fer_sweep.data.cache import Split, find_dataset, open_dataset, prepare
 from fer_sweep.records import CLASSES
 from tests.data.conftest import ALPHABETICAL, csv_files, folders, numbered, refused, shards, tables
-from tests.support.faces import PACK, Faces, Files, encode, labels_by_pixels, write_folder, write_tar, write_zip
+from tests.support.faces import PACK, Faces, encode, labels_by_pixels, write_folder, write_tar, write_zip
 
 IN_CSV_ORDER = f"the files do not name their classes: labels 0 to 6 were read as {', '.join(CLASSES)}"
 IN_FOLDER_ORDER = f"there is no classnames.txt: labels 0 to 6 were read as {', '.join(ALPHABETICAL)}"
 SPELT = [*ALPHABETICAL[:-1], "suprise"]
 
 
-class Source(NamedTuple):
-    """A folder with some files, and what is read of it; splits are the official ones unless given."""
-
-    files: Callable[[Faces], Files]
-    notes: Sequence[str]
-    official: bool = False
-    splits: Sequence[int] | None = None
-    left_out: int = 0
-    """The first so many faces."""
-
-
-def source(files, *notes, **expected):
-    return Source(files, notes, **expected)
+def source(files, *notes, official=False, splits=None, left_out=0):
+    """A folder's files, and what is read of them: all but the first faces, in the official splits unless given."""
+    return SimpleNamespace(files=files, notes=notes, official=official, splits=splits, left_out=left_out)
 
 
 def kaggle(*notes, add=lambda faces: {}, change=str):

@@ -157,13 +157,10 @@ def image_seeds() -> list[bytes]:
         "PNG": ("L", "P", "RGBA", "I;16"), "JPEG": ("L", "RGB", "CMYK"), "BMP": ("L", "1"), "PPM": ("L", "RGB", "1"),
         "WEBP": ("RGB", "RGBA"), "GIF": ("L", "P"), "TIFF": ("L", "RGB", "F", "I", "I;16"),
     }  # fmt: skip
-    seeds = []
-    for pixels in (GREY, GREY[:20, :20]):
-        for kind, mode in ((kind, mode) for kind, names in modes.items() for mode in names):
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).convert(mode).save(buffer, kind)
-            seeds.append(buffer.getvalue())
-    return seeds
+    buffers = [(io.BytesIO(), kind, mode) for kind, names in modes.items() for mode in names]
+    for buffer, kind, mode in buffers:
+        Image.fromarray(GREY[:20]).convert(mode).save(buffer, kind)
+    return [buffer.getvalue() for buffer, _, _ in buffers]
 
 
 # Checkpoints

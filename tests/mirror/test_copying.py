@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import shutil
 import sqlite3
 import threading
 from contextlib import closing
@@ -32,18 +31,17 @@ def trial():
     return folder
 
 
-def files_below(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith((".", "sweeps.db")) and path.name not in (MARK, "home.json")
-    }
+def contents(folder):
+    """The files by path, but for the database and the names of home and mirror."""
+    others = ("sweeps.db", ".", MARK, "home.json")
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(others)]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_an_agent_leaves_a_whole_copy_of_the_home(write_sweep, folder, played_trials):
     sweep = api.run(write_sweep(), gpus="none", slots=1, mirror=folder)
-    mirrored = files_below(folder)
-    assert mirrored == files_below(home())
+    mirrored = contents(folder)
+    assert mirrored == contents(home())
     assert {f"sweeps/{sweep.id}/trials/{n}/result.json" for n in range(3)} <= mirrored.keys()
     assert not list(folder.rglob(".*"))
     with closing(sqlite3.connect(f"file:{folder}/sweeps.db?mode=ro&immutable=1", uri=True)) as raw:
@@ -167,14 +165,3 @@ def test_a_sweep_in_another_database_cannot_be_mirrored(write_sweep, folder, tmp
     sweep = api.create(write_sweep(), storage=f"sqlite:///{tmp_path}/else.db")
     with pytest.raises(InputError, match=r"lies in .*else\.db"):
         sweep.agent(gpus="none", mirror=folder)
-
-
-def test_temporary_files_of_a_killed_copy_and_unknown_trials_are_removed(trial, folder):
-    Mirror(folder, tell=print).copy()
-    copy = folder / TRIAL
-    good = files_below(folder)
-    (copy / ".last.ckpt.0123abcd").touch()
-    shutil.copytree(copy, copy.with_name("1"))
-    Mirror(folder, tell=print).copy()
-    assert files_below(folder) == good
-    assert not list(folder.rglob(".*"))
