@@ -36,17 +36,11 @@ def divided(file, second, middle=""):
     }
 
 
-def one_class_as(ending, kind, **options):
-    """The images of class angry are of another kind than the others."""
-
-    def files(f):
-        others = f.files(kind=kind, **options)
-        return {
-            path.replace("png", ending) if "/angry/" in path else path: others[path] if "/angry/" in path else content
-            for path, content in f.files().items()
-        }
-
-    return source(files, official=True)
+def of_kind(kind, ending, **options):
+    return source(
+        lambda f: {path.replace("png", ending): file for path, file in f.files(kind=kind, **options).items()},
+        official=True,
+    )
 
 
 def changed_images(f):
@@ -115,9 +109,9 @@ SOURCES = {
     "splits by a part of their names": source(
         folders("FER2013Train", "Validation Images/a", "test_set"), "splits were read from names:"
     ),
-    **{f"a class as {kind}": one_class_as(kind.lower(), kind) for kind in ("TIFF", "GIF", "BMP")},
-    "a class as TIF": one_class_as("TIF", "TIFF"),
-    "a class as WEBP": one_class_as("webp", "WEBP", lossless=True),
+    **{f"images as {kind}": of_kind(kind, kind.lower()) for kind in ("TIFF", "GIF", "BMP")},
+    "images as TIF": of_kind("TIFF", "TIF"),
+    "images as WEBP": of_kind("WEBP", "webp", lossless=True),
     "images of other depth and colour, and several in a file": kaggle(
         "2 images were not 48x48 grey and were converted to it",
         "1 images had more than 8 bits a pixel and were scaled to 8 from the full range of their kind",

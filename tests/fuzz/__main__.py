@@ -14,30 +14,34 @@ from pathlib import Path
 
 INSTRUMENTED = ["fer_sweep", "yaml", "tarfile", "zipfile", "csv", "PIL"]
 """Whose coverage guides; what is written in C or Rust (zlib, pydantic, pyarrow, libjpeg) is driven blindly."""
+CORPUS = Path(".fuzz")
+"""Inputs and findings are kept there."""
 HANG_S = 20
 MEMORY_MB = 3072
+LONGEST = 32_768
+"""Bytes of an input."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("readers", nargs="*", help="all if none is named")
     parser.add_argument("--seconds", type=int, default=60, help="for each reader")
-    parser.add_argument("--corpus", type=Path, default=Path(".fuzz"), help="where inputs and findings are kept")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        fuzz(given.readers[0], given.seconds, given.corpus)
+        fuzz(given.readers[0], given.seconds)
     from tests.fuzz.readers import READERS  # not in the child, which instruments what it imports
 
-    return max(run(name, given.seconds, given.corpus / name) for name in given.readers or READERS)
+    return max(run(name, given.seconds) for name in given.readers or READERS)
 
 
-def run(name: str, seconds: int, folder: Path) -> int:
+def run(name: str, seconds: int) -> int:
     """Fuzz a reader in a process of its own; 1 if something was found."""
+    folder = CORPUS / name
     for part in ("inputs", "seeds"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    words = [sys.executable, "-m", "tests.fuzz", name, "--child", f"--seconds={seconds}", f"--corpus={folder}"]
+    words = [sys.executable, "-m", "tests.fuzz", name, "--child", f"--seconds={seconds}"]
     # libFuzzer leaves at once, so the child cannot tidy up.
     with (folder / "log").open("w") as log, tempfile.TemporaryDirectory(prefix="fersweep-fuzz-", dir=memory) as place:
         environment = {**os.environ, "TMPDIR": place, "FERSWEEP_CACHE": place}
@@ -46,26 +50,22 @@ def run(name: str, seconds: int, folder: Path) -> int:
     return min(1, abs(code))
 
 
-def fuzz(name: str, seconds: int, folder: Path) -> None:
+def fuzz(name: str, seconds: int) -> None:
     """Fuzz a reader in this process, which ends with it."""
     import atheris  # installed by `make fuzz`
 
     logging.disable()
+    folder = CORPUS / name
     with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.fuzz.readers import READERS, accepts
 
-        reader = READERS[name]
-        for number, seed in enumerate(reader.seeds()):
+        for number, seed in enumerate(READERS[name][1]()):
             (folder / "seeds" / str(number)).write_bytes(seed)
-            accepts(reader, seed)  # what is imported on first use is instrumented too, and is no hang later
-    if "torch" in sys.modules:  # all of torch would take minutes to instrument
-        from torch._weights_only_unpickler import Unpickler
-
-        atheris.instrument_func(Unpickler.load)
-    limits = (f"-max_total_time={seconds}", f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MB}", "-detect_leaks=0")
-    places = (f"-artifact_prefix={folder}/", f"{folder}/inputs", f"{folder}/seeds")
-    options = (f"-max_len={reader.longest}", "-print_final_stats=1")
-    atheris.Setup([name, *limits, *options, *places], lambda data: accepts(reader, data) and None)
+            accepts(name, seed)  # what is imported on first use is instrumented too, and is no hang later
+    limits = (f"-max_total_time={seconds}", f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MB}")
+    options = (f"-max_len={LONGEST}", "-print_final_stats=1", "-detect_leaks=0", f"-artifact_prefix={folder}/")
+    words = [name, *limits, *options, f"{folder}/inputs", f"{folder}/seeds"]
+    atheris.Setup(words, lambda data: accepts(name, data) and None)
     atheris.Fuzz()
 
 

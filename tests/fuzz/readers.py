@@ -7,17 +7,13 @@ finding becomes a seed here, or a case in the reader's own tests.
 
 import atexit
 import io
-import pickle
 import shutil
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -26,12 +22,11 @@ from PIL import Image
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_with_lines
-from fer_sweep.config.trial import parse_trial
 from fer_sweep.data.cache import prepare
 from fer_sweep.data.ferplus import relabel
 from fer_sweep.data.images import decode
 from fer_sweep.data.layout import RawFaces
-from fer_sweep.errors import CheckpointError, DataError, FersweepError
+from fer_sweep.errors import DataError, FersweepError
 from tests.support.faces import Faces, tar_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,20 +35,11 @@ FACES = Faces(np.stack([GREY, GREY.T, 255 - GREY, GREY // 2]), np.zeros(4, np.in
 """Of one class, and enough of them to take a validation split from."""
 
 
-@dataclass(frozen=True)
-class Reader:
-    """One reader."""
-
-    read: Callable[[bytes], object]
-    seeds: Callable[[], list[bytes]]
-    longest: int = 65_536
-    """Bytes of an input that the fuzzer makes."""
-
-
-def accepts(reader: Reader, content: bytes) -> bool:
-    """Whether the reader accepts the content; raises only what is a finding."""
+def accepts(name: str, content: bytes) -> bool:
+    """Whether the reader of this name accepts the content; raises only what is a finding."""
+    read, _ = READERS[name]
     try:
-        reader.read(content)
+        read(content)
     except FersweepError as error:
         assert str(error), "an error with nothing to say"
         assert error.hint or not isinstance(error, DataError), "an error without a hint"
@@ -163,45 +149,12 @@ def image_seeds() -> list[bytes]:
     return [buffer.getvalue() for buffer, _, _ in buffers]
 
 
-# Checkpoints
-
-
-def checkpoint(content: bytes) -> None:
-    """The archive of a checkpoint, or the pickle in an archive that is sound; its checksum is always right."""
-    checkpoints, parts = saved()
-    if not content.startswith(b"PK"):
-        content = zipped(parts | {"archive/data.pkl": content})
-    (folder() / "last.ckpt").write_bytes(b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(content) + content)
-    if checkpoints.load() is None:
-        raise CheckpointError("passed over")
-
-
-@cache
-def saved() -> tuple[Any, dict[str, bytes]]:
-    """Checkpoints in our folder, and the members of a good one."""
-    import torch
-
-    from fer_sweep.training.checkpoint import Checkpoints
-
-    checkpoints = Checkpoints(folder(), parse_trial({"model": "simple_cnn"}), "data")
-    checkpoints.save({"model": {"weight": torch.zeros(3, 4)}, "history": [{"epoch": 1, "val_acc": 0.5}], "best": None})
-    content = (folder() / "last.ckpt").read_bytes().partition(b"\n")[2]
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return checkpoints, {name: archive.read(name) for name in archive.namelist()}
-
-
-def checkpoint_seeds() -> list[bytes]:
-    _, parts = saved()
-    foreign = pickle.dumps({"owner": {"config": "", "data": ""}, "state": {}}, 2)
-    return [parts["archive/data.pkl"], zipped(parts), foreign]
-
-
-READERS = {
-    "sweep_file": Reader(sweep_file, sweep_seeds, 16_384),
-    "csv": Reader(lambda content: data(content, "fer2013.csv"), csv_seeds, 32_768),
-    "archive": Reader(data, archive_seeds, 32_768),
-    "parquet": Reader(lambda content: data(content, "x.parquet"), parquet_seeds, 16_384),
-    "image": Reader(image, image_seeds, 8192),
-    "ferplus": Reader(ferplus, csv_seeds, 4096),
-    "checkpoint": Reader(checkpoint, checkpoint_seeds),
+READERS: Mapping[str, tuple[Callable[[bytes], object], Callable[[], list[bytes]]]] = {
+    "sweep_file": (sweep_file, sweep_seeds),
+    "csv": (lambda content: data(content, "fer2013.csv"), csv_seeds),
+    "archive": (data, archive_seeds),
+    "parquet": (lambda content: data(content, "x.parquet"), parquet_seeds),
+    "image": (image, image_seeds),
+    "ferplus": (ferplus, csv_seeds),
 }
+"""By name what reads, and what makes the seeds."""
