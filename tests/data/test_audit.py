@@ -1,7 +1,5 @@
 """The audit: planted defects are counted, and the figures of FER2013 come out of the real images."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -45,7 +43,6 @@ def test_planted_defects_are_counted():
     assert list(report.counts["train"].values()) == counts.tolist()
     assert report.majority_share["train"] == counts.max() / 60
     assert report.imbalance == counts.max() / counts.min()
-    assert json.loads(json.dumps(report.to_plain()))["near_copies_in_train"] == {"val": 3, "test": 2}
     figures = "1 exact (5.0%), 3 with near copies and mirrors (15.0%)"
     assert ["val images also in training", figures] in report.lines()
 

@@ -1,9 +1,11 @@
 """The cache: read-only, whole or absent, safe with several writers, and honest about damage."""
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from itertools import count
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -86,18 +88,19 @@ DAMAGE = {
     "cut": lambda folder: os.truncate(folder / "images.npy", 5000),
     "missing": lambda folder: (folder / "splits.npy").unlink(),
     "groups": lambda folder: np.save(folder / "groups.npy", np.zeros(98, np.int64)),
+    "description": lambda folder: (folder.parent / "fer2013.json").write_text('{"name": "fer2013"}'),
     "shape": lambda folder: np.save(folder / "groups.npy", np.zeros(97, np.int64)),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_content_is_reported_and_repaired_by_preparing_again(damage, source):
+def test_damage_is_reported_and_repaired_by_preparing_again(damage, source):
     info = prepare(source)
     DAMAGE[damage](store.data_folder() / info.fingerprint)
-    with pytest.raises(DataError, match="the cache is damaged") as caught:
+    with pytest.raises(DataError, match="damaged") as caught:
         open_dataset("fer2013")
-    assert "faces.zip" in caught.value.hint
-    prepare(source)
+    assert "fersweep data prepare PATH --name fer2013" in caught.value.hint
+    prepare(source, replace=damage == "description")
     assert len(open_dataset("fer2013").images) == 98
 
 
@@ -115,21 +118,9 @@ def test_content_is_compared_when_its_files_were_touched_or_it_is_prepared_again
     assert (folder / "images.npy").read_bytes() == good
 
 
-def test_damaged_description_is_reported_and_can_be_replaced(source):
-    prepare(source)
-    (store.data_folder() / "fer2013.json").write_text(json.dumps({"name": "fer2013"}))
-    with pytest.raises(DataError, match=r"its description .*fer2013\.json is damaged"):
-        open_dataset("fer2013")
-    prepare(source, replace=True)
-    assert len(open_dataset("fer2013").images) == 98
-
-
 def test_cache_that_cannot_be_written_is_a_storage_error_and_stays_as_it_was(source, other_source, monkeypatch):
     first = prepare(source)
-
-    def full(handle):
-        raise OSError(28, "No space left on device")
-
+    full = Mock(side_effect=OSError(28, "No space left on device"))
     with (
         monkeypatch.context() as patch,
         pytest.raises(StorageError, match=r"the data cache .*: No space left") as caught,
@@ -152,22 +143,17 @@ def killed_at(last, work):
     """Do the work until its step number ``last`` on the disk, and nothing from then on; whether it got that far."""
     steps = count(1)
 
-    def until_killed(real):
-        def step(*arguments, **options):
-            if next(steps) >= last:
-                raise Killed
-            return real(*arguments, **options)
+    def step(real, *arguments, **options):
+        if next(steps) >= last:
+            raise Killed
+        return real(*arguments, **options)
 
-        return step
-
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, suppress(Killed):
         for name in ("mkdir", "fsync", "replace", "rename", "unlink", "rmdir"):
-            patch.setattr(os, name, until_killed(getattr(os, name)))
-        try:
-            work()
-        except Killed:
-            return True
-    return False
+            patch.setattr(os, name, partial(step, getattr(os, name)))
+        work()
+        return False
+    return True
 
 
 def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(faces, tmp_path, monkeypatch):
@@ -204,15 +190,10 @@ def test_synthetic_is_drawn_once_by_several_threads_and_again_when_drawn_otherwi
 
 
 def test_progress_names_every_stage_and_an_interrupt_leaves_nothing(source):
-    seen = []
-
-    def interrupt(*step):
-        seen.append(step)
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        prepare(source, progress=interrupt)
+        prepare(source, progress=Mock(side_effect=KeyboardInterrupt))
     assert list_datasets() == []
+    seen = []
     prepare(source, progress=lambda *step: seen.append(step))
     assert {stage for stage, _, _ in seen} == {"decoding images", "finding copies", "writing the cache"}
     assert seen[-1] == ("writing the cache", 98, 98)

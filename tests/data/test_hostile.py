@@ -26,14 +26,11 @@ def zipped(files):
     return buffer.getvalue()
 
 
-def patched(content, place, value):
-    return content[:place] + value + content[place + len(value) :]
-
-
 def zip_with(field, value):
     """A zip with other bytes in the entry for its only member."""
     content = zipped({A: bytes(1000)})
-    return patched(content, content.rfind(b"PK\x01\x02") + field, value)
+    place = content.rfind(b"PK\x01\x02") + field
+    return content[:place] + value + content[place + len(value) :]
 
 
 def tar_of(kind):
@@ -43,12 +40,8 @@ def tar_of(kind):
     return info.tobuf() + bytes(1024)
 
 
-def tar_and_header():
-    """A tar, and where the header of its second member begins."""
-    content = tar_bytes({A: bytes(1000), B: bytes(1000)})
-    return content, content.find(B.encode())
-
-
+TAR = tar_bytes({A: bytes(1000), B: bytes(1000)})
+SECOND_HEADER = TAR.find(B.encode())
 FILES = {
     **{
         f"tar with a member of type {kind!r}": (tar_of(kind), "is a link, a device")
@@ -65,8 +58,8 @@ FILES = {
     ),
     "gzipped bomb": (tar_bytes({A: bytes(40 << 20)}, "w:gz"), "it unpacks to .* a decompression bomb"),
     # To tarfile both are shorter archives with nothing wrong.
-    "tar cut between two members": (tar_and_header()[0][: tar_and_header()[1]], "ends too early"),
-    "tar with a damaged header": (patched(*tar_and_header(), b"\xff" * 8), "ends too early"),
+    "tar cut between two members": (TAR[:SECOND_HEADER], "ends too early"),
+    "tar with a damaged header": (TAR[:SECOND_HEADER] + b"\xff" * 8 + TAR[SECOND_HEADER + 8 :], "ends too early"),
     "empty file": (b"", "is empty"),
     "empty zip": (zipped({}), "it holds nothing"),
     "other content": (zipped({"readme.txt": b"hello"}), r"it holds readme\.txt"),

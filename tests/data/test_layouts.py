@@ -106,6 +106,7 @@ SOURCES = {
         divided("{}.jpg", "validation"), "not FER2013's official", "no test split", splits=(70, 28, 0)
     ),
     "folders between split and class": source(divided("{}.png", "val", "/person1"), splits=(70, 28, 0)),
+    "classes alone": source(folders(".", ".", "."), "a split: all are training images", splits=(84, 14, 0)),
     "splits by a part of their names": source(
         folders("FER2013Train", "Validation Images/a", "test_set"), "splits were read from names:"
     ),

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.names import class_code, path_split, split_code, splits_by_name
+from fer_sweep.data.names import class_code, path_split, split_code
 from fer_sweep.records import CLASSES
 from tests.data.conftest import ALPHABETICAL, csv_files, folders, refused, shards, tables
 from tests.support.faces import write_folder
@@ -49,12 +49,6 @@ def test_split_of_a_path_is_that_of_its_nearest_folders():
     meant |= {"fer2013_train_test/images": None, "fer2013_train_test/test": TEST}
     found = {path: path_split(PurePosixPath(path)) for path in meant}
     assert {path: read and read[0] for path, read in found.items()} == meant
-
-
-def test_folder_that_stands_alone_and_names_no_split_is_training_images():
-    splits, notes = splits_by_name("faces", [PurePosixPath()] * 2)
-    assert splits == {PurePosixPath(): TRAIN}
-    assert notes == ("no folder or file names a split: all are training images",)
 
 
 EMPTY_ZIP = b"PK\5\6" + bytes(18)

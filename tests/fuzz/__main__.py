@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the readers, with Atheris (libFuzzer): ``python -m tests.fuzz [READER ...] --seconds N``.
 
-Each reader runs in a process of its own, which a hang of HANG_S or more memory than MEMORY_MB ends as a finding. What
+Each reader runs in a process of its own; a hang of 20 seconds or more than 3 GiB of memory ends it as a finding. What
 was reached is kept in a folder of inputs, so that the next run begins there. The exit code is 1 if something was found.
 """
 
@@ -14,12 +14,8 @@ from pathlib import Path
 
 INSTRUMENTED = ["fer_sweep", "yaml", "tarfile", "zipfile", "csv", "PIL"]
 """Whose coverage guides; what is written in C or Rust (zlib, pydantic, pyarrow, libjpeg) is driven blindly."""
-CORPUS = Path(".fuzz")
+CORPUS = Path(".fuzz").absolute()
 """Inputs and findings are kept there."""
-HANG_S = 20
-MEMORY_MB = 3072
-LONGEST = 32_768
-"""Bytes of an input."""
 
 
 def main() -> int:
@@ -44,7 +40,7 @@ def run(name: str, seconds: int) -> int:
     words = [sys.executable, "-m", "tests.fuzz", name, "--child", f"--seconds={seconds}"]
     # libFuzzer leaves at once, so the child cannot tidy up.
     with (folder / "log").open("w") as log, tempfile.TemporaryDirectory(prefix="fersweep-fuzz-", dir=memory) as place:
-        environment = {**os.environ, "TMPDIR": place, "FERSWEEP_CACHE": place}
+        environment = {**os.environ, "FERSWEEP_CACHE": place}
         code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     print(f"{name}: {'SOMETHING WAS FOUND' if code else 'nothing was found'}: {folder / 'log'}", flush=True)
     return min(1, abs(code))
@@ -56,14 +52,15 @@ def fuzz(name: str, seconds: int) -> None:
 
     logging.disable()
     folder = CORPUS / name
+    os.chdir(os.environ["FERSWEEP_CACHE"])
     with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.fuzz.readers import READERS, accepts
 
         for number, seed in enumerate(READERS[name][1]()):
             (folder / "seeds" / str(number)).write_bytes(seed)
             accepts(name, seed)  # what is imported on first use is instrumented too, and is no hang later
-    limits = (f"-max_total_time={seconds}", f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MB}")
-    options = (f"-max_len={LONGEST}", "-print_final_stats=1", "-detect_leaks=0", f"-artifact_prefix={folder}/")
+    limits = (f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3072", "-max_len=32768")
+    options = ("-print_final_stats=1", "-detect_leaks=0", f"-artifact_prefix={folder}/")
     words = [name, *limits, *options, f"{folder}/inputs", f"{folder}/seeds"]
     atheris.Setup(words, lambda data: accepts(name, data) and None)
     atheris.Fuzz()

@@ -1,18 +1,14 @@
 """Every reader of what somebody else may have written, each as a function of bytes, with seeds to begin from.
 
 A reader may give a result or raise one of ``fer_sweep.errors``; anything else is a finding, as are a hang and memory
-beyond the bound. ``python -m tests.fuzz`` feeds them what coverage suggests, and ``test_readers`` damaged seeds. A
-finding becomes a seed here, or a case in the reader's own tests.
+beyond the bound. Some write to the working directory. ``python -m tests.fuzz`` feeds them what coverage suggests, and
+``test_readers`` damaged seeds. A finding becomes a seed here, or a case in the reader's own tests.
 """
 
-import atexit
 import io
-import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +43,12 @@ def accepts(name: str, content: bytes) -> bool:
     return True
 
 
-@cache
-def folder() -> Path:
-    """A folder of this process for readers that want a path."""
-    place = tempfile.mkdtemp(prefix="fersweep-fuzz-")
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    return Path(place)
-
-
 # Sweep files
 
 
 def sweep_file(content: bytes) -> None:
-    path = folder() / "sweep.yaml"
-    path.write_bytes(content)
-    sweep, lines = load_with_lines(path)
+    Path("sweep.yaml").write_bytes(content)
+    sweep, lines = load_with_lines(Path("sweep.yaml"))
     bind(sweep, Space.from_sweep(sweep, source="f", lines=lines), source="f", lines=lines)
     yaml.safe_dump(sweep.to_plain(), sort_keys=False).encode()
 
@@ -76,8 +63,6 @@ parameters:
   e: {<<: *d, values: !!str yes}
   f: {parameters: {g: {min: 1, max: 3}}}
 metric: {name: val_acc, goal: maximize, target: 1e3, impute: best}
-early_terminate: {type: hyperband, max_iter: 27, s: 2, eta: 3.5, strict: true}
-command: ["${env}", "${interpreter}", "${args_json}"]
 """
 
 
@@ -92,8 +77,8 @@ def sweep_seeds() -> list[bytes]:
 
 def data(content: bytes, name: str = "x") -> None:
     """A source of any layout: archives, tables and images by what is in them."""
-    (folder() / name).write_bytes(content)
-    prepare(folder() / name, replace=True)
+    Path(name).write_bytes(content)
+    prepare(Path(name), replace=True)
 
 
 def image(content: bytes) -> None:
@@ -102,9 +87,9 @@ def image(content: bytes) -> None:
 
 
 def ferplus(content: bytes) -> None:
-    (folder() / "labels.csv").write_bytes(content)
+    Path("labels.csv").write_bytes(content)
     rows = RawFaces("CSV", FACES.images[:2], FACES.labels[:2], np.zeros(2, np.uint8), True, keeps_csv_rows=True)
-    relabel(rows, folder() / "labels.csv")
+    relabel(rows, Path("labels.csv"))
 
 
 def zipped(parts: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
