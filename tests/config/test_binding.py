@@ -1,18 +1,13 @@
 """A sweep that cannot be trained is refused before anything is created, with the reason at its line."""
 
-import math
 from textwrap import dedent
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fer_sweep.config.binding import bind
 from fer_sweep.config.metrics import BETTER_HIGH, BETTER_LOW, EPOCH_METRICS, RESULT_METRICS
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_with_lines, parse_sweep
-from fer_sweep.config.trial import ARCHITECTURES, known_names, parse_trial
 from fer_sweep.errors import SweepFileError
 from fer_sweep.records import TrialResult
 
@@ -223,47 +218,3 @@ def test_result_metrics_are_the_numbers_of_a_result():
     assert list(RESULT_METRICS) == numbers
     assert {*RESULT_METRICS, *EPOCH_METRICS} >= BETTER_HIGH | BETTER_LOW
     assert not BETTER_HIGH & BETTER_LOW
-
-
-ODD = [None, True, 0, -1, 0.5, math.inf, math.nan, 10**30, "", "vit", "1e-3", "none", [1], {"shift": 0.1}, {1: 2}, {}]
-forms = (
-    st.lists(st.sampled_from(ODD), min_size=1, max_size=3).map(lambda values: {"values": values})
-    | st.floats(-5, 500).map(lambda low: {"min": low, "max": low + 3.0})
-    | st.integers(1, 2**70).map(lambda width: {"min": -5, "max": width})
-    | st.floats(1e-307, 9).map(lambda q: {"distribution": "q_uniform", "min": 1, "max": 90, "q": q})
-    | st.sampled_from(["q_normal", "q_log_normal", "q_beta"]).map(lambda name: {"distribution": name, "q": 0.01})
-    | st.just({"distribution": "log_normal", "mu": 1000})
-)
-
-
-@settings(derandomize=True, deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    method=st.sampled_from(["grid", "random", "bayes"]),
-    model=forms | st.sampled_from(list(ARCHITECTURES)),
-    parameters=st.dictionaries(st.sampled_from([*known_names(), "augment", "nothing", "augment.x"]), forms, max_size=4),
-)
-def test_arbitrary_sweep_is_bound_or_refused_with_problems(method, model, parameters):
-    try:
-        notes_on(sweep_of({**parameters, "model": model}, method=method))
-    except SweepFileError as error:
-        assert error.problems
-
-
-def ranges(least, most):
-    return st.tuples(st.floats(least, most), st.floats(least, most)).filter(lambda pair: pair[0] < pair[1])
-
-
-@settings(derandomize=True, deadline=None, max_examples=40)
-@given(dropout=ranges(-0.5, 2.5), lr=ranges(-0.5, 2.5), batch=st.integers(-3, 40))
-def test_every_draw_of_a_bound_sweep_can_be_trained(dropout, lr, batch):
-    pairs = {"dropout": dropout, "lr": lr, "batch_size": (batch, batch + 9)}
-    sweep = parse_sweep(sweep_of({"model": "vit"} | {name: {"min": a, "max": b} for name, (a, b) in pairs.items()}))
-    space = Space.from_sweep(sweep)
-    try:
-        bind(sweep, space)
-    except SweepFileError:
-        assert not (dropout[0] >= 0 and dropout[1] < 1 and lr[0] > 0 and batch >= 2)
-    else:
-        rng = np.random.default_rng(1)
-        for _ in range(10):
-            parse_trial(space.sample(rng))

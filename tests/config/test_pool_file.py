@@ -3,15 +3,9 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fer_sweep.config.pool_file import KINDS, load_pool_file, parse_pool
 from fer_sweep.errors import PoolFileError
-
-FIELDS = sorted({name for model in KINDS.values() for name in model.model_fields} - {"kind"})
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-ANYTHING = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(SCALARS, SCALARS, max_size=3)
 
 
 def refusal_of(kind, **values):
@@ -88,8 +82,7 @@ def test_problems_name_their_lines_and_what_was_meant(text, problems):
         ("ray", "gpus", ["one", True, -1, 0.001, 2.5, 65]),
         ("ray", "cpus", [0.5]),
         ("ray", "memory", ["lots"]),
-        ("ray", "resources", [{}, ["fast"], {"fast": 0}, {"fast": "1"}, {"memory": 1}, {"object_store_memory": 1}]),
-        ("ray", "resources", [{3: 1}]),
+        ("ray", "resources", [{}, ["fast"], {"fast": 0}, {"fast": "1"}, {"memory": 1}, {3: 1}]),
         ("ray", "command", ["fersweep; id"]),
     ],
 )
@@ -115,25 +108,9 @@ def test_settings_that_contradict_each_other_or_fersweep_are_refused(values, say
     assert says in refusal_of("slurm", **values)
 
 
-def test_common_settings_are_accepted():
-    slurm = {
-        "partition": "gpu,gpu-long",
-        "gres": "gpu:a100:2",
-        "time": "1-12:00:00",
-        "container": "apptainer exec --nv '/shared/my images/fersweep.sif'",
-        "sbatch": ["--constraint=a100|h100", "--exclusive", "--mem-per-cpu=4G"],
-    }
-    container = parse_pool({"kind": "slurm", **slurm}).container
-    assert container == ("apptainer", "exec", "--nv", "/shared/my images/fersweep.sif")
-    assert parse_pool({"kind": "ray", "address": "head-1.lab:6379"}).address == "head-1.lab:6379"
+def test_words_of_a_container_and_whole_gpus_and_shares_of_one_are_accepted():
+    container = "apptainer exec --nv '/shared/my images/fersweep.sif'"
+    words = ("apptainer", "exec", "--nv", "/shared/my images/fersweep.sif")
+    assert parse_pool({"kind": "slurm", "partition": "gpu,gpu-long", "container": container}).container == words
     for gpus in (0, 0.01, 0.5, 1, 64):
         assert parse_pool({"kind": "ray", "gpus": gpus}).gpus == gpus
-
-
-@settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(kind=st.sampled_from(sorted(KINDS)), values=st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=4))
-def test_any_content_is_a_pool_or_a_problem_with_its_key(kind, values):
-    try:
-        parse_pool({"kind": kind, **values})
-    except PoolFileError as error:
-        assert all(problem.key.partition(".")[0] in values for problem in error.problems)

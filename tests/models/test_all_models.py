@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from fer_sweep.config.trial import SharedConfig, parse_trial
-from fer_sweep.models import build_model
+from fer_sweep.models import build_model, memory_format
 
 SMALL = {
     "simple_cnn": {"channels": 8, "hidden": 32},
@@ -32,6 +32,7 @@ def build(**values):
         (25, {"model": "deeper_cnn", "blocks": 1, "convs_per_block": 1, "width": 1}),
         (43_693, {"model": "deeper_cnn", "blocks": 5, "convs_per_block": 4, "width": 2, "head": "gap"}),
         (25_219, {"model": "deeper_cnn", "blocks": 5, "convs_per_block": 1, "width": 4, "head": "flatten"}),
+        (3_914_695, {"model": "deeper_cnn", "blocks": 5, "convs_per_block": 1, "width": 64}),
         (11_171_271, {"model": "resnet18"}),
         (176_383, {"model": "resnet18", "stem": "imagenet", "width": 8}),
         (2_694_727, {"model": "vit"}),
@@ -77,6 +78,16 @@ def test_dropout_is_active_in_training_only(model):
     for module in network.modules():  # only dropout, so that BatchNorm's running figures do not move
         module.training = isinstance(module, nn.Dropout)
     assert not torch.equal(network(faces), network(faces))
+
+
+def test_conv_dropout_drops_whole_channels():
+    network = build(model="deeper_cnn", conv_dropout=0.25)
+    assert [module.p for module in network.modules() if isinstance(module, nn.Dropout2d)] == [0.25] * 3
+
+
+def test_narrowest_resnet_is_not_in_channels_last_which_crashes_on_odd_batches():
+    formats = [memory_format(parse_trial({"model": "resnet18", "width": width})) for width in (8, 16)]
+    assert formats == [torch.contiguous_format, torch.channels_last]
 
 
 @each_model

@@ -1,17 +1,14 @@
 """ResNet18: torchvision's network at width 64, narrower ones, and pretrained weights from the hub's cache."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 from torchvision.models import ResNet18_Weights, resnet18
 
 from fer_sweep.config.trial import ResNet18Config
 from fer_sweep.errors import WeightsUnavailable
-from fer_sweep.models import memory_format
 from fer_sweep.models.resnet18 import build
 
 PRETRAINED = ResNet18Config(stem="imagenet", pretrained=True)
@@ -87,19 +84,3 @@ def test_unusable_weights_are_refused_and_no_code_in_them_is_run(content, messag
         build(PRETRAINED)
     assert "delete the file" in caught.value.hint
     assert not (tmp_path / "owned").exists()
-
-
-def train_the_narrowest():
-    config = ResNet18Config(width=8)
-    network = build(config).to(memory_format=memory_format(config))
-    torch.set_num_threads(2)
-    for _ in range(3):
-        functional.cross_entropy(network(torch.rand(35, 1, 48, 48)), torch.randint(7, (35,))).backward()
-
-
-@pytest.mark.process
-def test_narrowest_network_does_not_crash_on_an_odd_batch():
-    process = multiprocessing.get_context("spawn").Process(target=train_the_narrowest)
-    process.start()
-    process.join()
-    assert process.exitcode == 0

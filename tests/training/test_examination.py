@@ -27,18 +27,14 @@ def trained(tmp_path):
     return tmp_path / "trial"
 
 
-def test_loaded_model_has_the_accuracy_that_training_measured(trained):
+@pytest.mark.parametrize("averaging", list(Averaging))
+def test_loaded_model_has_the_accuracy_of_its_training_and_every_test_image_is_counted(trained, averaging):
     examinee, data = load_examinee(trained, CPU), open_dataset("tiny")
     positions = data.indices(Split.VAL)
     predictions = predict(examinee, data.images, positions, Averaging.NONE)
     result = json.loads((trained / "result.json").read_text())
     assert np.mean(predictions == data.labels[positions]) == result["best_val_acc"] == examinee.val_acc
-
-
-@pytest.mark.parametrize("averaging", list(Averaging))
-def test_every_test_image_is_counted(trained, averaging):
-    data = open_dataset("tiny")
-    found = examine(load_examinee(trained, CPU), data, averaging, data)
+    found = examine(examinee, data, averaging, data)
     assert found.images == sum(map(sum, found.confusion_matrix)) == 7
     assert found.right == sum(found.confusion_matrix[k][k] for k in range(7))
     assert found.clean_images == 7  # the copies among the images of `tiny` are in its validation split
