@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from fer_sweep.config.arguments import option_lines, parse_arguments
 from fer_sweep.config.trial import flatten, known_names, parse_trial
@@ -21,10 +22,17 @@ CONFIGS = st.fixed_dictionaries(
         "augment": st.fixed_dictionaries({}, optional={"flip": st.booleans(), "shift": st.floats(0, 0.5)}),
     },
 )
+
+
+def stock_arguments(values):
+    return create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+
+
 WRITERS = {
     "typed": lambda values: [word for name, value in flatten(values).items() for word in (f"--{name}", str(value))],
     "joined": lambda values: [f"--{name.replace('_', '-')}={value}" for name, value in flatten(values).items()],
-    "stock agent": lambda values: [f"--{name}={value}" for name, value in values.items()],
+    "stock agent": lambda values: stock_arguments(values)["args"],
+    "stock agent without =": lambda values: stock_arguments(values)["args_no_equals"],
     "JSON": lambda values: [f"--{k}={json.dumps(v) if isinstance(v, dict) else v}" for k, v in values.items()],
 }
 

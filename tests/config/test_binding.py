@@ -1,7 +1,5 @@
 """A sweep that cannot be trained is refused before anything is created, with the reason at its line."""
 
-from textwrap import dedent
-
 import pytest
 
 from fer_sweep.config.binding import bind
@@ -10,6 +8,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_with_lines, parse_sweep
 from fer_sweep.errors import SweepFileError
 from fer_sweep.records import TrialResult
+from tests.config.conftest import problems_behind_lines
 
 METRIC = {"name": "best_val_acc", "goal": "maximize"}
 
@@ -30,55 +29,41 @@ def problems_in(data):
     return [str(problem) for problem in caught.value.problems]
 
 
+# Each problem stands behind its line, or the beginning of it.
 SWEEP = """\
-    method: bayes
-    metric: {name: best_val_ac, goal: maximize}
+method: bayes
+metric: {name: best_val_ac, goal: maximize}  # metric.name: no trial reports 'best_val_ac' (did you mean best_val_acc?)
+parameters:
+  model: {value: simple_cnn}
+  batchsize: {value: 3}  # parameters.batchsize: no such parameter (did you mean batch_size?)
+  stem: {value: cifar}  # parameters.stem: simple_cnn has no stem: it belongs to resnet18 (leave it out, or take model r
+  epochs: {value: 0}  # parameters.epochs.value: 0: input should be greater than or equal to 1
+  optimizer: {values: [adamw, sgdd, adam]}  # parameters.optimizer.values.1: 'sgdd':
+  kernel_size: {min: 3, max: 7}  # parameters.kernel_size: 4:
+  dropout:
+    min: -0.1  # parameters.dropout.min: -0.1:
+    max: 1.5  # parameters.dropout.max: 1.5:
+  batch_size:
+    values:
+      - 64
+      - 0.5  # parameters.batch_size.values.1: 0.5:
+  lr: {distribution: normal, mu: 0.01, sigma: 0.01}  # parameters.lr: -
+  hidden: {distribution: q_uniform, min: 3, max: 90, q: 8}  # parameters.hidden: 0:
+  augment:
     parameters:
-      model: {value: simple_cnn}
-      batchsize: {value: 3}
-      stem: {value: cifar}
-      epochs: {value: 0}
-      optimizer: {values: [adamw, sgdd, adam]}
-      kernel_size: {min: 3, max: 7}
-      dropout:
-        min: -0.1
-        max: 1.5
-      batch_size:
-        values:
-          - 64
-          - 0.5
-      lr: {distribution: normal, mu: 0.01, sigma: 0.01}
-      hidden: {distribution: q_uniform, min: 3, max: 90, q: 8}
-      augment:
-        parameters:
-          shft: {min: 0.0, max: 0.1}
-          shift: {min: 0.0, max: 0.6}
-    """
-PROBLEMS = [
-    "line 2: metric.name: no trial reports 'best_val_ac' (did you mean best_val_acc?)",
-    "line 5: parameters.batchsize: no such parameter (did you mean batch_size?)",
-    "line 6: parameters.stem: simple_cnn has no stem: it belongs to resnet18 (leave it out, or take model resnet18)",
-    "line 7: parameters.epochs.value: 0: input should be greater than or equal to 1",
-    "line 8: parameters.optimizer.values.1: 'sgdd': ",
-    "line 9: parameters.kernel_size: 4: ",
-    "line 11: parameters.dropout.min: -0.1: ",
-    "line 12: parameters.dropout.max: 1.5: ",
-    "line 16: parameters.batch_size.values.1: 0.5: ",
-    "line 17: parameters.lr: -",
-    "line 18: parameters.hidden: 0: ",
-    "line 21: parameters.augment.parameters.shft: no such parameter (did you mean augment.shift?)",
-    "line 22: parameters.augment.parameters.shift.max: 0.6: ",
-]
+      shft: {min: 0.0, max: 0.1}  # parameters.augment.parameters.shft: no such parameter (did you mean augment.shift?)
+      shift: {min: 0.0, max: 0.6}  # parameters.augment.parameters.shift.max: 0.6:
+"""
 
 
 def test_every_problem_is_reported_at_its_line_in_the_order_of_the_file(tmp_path):
     path = tmp_path / "sweep.yaml"
-    path.write_text(dedent(SWEEP))
+    path.write_text(SWEEP)
     sweep, lines = load_with_lines(path)
     with pytest.raises(SweepFileError) as caught:
         bind(sweep, Space.from_sweep(sweep), source=str(path), lines=lines)
     assert str(caught.value).startswith(f"{path}: 13 problems")
-    for problem, expected in zip(caught.value.problems, PROBLEMS, strict=True):
+    for problem, expected in zip(caught.value.problems, problems_behind_lines(SWEEP), strict=True):
         assert str(problem).startswith(expected)
     assert "0.1% of the draws" in str(caught.value.problems[9])
 
@@ -86,6 +71,7 @@ def test_every_problem_is_reported_at_its_line_in_the_order_of_the_file(tmp_path
 VIT = {"model": "vit", "dim": {"values": [192, 200]}, "head_dim": {"values": [16, 32, 64]}}
 WIDE = {name: {"min": 0.0, "max": 0.5} for name in ("dropout", "label_smoothing", "warmup", "momentum")}
 RESNET = {"model": "resnet18", "pretrained": {"values": [True, False]}, "stem": {"values": ["imagenet", "cifar"]}}
+TWICE = {"model": "vit", "augment.shift": 0.1, "augment": {"parameters": {"shift": {"value": 0.2}}}}
 THREE = {"model": {"values": ["resnet18", "vit", "simple_cnn"]}}
 UNTRAINABLE = "a combination that cannot be trained: "
 
@@ -101,6 +87,7 @@ UNTRAINABLE = "a combination that cannot be trained: "
         (VIT, f"parameters.dim: {UNTRAINABLE}dim 200 is no multiple of head_dim 16, and 2 more such combinations"),
         (VIT | WIDE | {"lr": 0.1}, f"parameters.dim: {UNTRAINABLE}dim 200 is no multiple"),
         (VIT | {"dim": 192, "patch_size": 7}, f"parameters.patch_size: {UNTRAINABLE}patch_size 7 does not divide 48"),
+        (TWICE, "parameters.augment.shift: given twice: once nested, once with a dotted name"),
         (RESNET, f"parameters.pretrained: {UNTRAINABLE}pretrained weights have the 7x7 stem"),
     ],
 )

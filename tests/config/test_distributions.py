@@ -60,12 +60,6 @@ def draws_of(form, count=DRAWS):
     return [distribution.sample(rng) for _ in range(count)]
 
 
-def draws_of_wandb(form):
-    random.seed(1)
-    parameter = HyperParameter("x", form)
-    return [parameter.sample() for _ in range(DRAWS)]
-
-
 def p_value(mine, theirs):
     """How likely two samples of one discrete distribution differ as much as these."""
     ours, wandbs = (collections.Counter(map(_shown, draws)) for draws in (mine, theirs))
@@ -76,17 +70,14 @@ def p_value(mine, theirs):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_draws_are_distributed_as_in_wandb(name):
-    mine, theirs = draws_of(ALL[name]), draws_of_wandb(ALL[name])
+def test_quantiles_and_draws_are_those_of_wandb(name):
+    mine, theirs = ours(ALL[name]), HyperParameter("x", ALL[name])
+    random.seed(1)
+    draws, wandbs = draws_of(ALL[name]), [theirs.sample() for _ in range(DRAWS)]
     if name in CONTINUOUS:
-        assert stats.ks_2samp(mine, np.array(theirs, dtype=float)).pvalue > LEAST_P
+        assert stats.ks_2samp(draws, np.array(wandbs, dtype=float)).pvalue > LEAST_P
     else:
-        assert p_value(mine, theirs) > LEAST_P
-
-
-@pytest.mark.parametrize("form", ALL.values(), ids=ALL)
-def test_quantiles_are_those_of_wandb(form):
-    mine, theirs = ours(form), HyperParameter("x", form)
+        assert p_value(draws, wandbs) > LEAST_P
     for u in np.linspace(0.0007, 0.9993, 99):
         value, expected = mine.quantile(float(u)), theirs.ppf(float(u))
         if isinstance(value, float) and isinstance(expected, float | np.floating):
@@ -116,16 +107,11 @@ def test_draws_are_plain_repeatable_and_in_the_support(form):
     ("form", "outside"),
     [
         ({"value": 3}, [4, "3", True, None]),
-        ({"value": 1}, [True]),
-        ({"values": ["a", 1]}, ["b", 2, True, "1"]),
-        ({"values": [1, 2], "probabilities": [1, 0]}, [2]),
+        ({"values": ["a", 1, 2], "probabilities": [0.5, 0.5, 0]}, ["b", 2, True, "1"]),
         ({"min": 1, "max": 3}, [0, 4, 1.5, "2", True, None]),
         ({"min": 1.0, "max": 3}, [0.99, 3.01, "2", True, math.nan]),
-        ({"distribution": "log_uniform_values", "min": 0.1, "max": 1}, [0.09, 1.01, -1]),
         ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.25}, [0.3, 1.25, -0.25, "0.5", True]),
-        ({"distribution": "log_normal"}, [0, -1, math.inf]),
-        ({"distribution": "normal"}, [math.inf, math.nan, "0"]),
-        ({"distribution": "beta"}, [-0.1, 1.1]),
+        ({"distribution": "log_normal"}, [0, -1, math.inf, math.nan, "1"]),
         ({"distribution": "q_log_normal", "q": 2}, [3, -2]),
         ({"distribution": "q_beta", "q": 0.5}, [0.25, 1.5]),
     ],

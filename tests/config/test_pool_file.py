@@ -6,6 +6,7 @@ import pytest
 
 from fer_sweep.config.pool_file import KINDS, load_pool_file, parse_pool
 from fer_sweep.errors import PoolFileError
+from tests.config.conftest import problems_behind_lines
 
 
 def refusal_of(kind, **values):
@@ -27,27 +28,28 @@ def test_shipped_file_loads_as_it_is_and_with_every_line_that_is_off_switched_on
     assert load_pool_file(switched).model_fields_set == set(fields)
 
 
+SLURM = """\
+kind: slurm
+partitoin: gpu  # partitoin: no such key (did you mean partition?)
+time: 12:00:00  # time: 43200 is a number to YAML (in quotes:
+agents: 0  # agents: 0 is not from 1 to 1000
+account:  # account: is empty
+"""
+RAY = """\
+kind: ray
+adress: auto  # adress: no such key (did you mean address?)
+gpus: 1.5  # gpus: 1.5 GPUs cannot be had (a whole number up to 64, or a share such as 0.5)
+resources:  # resources: GPU has a key of its own here (write gpus)
+  GPU: 1
+cpus: 0  # cpus: 0 is not from 1 to 1024
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "problems"),
     [
-        (
-            "kind: slurm\npartitoin: gpu\ntime: 12:00:00\nagents: 0\naccount:\n",
-            [
-                "line 2: partitoin: no such key (did you mean partition?)",
-                "line 3: time: 43200 is a number to YAML (in quotes:",
-                "line 4: agents: 0 is not from 1 to 1000",
-                "line 5: account: is empty",
-            ],
-        ),
-        (
-            "kind: ray\nadress: auto\ngpus: 1.5\nresources:\n  GPU: 1\ncpus: 0\n",
-            [
-                "line 2: adress: no such key (did you mean address?)",
-                "line 3: gpus: 1.5 GPUs cannot be had (a whole number up to 64, or a share such as 0.5)",
-                "line 4: resources: GPU has a key of its own here (write gpus)",
-                "line 6: cpus: 0 is not from 1 to 1024",
-            ],
-        ),
+        (SLURM, problems_behind_lines(SLURM)),
+        (RAY, problems_behind_lines(RAY)),
         ("kind: slrum\n", ["line 1: kind: no such kind: 'slrum' (did you mean slurm?)"]),
         ("agents: 2\n", ["kind: missing (one of local, slurm, ray)"]),
         ("kind: local\ngres: gpu:1\n", ["line 2: gres: no such key"]),

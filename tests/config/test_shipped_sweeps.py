@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import yaml
 from sweeps.config import SweepConfig, schema_violations_from_proposed_config
-from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 import sweeps
-from fer_sweep.config.arguments import parse_arguments
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_sweep_file, with_constants, with_run_cap
-from fer_sweep.config.trial import flatten, nest, parse_trial
+from fer_sweep.config.trial import flatten, parse_trial
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "sweeps"
 NAMES = ["deeper_cnn", "multi_objective", "resnet", "simple_cnn", "vit"]
@@ -54,16 +52,6 @@ def test_file_has_a_goal_a_cap_and_a_command_for_the_stock_agent(path):
     if sweep.scheduler is None:
         assert sweep.method == "bayes"
         assert sum(band < space.parameters["epochs"].quantile(0.5) for band in sweep.early_terminate.bands) >= 2
-
-
-@each_file
-def test_arguments_of_the_stock_agent_are_read_as_the_drawn_values(path):
-    sweep = load_sweep_file(path)
-    values = Space.from_sweep(sweep).sample(np.random.default_rng(5))
-    given = nest(values) if "augment" in sweep.parameters else values
-    stock = create_sweep_command_args({"args": {name: {"value": value} for name, value in given.items()}})
-    for words in (stock["args"], stock["args_no_equals"]):
-        assert parse_trial(parse_arguments(words)) == parse_trial(values)
 
 
 def test_shortened_sweep_of_the_readme_prunes_too():

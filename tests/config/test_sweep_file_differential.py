@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 import math
 import random
 
@@ -26,9 +27,14 @@ def _nested_fault(config):
 
 def _not_finite(config):
     """NaN, infinity, or a range wider than a float: the draw is no number."""
-    forms = _leaves(config.get("parameters", {}))
+    forms = list(_leaves(config.get("parameters", {})))
     widths = [float(form["max"]) - float(form["min"]) for form in forms if {"min", "max"} <= form.keys()]
-    return not all(map(math.isfinite, [*_numbers(config), *widths]))
+    numbers = [value for form in forms for name, value in form.items() if name not in ("value", "values")]
+    try:
+        json.dumps([{**config, "parameters": None}, numbers, widths], allow_nan=False)
+    except ValueError:
+        return True
+    return False
 
 
 def _no_spread(config):
@@ -56,18 +62,6 @@ def _names(parameters):
     for name, form in parameters.items():
         yield name
         yield from _names(form.get("parameters", {}))
-
-
-def _numbers(value):
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if name not in ("value", "values"):
-                yield from _numbers(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float):
-        yield value
 
 
 def wandb_accepts(config):
@@ -226,7 +220,6 @@ def test_both_validators_agree(damages):
     ("difference", "parameters"),
     [
         (_nested_fault, {"a": {"parameters": {"b": {"min": 3, "max": 1}}}}),
-        (_nested_fault, {"a": {"parameters": {"b": {"distribution": "log_uniform", "min": 1, "max": 3}}}}),
         (_not_finite, {"a": {"min": 0.0, "max": math.inf}}),
         (_not_finite, {"a": {"min": -1.7e308, "max": 1.7e308}}),
         (_no_spread, {"a": {"distribution": "normal", "sigma": 0}}),

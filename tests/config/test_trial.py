@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from fer_sweep.config.trial import ARCHITECTURES, flatten, known_names, nest, parse_trial, parse_trial_json, suggest
+from fer_sweep.config.trial import ARCHITECTURES, flatten, known_names, nest, parse_trial, parse_trial_json
 from fer_sweep.errors import ConfigError
 
 
@@ -37,18 +37,14 @@ def test_json_of_an_earlier_version_without_a_field_gives_its_default(model):
         assert parse_trial_json(json.dumps(nest(earlier))) == config
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("{", "invalid JSON"),
-        ("[]", "should be an object"),
-        ('{"model": "vit", "added": 1}', "added: no such parameter"),
-        ('{"model": "x"}', "no such model"),
-    ],
-)
-def test_json_that_is_not_a_configuration_of_this_version_is_refused(text, says):
-    with pytest.raises(ConfigError, match=says):
-        parse_trial_json(text)
+def test_json_that_is_not_a_configuration_of_this_version_is_refused():
+    for text, says in {
+        "{": "invalid JSON",
+        "[]": "should be an object",
+        '{"model": "vit", "added": 1}': "added: no such parameter",
+    }.items():
+        with pytest.raises(ConfigError, match=says):
+            parse_trial_json(text)
 
 
 def test_text_is_read_by_the_type_of_its_field():
@@ -102,8 +98,3 @@ def test_values_that_go_together_are_accepted():
     parse_trial({"model": "vit", "pretrained": "some/vit", "dim": 200, "patch_size": 7})  # the weights give the sizes
     config = parse_trial({"model": "vit", "augment": {"shift": 0.2, "flip": False}, "augment.shift": 0.3})
     assert (config.augment.shift, config.augment.flip) == (0.3, False)
-
-
-def test_only_known_names_are_suggested():
-    assert suggest("learning_rate", ["method", "name"]) is None
-    assert suggest("zzz", ["lr"]) is None

@@ -166,13 +166,9 @@ def test_unreadable_file_of_a_trial_is_refused_by_name(tmp_path, name, content):
     assert caught.value.hint
 
 
-def test_folder_of_another_configuration_is_refused(tmp_path):
-    train(small(), tmp_path, stop=lambda: StopReason.PREEMPTED)
-    with pytest.raises(CheckpointError, match="another configuration"):
-        train(small(lr=1e-4), tmp_path)
-
-
-def test_leftovers_of_an_interrupted_write_are_removed(tmp_path):
+def test_folder_is_cleared_of_an_interrupted_write_and_belongs_to_its_configuration(tmp_path):
     (tmp_path / ".last.ckpt.ab12cd34").write_bytes(b"half")
     assert claim_folder(small(), tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    with pytest.raises(CheckpointError, match="another configuration"):
+        claim_folder(small(lr=1e-4), tmp_path)

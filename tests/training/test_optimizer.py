@@ -1,5 +1,6 @@
 """The optimizer, the learning-rate schedule and the average of the weights."""
 
+import copy
 import math
 
 import numpy as np
@@ -29,19 +30,16 @@ def test_only_weights_decay(model, name):
     assert not decays
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize(("name", "momentum"), [("adamw", 0.9), ("sgd", 0.9), ("sgd", 0.0)])
 def test_steps_are_those_of_torch_also_after_a_resume(name, momentum):
     config = small(optimizer=name, lr=0.1, momentum=momentum, weight_decay=0.3)
     torch.manual_seed(0)
-    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
-    theirs.load_state_dict(ours.state_dict())
-    images = torch.randn(4, 5)
-    optimizer = build_optimizer(ours, config)
-    groups = build_optimizer(theirs, config).param_groups
-    reference: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
-    if name == "sgd":
-        reference = torch.optim.SGD(groups, lr=0.1, momentum=momentum, nesterov=momentum > 0, fused=True)
+    ours, images = nn.Linear(5, 3), torch.randn(4, 5)
+    theirs = copy.deepcopy(ours)
+    optimizer, groups = build_optimizer(ours, config), build_optimizer(theirs, config).param_groups
+    sgd = {"momentum": momentum, "nesterov": momentum > 0}
+    kind, options = (torch.optim.AdamW, {}) if name == "adamw" else (torch.optim.SGD, sgd)
+    reference = kind(groups, lr=0.1, fused=True, **options)
     for step in range(4):
         if step == 2:
             saved, optimizer = optimizer.state_dict(), build_optimizer(ours, config)
@@ -51,7 +49,6 @@ def test_steps_are_those_of_torch_also_after_a_resume(name, momentum):
             network(images).square().sum().backward()
             stepped.step()
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert optimizer.state_dict()["state"].keys() == reference.state_dict()["state"].keys()
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
