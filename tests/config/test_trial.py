@@ -2,26 +2,14 @@
 
 import json
 import math
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fer_sweep.config.trial import (
-    ARCHITECTURES,
-    describe_fields,
-    flatten,
-    known_names,
-    nest,
-    parse_trial,
-    parse_trial_json,
-    suggest,
-)
+from fer_sweep.config.trial import ARCHITECTURES, flatten, known_names, nest, parse_trial, parse_trial_json
 from fer_sweep.errors import ConfigError
 
 
-def problems_of(values: dict[str, Any]) -> list[str]:
+def problems_of(values):
     with pytest.raises(ConfigError) as caught:
         parse_trial(values)
     assert caught.value.exit_code == 2
@@ -29,7 +17,7 @@ def problems_of(values: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("model", ARCHITECTURES)
-def test_model_name_alone_is_a_complete_configuration_that_survives_json(model: str) -> None:
+def test_model_name_alone_is_a_complete_configuration_that_survives_json(model):
     config = parse_trial({"model": model})
     assert type(config) is ARCHITECTURES[model]
     text = config.model_dump_json()
@@ -38,54 +26,41 @@ def test_model_name_alone_is_a_complete_configuration_that_survives_json(model: 
         assert hash(again) == hash(config)
     with pytest.raises(ValueError, match="frozen"):
         config.lr = 1.0
-    for name, info in describe_fields(ARCHITECTURES[model]):
-        assert info.description, name
 
 
 @pytest.mark.parametrize("model", ARCHITECTURES)
-def test_json_of_an_earlier_version_without_a_field_gives_its_default(model: str) -> None:
+def test_json_of_an_earlier_version_without_a_field_gives_its_default(model):
     config = parse_trial({"model": model, "lr": 0.3})
-    for name in known_names(model):
-        if name not in ("model", "lr"):
-            earlier = flatten(config.model_dump())
-            del earlier[name]
-            assert parse_trial_json(json.dumps(nest(earlier))) == config
+    for name in {*known_names(model)} - {"model", "lr"}:
+        earlier = flatten(config.model_dump())
+        del earlier[name]
+        assert parse_trial_json(json.dumps(nest(earlier))) == config
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("{", "invalid JSON"),
-        ("[]", "should be an object"),
-        ('{"model": "vit", "added": 1}', "added: no such parameter"),
-        ('{"model": "x"}', "no such model"),
-    ],
-)
-def test_json_that_is_not_a_configuration_of_this_version_is_refused(text: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        parse_trial_json(text)
+def test_json_that_is_not_a_configuration_of_this_version_is_refused():
+    for text, says in {
+        "{": "invalid JSON",
+        "[]": "should be an object",
+        '{"model": "vit", "added": 1}': "added: no such parameter",
+    }.items():
+        with pytest.raises(ConfigError, match=says):
+            parse_trial_json(text)
 
 
-def test_text_is_read_by_the_type_of_its_field() -> None:
-    text = {
-        "model": "simple_cnn", "lr": "1e-3", "epochs": "7", "augment.flip": "False", "kernel_size": "5",
-        "train_samples": "none", "drop_val_copies": "true", "batch_size": 64.0,
-    }  # fmt: skip
-    values = {"lr": 1e-3, "epochs": 7, "augment": {"flip": False}, "kernel_size": 5, "train_samples": None}
-    assert parse_trial(text) == parse_trial(
-        {"model": "simple_cnn", "batch_size": 64, "drop_val_copies": True, **values}
-    )
+def test_text_is_read_by_the_type_of_its_field():
+    text = {"lr": "1e-3", "epochs": "7", "kernel_size": "5", "train_samples": "none", "drop_val_copies": "true"}
+    values = {"lr": 1e-3, "epochs": 7, "kernel_size": 5, "train_samples": None, "drop_val_copies": True}
+    read = parse_trial({"model": "simple_cnn", "augment.flip": "False", "batch_size": 64.0, **text})
+    assert read == parse_trial({"model": "simple_cnn", "augment": {"flip": False}, "batch_size": 64, **values})
     assert parse_trial({"model": "vit", "pretrained": "None"}) == parse_trial({"model": "vit"})
 
 
-NO_MODEL = "model: missing: which architecture to train, one of simple_cnn, deeper_cnn, resnet18, vit"
 PRETRAINED = {"model": "resnet18", "pretrained": True}
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"model": None}, NO_MODEL),
         ({"model": "resnet"}, "model: no such model: 'resnet' (did you mean resnet18?)"),
         ({"model": "x"}, "model: no such model: 'x' (one of simple_cnn, deeper_cnn, resnet18, vit)"),
         ({"learning_rate": 1}, "learning_rate: no such parameter (did you mean lr?)"),
@@ -94,11 +69,7 @@ PRETRAINED = {"model": "resnet18", "pretrained": True}
         ({"stem": "cifar"}, "stem: no such parameter"),
         ({"lr": 0}, "lr: 0: input should be greater than 0"),
         ({"lr": math.nan}, "lr: nan: input should be"),
-        ({"lr": math.inf}, "lr: inf: input should be"),
         ({"lr": "fast"}, "lr: 'fast': input should be a valid number"),
-        ({"lr": None}, "lr: None: input should be a valid number"),
-        ({"dropout": 1}, "dropout: 1: input should be less than 1"),
-        ({"batch_size": 1}, "batch_size: 1: input should be greater than or equal to 2"),
         ({"batch_size": 64.5}, "batch_size: 64.5: input should be a valid integer"),
         ({"optimizer": "adam"}, "optimizer: 'adam': input should be 'adamw' or 'sgd'"),
         ({"augment": {"shift": 0.6}}, "augment.shift: 0.6: input should be less than or equal to 0.5"),
@@ -112,61 +83,18 @@ PRETRAINED = {"model": "resnet18", "pretrained": True}
         ({"lr": 0.1, "lr.x": 1}, "lr.x: lr is a value and cannot also be a group"),
     ],
 )
-def test_value_that_cannot_be_trained_is_refused_with_the_reason(values: dict[str, Any], says: str) -> None:
-    given = {"model": "vit", **values}
-    (problem,) = problems_of({name: value for name, value in given.items() if (name, value) != ("model", None)})
+def test_value_that_cannot_be_trained_is_refused_with_the_reason(values, says):
+    (problem,) = problems_of({"model": "vit", **values})
     assert problem.startswith(says)
 
 
-def test_all_problems_are_reported_at_once() -> None:
-    found = problems_of({"model": "vit", "lr": -1, "epochs": 0, "wd": 0.1, "augment": {"mixup": -1, "x": 0}})
-    assert len(found) == 5
+def test_all_problems_are_reported_at_once():
+    assert len(problems_of({"model": "vit", "lr": -1, "epochs": 0, "wd": 0.1, "augment": {"mixup": -1, "x": 0}})) == 5
+    missing = "model: missing: which architecture to train, one of simple_cnn, deeper_cnn, resnet18, vit"
+    assert problems_of({"lr": -1}) == [missing]
 
 
-def test_sizes_are_not_checked_where_pretrained_weights_give_them() -> None:
-    parse_trial({"model": "vit", "pretrained": "some/vit", "dim": 200, "patch_size": 7})
-
-
-def test_group_and_its_fields_may_be_given_together() -> None:
+def test_values_that_go_together_are_accepted():
+    parse_trial({"model": "vit", "pretrained": "some/vit", "dim": 200, "patch_size": 7})  # the weights give the sizes
     config = parse_trial({"model": "vit", "augment": {"shift": 0.2, "flip": False}, "augment.shift": 0.3})
     assert (config.augment.shift, config.augment.flip) == (0.3, False)
-
-
-def test_suggestions_are_known_names() -> None:
-    assert suggest("learning_rate", ["lr", "seed"]) == "did you mean lr?"
-    assert suggest("learning_rate", ["method", "name"]) is None
-    assert suggest("bacth_size", ["batch_size"]) == "did you mean batch_size?"
-    assert suggest("zzz", ["lr"]) is None
-
-
-names = st.text("abc", min_size=1, max_size=3)
-trees = st.recursive(
-    st.integers() | st.booleans() | st.text(max_size=3),
-    lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(derandomize=True, deadline=None, max_examples=60)
-@given(tree=st.dictionaries(names, trees, max_size=4))
-def test_flatten_and_nest_are_inverse(tree: dict[str, Any]) -> None:
-    assert nest(flatten(tree)) == tree
-
-
-@settings(derandomize=True, deadline=None, max_examples=120)
-@given(
-    model=st.sampled_from(list(ARCHITECTURES)),
-    values=st.dictionaries(
-        st.sampled_from(known_names()) | st.text(max_size=6),
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers()),
-        max_size=4,
-    ),
-)
-def test_arbitrary_values_are_accepted_or_refused_with_problems(model: str, values: dict[str, Any]) -> None:
-    try:
-        config = parse_trial({**values, "model": model})
-    except ConfigError as error:
-        assert error.problems
-        assert all(problem.message for problem in error.problems)
-    else:
-        assert parse_trial(json.loads(config.model_dump_json())) == config
