@@ -7,8 +7,10 @@ trials and the same space, fifteen parameters of simple_cnn.yaml.
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
+from unittest.mock import patch
 
 import optuna
 
@@ -19,10 +21,10 @@ from fer_sweep.search import study
 from fer_sweep.search.axes import axes_of
 from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.storage import create_sweep
-from tests.benchmarks.commands import SWEEPS
+from tests.benchmarks.commands import SIMPLE_CNN
 from tests.benchmarks.rows import Row
 
-ASKED = 7
+ASKED = 8
 """Trials asked for; the median counts, after a first one that reads what is there."""
 
 
@@ -30,28 +32,21 @@ def ours(trials: int) -> float:
     """Milliseconds of ``next_trial`` with so many trials ended."""
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/sweeps.db"
-        sweep = with_run_cap(load_sweep_file(SWEEPS / "simple_cnn.yaml"), 2 * trials)
-        create_sweep(sweep, sweep_id="cost", storage=storage, seed=0)
+        create_sweep(with_run_cap(load_sweep_file(SIMPLE_CNN), 2 * trials), sweep_id="cost", storage=storage, seed=0)
 
         def opened(asks: int) -> float:
-            search = OptunaSearch("cost", storage=storage)
-            try:
+            with closing(OptunaSearch("cost", storage=storage)) as search:
                 return _median(asks, lambda: search.next_trial("cpu0"), lambda request: _end(search, request))
-            finally:
-                search.close()
 
-        draws, study.SAMPLER_DRAWS = study.SAMPLER_DRAWS, 0  # filled from the prior, in a hundredth of the time
-        try:
+        with patch.object(study, "SAMPLER_DRAWS", 0):  # filled from the prior, in a hundredth of the time
             opened(trials)
-        finally:
-            study.SAMPLER_DRAWS = draws
-        return opened(ASKED + 1)
+        return opened(ASKED)
 
 
 def optunas(trials: int) -> float:
     """Milliseconds of Optuna's own ask with so many trials ended."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    axes = axes_of(Space.from_sweep(load_sweep_file(SWEEPS / "simple_cnn.yaml")).parameters)
+    axes = axes_of(Space.from_sweep(load_sweep_file(SIMPLE_CNN)).parameters)
     natives = {name: axis.native for name, axis in axes.items()}
     filler = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(trials):
@@ -60,9 +55,7 @@ def optunas(trials: int) -> float:
         sampler = optuna.samplers.TPESampler(seed=0)
         stored = optuna.create_study(storage=f"sqlite:///{folder}/o.db", direction="maximize", sampler=sampler)
         stored.add_trials(filler.get_trials(deepcopy=False))
-        return _median(
-            ASKED + 1, lambda: stored.ask(natives), lambda trial: stored.tell(trial, _worth(trial.number - trials))
-        )
+        return _median(ASKED, lambda: stored.ask(natives), lambda trial: stored.tell(trial, _worth(trial.number)))
 
 
 def _median(asks: int, ask: Callable[[], Any], end: Callable[[Any], object]) -> float:
@@ -86,12 +79,9 @@ def _worth(number: int) -> float:
 
 
 def _row(trials: int, *, is_slow: bool) -> Row:
-    return Row(
-        f"the next trial in a sweep of {trials:,} (bayes), ms",
-        {"fersweep": lambda _: ours(trials), "Optuna's `ask` on SQLite": lambda _: optunas(trials)},
-        better="less",
-        is_slow=is_slow,
-    )
+    title = f"the next trial in a sweep of {trials:,} (bayes), ms"
+    sides = {"fersweep": lambda _: ours(trials), "Optuna's `ask` on SQLite": lambda _: optunas(trials)}
+    return Row(title, sides, "less", is_slow)
 
 
-ROWS: Mapping[str, Row] = {"search-1000": _row(1_000, is_slow=False), "search-10000": _row(10_000, is_slow=True)}
+ROWS = {"search-1000": _row(1_000, is_slow=False), "search-10000": _row(10_000, is_slow=True)}
