@@ -18,10 +18,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import overhead, search_cost, throughput, whole_sweep
+from tests.benchmarks import overhead, throughput, whole_sweep
 from tests.benchmarks.rows import Row, Values, table
 
-MODULES = (overhead, search_cost, throughput, whole_sweep)
+MODULES = (overhead, throughput, whole_sweep)
 ROWS: Mapping[str, Row] = {name: row for module in MODULES for name, row in module.ROWS.items()}
 
 

@@ -1,9 +1,12 @@
-"""What there is around training: the start of a command, the time between two trials, the memory of one more trial.
+"""What there is around training: starting a command, ending and proposing a trial, the memory of one more.
 
 Under an agent a trial is one epoch of a small SimpleCNN on 64 drawn faces, tracked online. Under the stock agents it is
 what their users write: a program started anew for every trial (``fersweep train``), or a function in a process that has
 torch imported. A script that only logs, without torch, shows what the stock agent costs by itself. The grid of seeds is
 proposed in no time, so that nothing but the agents is measured.
+
+The time of ``next_trial`` in a sweep that already has many trials is compared with Optuna as one uses it by itself:
+``study.ask`` with its TPE on its own SQLite tables, over the same trials and the fifteen parameters of simple_cnn.yaml.
 """
 
 import contextlib
@@ -15,10 +18,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import optuna
+
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import load_sweep_file, with_run_cap
+from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
+from fer_sweep.search import study
+from fer_sweep.search.axes import axes_of
+from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.storage import create_sweep
 from tests.benchmarks.commands import FERSWEEP, SIMPLE_CNN, WANDB, agent_at_work, run
 from tests.benchmarks.rows import Row
 from tests.support.processes import descendants, private_mb, until
@@ -35,23 +48,21 @@ AGENTS = {
     "stock `wandb.agent(function=)`": ([*STOCK, "function", "SWEEP"], TRAIN),
 }
 """Each agent's words, and the program of its sweep."""
+ASKED = 8
+"""Trials asked for; the median counts, after a first one that reads what is there."""
 
 
-def seconds(program: Sequence[str], *words: str, online: bool = False) -> float:
-    """Wall time of a command; with a W&B server to log in to if ``online``."""
-    with StandIn() if online else contextlib.nullcontext() as server:
-        login = {**server.environment, "WANDB_MODE": "online"} if server else {}
-        began = time.perf_counter()
-        run(words, program, **login)
-        return time.perf_counter() - began
+def command(program: Sequence[str], *words: str, online: bool = False) -> Callable[[int], float]:
+    """Measures the wall time of a command; with a W&B server to log in to if ``online``."""
 
+    def seconds(_: int) -> float:
+        with StandIn() if online else contextlib.nullcontext() as server:
+            login = {**server.environment, "WANDB_MODE": "online"} if server else {}
+            began = time.perf_counter()
+            run(words, program, **login)
+            return time.perf_counter() - began
 
-def seconds_of_create(*, online: bool) -> float:
-    return seconds(FERSWEEP, "create", str(SIMPLE_CNN), online=online)
-
-
-def seconds_of_wandb_sweep(_: int) -> float:
-    return seconds(WANDB, "sweep", str(SIMPLE_CNN), online=True)
+    return seconds
 
 
 def seconds_a_trial(name: str) -> float:
@@ -75,6 +86,56 @@ def seconds_between_trials(mode: str) -> float:
     found = re.search(r"first step: ([0-9.]+) s", said)
     assert found, said
     return float(found[1])
+
+
+def ms_of_next_trial(trials: int) -> float:
+    """Milliseconds of ``next_trial`` with so many trials ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        storage = f"sqlite:///{folder}/sweeps.db"
+        create_sweep(with_run_cap(load_sweep_file(SIMPLE_CNN), 2 * trials), sweep_id="cost", storage=storage, seed=0)
+
+        def opened(asks: int) -> float:
+            with contextlib.closing(OptunaSearch("cost", storage=storage)) as search:
+                return _median(asks, lambda: search.next_trial("cpu0"), lambda request: _end(search, request))
+
+        with patch.object(study, "SAMPLER_DRAWS", 0):  # filled from the prior, in a hundredth of the time
+            opened(trials)
+        return opened(ASKED)
+
+
+def ms_of_optunas_ask(trials: int) -> float:
+    """Milliseconds of Optuna's own ask with so many trials ended."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    axes = axes_of(Space.from_sweep(load_sweep_file(SIMPLE_CNN)).parameters)
+    natives = {name: axis.native for name, axis in axes.items()}
+    filler = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(trials):
+        filler.tell(filler.ask(natives), _worth(number))
+    with tempfile.TemporaryDirectory() as folder:
+        sampler = optuna.samplers.TPESampler(seed=0)
+        stored = optuna.create_study(storage=f"sqlite:///{folder}/o.db", direction="maximize", sampler=sampler)
+        stored.add_trials(filler.get_trials(deepcopy=False))
+        return _median(ASKED, lambda: stored.ask(natives), lambda trial: stored.tell(trial, _worth(trial.number)))
+
+
+def _median(asks: int, ask: Callable[[], Any], end: Callable[[Any], object]) -> float:
+    times = []
+    for _ in range(asks):
+        began = time.perf_counter()
+        asked = ask()
+        times.append(time.perf_counter() - began)
+        end(asked)
+    return 1000 * statistics.median(times[1:])
+
+
+def _end(search: OptunaSearch, request: TrialRequest) -> None:
+    worth = _worth(int(request.trial_id))
+    search.report(request.trial_id, 1, {"epoch": 1, "best_val_acc": worth, "val_acc": worth})
+    search.finish(request.trial_id, TrialOutcome(TrialState.COMPLETE))
+
+
+def _worth(number: int) -> float:
+    return (number * 7919 % 1000) / 1000
 
 
 def forked_mb() -> float:
@@ -123,20 +184,25 @@ def _between(how: str, mode: str) -> Row:
     return Row(title, {"fersweep": lambda _: seconds_between_trials(mode)}, "less")
 
 
+def _search(trials: int, *, is_slow: bool) -> Row:
+    title = f"the next trial in a sweep of {trials:,} (bayes), ms"
+    theirs = "Optuna's `ask` on SQLite"
+    sides = {"fersweep": lambda _: ms_of_next_trial(trials), theirs: lambda _: ms_of_optunas_ask(trials)}
+    return Row(title, sides, "less", is_slow)
+
+
+CREATE = (FERSWEEP, "create", str(SIMPLE_CNN))
+WANDB_SWEEP = command(WANDB, "sweep", str(SIMPLE_CNN), online=True)
 ROWS = {
-    "help": Row(
-        "`--help`, s",
-        {"fersweep": lambda _: seconds(FERSWEEP, "--help"), "`wandb`": lambda _: seconds(WANDB, "--help")},
-        "less",
-    ),
+    "help": Row("`--help`, s", {"fersweep": command(FERSWEEP, "--help"), "`wandb`": command(WANDB, "--help")}, "less"),
     "create": Row(
         "`fersweep create sweeps/simple_cnn.yaml` without a server, s",
-        {"fersweep": lambda _: seconds_of_create(online=False), "`wandb sweep` on a server": seconds_of_wandb_sweep},
+        {"fersweep": command(*CREATE), "`wandb sweep` on a server": WANDB_SWEEP},
         "less",
     ),
     "create-online": Row(
         "the same on a W&B server (on loopback), s",
-        {"fersweep": lambda _: seconds_of_create(online=True), "`wandb sweep`": seconds_of_wandb_sweep},
+        {"fersweep": command(*CREATE, online=True), "`wandb sweep`": WANDB_SWEEP},
         "less",
     ),
     "between": _between("not tracked", "disabled"),
@@ -153,4 +219,6 @@ ROWS = {
         {"fersweep": lambda _: forked_mb(), "a process of its own": lambda _: cold_mb()},
         "less",
     ),
+    "search-1000": _search(1_000, is_slow=False),
+    "search-10000": _search(10_000, is_slow=True),
 }

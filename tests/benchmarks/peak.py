@@ -5,12 +5,11 @@ python -m tests.benchmarks.peak --model vit
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch.nn import functional
+from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_sweep.agent.own_process import keep_freed_memory
@@ -29,7 +28,7 @@ def peak(dtype: torch.dtype) -> float:
     found = 0.0
     for size in (1024, 2048) if DEVICE.type == "cpu" else (4096, 8192):
         left, right = (torch.rand(size, size, device=DEVICE).to(dtype) for _ in range(2))
-        found = max(found, 2 * size**3 / min(_seconds(lambda left=left, right=right: left @ right, 8)) / 1e9)
+        found = max(found, 2 * size**3 / min(_timed(lambda left=left, right=right: left @ right).times) / 1e9)
     return found
 
 
@@ -50,18 +49,12 @@ def step_rate(model: str) -> tuple[float, float, str]:
 
     with FlopCounterMode(display=False) as counter:
         step()
-    return counter.get_total_flops() / 1e9, statistics.median(_seconds(step, 10)), precision
+    return counter.get_total_flops() / 1e9, _timed(step).median, precision
 
 
-def _seconds(work: Callable[[], object], times: int) -> list[float]:
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - began)
-    return found
+def _timed(work: Callable[[], object]) -> Measurement:
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=5.0)
 
 
 if __name__ == "__main__":

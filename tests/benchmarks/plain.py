@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+import wandb
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -119,11 +120,7 @@ def main() -> None:
     for name, default in OPTIONS.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     arguments = parser.parse_args()
-    run = None
-    if arguments.wandb:
-        import wandb
-
-        run = wandb.init()
+    run = wandb.init(mode=None if arguments.wandb else "disabled")
     torch.manual_seed(arguments.seed)
     train, test = loaders(arguments)
     model = build(arguments).to(arguments.device)
@@ -134,11 +131,9 @@ def main() -> None:
         row["val_acc"] = accuracy(model, test, arguments.device)
         speeds.append(row["images_per_second"])
         best = max(best, row["val_acc"])
-        if run:
-            run.log({"epoch": epoch, "best_val_acc": best, **row})
+        run.log({"epoch": epoch, "best_val_acc": best, **row})
     print(json.dumps({"best_val_acc": best, "images_per_second": statistics.median_high(speeds)}))
-    if run:
-        run.finish()
+    run.finish()
 
 
 if __name__ == "__main__":

@@ -47,11 +47,7 @@ def table(rows: Mapping[str, Row], figures: Mapping[str, Values]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, and the least and the most.
-
-    >>> spread([0.123, 0.12, 0.2]), spread([1234.5])
-    ('0.12 (0.12 to 0.20)', '1,234')
-    """
+    """The median, and the least and the most."""
     middle, least, most = (_short(measure(values)) for measure in (statistics.median, min, max))
     return middle if len(values) == 1 else f"{middle} ({least} to {most})"
 

@@ -71,8 +71,8 @@ def _row(title: str, figure: int, better: str) -> Row:
     return Row(title, sides, better, is_slow=True)
 
 
-SIZE = f"a sweep of {TRIALS} SimpleCNN trials on {SUBSET_TRAIN:,} images of FER2013"
+SIZE = f"{TRIALS} SimpleCNN trials on {SUBSET_TRAIN:,} images of FER2013"
 ROWS = {
-    "sweep": _row(f"{SIZE} with early termination, s", 0, "less"),
+    "sweep": _row(f"a sweep of {SIZE} with early termination, s", 0, "less"),
     "sweep-best": _row("the best validation accuracy of those sweeps", 1, "same"),
 }

@@ -32,7 +32,7 @@ def test_slurm_job_near_its_time_limit_and_one_of_a_lost_node_resume_from_their_
     # Both at a time: Slurm looks at limits twice a minute, and at nodes that are silent after SlurmdTimeout.
     def start(sweep: str, **values: object) -> tuple[SlurmAgents, str]:
         pool = SlurmAgents(SlurmPool(kind="slurm", cpus=1, **values))
-        return pool, pool.start(command(sweep), 1)[0]
+        return pool, *pool.start(command(sweep), 1)
 
     def resumes(sweep: str, agent: str) -> bool:
         until(lambda: "trial 0 (attempt 2)" in log_of(agent))

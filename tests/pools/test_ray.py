@@ -3,9 +3,9 @@
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -16,7 +16,7 @@ from fer_sweep.pools import AgentState, Phase
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.ray_connection import Refusal, connect
-from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, left_of
+from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, Order, left_of
 from fer_sweep.pools.ray_job import Job
 from fer_sweep.search.remaining import Remaining
 from tests.support.pool_stage import STUB, stub
@@ -58,13 +58,10 @@ class Stage:
         self.left = Remaining(free)
         """Of the sweep."""
         self._now = 0.0
-        self._states: dict[str, Sequence[str]] = {}
+        self._news: dict[str, Any] = {}
         job = replace(JOB, logs={str(number): f"{number}.log" for number in range(agents)})
-        self.driver = Driver(job, self.ray, self._hear, lambda: self.left, clock=lambda: self._now)
+        self.driver = Driver(job, self.ray, self._news.update, lambda: self.left, clock=lambda: self._now)
         self.look()
-
-    def _hear(self, states: dict[str, Sequence[str]]) -> None:
-        self._states = states
 
     def look(self, after_s: float = LOOK_S) -> AgentState:
         """Let the driver see what has changed; returns the first agent's state."""
@@ -75,7 +72,7 @@ class Stage:
 
     @property
     def states(self) -> list[AgentState]:
-        return [AgentState(Phase(phase), note) for phase, note in self._states.values()]
+        return [AgentState(Phase(phase), note) for phase, note in self._news["states"].values()]
 
     @property
     def actor(self) -> Actor:
@@ -91,9 +88,9 @@ def test_no_more_agents_are_started_than_there_are_trials_and_ray_stores_no_secr
     stage.left = Remaining(0, in_hand=1)
     assert stage.look() == RUNNING
     stage.actor.object.code, stage.left = 0, Remaining(0)
-    assert stage.look() == DONE
+    assert stage.look() == DONE and stage.ended
     assert stage.states[3] == AgentState(Phase.DONE, "there was nothing left for it to do")
-    assert stage.ended and len(stage.ray.actors) == 1
+    assert len(stage.ray.actors) == 1
 
 
 @pytest.mark.parametrize("has_room", [True, False])
@@ -108,32 +105,22 @@ def test_lost_agent_is_started_again_once_its_trials_are_free(has_room: bool) ->
     assert stage.actor.object.arguments[-1] == "agent 0, start 2"
 
 
-@pytest.mark.parametrize(("lived_s", "losses"), [(SHORT_S / 2, 3), (SHORT_S * 2, 5)])
-def test_agent_that_is_lost_three_times_in_a_row_soon_after_its_start_has_failed(lived_s: float, losses: int) -> None:
+def test_agent_that_is_lost_three_times_in_a_row_soon_after_its_start_has_failed() -> None:
     stage = Stage()
-    for _ in range(losses):
+    for lived_s in (1, 1, SHORT_S * 2, 1, 1, 1):
         assert stage.look(lived_s) == RUNNING
         stage.actor.error = LOST
         state = stage.look(0)
-    failed = AgentState(Phase.FAILED, "Ray lost it 3 times in a row, the last time so: The actor died.")
-    assert state == (failed if losses == 3 else RUNNING)
+    assert state == AgentState(Phase.FAILED, "Ray lost it 3 times in a row, the last time so: The actor died.")
 
 
 @pytest.mark.parametrize("free", [10, None])
-@pytest.mark.parametrize(
-    ("code", "state"),
-    [
-        (3, DONE),
-        (130, AgentState(Phase.DONE, "stopped")),
-        (1, AgentState(Phase.FAILED, "exit code 1: see 0.log")),
-    ],
-)
-def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(
-    code: int, state: AgentState, free: int | None
-) -> None:
-    stage = Stage(free=free)
-    stage.actor.object.code = code
-    assert (stage.look(), stage.ended) == (state, True)
+def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(free: int | None) -> None:
+    failed = AgentState(Phase.FAILED, "exit code 1: see 0.log")
+    for code, state in ((3, DONE), (130, AgentState(Phase.DONE, "stopped")), (1, failed)):
+        stage = Stage(free=free)
+        stage.actor.object.code = code
+        assert (stage.look(), stage.ended) == (state, True)
 
 
 def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_trials_or_if_stopped() -> None:
@@ -149,14 +136,10 @@ def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_tri
     assert stage.look() == AgentState(Phase.DONE, "stopped before it had a place")
 
 
-@pytest.mark.parametrize("order", [STOP, None])
-@pytest.mark.parametrize("has_room", [True, False])
-def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_answers(
-    order: dict[str, object] | None, has_room: bool
-) -> None:
-    """The command's own end is no order at all; an agent may have got its place since the last look."""
-    stage = Stage(has_room=has_room)
-    stage.actor.is_placed = True
+@pytest.mark.parametrize("order", [STOP, None])  # the command's own end is no order at all
+def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_answers(order: Order) -> None:
+    stage = Stage(has_room=False)
+    stage.actor.is_placed = True  # since the last look
     stage.driver.obey(order)
     assert stage.look(GRACE_S - 1) == RUNNING
     assert stage.actor.object.told == [TERM]
@@ -195,20 +178,16 @@ def test_agent_sees_the_gpus_of_its_actor(has_gpus: bool, seen: str, monkeypatch
     assert Path("logs/0.log").read_text().startswith(f"== agent 0, start 2, on {socket.gethostname()} at ")
 
 
-def test_agent_that_cannot_be_started_has_failed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_an_agent_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     error = FileNotFoundError(2, "No such file or directory", "/work")
     monkeypatch.setattr(Agent, "start", Mock(side_effect=error, __name__="start"))
-    note = "it cannot be started: [Errno 2] No such file or directory: '/work'"
-    assert Stage().look() == AgentState(Phase.FAILED, note)
-
-
-def test_missing_program_and_a_log_on_a_full_disk_are_named() -> None:
+    assert Stage().look() == AgentState(Phase.FAILED, f"it cannot be started: {error}")
     actor = AgentActor()
     actor.start(["nosuchprogram"], {}, False, ".", "0.log", "agent 0")
     until(lambda: actor.poll() is not None)
     assert "nosuchprogram cannot be started: No such file" in Path("0.log").read_text()
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        AgentActor().start(["true"], {}, False, ".", "/dev/full", "agent 0")
+        actor.start(["true"], {}, False, ".", "/dev/full", "agent 0")
 
 
 SILENT = "127.0.0.1:1"  # nothing listens there

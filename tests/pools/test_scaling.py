@@ -49,11 +49,10 @@ def test_every_trial_is_trained_by_no_more_agents_than_asked_for_whatever_is_los
     trials: int, most: int, slots: int, places: int, losses: list[bool]
 ) -> None:
     """Agents in little: each leases trials, and ends when there are no more for it."""
-    demand = Demand(most=most, slots=slots)
+    demand, may_start = Demand(most=most, slots=slots), trials + sum(losses) + most
     left, done, waiting, starts = trials, 0, 0, 0
     running: list[int] = []
     """What each has leased."""
-    may_start = trials + sum(losses) + most
     while True:
         change = demand.look(Remaining(left, sum(running)), running=len(running), waiting=waiting)
         starts += change.start

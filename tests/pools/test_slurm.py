@@ -59,19 +59,6 @@ def test_signals_reach_the_agent_and_it_runs_again_elsewhere_if_it_was_interrupt
     assert (f"agent {agent}, restart 1, on n2" in log_of(agent)) == (starts == 2)
 
 
-def test_notice_before_the_script_knows_the_agents_number_is_passed_on(
-    fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    signals_itself = """set -o functrace
-        trap '[ "$SLURM_RESTART_COUNT$BASH_COMMAND" != "0child=\\$!" ] || kill -USR2 $$' DEBUG"""
-    (tmp_path / "signals_itself.sh").write_text(signals_itself)
-    monkeypatch.setenv("BASH_ENV", str(tmp_path / "signals_itself.sh"))
-    fake_slurm.program("fersweep", '[ "$SLURM_RESTART_COUNT" = 1 ] || exec sleep 120')
-    pool, agent = started(stub("0"), command="fersweep")
-    assert ended(pool, agent) == DONE
-    assert "queued again" in log_of(agent)
-
-
 @pytest.mark.parametrize(("state", "starts"), [("finished", 2), ("running", 3)])
 def test_restarted_agent_with_nothing_to_do_waits_once_for_the_lease_of_a_lost_node(
     state: str, starts: int, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
@@ -148,16 +135,15 @@ def test_waiting_agent_is_cancelled_and_jobs_that_slurm_forgets_keep_their_end(f
     [
         ("echo 'no partition nosuch' >&2; exit 1", "sbatch refuses: no partition nosuch", "`sinfo` shows partitions"),
         ("echo Hello", "sbatch answered 'Hello' where a job's number was expected", ""),
-        (None, "no sbatch here", "login node"),
+        ("", "no sbatch here", "login node"),
     ],
 )
 def test_no_slurm_and_a_slurm_that_refuses_are_reported(
-    program: str | None, says: str, hint: str, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    program: str, says: str, hint: str, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if program:
-        fake_slurm.program("sbatch", program)
-    else:
-        monkeypatch.setenv("PATH", str(tmp_path))
+    fake_slurm.program("sbatch", program)
+    if not program:
+        monkeypatch.setenv("PATH", "")
     with pytest.raises(PoolError, match=says) as refused:
         started(stub("0"))
     assert hint in (refused.value.hint or "")

@@ -82,18 +82,15 @@ def ours(table: Table, seed: int, *, method: str, hyperband: Mapping[str, int] |
         create_sweep(parse_sweep(spec), sweep_id="compare", storage=storage, seed=seed)
         with contextlib.closing(OptunaSearch("compare", storage=storage)) as search:
             while isinstance(request := search.next_trial("cpu0"), TrialRequest):
-                yield _trained(search, request.trial_id, table.curve(request.parameters))
-
-
-def _trained(search: OptunaSearch, trial: str, curve: Sequence[float]) -> tuple[int, float]:
-    for epoch, accuracy in enumerate(curve, 1):
-        best = max(curve[:epoch])
-        stop = search.report(trial, epoch, {"epoch": epoch, "val_acc": accuracy, "best_val_acc": best})
-        if stop is not None and epoch < len(curve):
-            search.finish(trial, TrialOutcome(TrialState.PRUNED))
-            return epoch, best
-    search.finish(trial, TrialOutcome(TrialState.COMPLETE))
-    return len(curve), best
+                curve, state = table.curve(request.parameters), TrialState.COMPLETE
+                for epoch, accuracy in enumerate(curve, 1):
+                    best = max(curve[:epoch])
+                    metrics = {"epoch": epoch, "val_acc": accuracy, "best_val_acc": best}
+                    if search.report(request.trial_id, epoch, metrics) is not None and epoch < len(curve):
+                        state = TrialState.PRUNED
+                        break
+                search.finish(request.trial_id, TrialOutcome(state))
+                yield epoch, best
 
 
 def optunas(table: Table, seed: int, *, sampler: Callable[..., optuna.samplers.BaseSampler]) -> Seen:

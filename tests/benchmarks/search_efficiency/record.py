@@ -3,10 +3,9 @@
     python -m tests.benchmarks.search_efficiency.record
 
 About 25 minutes on two cores. Made by fersweep itself: a grid sweep without early termination. Needs the FER2013
-archive; none of its images is in the file. After an interruption, run it again with the same ``--folder``.
+archive; none of its images is in the file.
 """
 
-import argparse
 import csv
 import os
 import subprocess
@@ -35,24 +34,19 @@ FIXED |= {"augment.shift": 0.05, "augment.rotation": 5.0}
 
 def main() -> None:
     """Train the grid and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="keep the sweep here")
-    parser.add_argument("--slots", default=str(os.cpu_count()))
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = (arguments.folder or Path(temporary)).absolute()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         os.environ |= {"FERSWEEP_HOME": f"{folder}/home", "FERSWEEP_CACHE": f"{folder}/cache"}
         os.environ["WANDB_MODE"] = "disabled"
-        if not (folder / "home").exists():
-            images = extract_subset(folder / "images", train=TRAIN, val=VAL)
-            subprocess.run([*FERSWEEP, "data", "prepare", images, "--name", FIXED["data"]], check=True)
-            parameters = {name: {"values": values} for name, values in GRID.items()}
-            parameters |= {name: {"value": value} for name, value in FIXED.items()}
-            metric = {"name": "best_val_acc", "goal": "maximize"}
-            sweep = {"program": "fersweep", "method": "grid", "metric": metric, "parameters": parameters}
-            (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-            subprocess.run([*FERSWEEP, "create", folder / "sweep.yaml"], check=True)
-        subprocess.run([*FERSWEEP, "agent", "--gpus", "none", "--slots", arguments.slots], check=True)
+        parameters = {name: {"values": values} for name, values in GRID.items()}
+        parameters |= {name: {"value": value} for name, value in FIXED.items()}
+        metric = {"name": "best_val_acc", "goal": "maximize"}
+        sweep = {"program": "fersweep", "method": "grid", "metric": metric, "parameters": parameters}
+        (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+        images = extract_subset(folder / "images", train=TRAIN, val=VAL)
+        subprocess.run([*FERSWEEP, "data", "prepare", images, "--name", FIXED["data"]], check=True)
+        subprocess.run([*FERSWEEP, "create", folder / "sweep.yaml"], check=True)
+        subprocess.run([*FERSWEEP, "agent", "--gpus=none", f"--slots={os.cpu_count()}"], check=True)
         with CURVES.open("w", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow([*GRID, *(f"val_acc@{epoch}" for epoch in range(1, EPOCHS + 1))])
