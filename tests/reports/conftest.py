@@ -43,7 +43,6 @@ class Shown:
     """A report in the browser; whatever goes wrong there, or is requested from elsewhere, is an error."""
 
     def __init__(self, browser: Any, file: Path, **context: Any) -> None:
-        self.file = file
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
         self.page = self.context.new_page()
         self.errors: list[str] = []

@@ -113,17 +113,14 @@ def test_axes_have_logarithms_choices_in_order_and_a_place_for_none() -> None:
     assert optimizer.choices[int(optimizer.values[0])] == "none"
 
 
-def test_sweeps_side_by_side_share_axes_after_the_architecture() -> None:
-    low, high = Axis("lr", log=True, bounds=(1e-4, 1e-2)), Axis("lr", log=True, bounds=(1e-3, 1e-1))
-    joined = common_axes([(low, Axis("depth", log=False)), (high,)], ["vit", "resnet18"])
-    assert joined == (Axis("model", False, ("vit", "resnet18")), Axis("lr", True, None, (1e-4, 1e-1)))
-
-
 def test_several_sweeps_have_a_view_of_all_and_one_each_and_the_best_of_each_architecture() -> None:
     models = ("simple_cnn", "resnet18", "vit")
     three = made_up.report(*(made_up.sweep(model, trials=15, seed=seed) for seed, model in enumerate(models)))
     accuracy, *_ = figures.curves(three, best_of_each_model(three.selection), "models")
     assert {trace["name"].split(",")[0] for trace in accuracy.spec["data"]} == set(models)
+    low, high = Axis("lr", log=True, bounds=(1e-4, 1e-2)), Axis("lr", log=True, bounds=(1e-3, 1e-1))
+    joined = common_axes([(low, Axis("depth", log=False)), (high,)], models)
+    assert joined == (Axis("model", False, models), Axis("lr", True, None, (1e-4, 1e-1)))
     shown = views(three)
     assert [view["label"] for view in shown] == ["all sweeps", *(sweep.label for sweep in three.sweeps)]
     assert shown[0]["dimensions"][0]["name"] == "model"

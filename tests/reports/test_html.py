@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fer_sweep.openings import Opening
 from fer_sweep.records import TrialState
 from fer_sweep.reports import html as page
 from fer_sweep.reports import palette
@@ -59,7 +60,9 @@ def test_only_the_two_scripts_of_the_file_may_run_on_data_that_ends_none(text: s
 
 
 def test_text_from_outside_is_no_markup() -> None:
-    hostile = render(made_up.hostile(EVIL), NOWHERE, [Face(PNG, EVIL, EVIL, EVIL)], EVIL)
+    opening = Opening("1", 1.0, EVIL, "w", EVIL, "f", "t", EVIL, 1, 1, False)
+    report = dataclasses.replace(made_up.hostile(EVIL), openings=(opening,))
+    hostile = render(report, NOWHERE, [Face(PNG, EVIL, EVIL, EVIL)], EVIL)
     assert len(scripts(hostile)) == 3
     found = elements(hostile)
     assert [attributes["src"] for tag, attributes in found if tag == "img"] == [PNG]

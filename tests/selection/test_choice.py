@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.records import TrialState, Verdict
-from fer_sweep.selection import Candidate, gap_error, select, select_each
+from fer_sweep.selection import Candidate, gap_error, select
 from tests.support.records import candidate
 
 PRUNED, COMPLETE = TrialState.PRUNED, TrialState.COMPLETE
@@ -78,15 +78,6 @@ def test_trials_measured_on_different_data_have_no_winner() -> None:
     assert "(fer2013, synthetic)" in select([candidate("0", 0.6), candidate("1", 0.6, config=DRAWN)]).reason
     assert winner(one, candidate("1", 0.50, fingerprint="a" * 64, config=DRAWN)) == "0", "one content, two names"
     assert winner(one, candidate("1", 0.50)) == "0", "of one no fingerprint is recorded"
-
-
-def test_each_architecture_has_a_winner_and_a_front_of_its_own() -> None:
-    small = [candidate("a", 0.58, sweep="s"), candidate("b", 0.50, sweep="s")]
-    large = [candidate("c", 0.66, sweep="r", config={"model": "resnet18", "data": "fer2013"})]
-    each = select_each([*small, *large])
-    assert list(each) == ["resnet18", "simple_cnn"]
-    assert [found.winner for found in each.values()] == [large[0], small[0]]
-    assert each["simple_cnn"].pareto == (small[0],)
 
 
 def test_max_gap_keeps_out_what_exceeds_it_unless_all_do() -> None:

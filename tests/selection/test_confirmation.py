@@ -51,12 +51,9 @@ def test_a_comparison_says_which_is_better(first: dict[int, float], second: dict
     assert found.is_decided == ("better" in meaning)
 
 
-def test_several_comparisons_share_one_level() -> None:
+def test_several_comparisons_share_one_level_and_other_data_or_a_single_seed_in_common_has_none() -> None:
     three = [confirmed(f"{name}/1", {1: 0.60, 2: 0.62, 3: 0.61}) for name in "abc"]
     assert [round(found.difference.level, 4) for found in compare(three)] == [0.9833] * 3
-
-
-def test_other_data_or_a_single_seed_in_common_is_not_compared() -> None:
     seeds = {1: 0.6, 2: 0.61}
     assert compare([confirmed("a/1", seeds), confirmed("b/1", seeds, data="other")]) == []
     assert compare([confirmed("a/1", seeds), confirmed("b/1", {2: 0.6, 3: 0.61})]) == []
