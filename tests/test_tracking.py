@@ -59,6 +59,14 @@ def test_the_users_environment_adds_to_a_runs_labels_and_a_stock_agents_is_left_
     assert not os.environ.keys() & set(stock)
 
 
+def test_only_a_tracker_that_obeys_pages_passes_their_stop_button_on(scripted_wandb, labels):
+    for obeys, run_id in ((True, "r1"), (False, "r2")):
+        run = Tracker(obey_pages=obeys).start(labels, {}, run_id=run_id)
+        scripted_wandb.server.stop_run(run_id)
+        log_epochs(run, 1)
+        assert run.stop_asked == obeys
+
+
 def test_a_server_out_of_reach_is_not_tried_for_a_while_and_runs_stay_offline(scripted_wandb, labels, ends, caplog):
     scripted_wandb.server.faults.offline()
     clock = 0.0

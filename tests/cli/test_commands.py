@@ -98,7 +98,7 @@ def test_run_trains_a_sweep_from_its_file_to_the_winner_in_real_processes(small_
     assert Path(model).is_file()
 
 
-def test_a_sweep_from_file_to_winner(shell, small, played_trials):
+def test_a_sweep_from_file_to_winner_and_another_stopped_and_cancelled(shell, small, played_trials):
     sweep = shell.json("create", small)["sweep"]
     for command, state in (("pause", "paused"), ("resume", "running")):
         assert shell(command)[0] == 0
@@ -114,8 +114,6 @@ def test_a_sweep_from_file_to_winner(shell, small, played_trials):
     code, _, err = shell("agent")
     assert code == 3 and "finished" in err
 
-
-def test_a_sweep_is_stopped_and_cancelled(shell, small):
     shell("create", small)
     for command, state in (("stop", "stopped"), ("cancel", "cancelled")):
         assert shell(command)[0] == 0

@@ -38,7 +38,6 @@ def test_without_a_login_the_search_is_embedded(shell, monkeypatch):
     [
         ("tester/nowhere/abcd1234", "no project tester/nowhere"),
         ("tester/faces/abcd1234", "no sweep abcd1234 in tester/faces"),
-        ("nobody/faces/abcd1234", "nobody"),
         ("a/b/c/d", "names no sweep"),
         ("https://wandb.ai/tester/faces/sweeps/abcd1234", "is on another server"),
         ("abcd1234", "no sweep 'abcd1234'"),
