@@ -1,5 +1,6 @@
 """The cache: read-only, whole or absent, safe with several writers, and honest about damage."""
 
+import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -120,7 +121,12 @@ def test_content_is_compared_when_its_files_were_touched_or_it_is_prepared_again
 
 def test_cache_that_cannot_be_written_is_a_storage_error_and_stays_as_it_was(source, other_source, monkeypatch):
     first = prepare(source)
-    full = Mock(side_effect=OSError(28, "No space left on device"))
+
+    def full(handle):
+        with (store.data_folder() / ".lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else writes meanwhile
+        raise OSError(28, "No space left on device")
+
     with (
         monkeypatch.context() as patch,
         pytest.raises(StorageError, match=r"the data cache .*: No space left") as caught,

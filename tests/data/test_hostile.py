@@ -48,7 +48,7 @@ FILES = {
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)
     },
     "link in a zip": (zip_with(MODE, struct.pack("<H", stat.S_IFLNK | 0o777)), "is a link or device"),
-    "encrypted zip": (zip_with(FLAGS, b"\1\0"), "is encrypted"),
+    "encrypted zip": (zip_with(FLAGS, b"\1\0"), r"a\.png is encrypted"),
     "wrong size in a zip": (zip_with(SIZE, struct.pack("<I", 900)), "cannot be read"),
     "member twice": (zipped({A: b"1", B: b"2"}).replace(B.encode(), A.encode()), "is there twice"),
     "bomb": (zipped({A: bytes(40 << 20)}), "a.png unpacks to .* a decompression bomb"),

@@ -29,6 +29,6 @@ def test_expressions_can_be_learnt_and_not_perfectly():
     edges = gradients.reshape(2, -1, 12, 4, 12, 4).mean(axis=(3, 5)).swapaxes(0, 1).reshape(len(labels), -1)
     train, val = edges[:1400], edges[1400:]
     train, val = train - train.mean(axis=0), val - train.mean(axis=0)
-    # Ridge regression onto the seven classes: the plainest thing that sees edges. Chance is 14 %; 50 % were measured.
+    # Ridge regression onto the seven classes: the plainest thing that sees edges. Chance is 14 %; 42 % were measured.
     weights = np.linalg.solve(train.T @ train + 0.3 * np.eye(288), train.T @ np.eye(7)[labels[:1400]])
-    assert 0.40 < ((val @ weights).argmax(axis=1) == labels[1400:]).mean() < 0.65
+    assert 0.36 < ((val @ weights).argmax(axis=1) == labels[1400:]).mean() < 0.50

@@ -51,7 +51,6 @@ def test_split_of_a_path_is_that_of_its_nearest_folders():
     assert {path: read and read[0] for path, read in found.items()} == meant
 
 
-EMPTY_ZIP = b"PK\5\6" + bytes(18)
 REFUSED = {
     "class folder": (
         lambda f: f.files() | {"train/hapy/a.png": f.encoded(0)}, r"train/hapy/a\.png.*'hapy'", r"did you mean happy\?"
@@ -87,7 +86,7 @@ REFUSED = {
         lambda f: tables(names=ALPHABETICAL, files=["train"])(f) | {"val.parquet": f.parquet(f.rows(1))},
         r"val\.parquet: this file or one before it does not name its classes",
     ),
-    "several archives": (lambda f: {"a.zip": EMPTY_ZIP, "b.zip": EMPTY_ZIP}, r"a\.zip, b\.zip"),
+    "several archives": (lambda f: dict.fromkeys(("a.zip", "b.zip"), b"PK\5\6" + bytes(18)), r"a\.zip, b\.zip"),
     "only test images": (folders("test", "test", "test"), "^a: no training images"),
     "too few to divide": (lambda f: {"train/sad/a.png": f.encoded(0)}, "too few"),
 }  # fmt: skip
