@@ -41,14 +41,10 @@ def test_json_of_an_earlier_version_without_a_field_gives_its_default(model):
         assert parse_trial_json(json.dumps(nest(earlier))) == config
 
 
-def test_json_that_is_not_a_configuration_of_this_version_is_refused():
-    for text, says in {
-        "{": "invalid JSON",
-        "[]": "should be an object",
-        '{"model": "vit", "added": 1}': "added: no such parameter",
-    }.items():
-        with pytest.raises(ConfigError, match=says):
-            parse_trial_json(text)
+@pytest.mark.parametrize("text", ["{", "[]", '{"model": "vit", "added": 1}', '{"model": "x"}'])
+def test_json_that_is_not_a_configuration_of_this_version_is_refused(text):
+    with pytest.raises(ConfigError):
+        parse_trial_json(text)
 
 
 def test_text_is_read_by_the_type_of_its_field():
