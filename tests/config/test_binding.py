@@ -112,6 +112,11 @@ def test_valid_sweep_is_accepted_without_a_note(parameters):
     assert notes_on(sweep_of(parameters)) == []
 
 
+def hyperband(metric="best_val_acc", **settings):
+    rule = {"type": "hyperband", **settings}
+    return {"metric": {"name": metric, "goal": "maximize"}, "early_terminate": rule}
+
+
 ENGINE = {"method": "custom", "scheduler": {"engine": "optuna"}, "metric": None}
 
 
@@ -124,21 +129,13 @@ ENGINE = {"method": "custom", "scheduler": {"engine": "optuna"}, "metric": None}
         ({"method": "custom"}, "method: method custom needs a scheduler (write scheduler: {engine: optuna})"),
         ({"method": "custom", "scheduler": {"engine": "ax"}}, "scheduler.engine: ax is not one of the engines here"),
         ({"method": "grid"}, "parameters.augment.parameters.shift: has no grid"),
-        (
-            {"method": "random", "metric": None, "early_terminate": {"type": "hyperband", "min_iter": 2}},
-            "early_terminate: needs a metric to judge by",
-        ),
+        (hyperband(min_iter=2) | {"method": "random", "metric": None}, "early_terminate: needs a metric to judge by"),
     ],
 )
 def test_unsupported_search_is_refused(changes, says):
     augment = {"parameters": {"shift": {"min": 0.0, "max": 0.1}}}
     data = sweep_of({"model": "simple_cnn", "augment": augment}, **changes)
     assert problems_in({key: value for key, value in data.items() if value is not None})[0].startswith(says)
-
-
-def hyperband(metric="best_val_acc", **settings):
-    rule = {"type": "hyperband", **settings}
-    return {"metric": {"name": metric, "goal": "maximize"}, "early_terminate": rule}
 
 
 NEVER = "early_terminate: nothing will be stopped early: "
@@ -161,12 +158,12 @@ def test_valid_but_probably_unintended_settings_are_noted(changes, says):
     assert note.startswith(says)
 
 
-@pytest.mark.parametrize("epochs", [{"value": "5"}, {"values": [2, "5", 3.0]}, {"min": 2, "max": 5}])
-def test_bands_are_compared_with_the_longest_training(epochs):
-    parameters = {"model": "vit", "epochs": epochs}
-    assert notes_on(sweep_of(parameters, **hyperband(min_iter=4))) == []
-    (note,) = notes_on(sweep_of(parameters, **hyperband(min_iter=5)))
-    assert "is not before the last of 5 epochs" in note
+def test_bands_are_compared_with_the_longest_training():
+    for epochs in ({"value": "5"}, {"values": [2, "5", 3.0]}, {"min": 2, "max": 5}):
+        parameters = {"model": "vit", "epochs": epochs}
+        assert notes_on(sweep_of(parameters, **hyperband(min_iter=4))) == []
+        (note,) = notes_on(sweep_of(parameters, **hyperband(min_iter=5)))
+        assert "is not before the last of 5 epochs" in note
 
 
 def test_grid_is_checked_by_its_own_values():
@@ -192,12 +189,6 @@ def test_user_defined_search_space_may_leave_out_the_model():
     assert len(problems_in({**own, "parameters": {"width": {"value": 0}}})) == 2
     (problem,) = problems_in({**own, "parameters": {"stm": {"value": "cifar"}}})
     assert problem == "parameters.stm: no such parameter (did you mean stem?)"
-
-
-def test_huge_grid_is_checked_at_once():
-    axis = {"distribution": "q_uniform", "min": 0, "max": 0.5, "q": 0.000001}
-    names = ["dropout", "warmup", "label_smoothing", *(f"p{n}" for n in range(500))]
-    assert len(problems_in(sweep_of({"model": "vit", **dict.fromkeys(names, axis)}, method="grid"))) >= 500
 
 
 def test_result_metrics_are_the_numbers_of_a_result():

@@ -15,9 +15,7 @@ from fer_sweep.config.distributions import Categorical, Constant, canonical
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import parse_sweep
 
-DRAWS = 1_000
-LEAST_P = 1e-3
-"""The seeds are fixed, so that a sampler passes or fails for ever."""
+DRAWS, LEAST_P = 1_000, 1e-3  # the seeds are fixed, so that a sampler passes or fails for ever
 
 CONTINUOUS = {
     "uniform": {"min": -1.5, "max": 4.0},

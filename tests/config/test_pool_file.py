@@ -1,5 +1,6 @@
 """Pool files: what is accepted, what is refused and how, and the shipped ones."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,9 @@ def refusal_of(kind, **values):
 def test_shipped_file_loads_as_it_is_and_with_every_line_that_is_off_switched_on(kind, tmp_path):
     shipped, switched = Path(__file__).resolve().parents[2] / "agents" / f"{kind}.yaml", tmp_path / "all.yaml"
     assert isinstance(load_pool_file(shipped), KINDS[kind])
-    fields = KINDS[kind].model_fields
-    lines = shipped.read_text().splitlines()
-    switched.write_text(
-        "\n".join(line.removeprefix("# ") if line[2:].split(":")[0] in fields else line for line in lines)
-    )
-    assert load_pool_file(switched).model_fields_set == set(fields)
+    fields = "|".join(KINDS[kind].model_fields)
+    switched.write_text(re.sub(rf"^# (?=({fields}):)", "", shipped.read_text(), flags=re.MULTILINE))
+    assert load_pool_file(switched).model_fields_set == set(KINDS[kind].model_fields)
 
 
 SLURM = """\
@@ -96,10 +94,8 @@ def test_nothing_can_become_another_line_option_or_command_or_ask_for_what_there
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"sbatch": ["--partition=x"]}, "write partition"),
         ({"sbatch": ["--part=x"]}, "write partition"),  # sbatch takes any beginning that is unique
         ({"sbatch": ["--array=1-3"]}, "write agents and at_once"),
-        ({"sbatch": ["--wrap=id"]}, "set by fersweep"),
         ({"sbatch": ["--exp=NONE"]}, "set by fersweep"),
         ({"sbatch": ["--no-requeue"]}, "set by fersweep"),
         ({"time": "5", "notice_s": 300}, "notice_s: 300 s leave no time to train (less than time, which is 300 s)"),
@@ -111,8 +107,7 @@ def test_settings_that_contradict_each_other_or_fersweep_are_refused(values, say
 
 
 def test_words_of_a_container_and_whole_gpus_and_shares_of_one_are_accepted():
-    container = "apptainer exec --nv '/shared/my images/fersweep.sif'"
-    words = ("apptainer", "exec", "--nv", "/shared/my images/fersweep.sif")
-    assert parse_pool({"kind": "slurm", "partition": "gpu,gpu-long", "container": container}).container == words
+    slurm = parse_pool({"kind": "slurm", "partition": "gpu,long", "container": "apptainer exec '/my images/a.sif'"})
+    assert slurm.container == ("apptainer", "exec", "/my images/a.sif")
     for gpus in (0, 0.01, 0.5, 1, 64):
         assert parse_pool({"kind": "ray", "gpus": gpus}).gpus == gpus

@@ -96,8 +96,7 @@ def test_onnx_export_is_the_model(trained, tmp_path, model, monkeypatch):
 def test_hugging_face_export_is_the_model(trained, tmp_path, monkeypatch):
     target = tmp_path / "out"
     done = export_model(trained / "vit", target, HUGGINGFACE, name="a/0")
-    names = ("README.md", "config.json", "fersweep.json", "model.safetensors", "preprocessor_config.json")
-    assert done.files == names
+    assert {"README.md", "fersweep.json", "preprocessor_config.json", "model.safetensors"} < {*done.files}
     processor = AutoImageProcessor.from_pretrained(target)
     model = AutoModelForImageClassification.from_pretrained(target).eval()
     assert model.config.id2label == dict(enumerate(CLASSES))

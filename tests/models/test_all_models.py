@@ -7,13 +7,9 @@ from torch.nn import functional
 
 from fer_sweep.config.trial import SharedConfig, parse_trial
 from fer_sweep.models import build_model, memory_format
+from tests.training.conftest import SIZES
 
-SMALL = {
-    "simple_cnn": {"channels": 8, "hidden": 32},
-    "deeper_cnn": {"blocks": 3, "convs_per_block": 1, "width": 8, "conv_dropout": 0.0},
-    "resnet18": {"stem": "imagenet", "width": 8},
-    "vit": {"patch_size": 16, "dim": 32, "depth": 2, "head_dim": 8},
-}
+SMALL = SIZES | {"deeper_cnn": {"blocks": 3, "convs_per_block": 1, "width": 8, "conv_dropout": 0.0}}
 each_model = pytest.mark.parametrize("model", SMALL)
 
 
@@ -56,7 +52,7 @@ def test_gradient_reaches_every_parameter_and_one_small_batch_is_memorised(model
     network = build(model=model, **SMALL[model])
     faces, labels = torch.randn(7, 1, 48, 48), torch.arange(7)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
-    for step in range(60):
+    for step in range(200):
         loss = functional.cross_entropy(network(faces), labels)
         if loss < 0.1:
             break

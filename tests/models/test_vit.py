@@ -27,15 +27,6 @@ def saved(folder, **changes):
     return network.eval()
 
 
-def test_transformer_uses_our_attention_with_the_given_heads_and_dropout():
-    transformer = build(ViTConfig(**TINY, dropout=0.25)).transformer
-    assert isinstance(transformer, ViTForImageClassification)
-    assert transformer.config._attn_implementation == vit.ATTENTION
-    assert transformer.config.num_attention_heads == 2
-    assert transformer.config.attention_probs_dropout_prob == 0.25
-    assert {m.p for m in transformer.modules() if isinstance(m, nn.Dropout)} == {0.25}
-
-
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, {}), (torch.bfloat16, {"rtol": 0.05, "atol": 0.05})])
 def test_fused_and_unfused_attention_agree(dtype, close, monkeypatch):
     torch.manual_seed(0)
@@ -64,8 +55,7 @@ def test_joint_projection_has_the_values_and_gradients_of_three(biased, tmp_path
     faces = torch.randn(3, 1, 48, 48)
     logits, expected = ours(faces), theirs(pixel_values=faces).logits
     torch.testing.assert_close(logits, expected)
-    logits.logsumexp(1).sum().backward()
-    expected.logsumexp(1).sum().backward()
+    (logits.logsumexp(1).sum() + expected.logsumexp(1).sum()).backward()
     gradients = {name.removeprefix("transformer."): weight.grad for name, weight in ours.named_parameters()}
     assert len(gradients) == len(list(theirs.parameters()))
     for name, weight in theirs.named_parameters():
@@ -93,9 +83,10 @@ def test_pretrained_weights_get_faces_in_their_own_size_and_channels(tmp_path):
     faces = torch.randn(2, 1, 48, 48)
     resized = functional.interpolate(faces, (32, 32), mode="bilinear", align_corners=False, antialias=True)
     features = theirs.vit(resized.expand(-1, 3, -1, -1)).last_hidden_state[:, 0]
-    assert isinstance(ours.transformer, ViTForImageClassification)
     torch.testing.assert_close(ours(faces), ours.transformer.classifier(features), rtol=1e-4, atol=1e-5)
-    assert ours.transformer.config.hidden_dropout_prob == 0.1
+    config = ours.transformer.config
+    assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.1
+    assert config._attn_implementation == vit.ATTENTION
     ours.train()(faces).sum().backward()
 
 
@@ -119,11 +110,6 @@ def test_hub_is_asked_for_weights_that_are_not_here_and_named_where_it_is_out_of
     assert "hf download someone/some-vit" in caught.value.hint
 
 
-def broken(folder):
-    saved(folder)
-    (folder / "model.safetensors").write_bytes(b"no weights")
-
-
 def pickled(folder):
     network = saved(folder)
     (folder / "model.safetensors").unlink()
@@ -137,8 +123,8 @@ def another_architecture(folder):
 
 @pytest.mark.parametrize(
     "content",
-    [None, broken, pickled, another_architecture, "[]", '{"num_attention_heads": 0}', '{"torch_dtype": "os.system"}'],
-    ids=["empty", "broken", "pickled", "ResNet", "list", "no heads", "code"],
+    [None, pickled, another_architecture, "[]", '{"num_attention_heads": 0}', '{"torch_dtype": "os.system"}'],
+    ids=["empty", "pickled", "ResNet", "list", "no heads", "code"],
 )
 def test_folder_without_a_usable_vit_is_refused(content, tmp_path):
     folder = tmp_path / "weights"

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, of this trial only, and safe to read whoever wrote them."""
+"""Checkpoints and history.jsonl: whole or not at all, of this trial only, and safe to read whoever wrote them."""
 
 import io
 import pickle
@@ -10,10 +10,11 @@ import torch
 
 from fer_sweep.config.trial import SimpleCNNConfig, parse_trial
 from fer_sweep.data.memory import bounded_memory
-from fer_sweep.errors import CheckpointError
+from fer_sweep.errors import CheckpointError, StorageError
 from fer_sweep.files import LAST_CHECKPOINT
 from fer_sweep.records import StopReason
 from fer_sweep.training.checkpoint import MAX_SHARE, PREVIOUS, Checkpoints
+from fer_sweep.training.history import History, read_history
 from fer_sweep.training.loop import train
 from fer_sweep.training.trial import start
 from tests.training.conftest import small
@@ -137,7 +138,6 @@ def test_foreign_checkpoint_is_skipped_without_running_code_or_taking_memory(for
     ("path", "wrong"),
     [
         (("model", "features.0.weight"), torch.zeros(3)),
-        (("optimizer", "param_groups"), []),
         (("optimizer", "state", 0, "exp_avg"), torch.zeros(3)),
         (("progress", "step"), 2**70),
         (("history",), []),
@@ -159,4 +159,43 @@ def test_checkpoint_with_a_part_that_does_not_fit_is_refused(path, wrong, tmp_pa
     (tmp_path / PREVIOUS).unlink()
     with pytest.raises(CheckpointError, match="none of this training") as caught:
         trial.restore()
+    assert caught.value.hint
+
+
+FIRST = b'{"epoch": 1, "val_acc": 0.5}\n'
+
+
+def test_epoch_is_on_disk_when_append_returns_and_restart_drops_those_after_the_checkpoint(tmp_path):
+    history = History(tmp_path / "history.jsonl")
+    assert read_history(history.path) == []
+    one, two = {"epoch": 1, "val_acc": 0.1}, {"epoch": 2, "val_acc": 1 / 3}
+    history.append(one)
+    history.append({"epoch": 2, "val_acc": 0.2})
+    history.restart(history.rows[:1])
+    assert read_history(history.path) == [one]
+    history.append(two)
+    assert read_history(history.path) == history.rows == [one, two]
+    with history.path.open("a") as stream:
+        stream.write('{"epo')  # and the process is killed
+    assert read_history(history.path) == [one, two]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"{", b"[1]", b'{"epoch": 2, "lr": "x"}', b'{"epoch": 3}', b"{}", b"\xff", b"[" * 10_000, b'{"epoch": true}'],
+)
+def test_damaged_line_is_refused_by_its_number(line, tmp_path):
+    (tmp_path / "history.jsonl").write_bytes(FIRST + line + b"\n")
+    with pytest.raises(StorageError, match=r"history\.jsonl, line 2: not the metrics of epoch 2") as caught:
+        read_history(tmp_path / "history.jsonl")
+    assert caught.value.hint
+
+
+def test_huge_file_or_one_that_cannot_be_written_is_refused(tmp_path):
+    with (tmp_path / "history.jsonl").open("wb") as stream:
+        stream.truncate(3 << 30)  # sparse
+    with pytest.raises(StorageError, match="larger than 16 MiB"):
+        read_history(tmp_path / "history.jsonl")
+    with pytest.raises(StorageError) as caught:
+        History(tmp_path).append({"epoch": 1})
     assert caught.value.hint

@@ -52,9 +52,7 @@ def test_trial_reports_every_epoch_and_writes_its_files(tmp_path):
     assert result.best_val_acc == max(row["val_acc"] for row in seen) == seen[-1]["best_val_acc"]
     best = seen[result.best_epoch - 1]
     assert (result.train_acc, result.train_val_gap) == (best["train_acc"], best["train_val_gap"])
-    assert result.epochs == 3
-    assert result.seconds > 0
-    assert result.peak_memory_mb > 10
+    assert result.epochs == 3 and result.seconds > 0 and result.peak_memory_mb > 10
     assert result.parameters == sum(p.numel() for p in build_model(small()).parameters())
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert files == {"config.json", "history.jsonl", "result.json", "best.safetensors"}
@@ -86,21 +84,26 @@ def test_trial_learns_and_saves_the_weights_of_its_best_epoch(tmp_path):
     assert parse_trial(about["config"]) == config
 
 
-def test_averaged_weights_are_evaluated(tmp_path):
-    train(small(epochs=1), tmp_path / "a")
-    train(small(epochs=1, ema_decay=0.999), tmp_path / "b")
-    (plain,), (averaged,) = rows_of(tmp_path / "a"), rows_of(tmp_path / "b")
-    assert plain["train_loss"] == averaged["train_loss"]
+def test_averaged_weights_are_evaluated_and_the_seed_matters(tmp_path):
+    changes = {"plain": {}, "averaged": {"ema_decay": 0.999}, "seeded": {"seed": 1}}
+    for name, change in changes.items():
+        train(small(epochs=1, **change), tmp_path / name)
+    (plain,), (averaged,), (seeded,) = (rows_of(tmp_path / name) for name in changes)
+    assert plain["train_loss"] == averaged["train_loss"] != seeded["train_loss"]
     assert plain["val_loss"] != averaged["val_loss"]
 
 
-def test_finished_trial_returns_its_result_without_training(tmp_path, caplog):
-    first, seen = train(small(), tmp_path), []
+def test_resumed_and_finished_trials_report_their_epochs_again(tmp_path, caplog):
+    rows, seen = [], []
+    stopped = train(small(), tmp_path, on_epoch=rows.append, stop=after_two(rows, StopReason.PREEMPTED))
+    assert (stopped.state, stopped.result) == (TrialState.PREEMPTED, None)
+    first = train(small(), tmp_path, on_epoch=lambda row: seen.append(row["epoch"]))
+    assert first.state is TrialState.COMPLETE
     assert train(small(), tmp_path, on_epoch=lambda row: seen.append(row["epoch"]), stop=never_asked) == first
-    assert seen == [1, 2, 3]
+    assert seen == [1, 2, 3, 1, 2, 3]
     (tmp_path / "history.jsonl").write_text("{\n")
     assert train(small(), tmp_path, on_epoch=seen.append, stop=never_asked).result == first.result
-    assert seen == [1, 2, 3], "its epochs are lost, its result is not"
+    assert len(seen) == 6, "its epochs are lost, its result is not"
     assert "history.jsonl, line 1" in caplog.text
 
 
@@ -115,14 +118,6 @@ def test_pruned_trial_keeps_its_best_epoch(tmp_path):
     assert (again.state, again.result) == (TrialState.PRUNED, outcome.result)
     early = train(small(), tmp_path / "early", stop=lambda: StopReason.PRUNED)
     assert (early.state, early.result) == (TrialState.PRUNED, None), "before its first epoch"
-
-
-def test_resumed_trial_reports_its_earlier_epochs_again(tmp_path):
-    rows, again = [], []
-    stopped = train(small(), tmp_path, on_epoch=rows.append, stop=after_two(rows, StopReason.PREEMPTED))
-    assert (stopped.state, stopped.result) == (TrialState.PREEMPTED, None)
-    assert train(small(), tmp_path, on_epoch=lambda row: again.append(row["epoch"])).state is TrialState.COMPLETE
-    assert again == [1, 2, 3]
 
 
 DIVERGING = {"optimizer": "sgd", "lr": 10.0, "warmup": 0.0, "momentum": 0.9, "weight_decay": 10.0, "precision": "fp32"}

@@ -1,4 +1,4 @@
-"""Which images a trial trains on, validates on and measures its gap on; their batches and their evaluation."""
+"""Which images a trial trains on, validates on and measures its gap on; their batches and scores."""
 
 import dataclasses
 
@@ -15,6 +15,7 @@ from fer_sweep.errors import ConfigError, DataError
 from fer_sweep.models import build_model
 from fer_sweep.training.evaluation import evaluate
 from fer_sweep.training.faces import Faces, batches
+from fer_sweep.training.metrics import accuracy, confusion_matrix, scores
 from fer_sweep.training.samples import choose_samples
 from tests.training.conftest import small
 
@@ -113,3 +114,21 @@ def test_evaluation_uses_evaluation_mode_and_restores_training_mode():
         logits = network.eval()(faces.batch(faces.val))
     assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, faces.labels[faces.val])), rel=1e-5)
     assert (predictions == logits.argmax(1).numpy()).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 80])
+def test_scores_agree_with_counting(count):
+    labels, predictions = np.random.default_rng(count).integers(0, 7, (2, count))
+    confusion = confusion_matrix(labels, predictions)
+    score = scores(confusion)
+    share = (labels == predictions).sum() / max(count, 1)
+    assert score.accuracy == accuracy(labels, predictions) == pytest.approx(share)
+    f1 = []
+    for k in range(7):
+        hits = int(((labels == k) & (predictions == k)).sum())
+        occurs, predicted = int((labels == k).sum()), int((predictions == k).sum())
+        assert sum(confusion[k]) == occurs
+        assert score.recall[k] == pytest.approx(hits / max(occurs, 1))
+        if occurs:
+            f1.append(2 * hits / (occurs + predicted))
+    assert score.macro_f1 == pytest.approx(np.mean(f1) if f1 else 0.0)

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from fer_sweep.training.trial import start
 
 pytestmark = pytest.mark.gpu
 
-SIZES: dict[str, dict[str, Any]] = {
+SIZES = {
     "simple_cnn": {"channels": 4, "hidden": 16},
     "deeper_cnn": {"width": 8, "blocks": 2},
     "resnet18": {"width": 8},
@@ -105,16 +104,11 @@ def test_model_that_cannot_be_captured_is_trained_without_graphs(tmp_path, caplo
 
 
 def test_preempted_training_resumes_with_the_same_losses(tmp_path):
-    config, asked = small("deeper_cnn", dropout=0.3, ema_decay=0.9), itertools.count(1)
+    config, folder, asked = small("deeper_cnn", dropout=0.3, ema_decay=0.9), tmp_path / "t", itertools.count(1)
     train(config, tmp_path / "whole", device="cuda:0")
-    stopped = train(
-        config,
-        tmp_path / "t",
-        device="cuda:0",
-        stop=lambda: StopReason.PREEMPTED if next(asked) == 20 else None,
-    )
+    stopped = train(config, folder, device="cuda:0", stop=lambda: StopReason.PREEMPTED if next(asked) == 20 else None)
     assert stopped.state is TrialState.PREEMPTED
-    assert train(config, tmp_path / "t", device="cuda:0").state is TrialState.COMPLETE
+    assert train(config, folder, device="cuda:0").state is TrialState.COMPLETE
     whole, resumed = (read_history(tmp_path / name / "history.jsonl") for name in ("whole", "t"))
     for one, other in zip(whole, resumed, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=2e-2)
