@@ -1,7 +1,7 @@
 """What somebody else may have written is refused by name: no traceback, no hang, no unbounded memory.
 
 Here: data sets, and names that become paths. Sweep files are in config/test_sweep_yaml.py, checkpoints and a trial's
-files in training/, weights in models/, printed text in cli/test_hostile_text.py, more archives in data/test_hostile.py.
+files in training/, weights in models/, printed text in cli/test_printing.py, more archives in data/test_hostile.py.
 """
 
 import struct

@@ -94,8 +94,8 @@ def hostile(text: str) -> Report:
     best = max(complete, key=lambda record: record.result.best_val_acc)
     records = list(made.records)
     config, swept = {**best.config, "data": text, "model": text}, {**best.parameters, "optimizer": text, text: text}
+    records[1] = replace(records[1], state=TrialState.FAILED, result=None, reason=text)
     records[int(best.trial_id)] = replace(best, trial_id=text, config=config, parameters=swept)
-    records[0] = replace(records[0], state=TrialState.FAILED, result=None, reason=text)
     histories[text] = histories[best.trial_id]
     texts = dict.fromkeys(("id", "name", "description", "file", "create"), text)
     axes = (*made.axes, Axis(text, log=False))
