@@ -43,7 +43,3 @@ def failing(argument):
 
 def untrainable(trial):
     return {"model": "simple_cnn", "chanels": trial.suggest_int("chanels", 1, 2)}
-
-
-def unstorable(trial):
-    return {"model": "simple_cnn", "lr": {1, 2}}
