@@ -104,9 +104,13 @@ class Crowd(RuleBasedStateMachine):
             self.finish(0, TrialState.COMPLETE)
         self.check()
         assert (self.harness.state(self.sweep), len(self.ended)) == ("finished", CAP)
+        for search in self.searches:
+            search.close()
 
 
-@pytest.mark.parametrize("harness", [("optuna", "sqlite"), ("optuna", "postgres")], indirect=True)
-def test_no_trial_is_lost_doubled_or_taken_over(harness):
-    settings = hypothesis_settings(derandomize=True, deadline=None, max_examples=20, stateful_step_count=30)
+@pytest.mark.parametrize(
+    ("harness", "examples"), [(("optuna", "sqlite"), 20), (("optuna", "postgres"), 6)], indirect=["harness"]
+)
+def test_no_trial_is_lost_doubled_or_taken_over(harness, examples):
+    settings = hypothesis_settings(derandomize=True, deadline=None, max_examples=examples, stateful_step_count=30)
     run_state_machine_as_test(lambda: Crowd(harness), settings=settings)
