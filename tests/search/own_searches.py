@@ -18,6 +18,11 @@ def grid(info):
     return optuna.create_study(direction="minimize", sampler=sampler, pruner=optuna.pruners.NopPruner())
 
 
+def genetic(info):
+    sampler = optuna.samplers.NSGAIISampler(seed=1, population_size=4)
+    return optuna.create_study(direction="minimize", sampler=sampler, pruner=optuna.pruners.NopPruner())
+
+
 def queued(info):
     study = optuna.create_study(direction="minimize", pruner=optuna.pruners.ThresholdPruner(upper=10))
     study.enqueue_trial({"channels": 16, "hidden": 64})

@@ -26,6 +26,8 @@ class Crowd(RuleBasedStateMachine):
         super().__init__()
         self.harness = harness
         self.requests: list[TrialRequest | None] = [None for _ in AGENTS]
+        self.heard: set[int] = set()
+        """Agents whose leases have been renewed since the last silence."""
         self.ended: dict[str, TrialState] = {}
         self.attempts: dict[str, int] = {}
 
@@ -41,18 +43,21 @@ class Crowd(RuleBasedStateMachine):
 
     @rule(agent=AGENT)
     def next(self, agent):
+        leased = [self.requests[other].trial_id for other in self.heard if self.owns(other)]
         if not self.owns(agent) and isinstance(request := self.searches[agent].next_trial("slot"), TrialRequest):
             assert self.harness.state(self.sweep) == "running"
-            assert request.trial_id not in self.ended
+            assert request.trial_id not in (*leased, *self.ended)
             assert request.attempt == self.attempts.get(request.trial_id, 0) + 1
             self.attempts[request.trial_id] = request.attempt
             self.requests[agent] = request
+            self.heard.add(agent)
 
     @rule(agent=AGENT)
     def report(self, agent):
         if request := self.requests[agent]:
             with contextlib.nullcontext() if self.owns(agent) else pytest.raises(LostTrial):
                 self.searches[agent].report(request.trial_id, 1, {"val_acc": 0.5})
+                self.heard.add(agent)
 
     @rule(agent=AGENT, end=ENDS)
     def finish(self, agent, end):
@@ -78,6 +83,7 @@ class Crowd(RuleBasedStateMachine):
     @rule()
     def silence(self):
         self.harness.expire_leases()
+        self.heard.clear()
 
     @rule(state=st.sampled_from(["paused", "running"]))
     def steer(self, state):

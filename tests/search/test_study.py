@@ -243,6 +243,18 @@ def test_grid_sampler_is_walked_by_two_agents_and_then_exhausted(own, agents):
     assert one.next_trial("cpu/0") is two.next_trial("cpu/0") is None
 
 
+def test_sampler_that_keeps_its_state_in_trials_continues_after_restarts(own, agents):
+    search = own(SPACE, optimizer="genetic")
+    for number in range(12):
+        if number % 3 == 2:
+            search.close()
+            search = agents("s")
+        request = search.next_trial("cpu/0")
+        finish(search, request, loss(request.config))
+    generations = {in_study(search, number).system_attrs.get("NSGAIISampler:generation") for number in range(12)}
+    assert generations == {0, 1, 2}
+
+
 def test_enqueued_trials_pruner_and_terminator_of_a_study_are_used(own):
     search = own(TWO_BY_TWO, optimizer="queued")
     first, second = search.next_trial("cpu/0"), search.next_trial("cpu/1")
