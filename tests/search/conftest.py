@@ -28,8 +28,6 @@ LEASE_S = 3600.0
 """On the manual clock. The keeper of leases wakes by the real one, every quarter of it: in no test."""
 AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=120.0)
 """Each question to a server waits for its answer, however long that takes."""
-
-
 _numbers = itertools.count(1)
 
 
@@ -179,7 +177,7 @@ def _empty_storage(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
         with request.getfixturevalue("postgres_server").empty() as url:
             yield url
     else:
-        yield f"sqlite:///{request.getfixturevalue('tmp_path') / 'storage.db'}"
+        yield f"sqlite:///{request.getfixturevalue('tmp_path')}/dëeper/a b?c=1&d#e%41'\".db"
 
 
 @contextlib.contextmanager
@@ -192,7 +190,7 @@ def refused(error: type[Exception], match: str | None = None, *, hint: str = "."
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty storage of each engine."""
+    """The URL of an empty storage of each engine, in SQLite at a path that would need quotes elsewhere."""
     with _empty_storage(request.param, request) as url:
         yield url
 

@@ -18,6 +18,11 @@ def grid(info):
     return optuna.create_study(direction="minimize", sampler=sampler, pruner=optuna.pruners.NopPruner())
 
 
+def genetic(info):
+    sampler = optuna.samplers.NSGAIISampler(seed=1, population_size=4)
+    return optuna.create_study(direction="minimize", sampler=sampler, pruner=optuna.pruners.NopPruner())
+
+
 def queued(info):
     study = optuna.create_study(direction="minimize", pruner=optuna.pruners.ThresholdPruner(upper=10))
     study.enqueue_trial({"channels": 16, "hidden": 64})
@@ -43,7 +48,3 @@ def failing(argument):
 
 def untrainable(trial):
     return {"model": "simple_cnn", "chanels": trial.suggest_int("chanels", 1, 2)}
-
-
-def unstorable(trial):
-    return {"model": "simple_cnn", "lr": {1, 2}}

@@ -229,35 +229,17 @@ def test_reports_and_heartbeats_renew_the_lease(harness, settings):
     search.finish(request.trial_id, COMPLETE)
 
 
-def run(search, values) -> StopReason | None:
-    """One trial that reports these values of val_acc; returns the answer to the last report."""
-    request = take(search)
-    answer = None
-    for epoch, value in enumerate(values, start=1):
-        answer = search.report(request.trial_id, epoch, {"val_acc": value})
-        if answer:
-            search.finish(request.trial_id, PRUNED)
-            return answer
-    search.finish(request.trial_id, COMPLETE)
-    return answer
-
-
-def test_hyperband_prunes_the_worse_trials_at_its_bands(harness, settings):
-    rule = {"type": "hyperband", "min_iter": 2, "eta": 2}
-    _, search = opened(harness, settings, "a", metric=VAL_ACC, early_terminate=rule)
-    assert run(search, [0.1, 0.2]) is None, "a single trial is never stopped"
-    assert run(search, [0.1, 0.5, 0.6]) is None
-    assert run(search, [0.9, 0.1]) is StopReason.PRUNED
-    assert run(search, [0.1, 0.6]) is None
-    assert [record.state.value for record in search.records()] == ["complete", "complete", "pruned", "complete"]
-
-
-def test_epoch_reported_again_replaces_the_first_report_and_never_prunes(harness, settings):
-    owes(harness, "replace")
+def test_the_worse_trial_is_pruned_but_not_by_an_epoch_reported_again_which_replaces_the_first(harness, settings):
     rule = {"type": "hyperband", "min_iter": 1, "eta": 3}
     _, search = opened(harness, settings, "a", metric=VAL_ACC, early_terminate=rule)
     for value in (0.5, 0.6):
-        run(search, [value])
+        request = take(search)
+        assert search.report(request.trial_id, 1, {"val_acc": value}) is None
+        search.finish(request.trial_id, COMPLETE)
+    worse = take(search)
+    assert search.report(worse.trial_id, 1, {"val_acc": 0.1}) is StopReason.PRUNED
+    search.finish(worse.trial_id, PRUNED)
+    owes(harness, "replace")
     request = take(search)
     assert search.report(request.trial_id, 1, {"val_acc": 0.9}) is None
     search.finish(request.trial_id, PREEMPTED)

@@ -1,7 +1,6 @@
 """Whatever three agents do in whatever order, with silences and restarts: no trial is lost, doubled or taken over."""
 
 import contextlib
-import itertools
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -9,45 +8,34 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from fer_sweep.config.distributions import canonical
-from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import LostTrial
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, set_sweep_state, sweep_state
-from tests.search.conftest import LEASE_S, Clock
 
 CAP = 6
 AGENTS = range(3)
 AGENT = st.sampled_from(AGENTS)
 ENDS = st.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.PREEMPTED])
 UNENDED = (TrialState.RUNNING, TrialState.PREEMPTED)
-PARAMETERS = {"model": {"value": "simple_cnn"}, "channels": {"min": 1, "max": 3}, "seed": {"min": 0, "max": 2}}
-
-_numbers = itertools.count()
+SPACE = {"model": {"value": "simple_cnn"}, "channels": {"min": 1, "max": 3}, "seed": {"min": 0, "max": 2}}
 
 
 class Crowd(RuleBasedStateMachine):
     """Three agents of one sweep, and which trials each of them owns."""
 
-    def __init__(self, storage):
+    def __init__(self, harness):
         super().__init__()
-        self.storage = storage
-        self.sweep = f"s{next(_numbers)}"
-        self.clock = Clock()
+        self.harness = harness
         self.requests: list[TrialRequest | None] = [None for _ in AGENTS]
+        self.heard: set[int] = set()
+        """Agents whose leases have been renewed since the last silence."""
         self.ended: dict[str, TrialState] = {}
         self.attempts: dict[str, int] = {}
 
     @initialize(method=st.sampled_from(["random", "grid", "bayes"]))
     def create(self, method):
         metric = {"name": "val_acc", "goal": "maximize"}
-        settings = {"method": method, "run_cap": CAP, "metric": metric, "parameters": PARAMETERS}
-        create_sweep(parse_sweep(settings), sweep_id=self.sweep, storage=self.storage)
-        self.searches = [self.open(agent) for agent in AGENTS]
-
-    def open(self, agent):
-        owner = f"agent {agent}"
-        return OptunaSearch(self.sweep, storage=self.storage, owner=owner, lease_s=LEASE_S, clock=self.clock)
+        self.sweep = self.harness.create(method=method, run_cap=CAP, metric=metric, parameters=SPACE)
+        self.searches = [self.harness.agent(self.sweep, f"agent {agent}") for agent in AGENTS]
 
     def owns(self, agent):
         request = self.requests[agent]
@@ -55,20 +43,21 @@ class Crowd(RuleBasedStateMachine):
 
     @rule(agent=AGENT)
     def next(self, agent):
-        if self.owns(agent):
-            return
-        if isinstance(request := self.searches[agent].next_trial("slot"), TrialRequest):
-            assert sweep_state(self.storage, self.sweep) == "running"
-            assert request.trial_id not in self.ended
+        leased = [self.requests[other].trial_id for other in self.heard if self.owns(other)]
+        if not self.owns(agent) and isinstance(request := self.searches[agent].next_trial("slot"), TrialRequest):
+            assert self.harness.state(self.sweep) == "running"
+            assert request.trial_id not in (*leased, *self.ended)
             assert request.attempt == self.attempts.get(request.trial_id, 0) + 1
             self.attempts[request.trial_id] = request.attempt
             self.requests[agent] = request
+            self.heard.add(agent)
 
     @rule(agent=AGENT)
     def report(self, agent):
         if request := self.requests[agent]:
             with contextlib.nullcontext() if self.owns(agent) else pytest.raises(LostTrial):
                 self.searches[agent].report(request.trial_id, 1, {"val_acc": 0.5})
+                self.heard.add(agent)
 
     @rule(agent=AGENT, end=ENDS)
     def finish(self, agent, end):
@@ -88,17 +77,18 @@ class Crowd(RuleBasedStateMachine):
     @rule(agent=AGENT)
     def restart(self, agent):
         self.searches[agent].close()
-        self.searches[agent] = self.open(agent)
+        self.searches[agent] = self.harness.agent(self.sweep, f"agent {agent}")
         self.requests[agent] = None
 
     @rule()
     def silence(self):
-        self.clock.now += LEASE_S + 1
+        self.harness.expire_leases()
+        self.heard.clear()
 
     @rule(state=st.sampled_from(["paused", "running"]))
     def steer(self, state):
-        if sweep_state(self.storage, self.sweep) != "finished":
-            set_sweep_state(self.storage, self.sweep, state)
+        if self.harness.state(self.sweep) != "finished":
+            self.harness.steer(self.sweep, state)
 
     def check(self):
         records = self.searches[0].records()
@@ -119,11 +109,14 @@ class Crowd(RuleBasedStateMachine):
             self.next(0)
             self.finish(0, TrialState.COMPLETE)
         self.check()
-        assert (sweep_state(self.storage, self.sweep), len(self.ended)) == ("finished", CAP)
+        assert (self.harness.state(self.sweep), len(self.ended)) == ("finished", CAP)
         for search in self.searches:
             search.close()
 
 
-def test_no_trial_is_lost_doubled_or_taken_over(storage):
-    settings = hypothesis_settings(derandomize=True, deadline=None, max_examples=20, stateful_step_count=30)
-    run_state_machine_as_test(lambda: Crowd(storage), settings=settings)
+@pytest.mark.parametrize(
+    ("harness", "examples"), [(("optuna", "sqlite"), 20), (("optuna", "postgres"), 6)], indirect=["harness"]
+)
+def test_no_trial_is_lost_doubled_or_taken_over(harness, examples):
+    settings = hypothesis_settings(derandomize=True, deadline=None, max_examples=examples, stateful_step_count=30)
+    run_state_machine_as_test(lambda: Crowd(harness), settings=settings)

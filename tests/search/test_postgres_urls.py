@@ -1,6 +1,5 @@
 """URLs of PostgreSQL storages are read as they were meant or refused, and their secrets are written nowhere."""
 
-import contextlib
 import re
 import sys
 from urllib.parse import quote
@@ -17,7 +16,6 @@ from tests.support.processes import imported_by
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
 
 PLACE = "postgresql+psycopg://"
-QUICK = hypothesis_settings(derandomize=True, deadline=None, max_examples=60)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +47,7 @@ def test_url_that_libpq_would_misread_is_refused_without_showing_it(url):
     assert not re.search("sec|ret@", str(caught.value) + caught.value.hint.replace("PGPASSWORD", ""))
 
 
-@QUICK
+@hypothesis_settings(derandomize=True, deadline=None, max_examples=60)
 @given(password=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 def test_no_password_is_recorded(password):
     url = PLACE + "me:{}@host/db?application_name=x"
@@ -57,17 +55,10 @@ def test_no_password_is_recorded(password):
     marked = f"~{password}~"  # so that it cannot also stand elsewhere
     try:
         shown = recorded(url.format(marked))
+        assert recorded(shown) == shown
     except InputError as error:
         shown = f"{error} {error.hint}"
     assert marked not in shown
-
-
-@QUICK
-@given(url=st.text() | st.text(alphabet="me:@/?&=%0,[]#host"))
-def test_any_text_is_either_a_url_or_refused(url):
-    with contextlib.suppress(InputError):
-        shown = recorded(PLACE + url)
-        assert recorded(shown) == shown
 
 
 def test_without_psycopg_a_url_is_refused_with_a_hint_and_sqlite_needs_none(monkeypatch):

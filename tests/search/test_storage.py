@@ -41,7 +41,7 @@ def state_in(connection):
 
 def test_sweep_is_read_back_as_it_was_written_and_before_it_there_is_none(storage, sweep, own_folders):
     assert list_sweeps(storage) == []
-    assert not (own_folders / "storage.db").exists()
+    assert list(own_folders.rglob("*.db")) == []
     with refused(InputError, "no sweep has been created in", hint="--storage"):
         load_sweep(storage, "a")
     create_sweep(sweep, sweep_id="a", storage=storage, max_gap=0.15, seed=3)
@@ -91,29 +91,20 @@ def test_finished_sweep_can_only_be_cancelled_and_only_while_trials_run(own, age
 
 
 def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
-    custom = {"method": "custom", "metric": None}
-    two = {**custom, "metrics": [{"name": "val_acc"}, {"name": "val_loss"}]}
+    two = {"method": "custom", "metric": None, "metrics": [{"name": "val_acc"}, {"name": "val_loss"}]}
     for changes, options, message in (
         ({"method": "bayes", "metric": None}, {}, "names none"),
-        ({**custom, "scheduler": {"engine": "ax"}}, {}, "needs a W&B server|names none"),
+        ({"method": "custom", "scheduler": {"engine": "ax"}}, {}, "needs a W&B server"),
         ({}, {"seed": -1}, "below 0"),
         (two, {"max_gap": 0.1}, "--max-gap constrains"),
-        *(
-            ({}, {"storage": url}, "not a database|no SQLite file")
-            for url in ("mysql://me:p@ss/x", "sqlite:///", "x", "")
-        ),
+        ({}, {"storage": "postgresql://me:p@ss@host/db"}, "not a database"),
+        ({}, {"storage": "me:p@ss@host"}, "not a database"),
+        ({}, {"storage": "sqlite:///"}, "no SQLite file"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             create_sweep(parse_sweep(settings(**changes)), **{"sweep_id": "a", "storage": default_storage(), **options})
         assert caught.value.hint and "p@ss" not in str(caught.value)
     assert list_sweeps(default_storage()) == []
-
-
-@pytest.mark.parametrize("name", ["a b?c=1&d#e.db", "quote'\"%41.db", "ümlaut/deeper/x.db"])
-def test_any_path_can_hold_a_database(sweep, own_folders, name):
-    create_sweep(sweep, sweep_id="a", storage=f"sqlite:///{own_folders / name}")
-    assert (own_folders / name).is_file()
-    assert [found.id for found in list_sweeps(f"sqlite:///{own_folders / name}")] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -160,21 +151,10 @@ def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which process holds a lock")
 def test_hint_says_if_the_process_that_holds_a_locked_file_is_paused(own, monkeypatch):
     monkeypatch.setattr(sqlite, "is_paused", lambda pid: True)
-    waiter = Database(own, lock_timeout_s=0.01)
-    with (
-        writing(own),
-        refused(StorageError, "locked", hint=f"kill -CONT {os.getpid()}"),
-        waiter.transaction(write=True),
-    ):
-        raise AssertionError("the lock was not waited for")
-    waiter.close()
-
-
-def test_failed_transaction_leaves_nothing(made):
-    with pytest.raises(ZeroDivisionError), writing(made) as connection:
-        connection.change("DELETE FROM fersweep_sweeps")
-        raise ZeroDivisionError
-    assert [found.id for found in list_sweeps(made)] == ["a"]
+    with contextlib.closing(Database(own, lock_timeout_s=0.01)) as waiter:
+        locked = refused(StorageError, "locked", hint=f"kill -CONT {os.getpid()}")
+        with writing(own), locked, waiter.transaction(write=True):
+            raise AssertionError("the lock was not waited for")
 
 
 def test_report_whose_transaction_failed_does_not_hide_that_of_another_agent(storage, agents, settings, monkeypatch):
@@ -196,23 +176,14 @@ def test_report_whose_transaction_failed_does_not_hide_that_of_another_agent(sto
 # Files that cannot be used
 
 
-@pytest.mark.parametrize(
-    ("make", "hint"),
-    [
-        (lambda path: path.write_text("these are notes, long enough for a database's header " * 20), "something else"),
-        (lambda path: path.mkdir(), "writable"),
-        (lambda path: path.parent.rmdir() or path.parent.write_text(""), "writable"),
-    ],
-    ids=["no database", "a folder", "a file in place of its folder"],
-)
-def test_file_that_cannot_be_a_database_is_left_as_it_is(sweep, own_folders, make, hint):
-    path = own_folders / "folder" / "sweeps.db"
-    path.parent.mkdir()
-    make(path)
-    before = path.is_file() and path.read_bytes()
-    with refused(StorageError, r"sweeps\.db", hint=hint):
-        create_sweep(sweep, sweep_id="a", storage=f"sqlite:///{path}")
-    assert (path.is_file() and path.read_bytes()) == before
+def test_file_that_is_no_database_is_left_as_it_is(sweep, own_folders):
+    notes, folder = own_folders / "notes", own_folders / "folder"
+    notes.write_text(text := "these are notes, long enough for a database's header " * 20)
+    folder.mkdir()
+    for path, hint in ((notes, "something else"), (folder, "writable"), (notes / "below", "writable")):
+        with refused(StorageError, path.name, hint=hint):
+            create_sweep(sweep, sweep_id="a", storage=f"sqlite:///{path}")
+    assert notes.read_text() == text
 
 
 @pytest.mark.parametrize(
