@@ -36,8 +36,8 @@ def create_sweep(store: Store, entity: str, project: str, text: str) -> tuple[Sw
 
 
 def proposes(config: dict[str, Any]) -> bool:
-    """Whether the server proposes runs; for a sweep with a local controller it only shows them."""
-    return (config.get("controller") or {}).get("type") != "local"
+    """Whether the server proposes runs; for a local controller or a scheduler it only shows them."""
+    return (config.get("controller") or {}).get("type") != "local" and config.get("method") != "custom"
 
 
 def next_run(config: dict[str, Any], runs: list[Any]) -> Any:
