@@ -80,22 +80,23 @@ class PlayedTrial(threading.Thread):
 
     def send(self, message: TrialMessage) -> None:
         """Send a message to the agent, unless the trial has been killed."""
-        if wait([self._killed], 0.0):
-            raise Killed
+        self._arrived(0.0)
         self._pipe.send(message)
 
-    def asked_to_stop(self, timeout_s: float = 0.0) -> StopReason | None:
-        """What the agent has asked for by now, if anything, unless the trial has been killed."""
+    def asked_to_stop(self) -> StopReason | None:
+        """What the agent has asked for by now, if anything."""
+        return self._pipe.recv() if self._arrived(0.0) else None
+
+    def wait_for_stop(self) -> StopReason:
+        """Train no further until the agent asks for an end, or kills the trial; a probe waits for its start so."""
+        assert self._arrived(WAIT_S), f"trial {self.trial_id} was not asked to stop"
+        return self._pipe.recv()
+
+    def _arrived(self, timeout_s: float) -> bool:
         ready = wait([self._pipe, self._killed], timeout_s)
         if self._killed in ready:
             raise Killed
-        return self._pipe.recv() if ready else None
-
-    def wait_for_stop(self) -> StopReason:
-        """Train no further until the agent asks for an end, or kills the trial."""
-        reason = self.asked_to_stop(WAIT_S)
-        assert reason is not None, f"trial {self.trial_id} was not asked to stop"
-        return reason
+        return bool(ready)
 
     def run(self) -> None:
         with contextlib.suppress(Killed), contextlib.closing(self._pipe):
