@@ -1,17 +1,24 @@
 """What is gathered of sweeps: records, the choice and its certainty, curves of the best."""
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
 
 from fer_sweep.choosing import choose, chosen, with_further_seeds
+from fer_sweep.config.distributions import Categorical, Constant, LogUniform, Normal, QLogNormal
+from fer_sweep.config.space import Space
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import fingerprint_of_test
 from fer_sweep.files import data_folder, home, sweep_folder
 from fer_sweep.openings import Opening, write_down
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import Axis
-from fer_sweep.reports.sources import CURVES_SHOWN, gather
+from fer_sweep.reports.sources import CURVES_SHOWN, axes_of, gather, models_of
 from fer_sweep.search import registry
 from fer_sweep.search.entries import SweepEntry
 from tests.support.scripted_search import TINY
@@ -20,16 +27,18 @@ Complete = Callable[..., TrialOutcome]
 
 
 def made(
-    folder: Path, results: Sequence[TrialOutcome], *, max_gap: float | None = None, data: str = "synthetic"
+    folder: Path,
+    results: Sequence[TrialOutcome],
+    *,
+    max_gap: float | None = None,
+    data: str = "synthetic",
+    **words: Any,
 ) -> SweepEntry:
-    """An embedded sweep whose trials came to these results."""
-    parameters = {name: {"value": value} for name, value in {**TINY, "data": data}.items()} | {
-        "lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
-        "dropout": {"distribution": "normal", "mu": 0.3, "sigma": 0.01},
-        "optimizer": {"values": ["adamw", "sgd"]},
-    }
+    """An embedded sweep whose trials came to these results; more words are keys of its file."""
+    fixed = {name: {"value": value} for name, value in {**TINY, "data": data}.items()}
+    parameters = {**fixed, "lr": {"min": 0.001, "max": 0.01}}
     sweep = {"method": "random", "metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": parameters}
-    (folder / "s.yaml").write_text(json.dumps(sweep))
+    (folder / "s.yaml").write_text(yaml.safe_dump({**sweep, **words}))
     entry = registry.create(folder / "s.yaml", search="optuna", max_gap=max_gap)
     finish(entry, results)
     return entry
@@ -37,30 +46,31 @@ def made(
 
 def finish(entry: SweepEntry, results: Sequence[TrialOutcome]) -> None:
     """End a sweep's next trials with these results."""
-    search = registry.open_search(entry)
-    try:
+    with contextlib.closing(registry.open_search(entry)) as search:
         for outcome in results:
             request = search.next_trial("slot")
             assert isinstance(request, TrialRequest)
             search.report(request.trial_id, 1, {"epoch": 1.0, "val_acc": 0.5})
             search.finish(request.trial_id, outcome)
-    finally:
-        search.close()
 
 
-def test_axes_say_how_they_are_searched(tmp_path: Path, complete: Complete) -> None:
-    dropout, lr, optimizer = gather([made(tmp_path, [complete()])]).sweeps[0].axes
-    assert lr == Axis("lr", True, None, lr.bounds) and lr.bounds is not None
-    assert [round(bound, 6) for bound in lr.bounds] == [1e-4, 1e-2]
-    assert optimizer == Axis("optimizer", False, ("adamw", "sgd"))
+def test_axes_say_how_they_are_searched() -> None:
+    space = Space({"model": Categorical(("simple_cnn", "vit")), "lr": LogUniform(1e-4, 1e-2), "epochs": Constant(3)})
+    bounds = pytest.approx(1e-4), pytest.approx(1e-2)
+    assert axes_of(space, []) == (Axis("model", False, models_of(space, [])), Axis("lr", True, None, bounds))
+    assert models_of(space, []) == ("simple_cnn", "vit")
+    unbounded = Space({"dropout": Normal(0.3, 0.01), "weight_decay": QLogNormal(-7.0, 0.1, 1e-5)})
+    dropout, decay = axes_of(unbounded, [])
     assert dropout.bounds is not None and 0.2 < dropout.bounds[0] < 0.3 < dropout.bounds[1] < 0.4
+    assert (dropout.log, decay.log) == (False, True)
 
 
 def test_curves_of_the_best_trials_and_the_choice_of_best_with_its_caveats(tmp_path: Path, complete: Complete) -> None:
-    entry = made(tmp_path, [complete(best_val_acc=0.3 + place / 100) for place in range(12)])
+    gaps = [0.0] + [0.5] * 11
+    entry = made(tmp_path, [complete(best_val_acc=0.3 + n / 200, train_val_gap=gap) for n, gap in enumerate(gaps)])
     report = gather([entry])
     assert len(report.trials) == 12 and len(report.curves) == CURVES_SHOWN
-    assert (entry.id, "11") in report.curves and (entry.id, "0") not in report.curves
+    assert [trial for _, trial in report.curves] == ["11", "10", "9", "8", "7", "6", "5", "0"], "the winner's last"
     assert report.choice == choose([entry])
     assert report.choice.caveats
 
@@ -71,7 +81,6 @@ def test_the_tightest_constraint_chooses(tmp_path: Path, complete: Complete) -> 
     report = gather([loose, tight])
     winner = report.selection.winner
     assert winner is not None and winner.sweep == tight.id
-    assert (winner.sweep, "0") in report.curves, "the winner's curve is there, whatever its place"
     assert "--max-gap 0.1" in report.sweeps[1].create
 
 
@@ -103,9 +112,7 @@ def test_openings_of_the_same_test_images_are_gathered(tmp_path: Path, whole_dat
         assert [o.id for o in gather(sweeps).openings] == ["same-data", "same-split", "same-images"]
 
 
-def test_sweeps_of_different_content_under_one_name_have_no_winner(
-    tmp_path: Path, whole_data: str, complete: Complete
-) -> None:
+def test_different_content_under_one_name_has_no_winner(tmp_path: Path, whole_data: str, complete: Complete) -> None:
     first, second = (made(tmp_path, [complete()], data=whole_data) for _ in range(2))
     pin = sweep_folder(second.id) / f"data-{whole_data}.json"
     pin.write_text(json.dumps({**json.loads(pin.read_text()), "fingerprint": "f" * 64}))
