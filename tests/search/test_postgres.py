@@ -45,19 +45,6 @@ def pair(made):
         yield one, other
 
 
-@pytest.fixture
-def create(postgres_server):
-    """Creates a role or a database, and drops it at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def make(kind, name, options=""):
-            postgres_server.run(f"CREATE {kind} {name} {options}")
-            force = "WITH (FORCE)" if kind == "DATABASE" else ""
-            stack.callback(postgres_server.run, f"DROP {kind} {name} {force}")
-
-        yield make
-
-
 # Secrets, and errors with advice
 
 
@@ -208,7 +195,7 @@ def test_connection_that_breaks_is_made_again_and_a_transaction_leaves_nothing(p
     check_works(write=True)
 
 
-def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, create, monkeypatch):
+def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, monkeypatch):
     """A real restart is in test_many_processes.py."""
 
     def in_the_first_pause(act):
@@ -220,8 +207,8 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
 
         monkeypatch.setattr("fer_sweep.search.postgres._pauses", pauses)
 
-    create("ROLE", "few", "LOGIN CONNECTION LIMIT 2")
-    create("DATABASE", "few", "OWNER few")
+    postgres_server.run("CREATE ROLE few LOGIN CONNECTION LIMIT 2")
+    postgres_server.run("CREATE DATABASE few OWNER few")
     url = postgres_server.url("few", user="few")
     holder, hasty = Database(url, create=True), Database(url, lock_timeout_s=0.05)
     with refused(StorageError, "too many connections", hint="max_connections.*PgBouncer"):
@@ -240,6 +227,8 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
         with database.transaction(write=True) as connection:
             assert connection.rows("SELECT id FROM fersweep_sweeps") == []
         database.close()
+    postgres_server.run("DROP DATABASE few WITH (FORCE)")
+    postgres_server.run("DROP ROLE few")
 
 
 @pytest.fixture
