@@ -45,9 +45,6 @@ def pair(made):
         yield one, other
 
 
-# Secrets, and errors with advice
-
-
 def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres, sweep_file, tmp_path, monkeypatch):
     notes = []
     url = postgres.replace("postgres@", "postgres:p%40ss@")
@@ -76,23 +73,14 @@ def test_server_that_cannot_be_reached_is_an_error_at_once_with_what_to_do(postg
         list_sweeps(postgres_server.url("nowhere"))
 
 
-@pytest.mark.parametrize(
-    ("condition", "hint"),
-    [
-        ("disk_full", "the server's disk is full"),
-        ("insufficient_privilege", "GRANT CREATE"),
-        ("read_only_sql_transaction", "a server to read from"),
-    ],
-)
-def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair, condition, hint):
-    with refused(StorageError, condition, hint=hint), pair[0].transaction(write=True) as connection:
-        connection.change("DELETE FROM fersweep_sweeps")
-        connection.change(f"DO $$BEGIN RAISE {condition}; END$$")
-    with pair[0].transaction(write=True) as connection:
-        assert state_in(connection) == "running"
-
-
-# Values and the clock
+def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair):
+    hints = {"disk_full": "make room", "insufficient_privilege": "GRANT", "read_only_sql_transaction": "to read from"}
+    for condition, hint in hints.items():
+        with refused(StorageError, condition, hint=hint), pair[0].transaction(write=True) as connection:
+            connection.change("DELETE FROM fersweep_sweeps")
+            connection.change(f"DO $$BEGIN RAISE {condition}; END$$")
+        with pair[0].transaction(write=True) as connection:
+            assert state_in(connection) == "running"
 
 
 def test_nul_character_is_stored_as_its_symbol(made, agents):
@@ -114,9 +102,6 @@ def test_leases_and_times_use_the_clock_of_the_server(made, agents, monkeypatch)
         assert [row["lease_until"] < right() + hours for row in ledger.all()] == [True, True]
     monkeypatch.setattr(time, "time", lambda: right() + 5 * hours)
     assert ahead.next_trial("cpu1").trial_id not in (held, "1"), "the other's lease has not expired"
-
-
-# Locks and sessions
 
 
 def test_writer_that_waited_for_the_lock_sees_what_was_written_meanwhile(pair, postgres_server):
@@ -170,9 +155,6 @@ def test_transactions_leave_nothing_in_their_session_so_that_pgbouncer_may_stand
         assert connection.rows("SELECT name FROM pg_prepared_statements") == []
         assert set(connection.row(f"SELECT {settings}").values()) == {"0"}
     assert postgres_server.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
-
-
-# Connections that break
 
 
 @pytest.mark.parametrize("write", [False, True])

@@ -54,9 +54,6 @@ def finish(search, request, value):
     return answer
 
 
-# What TPE proposes
-
-
 @pytest.mark.parametrize("others", [1000, 10])
 def test_tpe_beats_random_search_on_a_quadratic_and_prints_nothing(sweep_of, others, monkeypatch, capfd):
     monkeypatch.setattr("fer_sweep.search.axes._MOST_OTHERS", others)
@@ -113,9 +110,6 @@ def test_max_gap_is_a_constraint_that_steers_the_search(sweep_of, result):
     search.next_trial("cpu/0")
     told = [in_study(search, number).constraints["train_val_gap"] for number in (0, 50, 51)]
     assert told == pytest.approx([gaps[0] - 0.15, 1.0, 0.1]), "a failed trial counts as far beyond the gap"
-
-
-# What the study is told
 
 
 def test_failed_trial_counts_as_the_worst_so_far_and_a_pruned_one_with_its_history(sweep_of):
@@ -195,8 +189,6 @@ def test_requeued_failure_is_forgotten_by_the_study_of_every_agent(sweep_of, age
         search.next_trial("cpu/2")
         assert in_study(search, 1).value == 1.0
 
-
-# Users' own studies and spaces
 
 TWO_BY_TWO = {"model": {"value": "simple_cnn"}, "channels": {"values": [8, 16]}, "hidden": {"values": [32, 64]}}
 
