@@ -40,6 +40,13 @@ class Clock:
         return self.now
 
 
+def take(search: Search) -> TrialRequest:
+    """A trial for a slot of its own: a slot runs one trial at a time."""
+    request = search.next_trial(f"cpu/{next(_numbers)}")
+    assert isinstance(request, TrialRequest), request
+    return request
+
+
 class OptunaHarness:
     """How the conformance suite creates and steers sweeps of the embedded search."""
 
@@ -153,10 +160,6 @@ class WandbHarness(OptunaHarness):
         return self._server.sweeps[sweep_id].state.lower().replace("canceled", "cancelled")
 
 
-HARNESSES = {"optuna": OptunaHarness, "wandb": WandbHarness}
-"""Another search joins the conformance suite by a line here and its storages in ``harness``."""
-
-
 @contextlib.contextmanager
 def _empty_storage(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     if kind == "postgres":
@@ -208,8 +211,10 @@ def agents() -> Iterator[Callable[..., OptunaSearch]]:
     ids="-".join,
 )
 def harness(request: pytest.FixtureRequest) -> Iterator[OptunaHarness]:
+    """Another search joins the conformance suite by its harness and its storages here."""
     search, kind = request.param
-    with _empty_storage(kind, request) as url, contextlib.closing(HARNESSES[search](url)) as made:
+    make = {"optuna": OptunaHarness, "wandb": WandbHarness}[search]
+    with _empty_storage(kind, request) as url, contextlib.closing(make(url)) as made:
         yield made
 
 

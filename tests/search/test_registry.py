@@ -58,20 +58,15 @@ def test_moved_project_and_one_of_an_earlier_version_keep_their_sweeps(file, tmp
     assert registry.state_of(entry) == "running"
 
 
-@pytest.mark.parametrize("by", ["option", "environment"])
-def test_relative_storage_is_found_from_other_folders(file, tmp_path, monkeypatch, by):
-    if by == "environment":
-        monkeypatch.setenv("FERSWEEP_STORAGE", "sqlite:///own.db")
-    entry = registry.create(file, storage="sqlite:///own.db" if by == "option" else None)
-    monkeypatch.delenv("FERSWEEP_STORAGE", raising=False)
+def test_relative_storage_is_found_from_other_folders(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("FERSWEEP_STORAGE", "sqlite:///own.db")
+    entry = registry.create(file)
+    monkeypatch.delenv("FERSWEEP_STORAGE")
     assert [found.id for found in list_sweeps(f"sqlite:///{tmp_path / 'own.db'}")] == [entry.id]
     assert not (tmp_path / ".fersweep" / "sweeps.db").exists()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert registry.state_of(entry) == "running"
-
-
-# Confirmations: further seeds of a trial are a sweep of their own
 
 
 def train(entry):
