@@ -40,6 +40,13 @@ class Clock:
         return self.now
 
 
+def take(search: Search) -> TrialRequest:
+    """A trial for a slot of its own: a slot runs one trial at a time."""
+    request = search.next_trial(f"cpu/{next(_numbers)}")
+    assert isinstance(request, TrialRequest), request
+    return request
+
+
 class OptunaHarness:
     """How the conformance suite creates and steers sweeps of the embedded search."""
 
@@ -78,8 +85,8 @@ class OptunaHarness:
         self._opened.close()
 
 
-class ServedSearch(WandbSearch):
-    """A search on a sweep of the stand-in server, whose runs nothing logs."""
+class TrackedSearch(WandbSearch):
+    """A search on a server whose runs are logged as an agent logs them through wandb, straight into the stand-in."""
 
     def __init__(self, server: StandIn, sweep_id: str, *, pace: Pace = AT_ONCE, **options: Any) -> None:
         self.stand_in = server
@@ -88,22 +95,22 @@ class ServedSearch(WandbSearch):
         path = SweepPath("tester", "faces", sweep_id)
         super().__init__(path, connect=lambda: WandbServer(account), pace=pace, **options)
 
-
-class TrackedSearch(ServedSearch):
-    """The same with runs logged as an agent logs them through wandb, straight into the stand-in."""
-
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         request = super().next_trial(slot)
         if isinstance(request, TrialRequest):
             self.tracked.add(request.trial_id)
-            begin_run(self.stand_in, request.trial_id, request.config.model_dump(mode="json"))
+            run = self.stand_in.runs[request.trial_id]
+            config = {name: {"value": value} for name, value in request.config.model_dump(mode="json").items()}
+            given = {"name": run.id, "id": run.storage_id, "host": "here", "config": json.dumps(config)}
+            with self.stand_in.store.changed:
+                upsert_run(self.stand_in.store, run.entity, given)
         return request
 
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
         run = self.stand_in.runs.get(trial_id)
         if metrics and run is not None and epoch > len(run.history):
             line = {"offset": len(run.history), "content": [json.dumps({**metrics, "_step": epoch})]}
-            stream_run(self.stand_in, trial_id, files={"wandb-history.jsonl": line})
+            self._stream(trial_id, files={"wandb-history.jsonl": line})
         return super().report(trial_id, epoch, metrics)
 
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
@@ -111,30 +118,16 @@ class TrackedSearch(ServedSearch):
         if trial_id in self.tracked:  # otherwise its run has ended already
             self.tracked.remove(trial_id)
             result = outcome.result.model_dump(mode="json") if outcome.result else {}
+            summary = json.dumps({**result, "state": outcome.state, "reason": outcome.reason})
             is_good = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
             preempting = {"preempting": True} if outcome.state is TrialState.PREEMPTED else {}
-            end_run(self.stand_in, trial_id, 0 if is_good else 1, {**result, "state": outcome.state}, **preempting)
+            self._stream(trial_id, files={"wandb-summary.json": {"offset": 0, "content": [summary]}}, **preempting)
+            self._stream(trial_id, complete=True, exitcode=0 if is_good else 1)
 
-
-def begin_run(server: StandIn, run_id: str, config: Mapping[str, Any]) -> None:
-    """What wandb tells the server when a run begins."""
-    run = server.runs[run_id]
-    values = json.dumps({name: {"value": value} for name, value in config.items()})
-    with server.store.changed:
-        upsert_run(server.store, run.entity, {"name": run.id, "id": run.storage_id, "host": "here", "config": values})
-
-
-def end_run(server: StandIn, run_id: str, exit_code: int, summary: Mapping[str, Any], **body: Any) -> None:
-    """What wandb tells the server when a run ends."""
-    files = {"wandb-summary.json": {"offset": 0, "content": [json.dumps(summary)]}}
-    stream_run(server, run_id, files=files, **body)
-    stream_run(server, run_id, complete=True, exitcode=exit_code)
-
-
-def stream_run(server: StandIn, run_id: str, **body: Any) -> None:
-    with server.store.changed:
-        file_stream(server.store, server.runs[run_id], body)
-        server.store.changed.notify_all()
+    def _stream(self, run_id: str, **body: Any) -> None:
+        with self.stand_in.store.changed:
+            file_stream(self.stand_in.store, self.stand_in.runs[run_id], body)
+            self.stand_in.store.changed.notify_all()
 
 
 class WandbHarness(OptunaHarness):
@@ -165,10 +158,6 @@ class WandbHarness(OptunaHarness):
 
     def state(self, sweep_id: str) -> str:
         return self._server.sweeps[sweep_id].state.lower().replace("canceled", "cancelled")
-
-
-HARNESSES = {"optuna": OptunaHarness, "wandb": WandbHarness}
-"""Another search joins the conformance suite by a line here and its storages in ``harness``."""
 
 
 @contextlib.contextmanager
@@ -222,8 +211,10 @@ def agents() -> Iterator[Callable[..., OptunaSearch]]:
     ids="-".join,
 )
 def harness(request: pytest.FixtureRequest) -> Iterator[OptunaHarness]:
+    """Another search joins the conformance suite by its harness and its storages here."""
     search, kind = request.param
-    with _empty_storage(kind, request) as url, contextlib.closing(HARNESSES[search](url)) as made:
+    make = {"optuna": OptunaHarness, "wandb": WandbHarness}[search]
+    with _empty_storage(kind, request) as url, contextlib.closing(make(url)) as made:
         yield made
 
 

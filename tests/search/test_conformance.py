@@ -7,22 +7,12 @@ import pytest
 
 from fer_sweep.errors import LostTrial
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
-from tests.search.conftest import LEASE_S
+from tests.search.conftest import LEASE_S, take
 
 COMPLETE = TrialOutcome(TrialState.COMPLETE)
 FAILED = TrialOutcome(TrialState.FAILED, reason="RuntimeError: no kernel image is available")
 PREEMPTED = TrialOutcome(TrialState.PREEMPTED, reason="the host is needed elsewhere")
 PRUNED = TrialOutcome(TrialState.PRUNED, reason="hyperband")
-VAL_ACC = {"name": "val_acc", "goal": "maximize"}
-
-_numbers = itertools.count(1)
-
-
-def take(search) -> TrialRequest:
-    """A trial for a slot of its own: a slot runs one trial at a time."""
-    request = search.next_trial(f"cpu/{next(_numbers)}")
-    assert isinstance(request, TrialRequest), request
-    return request
 
 
 def opened(harness, settings, *owners, **changes):
@@ -231,7 +221,8 @@ def test_reports_and_heartbeats_renew_the_lease(harness, settings):
 
 def test_the_worse_trial_is_pruned_but_not_by_an_epoch_reported_again_which_replaces_the_first(harness, settings):
     rule = {"type": "hyperband", "min_iter": 1, "eta": 3}
-    _, search = opened(harness, settings, "a", metric=VAL_ACC, early_terminate=rule)
+    metric = {"name": "val_acc", "goal": "maximize"}
+    _, search = opened(harness, settings, "a", metric=metric, early_terminate=rule)
     for value in (0.5, 0.6):
         request = take(search)
         assert search.report(request.trial_id, 1, {"val_acc": value}) is None

@@ -6,12 +6,10 @@ from contextlib import closing
 import pytest
 from pydantic import create_model
 
-from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.files import trial_folder, write_atomically
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.database import Database
-from fer_sweep.search.storage import create_sweep
 from fer_sweep.training.checkpoint import Checkpoints
 from fer_sweep.training.trial import claim_folder
 
@@ -36,23 +34,22 @@ def rewrite(storage):
 
 
 @pytest.mark.parametrize("method", ["grid", "random", "bayes"])
-def test_sweep_resumes_its_trial_and_trains_no_configuration_twice(storage, agents, method, complete):
+@pytest.mark.parametrize("harness", [("optuna", "sqlite"), ("optuna", "postgres")], indirect=True)
+def test_sweep_resumes_its_trial_and_trains_no_configuration_twice(harness, method, complete):
     space = {"model": {"value": "simple_cnn"}, "lr": {"values": [0.1, 0.01, 1e-3]}, "channels": {"values": [8, 16]}}
-    sweep = parse_sweep({"method": method, "metric": {"name": "val_loss"}, "parameters": space})
-    create_sweep(sweep, sweep_id="a", storage=storage)
-    folder = trial_folder("a", "2")
+    sweep = harness.create(method=method, metric={"name": "val_loss"}, parameters=space)
+    folder = trial_folder(sweep, "2")
     configs = []
-    earlier = agents(storage=storage)
+    earlier = harness.agent(sweep, "earlier")
     for outcome in (complete(), complete(), TrialOutcome(TrialState.PREEMPTED)):
         request = earlier.next_trial("cpu/0")
         configs.append(request.config)
         earlier.finish(request.trial_id, outcome)
-    earlier.close()
-    rewrite(storage)
+    rewrite(harness.storage)
     write_atomically(folder / "config.json", of_earlier_version(configs[-1]).model_dump_json())
     Checkpoints(folder, of_earlier_version(configs[-1]), "data").save({"epoch": 3})
 
-    search = agents(storage=storage)
+    search = harness.agent(sweep, "newer")
     resumed = search.next_trial("cpu/0")
     assert (resumed.trial_id, resumed.attempt, resumed.config) == ("2", 2, configs[-1])
     assert claim_folder(resumed.config, folder) is None

@@ -44,15 +44,10 @@ def early_terminate(**settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"min_iter": 1},
-        {"min_iter": 2, "eta": 2},
-        {"min_iter": 3, "eta": 1.5},
-        {"min_iter": 3, "strict": False},
+        *({"min_iter": 1}, {"min_iter": 2, "eta": 2}, {"min_iter": 3, "eta": 1.5}, {"min_iter": 3, "strict": False}),
         {"min_iter": 1, "eta": 4, "strict": False},
-        {"max_iter": 27, "s": 2},
-        {"max_iter": 9, "s": 5},
+        *({"max_iter": 27, "s": 2}, {"max_iter": 9, "s": 5}, {"max_iter": 20, "s": 2, "eta": 2.5}),
         {"max_iter": 10, "s": 3, "eta": 2, "strict": False},
-        {"max_iter": 20, "s": 2, "eta": 2.5},
         {"min_iter": 5, "max_iter": 12, "s": 2, "eta": 2},
     ],
     ids=str,

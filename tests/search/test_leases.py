@@ -19,19 +19,6 @@ from tests.support.processes import until
 
 
 @pytest.fixture
-def ended(monkeypatch):
-    """The owner that an ended process was; it is not yet reaped, as the child of an agent may be for long."""
-    with subprocess.Popen(["sleep", "600"]) as process:
-        with monkeypatch.context() as patch:
-            patch.setattr("os.getpid", lambda: process.pid)
-            owner = this_process()
-        assert not is_dead(owner)
-        process.kill()
-        until(lambda: is_dead(owner))
-        yield owner
-
-
-@pytest.fixture
 def single(settings):
     """A sweep `a` of one trial in the storage of this home."""
     create_sweep(parse_sweep(settings(run_cap=1)), sweep_id="a", storage=default_storage())
@@ -56,9 +43,16 @@ def test_agent_that_has_been_silent_for_too_long_loses_its_trial(single, clock, 
     assert (other.next_trial("cpu/0").trial_id, taken.attempt) == (taken.trial_id, 1)
 
 
-def test_trial_of_a_dead_process_is_reclaimed_before_its_lease_expires(single, clock, agents, ended):
-    held = agents(owner=ended, clock=clock).next_trial("cpu/0")
-    taken = agents(clock=clock).next_trial("cpu/0")
+def test_trial_of_a_dead_process_is_reclaimed_before_its_lease_expires(single, clock, agents, monkeypatch):
+    with subprocess.Popen(["sleep", "600"]) as process:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.getpid", lambda: process.pid)
+            owner = this_process()
+        held = agents(owner=owner, clock=clock).next_trial("cpu/0")
+        assert not is_dead(owner)
+        process.kill()
+        until(lambda: is_dead(owner))  # though nobody has reaped it, as the child of an agent may stay for long
+        taken = agents(clock=clock).next_trial("cpu/0")
     assert (taken.trial_id, held.attempt, taken.attempt) == (held.trial_id, 1, 2)
 
 

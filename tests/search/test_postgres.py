@@ -45,22 +45,6 @@ def pair(made):
         yield one, other
 
 
-@pytest.fixture
-def create(postgres_server):
-    """Creates a role or a database, and drops it at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def make(kind, name, options=""):
-            postgres_server.run(f"CREATE {kind} {name} {options}")
-            force = "WITH (FORCE)" if kind == "DATABASE" else ""
-            stack.callback(postgres_server.run, f"DROP {kind} {name} {force}")
-
-        yield make
-
-
-# Secrets, and errors with advice
-
-
 def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres, sweep_file, tmp_path, monkeypatch):
     notes = []
     url = postgres.replace("postgres@", "postgres:p%40ss@")
@@ -89,23 +73,14 @@ def test_server_that_cannot_be_reached_is_an_error_at_once_with_what_to_do(postg
         list_sweeps(postgres_server.url("nowhere"))
 
 
-@pytest.mark.parametrize(
-    ("condition", "hint"),
-    [
-        ("disk_full", "the server's disk is full"),
-        ("insufficient_privilege", "GRANT CREATE"),
-        ("read_only_sql_transaction", "a server to read from"),
-    ],
-)
-def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair, condition, hint):
-    with refused(StorageError, condition, hint=hint), pair[0].transaction(write=True) as connection:
-        connection.change("DELETE FROM fersweep_sweeps")
-        connection.change(f"DO $$BEGIN RAISE {condition}; END$$")
-    with pair[0].transaction(write=True) as connection:
-        assert state_in(connection) == "running"
-
-
-# Values and the clock
+def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair):
+    hints = {"disk_full": "make room", "insufficient_privilege": "GRANT", "read_only_sql_transaction": "to read from"}
+    for condition, hint in hints.items():
+        with refused(StorageError, condition, hint=hint), pair[0].transaction(write=True) as connection:
+            connection.change("DELETE FROM fersweep_sweeps")
+            connection.change(f"DO $$BEGIN RAISE {condition}; END$$")
+        with pair[0].transaction(write=True) as connection:
+            assert state_in(connection) == "running"
 
 
 def test_nul_character_is_stored_as_its_symbol(made, agents):
@@ -127,9 +102,6 @@ def test_leases_and_times_use_the_clock_of_the_server(made, agents, monkeypatch)
         assert [row["lease_until"] < right() + hours for row in ledger.all()] == [True, True]
     monkeypatch.setattr(time, "time", lambda: right() + 5 * hours)
     assert ahead.next_trial("cpu1").trial_id not in (held, "1"), "the other's lease has not expired"
-
-
-# Locks and sessions
 
 
 def test_writer_that_waited_for_the_lock_sees_what_was_written_meanwhile(pair, postgres_server):
@@ -185,9 +157,6 @@ def test_transactions_leave_nothing_in_their_session_so_that_pgbouncer_may_stand
     assert postgres_server.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
 
 
-# Connections that break
-
-
 @pytest.mark.parametrize("write", [False, True])
 def test_connection_that_breaks_is_made_again_and_a_transaction_leaves_nothing(pair, postgres_server, write):
     def check_works(write):
@@ -208,7 +177,7 @@ def test_connection_that_breaks_is_made_again_and_a_transaction_leaves_nothing(p
     check_works(write=True)
 
 
-def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, create, monkeypatch):
+def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, monkeypatch):
     """A real restart is in test_many_processes.py."""
 
     def in_the_first_pause(act):
@@ -220,8 +189,8 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
 
         monkeypatch.setattr("fer_sweep.search.postgres._pauses", pauses)
 
-    create("ROLE", "few", "LOGIN CONNECTION LIMIT 2")
-    create("DATABASE", "few", "OWNER few")
+    postgres_server.run("CREATE ROLE few LOGIN CONNECTION LIMIT 2")
+    postgres_server.run("CREATE DATABASE few OWNER few")
     url = postgres_server.url("few", user="few")
     holder, hasty = Database(url, create=True), Database(url, lock_timeout_s=0.05)
     with refused(StorageError, "too many connections", hint="max_connections.*PgBouncer"):
@@ -240,6 +209,8 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
         with database.transaction(write=True) as connection:
             assert connection.rows("SELECT id FROM fersweep_sweeps") == []
         database.close()
+    postgres_server.run("DROP DATABASE few WITH (FORCE)")
+    postgres_server.run("DROP ROLE few")
 
 
 @pytest.fixture

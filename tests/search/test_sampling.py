@@ -71,8 +71,8 @@ def test_skewed_finite_space_is_walked_to_its_last_configuration(method):
 
 @pytest.mark.parametrize("method", ["grid", "random", "bayes"])
 def test_space_of_one_configuration_gives_one_trial_and_one_without_any_is_refused(method):
-    parameters = {"model": {"value": "vit"}, "lr": {"values": [0.5]}, "epochs": {"values": [2, 2.0]}}
-    assert walk(make("single", method, parameters)) == [{"epochs": 2, "lr": 0.5, "model": "vit"}]
+    single = {"model": {"value": "vit"}, "epochs": {"values": [2, 2.0]}}
+    assert walk(make("single", method, single)) == [{"epochs": 2, "model": "vit"}]
     make("useless", method, {"model": {"value": "vit"}, "dim": {"values": [100, 101]}})
     with closing(OptunaSearch("useless", storage=default_storage())) as search:
         with pytest.raises(ConfigError, match="no multiple of head_dim") as caught:

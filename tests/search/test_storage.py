@@ -1,15 +1,12 @@
 """Sweeps at rest: states, refusals, transactions, and databases that cannot be used."""
 
 import contextlib
-import os
-import sys
 
 import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
-from fer_sweep.search import sqlite
 from fer_sweep.search.database import SCHEMA_VERSION, Database, database_path, default_storage
 from fer_sweep.search.ledger import Ledger
 from fer_sweep.search.optuna_embedded import OptunaSearch
@@ -114,9 +111,9 @@ def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
 def test_schema_that_is_newer_or_too_old_is_refused(made, sweep, version, message, hint):
     with writing(made) as connection:
         connection.change(f"UPDATE fersweep_schema SET version = {version}")
-    for call in (lambda: list_sweeps(made), lambda: create_sweep(sweep, sweep_id="b", storage=made)):
+    for act in (list_sweeps, lambda storage: create_sweep(sweep, sweep_id="b", storage=storage)):
         with refused(StorageError, message, hint=hint):
-            call()
+            act(made)
 
 
 def test_sweep_of_the_first_schema_is_upgraded_and_continues(made, agents, complete):
@@ -128,9 +125,6 @@ def test_sweep_of_the_first_schema_is_upgraded_and_continues(made, agents, compl
     assert [record.state for record in search.records()] == ["complete"]
     with writing(made) as connection:
         assert connection.row("SELECT version FROM fersweep_schema")["version"] == SCHEMA_VERSION
-
-
-# Transactions
 
 
 def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_once(made):
@@ -146,15 +140,6 @@ def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_
             assert state_in(reading) == "running"
         with other.transaction(write=True) as connection:
             assert state_in(connection) == "paused"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which process holds a lock")
-def test_hint_says_if_the_process_that_holds_a_locked_file_is_paused(own, monkeypatch):
-    monkeypatch.setattr(sqlite, "is_paused", lambda pid: True)
-    with contextlib.closing(Database(own, lock_timeout_s=0.01)) as waiter:
-        locked = refused(StorageError, "locked", hint=f"kill -CONT {os.getpid()}")
-        with writing(own), locked, waiter.transaction(write=True):
-            raise AssertionError("the lock was not waited for")
 
 
 def test_report_whose_transaction_failed_does_not_hide_that_of_another_agent(storage, agents, settings, monkeypatch):
@@ -173,9 +158,6 @@ def test_report_whose_transaction_failed_does_not_hide_that_of_another_agent(sto
     assert search.report(request.trial_id, 1, {"best_val_acc": 0.1}) is StopReason.PRUNED
 
 
-# Files that cannot be used
-
-
 def test_file_that_is_no_database_is_left_as_it_is(sweep, own_folders):
     notes, folder = own_folders / "notes", own_folders / "folder"
     notes.write_text(text := "these are notes, long enough for a database's header " * 20)
@@ -186,21 +168,16 @@ def test_file_that_is_no_database_is_left_as_it_is(sweep, own_folders):
     assert notes.read_text() == text
 
 
-@pytest.mark.parametrize(
-    ("pragma", "message", "hint"),
-    [
-        ("max_page_count = 1", "full", "make room"),  # SQLite then behaves as on a full disk
-        ("query_only = ON", "readonly", "writable"),  # a file's mode would not stop root
-    ],
-)
-def test_full_disk_and_a_read_only_file_are_errors_that_change_nothing(own, pragma, message, hint):
-    with contextlib.closing(Database(own)) as database:
-        with database.transaction(write=False) as connection:
-            connection.change(f"PRAGMA {pragma}")
-        with refused(StorageError, message, hint=hint), database.transaction(write=True) as connection:
-            connection.change("UPDATE fersweep_sweeps SET state = 'paused', spec = ?", ["x" * 1_000_000])
-        with database.transaction(write=False) as connection:
-            assert state_in(connection) == "running"
+def test_full_disk_and_a_read_only_file_are_errors_that_change_nothing(own):
+    full, read_only = ("max_page_count = 1", "full", "make room"), ("query_only = ON", "readonly", "writable")
+    for pragma, message, hint in (full, read_only):
+        with contextlib.closing(Database(own)) as database:
+            with database.transaction(write=False) as connection:
+                connection.change(f"PRAGMA {pragma}")  # SQLite then behaves as on such a disk
+            with refused(StorageError, message, hint=hint), database.transaction(write=True) as connection:
+                connection.change("UPDATE fersweep_sweeps SET state = 'paused', spec = ?", ["x" * 1_000_000])
+            with database.transaction(write=False) as connection:
+                assert state_in(connection) == "running"
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])

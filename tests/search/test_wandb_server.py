@@ -15,7 +15,7 @@ from fer_sweep.search.wandb_messages import ServerRun
 from fer_sweep.search.wandb_records import record_from
 from fer_sweep.search.wandb_server import REFUSED_IN_A_ROW
 from fer_sweep.search.wandb_slots import Pace
-from tests.search.conftest import AT_ONCE, ServedSearch, begin_run, end_run
+from tests.search.conftest import AT_ONCE, TrackedSearch
 from tests.support.standin.runs import upsert_run
 
 LATE = Pace(idle_s=0.0, longest_idle_s=0.0, patience_s=0.0)
@@ -31,7 +31,7 @@ def hosts(standin):
         def agent(sweep, host="here", **options):
             storage = f"sqlite:///{Path(host).absolute()}/sweeps.db"
             record_sweep(parse_sweep(standin.sweeps[sweep].config), sweep, storage)
-            search = ServedSearch(standin, sweep, storage=storage, **options)
+            search = TrackedSearch(standin, sweep, storage=storage, **options)
             return stack.enter_context(contextlib.closing(search))
 
         yield agent
@@ -54,29 +54,19 @@ def take(search):
     return request
 
 
-def end(server, run_id, exit_code=0, summary=None, **body):
-    begin_run(server, run_id, {"lr": 1})
-    end_run(server, run_id, exit_code, summary or {}, **body)
-
-
 def commands(*given):
     """The answer to a heartbeat that has these commands."""
     return json.dumps({"data": {"agentHeartbeat": {"agent": {"id": "a"}, "commands": json.dumps(given)}}})
 
 
-# Trials of other hosts and of dead agents
-
-
-def test_a_trial_preempted_here_and_ended_elsewhere_is_not_trained_again(standin, hosts, single, complete):
+def test_a_trial_preempted_here_and_ended_elsewhere_is_not_trained_again(hosts, single, complete):
     here = hosts(single)
     request = take(here)
     here.finish(request.trial_id, PREEMPTED)
-    end(standin, request.trial_id, 1, preempting=True)
     there = hosts(single, "there")
     again = take(there)
     assert (again.trial_id, again.attempt) == (request.trial_id, 1)
     there.finish(again.trial_id, complete(best_val_acc=0.7))
-    end(standin, again.trial_id)
     assert [record.state for record in here.records()] == [TrialState.COMPLETE], "as the server has it"
     assert hosts(single).next_trial("cpu0") is None
     assert [record.state for record in here.records()] == [TrialState.COMPLETE]
@@ -111,16 +101,14 @@ def test_a_preempted_trial_that_the_server_calls_running_is_resumed_after_a_sile
     sweep = create(run_cap=50)
     first, second = (hosts(sweep, owner=owner, clock=clock) for owner in ("first", "second"))
     request = take(first)
-    first.finish(request.trial_id, PREEMPTED)
-    run = standin.runs[request.trial_id]
-    run.state = "running"  # to the server, which was out of reach then
+    first.tracked.clear()
+    first.finish(request.trial_id, PREEMPTED)  # which does not reach the server
     for sign_of_life in ("2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"):
         new = take(second)
         assert new.trial_id != request.trial_id, "somebody may have it"
         second.finish(new.trial_id, complete())
-        end(standin, new.trial_id)
         clock.now += 61
-        run.heartbeat_at = sign_of_life
+        standin.runs[request.trial_id].heartbeat_at = sign_of_life
     assert take(second).trial_id != request.trial_id
     clock.now += 61
     assert take(second).trial_id == request.trial_id, "before new ones"
@@ -143,9 +131,6 @@ def test_records_show_the_runs_of_other_programs_and_versions(standin, hosts, cr
     assert record_from(replace(run, summary={"best_val_acc": 0.5})).result is None
 
 
-# Offers
-
-
 def test_an_offer_that_was_not_begun_is_handed_back(standin, hosts, single):
     standin.faults.hang("Heartbeat")
     late = hosts(single, pace=LATE)
@@ -163,12 +148,13 @@ def test_a_run_whose_offer_was_lost_is_begun_once_after_a_lease(standin, hosts, 
     agents = [hosts(single, owner=owner, clock=clock) for owner in ("a", "b")]
     assert all(isinstance(agent.next_trial("cpu0"), Wait) for agent in agents)
     (lost,) = standin.runs.values()
+    config = lost.config
     standin.wait_for(lambda server: server.sweeps[single].state == "FINISHED")
     waits = [agent.next_trial("cpu0") for agent in agents]
     assert all(isinstance(wait, Wait) and lost.id in wait.reason for wait in waits), "somebody may be about to begin it"
     clock.now += 61
     request = take(agents[0])
-    assert (request.trial_id, dict(request.parameters)) == (lost.id, lost.config)
+    assert (request.trial_id, dict(request.parameters)) == (lost.id, config)
     assert agents[1].next_trial("cpu0") is None
 
 
@@ -181,9 +167,6 @@ def test_a_space_that_cannot_be_trained_ends_the_agent(standin, hosts, create):
     runs = list(standin.runs.values())
     assert [run.state for run in runs] == ["failed"] * REFUSED_IN_A_ROW
     assert "epochs" in runs[0].summary["reason"]
-
-
-# Heartbeats
 
 
 @pytest.mark.parametrize(
