@@ -108,7 +108,7 @@ def _bring_sweeps(folder: Path, staging: Path, known: _Standings) -> list[str]:
         kept.append(sweep.name)
         target = staging / "sweeps" / sweep.name
         for trial in _folders(sweep / "trials"):
-            is_numbered = in_database and entry.get("search") != "wandb"
+            is_numbered = in_database and entry.get("search") == "optuna"
             if not is_numbered or (trial.name.isdecimal() and int(trial.name) in known[sweep.name]):
                 _copy_files(trial, target / "trials" / trial.name)
         _copy_files(sweep, target)

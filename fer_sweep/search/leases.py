@@ -58,7 +58,7 @@ class Leases:
         """Hold nothing yet.
 
         Args:
-            database: Closed by ``close``.
+            database: Where the sweep is; it stays open.
             sweep_id: Whose trials.
             owner: Names this agent among all agents; this process if not given.
             lease_s: A trial not reported on for so many seconds may be handed to another agent.
@@ -169,7 +169,7 @@ class Leases:
         return row["lease_until"] > self.clock() and not owners.is_dead(row["owner"])
 
     def close(self) -> None:
-        """Give up what is still held, so that others need not wait for its lease to end, and let the file go."""
+        """Give up the leases that are still held, so that no agent has to wait for them to expire."""
         self._closing.set()
         if self._keeper is not None:
             self._keeper.join()  # it may be in the middle of a transaction
@@ -181,7 +181,6 @@ class Leases:
                 log.warning("%s; this agent's trials are free once it has ended or their leases have", error)
             finally:
                 self._held.clear()
-                self._database.close()
 
     @through_restarts
     def _give_up(self) -> None:

@@ -39,23 +39,21 @@ class OptunaSearch:
     def __init__(
         self,
         sweep_id: str,
+        database: Database,
         *,
-        storage: str,
         owner: str | None = None,
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
-        end_waiting: Callable[[], bool] = lambda: False,
         can_be_resumed: Callable[[str], bool] = lambda trial_id: True,
     ) -> None:
         """Open a sweep that ``create_sweep`` made.
 
         Args:
             sweep_id: Its id.
-            storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
+            database: Where it is; it stays open when the search is closed.
             owner: Names this agent among all agents; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent.
             clock: Unix time, seconds; the database's if not given.
-            end_waiting: See ``Database``.
             can_be_resumed: Whether this host sees a trial's checkpoints; others it begins anew, once there is nothing
                 else to do.
 
@@ -63,27 +61,22 @@ class OptunaSearch:
             InputError: There is no such sweep.
             StorageError: The database cannot be used.
         """
-        self._database = Database(storage, end_waiting=end_waiting)
         self._can_be_resumed = can_be_resumed
-        self._leases = Leases(self._database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
-        try:
-            with self._database.transaction(write=False) as connection:
-                row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
-                if row is None:
-                    raise no_such_sweep(connection, sweep_id, self._database.name)
-            self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
-            objectives = self._sweep.objectives
-            self._histories = Histories(objectives[0].name if objectives else None)
-            self._study = _study_proposer(self._sweep, row, self._histories)
-            self._proposer = self._study or _plain_proposer(self._sweep, row["seed"])
-            self._has_done_well = False
-            """Whether a trial has come to its end here."""
-        except BaseException:
-            self._database.close()
-            raise
+        with database.transaction(write=False) as connection:
+            row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
+            if row is None:
+                raise no_such_sweep(connection, sweep_id, database.name)
+        self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
+        objectives = self._sweep.objectives
+        self._histories = Histories(objectives[0].name if objectives else None)
+        self._study = _study_proposer(self._sweep, row, self._histories)
+        self._proposer = self._study or _plain_proposer(self._sweep, row["seed"])
+        self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
+        self._has_done_well = False
+        """Whether a trial has come to its end here."""
 
     def close(self) -> None:
-        """Give up what is still held, so that others need not wait for its lease to end, and let the file go."""
+        """Give up the leases that are still held, so that no agent has to wait for them to expire."""
         self._leases.close()
 
     @through_restarts

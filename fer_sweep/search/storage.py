@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,19 +83,19 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str) -> None:
     _insert(sweep, sweep_id, storage, None, 0)
 
 
-def extend_sweep(sweep: SweepFile, sweep_id: str, storage: str) -> None:
-    """Put a larger space in the place of a sweep's; one that had finished goes on.
+def extend_sweep(database: Database, sweep_id: str, sweep: SweepFile) -> None:
+    """Replace a sweep's space by a larger one; a finished sweep runs again.
 
     Args:
-        sweep: Gives every configuration that was handed out already, and in the same order.
+        database: Where it is.
         sweep_id: Its id.
-        storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
+        sweep: Gives every configuration that was handed out already, and in the same order.
 
     Raises:
         InputError: There is no such sweep.
         StorageError: The database cannot be written.
     """
-    with _opened(storage) as database, database.transaction(write=True) as connection:
+    with database.transaction(write=True) as connection:
         state = _state(connection, sweep_id, database.name)
         goes_on = SweepState.RUNNING if state is SweepState.FINISHED else state
         connection.change(
@@ -108,7 +107,7 @@ def extend_sweep(sweep: SweepFile, sweep_id: str, storage: str) -> None:
 def _insert(sweep: SweepFile, sweep_id: str, storage: str, max_gap: float | None, seed: int) -> bool:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", sweep_id):
         raise InputError(f"{sweep_id!r} cannot name a sweep", hint="use letters, digits, _ and -, at most 64")
-    with _opened(storage, create=True) as database, database.transaction(write=True) as connection:
+    with contextlib.closing(Database(storage, create=True)) as database, database.transaction(write=True) as connection:
         if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
             return False
         last = connection.row("SELECT MAX(position) AS position FROM fersweep_sweeps")
@@ -124,7 +123,7 @@ def _insert(sweep: SweepFile, sweep_id: str, storage: str, max_gap: float | None
 def list_sweeps(storage: str) -> list[SweepSummary]:
     """Every sweep of a database, oldest first; none where there is no database yet."""
     try:
-        with _opened(storage) as database, database.transaction(write=False) as connection:
+        with contextlib.closing(Database(storage)) as database, database.transaction(write=False) as connection:
             rows = connection.rows(
                 "SELECT s.*, (SELECT COUNT(*) FROM fersweep_trials t WHERE t.sweep_id = s.id) AS trials"
                 " FROM fersweep_sweeps s ORDER BY s.position"
@@ -150,37 +149,44 @@ def list_sweeps(storage: str) -> list[SweepSummary]:
     return summaries
 
 
-def load_sweep(storage: str, sweep_id: str) -> SweepFile:
+def load_sweep(database: Database, sweep_id: str) -> SweepFile:
     """The sweep file a sweep was created from; its `max_gap` and seed are in ``list_sweeps``.
 
     Raises:
         InputError: There is no such sweep.
     """
-    with _opened(storage) as database, database.transaction(write=False) as connection:
+    with database.transaction(write=False) as connection:
         row = connection.row("SELECT spec FROM fersweep_sweeps WHERE id = ?", [sweep_id])
         if row is None:
             raise no_such_sweep(connection, sweep_id, database.name)
     return parse_sweep(json.loads(row["spec"]))
 
 
-def sweep_state(storage: str, sweep_id: str) -> SweepState:
+def sweep_seed(database: Database, sweep_id: str) -> int:
+    """The seed of a sweep's search; 0 for one that a server searches."""
+    with database.transaction(write=False) as connection:
+        row = connection.row("SELECT seed FROM fersweep_sweeps WHERE id = ?", [sweep_id])
+    return row["seed"] if row else 0
+
+
+def sweep_state(database: Database, sweep_id: str) -> SweepState:
     """Where a sweep stands.
 
     Raises:
         InputError: There is no such sweep.
     """
-    with _opened(storage) as database, database.transaction(write=False) as connection:
+    with database.transaction(write=False) as connection:
         return _state(connection, sweep_id, database.name)
 
 
-def set_sweep_state(storage: str, sweep_id: str, state: SweepState | str) -> None:
+def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) -> None:
     """Pause, resume (`running`), stop or cancel a sweep; asking for the state it is in changes nothing.
 
     Raises:
         InputError: There is no such sweep, or it cannot go from its state to this one.
     """
     wanted = SweepState(state)
-    with _opened(storage) as database, database.transaction(write=True) as connection:
+    with database.transaction(write=True) as connection:
         current = _state(connection, sweep_id, database.name)
         if wanted == current:
             return
@@ -244,12 +250,3 @@ def _searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed:
 
         check_own_search(sweep, sweep_id)
     return sweep
-
-
-@contextlib.contextmanager
-def _opened(storage: str, *, create: bool = False) -> Iterator[Database]:
-    database = Database(storage, create=create)
-    try:
-        yield database
-    finally:
-        database.close()

@@ -49,13 +49,12 @@ class WandbSearch:
     def __init__(
         self,
         path: SweepPath,
+        database: Database,
         *,
         connect: Callable[[], WandbServer],
-        storage: str,
         owner: str | None = None,
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
-        end_waiting: Callable[[], bool] = lambda: False,
         can_be_resumed: Callable[[str], bool] = lambda trial_id: True,
         pace: Pace | None = None,
     ) -> None:
@@ -63,12 +62,11 @@ class WandbSearch:
 
         Args:
             path: Where it is on the server.
+            database: For leases and reports; it stays open when the search is closed.
             connect: Gives the server when it is first needed; closed by ``close``.
-            storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`, for our own notes.
             owner: Names this agent among those of this database; this process if not given.
             lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
             clock: Unix time, seconds; the database's if not given.
-            end_waiting: See ``Database``.
             can_be_resumed: Whether this host sees a trial's checkpoints; others it goes on with last, from their start.
             pace: How often the server is asked.
 
@@ -79,9 +77,7 @@ class WandbSearch:
         self._connect = connect
         self._can_be_resumed = can_be_resumed
         self._pace = pace or Pace()
-        self._leases = Leases(
-            Database(storage, end_waiting=end_waiting), path.id, owner=owner, lease_s=lease_s, clock=clock
-        )
+        self._leases = Leases(database, path.id, owner=owner, lease_s=lease_s, clock=clock)
         self._clock = self._leases.clock
         self._agents: dict[str, SlotAgent] = {}
         """By slot."""

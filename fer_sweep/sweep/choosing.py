@@ -4,16 +4,16 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fer_sweep.config.space import Space
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 from fer_sweep.files import sweep_folder
 from fer_sweep.openings import Opening, all_openings
 from fer_sweep.records import TrialRecord, TrialState
-from fer_sweep.search.confirmations import confirm, confirmation_of
-from fer_sweep.search.entries import SweepEntry, known
-from fer_sweep.search.registry import load, open_search
-from fer_sweep.search.sweep_data import written_data
 from fer_sweep.selection import Candidate, Caveat, Confirmed, Selection, caveats, differing_data, select, select_each
+from fer_sweep.sweep.adding import open_entry
+from fer_sweep.sweep.confirmations import confirm, confirmation_of
+from fer_sweep.sweep.data import pinned_data
+from fer_sweep.sweep.entries import SweepEntry, known
+from fer_sweep.sweep.opened import Sweep
 
 
 @dataclass(frozen=True)
@@ -42,39 +42,35 @@ def as_candidates(sweep_id: str, records: Iterable[TrialRecord]) -> list[Candida
             continue
         name = str(record.config.get("data", ""))
         if name not in fingerprints:
-            info = written_data(sweep_id, name)
+            info = pinned_data(sweep_id, name)
             fingerprints[name] = info.fingerprint if info else ""
         found.append(Candidate(sweep_id, record, record.result, fingerprints[name]))
     return found
 
 
-def candidates_of(entries: Sequence[SweepEntry]) -> list[Candidate]:
+def candidates_of(sweeps: Iterable[Sweep]) -> list[Candidate]:
     """Every trial of some sweeps that has a result."""
-    found = []
-    for entry in entries:
-        with contextlib.closing(open_search(entry)) as search:
-            found += as_candidates(entry.id, search.records())
-    return found
+    return [candidate for sweep in sweeps for candidate in as_candidates(sweep.id, sweep.trials())]
 
 
-def choose(entries: Sequence[SweepEntry], candidates: Sequence[Candidate] | None = None) -> Choice:
+def choose(sweeps: Sequence[Sweep], candidates: Sequence[Candidate] | None = None) -> Choice:
     """Choose among all trials of some sweeps; the strictest of their ``--max-gap`` holds for all.
 
     Args:
-        entries: The sweeps.
+        sweeps: The sweeps.
         candidates: Their trials, if they have been read already.
     """
-    candidates = candidates_of(entries) if candidates is None else candidates
-    gaps = [entry.max_gap for entry in entries if entry.max_gap is not None]
+    candidates = candidates_of(sweeps) if candidates is None else candidates
+    gaps = [sweep.entry.max_gap for sweep in sweeps if sweep.entry.max_gap is not None]
     limit = min(gaps) if gaps else None
     overall, by_model = select(candidates, max_gap=limit), select_each(candidates, max_gap=limit)
-    spaces = {entry.id: Space.from_sweep(load(entry)) for entry in entries}
+    spaces = {sweep.id: sweep.space for sweep in sweeps}
     by_name = {candidate.name: candidate for candidate in candidates}
     seeds = tuple(_confirmed(found, by_name[found.confirms]) for found in known() if found.confirms in by_name)
     return Choice(overall, by_model, caveats(overall, by_model, spaces), seeds)
 
 
-def winner_of(selection: Selection, entries: Sequence[SweepEntry]) -> Candidate:
+def winner_of(selection: Selection, sweeps: Sequence[Sweep]) -> Candidate:
     """The winner of a choice among the trials of some sweeps.
 
     Raises:
@@ -83,44 +79,44 @@ def winner_of(selection: Selection, entries: Sequence[SweepEntry]) -> Candidate:
     """
     if selection.winner is not None:
         return selection.winner
-    ids, last = ", ".join(entry.id for entry in entries), entries[-1].id
+    ids, last = ", ".join(sweep.id for sweep in sweeps), sweeps[-1].id
     message = f"{selection.reason}: {ids}"
     if not selection.ranking:
         raise NothingToDo(message, hint=f"train some: fersweep agent {last}")
     single = f"fersweep status {last} lists them, and confirm, test, predict and export take one with --trial"
     if differing_data(selection.ranking):
-        raise InputError(message, hint="name sweeps of one data set" if len(entries) > 1 else single)
+        raise InputError(message, hint="name sweeps of one data set" if len(sweeps) > 1 else single)
     raise NothingToDo(message, hint=f"train more: fersweep agent {last}; {single}")
 
 
-def chosen(entry: SweepEntry, trial_id: str | None = None) -> Candidate:
+def chosen(sweep: Sweep, trial_id: str | None = None) -> Candidate:
     """The winner of one sweep, or the trial of it that is named.
 
     Raises:
         NothingToDo: No trial has a result to choose by.
         InputError: The sweep has no such trial with a result, or trained its trials on different data.
     """
-    candidates = candidates_of([entry])
+    candidates = candidates_of([sweep])
     if trial_id is None:
-        return winner_of(select(candidates, max_gap=entry.max_gap), [entry])
+        return winner_of(select(candidates, max_gap=sweep.entry.max_gap), [sweep])
     for candidate in candidates:
         if candidate.record.trial_id == trial_id:
             return candidate
     known_ids = ", ".join(candidate.record.trial_id for candidate in candidates[:20]) or "none yet"
     raise InputError(
-        f"sweep {entry.id} has no trial {trial_id} with a result", hint=f"those that have one: {known_ids}"
+        f"sweep {sweep.id} has no trial {trial_id} with a result", hint=f"those that have one: {known_ids}"
     )
 
 
-def with_further_seeds(entry: SweepEntry, candidate: Candidate, seeds: int | None) -> SweepEntry:
-    """The sweep that trains a chosen trial with so many further seeds, made, made longer or found as it is."""
-    searched = {int(c.record.config.get("seed", 0)) for c in candidates_of([entry])}
-    return confirm(entry, candidate.record, seeds, searched=searched)
+def with_further_seeds(sweep: Sweep, candidate: Candidate, seeds: int | None) -> Sweep:
+    """Open the sweep that trains a chosen trial with so many further seeds: made, extended, or found as it is."""
+    searched = {int(c.record.config.get("seed", 0)) for c in candidates_of([sweep])}
+    return confirm(sweep, candidate.record, seeds, searched=searched)
 
 
-def confirmed(entry: SweepEntry, candidate: Candidate) -> Confirmed | None:
+def confirmed(sweep: Sweep, candidate: Candidate) -> Confirmed | None:
     """What the further seeds of a chosen trial came to so far; None if none were asked for."""
-    confirmation = confirmation_of(entry, candidate.record.trial_id)
+    confirmation = confirmation_of(sweep, candidate.record.trial_id)
     return None if confirmation is None else _confirmed(confirmation, candidate)
 
 
@@ -159,7 +155,8 @@ def _prepared_splits(candidates: Sequence[Candidate]) -> set[str]:
 
 
 def _confirmed(confirmation: SweepEntry, candidate: Candidate) -> Confirmed:
-    ended = [c for c in candidates_of([confirmation]) if c.record.state is TrialState.COMPLETE]
+    with open_entry(confirmation) as sweep:
+        ended = [c for c in candidates_of([sweep]) if c.record.state is TrialState.COMPLETE]
     return Confirmed(
         name=candidate.name,
         model=candidate.model,

@@ -1,4 +1,4 @@
-"""What is known here of each sweep, kept in its folder: ``sweeps/<id>/sweep.json`` and the file it was made from."""
+"""Which sweeps this home has: ``sweeps/<id>/sweep.json``, beside a copy of the sweep file."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from fer_sweep.search.database import default_storage
 
 @dataclass(frozen=True)
 class SweepEntry:
-    """What is known here of one sweep."""
+    """One sweep of this home: what its sweep.json holds."""
 
     id: str
     search: str
-    """What proposes its trials."""
+    """What proposes its trials: ``optuna`` (embedded) or ``wandb`` (the server)."""
     storage: str | None
     """Where the search keeps its state: a database URL without a password; None for ``sweeps.db`` in fersweep's home,
     wherever that is moved."""
@@ -35,10 +35,6 @@ class SweepEntry:
     """ENTITY/PROJECT/ID, for a search on a server."""
     confirms: str | None = None
     """SWEEP/TRIAL whose configuration it trains with further seeds, where ``fersweep confirm`` made it."""
-
-    def run_id(self, trial_id: str) -> str:
-        """The id of a trial's W&B run: what the server calls it, or sweep and trial."""
-        return trial_id if self.search == "wandb" else f"{self.id}-{trial_id}"
 
     @property
     def database(self) -> str:
@@ -71,7 +67,7 @@ def known() -> Sequence[SweepEntry]:
 
 
 def remember(entry: SweepEntry, sweep: SweepFile) -> None:
-    """Write down in a sweep's folder what is known of it: from then on ``find`` finds it."""
+    """Write a sweep's entry and file into its folder: from then on it can be opened."""
     folder = sweep_folder(entry.id)
     write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
     write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
