@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fer_sweep.agent.failures import OnOom
-from fer_sweep.agent.gpus import described
 from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import InputError, NothingToDo
@@ -32,6 +31,7 @@ from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.records import TrialRecord
 from fer_sweep.sweep import SweepEntry, creating, last_searched, open_entry, open_sweep
 from fer_sweep.sweep.choosing import Choice, choose
+from fer_sweep.worker.gpus import described
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,12 +14,12 @@ from enum import StrEnum
 from fer_sweep.errors import ServerError, StorageError
 from fer_sweep.files import is_locked
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
-from fer_sweep.run_labels import Place, trial_labels
-from fer_sweep.search.wandb_messages import ENDED_AS, ServerRun
 from fer_sweep.sweep import Sweep
 from fer_sweep.sweep.server_runs import runs_on_server
-from fer_sweep.tracking import Tracker
 from fer_sweep.training.history import read_history
+from fer_sweep.wandb_client.messages import ENDED_AS, ServerRun
+from fer_sweep.wandb_client.run_labels import Place, trial_labels
+from fer_sweep.wandb_client.tracking import Tracker
 
 _UP_TO_DATE = {**ENDED_AS, TrialState.PREEMPTED: ("preempted", "preempting", *ENDED_AS[TrialState.FAILED])}
 """How the server may call the run of a trial in a state that is up to date there."""

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fer_sweep.search.entries import known
 
 from fer_sweep import mounts
 from fer_sweep.errors import InputError
 from fer_sweep.mounts import file_system, network_file_system
 from fer_sweep.search import registry
-from fer_sweep.search.database import check_storage, default_storage
-from fer_sweep.search.entries import known
+from fer_sweep.store.database import check_storage, default_storage
 
 MOUNTED = r"""22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
 23 22 0:5 / /proc rw - proc proc rw

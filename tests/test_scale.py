@@ -4,12 +4,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from fer_sweep.search.entries import SweepEntry
 
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.search.database import Database, default_storage
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.database import Database, default_storage
+from fer_sweep.store.sweeps import create_sweep
 from tests.benchmarks.scale.command import table
 from tests.benchmarks.scale.crowd import Work, work_through
 from tests.benchmarks.scale.measure import EPOCHS, Setting, check, measure

@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep import wandb_service
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.run_labels import RunLabels
-from fer_sweep.tracking import BACK_ONLINE_S, FINISH_IN_TROUBLE_S, FINISH_S, TrackedRun, Tracker, close_wandb
+from fer_sweep.wandb_client import service as wandb_service
+from fer_sweep.wandb_client.run_labels import RunLabels
+from fer_sweep.wandb_client.tracking import (
+    BACK_ONLINE_S,
+    FINISH_IN_TROUBLE_S,
+    FINISH_S,
+    TrackedRun,
+    Tracker,
+    close_wandb,
+)
 from tests.support.processes import until
 from tests.support.standin.scripted_wandb import ScriptedWandb
 from tests.support.standin.server import StandIn
@@ -198,7 +205,7 @@ def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(
     from wandb.sdk.lib.run_stopping import RunStopChecker
 
     monkeypatch.setitem(RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.05)  # 15 s otherwise
-    monkeypatch.setattr("fer_sweep.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
+    monkeypatch.setattr("fer_sweep.wandb_client.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
     run = Tracker().start(labels, {}, run_id="r1")
     online.stop_run("r1")
     log_epochs(run, 1)
@@ -213,7 +220,7 @@ def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(
     online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch, run_id: str | None
 ) -> None:
     """wandb keeps the id of a run that it could not start, so that only one without an id goes offline at once."""
-    monkeypatch.setattr("fer_sweep.tracking.INIT_S", 1.0)
+    monkeypatch.setattr("fer_sweep.wandb_client.tracking.INIT_S", 1.0)
     online.faults.offline()
     tracker = Tracker()
     if run_id is not None:
@@ -232,7 +239,7 @@ def test_runs_are_kept_in_files_while_the_server_is_out_of_reach(
 def test_a_network_cut_in_the_middle_of_a_run_loses_nothing(
     online: StandIn, labels: RunLabels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
+    monkeypatch.setattr("fer_sweep.wandb_client.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
     run = Tracker().start(labels, {}, run_id="r1")
     log_epochs(run, 1, 2)
     online.wait_for(lambda server: "file_stream" in server.operations())
@@ -265,8 +272,8 @@ def test_a_run_after_a_lost_service_has_a_new_one(
     service = wandb_service.process()
     assert service is not None
     with monkeypatch.context() as patch:
-        patch.setattr("fer_sweep.tracking.HANGS_S", 1.0)
-        patch.setattr("fer_sweep.wandb_service.is_paused", lambda: False)  # it hangs by itself
+        patch.setattr("fer_sweep.wandb_client.tracking.HANGS_S", 1.0)
+        patch.setattr("fer_sweep.wandb_client.service.is_paused", lambda: False)  # it hangs by itself
         service.send_signal(signal.SIGSTOP if how == "hangs" else signal.SIGKILL)
         second = Tracker().start(labels, {}, run_id="r2")
     assert second.run is None and second.had_trouble

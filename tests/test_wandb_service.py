@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fer_sweep import wandb_service
+from fer_sweep.wandb_client import service as wandb_service
 
 
 @pytest.fixture

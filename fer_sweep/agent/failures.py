@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from fer_sweep.agent.slots import Slot
 from fer_sweep.records import Cause, TrialOutcome, TrialRequest, TrialState
+from fer_sweep.worker.slots import Slot
 
 FAILURES_IN_A_ROW = 5
 """So many trials failing one after another stop the agent."""

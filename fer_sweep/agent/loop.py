@@ -12,19 +12,19 @@ from typing import TypeVar
 
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, heard
-from fer_sweep.agent.memory import Admission
-from fer_sweep.agent.processes import Starter, TrialStarter
 from fer_sweep.agent.running import Running
 from fer_sweep.agent.second_chance import give_back
 from fer_sweep.agent.shown import AgentSummary, AgentView
 from fer_sweep.agent.silence import Silence
-from fer_sweep.agent.slots import Slot
-from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob
 from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
-from fer_sweep.search.engine import Interrupted
-from fer_sweep.tracking import TrackedRun
+from fer_sweep.store.engine import Interrupted
+from fer_sweep.wandb_client.tracking import TrackedRun
+from fer_sweep.worker.memory import Admission
+from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.starters import Starter, TrialStarter
+from fer_sweep.worker.trial_process import Beat, EpochReport, FirstStep, TrialJob
 
 log = logging.getLogger(__name__)
 

@@ -6,28 +6,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fer_sweep.account import tracking_mode
 from fer_sweep.agent.failures import OnOom
-from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.interrupts import Interrupts
 from fer_sweep.agent.loop import Agent
-from fer_sweep.agent.memory import free_mb
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
-from fer_sweep.agent.processes import TrialStarter, raise_file_limit
 from fer_sweep.agent.repairs import Repairs
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.silence import Silence
-from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import checkpoint_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialState
-from fer_sweep.search.leases import lease_seconds
+from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweep import Sweep
 from fer_sweep.sweep.server_runs import has_ended_on_server, left_behind
-from fer_sweep.tracking import close_wandb
+from fer_sweep.wandb_client.account import tracking_mode
+from fer_sweep.wandb_client.tracking import close_wandb
+from fer_sweep.worker.gpus import choose, discover, visible_devices
+from fer_sweep.worker.memory import free_mb
+from fer_sweep.worker.slots import Slot, make_slots, usable_cores
+from fer_sweep.worker.starters import TrialStarter, raise_file_limit
 
 MOST_PER_GPU = 16
 """Slots that ``--per-gpu auto`` tries at most on one GPU."""

@@ -11,7 +11,7 @@ from fer_sweep.cli.printing import log_warnings, mean_json, percent, print_json,
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.agent.examiner import Report
+    from fer_sweep.inference.test_split import Report
     from fer_sweep.selection import Confirmed
 
 
@@ -57,7 +57,7 @@ def test(
     if tta not in set(Averaging):
         raise InputError(f"--tta {tta}: not here", hint=f"one of {', '.join(Averaging)}")
     model = chosen_model(sweep, trial, folder)
-    from fer_sweep.agent.examiner import open_test_split
+    from fer_sweep.inference.test_split import open_test_split
 
     log_warnings()
     if model.sweep is not None and model.confirmed is None:

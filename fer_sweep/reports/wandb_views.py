@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from fer_sweep.account import Account, account, quiet_wandb
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
 from fer_sweep.files import read_object, sweep_folder, write_atomically
 from fer_sweep.records import TrialRecord
@@ -29,6 +28,7 @@ from fer_sweep.selection import select
 from fer_sweep.sweep import Sweep
 from fer_sweep.sweep.choosing import as_candidates
 from fer_sweep.sweep.server_runs import runs_on_server
+from fer_sweep.wandb_client.account import Account, account, quiet_wandb
 
 _REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")
 """What is in a message that says that the key does not do."""

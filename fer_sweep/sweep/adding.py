@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.files import sweep_folder
-from fer_sweep.search.database import check_storage, default_storage, recorded
-from fer_sweep.search.storage import record_sweep
+from fer_sweep.store.database import check_storage, default_storage, recorded
+from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.sweep.embedded import EmbeddedSweep
 from fer_sweep.sweep.entries import SweepEntry, remember
 from fer_sweep.sweep.opened import Sweep
 from fer_sweep.sweep.served import ServedSweep
 
 if TYPE_CHECKING:
-    from fer_sweep.search.wandb_sweeps import Made
+    from fer_sweep.wandb_client.sweeps import Made
 
 
 def open_entry(entry: SweepEntry, *, waits: bool = True) -> Sweep:

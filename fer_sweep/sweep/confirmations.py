@@ -7,7 +7,7 @@ from typing import Any
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialRecord
-from fer_sweep.search.storage import extend_sweep, record_sweep
+from fer_sweep.store.sweeps import extend_sweep, record_sweep
 from fer_sweep.sweep.adding import open_entry
 from fer_sweep.sweep.entries import SweepEntry, known, remember
 from fer_sweep.sweep.opened import Sweep

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fer_sweep.account import tracking_mode
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.search.embedded import create_sweep
 from fer_sweep.sweep.adding import add, add_served, new_storage
 from fer_sweep.sweep.entries import SweepEntry
 from fer_sweep.sweep.opened import Sweep
+from fer_sweep.wandb_client.account import tracking_mode
 
 SEARCHES = ("wandb", "optuna")
 """What can propose trials: a W&B server, or the embedded search."""
@@ -101,7 +101,7 @@ def checked(
 
 
 def _create_on_server(sweep: SweepFile, entity: str | None, project: str | None, note: Callable[[str], None]) -> Sweep:
-    from fer_sweep.search import wandb_sweeps  # only here: the embedded search needs no HTTP
+    from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: the embedded search needs no HTTP
 
     wandb_sweeps.check_searchable(sweep)
     storage = new_storage(None, note)

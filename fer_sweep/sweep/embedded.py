@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.errors import FersweepError
 from fer_sweep.records import TrialRecord
-from fer_sweep.search.database import Row, through_restarts
-from fer_sweep.search.leases import Leases, lease_seconds
-from fer_sweep.search.ledger import Ledger, SweepState, record_of
-from fer_sweep.search.storage import set_sweep_state, sweep_state
+from fer_sweep.store.database import Row, through_restarts
+from fer_sweep.store.leases import Leases, lease_seconds
+from fer_sweep.store.sweeps import set_sweep_state, sweep_state
+from fer_sweep.store.trials import Ledger, SweepState, record_of
 from fer_sweep.sweep.opened import OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
-    from fer_sweep.search.wandb_messages import SweepPath
-    from fer_sweep.search.wandb_sweeps import Made
+    from fer_sweep.wandb_client.messages import SweepPath
+    from fer_sweep.wandb_client.sweeps import Made
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class EmbeddedSweep(Sweep):
         return str(row["number"])
 
     def _search(self, resumable: Callable[[str], bool]) -> OpenSearch:
-        from fer_sweep.search.optuna_embedded import OptunaSearch  # only here: reading a sweep needs no search
+        from fer_sweep.search.embedded import OptunaSearch  # only here: reading a sweep needs no search
 
         return OptunaSearch(self.id, self.database, lease_s=lease_seconds(), can_be_resumed=resumable)
 
@@ -76,14 +76,14 @@ class EmbeddedSweep(Sweep):
 
     def page(self) -> "Made":
         """See ``Sweep.page``."""
-        from fer_sweep.search import wandb_sweeps
+        from fer_sweep.wandb_client import sweeps as wandb_sweeps
 
         with contextlib.closing(wandb_sweeps.connect()) as server:
             return wandb_sweeps.stand_in_for(server, self.id, self.file)
 
     def known_page(self, server: str) -> "SweepPath | None":
         """See ``Sweep.known_page``."""
-        from fer_sweep.search import wandb_sweeps
+        from fer_sweep.wandb_client import sweeps as wandb_sweeps
 
         return wandb_sweeps.known_page(self.id, server)
 
@@ -91,7 +91,7 @@ class EmbeddedSweep(Sweep):
         """See ``Sweep.close_page``."""
         if not (self.folder / "wandb.json").exists():
             return
-        from fer_sweep.search import wandb_sweeps
+        from fer_sweep.wandb_client import sweeps as wandb_sweeps
 
         try:
             if self.is_open:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import StorageError
 from fer_sweep.files import home, read_json, sweep_folder, write_atomically
-from fer_sweep.search.database import default_storage
+from fer_sweep.store.database import default_storage
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
-from fer_sweep.account import tracking_mode
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import ServerError
 from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest
-from fer_sweep.run_labels import Place, trial_labels
 from fer_sweep.search import Search
-from fer_sweep.search.database import Database, Row
-from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.storage import load_sweep, sweep_seed
+from fer_sweep.store.database import Database, Row
+from fer_sweep.store.sweeps import load_sweep, sweep_seed
+from fer_sweep.store.trials import Ledger
 from fer_sweep.sweep.data import SweepData
 from fer_sweep.sweep.entries import SweepEntry
-from fer_sweep.tracking import TrackedRun, Tracker
+from fer_sweep.wandb_client.account import tracking_mode
+from fer_sweep.wandb_client.run_labels import Place, trial_labels
+from fer_sweep.wandb_client.tracking import TrackedRun, Tracker
 
 if TYPE_CHECKING:
-    from fer_sweep.search.wandb_messages import SweepPath
-    from fer_sweep.search.wandb_sweeps import Made
+    from fer_sweep.wandb_client.messages import SweepPath
+    from fer_sweep.wandb_client.sweeps import Made
 
 
 class OpenSearch(Search, Protocol):

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 
-from fer_sweep.account import has_login, tracking_mode
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
@@ -12,6 +11,7 @@ from fer_sweep.files import home
 from fer_sweep.sweep.adding import add_served, new_storage, open_entry
 from fer_sweep.sweep.entries import known
 from fer_sweep.sweep.opened import Sweep
+from fer_sweep.wandb_client.account import has_login, tracking_mode
 
 
 def open_sweep(sweep_id: str | None = None, *, note: Callable[[str], None] = lambda text: None) -> Sweep:
@@ -86,7 +86,7 @@ def _no_sweep() -> NothingToDo:
 
 def _adopt(text: str, note: Callable[[str], None]) -> Sweep:
     """Record and open a sweep of the W&B server in use."""
-    from fer_sweep.search import wandb_sweeps  # only here: httpx and wandb take half a second to import
+    from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: httpx and wandb take half a second to import
 
     with contextlib.closing(wandb_sweeps.connect()) as server:
         made, sweep = wandb_sweeps.take_up(server, text)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord, TrialState
-from fer_sweep.search.database import Row
-from fer_sweep.search.leases import lease_seconds
-from fer_sweep.search.ledger import Ledger, SweepState
+from fer_sweep.store.database import Row
+from fer_sweep.store.leases import lease_seconds
+from fer_sweep.store.trials import Ledger, SweepState
 from fer_sweep.sweep.opened import OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
-    from fer_sweep.search.wandb_messages import SweepPath
-    from fer_sweep.search.wandb_protocol import WandbServer
-    from fer_sweep.search.wandb_sweeps import Made
+    from fer_sweep.wandb_client.client import WandbServer
+    from fer_sweep.wandb_client.messages import SweepPath
+    from fer_sweep.wandb_client.sweeps import Made
 
 
 class ServedSweep(Sweep):
@@ -25,7 +25,7 @@ class ServedSweep(Sweep):
     @property
     def path(self) -> "SweepPath":
         """Where it is on the server."""
-        from fer_sweep.search.wandb_messages import SweepPath
+        from fer_sweep.wandb_client.messages import SweepPath
 
         return SweepPath.read(self.entry.path or "")
 
@@ -66,7 +66,7 @@ class ServedSweep(Sweep):
         return str(row["identity"])
 
     def _search(self, resumable: Callable[[str], bool]) -> OpenSearch:
-        from fer_sweep.search.wandb_server import WandbSearch
+        from fer_sweep.wandb_client.server_search import WandbSearch
 
         return WandbSearch(
             self.path, self.database, connect=_connect, lease_s=lease_seconds(), can_be_resumed=resumable
@@ -85,7 +85,7 @@ class ServedSweep(Sweep):
 
     def page(self) -> "Made":
         """See ``Sweep.page``."""
-        from fer_sweep.search.wandb_sweeps import Made
+        from fer_sweep.wandb_client.sweeps import Made
 
         return Made(self.path, self.entry.url or "", ())
 
@@ -112,6 +112,6 @@ class ServedSweep(Sweep):
 
 
 def _connect() -> "WandbServer":
-    from fer_sweep.search import wandb_sweeps  # only here: httpx and wandb take half a second to import
+    from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: httpx and wandb take half a second to import
 
     return wandb_sweeps.connect()

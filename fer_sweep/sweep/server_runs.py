@@ -4,13 +4,14 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
+from fer_sweep import owners
 from fer_sweep.errors import FersweepError
 from fer_sweep.records import TrialState
-from fer_sweep.search import owners, wandb_sweeps
-from fer_sweep.search.database import Row
-from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.wandb_messages import ENDED_AS, IN_HAND, ServerRun, SweepPath
+from fer_sweep.store.database import Row
+from fer_sweep.store.trials import Ledger
 from fer_sweep.sweep.opened import Sweep
+from fer_sweep.wandb_client import sweeps as wandb_sweeps
+from fer_sweep.wandb_client.messages import ENDED_AS, IN_HAND, ServerRun, SweepPath
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.agent.control_groups import control_groups, granted_cores
-from fer_sweep.agent.slots import usable_cores
+from fer_sweep.worker.control_groups import control_groups, granted_cores
+from fer_sweep.worker.slots import usable_cores
 from tests.support.control_groups import ControlTree
 
 

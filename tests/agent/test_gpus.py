@@ -2,8 +2,8 @@
 
 import pytest
 
-from fer_sweep.agent.gpus import Gpu, choose, discover
 from fer_sweep.errors import InputError
+from fer_sweep.worker.gpus import Gpu, choose, discover
 
 GPUS = (
     Gpu("GPU-aaaa1111-0000", "0", "NVIDIA H100", 80_000),

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, OomKills, free_mb, oom_kills, shortage, total_mb
-from fer_sweep.agent.slots import Slot
+from fer_sweep.worker.memory import CUDA_CONTEXT_MB, Admission, OomKills, free_mb, oom_kills, shortage, total_mb
+from fer_sweep.worker.slots import Slot
 from tests.support.control_groups import ControlTree
 
 CPU = Slot("cpu0", "cpu", 1, {"CUDA_VISIBLE_DEVICES": ""})

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from fer_sweep.agent.own_process import keep_freed_memory
+from fer_sweep.worker.own_process import keep_freed_memory
 
 
 def page_faults(keep: bool) -> int:

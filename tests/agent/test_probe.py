@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.agent.probe import WORTH_IT, Load, best, measure, remembered, typical
-from fer_sweep.agent.slots import Slot
-from fer_sweep.agent.trial_process import ProbeReady, ProbeResult
 from fer_sweep.config.distributions import Categorical
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_sweep_file
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
 from fer_sweep.records import TrialOutcome, TrialState
+from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.trial_process import ProbeReady, ProbeResult
 from tests.conftest import REPOSITORY
 from tests.support.agent_stage import ForkingStarter
 from tests.support.scripted_search import TINY

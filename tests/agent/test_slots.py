@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_sweep.agent.gpus import Gpu
-from fer_sweep.agent.slots import make_slots, usable_cores
 from fer_sweep.errors import InputError
+from fer_sweep.worker.gpus import Gpu
+from fer_sweep.worker.slots import make_slots, usable_cores
 
 GPUS = (Gpu("GPU-a", "0", "H100", 80_000), Gpu("GPU-b", "1", "H100", 80_000))
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from fer_sweep.agent.causes import cause_of, in_words
 from fer_sweep.agent.failures import OnOom
-from fer_sweep.agent.own_process import keep_to_share
 from fer_sweep.agent.silence import Silence
-from fer_sweep.agent.trial_process import EpochReport, TrialJob
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import AgentFailed
 from fer_sweep.host_processes import is_paused
 from fer_sweep.records import Cause, StopReason, TrialRequest, TrialState
+from fer_sweep.worker.causes import cause_of, in_words
+from fer_sweep.worker.own_process import keep_to_share
+from fer_sweep.worker.trial_process import EpochReport, TrialJob
 from tests.support import faulty_trials
 from tests.support.agent_stage import ForkingStarter, Stage, View
 from tests.support.processes import until
@@ -57,7 +57,7 @@ def stage(tmp_path: Path, tiny_cache: Path) -> Stage:
 def test_a_trial_killed_with_kill_9_resumes_and_ends_with_the_same_bits(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.agent.processes.run_in_fork", faulty_trials.killed_in_epoch_2)
+    monkeypatch.setattr("fer_sweep.worker.starters.run_in_fork", faulty_trials.killed_in_epoch_2)
     search = ScriptedSearch([request("0", epochs=5), request("never killed", epochs=5)])
     assert stage.run(search).ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 2}
     assert "SIGKILL" in (search.outcomes["0"][0].reason or "")

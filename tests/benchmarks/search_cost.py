@@ -17,8 +17,8 @@ from fer_sweep.config.sweep_file import load_sweep_file, with_run_cap
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import study
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.sweeps import create_sweep
 from tests.benchmarks.commands import SWEEPS
 from tests.benchmarks.rows import Row
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from fer_sweep.choosing import choose, chosen, winner_of, with_further_seeds
+
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialOutcome

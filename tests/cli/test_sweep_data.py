@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fer_sweep.search.registry import find
+from fer_sweep.search.sweep_data import _pin, _pinned
 
 from fer_sweep.data.cache import open_dataset, prepare
 from fer_sweep.data.sharing import share
 from fer_sweep.records import TrialOutcome
-from fer_sweep.search.registry import find
-from fer_sweep.search.sweep_data import _pin, _pinned
 from tests.cli.conftest import write_sweep
 from tests.support.faces import Faces
 from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, stopped, train_all, train_for_real

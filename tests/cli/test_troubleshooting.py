@@ -15,7 +15,7 @@ import pytest
 
 from fer_sweep import mounts
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search.database import Database
+from fer_sweep.store.database import Database
 from tests.cli.conftest import write_sweep
 from tests.faults.test_resources import on_small_disk
 from tests.support.documentation import REPOSITORY, rows
@@ -94,7 +94,7 @@ def wrong_key(host: Host) -> str:
 
 
 def no_server(host: Host) -> str:
-    host.patch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
+    host.patch.setattr("fer_sweep.wandb_client.transport._LONGEST_WAIT_S", 0.0)
     host.log_in("http://127.0.0.1:9", WRONG_KEY)
     return host.run(CREATE)
 

@@ -86,7 +86,7 @@ def test_an_unknown_sweep_is_refused(say: Say, online: StandIn, sweep: str, need
 def test_a_server_out_of_reach_is_named(
     say: Say, online: StandIn, tiny_data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr("fer_sweep.wandb_client.transport._LONGEST_WAIT_S", 0.0)
     code, _, _ = say("create", "sweep.yaml")
     assert code == 0
     online.faults.offline()

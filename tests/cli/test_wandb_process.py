@@ -15,7 +15,7 @@ from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("one_core", "tiny_data")]
-IMPATIENT = "import fer_sweep.tracking as t; t.FINISH_S = 2.0; from fer_sweep.cli import main; main()"
+IMPATIENT = "import fer_sweep.wandb_client.tracking as t; t.FINISH_S = 2.0; from fer_sweep.cli import main; main()"
 """fersweep whose agents give a run two seconds to be sent at its end."""
 
 

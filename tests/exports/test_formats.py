@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_sweep.agent.exporter import export_model
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import Split
 from fer_sweep.errors import CheckpointError, DataError, FersweepError, InputError
-from fer_sweep.exports import reference as held_to
-from fer_sweep.exports.reference import Reference, compare, logits_of
+from fer_sweep.inference import reference as held_to
+from fer_sweep.inference.export import export_model
+from fer_sweep.inference.reference import Reference, compare, logits_of
 from fer_sweep.records import CLASSES, ExportFormat
 from fer_sweep.training.examination import load_examinee
 from fer_sweep.training.loop import train

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fer_sweep.search.entries import known
 
 from fer_sweep.data.cache import list_datasets, open_dataset, prepare
 from fer_sweep.data.memory import bounded_memory
 from fer_sweep.data.store import data_folder
 from fer_sweep.errors import DataError, InputError, StorageError
 from fer_sweep.files import sweep_folder, trial_folder
-from fer_sweep.search.entries import known
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.agent.slots import usable_cores
 from fer_sweep.records import TrialState
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.database import default_storage
+from fer_sweep.worker.slots import usable_cores
 from tests.support.control_groups import memory_group, run_in, taken_in
 from tests.support.processes import COMMAND, fersweep
 

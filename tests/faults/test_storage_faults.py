@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.records import TrialState
-from fer_sweep.search.engine import Interrupted
+from fer_sweep.store.engine import Interrupted
 from tests.support.agent_stage import Stage
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 from tests.support.scripted_starter import ScriptedStarter, train_then_wait

@@ -98,7 +98,7 @@ def resumes_after_restoring(
     sweep: str, drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, epochs: int
 ) -> None:
     # Its leases are another host's here, of which nothing is known; without restoring they would last a minute.
-    monkeypatch.setattr("fer_sweep.search.owners._host", lambda: "another-host/000000000000")
+    monkeypatch.setattr("fer_sweep.owners._host", lambda: "another-host/000000000000")
     move(monkeypatch, tmp_path / "next")
     done = restore(drive / "m")
     assert (done.trials, done.going_on) == (1, 1)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fer_sweep.search.remaining import Remaining
 
 from fer_sweep.config.pool_file import RayPool, parse_pool
 from fer_sweep.errors import PoolError
@@ -17,7 +18,6 @@ from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.ray_connection import Refusal, connect
 from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, left_of
 from fer_sweep.pools.ray_job import Job
-from fer_sweep.search.remaining import Remaining
 from tests.support.pool_stage import STUB, stub
 from tests.support.processes import until
 from tests.support.scripted_ray import Actor, ActorUnavailableError, RayError, ScriptedRay

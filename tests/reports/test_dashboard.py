@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import optuna
 import pytest
+from fer_sweep.search.entries import SweepEntry
 from optuna.trial import TrialState as OptunaState
 
 from fer_sweep.config.sweep_file import Metric
@@ -18,7 +19,6 @@ from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.reports import dashboard
 from fer_sweep.reports.dashboard import Mirror
 from fer_sweep.search import registry
-from fer_sweep.search.entries import SweepEntry
 from tests.support import reports as made_up
 from tests.support.scripted_search import TINY
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_sweep.choosing import choose, chosen, with_further_seeds
+from fer_sweep.search.entries import SweepEntry
+
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import fingerprint_of_test
 from fer_sweep.files import home, sweep_folder
@@ -14,7 +16,6 @@ from fer_sweep.records import TrialOutcome
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import CURVES_SHOWN, gather
 from fer_sweep.search import registry
-from fer_sweep.search.entries import SweepEntry
 from tests.support.scripted_search import TINY
 
 

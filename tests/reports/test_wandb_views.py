@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fer_sweep.search.entries import SweepEntry
 
 from fer_sweep.errors import InputError, LoginError, ServerError
 from fer_sweep.files import sweep_folder
@@ -15,7 +16,6 @@ from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
 from fer_sweep.search import pages, registry
-from fer_sweep.search.entries import SweepEntry
 from fer_sweep.sync import sync
 from tests.support.scripted_search import TINY
 from tests.support.standin.server import StandIn

@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fer_sweep.search.confirmations import FIRST_SEED, confirm, confirmation_of, last_searched, origin_of, seeds_of
+from fer_sweep.search.entries import known
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search import registry
-from fer_sweep.search.confirmations import FIRST_SEED, confirm, confirmation_of, last_searched, origin_of, seeds_of
-from fer_sweep.search.entries import known
 from tests.support.records import make_result
 
 SWEEP = """\

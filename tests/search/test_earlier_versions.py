@@ -12,11 +12,11 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.files import trial_folder, write_atomically
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search.config_index import ConfigIndex
-from fer_sweep.search.database import Database
-from fer_sweep.search.ledger import Lease, Ledger
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, record_sweep
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.config_index import ConfigIndex
+from fer_sweep.store.database import Database
+from fer_sweep.store.sweeps import create_sweep, record_sweep
+from fer_sweep.store.trials import Lease, Ledger
 from fer_sweep.training.checkpoint import Checkpoints
 from fer_sweep.training.trial import claim_folder
 from tests.search.conftest import Harness

@@ -11,8 +11,8 @@ from fer_sweep.config.distributions import canonical
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import LostTrial
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.sweeps import create_sweep, set_sweep_state, sweep_state
 from tests.search.conftest import LEASE_S, Clock
 
 CAP = 6

@@ -7,11 +7,11 @@ import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError
+from fer_sweep.owners import is_dead, this_process
 from fer_sweep.records import TrialRequest
-from fer_sweep.search import leases
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.owners import is_dead, this_process
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.store import leases
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import create_sweep
 from tests.search.conftest import LEASE_S
 from tests.support.processes import until
 
@@ -19,7 +19,7 @@ from tests.support.processes import until
 @pytest.fixture
 def ended():
     """The owner that an ended process was; it is not yet reaped, as the child of an agent may be for long."""
-    code = "from fer_sweep.search.owners import this_process; print(this_process())"
+    code = "from fer_sweep.owners import this_process; print(this_process())"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         owner = process.stdout.read().strip()
         until(lambda: is_dead(owner))

@@ -8,9 +8,9 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import TrialState
 from fer_sweep.search import registry
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, list_sweeps
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import create_sweep, list_sweeps
 from tests.benchmarks.scale.measure import Crowd, Setting, check
 from tests.support.processes import until
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-
-from fer_sweep.records import TrialOutcome, TrialRequest
-from fer_sweep.search import owners
 from fer_sweep.search.entries import SweepEntry
 from fer_sweep.search.pages import has_ended_on_page, left_behind, page_of
 from fer_sweep.search.registry import create, open_search
+
+from fer_sweep import owners
+from fer_sweep.records import TrialOutcome, TrialRequest
 from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 

@@ -14,14 +14,14 @@ from fer_sweep.errors import StorageError
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search import registry
-from fer_sweep.search.database import Database
-from fer_sweep.search.engine import ConnectionLost, Interrupted
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, list_sweeps
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.database import Database
+from fer_sweep.store.engine import ConnectionLost, Interrupted
+from fer_sweep.store.sweeps import create_sweep, list_sweeps
 from tests.support.processes import until
 
 postgres_module = pytest.importorskip(
-    "fer_sweep.search.postgres", reason="psycopg is not installed: pip install 'fersweep[postgres]'"
+    "fer_sweep.store.postgres", reason="psycopg is not installed: pip install 'fersweep[postgres]'"
 )
 
 FILE = """\
@@ -87,7 +87,7 @@ def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(locked, 
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or not re.search("p(@|%40)ss", path.read_text())
 
-    monkeypatch.setattr("fer_sweep.search.postgres_urls._given", {})  # as in the process of a later command
+    monkeypatch.setattr("fer_sweep.store.postgres_urls._given", {})  # as in the process of a later command
     for wrong in ({}, {"PGPASSWORD": "wr@ng"}):
         with monkeypatch.context() as patch, pytest.raises(StorageError) as refused:
             for name, value in wrong.items():

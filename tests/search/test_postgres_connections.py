@@ -10,10 +10,10 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialState
-from fer_sweep.search.database import Database
-from fer_sweep.search.engine import ConnectionLost
-from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.storage import create_sweep, list_sweeps
+from fer_sweep.store.database import Database
+from fer_sweep.store.engine import ConnectionLost
+from fer_sweep.store.sweeps import create_sweep, list_sweeps
+from fer_sweep.store.trials import Ledger
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
 

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fer_sweep.errors import InputError
-from fer_sweep.search.database import recorded
+from fer_sweep.store.database import recorded
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
 
@@ -86,8 +86,8 @@ def test_any_text_is_either_a_url_or_refused(url):
 
 def test_without_psycopg_a_url_is_refused_with_a_hint(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "fer_sweep.search.postgres_urls", raising=False)
-    monkeypatch.delattr("fer_sweep.search.postgres_urls", raising=False)
+    monkeypatch.delitem(sys.modules, "fer_sweep.store.postgres_urls", raising=False)
+    monkeypatch.delattr("fer_sweep.store.postgres_urls", raising=False)
     with pytest.raises(InputError, match="psycopg is not installed") as caught:
         recorded(f"{PLACE}me:secret@host/db")
     assert caught.value.hint == "pip install 'fersweep[postgres]'"
@@ -98,7 +98,7 @@ def test_without_psycopg_a_sweep_in_sqlite_is_created():
     code = (
         "import sys; sys.modules['psycopg'] = None\n"
         "from fer_sweep.config.sweep_file import parse_sweep\n"
-        "from fer_sweep.search.storage import create_sweep, default_storage, list_sweeps\n"
+        "from fer_sweep.store.sweeps import create_sweep, default_storage, list_sweeps\n"
         "sweep = parse_sweep({'method': 'random', 'parameters': {'lr': {'min': 0.1, 'max': 1.0}}})\n"
         "create_sweep(sweep, sweep_id='a', storage=default_storage())\n"
         "assert [found.id for found in list_sweeps(default_storage())] == ['a']\n"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fer_sweep.search.entries import known
 
 from fer_sweep.errors import InputError, NothingToDo, StorageError, SweepFileError
 from fer_sweep.files import sweep_folder
 from fer_sweep.search import registry
-from fer_sweep.search.entries import known
-from fer_sweep.search.storage import list_sweeps
+from fer_sweep.store.sweeps import list_sweeps
 
 SWEEP = """\
 program: x

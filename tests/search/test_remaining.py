@@ -5,12 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-
-from fer_sweep.errors import InputError
 from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.optuna_embedded import OptunaSearch
 from fer_sweep.search.registry import create, set_state
 from fer_sweep.search.remaining import Remaining, remaining
+
+from fer_sweep.errors import InputError
+from fer_sweep.search.embedded import OptunaSearch
 
 SWEEP = """\
 program: fersweep

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from fer_sweep.search.entries import SweepEntry, known
+from fer_sweep.search.registry import create, find, open_search, set_state
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import TrialRequest
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.entries import SweepEntry, known
-from fer_sweep.search.registry import create, find, open_search, set_state
-from fer_sweep.search.storage import record_sweep
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import record_sweep
 from tests.support.standin.server import StandIn
 
 Settings = Callable[..., Mapping[str, Any]]

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import ConfigError, ServerBusy
 from fer_sweep.files import trial_folder
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
-from fer_sweep.search.storage import record_sweep
-from fer_sweep.search.wandb_messages import ServerRun, SweepPath
-from fer_sweep.search.wandb_protocol import WandbServer
-from fer_sweep.search.wandb_records import record_from
-from fer_sweep.search.wandb_server import REFUSED_IN_A_ROW, WandbSearch
-from fer_sweep.search.wandb_slots import Pace
+from fer_sweep.store.sweeps import record_sweep
+from fer_sweep.wandb_client.account import Account
+from fer_sweep.wandb_client.client import WandbServer
+from fer_sweep.wandb_client.messages import ServerRun, SweepPath
+from fer_sweep.wandb_client.records import record_from
+from fer_sweep.wandb_client.server_search import REFUSED_IN_A_ROW, WandbSearch
+from fer_sweep.wandb_client.slots import Pace
 from tests.search.conftest import Clock
 from tests.support.standin.faults import Faults
 from tests.support.standin.runs import file_stream, upsert_run
@@ -200,7 +200,7 @@ def test_a_preempted_trial_that_the_server_calls_running_comes_before_new_ones(
 def test_a_slot_that_stops_asking_takes_no_trial(
     hosts: Hosts, settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.search.wandb_slots.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("fer_sweep.wandb_client.slots.time", SimpleNamespace(monotonic=clock))
     sweep = hosts.create(**settings(run_cap=1))
     hosts.server.set_sweep_state(sweep, "PAUSED")
     hosts.server.faults.hang("Heartbeat")
@@ -280,7 +280,7 @@ def test_failed_and_unreadable_heartbeats_are_retried(hosts: Hosts, settings: Se
 def test_a_server_is_asked_no_sooner_than_it_wants(
     hosts: Hosts, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.search.wandb_slots.random.uniform", lambda low, high: 0.0)  # no wait of our own
+    monkeypatch.setattr("fer_sweep.wandb_client.slots.random.uniform", lambda low, high: 0.0)  # no wait of our own
     sweep = hosts.create(**settings())
     hosts.server.faults.fail("Heartbeat", status=429, retry_after=0.1)
     search = hosts.agent(sweep, "here")

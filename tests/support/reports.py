@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
 from fer_sweep.choosing import Choice
+
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import CLASSES, TrialRecord, TrialResult, TrialState
 from fer_sweep.reports.shown import Axis

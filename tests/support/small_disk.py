@@ -9,8 +9,8 @@ from pathlib import Path
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, list_sweeps
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.sweeps import create_sweep, list_sweeps
 
 
 def main(disk: Path) -> None:

@@ -17,11 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fer_sweep.search.registry import find
+
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import Search
-from fer_sweep.search.leases import lease_seconds
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.registry import find
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.leases import lease_seconds
 from tests.support.processes import private_mb
 
 METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "train_val_gap", "lr", "images_per_second")
@@ -108,7 +109,7 @@ def _agent(order: Order, number: int, ready: int, go: int) -> None:
 def main() -> None:
     """Fork the agents, say that they are ready, let them begin once a line comes, and say how long they took."""
     order = Order(**json.loads(Path(sys.argv[1]).read_text()))
-    from fer_sweep.search import postgres, study  # noqa: F401 imported once, for all of them
+    from fer_sweep.search import study  # noqa: F401 imported once, for all of them
 
     (ready, said), (go, held) = os.pipe(), os.pipe()
     agents = []

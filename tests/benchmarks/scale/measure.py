@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
+from fer_sweep.search.entries import SweepEntry
 
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.search import registry
-from fer_sweep.search.database import Database
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.database import Database
+from fer_sweep.store.trials import Ledger
 from tests.benchmarks.commands import REPOSITORY, SWEEPS
 from tests.benchmarks.scale.crowd import Order, Work, worth
 

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 import yaml
-
 from fer_sweep.search.registry import find, open_search, reports_of
+
 from tests.benchmarks.faces import extract_subset
 
 CURVES = Path(__file__).with_name("curves.csv")

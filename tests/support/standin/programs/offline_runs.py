@@ -1,8 +1,8 @@
 """Two offline runs, one of which failed."""
 
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.run_labels import RunLabels
-from fer_sweep.tracking import Tracker
+from fer_sweep.wandb_client.run_labels import RunLabels
+from fer_sweep.wandb_client.tracking import Tracker
 
 
 def labels(name):
