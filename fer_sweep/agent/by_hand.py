@@ -17,6 +17,7 @@ from fer_sweep.wandb_client.account import place
 from fer_sweep.wandb_client.run_labels import RunLabels
 from fer_sweep.wandb_client.tracking import Tracker
 from fer_sweep.worker.folder_lock import FolderInUse
+from fer_sweep.worker.slots import one_slot
 from fer_sweep.worker.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
 
 STOCK_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID")
