@@ -29,7 +29,7 @@ from fer_sweep.cli.working import (
     options_of,
     work,
 )
-from fer_sweep.errors import InputError, ServerError
+from fer_sweep.errors import InputError, NothingToDo, ServerError
 
 if TYPE_CHECKING:
     from fer_sweep.sweep import Sweep
@@ -84,7 +84,7 @@ Seed = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (validate, create, agent, run, status):
+    for command in (validate, create, agent, run, status, retry):
         app.command()(command)
     for name, state, effect in (
         ("pause", "paused", "Hand out no new trials for now; running ones finish."),
@@ -176,6 +176,7 @@ def agent(
     count: Annotated[
         int | None, typer.Option(min=1, help="End after this many trials; one gone on with counts again.")
     ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Queue failed trials again first.")] = False,
     upload_models: UploadModels = False,
     on_oom: OnOomWord = "fail",
     hang_after: HangAfter = None,
@@ -201,6 +202,8 @@ def agent(
         raise InputError("--mirror is for an agent on this host", hint="leave one of --mirror and --pool out")
     care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
     with open_sweep(sweep, note=_note) as opened:
+        if retry_failed and (queued := opened.retry()):
+            say(f"queued again: trial {', '.join(queued)}")
         if pool is not None:
             options = options_of(gpus, per_gpu, slots, count, **care)
             interrupted = work_in_pool(opened, pool, agents, options, as_json=as_json)
@@ -290,6 +293,26 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
     print_table(title, TRIAL_COLUMNS, trial_rows(records), key="trial")
     command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, _choosing(opened))
     say(f"next: fersweep {command} {opened.id}")
+
+
+def retry(
+    sweep: SweepId = None,
+    trial: Annotated[list[str] | None, typer.Option(help="Only this trial; repeatable.")] = None,
+) -> None:
+    """Queue failed trials again, once their cause is mended; each resumes from its last checkpoint.
+
+    A finished sweep runs again.
+
+    Example: fersweep retry --trial 3
+    """
+    from fer_sweep.sweep import open_sweep
+
+    with open_sweep(sweep) as opened:
+        queued = opened.retry(trial or ())
+    if not queued:
+        raise NothingToDo(f"no trial of sweep {opened.id} has failed", hint=f"see them: fersweep status {opened.id}")
+    print_text(f"sweep {opened.id}: queued again: trial {', '.join(queued)}")
+    say(f"next: fersweep agent {opened.id}")
 
 
 def _choosing(sweep: "Sweep") -> str:

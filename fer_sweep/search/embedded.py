@@ -22,7 +22,7 @@ from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, RandomProposer
 from fer_sweep.store.database import Database, Row, recorded, through_restarts
-from fer_sweep.store.leases import Leases, takes_back
+from fer_sweep.store.leases import Leases
 from fer_sweep.store.sweeps import SweepState, no_such_sweep, record_sweep
 from fer_sweep.store.trials import Histories, Ledger, record_of
 
@@ -93,8 +93,6 @@ class OptunaSearch:
         self._study = _study_proposer(self._sweep, row, self._histories)
         self._proposer = self._study or _plain_proposer(self._sweep, row["seed"])
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
-        self._has_done_well = False
-        """Whether a trial has come to its end here."""
 
     def close(self) -> None:
         """Give up the leases that are still held, so that no agent has to wait for them to expire."""
@@ -119,7 +117,7 @@ class OptunaSearch:
             if state is not SweepState.RUNNING:
                 return None
             request = (
-                self._take_over(ledger, slot, self._may_take_over)
+                self._take_over(ledger, slot, self._is_resumable)
                 or self._start_new(ledger, slot)
                 or self._take_over(ledger, slot, lambda row: True)
             )
@@ -167,9 +165,7 @@ class OptunaSearch:
         number = _number(trial_id)
         with self._leases.ledger() as ledger:
             row = self._leases.latest(ledger, number)
-            if row is not None and takes_back(row, outcome):
-                ledger.give_back(number, outcome.reason)
-            elif row is None or row["state"] != outcome.state:
+            if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
                 values = self._worth(ledger, number, outcome)
                 ledger.end(
@@ -181,7 +177,6 @@ class OptunaSearch:
                     now=self._leases.clock(),
                 )
                 has_value = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
-                self._has_done_well |= has_value
                 if has_value and reaches_targets(self._sweep.objectives, values):
                     ledger.finish_sweep()
         self._leases.ended(number)
@@ -193,12 +188,8 @@ class OptunaSearch:
             rows = ledger.all()
         return [record_of(row, str(row["number"])) for row in rows]
 
-    def _may_take_over(self, row: Row) -> bool:
-        """Whether a trial that nobody has in hand comes before a new one, and not after all others."""
-        # What failed where everything does is for an agent that has shown to be in order: the one whose fault it was
-        # may have been started again.
-        is_for_us = self._has_done_well or not row["given_back"]
-        return is_for_us and self._can_be_resumed(str(row["number"]))
+    def _is_resumable(self, row: Row) -> bool:
+        return self._can_be_resumed(str(row["number"]))
 
     def _take_over(self, ledger: Ledger, slot: str, may: Callable[[Row], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from fer_sweep import owners
 from fer_sweep.errors import InputError, LostTrial, StorageError
-from fer_sweep.records import TrialOutcome, TrialState
+from fer_sweep.records import TrialState
 from fer_sweep.store.database import Database, Row, through_restarts
 from fer_sweep.store.engine import ConnectionLost, Interrupted
 from fer_sweep.store.trials import Lease, Ledger
@@ -216,11 +216,6 @@ class Leases:
     def _keep(self) -> None:
         while not self._closing.wait(self._lease_s / 4):
             self.renew_running()
-
-
-def takes_back(row: Row, outcome: TrialOutcome) -> bool:
-    """Whether an outcome is said of a trial that has failed, so that it be tried again."""
-    return row["state"] == TrialState.FAILED and outcome.state is TrialState.PREEMPTED
 
 
 def _is_by(row: Row, lease: Lease) -> bool:

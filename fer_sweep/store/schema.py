@@ -47,7 +47,7 @@ _TABLES = (
         objectives TEXT,
         result TEXT,
         reason TEXT,
-        given_back INTEGER NOT NULL DEFAULT 0,
+        given_back INTEGER NOT NULL DEFAULT 0,  -- not used any more
         PRIMARY KEY (sweep_id, number),
         UNIQUE (sweep_id, identity)
     )""",

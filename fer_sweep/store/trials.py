@@ -65,6 +65,13 @@ class Ledger:
             [SweepState.FINISHED, self._sweep_id, SweepState.RUNNING],
         )
 
+    def reopen_sweep(self) -> None:
+        """A finished sweep runs again; one in another state stays in it."""
+        self._connection.change(
+            "UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state = ?",
+            [SweepState.RUNNING, self._sweep_id, SweepState.FINISHED],
+        )
+
     def count(self) -> int:
         """Trials handed out so far, each once; the next one's number."""
         # Numbers have no gap, and the last one is found without looking at all the others.
@@ -211,14 +218,13 @@ class Ledger:
             [state, None if state in _OPEN else now, json.dumps(list(objectives)), result, reason],
         )
 
-    def give_back(self, number: int, reason: str | None) -> None:
-        """A trial that has failed is to be gone on with: once, and not if the sweep is over."""
-        if self.state() not in (SweepState.FINISHED, SweepState.CANCELLED):
-            self._connection.change(
-                "UPDATE fersweep_trials SET state = ?, reason = ?, ended = NULL, given_back = 1"
-                " WHERE sweep_id = ? AND number = ? AND state = ? AND given_back = 0",
-                [TrialState.PREEMPTED, reason, self._sweep_id, number, TrialState.FAILED],
-            )
+    def failed(self) -> Sequence[Row]:
+        """Trials that have failed, in order."""
+        return self._trials("*", "AND state = ? ORDER BY number", [TrialState.FAILED])
+
+    def requeue(self, number: int) -> None:
+        """Queue a failed trial again: it is resumed as a preempted one is."""
+        self._change(number, "state = ?, reason = NULL, ended = NULL", [TrialState.PREEMPTED])
 
     def attempts(self, numbers: Collection[int]) -> Mapping[int, int]:
         """How often each of these trials has been handed out; of those that have ended."""

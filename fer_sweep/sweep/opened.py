@@ -2,20 +2,20 @@
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
-from fer_sweep.errors import ServerError
+from fer_sweep.errors import InputError, ServerError
 from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest
 from fer_sweep.search import Search
 from fer_sweep.store.database import Database, Row
 from fer_sweep.store.sweeps import load_sweep, sweep_seed
-from fer_sweep.store.trials import Ledger
+from fer_sweep.store.trials import Ledger, SweepState
 from fer_sweep.sweep.data import SweepData
 from fer_sweep.sweep.entries import SweepEntry
 from fer_sweep.wandb_client.account import tracking_mode
@@ -143,6 +143,39 @@ class Sweep(ABC):
             InputError: It cannot go from its present state to this one.
             ServerError: Its server does not answer.
         """
+
+    def retry(self, trials: Collection[str] = ()) -> Sequence[str]:
+        """Queue failed trials again, each resumed from its last checkpoint; a finished sweep runs again.
+
+        Args:
+            trials: Only these; all failed ones if empty.
+
+        Returns:
+            The trials that were queued.
+
+        Raises:
+            InputError: One of these has not failed, or the sweep is cancelled.
+            ServerError: Its server does not answer.
+        """
+        if self.state == SweepState.CANCELLED:
+            raise InputError(f"sweep {self.id} is cancelled for good", hint="create a new sweep from the same file")
+        with self.database.transaction(write=False) as connection:
+            failed = {self.trial_of(row): row["number"] for row in Ledger(connection, self.id).failed()}
+        if others := sorted(set(trials) - failed.keys()):
+            known = ", ".join(failed) or "none"
+            raise InputError(f"trial {', '.join(others)} of sweep {self.id} has not failed", hint=f"failed: {known}")
+        chosen = {trial: number for trial, number in failed.items() if not trials or trial in trials}
+        if chosen:
+            self._requeue(chosen)
+        return list(chosen)
+
+    def _requeue(self, numbers: Mapping[str, int]) -> None:
+        """Queue trials, by number, and let a finished sweep run again."""
+        with self.database.transaction(write=True) as connection:
+            ledger = Ledger(connection, self.id)
+            for number in numbers.values():
+                ledger.requeue(number)
+            ledger.reopen_sweep()
 
     @abstractmethod
     def trials(self) -> Sequence[TrialRecord]:

@@ -1,7 +1,7 @@
 """A sweep that a W&B server searches: the server proposes its trials and has its state."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.errors import InputError
@@ -47,6 +47,14 @@ class ServedSweep(Sweep):
                 raise InputError(f"sweep {self.id} is {current} and cannot become {wanted}", hint="it is over")
             if current != wanted:
                 server.set_state(self.path, wanted)
+
+    def _requeue(self, numbers: Mapping[str, int]) -> None:
+        with contextlib.closing(_connect()) as server:
+            for trial_id in numbers:
+                server.hand_back(self.path, trial_id)
+            super()._requeue(numbers)
+            if server.sweep(self.path).state is SweepState.FINISHED:
+                server.set_state(self.path, SweepState.RUNNING)
 
     def trials(self) -> Sequence[TrialRecord]:
         """See ``Sweep.trials``: those of this database, and from the server those of other hosts."""

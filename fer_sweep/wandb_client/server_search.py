@@ -28,7 +28,7 @@ from fer_sweep.records import (
 )
 from fer_sweep.store.config_index import ConfigIndex
 from fer_sweep.store.database import Database, Row, through_restarts
-from fer_sweep.store.leases import Leases, takes_back
+from fer_sweep.store.leases import Leases
 from fer_sweep.store.trials import Lease, Ledger, SweepState, record_of
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
@@ -163,8 +163,6 @@ class WandbSearch:
             LostTrial: The trial is another agent's by now.
             StorageError: The database cannot be written.
         """
-        if outcome.state is TrialState.PREEMPTED and self._take_back(trial_id, outcome):
-            return
         with self._leases.ledger() as ledger:
             number, row = self._latest(ledger, trial_id)
             if row is None or row["state"] != outcome.state:
@@ -178,17 +176,6 @@ class WandbSearch:
                     now=self._clock(),
                 )
         self._let_go(trial_id, number)
-
-    def _take_back(self, trial_id: str, outcome: TrialOutcome) -> bool:
-        """Whether a trial had failed, and is now tried again if it may be: the server, too, must hand it out anew."""
-        with self._leases.ledger(write=False) as ledger:
-            number, row = self._latest(ledger, trial_id)
-        if row is None or not takes_back(row, outcome):
-            return False
-        if not row["given_back"] and self._hand_back(trial_id, "failed where everything did"):
-            with self._leases.ledger() as ledger:
-                ledger.give_back(number, outcome.reason)
-        return True
 
     def _latest(self, ledger: Ledger, trial_id: str) -> tuple[int, Row | None]:
         known = ledger.find(trial_id)
