@@ -6,15 +6,15 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
 
+from fer_sweep import wandb_service
+from fer_sweep.agent.gpus import discover
+from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
-from fer_sweep.wandb_client import service as wandb_service
-from fer_sweep.worker.gpus import discover
-from fer_sweep.worker.starters import TrialStarter
 from tests.support.control_groups import ControlTree
 from tests.support.faces import Faces, prepare_synthetic
 from tests.support.processes import on_one_core
@@ -32,16 +32,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test
 os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads wait for each other longer than a tiny step takes
 
 
-MARKED_BY_FIXTURE = {"chromium": "browser", "fer2013_zip": "real_data"}
-"""Tests that ask for one of these fixtures have its marker."""
-
-
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures, and skip those marked ``gpu`` where there is no NVIDIA GPU."""
     has_gpu = bool(discover())
     for item in items:
-        for fixture, marker in MARKED_BY_FIXTURE.items():
+        for fixture, marker in (("chromium", "browser"), ("fer2013_zip", "real_data")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
         if not has_gpu and item.get_closest_marker("gpu"):
@@ -49,34 +45,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Let torch compute in one thread, whatever a command of an earlier test in this process has set."""
-    if torch := sys.modules.get("torch"):
+def own_folders(tmp_path: Path) -> Iterator[Path]:
+    """A test has a home, data cache and working directory of its own; what it leaves in this process is undone."""
+    if torch := sys.modules.get("torch"):  # a command of an earlier test may have set its threads
         torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def own_environment() -> Iterator[None]:
-    """What a command that runs in this process puts into the environment, such as a slot's, is gone after the test."""
-    with patch.dict(os.environ):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def own_folders(own_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """FERSWEEP_HOME and FERSWEEP_CACHE below the test's own folder, which is also the working directory."""
-    monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / ".fersweep"))
-    monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    for name in ("FERSWEEP_STORAGE", "COLUMNS", "LINES"):  # a worker of pytest-xdist would give its own terminal's size
-        monkeypatch.delenv(name, raising=False)
-    for name in [name for name in os.environ if name.startswith(("WANDB_", "PG")) and name != "WANDB_MODE"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    # A command that runs in this process sets variables, such as a slot's.
+    with patch.dict(os.environ), contextlib.chdir(tmp_path):
+        names = ("FERSWEEP_STORAGE", "COLUMNS", "LINES")  # a worker of pytest-xdist would give its own terminal's size
+        for name in [name for name in os.environ if name in names or name.startswith(("WANDB_", "PG"))]:
+            del os.environ[name]
+        places = {"FERSWEEP_HOME": ".fersweep", "FERSWEEP_CACHE": "cache", "NETRC": "netrc"}
+        places |= {"WANDB_CONFIG_DIR": "wandb-config", "WANDB_CACHE_DIR": "wandb-cache"}
+        os.environ |= {name: str(tmp_path / folder) for name, folder in places.items()}
+        os.environ["WANDB_MODE"] = "disabled"
+        yield tmp_path
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -104,8 +86,8 @@ def played_trials(monkeypatch: pytest.MonkeyPatch) -> ScriptedStarter:
 def control_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControlTree:
     """Control groups that this process finds in place of its own."""
     tree = ControlTree(tmp_path / "control")
-    monkeypatch.setattr("fer_sweep.worker.control_groups._MOUNT", tree.mount)
-    monkeypatch.setattr("fer_sweep.worker.control_groups._MEMBERSHIP", tree.membership)
+    monkeypatch.setattr("fer_sweep.agent.control_groups._MOUNT", tree.mount)
+    monkeypatch.setattr("fer_sweep.agent.control_groups._MEMBERSHIP", tree.membership)
     return tree
 
 
@@ -128,11 +110,11 @@ def online(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
 
 @pytest.fixture
 def scripted_wandb(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator["ScriptedWandb"]:
-    """Runs of this process are logged by a few lines in place of wandb; log in first, as ``online`` does."""
+    """Runs of this process are logged by a few lines in place of wandb."""
     from tests.support.standin.scripted_wandb import ScriptedWandb  # imports wandb, which takes half a second
 
     with contextlib.closing(ScriptedWandb(online)) as scripted:
-        monkeypatch.setattr("fer_sweep.wandb_client.tracking.quiet_wandb", lambda: scripted)
+        monkeypatch.setattr("fer_sweep.tracking.quiet_wandb", lambda: scripted)
         yield scripted
 
 
@@ -166,8 +148,7 @@ def postgres(postgres_server: "Server") -> Iterator[str]:
 @pytest.fixture(scope="session")
 def fer2013_zip() -> Path:
     """The real FER2013 image folders as a zip; a test that asks for it skips where there is none."""
-    given = os.environ.get("FERSWEEP_FER2013_ZIP")
-    path = Path(given) if given else REPOSITORY.parent / "shared" / "data" / "fer2013.zip"
+    path = Path(os.environ.get("FERSWEEP_FER2013_ZIP") or REPOSITORY.parent / "shared" / "data" / "fer2013.zip")
     if not path.is_file():
         pytest.skip("the real FER2013 archive is not here: set FERSWEEP_FER2013_ZIP to its path to run this test")
     return path
@@ -186,20 +167,10 @@ def tiny_data(tiny_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
-@pytest.fixture(scope="session")
-def small_synthetic_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data cache in which `synthetic` has 280 drawn faces."""
-    cache = tmp_path_factory.mktemp("drawn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FERSWEEP_CACHE", str(cache))
-        prepare_synthetic()
-    return cache
-
-
 @pytest.fixture
-def small_synthetic(small_synthetic_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn faces are few in this test."""
-    monkeypatch.setenv("FERSWEEP_CACHE", str(small_synthetic_cache))
+def small_synthetic() -> None:
+    """Drawn faces are few in this test: `synthetic` has 280."""
+    prepare_synthetic()
 
 
 @pytest.fixture(scope="session")
@@ -230,8 +201,4 @@ def result() -> Callable[..., TrialResult]:
 @pytest.fixture
 def complete() -> Callable[..., TrialOutcome]:
     """An outcome: complete, with these values in its result."""
-
-    def make(**changes: Any) -> TrialOutcome:
-        return TrialOutcome(TrialState.COMPLETE, make_result(**changes))
-
-    return make
+    return lambda **changes: TrialOutcome(TrialState.COMPLETE, make_result(**changes))

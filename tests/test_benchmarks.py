@@ -2,22 +2,22 @@
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model
-from tests.benchmarks import __main__ as bench
 from tests.benchmarks import plain
 from tests.benchmarks.commands import REPOSITORY
 from tests.benchmarks.faces import draw_folders
 from tests.benchmarks.rows import Row, table
-from tests.benchmarks.search_efficiency.compare import PARAMETERS, SEARCHES, walk
+from tests.benchmarks.search_efficiency.compare import PARAMETERS, SEARCHES, Seen, Table, place, reached, walk
 from tests.benchmarks.search_efficiency.record import EPOCHS, GRID
-from tests.benchmarks.search_efficiency.table import Table, place
 
 
 @pytest.mark.parametrize("model", ["simple_cnn", "deeper_cnn", "resnet18", "vit"])
@@ -41,25 +41,13 @@ def test_plain_script_trains_on_the_drawn_folders(
     assert 0.0 < result["best_val_acc"] <= 1.0
 
 
-def test_chosen_rows_are_printed_as_a_table_and_every_value_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    row = Row("`--help`, s", {"fersweep": lambda repeat: 0.25 + repeat, "`wandb`": lambda repeat: 0.5}, "less")
-    monkeypatch.setattr(bench, "ROWS", {"help": row, "other": row})
-    file = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", ["bench", "--only", "help", "--repeats", "2", "--json", str(file)])
-    bench.main()
-    assert "| `--help`, s | 0.75 (0.25 to 1.25) | `wandb`: 0.50 (0.50 to 0.50) | 1.2x (0.4 to 2.0) |" in (
-        capsys.readouterr().out
-    )
-    assert json.loads(file.read_text()) == {"help": {"fersweep": [0.25, 1.25], "`wandb`": [0.5, 0.5]}}
-
-
 @pytest.mark.process
-def test_real_row_is_measured() -> None:
-    words = ["-m", "tests.benchmarks", "--only", "help", "--repeats", "1"]
+def test_chosen_row_is_measured_printed_and_written(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    words = ["-m", "tests.benchmarks", "--only", "help", "--repeats", "1", "--json", str(figures)]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert "| `--help`, s | " in done.stdout
+    assert list(json.loads(figures.read_text())) == ["help"]
 
 
 def test_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> None:
@@ -83,26 +71,28 @@ def test_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> No
     ]
 
 
-def test_quick_rows_are_a_part_of_all() -> None:
-    assert all(row.sides for row in bench.ROWS.values())
-    quick = {name for name, row in bench.ROWS.items() if not row.is_slow}
-    assert {"help", "simple_cnn", "vit", "memory", "search-1000"} <= quick < set(bench.ROWS)
-
-
 def test_recorded_curves_are_whole_and_every_configuration_finds_its_own() -> None:
-    curves = Table.read()
+    curves = Table()
     assert len(curves.curves) == 324
     assert {len(curve) for curve in curves.curves} == {EPOCHS}
     assert 0.4 < curves.best < 0.5
     assert place({name: levels[-1] for name, levels in GRID.items()}) == tuple(len(v) - 1 for v in GRID.values())
+    near = {"lr": 0.0005, "dropout": 0.3, "channels": 32, "hidden": 64, "batch_size": 128}
+    assert place(near) == (1, 1, 1, 0, 1), "by the logarithm of the learning rate"
     assert set(PARAMETERS) == set(GRID)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_search_of_the_comparison_spends_its_budget(name: str) -> None:
-    path = walk(SEARCHES[name], Table.read(), seed=0, budget=60)
-    spent, bests = zip(*path.steps, strict=True)
-    assert spent[0] <= EPOCHS
-    assert 60 - EPOCHS < spent[-1] <= 60
-    assert list(bests) == sorted(bests)
-    assert (path.reached(0.0), path.at(60)) == (spent[0], bests[-1])
+    spent = []
+
+    def counted(table: Table, seed: int) -> Seen:
+        for took, accuracy in SEARCHES[name](table, seed):
+            spent.append(took)
+            yield took, accuracy
+
+    bests = walk(counted, Table(), seed=0, budget=60)
+    first = spent[0]
+    assert first <= EPOCHS and sum(spent[:-1]) <= 60 < sum(spent)
+    assert np.isnan(bests[:first]).all() and list(bests[first:]) == sorted(bests[first:])
+    assert (reached(bests, 0.0), reached(bests, 1.0)) == (first, math.inf)

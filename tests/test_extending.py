@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ ARCHITECTURE, LAYOUT = section("An architecture"), section("A data layout")
 
 
 @pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copy(tmp_path, monkeypatch):
     """A copy of the package, which processes started in it import."""
     folder = tmp_path / "copy"
     shutil.copytree(REPOSITORY / "fer_sweep", folder / "fer_sweep", ignore=shutil.ignore_patterns("__pycache__"))
@@ -33,9 +32,8 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def follow(text: str, folder: Path) -> list[Path]:
     """Write the files and make the changes that a piece of a page shows; returns what it has touched."""
     touched = []
-    for name, content in re.findall(
-        r"`([\w/.]+)`:\n\n```(?:python|yaml)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE
-    ):
+    shown = r"`([\w/.]+)`:\n\n```(?:python|yaml)\n(.*?)^```"
+    for name, content in re.findall(shown, text, flags=re.DOTALL | re.MULTILINE):
         assert not (folder / name).exists()
         (folder / name).write_text(content)
         touched.append(folder / name)
@@ -64,37 +62,25 @@ def run(text: str) -> str:
     return said
 
 
-def check_style(paths: Sequence[Path]) -> None:
-    files = [str(path) for path in paths if path.suffix == ".py"]
+@pytest.mark.parametrize("text", [ARCHITECTURE, LAYOUT], ids=["architecture", "layout"])
+def test_the_shown_changes_apply_and_are_in_style(text, copy):
+    touched = follow(text, copy)
+    assert len(touched) >= 2
+    files = [str(path) for path in touched if path.suffix == ".py"]
     for step in (["format", "--check"], ["check"]):
         words = [sys.executable, "-m", "ruff", *step, "--no-cache", *files]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("text", [ARCHITECTURE, LAYOUT], ids=["architecture", "layout"])
-def test_the_shown_changes_apply_and_are_in_style(text: str, copy: Path) -> None:
-    touched = follow(text, copy)
-    assert len(touched) >= 2
-    check_style(touched)
-
-
 @pytest.mark.process
 @pytest.mark.usefixtures("one_core", "small_synthetic")
-def test_the_fifth_architecture_trains_and_sweeps(copy: Path) -> None:
+def test_the_fifth_architecture_is_swept_and_the_further_layout_prepared_and_trained_on(copy):
     follow(ARCHITECTURE, copy)
     said = run(ARCHITECTURE)
-    assert said.count("winner: trial") == 1
-    assert "hidden=" in said
-
-
-@pytest.mark.process
-@pytest.mark.usefixtures("one_core")
-def test_the_further_layout_is_prepared_and_trained_on(copy: Path) -> None:
+    assert said.count("winner: trial") == 1 and "hidden=" in said
     follow(LAYOUT, copy)
-    random = np.random.default_rng(0)
-    faces = random.integers(0, 256, (140, 48, 48), dtype=np.uint8)
+    faces = np.random.default_rng(0).integers(0, 256, (140, 48, 48), dtype=np.uint8)
     np.savez_compressed("faces.npz", images=faces, labels=np.arange(140) % 7)
-    said = run(LAYOUT)
-    assert "mine: 140 images from faces.npz (numpy arrays)" in said
+    assert "mine: 140 images from faces.npz (numpy arrays)" in run(LAYOUT)
     assert len(open_dataset("mine").images) == 140

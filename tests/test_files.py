@@ -7,12 +7,21 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.errors import InputError, StorageError
-from fer_sweep.files import atomic_folder, atomic_path, can_be_resumed, home, trial_folder, write_atomically
+from fer_sweep.files import (
+    atomic_folder,
+    atomic_path,
+    can_be_resumed,
+    home,
+    trial_folder,
+    write_atomically,
+    write_first,
+)
 
 
-def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path):
     target = tmp_path / "result.json"
-    write_atomically(target, "old")
+    write_first(target, "old")
+    write_first(target, "of another host that was second")
     with pytest.raises(ValueError, match="no"), atomic_path(target) as temporary:
         temporary.write_text("half")
         raise ValueError("no")
@@ -21,18 +30,11 @@ def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
-def test_a_full_disk_is_a_storage_error_with_advice(tmp_path: Path) -> None:
-    target = tmp_path / "last.ckpt"
-    write_atomically(target, b"old")
-    full = Path("/dev/full")
-    with pytest.raises(StorageError, match=r"last\.ckpt") as caught, atomic_path(target), full.open("w") as stream:
-        stream.write("x")
+def test_a_full_disk_or_a_file_in_place_of_a_folder_is_a_storage_error_with_advice(tmp_path):
+    with pytest.raises(StorageError, match=r"last\.ckpt") as caught, atomic_path(tmp_path / "last.ckpt"):
+        Path("/dev/full").write_text("x")
     assert caught.value.hint
-    assert target.read_bytes() == b"old"
-
-
-def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
         write_atomically(tmp_path / "file" / "below", "x")
     with pytest.raises(StorageError, match="cannot write"), atomic_folder(tmp_path / "file" / "below"):
@@ -40,57 +42,39 @@ def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_new_files_have_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+def test_new_files_have_the_mode_that_the_umask_leaves(tmp_path, umask):
     before = os.umask(umask)
     write_atomically(tmp_path / "config.json", "{}")
     os.umask(before)
     assert stat.S_IMODE((tmp_path / "config.json").stat().st_mode) == 0o666 & ~umask
 
 
-def test_home_is_below_the_working_directory_unless_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_is_below_the_working_directory_unless_moved(monkeypatch):
     monkeypatch.setenv("FERSWEEP_HOME", "/elsewhere")
     assert trial_folder("abc", "3") == Path("/elsewhere/sweeps/abc/trials/3")
     monkeypatch.delenv("FERSWEEP_HOME")
     assert home() == Path.cwd() / ".fersweep"
-    assert os.fspath(home()).startswith(str(tmp_path))
-
-
-def test_checkpoints_in_an_unreadable_folder_are_not_resumed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
     monkeypatch.setenv("FERSWEEP_CHECKPOINTS", "/" + 300 * "x")  # refused by the system, as one without permission is
     assert not can_be_resumed("sweep", "0")
 
 
-@pytest.mark.parametrize("kind", ["folder", "empty", "file", "link"])
-def test_whatever_exists_is_not_replaced_by_a_new_folder(tmp_path: Path, kind: str) -> None:
-    target = tmp_path / "out"
-    if kind == "file":
-        target.touch()
-    elif kind == "link":
-        target.symlink_to(tmp_path / "nowhere")
-    else:
-        target.mkdir()
-        if kind == "folder":
-            (target / "mine").touch()
+def test_whatever_exists_is_not_replaced_by_a_new_folder(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine").touch()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match="exists already"), atomic_folder(target):
-        pass
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_folder_made_meanwhile_by_another_process_is_kept_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "made"
+    for name in ("file", "link", "empty", "full"):
+        with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / name):
+            pass
     rename = Path.rename
 
     def late(self: Path, to: Path) -> Path:
-        target.mkdir()
-        (target / "theirs").touch()
+        (tmp_path / "made/theirs").mkdir(parents=True)  # by another process
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", late)
-    with pytest.raises(InputError, match="exists already"), atomic_folder(target) as building:
+    with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "made") as building:
         (building / "ours").touch()
-    assert [path.name for path in tmp_path.rglob("*")] == ["made", "theirs"]
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "made", tmp_path / "made/theirs"])

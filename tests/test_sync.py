@@ -2,74 +2,69 @@
 
 import fcntl
 import json
-from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.registry import create, open_search
 
 from fer_sweep.errors import StorageError
-from fer_sweep.files import trial_folder
+from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
+from fer_sweep.search.entries import SweepEntry
+from fer_sweep.search.registry import create, open_search
 from fer_sweep.sync import Fate, sync
 from tests.support.scripted_search import TINY
-from tests.support.standin.scripted_wandb import ScriptedWandb
 from tests.support.standin.server import StandIn
 
 PARAMETERS = {**{name: {"value": value} for name, value in TINY.items()}, "lr": {"min": 0.001, "max": 0.01}}
-METRIC = {"name": "best_val_acc", "goal": "maximize"}
 
 
 @pytest.fixture
-def server(scripted_wandb: ScriptedWandb) -> StandIn:
+def server(scripted_wandb):
     """The server, with runs uploaded by scripts in place of wandb."""
     return scripted_wandb.server
 
 
 @pytest.fixture(params=["scripted", pytest.param("stock", marks=pytest.mark.stock)])
-def any_server(request: pytest.FixtureRequest) -> StandIn:
+def any_server(request):
     """The server, with runs uploaded by scripts and by stock wandb."""
     server: StandIn = request.getfixturevalue("server" if request.param == "scripted" else "online")
     return server
 
 
 @pytest.fixture
-def sweep(own_folders: Path) -> SweepEntry:
+def sweep():
     """An embedded sweep."""
-    plain = {"method": "random", "metric": METRIC, "run_cap": 3, "parameters": PARAMETERS, "project": "unplugged"}
-    Path("sweep.yaml").write_text(yaml.safe_dump(plain))
+    plain = {"method": "random", "metric": {"name": "val_loss"}, "run_cap": 3, "parameters": PARAMETERS}
+    Path("sweep.yaml").write_text(yaml.safe_dump({**plain, "project": "unplugged"}))
     return create(Path("sweep.yaml"), search="optuna")
 
 
-def trained(entry: SweepEntry, request: TrialRequest, epochs: int) -> None:
-    """Leave in the trial's folder what a training of so many epochs leaves."""
-    folder = trial_folder(entry.id, request.trial_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"epoch": n, "val_acc": n / 100, "train_loss": 1 / n} for n in range(1, epochs + 1)]
-    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def train(entry: SweepEntry, epochs: int, outcome: TrialOutcome | None) -> None:
+    """Leave the history and reports of a trial of so many epochs, and end it unless its agent was killed."""
+    with closing(open_search(entry)) as search:
+        request = search.next_trial("cpu0")
+        assert isinstance(request, TrialRequest)
+        rows = [{"epoch": n, "val_acc": n / 100, "train_loss": 1 / n} for n in range(1, epochs + 1)]
+        folder = trial_folder(entry.id, request.trial_id)
+        folder.mkdir(parents=True)
+        (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for row in rows:
+            search.report(request.trial_id, int(row["epoch"]), row)
+        if outcome:
+            search.finish(request.trial_id, outcome)
 
 
 @pytest.fixture
-def ended(sweep: SweepEntry, complete: Callable[..., TrialOutcome]) -> SweepEntry:
+def ended(sweep, complete):
     """A sweep of a complete, a pruned and a failed trial."""
-    search = open_search(sweep)
-    ends = (
-        complete(epochs=3, best_val_acc=0.03),
-        TrialOutcome(TrialState.PRUNED, complete(epochs=2).result, "stopped early"),
-        TrialOutcome(TrialState.FAILED, reason="out of memory"),
-    )
-    for outcome, epochs in zip(ends, (3, 2, 1), strict=True):
-        request = search.next_trial("cpu0")
-        assert isinstance(request, TrialRequest)
-        trained(sweep, request, epochs)
-        for epoch in range(1, epochs + 1):
-            search.report(request.trial_id, epoch, {"epoch": epoch, "val_acc": epoch / 100})
-        search.finish(request.trial_id, outcome)
-    assert search.next_trial("cpu0") is None
-    search.close()
+    train(sweep, 3, complete(epochs=3, best_val_acc=0.03))
+    train(sweep, 2, TrialOutcome(TrialState.PRUNED, complete(epochs=2).result, "stopped early"))
+    train(sweep, 1, TrialOutcome(TrialState.FAILED, reason="out of memory"))
+    with closing(open_search(sweep)) as search:
+        assert search.next_trial("cpu0") is None
     return sweep
 
 
@@ -81,7 +76,7 @@ def steps(server: StandIn, run: str) -> list[Any]:
     return [row.get("epoch") for row in server.runs[run].history if "val_acc" in row]
 
 
-def test_every_run_is_uploaded_whole_and_into_one_sweep(ended: SweepEntry, any_server: StandIn) -> None:
+def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended, any_server):
     assert upload(ended) == {"0": Fate.UPLOADED, "1": Fate.UPLOADED, "2": Fate.UPLOADED}
     (sweep,) = any_server.sweeps.values()
     assert (sweep.project, sweep.state) == ("unplugged", "FINISHED")
@@ -90,34 +85,24 @@ def test_every_run_is_uploaded_whole_and_into_one_sweep(ended: SweepEntry, any_s
     runs = [any_server.runs[run] for run in sweep.run_ids]
     assert [(run.state, run.exit_code) for run in runs] == [("finished", 0), ("finished", 0), ("failed", 1)]
     assert [steps(any_server, run) for run in sweep.run_ids] == [[1, 2, 3], [1, 2], [1]]
-    assert {run.group for run in runs} == {ended.id}
     assert runs[0].summary["best_val_acc"] == 0.03
     assert 0.001 <= runs[0].config["lr"] <= 0.01
     assert runs[0].config["augment"]["flip"] is True
     assert [run.summary["state"] for run in runs] == ["complete", "pruned", "failed"]
     assert runs[2].summary["reason"] == "out of memory"
 
+    with closing(open_search(ended)) as search:
+        record = search.records()[0]
+    times = [row["_timestamp"] for row in runs[0].history if "val_acc" in row]
+    assert record.started_at is not None and record.ended_at is not None
+    assert record.started_at <= times[0] <= times[1] <= times[2] <= record.ended_at, "the time of the trial"
 
-def test_a_second_sync_sends_nothing(ended: SweepEntry, server: StandIn) -> None:
-    upload(ended)
-    before = len(server.requests)
+    before = len(any_server.requests)
     assert set(upload(ended).values()) == {Fate.THERE}
-    operations = {request.operation for request in server.requests[before:]}
-    assert operations <= {"Sweep", "Runs"}
-    assert len(server.sweeps) == 1
+    assert {request.operation for request in any_server.requests[before:]} <= {"Sweep", "Runs"}, "nothing is sent"
 
 
-def test_an_interrupted_sync_resumes_where_it_stopped(ended: SweepEntry, server: StandIn) -> None:
-    def stop(line: str) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        sync(ended, say=stop)
-    assert len(server.runs) == 1
-    assert upload(ended) == {"0": Fate.THERE, "1": Fate.UPLOADED, "2": Fate.UPLOADED}
-
-
-def test_a_run_that_is_there_in_part_is_completed(ended: SweepEntry, any_server: StandIn) -> None:
+def test_a_run_that_is_there_in_part_is_completed(ended, any_server):
     upload(ended)
     run = any_server.runs[f"{ended.id}-0"]
     with any_server.store.changed:
@@ -128,48 +113,23 @@ def test_a_run_that_is_there_in_part_is_completed(ended: SweepEntry, any_server:
     assert (run.state, run.summary["state"]) == ("finished", "complete")
 
 
-def test_the_database_replaces_a_missing_history_file(ended: SweepEntry, server: StandIn) -> None:
-    (trial_folder(ended.id, "0") / "history.jsonl").unlink()
-    upload(ended)
-    assert steps(server, f"{ended.id}-0") == [1, 2, 3]
-
-
-def test_runs_keep_the_time_of_their_trials(ended: SweepEntry, any_server: StandIn) -> None:
-    upload(ended)
-    search = open_search(ended)
-    record = search.records()[0]
-    search.close()
-    times = [row["_timestamp"] for row in any_server.runs[f"{ended.id}-0"].history if "val_acc" in row]
-    assert record.started_at is not None and record.ended_at is not None
-    assert all(record.started_at <= time <= record.ended_at for time in times)
-    assert times == sorted(times)
-
-
-def test_a_deleted_page_is_created_again(ended: SweepEntry, server: StandIn) -> None:
+def test_a_deleted_page_is_created_again_also_without_a_history_file(ended, server):
     upload(ended)
     server.delete_sweep(next(iter(server.sweeps)))
     for run in list(server.runs):
         server.delete_run(run)
+    (trial_folder(ended.id, "0") / "history.jsonl").unlink()
     assert set(upload(ended).values()) == {Fate.UPLOADED}
     assert len(server.sweeps) == 1
+    assert steps(server, f"{ended.id}-0") == [1, 2, 3], "from the database"
 
 
-def test_a_second_sync_at_the_same_time_is_refused(ended: SweepEntry, server: StandIn) -> None:
-    lock = trial_folder(ended.id, "0").parents[1] / ".sync.lock"
-    with lock.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+def test_a_running_trial_and_another_sync_are_left_alone_and_the_run_of_a_killed_agent_is_rebuilt(sweep, server):
+    train(sweep, 2, None)
+    with (sweep_folder(sweep.id) / ".sync.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another sync does
         with pytest.raises(StorageError, match="under way"):
-            upload(ended)
-
-
-def test_a_running_trial_is_left_alone_and_the_run_of_a_killed_agent_is_rebuilt(
-    sweep: SweepEntry, server: StandIn
-) -> None:
-    search = open_search(sweep)
-    request = search.next_trial("cpu0")
-    search.close()
-    assert isinstance(request, TrialRequest)
-    trained(sweep, request, 2)
+            upload(sweep)
     with (trial_folder(sweep.id, "0") / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as its trial process does
         assert upload(sweep) == {"0": Fate.RUNNING}

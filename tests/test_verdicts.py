@@ -1,11 +1,12 @@
 """Verdicts follow from thresholds, and each is explained in one sentence with its figures."""
 
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from fer_sweep.records import TrialResult, Verdict
+from fer_sweep.records import Verdict
 from fer_sweep.verdicts import explain, judge
+from tests.support.records import make_result
 
 
 def columns(*shares: int) -> list[list[int]]:
@@ -23,33 +24,24 @@ def columns(*shares: int) -> list[list[int]]:
         (False, (50, 50), 0.70, 0.60, Verdict.BALANCED),
     ],
 )
-def test_verdict_follows_from_thresholds(
+def test_verdict(
     diverged: bool, predicted: tuple[int, ...], train_acc: float, val_acc: float, verdict: Verdict
 ) -> None:
     assert judge(diverged=diverged, confusion=columns(*predicted), train_acc=train_acc, val_acc=val_acc) is verdict
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("verdict", "changes", "words"),
     [
-        ({"verdict": "diverged", "best_epoch": 0}, ["before the first epoch"]),
-        ({"verdict": "diverged", "best_epoch": 2, "epochs": 5}, ["epoch 5", "best epoch was 2"]),
-        (
-            {"verdict": "collapsed", "confusion_matrix": columns(5, 95)},
-            ["95 % of the validation images disgust", "90 %"],
-        ),
-        ({"verdict": "underfit", "train_acc": 0.412}, ["41.2 % of the training images", "50 %"]),
-        (
-            {"verdict": "overfit", "train_acc": 0.85, "best_val_acc": 0.6, "train_val_gap": 0.25},
-            ["85.0 %", "60.0 %", "25.0 points", "over 15"],
-        ),
-        ({"verdict": "balanced", "train_acc": 0.66, "train_val_gap": 0.078}, ["66.0 %", "7.8 points", "15"]),
+        ("diverged", {"best_epoch": 0}, ["before the first epoch"]),
+        ("diverged", {"best_epoch": 2, "epochs": 5}, ["epoch 5", "best epoch was 2"]),
+        ("collapsed", {"confusion_matrix": columns(5, 95)}, ["95 % of the validation images disgust", "90 %"]),
+        ("underfit", {"train_acc": 0.412}, ["41.2 % of the training images", "50 %"]),
+        ("overfit", {"best_val_acc": 0.6, "train_val_gap": 0.25}, ["60.0 %", "25.0 points", "over 15"]),
+        ("balanced", {"train_acc": 0.66, "train_val_gap": 0.078}, ["66.0 %", "7.8 points", "15"]),
     ],
 )
-def test_explanation_names_the_measurement_and_the_threshold(
-    result: Callable[..., TrialResult], changes: dict[str, object], words: list[str]
-) -> None:
-    reason = explain(result(**changes))
-    for word in words:
-        assert word in reason
+def test_explanation_names_measurement_and_threshold(verdict: str, changes: dict[str, Any], words: list[str]) -> None:
+    reason = explain(make_result(verdict=verdict, **changes))
+    assert all(word in reason for word in words)
     assert "\n" not in reason

@@ -49,8 +49,8 @@ def _seeds(report: Report) -> list[str]:
         found.append(line)
     if winner is not None and report.choice.winner_confirmed is None:
         found.append(
-            f"The winner was not confirmed, and its accuracy as the best of many is too high on average: "
-            f"fersweep confirm {winner.sweep} --trial {winner.record.trial_id}"
+            f"The winner was not confirmed: fersweep confirm {winner.sweep} --trial {winner.record.trial_id} trains it "
+            "with further seeds. Until then its accuracy, as the best of many, is too high on average"
         )
     return found
 

@@ -1,5 +1,6 @@
 """Where a report was made and what its trials were trained on: versions, processor, data sets."""
 
+import contextlib
 import os
 import platform
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fer_sweep.data.cache import DatasetInfo, Split, list_datasets
+from fer_sweep.data.cache import DatasetInfo, Split, find_dataset, is_prepared
 from fer_sweep.errors import FersweepError
 from fer_sweep.reports.sources import Report
 from fer_sweep.sweep.data import pinned_data
@@ -63,18 +64,17 @@ def environment(report: Report, devices: Sequence[str]) -> Environment:
     )
 
 
-def _known() -> dict[str, DatasetInfo]:
-    try:
-        return {info.name: info for info in list_datasets()}
-    except FersweepError:
-        return {}  # a damaged description must not keep the report from being made
+def _prepared(name: str) -> DatasetInfo | None:
+    with contextlib.suppress(FersweepError):  # a damaged description must not keep the report from being made
+        return find_dataset(name) if is_prepared(name) else None
+    return None
 
 
 def _trained_on(name: str, report: Report) -> list[TrainedOn]:
     """What the sweeps were trained on under a name; what it means here by now, where they have not written it down."""
     written_down = (pinned_data(sweep.id, name) for sweep in report.sweeps)
     infos = {info.fingerprint: info for info in written_down if info is not None}
-    if not infos and (here := _known().get(name)) is not None:
+    if not infos and (here := _prepared(name)) is not None:
         infos = {here.fingerprint: here}
     return [_described(info) for info in infos.values()] or [TrainedOn(name)]
 

@@ -7,6 +7,7 @@ hashes, and forbids every request.
 
 import base64
 import hashlib
+import re
 import shlex
 import time
 from collections import Counter
@@ -29,6 +30,9 @@ MEASURED = (
     "train_acc is measured as val_acc is: in evaluation mode, without augmentation, on a fixed sample of training "
     f"images as large as the validation split. The gap is train_acc minus val_acc at the best epoch. {RULE}"
 )
+
+_WHOLE = re.compile(r"[\d.]+ %|--\w+")
+"""What no line may break within: a percentage, an option of a command."""
 
 _MANY = 300
 """Lines that nobody follows with the eye."""
@@ -59,7 +63,7 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
     """
     try:
         import jinja2  # only here: no other command needs them
-        from markupsafe import Markup
+        from markupsafe import Markup, escape
         from plotly.offline import get_plotlyjs
 
         from fer_sweep.reports.page import document, figures_of
@@ -76,6 +80,7 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters["whole"] = lambda line: Markup(_WHOLE.sub(r'<span class="whole">\g<0></span>', str(escape(line))))
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     plotly, script = _script(get_plotlyjs()), _script(_source(templates, "report.js"))
     found = figures_of(report, _importances(report))

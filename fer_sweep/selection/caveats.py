@@ -46,8 +46,8 @@ def _pruned(overall: Selection) -> Iterator[Caveat]:
     else:
         yield Caveat(
             "pruned",
-            f"{at}: its schedule was cut short, so it cannot win. To see its full accuracy: "
-            f"fersweep confirm {first.sweep} --trial {first.record.trial_id}",
+            f"{at}: its schedule was cut short, so it cannot win; fersweep confirm {first.sweep} "
+            f"--trial {first.record.trial_id} shows its full accuracy",
         )
 
 

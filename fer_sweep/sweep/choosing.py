@@ -141,16 +141,17 @@ def openings_about(candidates: Sequence[Candidate]) -> tuple[Opening, ...]:
 def _prepared_splits(candidates: Sequence[Candidate]) -> set[str]:
     """The fingerprints of the candidates' test splits, as far as their data sets are prepared here."""
     # Only here: choosing alone needs no images.
-    from fer_sweep.data.cache import Split, list_datasets, open_dataset
-    from fer_sweep.data.dataset import fingerprint_of_test
+    from fer_sweep.data import store
+    from fer_sweep.data.dataset import Split, fingerprint_of_test
 
-    wanted = {(candidate.data, candidate.fingerprint) for candidate in candidates}
+    prepared = set(store.names())
     found = set()
-    with contextlib.suppress(FersweepError):  # a damaged data set hides no opening that is recorded by its fingerprint
-        for info in list_datasets():
-            is_wanted = (info.name, info.fingerprint) in wanted or (info.name, "") in wanted
-            if is_wanted and info.split_total(Split.TEST):
-                found.add(fingerprint_of_test(open_dataset(info.name)))
+    for name, fingerprint in {(candidate.data, candidate.fingerprint) for candidate in candidates}:
+        # A damaged data set hides no opening of another, nor one that is recorded by its fingerprint.
+        with contextlib.suppress(FersweepError):
+            info = store.read_info(name) if name in prepared else None
+            if info is not None and fingerprint in ("", info.fingerprint) and info.split_total(Split.TEST):
+                found.add(fingerprint_of_test(store.load(info)))
     return found
 
 

@@ -1,17 +1,12 @@
-"""The retry policy: what failed and lost attempts mean for a trial, a slot and the agent."""
+"""The retry policy: what failed and lost attempts mean for a trial, a slot and the agent, and what counts as hung."""
 
 import pytest
 
-from fer_sweep.agent.failures import (
-    FAILURES_IN_A_ROW,
-    LOSSES_WITHOUT_PROGRESS,
-    SLOT_FAILURES_IN_A_ROW,
-    Failures,
-    OnOom,
-)
+from fer_sweep.agent.causes import cause_of
+from fer_sweep.agent.failures import FAILURES_IN_A_ROW, LOSSES_WITHOUT_PROGRESS, Failures, OnOom
+from fer_sweep.agent.silence import LIMIT_S, START_LIMIT_S, TIMES_THE_LONGEST, Silence
+from fer_sweep.agent.slots import Slot
 from fer_sweep.records import Cause, TrialOutcome, TrialState
-from fer_sweep.worker.causes import cause_of
-from fer_sweep.worker.slots import Slot
 from tests.support.scripted_search import request
 
 FIRST, SECOND = (Slot(f"gpu0/{share}", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-a"}) for share in (0, 1))
@@ -42,19 +37,15 @@ def test_a_trial_lost_three_times_without_a_new_epoch_has_failed() -> None:
     assert "3 times in a row" in (last.reason or "")
 
 
-def test_a_trial_that_was_asked_to_stop_is_requeued_however_it_died() -> None:
+@pytest.mark.parametrize("outcome", [KILLED, NO_MEMORY, ECC])
+def test_a_trial_that_was_asked_to_stop_is_requeued_however_it_died(outcome: TrialOutcome) -> None:
     failures = Failures([FIRST])
-    for outcome in (KILLED, NO_MEMORY, ECC):
-        given = failures.judge(FIRST, request("0"), outcome, was_asked=True)
-        assert given.state is TrialState.PREEMPTED
+    assert failures.judge(FIRST, request("0"), outcome, was_asked=True).state is TrialState.PREEMPTED
     assert not failures.in_a_row
 
 
-def test_out_of_memory_fails_the_trial_unless_asked_otherwise() -> None:
+def test_out_of_memory_fails_the_trial_or_halves_the_micro_batch_down_to_the_smallest() -> None:
     assert judge(Failures([FIRST, SECOND]), NO_MEMORY).state is TrialState.FAILED
-
-
-def test_out_of_memory_halves_the_micro_batch_down_to_the_smallest() -> None:
     failures = Failures([FIRST], OnOom.SMALLER_MICRO_BATCH)
     seen = []
     while (outcome := judge(failures, NO_MEMORY)).state is TrialState.PREEMPTED:
@@ -80,26 +71,15 @@ def test_out_of_memory_closes_a_slot_of_that_device_but_never_its_last() -> None
     ("events", "closed", "in_a_row"),
     [
         pytest.param(
-            [(FIRST, BEGAN), *[(OTHER_GPU, FAILED)] * SLOT_FAILURES_IN_A_ROW],
-            {"gpu1/0": ["1", "2", "3"]},
-            0,
-            id="a slot where everything fails while another does well",
+            [(FIRST, BEGAN), *[(OTHER_GPU, FAILED)] * 3], {"gpu1/0": [*"123"]}, 0, id="all fail while another does well"
         ),
         pytest.param(
-            [*[(OTHER_GPU, FAILED)] * FAILURES_IN_A_ROW, (FIRST, BEGAN)],
-            {"gpu1/0": ["0", "1", "2", "3", "4"]},
-            0,
-            id="as soon as another begins to do well",
+            [*[(OTHER_GPU, FAILED)] * 5, (FIRST, BEGAN)], {"gpu1/0": [*"01234"]}, 0, id="once another does well"
         ),
         pytest.param([(FIRST, FAILED), (OTHER_GPU, FAILED)] * 3, {}, 6, id="everything fails in every slot"),
         pytest.param([*[(FIRST, FAILED)] * 4, (FIRST, COMPLETE), (FIRST, FAILED)], {}, 1, id="a success in between"),
-        pytest.param(
-            [(FIRST, BEGAN), *[(OTHER_GPU, ECC)] * SLOT_FAILURES_IN_A_ROW],
-            {"gpu1/0": []},
-            0,
-            id="errors of a GPU close its slot and fail no trial",
-        ),
-        pytest.param([(FIRST, FULL_DISK)] * FAILURES_IN_A_ROW, {}, 5, id="trials that give up unasked"),
+        pytest.param([(FIRST, BEGAN), *[(OTHER_GPU, ECC)] * 3], {"gpu1/0": []}, 0, id="a broken GPU fails no trial"),
+        pytest.param([(FIRST, FULL_DISK)] * 5, {}, 5, id="trials that give up unasked"),
     ],
 )
 def test_failures_in_a_row_close_a_slot_or_stop_the_agent(
@@ -139,3 +119,13 @@ class OutOfMemoryError(RuntimeError):
 )
 def test_errors_are_classified_by_their_message(error: Exception, cause: Cause | None) -> None:
     assert cause_of(error) is cause
+
+
+def test_the_limit_grows_with_the_longest_silence_that_ended_unless_it_is_given() -> None:
+    learned, given = Silence(), Silence(20.0)
+    assert learned.limit(has_begun=False) == START_LIMIT_S
+    for seconds, limit in ((1.0, LIMIT_S), (90.0, 90.0 * TIMES_THE_LONGEST), (2.0, 90.0 * TIMES_THE_LONGEST)):
+        learned.learn(seconds)
+        given.learn(seconds)
+        assert learned.limit(has_begun=True) == limit
+        assert given.limit(has_begun=True) == given.limit(has_begun=False) == 20.0

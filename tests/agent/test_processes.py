@@ -4,49 +4,28 @@ import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from fer_sweep.agent.memory import OomKills
+from fer_sweep.agent.processes import TrialHandle, TrialStarter, raise_file_limit
+from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause
-from fer_sweep.worker.memory import OomKills
-from fer_sweep.worker.starters import TrialHandle, TrialStarter, raise_file_limit
-from fer_sweep.worker.trial_process import TrialJob
 from tests.support.scripted_search import request
 
 SHORT = "10 of 1,000 MB were free, and it held 900"
-
-
-class Ended:
-    """What is left of a process."""
-
-    pid = 1
-
-    def __init__(self, exitcode: int) -> None:
-        self.exitcode = exitcode
-
-    def join(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize(
     ("exitcode", "found", "reason", "cause"),
     [
         (-signal.SIGKILL, {}, "ended by SIGKILL from outside", Cause.KILLED),
-        (-signal.SIGTERM, {}, "ended by SIGTERM from outside", Cause.KILLED),
-        (
-            -signal.SIGKILL,
-            {"short": SHORT},
-            f"ended by SIGKILL, probably for want of memory: {SHORT}",
-            Cause.KILLED,
-        ),
-        (
-            -signal.SIGKILL,
-            {"oom_kills": 1, "short": SHORT},
-            "ended by SIGKILL, by the kernel: out of memory",
-            Cause.OUT_OF_MEMORY,
-        ),
+        (-signal.SIGKILL, {"short": SHORT}, f"ended by SIGKILL, probably for want of memory: {SHORT}", Cause.KILLED),
+        (-signal.SIGKILL, {"oom_kills": 1}, "ended by SIGKILL, by the kernel: out of memory", Cause.OUT_OF_MEMORY),
         (255, {}, "ended with the forkserver, which was killed", Cause.KILLED),
         (-signal.SIGSEGV, {}, "ended by SIGSEGV", None),
         (1, {}, "ended with exit code 1 and no outcome", None),
@@ -62,13 +41,12 @@ def test_the_reason_and_cause_of_an_end_without_an_outcome(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kills = [0]
-    monkeypatch.setattr("fer_sweep.worker.memory.oom_kills", lambda: kills[0])
-    monkeypatch.setattr("fer_sweep.worker.starters.shortage", lambda pid: found.get("short"))
+    monkeypatch.setattr("fer_sweep.agent.memory.oom_kills", lambda: kills[0])
+    monkeypatch.setattr("fer_sweep.agent.processes.shortage", lambda pid: found.get("short"))
     if log := found.get("log"):
         (tmp_path / "trial.log").write_text(f"{log}\nExtension modules: numpy, torch\n")
-    process: Any = Ended(exitcode)
-    pipe: Any = None
-    handle = TrialHandle(process, pipe, tmp_path, OomKills())
+    ended: Any = SimpleNamespace(pid=1, exitcode=exitcode, join=lambda: None)
+    handle = TrialHandle(ended, Mock(), tmp_path, OomKills())
     handle.look_at_memory()
     kills[0] += found.get("oom_kills", 0)
     tail = f"; last lines of trial.log:\n{log}" if log else ""

@@ -33,14 +33,11 @@ class Syncs:
         return self.works
 
 
-def test_nothing_to_repair_ends_at_once() -> None:
-    syncs = Syncs()
+def test_a_run_that_cannot_be_synced_is_named_and_without_one_nothing_is_synced() -> None:
+    syncs = Syncs(works=False)
     assert Repairs("sweep", sync=syncs).finish() == ()
     assert not syncs.trials
-
-
-def test_a_run_that_cannot_be_synced_is_named() -> None:
-    repairs = Repairs("sweep", sync=Syncs(works=False))
+    repairs = Repairs("sweep", sync=syncs)
     repairs.heard("trial", False)
     assert repairs.finish() == ("trial",)
 
@@ -86,38 +83,6 @@ def test_a_trial_that_ends_during_its_sync_is_synced_again() -> None:
     assert syncs.second.wait(WAIT_S)
     assert repairs.finish() == ()
     assert syncs.trials == [["trial"]] * 2
-
-
-@pytest.mark.usefixtures("at_once")
-def test_a_run_that_is_heard_of_while_another_is_looked_at_is_looked_at_too() -> None:
-    looked: list[str] = []
-    looking, all_looked = threading.Event(), threading.Event()
-
-    def is_whole(trial_id: str) -> bool:
-        looked.append(trial_id)
-        if trial_id == "first":
-            looking.set()
-            repairs.heard("second", True)
-        else:
-            all_looked.set()
-        return True
-
-    repairs = Repairs("sweep", is_whole=is_whole, sync=Syncs())
-    repairs.heard("first", True)
-    assert looking.wait(WAIT_S) and all_looked.wait(WAIT_S)
-    assert repairs.finish() == ()
-    assert looked == ["first", "second"]
-
-
-@pytest.mark.usefixtures("at_once")
-def test_a_server_that_does_not_answer_is_asked_again() -> None:
-    answers: list[bool | None] = [None, None, False]
-    syncs = Syncs()
-    repairs = Repairs("sweep", is_whole=lambda trial_id: answers.pop(0) if answers else True, sync=syncs)
-    repairs.heard("trial", True)
-    assert syncs.first.wait(WAIT_S)
-    assert repairs.finish() == ()
-    assert not answers
 
 
 def test_a_server_that_does_not_answer_is_asked_for_one_run_at_the_end_not_for_all() -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,14 @@ from fer_sweep.agent.failures import FAILURES_IN_A_ROW, SLOT_FAILURES_IN_A_ROW, 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause, TrialOutcome, TrialState
-from fer_sweep.search.embedded import OptunaSearch
-from fer_sweep.store.database import default_storage
-from fer_sweep.store.sweeps import create_sweep, sweep_state
+from fer_sweep.search.database import default_storage
+from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.storage import create_sweep, sweep_state
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all
 
+TRIALS = FAILURES_IN_A_ROW + 2
 HERE, ELSEWHERE = "cache of slot 0", "cache of slot 1"
 
 
@@ -45,28 +46,26 @@ def stage(tmp_path: Path, broken: set[str]) -> Stage:
     return stage
 
 
-def create(trials: int) -> None:
-    parameters = {name: {"value": value} for name, value in TINY.items()} | {"seed": {"values": list(range(trials))}}
+@pytest.fixture
+def search() -> Iterator[OptunaSearch]:
+    parameters = {name: {"value": value} for name, value in TINY.items()} | {"seed": {"values": list(range(TRIALS))}}
     create_sweep(parse_sweep({"method": "grid", "parameters": parameters}), sweep_id="s", storage=default_storage())
-
-
-@contextmanager
-def opened() -> Iterator[OptunaSearch]:
     with closing(OptunaSearch("s", storage=default_storage())) as search:
         yield search
 
 
-def ends(search: OptunaSearch) -> list[tuple[TrialState, int]]:
-    return [(record.state, record.attempt) for record in search.records()]
+def attempts(search: OptunaSearch) -> list[int]:
+    assert {record.state for record in search.records()} == {TrialState.COMPLETE}
+    return [record.attempt for record in search.records()]
 
 
-def test_trials_that_failed_in_a_broken_slot_are_trained_in_another(stage: Stage, broken: set[str]) -> None:
+def test_trials_that_failed_in_a_broken_slot_are_trained_in_another(
+    stage: Stage, broken: set[str], search: OptunaSearch
+) -> None:
     broken.add(ELSEWHERE)
-    create(1 + SLOT_FAILURES_IN_A_ROW)
-    with opened() as search:
-        summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
-        assert ends(search) == [(TrialState.COMPLETE, 1)] + [(TrialState.COMPLETE, 2)] * 3
-    assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: 4}
+    summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
+    assert attempts(search) == [1, 2, 2, 2, 1, 1, 1]
+    assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: TRIALS}
     assert sweep_state(default_storage(), "s") == "finished"
     assert stage.view.notes == [
         "slot cpu1 gets no more trials: 3 trials in a row failed there, while cpu0 did well; "
@@ -74,37 +73,20 @@ def test_trials_that_failed_in_a_broken_slot_are_trained_in_another(stage: Stage
     ]
 
 
-def test_trials_that_fail_in_the_next_slot_too_stay_failed(stage: Stage, broken: set[str]) -> None:
-    broken.add(ELSEWHERE)
-    release_trial_0 = stage.view.at_note
-
-    def break_slot_0_too(text: str) -> None:
-        broken.add(HERE)
-        release_trial_0(text)
-
-    stage.view.at_note = break_slot_0_too
-    create(1 + SLOT_FAILURES_IN_A_ROW)
-    with opened() as search:
-        summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
-        assert search.next_trial("cpu0") is None
-        assert ends(search) == [(TrialState.COMPLETE, 1)] + [(TrialState.FAILED, 2)] * 3
-    assert summary.ended == {TrialState.FAILED: 2 * SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: 1}
-
-
-def test_an_agent_on_a_broken_host_leaves_its_trials_to_others(stage: Stage, broken: set[str]) -> None:
-    create(FAILURES_IN_A_ROW + 2)
-    with opened() as search:
-        stage.run(search, count=1)
+def test_an_agent_on_a_broken_host_leaves_its_trials_to_others(
+    stage: Stage, broken: set[str], search: OptunaSearch
+) -> None:
+    stage.run(search, count=1)
     broken.add(HERE)
-    with opened() as search, pytest.raises(AgentFailed) as caught:
+    with pytest.raises(AgentFailed) as caught:
         stage.run(search)
     assert "tried again, once; 1 trials are complete elsewhere" in (caught.value.hint or "")
     broken.clear()
     stage.view.started.clear()
-    with opened() as search:
-        assert stage.run(search).ended == {TrialState.COMPLETE: FAILURES_IN_A_ROW + 1}
-        assert sorted(ends(search)) == [(TrialState.COMPLETE, 1)] * 2 + [(TrialState.COMPLETE, 2)] * FAILURES_IN_A_ROW
-    assert stage.view.started[0] == str(FAILURES_IN_A_ROW + 1), "the one that has not failed comes first"
+    with closing(OptunaSearch("s", storage=default_storage())) as of_another:
+        assert stage.run(of_another).ended == {TrialState.COMPLETE: FAILURES_IN_A_ROW + 1}
+    assert attempts(search) == [1, *[2] * FAILURES_IN_A_ROW, 1]
+    assert stage.view.started[0] == str(TRIALS - 1), "the one that has not failed comes first"
 
 
 @pytest.mark.parametrize(

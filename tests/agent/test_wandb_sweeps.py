@@ -6,46 +6,47 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.pages import close_page
-from fer_sweep.search.registry import connect, create, open_search, path_of
 from rich.console import Console
 
-from fer_sweep import owners
 from fer_sweep.agent import session
 from fer_sweep.agent.repairs import Repairs
 from fer_sweep.agent.session import trial_tracking, work_on
 from fer_sweep.agent.shown import AgentSummary
-from fer_sweep.errors import AgentFailed, FersweepError, NothingToDo
+from fer_sweep.agent.slots import Slot
+from fer_sweep.errors import NothingToDo
 from fer_sweep.files import trial_folder
-from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search import Search
+from fer_sweep.records import TrialRequest, TrialState
+from fer_sweep.search import owners, wandb_server
+from fer_sweep.search.entries import SweepEntry
+from fer_sweep.search.pages import close_page
+from fer_sweep.search.registry import create, open_search
+from fer_sweep.search.wandb_server import WandbSearch
+from fer_sweep.search.wandb_slots import Pace
 from fer_sweep.sync import sync
-from fer_sweep.wandb_client.server_search import WandbSearch
-from fer_sweep.wandb_client.slots import Pace
-from fer_sweep.worker.slots import Slot
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY
 from tests.support.scripted_starter import ScriptedStarter, metrics_of, outcome_of, train_then_wait
 from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 
-AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0)
 SLOT = Slot("cpu0", "cpu", 1)
+AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0)
 
 
 class Lab:
     """A sweep on the stand-in and an agent for it in this process."""
 
+    entry: SweepEntry
+
     def __init__(self, server: StandIn) -> None:
         self.server = server
         self.stage = Stage(Path())
-        self.entry: SweepEntry | None = None
 
     def create(self, *, search: str | None = None, **changes: Any) -> SweepEntry:
         parameters = {name: {"value": value} for name, value in {**TINY, "seed": 0}.items()}
@@ -54,15 +55,8 @@ class Lab:
         plain = {"method": "random", "metric": metric, "run_cap": 2, **changes, "parameters": parameters}
         Path("sweep.yaml").write_text(yaml.safe_dump(plain))
         self.entry = create(Path("sweep.yaml"), search=search)
-        assert self.entry.search == (search or "wandb")
         self.stage.folder = trial_folder(self.entry.id, "x").parent
         return self.entry
-
-    def open(self, pace: Pace = AT_ONCE) -> Search:
-        assert self.entry is not None
-        if self.entry.search != "wandb":
-            return open_search(self.entry)
-        return WandbSearch(path_of(self.entry), connect=connect, storage=self.entry.database, pace=pace)
 
     def work(
         self,
@@ -70,11 +64,9 @@ class Lab:
         slots: int = 1,
         count: int | None = None,
         on_epoch: Callable[[str, int], None] = lambda trial, epoch: None,
-        pace: Pace = AT_ONCE,
     ) -> AgentSummary:
-        assert self.entry is not None
         self.stage.view = View(on_epoch)
-        with closing(self.open(pace)) as search:  # type: ignore[type-var]
+        with closing(open_search(self.entry)) as search:
             track = trial_tracking(self.entry, note=self.stage.view.note)
             return self.stage.run(search, slots=slots, count=count, track=track)
 
@@ -86,6 +78,7 @@ class Lab:
 @pytest.fixture
 def lab(online: StandIn, scripted_wandb: object, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.01)
+    monkeypatch.setattr(wandb_server, "WandbSearch", functools.partial(WandbSearch, pace=AT_ONCE))
     return Lab(online)
 
 
@@ -93,40 +86,41 @@ def epochs(run: Run) -> list[int]:
     return [row["epoch"] for row in run.history if "val_acc" in row]
 
 
-def test_an_online_trial_is_tracked_by_stock_wandb(
-    online: StandIn, tiny_data: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("tiny_data", "played_trials")
+def test_an_online_trial_is_tracked_by_stock_wandb(online: StandIn) -> None:
     """The smoke test of real wandb runs; the others of this file script them."""
-    monkeypatch.setattr(session, "TrialStarter", lambda architectures: ScriptedStarter())
     entry = Lab(online).create(run_cap=1)
     assert work_on(entry, [SLOT], console=Console(quiet=True)).ended == {TrialState.COMPLETE: 1}
     (run,) = online.runs.values()
     assert (run.state, run.exit_code, run.sweep_id) == ("finished", 0, entry.id)
     assert [row["_step"] for row in run.history] == [1, 2, 3, 4], "the confusion matrix follows the last epoch"
     assert epochs(run) == [1, 2, 3]
-    assert run.summary["state"] == "complete"
     assert {"best_val_acc", "train_val_gap", "macro_f1", "verdict", "confusion_matrix_table"} <= run.summary.keys()
-    assert run.config["epochs"] == 3
     assert (run.group, run.job_type, run.tags) == (entry.id, "trial", ["simple_cnn"])
     assert run.display_name == f"simple_cnn-{run.id}"
     assert run.notes is not None and run.notes.startswith("fersweep train --config ")
     assert online.sweeps[entry.id].state == "FINISHED"
 
 
-def test_every_proposal_is_trained_and_the_agent_ends_with_the_sweep(lab: Lab) -> None:
-    entry = lab.create(run_cap=3, parameters={"augment": {"parameters": {"shift": {"values": [0.1, 0.2]}}}})
+@pytest.mark.parametrize(("search", "agents"), [("wandb", 2), ("optuna", 0)])
+def test_every_trial_is_a_whole_run_of_one_sweep_on_the_server(lab: Lab, search: str, agents: int) -> None:
+    augment = {"parameters": {"shift": {"values": [0.1, 0.2]}}}
+    entry = lab.create(search=search, run_cap=3, parameters={"augment": augment})
     assert lab.work(slots=2).ended == {TrialState.COMPLETE: 3}
-    sweep = lab.server.sweeps[entry.id]
-    assert (sweep.state, len(sweep.agents)) == ("FINISHED", 2), "each slot is an agent of its own"
+    close_page(entry)
+    (sweep,) = lab.server.sweeps.values()
+    assert (sweep.state, len(sweep.agents)) == ("FINISHED", agents), "each slot is an agent of its own"
+    lr = sweep.config["parameters"]["lr"]
+    assert lr.items() >= {"min": 0.001, "max": 0.01}.items(), "what the axes of the plot are made from"
+    assert sorted(sweep.run_ids) == sorted(run.id for run in lab.runs)
     for run in lab.runs:
-        assert (run.state, run.sweep_id, epochs(run)) == ("finished", entry.id, [1, 2, 3])
+        assert (run.state, run.sweep_id, run.group, epochs(run)) == ("finished", sweep.id, entry.id, [1, 2, 3])
         assert run.config["augment"]["shift"] in (0.1, 0.2), "nested, as in the file"
-        assert (trial_folder(entry.id, run.id) / "result.json").is_file()
 
 
-@pytest.mark.parametrize("embedded", [False, True])
-def test_the_stop_button_of_a_run_prunes_its_trial(lab: Lab, embedded: bool) -> None:
-    entry = lab.create(search="optuna" if embedded else None, run_cap=1)
+@pytest.mark.parametrize("search", ["wandb", "optuna"])
+def test_the_stop_button_of_a_run_prunes_its_trial(lab: Lab, search: str) -> None:
+    entry = lab.create(search=search, run_cap=1)
     lab.stage.starter = ScriptedStarter(train_then_wait(2))
     summary = lab.work(on_epoch=lambda trial, epoch: lab.server.stop_run(entry.run_id(trial)) if epoch == 1 else None)
     assert summary.ended == {TrialState.PRUNED: 1}
@@ -135,36 +129,19 @@ def test_the_stop_button_of_a_run_prunes_its_trial(lab: Lab, embedded: bool) -> 
     assert run.summary["best_val_acc"] > 0
 
 
-def test_a_cancelled_sweep_checkpoints_what_runs_and_ends_the_agent(lab: Lab) -> None:
-    entry = lab.create()
-    lab.stage.starter = ScriptedStarter(train_then_wait(2))
-
-    def cancel(trial: str, epoch: int) -> None:
-        if epoch == 2:
-            lab.server.set_sweep_state(entry.id, "CANCELED")
-
-    assert lab.work(on_epoch=cancel).ended == {TrialState.PREEMPTED: 1}
-    (run,) = lab.runs
-    assert (run.state, epochs(run)) == ("preempted", [1, 2])
-    assert (trial_folder(entry.id, run.id) / "last.ckpt").is_file()
-
-
-@pytest.mark.parametrize("how", ["the trial is killed", "the agent gets SIGUSR2"])
-def test_a_preempted_run_is_requeued_by_the_server_and_resumed(lab: Lab, how: str) -> None:
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_preempted_run_is_requeued_by_the_server_and_resumed(lab: Lab, is_killed: bool) -> None:
     entry = lab.create(run_cap=1, parameters={"epochs": {"value": 6}})
-    lab.stage.starter = ScriptedStarter(train_then_wait(2))
+    lab.stage.starter = starter = ScriptedStarter(train_then_wait(2))
 
     def preempt(trial: str, epoch: int) -> None:
-        if epoch == 2 and len(lab.stage.starter.jobs) == 1:
-            if how == "the trial is killed":
-                lab.stage.starter.kill(trial)
-            else:
-                os.kill(os.getpid(), signal.SIGUSR2)
+        if epoch == 2 and len(starter.jobs) == 1:
+            starter.kill(trial) if is_killed else os.kill(os.getpid(), signal.SIGUSR2)
 
     ended = lab.work(on_epoch=preempt).ended
     (run,) = lab.runs
-    if how == "the agent gets SIGUSR2":
-        assert (run.state, lab.server.sweeps[entry.id].requeued) == ("preempted", [run.id])
+    if not is_killed:
+        assert run.state == "preempted"
         ended |= lab.work().ended
     assert ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 1}
     assert (run.state, run.exit_code) == ("finished", 0)
@@ -173,56 +150,22 @@ def test_a_preempted_run_is_requeued_by_the_server_and_resumed(lab: Lab, how: st
     assert commands == ["run", "resume", "exit"]
 
 
-def test_a_failed_trial_is_failed_on_the_server_with_its_reason(lab: Lab) -> None:
-    lab.create(run_cap=1)
-    lab.stage.starter = ScriptedStarter(lambda trial: TrialOutcome(TrialState.FAILED, reason="no such weights"))
-    with pytest.raises(AgentFailed, match="no such weights"):
-        lab.work()
-    (run,) = lab.runs
-    assert (run.state, run.exit_code, run.summary["state"]) == ("failed", 1, "failed")
-    assert "no such weights" in run.summary["reason"]
-
-
-def test_a_deleted_sweep_lets_the_running_trial_finish_and_then_ends_the_agent(lab: Lab) -> None:
-    entry = lab.create(run_cap=5)
-
-    def delete(trial: str, epoch: int) -> None:
-        if epoch == 2:
-            lab.server.delete_sweep(entry.id)
-
-    with pytest.raises(FersweepError, match=f"(?s)no sweep {entry.id}|not found"):
-        lab.work(on_epoch=delete)
-    (run,) = lab.runs
-    assert (run.state, epochs(run)) == ("finished", [1, 2, 3])
-
-
-def test_slots_ask_for_no_more_trials_than_the_count_while_the_answer_is_late(lab: Lab) -> None:
+def test_slots_ask_for_no_more_trials_than_the_count_while_the_answer_is_late(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = replace(AT_ONCE, patience_s=0.0)
+    monkeypatch.setattr(wandb_server, "WandbSearch", functools.partial(WandbSearch, pace=late))
     entry = lab.create(run_cap=20)
-    late = Pace(idle_s=0.0, longest_idle_s=0.0, patience_s=0.0)
-    assert lab.work(slots=2, count=1, pace=late).ended == {TrialState.COMPLETE: 1}
+    assert lab.work(slots=2, count=1).ended == {TrialState.COMPLETE: 1}
     assert [run.state for run in lab.runs] == ["finished"]
     assert len(lab.server.sweeps[entry.id].agents) == 1
 
 
-def test_runs_of_an_embedded_search_are_runs_of_one_sweep_on_the_server(lab: Lab) -> None:
-    entry = lab.create(search="optuna", method="bayes", run_cap=3)
-    assert lab.work(slots=2).ended == {TrialState.COMPLETE: 3}
-    close_page(entry)
-    (sweep,) = lab.server.sweeps.values()
-    assert sorted(sweep.run_ids) == [f"{entry.id}-{number}" for number in range(3)]
-    assert (sweep.state, sweep.agents) == ("FINISHED", [])
-    lr = {"distribution": "uniform", "min": 0.001, "max": 0.01}
-    assert sweep.config["parameters"]["lr"] == lr, "what the axes of the plot are made from"
-    for run in lab.runs:
-        assert (run.state, run.sweep_id, run.group) == ("finished", sweep.id, entry.id)
-        assert epochs(run) == [1, 2, 3]
-
-
+@pytest.mark.usefixtures("tiny_data", "played_trials")
 def test_runs_that_stay_out_of_reach_are_named_at_the_end_and_left_to_sync(
-    lab: Lab, tiny_data: str, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.wandb_client.transport._LONGEST_WAIT_S", 0.0)
-    monkeypatch.setattr(session, "TrialStarter", lambda architectures: ScriptedStarter())
+    monkeypatch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
     monkeypatch.setattr(session, "Repairs", functools.partial(Repairs, sync=lambda sweep_id, trials: False))
     entry = lab.create(search="optuna")
     lab.server.faults.offline()
@@ -236,27 +179,27 @@ def test_runs_that_stay_out_of_reach_are_named_at_the_end_and_left_to_sync(
     assert [(run.state, epochs(run)) for run in lab.runs] == [("finished", [1, 2, 3])] * 2
 
 
+@pytest.mark.usefixtures("tiny_data", "played_trials")
 def test_the_end_of_a_run_that_a_killed_agent_could_not_send_is_sent_by_the_next_agent(
-    lab: Lab, tiny_data: str, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server waits for that run's end, and the agent for the server."""
     entry = lab.create(run_cap=1)
-    with closing(lab.open()) as search:  # type: ignore[type-var]
+    with closing(open_search(entry)) as search:
         request = search.next_trial("cpu0")
         assert isinstance(request, TrialRequest)
         trial_tracking(entry)(request)
         for epoch in (1, 2, 3):
             search.report(request.trial_id, epoch, metrics_of(epoch))
         search.finish(request.trial_id, outcome_of(TrialState.COMPLETE, 3))
-    monkeypatch.setattr(owners, "is_dead", lambda owner: True)
     assert [run.state for run in lab.runs] == ["running"]
 
     def sync_here(sweep_id: str, trials: Sequence[str]) -> bool:
         sync(entry, trials=trials, say=lambda line: None)
         return True
 
+    monkeypatch.setattr(owners, "is_dead", lambda owner: True)
     monkeypatch.setattr(session, "Repairs", functools.partial(Repairs, sync=sync_here))
-    monkeypatch.setattr(session, "TrialStarter", lambda architectures: ScriptedStarter())
     with pytest.raises(NothingToDo):
         work_on(entry, [SLOT], console=Console(quiet=True))
     assert [(run.state, epochs(run)) for run in lab.runs] == [("finished", [1, 2, 3])]

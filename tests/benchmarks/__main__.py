@@ -6,23 +6,22 @@ both, and ratios are taken within a repeat. The machine should have nothing else
     python -m tests.benchmarks                       every row, three repeats (about an hour on two cores)
     python -m tests.benchmarks --quick               the quick rows once, in a few minutes
     python -m tests.benchmarks --only help --only vit --repeats 5 --json figures.json
-    python -m tests.benchmarks scale --help          how the rows scale-32 and scale-256 grow
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import agents, memory, search_cost, startup, throughput, whole_sweep
+from tests.benchmarks import overhead, throughput, whole_sweep
 from tests.benchmarks.rows import Row, Values, table
-from tests.benchmarks.scale import command as scale
 
-MODULES = (startup, agents, memory, search_cost, scale, throughput, whole_sweep)
+MODULES = (overhead, throughput, whole_sweep)
 ROWS: Mapping[str, Row] = {name: row for module in MODULES for name, row in module.ROWS.items()}
 
 
@@ -37,19 +36,8 @@ def measure(chosen: Sequence[str], repeats: int) -> Mapping[str, Values]:
     return figures
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 def main() -> None:
     """Measure the rows asked for and print them."""
-    if sys.argv[1:2] == ["scale"]:
-        scale.main(sys.argv[2:])
-        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ROWS, action="append", metavar="ROW", help="this row; repeatable")
     parser.add_argument("--quick", action="store_true", help="leave out the slow rows, and measure once")
@@ -60,7 +48,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"FERSWEEP_HOME": home, "FERSWEEP_CACHE": f"{home}/cache", "WANDB_DIR": home}
         figures = measure(chosen, arguments.repeats or (1 if arguments.quick else 3))
-    print(f"\n{os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}\n")
+    processors = Path("/proc/cpuinfo")
+    named = re.search("model name.*: (.*)", processors.read_text()) if processors.exists() else None
+    print(
+        f"\n{os.cpu_count()} cores of {named[1] if named else platform.machine()}, Python {platform.python_version()}\n"
+    )
     print(table(ROWS, figures))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")

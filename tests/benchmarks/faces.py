@@ -3,45 +3,33 @@
 import functools
 import os
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fer_sweep.data.dataset import Split
 from fer_sweep.data.synthetic import draw_dataset
 from fer_sweep.errors import DataError
-from tests.benchmarks.commands import run
+from tests.benchmarks.commands import REPOSITORY, run
 from tests.support.faces import Faces, write_folder
 
 SUBSET, SUBSET_TRAIN, SUBSET_VAL = "fer2013-subset", 4096, 1024
 """A part of FER2013 as a data set, and how many images of each split it has."""
 
-FOLDERS = {"train": "Training_", "test": "PublicTest_"}
-"""By folder of the Kaggle layout, what its images' names begin with."""
-
-
-def fer2013_zip() -> Path:
-    """The Kaggle archive of image folders: FERSWEEP_FER2013_ZIP, or ``shared/data`` beside the checkout.
-
-    Raises:
-        DataError: It is not there.
-    """
-    given = os.environ.get("FERSWEEP_FER2013_ZIP")
-    path = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data" / "fer2013.zip"
-    if not path.is_file():
-        raise DataError(f"no FER2013 archive at {path}", hint="set FERSWEEP_FER2013_ZIP to the Kaggle zip of folders")
-    return path
-
 
 def extract_subset(folder: Path, *, train: int, val: int) -> Path:
-    """Unpack about so many evenly spaced images of FER2013's training and PublicTest as image folders."""
-    with zipfile.ZipFile(fer2013_zip()) as archive:
-        paths = [PurePosixPath(name) for name in sorted(archive.namelist())]
-        for split, wanted in {"train": train, "test": val}.items():
-            ours = [path for path in paths if path.parts[0] == split and path.name.startswith(FOLDERS[split])]
-            for number in range(min(wanted, len(ours))):
-                path = ours[number * len(ours) // min(wanted, len(ours))]
-                target = folder / split / path.parts[1] / path.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.read(str(path)))
+    """Unpack about so many evenly spaced images of FER2013's training and PublicTest as image folders.
+
+    The Kaggle archive is FERSWEEP_FER2013_ZIP, or ``shared/data/fer2013.zip`` beside the checkout.
+    """
+    path = Path(os.environ.get("FERSWEEP_FER2013_ZIP") or REPOSITORY.parent / "shared" / "data" / "fer2013.zip")
+    if not path.is_file():
+        raise DataError(f"no FER2013 archive at {path}", hint="set FERSWEEP_FER2013_ZIP to the Kaggle zip of folders")
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(archive.namelist())
+        for split, usage, wanted in (("train", "/Training_", train), ("test", "/PublicTest_", val)):
+            ours = [name for name in names if name.startswith(f"{split}/") and usage in name]
+            wanted = min(wanted, len(ours))
+            chosen = [ours[number * len(ours) // wanted] for number in range(wanted)]
+            write_folder(folder, {name: archive.read(name) for name in chosen})
     return folder
 
 

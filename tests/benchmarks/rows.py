@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Measure = Callable[[int], float]
-"""Measures once; gets the number of the repeat, from 0."""
 Values = Mapping[str, Sequence[float]]
 """By side, a value a repeat."""
 
@@ -16,23 +14,20 @@ class Row:
     """One line of the table."""
 
     title: str
-    sides: Mapping[str, Measure]
-    """fersweep's first, then what it is measured against, if anything; measured in turn in every repeat."""
+    sides: Mapping[str, Callable[[int], float]]
+    """fersweep's first; each measures once, given the number of the repeat, and takes turns with the others."""
     better: Literal["less", "more", "same"]
     """Which way is good; ``same`` for two figures that should agree."""
     is_slow: bool = False
     """Left out of the quick mode."""
 
-    def verdict(self, values: Values) -> str:
+    def verdict(self, ours: Sequence[float], *others: Sequence[float]) -> str:
         """The ratio in fersweep's favour, its median and its range over the repeats; or how far the sides agree."""
-        ours, *others = values.values()
-        if not others:
-            return ""
-        if self.better == "same":
-            differences = [mine - theirs for mine, theirs in zip(ours, others[0], strict=True)]
-            error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
-            return f"{statistics.mean(differences):+.1%} ± {error:.1%}"
-        return "; ".join(self._ratio(ours, theirs) for theirs in others)
+        if self.better != "same":
+            return "; ".join(self._ratio(ours, theirs) for theirs in others)
+        differences = [mine - theirs for mine, theirs in zip(ours, others[0], strict=True)]
+        error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
+        return f"{statistics.mean(differences):+.1%} ± {error:.1%}"
 
     def _ratio(self, ours: Sequence[float], theirs: Sequence[float]) -> str:
         pairs = zip(ours, theirs, strict=True)
@@ -46,18 +41,15 @@ def table(rows: Mapping[str, Row], figures: Mapping[str, Values]) -> str:
     for name, values in figures.items():
         (_, ours), *others = values.items()
         against = "; ".join(f"{side}: {spread(them)}" for side, them in others)
-        lines.append(f"| {rows[name].title} | {spread(ours)} | {against} | {rows[name].verdict(values)} |")
+        verdict = rows[name].verdict(*values.values())
+        lines.append(f"| {rows[name].title} | {spread(ours)} | {against} | {verdict} |")
     return "\n".join(lines)
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, and the least and the most.
-
-    >>> spread([0.123, 0.12, 0.2]), spread([1234.5])
-    ('0.12 (0.12 to 0.20)', '1,234')
-    """
-    middle = _short(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({_short(min(values))} to {_short(max(values))})"
+    """The median, and the least and the most."""
+    middle, least, most = (_short(measure(values)) for measure in (statistics.median, min, max))
+    return middle if len(values) == 1 else f"{middle} ({least} to {most})"
 
 
 def _short(value: float) -> str:

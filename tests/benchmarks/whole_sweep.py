@@ -8,14 +8,12 @@ less of each epoch.
 
 import functools
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from tests.benchmarks.commands import FERSWEEP, WANDB, agent_environment
+from tests.benchmarks.commands import FERSWEEP, WANDB, agent_at_work
 from tests.benchmarks.faces import SUBSET, SUBSET_TRAIN, subset
 from tests.benchmarks.rows import Row
 from tests.support.standin.server import StandIn
@@ -28,73 +26,53 @@ SEARCHED: Mapping[str, Any] = {
     "hidden": {"values": [64, 128, 256]},
     "batch_size": {"values": [64, 128, 256]},
 }
-EARLY = {"type": "hyperband", "min_iter": 2, "eta": 3}
+SETTINGS = {"method": "bayes", "run_cap": TRIALS, "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 3}}
+STOCK = "stock `wandb agent` + plain script"
 SILENCE_S = 60.0
 """Longer than the start of a stock trial or an epoch of the plain script takes here."""
 
 
 @functools.cache
-def swept(agent: str, repeat: int) -> tuple[float, float]:
+def swept(side: str, repeat: int) -> tuple[float, float]:
     """Wall time in seconds and the best validation accuracy of the sweep under an agent; run once a repeat."""
-    images = subset()
-    fixed: dict[str, Any] = {"epochs": EPOCHS, "seed": repeat}
-    if agent == "fersweep":
-        fixed |= {"model": "simple_cnn", "data": SUBSET}
-        command = ["${env}", "fersweep", "train", "${args}"]
+    if side == STOCK:
+        agent, fixed = [*WANDB, "agent", "SWEEP"], {"folder": str(subset())}
+        program = [sys.executable, "-m", "tests.benchmarks.plain", "--wandb", "${args}"]
     else:
-        fixed |= {"folder": str(images)}
-        command = ["${env}", sys.executable, "-m", "tests.benchmarks.plain", "--wandb", "${args}"]
+        subset()
+        agent, fixed = [*FERSWEEP, "agent", "SWEEP", f"--slots={os.cpu_count()}"], {"data": SUBSET}
+        program = ["fersweep", "train", "${args}"]
+    fixed |= {"model": "simple_cnn", "epochs": EPOCHS, "seed": repeat}
     parameters = {**SEARCHED, **{name: {"value": value} for name, value in fixed.items()}}
-    spec = {"program": "plain.py", "command": command, "method": "bayes", "run_cap": TRIALS, "early_terminate": EARLY}
-    spec |= {"metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": parameters}
-    with StandIn() as server, tempfile.TemporaryDirectory() as folder:
-        sweep = server.create_sweep(spec, project="bench")
-        path = f"{server.entity}/bench/{sweep.id}"
-        environment = agent_environment(server.environment, folder)
-        agents = {
-            "fersweep": [*FERSWEEP, "agent", path, f"--slots={os.cpu_count()}"],
-            "stock": [*WANDB, "agent", path],
-        }
+    with agent_at_work(agent, program, parameters, **SETTINGS) as (server, sweep, working):
         began = time.monotonic()
-        working = subprocess.Popen(
-            agents[agent], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder
-        )
         # The stock agent stays until the server counts its stopped runs, which end without a word, as crashed. That
         # wait is not counted: the sweep is over with the last word of a run.
-        while working.poll() is None and not (len(sweep.run_ids) == TRIALS and _silent_for(server) > SILENCE_S):
+        while working.poll() is None and not (
+            len(sweep.run_ids) == TRIALS and time.monotonic() - _last_word(server) > SILENCE_S
+        ):
             time.sleep(0.5)
         working.terminate()
         output, _ = working.communicate()
-        seconds = max(r.at for r in server.requests if r.operation == "file_stream") - began
         runs = [server.runs[run_id] for run_id in sweep.run_ids]
         bests = [max((row.get("best_val_acc", 0.0) for row in run.history), default=0.0) for run in runs]
         if len(runs) != TRIALS or min(bests) == 0.0:
-            raise SystemExit(f"{agent}: {working.returncode}\n{output[-4000:]}\n{server.dump()}")
-        return seconds, max(bests)
+            raise SystemExit(f"{side}: {working.returncode}\n{output[-4000:]}\n{server.dump()}")
+        return _last_word(server) - began, max(bests)
 
 
-def _silent_for(server: StandIn) -> float:
-    spoken = [r.at for r in server.requests if r.operation == "file_stream"]
-    return time.monotonic() - max(spoken, default=time.monotonic())
+def _last_word(server: StandIn) -> float:
+    """When a run last reported; now if none has."""
+    return max((r.at for r in server.requests if r.operation == "file_stream"), default=time.monotonic())
 
 
-ROWS: Mapping[str, Row] = {
-    "sweep": Row(
-        f"a sweep of {TRIALS} SimpleCNN trials on {SUBSET_TRAIN:,} images of FER2013 with early termination, s",
-        {
-            "fersweep": lambda repeat: swept("fersweep", repeat)[0],
-            "stock `wandb agent` + plain script": lambda repeat: swept("stock", repeat)[0],
-        },
-        better="less",
-        is_slow=True,
-    ),
-    "sweep-best": Row(
-        "the best validation accuracy of those sweeps",
-        {
-            "fersweep": lambda repeat: swept("fersweep", repeat)[1],
-            "stock `wandb agent` + plain script": lambda repeat: swept("stock", repeat)[1],
-        },
-        better="same",
-        is_slow=True,
-    ),
+def _row(title: str, figure: int, better: str) -> Row:
+    sides = {side: lambda repeat, side=side: swept(side, repeat)[figure] for side in ("fersweep", STOCK)}
+    return Row(title, sides, better, is_slow=True)
+
+
+SIZE = f"{TRIALS} SimpleCNN trials on {SUBSET_TRAIN:,} images of FER2013"
+ROWS = {
+    "sweep": _row(f"a sweep of {SIZE} with early termination, s", 0, "less"),
+    "sweep-best": _row("the best validation accuracy of those sweeps", 1, "same"),
 }

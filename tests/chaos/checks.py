@@ -4,17 +4,17 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.agent_stage import TIMINGS
 from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 
-CLOCKED = ("seconds", "images_per_second", "peak_memory_mb")
-"""What of a result and of a history line was measured with a clock, or of a process."""
 _FILES = {"config.json", "history.jsonl", "best.safetensors", "result.json", "trial.log"}
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Sweep:
 
     id: str
     home: Path
-    seeds: Collection[int]
+    seeds: Sequence[int]
     """One configuration each."""
     epochs: int
 
@@ -37,148 +37,123 @@ class Sweep:
         """The state of every trial that has been begun, as the database has it."""
         return [state for (state,) in self.query("SELECT state FROM fersweep_trials WHERE sweep_id = ?", self.id)]
 
+    def disturbed(self) -> list[Path]:
+        """The folders of the trials that took more than one attempt."""
+        sql = "SELECT number, identity FROM fersweep_trials WHERE sweep_id = ? AND attempt > 1"
+        names = {str(name) for row in self.query(sql, self.id) for name in row}  # a server's trials have its runs' ids
+        return [folder for folder in self.folders if folder.name in names]
+
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.home / "sweeps.db", timeout=60.0)) as database:
             return database.execute(sql, values).fetchall()
 
 
-@dataclass
-class Verdict:
-    """What was found; trials are named sweep/trial."""
+def findings(sweep: Sweep, status: Sequence[Row], server: StandIn | None) -> Iterator[str]:
+    """What is wrong with a sweep, in sentences.
 
-    lost: set[str] = field(default_factory=set)
-    """Trials that have no end, or not the right one."""
-    doubled: set[str] = field(default_factory=set)
-    """Trials of which something is there twice."""
-    findings: list[str] = field(default_factory=list)
-    """What is wrong, in sentences."""
-    notes: list[str] = field(default_factory=list)
-    """What is no more than untidy."""
-
-    def lose(self, trial: str, why: str) -> None:
-        self.lost.add(trial)
-        self.findings.append(f"trial {trial}: {why}")
-
-    def double(self, trial: str, why: str) -> None:
-        self.doubled.add(trial)
-        self.findings.append(f"trial {trial}: {why}")
-
-    def check_epochs(self, trial: str, where: str, found: Sequence[int], epochs: int) -> None:
-        """Each epoch once, in order."""
-        again = sorted(epoch for epoch, times in Counter(found).items() if times > 1)
-        missing = sorted(set(range(1, epochs + 1)) - set(found))
-        if again:
-            self.double(trial, f"{where} has epochs more than once: {again[:10]}")
-        if missing:
-            self.lose(trial, f"{where} lacks epochs: {missing[:10]} ({len(missing)} in all)")
-        if not again and not missing and found != list(range(1, epochs + 1)):
-            self.findings.append(f"trial {trial}: {where} has epochs out of order, or too many")
+    Args:
+        sweep: The sweep.
+        status: Its trials, by ``fersweep status``.
+        server: The W&B server that searches it, if one does.
+    """
+    yield from _in_status(sweep, status)
+    yield from _in_folders(sweep)
+    yield from _in_database(sweep)
+    if server is not None:
+        yield from _on_server(sweep, server)
 
 
-def check_trials(sweep: Sweep, trials: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
-    """Every configuration complete exactly once, by ``fersweep status``."""
-    of_seed: dict[int, list[str]] = {seed: [] for seed in sweep.seeds}
-    for trial in trials:
-        name = f"{sweep.id}/{trial['id']}"
-        of_seed.setdefault(trial["config"]["seed"], []).append(name)
+def _in_status(sweep: Sweep, status: Sequence[Row]) -> Iterator[str]:
+    """Every configuration complete exactly once."""
+    times = Counter(trial["config"]["seed"] for trial in status)
+    for seed in {*sweep.seeds, *times}:
+        if times[seed] != (seed in sweep.seeds):
+            yield f"the configuration with seed {seed} was trained as {times[seed]} trials"
+    for trial in status:
         if trial["state"] != "complete":
-            verdict.lose(name, f"is {trial['state']}: {trial['reason']}")
-    for seed, names in of_seed.items():
-        if not names:
-            verdict.lose(f"{sweep.id}/(seed {seed})", "was never trained")
-        for extra in names[1:]:
-            verdict.double(extra, f"has the configuration of trial {names[0]}")
+            yield f"trial {trial['id']} is {trial['state']}: {trial['reason']}"
 
 
-def check_folders(sweep: Sweep, verdict: Verdict) -> None:
-    """Every trial's folder with one result and a history without gap or repeat, and nothing left over."""
+def _in_folders(sweep: Sweep) -> Iterator[str]:
+    """Every trial's folder with one result and a history without gap or repeat."""
     for folder in sweep.folders:
-        name, files = f"{sweep.id}/{folder.name}", {path.name for path in folder.iterdir()} - {".lock"}
-        if missing := _FILES - files:
-            verdict.lose(name, f"lacks {', '.join(sorted(missing))}")
-            continue
-        epochs = [row["epoch"] for row in _history(folder / "history.jsonl")]
-        verdict.check_epochs(name, "history.jsonl", epochs, sweep.epochs)
-        if left := files - _FILES:
-            verdict.notes.append(f"trial {name}: left over in its folder: {', '.join(sorted(left))}")
+        if missing := _FILES - {path.name for path in folder.iterdir()}:
+            yield f"trial {folder.name} lacks {', '.join(sorted(missing))}"
+        else:
+            found = [row["epoch"] for row in history(folder)]
+            yield from _in_epochs(f"history.jsonl of trial {folder.name}", found, sweep)
 
 
-def check_database(sweep: Sweep, verdict: Verdict) -> None:
+def _in_database(sweep: Sweep) -> Iterator[str]:
     """The database intact, with every trial complete and every epoch of it once."""
     for pragma in ("integrity_check", "foreign_key_check"):
         if (answer := sweep.query(f"PRAGMA {pragma}")) not in ([], [("ok",)]):
-            verdict.findings.append(f"PRAGMA {pragma}: {answer}")
-    names = {folder.name for folder in sweep.folders}
-    trials = sweep.query("SELECT number, identity, state FROM fersweep_trials WHERE sweep_id = ?", sweep.id)
+            yield f"PRAGMA {pragma}: {answer}"
+    trials = sweep.query("SELECT number, state FROM fersweep_trials WHERE sweep_id = ?", sweep.id)
     reports = sweep.query("SELECT number, epoch FROM fersweep_reports WHERE sweep_id = ? ORDER BY epoch", sweep.id)
-    for number, identity, state in trials:
-        name = f"{sweep.id}/{number if str(number) in names else identity}"  # its run's id, where a server names it
+    for number, state in trials:
         if state != "complete":
-            verdict.lose(name, f"is {state} in the database")
-        verdict.check_epochs(name, "the database", [epoch for n, epoch in reports if n == number], sweep.epochs)
+            yield f"trial number {number} is {state} in the database"
+        found = [epoch for trial, epoch in reports if trial == number]
+        yield from _in_epochs(f"the database's trial number {number}", found, sweep)
 
 
-def check_runs(sweep: Sweep, server: StandIn, verdict: Verdict) -> None:
-    """On the server: one run a configuration, each epoch of it once, finished, and the sweep over."""
+def _on_server(sweep: Sweep, server: StandIn) -> Iterator[str]:
+    """One run a configuration, each epoch of it once, finished, and the sweep over."""
     if (state := server.sweeps[sweep.id].state) != "FINISHED":
-        verdict.findings.append(f"sweep {sweep.id} is {state} on the server")
+        yield f"sweep {sweep.id} is {state} on the server"
     runs = runs_of(sweep, server)
     for seed, times in Counter(run.config.get("seed") for run in runs).items():
         if times > 1:
-            verdict.double(f"{sweep.id}/(seed {seed})", f"has {times} runs on the server")
-    for run in runs:
-        name = f"{sweep.id}/{run.id}"
-        verdict.check_epochs(name, "its run on the server", _logged(run), sweep.epochs)
-        if not is_whole(run, sweep.epochs):
-            verdict.lose(name, f"on the server, {standing(run)}")
+            yield f"the configuration with seed {seed} has {times} runs on the server"
+    yield from (f"run {run.id} on the server is {standing(run)}" for run in runs if not is_whole(run, sweep))
+
+
+def _in_epochs(where: str, found: Sequence[int], sweep: Sweep) -> Iterator[str]:
+    """Each epoch once, in order."""
+    if found != list(range(1, sweep.epochs + 1)):
+        again = sorted(epoch for epoch, times in Counter(found).items() if times > 1)
+        missing = sorted(set(range(1, sweep.epochs + 1)) - set(found))
+        yield f"{where} lacks epochs {missing}, has {again} more than once, or has them out of order"
 
 
 def runs_of(sweep: Sweep, server: StandIn) -> list[Run]:
     return [run for run in server.runs.values() if run.sweep_id == sweep.id]
 
 
-def is_whole(run: Run, epochs: int) -> bool:
+def is_whole(run: Run, sweep: Sweep) -> bool:
     """Whether the server has all of a run."""
     ended = (run.state, run.exit_code, run.summary.get("state"))
-    return ended == ("finished", 0, "complete") and _logged(run) == list(range(1, epochs + 1))
+    return ended == ("finished", 0, "complete") and _logged(run) == list(range(1, sweep.epochs + 1))
 
 
 def standing(run: Run) -> str:
-    """What the server has of a run, in a line."""
-    ended = f"{run.state} with exit code {run.exit_code}, summary {run.summary.get('state')}"
-    return f"run {run.id} is {ended}, with {len(run.history)} lines"
+    """What the server has of a run."""
+    return f"{run.state} with exit code {run.exit_code}, {run.summary.get('state')}, with epochs {_logged(run)}"
 
 
-def check_bits(sweeps: Sequence[Sweep], reference: Sweep, verdict: Verdict) -> int:
-    """Trials of equal configuration, bit for bit but for what a clock measured; gives how many."""
-    folders = [folder for sweep in sweeps for folder in sweep.folders if (folder / "result.json").exists()]
-    ours = {_config(folder / "config.json")["seed"]: folder for folder in folders}
-    compared = 0
-    for theirs in reference.folders:
-        if folder := ours.get(_config(theirs / "config.json")["seed"]):  # one without result is lost, as said before
-            compared += 1
-            for file, read in _SAME.items():
-                if read(folder / file) != read(theirs / file):
-                    verdict.findings.append(f"trial {folder.name}: {file} is not that of an undisturbed training")
-    return compared
+def differences(ours: Path, theirs: Path) -> Iterator[str]:
+    """How two trials of one configuration differ, but for what a clock measured."""
+    readers = {"config.json": _object, "result.json": _object, "best.safetensors": Path.read_bytes}
+    same = {name: read(ours / name) == read(theirs / name) for name, read in readers.items()}
+    same["history.jsonl"] = history(ours) == history(theirs)
+    yield from (
+        f"{name} of trial {ours.name} is not that without faults" for name, is_same in same.items() if not is_same
+    )
+
+
+def history(folder: Path) -> list[Row]:
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    return [_timeless(json.loads(line)) for line in lines]
+
+
+def _object(path: Path) -> Row:
+    return _timeless(json.loads(path.read_text()))
+
+
+def _timeless(values: Row) -> Row:
+    return {name: value for name, value in values.items() if name not in TIMINGS}
 
 
 def _logged(run: Run) -> list[int]:
     return [row["epoch"] for row in run.history if "val_acc" in row]
-
-
-def _config(path: Path) -> dict[str, Any]:
-    return {key: value for key, value in json.loads(path.read_text()).items() if key not in CLOCKED}
-
-
-def _history(path: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in CLOCKED} for row in rows]
-
-
-_SAME: Mapping[str, Callable[[Path], object]] = {
-    "config.json": _config,
-    "result.json": _config,
-    "history.jsonl": _history,
-    "best.safetensors": Path.read_bytes,
-}

@@ -1,29 +1,16 @@
 """The monkey: picks a fault at random, from a seed, does it, and undoes what has to be undone."""
 
+import functools
 import random
-import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 
 import psutil
 
-from tests.chaos.agents import Seat
-from tests.chaos.family import below, send, trial_of
+from tests.chaos.agents import Seat, below, send
 from tests.support.standin.faults import Faults
-
-SIGKILL, SIGSTOP, SIGCONT, SIGTERM = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTERM
-_STARTUP_S = 1.0
-"""Into an agent's start; its forkserver imports torch by then."""
-
-
-@dataclass(frozen=True)
-class Strike:
-    """One fault that was done."""
-
-    kind: str
-    trials: frozenset[str]
-    """Those it hit: they trained below the victim."""
 
 
 class Monkey:
@@ -33,25 +20,28 @@ class Monkey:
         self.seats = seats
         self.rng = rng
         self.server = server
-        self.strikes: list[Strike] = []
+        self.strikes: Counter[str] = Counter()
+        """How often each kind of fault was done."""
         self._lease_s = lease_s
         self._faults: Mapping[str, Fault] = FAULTS | (SERVER_FAULTS if server else {})
         self._bag: list[str] = []
         self._later: list[tuple[float, Callable[[], object]]] = []
-        self._paused: set[psutil.Process] = set()
 
-    def strike(self) -> Strike | None:
-        """Do the next fault that finds a victim; every kind comes once before one comes again."""
+    def working(self) -> list[Seat]:
+        """Those whose agent trains."""
+        return [seat for seat in self.seats if seat.agent and below(seat.agent, "trial")]
+
+    def strike(self) -> str | None:
+        """Do the next fault that finds a victim, and give its kind; each comes once before one comes again."""
         if not self._bag:
             self._bag = self.rng.sample(sorted(self._faults), len(self._faults))
-        working = [s for s in self.seats if s.agent is not None and s.agent not in self._paused and s.trials()]
-        seat = self.rng.choice(working) if working else None
-        for kind in list(self._bag):
-            trials = self._faults[kind](self, seat)
-            if trials is not None:
-                self._bag.remove(kind)
-                self.strikes.append(Strike(kind, trials))
-                return self.strikes[-1]
+        if working := self.working():
+            seat = self.rng.choice(working)
+            for kind in self._bag:
+                if self._faults[kind](self, seat) is not False:
+                    self._bag.remove(kind)
+                    self.strikes[kind] += 1
+                    return kind
         return None
 
     def undo(self, *, everything: bool = False) -> None:
@@ -64,71 +54,28 @@ class Monkey:
         if everything and self.server is not None:
             self.server.clear()
 
-    def victim(self, seat: Seat, kind: str) -> psutil.Process | None:
-        """A living process of this kind below an agent."""
-        found = [process for process in below(seat.agent, kind) if process not in self._paused] if seat.agent else []
-        return self.rng.choice(found) if found else None
-
     def pause(self, processes: Sequence[psutil.Process]) -> None:
         """Stop them for longer than their leases hold."""
+        pause_s = self._lease_s + self.rng.uniform(1.0, 3.0)
         for process in processes:
             send(process, SIGSTOP)
-        self._paused |= set(processes)
-        self.after(self._lease_s + self.rng.uniform(1.0, 3.0), lambda: self._resume(processes))
+            self.after(pause_s, functools.partial(send, process, SIGCONT))
 
     def after(self, seconds: float, act: Callable[[], object]) -> None:
         """Have something done by ``undo``, so many seconds from now."""
         self._later.append((time.monotonic() + seconds, act))
 
-    def trials(self) -> frozenset[str]:
-        """All that are under way."""
-        return frozenset().union(*(seat.trials() for seat in self.seats))
 
-    def _resume(self, processes: Sequence[psutil.Process]) -> None:
-        for process in processes:
-            send(process, SIGCONT)
-        self._paused -= set(processes)
+Fault = Callable[[Monkey, Seat], bool | None]
+"""Gets a seat whose agent trains, and does its worst; gives False if it finds no victim."""
 
 
-Fault = Callable[[Monkey, Seat | None], frozenset[str] | None]
-"""Gets an agent at work; does its worst and gives the trials it hit, or None if there was no victim for it just now."""
+def to_process(kind: str, act: Callable[[Monkey, psutil.Process], None]) -> Fault:
+    """Something done to a process of this kind below the agent."""
 
-
-def below_agent(kind: str, act: Callable[[Monkey, psutil.Process], object]) -> Fault:
-    """Something done to a process below an agent."""
-
-    def fault(monkey: Monkey, seat: Seat | None) -> frozenset[str] | None:
-        victim = monkey.victim(seat, kind) if seat else None
-        if seat is None or victim is None:
-            return None
-        hit = seat.trials() if kind != "trial" else frozenset({trial_of(victim) or ""}) - {""}
-        act(monkey, victim)
-        return hit
-
-    return fault
-
-
-def to_agent(act: Callable[[Monkey, Seat], object]) -> Fault:
-    """Something done to an agent."""
-
-    def fault(monkey: Monkey, seat: Seat | None) -> frozenset[str] | None:
-        if seat is None:
-            return None
-        hit = seat.trials()
-        act(monkey, seat)
-        return hit
-
-    return fault
-
-
-def to_server(act: Callable[[Monkey, Faults], object]) -> Fault:
-    """Something done to the server."""
-
-    def fault(monkey: Monkey, _: Seat | None) -> frozenset[str] | None:
-        if monkey.server is None or monkey.server.is_offline:
-            return None
-        act(monkey, monkey.server)
-        return monkey.trials()
+    def fault(monkey: Monkey, seat: Seat) -> bool | None:
+        found = below(seat.agent, kind) if seat.agent else []
+        return act(monkey, monkey.rng.choice(found)) if found else False
 
     return fault
 
@@ -142,37 +89,36 @@ def pause(monkey: Monkey, victim: psutil.Process) -> None:
 
 
 def pause_agent(monkey: Monkey, seat: Seat, *, group: bool = False) -> None:
-    if seat.agent is not None:
-        monkey.pause([seat.agent, *(below(seat.agent) if group else ())])
+    if agent := seat.agent:
+        monkey.pause([agent, *(agent.children(recursive=True) if group else ())])
 
 
-def end_agent(monkey: Monkey, seat: Seat, number: signal.Signals, *, group: bool = False) -> None:
-    seat.signal(number, group=group, restart_after_s=monkey.rng.uniform(0.5, 2.0))
-
-
-def kill_and_restart(monkey: Monkey, seat: Seat) -> None:
-    seat.signal(SIGKILL)
-    seat.start_next()
+def end_agent(
+    monkey: Monkey, seat: Seat, number: Signals = SIGKILL, *, group: bool = False, at_once: bool = False
+) -> None:
+    """Signal the agent, alone or with its process group; another follows at once or some time later."""
+    seat.signal(number, group=group, restart_after_s=0.0 if at_once else monkey.rng.uniform(0.5, 2.0))
 
 
 def kill_while_starting(monkey: Monkey, seat: Seat) -> None:
     """Kill an agent with its group, and its successor within a second of its start."""
-    seat.signal(SIGKILL, group=True)
-    seat.start_next()
-    time.sleep(monkey.rng.uniform(0.0, _STARTUP_S))
-    seat.signal(SIGKILL, group=True, restart_after_s=0.5)
+    end_agent(monkey, seat, group=True, at_once=True)
+    monkey.after(monkey.rng.uniform(0.1, 1.1), lambda: end_agent(monkey, seat, group=True))
 
 
-def kill_everything(monkey: Monkey, _: Seat | None) -> frozenset[str] | None:
+def kill_everything(monkey: Monkey, _: Seat) -> None:
     """Kill all agents with all that is below them, and run the same commands again."""
-    hit = monkey.trials()
-    if not hit:
-        return None
     for seat in monkey.seats:
-        seat.signal(SIGKILL, group=True)
-    for seat in monkey.seats:
-        seat.start_next()
-    return hit
+        end_agent(monkey, seat, group=True, at_once=True)
+
+
+def to_server(act: Callable[[Monkey, Faults], None]) -> Fault:
+    """Something done to the server, unless it is offline."""
+
+    def fault(monkey: Monkey, _: Seat) -> bool | None:
+        return False if monkey.server is None or monkey.server.is_offline else act(monkey, monkey.server)
+
+    return fault
 
 
 def offline(monkey: Monkey, server: Faults) -> None:
@@ -181,21 +127,21 @@ def offline(monkey: Monkey, server: Faults) -> None:
 
 
 FAULTS: Mapping[str, Fault] = {
-    "kill -9 trial": below_agent("trial", kill),
-    "kill -9 forkserver": below_agent("forkserver", kill),
-    "kill -9 agent": to_agent(lambda monkey, seat: end_agent(monkey, seat, SIGKILL)),
-    "kill -9 agent, restarted at once": to_agent(kill_and_restart),
+    "kill -9 trial": to_process("trial", kill),
+    "kill -9 forkserver": to_process("forkserver", kill),
+    "kill -9 agent": end_agent,
+    "kill -9 agent, restarted at once": functools.partial(end_agent, at_once=True),
     "kill -9 everything, the same commands again": kill_everything,
-    "kill -9 process group": to_agent(lambda monkey, seat: end_agent(monkey, seat, SIGKILL, group=True)),
-    "kill -9 in the first second of a start": to_agent(kill_while_starting),
-    "SIGTERM agent": to_agent(lambda monkey, seat: end_agent(monkey, seat, SIGTERM)),
-    "pause trial": below_agent("trial", pause),
-    "pause agent": to_agent(pause_agent),
-    "pause agent with all below it": to_agent(lambda monkey, seat: pause_agent(monkey, seat, group=True)),
+    "kill -9 process group": functools.partial(end_agent, group=True),
+    "kill -9 in the first second of a start": kill_while_starting,
+    "SIGTERM agent": functools.partial(end_agent, number=SIGTERM),
+    "pause trial": to_process("trial", pause),
+    "pause agent": pause_agent,
+    "pause agent with all below it": functools.partial(pause_agent, group=True),
 }
 SERVER_FAULTS: Mapping[str, Fault] = {
-    "kill -9 wandb's service": below_agent("service", kill),
-    "pause wandb's service": below_agent("service", pause),
+    "kill -9 wandb's service": to_process("service", kill),
+    "pause wandb's service": to_process("service", pause),
     "server offline": to_server(offline),
     "server drops connections": to_server(lambda _, faults: faults.drop("*", times=5)),
     "server loses answers": to_server(lambda _, faults: faults.drop("*", times=3, after=True)),

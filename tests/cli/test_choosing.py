@@ -1,77 +1,82 @@
-"""best, confirm and test on finished sweeps: which model is chosen, and the one look at its test split."""
+"""best, confirm, test, export and predict on finished sweeps: which model is chosen, and what it is used for."""
 
 import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fer_sweep import api
 from fer_sweep.files import home, sweep_folder, trial_folder
-from fer_sweep.records import TrialOutcome
+from fer_sweep.records import CLASSES, TrialOutcome, TrialState
+from tests.cli.conftest import write_sweep
 from tests.support.processes import on_one_core
+from tests.support.records import make_result
 from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, train_all, train_for_real
-from tests.support.shell import Shell
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
-FILE = """\
+GRID = """\
 program: fersweep
 method: grid
-metric: {{name: best_val_acc, goal: maximize}}
+metric: {name: best_val_acc, goal: maximize}
 parameters:
-  model: {{value: {model}}}
-  data: {{value: whole}}
-  epochs: {{value: {epochs}}}
-  batch_size: {{value: 16}}
-  lr: {{values: [0.005, 0.00001]}}
-  {sizes}
+  data: {value: whole}
+  batch_size: {value: 16}
+  lr: {values: [0.005, 0.00001]}
 """
-SIZES = {"deeper_cnn": "width: {value: 4}", "simple_cnn": "channels: {value: 4}\n  hidden: {value: 16}"}
-EPOCHS = {"deeper_cnn": 6, "simple_cnn": 3}
-"""With fewer, both collapse, and there is no winner."""
+MODELS = {
+    "deeper_cnn": "  model: {value: deeper_cnn}\n  width: {value: 4}\n  epochs: {value: 6}\n",
+    "simple_cnn": "  model: {value: simple_cnn}\n  channels: {value: 4}\n  hidden: {value: 16}\n  epochs: {value: 3}\n",
+}
+"""With fewer epochs, both collapse, and there is no winner."""
+
 HERE = ("--gpus", "none", "--slots", "1")
 
 
-def write(folder: Path, model: str) -> Path:
-    file = folder / f"{model}.yaml"
-    file.write_text(FILE.format(model=model, sizes=SIZES[model], epochs=EPOCHS[model]))
-    return file
-
-
 @pytest.fixture(scope="session")
-def home_with_sweeps(tmp_path_factory: pytest.TempPathFactory, whole_cache: Path) -> tuple[Path, str, str]:
-    """A home with two finished sweeps, of two DeeperCNNs and of two SimpleCNNs, with their weights."""
+def home_with_sweeps(tmp_path_factory, whole_cache):
+    """A home with finished sweeps of two DeeperCNNs and, after it, of two SimpleCNNs, and the ids of the two."""
     folder = tmp_path_factory.mktemp("searched")
-    ids = {}
+    ids = []
     with on_one_core(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("FERSWEEP_HOME", str(folder / ".fersweep"))
         patch.setenv("FERSWEEP_CACHE", str(whole_cache))
         patch.setenv("WANDB_MODE", "disabled")
         patch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(train_for_real))
-        for model in SIZES:
-            sweep = api.create(write(folder, model))
+        for model, parameters in MODELS.items():
+            file = folder / f"{model}.yaml"
+            file.write_text(GRID + parameters)
+            sweep = api.create(file)
             sweep.agent(gpus="none", slots=1)
-            ids[model] = sweep.id
-    return folder / ".fersweep", ids["simple_cnn"], ids["deeper_cnn"]
+            ids.append(sweep.id)
+    return folder / ".fersweep", *ids
 
 
 @pytest.fixture
-def both(home_with_sweeps: tuple[Path, str, str], whole_data: str, played_trials: ScriptedStarter) -> tuple[str, str]:
-    """The sweeps of SimpleCNN, searched last, and of DeeperCNN, in the test's own home; further trials are played."""
-    there, simple, deeper = home_with_sweeps
+def both(home_with_sweeps, whole_data):
+    """The sweeps of SimpleCNNs, searched last, and of DeeperCNNs, in the test's own home."""
+    there, deeper, simple = home_with_sweeps
     shutil.copytree(there, home())
-    played_trials.script = by_seed
     return simple, deeper
 
 
 @pytest.fixture
-def searched(both: tuple[str, str]) -> str:
+def searched(both):
     """The sweep searched last."""
     return both[0]
+
+
+@pytest.fixture
+def trained(searched):
+    """The folder `trial` in the working directory: of the first trial of that sweep."""
+    return str(shutil.copytree(trial_folder(searched, "0"), "trial"))
 
 
 def by_seed(trial: PlayedTrial) -> TrialOutcome:
@@ -82,163 +87,216 @@ def by_seed(trial: PlayedTrial) -> TrialOutcome:
     return replace(outcome, result=outcome.result.model_copy(update={"best_val_acc": accuracy}))
 
 
-def test_best_explains_its_choice_and_warns(shell: Shell, searched: str) -> None:
-    document = shell.json("best")
-    assert {"winner", "pareto", "ranking", "architectures", "warnings"} <= set(document)
-    assert document["winner"]["sweep"] == searched
-    assert document["winner"]["verdict_reason"]
-    assert set(document["architectures"]) == {"simple_cnn"}
-    assert document["architectures"]["simple_cnn"]["winner"] == document["winner"]
-    (edge,) = [warning for warning in document["warnings"] if warning["kind"] == "edge"]
-    assert "lr 0.005" in edge["message"] and "upper end" in edge["message"]
+@pytest.fixture(autouse=True)
+def further_trials(played_trials):
+    played_trials.script = by_seed
+    return played_trials
+
+
+def test_best_explains_its_choice_and_warns(shell, both):
+    winner = shell.json("best")["winner"]
+    assert winner["sweep"] == both[0]
     _, out, err = shell("best")
-    assert "why:" in out and "careful:" in out
-    assert document["winner"]["verdict_reason"] in " ".join(out.split())
-    assert f"fersweep confirm {searched}" in err
-
-
-def test_best_of_two_architectures_names_both_winners(shell: Shell, both: tuple[str, str]) -> None:
-    searched, other = both
-    document = shell.json("best", searched, other)
-    assert set(document["architectures"]) == {"deeper_cnn", "simple_cnn"}
-    assert {found["winner"]["sweep"] for found in document["architectures"].values()} == {searched, other}
+    assert "why:" in out and winner["verdict_reason"] in " ".join(out.split())
+    assert "careful:" in out and "lr 0.005" in out and "upper end" in " ".join(out.split())
+    assert f"fersweep confirm {both[0]}" in err
+    document = shell.json("best", *both)
+    assert {found["winner"]["sweep"] for found in document["architectures"].values()} == set(both)
     assert len(document["ranking"]) == 4
-    assert "each architecture by itself" in shell("best", searched, other)[1]
+    assert "each architecture by itself" in shell("best", *both)[1]
 
 
-def test_confirm_trains_further_seeds_once_and_gives_their_mean(shell: Shell, searched: str) -> None:
-    document = shell.json("confirm", "--seeds", "2", *HERE)
-    (found,) = document["confirmed"]
+def test_best_ranks_collapsed_trials_of_which_only_a_named_one_is_chosen(shell, tiny_data, played_trials):
+    played_trials.script = lambda trial: TrialOutcome(TrialState.COMPLETE, make_result(verdict="collapsed"))
+    sweep = shell.json("create", write_sweep(trials=2))["sweep"]
+    shell("agent", *HERE)
+    code, out, err = shell("best")
+    assert code == 3 and out.count("collapsed") == 2 and "winner: trial" not in out
+    assert f"error: every trial collapsed: {sweep}" in err and "with --trial" in err
+    assert shell("best", "--json")[:2] == (3, "")
+    assert shell("confirm", "--create-only")[0] == 3
+    assert shell("confirm", "--trial", "0", "--create-only")[0] == 0
+
+
+def test_sweeps_of_different_data_have_no_winner(shell, searched, tiny_cache, tmp_path):
+    shutil.copytree(tiny_cache, tmp_path / "cache", dirs_exist_ok=True)
+    other = shell.json("create", write_sweep())["sweep"]
+    shell("agent", *HERE)
+    code, _, err = shell("best", searched, other)
+    assert code == 2 and "different data" in err and "hint: name sweeps of one data set" in err
+
+
+def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_their_mean(
+    shell, searched, further_trials
+):
+    def interrupted(trial: PlayedTrial) -> TrialOutcome:
+        os.kill(os.getpid(), signal.SIGINT)  # once: this trial is finished, no other is started
+        return by_seed(trial)
+
+    words = ("confirm", "--seeds", "2", *HERE)
+    further_trials.script = interrupted
+    code, _, err = shell(*words)
+    assert code == 130 and "goes on where this one stopped" in err
+    further_trials.script = by_seed
+    (found,) = shell.json(*words)["confirmed"]
+    assert [job.config.seed for job in further_trials.jobs] == found["seeds"] == [1000, 1001]
     winner = shell.json("best")["winner"]  # of the last sweep that was searched, not of the one that confirms it
     assert found["trial"] == f"{searched}/{winner['id']}"
     assert found["sweep"] == f"confirm-{searched}-{winner['id']}"
-    assert found["seeds"] == [1000, 1001]
-    accuracies = [result["best_val_acc"] for result in found["results"].values()]
     mean = found["best_val_acc"]
-    assert mean["count"] == 2
-    assert mean["mean"] == pytest.approx(sum(accuracies) / 2)
-    assert mean["low"] < mean["mean"] < mean["high"]
-    assert found["when_chosen"] == winner["metrics"]["best_val_acc"]
-    assert found["optimism"] == pytest.approx(found["when_chosen"] - mean["mean"])
-    status = shell.json("status", found["sweep"])
-    assert [trial["config"]["seed"] for trial in status["trials"]] == [1000, 1001]
-    assert status["state"] == "finished"
+    assert (mean["count"], mean["mean"]) == (2, pytest.approx(0.5 + (1000 % 7 + 1001 % 7) / 200))
+    assert found["optimism"] == pytest.approx(winner["metrics"]["best_val_acc"] - mean["mean"])
 
-    code, out, err = shell("confirm", "--seeds", "2", *HERE)
-    assert code == 0, err
+    _, out, _ = shell(*words)
     assert "when chosen" in out and "too high on average" in " ".join(out.split())
-    assert shell.json("status", found["sweep"]) == status, "nothing is trained again"
+    _, out, err = shell("best")
+    assert "confirmed: mean over 2 further seeds" in " ".join(out.split())
+    assert f"next: fersweep test {searched} --trial {winner['id']}" in err
+    assert len(further_trials.jobs) == 2, "nothing is trained again"
     assert shell.json("confirm", found["sweep"], "--seeds", "3", *HERE)["confirmed"][0]["seeds"] == [1000, 1001, 1002]
 
 
-def test_a_confirmation_of_a_named_trial_that_is_only_created_is_any_agents_work(shell: Shell, searched: str) -> None:
+def test_a_confirmation_of_a_named_trial_that_is_only_created_is_any_agents_work(shell, searched):
     (made,) = shell.json("confirm", "--trial", "1", "--seeds", "1", "--create-only")["sweeps"]
-    assert made == f"confirm-{searched}-1"
     assert shell.json("status", made)["trials"] == []
     code, _, err = shell("agent", made, *HERE)
     assert code == 0 and f"next: fersweep confirm {made}" in err
     (found,) = shell.json("confirm", made, *HERE)["confirmed"]
-    assert (found["best_val_acc"]["count"], found["best_val_acc"]["low"]) == (1, None)
+    assert (found["trial"], found["best_val_acc"]["count"]) == (f"{searched}/1", 1)
     assert "no interval" in shell("confirm", made, *HERE)[1]
     for words, message in ((("--trial", "77"), "0, 1"), ((searched, made, "--trial", "1"), "one sweep")):
         code, _, err = shell("confirm", *words)
         assert code == 2 and message in err
 
 
-def test_an_interrupted_confirm_resumes(searched: str, shell: Shell, played_trials: ScriptedStarter) -> None:
-    def interrupted(trial: PlayedTrial) -> TrialOutcome:
-        outcome = by_seed(trial)
-        if len(played_trials.jobs) == 2:
-            os.kill(os.getpid(), signal.SIGINT)  # once: this trial is finished, no other is started
-        return outcome
-
-    played_trials.script = interrupted
-    words = ("confirm", "--seeds", "4", *HERE)
-    code, _, err = shell(*words)
-    assert code == 130, err
-    assert "goes on where this one stopped" in err
-    before = shell.json("status", f"confirm-{searched}-0")["trials"]
-    assert [trial["state"] for trial in before] == ["complete"] * 2
-    played_trials.script = by_seed
-    (found,) = shell.json(*words)["confirmed"]
-    assert found["best_val_acc"]["count"] == 4
-    assert shell.json("status", found["sweep"])["trials"][:2] == before
-
-
-def test_several_confirmed_sweeps_are_compared_seed_by_seed(shell: Shell, both: tuple[str, str]) -> None:
+def test_several_confirmed_sweeps_are_compared_seed_by_seed(shell, both):
     words = ("confirm", *both, "--seeds", "2", *HERE)
-    document = shell.json(*words)
-    (comparison,) = document["comparisons"]
+    (comparison,) = shell.json(*words)["comparisons"]
     assert comparison["seeds"] == [1000, 1001]
-    first, second = document["confirmed"]
-    expected = [first["results"][s]["best_val_acc"] - second["results"][s]["best_val_acc"] for s in ("1000", "1001")]
-    assert comparison["difference"]["mean"] == pytest.approx(sum(expected) / 2)
     _, out, _ = shell(*words)
     assert "paired" in out and comparison["meaning"] in " ".join(out.split())
 
 
-def test_the_test_split_is_opened_once_and_again_only_on_request(shell: Shell, searched: str) -> None:
+def test_the_test_split_is_opened_once_and_again_only_on_request(shell, searched):
     found = shell.json("test", "--tta", "flip")
-    assert found["images"] == 35
-    assert found["clean"]["images"] == 28
-    assert found["is_private_test"] is True
+    assert (found["images"], found["clean"]["images"], found["is_private_test"]) == (35, 28, True)
     assert found["accuracy"] == found["right"] / 35
     assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
-    assert set(found["per_class_recall"]) == {"angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"}
-    assert (found["opened"], found["before"]) == (1, [])
-    assert found["tta"] == "flip"
-
+    assert list(found["per_class_recall"]) == list(CLASSES)
+    assert (found["opened"], found["before"], found["tta"], found["confirmed"]) == (1, [], "flip", None)
     for other in ((), ("--trial", "1")):
         code, out, err = shell("test", *other)
-        assert (code, out) == (2, "")
+        assert (code, out) == (2, "") and "nobody confirmed" in err
         assert "opened once already" in err and found["model"] in err and "--again" in err
 
+    shell.json("confirm", "--seeds", "2", *HERE)
     code, out, err = shell("test", "--again", "--tta", "tencrop")
-    assert code == 0, err
+    assert code == 0 and "nobody confirmed" not in err
     text = " ".join(out.split())
     assert "opened 2 times" in text and f"before: {found['model']}" in text
-    assert "Wilson 95 %" in text and "surprise" in text
+    assert "Wilson 95 %" in text and "surprise" in text and "mean over 2 further seeds" in text
     lines = [json.loads(line) for line in (sweep_folder(searched) / "tests.jsonl").read_text().splitlines()]
     assert [(line["averaging"], line["again"]) for line in lines] == [("flip", False), ("tencrop", True)]
-    assert {line["model"] for line in lines} == {found["model"]}
 
 
-def test_a_folder_is_tested_in_place_and_on_other_data_on_request(shell: Shell, searched: str) -> None:
-    folder = trial_folder(searched, "0")
-    assert shell("test", "--folder", str(folder), "--data", "nowhere")[0] == 2
+def test_a_folder_is_tested_in_place_on_its_own_or_other_data(shell, trained, tiny_cache, tmp_path):
+    shutil.copytree(tiny_cache, tmp_path / "cache", dirs_exist_ok=True)
+    for data, message in (("nowhere", "nowhere"), ("tiny", "no test images")):
+        code, _, err = shell("test", "--folder", trained, "--data", data)
+        assert code == 2 and message in err
     assert not (home() / "tests.jsonl").exists()
-    found = shell.json("test", "--folder", str(folder), "--data", "whole")
-    assert (found["folder"], found["data"]) == (str(folder), "whole")
-    assert (folder / "tests.jsonl").is_file()
-
-
-def test_the_test_says_whether_the_choice_was_confirmed(shell: Shell, searched: str) -> None:
-    _, out, err = shell("test")
-    assert "nobody confirmed" in err
-    assert "opened for the first time" in out
-    shell.json("confirm", "--seeds", "2", *HERE)
-    assert shell.json("test", "--again")["confirmed"]["count"] == 2
-    _, out, err = shell("test", "--again")
-    assert "mean over 2 further seeds" in out
-    assert "nobody confirmed" not in err
-
-
-def test_data_without_a_test_split_says_where_to_get_one(shell: Shell, trained: Path) -> None:
-    code, _, err = shell("test", "--folder", str(trained))
-    assert code == 2
-    assert "no test images" in err and "--data" in err
+    code, out, err = shell("test", "--folder", trained, "--data", "whole")
+    assert code == 0 and "opened for the first time" in out, err
+    assert Path(trained, "tests.jsonl").is_file()
 
 
 @pytest.mark.parametrize("words", [("test",), ("predict", "face.png"), ("export", "-o", "out")])
-def test_a_model_on_another_host_is_refused(shell: Shell, searched: str, words: tuple[str, ...]) -> None:
+def test_a_model_on_another_host_is_refused(shell, searched, words):
     shutil.rmtree(trial_folder(searched, shell.json("best")["winner"]["id"]))
     code, _, err = shell(*words)
-    assert code == 2
-    assert "host that trained it" in err
+    assert code == 2 and "host that trained it" in err
 
 
-def test_a_result_that_cannot_be_recorded_is_not_shown(shell: Shell, searched: str) -> None:
+def test_a_result_that_cannot_be_recorded_is_not_shown(shell, searched):
     (home() / "tests.jsonl").mkdir()
     code, out, err = shell("test")
     assert (code, out) == (1, "")
     assert "tests.jsonl" in err and "Traceback" not in err
+
+
+@pytest.fixture(autouse=True)
+def pictures():
+    """Two pictures in the working directory."""
+    rng = np.random.default_rng(0)
+    for name, shape in (("one.jpg", (120, 160, 3)), ("two.png", (48, 48))):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(name)
+    return ["one.jpg", "two.png"]
+
+
+def test_the_winner_of_the_last_sweep_is_exported_and_used(shell, searched, pictures):
+    winner = shell.json("best")["winner"]["id"]
+    other = "1" if winner == "0" else "0"
+    done = shell.json("export", "-o", "deep/er/out")
+    assert done["model"] == f"{searched}/{winner}"
+    assert done["files"] == ["README.md", "config.json", "model.safetensors"]
+    assert done["checked_on"] == 35 and done["largest_difference"] <= done["tolerance"]
+    assert f"`{searched}/{winner}`" in Path("deep/er/out/README.md").read_text()
+
+    here, exported = (shell.json("predict", *pictures, *more) for more in ((), ("--folder", "deep/er/out")))
+    assert here["model"] == f"{searched}/{winner}"
+    assert here["images"] == exported["images"]
+    assert shell.json("predict", *pictures, "--sweep", searched, "--trial", other)["images"] != here["images"]
+
+    code, out, err = shell("export", searched, "--trial", other, "-o", "other")
+    assert code == 0 and f"{searched}/{other}" in out
+    assert "model.safetensors" in out and "on 35 validation images" in " ".join(out.split()) and "README.md" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("export --folder trial", "-o FOLDER"),
+        ("export --folder trial -o trial", "exists already"),
+        ("export --folder trial -o out --format pickle", "safetensors, onnx, huggingface"),
+        ("export asweep --folder trial -o out", "one or the other"),
+        ("predict one.jpg --folder nowhere", "no such folder"),
+        ("predict one.jpg --folder trial --device 7", "--device"),
+        ("predict one.jpg text.jpg missing\x1b.png --folder trial", "text.jpg: not a readable image"),
+        ("predict one.jpg text.jpg missing\x1b.png --folder trial", "missing\\x1b.png: no such file"),
+    ],
+)
+def test_bad_arguments_are_refused(shell, trained, words, message):
+    Path("text.jpg").write_text("no picture")
+    code, out, err = shell(*words.split(" "))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not Path("out").exists()
+
+
+def test_several_pictures_are_predicted_as_each_alone_with_bars_on_a_terminal(shell, trained, pictures, monkeypatch):
+    found = shell.json("predict", *pictures, "--folder", trained)["images"]
+    assert [image["image"] for image in found] == pictures
+    for image in found:
+        assert list(image["probabilities"]) == list(CLASSES)
+        assert sum(image["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert image["expression"] == max(image["probabilities"], key=image["probabilities"].get)
+        assert image["faces"] is None
+    assert found[0]["square"] == {"left": 20, "top": 0, "side": 120}
+    (alone,) = shell.json("predict", pictures[0], "--folder", trained)["images"]
+    assert alone["probabilities"] == pytest.approx(found[0]["probabilities"], abs=1e-6)
+
+    expression = alone["expression"]
+    _, out, _ = shell("predict", *pictures, "--folder", trained)
+    assert out.count("%") == 14 and "█" not in out and "\x1b" not in out
+    title, line = out.splitlines()[:2]
+    assert title == f"one.jpg: {expression}"
+    assert line.split() == [expression, f"{100 * found[0]['probabilities'][expression]:.1f}", "%"]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, out, _ = shell("predict", *pictures, "--folder", trained)
+    assert out.count("%") == 14 and "█" in out
+
+
+def test_crop_face_refuses_a_picture_without_a_face(shell, trained, pictures):
+    pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'fersweep[faces]'")
+    code, _, err = shell("predict", pictures[0], "--crop-face", "--folder", trained)
+    assert code == 2 and "no face was found" in err

@@ -5,30 +5,19 @@ import itertools
 import json
 import math
 import random
-import warnings
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
+from sweeps.params import HyperParameter
 
-from fer_sweep.config.continuous import LogNormal, LogUniform, Uniform
-from fer_sweep.config.distributions import Categorical, Constant, Distribution, IntUniform, canonical
-from fer_sweep.config.quantized import QLogNormal, QLogUniform, QNormal, QUniform
+from fer_sweep.config.distributions import Categorical, Constant, canonical
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import parse_sweep
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # sweeps 0.3 uses a name that pydantic has renamed
-    from sweeps.params import HyperParameter
+DRAWS, LEAST_P = 1_000, 1e-3  # the seeds are fixed, so that a sampler passes or fails for ever
 
-DRAWS = 1_000
-LEAST_P = 1e-3
-"""The seeds are fixed, so that a sampler passes or fails for ever."""
-
-CONTINUOUS: dict[str, dict[str, Any]] = {
+CONTINUOUS = {
     "uniform": {"min": -1.5, "max": 4.0},
     "uniform_of_an_int_and_a_float": {"min": 0, "max": 0.5},
     "log_uniform_values": {"distribution": "log_uniform_values", "min": 3e-4, "max": 1e-2},
@@ -41,7 +30,7 @@ CONTINUOUS: dict[str, dict[str, Any]] = {
     "beta": {"distribution": "beta", "a": 2, "b": 5},
     "beta_with_its_mass_at_the_ends": {"distribution": "beta", "a": 0.3, "b": 0.4},
 }
-DISCRETE: dict[str, dict[str, Any]] = {
+DISCRETE = {
     "constant": {"value": 3},
     "categorical": {"values": ["a", "b", 3, 4.5, None, True, [1], {"k": 1}]},
     "weighted": {"values": [1, 2, 3, 4], "probabilities": [0.1, 0.0, 0.6, 0.3]},
@@ -59,23 +48,17 @@ DISCRETE: dict[str, dict[str, Any]] = {
 ALL = CONTINUOUS | DISCRETE
 
 
-def ours(form: dict[str, Any]) -> Distribution:
+def ours(form):
     return Space.from_sweep(parse_sweep({"method": "random", "parameters": {"x": form}})).parameters["x"]
 
 
-def draws_of(form: dict[str, Any], count: int = DRAWS) -> list[Any]:
+def draws_of(form, count=DRAWS):
     rng = np.random.default_rng(0)
     distribution = ours(form)
     return [distribution.sample(rng) for _ in range(count)]
 
 
-def draws_of_wandb(form: dict[str, Any]) -> list[Any]:
-    random.seed(1)
-    parameter = HyperParameter("x", form)
-    return [parameter.sample() for _ in range(DRAWS)]
-
-
-def p_value(mine: list[Any], theirs: list[Any]) -> float:
+def p_value(mine, theirs):
     """How likely two samples of one discrete distribution differ as much as these."""
     ours, wandbs = (collections.Counter(map(_shown, draws)) for draws in (mine, theirs))
     common = [value for value in ours | wandbs if ours[value] + wandbs[value] >= 10]
@@ -85,17 +68,14 @@ def p_value(mine: list[Any], theirs: list[Any]) -> float:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_draws_are_distributed_as_in_wandb(name: str) -> None:
-    mine, theirs = draws_of(ALL[name]), draws_of_wandb(ALL[name])
+def test_quantiles_and_draws_are_those_of_wandb(name):
+    mine, theirs = ours(ALL[name]), HyperParameter("x", ALL[name])
+    random.seed(1)
+    draws, wandbs = draws_of(ALL[name]), [theirs.sample() for _ in range(DRAWS)]
     if name in CONTINUOUS:
-        assert stats.ks_2samp(mine, np.array(theirs, dtype=float)).pvalue > LEAST_P
+        assert stats.ks_2samp(draws, np.array(wandbs, dtype=float)).pvalue > LEAST_P
     else:
-        assert p_value(mine, theirs) > LEAST_P
-
-
-@pytest.mark.parametrize("form", ALL.values(), ids=ALL)
-def test_quantiles_are_those_of_wandb(form: dict[str, Any]) -> None:
-    mine, theirs = ours(form), HyperParameter("x", form)
+        assert p_value(draws, wandbs) > LEAST_P
     for u in np.linspace(0.0007, 0.9993, 99):
         value, expected = mine.quantile(float(u)), theirs.ppf(float(u))
         if isinstance(value, float) and isinstance(expected, float | np.floating):
@@ -106,7 +86,7 @@ def test_quantiles_are_those_of_wandb(form: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("form", ALL.values(), ids=ALL)
-def test_draws_are_plain_repeatable_and_in_the_support(form: dict[str, Any]) -> None:
+def test_draws_are_plain_repeatable_and_in_the_support(form):
     distribution, draws = ours(form), draws_of(form, 500)
     assert draws == draws_of(form, 500)
     assert all(distribution.contains(value) for value in draws)
@@ -125,25 +105,20 @@ def test_draws_are_plain_repeatable_and_in_the_support(form: dict[str, Any]) -> 
     ("form", "outside"),
     [
         ({"value": 3}, [4, "3", True, None]),
-        ({"value": 1}, [True]),
-        ({"values": ["a", 1]}, ["b", 2, True, "1"]),
-        ({"values": [1, 2], "probabilities": [1, 0]}, [2]),
+        ({"values": ["a", 1, 2], "probabilities": [0.5, 0.5, 0]}, ["b", 2, True, "1"]),
         ({"min": 1, "max": 3}, [0, 4, 1.5, "2", True, None]),
         ({"min": 1.0, "max": 3}, [0.99, 3.01, "2", True, math.nan]),
-        ({"distribution": "log_uniform_values", "min": 0.1, "max": 1}, [0.09, 1.01, -1]),
         ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.25}, [0.3, 1.25, -0.25, "0.5", True]),
-        ({"distribution": "log_normal"}, [0, -1, math.inf]),
-        ({"distribution": "normal"}, [math.inf, math.nan, "0"]),
-        ({"distribution": "beta"}, [-0.1, 1.1]),
+        ({"distribution": "log_normal"}, [0, -1, math.inf, math.nan, "1"]),
         ({"distribution": "q_log_normal", "q": 2}, [3, -2]),
         ({"distribution": "q_beta", "q": 0.5}, [0.25, 1.5]),
     ],
 )
-def test_support_excludes_what_cannot_be_drawn(form: dict[str, Any], outside: list[Any]) -> None:
+def test_support_excludes_what_cannot_be_drawn(form, outside):
     assert [value for value in outside if ours(form).contains(value)] == []
 
 
-def test_equal_json_values_are_the_same_choice() -> None:
+def test_equal_json_values_are_the_same_choice():
     assert ours({"values": [1, 1.0, 2, "1", True]}).size == 4
     assert ours({"values": [64]}).contains(64.0)
     assert canonical({"b": [1.0], "a": 0.0}) == canonical({"a": -0.0, "b": [1]})
@@ -151,34 +126,7 @@ def test_equal_json_values_are_the_same_choice() -> None:
     assert all(canonical(a) != canonical(b) for a, b in itertools.combinations(different, 2))
 
 
-def bounds(least: float, most: float) -> st.SearchStrategy[list[float]]:
-    return st.lists(st.floats(least, most), min_size=2, max_size=2, unique=True).map(sorted)
-
-
-@settings(derandomize=True, deadline=None, max_examples=60)
-@given(plain=bounds(-1e6, 1e6), log=bounds(1e-300, 1e300), u=st.floats(0, 1), q=st.floats(1e-3, 1e3))
-def test_ranges_keep_their_bounds(plain: list[float], log: list[float], u: float, q: float) -> None:
-    low, high = plain
-    assert low <= Uniform(low, high).quantile(u) <= high
-    assert QUniform(low, high, q).contains(QUniform(low, high, q).quantile(u))
-    assert math.floor(low) <= IntUniform(math.floor(low), math.ceil(high) + 1).quantile(u) <= math.ceil(high) + 1
-    low, high = log
-    assert low <= LogUniform(low, high).quantile(u) <= high
-    step = math.ceil(q)
-    assert QLogUniform(low, high, step).contains(QLogUniform(low, high, step).quantile(u))
-
-
-def test_steps_too_small_to_divide_by_are_ignored() -> None:
-    tiny = QUniform(0, 1e10, 1e-300)
-    assert tiny.quantile(0.5) == 5e9
-    assert tiny.size is None
-    assert QNormal(1e10, 1, 1e-300).quantile(0.5) == 1e10
-    assert QLogNormal(1000, 1, 1).quantile(0.5) == math.inf
-    assert LogNormal(1000, 1).quantile(0.5) == math.inf
-    assert not QNormal(0, 1, 1e-300).contains(1e10)
-
-
-def _shown(value: Any) -> str:
+def _shown(value):
     if isinstance(value, np.generic):
         value = value.item()
     return f"{value + 0.0:.9g}" if isinstance(value, float) else repr(value)  # + 0.0: W&B's rounding gives -0.0

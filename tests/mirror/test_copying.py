@@ -1,12 +1,10 @@
 """A home is copied while it changes; whatever happens to the drive, trials continue and the copy is usable."""
 
 import errno
-import os
-import shutil
+import itertools
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,182 +14,132 @@ from fer_sweep import api
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.files import atomic_path, home
 from fer_sweep.mirror.copying import Mirror
-from fer_sweep.mirror.mark import MARK, read_mark, write_mark
-
-pytestmark = pytest.mark.usefixtures("played_trials")
+from fer_sweep.mirror.mark import MARK
 
 WAIT_S = 20.0
 """Bounds a failing test only."""
+TRIAL = Path("sweeps", "abc", "trials", "0")
 
 
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith((".", "sweeps.db")) and path.name not in (MARK, "home.json")
-    }
-
-
-def trial_in(sweep: str, number: int) -> Path:
-    folder = home() / "sweeps" / sweep / "trials" / str(number)
+@pytest.fixture
+def trial():
+    """The folder of a trial in the home."""
+    folder = home() / TRIAL
     folder.mkdir(parents=True)
     for name in ("config.json", "history.jsonl", "best.safetensors", "last.ckpt", "previous.ckpt", "trial.log"):
         (folder / name).write_text(f"{name} 1")
     return folder
 
 
-def test_an_agent_leaves_a_whole_copy_of_the_home(sweep_file: Path, drive: Path) -> None:
-    sweep = api.run(sweep_file, gpus="none", slots=1, mirror=drive / "fersweep")
-    mirrored = files_below(drive / "fersweep")
-    assert mirrored == files_below(home())
+def contents(folder):
+    """The files by path, but for the database and the names of home and mirror."""
+    others = ("sweeps.db", ".", MARK, "home.json")
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(others)]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_an_agent_leaves_a_whole_copy_of_the_home(write_sweep, folder, played_trials):
+    sweep = api.run(write_sweep(), gpus="none", slots=1, mirror=folder)
+    mirrored = contents(folder)
+    assert mirrored == contents(home())
     assert {f"sweeps/{sweep.id}/trials/{n}/result.json" for n in range(3)} <= mirrored.keys()
-    assert not list((drive / "fersweep").rglob(".*"))
-    with sqlite3.connect(f"file:{drive}/fersweep/sweeps.db?mode=ro&immutable=1", uri=True) as raw:
+    assert not list(folder.rglob(".*"))
+    with closing(sqlite3.connect(f"file:{folder}/sweeps.db?mode=ro&immutable=1", uri=True)) as raw:
         assert raw.execute("SELECT COUNT(*) FROM fersweep_trials WHERE state = 'complete'").fetchone() == (3,)
-    raw.close()
 
 
-def test_only_what_changed_is_copied_and_checkpoints_of_finished_trials_go(
-    drive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = trial_in("abc", 0)
-    mirror = Mirror(drive / "m", tell=print)
-    written: list[str] = []
+def test_only_what_changed_is_copied_and_checkpoints_of_finished_trials_go(trial, folder, monkeypatch):
+    (trial / "link").symlink_to("/etc/passwd")  # not followed
+    mirror, written = Mirror(folder, tell=print), []
+    monkeypatch.setattr(copying, "atomic_path", lambda path: written.append(path.name) or atomic_path(path))
 
-    def noted(path: Path) -> AbstractContextManager[Path]:
-        written.append(path.name)
-        return atomic_path(path)
+    def copied(mirror=mirror):
+        written.clear()
+        mirror.copy()
+        return sorted(written)
 
-    monkeypatch.setattr(copying, "atomic_path", noted)
-    mirror.copy()
-    assert sorted(written) == ["best.safetensors", "config.json", "history.jsonl", "last.ckpt", "trial.log"]
-    written.clear()
-    mirror.copy()
-    assert written == []
-    (folder / "new.ckpt").write_text("last.ckpt 2")
-    (folder / "new.ckpt").replace(folder / "last.ckpt")
-    mirror.copy()
-    assert written == ["last.ckpt"]
-    Mirror(drive / "m", tell=print).copy()
-    assert written == ["last.ckpt"], "a further agent of this home knows what is there"
-    (folder / "last.ckpt").unlink()
-    mirror.copy()
-    copy = drive / "m" / "sweeps" / "abc" / "trials" / "0"
+    assert copied() == ["best.safetensors", "config.json", "history.jsonl", "last.ckpt", "trial.log"]
+    assert copied() == []
+    (trial / "new.ckpt").write_text("last.ckpt 2")
+    (trial / "new.ckpt").replace(trial / "last.ckpt")
+    assert copied() == ["last.ckpt"]
+    assert copied(Mirror(folder, tell=print)) == [], "a further agent of this home knows what is there"
+    (trial / "last.ckpt").unlink()
+    assert copied() == []
+    copy = folder / TRIAL
     assert (copy / "last.ckpt").read_text() == "last.ckpt 2"  # it is away for a moment while a new one is put in place
-    (folder / "result.json").write_text("{}")
-    mirror.copy()
+    (trial / "result.json").write_text("{}")
+    assert copied() == ["result.json"]
     assert not (copy / "last.ckpt").exists()
-    assert (copy / "result.json").exists()
 
 
 @pytest.mark.parametrize("stop_at", range(1, 7))
-def test_a_copy_cut_off_anywhere_has_no_result_or_checkpoint_without_its_files(
-    stop_at: int, drive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = trial_in("abc", 0)
-    mirror = Mirror(drive / "m", tell=print)
+def test_a_copy_cut_off_anywhere_has_no_result_or_checkpoint_without_its_files(stop_at, trial, folder, monkeypatch):
+    mirror = Mirror(folder, tell=print)
     mirror.copy()
-    for path in folder.iterdir():
+    for path in [*trial.iterdir(), trial / "result.json"]:
         path.write_text(f"{path.name} 22")
-    (folder / "result.json").write_text("result.json 22")
-    replace, count = Path.replace, 0
+    replace, steps = Path.replace, itertools.count(1)
 
-    def replace_some(self: Path, target: Path) -> Path:
-        nonlocal count
-        count += 1
-        if count == stop_at:
+    def replace_some(self, target):
+        if next(steps) == stop_at:
             raise OSError(errno.EIO, "unplugged")
         return replace(self, target)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="unplugged"):
         patch.setattr(Path, "replace", replace_some)
-        with pytest.raises(StorageError, match="unplugged"):
-            mirror.copy()
-    copy = drive / "m" / "sweeps" / "abc" / "trials" / "0"
-    new = {path.name for path in copy.iterdir() if path.read_text().endswith("22")}
+        mirror.copy()
+    new = {path.name for path in (folder / TRIAL).iterdir() if path.read_text().endswith("22")}
     if "result.json" in new:
         assert {"best.safetensors", "history.jsonl", "last.ckpt"} <= new
     if "last.ckpt" in new:
         assert {"best.safetensors", "history.jsonl"} <= new
 
 
-def test_a_full_drive_is_reported_and_trials_continue(
-    sweep_file: Path, drive: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def no_room(target: Path) -> AbstractContextManager[Path]:
-        if drive in target.parents:
-            raise StorageError(f"cannot write {target}: {os.strerror(errno.ENOSPC)}")
-        return atomic_path(target)
+def test_an_unmounted_drive_is_reported_once_and_not_written_below_and_its_return_is_reported(
+    trial, folder, monkeypatch
+):
+    told, away, rounds = [], folder.with_name("away"), threading.Semaphore(0)
+    mirror = Mirror(folder, tell=told.append, every_s=3600.0, rest_s=0.0)
+    copy = mirror.copy
 
-    monkeypatch.setattr(copying, "atomic_path", no_room)
-    sweep = api.run(sweep_file, gpus="none", slots=1, mirror=drive / "m")
-    said = capsys.readouterr().out
-    assert [str(record.state) for record in sweep.trials()] == ["complete"] * 3
-    assert said.count("No space left on device") <= 2
-    assert "mirror: the last copy failed" in said
-
-
-class Nudged(Mirror):
-    """Copies when it is nudged alone; ``again`` has it done and waits for it."""
-
-    def __init__(self, folder: Path, tell: Callable[[str], None] = print) -> None:
-        super().__init__(folder, tell=tell, every_s=3600.0, rest_s=0.0)
-        self._rounds = threading.Semaphore(0)
-
-    def copy(self) -> None:
+    def counted_copy():
         try:
-            super().copy()
+            copy()
         finally:
-            self._rounds.release()
+            rounds.release()
 
-    def wait(self) -> None:
-        assert self._rounds.acquire(timeout=WAIT_S)
+    def copy_again():
+        mirror.nudge()
+        assert rounds.acquire(timeout=WAIT_S)
 
-    def again(self) -> None:
-        self.nudge()
-        self.wait()
-
-
-def test_an_unmounted_drive_is_reported_once_and_not_written_below_and_its_return_is_reported(drive: Path) -> None:
-    told: list[str] = []
-    with Nudged(drive / "m", told.append) as mirror:
-        mirror.wait()
-        (drive / "m").rename(drive / "away")
-        trial_in("abc", 0)
-        mirror.again()
-        mirror.again()
-        assert not (drive / "m").exists()
-        (drive / "away").rename(drive / "m")
-        mirror.again()
-        assert (drive / "m" / "sweeps" / "abc" / "trials" / "0" / "last.ckpt").exists()
-    assert len(told) == 2
+    monkeypatch.setattr(mirror, "copy", counted_copy)
+    with mirror:
+        assert rounds.acquire(timeout=WAIT_S)
+        folder.rename(away)
+        (trial / "last.ckpt").write_text("last.ckpt 2")
+        copy_again()
+        copy_again()
+        assert not folder.exists()
+        away.rename(folder)
+        copy_again()
+        assert (folder / TRIAL / "last.ckpt").read_text() == "last.ckpt 2"
+        folder.rename(away)
+    assert len(told) == 3
     assert "unmounted" in told[0] and "trials go on" in told[0]
     assert "up to date again" in told[1]
+    assert "the last copy failed" in told[2]
 
 
-def test_a_drive_that_hangs_does_not_delay_the_end(drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    let_go = threading.Event()
+def test_a_drive_that_hangs_does_not_delay_the_end(folder, monkeypatch):
+    told, let_go = [], threading.Event()
     monkeypatch.setattr(copying, "STALLED_S", 0.0)
-    mirror = Mirror(drive / "m", tell=told.append)
+    mirror = Mirror(folder, tell=told.append)
     monkeypatch.setattr(mirror, "copy", lambda: let_go.wait(WAIT_S))
     with mirror:
         pass
     let_go.set()
     assert "does not answer" in told[0]
-
-
-def test_a_mirror_restored_elsewhere_belongs_to_its_new_home(drive: Path) -> None:
-    trial_in("abc", 0)
-    mirror = Mirror(drive / "m", tell=print)
-    mirror.copy()
-    write_mark(drive / "m", home="another")
-    with pytest.raises(StorageError, match="restored to another home"):
-        mirror.copy()
-    with pytest.raises(InputError, match="mirror of another home") as refused:
-        Mirror(drive / "m", tell=print)
-    assert "fersweep restore" in str(refused.value.hint)
-    assert read_mark(drive / "m").home == "another"
 
 
 @pytest.mark.parametrize(
@@ -204,36 +152,16 @@ def test_a_mirror_restored_elsewhere_belongs_to_its_new_home(drive: Path) -> Non
         ("full", "holds other files, such as thesis.pdf"),
     ],
 )
-def test_an_unsuitable_folder_is_refused_before_a_sweep_is_created(
-    place: str, words: str, sweep_file: Path, tmp_path: Path
-) -> None:
+def test_an_unsuitable_folder_is_refused_before_a_sweep_is_created(place, words, write_sweep, tmp_path):
     (tmp_path / "a-file").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.pdf").touch()
     with pytest.raises(InputError, match=words):
-        api.run(sweep_file, gpus="none", mirror=tmp_path / place)
+        api.run(write_sweep(), gpus="none", mirror=tmp_path / place)
     assert not (home() / "sweeps").exists()
 
 
-def test_a_sweep_in_another_database_cannot_be_mirrored(sweep_file: Path, drive: Path, tmp_path: Path) -> None:
-    sweep = api.create(sweep_file, storage=f"sqlite:///{tmp_path}/else.db")
+def test_a_sweep_in_another_database_cannot_be_mirrored(write_sweep, folder, tmp_path):
+    sweep = api.create(write_sweep(), storage=f"sqlite:///{tmp_path}/else.db")
     with pytest.raises(InputError, match=r"lies in .*else\.db"):
-        sweep.agent(gpus="none", mirror=drive / "m")
-
-
-def test_links_in_a_home_are_not_followed(drive: Path, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("x")
-    (trial_in("abc", 0) / "link").symlink_to(tmp_path / "secret")
-    Mirror(drive / "m", tell=print).copy()
-    assert not (drive / "m" / "sweeps" / "abc" / "trials" / "0" / "link").exists()
-
-
-def test_temporary_files_of_a_killed_copy_and_unknown_trials_are_removed(drive: Path) -> None:
-    trial_in("abc", 0)
-    Mirror(drive / "m", tell=print).copy()
-    trials = drive / "m" / "sweeps" / "abc" / "trials"
-    (trials / "0" / ".last.ckpt.0123abcd").touch()
-    shutil.copytree(trials / "0", trials / "1")
-    Mirror(drive / "m", tell=print).copy()
-    assert [path.name for path in trials.iterdir()] == ["0"]
-    assert not (trials / "0" / ".last.ckpt.0123abcd").exists()
+        sweep.agent(gpus="none", mirror=folder)

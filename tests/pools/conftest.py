@@ -24,14 +24,12 @@ def findable_support() -> Iterator[None]:
 
 @pytest.fixture
 def sweep(shell: Shell, tiny_data: str) -> str:
-    """A sweep of one trial."""
     Path("sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
     return str(shell.json("create", "sweep.yaml")["sweep"])
 
 
 @pytest.fixture
 def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
-    """A fake Slurm on PATH."""
     with closing(FakeSlurm(tmp_path / "slurm")) as cluster:
         for name, value in cluster.environment.items():
             monkeypatch.setenv(name, value)
@@ -40,7 +38,6 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake
 
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[slurm.Cluster]:
-    """A Slurm of two nodes."""
     if reason := slurm.missing():
         pytest.skip(reason)
     with closing(slurm.Cluster()) as cluster:
@@ -57,7 +54,6 @@ def real_slurm(slurm_cluster: slurm.Cluster, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[ray_nodes.Cluster]:
-    """A Ray of three nodes."""
     if reason := ray_nodes.missing():
         pytest.skip(reason)
     with ray_nodes.cluster() as cluster:

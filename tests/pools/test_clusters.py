@@ -3,20 +3,17 @@
 import os
 import re
 import shutil
-import signal
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from fer_sweep.config.pool_file import parse_pool
+from fer_sweep.config.pool_file import RayPool, SlurmPool
 from fer_sweep.pools import Phase
 from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.slurm import SlurmAgents
 from tests.support import ray_nodes, slurm
-from tests.support.pool_stage import REPOSITORY, STUB, command, follow_readme, history, make, stub, trials_of
+from tests.support.pool_stage import REPOSITORY, command, follow_readme, history, make, trials_of
 from tests.support.processes import alive, until, words_of
-from tests.support.stub_agent import calls
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("tiny_data", "one_core")]
 
@@ -34,8 +31,8 @@ def test_slurm_job_near_its_time_limit_and_one_of_a_lost_node_resume_from_their_
 ) -> None:
     # Both at a time: Slurm looks at limits twice a minute, and at nodes that are silent after SlurmdTimeout.
     def start(sweep: str, **values: object) -> tuple[SlurmAgents, str]:
-        pool = SlurmAgents(parse_pool({"kind": "slurm", "cpus": 1, **values}))  # type: ignore[arg-type]
-        return pool, pool.start(command(sweep), 1)[0]
+        pool = SlurmAgents(SlurmPool(kind="slurm", cpus=1, **values))
+        return pool, *pool.start(command(sweep), 1)
 
     def resumes(sweep: str, agent: str) -> bool:
         until(lambda: "trial 0 (attempt 2)" in log_of(agent))
@@ -67,7 +64,7 @@ def test_trials_of_a_lost_ray_node_are_resumed_elsewhere_and_ray_stores_no_secre
     monkeypatch.setenv("PGPASSWORD", "no-ones-business")
     sweep = make(epochs=80, trials=3)
     # Two agents on two of three nodes, so that there is one when a node goes.
-    pool = RayAgents(parse_pool({"kind": "ray", "address": "auto", "gpus": ray_nodes.GPUS}))  # type: ignore[arg-type]
+    pool = RayAgents(RayPool(kind="ray", address="auto", gpus=ray_nodes.GPUS))
     agents = pool.start(command(sweep), 2)
     until(lambda: all(len(history(sweep, trial)) > 3 for trial in range(2)))
     pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
@@ -85,29 +82,6 @@ def test_trials_of_a_lost_ray_node_are_resumed_elsewhere_and_ray_stores_no_secre
     stored = [path for path in real_ray.folder.rglob("*") if path.is_file()]
     assert stored and not [path for path in stored if b"no-ones-business" in path.read_bytes()]
     real_ray.add()
-
-
-def test_ray_of_this_host_alone_that_is_killed_fails_its_agents_and_leaves_no_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if reason := ray_nodes.missing():
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="fersweep-ray-") as folder:  # short: Ray's sockets lie in it
-
-        def of_ray() -> dict[int, str]:
-            pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-            return {pid: words for pid in pids if folder in (words := words_of(pid))}
-
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        pool = RayAgents(parse_pool({"kind": "ray", "command": STUB}))  # type: ignore[arg-type]
-        (agent,) = pool.start(stub("waits"), 1)
-        until(lambda: pool.states()[agent].phase is Phase.RUNNING and bool(calls()))
-        (raylet,) = [pid for pid, words in of_ray().items() if words.partition("\0")[0].endswith("/raylet")]
-        os.kill(raylet, signal.SIGKILL)
-        until(lambda: pool.states()[agent].has_ended)
-        assert "the Ray of this host has ended" in pool.states()[agent].note
-        pid = int(str(calls()[0]["pid"]))
-        until(lambda: not of_ray() and not alive(pid))
 
 
 @pytest.mark.parametrize(("kind", "cluster"), [("Slurm", "real_slurm"), ("Ray", "real_ray")])

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from fer_sweep.cli.pooling import open_pool
+from fer_sweep.config.pool_file import load_pool_file
 from fer_sweep.pools import AgentState, Phase, Pool
-from fer_sweep.pools.local import LocalAgents
 from fer_sweep.pools.ray_cluster import RayAgents
-from tests.support.pool_stage import command, stub, stub_pool
+from tests.support.pool_stage import REPOSITORY, command, stub, stub_pool
 from tests.support.processes import until
 from tests.support.stub_agent import calls
 
-KINDS = {"local": None, "fake slurm": "fake_slurm", "scripted ray": None, "slurm": "real_slurm", "ray": "real_ray"}
+SYSTEMS = {"fake slurm": "fake_slurm", "slurm": "real_slurm", "ray": "real_ray"}
+"""The fixtures that pools need."""
+REAL = [pytest.param(kind, marks=pytest.mark.cluster) for kind in ("slurm", "ray")]
 
 
-@pytest.fixture(
-    params=[pytest.param(kind, marks=pytest.mark.cluster) if kind in ("slurm", "ray") else kind for kind in KINDS]
-)
+@pytest.fixture(params=["local", "fake slurm", "scripted ray", *REAL])
 def pool(request: pytest.FixtureRequest) -> Pool:
-    if needs := KINDS[request.param]:
-        request.getfixturevalue(needs)
+    if request.param in SYSTEMS:
+        request.getfixturevalue(SYSTEMS[request.param])
     return stub_pool(request.param)
 
 
@@ -46,8 +47,7 @@ def test_agents_get_the_command_its_environment_and_a_log_each_and_end_by_their_
         assert given["folder"] == str(own_folders)
         assert given["FERSWEEP_HOME"] == str(own_folders / ".fersweep")
         assert given["PGPASSWORD"] == "secret"
-        # On Ray the rest is that of the node.
-        assert given["EDITOR"] == (None if on_ray else "vi")
+        assert given["EDITOR"] == (None if on_ray else "vi")  # on Ray it is the node's
         assert (given["CUDA_VISIBLE_DEVICES"] in ("0", "1"), given["FERSWEEP_CORES"] == "1") == (on_ray, on_ray)
 
 
@@ -71,8 +71,8 @@ def test_agents_checkpoint_when_what_started_them_is_killed(kind: str) -> None:
     until(Path("checkpoint").exists)
 
 
-def test_agent_of_this_host_is_fersweep_itself() -> None:
-    pool = LocalAgents()
+def test_agent_of_the_shipped_local_file_is_fersweep_itself() -> None:
+    pool = open_pool(load_pool_file(REPOSITORY / "agents" / "local.yaml"))
     (agent,) = pool.start(command("nosuchid"), 1)
     until(lambda: pool.states()[agent].phase is Phase.FAILED)
     assert "no sweep 'nosuchid'" in Path(pool.states()[agent].note.rpartition("see ")[2]).read_text()

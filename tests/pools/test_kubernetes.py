@@ -1,14 +1,5 @@
 """The manifests for Kubernetes: valid to its schemas, and right about each other, the guide and the agent."""
 
-import json
-import os
-import re
-import shutil
-import signal
-import subprocess
-from pathlib import Path
-from typing import Any
-
 import kubernetes_validate
 import pytest
 import yaml
@@ -16,18 +7,12 @@ from typer.main import get_command
 
 from fer_sweep.cli import app
 from fer_sweep.errors import InputError
-from tests.support.pool_stage import REPOSITORY, make
-from tests.support.processes import COMMAND, until
-from tests.support.standin.server import StandIn
+from tests.support.pool_stage import REPOSITORY
 
-GUIDE = (REPOSITORY / "agents" / "README.md").read_text().split("## Kubernetes")[1]
-
-
-def manifests(name: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((REPOSITORY / "agents" / name).read_text()))
-
-
-(JOB,), (CLAIM, DATA) = manifests("kubernetes.yaml"), manifests("kubernetes-data.yaml")
+AGENTS = REPOSITORY / "agents"
+GUIDE = (AGENTS / "README.md").read_text().split("## Kubernetes")[1]
+(JOB,) = yaml.safe_load_all((AGENTS / "kubernetes.yaml").read_text())
+CLAIM, DATA = yaml.safe_load_all((AGENTS / "kubernetes-data.yaml").read_text())
 POD = JOB["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 
@@ -45,6 +30,8 @@ def test_manifests_fit_each_other_and_the_guide() -> None:
         assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
         environment = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
         assert environment["FERSWEEP_CACHE"] == f"{mounts['shared']}/cache"
+    # On the volume, so that the pod in a drained one's place resumes its trial.
+    assert {"name": "FERSWEEP_CHECKPOINTS", "value": f"{mounts['shared']}/checkpoints"} in CONTAINER["env"]
     key = next(one for one in CONTAINER["env"] if one["name"] == "WANDB_API_KEY")["valueFrom"]["secretKeyRef"]
     assert f"kubectl create secret generic {key['name']} --from-literal={key['key']}=" in GUIDE
     assert f"job-name={JOB['metadata']['name']}" in GUIDE
@@ -54,46 +41,3 @@ def test_manifests_fit_each_other_and_the_guide() -> None:
     _, name, *words = CONTAINER["command"]
     with get_command(app).commands[name].make_context(name, words) as context:  # type: ignore[attr-defined]
         assert context.params["sweep"] == "ENTITY/PROJECT/ID"
-
-
-@pytest.mark.stock
-@pytest.mark.usefixtures("one_core", "tiny_data")
-def test_trial_of_a_drained_pod_is_resumed_by_the_pod_in_its_place(
-    online: StandIn, tmp_path: Path, tiny_cache: Path
-) -> None:
-    """The container's command runs as a process, with folders of this host in place of its mounts."""
-    shared = tmp_path / "volume"
-    shutil.copytree(tiny_cache, shared / "cache")
-    make(epochs=150)
-    (sweep,) = online.sweeps.values()
-    words = [word.replace("ENTITY/PROJECT/ID", f"{sweep.entity}/{sweep.project}/{sweep.id}")
-             for word in CONTAINER["command"][1:]]  # fmt: skip
-
-    def start(pod: Path) -> "subprocess.Popen[bytes]":
-        pod.mkdir()
-        given = {one["name"]: one.get("value", online.api_key) for one in CONTAINER["env"]}
-        here = {
-            name: re.sub("^/fersweep", str(shared), re.sub("^/work", str(pod), text)) for name, text in given.items()
-        }
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "WANDB_BASE_URL")}
-        return subprocess.Popen([*COMMAND, *words, "--gpus", "none"], env={**kept, **here}, cwd=pod)
-
-    def history(pod: Path) -> list[dict[str, Any]]:
-        (file,) = pod.glob(".fersweep/sweeps/*/trials/*/history.jsonl")
-        return [json.loads(line) for line in file.read_text().splitlines()]
-
-    drained = start(tmp_path / "pod-1")
-    until(lambda: any(shared.glob(f"checkpoints/{sweep.id}/*/last.ckpt")))
-    drained.send_signal(signal.SIGTERM)
-    assert drained.wait(timeout=POD["terminationGracePeriodSeconds"]) == 130
-    (run,) = online.runs.values()
-    assert run.state == "preempted"
-    before = history(tmp_path / "pod-1")
-    assert 0 < len(before) < 150
-
-    assert start(tmp_path / "pod-2").wait(timeout=300) == 0
-    assert (sweep.state, run.state) == ("FINISHED", "finished")
-    assert [row["epoch"] for row in run.history if "val_acc" in row] == list(range(1, 151))
-    after = history(tmp_path / "pod-2")
-    assert after[: len(before)] == before, "measured times and all: not trained again"
-    assert not list(shared.glob("checkpoints/*"))

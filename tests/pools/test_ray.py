@@ -1,23 +1,24 @@
 """Agents on Ray: what the driver does as a scripted Ray changes, what an actor does on a node, and what is refused."""
 
-import json
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from fer_sweep.search.remaining import Remaining
 
-from fer_sweep.config.pool_file import RayPool, parse_pool
+from fer_sweep.config.pool_file import RayPool
 from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentState, Phase
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.ray_connection import Refusal, connect
-from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, left_of
+from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, Order, left_of
 from fer_sweep.pools.ray_job import Job
+from fer_sweep.search.remaining import Remaining
 from tests.support.pool_stage import STUB, stub
 from tests.support.processes import until
 from tests.support.scripted_ray import Actor, ActorUnavailableError, RayError, ScriptedRay
@@ -26,21 +27,19 @@ from tests.support.stub_agent import calls
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
 JOB = Job("abc", ("agent", "abc"), {"PGPASSWORD": "secret"}, "", {"0": "0.log"}, "auto", 1, 2, None, {})
 STOP = {"stop": "0", "grace_s": GRACE_S}
-RUNNING = AgentState(Phase.RUNNING, "on n1, log 0.log")
+RUNNING, DONE = AgentState(Phase.RUNNING, "on n1, log 0.log"), AgentState(Phase.DONE)
 LOST = RayError("The actor died.\nIts node was lost.")
 
 
 class Agent:
     """What an actor runs."""
 
+    code: int | None = None
+
     def __init__(self) -> None:
-        self.code: int | None = None
         self.told: list[int] = []
-        self.cannot_start: OSError | None = None
 
     def start(self, *arguments: object) -> str:
-        if self.cannot_start:
-            raise self.cannot_start
         self.arguments = arguments
         return "n1"
 
@@ -58,26 +57,22 @@ class Stage:
         self.ray = ScriptedRay(Agent, has_room)
         self.left = Remaining(free)
         """Of the sweep."""
-        self.ended = False
         self._now = 0.0
-        self._states: dict[str, Sequence[str]] = {}
-        job = Job(**{**vars(JOB), "logs": {str(number): f"{number}.log" for number in range(agents)}})
-        self.driver = Driver(job, self.ray, self._hear, lambda: self.left, clock=lambda: self._now)
+        self._news: dict[str, Any] = {}
+        job = replace(JOB, logs={str(number): f"{number}.log" for number in range(agents)})
+        self.driver = Driver(job, self.ray, self._news.update, lambda: self.left, clock=lambda: self._now)
         self.look()
-
-    def _hear(self, states: dict[str, Sequence[str]]) -> None:
-        self._states = states
 
     def look(self, after_s: float = LOOK_S) -> AgentState:
         """Let the driver see what has changed; returns the first agent's state."""
         self._now += after_s
         for _ in range(2):  # an agent that is started at the first look is seen to run at the second
             self.ended = self.driver.look()
-        return self.state(0)
+        return self.states[0]
 
-    def state(self, agent: int) -> AgentState:
-        phase, note = self._states[str(agent)]
-        return AgentState(Phase(phase), note)
+    @property
+    def states(self) -> list[AgentState]:
+        return [AgentState(Phase(phase), note) for phase, note in self._news["states"].values()]
 
     @property
     def actor(self) -> Actor:
@@ -85,15 +80,17 @@ class Stage:
         return self.ray.actors[-1]
 
 
-def test_no_more_agents_are_started_than_there_are_trials_and_the_rest_end_with_them() -> None:
+def test_no_more_agents_are_started_than_there_are_trials_and_ray_stores_no_secret() -> None:
     stage = Stage(agents=4, free=1)
-    assert [stage.state(agent).phase for agent in range(4)] == [Phase.RUNNING] + [Phase.WAITING] * 3
+    assert [state.phase for state in stage.states] == [Phase.RUNNING] + [Phase.WAITING] * 3
+    assert stage.actor.object.arguments[1] == {"PGPASSWORD": "secret"}
+    assert "secret" not in str(stage.ray.options)
     stage.left = Remaining(0, in_hand=1)
     assert stage.look() == RUNNING
     stage.actor.object.code, stage.left = 0, Remaining(0)
-    assert stage.look() == AgentState(Phase.DONE)
-    assert stage.state(3) == AgentState(Phase.DONE, "there was nothing left for it to do")
-    assert stage.ended and len(stage.ray.actors) == 1
+    assert stage.look() == DONE and stage.ended
+    assert stage.states[3] == AgentState(Phase.DONE, "there was nothing left for it to do")
+    assert len(stage.ray.actors) == 1
 
 
 @pytest.mark.parametrize("has_room", [True, False])
@@ -108,40 +105,22 @@ def test_lost_agent_is_started_again_once_its_trials_are_free(has_room: bool) ->
     assert stage.actor.object.arguments[-1] == "agent 0, start 2"
 
 
-@pytest.mark.parametrize(("lived_s", "losses"), [(SHORT_S / 2, 3), (SHORT_S * 2, 5)])
-def test_agent_that_is_lost_three_times_in_a_row_soon_after_its_start_has_failed(lived_s: float, losses: int) -> None:
+def test_agent_that_is_lost_three_times_in_a_row_soon_after_its_start_has_failed() -> None:
     stage = Stage()
-    for _ in range(losses):
+    for lived_s in (1, 1, SHORT_S * 2, 1, 1, 1):
         assert stage.look(lived_s) == RUNNING
         stage.actor.error = LOST
         state = stage.look(0)
-    failed = AgentState(Phase.FAILED, "Ray lost it 3 times in a row, the last time so: The actor died.")
-    assert state == (failed if losses == 3 else RUNNING)
+    assert state == AgentState(Phase.FAILED, "Ray lost it 3 times in a row, the last time so: The actor died.")
 
 
 @pytest.mark.parametrize("free", [10, None])
-@pytest.mark.parametrize(
-    ("code", "state"),
-    [
-        (3, AgentState(Phase.DONE)),
-        (130, AgentState(Phase.DONE, "stopped")),
-        (1, AgentState(Phase.FAILED, "exit code 1: see 0.log")),
-    ],
-)
-def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(
-    code: int, state: AgentState, free: int | None
-) -> None:
-    stage = Stage(free=free)
-    stage.actor.object.code = code
-    assert (stage.look(), stage.ended) == (state, True)
-
-
-def test_agent_that_cannot_be_started_has_failed_with_the_reason() -> None:
-    stage = Stage(has_room=False)
-    stage.actor.object.cannot_start = FileNotFoundError(2, "No such file or directory", "/work")
-    stage.actor.is_placed = True
-    note = "it cannot be started: [Errno 2] No such file or directory: '/work'"
-    assert stage.look() == AgentState(Phase.FAILED, note)
+def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(free: int | None) -> None:
+    failed = AgentState(Phase.FAILED, "exit code 1: see 0.log")
+    for code, state in ((3, DONE), (130, AgentState(Phase.DONE, "stopped")), (1, failed)):
+        stage = Stage(free=free)
+        stage.actor.object.code = code
+        assert (stage.look(), stage.ended) == (state, True)
 
 
 def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_trials_or_if_stopped() -> None:
@@ -157,14 +136,10 @@ def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_tri
     assert stage.look() == AgentState(Phase.DONE, "stopped before it had a place")
 
 
-@pytest.mark.parametrize("order", [STOP, None])
-@pytest.mark.parametrize("has_room", [True, False])
-def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_answers(
-    order: dict[str, object] | None, has_room: bool
-) -> None:
-    """The command's own end is no order at all; an agent may have got its place since the last look."""
-    stage = Stage(has_room=has_room)
-    stage.actor.is_placed = True
+@pytest.mark.parametrize("order", [STOP, None])  # the command's own end is no order at all
+def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_answers(order: Order) -> None:
+    stage = Stage(has_room=False)
+    stage.actor.is_placed = True  # since the last look
     stage.driver.obey(order)
     assert stage.look(GRACE_S - 1) == RUNNING
     assert stage.actor.object.told == [TERM]
@@ -182,25 +157,15 @@ def test_what_is_left_is_asked_of_the_sweep_where_it_can_be_told(sweep: str) -> 
     assert left() is None
 
 
-def test_node_that_does_not_answer_for_a_while_keeps_its_agent() -> None:
+def test_node_that_does_not_answer_keeps_its_agent_and_without_the_drivers_own_node_all_have_failed() -> None:
     stage = Stage()
     stage.actor.error = ActorUnavailableError("later")
     assert stage.look() == AgentState(Phase.RUNNING, "on n1, which does not answer for now")
     stage.actor.error = None
     assert stage.look() == RUNNING
-
-
-def test_agents_have_failed_once_the_drivers_own_node_is_lost() -> None:
-    stage = Stage()
     stage.ray.is_alive = False
     note = "the Ray of this host has ended; trials go on from their checkpoints"
     assert (stage.look(), stage.ended) == (AgentState(Phase.FAILED, note), True)
-
-
-def test_secrets_are_given_to_the_agents_process_and_not_to_what_ray_stores() -> None:
-    stage = Stage()
-    assert "secret" not in str(stage.ray.options)
-    assert stage.actor.object.arguments[1] == {"PGPASSWORD": "secret"}
 
 
 @pytest.mark.parametrize(("has_gpus", "seen"), [(True, "3"), (False, "")])
@@ -213,17 +178,19 @@ def test_agent_sees_the_gpus_of_its_actor(has_gpus: bool, seen: str, monkeypatch
     assert Path("logs/0.log").read_text().startswith(f"== agent 0, start 2, on {socket.gethostname()} at ")
 
 
-def test_missing_program_and_a_log_on_a_full_disk_are_named() -> None:
+def test_why_an_agent_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = FileNotFoundError(2, "No such file or directory", "/work")
+    monkeypatch.setattr(Agent, "start", Mock(side_effect=error, __name__="start"))
+    assert Stage().look() == AgentState(Phase.FAILED, f"it cannot be started: {error}")
     actor = AgentActor()
     actor.start(["nosuchprogram"], {}, False, ".", "0.log", "agent 0")
     until(lambda: actor.poll() is not None)
     assert "nosuchprogram cannot be started: No such file" in Path("0.log").read_text()
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        AgentActor().start(["true"], {}, False, ".", "/dev/full", "agent 0")
+        actor.start(["true"], {}, False, ".", "/dev/full", "agent 0")
 
 
-SILENT = "127.0.0.1:1"
-"""Nothing listens there."""
+SILENT = "127.0.0.1:1"  # nothing listens there
 NO_RAY = ConnectionError("Could not find any running Ray instance. Start one")
 
 
@@ -243,41 +210,38 @@ def test_ray_that_cannot_be_had_is_refused_with_what_to_do(
     monkeypatch.setenv("RAY_ADDRESS", named)
     ray = ScriptedRay(resources={"CPU": 1.0}, init_fails=error)
     with pytest.raises(Refusal, match=says) as refused:
-        connect(ray, Job(**{**vars(JOB), "address": address}))
+        connect(ray, replace(JOB, address=address))
     assert hint in refused.value.hint
     assert ray.addresses == ([] if "answers" in says else [address or "local"])
 
 
-def agents_of(*news: object, rest: str = "") -> RayAgents:
-    """A pool whose driver prints these news, and the rest, and is killed."""
-    lines = "".join(json.dumps(line) + "\n" for line in news) + rest
-    dies = f"import os; print({lines!r}, end='', flush=True); os.kill(os.getpid(), 9)"
-    pool = parse_pool({"kind": "ray"})
-    assert isinstance(pool, RayPool)
-    return RayAgents(pool, driver=(sys.executable, "-S", "-c", dies))
+def agents_of(news: str) -> RayAgents:
+    """A pool whose driver prints this and is killed."""
+    dies = f"import os; print({news!r}, end='', flush=True); os.kill(os.getpid(), 9)"
+    return RayAgents(RayPool(kind="ray"), driver=(sys.executable, "-S", "-c", dies))
 
 
-def test_refusal_of_the_driver_is_that_of_the_pool() -> None:
-    with pytest.raises(PoolError, match="no Ray answers") as refused:
-        agents_of({"refused": "no Ray answers", "hint": "start one"}).start(stub("0"), 1)
-    assert refused.value.hint == "start one"
-
-
-def test_driver_that_dies_before_it_is_connected_is_reported() -> None:
-    with pytest.raises(PoolError, match="the Ray of this host does not answer: it said nothing"):
-        agents_of().start(stub("0"), 1)
+@pytest.mark.parametrize(
+    ("news", "is_installed", "says", "hint"),
+    [
+        ('{"refused": "no Ray answers", "hint": "start one"}\n', True, "no Ray answers", "start one"),
+        ("", True, "the Ray of this host does not answer: it said nothing", "ray status"),
+        ("", False, "Ray is not installed", "pip install 'fersweep[ray]'"),
+    ],
+)
+def test_driver_that_comes_to_nothing_is_reported_with_what_to_do(
+    news: str, is_installed: bool, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PoolError, match=says) as refused:
+        agents_of(news).start(stub("0"), 1)
+    assert hint in str(refused.value.hint)
 
 
 def test_agents_of_a_driver_that_is_killed_in_the_middle_of_its_news_have_failed() -> None:
-    pool = agents_of({"ready": True}, rest='{"states": {"0": [')
+    pool = agents_of('{"ready": true}\n{"states": {"0": [')
     (agent,) = pool.start(stub("0"), 1)
     until(lambda: pool.states()[agent].has_ended)
     assert pool.states()[agent] == AgentState(Phase.FAILED, "what speaks to Ray ended with code -9")
     pool.stop(agent, grace_s=60)  # does nothing
-
-
-def test_missing_ray_is_reported_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(PoolError, match="Ray is not installed") as missing:
-        agents_of().start(stub("0"), 1)
-    assert "pip install 'fersweep[ray]'" in str(missing.value.hint)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.config.pool_file import SlurmPool, parse_pool
+from fer_sweep.config.pool_file import SlurmPool
 from fer_sweep.errors import PoolError
-from fer_sweep.pools import AgentCommand, AgentState, Phase
-from fer_sweep.pools.slurm import SlurmAgents, sbatch_words
+from fer_sweep.pools import AgentCommand, AgentState, Phase, Pool
+from fer_sweep.pools.slurm import sbatch_words
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.pool_stage import stub, stub_pool
 from tests.support.processes import until
@@ -18,16 +18,14 @@ USR2, TERM, KILL = signal.SIGUSR2, signal.SIGTERM, signal.SIGKILL
 DONE = AgentState(Phase.DONE)
 
 
-def started(plan: str) -> tuple[SlurmAgents, str]:
-    """A pool, and its only agent, which runs by now."""
-    pool = stub_pool("slurm")
-    assert isinstance(pool, SlurmAgents)
-    (agent,) = pool.start(stub(plan), 1)
-    until(lambda: bool(calls()))
+def started(given: AgentCommand, **values: object) -> tuple[Pool, str]:
+    """A pool, and its only agent."""
+    pool = stub_pool("slurm", **values)
+    (agent,) = pool.start(given, 1)
     return pool, agent
 
 
-def ended(pool: SlurmAgents, agent: str) -> AgentState:
+def ended(pool: Pool, agent: str) -> AgentState:
     until(lambda: pool.states()[agent].has_ended)
     return pool.states()[agent]
 
@@ -36,52 +34,29 @@ def log_of(agent: str) -> str:
     return Path(f"logs/{agent}.log").read_text()
 
 
-@pytest.mark.parametrize(("number", "starts"), [(USR2, 2), (TERM, 1)])
-def test_signals_reach_the_agent_and_only_the_notice_requeues_the_job(
-    number: signal.Signals, starts: int, fake_slurm: FakeSlurm
+@pytest.mark.parametrize(
+    ("how", "number", "plan", "phase", "starts"),
+    [
+        pytest.param("signal_script", USR2, "waits,0", Phase.DONE, 2, id="the time limit is near"),
+        pytest.param("signal_script", TERM, "waits,0", Phase.DONE, 1, id="scancel"),
+        pytest.param("end_and_requeue", TERM, "waits,0", Phase.DONE, 2, id="preempted"),
+        pytest.param("end_and_requeue", KILL, "waits,0", Phase.DONE, 2, id="its node is lost"),
+        pytest.param("signal_script", USR2, "waits:0", Phase.DONE, 1, id="done after the notice"),
+        pytest.param("signal_script", USR2, "waits:1", Phase.FAILED, 1, id="failed after the notice"),
+        pytest.param("signal_script", USR2, "waits:3", Phase.DONE, 1, id="nothing to do after the notice"),
+    ],
+)
+def test_signals_reach_the_agent_and_it_runs_again_elsewhere_if_it_was_interrupted(
+    how: str, number: signal.Signals, plan: str, phase: Phase, starts: int, fake_slurm: FakeSlurm
 ) -> None:
-    pool, agent = started("waits,0")
-    fake_slurm.signal_script(agent, number)
-    assert ended(pool, agent) == DONE
-    assert Path("checkpoint").is_file()
-    assert len(calls()) == starts
-    assert ("queued again" in log_of(agent)) == (starts == 2)
-
-
-@pytest.mark.parametrize("number", [TERM, KILL])
-def test_preempted_job_and_one_of_a_lost_node_run_again_elsewhere(
-    number: signal.Signals, fake_slurm: FakeSlurm
-) -> None:
-    pool, agent = started("waits,0")
-    fake_slurm.end_and_requeue(agent, number)
-    assert ended(pool, agent) == DONE
-    assert len(calls()) == 2
-    assert Path("checkpoint").exists() == (number == TERM)
-    assert f"agent {agent}, restart 1, on n2" in log_of(agent)
-
-
-def test_notice_before_the_script_knows_the_agents_number_is_passed_on(
-    fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    signals_itself = """set -o functrace
-        trap '[ "$SLURM_RESTART_COUNT$BASH_COMMAND" != "0child=\\$!" ] || kill -USR2 $$' DEBUG"""
-    (tmp_path / "signals_itself.sh").write_text(signals_itself)
-    monkeypatch.setenv("BASH_ENV", str(tmp_path / "signals_itself.sh"))
-    fake_slurm.program("fersweep", '[ "$SLURM_RESTART_COUNT" = 1 ] || exec sleep 120')
-    pool = stub_pool("slurm", command="fersweep")
-    (agent,) = pool.start(stub("0"), 1)
-    until(lambda: pool.states()[agent].has_ended)
-    assert "queued again" in log_of(agent)
-
-
-@pytest.mark.parametrize(("code", "phase"), [(0, Phase.DONE), (1, Phase.FAILED), (3, Phase.DONE)])
-def test_agent_that_ends_by_itself_after_the_notice_is_not_requeued(
-    code: int, phase: Phase, fake_slurm: FakeSlurm
-) -> None:
-    pool, agent = started(f"waits:{code}")
-    fake_slurm.signal_script(agent, USR2)
+    pool, agent = started(stub(plan))
+    until(lambda: bool(calls()))
+    getattr(fake_slurm, how)(agent, number)
     assert ended(pool, agent).phase is phase
-    assert len(calls()) == 1
+    assert len(calls()) == starts
+    assert Path("checkpoint").exists() == (number != KILL)
+    assert ("queued again" in log_of(agent)) == (number == USR2 and starts == 2)
+    assert (f"agent {agent}, restart 1, on n2" in log_of(agent)) == (starts == 2)
 
 
 @pytest.mark.parametrize(("state", "starts"), [("finished", 2), ("running", 3)])
@@ -90,7 +65,8 @@ def test_restarted_agent_with_nothing_to_do_waits_once_for_the_lease_of_a_lost_n
 ) -> None:
     monkeypatch.setenv("FERSWEEP_LEASE_S", "0.01")
     Path("status").write_text(f'  "state": "{state}"\n')
-    pool, agent = started("waits,3")
+    pool, agent = started(stub("waits,3"))
+    until(lambda: bool(calls()))
     fake_slurm.end_and_requeue(agent, KILL)
     assert ended(pool, agent) == DONE
     assert len(calls()) == starts
@@ -100,10 +76,9 @@ def test_modules_and_container_precede_the_agent_and_no_shell_reads_the_words(fa
     for name in ("module", "apptainer", "fersweep"):
         fake_slurm.program(name, f'echo "{name}: $*"')
     values = {"modules": ["cuda/12.4"], "container": "apptainer exec 'my image.sif'", "command": "fersweep"}
-    pool = stub_pool("slurm", **values)
     logs = Path("100% logs").absolute()
-    (agent,) = pool.start(AgentCommand("abc", ("agent", "abc", "--gpus=$(id)"), logs), 1)
-    until(lambda: pool.states()[agent].has_ended)
+    pool, agent = started(AgentCommand("abc", ("agent", "abc", "--gpus=$(id)"), logs), **values)
+    assert ended(pool, agent) == DONE
     said = (logs / f"{agent}.log").read_text().splitlines()
     assert said[1:] == ["module: load cuda/12.4", "apptainer: exec my image.sif fersweep agent abc --gpus=$(id)"]
 
@@ -112,14 +87,13 @@ def test_every_setting_becomes_an_option_of_sbatch() -> None:
     values = {"partition": "gpu", "account": "lab", "qos": "low", "gres": "shard:2", "cpus": 4, "memory": "8G"}
     limits = {"time": "1:00:00", "at_once": 2, "sbatch": ["--constraint=a100"]}
     command = AgentCommand("abc", ("agent", "abc"), Path("/home/my lab/100%"))
-    pool, least = parse_pool({"kind": "slurm", **values, **limits}), parse_pool({"kind": "slurm"})
-    assert isinstance(pool, SlurmPool) and isinstance(least, SlurmPool)
-    assert set(sbatch_words(pool, command, 5)) >= {
+    most, least = (sbatch_words(SlurmPool(kind="slurm", **given), command, 5) for given in (values | limits, {}))
+    assert set(most) >= {
         "--array=0-4%2", "--partition=gpu", "--account=lab", "--qos=low", "--gres=shard:2", "--cpus-per-task=4",
         "--mem=8G", "--time=1:00:00", "--signal=B:USR2@120", "--requeue", "--open-mode=append",
         "--output=/home/my lab/100%%/%A_%a.log", "--constraint=a100",
     }  # fmt: skip
-    assert not [word for word in sbatch_words(least, command, 1) if "None" in word]
+    assert "--array=0-4" in least and "None" not in str(least)
 
 
 @pytest.mark.parametrize(
@@ -156,17 +130,20 @@ def test_waiting_agent_is_cancelled_and_jobs_that_slurm_forgets_keep_their_end(f
     assert pool.states() == {"7_0": cancelled, "7_1": unseen}
 
 
+@pytest.mark.parametrize(
+    ("program", "says", "hint"),
+    [
+        ("echo 'no partition nosuch' >&2; exit 1", "sbatch refuses: no partition nosuch", "`sinfo` shows partitions"),
+        ("echo Hello", "sbatch answered 'Hello' where a job's number was expected", ""),
+        ("", "no sbatch here", "login node"),
+    ],
+)
 def test_no_slurm_and_a_slurm_that_refuses_are_reported(
-    fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    program: str, says: str, hint: str, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_slurm.program("sbatch", "echo 'invalid partition specified: nosuch' >&2; exit 1")
-    with pytest.raises(PoolError, match="sbatch refuses: invalid partition specified: nosuch") as refused:
-        stub_pool("slurm").start(stub("0"), 1)
-    assert "sinfo" in str(refused.value.hint)
-    fake_slurm.program("sbatch", "echo Hello")
-    with pytest.raises(PoolError, match="sbatch answered 'Hello' where a job's number was expected"):
-        stub_pool("slurm").start(stub("0"), 1)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PoolError, match="no sbatch here") as missing:
-        stub_pool("slurm").start(stub("0"), 1)
-    assert "login node" in str(missing.value.hint)
+    fake_slurm.program("sbatch", program)
+    if not program:
+        monkeypatch.setenv("PATH", "")
+    with pytest.raises(PoolError, match=says) as refused:
+        started(stub("0"))
+    assert hint in (refused.value.hint or "")

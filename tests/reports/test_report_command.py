@@ -1,120 +1,67 @@
-"""``fersweep report`` into files, of a sweep that was really run on drawn faces."""
+"""``fersweep report`` into files and on stdout, and ``fersweep dashboard``."""
 
 import csv
 import io
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.reports.conftest import Show
+from fer_sweep.reports import dashboard
+from tests.reports.test_sources import Complete, made
 from tests.support.shell import Shell
-
-pytestmark = pytest.mark.usefixtures("one_core")
-
-SWEEP = """\
-program: fersweep
-method: random
-name: "small </script> <b>one</b>"
-metric: {name: best_val_acc, goal: maximize}
-run_cap: 3
-parameters:
-  model: {value: simple_cnn}
-  data: {value: tiny}
-  epochs: {value: 4}
-  channels: {values: [2, 4]}
-  hidden: {value: 8}
-  batch_size: {value: 16}
-  lr: {distribution: log_uniform_values, min: 2e-3, max: 4e-3}
-"""
 
 
 @pytest.fixture
-def sweep(shell: Shell, tiny_data: str) -> str:
-    """The id of a sweep whose three trials are done."""
-    Path("small.yaml").write_text(SWEEP)
-    sweep_id: str = shell.json("create", "small.yaml", "--search", "optuna")["sweep"]
-    code, _, err = shell("agent", sweep_id, "--gpus", "none")
-    assert code == 0, err
-    return sweep_id
+def sweep(tmp_path: Path, complete: Complete) -> str:
+    """The id of a sweep with three trials, whose models are elsewhere."""
+    return made(tmp_path, [complete(best_val_acc=accuracy) for accuracy in (0.5, 0.6, 0.7)]).id
 
 
-def test_a_real_sweep_in_every_format(shell: Shell, sweep: str, show: Show) -> None:
-    code, out, err = shell("report", "-o", "r.html", "--faces", "--json")
-    assert code == 0, err
-    assert json.loads(out) == {
-        "file": "r.html",
-        "format": "html",
-        "bytes": Path("r.html").stat().st_size,
-        "sweeps": [sweep],
-        "trials": 3,
-    }
-    shown = show(Path("r.html").resolve())
-    shown.draw_all()
-    assert shown.errors == [] and shown.outside() == []
-    assert shown.page.locator(".faces img").count() >= 10
-    assert shown.page.evaluate(
-        "[...document.querySelectorAll('.faces img')].every(i => i.loading === 'lazy' || i.width)"
-    )
-    assert shown.page.locator("#found").inner_text() == "3 of 3 trials"
-    assert "small </script> <b>one</b>" in shown.page.locator("h1").inner_text()
-    assert re.search(r"[0-9a-f]{64}", shown.page.locator("#environment").inner_text())
-
+def test_every_format(shell: Shell, sweep: str) -> None:
+    document = shell.json("report", "-o", "r.html")
+    size = Path("r.html").stat().st_size
+    assert document == {"file": "r.html", "format": "html", "bytes": size, "sweeps": [sweep], "trials": 3}
+    code, out, err = shell("report")
+    assert (code, out) == (0, f"report: report-{sweep}.html\n")
+    assert "faces" not in err and "<img" not in Path(f"report-{sweep}.html").read_text(), "only if asked for"
+    code, _, err = shell("report", "--faces", "-o", "r.html")
+    assert code == 0 and "note: no faces in the report: its model is not here" in err
+    assert "They are not here" in Path("r.html").read_text()
     code, out, _ = shell("report", "--format", "csv")
     read = list(csv.DictReader(io.StringIO(out, newline="")))
     assert code == 0 and [row["state"] for row in read] == ["complete"] * 3
     code, out, _ = shell("report", "--format", "json", "-o", "-")
-    rows = json.loads(out)
-    assert code == 0 and sorted(float(row["param.lr"]) for row in read) == sorted(r["parameters"]["lr"] for r in rows)
+    assert code == 0 and [float(row["param.lr"]) for row in read] == [r["parameters"]["lr"] for r in json.loads(out)]
     code, out, _ = shell("report", "--format", "md", sweep)
-    assert code == 0 and "## Winner" in out and sweep in out
-    code, out, err = shell("report", "-o", "t.parquet")
-    assert code == 0, err
+    assert code == 0 and f" of sweep {sweep}: best_val_acc " in out.partition("## Winner")[2]
+    assert f"fersweep create sweep-{sweep}.yaml" in out and "| class | recall | images |" in out
+    assert shell("report", "-o", "t.parquet")[0] == 0
     assert Path("t.parquet").read_bytes()[:4] == b"PAR1"
 
 
-def test_faces_are_left_out_unless_asked_for(shell: Shell, sweep: str) -> None:
-    code, out, err = shell("report")
-    assert (code, out) == (0, f"report: report-{sweep}.html\n"), err
-    assert "<img" not in Path(f"report-{sweep}.html").read_text()
-    assert not list(Path(".fersweep").rglob("mistakes.json")), "the model was not even evaluated"
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("-o report.pdf", "its ending names no format"),
+        ("-o .fersweep --format md", "a folder"),
+        ("-o - --format parquet", "parquet is no text for stdout"),
+        ("--format csv --json", "cannot both be on stdout"),
+        ("--format csv --faces", "--faces is for the HTML report"),
+        ("--wandb -o r.html", "--output is for reports in files"),
+        ("--new", "--new is for --wandb"),
+        ("", "no trial yet"),
+    ],
+)
+def test_what_cannot_be_written(shell: Shell, tmp_path: Path, complete: Complete, options: str, message: str) -> None:
+    made(tmp_path, [complete()] if options else [])
+    code, out, err = shell("report", *options.split())
+    assert (code, out) == (2 if options else 3, "")
+    assert message in err and "hint: " in err
 
 
-def test_a_report_without_the_model_says_so(shell: Shell, sweep: str) -> None:
-    for path in Path(".fersweep").rglob("best.safetensors"):
-        path.unlink()
-    code, _, err = shell("report", "--faces", "-o", "r.html")
-    assert code == 0 and "note: no faces in the report: its model is not here" in err
-    assert "They are not here" in Path("r.html").read_text()
-
-
-def test_what_cannot_be_written(shell: Shell, sweep: str) -> None:
-    cases = {
-        ("-o", "report.pdf"): "its ending names no format",
-        ("-o", "folder.html"): "a folder",
-        ("-o", "-", "--format", "parquet"): "parquet is no text for stdout",
-        ("--format", "csv", "--json"): "cannot both be on stdout",
-    }
-    Path("folder.html").mkdir()
-    for options, message in cases.items():
-        code, out, err = shell("report", *options)
-        assert (code, out) == (2, ""), options
-        assert message in err and "hint: " in err
-
-
-def test_a_sweep_without_a_trial(shell: Shell, tiny_data: str) -> None:
-    Path("small.yaml").write_text(SWEEP)
-    assert shell("create", "small.yaml", "--search", "optuna")[0] == 0
-    code, _, err = shell("report")
-    assert code == 3 and "no trial yet" in err and "hint: train some: fersweep agent" in err
-
-
-def test_another_address_than_this_machines_is_said_aloud(shell: Shell, sweep: str, monkeypatch: Any) -> None:
-    served: list[Any] = []
-    from fer_sweep.reports import dashboard
-
+def test_another_address_is_said_aloud(shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[tuple[str, str]] = []
     monkeypatch.setattr(dashboard, "serve", lambda entry, **options: served.append((entry.id, options["host"])))
     assert shell("dashboard") == (0, "", "")
     code, _, err = shell("dashboard", sweep, "--host", "0.0.0.0")

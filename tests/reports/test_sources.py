@@ -1,93 +1,90 @@
 """What is gathered of sweeps: records, the choice and its certainty, curves of the best."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fer_sweep.choosing import choose, chosen, with_further_seeds
-from fer_sweep.search.entries import SweepEntry
+import pytest
+import yaml
 
+from fer_sweep.choosing import choose, chosen, with_further_seeds
+from fer_sweep.config.distributions import Categorical, Constant, LogUniform, Normal, QLogNormal
+from fer_sweep.config.space import Space
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import fingerprint_of_test
-from fer_sweep.files import home, sweep_folder
+from fer_sweep.files import data_folder, home, sweep_folder
 from fer_sweep.openings import Opening, write_down
-from fer_sweep.records import TrialOutcome
+from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import Axis
-from fer_sweep.reports.sources import CURVES_SHOWN, gather
+from fer_sweep.reports.sources import CURVES_SHOWN, axes_of, gather, models_of
 from fer_sweep.search import registry
+from fer_sweep.search.entries import SweepEntry
 from tests.support.scripted_search import TINY
+
+Complete = Callable[..., TrialOutcome]
 
 
 def made(
-    folder: Path, results: list[TrialOutcome], *, max_gap: float | None = None, data: str = "synthetic"
+    folder: Path,
+    results: Sequence[TrialOutcome],
+    *,
+    max_gap: float | None = None,
+    data: str = "synthetic",
+    **words: Any,
 ) -> SweepEntry:
-    """An embedded sweep whose trials came to these results."""
-    parameters: Mapping[str, Any] = {
-        **{name: {"value": value} for name, value in {**TINY, "data": data}.items()},
-        "lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
-        "dropout": {"distribution": "normal", "mu": 0.3, "sigma": 0.01},
-        "optimizer": {"values": ["adamw", "sgd"]},
-    }
+    """An embedded sweep whose trials came to these results; more words are keys of its file."""
+    fixed = {name: {"value": value} for name, value in {**TINY, "data": data}.items()}
+    parameters = {**fixed, "lr": {"min": 0.001, "max": 0.01}}
     sweep = {"method": "random", "metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": parameters}
-    (folder / "s.yaml").write_text(json.dumps(sweep))
+    (folder / "s.yaml").write_text(yaml.safe_dump({**sweep, **words}))
     entry = registry.create(folder / "s.yaml", search="optuna", max_gap=max_gap)
     finish(entry, results)
     return entry
 
 
-def finish(entry: SweepEntry, results: list[TrialOutcome]) -> None:
+def finish(entry: SweepEntry, results: Sequence[TrialOutcome]) -> None:
     """End a sweep's next trials with these results."""
-    search = registry.open_search(entry)
-    try:
+    with contextlib.closing(registry.open_search(entry)) as search:
         for outcome in results:
             request = search.next_trial("slot")
-            search.report(request.trial_id, 1, {"epoch": 1.0, "val_acc": 0.5})  # type: ignore[union-attr]
-            search.finish(request.trial_id, outcome)  # type: ignore[union-attr]
-    finally:
-        search.close()
+            assert isinstance(request, TrialRequest)
+            search.report(request.trial_id, 1, {"epoch": 1.0, "val_acc": 0.5})
+            search.finish(request.trial_id, outcome)
 
 
-def opened(name: str, *, fingerprint: str = "other", split: str = "other split") -> Opening:
-    return Opening(name, 1.0, f"x/{name}", "w", "whole", fingerprint, split, "none", 100, 61, False)
-
-
-def test_axes_say_how_they_are_searched(tmp_path: Path, complete: Callable[..., TrialOutcome]) -> None:
-    report = gather([made(tmp_path, [complete()])])
-    dropout, lr, optimizer = report.sweeps[0].axes
-    assert lr == Axis("lr", True, None, lr.bounds) and lr.bounds is not None
-    assert [round(bound, 6) for bound in lr.bounds] == [1e-4, 1e-2]
-    assert optimizer == Axis("optimizer", False, ("adamw", "sgd"))
+def test_axes_say_how_they_are_searched() -> None:
+    space = Space({"model": Categorical(("simple_cnn", "vit")), "lr": LogUniform(1e-4, 1e-2), "epochs": Constant(3)})
+    bounds = pytest.approx(1e-4), pytest.approx(1e-2)
+    assert axes_of(space, []) == (Axis("model", False, models_of(space, [])), Axis("lr", True, None, bounds))
+    assert models_of(space, []) == ("simple_cnn", "vit")
+    unbounded = Space({"dropout": Normal(0.3, 0.01), "weight_decay": QLogNormal(-7.0, 0.1, 1e-5)})
+    dropout, decay = axes_of(unbounded, [])
     assert dropout.bounds is not None and 0.2 < dropout.bounds[0] < 0.3 < dropout.bounds[1] < 0.4
+    assert (dropout.log, decay.log) == (False, True)
 
 
-def test_curves_of_the_best_trials_only(tmp_path: Path, complete: Callable[..., TrialOutcome]) -> None:
-    accuracies = [0.3 + place / 100 for place in range(12)]
-    report = gather([made(tmp_path, [complete(best_val_acc=a) for a in accuracies])])
+def test_curves_of_the_best_trials_and_the_choice_of_best_with_its_caveats(tmp_path: Path, complete: Complete) -> None:
+    gaps = [0.0] + [0.5] * 11
+    entry = made(tmp_path, [complete(best_val_acc=0.3 + n / 200, train_val_gap=gap) for n, gap in enumerate(gaps)])
+    report = gather([entry])
     assert len(report.trials) == 12 and len(report.curves) == CURVES_SHOWN
-    assert (report.sweeps[0].id, "11") in report.curves and (report.sweeps[0].id, "0") not in report.curves
+    assert [trial for _, trial in report.curves] == ["11", "10", "9", "8", "7", "6", "5", "0"], "the winner's last"
+    assert report.choice == choose([entry])
+    assert report.choice.caveats
 
 
-def test_the_tightest_constraint_chooses(tmp_path: Path, complete: Callable[..., TrialOutcome]) -> None:
+def test_the_tightest_constraint_chooses(tmp_path: Path, complete: Complete) -> None:
     loose = made(tmp_path, [complete(best_val_acc=0.9, train_val_gap=0.3)], max_gap=0.4)
     tight = made(tmp_path, [complete(best_val_acc=0.5, train_val_gap=0.05)], max_gap=0.1)
     report = gather([loose, tight])
     winner = report.selection.winner
     assert winner is not None and winner.sweep == tight.id
-    assert (winner.sweep, "0") in report.curves, "the winner's curve is there, whatever its place"
     assert "--max-gap 0.1" in report.sweeps[1].create
 
 
-def test_a_report_has_the_choice_of_best_with_its_caveats(
-    tmp_path: Path, complete: Callable[..., TrialOutcome]
-) -> None:
-    entry = made(tmp_path, [complete(best_val_acc=0.50), complete(best_val_acc=0.51)])
-    report = gather([entry])
-    assert report.choice == choose([entry])
-    assert report.choice.caveats
-
-
-def test_further_seeds_of_any_trial_are_gathered(tmp_path: Path, complete: Callable[..., TrialOutcome]) -> None:
+def test_further_seeds_of_any_trial_are_gathered(tmp_path: Path, complete: Complete) -> None:
     entry = made(tmp_path, [complete(best_val_acc=0.5), complete(best_val_acc=0.9)])
     confirmation = with_further_seeds(entry, chosen(entry, "0"), 2)
     finish(confirmation, [complete(best_val_acc=0.4), complete(best_val_acc=0.6)])
@@ -98,21 +95,24 @@ def test_further_seeds_of_any_trial_are_gathered(tmp_path: Path, complete: Calla
     assert choice.winner_confirmed is None, "the winner is trial 1"
 
 
-def test_openings_of_the_same_test_images_are_gathered(
-    tmp_path: Path, whole_data: str, complete: Callable[..., TrialOutcome]
-) -> None:
-    entry = made(tmp_path, [complete()], data=whole_data)
+def test_openings_of_the_same_test_images_are_gathered(tmp_path: Path, whole_data: str, complete: Complete) -> None:
     dataset = open_dataset(whole_data)
-    write_down(opened("same-data", fingerprint=dataset.info.fingerprint, split="s"), home())
-    write_down(opened("same-split", split="s"), home())
-    write_down(opened("same-images", split=fingerprint_of_test(dataset)), home())
-    write_down(opened("unrelated"), home())
-    assert [o.id for o in gather([entry]).openings] == ["same-data", "same-split", "same-images"]
+    damaged = data_folder() / "damaged.json"
+    damaged.write_text((data_folder() / f"{whole_data}.json").read_text().replace(whole_data, damaged.stem))
+    entries = [made(tmp_path, [complete()], data=data) for data in (damaged.stem, whole_data)]
+    damaged.write_text("{")
+    for name, fingerprint, split in (
+        ("same-data", dataset.info.fingerprint, "s"),
+        ("same-split", "other", "s"),
+        ("same-images", "other", fingerprint_of_test(dataset)),
+        ("unrelated", "other", "other split"),
+    ):
+        write_down(Opening(name, 1.0, f"x/{name}", "w", "d", fingerprint, split, "none", 100, 61, False), home())
+    for sweeps in (entries[1:], entries):
+        assert [o.id for o in gather(sweeps).openings] == ["same-data", "same-split", "same-images"]
 
 
-def test_sweeps_of_different_content_under_one_name_have_no_winner(
-    tmp_path: Path, whole_data: str, complete: Callable[..., TrialOutcome]
-) -> None:
+def test_different_content_under_one_name_has_no_winner(tmp_path: Path, whole_data: str, complete: Complete) -> None:
     first, second = (made(tmp_path, [complete()], data=whole_data) for _ in range(2))
     pin = sweep_folder(second.id) / f"data-{whole_data}.json"
     pin.write_text(json.dumps({**json.loads(pin.read_text()), "fingerprint": "f" * 64}))

@@ -9,12 +9,7 @@ def space(trial):
     values = {"model": model, "lr": trial.suggest_float("lr", 1e-4, 1e-1, log=True)}
     if model == "vit":
         values["depth"] = trial.suggest_int("depth", 1, 4)
-    return values
-
-
-def nested(trial):
-    shift = numpy.float64(trial.suggest_float("shift", 0.0, 0.3))
-    return {"model": "simple_cnn", "channels": numpy.int64(8), "augment": {"shift": shift}}
+    return {**values, "seed": numpy.int64(8), "augment": {"shift": numpy.float64(0.25)}}
 
 
 def grid(info):
@@ -53,10 +48,3 @@ def failing(argument):
 
 def untrainable(trial):
     return {"model": "simple_cnn", "chanels": trial.suggest_int("chanels", 1, 2)}
-
-
-def unstorable(trial):
-    return {"model": "simple_cnn", "lr": {1, 2}}
-
-
-number = 7

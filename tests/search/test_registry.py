@@ -1,37 +1,28 @@
-"""Sweeps are created from files, found by id, and never half there."""
+"""Sweeps are created from files or to confirm a trial with further seeds, found by id, and never half there."""
 
-from pathlib import Path
+import json
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import yaml
-from fer_sweep.search.entries import known
 
-from fer_sweep.errors import InputError, NothingToDo, StorageError, SweepFileError
+from fer_sweep.config.trial import parse_trial
+from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import sweep_folder
+from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search import registry
-from fer_sweep.store.sweeps import list_sweeps
-
-SWEEP = """\
-program: x
-method: random
-metric: {name: best_val_acc, goal: maximize}
-early_terminate: {type: hyperband, min_iter: 3}
-run_cap: 7
-parameters:
-  model: {value: simple_cnn}
-  epochs: {value: 20}
-  lr: {min: 0.001, max: 0.01}
-  augment:
-    parameters:
-      shift: {min: 0.0, max: 0.1}
-"""
+from fer_sweep.search.confirmations import confirm, confirmation_of, seeds_of
+from fer_sweep.search.entries import known
+from fer_sweep.search.storage import list_sweeps
+from tests.search.conftest import refused
+from tests.support.records import make_result
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "weird 'name' ünï.yaml"
-    path.write_text(SWEEP)
-    return path
+def file(sweep_file, settings):
+    shift = {"parameters": {"shift": {"min": 0.0, "max": 0.1}}}
+    return sweep_file(run_cap=7, project="faces", parameters={**settings()["parameters"], "augment": shift})
 
 
 def test_created_sweep_is_found_by_its_id_or_as_the_last_one_with_its_constants_and_cap(file):
@@ -39,58 +30,93 @@ def test_created_sweep_is_found_by_its_id_or_as_the_last_one_with_its_constants_
     entry = registry.create(file, constants={"lr": 0.005, "augment.shift": 0.05}, count=3, max_gap=0.15)
     assert registry.find(entry.id) == registry.find(None) == entry
     assert registry.load(entry).run_cap == 3
-    search = registry.open_search(entry)
-    config = search.next_trial("cpu0").config
-    search.close()
+    with closing(registry.open_search(entry)) as search:
+        config = search.next_trial("cpu0").config
     assert (config.lr, config.augment.shift) == (0.005, 0.05)
     stored = yaml.safe_load((sweep_folder(entry.id) / "sweep.yaml").read_text())
     assert stored["parameters"]["lr"] == {"value": 0.005}
-    assert registry.state_of(entry) == "running"
+    with refused(InputError, "no sweep", hint=entry.id):
+        registry.find(entry.id[:-1] + "?")
 
 
-def test_refused_file_creates_nothing(file):
-    file.write_text(SWEEP.replace("lr:", "rl:"))
-    with pytest.raises(SweepFileError, match="line 9"):
-        registry.create(file)
+def test_refused_file_creates_nothing(sweep_file):
+    with pytest.raises(SweepFileError, match=r"line \d+: parameters.rl"):
+        registry.create(sweep_file(parameters={"model": {"value": "vit"}, "rl": {"min": 0.1, "max": 1.0}}))
     with pytest.raises(NothingToDo):
         registry.find(None)
 
 
-def test_hyperband_that_never_stops_a_trial_is_noted(file):
-    notes: list[str] = []
-    registry.checked(file, constants={"epochs": 2}, note=notes.append)
-    assert len(notes) == 1
-    assert "min_iter" in notes[0]
-
-
-def test_unknown_id_is_refused_with_the_nearest_one(file):
+def test_moved_project_and_one_of_an_earlier_version_keep_their_sweeps(file, tmp_path, monkeypatch):
     entry = registry.create(file)
-    with pytest.raises(InputError) as caught:
-        registry.find(entry.id[:-1] + "?")
-    assert entry.id in (caught.value.hint or "")
-
-
-def test_damaged_description_is_named(file):
-    (sweep_folder(registry.create(file).id) / "sweep.json").write_text("{")
-    with pytest.raises(StorageError, match=r"sweep\.json"):
-        known()
-
-
-def test_moved_project_keeps_its_sweeps(file, tmp_path, monkeypatch):
-    entry = registry.create(file)
+    path = sweep_folder(entry.id) / "sweep.json"
+    content = json.loads(path.read_text())
+    del content["confirms"]
+    path.write_text(json.dumps(content))
     (tmp_path / ".fersweep").rename(tmp_path / "moved")
     monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / "moved"))
-    assert registry.state_of(registry.find(entry.id)) == "running"
+    assert registry.find(entry.id) == entry
+    assert registry.state_of(entry) == "running"
 
 
-@pytest.mark.parametrize("by", ["option", "environment"])
-def test_relative_storage_is_found_from_other_folders(file, tmp_path, monkeypatch, by):
-    if by == "environment":
-        monkeypatch.setenv("FERSWEEP_STORAGE", "sqlite:///own.db")
-    entry = registry.create(file, storage="sqlite:///own.db" if by == "option" else None)
-    monkeypatch.delenv("FERSWEEP_STORAGE", raising=False)
+def test_relative_storage_is_found_from_other_folders(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("FERSWEEP_STORAGE", "sqlite:///own.db")
+    entry = registry.create(file)
+    monkeypatch.delenv("FERSWEEP_STORAGE")
     assert [found.id for found in list_sweeps(f"sqlite:///{tmp_path / 'own.db'}")] == [entry.id]
     assert not (tmp_path / ".fersweep" / "sweeps.db").exists()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert registry.state_of(entry) == "running"
+
+
+def train(entry):
+    """Complete all trials that are left; gives their configurations and the sweep's records."""
+    with closing(registry.open_search(entry)) as search:
+        configs = []
+        while request := search.next_trial("cpu0"):
+            configs.append(request.config)
+            search.finish(request.trial_id, TrialOutcome(TrialState.COMPLETE, make_result()))
+        return configs, search.records()
+
+
+@pytest.fixture
+def searched(file):
+    """A sweep and its chosen trial."""
+    entry = registry.create(file, count=1)
+    return entry, train(entry)[1][0]
+
+
+def test_only_the_seed_differs_from_the_chosen_trial_and_asking_for_more_extends_the_sweep(searched):
+    entry, record = searched
+    made = confirm(entry, record, 2, searched={0, 1000})
+    assert (made.id, made.confirms) == (f"confirm-{entry.id}-0", f"{entry.id}/0")
+    assert registry.load(made).project == "faces"
+    chosen = parse_trial(record.config)
+    assert train(made)[0] == [chosen.model_copy(update={"seed": seed}) for seed in (1001, 1002)]
+    for seeds in (1, None, 2):
+        assert confirm(entry, record, seeds, searched={0, 1000}) == made
+        assert registry.state_of(made) == "finished"
+    assert confirm(entry, record, 4, searched={0, 1000}) == made
+    assert [config.seed for config in train(made)[0]] == [1003, 1004]
+    assert len(known()) == 2
+
+
+def test_confirmation_is_completed_after_a_crash_between_its_two_steps(searched):
+    entry, record = searched
+    made = confirm(entry, record, None, searched={1000, 1002})
+    assert seeds_of(made) == (1001, 1003, 1004, 1005, 1006)
+    (sweep_folder(made.id) / "sweep.json").unlink()
+    assert confirmation_of(entry, record.trial_id) is None
+    again = confirm(entry, record, 6, searched={1000, 1002})
+    assert replace(again, created=made.created) == made
+    assert seeds_of(again) == (1001, 1003, 1004, 1005, 1006, 1007)
+
+
+def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, file, online):
+    entry = registry.create(file, project="elsewhere")
+    assert entry.search == "wandb"
+    record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].config, {}, result=make_result())
+    made = confirm(entry, record, 2, searched={0})
+    assert (made.id, made.search) == (f"confirm-{entry.id}-abcd1234", "optuna")
+    sweep = registry.load(made)
+    assert f"{sweep.entity}/{sweep.project}/{entry.id}" == entry.path

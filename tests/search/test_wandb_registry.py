@@ -1,128 +1,129 @@
-"""Sweeps created, found, stopped and read on a W&B server, as the registry does it for a person."""
+"""Sweeps created, found, stopped and read on a W&B server, and what it says of runs against what is known here."""
 
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from contextlib import closing
 
 import pytest
-import yaml
-from fer_sweep.search.entries import SweepEntry, known
-from fer_sweep.search.registry import create, find, open_search, set_state
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import TrialRequest
-from fer_sweep.store.database import default_storage
-from fer_sweep.store.sweeps import record_sweep
-from tests.support.standin.server import StandIn
-
-Settings = Callable[..., Mapping[str, Any]]
-
-
-def create_from_file(settings: Mapping[str, Any], **options: Any) -> SweepEntry:
-    Path("sweep.yaml").write_text(yaml.safe_dump(dict(settings)))
-    return create(Path("sweep.yaml"), **options)
+from fer_sweep.search import owners
+from fer_sweep.search.database import default_storage
+from fer_sweep.search.entries import known
+from fer_sweep.search.pages import has_ended_on_page, left_behind, page_of
+from fer_sweep.search.registry import create, find, open_search, set_state
+from fer_sweep.search.storage import record_sweep
+from tests.search.conftest import refused
+from tests.support.standin.state import Run
 
 
-def test_a_lost_answer_creates_one_sweep_and_a_refusal_is_retried(online: StandIn, settings: Settings) -> None:
+@pytest.fixture
+def create_sweep(online, sweep_file, settings):
+    def make(project=None, **parameters):
+        return create(sweep_file(parameters={**settings()["parameters"], **parameters}), project=project)
+
+    return make
+
+
+def test_a_lost_answer_creates_one_sweep_and_a_refusal_is_retried(online, create_sweep):
     online.faults.drop("UpsertSweep", after=True)
-    with pytest.raises(ServerBusy) as raised:
-        create_from_file(settings())
+    with refused(ServerBusy, hint="may have been done"):
+        create_sweep()
     assert len(online.sweeps) == 1
-    assert raised.value.hint is not None and "may have been done" in raised.value.hint
     online.faults.fail("UpsertSweep", status=429, retry_after=0.01)
-    create_from_file(settings())
+    create_sweep()
     assert len(online.sweeps) == 2, "what surely was not done is asked again"
-
-
-def test_a_sweep_whose_recording_was_interrupted_is_found(online: StandIn, settings: Settings) -> None:
-    sweep = online.create_sweep({"program": "x", **settings()})
-    record_sweep(parse_sweep(settings()), sweep.id, default_storage())  # and then its process was killed
-    assert find(f"tester/faces/{sweep.id}").search == "wandb"
-
-
-def test_a_sweep_is_sent_as_the_stock_client_sends_it(online: StandIn) -> None:
-    parameters = {
-        "model": {"value": "simple_cnn"},
-        "lr": {"min": 1e-5, "max": 0.1},
-        "channels": {"min": 8, "max": 16},
-        "augment": {"parameters": {"shift": {"min": 0.0, "max": 0.5}}},
-        "data": {"value": "008"},
-    }
-    create_from_file({"method": "random", "parameters": parameters})
-    (sweep,) = online.sweeps.values()
-    assert sweep.config["program"] == "fersweep"
-    assert sweep.config["command"] == ["${env}", "fersweep", "train", "${args}"]
-    sent = sweep.config["parameters"]
-    assert (sent["lr"]["distribution"], sent["channels"]["distribution"]) == ("uniform", "int_uniform")
-    assert sent["augment"]["parameters"]["shift"]["distribution"] == "uniform"
-    assert "'008'" in sweep.config_text, "some readers of YAML take it for a number"
-    assert sent["lr"]["min"] == 1e-5
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        '{"data": []}',
-        '{"data": "x"}',
-        '{"data": {"upsertSweep": null}}',
-        '{"data": {"upsertSweep": {"sweep": null}}}',
-        '{"errors": 5}',
-        '{"errors": ["no"]}',
-        '{"errors": {"message": "no"}}',
-        "[" * 100_000,
+        *('{"data": []}', '{"data": "x"}', '{"data": {"upsertSweep": null}}', '{"errors": 5}', '{"errors": ["no"]}'),
+        *('{"data": {"upsertSweep": {"sweep": null}}}', '{"errors": {"message": "no"}}', "[" * 100_000),
     ],
 )
-def test_unreadable_answers_are_errors_with_a_hint(online: StandIn, settings: Settings, body: str) -> None:
+def test_unreadable_answers_are_errors_with_a_hint(online, create_sweep, body):
     online.faults.fail("UpsertSweep", status=200, body=body)
-    with pytest.raises(FersweepError) as raised:
-        create_from_file(settings())
-    assert raised.value.hint
+    with refused(FersweepError):
+        create_sweep()
 
 
-def test_a_sweep_may_be_stopped_twice_and_resumed_but_not_paused_once_cancelled(
-    online: StandIn, settings: Settings
-) -> None:
-    entry = create_from_file(settings())
-    set_state(entry, "stopped")
-    set_state(entry, "stopped")
-    assert online.sweeps[entry.id].state == "FINISHED"
-    set_state(entry, "running")
-    set_state(entry, "cancelled")
+def test_a_sweep_is_sent_as_the_stock_client_sends_it(online, create_sweep):
+    shift = {"parameters": {"shift": {"min": 0.0, "max": 0.5}}}
+    create_sweep(channels={"min": 8, "max": 16}, augment=shift, data={"value": "008"})
+    (sweep,) = online.sweeps.values()
+    assert sweep.config["program"] == "fersweep"
+    assert sweep.config["command"] == ["${env}", "fersweep", "train", "${args}"]
+    sent = sweep.config["parameters"]
+    assert sent["channels"] == {"min": 8, "max": 16, "distribution": "int_uniform"}
+    assert sent["augment"]["parameters"]["shift"]["distribution"] == "uniform"
+    assert "'008'" in sweep.config_text, "some readers of YAML take it for a number"
+
+
+def test_a_sweep_may_be_stopped_twice_and_resumed_but_not_paused_once_cancelled(create_sweep):
+    entry = create_sweep()
+    for state in ("stopped", "stopped", "running", "cancelled"):
+        set_state(entry, state)
     with pytest.raises(InputError, match="cannot become paused"):
         set_state(entry, "paused")
 
 
-def test_without_a_key_the_trials_of_this_host_are_still_shown(
-    online: StandIn, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = create_from_file(settings())
-    search = open_search(entry)
-    while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
-        pass
-    search.close()
-    monkeypatch.delenv("WANDB_API_KEY")
-    unplugged = open_search(entry)
-    assert [record.trial_id for record in unplugged.records()] == [request.trial_id]
-    with pytest.raises(FersweepError, match="no API key"):
-        unplugged.next_trial("cpu0")
-    unplugged.close()
-
-
-def test_a_project_may_have_a_slash_in_its_name(online: StandIn, settings: Settings) -> None:
-    entry = create_from_file(settings(), project="faces/2026")
+def test_without_a_key_the_trials_of_this_host_are_still_shown(create_sweep, monkeypatch):
+    entry = create_sweep(project="faces/2026")
     assert entry.path == f"tester/faces/2026/{entry.id}"
-    search = open_search(entry)
-    assert search.records() == []
-    search.close()
+    with closing(open_search(entry)) as search:
+        while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
+            pass
+    monkeypatch.delenv("WANDB_API_KEY")
+    with closing(open_search(entry)) as unplugged:
+        assert [record.trial_id for record in unplugged.records()] == [request.trial_id]
+        with pytest.raises(FersweepError, match="no API key"):
+            unplugged.next_trial("cpu0")
 
 
-def test_agents_that_find_a_sweep_of_others_by_its_address_at_once_record_it_once(
-    online: StandIn, settings: Settings
-) -> None:
+def test_agents_that_find_a_sweep_of_others_by_its_address_at_once_record_it_once(online, settings):
     sweep = online.create_sweep({"program": "x.py", **settings()}, project="theirs")
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(lambda _: find(f"{online.url}/tester/theirs/sweeps/{sweep.id}"), range(8)))
     assert {(entry.search, entry.path) for entry in entries} == {("wandb", f"tester/theirs/{sweep.id}")}
     assert len(known()) == 1
+
+
+def test_a_sweep_whose_recording_was_interrupted_is_found(online, settings):
+    sweep = online.create_sweep({"program": "x", **settings()})
+    record_sweep(parse_sweep(settings()), sweep.id, default_storage())  # and then its process was killed
+    assert find(f"tester/faces/{sweep.id}").search == "wandb"
+
+
+@pytest.mark.parametrize("search", ["optuna", "wandb"])
+def test_runs_that_killed_agents_left_without_their_end_are_found(search, online, sweep_file, complete, monkeypatch):
+    entry = create(sweep_file(run_cap=1), search=search)
+    with ThreadPoolExecutor(8) as pool:
+        (page,) = set(pool.map(lambda _: page_of(entry), range(8)))  # agents that start at once share it
+    with closing(open_search(entry)) as agent:
+        while not isinstance(request := agent.next_trial("cpu0"), TrialRequest):
+            pass
+        agent.finish(trial := request.trial_id, complete())
+    run = online.runs.setdefault(entry.run_id(trial), Run(entry.run_id(trial), "tester", "faces"))
+    run.sweep_id, run.project = page.path.id, page.path.project
+    run.state = "running"
+    assert left_behind(entry, set()) == (), "its agent is alive and syncs it"
+    assert not has_ended_on_page(entry, trial)
+    monkeypatch.setattr(owners, "is_dead", lambda owner: True)
+    assert left_behind(entry, set()) == [trial]
+    run.state, run.summary = "failed", {"state": "complete"}  # closed by an agent that had lost the trial
+    assert left_behind(entry, set()) == [trial]
+    assert not has_ended_on_page(entry, trial)
+    run.state = "finished"
+    whole = set()
+    assert left_behind(entry, whole) == []
+    assert (has_ended_on_page(entry, trial), whole) == (True, {trial})
+    run.state = "running"  # a late write of the killed agent's wandb
+    assert left_behind(entry, whole) == ()
+    monkeypatch.setattr("fer_sweep.search.pages._SETTLED_S", 0.0)
+    assert left_behind(entry, whole) == [trial]
+    monkeypatch.setattr(owners, "is_dead", lambda owner: False)
+    assert left_behind(entry, set()) == [trial], "the owner does not matter any more"
+    online.faults.offline()
+    assert (left_behind(entry, set()), has_ended_on_page(entry, trial)) == ((), None), "unknown"

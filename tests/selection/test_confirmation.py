@@ -12,17 +12,18 @@ def confirmed(name: str, accuracies: dict[int, float], *, data: str = "fer2013",
     return Confirmed(name, "simple_cnn", data, make_result(best_val_acc=searched), results)
 
 
-def test_the_searched_accuracy_is_no_part_of_the_mean() -> None:
+def test_the_mean_over_further_seeds_leaves_the_searched_one_out() -> None:
     found = confirmed("s/1", {1000: 0.60, 1001: 0.62}, searched=0.90)
     assert found.accuracy is not None
-    assert found.accuracy.mean == pytest.approx(0.61)
-    assert found.optimism == pytest.approx(0.29)
-
-
-def test_without_a_further_seed_there_is_no_mean() -> None:
-    found = confirmed("s/1", {})
-    assert (found.accuracy, found.clean, found.gap, found.optimism) == (None, None, None, None)
-    assert found.image_error > 0
+    assert (found.accuracy.mean, found.optimism) == (pytest.approx(0.61), pytest.approx(0.29))
+    none = confirmed("s/1", {})
+    assert (none.accuracy, none.clean, none.gap, none.optimism) == (None, None, None, None)
+    assert none.image_error > 0
+    assert none.summary == "no further seed has a result yet"
+    assert confirmed("s/1", {1: 0.6}).summary == "60.00 % with one further seed, which gives no interval"
+    assert confirmed("s/1", {1: 0.60, 2: 0.61, 3: 0.62}).summary == (
+        "mean over 3 further seeds 61.00 % (95 % interval 58.52 to 63.48 %)"
+    )
 
 
 def test_a_pair_is_compared_over_the_seeds_both_have() -> None:
@@ -34,49 +35,34 @@ def test_a_pair_is_compared_over_the_seeds_both_have() -> None:
     assert found.p == pytest.approx(theirs.pvalue)
     low, high = theirs.confidence_interval(0.95)
     assert (found.difference.low, found.difference.high) == pytest.approx((low, high))
-    assert found.is_decided
-    assert "a/1 is better" in found.meaning
 
 
-def test_the_worse_one_first_is_said_the_right_way_round() -> None:
-    (found,) = compare([confirmed("a/1", {1: 0.58, 2: 0.585}), confirmed("b/2", {1: 0.60, 2: 0.605})])
-    assert "b/2 is better" in found.meaning
+@pytest.mark.parametrize(
+    ("first", "second", "meaning"),
+    [
+        ({1: 0.60, 2: 0.605}, {1: 0.58, 2: 0.585}, "a/1 is better"),
+        ({1: 0.58, 2: 0.585}, {1: 0.60, 2: 0.605}, "b/2 is better"),
+        ({1: 0.60, 2: 0.62}, {1: 0.61, 2: 0.60}, "do not tell"),
+    ],
+)
+def test_a_comparison_says_which_is_better(first: dict[int, float], second: dict[int, float], meaning: str) -> None:
+    (found,) = compare([confirmed("a/1", first), confirmed("b/2", second)])
+    assert meaning in found.meaning
+    assert found.is_decided == ("better" in meaning)
 
 
-def test_what_chance_may_have_done_is_not_decided() -> None:
-    (found,) = compare([confirmed("a/1", {1: 0.60, 2: 0.62}), confirmed("b/2", {1: 0.61, 2: 0.60})])
-    assert not found.is_decided
-    assert "do not tell" in found.meaning
-
-
-def test_several_comparisons_share_one_level() -> None:
+def test_several_comparisons_share_one_level_and_other_data_or_a_single_seed_in_common_has_none() -> None:
     three = [confirmed(f"{name}/1", {1: 0.60, 2: 0.62, 3: 0.61}) for name in "abc"]
     assert [round(found.difference.level, 4) for found in compare(three)] == [0.9833] * 3
-
-
-def test_other_data_or_a_single_seed_in_common_is_not_compared() -> None:
     seeds = {1: 0.6, 2: 0.61}
     assert compare([confirmed("a/1", seeds), confirmed("b/1", seeds, data="other")]) == []
     assert compare([confirmed("a/1", seeds), confirmed("b/1", {2: 0.6, 3: 0.61})]) == []
 
 
-def test_the_summary_gives_the_mean_and_its_interval() -> None:
-    assert confirmed("s/1", {}).summary == "no further seed has a result yet"
-    assert confirmed("s/1", {1: 0.6}).summary == "60.00 % with one further seed, which gives no interval"
-    assert confirmed("s/1", {1: 0.60, 2: 0.61, 3: 0.62}).summary == (
-        "mean over 3 further seeds 61.00 % (95 % interval 58.52 to 63.48 %)"
-    )
-
-
 def test_among_confirmed_trials_the_rule_goes_by_the_means() -> None:
-    lucky, steady = candidate("1", 0.70, sweep="a"), candidate("1", 0.62, sweep="b")
     seeds = [confirmed("a/1", {1: 0.55, 2: 0.56}), confirmed("b/1", {1: 0.61, 2: 0.62})]
-    chosen = select_confirmed([lucky, steady], seeds).winner
+    chosen = select_confirmed([candidate("1", 0.70, sweep="a"), candidate("1", 0.62, sweep="b")], seeds).winner
     assert chosen is not None and chosen.name == "b/1"
     assert chosen.result.best_val_acc == pytest.approx(0.615)
-
-
-def test_confirmed_trials_on_different_data_have_no_winner() -> None:
-    candidates = [candidate("1", 0.7, sweep="a", fingerprint="a"), candidate("1", 0.6, sweep="b", fingerprint="b")]
-    seeds = [confirmed("a/1", {1: 0.55, 2: 0.56}), confirmed("b/1", {1: 0.61, 2: 0.62})]
-    assert select_confirmed(candidates, seeds).winner is None
+    apart = [candidate("1", 0.7, sweep="a", fingerprint="a"), candidate("1", 0.6, sweep="b", fingerprint="b")]
+    assert select_confirmed(apart, seeds).winner is None, "on different data"

@@ -3,12 +3,9 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fer_sweep.config.distributions import (
     Categorical,
-    Constant,
     Distribution,
     IntUniform,
     LogUniform,
@@ -19,33 +16,22 @@ from fer_sweep.config.distributions import (
 )
 from fer_sweep.selection.edges import edges, side_of
 
-CONFIG = {"model": "simple_cnn", "data": "fer2013"}
-
 
 @pytest.mark.parametrize(
     ("distribution", "value", "side"),
     [
-        (Uniform(0.0, 1.0), 0.0, "lower"),
         (Uniform(0.0, 1.0), 0.04, "lower"),
         (Uniform(0.0, 1.0), 0.06, None),
-        (Uniform(0.0, 1.0), 0.97, "upper"),
         (LogUniform(1e-4, 1e-2), 1.2e-4, "lower"),  # 4 % of the way by logarithms
         (LogUniform(1e-4, 1e-2), 6e-4, None),  # 5 % of the way by values, and the middle of the range by logarithms
-        (LogUniform(1e-4, 1e-2), 0.0095, "upper"),
         (IntUniform(3, 5), 5, "upper"),
-        (IntUniform(3, 5), 4, None),
-        (IntUniform(0, 1000), 990, "upper"),
         (QUniform(0.0, 0.5, 0.1), 0.5, "upper"),
-        (QUniform(0.0, 0.5, 0.1), 0.4, None),
         (QLogUniform(16, 512, 16), 16, "lower"),
         (Categorical((64, 128, 256)), 64, "lower"),
         (Categorical((256, 64, 128)), 256, "upper"),  # in whatever order they are listed
         (Categorical((64, 128, 256)), 128, None),
         (Categorical((64,)), 64, None),
-        (Categorical(("adamw", "sgd")), "sgd", None),
         (Categorical((False, True)), True, None),
-        (Categorical((1, "none")), 1, None),
-        (Constant(5), 5, None),
         (Normal(0.0, 1.0), 9.0, None),
         (Uniform(0.5, 0.5), 0.5, None),
         (Uniform(0.0, 1.0), None, None),
@@ -61,7 +47,6 @@ def test_sides(distribution: Distribution, value: Any, side: str | None) -> None
         ("lr", LogUniform(3e-4, 1e-2), 1e-2, True),
         ("dropout", Uniform(0.0, 0.5), 0.0, False),  # there is no dropout below
         ("dropout", Uniform(0.0, 0.5), 0.5, True),
-        ("augment.shift", Uniform(0.0, 0.1), 0.1, True),
         ("augment.shift", Uniform(0.0, 0.1), 0.0, False),
         ("kernel_size", Categorical((3, 5)), 3, False),  # training takes 3, 5 and 7
         ("kernel_size", Categorical((3, 5)), 5, True),
@@ -70,28 +55,10 @@ def test_sides(distribution: Distribution, value: Any, side: str | None) -> None
         ("seed", Categorical((0, 1, 2)), 2, False),  # has no order
         ("channels", IntUniform(1, 64), 1, False),
         ("channels", IntUniform(16, 64), 64, True),
+        ("patch_size", Categorical((4, 6, 8)), 8, True),  # of a ViT, where it divides the image
     ],
 )
-def test_only_ends_that_training_could_go_beyond_count(
-    name: str, distribution: Distribution, value: Any, wider: bool
-) -> None:
-    found = edges({name: distribution}, {name: value}, CONFIG)
+def test_ends_that_training_could_go_beyond(name: str, distribution: Distribution, value: Any, wider: bool) -> None:
+    config = {"model": "vit" if name == "patch_size" else "simple_cnn", "data": "fer2013"}
+    found = edges({name: distribution}, {name: value}, config)
     assert [edge.name for edge in found] == ([name] if wider else [])
-
-
-def test_a_patch_size_goes_beyond_by_what_divides_the_image() -> None:
-    config = {"model": "vit", "data": "fer2013"}
-    assert edges({"patch_size": Categorical((4, 6, 8))}, {"patch_size": 8}, config)
-
-
-@settings(derandomize=True, deadline=None)
-@given(st.floats(1e-6, 1.0), st.floats(1.001, 1e5), st.floats(0, 1))
-def test_a_log_range_is_measured_by_logarithms(low: float, factor: float, u: float) -> None:
-    distribution = LogUniform(low, low * factor)
-    side = side_of(distribution, distribution.quantile(u))
-    if u < 0.0499:
-        assert side == "lower"
-    elif u > 0.9501:
-        assert side == "upper"
-    elif 0.0501 < u < 0.9499:
-        assert side is None

@@ -33,28 +33,19 @@ def test_the_interval_of_a_mean_is_scipys(values: list[float], level: float) -> 
         assert intervals.t_test(found) == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue, abs=1e-9)
 
 
-def test_a_single_measurement_has_a_mean_and_no_interval() -> None:
+def test_a_single_measurement_has_no_interval_and_equal_ones_leave_no_doubt() -> None:
     found = intervals.mean_interval([0.6])
     assert (found.mean, found.sd, found.low, found.high) == (0.6, None, None, None)
-
-
-def test_measurements_that_are_all_the_same_leave_no_doubt() -> None:
     assert intervals.t_test(intervals.mean_interval([0.0, 0.0])) == 1.0
     assert intervals.t_test(intervals.mean_interval([0.5, 0.5])) == 0.0
 
 
-def test_as_many_images_as_needed_make_a_difference_more_than_chance() -> None:
+def test_as_many_images_or_seeds_as_needed_and_no_fewer() -> None:
     p, q = 0.66, 0.64
     n = intervals.images_needed(p, q)
     assert n is not None
-    assert p - q >= intervals.chance_difference(p, n, q, n)
-    assert p - q < intervals.chance_difference(p, n - 10, q, n - 10)
-    assert intervals.images_needed(p, p) is None
-
-
-def test_as_many_seeds_as_needed_and_no_fewer() -> None:
-    few, many = (intervals.seeds_needed(0.66, q, 3589) for q in (0.63, 0.655))
-    assert few is not None and many is not None
-    assert 2 <= few < many
-    assert intervals.seeds_needed(0.66, 0.66, 3589) is None
-    assert intervals.seeds_needed(0.66, 0.65999, 3589) is None
+    assert intervals.chance_difference(p, n, q, n) <= p - q < intervals.chance_difference(p, n - 10, q, n - 10)
+    few, many = (intervals.seeds_needed(p, other, 3589) for other in (0.63, 0.655))
+    assert few is not None and many is not None and 2 <= few < many
+    assert intervals.images_needed(p, p) is intervals.seeds_needed(p, p, 3589) is None
+    assert intervals.seeds_needed(p, 0.65999, 3589) is None, "nobody trains so many"

@@ -2,52 +2,48 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.loop import Agent
+from fer_sweep.agent.memory import Admission, total_mb
+from fer_sweep.agent.processes import TrialHandle, TrialStarter
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.silence import Silence
+from fer_sweep.agent.slots import Slot
+from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.search import Search
-from fer_sweep.wandb_client.tracking import TrackedRun
-from fer_sweep.worker.memory import Admission, total_mb
-from fer_sweep.worker.slots import Slot
-from fer_sweep.worker.starters import TrialHandle, TrialStarter
-from fer_sweep.worker.trial_process import TrialJob
+from fer_sweep.tracking import TrackedRun
 from tests.support.processes import alive
 from tests.support.scripted_starter import ScriptedStarter
-
-TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
 
 
 class ForkingStarter(TrialStarter):
     """Forks real trials, and remembers their processes."""
+
+    memory_mb: float | None = None
+    """As if this host had so much memory; None for what it has."""
+    memory_share: float | None = None
+    """Of a GPU's memory, what each trial may take; None for what the agent gives."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pids: list[int] = []
         self.pid_of: dict[str, int] = {}
         """By trial, its latest."""
-        self.memory_mb: float | None = None
-        """As if this host had so much memory; None for what it has."""
-        self.memory_share: float | None = None
-        """Of a GPU's memory, what each trial may take; None for what the agent gives."""
 
     def close(self) -> None:
         """Left open: starting it takes longer than most tests, and the next one can have it."""
 
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
-        if self.memory_mb is not None and job.memory_share is not None:
-            job = replace(job, memory_share=job.memory_share * self.memory_mb / (total_mb() or self.memory_mb))
-        if self.memory_share is not None:
-            job = replace(job, memory_share=self.memory_share)
-        handle = super().start(job, is_probe=is_probe)
-        assert handle.process.pid is not None
-        self.pids.append(handle.process.pid)
+        share = self.memory_share or job.memory_share
+        if self.memory_mb is not None and share is not None:
+            share *= self.memory_mb / (total_mb() or self.memory_mb)
+        handle = super().start(replace(job, memory_share=share), is_probe=is_probe)
         self.pid_of[job.folder.name] = handle.process.pid
+        self.pids.append(handle.process.pid)
         return handle
 
     @property
@@ -55,18 +51,14 @@ class ForkingStarter(TrialStarter):
         return not any(alive(pid) for pid in self.pids)
 
 
+@dataclass
 class View:
     """Keeps what it is shown, and calls back at every epoch and note so that a test can act at that very moment."""
 
-    def __init__(
-        self,
-        at_epoch: Callable[[str, int], None] = lambda trial_id, epoch: None,
-        at_note: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self.started: list[str] = []
-        self.notes: list[str] = []
-        self.at_epoch = at_epoch
-        self.at_note = at_note
+    at_epoch: Callable[[str, int], None] = lambda trial_id, epoch: None
+    at_note: Callable[[str], None] = lambda text: None
+    started: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         self.started.append(request.trial_id)
@@ -75,7 +67,7 @@ class View:
         self.at_epoch(trial_id, int(metrics["epoch"]))
 
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
-        pass
+        """Told by the summary."""
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -86,52 +78,37 @@ class Stage:
     """One agent's surroundings; ``run`` works a search through."""
 
     def __init__(self, folder: Path, cache: str = "", starter: ScriptedStarter | ForkingStarter | None = None) -> None:
-        self.folder = folder
-        self.cache = cache
+        self.folder, self.cache = folder, cache
         self.starter: Any = starter or ScriptedStarter()
-        self.view = View()
-        self.admission = Admission()
-        self.silence = Silence()
+        self.view, self.admission, self.silence = View(), Admission(), Silence()
 
     def run(
         self,
         search: Search,
         *,
         slots: int = 1,
-        count: int | None = None,
-        track: Callable[[TrialRequest], TrackedRun] = lambda request: TrackedRun(None),
         caches: Mapping[int, str] | None = None,
-        on_oom: OnOom = OnOom.FAIL,
         gpu: str | None = None,
+        **options: Any,
     ) -> AgentSummary:
-        """Work it through; ``caches`` gives slots a data cache of their own, such as an empty one.
+        """Work it through, with these options of an agent.
 
-        With ``gpu``, a UUID, the slots share it.
+        ``caches`` gives slots a data cache of their own, such as an empty one; the slots share ``gpu``, a UUID.
         """
-        found = dict.fromkeys(range(slots), self.cache) | dict(caches or {})
         name, device = ("gpu0/", "cuda:0") if gpu else ("cpu", "cpu")
-        places = [
+        places = []
+        for number in range(slots):
             # The forkserver outlives a test, and a fork has the environment of its start.
-            Slot(f"{name}{number}", device, 1, {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": cache})
-            for number, cache in found.items()
-        ]
-        agent = Agent(
-            search=search,
-            slots=places,
-            folder_of=lambda trial_id: self.folder / trial_id,
-            track=track,
-            view=self.view,
-            count=count,
-            starter=self.starter,
-            admission=self.admission,
-            on_oom=on_oom,
-            silence=self.silence,
-        )
-        return agent.run()
+            environment = {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": (caches or {}).get(number, self.cache)}
+            places.append(Slot(f"{name}{number}", device, 1, environment))
+        given = {"track": lambda request: TrackedRun(None), "folder_of": lambda trial: self.folder / trial, **options}
+        mine = {"view": self.view, "starter": self.starter, "admission": self.admission, "silence": self.silence}
+        return Agent(search=search, slots=places, **given, **mine).run()
 
     def result(self, trial_id: str) -> dict[str, Any]:
         result = json.loads((self.folder / trial_id / "result.json").read_text())
-        return {name: value for name, value in result.items() if name not in TIMINGS}
+        timings = ("seconds", "images_per_second", "peak_memory_mb")
+        return {name: value for name, value in result.items() if name not in timings}
 
     def history(self, trial_id: str) -> list[int]:
         lines = (self.folder / trial_id / "history.jsonl").read_text().splitlines()

@@ -5,34 +5,28 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fer_sweep.worker.control_groups import control_groups
+from fer_sweep.agent.control_groups import control_groups
 from tests.support.processes import until
-
-_LIMITS = {"memory.max": 1, "memory.limit_in_bytes": 1, "memory.swap.max": 0, "memory.memsw.limit_in_bytes": 1}
-"""Files of version 2 and version 1, in the order in which they can be written, and how many times the limit they hold:
-``memsw`` counts memory and swap. Those of swap are absent where there is none."""
 
 
 @contextlib.contextmanager
 def memory_group(limit_mb: int) -> Iterator[Path]:
-    """A group with that much memory and no swap, below the test's own; processes left in it at the end are killed.
-
-    Skips the test where no such group can be made.
-    """
+    """A group with that much memory and no swap, below the test's own; what is left in it at the end is killed."""
     group = _parent() / f"fersweep-test-{os.getpid()}"
     try:
         group.mkdir()
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error.strerror}")
     try:
-        for file, times in _LIMITS.items():
+        # Version 1's memory.memsw counts memory and swap; the files of swap are absent where there is none.
+        for file in ("memory.max", "memory.limit_in_bytes", "memory.swap.max", "memory.memsw.limit_in_bytes"):
             if (group / file).exists():
-                (group / file).write_text(str(times * limit_mb * 2**20))
+                (group / file).write_text("0" if file == "memory.swap.max" else str(limit_mb * 2**20))
         if (entered := run_in(group, ["true"])).returncode:
             pytest.skip(f"no process can be put into a control group here: {entered.stderr.strip()}")
         yield group
@@ -40,9 +34,9 @@ def memory_group(limit_mb: int) -> Iterator[Path]:
         until(lambda: _is_removed(group))
 
 
-def run_in(group: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run_in(group: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as a member of a group from its first instruction on."""
-    return subprocess.run([*_entering(group), *words], capture_output=True, text=True, check=False)
+    return subprocess.run([*_entering(group), *words], capture_output=True, text=True)
 
 
 @contextlib.contextmanager
@@ -51,13 +45,12 @@ def taken_in(group: Path, mb: int) -> Iterator[None]:
     code = f"import sys; taken = b'x' * ({mb} << 20); print('taken', flush=True); sys.stdin.read()"
     words = [*_entering(group), sys.executable, "-c", code]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
         assert other.stdout.readline() == "taken\n"
         yield
         assert other.poll() is None, "the kernel killed this process"
 
 
-def _entering(group: Path) -> Sequence[str]:
+def _entering(group: Path) -> list[str]:
     return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
 
 
@@ -76,11 +69,9 @@ def _is_removed(group: Path) -> bool:
     for pid in map(int, (group / "cgroup.procs").read_text().split()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    try:
+    with contextlib.suppress(OSError):  # a process ends a moment before its memory is released
         group.rmdir()
-    except OSError:  # a process ends a moment before its memory is released
-        return False
-    return True
+    return not group.exists()
 
 
 class ControlTree:

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = [
-    REPOSITORY / "README.md",
-    REPOSITORY / "agents" / "README.md",
-    *sorted((REPOSITORY / "docs").rglob("*.md")),
-]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "agents/README.md", *sorted(REPOSITORY.glob("docs/**/*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 

@@ -6,9 +6,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,13 @@ class Faces:
         """The indices of a split."""
         return np.flatnonzero(self.usages == usage).tolist()
 
-    def by_pixels(self, rows: Iterable[int] | None = None) -> dict[bytes, int]:
+    def by_pixels(self, rows: Iterable[int]) -> dict[bytes, int]:
         """Labels by the bytes of their image, whatever the order."""
-        return labels_by_pixels(self.images, self.labels, range(len(self)) if rows is None else rows)
+        return labels_by_pixels(self.images, self.labels, rows)
 
     def encoded(self, index: int, kind: str = "PNG", **options: Any) -> bytes:
         """Image number ``index`` as a file; PNG keeps every pixel."""
-        if kind == "PNG" and not options:
-            return self._pngs[index]
-        return encode(self.images[index], kind, **options)
+        return encode(self.images[index], kind, **options) if options or kind != "PNG" else self._pngs[index]
 
     @cached_property
     def _pngs(self) -> list[bytes]:
@@ -89,28 +87,20 @@ class Faces:
     ) -> "Files":
         """Image folders, as Kaggle has them: the test folder pools both tests, and file names keep the official split.
 
-        Args:
-            splits: The folders in place of Training, PublicTest and PrivateTest.
-            name: Of each file.
-            kind: Of the images.
-            options: Of their encoder.
+        ``splits`` are the folders in place of Training, PublicTest and PrivateTest.
         """
-        return {
-            f"{splits[usage]}/{CLASSES[label]}/{name.format(usage=USAGES[usage], number=1000 + i)}": self.encoded(
-                i, kind, **options
-            )
-            for i, (label, usage) in enumerate(zip(self.labels, self.usages, strict=True))
-        }
+        found: Files = {}
+        for i, (label, usage) in enumerate(zip(self.labels, self.usages, strict=True)):
+            file = name.format(usage=USAGES[usage], number=1000 + i)
+            found[f"{splits[usage]}/{CLASSES[label]}/{file}"] = self.encoded(i, kind, **options)
+        return found
 
     def csv(self, columns: str = "emotion,pixels,Usage", rows: Iterable[int] | None = None) -> str:
         """A CSV with the given header; a header's leading spaces are kept, as Kaggle writes them."""
         lines = [columns]
         for index in range(len(self)) if rows is None else rows:
-            values = {
-                "emotion": str(self.labels[index]),
-                "pixels": " ".join(map(str, self.images[index].ravel())),
-                "Usage": USAGES[self.usages[index]],
-            }
+            pixels = " ".join(map(str, self.images[index].ravel()))
+            values = {"emotion": str(self.labels[index]), "pixels": pixels, "Usage": USAGES[self.usages[index]]}
             lines.append(",".join(values[name.strip()] for name in columns.split(",")))
         return "\n".join(lines) + "\n"
 
@@ -163,9 +153,8 @@ def prepare_synthetic() -> None:
     """Put 280 drawn faces into the cache in place of the 6,144 that fersweep draws, which take seconds."""
     images, labels, splits = synthetic.draw_dataset(sizes={Split.TRAIN: 140, Split.VAL: 70, Split.TEST: 70})
     source = f"drawn by fersweep, version {synthetic.VERSION}"
-    info = store.build_info(
-        "synthetic", source, "drawn", images, labels, splits, official_split=False, notes=(), created=0.0
-    )
+    about = {"official_split": False, "notes": (), "created": 0.0}
+    info = store.build_info("synthetic", source, "drawn", images, labels, splits, **about)
     store.save(info, images, labels, splits, group_copies(images), replace=True)
 
 
@@ -186,12 +175,9 @@ def encode(image: npt.NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
 
 def png_of_size(side: int) -> bytes:
     """A small file that says it is a huge image."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    small = encode(np.zeros((1, 1), np.uint8))
+    head = b"IHDR" + struct.pack(">II", side, side) + small[24:29]
+    return small[:12] + head + struct.pack(">I", zlib.crc32(head)) + small[33:]
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
@@ -218,20 +204,10 @@ def tar_bytes(files: Mapping[str, bytes], mode: str = "w") -> bytes:
     return buffer.getvalue()
 
 
-def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
-    path.write_bytes(tar_bytes(files))
+def write_tar(path: Path, files: Mapping[str, bytes], mode: str = "w") -> Path:
+    path.write_bytes(tar_bytes(files, mode))
     return path
 
 
-def write_gzipped_tar(path: Path, files: Mapping[str, bytes]) -> Path:
-    path.write_bytes(tar_bytes(files, "w:gz"))
-    return path
-
-
-PACK: Mapping[str, Callable[[Path, Mapping[str, bytes]], Path]] = {
-    "folder": write_folder,
-    "zip": write_zip,
-    "tar": write_tar,
-    "tar.gz": write_gzipped_tar,
-}
+PACK = {"folder": write_folder, "zip": write_zip, "tar": write_tar, "tar.gz": partial(write_tar, mode="w:gz")}
 """How the same files may come."""

@@ -5,13 +5,12 @@ where it was requeued.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-
-from tests.support.processes import until
 
 PROGRAM = (sys.executable, "-S", "-m", "tests.support.fake_slurm")
 
@@ -43,6 +42,8 @@ class FakeSlurm:
 
     def close(self) -> None:
         """End every job."""
+        from tests.support.processes import until  # not above: the programs have no psutil, as they start without site
+
         for element in self._root.glob("*_*"):
             until((element / "pid").exists)
             with contextlib.suppress(ProcessLookupError):
@@ -60,8 +61,8 @@ def sbatch(root: Path, words: list[str]) -> None:
         _write(element / "state", "PENDING||Resources")
         log = options["output"].replace("%A", str(job)).replace("%a", str(number)).replace("%%", "%")
         words = [*PROGRAM, "supervise", str(element), log, options["chdir"]]
-        with Path(os.devnull).open("r+b") as null:
-            subprocess.Popen(words, stdin=null, stdout=null, stderr=null, start_new_session=True)
+        silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        subprocess.Popen(words, start_new_session=True, **silent)
     print(f"{job};tests")
 
 
@@ -69,27 +70,19 @@ def supervise(root: Path, words: list[str]) -> None:
     element, log, folder = Path(words[0]), words[1], words[2]
     job, _, number = element.name.partition("_")
     own = {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": number, "SLURM_JOB_ID": element.name}
-    restarts = 0
-    while True:
+    for restarts in itertools.count():
         node = f"n{restarts + 1}"
         environment = {**os.environ, **own, "SLURM_RESTART_COUNT": str(restarts), "SLURMD_NODENAME": node}
-        with Path(log).open("ab") as output, Path(os.devnull).open("rb") as null:
-            process = subprocess.Popen(
-                ["bash", str(element / "script")],
-                cwd=folder,
-                env=environment,
-                stdin=null,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        with Path(log).open("ab") as output:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+            words = ["bash", str(element / "script")]
+            process = subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **streams)
         _write(element / "pid", str(process.pid))
         _write(element / "state", f"RUNNING|{node}|None")
         code = process.wait()
         if not (element / "requeued").exists():
             break
         (element / "requeued").unlink()
-        restarts += 1
     state = "CANCELLED" if (element / "cancelled").exists() else "FAILED" if code else "COMPLETED"
     _write(element / "state", f"{state}||None")
     (element / "ended").touch()

@@ -2,27 +2,23 @@
 
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
 
-from fer_sweep.worker.trial_process import EpochReport, TrialJob, TrialMessage, run_in_fork
+from fer_sweep.agent.trial_process import EpochReport, TrialJob, TrialMessage, run_in_fork
 
 
 def killed_in_epoch_2(job: TrialJob, pipe: Connection) -> None:
     """Its first attempt is killed with kill -9 when two epochs are trained and one is reported."""
     is_first_attempt = not (job.folder / "last.ckpt").exists()
 
-    class Pipe:
-        recv = staticmethod(pipe.recv)
-        close = staticmethod(pipe.close)
+    def send(message: TrialMessage, whole: Callable[[TrialMessage], None] = pipe.send) -> None:
+        if isinstance(message, EpochReport) and message.epoch == 2 and is_first_attempt and job.folder.name == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(message)
 
-        def send(self, message: TrialMessage) -> None:
-            if isinstance(message, EpochReport) and message.epoch == 2 and is_first_attempt:
-                os.kill(os.getpid(), signal.SIGKILL)
-            pipe.send(message)
-
-    wrapped: Any = Pipe() if job.folder.name == "0" else pipe
-    run_in_fork(job, wrapped)
+    pipe.send = send  # type: ignore[method-assign]
+    run_in_fork(job, pipe)
 
 
 def reading_beyond_the_data(job: TrialJob, pipe: Connection) -> None:

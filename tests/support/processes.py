@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+
+import psutil
 
 COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
 SWEEP = """\
@@ -71,29 +72,27 @@ def until(true: Callable[[], bool], limit_s: float = 300.0) -> None:
 
 
 def descendants(pid: int) -> set[int]:
-    found: set[int] = set()
-    for thread in Path(f"/proc/{pid}/task").glob("*"):  # a child belongs to the thread that started it
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for child in map(int, (thread / "children").read_text().split()):
-                found |= {child} | descendants(child)
-    return found
+    try:
+        return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def words_of(pid: int) -> str:
+    """The command line, each word with a NUL after it."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+        return "".join(f"{word}\0" for word in psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
         return ""
 
 
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
 def private_mb(pid: int) -> float:
     """Megabytes that a process has in memory and shares with no other."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+    return psutil.Process(pid).memory_full_info().uss / 2**20

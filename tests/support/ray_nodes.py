@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 GPUS = 2
@@ -46,9 +47,7 @@ class Cluster:
 
 def node_of(pid: int) -> int:
     """The node that a process was started by."""
-    environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    (raylet,) = [line.partition("=")[2] for line in environment if line.startswith("RAY_RAYLET_PID=")]
-    return int(raylet)
+    return int(psutil.Process(pid).environ()["RAY_RAYLET_PID"])
 
 
 @contextmanager
@@ -56,10 +55,8 @@ def cluster() -> Iterator[Cluster]:
     """A cluster, while it is needed."""
     from ray.cluster_utils import Cluster as Nodes
 
-    with (
-        tempfile.TemporaryDirectory(prefix="fersweep-ray-") as folder,  # short: Ray's sockets lie in it
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    short = tempfile.TemporaryDirectory(prefix="fersweep-ray-")  # as Ray's sockets lie in it
+    with short as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # of a trial trained here; Ray makes some GPUs up

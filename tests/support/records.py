@@ -5,28 +5,13 @@ from typing import Any
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.selection import Candidate
 
-SIMPLE = {"model": "simple_cnn", "data": "fer2013"}
-
 
 def make_result(**changes: Any) -> TrialResult:
     """The result of a complete trial of one epoch, with changes."""
-    values: dict[str, Any] = {
-        "best_val_acc": 0.5,
-        "best_epoch": 1,
-        "train_acc": 0.6,
-        "train_val_gap": 0.1,
-        "val_acc_clean": 0.5,
-        "macro_f1": 0.4,
-        "per_class_recall": (0.5,) * 7,
-        "confusion_matrix": ((1,) * 7,) * 7,
-        "epochs": 1,
-        "parameters": 1000,
-        "seconds": 1.0,
-        "images_per_second": 1000.0,
-        "peak_memory_mb": 100.0,
-        "precision": "fp32",
-        "verdict": "balanced",
-    }
+    values: dict[str, Any] = {"best_val_acc": 0.5, "train_acc": 0.6, "train_val_gap": 0.1, "val_acc_clean": 0.5}
+    values |= {"macro_f1": 0.4, "per_class_recall": (0.5,) * 7, "confusion_matrix": ((1,) * 7,) * 7}
+    values |= {"best_epoch": 1, "epochs": 1, "parameters": 1000, "precision": "fp32", "verdict": "balanced"}
+    values |= {"seconds": 1.0, "images_per_second": 1000.0, "peak_memory_mb": 100.0}
     return TrialResult(**{**values, **changes})
 
 
@@ -56,5 +41,6 @@ def candidate(
         parameters=size,
         verdict=verdict,
     )
-    record = TrialRecord(name, state, config or SIMPLE, parameters or {}, result=result)
+    simple = {"model": "simple_cnn", "data": "fer2013"}
+    record = TrialRecord(name, state, config or simple, parameters or {}, result=result)
     return Candidate(sweep, record, result, fingerprint)

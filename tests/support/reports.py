@@ -1,18 +1,19 @@
 """Sweeps as they might have been: seeded records whose curves look like learning curves, of any size."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from fer_sweep.choosing import Choice
 
+from fer_sweep.choosing import Choice
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.records import CLASSES, TrialRecord, TrialResult, TrialState
+from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.reports.shown import Axis
-from fer_sweep.reports.sources import Curve, Report, ReportedSweep, TrialKey, best_of_each_model, best_trials
+from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate, caveats, select, select_each
+from tests.support.records import make_result
 
 EPOCHS = 20
 IMAGES = np.array([467, 56, 496, 895, 653, 415, 607])
@@ -49,30 +50,28 @@ def sweep(
         state = TrialState.FAILED if fate < 0.02 else TrialState.PRUNED if fate < 0.4 else TrialState.COMPLETE
         if number == trials - 1 and trials > 3:
             state = TrialState.RUNNING
-        history = curve(model, parameters, rng, pruned_after=3 if state is TrialState.PRUNED else None)
-        ended = clock + 4.0 * len(history)
-        result = _result(model, history, rng) if state in (TrialState.COMPLETE, TrialState.PRUNED) else None
-        records.append(
-            TrialRecord(
-                str(number),
-                state,
-                config=parse_trial(parameters).model_dump(mode="json"),
-                parameters=parameters,
-                metrics=history[-1] if state is TrialState.RUNNING else {},
-                result=result,
-                reason="RuntimeError: the GPU was taken away" if state is TrialState.FAILED else None,
-                started_at=clock,
-                ended_at=None if state is TrialState.RUNNING else ended,
-            )
+        history = curve(model, parameters, rng, epochs=3 if state is TrialState.PRUNED else EPOCHS)
+        record = TrialRecord(
+            str(number),
+            state,
+            config=parse_trial(parameters).model_dump(mode="json"),
+            parameters=parameters,
+            started_at=clock,
+            ended_at=clock + 4.0 * len(history),
         )
+        if state is TrialState.RUNNING:
+            record = replace(record, metrics=history[-1], ended_at=None)
+        elif state is TrialState.FAILED:
+            record = replace(record, reason="RuntimeError: the GPU was taken away")
+        else:
+            record = replace(record, result=_result(model, history, rng))
+        records.append(record)
         histories[str(number)] = history
-        clock = ended
-    sweep_id = id or f"s{seed:07d}"
+        clock += 4.0 * len(history)
+    sweep_id, name = id or f"s{seed:07d}", model if name is None else name
     file = f"method: bayes\nmetric: {{name: best_val_acc, goal: maximize}}\nname: {model}\n"
     create = f"fersweep create sweep-{sweep_id}.yaml --search optuna"
-    made = ReportedSweep(
-        sweep_id, model if name is None else name, "", (model,), "bayes", AXES, file, create, tuple(records)
-    )
+    made = ReportedSweep(sweep_id, name, "", (model,), "bayes", AXES, file, create, tuple(records))
     return made, histories
 
 
@@ -82,38 +81,29 @@ def report(*made: tuple[ReportedSweep, Mapping[str, Curve]]) -> Report:
     candidates = [Candidate(s.id, r, r.result) for s in sweeps for r in s.records if r.result is not None]
     selection, by_model = select(candidates), select_each(candidates)
     histories = {(shown.id, trial): curve for shown, found in made for trial, curve in found.items()}
-    wanted: Sequence[TrialKey] = [
-        (c.sweep, c.record.trial_id) for c in (*best_trials(selection), *best_of_each_model(selection))
-    ]
+    shown = [*best_trials(selection), *best_of_each_model(selection)]
+    curves = {(c.sweep, c.record.trial_id): histories[c.sweep, c.record.trial_id] for c in shown}
     choice = Choice(selection, by_model, caveats(selection, by_model))
-    return Report(sweeps, choice, {key: histories[key] for key in wanted}, made=1_790_500_000.0)
+    return Report(sweeps, choice, curves, made=1_790_500_000.0)
 
 
 def hostile(text: str) -> Report:
     """A report of a sweep whose every text is somebody's attempt; the best trial's among them."""
     made, histories = sweep(trials=24, seed=1)
-    best = max(
-        (r for r in made.records if r.result and r.state is TrialState.COMPLETE), key=lambda r: r.result.best_val_acc
-    )
-    records = []
-    for record in made.records:
-        if record is best:
-            config = {**record.config, "data": text, "model": text}
-            swept = {**record.parameters, "optimizer": text, text: text}
-            record = dataclasses.replace(record, trial_id=text, config=config, parameters=swept)
-        elif record.trial_id == "0":
-            record = dataclasses.replace(record, state=TrialState.FAILED, result=None, reason=text)
-        records.append(record)
+    complete = [record for record in made.records if record.result and record.state is TrialState.COMPLETE]
+    best = max(complete, key=lambda record: record.result.best_val_acc)
+    records = list(made.records)
+    config, swept = {**best.config, "data": text, "model": text}, {**best.parameters, "optimizer": text, text: text}
+    records[1] = replace(records[1], state=TrialState.FAILED, result=None, reason=text)
+    records[int(best.trial_id)] = replace(best, trial_id=text, config=config, parameters=swept)
     histories[text] = histories[best.trial_id]
+    texts = dict.fromkeys(("id", "name", "description", "file", "create"), text)
     axes = (*made.axes, Axis(text, log=False))
-    made = dataclasses.replace(
-        made, id=text, name=text, description=text, models=(text,), axes=axes, file=text, create=text
-    )
-    return report((dataclasses.replace(made, records=tuple(records)), histories))
+    return report((replace(made, **texts, models=(text,), axes=axes, records=tuple(records)), histories))
 
 
 def curve(
-    model: str, parameters: Mapping[str, Any], rng: np.random.Generator, *, pruned_after: int | None = None
+    model: str, parameters: Mapping[str, Any], rng: np.random.Generator, *, epochs: int
 ) -> list[dict[str, float]]:
     """A learning curve: accuracies rise and flatten, the gap opens as training goes on, both by the parameters."""
     off = abs(math.log10(parameters["lr"]) + 2.4) / 1.6  # the best learning rate is 4e-3
@@ -122,25 +112,18 @@ def curve(
     speed = 0.12 + 0.25 * max(0.0, 1 - off)
     widest = max(0.02, 0.42 - 0.4 * brake + 0.1 * (parameters["optimizer"] == "adamw"))
     rows, best = [], 0.0
-    for epoch in range(1, (pruned_after or EPOCHS) + 1):
+    for epoch in range(1, epochs + 1):
         grown = 1 - math.exp(-speed * epoch)
         val = max(0.14, 0.25 + (ceiling - 0.25) * grown + rng.normal(0, 0.006))
         gap = widest * grown * epoch / EPOCHS + rng.normal(0, 0.006)
         train = min(0.995, val + gap)
         best = max(best, val)
-        rows.append(
-            {
-                "epoch": float(epoch),
-                "train_loss": 2.1 * (1 - train) + 0.12,
-                "train_acc": train,
-                "val_loss": 2.1 * (1 - val) + 0.12 + 0.8 * max(0.0, gap - 0.1),
-                "val_acc": val,
-                "train_val_gap": train - val,
-                "best_val_acc": best,
-                "lr": parameters["lr"] * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2,
-                "images_per_second": 5000 + rng.normal(0, 60),
-            }
-        )
+        row = {"epoch": float(epoch), "train_acc": train, "val_acc": val, "best_val_acc": best}
+        row |= {"train_val_gap": train - val, "train_loss": 2.1 * (1 - train) + 0.12}
+        row["val_loss"] = 2.1 * (1 - val) + 0.12 + 0.8 * max(0.0, gap - 0.1)
+        row["lr"] = parameters["lr"] * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2
+        row["images_per_second"] = 5000 + rng.normal(0, 60)
+        rows.append(row)
     return rows
 
 
@@ -149,13 +132,10 @@ def _draw(rng: np.random.Generator) -> dict[str, Any]:
     for axis in AXES:
         if axis.choices is not None:
             drawn[axis.name] = axis.choices[int(rng.integers(len(axis.choices)))]
-        elif axis.bounds is not None:
-            low, high = axis.bounds
-            drawn[axis.name] = (
-                float(10 ** rng.uniform(math.log10(low), math.log10(high)))
-                if axis.log
-                else float(rng.uniform(low, high))
-            )
+            continue
+        low, high = axis.bounds
+        value = 10 ** rng.uniform(math.log10(low), math.log10(high)) if axis.log else rng.uniform(low, high)
+        drawn[axis.name] = float(value)
     return drawn
 
 
@@ -163,17 +143,15 @@ def _result(model: str, history: Sequence[Mapping[str, float]], rng: np.random.G
     best = max(history, key=lambda row: row["val_acc"])
     ease = EASE * (IMAGES.sum() / (EASE * IMAGES).sum())
     right = np.minimum(np.round(best["val_acc"] * ease * IMAGES), IMAGES).astype(int)
-    matrix = np.zeros((7, 7), dtype=int)
-    for code in range(len(CLASSES)):
-        wrong = int(IMAGES[code] - right[code])
+    matrix = np.diag(right)
+    for code in range(7):
         shares = np.full(7, 0.1)
         shares[CONFUSED[code]], shares[code] = 0.5, 0.0
-        matrix[code] = rng.multinomial(wrong, shares / shares.sum())
-        matrix[code, code] = right[code]
+        matrix[code] += rng.multinomial(IMAGES[code] - right[code], shares / shares.sum())
     accuracy = float(right.sum() / IMAGES.sum())
     gap = best["train_val_gap"]
     verdict = "underfit" if accuracy + gap < 0.5 else "overfit" if gap > 0.15 else "balanced"
-    return TrialResult(
+    return make_result(
         best_val_acc=accuracy,
         best_epoch=int(best["epoch"]),
         train_acc=accuracy + gap,
@@ -185,8 +163,5 @@ def _result(model: str, history: Sequence[Mapping[str, float]], rng: np.random.G
         epochs=len(history),
         parameters=SIZE[model],
         seconds=4.0 * len(history),
-        images_per_second=5000.0,
-        peak_memory_mb=820.0,
-        precision="bf16",
         verdict=verdict,
     )

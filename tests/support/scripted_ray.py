@@ -26,20 +26,18 @@ class ActorUnavailableError(RayError):
 class RayTaskError(RayError):
     """A method has raised ``cause``."""
 
-    @property
-    def cause(self) -> BaseException | None:
-        return self.__cause__
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
 
 
 @dataclass
 class Actor:
-    """One of the cluster's; its methods are called once it can answer."""
+    """One of the cluster's; its methods are called once it can answer, unless calls come to an error."""
 
     object: Any
     is_placed: bool = True
     answers: bool = True
     error: RayError | None = None
-    """What calls come to in place of an answer."""
 
     def __getattr__(self, method: str) -> Any:
         return SimpleNamespace(remote=lambda *arguments: self._call(getattr(self.object, method), arguments))
@@ -68,9 +66,7 @@ class ScriptedRay:
     """Of each actor."""
     actors: list[Actor] = field(default_factory=list)
 
-    exceptions = SimpleNamespace(
-        RayError=RayError, RayTaskError=RayTaskError, ActorUnavailableError=ActorUnavailableError
-    )
+    exceptions = sys.modules[__name__]
     cloudpickle = SimpleNamespace(register_pickle_by_value=lambda module: None)
 
     def init(self, address: str, **_options: Any) -> None:
@@ -109,7 +105,7 @@ class ScriptedRay:
         try:
             return method()
         except OSError as error:
-            raise RayTaskError from error
+            raise RayTaskError(error) from error
 
     def kill(self, actor: Actor) -> None:
         actor.answers = False

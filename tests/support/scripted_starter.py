@@ -5,6 +5,7 @@ the epochs of its configuration in no time, from its checkpoint if there is one,
 time: a trial that is to run until something happens waits to be stopped or killed (``train_then_wait``).
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -12,12 +13,9 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
-from fer_sweep.files import write_atomically
-from fer_sweep.records import StopReason, TrialOutcome, TrialState
-from fer_sweep.training.history import History, read_history
-from fer_sweep.worker.memory import OomKills
-from fer_sweep.worker.starters import TrialHandle
-from fer_sweep.worker.trial_process import (
+from fer_sweep.agent.memory import OomKills
+from fer_sweep.agent.processes import TrialHandle
+from fer_sweep.agent.trial_process import (
     Beat,
     EpochReport,
     FirstStep,
@@ -27,9 +25,11 @@ from fer_sweep.worker.trial_process import (
     _outcome,
     train_here,
 )
+from fer_sweep.files import write_atomically
+from fer_sweep.records import StopReason, TrialOutcome, TrialState
+from fer_sweep.training.history import History, read_history
 from tests.support.records import make_result
 
-CHECKPOINT = "last.ckpt"
 WAIT_S = 20.0
 """Bounds a failing test only."""
 
@@ -38,16 +38,21 @@ class Killed(Exception):
     """Raised in a script whose trial has been killed."""
 
 
-class PlayedTrial:
-    """One attempt at a trial, as its script sees it."""
+class PlayedTrial(threading.Thread):
+    """One attempt at a trial, as its script sees it; to a ``TrialHandle`` it is the trial's process."""
 
-    def __init__(self, job: TrialJob, pipe: Connection) -> None:
+    pid = None
+    exitcode = 0
+
+    def __init__(self, job: TrialJob, pipe: Connection, script: "Script") -> None:
+        super().__init__(name=f"trial-{job.folder.name}", daemon=True)
         self.job = job
         self.trial_id = job.folder.name
+        self._script = script
         self._pipe = pipe
         self._killed, self._kill = os.pipe()
         self._history = History(job.folder / "history.jsonl")
-        self._checkpoint = (job.checkpoints or job.folder) / CHECKPOINT
+        self._checkpoint = (job.checkpoints or job.folder) / "last.ckpt"
         kept = int(self._checkpoint.read_text()) if self._checkpoint.exists() else 0
         self._history.restart(read_history(self._history.path)[:kept])
 
@@ -64,39 +69,26 @@ class PlayedTrial:
 
     def train(self, epochs: int = 1) -> None:
         """Train so many epochs, each with a checkpoint."""
-        for _ in range(epochs):
-            epoch = self.epoch + 1
+        for epoch in range(self.epoch + 1, self.epoch + epochs + 1):
             self._history.append(metrics_of(epoch))
             write_atomically(self._checkpoint, str(epoch))
             self.send(EpochReport(epoch, self._history.rows[-1]))
-
-    def drop_checkpoint(self) -> None:
-        """Remove what a trial that has ended is not resumed from."""
-        self._checkpoint.unlink(missing_ok=True)
 
     def beat(self, at: float) -> None:
         """Say that a step was made then, by the monotonic clock."""
         self.send(Beat(at))
 
     def send(self, message: TrialMessage) -> None:
-        """Send a message to the agent.
-
-        Raises:
-            Killed: The trial has been killed.
-        """
+        """Send a message to the agent, unless the trial has been killed."""
         self._arrived(0.0)
         self._pipe.send(message)
 
     def asked_to_stop(self) -> StopReason | None:
-        """What the agent has asked for by now, if anything."""
+        """What the agent has asked for by now, if anything, unless the trial has been killed."""
         return self._pipe.recv() if self._arrived(0.0) else None
 
     def wait_for_stop(self) -> StopReason:
-        """Train no further until the agent asks for an end.
-
-        Raises:
-            Killed: It kills the trial instead.
-        """
+        """Train no further until the agent asks for an end (or says go, to a probe), or kills the trial."""
         assert self._arrived(WAIT_S), f"trial {self.trial_id} was not asked to stop"
         return self._pipe.recv()
 
@@ -106,11 +98,24 @@ class PlayedTrial:
             raise Killed
         return bool(ready)
 
+    def run(self) -> None:
+        with contextlib.suppress(Killed), contextlib.closing(self._pipe):
+            outcome = self._script(self)
+            if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and outcome.result is not None:
+                write_atomically(self.job.folder / "result.json", outcome.result.model_dump_json())
+                self._checkpoint.unlink(missing_ok=True)  # what has ended is not resumed
+            self.send(outcome)
+
+    def join(self, timeout: float | None = WAIT_S) -> None:
+        super().join(timeout)
+
     def kill(self) -> None:
-        """What the agent, or a test, does to it."""
-        os.write(self._kill, b"k")
+        if self.is_alive():
+            self.exitcode = -signal.SIGKILL
+            os.write(self._kill, b"k")
 
     def close(self) -> None:
+        assert not self.is_alive(), f"the script of trial {self.trial_id} does not end"
         os.close(self._killed)
         os.close(self._kill)
 
@@ -120,25 +125,16 @@ Script = Callable[[PlayedTrial], TrialOutcome]
 
 def metrics_of(epoch: int) -> dict[str, float]:
     """An epoch's line of the history: accuracy rises, the gap widens."""
-    val_acc, train_acc = 1 - 0.8 / epoch**0.5, 1 - 0.8 / epoch
-    return {
-        "epoch": epoch,
-        "train_loss": 2 / epoch,
-        "train_acc": train_acc,
-        "val_loss": 2 / epoch**0.5,
-        "val_acc": val_acc,
-        "train_val_gap": train_acc - val_acc,
-        "best_val_acc": val_acc,
-        "lr": 0.001,
-        "images_per_second": 1000.0,
-    }
+    train, val = 1 - 0.8 / epoch, 1 - 0.8 / epoch**0.5
+    accuracies = {"train_acc": train, "val_acc": val, "train_val_gap": train - val, "best_val_acc": val}
+    losses = {"train_loss": 2 / epoch, "val_loss": 2 / epoch**0.5}
+    return {"epoch": epoch, **losses, **accuracies, "lr": 0.001, "images_per_second": 1000.0}
 
 
 def outcome_of(state: TrialState, epochs: int) -> TrialOutcome:
     """The outcome of a trial that ended well after so many epochs."""
-    last = metrics_of(epochs)
-    names = ("best_val_acc", "train_acc", "train_val_gap")
-    return TrialOutcome(state, make_result(epochs=epochs, best_epoch=epochs, **{name: last[name] for name in names}))
+    last = {name: metrics_of(epochs)[name] for name in ("best_val_acc", "train_acc", "train_val_gap")}
+    return TrialOutcome(state, make_result(epochs=epochs, best_epoch=epochs, **last))
 
 
 def stopped(trial: PlayedTrial, reason: StopReason) -> TrialOutcome:
@@ -176,42 +172,13 @@ def train_for_real(trial: PlayedTrial) -> TrialOutcome:
     return _outcome(lambda: train_here(trial.job, StopFlag(), trial.send))
 
 
-class PlayedProcess:
-    """A thread with what ``TrialHandle`` uses of a process."""
-
-    pid = None
-
-    def __init__(self, trial: PlayedTrial, play: Callable[[], None]) -> None:
-        self.trial = trial
-        self.exitcode = 0
-        self._thread = threading.Thread(target=play, name=f"trial-{trial.trial_id}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self, timeout_s: float = WAIT_S) -> None:
-        self._thread.join(timeout_s)
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def kill(self) -> None:
-        if self.is_alive():
-            self.exitcode = -signal.SIGKILL
-            self.trial.kill()
-
-    def close(self) -> None:
-        assert not self.is_alive(), f"the script of trial {self.trial.trial_id} does not end"
-        self.trial.close()
-
-
 class ScriptedStarter:
     """Starts trials as threads, and remembers them."""
 
     def __init__(self, script: Script = train_all) -> None:
         self.script = script
         self.jobs: list[TrialJob] = []
-        self.processes: list[PlayedProcess] = []
+        self.trials: list[PlayedTrial] = []
         self.is_closed = False
 
     def warm_up(self) -> None:
@@ -226,30 +193,16 @@ class ScriptedStarter:
         if not (job.folder / "config.json").exists():
             write_atomically(job.folder / "config.json", job.config.model_dump_json())
         ours, theirs = multiprocessing.Pipe()
-        trial = PlayedTrial(job, theirs)
-
-        def play() -> None:
-            try:
-                outcome = self.script(trial)
-                if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and outcome.result is not None:
-                    write_atomically(job.folder / "result.json", outcome.result.model_dump_json())
-                    trial.drop_checkpoint()
-                trial.send(outcome)
-            except Killed:
-                pass
-            finally:
-                theirs.close()
-
-        process = PlayedProcess(trial, play)
+        trial = PlayedTrial(job, theirs, self.script)
         self.jobs.append(job)
-        self.processes.append(process)
-        process.start()
-        return TrialHandle(process, ours, job.folder, OomKills())
+        self.trials.append(trial)
+        trial.start()
+        return TrialHandle(trial, ours, job.folder, OomKills())
 
     def kill(self, trial_id: str) -> None:
         """Kill the latest attempt at a trial."""
-        next(process for process in reversed(self.processes) if process.trial.trial_id == trial_id).kill()
+        next(trial for trial in reversed(self.trials) if trial.trial_id == trial_id).kill()
 
     @property
     def all_have_ended(self) -> bool:
-        return not any(process.is_alive() for process in self.processes)
+        return not any(trial.is_alive() for trial in self.trials)

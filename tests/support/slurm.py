@@ -3,13 +3,14 @@
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.support.processes import alive, own_core, until
+import psutil
+
+from tests.support.processes import own_core, until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv", "taskset")
 NODES = ("n1", "n2")
@@ -25,11 +26,6 @@ SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/controller.pid
 SlurmdPidFile={folder}/%n.pid
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-MpiDefault=none
-SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,sched_min_interval=100000,batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
@@ -57,12 +53,12 @@ class Cluster:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fersweep-slurm-"))
         self.configuration = self.folder / "slurm.conf"
+        self._environment = {**os.environ, "SLURM_CONF": str(self.configuration)}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
             self._start()
-        except BaseException:
-            self.close()
-            raise
+            stack.pop_all()
 
     def _start(self) -> None:
         for name in ("state", "spool", "spool/n1", "spool/n2"):
@@ -80,18 +76,11 @@ class Cluster:
         self._start_nodes()
 
     def _daemon(self, name: str, *words: str) -> None:
+        words = ("setpriv", "--pdeathsig=TERM", *words)  # whatever ends the tests ends it too
+        environment = {**self._environment, "SLURMD_NODENAME": name}  # its jobs have the same
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._daemons[name] = subprocess.Popen(
-                ("setpriv", "--pdeathsig=TERM", *words),  # whatever ends the tests ends it too
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**self._environment, "SLURMD_NODENAME": name},  # its jobs have the same
-            )
-
-    @property
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "SLURM_CONF": str(self.configuration)}
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self._daemons[name] = subprocess.Popen(words, env=environment, **streams)
 
     def _start_nodes(self) -> None:
         """Start those nodes that are not there, and wait until jobs may run on them."""
@@ -105,12 +94,11 @@ class Cluster:
         """What a power failure does to a node: its daemon and all that runs on it are gone at once."""
         self._daemons[node].kill()
         self._daemons.pop(node).wait()
-        self._kill(f"SLURMD_NODENAME={node}")
+        self._kill(node)
 
     def ask(self, *words: str) -> str:
         """What one of Slurm's commands prints; nothing if it fails."""
-        done = subprocess.run(words, capture_output=True, text=True, env=self._environment, check=False)
-        return done.stdout.strip()
+        return subprocess.run(words, capture_output=True, text=True, env=self._environment).stdout.strip()
 
     def node_of(self, agent: str) -> str:
         """The node that an agent runs on; empty while it runs on none."""
@@ -127,19 +115,20 @@ class Cluster:
         for daemon in self._daemons.values():
             daemon.kill()
             daemon.wait()
-        self._kill("")
+        self._kill()
         shutil.rmtree(self.folder)
 
-    def _kill(self, mark: str) -> None:
-        """Kill those of this cluster's processes that have the mark in their environment, and wait for their end."""
+    def _kill(self, node: str | None = None) -> None:
+        """Kill this cluster's processes, or those of one node, and wait for their end."""
         killed = []
-        for pid in {int(folder.name) for folder in Path("/proc").glob("[0-9]*")} - {os.getpid()}:
-            with contextlib.suppress(OSError):
-                environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-                if f"SLURM_CONF={self.configuration}" in environment and mark in environment:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-        until(lambda: not any(alive(pid) for pid in killed), 20)
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                own = process.environ()
+                is_ours = own.get("SLURM_CONF") == str(self.configuration) and process.pid != os.getpid()
+                if is_ours and node in (None, own.get("SLURMD_NODENAME")):
+                    process.kill()
+                    killed.append(process)
+        psutil.wait_procs(killed, 20)
 
 
 def _free_ports(count: int) -> list[int]:

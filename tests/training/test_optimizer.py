@@ -1,7 +1,7 @@
 """The optimizer, the learning-rate schedule and the average of the weights."""
 
+import copy
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,61 +10,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer, learning_rate
+from tests.training.conftest import SIZES, small
 
 
-def config(**changes: Any) -> Any:
-    return parse_trial({"model": "simple_cnn", **changes})
-
-
-@pytest.mark.parametrize("model", ["simple_cnn", "deeper_cnn", "resnet18", "vit"])
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_only_weights_decay(model: str, name: str) -> None:
-    small = {"resnet18": {"width": 8}, "vit": {"dim": 16, "head_dim": 8, "depth": 1}}.get(model, {})
-    trial = parse_trial({"model": model, "optimizer": name, "weight_decay": 0.3, **small})
-    network = build_model(trial)
-    optimizer = build_optimizer(network, trial)
-    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    normalisations = (nn.BatchNorm2d, nn.LayerNorm)
+@pytest.mark.parametrize("model", SIZES)
+def test_only_weights_decay(model):
+    config = small(model, weight_decay=0.3)
+    network = build_model(config)
+    groups = build_optimizer(network, config).param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for module in network.modules():
-        for key, parameter in module.named_parameters(recurse=False):
-            free = key in ("bias", "cls_token", "position_embeddings") or isinstance(module, normalisations)
-            assert decays.pop(id(parameter)) == (0.0 if free else 0.3), key
+        is_normalisation = isinstance(module, nn.BatchNorm2d | nn.LayerNorm)
+        for name, parameter in module.named_parameters(recurse=False):
+            free = is_normalisation or name in ("bias", "cls_token", "position_embeddings")
+            assert decays.pop(id(parameter)) == (0.0 if free else 0.3), name
     assert not decays
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_steps_are_those_of_torch_also_after_a_resume(name: str, momentum: float) -> None:
-    settings_of = config(optimizer=name, lr=0.1, momentum=momentum, weight_decay=0.3)
+@pytest.mark.parametrize(("name", "momentum"), [("adamw", 0.9), ("sgd", 0.9), ("sgd", 0.0)])
+def test_steps_are_those_of_torch_also_after_a_resume(name, momentum):
+    config = small(optimizer=name, lr=0.1, momentum=momentum, weight_decay=0.3)
     torch.manual_seed(0)
-    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
-    theirs.load_state_dict(ours.state_dict())
-    images = torch.randn(4, 5)
-    optimizer = build_optimizer(ours, settings_of)
-    groups = build_optimizer(theirs, settings_of).param_groups
-    reference: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
-    if name == "sgd":
-        reference = torch.optim.SGD(groups, lr=0.1, momentum=momentum, nesterov=momentum > 0, fused=True)
+    ours, images = nn.Linear(5, 3), torch.randn(4, 5)
+    theirs = copy.deepcopy(ours)
+    optimizer, groups = build_optimizer(ours, config), build_optimizer(theirs, config).param_groups
+    sgd = {"momentum": momentum, "nesterov": momentum > 0}
+    kind, options = (torch.optim.AdamW, {}) if name == "adamw" else (torch.optim.SGD, sgd)
+    reference = kind(groups, lr=0.1, fused=True, **options)
     for step in range(4):
         if step == 2:
-            saved, optimizer = optimizer.state_dict(), build_optimizer(ours, settings_of)
+            saved, optimizer = optimizer.state_dict(), build_optimizer(ours, config)
             optimizer.load_state_dict(saved)
         for network, stepped in ((ours, optimizer), (theirs, reference)):
             stepped.zero_grad()
             network(images).square().sum().backward()
             stepped.step()
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert optimizer.state_dict()["state"].keys() == reference.state_dict()["state"].keys()
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(total=st.integers(1, 500), warmup=st.floats(0.0, 0.5), lr=st.floats(1e-6, 10.0))
-def test_learning_rate_rises_to_its_peak_and_falls(total: int, warmup: float, lr: float) -> None:
-    settings_of = config(lr=lr, warmup=warmup)
-    rates = [learning_rate(settings_of, step, total) for step in range(total)]
+def test_learning_rate_rises_to_its_peak_and_falls(total, warmup, lr):
+    config = small(lr=lr, warmup=warmup)
+    rates = [learning_rate(config, step, total) for step in range(total)]
     rising = round(warmup * total)
     assert max(rates) == pytest.approx(lr)
     assert all(0.0 < rate <= lr * (1 + 1e-12) for rate in rates)
@@ -73,7 +63,7 @@ def test_learning_rate_rises_to_its_peak_and_falls(total: int, warmup: float, lr
     assert rates[-1] <= lr * 0.5 * (1 + math.cos(math.pi * (1 - 1 / (total - rising)))) * (1 + 1e-9)
 
 
-def test_average_follows_the_weights() -> None:
+def test_average_follows_the_weights():
     network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
     average = WeightAverage(network, decay=0.5)
     start = float(average.model[0].weight)

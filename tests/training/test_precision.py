@@ -1,88 +1,62 @@
 """The arithmetic that ``precision: auto`` selects."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
-from fer_sweep.config.trial import parse_trial
 from fer_sweep.files import cache_dir
 from fer_sweep.training import precision
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """A test's measurement is not remembered by this process."""
-    cached = precision.cpu_gains_by_bf16  # a test may replace it
-    cached.cache_clear()
-    yield
-    cached.cache_clear()
+from tests.training.conftest import small
 
 
 @pytest.fixture
-def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def measured(monkeypatch, tmp_path):
     """A processor that has bf16 and has not been measured; gives the file of measurements."""
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(precision, "_processor", lambda: "EPYC 9999")
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    return cache_dir() / "bf16.json"
+    cache_dir().mkdir(parents=True)
+    precision.cpu_gains_by_bf16.cache_clear()
+    yield cache_dir() / "bf16.json"
+    precision.cpu_gains_by_bf16.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("model", "asked", "gains", "expected"),
-    [
-        ("resnet18", "auto", True, "bf16"),
-        ("resnet18", "auto", False, "fp32"),
-        ("vit", "bf16", False, "bf16"),
-        ("simple_cnn", "fp32", True, "fp32"),
-    ],
+    ("asked", "gains", "expected"),
+    [("auto", True, "bf16"), ("auto", False, "fp32"), ("bf16", False, "bf16"), ("fp32", True, "fp32")],
 )
-def test_precision_is_as_asked_and_auto_is_as_measured(
-    model: str, asked: str, gains: bool, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precision_is_as_asked_and_auto_is_as_measured(asked, gains, expected, monkeypatch):
     monkeypatch.setattr(precision, "cpu_gains_by_bf16", lambda: gains)
-    assert precision.choose_precision(parse_trial({"model": model, "precision": asked}), CPU) == expected
+    assert precision.choose_precision(small("resnet18", precision=asked), torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize(("speedup", "expected"), [(1.9, True), (1.1, False)])
-def test_auto_measures_once_per_processor(
-    speedup: float, expected: bool, processor: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[float] = []
+def test_auto_measures_once_per_processor(speedup, expected, measured, monkeypatch):
+    asked = []
     monkeypatch.setattr(precision, "bf16_speedup", lambda: asked.append(speedup) or speedup)
-    processor.write_text('{"another": false}')
+    measured.write_text('{"another": false}')
     assert precision.cpu_gains_by_bf16() is expected
     precision.cpu_gains_by_bf16.cache_clear()  # as in the next trial's process
     assert precision.cpu_gains_by_bf16() is expected
     assert asked == [speedup]
     own = {f"EPYC 9999, torch {torch.__version__}": expected}
-    assert json.loads(processor.read_text()) == {"another": False, **own}, "another host's measurement is kept"
+    assert json.loads(measured.read_text()) == {"another": False, **own}, "another host's measurement is kept"
 
 
-def test_damaged_measurement_is_repeated_and_need_not_be_kept(
-    processor: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("[1, 2]"), lambda path: path.mkdir()])
+def test_damaged_measurement_is_repeated_and_need_not_be_kept(damage, measured, monkeypatch):
     monkeypatch.setattr(precision, "bf16_speedup", lambda: 2.0)
-    processor.write_text("[1, 2]")
-    assert precision.cpu_gains_by_bf16()
-    assert json.loads(processor.read_text())
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "file" / "cache"))
-    precision.cpu_gains_by_bf16.cache_clear()
+    damage(measured)
     assert precision.cpu_gains_by_bf16()
 
 
-def test_processor_without_bf16_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processor_without_bf16_is_not_measured(measured, monkeypatch):
     monkeypatch.setattr(precision, "_processor", lambda: None)
     monkeypatch.delattr(precision, "bf16_speedup")
     assert not precision.cpu_gains_by_bf16()
 
 
-def test_measurement_changes_neither_threads_nor_random_numbers() -> None:
+def test_measurement_changes_neither_threads_nor_random_numbers():
     threads, generator = torch.get_num_threads(), torch.get_rng_state()
     assert precision.bf16_speedup() > 0.0
     assert torch.get_num_threads() == threads

@@ -2,13 +2,11 @@
 
 import copy
 import itertools
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.data import augment
@@ -17,11 +15,11 @@ from fer_sweep.training import step as steps_module
 from fer_sweep.training.history import read_history
 from fer_sweep.training.loop import train
 from fer_sweep.training.step import WARM_UP, Batch, Steps
-from fer_sweep.training.trial import Trial, start
+from fer_sweep.training.trial import start
 
 pytestmark = pytest.mark.gpu
 
-SIZES: dict[str, dict[str, Any]] = {
+SIZES = {
     "simple_cnn": {"channels": 4, "hidden": 16},
     "deeper_cnn": {"width": 8, "blocks": 2},
     "resnet18": {"width": 8},
@@ -30,19 +28,19 @@ SIZES: dict[str, dict[str, Any]] = {
 AUGMENT = {"shift": 0.1, "rotation": 10.0, "scale": 0.1, "flip": True, "erasing": 0.5, "mixup": 0.2}
 
 
-def small(model: str, **changes: Any) -> Any:
+def small(model, **changes):
     values = {"model": model, "data": "tiny", "epochs": 6, "batch_size": 24, "precision": "fp32", "lr": 1e-3}
     return parse_trial({**values, **SIZES[model], "augment": AUGMENT, "clip_norm": 1.0, **changes})
 
 
-def begun(folder: Path, **changes: Any) -> tuple[Trial, Batch]:
+def begun(folder, **changes):
     trial = start(small("simple_cnn", **changes), folder, torch.device("cuda:0"))
     trial.model.train()
     drawn = augment.draw(trial.config.augment, 24, np.random.default_rng(0)).to(trial.device)
     return trial, Batch(trial.faces.train[:24], drawn, torch.tensor(0.7, device=trial.device))
 
 
-def loss_of(trial: Trial, steps: Steps, batch: Batch, lr: float) -> float:
+def loss_of(trial, steps, batch, lr):
     trial.progress.loss_sum.zero_()
     steps.take(batch, lr)
     return float(trial.progress.loss_sum)
@@ -50,9 +48,7 @@ def loss_of(trial: Trial, steps: Steps, batch: Batch, lr: float) -> float:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("model", SIZES)
-def test_graphs_train_like_single_kernels(
-    model: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graphs_train_like_single_kernels(model, optimizer, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     config = small(model, optimizer=optimizer, dropout=0.0, ema_decay=0.9)
     train(config, tmp_path / "graphs", device="cuda:0", micro_batch=16)
@@ -66,7 +62,7 @@ def test_graphs_train_like_single_kernels(
         assert one["lr"] == other["lr"]
 
 
-def test_replay_uses_its_own_batch_learning_rate_and_random_numbers(tmp_path: Path) -> None:
+def test_replay_uses_its_own_batch_learning_rate_and_random_numbers(tmp_path):
     trial, batch = begun(tmp_path, dropout=0.5)
     steps = Steps(trial)
     for _ in range(WARM_UP):
@@ -87,18 +83,16 @@ def test_replay_uses_its_own_batch_learning_rate_and_random_numbers(tmp_path: Pa
 class _Synchronizing(nn.Module):
     """A model that waits for the device, which no graph can."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images):
         assert float(images.mean()) < 100.0
         return self.model(images)
 
 
-def test_model_that_cannot_be_captured_is_trained_without_graphs(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_model_that_cannot_be_captured_is_trained_without_graphs(tmp_path, caplog):
     trial, batch = begun(tmp_path, dropout=0.1)
     trial.model = _Synchronizing(trial.model)
     steps = Steps(trial)
@@ -109,17 +103,12 @@ def test_model_that_cannot_be_captured_is_trained_without_graphs(
     assert trial.progress.step == WARM_UP + 20
 
 
-def test_preempted_training_resumes_with_the_same_losses(tmp_path: Path) -> None:
-    config, asked = small("deeper_cnn", dropout=0.3, ema_decay=0.9), itertools.count(1)
+def test_preempted_training_resumes_with_the_same_losses(tmp_path):
+    config, folder, asked = small("deeper_cnn", dropout=0.3, ema_decay=0.9), tmp_path / "t", itertools.count(1)
     train(config, tmp_path / "whole", device="cuda:0")
-    stopped = train(
-        config,
-        tmp_path / "t",
-        device="cuda:0",
-        stop=lambda: StopReason.PREEMPTED if next(asked) == 20 else None,
-    )
+    stopped = train(config, folder, device="cuda:0", stop=lambda: StopReason.PREEMPTED if next(asked) == 20 else None)
     assert stopped.state is TrialState.PREEMPTED
-    assert train(config, tmp_path / "t", device="cuda:0").state is TrialState.COMPLETE
+    assert train(config, folder, device="cuda:0").state is TrialState.COMPLETE
     whole, resumed = (read_history(tmp_path / name / "history.jsonl") for name in ("whole", "t"))
     for one, other in zip(whole, resumed, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=2e-2)

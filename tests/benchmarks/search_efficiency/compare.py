@@ -9,29 +9,27 @@ as fersweep's agent, Optuna's ``ask`` or W&B's ``sweeps`` package propose them. 
 
 import argparse
 import contextlib
-import json
+import csv
 import math
-import statistics
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+import numpy.typing as npt
 import optuna
+from matplotlib import pyplot
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.embedded import OptunaSearch
-from fer_sweep.store.sweeps import create_sweep
-from tests.benchmarks.search_efficiency.record import FIXED, GRID, VAL
-from tests.benchmarks.search_efficiency.table import Table
+from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.storage import create_sweep
+from tests.benchmarks.search_efficiency.record import CURVES, FIXED, GRID, VAL
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is written for an older pydantic
@@ -42,16 +40,41 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "dropout": {"min": min(GRID["dropout"]), "max": max(GRID["dropout"])},
     **{name: {"values": GRID[name]} for name in ("channels", "hidden", "batch_size")},
 }
-PLOT = Path(__file__).with_name("efficiency.png")
 Seen = Generator[tuple[int, float], None, None]
 """Epochs a trial took, and its best accuracy in them."""
+Best = npt.NDArray[np.float64]
+"""The best accuracy after each number of epochs; nan before the first trial has ended."""
 
 
-def ours(table: Table, seed: int, *, method: str, hyperband: Mapping[str, Any] | None = None) -> Seen:
+class Table:
+    """Recorded validation accuracies by epoch, looked up by the nearest configuration."""
+
+    def __init__(self) -> None:
+        with CURVES.open() as stream:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+        self._by_place = {place(row): tuple(row.values())[len(GRID) :] for row in rows}
+        self.curves = list(self._by_place.values())
+        self.best = max(map(max, self.curves))
+
+    def curve(self, values: Mapping[str, Any]) -> tuple[float, ...]:
+        return self._by_place[place(values)]
+
+
+def place(values: Mapping[str, Any]) -> tuple[int, ...]:
+    """The nearest value on each axis of the grid, by its index; learning rates are compared by their logarithm."""
+
+    def distance(name: str, level: int) -> float:
+        scaled = math.log if name == "lr" else float
+        return abs(scaled(GRID[name][level]) - scaled(values[name]))
+
+    return tuple(min(range(len(GRID[name])), key=partial(distance, name)) for name in GRID)
+
+
+def ours(table: Table, seed: int, *, method: str, hyperband: Mapping[str, int] | None = None) -> Seen:
     """fersweep's embedded search, as an agent of one slot meets it."""
-    spec: dict[str, Any] = {"program": "fersweep", "method": method, "parameters": {**PARAMETERS}}
+    fixed = {name: {"value": value} for name, value in FIXED.items()}
+    spec: dict[str, Any] = {"program": "fersweep", "method": method, "parameters": {**PARAMETERS, **fixed}}
     spec["metric"] = {"name": "best_val_acc", "goal": "maximize"}
-    spec["parameters"] |= {name: {"value": value} for name, value in FIXED.items()}
     if hyperband is not None:
         spec["early_terminate"] = {"type": "hyperband", **hyperband}
     with tempfile.TemporaryDirectory() as folder:
@@ -59,20 +82,15 @@ def ours(table: Table, seed: int, *, method: str, hyperband: Mapping[str, Any] |
         create_sweep(parse_sweep(spec), sweep_id="compare", storage=storage, seed=seed)
         with contextlib.closing(OptunaSearch("compare", storage=storage)) as search:
             while isinstance(request := search.next_trial("cpu0"), TrialRequest):
-                yield _trained(search, request, table.curve(request.parameters))
-
-
-def _trained(search: OptunaSearch, request: TrialRequest, curve: Sequence[float]) -> tuple[int, float]:
-    for epoch in range(1, len(curve) + 1):
-        best = max(curve[:epoch])
-        stop = search.report(
-            request.trial_id, epoch, {"epoch": epoch, "val_acc": curve[epoch - 1], "best_val_acc": best}
-        )
-        if stop is not None and epoch < len(curve):
-            search.finish(request.trial_id, TrialOutcome(TrialState.PRUNED))
-            return epoch, best
-    search.finish(request.trial_id, TrialOutcome(TrialState.COMPLETE))
-    return len(curve), max(curve)
+                curve, state = table.curve(request.parameters), TrialState.COMPLETE
+                for epoch, accuracy in enumerate(curve, 1):
+                    best = max(curve[:epoch])
+                    metrics = {"epoch": epoch, "val_acc": accuracy, "best_val_acc": best}
+                    if search.report(request.trial_id, epoch, metrics) is not None and epoch < len(curve):
+                        state = TrialState.PRUNED
+                        break
+                search.finish(request.trial_id, TrialOutcome(state))
+                yield epoch, best
 
 
 def optunas(table: Table, seed: int, *, sampler: Callable[..., optuna.samplers.BaseSampler]) -> Seen:
@@ -112,42 +130,27 @@ SEARCHES: Mapping[str, Callable[[Table, int], Seen]] = {
     "Optuna's GP": partial(optunas, sampler=optuna.samplers.GPSampler),
     "W&B's bayes (GP)": wandbs,
 }
-
 SETTINGS: Mapping[str, Callable[[Table, int], Seen]] = {
-    f"TPE + hyperband, min_iter {first}, eta {eta}": partial(
-        ours, method="bayes", hyperband={"min_iter": first, "eta": eta}
-    )
-    for first in (1, 2, 3, 4, 6)
-    for eta in (2, 3, 4)
+    f"TPE + hyperband, {settings}": partial(ours, method="bayes", hyperband=settings)
+    for settings in ({"min_iter": first, "eta": eta} for first in (1, 2, 3, 4, 6) for eta in (2, 3, 4))
 }
 
 
-@dataclass(frozen=True)
-class Course:
-    """How one search of one seed got on: its best accuracy after so many epochs."""
-
-    steps: tuple[tuple[int, float], ...]
-
-    def reached(self, target: float) -> float:
-        """Epochs spent when the target was reached; infinity if it was not."""
-        return next((spent for spent, best in self.steps if best >= target), math.inf)
-
-    def at(self, epochs: int) -> float:
-        """The best after so many epochs; nan before the first trial has ended."""
-        return max((best for spent, best in self.steps if spent <= epochs), default=math.nan)
-
-
-def walk(search: Callable[[Table, int], Seen], table: Table, seed: int, budget: int) -> Course:
+def walk(search: Callable[[Table, int], Seen], table: Table, seed: int, budget: int) -> Best:
     """Run a search until its epochs are spent or it ends."""
-    steps = []
-    spent, best = 0, 0.0
+    best, spent = np.full(budget + 1, np.nan), 0
     with contextlib.closing(search(table, seed)) as seen:
         for took, accuracy in seen:
-            spent, best = spent + took, max(best, accuracy)
+            spent += took
             if spent > budget:
                 break
-            steps.append((spent, best))
-    return Course(tuple(steps))
+            best[spent:] = np.fmax(best[spent:], accuracy)
+    return best
+
+
+def reached(best: Best, target: float) -> float:
+    """Epochs spent when the target was reached; infinity if it was not."""
+    return next((float(spent) for spent in np.flatnonzero(best >= target)), math.inf)
 
 
 def main() -> None:
@@ -155,47 +158,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budget", type=int, default=720, metavar="EPOCHS")
-    parser.add_argument("--only", choices=SEARCHES, action="append", metavar="SEARCH")
     parser.add_argument("--hyperband", action="store_true", help="compare settings of hyperband instead, and no plot")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the epochs of every seed here")
     arguments = parser.parse_args()
     searches = SETTINGS if arguments.hyperband else SEARCHES
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    table = Table.read()
+    table = Table()
     target = table.best - math.sqrt(table.best * (1 - table.best) / VAL)
     good = sum(max(curve) >= target for curve in table.curves)
     print(f"{len(table.curves)} configurations, best {table.best:.2%}, target {target:.2%} ({good} of them reach it)\n")
     print("| search | epochs to the target: median | quarter to three quarters | seeds that reached it |")
     print("|---|---|---|---|")
-    walks: dict[str, list[Course]] = {}
-    for name in arguments.only or searches:
+    walks: dict[str, list[Best]] = {}
+    for name in searches:
         walks[name] = [walk(searches[name], table, seed, arguments.budget) for seed in range(arguments.seeds)]
-        reached = [path.reached(target) for path in walks[name]]
-        quarters = [_epochs(q, arguments.budget) for q in np.quantile(reached, [0.25, 0.75], method="inverted_cdf")]
-        found = sum(math.isfinite(spent) for spent in reached)
-        middle = _epochs(statistics.median_low(reached), arguments.budget)
-        print(f"| {name} | {middle} | {' to '.join(quarters)} | {found} of {len(reached)} |", flush=True)
-    if arguments.json:
-        spent = {name: [path.reached(target) for path in paths] for name, paths in walks.items()}
-        arguments.json.write_text(json.dumps(spent, indent=2) + "\n")
+        spent = [reached(best, target) for best in walks[name]]
+        first, middle, third = (
+            f"{epochs:,.0f}" if math.isfinite(epochs) else f"over {arguments.budget}"
+            for epochs in np.quantile(spent, [0.25, 0.5, 0.75], method="inverted_cdf")
+        )
+        print(f"| {name} | {middle} | {first} to {third} | {np.isfinite(spent).sum()} of {len(spent)} |", flush=True)
     if not arguments.hyperband:
         draw(walks, target, arguments.budget)
 
 
-def _epochs(spent: float, budget: int) -> str:
-    return f"{spent:,.0f}" if math.isfinite(spent) else f"over {budget}"
-
-
-def draw(walks: Mapping[str, Sequence[Course]], target: float, budget: int) -> None:
+def draw(walks: Mapping[str, Sequence[Best]], target: float, budget: int) -> None:
     """The mean best accuracy over epochs spent, by search."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
-    spent = list(range(12, budget + 1, 4))
-    for style, (name, paths) in enumerate(walks.items()):
-        means = [100 * float(np.mean([path.at(epochs) for path in paths])) for epochs in spent]
+    spent = range(12, budget + 1, 4)
+    for style, (name, bests) in enumerate(walks.items()):
+        means = 100 * np.mean(bests, axis=0)[spent]
         axes.plot(spent, means, label=name, linestyle=("-", "--", "-.", ":")[style % 4], linewidth=1.8)
     axes.axhline(100 * target, color="0.4", linewidth=1)
     axes.text(spent[0], 100 * target, "one standard error from the best", va="bottom", color="0.3")
@@ -205,7 +197,7 @@ def draw(walks: Mapping[str, Sequence[Course]], target: float, budget: int) -> N
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(PLOT, dpi=110)
+    figure.savefig(Path(__file__).with_name("efficiency.png"), dpi=110)
 
 
 if __name__ == "__main__":

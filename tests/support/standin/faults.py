@@ -1,7 +1,5 @@
 """Failures on demand: errors, late answers, cut connections."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,87 +7,73 @@ from typing import Any
 
 @dataclass
 class Fault:
-    """One failure that waits for its request. `operation` is a GraphQL operation's name, `file_stream`, `upload`,
-    `download`, or `*` for whichever request comes next."""
+    """What goes wrong with one request; nothing, if nothing more is said.
 
-    operation: str
-    kind: str
-    """`fail` (an HTTP status), `error` (200 with GraphQL errors), `hang` (a late answer), `drop` (no answer)."""
-    status: int = 500
+    Its operation is a GraphQL operation's name, `file_stream`, or `*` for any request.
+    """
+
+    operation: str = "*"
+    answer: tuple[int, Any] | None = None
+    """The HTTP status and the body that are sent in place of carrying it out."""
     retry_after: float | str | None = None
-    body: Any = None
-    message: str = ""
-    seconds: float = 0.0
-    after: bool = False
-    """Whether the request is carried out before its answer is lost."""
+    late_s: float = 0.0
+    """How long its answer is held back after it is carried out."""
+    is_carried_out: bool = True
+    is_answered: bool = True
     released: threading.Event = field(default_factory=threading.Event)
-
-    def wait(self) -> None:
-        """Hold the request up as long as the fault says; not at all if it is none that does."""
-        self.released.wait(self.seconds)
+    """Late answers come now."""
 
 
 class Faults:
     """Queued failures, each used up by one request, in the order they were given."""
 
     def __init__(self) -> None:
+        self.is_offline = False
         self._lock = threading.Lock()
         self._queue: list[Fault] = []
-        self._offline = threading.Event()
         self._released = threading.Event()
 
-    def _add(self, times: int, fault: Fault) -> None:
-        with self._lock:
-            self._queue += [replace(fault) for _ in range(times)]
+    def _add(self, fault: Fault, times: int) -> None:
+        self._queue += [replace(fault, released=self._released) for _ in range(times)]
 
     def fail(
-        self,
-        operation: str,
-        *,
-        status: int = 500,
-        times: int = 1,
-        retry_after: float | str | None = None,
-        body: Any = None,
+        self, operation: str, *, status: int, times: int = 1, retry_after: float | str | None = None, body: str = "{}"
     ) -> None:
         """Answer with an HTTP error; nothing is carried out."""
-        self._add(times, Fault(operation, "fail", status=status, retry_after=retry_after, body=body))
+        self._add(Fault(operation, (status, body.encode()), retry_after), times)
 
-    def error(self, operation: str, message: str, *, times: int = 1) -> None:
+    def error(self, operation: str, message: str) -> None:
         """Answer 200 with GraphQL `errors`; nothing is carried out."""
-        self._add(times, Fault(operation, "error", message=message))
+        self._add(Fault(operation, (200, {"errors": [{"message": message}], "data": None})), 1)
 
-    def hang(self, operation: str, seconds: float = 600.0, times: int = 1, *, after: bool = True) -> None:
-        """Answer after so long or at `clear`. The request is carried out at once (`after`) or only then."""
-        self._add(times, Fault(operation, "hang", seconds=seconds, after=after))
+    def hang(self, operation: str, seconds: float = 600.0, times: int = 1) -> None:
+        """Carry the request out at once, and answer after so long or at `clear`."""
+        self._add(Fault(operation, late_s=seconds), times)
 
     def drop(self, operation: str, times: int = 1, *, after: bool = False) -> None:
         """Close the connection without an answer; `after`: once the request is carried out, so its answer is lost."""
-        self._add(times, Fault(operation, "drop", after=after))
+        self._add(Fault(operation, is_carried_out=after, is_answered=False), times)
 
     def offline(self) -> None:
         """Cut the network: every connection is dropped until `online`."""
-        self._offline.set()
+        self.is_offline = True
 
     def online(self) -> None:
-        self._offline.clear()
-
-    @property
-    def is_offline(self) -> bool:
-        return self._offline.is_set()
+        self.is_offline = False
 
     def clear(self) -> None:
         """Inject no more failures, and let late answers come now."""
-        with self._lock:
-            self._queue.clear()
-            self._released.set()
-            self._released = threading.Event()
+        self._queue.clear()
+        self._released.set()
+        self._released = threading.Event()
         self.online()
 
-    def take(self, operation: str) -> Fault | None:
-        """The failure for this request, if one waits."""
-        with self._lock:
+    def take(self, operation: str) -> Fault:
+        """What goes wrong with this request."""
+        if self.is_offline:
+            return Fault(is_carried_out=False, is_answered=False)
+        with self._lock:  # several connections ask at a time
             for index, fault in enumerate(self._queue):
                 if fault.operation in ("*", operation):
-                    fault.released = self._released
                     return self._queue.pop(index)
-        return None
+        return Fault()

@@ -1,35 +1,14 @@
-"""What happens to runs: made or changed by UpsertBucket, filled by the file stream, ended; and what is told of them."""
-
-from __future__ import annotations
+"""What happens to runs: made or changed by UpsertBucket, and filled and ended by the file stream."""
 
 import json
 from typing import Any
-from urllib.parse import quote
 
 from tests.support.standin import scheduler
-from tests.support.standin.graphql import Fields
-from tests.support.standin.graphql_document import GraphQLError
-from tests.support.standin.places import project_fields
-from tests.support.standin.state import TERMINAL, Run, Store, node_id, now, short_id
+from tests.support.standin.state import TERMINAL, Run, Store, now, short_id
 
-TEXTS = {
-    "displayName": "display_name",
-    "groupName": "group",
-    "jobType": "job_type",
-    "notes": "notes",
-    "host": "host",
-}
-LIMITS = {"rate_limit": "800/s", "hard_limit": 2000}
-
-
-def unwrapped(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A configuration as plain values, and what wandb keeps for itself under `_wandb`."""
-    plain = {
-        name: entry["value"] if isinstance(entry, dict) and "value" in entry else entry
-        for name, entry in config.items()
-    }
-    internal = plain.pop("_wandb", {})
-    return plain, internal if isinstance(internal, dict) else {}
+ATTRIBUTES = {"displayName": "display_name", "groupName": "group", "jobType": "job_type"}
+ATTRIBUTES |= {name: name for name in ("notes", "tags")}
+"""By what UpsertBucket calls them."""
 
 
 def upsert_run(store: Store, entity: str, given: dict[str, Any]) -> tuple[Run, bool]:
@@ -40,61 +19,38 @@ def upsert_run(store: Store, entity: str, given: dict[str, Any]) -> tuple[Run, b
     what an earlier process logged under the same name.
     """
     starts = bool(given.get("host") or given.get("jobProgram"))
-    run = store.run_by_storage_id(given["id"]) if given.get("id") else store.runs.get(given.get("name") or "")
-    if run is None and given.get("id") and not given.get("name"):
-        raise GraphQLError("run not found", status=404)
+    if given.get("id"):
+        run = next((run for run in store.runs.values() if run.storage_id == given["id"]), None)
+    else:
+        run = store.runs.get(given.get("name") or "")
     inserted = run is None
     if run is None:
-        project = given.get("modelName") or "uncategorized"
-        store.project(entity, project)
-        run = Run(given.get("name") or short_id(), entity, project)
-        run.display_name = f"stand-in-{len(store.project_runs(entity, project)) + 1}"
+        project = store.project(entity, given.get("modelName") or "uncategorized")
+        run = Run(given.get("name") or short_id(), entity, project.name)
+        run.display_name = f"stand-in-{len(store.project_runs(entity, project.name)) + 1}"
         run.state = given.get("state") or "running"
         store.runs[run.id] = run
     elif starts or (run.state == "pending" and given.get("name")):
-        restart(store, run, keep=bool(given.get("id")))
-    for name, attribute in TEXTS.items():
+        if not given.get("id"):
+            run.history.clear()
+            run.summary = {}
+        run.stopped = run.stopped and run.state == "pending"  # a stop ends with the process that it was meant for
+        run.state, run.exit_code, run.preempting = "running", None, False
+    for name, attribute in ATTRIBUTES.items():
         if given.get(name) is not None:
             setattr(run, attribute, given[name])
-    if given.get("tags") is not None:
-        run.tags = list(given["tags"])
     if given.get("config") is not None:
-        run.config, run.wandb_config = unwrapped(json.loads(given["config"]))
+        run.config = {name: entry["value"] for name, entry in json.loads(given["config"]).items()}
+        run.wandb_config = run.config.pop("_wandb", {})
     if given.get("summaryMetrics") is not None:
         run.summary = json.loads(given["summaryMetrics"])
-    if given.get("sweep"):
-        join_sweep(store, run, given["sweep"])
+    if given.get("sweep"):  # also of a run that was made outside it, such as an offline one that is synced
+        run.sweep_id = given["sweep"]
+        sweep = store.sweeps.get(given["sweep"])
+        if sweep is not None and run.id not in sweep.run_ids:
+            sweep.run_ids.append(run.id)
     run.heartbeat_at = now()
     return run, inserted
-
-
-def restart(store: Store, run: Run, keep: bool) -> None:
-    """A process starts an existing run again, and keeps what was logged or begins anew."""
-    if not keep:
-        run.history.clear()
-        run.summary = {}
-    run.stopped = run.stopped and run.state == "pending"  # a stop ends with the process that it was meant for
-    run.state = "running"
-    run.exit_code = None
-    run.preempting = False
-    sweep = store.sweeps.get(run.sweep_id or "")
-    if sweep is not None and run.id in sweep.requeued:
-        sweep.requeued.remove(run.id)
-
-
-def join_sweep(store: Store, run: Run, sweep_id: str) -> None:
-    """Attach a run that was made outside the sweep (by hand, or offline and synced later)."""
-    sweep = store.sweeps.get(sweep_id)
-    run.sweep_id = sweep_id
-    if sweep is not None and run.id not in sweep.run_ids:
-        sweep.run_ids.append(run.id)
-
-
-def delete_run(store: Store, run: Run) -> None:
-    del store.runs[run.id]
-    for sweep in store.sweeps.values():
-        sweep.run_ids = [run_id for run_id in sweep.run_ids if run_id != run.id]
-        sweep.requeued = [run_id for run_id in sweep.requeued if run_id != run.id]
 
 
 def file_stream(store: Store, run: Run, posted: dict[str, Any]) -> dict[str, Any]:
@@ -114,43 +70,9 @@ def file_stream(store: Store, run: Run, posted: dict[str, Any]) -> dict[str, Any
         run.preempting = True
         run.state = "preempting"
     if posted.get("complete"):
-        scheduler.end_run(store, run, int(posted.get("exitcode") or 0))
-    else:
-        scheduler.progressed(store, run)
-    return {"exitcode": run.exit_code, "limits": LIMITS, "stopped": run.stopped}
-
-
-def run_fields(store: Store, run: Run) -> Fields:
-    def config() -> str:
-        wrapped = {name: {"value": value, "desc": None} for name, value in run.config.items()}
-        return json.dumps({**wrapped, "_wandb": {"value": run.wandb_config, "desc": None}})
-
-    return {
-        "__typename": "Run",
-        "id": run.storage_id,
-        "name": run.id,
-        "displayName": run.display_name,
-        "description": None,
-        "notes": run.notes,
-        "tags": run.tags,
-        "state": run.state,
-        "stopped": run.stopped,
-        "sweepName": run.sweep_id,
-        "createdAt": run.created_at,
-        "heartbeatAt": run.heartbeat_at,
-        "project": lambda: project_fields(store, run.entity, run.project),
-        "config": config,
-        # A run without `t` was made ahead of time and has never started.
-        "wandbConfig": lambda keys: json.dumps({k: run.wandb_config[k] for k in keys if k in run.wandb_config}),
-        "summaryMetrics": lambda: json.dumps(run.summary),
-        "historyLineCount": len(run.history),
-        "eventsLineCount": 0,
-        "logLineCount": 0,
-        "historyTail": lambda: json.dumps([json.dumps(row) for row in run.history[-1:]]),
-        "eventsTail": "[]",
-    }
-
-
-def file_fields(store: Store, run: Run, name: str) -> Fields:
-    url = f"{store.url}/storage/runs/{quote(run.id, safe='')}/{quote(name)}"
-    return {"__typename": "File", "id": node_id("File", run.id, name), "name": name, "uploadUrl": url}
+        run.exit_code = int(posted.get("exitcode") or 0)
+        run.state = "finished" if run.exit_code == 0 else "preempted" if run.preempting else "failed"
+        run.preempting = False
+    scheduler.progressed(store, run)
+    limits = {"rate_limit": "800/s", "hard_limit": 2000}
+    return {"exitcode": run.exit_code, "limits": limits, "stopped": run.stopped}

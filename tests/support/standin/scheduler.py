@@ -1,13 +1,9 @@
 """What a sweep's server decides: which run an idle agent gets, which runs stop, when the sweep is finished.
 
 Proposals and stops come from W&B's own `sweeps` package, so grid, random, bayes and hyperband are the real ones.
-Reading of the documented behaviour where it leaves room: an agent with nothing to run gets `exit` once the sweep is
-FINISHED or CANCELED; while a finished grid still has live runs it waits, since a preempted one may come back to it.
-The agent of a cancelled sweep is told `stop` while it has runs and `exit` after: the stock agent kills what runs when
-it is told to exit (`Store.exit_with_cancel` sends both at once).
+An agent with nothing to run waits while runs are live, since a preempted one may come back to it. That of a cancelled
+sweep is told `stop` while it has runs and `exit` after, as the stock agent kills what runs when it is told to exit.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -16,40 +12,32 @@ from typing import Any
 
 import yaml
 
-from tests.support.standin.graphql_document import GraphQLError
-from tests.support.standin.state import LIVE, Agent, Run, Store, Sweep, node_id, now, short_id
+from tests.support.standin.graphql import GraphQLError, Refused
+from tests.support.standin.state import LIVE, Agent, Run, Store, Sweep, short_id
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is written for an older pydantic
     import sweeps
 
-METHODS = ("grid", "random", "bayes", "custom")
-STATES = ("RUNNING", "PAUSED", "FINISHED", "CANCELED")
 
-
-def parse_config(text: str) -> tuple[dict[str, Any], list[str]]:
-    """The configuration in a sweep's YAML, and the warnings about it; one that proposes nothing is refused."""
+def create_sweep(store: Store, entity: str, project: str, text: str) -> tuple[Sweep, list[str]]:
+    """A sweep of the configuration in a YAML, and the warnings about it; one that proposes nothing is refused."""
     try:
         config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise GraphQLError(f"invalid sweep config: {error}") from None
-    if not isinstance(config, dict):
-        raise GraphQLError("invalid sweep config: not a mapping")
-    if config.get("method") not in METHODS:
-        raise GraphQLError(f"invalid sweep config: method must be one of {', '.join(METHODS)}")
-    try:
         violations = sweeps.schema_violations_from_proposed_config(config)
-        if proposes(config, controller=None):
+        if proposes(config):
             next_run(config, [])
     except Exception as error:
         raise GraphQLError(f"invalid sweep config: {error}") from None
-    return config, violations
+    store.project(entity, project)
+    sweep = Sweep(short_id(), entity, project, config, text)
+    store.sweeps[sweep.id] = sweep
+    return sweep, violations
 
 
-def proposes(config: dict[str, Any], controller: str | None) -> bool:
-    """Whether the server proposes runs; a local controller or a scheduler does it otherwise."""
-    local = (config.get("controller") or {}).get("type") == "local" or "local" in (controller or "")
-    return not local and config.get("method") != "custom"
+def proposes(config: dict[str, Any]) -> bool:
+    """Whether the server proposes runs; for a local controller or a scheduler it only shows them."""
+    return (config.get("controller") or {}).get("type") != "local" and config.get("method") != "custom"
 
 
 def next_run(config: dict[str, Any], runs: list[Any]) -> Any:
@@ -61,57 +49,36 @@ def next_run(config: dict[str, Any], runs: list[Any]) -> Any:
         return sweeps.next_run(config, runs)
 
 
-def create_sweep(store: Store, entity: str, project: str, text: str) -> tuple[Sweep, list[str]]:
-    config, violations = parse_config(text)
-    store.project(entity, project)
-    sweep = Sweep(short_id(), entity, project, config, text)
-    store.sweeps[sweep.id] = sweep
-    return sweep, violations
-
-
 def set_state(store: Store, sweep: Sweep, state: str) -> None:
     """What the buttons of the UI and `wandb sweep --pause` and the like do."""
-    state = state.upper()
-    if state not in STATES:
-        raise GraphQLError(f"invalid sweep state {state}")
     sweep.state = state
-    sweep.updated_at = now()
     sweep.exhausted = False  # asked again at the next heartbeat
     if state == "CANCELED":
         for run in store.sweep_runs(sweep):
             run.stopped = run.stopped or is_live(store, run)
-        sweep.requeued.clear()
-    if state == "RUNNING":  # what was preempted while the sweep stood still comes back with it
-        for run in store.sweep_runs(sweep):
-            requeue(sweep, run)
-
-
-def create_agent(store: Store, sweep: Sweep) -> Agent:
-    agent = Agent(node_id("Agent", store.number()), sweep.id)
-    store.agents[agent.id] = agent
-    sweep.agents.append(agent)
-    return agent
 
 
 def is_live(store: Store, run: Run) -> bool:
     """Whether the run still does something: one that is only proposed lives as long as its agent says so."""
-    if run.state in LIVE:
-        return True
-    agent = store.agents.get(run.agent_id or "")
-    return run.state == "pending" and agent is not None and run.id in agent.reported | agent.given
+    agents = store.sweeps[run.sweep_id].agents if run.sweep_id in store.sweeps else ()
+    claimed = any(run.id in agent.reported | agent.given for agent in agents)
+    return run.state in LIVE or (run.state == "pending" and claimed)
+
+
+def is_requeued(run: Run) -> bool:
+    return run.state == "preempted" and not run.stopped
 
 
 def heartbeat(store: Store, agent_id: str, run_state: dict[str, Any]) -> list[dict[str, Any]]:
     """The commands for an agent that reports these runs as alive."""
-    agent = store.agents.get(agent_id)
-    sweep = store.sweeps.get(agent.sweep_id) if agent else None
-    if agent is None or sweep is None:
-        raise GraphQLError(f"agent {agent_id} not found", status=404)
+    found = [(sweep, agent) for sweep in store.sweeps.values() for agent in sweep.agents if agent.id == agent_id]
+    if not found:
+        raise Refused(f"agent {agent_id} not found")
+    ((sweep, agent),) = found
     agent.heartbeats += 1
     agent.reported = {run_id for run_id, alive in run_state.items() if alive}
     agent.given = set()
-    stop_early(store, sweep)
-    settle(store, sweep)
+    review(store, sweep)
     commands = commands_for(store, sweep, agent)
     agent.commands += commands
     return commands
@@ -120,39 +87,35 @@ def heartbeat(store: Store, agent_id: str, run_state: dict[str, Any]) -> list[di
 def commands_for(store: Store, sweep: Sweep, agent: Agent) -> list[dict[str, Any]]:
     if agent.reported:
         stopped = [run_id for run_id in sorted(agent.reported) if run_id in store.runs and store.runs[run_id].stopped]
-        commands: list[dict[str, Any]] = [{"type": "stop", "run_id": run_id} for run_id in stopped]
-        at_once = store.exit_with_cancel and sweep.state == "CANCELED"
-        return [*commands, {"type": "exit"}] if at_once else commands
+        ends = store.exit_with_cancel and sweep.state == "CANCELED"
+        return [{"type": "stop", "run_id": run_id} for run_id in stopped] + [{"type": "exit"}] * ends
     if sweep.state in ("FINISHED", "CANCELED"):
         return [{"type": "exit"}]
     if sweep.state != "RUNNING":
         return []
-    if sweep.requeued:
-        run = store.runs[sweep.requeued.pop(0)]
-        run.state = "pending"
-        return [assign(sweep, agent, run, "resume")]
+    if requeued := next(filter(is_requeued, store.sweep_runs(sweep)), None):
+        requeued.state = "pending"
+        return [assign(sweep, agent, requeued, "resume")]
     proposed = propose(store, sweep)
     if proposed is None:
-        settle(store, sweep)
+        review(store, sweep)
         return [{"type": "exit"}] if sweep.state == "FINISHED" else []
     return [assign(sweep, agent, proposed, "run")]
 
 
 def assign(sweep: Sweep, agent: Agent, run: Run, kind: str) -> dict[str, Any]:
-    run.agent_id = agent.id
     agent.given.add(run.id)
     return {"type": kind, "run_id": run.id, "args": run.args, "program": sweep.config.get("program")}
 
 
 def propose(store: Store, sweep: Sweep) -> Run | None:
     """The next run, made at once in state pending; None when there is none or the server is not the one to propose."""
-    if not proposes(sweep.config, sweep.controller):
+    if not proposes(sweep.config):
         return None
-    cap = sweep.config.get("run_cap")
-    sweep.exhausted = cap is not None and len(sweep.run_ids) >= cap
-    proposal = None if sweep.exhausted else next_run(sweep.config, sweep_runs(store, sweep))
+    is_capped = len(sweep.run_ids) >= sweep.config.get("run_cap", math.inf)
+    proposal = None if is_capped else next_run(sweep.config, sweep_runs(store, sweep))
+    sweep.exhausted = proposal is None
     if proposal is None:
-        sweep.exhausted = True
         return None
     args = json.loads(json.dumps(proposal.config, default=lambda value: value.item()))  # numpy's numbers as plain ones
     run = Run(short_id(), sweep.entity, sweep.project, sweep.id, "pending", args=args)
@@ -165,81 +128,35 @@ def propose(store: Store, sweep: Sweep) -> Run | None:
 
 def sweep_runs(store: Store, sweep: Sweep) -> list[Any]:
     """The sweep's runs as the `sweeps` package takes them."""
-    return [
-        sweeps.SweepRun(
-            name=run.id,
-            state=run.state,
-            config={name: {"value": value} for name, value in run.config.items()},
-            summary_metrics=run.summary,
-            history=run.history,
-            stopped=run.stopped,
-        )
-        for run in store.sweep_runs(sweep)
-    ]
+    found = []
+    for run in store.sweep_runs(sweep):
+        config = {name: {"value": value} for name, value in run.config.items()}
+        logged = {"summary_metrics": run.summary, "history": run.history}
+        found.append(sweeps.SweepRun(name=run.id, state=run.state, config=config, stopped=run.stopped, **logged))
+    return found
 
 
-def stop_early(store: Store, sweep: Sweep) -> None:
-    """Mark the runs that hyperband stops."""
-    if not (sweep.config.get("early_terminate") and sweep.config.get("metric")):
-        return
-    for stopped in sweeps.stop_runs(sweep.config, sweep_runs(store, sweep)):
-        store.runs[stopped.name].stopped = True
-
-
-def settle(store: Store, sweep: Sweep) -> None:
-    """Finish a sweep that has reached its target, or that has nothing left to propose and no live run."""
-    if sweep.state != "RUNNING":
-        return
-    live = any(is_live(store, run) for run in store.sweep_runs(sweep))
-    if target_reached(store, sweep) or (sweep.exhausted and not live and not sweep.requeued):
+def review(store: Store, sweep: Sweep) -> None:
+    """Stop what hyperband stops, and finish a sweep that is at its target or has no run left, neither live nor new."""
+    if sweep.config.get("early_terminate") and sweep.config.get("metric"):
+        for stopped in sweeps.stop_runs(sweep.config, sweep_runs(store, sweep)):
+            store.runs[stopped.name].stopped = True
+    live = any(is_live(store, run) or is_requeued(run) for run in store.sweep_runs(sweep))
+    if sweep.state == "RUNNING" and (target_reached(store, sweep) or (sweep.exhausted and not live)):
         sweep.state = "FINISHED"
-        sweep.updated_at = now()
-
-
-def metric_values(run: Run, name: str) -> list[float]:
-    values = [row.get(name) for row in [*run.history, run.summary]]
-    return [v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
 
 
 def target_reached(store: Store, sweep: Sweep) -> bool:
     metric = sweep.config.get("metric") or {}
-    target = metric.get("target")
-    if target is None:
+    if "target" not in metric:
         return False
-    values = [value for run in store.sweep_runs(sweep) for value in metric_values(run, metric.get("name", ""))]
-    return any(value >= target if metric.get("goal") == "maximize" else value <= target for value in values)
-
-
-def requeue(sweep: Sweep, run: Run) -> None:
-    if run.state == "preempted" and sweep.state == "RUNNING" and run.id not in sweep.requeued and not run.stopped:
-        sweep.requeued.append(run.id)
+    rows = [row for run in store.sweep_runs(sweep) for row in (*run.history, run.summary)]
+    values = [row[metric["name"]] for row in rows if isinstance(row.get(metric["name"]), int | float)]
+    is_max = metric.get("goal") == "maximize"
+    return any(value >= metric["target"] if is_max else value <= metric["target"] for value in values)
 
 
 def progressed(store: Store, run: Run) -> None:
-    """A run has logged something or has ended: its sweep may stop others, requeue it, or be finished."""
-    sweep = store.sweeps.get(run.sweep_id or "")
-    if sweep is None:
-        return
-    requeue(sweep, run)
-    stop_early(store, sweep)
-    settle(store, sweep)
-
-
-def end_run(store: Store, run: Run, exit_code: int) -> None:
-    """The client says the run is complete."""
-    run.exit_code = exit_code
-    if exit_code == 0:
-        run.state = "finished"
-    else:
-        run.state = "preempted" if run.preempting else "failed"
-    run.preempting = False
-    progressed(store, run)
-
-
-def crash_silent_runs(store: Store, run_ids: list[str] | None) -> None:
-    """What the server does five minutes after a run's last sign of life."""
-    for run in [run for run in store.runs.values() if run_ids is None or run.id in run_ids]:
-        if run.state in LIVE:
-            run.state = "preempted" if run.preempting else "crashed"
-            run.preempting = False
-            progressed(store, run)
+    """A run has logged something or has ended: its sweep may stop others or be finished."""
+    if sweep := store.sweeps.get(run.sweep_id or ""):
+        review(store, sweep)

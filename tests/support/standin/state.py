@@ -1,8 +1,7 @@
 """What the stand-in server remembers: projects, sweeps, agents, runs, artifacts and views, all in memory."""
 
-from __future__ import annotations
-
 import base64
+import contextlib
 import datetime
 import random
 import string
@@ -25,8 +24,8 @@ def node_id(*parts: object) -> str:
     return base64.b64encode(":".join(str(part) for part in parts).encode()).decode()
 
 
-def short_id(length: int = 8) -> str:
-    return "".join(random.choices(string.ascii_lowercase + string.digits, k=length))
+def short_id() -> str:
+    return "".join(random.choices(string.ascii_lowercase + string.digits, k=8))
 
 
 @dataclass
@@ -34,17 +33,11 @@ class Project:
     entity: str
     name: str
     internal_id: int
-    created_at: str = field(default_factory=now)
-
-    @property
-    def storage_id(self) -> str:
-        return node_id("Project", "v1", self.name, self.entity)
 
 
 @dataclass
 class Agent:
     id: str
-    sweep_id: str
     reported: set[str] = field(default_factory=set)
     """The runs its last heartbeat called alive."""
     given: set[str] = field(default_factory=set)
@@ -56,10 +49,20 @@ class Agent:
 
 
 @dataclass
-class Sweep:
+class Record:
+    """Something in a project."""
+
     id: str
     entity: str
     project: str
+
+    @property
+    def storage_id(self) -> str:
+        return node_id(type(self).__name__, "v1", self.id, self.project, self.entity)
+
+
+@dataclass
+class Sweep(Record):
     config: dict[str, Any]
     config_text: str
     """The YAML as it was sent; clients read the sweep's configuration back from it."""
@@ -69,23 +72,12 @@ class Sweep:
     description: str | None = None
     agents: list[Agent] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
-    requeued: list[str] = field(default_factory=list)
-    """Preempted runs that wait for an agent."""
     exhausted: bool = False
     """The grid is used up or the cap is reached: no new run is proposed."""
-    created_at: str = field(default_factory=now)
-    updated_at: str = field(default_factory=now)
-
-    @property
-    def storage_id(self) -> str:
-        return node_id("Sweep", "v1", self.id, self.project, self.entity)
 
 
 @dataclass
-class Run:
-    id: str
-    entity: str
-    project: str
+class Run(Record):
     sweep_id: str | None = None
     state: str = "running"
     """running, finished, failed, crashed, killed, preempting, preempted or pending (proposed, not started yet)."""
@@ -101,53 +93,38 @@ class Run:
     job_type: str | None = None
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
-    host: str | None = None
     created_at: str = field(default_factory=now)
     heartbeat_at: str = field(default_factory=now)
     stopped: bool = False
     preempting: bool = False
     """`preempting` was sent since the run last started: a non-zero exit requeues it."""
     files: dict[str, bytes] = field(default_factory=dict)
-    agent_id: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     """What the sweep proposed, `{name: {"value": v}}`; sent again when the run is resumed."""
 
-    @property
-    def storage_id(self) -> str:
-        return node_id("Run", "v1", self.id, self.project, self.entity)
-
 
 @dataclass
-class Artifact:
-    id: str
-    entity: str
-    project: str
+class Artifact(Record):
     type: str
     name: str
     """The collection's name, without the version."""
     digest: str
+    run_id: str | None
     version: int | None = None
     """The number in `name:v3`; none until the artifact is committed."""
-    run_id: str | None = None
-    aliases: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     """The content by the name in the artifact, its manifest included."""
 
 
 @dataclass
-class View:
+class View(Record):
     """A report (`runs`), its draft (`runs/draft`) or a workspace (`project-view`)."""
 
-    id: str
-    entity: str
-    project: str
-    type: str
-    name: str
-    display_name: str
-    description: str
-    spec: str
-    created_at: str = field(default_factory=now)
-    updated_at: str = field(default_factory=now)
+    type: str = "runs"
+    name: str = field(default_factory=short_id)
+    display_name: str = ""
+    description: str = ""
+    spec: str = "{}"
 
 
 @dataclass
@@ -155,34 +132,38 @@ class Request:
     """One request as it was answered."""
 
     operation: str
-    """The GraphQL operation's name, or `file_stream`, `upload`, `download`, or the path of anything else."""
-    variables: dict[str, Any] = field(default_factory=dict)
+    """The GraphQL operation's name, or `file_stream`, or the path of anything else."""
+    variables: dict[str, Any]
     """The GraphQL variables, or the body of a file stream post."""
-    at: float = 0.0
+    at: float
     """`time.monotonic()` when it arrived."""
     status: int = 0
     """The HTTP status answered; 0 where the connection was dropped."""
-    path: str = ""
-    """The path of the address, which names the run of a file stream post."""
 
 
 class Store:
     """Every record, guarded by `changed`: hold it to read or write, notify after a write."""
 
-    def __init__(self, entity: str, teams: tuple[str, ...]) -> None:
+    def __init__(self, url: str, entity: str, teams: tuple[str, ...]) -> None:
+        self.url = url
         self.entity = entity
         self.entities = (entity, *teams)
         self.changed = threading.Condition(threading.RLock())
         self.projects: dict[tuple[str, str], Project] = {}
         self.sweeps: dict[str, Sweep] = {}
-        self.agents: dict[str, Agent] = {}
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
         self.views: dict[str, View] = {}
-        self.url = ""
         self.exit_with_cancel = False
         """Whether cancelling a sweep sends `exit` together with `stop`, which makes the stock agent kill its run."""
         self._number = 1000
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """Hold the records, and wake whoever waits for a change."""
+        with self.changed:
+            yield
+            self.changed.notify_all()
 
     def number(self) -> int:
         """A number that no other record has."""
@@ -191,16 +172,12 @@ class Store:
 
     def project(self, entity: str, name: str) -> Project:
         """The project, made on first use as W&B makes it."""
-        key = (entity, name)
-        if key not in self.projects:
-            self.projects[key] = Project(entity, name, self.number())
-        return self.projects[key]
+        if (entity, name) not in self.projects:
+            self.projects[entity, name] = Project(entity, name, self.number())
+        return self.projects[entity, name]
 
     def sweep_runs(self, sweep: Sweep) -> Iterator[Run]:
         return (self.runs[run_id] for run_id in sweep.run_ids if run_id in self.runs)
-
-    def run_by_storage_id(self, storage_id: str) -> Run | None:
-        return next((run for run in self.runs.values() if run.storage_id == storage_id), None)
 
     def project_runs(self, entity: str, project: str) -> list[Run]:
         return [run for run in self.runs.values() if (run.entity, run.project) == (entity, project)]

@@ -1,1 +1,0 @@
-"""How many agents one PostgreSQL bears: simulated agents on one sweep whose trials cost nothing."""
