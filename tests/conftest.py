@@ -11,10 +11,10 @@ from unittest.mock import patch
 
 import pytest
 
-from fer_sweep import wandb_service
-from fer_sweep.agent.gpus import discover
-from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
+from fer_sweep.wandb_client import service as wandb_service
+from fer_sweep.worker.gpus import discover
+from fer_sweep.worker.starters import TrialStarter
 from tests.support.control_groups import ControlTree
 from tests.support.faces import Faces, prepare_synthetic
 from tests.support.processes import on_one_core
@@ -86,8 +86,8 @@ def played_trials(monkeypatch: pytest.MonkeyPatch) -> ScriptedStarter:
 def control_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControlTree:
     """Control groups that this process finds in place of its own."""
     tree = ControlTree(tmp_path / "control")
-    monkeypatch.setattr("fer_sweep.agent.control_groups._MOUNT", tree.mount)
-    monkeypatch.setattr("fer_sweep.agent.control_groups._MEMBERSHIP", tree.membership)
+    monkeypatch.setattr("fer_sweep.worker.control_groups._MOUNT", tree.mount)
+    monkeypatch.setattr("fer_sweep.worker.control_groups._MEMBERSHIP", tree.membership)
     return tree
 
 
@@ -114,7 +114,7 @@ def scripted_wandb(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator
     from tests.support.standin.scripted_wandb import ScriptedWandb  # imports wandb, which takes half a second
 
     with contextlib.closing(ScriptedWandb(online)) as scripted:
-        monkeypatch.setattr("fer_sweep.tracking.quiet_wandb", lambda: scripted)
+        monkeypatch.setattr("fer_sweep.wandb_client.tracking.quiet_wandb", lambda: scripted)
         yield scripted
 
 

@@ -8,7 +8,7 @@ from fer_sweep import mounts
 from fer_sweep.errors import InputError
 from fer_sweep.mounts import file_system, network_file_system
 from fer_sweep.search import registry
-from fer_sweep.search.entries import known
+from fer_sweep.sweep.entries import known
 from tests.cli.conftest import write_sweep
 
 MOUNTED = r"""22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw

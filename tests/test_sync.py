@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from fer_sweep.search.registry import create, open_search
 
 from fer_sweep.errors import StorageError
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.registry import create, open_search
+from fer_sweep.sweep.entries import SweepEntry
 from fer_sweep.sync import Fate, sync
 from tests.support.scripted_search import TINY
 from tests.support.standin.server import StandIn

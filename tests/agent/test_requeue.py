@@ -11,9 +11,9 @@ from fer_sweep.agent.failures import FAILURES_IN_A_ROW, SLOT_FAILURES_IN_A_ROW, 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause, TrialOutcome, TrialState
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, sweep_state
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import create_sweep, sweep_state
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all

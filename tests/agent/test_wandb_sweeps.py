@@ -12,23 +12,24 @@ from typing import Any
 
 import pytest
 import yaml
+from fer_sweep.search.registry import create, open_search
 from rich.console import Console
 
+from fer_sweep import owners
 from fer_sweep.agent import session
 from fer_sweep.agent.repairs import Repairs
 from fer_sweep.agent.session import trial_tracking, work_on
 from fer_sweep.agent.shown import AgentSummary
-from fer_sweep.agent.slots import Slot
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRequest, TrialState
-from fer_sweep.search import owners, wandb_server
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.pages import close_page
-from fer_sweep.search.registry import create, open_search
-from fer_sweep.search.wandb_server import WandbSearch
-from fer_sweep.search.wandb_slots import Pace
+from fer_sweep.sweep.entries import SweepEntry
+from fer_sweep.sweep.server_runs import close_page
 from fer_sweep.sync import sync
+from fer_sweep.wandb_client import server_search as wandb_server
+from fer_sweep.wandb_client.server_search import WandbSearch
+from fer_sweep.wandb_client.slots import Pace
+from fer_sweep.worker.slots import Slot
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY
 from tests.support.scripted_starter import ScriptedStarter, metrics_of, outcome_of, train_then_wait
@@ -165,7 +166,7 @@ def test_slots_ask_for_no_more_trials_than_the_count_while_the_answer_is_late(
 def test_runs_that_stay_out_of_reach_are_named_at_the_end_and_left_to_sync(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr("fer_sweep.wandb_client.transport._LONGEST_WAIT_S", 0.0)
     monkeypatch.setattr(session, "Repairs", functools.partial(Repairs, sync=lambda sweep_id, trials: False))
     entry = lab.create(search="optuna")
     lab.server.faults.offline()

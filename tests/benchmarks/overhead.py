@@ -30,8 +30,8 @@ from fer_sweep.config.sweep_file import load_sweep_file, with_run_cap
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import study
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.sweeps import create_sweep
 from tests.benchmarks.commands import FERSWEEP, SIMPLE_CNN, WANDB, agent_at_work, run
 from tests.benchmarks.rows import Row
 from tests.support.processes import descendants, private_mb, until

@@ -64,7 +64,7 @@ def test_a_trial_that_was_running_resumes_from_its_copied_checkpoint(
     shutil.rmtree(home())  # the machine and its disk are gone, and nothing after the copy is known
     move()
     # Its leases are another host's here, of which nothing is known; without restoring they would last a minute.
-    monkeypatch.setattr("fer_sweep.search.owners._host", lambda: "another-host/000000000000")
+    monkeypatch.setattr("fer_sweep.owners._host", lambda: "another-host/000000000000")
     done = restore(folder)
     assert (done.trials, done.going_on) == (1, 1)
     (record,) = api.sweep(sweep).trials()

@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from fer_sweep.search.remaining import Remaining
 
 from fer_sweep.config.pool_file import RayPool
 from fer_sweep.errors import PoolError
@@ -18,7 +19,6 @@ from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.ray_connection import Refusal, connect
 from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, Order, left_of
 from fer_sweep.pools.ray_job import Job
-from fer_sweep.search.remaining import Remaining
 from tests.support.pool_stage import STUB, stub
 from tests.support.processes import until
 from tests.support.scripted_ray import Actor, ActorUnavailableError, RayError, ScriptedRay

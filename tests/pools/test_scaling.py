@@ -1,11 +1,11 @@
 """How many agents are started for what is left of a sweep: never more than are of use, and never for ever."""
 
 import pytest
+from fer_sweep.search.remaining import Remaining
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.pools.scaling import Change, Demand, slots_of
-from fer_sweep.search.remaining import Remaining
 
 
 @pytest.mark.parametrize(

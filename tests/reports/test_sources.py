@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from fer_sweep.choosing import choose, chosen, with_further_seeds
 from fer_sweep.config.distributions import Categorical, Constant, LogUniform, Normal, QLogNormal
 from fer_sweep.config.space import Space
 from fer_sweep.data.cache import open_dataset
@@ -20,7 +19,8 @@ from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import CURVES_SHOWN, axes_of, gather, models_of
 from fer_sweep.search import registry
-from fer_sweep.search.entries import SweepEntry
+from fer_sweep.sweep.choosing import choose, chosen, with_further_seeds
+from fer_sweep.sweep.entries import SweepEntry
 from tests.support.scripted_search import TINY
 
 Complete = Callable[..., TrialOutcome]

@@ -12,8 +12,9 @@ from fer_sweep.errors import InputError, LoginError, ServerError
 from fer_sweep.files import sweep_folder
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
-from fer_sweep.search import pages, registry
-from fer_sweep.search.entries import SweepEntry
+from fer_sweep.search import registry
+from fer_sweep.sweep import server_runs as pages
+from fer_sweep.sweep.entries import SweepEntry
 from fer_sweep.sync import sync
 from tests.reports.test_sources import Complete, made
 from tests.support.standin.server import StandIn

@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, default_storage, record_sweep, set_sweep_state, sweep_state
-from fer_sweep.search.wandb_messages import SweepPath
-from fer_sweep.search.wandb_protocol import WandbServer
-from fer_sweep.search.wandb_server import WandbSearch
-from fer_sweep.search.wandb_slots import Pace
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.sweeps import create_sweep, default_storage, record_sweep, set_sweep_state, sweep_state
+from fer_sweep.wandb_client.account import Account
+from fer_sweep.wandb_client.client import WandbServer
+from fer_sweep.wandb_client.messages import SweepPath
+from fer_sweep.wandb_client.server_search import WandbSearch
+from fer_sweep.wandb_client.slots import Pace
 from tests.support.standin.runs import file_stream, upsert_run
 from tests.support.standin.server import StandIn
 

@@ -4,16 +4,16 @@ import subprocess
 import threading
 
 import pytest
+from fer_sweep.search.remaining import Remaining, remaining
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError
+from fer_sweep.owners import is_dead, this_process
 from fer_sweep.records import TrialRequest
-from fer_sweep.search import leases
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.owners import is_dead, this_process
-from fer_sweep.search.remaining import Remaining, remaining
-from fer_sweep.search.storage import create_sweep, set_sweep_state
+from fer_sweep.store import leases
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import create_sweep, set_sweep_state
+from fer_sweep.sweep.entries import SweepEntry
 from tests.search.conftest import LEASE_S
 from tests.support.processes import until
 

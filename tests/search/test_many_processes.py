@@ -13,9 +13,9 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import registry
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, list_sweeps
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import create_sweep, list_sweeps
 from tests.support.processes import until
 
 SWEEP = """\
@@ -66,7 +66,7 @@ def work_through(entry, barrier) -> list[Ended]:
 def crowd(entry, agents: int) -> Iterator[list["Future[list[Ended]]"]]:
     """So many processes that begin together."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fer_sweep.search.optuna_embedded", "fer_sweep.search.study"])
+    context.set_forkserver_preload(["fer_sweep.search.embedded", "fer_sweep.search.study"])
     with context.Manager() as manager, ProcessPoolExecutor(agents, context) as processes:
         barrier = manager.Barrier(agents)
         yield [processes.submit(work_through, entry, barrier) for _ in range(agents)]

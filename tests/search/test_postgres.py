@@ -15,10 +15,10 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search import registry
-from fer_sweep.search.database import Database
-from fer_sweep.search.engine import ConnectionLost, Interrupted
-from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.storage import create_sweep, list_sweeps
+from fer_sweep.store.database import Database
+from fer_sweep.store.engine import ConnectionLost, Interrupted
+from fer_sweep.store.sweeps import create_sweep, list_sweeps
+from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
 from tests.support.processes import until
 
@@ -122,7 +122,7 @@ def test_writer_that_waited_for_the_lock_sees_what_was_written_meanwhile(pair, p
 
 
 def test_wait_for_the_lock_can_be_interrupted_and_changes_nothing(made, pair, postgres_server, monkeypatch):
-    monkeypatch.setattr("fer_sweep.search.postgres._HURRY_S", 0.0)
+    monkeypatch.setattr("fer_sweep.store.postgres._HURRY_S", 0.0)
     waiter = Database(made, end_waiting=lambda: bool(postgres_server.run(WAITING)))
     with pair[0].transaction(write=True) as connection:
         with pytest.raises(Interrupted), waiter.transaction(write=True) as never:
@@ -137,7 +137,7 @@ def test_holder_of_the_lock_that_falls_silent_loses_it(pair, monkeypatch):
     holder, waiter = pair
     with contextlib.ExitStack() as stack:
         with monkeypatch.context() as patch:
-            patch.setattr("fer_sweep.search.postgres.SILENCE_S", 0.1)  # of the holder alone
+            patch.setattr("fer_sweep.store.postgres.SILENCE_S", 0.1)  # of the holder alone
             stack.enter_context(pytest.raises(ConnectionLost))
             holding = stack.enter_context(holder.transaction(write=True))
         holding.change("DELETE FROM fersweep_sweeps")
@@ -187,7 +187,7 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
             while True:
                 yield 0.01
 
-        monkeypatch.setattr("fer_sweep.search.postgres._pauses", pauses)
+        monkeypatch.setattr("fer_sweep.store.postgres._pauses", pauses)
 
     postgres_server.run("CREATE ROLE few LOGIN CONNECTION LIMIT 2")
     postgres_server.run("CREATE DATABASE few OWNER few")

@@ -12,9 +12,9 @@ from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.search import registry
-from fer_sweep.search.confirmations import confirm, confirmation_of, seeds_of
-from fer_sweep.search.entries import known
-from fer_sweep.search.storage import list_sweeps
+from fer_sweep.store.sweeps import list_sweeps
+from fer_sweep.sweep.confirmations import confirm, confirmation_of, seeds_of
+from fer_sweep.sweep.entries import known
 from tests.search.conftest import refused
 from tests.support.records import make_result
 

@@ -14,10 +14,10 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import ConfigError
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.embedded import OptunaSearch
 from fer_sweep.search.sampling import unit_draws
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import create_sweep
 
 TRIALS = 14
 """Four more than bayes draws at random."""

@@ -7,10 +7,10 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
-from fer_sweep.search.database import SCHEMA_VERSION, Database, database_path, default_storage
-from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, list_sweeps, load_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, default_storage
+from fer_sweep.store.sweeps import create_sweep, list_sweeps, load_sweep, set_sweep_state, sweep_state
+from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
 
 

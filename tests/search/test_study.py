@@ -11,8 +11,8 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
-from fer_sweep.search.database import database_path, default_storage
-from fer_sweep.search.storage import create_sweep, list_sweeps, sweep_state
+from fer_sweep.store.database import database_path, default_storage
+from fer_sweep.store.sweeps import create_sweep, list_sweeps, sweep_state
 
 LR = {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0}
 SPACE = {"model": {"value": "simple_cnn"}, "lr": LR, "dropout": {"distribution": "beta", "a": 2, "b": 2}}

@@ -4,16 +4,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
+from fer_sweep.search.registry import create, find, open_search, set_state
 
+from fer_sweep import owners
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import TrialRequest
-from fer_sweep.search import owners
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.entries import known
-from fer_sweep.search.pages import has_ended_on_page, left_behind, page_of
-from fer_sweep.search.registry import create, find, open_search, set_state
-from fer_sweep.search.storage import record_sweep
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import record_sweep
+from fer_sweep.sweep.entries import known
+from fer_sweep.sweep.server_runs import has_ended_on_page, left_behind, page_of
 from tests.search.conftest import refused
 from tests.support.standin.state import Run
 
@@ -121,7 +121,7 @@ def test_runs_that_killed_agents_left_without_their_end_are_found(search, online
     assert (has_ended_on_page(entry, trial), whole) == (True, {trial})
     run.state = "running"  # a late write of the killed agent's wandb
     assert left_behind(entry, whole) == ()
-    monkeypatch.setattr("fer_sweep.search.pages._SETTLED_S", 0.0)
+    monkeypatch.setattr("fer_sweep.sweep.server_runs._SETTLED_S", 0.0)
     assert left_behind(entry, whole) == [trial]
     monkeypatch.setattr(owners, "is_dead", lambda owner: False)
     assert left_behind(entry, set()) == [trial], "the owner does not matter any more"

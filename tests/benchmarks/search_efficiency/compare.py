@@ -27,8 +27,8 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.store.sweeps import create_sweep
 from tests.benchmarks.search_efficiency.record import CURVES, FIXED, GRID, VAL
 
 with warnings.catch_warnings():

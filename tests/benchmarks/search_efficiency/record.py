@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 import yaml
-
 from fer_sweep.search.registry import find, open_search, reports_of
+
 from tests.benchmarks.commands import FERSWEEP
 from tests.benchmarks.faces import extract_subset
 
