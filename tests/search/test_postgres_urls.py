@@ -18,18 +18,15 @@ pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fe
 PLACE = "postgresql+psycopg://"
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("me:se?c#ret&=@host/db?sslmode=require", "me@host/db?sslmode=require"),
-        ("", ""),
-        ("/db?host=/run/postgresql&user=me&password=secret", "/db?host=/run/postgresql&user=me"),
-        ("me@[::1]:5432,other:5433/db?sslpassword=secret", "me@[::1]:5432,other:5433/db"),
-        ("me@%2Frun%2Fpg/db?service=lab", "me@%2Frun%2Fpg/db?service=lab"),
-    ],
-)
-def test_url_is_recorded_without_its_secrets(url, shown):
-    assert recorded(PLACE + url) == PLACE + shown
+def test_url_is_recorded_without_its_secrets():
+    for url, shown in {
+        "me:se?c#ret&=@host/db?sslmode=require": "me@host/db?sslmode=require",
+        "/db?host=/run/postgresql&user=me&password=secret": "/db?host=/run/postgresql&user=me",
+        "me@[::1]:5432,other:5433/db?sslpassword=secret": "me@[::1]:5432,other:5433/db",
+        "me@%2Frun%2Fpg/db?service=lab": "me@%2Frun%2Fpg/db?service=lab",
+        "": "",
+    }.items():
+        assert recorded(PLACE + url) == PLACE + shown
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import ConfigError, ServerBusy
-from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
+from fer_sweep.records import StopReason, TrialOutcome, TrialState, Wait
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.wandb_client.messages import ServerRun
 from fer_sweep.wandb_client.records import record_from
 from fer_sweep.wandb_client.server_search import REFUSED_IN_A_ROW
 from fer_sweep.wandb_client.slots import Pace
-from tests.search.conftest import AT_ONCE, TrackedSearch
+from tests.search.conftest import AT_ONCE, TrackedSearch, take
 from tests.support.standin.runs import upsert_run
 
 LATE = Pace(idle_s=0.0, longest_idle_s=0.0, patience_s=0.0)
@@ -46,12 +46,6 @@ def create(standin, settings):
 def single(create):
     """A sweep of one trial."""
     return create(run_cap=1)
-
-
-def take(search):
-    request = search.next_trial("cpu0")
-    assert isinstance(request, TrialRequest), request
-    return request
 
 
 def commands(*given):
