@@ -20,6 +20,7 @@ from tests.support.faces import Faces, prepare_synthetic
 from tests.support.processes import on_one_core
 from tests.support.records import make_result
 from tests.support.scripted_starter import ScriptedStarter
+from tests.support.searches import OPENED
 from tests.support.shell import Shell
 from tests.support.standin.server import StandIn
 
@@ -184,6 +185,13 @@ def whole_data(whole_cache: Path, tmp_path: Path) -> str:
     """The name of a small data set that has a test split, in the test's own cache: what opens it is recorded there."""
     shutil.copytree(whole_cache, tmp_path / "cache", dirs_exist_ok=True)
     return "whole"
+
+
+@pytest.fixture(autouse=True)
+def close_sweeps() -> Iterator[None]:
+    """Close the sweeps, searches and databases that a test opened through ``tests.support.searches``."""
+    yield
+    OPENED.close()
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from fer_sweep.search.registry import checked
 from PIL import Image
 from typer.main import get_command
 
 from fer_sweep import api
 from fer_sweep.cli import app
 from fer_sweep.data.cache import prepare
+from fer_sweep.sweep.creating import checked
 from tests.support.documentation import PAGES, REPOSITORY, TEXT, Block, blocks, code, rows, section
 from tests.support.faces import Faces, prepare_synthetic, write_zip
 from tests.support.processes import SWEEP, on_one_core

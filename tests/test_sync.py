@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from fer_sweep.search.registry import create, open_search
 
 from fer_sweep.errors import StorageError
 from fer_sweep.files import sweep_folder, trial_folder
@@ -16,6 +15,7 @@ from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.sweep.entries import SweepEntry
 from fer_sweep.sync import Fate, sync
 from tests.support.scripted_search import TINY
+from tests.support.searches import create
 from tests.support.standin.server import StandIn
 
 PARAMETERS = {**{name: {"value": value} for name, value in TINY.items()}, "lr": {"min": 0.001, "max": 0.01}}
@@ -44,7 +44,7 @@ def sweep():
 
 def train(entry: SweepEntry, epochs: int, outcome: TrialOutcome | None) -> None:
     """Leave the history and reports of a trial of so many epochs, and end it unless its agent was killed."""
-    with closing(open_search(entry)) as search:
+    with closing(entry.search()) as search:
         request = search.next_trial("cpu0")
         assert isinstance(request, TrialRequest)
         rows = [{"epoch": n, "val_acc": n / 100, "train_loss": 1 / n} for n in range(1, epochs + 1)]
@@ -63,7 +63,7 @@ def ended(sweep, complete):
     train(sweep, 3, complete(epochs=3, best_val_acc=0.03))
     train(sweep, 2, TrialOutcome(TrialState.PRUNED, complete(epochs=2).result, "stopped early"))
     train(sweep, 1, TrialOutcome(TrialState.FAILED, reason="out of memory"))
-    with closing(open_search(sweep)) as search:
+    with closing(sweep.search()) as search:
         assert search.next_trial("cpu0") is None
     return sweep
 
@@ -91,7 +91,7 @@ def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended, any_server):
     assert [run.summary["state"] for run in runs] == ["complete", "pruned", "failed"]
     assert runs[2].summary["reason"] == "out of memory"
 
-    with closing(open_search(ended)) as search:
+    with closing(ended.search()) as search:
         record = search.records()[0]
     times = [row["_timestamp"] for row in runs[0].history if "val_acc" in row]
     assert record.started_at is not None and record.ended_at is not None

@@ -4,19 +4,16 @@ import contextlib
 import json
 import re
 import time
-from dataclasses import dataclass
 
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError
-from fer_sweep.store.database import Connection, Database, NothingCreated, default_storage
+from fer_sweep.store.database import Connection, Database, default_storage
 from fer_sweep.store.trials import SweepState
 
 __all__ = [
     "SweepState",
-    "SweepSummary",
     "default_storage",
     "extend_sweep",
-    "list_sweeps",
     "load_sweep",
     "record_sweep",
     "set_sweep_state",
@@ -32,24 +29,6 @@ _MOVES: dict[SweepState, frozenset[SweepState]] = {
     SweepState.FINISHED: frozenset({SweepState.CANCELLED}),
     SweepState.CANCELLED: frozenset(),
 }
-
-
-@dataclass(frozen=True)
-class SweepSummary:
-    """One line of a list of sweeps."""
-
-    id: str
-    name: str | None
-    method: str
-    state: SweepState
-    created: float
-    """Unix time, seconds."""
-    run_cap: int | None
-    trials: int
-    """Handed out so far, in whatever state."""
-    max_gap: float | None
-    """Largest train_val_gap a winner may have; a constraint of the search."""
-    seed: int
 
 
 def extend_sweep(database: Database, sweep_id: str, sweep: SweepFile) -> None:
@@ -105,37 +84,8 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, *, max_gap: floa
     return True
 
 
-def list_sweeps(storage: str) -> list[SweepSummary]:
-    """Every sweep of a database, oldest first; none where there is no database yet."""
-    try:
-        with contextlib.closing(Database(storage)) as database, database.transaction(write=False) as connection:
-            rows = connection.rows(
-                "SELECT s.*, (SELECT COUNT(*) FROM fersweep_trials t WHERE t.sweep_id = s.id) AS trials"
-                " FROM fersweep_sweeps s ORDER BY s.position"
-            )
-    except NothingCreated:
-        return []
-    summaries = []
-    for row in rows:
-        spec = json.loads(row["spec"])
-        summaries.append(
-            SweepSummary(
-                id=row["id"],
-                name=spec.get("name"),
-                method=spec["method"],
-                state=SweepState(row["state"]),
-                created=row["created"],
-                run_cap=spec.get("run_cap"),
-                trials=row["trials"],
-                max_gap=row["max_gap"],
-                seed=row["seed"],
-            )
-        )
-    return summaries
-
-
 def load_sweep(database: Database, sweep_id: str) -> SweepFile:
-    """The sweep file a sweep was created from; its `max_gap` and seed are in ``list_sweeps``.
+    """The sweep file a sweep was created from.
 
     Raises:
         InputError: There is no such sweep.

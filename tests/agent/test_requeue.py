@@ -11,12 +11,12 @@ from fer_sweep.agent.failures import FAILURES_IN_A_ROW, SLOT_FAILURES_IN_A_ROW, 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause, TrialOutcome, TrialState
-from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.search.embedded import OptunaSearch, create_sweep
 from fer_sweep.store.database import default_storage
-from fer_sweep.store.sweeps import create_sweep, sweep_state
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all
+from tests.support.searches import embedded_search, state_in
 
 TRIALS = FAILURES_IN_A_ROW + 2
 HERE, ELSEWHERE = "cache of slot 0", "cache of slot 1"
@@ -50,7 +50,7 @@ def stage(tmp_path: Path, broken: set[str]) -> Stage:
 def search() -> Iterator[OptunaSearch]:
     parameters = {name: {"value": value} for name, value in TINY.items()} | {"seed": {"values": list(range(TRIALS))}}
     create_sweep(parse_sweep({"method": "grid", "parameters": parameters}), sweep_id="s", storage=default_storage())
-    with closing(OptunaSearch("s", storage=default_storage())) as search:
+    with closing(embedded_search("s")) as search:
         yield search
 
 
@@ -66,7 +66,7 @@ def test_trials_that_failed_in_a_broken_slot_are_trained_in_another(
     summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
     assert attempts(search) == [1, 2, 2, 2, 1, 1, 1]
     assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: TRIALS}
-    assert sweep_state(default_storage(), "s") == "finished"
+    assert state_in(default_storage(), "s") == "finished"
     assert stage.view.notes == [
         "slot cpu1 gets no more trials: 3 trials in a row failed there, while cpu0 did well; "
         "tried again elsewhere, once: trial 1, 2, 3"
@@ -83,7 +83,7 @@ def test_an_agent_on_a_broken_host_leaves_its_trials_to_others(
     assert "tried again, once; 1 trials are complete elsewhere" in (caught.value.hint or "")
     broken.clear()
     stage.view.started.clear()
-    with closing(OptunaSearch("s", storage=default_storage())) as of_another:
+    with closing(embedded_search("s")) as of_another:
         assert stage.run(of_another).ended == {TrialState.COMPLETE: FAILURES_IN_A_ROW + 1}
     assert attempts(search) == [1, *[2] * FAILURES_IN_A_ROW, 1]
     assert stage.view.started[0] == str(TRIALS - 1), "the one that has not failed comes first"

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from fer_sweep.search.registry import create, open_search
 from rich.console import Console
 
 from fer_sweep import owners
@@ -33,6 +32,7 @@ from fer_sweep.worker.slots import Slot
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY
 from tests.support.scripted_starter import ScriptedStarter, metrics_of, outcome_of, train_then_wait
+from tests.support.searches import create
 from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 
@@ -67,7 +67,7 @@ class Lab:
         on_epoch: Callable[[str, int], None] = lambda trial, epoch: None,
     ) -> AgentSummary:
         self.stage.view = View(on_epoch)
-        with closing(open_search(self.entry)) as search:
+        with closing(self.entry.search()) as search:
             track = trial_tracking(self.entry, note=self.stage.view.note)
             return self.stage.run(search, slots=slots, count=count, track=track)
 
@@ -186,7 +186,7 @@ def test_the_end_of_a_run_that_a_killed_agent_could_not_send_is_sent_by_the_next
 ) -> None:
     """The server waits for that run's end, and the agent for the server."""
     entry = lab.create(run_cap=1)
-    with closing(open_search(entry)) as search:
+    with closing(entry.search()) as search:
         request = search.next_trial("cpu0")
         assert isinstance(request, TrialRequest)
         trial_tracking(entry)(request)

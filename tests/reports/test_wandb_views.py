@@ -12,11 +12,10 @@ from fer_sweep.errors import InputError, LoginError, ServerError
 from fer_sweep.files import sweep_folder
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
-from fer_sweep.search import registry
-from fer_sweep.sweep import server_runs as pages
 from fer_sweep.sweep.entries import SweepEntry
 from fer_sweep.sync import sync
 from tests.reports.test_sources import Complete, made
+from tests.support.searches import create
 from tests.support.standin.server import StandIn
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
@@ -35,7 +34,7 @@ def save(online: StandIn, said: list[str]) -> Save:
 
 
 def shipped(name: str = "simple_cnn", search: str = "wandb", **options: Any) -> SweepEntry:
-    return registry.create(SWEEPS / f"{name}.yaml", search=search, **options)
+    return create(SWEEPS / f"{name}.yaml", search=search, **options)
 
 
 def loaded(views: Views) -> tuple[Any, Any]:
@@ -98,12 +97,12 @@ def test_one_sweep_as_its_report_is_read_back(online: StandIn, save: Save) -> No
 def test_the_file_in_the_report_makes_the_sweep_again(save: Save) -> None:
     entry = shipped("vit", "optuna", seed=3, max_gap=0.15, constants={"epochs": 2})
     report, _ = loaded(save(entry))
-    page = pages.page_of(entry).path.id
+    page = entry.page().path.id
     command, *_ = of_kind(report.blocks, "CodeBlock")
     assert f"fersweep create sweep-{page}.yaml --search optuna --max-gap 0.15 --seed 3\n" in command.code
     (heading,) = of_kind(report.blocks, "H3")
     Path("again.yaml").write_text(heading.collapsed_blocks[0].code)
-    assert registry.load(registry.create(Path("again.yaml"), search="optuna")) == registry.load(entry)
+    assert create(Path("again.yaml"), search="optuna").file == entry.file
 
 
 def test_several_sweeps_stand_side_by_side(save: Save, said: list[str]) -> None:

@@ -14,13 +14,13 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search import registry
+from fer_sweep.search.embedded import create_sweep
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import ConnectionLost, Interrupted
-from fer_sweep.store.sweeps import create_sweep, list_sweeps
 from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
 from tests.support.processes import until
+from tests.support.searches import create, sweep_ids
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
 
@@ -48,7 +48,7 @@ def pair(made):
 def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres, sweep_file, tmp_path, monkeypatch):
     notes = []
     url = postgres.replace("postgres@", "postgres:p%40ss@")
-    entry = registry.create(sweep_file(), storage=url, note=notes.append)
+    entry = create(sweep_file(), storage=url, note=notes.append)
     assert any("PGPASSWORD" in note for note in notes)
     assert entry.storage == postgres
     for path in tmp_path.rglob("*"):
@@ -63,14 +63,14 @@ def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres
 
     monkeypatch.setattr(psycopg.Connection, "connect", connect)
     with refused(StorageError, "no password", hint="give the password by PGPASSWORD or ~/.pgpass"):
-        registry.state_of(entry)
+        _ = entry.state
 
 
 def test_server_that_cannot_be_reached_is_an_error_at_once_with_what_to_do(postgres_server, tmp_path):
     with refused(StorageError, "No such file", hint="see that the server runs"):
-        list_sweeps(f"postgresql+psycopg:///db?host={quote(str(tmp_path), safe='')}")
+        sweep_ids(f"postgresql+psycopg:///db?host={quote(str(tmp_path), safe='')}")
     with pytest.raises(StorageError, match="nowhere"):
-        list_sweeps(postgres_server.url("nowhere"))
+        sweep_ids(postgres_server.url("nowhere"))
 
 
 def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair):
@@ -271,4 +271,4 @@ def test_creating_a_sweep_as_the_connection_breaks_is_reported_as_uncertain(made
     break_at_commit(when)
     with refused(StorageError, "was being written", hint="fersweep status"):
         create_sweep(parse_sweep(settings()), sweep_id="b", storage=made)
-    assert [found.id for found in list_sweeps(made)] == (["a"] if when == "before" else ["a", "b"])
+    assert sweep_ids(made) == (["a"] if when == "before" else ["a", "b"])
