@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fer_sweep.agent.failures import OnOom
-from fer_sweep.agent.gpus import described
 from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.agent.shown import AgentSummary
-from fer_sweep.choosing import Choice, choose
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import write_atomically
 from fer_sweep.mirror.copying import check_mirrored
@@ -31,9 +29,9 @@ from fer_sweep.mirror.mark import check_mirror
 from fer_sweep.mirror.restoring import Restored
 from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.records import TrialRecord
-from fer_sweep.search import registry
-from fer_sweep.search.confirmations import last_searched
-from fer_sweep.search.entries import SweepEntry
+from fer_sweep.sweeps import SweepEntry, creating, last_searched, open_entry, open_sweep
+from fer_sweep.sweeps.choosing import Choice, choose
+from fer_sweep.worker.gpus import described
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +57,8 @@ class Sweep:
     @property
     def state(self) -> str:
         """Where it stands: running, paused, stopped, cancelled or finished."""
-        return registry.state_of(self.entry)
+        with open_entry(self.entry) as opened:
+            return opened.state
 
     def agent(
         self,
@@ -92,22 +91,23 @@ class Sweep:
         """
         if on_oom not in list(OnOom):
             raise InputError(f"on_oom {on_oom!r}: not known", hint=f"one of {', '.join(OnOom)}")
-        places = slots_here(self.entry, gpus, per_gpu=per_gpu, slots=slots, measure_cpu=False, say=_say)
-        return work_on(
-            self.entry,
-            places,
-            console=_console(),
-            count=count,
-            keep_models=upload_models,
-            on_oom=OnOom(on_oom),
-            hang_after_s=hang_after,
-            mirror=None if mirror is None else Path(mirror),
-        )
+        with open_entry(self.entry) as opened:
+            places = slots_here(opened, gpus, per_gpu=per_gpu, slots=slots, measure_cpu=False, say=_say)
+            return work_on(
+                opened,
+                places,
+                console=_console(),
+                count=count,
+                keep_models=upload_models,
+                on_oom=OnOom(on_oom),
+                hang_after_s=hang_after,
+                mirror=None if mirror is None else Path(mirror),
+            )
 
     def trials(self) -> Sequence[TrialRecord]:
         """Every trial, running or ended."""
-        with contextlib.closing(registry.open_search(self.entry)) as search:
-            return search.records()
+        with open_entry(self.entry) as opened:
+            return opened.trials()
 
     def records(self) -> "pd.DataFrame":
         """Every trial as a row: state, parameters by name, the latest metrics, verdict, reason, times.
@@ -130,7 +130,8 @@ class Sweep:
             raise InputError(
                 f"sweep {self.id} has no trial {trial}", hint=f"it has {', '.join(known[:20]) or 'none yet'}"
             )
-        rows = registry.reports_of(self.entry, str(trial))
+        with open_entry(self.entry) as opened:
+            rows = opened.reports(str(trial))
         return _frame(rows, ("epoch",)).set_index("epoch")
 
     def best(self) -> Choice:
@@ -139,7 +140,8 @@ class Sweep:
         ``.overall.winner`` is None if no trial can win, and ``.overall.reason`` says why; ``.confirmed`` has what
         further seeds of its trials came to.
         """
-        return choose([self.entry])
+        with open_entry(self.entry) as opened:
+            return choose([opened])
 
     def report(self, path: File = "report.html") -> Path:
         """Write the HTML report, one file that needs no network; ``IPython.display.IFrame`` shows it in a cell.
@@ -151,7 +153,8 @@ class Sweep:
         from fer_sweep.reports.html import render
         from fer_sweep.reports.sources import gather
 
-        gathered = gather([self.entry])
+        with open_entry(self.entry) as opened:
+            gathered = gather([opened])
         if not gathered.trials:
             raise NothingToDo(f"no trial yet: {self.id}", hint="train some: sweep.agent()")
         write_atomically(Path(path), render(gathered, environment(gathered, described())))
@@ -191,7 +194,7 @@ def create(
         SweepFileError: The file cannot be used; nothing has been made.
     """
     fixed = {**(constants or {}), **({} if data is None else {"data": data})}
-    entry = registry.create(
+    made = creating.create(
         Path(file),
         constants=fixed,
         count=count,
@@ -203,7 +206,8 @@ def create(
         project=project,
         note=note or (lambda text: _say(f"note: {text}")),
     )
-    return Sweep(entry)
+    made.close()
+    return Sweep(made.entry)
 
 
 def run(
@@ -238,13 +242,15 @@ def sweep(sweep_id: str | None = None) -> Sweep:
         NothingToDo: There is none yet.
         InputError: No sweep has this id.
     """
-    return Sweep(registry.find(sweep_id))
+    with open_sweep(sweep_id) as opened:
+        return Sweep(opened.entry)
 
 
 def best(*sweeps: Sweep | str) -> Choice:
     """The choice among all trials of some sweeps, or of the one searched last."""
-    entries = [found.entry if isinstance(found, Sweep) else registry.find(found) for found in sweeps]
-    return choose(entries or [last_searched()])
+    with contextlib.ExitStack() as stack:
+        found = [open_entry(sweep.entry) if isinstance(sweep, Sweep) else open_sweep(sweep) for sweep in sweeps]
+        return choose([stack.enter_context(opened) for opened in found or [last_searched()]])
 
 
 def prepare(path: File = "auto", name: str | None = None, *, replace: bool = False) -> "DatasetInfo":

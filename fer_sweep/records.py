@@ -89,6 +89,12 @@ class TrialResult(BaseModel):
     """Images that went through the model at once, where memory did not hold a whole batch; steps were whole."""
     verdict: Verdict
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Its single numbers by name."""
+        plain = self.model_dump()
+        return {n: v for n, v in plain.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
 
 class Averaging(StrEnum):
     """What a test averages the predicted probabilities over (test-time augmentation)."""

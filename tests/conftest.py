@@ -11,15 +11,16 @@ from unittest.mock import patch
 
 import pytest
 
-from fer_sweep import wandb_service
-from fer_sweep.agent.gpus import discover
-from fer_sweep.agent.processes import TrialStarter
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
+from fer_sweep.wandb_client import service as wandb_service
+from fer_sweep.worker.gpus import discover
+from fer_sweep.worker.starters import TrialStarter
 from tests.support.control_groups import ControlTree
 from tests.support.faces import Faces, prepare_synthetic
 from tests.support.processes import on_one_core
 from tests.support.records import make_result
 from tests.support.scripted_starter import ScriptedStarter
+from tests.support.searches import OPENED
 from tests.support.shell import Shell
 from tests.support.standin.server import StandIn
 
@@ -86,8 +87,8 @@ def played_trials(monkeypatch: pytest.MonkeyPatch) -> ScriptedStarter:
 def control_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControlTree:
     """Control groups that this process finds in place of its own."""
     tree = ControlTree(tmp_path / "control")
-    monkeypatch.setattr("fer_sweep.agent.control_groups._MOUNT", tree.mount)
-    monkeypatch.setattr("fer_sweep.agent.control_groups._MEMBERSHIP", tree.membership)
+    monkeypatch.setattr("fer_sweep.worker.control_groups._MOUNT", tree.mount)
+    monkeypatch.setattr("fer_sweep.worker.control_groups._MEMBERSHIP", tree.membership)
     return tree
 
 
@@ -114,7 +115,7 @@ def scripted_wandb(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator
     from tests.support.standin.scripted_wandb import ScriptedWandb  # imports wandb, which takes half a second
 
     with contextlib.closing(ScriptedWandb(online)) as scripted:
-        monkeypatch.setattr("fer_sweep.tracking.quiet_wandb", lambda: scripted)
+        monkeypatch.setattr("fer_sweep.wandb_client.tracking.quiet_wandb", lambda: scripted)
         yield scripted
 
 
@@ -184,6 +185,13 @@ def whole_data(whole_cache: Path, tmp_path: Path) -> str:
     """The name of a small data set that has a test split, in the test's own cache: what opens it is recorded there."""
     shutil.copytree(whole_cache, tmp_path / "cache", dirs_exist_ok=True)
     return "whole"
+
+
+@pytest.fixture(autouse=True)
+def close_sweeps() -> Iterator[None]:
+    """Close the sweeps, searches and databases that a test opened through ``tests.support.searches``."""
+    yield
+    OPENED.close()
 
 
 @pytest.fixture

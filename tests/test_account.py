@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.account import account, has_login, tracking_mode
 from fer_sweep.errors import InputError
+from fer_sweep.wandb_client.account import account, has_login, tracking_mode
 from tests.support.standin.stock import BIN
 
 NETRC = "machine wandb.example.org\n  login user\n  password " + "0" * 40 + "\n"

@@ -16,7 +16,7 @@ from typer.main import get_command
 from fer_sweep import api
 from fer_sweep.cli import app
 from fer_sweep.data.cache import prepare
-from fer_sweep.search.registry import checked
+from fer_sweep.sweeps.creating import checked
 from tests.support.documentation import PAGES, REPOSITORY, TEXT, Block, blocks, code, rows, section
 from tests.support.faces import Faces, prepare_synthetic, write_zip
 from tests.support.processes import SWEEP, on_one_core
@@ -60,7 +60,7 @@ def world_once(tmp_path_factory):
 def world(world_once, own_folders, monkeypatch):
     """A copy of it, of which the test's folder consists; two cores, no GPU."""
     shutil.copytree(world_once, own_folders, dirs_exist_ok=True)
-    monkeypatch.setattr("fer_sweep.agent.slots.usable_cores", lambda: 2)
+    monkeypatch.setattr("fer_sweep.worker.slots.usable_cores", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 

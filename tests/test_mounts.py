@@ -7,9 +7,9 @@ import pytest
 from fer_sweep import mounts
 from fer_sweep.errors import InputError
 from fer_sweep.mounts import file_system, network_file_system
-from fer_sweep.search import registry
-from fer_sweep.search.entries import known
+from fer_sweep.sweeps.entries import known
 from tests.cli.conftest import write_sweep
+from tests.support.searches import create
 
 MOUNTED = r"""22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
 30 22 0:44 / /home rw,relatime shared:5 - nfs4 server:/home rw,vers=4.2
@@ -66,14 +66,14 @@ def test_network_file_systems_are_recognised_also_behind_links(tmp_path, mount):
 
 def test_sqlite_on_a_network_file_system_is_read_only(tmp_path, mount):
     file = Path(write_sweep())
-    entry = registry.create(file)
+    entry = create(file)
     mount("1 0 8:1 / / rw - nfs4 x rw\n")
-    search = registry.open_search(entry)
+    search = entry.search()
     assert search.records() == []
-    assert registry.state_of(entry) == "running"
+    assert entry.state == "running"
     for refused in (
-        lambda: registry.create(file),
-        lambda: registry.create(file, storage="sqlite:///other.db"),
+        lambda: create(file),
+        lambda: create(file, storage="sqlite:///other.db"),
         lambda: search.next_trial("cpu0"),
     ):
         with pytest.raises(InputError, match=r"network file system \(nfs4\)") as caught:

@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep import wandb_service
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.run_labels import RunLabels
-from fer_sweep.tracking import BACK_ONLINE_S, FINISH_IN_TROUBLE_S, FINISH_S, TrackedRun, Tracker, close_wandb
+from fer_sweep.wandb_client import service as wandb_service
+from fer_sweep.wandb_client.run_labels import RunLabels
+from fer_sweep.wandb_client.tracking import (
+    BACK_ONLINE_S,
+    FINISH_IN_TROUBLE_S,
+    FINISH_S,
+    TrackedRun,
+    Tracker,
+    close_wandb,
+)
 from tests.support.processes import until
 from tests.support.standin.state import Run
 from tests.support.standin.stock import BIN, PROGRAMS
@@ -138,7 +145,7 @@ def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(online, l
     from wandb.sdk.lib.run_stopping import RunStopChecker
 
     monkeypatch.setitem(RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.05)  # 15 s otherwise
-    monkeypatch.setattr("fer_sweep.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
+    monkeypatch.setattr("fer_sweep.wandb_client.tracking.TRANSMIT_S", 1.0)  # wandb takes whole seconds
     run = Tracker().start(labels, {}, run_id="r1")
     online.stop_run("r1")
     log_epochs(run, 1)
@@ -149,7 +156,7 @@ def test_the_stop_button_of_a_runs_page_is_heard_and_interrupts_nobody(online, l
 
 @pytest.mark.stock
 def test_a_run_is_kept_in_files_while_the_server_is_out_of_reach(online, labels, monkeypatch):
-    monkeypatch.setattr("fer_sweep.tracking.INIT_S", 1.0)
+    monkeypatch.setattr("fer_sweep.wandb_client.tracking.INIT_S", 1.0)
     online.faults.offline()
     run = Tracker().start(labels, {"lr": 0.1})  # wandb keeps the id of a run that it could not start; this has none
     log_epochs(run, 1, 2, 3)
@@ -175,9 +182,9 @@ def test_a_run_after_a_lost_service_has_a_new_one(online, labels, monkeypatch, h
     service = wandb_service.process()
     assert service is not None
     with monkeypatch.context() as patch:
-        patch.setattr("fer_sweep.tracking.HANGS_S", 1.0)
+        patch.setattr("fer_sweep.wandb_client.tracking.HANGS_S", 1.0)
         if how == "hangs":
-            patch.setattr("fer_sweep.wandb_service.is_paused", lambda: False)  # it hangs by itself
+            patch.setattr("fer_sweep.wandb_client.service.is_paused", lambda: False)  # it hangs by itself
         service.send_signal(signal.SIGKILL if how == "was killed" else signal.SIGSTOP)
         second = Tracker().start(labels, {}, run_id="r2")
     assert second.run is None and second.had_trouble

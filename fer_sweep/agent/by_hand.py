@@ -9,17 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from fer_sweep.account import place
-from fer_sweep.agent.folder_lock import FolderInUse
-from fer_sweep.agent.gpus import choose, discover, visible_devices
-from fer_sweep.agent.slots import Slot, make_slots, usable_cores
-from fer_sweep.agent.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
 from fer_sweep.files import home, is_locked, trial_folder
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.run_labels import RunLabels
-from fer_sweep.tracking import Tracker
+from fer_sweep.wandb_client.account import place
+from fer_sweep.wandb_client.run_labels import RunLabels
+from fer_sweep.wandb_client.tracking import Tracker
+from fer_sweep.worker.folder_lock import FolderInUse
+from fer_sweep.worker.slots import one_slot
+from fer_sweep.worker.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
 
 STOCK_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID")
 """What the stock ``wandb agent`` sets in the environment of its runs."""
@@ -92,26 +91,6 @@ def train_by_hand(
         if run.had_trouble:
             say("the run is not whole on the W&B server; later: wandb sync")
     return outcome
-
-
-def one_slot(device: str, threads: int | None) -> Slot:
-    """The slot that ``--device`` and ``--threads`` ask for.
-
-    Args:
-        device: ``auto``, ``cpu``, or a GPU's number or UUID.
-        threads: CPU threads; None for all cores.
-
-    Raises:
-        InputError: There is no such device, or there are not so many cores.
-    """
-    gpus = () if device == "cpu" else choose(device, discover(), visible_devices(), option="--device")
-    if len(gpus) > 1:
-        if device != "auto":
-            raise InputError(f"--device {device}: a trial trains on one device")
-        gpus = gpus[:1]
-    if threads is not None and threads > usable_cores():
-        raise InputError(f"--threads {threads}: this host has {usable_cores()} usable cores")
-    return make_slots(gpus, cpu_slots=None if gpus else 1)[0]
 
 
 def _under_stock_agent() -> bool:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fer_sweep.account import has_login, tracking_mode
-from fer_sweep.agent.gpus import choose, discover, visible_devices
-from fer_sweep.agent.slots import usable_cores
 from fer_sweep.data.cache import list_datasets
 from fer_sweep.errors import FersweepError
 from fer_sweep.files import cache_dir, home, write_atomically
-from fer_sweep.search.database import Database, NothingCreated, check_storage, default_storage, recorded
+from fer_sweep.store.database import Database, NothingCreated, check_storage, default_storage, recorded
+from fer_sweep.wandb_client.account import has_login, tracking_mode
+from fer_sweep.worker.gpus import choose, discover, visible_devices
+from fer_sweep.worker.slots import usable_cores
 
 _PACKAGES = ("torch", "torchvision", "transformers", "optuna", "wandb", "pydantic")
 _LITTLE_ROOM_BYTES = 2 * 2**30
@@ -148,7 +148,7 @@ def _wandb() -> Finding:
         if has_login() or os.environ.get("WANDB_MODE"):
             return Finding("W&B", True, f"{mode}: {why}")
         return Finding("W&B", True, "offline: no login found", "to log online: wandb login, or set WANDB_API_KEY")
-    from fer_sweep.search.wandb_sweeps import connect  # only here: wandb takes half a second to import
+    from fer_sweep.wandb_client.sweeps import connect  # only here: wandb takes half a second to import
 
     try:
         with contextlib.closing(connect()) as server:

@@ -1,7 +1,7 @@
-"""What failed attempts add up to: a trial that has had its chances, a slot that is broken, an agent that is.
+"""Retry and circuit-breaker policy: when a trial has failed, when a slot is disabled, when the agent stops.
 
-An attempt that breaks off is the trial's own fault, which has then failed, or that of its surroundings, and then it
-goes on, elsewhere or with less. All of it is counted, so that nothing is tried for ever.
+An attempt that breaks off for reasons outside the trial is retried, elsewhere or with less memory. All of it is
+counted, so that nothing is retried for ever.
 """
 
 from collections import Counter
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from fer_sweep.agent.slots import Slot
 from fer_sweep.records import Cause, TrialOutcome, TrialRequest, TrialState
+from fer_sweep.worker.slots import Slot
 
 FAILURES_IN_A_ROW = 5
 """So many trials failing one after another stop the agent."""
@@ -35,7 +35,7 @@ class OnOom(StrEnum):
 
 @dataclass(frozen=True)
 class Closed:
-    """A slot that was found broken."""
+    """An unhealthy slot, disabled."""
 
     why: str
     trials: Sequence[str]
@@ -71,11 +71,6 @@ class Failures:
     def in_a_row(self) -> Sequence[str]:
         """The reasons of the failures since the last success, each with its trial."""
         return [f"trial {trial}: {outcome.reason}" for trial, outcome in self._in_a_row]
-
-    @property
-    def failed_in_a_row(self) -> Sequence[str]:
-        """The trials that have failed since the last success."""
-        return [trial for trial, outcome in self._in_a_row if outcome.state is TrialState.FAILED]
 
     def is_open(self, slot: Slot) -> bool:
         """Whether trials may be started in a slot."""

@@ -12,19 +12,18 @@ from typing import TypeVar
 
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, heard
-from fer_sweep.agent.memory import Admission
-from fer_sweep.agent.processes import Starter, TrialStarter
 from fer_sweep.agent.running import Running
-from fer_sweep.agent.second_chance import give_back
 from fer_sweep.agent.shown import AgentSummary, AgentView
 from fer_sweep.agent.silence import Silence
-from fer_sweep.agent.slots import Slot
-from fer_sweep.agent.trial_process import Beat, EpochReport, FirstStep, TrialJob
 from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
-from fer_sweep.search.engine import Interrupted
-from fer_sweep.tracking import TrackedRun
+from fer_sweep.store.engine import Interrupted
+from fer_sweep.wandb_client.tracking import TrackedRun
+from fer_sweep.worker.memory import Admission
+from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.starters import Starter, TrialStarter
+from fer_sweep.worker.trial_process import Beat, EpochReport, FirstStep, TrialJob
 
 log = logging.getLogger(__name__)
 
@@ -100,21 +99,17 @@ class Agent:
             raise AgentFailed(
                 f"{len(failed)} trials failed one after another, the last one: {failed[-1]}",
                 hint=f"{self._look_at_others()}mend the cause (more is in trial.log below "
-                f"{self.folder_of('0').parent}), then run it again",
+                f"{self.folder_of('0').parent}), then: fersweep agent --retry-failed",
             )
         return AgentSummary(dict(self._ended), self.interrupts.level > 0, tuple(self._turnaround))
 
     def _look_at_others(self) -> str:
         # Failing here while others succeed, or now and not before, says that it is this host, and not the sweep.
         done = sum(record.state is TrialState.COMPLETE for record in self.search.records())
-        again = ""
-        if done and self._failures.has_had_enough:
-            failed = self._failures.failed_in_a_row
-            give_back(self.search, failed, f"failed on a host where {len(failed)} trials in a row did")
-            again = "what failed in a row is tried again, once; "
         others = done - self._ended.get(TrialState.COMPLETE, 0)
-        look = f"{others} trials are complete elsewhere, so look at this host first: fersweep doctor; "
-        return again + (look if others else "")
+        return (
+            f"{others} trials are complete elsewhere, so look at this host first: fersweep doctor; " if others else ""
+        )
 
     def _work(self, selector: selectors.BaseSelector, wakeup: int) -> None:
         asked_at = 0.0
@@ -298,9 +293,8 @@ class Agent:
 
     def _close_what_is_broken(self) -> None:
         for name, closed in self._failures.close_broken().items():
-            give_back(self.search, closed.trials, f"failed in slot {name}, where {len(closed.trials)} in a row did")
-            again = f"; tried again elsewhere, once: trial {', '.join(closed.trials)}" if closed.trials else ""
-            self.view.note(f"slot {name} gets no more trials: {closed.why}{again}")
+            again = f"; to retry trial {', '.join(closed.trials)}: fersweep retry" if closed.trials else ""
+            self.view.note(f"slot {name} is disabled: {closed.why}{again}")
 
     def _in_spite_of_signals(self, say: Callable[[], Answer]) -> Answer:
         """Have the search do what has to be done even if a signal comes, unless it is one that ends all waiting."""

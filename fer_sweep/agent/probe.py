@@ -15,15 +15,15 @@ from typing import Annotated, TypeVar
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fer_sweep.agent.memory import free_mb
-from fer_sweep.agent.processes import Starter, TrialHandle
-from fer_sweep.agent.slots import Slot
-from fer_sweep.agent.trial_process import ProbeReady, ProbeResult, TrialJob
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
 from fer_sweep.files import read_object, write_atomically
 from fer_sweep.records import TrialOutcome, TrialState
+from fer_sweep.worker.memory import free_mb
+from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.starters import Starter, TrialHandle
+from fer_sweep.worker.trial_process import ProbeReady, ProbeResult, TrialJob
 
 _Answer = TypeVar("_Answer", ProbeReady, ProbeResult)
 

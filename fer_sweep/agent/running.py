@@ -3,11 +3,11 @@
 import time
 from dataclasses import dataclass, field
 
-from fer_sweep.agent.processes import TrialHandle
 from fer_sweep.agent.silence import LAST_WORDS_S
-from fer_sweep.agent.slots import Slot
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
-from fer_sweep.tracking import TrackedRun
+from fer_sweep.wandb_client.tracking import TrackedRun
+from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.starters import TrialHandle
 
 
 @dataclass

@@ -6,41 +6,35 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fer_sweep.account import tracking_mode
 from fer_sweep.agent.failures import OnOom
-from fer_sweep.agent.gpus import choose, discover, visible_devices
 from fer_sweep.agent.interrupts import Interrupts
 from fer_sweep.agent.loop import Agent
-from fer_sweep.agent.memory import free_mb
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
-from fer_sweep.agent.processes import TrialStarter, raise_file_limit
 from fer_sweep.agent.repairs import Repairs
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.silence import Silence
-from fer_sweep.agent.slots import Slot, make_slots, usable_cores
 from fer_sweep.agent.view import Progress, make_view
-from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import ARCHITECTURES
-from fer_sweep.errors import InputError, NothingToDo, ServerError
-from fer_sweep.files import checkpoint_folder, sweep_folder, trial_folder
+from fer_sweep.errors import NothingToDo
+from fer_sweep.files import checkpoint_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
-from fer_sweep.records import TrialRecord, TrialRequest, TrialState
-from fer_sweep.run_labels import Place, trial_labels
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.leases import lease_seconds
-from fer_sweep.search.pages import close_page, has_ended_on_page, left_behind, page_of
-from fer_sweep.search.registry import load, open_search, state_of
-from fer_sweep.search.remaining import planned_trials
-from fer_sweep.search.sweep_data import provide_data
-from fer_sweep.tracking import TrackedRun, Tracker, close_wandb
+from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.store.leases import lease_seconds
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.server_runs import has_ended_on_server, left_behind
+from fer_sweep.wandb_client.account import tracking_mode
+from fer_sweep.wandb_client.tracking import close_wandb
+from fer_sweep.worker.gpus import choose, discover, visible_devices
+from fer_sweep.worker.memory import free_mb
+from fer_sweep.worker.slots import Slot, make_slots, usable_cores
+from fer_sweep.worker.starters import TrialStarter, raise_file_limit
 
 MOST_PER_GPU = 16
 """Slots that ``--per-gpu auto`` tries at most on one GPU."""
 
 
 def slots_here(
-    entry: SweepEntry,
+    sweep: Sweep,
     gpus: str,
     *,
     per_gpu: int | None,
@@ -51,7 +45,7 @@ def slots_here(
     """The slots that ``--gpus``, ``--per-gpu`` and ``--slots`` ask for on this host.
 
     Args:
-        entry: The sweep whose typical trial is measured where that is asked for.
+        sweep: The sweep whose typical trial is measured where that is asked for.
         gpus: ``auto``, ``none``, or numbers and UUIDs; ``auto`` means the CPU where there is no GPU.
         per_gpu: Slots a GPU; None to measure how many.
         slots: CPU slots; giving a number with ``auto`` means the CPU. None for the rule of ``make_slots``.
@@ -71,23 +65,22 @@ def slots_here(
         def on_first_gpu(count: int) -> tuple[Slot, ...]:
             return make_slots(chosen[:1], per_gpu=count)
 
-        per_gpu = _measured(entry, names, on_first_gpu, MOST_PER_GPU, say)
+        per_gpu = _measured(sweep, names, on_first_gpu, MOST_PER_GPU, say)
     elif not chosen and measure_cpu:
         cores = usable_cores()
 
         def on_cpu(count: int) -> tuple[Slot, ...]:
             return make_slots((), cpu_slots=count)
 
-        slots = _measured(entry, f"CPU, {cores} cores", on_cpu, cores, say)
+        slots = _measured(sweep, f"CPU, {cores} cores", on_cpu, cores, say)
     return make_slots(chosen, per_gpu=1 if per_gpu is None else per_gpu, cpu_slots=slots)
 
 
 def _measured(
-    entry: SweepEntry, device: str, divide: Callable[[int], Sequence[Slot]], most: int, say: Callable[[str], None]
+    sweep: Sweep, device: str, divide: Callable[[int], Sequence[Slot]], most: int, say: Callable[[str], None]
 ) -> int:
-    sweep = load(entry)
-    provide_data(entry, sweep, say)
-    config = typical(Space.from_sweep(sweep))
+    sweep.data.provide(say)
+    config = typical(sweep.space)
 
     def find() -> Sequence[Load]:
         say(f"measuring how many slots pay on {device}")
@@ -95,7 +88,7 @@ def _measured(
         starter.warm_up()
         return measure(config, divide, most, starter)
 
-    curve = remembered(sweep_folder(entry.id) / "slots.json", device, find)
+    curve = remembered(sweep.folder / "slots.json", device, find)
     count = best(curve, free_mb(divide(1)[0]))
     rates = ", ".join(f"{load.slots}: {load.images_per_second:,.0f}" for load in curve)
     say(f"slots on {device}: {count} (images/s by number of slots: {rates})")
@@ -103,7 +96,7 @@ def _measured(
 
 
 def work_on(
-    entry: SweepEntry,
+    sweep: Sweep,
     slots: Sequence[Slot],
     *,
     console: Console,
@@ -116,7 +109,7 @@ def work_on(
     """Run an agent on a sweep until there is nothing left to do, showing its progress on ``console``.
 
     Args:
-        entry: The sweep.
+        sweep: The sweep.
         slots: Where trials train.
         console: Where progress is shown.
         count: End after so many attempts.
@@ -134,38 +127,37 @@ def work_on(
         NothingToDo: The sweep has ended already.
     """
     raise_file_limit()
-    sweep = load(entry)
     notes: list[str] = []
-    fingerprints = provide_data(entry, sweep, notes.append)
+    fingerprints = sweep.data.provide(notes.append)
     online = tracking_mode() == "online"
     seen_whole: set[str] = set()
     repairs = Repairs(
-        entry.id,
-        is_whole=lambda trial_id: has_ended_on_page(entry, trial_id) if online else True,
-        left_behind=lambda: left_behind(entry, seen_whole) if online else (),
+        sweep.id,
+        is_whole=lambda trial_id: has_ended_on_server(sweep, trial_id) if online else True,
+        left_behind=lambda: left_behind(sweep, seen_whole) if online else (),
         look_behind_s=lease_seconds(),
     )
-    track = trial_tracking(entry, keep_models=keep_models, note=notes.append, on_end=repairs.heard)
+    track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=repairs.heard)
     copying = contextlib.ExitStack()
     interrupts = Interrupts()
-    search = open_search(entry, end_waiting=lambda: interrupts.end_waiting)
+    search = sweep.search(end_waiting=lambda: interrupts.end_waiting)
     try:
         records = search.records()
-        if state_of(entry) not in ("running", "paused"):
-            raise _nothing_to_do(entry, records)  # before anything is warmed up for it
+        if not sweep.is_open:
+            raise _nothing_to_do(sweep, records)  # before anything is warmed up for it
         progress = _progress(sweep, records)
-        view = make_view(console, progress, sweep_id=entry.id, slots=len(slots))
-        for note in (_opening(entry, slots, records), *notes):
+        view = make_view(console, progress, sweep_id=sweep.id, slots=len(slots))
+        for note in (_opening(sweep, slots, records), *notes):
             view.note(note)
         keeper = None
         if mirror is not None:
-            check_mirrored(entry.storage)
+            check_mirrored(sweep.entry.storage)
             keeper = copying.enter_context(Mirror(mirror, tell=view.note))
         agent = Agent(
             search=search,
             slots=slots,
-            folder_of=lambda trial_id: trial_folder(entry.id, trial_id),
-            checkpoints_of=lambda trial_id: checkpoint_folder(entry.id, trial_id),
+            folder_of=sweep.trial_folder,
+            checkpoints_of=lambda trial_id: checkpoint_folder(sweep.id, trial_id),
             track=track,
             view=view,
             fingerprints=fingerprints,
@@ -181,7 +173,7 @@ def work_on(
         with view:
             summary = agent.run()
         if not summary.ended and not summary.interrupted:
-            raise _nothing_to_do(entry, search.records())
+            raise _nothing_to_do(sweep, search.records())
         return summary
     finally:
         search.close()
@@ -191,41 +183,40 @@ def work_on(
             close_wandb()
         if left := repairs.finish():
             names = ", ".join(left)
-            console.print(f"not whole on the W&B server: trial {names}; later: fersweep sync {entry.id}", markup=False)
+            console.print(f"not whole on the W&B server: trial {names}; later: fersweep sync {sweep.id}", markup=False)
         if online:
-            close_page(entry)
+            sweep.close_page()
 
 
-def _nothing_to_do(entry: SweepEntry, records: Sequence[TrialRecord]) -> NothingToDo:
-    state = state_of(entry)
+def _nothing_to_do(sweep: Sweep, records: Sequence[TrialRecord]) -> NothingToDo:
+    state = sweep.state
     elsewhere = [record.trial_id for record in records if record.state is TrialState.RUNNING]
     if state == "stopped":
-        return NothingToDo(f"sweep {entry.id} is stopped", hint=f"hand out trials again: fersweep resume {entry.id}")
+        return NothingToDo(f"sweep {sweep.id} is stopped", hint=f"hand out trials again: fersweep resume {sweep.id}")
     if elsewhere and state == "running":
         return NothingToDo(
-            f"sweep {entry.id} gives no more trials; trial {', '.join(elsewhere)} is with another agent",
-            hint="if that agent is gone, its trials can be taken over a minute after it was last heard of",
+            f"sweep {sweep.id} has no trials left; trial {', '.join(elsewhere)} is running on another agent",
+            hint="if that agent is dead, its trials can be resumed once their leases expire: after a minute",
         )
     ended = sum(record.state not in (TrialState.RUNNING, TrialState.PREEMPTED) for record in records)
     return NothingToDo(
-        f"sweep {entry.id} is {state} and gives no more trials: {ended} have ended",
-        hint=f"see the winner: fersweep best {entry.id}",
+        f"sweep {sweep.id} is {state} and has no trials left: {ended} have ended",
+        hint=f"see the winner: fersweep best {sweep.id}",
     )
 
 
-def architectures(sweep: SweepFile) -> tuple[str, ...]:
+def architectures(sweep: Sweep) -> tuple[str, ...]:
     """The architectures a sweep can ask for: all of them where it names none, or a user's own code may."""
-    given = Space.from_sweep(sweep).parameters.get("model")
-    if given is None or sweep.has_own_space:
+    given = sweep.space.parameters.get("model")
+    if given is None or sweep.file.has_own_space:
         return tuple(ARCHITECTURES)
     return tuple(model for model in ARCHITECTURES if model in (given.grid_values() or ()))
 
 
-def _progress(sweep: SweepFile, records: Sequence[TrialRecord]) -> Progress:
+def _progress(sweep: Sweep, records: Sequence[TrialRecord]) -> Progress:
     ended = [record for record in records if record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)]
-    space = Space.from_sweep(sweep)
-    fixed = frozenset(name for name, distribution in space.parameters.items() if distribution.size == 1)
-    progress = Progress(planned=planned_trials(sweep, space), fixed=fixed, ended=len(ended))
+    fixed = frozenset(name for name, distribution in sweep.space.parameters.items() if distribution.size == 1)
+    progress = Progress(planned=sweep.planned, fixed=fixed, ended=len(ended))
     for record in ended:
         result = record.result
         if result is not None and (progress.best is None or result.best_val_acc > progress.best[1]):
@@ -233,61 +224,8 @@ def _progress(sweep: SweepFile, records: Sequence[TrialRecord]) -> Progress:
     return progress
 
 
-def _opening(entry: SweepEntry, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:
+def _opening(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:
     places = ", ".join(f"{slot.name} ({slot.threads} threads)" for slot in slots)
     going_on = sum(record.state is TrialState.PREEMPTED for record in records)
     again = f"; {going_on} trials go on from their checkpoints" if going_on else ""
-    return f"agent on sweep {entry.id}: slots {places}; tracking {tracking_mode()}{again}"
-
-
-def trial_tracking(
-    entry: SweepEntry,
-    *,
-    keep_models: bool = False,
-    note: Callable[[str], None] = lambda text: None,
-    on_end: Callable[[str, bool], None] = lambda trial_id, whole: None,
-) -> Callable[[TrialRequest], TrackedRun]:
-    """What starts the W&B run of each trial of a sweep, where wandb's switches and the sweep want it.
-
-    Args:
-        entry: The sweep.
-        keep_models: Upload the best weights of each complete trial.
-        note: Gets a line on where the runs appear.
-        on_end: Told of each trial's run at its end, and whether all of it is where it should be.
-
-    Raises:
-        InputError: The sweep is searched by a W&B server, but runs are not to go there.
-        LoginError: Runs are to go online, but there is no key or a wrong one.
-    """
-    mode = tracking_mode()
-    on_server = entry.search == "wandb"
-    if on_server and mode != "online":
-        raise InputError(
-            f"the W&B server that searches sweep {entry.id} learns of trials from their runs, but runs are {mode}",
-            hint="unset WANDB_MODE, or `wandb online`; for offline runs create the sweep with --search optuna",
-        )
-    trials: dict[str, str] = {}
-
-    def tell(run_id: str, whole: bool) -> None:
-        on_end(trials[run_id], whole)
-
-    tracker = Tracker(keep_models=keep_models, obey_pages=not on_server, on_end=tell)
-    place = Place.from_file(load(entry))
-    if mode == "online":
-        try:
-            page = page_of(entry)
-            note(f"runs appear at {page.url}")
-            place = Place(page.path.entity, page.path.project, page.path.id)
-        except ServerError as error:
-            note(f"{error}; runs are tracked offline")
-            tracker.out_of_reach(for_good=True)
-
-    def track(request: TrialRequest) -> TrackedRun:
-        run_id = entry.run_id(request.trial_id)
-        trials[run_id] = request.trial_id
-        config = request.config.model_dump(mode="json")
-        labels = trial_labels(entry.id, request.trial_id, config, place)
-        folder = trial_folder(entry.id, request.trial_id)
-        return tracker.start(labels, config, run_id=run_id, folder=folder)
-
-    return track
+    return f"agent on sweep {sweep.id}: slots {places}; tracking {tracking_mode()}{again}"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.search.entries import SweepEntry
-    from fer_sweep.selection import Candidate
+    from fer_sweep.selection import Confirmed
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,10 @@ class ChosenModel:
     """With its weights and config.json."""
     sweep_folder: Path
     """Of the sweep it comes from; its own folder where it comes from none."""
-    choice: "tuple[SweepEntry, Candidate] | None"
-    """The sweep and the trial it is; None for a folder."""
+    sweep: str | None = None
+    """The sweep that was searched; None for a folder, and for a trial of a confirmation."""
+    confirmed: "Confirmed | None" = None
+    """What further seeds of it came to so far."""
 
 
 def chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> ChosenModel:
@@ -43,22 +44,21 @@ def chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> C
         raise InputError(f"--folder {folder} is in place of a sweep and its trial", hint="give one or the other")
     if not folder.is_dir():
         raise InputError(f"--folder {folder}: no such folder", hint="the folder of a trial, with its best.safetensors")
-    return ChosenModel(str(folder.resolve()), folder, folder, None)
+    return ChosenModel(str(folder.resolve()), folder, folder)
 
 
 def _of_sweep(sweep: str | None, trial: str | None) -> ChosenModel:
     # Only here: the search takes longer to import than a folder's model needs.
-    from fer_sweep.choosing import chosen
-    from fer_sweep.files import sweep_folder, trial_folder
-    from fer_sweep.search.confirmations import last_searched
-    from fer_sweep.search.registry import find
+    from fer_sweep.sweeps import last_searched, open_sweep
+    from fer_sweep.sweeps.choosing import chosen, confirmed
 
-    entry = last_searched() if sweep is None else find(sweep)
-    candidate = chosen(entry, trial)
-    folder = trial_folder(entry.id, candidate.record.trial_id)
-    if not folder.is_dir():
-        raise InputError(
-            f"the model of trial {candidate.name} is with the host that trained it",
-            hint="run this there, or bring the trial's folder here and give it with --folder",
-        )
-    return ChosenModel(candidate.name, folder, sweep_folder(entry.id), (entry, candidate))
+    with last_searched() if sweep is None else open_sweep(sweep) as opened:
+        candidate = chosen(opened, trial)
+        folder = opened.trial_folder(candidate.record.trial_id)
+        if not folder.is_dir():
+            raise InputError(
+                f"the model of trial {candidate.name} is on the host that trained it",
+                hint="run this there, or copy the trial's folder here and give it with --folder",
+            )
+        searched = opened.id if opened.entry.confirms is None else None
+        return ChosenModel(candidate.name, folder, opened.folder, searched, confirmed(opened, candidate))

@@ -1,5 +1,6 @@
 """The command that trains a winner again: confirm."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,8 @@ from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerG
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.search.entries import SweepEntry
     from fer_sweep.selection import Candidate, Comparison, Confirmed, Mean
+    from fer_sweep.sweeps import Sweep
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,52 +58,61 @@ def confirm(
 
     Example: fersweep confirm --seeds 5
     """
-    from fer_sweep.choosing import chosen, with_further_seeds
-    from fer_sweep.search.confirmations import last_searched, origin_of
-    from fer_sweep.search.registry import find
-
-    origins = [origin_of(find(name)) for name in dict.fromkeys(sweep)] if sweep else [(last_searched(), None)]
-    if trial is not None and len(origins) > 1:
-        raise InputError(f"--trial {trial} is of one sweep, and there are {len(origins)}", hint="name one sweep")
-    winners = [(entry, chosen(entry, trial or known)) for entry, known in origins]
-    confirmations = [with_further_seeds(entry, candidate, seeds) for entry, candidate in winners]
-    if create_only:
-        if as_json:
-            print_json({"sweeps": [found.id for found in confirmations]})
-        for found in confirmations:
-            if not as_json:
-                print_text(found.id)
-            say(f"next: fersweep agent {found.id}; then fersweep confirm {found.id} gives the mean")
-        return
     care: dict[str, Any] = {
         "upload_models": upload_models,
         "on_oom": on_oom,
         "hang_after": hang_after,
         "mirror": mirror,
     }
-    for (_, candidate), found in zip(winners, confirmations, strict=True):
-        if _is_open(found):
-            say(f"sweep {found.id}: trial {candidate.name} with further seeds")
-            if work(found, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
-                say("next: the same command goes on where this one stopped")
-                raise typer.Exit(130)
-    _show(winners, confirmations, as_json=as_json)
+    with contextlib.ExitStack() as stack:
+        winners, confirmations = _open(sweep, trial, seeds, stack)
+        if create_only:
+            _print_ids(confirmations, as_json=as_json)
+            return
+        for (_, candidate), found in zip(winners, confirmations, strict=True):
+            if found.state not in ("finished", "cancelled"):
+                say(f"sweep {found.id}: trial {candidate.name} with further seeds")
+                if work(found, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
+                    say("next: the same command resumes it")
+                    raise typer.Exit(130)
+        _show(winners, confirmations, as_json=as_json)
 
 
-def _is_open(confirmation: "SweepEntry") -> bool:
-    from fer_sweep.search.registry import state_of
-
-    return state_of(confirmation) not in ("finished", "cancelled")
+_Winners = list[tuple["Sweep", "Candidate"]]
 
 
-def _show(
-    winners: "Sequence[tuple[SweepEntry, Candidate]]", confirmations: "Sequence[SweepEntry]", *, as_json: bool
-) -> None:
-    from fer_sweep.choosing import confirmed
-    from fer_sweep.search.confirmations import seeds_of
+def _open(
+    names: list[str] | None, trial: str | None, seeds: int | None, stack: contextlib.ExitStack
+) -> tuple[_Winners, "list[Sweep]"]:
+    """The sweeps to confirm with the chosen trial of each, and the sweeps that confirm them."""
+    from fer_sweep.sweeps import last_searched, open_sweep
+    from fer_sweep.sweeps.choosing import chosen, with_further_seeds
+    from fer_sweep.sweeps.confirmations import open_origin
+
+    origins = [open_origin(open_sweep(name)) for name in dict.fromkeys(names or ())] or [(last_searched(), None)]
+    for searched, _ in origins:
+        stack.enter_context(searched)
+    if trial is not None and len(origins) > 1:
+        raise InputError(f"--trial {trial} is of one sweep, and there are {len(origins)}", hint="name one sweep")
+    winners = [(searched, chosen(searched, trial or confirmed)) for searched, confirmed in origins]
+    return winners, [stack.enter_context(with_further_seeds(*winner, seeds)) for winner in winners]
+
+
+def _print_ids(confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
+    if as_json:
+        print_json({"sweeps": [found.id for found in confirmations]})
+    for found in confirmations:
+        if not as_json:
+            print_text(found.id)
+        say(f"next: fersweep agent {found.id}; then fersweep confirm {found.id} gives the mean")
+
+
+def _show(winners: _Winners, confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
     from fer_sweep.selection import compare, select_confirmed
+    from fer_sweep.sweeps.choosing import confirmed
+    from fer_sweep.sweeps.confirmations import seeds_of
 
-    shown = [found for entry, candidate in winners if (found := confirmed(entry, candidate)) is not None]
+    shown = [found for sweep, candidate in winners if (found := confirmed(sweep, candidate)) is not None]
     comparisons = compare(shown)
     if as_json:
         rows = zip(shown, confirmations, strict=True)

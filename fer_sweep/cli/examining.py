@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli import completing
-from fer_sweep.cli.chosen_model import ChosenModel, chosen_model
+from fer_sweep.cli.chosen_model import chosen_model
 from fer_sweep.cli.printing import log_warnings, mean_json, percent, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.agent.examiner import Report
+    from fer_sweep.inference.test_split import Report
     from fer_sweep.selection import Confirmed
 
 
@@ -57,10 +57,11 @@ def test(
     if tta not in set(Averaging):
         raise InputError(f"--tta {tta}: not here", hint=f"one of {', '.join(Averaging)}")
     model = chosen_model(sweep, trial, folder)
-    from fer_sweep.agent.examiner import open_test_split
+    from fer_sweep.inference.test_split import open_test_split
 
     log_warnings()
-    confirmed = _confirmed(model)
+    if model.sweep is not None and model.confirmed is None:
+        say(f"note: this choice was not confirmed; fersweep confirm {model.sweep} shows what it owes to chance")
     report = open_test_split(
         model.folder,
         name=model.name,
@@ -73,22 +74,9 @@ def test(
         say=say,
     )
     if as_json:
-        print_json(_document(report, model.name, model.folder, confirmed))
+        print_json(_document(report, model.name, model.folder, model.confirmed))
     else:
-        _print(report, model.name, confirmed)
-
-
-def _confirmed(model: ChosenModel) -> "Confirmed | None":
-    """What further seeds said of it."""
-    from fer_sweep.choosing import confirmed
-
-    if model.choice is None:
-        return None
-    entry, candidate = model.choice
-    found = confirmed(entry, candidate)
-    if found is None and entry.confirms is None:
-        say(f"note: nobody confirmed this choice; fersweep confirm {entry.id} shows what it owes to chance")
-    return found
+        _print(report, model.name, model.confirmed)
 
 
 _WAYS = {

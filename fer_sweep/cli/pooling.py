@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer_sweep.agent.interrupts import Interrupts
     from fer_sweep.config.pool_file import PoolFile
     from fer_sweep.pools import Pool
-    from fer_sweep.search.entries import SweepEntry
+    from fer_sweep.sweeps import Sweep
 
 PoolPath = Annotated[
     Path | None,
@@ -38,13 +38,11 @@ SECOND_THOUGHTS_S = 5.0
 """How long after a first Ctrl-C a second one counts."""
 
 
-def work_in_pool(
-    entry: "SweepEntry", file: Path, agents: int | None, options: tuple[str, ...], *, as_json: bool
-) -> bool:
+def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[str, ...], *, as_json: bool) -> bool:
     """Start agents of a sweep where ``file`` says and follow them; returns whether a signal ended the following.
 
     Args:
-        entry: The sweep.
+        sweep: The sweep.
         file: The pool file.
         agents: How many; None for what the file says.
         options: Of each agent, as the command line has them.
@@ -52,22 +50,17 @@ def work_in_pool(
     """
     from fer_sweep.agent.interrupts import Interrupts, heard
     from fer_sweep.config.pool_file import load_pool_file
-    from fer_sweep.files import sweep_folder
     from fer_sweep.pools import AgentCommand, Phase
     from fer_sweep.pools.following import follow, stop_all
-    from fer_sweep.search.registry import load, state_of
-    from fer_sweep.search.sweep_data import provide_data
 
     pool_file = load_pool_file(file)
-    state = state_of(entry)
+    state = sweep.state
     if state not in ("running", "paused"):
         next_command = "resume" if state == "stopped" else "best"
-        raise NothingToDo(f"sweep {entry.id} is {state}", hint=f"fersweep {next_command} {entry.id}")
-    provide_data(entry, load(entry), say)
-    _warn_of_storage(entry, pool_file)
-    command = AgentCommand(
-        entry.id, ("agent", entry.path or entry.id, *options), sweep_folder(entry.id) / pool_file.kind
-    )
+        raise NothingToDo(f"sweep {sweep.id} is {state}", hint=f"fersweep {next_command} {sweep.id}")
+    sweep.data.provide(say)
+    _warn_of_storage(sweep, pool_file)
+    command = AgentCommand(sweep.id, ("agent", sweep.argument, *options), sweep.folder / pool_file.kind)
     pool = open_pool(pool_file)
     interrupts = Interrupts()
     with heard(interrupts) as wakeup:  # from before they are started: none may be started and not named
@@ -82,7 +75,7 @@ def work_in_pool(
         ids = pool.start(command, agents or pool_file.agents)
         several = len(ids) > 1
         span = f"{ids[0]} to {ids[-1]}" if several else ids[0]
-        say(f"{len(ids)} agent{'s' if several else ''} on sweep {entry.id}: {span}")
+        say(f"{len(ids)} agent{'s' if several else ''} on sweep {sweep.id}: {span}")
         folder = shlex.quote(str(command.logs))
         say(f"what they print: {command.logs}; which one trained trial N: grep -l 'trial N[ :]' {folder}/*")
         states = follow(pool, say, wait)
@@ -92,7 +85,7 @@ def work_in_pool(
             states = pool.states()
     if as_json:
         phases = {agent_id: str(state.phase) for agent_id, state in states.items()}
-        print_json({"sweep": entry.id, "agents": phases, "interrupted": interrupts.level > 0})
+        print_json({"sweep": sweep.id, "agents": phases, "interrupted": interrupts.level > 0})
     if interrupts.level:
         return True
     failed = [f"agent {agent_id} {state.note}" for agent_id, state in states.items() if state.phase is Phase.FAILED]
@@ -127,11 +120,11 @@ def open_pool(pool_file: "PoolFile") -> "Pool":
     return RayAgents(pool_file) if isinstance(pool_file, RayPool) else LocalAgents()
 
 
-def _warn_of_storage(entry: "SweepEntry", pool_file: "PoolFile") -> None:
+def _warn_of_storage(sweep: "Sweep", pool_file: "PoolFile") -> None:
     from fer_sweep.config.pool_file import RayPool
 
     is_here = pool_file.kind == "local" or (isinstance(pool_file, RayPool) and pool_file.address is None)
-    if not is_here and entry.database.startswith("sqlite:"):
-        url = "postgresql+psycopg://USER@HOST/DATABASE"
-        another = f"FERSWEEP_STORAGE={url}" if entry.search == "wandb" else f"fersweep create --storage {url}"
-        say(f"note: only agents on this host can use {entry.database}, where the sweep is; across nodes: {another}")
+    if not is_here and sweep.entry.database.startswith("sqlite:"):
+        another = sweep.storage_command("postgresql+psycopg://USER@HOST/DATABASE")
+        here = sweep.entry.database
+        say(f"note: only agents on this host can use {here}, where the sweep is; across nodes: {another}")

@@ -14,7 +14,6 @@ from fer_sweep.errors import FersweepError, InputError, NothingToDo
 if TYPE_CHECKING:
     from fer_sweep.reports.faces import Face
     from fer_sweep.reports.sources import Report
-    from fer_sweep.search.entries import SweepEntry
 
 
 class Format(StrEnum):
@@ -102,21 +101,13 @@ def dashboard(
     Example: fersweep dashboard --port 8081
     """
     from fer_sweep.reports.dashboard import is_loopback, serve
-    from fer_sweep.search.registry import find
+    from fer_sweep.sweeps import open_sweep
 
     log_warnings()
-    entry = find(sweep)
     if not is_loopback(host):
         say(f"warning: listening on {host}: whoever reaches this machine there sees the sweep, with no password")
-    serve(entry, host=host, port=port, on_ready=lambda address: print_text(f"dashboard: {address}"))
-
-
-def _entries(names: list[str] | None) -> list["SweepEntry"]:
-    from fer_sweep.search.confirmations import last_searched
-    from fer_sweep.search.registry import find
-
-    found = [find(name) for name in names] if names else [last_searched()]
-    return list({entry.id: entry for entry in found}.values())
+    with open_sweep(sweep) as opened:
+        serve(opened, host=host, port=port, on_ready=lambda address: print_text(f"dashboard: {address}"))
 
 
 def _write(names: list[str] | None, output: Path | None, format: Format | None, *, faces: bool, as_json: bool) -> None:
@@ -126,20 +117,21 @@ def _write(names: list[str] | None, output: Path | None, format: Format | None, 
     if faces and format is not Format.HTML:
         raise InputError("--faces is for the HTML report", hint="add --format html or leave it out")
     from fer_sweep.reports.sources import gather
+    from fer_sweep.sweeps import open_sweeps
 
     log_warnings()
-    entries = _entries(names)
-    if output is None and format in (Format.HTML, Format.PARQUET):
-        output = Path(f"report-{entries[0].id}.{format}")
-    to_stdout = output is None or str(output) == "-"
-    if as_json and to_stdout:
-        raise InputError("--json and the report cannot both be on stdout", hint="add -o FILE")
-    if format is Format.PARQUET and to_stdout:
-        raise InputError("parquet is no text for stdout", hint="add -o FILE.parquet")
-    gathered = gather(entries)
+    with open_sweeps(names) as opened:
+        if output is None and format in (Format.HTML, Format.PARQUET):
+            output = Path(f"report-{opened[0].id}.{format}")
+        to_stdout = output is None or str(output) == "-"
+        if as_json and to_stdout:
+            raise InputError("--json and the report cannot both be on stdout", hint="add -o FILE")
+        if format is Format.PARQUET and to_stdout:
+            raise InputError("parquet is no text for stdout", hint="add -o FILE.parquet")
+        gathered = gather(opened)
+    sweeps = [sweep.id for sweep in gathered.sweeps]
     if not gathered.trials:
-        ids = ", ".join(entry.id for entry in entries)
-        raise NothingToDo(f"no trial yet: {ids}", hint=f"train some: fersweep agent {entries[-1].id}")
+        raise NothingToDo(f"no trial yet: {', '.join(sweeps)}", hint=f"train some: fersweep agent {sweeps[-1]}")
     if to_stdout:
         # As it is: the text may hold anything that its format allows, line ends among it.
         sys.stdout.buffer.write(_text(gathered, format, faces=faces).encode())
@@ -149,7 +141,6 @@ def _write(names: list[str] | None, output: Path | None, format: Format | None, 
     _write_file(gathered, output, format, faces=faces)
     if as_json:
         size = output.stat().st_size
-        sweeps = [entry.id for entry in entries]
         print_json(
             {"file": str(output), "format": format, "bytes": size, "sweeps": sweeps, "trials": len(gathered.trials)}
         )
@@ -181,9 +172,9 @@ def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
             return tables.csv_text(gathered)
         case Format.JSON:
             return tables.json_text(gathered)
-    from fer_sweep.agent.gpus import described
     from fer_sweep.reports.environment import environment
     from fer_sweep.reports.html import render
+    from fer_sweep.worker.gpus import described
 
     found, note = _faces(gathered) if faces else ([], "")
     return render(gathered, environment(gathered, described()), found, note)
@@ -208,13 +199,14 @@ def _faces(gathered: "Report") -> tuple[list["Face"], str]:
 
 def _save_views(names: list[str] | None, *, new: bool, as_json: bool) -> None:
     from fer_sweep.reports.wandb_views import load_library, save_views
+    from fer_sweep.sweeps import open_sweeps
 
     log_warnings()
     load_library()  # before anything is asked of a server
-    entries = _entries(names)
-    views = save_views(entries, new=new, say=say)
+    with open_sweeps(names) as opened:
+        views = save_views(opened, new=new, say=say)
     if as_json:
-        sweeps = [{"sweep": entry.id, "url": shown.url} for entry, shown in zip(entries, views.sweeps, strict=True)]
+        sweeps = [{"sweep": sweep.id, "url": shown.url} for sweep, shown in zip(opened, views.sweeps, strict=True)]
         print_json({"report": views.report, "workspace": views.workspace, "sweeps": sweeps})
     else:
         print_text(f"report: {views.report}")

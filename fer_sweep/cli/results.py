@@ -23,9 +23,9 @@ from fer_sweep.cli.printing import (
 )
 
 if TYPE_CHECKING:
-    from fer_sweep.choosing import Choice
-    from fer_sweep.search.entries import SweepEntry
     from fer_sweep.selection import Candidate
+    from fer_sweep.sweeps import Sweep
+    from fer_sweep.sweeps.choosing import Choice
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,20 +50,20 @@ def best(
 
     Example: fersweep best
     """
-    from fer_sweep.search.confirmations import last_searched
-    from fer_sweep.search.registry import find
+    from fer_sweep.sweeps import open_sweeps
 
-    show_best([find(name) for name in dict.fromkeys(sweep)] if sweep else [last_searched()], as_json=as_json)
+    with open_sweeps(sweep) as opened:
+        show_best(opened, as_json=as_json)
 
 
-def show_best(entries: "Sequence[SweepEntry]", *, as_json: bool) -> None:
+def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool) -> None:
     """Print the choice among the trials of some sweeps."""
-    from fer_sweep.choosing import choose, winner_of
+    from fer_sweep.sweeps.choosing import choose, winner_of
 
-    choice = choose(entries)
+    choice = choose(sweeps)
     if not as_json and choice.overall.ranking:
         _print_rankings(choice)
-    winner = winner_of(choice.overall, entries)
+    winner = winner_of(choice.overall, sweeps)
     if as_json:
         print_json(
             {
@@ -80,30 +80,31 @@ def show_best(entries: "Sequence[SweepEntry]", *, as_json: bool) -> None:
 def sync(
     sweep: Annotated[
         list[str] | None,
-        typer.Argument(help="Sweeps to bring up; the last one if left out.", autocompletion=completing.sweep_ids),
+        typer.Argument(help="Sweeps to upload; the last one if left out.", autocompletion=completing.sweep_ids),
     ] = None,
     trial: Annotated[list[str] | None, typer.Option(help="Only this trial; repeatable.")] = None,
     upload_models: Annotated[bool, typer.Option(help="Upload the best weights of complete trials too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Bring runs that were tracked offline, or did not get through, up to the W&B server you are logged in to.
+    """Upload runs that were tracked offline, or did not get through, to the W&B server you are logged in to.
 
     Runs are rebuilt from fersweep's own records. What is there already is left alone, so it can be repeated at will.
 
     Example: fersweep sync
     """
-    from fer_sweep.search.registry import find
-    from fer_sweep.sync import Fate
-    from fer_sweep.sync import sync as bring_up
+    from fer_sweep.sweeps import open_sweep
+    from fer_sweep.sync import Fate, upload
 
     log_warnings()
     documents = []
-    for entry in [find(name) for name in dict.fromkeys(sweep)] if sweep else [find(None)]:
-        done = bring_up(entry, trials=trial or (), keep_models=upload_models, say=say)
-        documents.append({"sweep": entry.id, "url": done.url, "runs": dict(done.fates)})
+    names: list[str | None] = [*dict.fromkeys(sweep)] if sweep else [None]
+    for name in names:
+        with open_sweep(name) as opened:
+            done = upload(opened, trials=trial or (), keep_models=upload_models, say=say)
+        documents.append({"sweep": opened.id, "url": done.url, "runs": dict(done.fates)})
         if not as_json:
             counts = ", ".join(f"{done.count(fate)} {fate}" for fate in Fate if done.count(fate))
-            print_text(f"sweep {entry.id}: {counts or 'no trials'}")
+            print_text(f"sweep {opened.id}: {counts or 'no trials'}")
             print_text(f"page: {done.url}")
     if as_json:
         print_json({"sweeps": documents})

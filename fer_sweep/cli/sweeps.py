@@ -29,10 +29,10 @@ from fer_sweep.cli.working import (
     options_of,
     work,
 )
-from fer_sweep.errors import InputError, ServerError
+from fer_sweep.errors import InputError, NothingToDo, ServerError
 
 if TYPE_CHECKING:
-    from fer_sweep.search.entries import SweepEntry
+    from fer_sweep.sweeps import Sweep
 
 File = Annotated[
     Path,
@@ -40,7 +40,7 @@ File = Annotated[
         help="A sweep file in W&B's format.", metavar="FILE", show_default=False, autocompletion=completing.sweep_files
     ),
 ]
-Sweep = Annotated[
+SweepId = Annotated[
     str | None,
     typer.Argument(
         help="A sweep's id, ENTITY/PROJECT/ID or address on W&B; the last one created if left out.",
@@ -84,7 +84,7 @@ Seed = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (validate, create, agent, run, status):
+    for command in (validate, create, agent, run, status, retry):
         app.command()(command)
     for name, state, effect in (
         ("pause", "paused", "Hand out no new trials for now; running ones finish."),
@@ -114,7 +114,7 @@ def validate(
 
             load_sweep_file(file)
         else:
-            from fer_sweep.search.registry import checked
+            from fer_sweep.sweeps.creating import checked
 
             checked(file, note=_note)
     except SweepFileError as error:
@@ -146,7 +146,7 @@ def create(
 
     Example: fersweep create sweeps/simple_cnn.yaml --set epochs=10 --count 12
     """
-    entry = _create(
+    with _create(
         file,
         data,
         fixed,
@@ -157,24 +157,26 @@ def create(
         seed=seed,
         entity=entity,
         project=project,
-    )
-    if as_json:
-        print_json({"sweep": entry.id, "search": entry.search, "url": entry.url})
-    else:
-        print_text(entry.id)
-    if entry.url:
-        say(f"its page: {entry.url}")
-    say(f"next: fersweep agent {entry.path or entry.id}")
+    ) as made:
+        url = made.entry.url
+        if as_json:
+            print_json({"sweep": made.id, "search": made.entry.search, "url": url})
+        else:
+            print_text(made.id)
+    if url:
+        say(f"its page: {url}")
+    say(f"next: fersweep agent {made.argument}")
 
 
 def agent(
-    sweep: Sweep = None,
+    sweep: SweepId = None,
     gpus: Gpus = "auto",
     per_gpu: PerGpu = "1",
     slots: Slots = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="End after this many trials; one gone on with counts again.")
     ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Queue failed trials again first.")] = False,
     upload_models: UploadModels = False,
     on_oom: OnOomWord = "fail",
     hang_after: HangAfter = None,
@@ -192,24 +194,26 @@ def agent(
 
     Example: fersweep agent --gpus 0,1 --per-gpu 2
     """
-    from fer_sweep.search.registry import find
+    from fer_sweep.sweeps import open_sweep
 
     if agents is not None and pool is None:
         raise InputError("--agents goes with --pool FILE", hint="on this host: --pool agents/local.yaml")
     if mirror is not None and pool is not None:
         raise InputError("--mirror is for an agent on this host", hint="leave one of --mirror and --pool out")
-    entry = find(sweep, note=_note)
     care: dict[str, Any] = {"upload_models": upload_models, "on_oom": on_oom, "hang_after": hang_after}
-    if pool is not None:
-        options = options_of(gpus, per_gpu, slots, count, **care)
-        interrupted = work_in_pool(entry, pool, agents, options, as_json=as_json)
-    else:
-        interrupted = work(entry, gpus, per_gpu, slots, count, **care, mirror=mirror, as_json=as_json)
+    with open_sweep(sweep, note=_note) as opened:
+        if retry_failed and (queued := opened.retry()):
+            say(f"queued again: trial {', '.join(queued)}")
+        if pool is not None:
+            options = options_of(gpus, per_gpu, slots, count, **care)
+            interrupted = work_in_pool(opened, pool, agents, options, as_json=as_json)
+        else:
+            interrupted = work(opened, gpus, per_gpu, slots, count, **care, mirror=mirror, as_json=as_json)
     if interrupted:
-        going_on = f"agent {entry.id} goes on where this one stopped"
-        say(f"next: fersweep {going_on if pool is None else f'status {entry.id}'}")
+        resuming = f"agent {opened.id} resumes it"
+        say(f"next: fersweep {resuming if pool is None else f'status {opened.id}'}")
         raise typer.Exit(130)
-    say(f"next: fersweep {_choosing(entry)} {entry.id}")
+    say(f"next: fersweep {_choosing(opened)} {opened.id}")
 
 
 def run(
@@ -243,7 +247,13 @@ def run(
         # Before a sweep is made: in a home that has one, the mirror of a former machine is not restored any more.
         check_mirror(mirror)
         check_mirrored(storage)
-    entry = _create(
+    care: dict[str, Any] = {
+        "upload_models": upload_models,
+        "on_oom": on_oom,
+        "hang_after": hang_after,
+        "mirror": mirror,
+    }
+    with _create(
         file,
         data,
         fixed,
@@ -254,59 +264,68 @@ def run(
         seed=seed,
         entity=entity,
         project=project,
-    )
-    say(f"sweep {entry.id}")
-    care: dict[str, Any] = {
-        "upload_models": upload_models,
-        "on_oom": on_oom,
-        "hang_after": hang_after,
-        "mirror": mirror,
-    }
-    if work(entry, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
-        say(f"next: fersweep agent {entry.id} goes on where this one stopped")
-        raise typer.Exit(130)
-    show_best([entry], as_json=as_json)
+    ) as made:
+        say(f"sweep {made.id}")
+        if work(made, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
+            say(f"next: fersweep agent {made.id} resumes it")
+            raise typer.Exit(130)
+        show_best([made], as_json=as_json)
 
 
-def status(sweep: Sweep = None, as_json: Json = False) -> None:
+def status(sweep: SweepId = None, as_json: Json = False) -> None:
     """Show a sweep's trials and where each stands.
 
     Example: fersweep status
     """
-    from fer_sweep.search.registry import find, open_search, state_of
+    from fer_sweep.sweeps import open_sweep
 
-    entry = find(sweep)
-    search = open_search(entry)
-    try:
-        records = search.records()
-    finally:
-        search.close()
-    try:
-        state = state_of(entry)
-    except ServerError as error:
-        state = "unknown"
-        _note(str(error))
+    with open_sweep(sweep) as opened:
+        records = opened.trials()
+        try:
+            state = opened.state
+        except ServerError as error:
+            state = "unknown"
+            _note(str(error))
     if as_json:
-        print_json({"sweep": entry.id, "state": str(state), "trials": [trial_json(record) for record in records]})
+        print_json({"sweep": opened.id, "state": state, "trials": [trial_json(record) for record in records]})
         return
-    print_table(
-        f"sweep {entry.id} ({entry.name or 'no name'}): {state}", TRIAL_COLUMNS, trial_rows(records), key="trial"
-    )
-    command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, _choosing(entry))
-    say(f"next: fersweep {command} {entry.id}")
+    title = f"sweep {opened.id} ({opened.entry.name or 'no name'}): {state}"
+    print_table(title, TRIAL_COLUMNS, trial_rows(records), key="trial")
+    command = {"running": "agent", "paused": "resume", "stopped": "resume"}.get(state, _choosing(opened))
+    say(f"next: fersweep {command} {opened.id}")
 
 
-def _choosing(entry: "SweepEntry") -> str:
-    return "best" if entry.confirms is None else "confirm"
+def retry(
+    sweep: SweepId = None,
+    trial: Annotated[list[str] | None, typer.Option(help="Only this trial; repeatable.")] = None,
+) -> None:
+    """Queue failed trials again, once their cause is mended; each resumes from its last checkpoint.
+
+    A finished sweep runs again.
+
+    Example: fersweep retry --trial 3
+    """
+    from fer_sweep.sweeps import open_sweep
+
+    with open_sweep(sweep) as opened:
+        queued = opened.retry(trial or ())
+    if not queued:
+        raise NothingToDo(f"no trial of sweep {opened.id} has failed", hint=f"see them: fersweep status {opened.id}")
+    print_text(f"sweep {opened.id}: queued again: trial {', '.join(queued)}")
+    say(f"next: fersweep agent {opened.id}")
 
 
-def _create(file: Path, data: str | None, fixed: list[str] | None, **options: Any) -> "SweepEntry":
-    from fer_sweep.search import registry
+def _choosing(sweep: "Sweep") -> str:
+    return "best" if sweep.entry.confirms is None else "confirm"
+
+
+def _create(file: Path, data: str | None, fixed: list[str] | None, **options: Any) -> "Sweep":
+    from fer_sweep.sweeps import creating
 
     constants = dict(_constant(text) for text in fixed or [])
     if data is not None:
         constants["data"] = data
-    return registry.create(file, constants=constants, note=_note, **options)
+    return creating.create(file, constants=constants, note=_note, **options)
 
 
 def _note(text: str) -> None:
@@ -323,12 +342,12 @@ def _constant(text: str) -> tuple[str, Any]:
 
 
 def _state_command(state: str) -> Callable[[str | None], None]:
-    def change(sweep: Sweep = None) -> None:
-        from fer_sweep.search.registry import find, set_state
+    def change(sweep: SweepId = None) -> None:
+        from fer_sweep.sweeps import open_sweep
 
-        entry = find(sweep)
-        set_state(entry, state)
-        print_text(f"sweep {entry.id}: {state}")
-        say(f"next: fersweep {'agent' if state == 'running' else 'status'} {entry.id}")
+        with open_sweep(sweep) as opened:
+            opened.set_state(state)
+        print_text(f"sweep {opened.id}: {state}")
+        say(f"next: fersweep {'agent' if state == 'running' else 'status'} {opened.id}")
 
     return change

@@ -12,7 +12,7 @@ from fer_sweep.cli.printing import log_warnings, print_json, print_text, say
 from fer_sweep.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from fer_sweep.agent.predictor import Prediction
+    from fer_sweep.inference.predict import Prediction
 
 _BAR = 40
 """Characters of a bar that means certainty."""
@@ -66,7 +66,7 @@ def export(
     if output is None:
         raise InputError("where to is missing", hint="give a folder that does not exist: -o FOLDER")
     model = chosen_model(sweep, trial, folder)
-    from fer_sweep.agent.exporter import export_model
+    from fer_sweep.inference.export import export_model
 
     log_warnings()
     name = model.name if folder is None else folder.resolve().name  # paths of this machine are nobody else's business
@@ -119,7 +119,7 @@ def predict(
     Example: fersweep predict me.jpg --crop-face
     """
     model = chosen_model(sweep, trial, folder)
-    from fer_sweep.agent.predictor import predict_images
+    from fer_sweep.inference.predict import predict_images
 
     log_warnings()
     found = predict_images(model.folder, images, crop_face=crop_face, device=device, threads=threads)

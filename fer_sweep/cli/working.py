@@ -11,7 +11,7 @@ from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from fer_sweep.agent.failures import OnOom
-    from fer_sweep.search.entries import SweepEntry
+    from fer_sweep.sweeps import Sweep
 
 Gpus = Annotated[
     str,
@@ -61,7 +61,7 @@ UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of com
 
 
 def work(
-    entry: "SweepEntry",
+    sweep: "Sweep",
     gpus: str,
     per_gpu: str,
     slots: str | None,
@@ -81,7 +81,7 @@ def work(
     when_oom = _when_oom(on_oom)
     log_warnings()
     places = slots_here(
-        entry,
+        sweep,
         gpus,
         per_gpu=_slot_count("--per-gpu", per_gpu),
         slots=_slot_count("--slots", slots),
@@ -89,7 +89,7 @@ def work(
         say=say,
     )
     summary = work_on(
-        entry,
+        sweep,
         places,
         console=PatientConsole(stderr=as_json or quiet),
         count=count,
@@ -100,7 +100,7 @@ def work(
     )
     if as_json:
         ended = {str(state): number for state, number in summary.ended.items()}
-        print_json({"sweep": entry.id, "ended": ended, "interrupted": summary.interrupted})
+        print_json({"sweep": sweep.id, "ended": ended, "interrupted": summary.interrupted})
     if summary.turnaround_s:
         waits = sorted(summary.turnaround_s)
         say(f"from one trial's end to the next one's first step: {waits[len(waits) // 2]:.2f} s (median)")

@@ -23,8 +23,8 @@ from typing import Self
 from fer_sweep.errors import FersweepError, InputError, StorageError, cannot_write
 from fer_sweep.files import LAST_CHECKPOINT, atomic_path, home, write_atomically
 from fer_sweep.mirror.mark import DATABASE, MARK, NAME, check_mirror, home_name, is_own, read_mark, write_mark
-from fer_sweep.search.snapshots import snapshot
-from fer_sweep.search.sqlite import PREFIX
+from fer_sweep.store.backup import snapshot
+from fer_sweep.store.sqlite import PREFIX
 
 EVERY_S = 60.0
 """Between two copies while nothing ends."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from fer_sweep.errors import InputError, NothingToDo, StorageError, cannot_write
 from fer_sweep.files import home, read_object
 from fer_sweep.mirror.mark import DATABASE, MARK, NAME, new_name, read_mark, write_home_name, write_mark
-from fer_sweep.search.snapshots import Standing, release, standings, take_up
+from fer_sweep.store.backup import Standing, release, standings, take_up
 from fer_sweep.training.history import read_history
 
 _Standings = Mapping[str, Mapping[int, Standing]]
@@ -108,7 +108,7 @@ def _bring_sweeps(folder: Path, staging: Path, known: _Standings) -> list[str]:
         kept.append(sweep.name)
         target = staging / "sweeps" / sweep.name
         for trial in _folders(sweep / "trials"):
-            is_numbered = in_database and entry.get("search") != "wandb"
+            is_numbered = in_database and entry.get("search") == "optuna"
             if not is_numbered or (trial.name.isdecimal() and int(trial.name) in known[sweep.name]):
                 _copy_files(trial, target / "trials" / trial.name)
         _copy_files(sweep, target)

@@ -21,8 +21,7 @@ from fer_sweep.pools import DONE_CODES, STOPPED_CODES, AgentState, Phase
 from fer_sweep.pools.ray_connection import Refusal, connect
 from fer_sweep.pools.ray_job import Job, lacking
 from fer_sweep.pools.scaling import Demand, slots_of
-from fer_sweep.search.entries import known
-from fer_sweep.search.remaining import Remaining, remaining
+from fer_sweep.sweeps import Remaining, known, open_entry
 
 POLL_S = 0.5
 """Between looks at the agents."""
@@ -241,7 +240,7 @@ class Driver:
         for seat in waiting[len(waiting) - change.withdraw :]:
             self._drop(seat, Phase.WAITING, "until a trial is left for it")
         remain = len(running) + len(waiting) - change.withdraw + len(started)
-        if not remain and not (self._has_lost and left.in_hand):
+        if not remain and not (self._has_lost and left.leased):
             for seat in seats:
                 if not seat.state.has_ended:
                     self._drop(seat, Phase.DONE, "there was nothing left for it to do")
@@ -274,7 +273,8 @@ def left_of(sweep: str) -> Callable[[], Remaining | None]:
         if entry is None:
             return Remaining(None)
         try:
-            return remaining(entry)
+            with open_entry(entry, waits=False) as opened:
+                return opened.remaining()
         except FersweepError as error:
             print(f"what is left cannot be told: {error}", file=sys.stderr)
             return None

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from fer_sweep.search.remaining import Remaining
+from fer_sweep.sweeps import Remaining
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Demand:
         wanting = math.ceil((left.free - self._refused) / self.slots)
         if waiting > wanting:
             return Change(withdraw=waiting - wanting)
-        # Those that run train what is in hand; only what goes beyond that is for further ones.
-        in_all = min(self.most, math.ceil((left.free - self._refused + left.in_hand) / self.slots))
+        # Those that run train what is leased; only what goes beyond that is for further ones.
+        in_all = min(self.most, math.ceil((left.free - self._refused + left.leased) / self.slots))
         return Change(start=max(0, min(wanting - waiting, in_all - running - waiting)))
 
 

@@ -19,17 +19,15 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import Metric
 from fer_sweep.errors import FersweepError, InputError
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports.optuna_view import coordinates, distributions
 from fer_sweep.reports.shown import Axis, plain
-from fer_sweep.reports.sources import axes_of, records_of
-from fer_sweep.search.entries import SweepEntry
+from fer_sweep.reports.sources import axes_of
 from fer_sweep.search.objective import finite_values, objective_value
-from fer_sweep.search.registry import load, reports_of
 from fer_sweep.search.scheduler import quietly
+from fer_sweep.sweeps import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +136,7 @@ class Mirror:
 
 
 def serve(
-    entry: SweepEntry,
+    sweep: Sweep,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
@@ -148,7 +146,7 @@ def serve(
     """Serve the dashboard of a sweep until interrupted.
 
     Args:
-        entry: The sweep.
+        sweep: The sweep.
         host: Address to listen on.
         port: 0 takes a free one.
         every_s: How often the mirror looks at the sweep.
@@ -163,9 +161,10 @@ def serve(
         raise InputError(
             f"optuna-dashboard cannot be imported: {error}", hint="pip install 'fersweep[dashboard]'"
         ) from error
-    sweep = load(entry)
-    mirror = Mirror(plain(f"{sweep.name or 'sweep'} ({entry.id})", 100), sweep.objectives, _axes(entry))
-    mirror.update(records_of(entry), lambda trial: reports_of(entry, trial))
+    title = plain(f"{sweep.file.name or 'sweep'} ({sweep.id})", 100)
+    records = sweep.trials()
+    mirror = Mirror(title, sweep.file.objectives, axes_of(sweep.space, records))
+    mirror.update(records, sweep.reports)
     app = _read_only(optuna_dashboard.wsgi(mirror.storage), only_here=is_loopback(host))
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
@@ -174,7 +173,7 @@ def serve(
             f"cannot listen on {host}:{port}: {error.strerror}", hint="--port 0 takes a free one"
         ) from error
     stop = threading.Event()
-    follower = threading.Thread(target=_follow, args=(entry, mirror, every_s, stop), name="mirror", daemon=True)
+    follower = threading.Thread(target=_follow, args=(sweep, mirror, every_s, stop), name="mirror", daemon=True)
     follower.start()
     try:
         shown = f"[{host}]" if ":" in host else host
@@ -234,14 +233,10 @@ def _read_only(app: Any, *, only_here: bool) -> Any:
     return guarded
 
 
-def _axes(entry: SweepEntry) -> tuple[Axis, ...]:
-    return axes_of(Space.from_sweep(load(entry)), records_of(entry))
-
-
-def _follow(entry: SweepEntry, mirror: Mirror, every_s: float, stop: threading.Event) -> None:
+def _follow(sweep: Sweep, mirror: Mirror, every_s: float, stop: threading.Event) -> None:
     while not stop.wait(every_s):
         try:
-            mirror.update(records_of(entry), lambda trial: reports_of(entry, trial))
+            mirror.update(sweep.trials(), sweep.reports)
         except FersweepError as error:
             log.warning("the dashboard shows what was last known: %s", error)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fer_sweep.data.cache import DatasetInfo, Split, find_dataset, is_prepared
 from fer_sweep.errors import FersweepError
 from fer_sweep.reports.sources import Report
-from fer_sweep.search.sweep_data import written_data
+from fer_sweep.sweeps.data import pinned_data
 
 _PACKAGES = ("fersweep", "torch", "torchvision", "transformers", "optuna", "wandb", "numpy", "plotly")
 
@@ -72,7 +72,7 @@ def _prepared(name: str) -> DatasetInfo | None:
 
 def _trained_on(name: str, report: Report) -> list[TrainedOn]:
     """What the sweeps were trained on under a name; what it means here by now, where they have not written it down."""
-    written_down = (written_data(sweep.id, name) for sweep in report.sweeps)
+    written_down = (pinned_data(sweep.id, name) for sweep in report.sweeps)
     infos = {info.fingerprint: info for info in written_down if info is not None}
     if not infos and (here := _prepared(name)) is not None:
         infos = {here.fingerprint: here}

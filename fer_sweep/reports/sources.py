@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from fer_sweep.choosing import Choice, as_candidates, choose, openings_about
 from fer_sweep.config import distributions as dist
 from fer_sweep.config.space import Space
 from fer_sweep.openings import Opening
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports.shown import Axis, file_name, plain
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.registry import load, open_search, reports_of
-from fer_sweep.search.storage import default_storage, list_sweeps
 from fer_sweep.selection import Candidate, Selection
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import Choice, as_candidates, choose, openings_about
 
 CURVES_SHOWN = 8
 """Trials whose curves are drawn: more colours than that nobody tells apart."""
@@ -83,25 +81,25 @@ class Report:
         return [(sweep, record) for sweep in self.sweeps for record in sweep.records]
 
 
-def gather(entries: Sequence[SweepEntry]) -> Report:
+def gather(opened: Sequence[Sweep]) -> Report:
     """Read everything that a report of these sweeps shows.
 
     Args:
-        entries: At least one.
+        opened: At least one.
 
     Raises:
         StorageError: The database, or what records the openings of test splits, cannot be read.
         ServerError: The W&B server of one does not answer.
     """
-    sweeps = tuple(_reported(entry) for entry in entries)
+    sweeps = tuple(_reported(sweep) for sweep in opened)
     candidates = [candidate for sweep in sweeps for candidate in as_candidates(sweep.id, sweep.records)]
-    choice = choose(entries, candidates)
+    choice = choose(opened, candidates)
     selection = choice.overall
-    by_id = {entry.id: entry for entry in entries}
+    by_id = {sweep.id: sweep for sweep in opened}
     wanted = dict.fromkeys(
         (c.sweep, c.record.trial_id) for c in (*best_trials(selection), *best_of_each_model(selection))
     )
-    curves = {(sweep, trial): reports_of(by_id[sweep], trial) for sweep, trial in wanted}
+    curves = {(sweep, trial): by_id[sweep].reports(trial) for sweep, trial in wanted}
     curves = {key: curve for key, curve in curves.items() if curve}
     return Report(sweeps, choice, curves, openings_about(candidates), time.time())
 
@@ -124,15 +122,6 @@ def best_of_each_model(selection: Selection) -> list[Candidate]:
     return list(best.values())[:CURVES_SHOWN]
 
 
-def records_of(entry: SweepEntry) -> Sequence[TrialRecord]:
-    """Every trial of a sweep."""
-    search = open_search(entry)
-    try:
-        return search.records()
-    finally:
-        search.close()
-
-
 def models_of(space: Space, records: Sequence[TrialRecord]) -> tuple[str, ...]:
     """The architectures a sweep trains."""
     match space.parameters.get("model"):
@@ -151,19 +140,18 @@ def axes_of(space: Space, records: Sequence[TrialRecord]) -> tuple[Axis, ...]:
     return tuple(Axis(name, log=False) for name in dict.fromkeys(name for r in records for name in r.parameters))
 
 
-def create_command(entry: SweepEntry, file_of: str) -> str:
+def create_command(sweep: Sweep, file_of: str) -> str:
     """The command that makes a sweep again from its file.
 
     Args:
-        entry: The sweep.
+        sweep: The sweep.
         file_of: The id that its file is named after.
     """
-    words = ["fersweep", "create", file_name(file_of), "--search", entry.search]
-    if entry.max_gap is not None:
-        words += ["--max-gap", f"{entry.max_gap:g}"]
-    seed = next((s.seed for s in list_sweeps(entry.storage or default_storage()) if s.id == entry.id), 0)
-    if seed:
-        words += ["--seed", str(seed)]
+    words = ["fersweep", "create", file_name(file_of), "--search", sweep.entry.search]
+    if sweep.entry.max_gap is not None:
+        words += ["--max-gap", f"{sweep.entry.max_gap:g}"]
+    if sweep.seed:
+        words += ["--seed", str(sweep.seed)]
     return shlex.join(words)
 
 
@@ -175,17 +163,16 @@ def _axis(name: str, source: dist.Distribution) -> Axis:
     return Axis(name, is_log, bounds=(low, high) if math.isfinite(low) and low < high < math.inf else None)
 
 
-def _reported(entry: SweepEntry) -> ReportedSweep:
-    sweep, records = load(entry), tuple(records_of(entry))
-    space = Space.from_sweep(sweep)
+def _reported(sweep: Sweep) -> ReportedSweep:
+    records = tuple(sweep.trials())
     return ReportedSweep(
-        id=entry.id,
-        name=sweep.name or "",
-        description=sweep.description or "",
-        models=models_of(space, records),
-        method=str(sweep.method),
-        axes=axes_of(space, records),
-        file=yaml.safe_dump(sweep.to_plain(), sort_keys=False),
-        create=create_command(entry, entry.id),
+        id=sweep.id,
+        name=sweep.file.name or "",
+        description=sweep.file.description or "",
+        models=models_of(sweep.space, records),
+        method=str(sweep.file.method),
+        axes=axes_of(sweep.space, records),
+        file=yaml.safe_dump(sweep.file.to_plain(), sort_keys=False),
+        create=create_command(sweep, sweep.id),
         records=records,
     )

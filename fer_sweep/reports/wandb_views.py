@@ -18,19 +18,17 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from fer_sweep.account import Account, account, quiet_wandb
-from fer_sweep.choosing import as_candidates
-from fer_sweep.config.space import Space
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
 from fer_sweep.files import read_object, sweep_folder, write_atomically
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports import wandb_layout as layout
 from fer_sweep.reports.shown import ShownSweep
-from fer_sweep.reports.sources import axes_of, create_command, models_of, records_of
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.search.pages import page_of, runs_on_server
-from fer_sweep.search.registry import load, state_of
+from fer_sweep.reports.sources import axes_of, create_command, models_of
 from fer_sweep.selection import select
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import as_candidates
+from fer_sweep.sweeps.server_runs import runs_on_server
+from fer_sweep.wandb_client.account import Account, account, quiet_wandb
 
 _REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")
 """What is in a message that says that the key does not do."""
@@ -63,11 +61,11 @@ class _Known:
 _VIEWS = TypeAdapter(list[_Known])
 
 
-def save_views(entries: Sequence[SweepEntry], *, new: bool = False, say: Callable[[str], None]) -> Views:
+def save_views(opened: Sequence[Sweep], *, new: bool = False, say: Callable[[str], None]) -> Views:
     """Save a report and a workspace of sweeps, or bring those saved before up to date.
 
     Args:
-        entries: At least one; both live in the project of the first.
+        opened: At least one; both live in the project of the first.
         new: Make new ones, whatever was saved before.
         say: Gets what a person should know besides.
 
@@ -79,12 +77,12 @@ def save_views(entries: Sequence[SweepEntry], *, new: bool = False, say: Callabl
     wr, ws = load_library()
     quiet_wandb()
     who = account()
-    sweeps = tuple(_shown(entry, say) for entry in entries)
+    sweeps = tuple(_shown(sweep, say) for sweep in opened)
     first = sweeps[0]
     place = f"{first.entity}/{first.project}"
     if any(f"{sweep.entity}/{sweep.project}" != place for sweep in sweeps):
         say(f"note: a workspace shows one project, this one {place}; the report has every sweep")
-    folder = sweep_folder(min(entry.id for entry in entries))
+    folder = sweep_folder(min(sweep.id for sweep in opened))
     views = _Known(who.server, place, tuple(sorted(sweep.id for sweep in sweeps)))
     if not new:
         views = next((v for v in _remembered(folder) if _key(v) == _key(views)), views)
@@ -117,38 +115,35 @@ def load_library() -> tuple[Any, Any]:
     return wr, ws
 
 
-def _shown(entry: SweepEntry, say: Callable[[str], None]) -> ShownSweep:
-    if entry.search == "wandb":
-        state_of(entry)  # says so if the sweep was deleted, or the key is wrong
-    page = page_of(entry)
-    sweep = load(entry)
+def _shown(sweep: Sweep, say: Callable[[str], None]) -> ShownSweep:
+    _ = sweep.state  # says so if the sweep was deleted, or the key is wrong
+    page = sweep.page()
     runs = {run.id for run in runs_on_server(page.path)}
-    records = records_of(entry)
+    records = sweep.trials()
     if not runs:
-        what = "sync" if entry.search != "wandb" and records else "agent"
-        say(f"note: no run of sweep {entry.id} is on the server yet; next: fersweep {what} {entry.path or entry.id}")
-    space = Space.from_sweep(sweep)
+        next_command = f"fersweep {sweep.upload_command} {sweep.argument}"
+        say(f"note: no run of sweep {sweep.id} is on the server yet; next: {next_command}")
     return ShownSweep(
         id=page.path.id,
         entity=page.path.entity,
         project=page.path.project,
         url=page.url,
-        name=sweep.name or "",
-        description=sweep.description or "",
-        models=models_of(space, records),
-        method=str(sweep.method),
-        axes=axes_of(space, records),
+        name=sweep.file.name or "",
+        description=sweep.file.description or "",
+        models=models_of(sweep.space, records),
+        method=str(sweep.file.method),
+        axes=axes_of(sweep.space, records),
         runs=len(runs),
-        winner=_winner(entry, [r for r in records if entry.run_id(r.trial_id) in runs]),
-        file=yaml.safe_dump(sweep.to_plain(), sort_keys=False),
-        create=create_command(entry, page.path.id),
-        argument=shlex.quote(entry.path or entry.id),
+        winner=_winner(sweep, [r for r in records if sweep.run_id(r.trial_id) in runs]),
+        file=yaml.safe_dump(sweep.file.to_plain(), sort_keys=False),
+        create=create_command(sweep, page.path.id),
+        argument=shlex.quote(sweep.argument),
     )
 
 
-def _winner(entry: SweepEntry, records: Sequence[TrialRecord]) -> str | None:
-    winner = select(as_candidates(entry.id, records), max_gap=entry.max_gap).winner
-    return entry.run_id(winner.record.trial_id) if winner else None
+def _winner(sweep: Sweep, records: Sequence[TrialRecord]) -> str | None:
+    winner = select(as_candidates(sweep.id, records), max_gap=sweep.entry.max_gap).winner
+    return sweep.run_id(winner.record.trial_id) if winner else None
 
 
 def _save_report(wr: Any, fresh: Any, known: str | None, who: Account, say: Callable[[str], None]) -> str:

@@ -32,9 +32,6 @@ class Search(Protocol):
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
         """Record how the attempt ended; a preempted trial is handed out again by ``next_trial``.
 
-        Said of a trial that this agent has called failed, preempted takes that back: it failed where everything does.
-        It is then tried again, once; a second time it stays failed, and so it does where the sweep is over.
-
         Raises:
             LostTrial: Another agent has taken the trial over.
         """

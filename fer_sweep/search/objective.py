@@ -19,14 +19,6 @@ Reports = Sequence[Mapping[str, float]]
 """A trial's metrics by epoch, earliest first."""
 
 
-def result_metrics(result: TrialResult) -> dict[str, float]:
-    """The result's single numbers by name."""
-    plain = result.model_dump()
-    return {
-        name: value for name, value in plain.items() if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-
-
 def objective_value(metric: Metric, reports: Reports, result: TrialResult | None) -> float | None:
     """What an ended trial is worth in one objective; None if it never had a finite value.
 
@@ -36,7 +28,7 @@ def objective_value(metric: Metric, reports: Reports, result: TrialResult | None
         result: As given to ``finish``.
     """
     if result is not None and result.best_epoch > 0:  # without a finite epoch its zeros mean nothing
-        known = result_metrics(result)
+        known = result.numbers
         if metric.name in known:
             return known[metric.name] if math.isfinite(known[metric.name]) else None
     return best(finite_values(metric.name, reports), metric.goal)

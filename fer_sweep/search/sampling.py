@@ -17,8 +17,8 @@ from fer_sweep.config.distributions import Categorical, Distribution, IntUniform
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import ConfigError
-from fer_sweep.search.config_index import ConfigIndex
-from fer_sweep.search.ledger import Ledger
+from fer_sweep.store.config_index import ConfigIndex
+from fer_sweep.store.trials import Ledger
 
 REDRAWS = 100
 """Draws of a configuration already tried before the rest of a finite space is listed instead."""

@@ -17,11 +17,11 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.records import TrialState
 from fer_sweep.search.axes import Tpe, axes_of
-from fer_sweep.search.config_index import ConfigIndex
-from fer_sweep.search.database import Row
-from fer_sweep.search.ledger import Histories, Ledger
 from fer_sweep.search.sampling import Candidates, Proposal, unit_draws
 from fer_sweep.search.scheduler import OwnSearch, draw_own, load_own_search, quietly, run_own
+from fer_sweep.store.config_index import ConfigIndex
+from fer_sweep.store.database import Row
+from fer_sweep.store.trials import Histories, Ledger
 
 SAMPLER_DRAWS = 10
 """Proposals of the sampler that may turn out taken before its prior is drawn from instead."""

@@ -6,7 +6,7 @@ import pytest
 
 from fer_sweep import mounts
 from fer_sweep.agent.checkup import Finding, examine
-from fer_sweep.search.database import default_storage
+from fer_sweep.store.database import default_storage
 
 
 def found(topic: str) -> Finding:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from fer_sweep.agent.causes import cause_of
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW, LOSSES_WITHOUT_PROGRESS, Failures, OnOom
 from fer_sweep.agent.silence import LIMIT_S, START_LIMIT_S, TIMES_THE_LONGEST, Silence
-from fer_sweep.agent.slots import Slot
 from fer_sweep.records import Cause, TrialOutcome, TrialState
+from fer_sweep.worker.causes import cause_of
+from fer_sweep.worker.slots import Slot
 from tests.support.scripted_search import request
 
 FIRST, SECOND = (Slot(f"gpu0/{share}", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-a"}) for share in (0, 1))

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.agent.failures import OnOom
-from fer_sweep.agent.gpus import discover
-from fer_sweep.agent.memory import free_mb
 from fer_sweep.agent.probe import measure
-from fer_sweep.agent.slots import Slot
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import Cause, TrialState
+from fer_sweep.worker.gpus import discover
+from fer_sweep.worker.memory import free_mb
+from fer_sweep.worker.slots import Slot
 from tests.support import faulty_trials
 from tests.support.agent_stage import ForkingStarter, Stage
 from tests.support.scripted_search import TINY, ScriptedSearch, request
@@ -46,7 +46,7 @@ def test_out_of_gpu_memory_retries_one_trial_with_a_smaller_micro_batch(stage: S
 def test_a_broken_cuda_context_ends_one_trial_and_not_the_slot(
     stage: Stage, gpu: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.agent.processes.run_in_fork", faulty_trials.reading_beyond_the_data)
+    monkeypatch.setattr("fer_sweep.worker.starters.run_in_fork", faulty_trials.reading_beyond_the_data)
     search = ScriptedSearch([request("0"), request("1")])
     assert stage.run(search, gpu=gpu).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
     assert "device-side assert" in (search.outcomes["0"][0].reason or "")

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from fer_sweep.agent.gpus import Gpu, choose
 from fer_sweep.errors import InputError
+from fer_sweep.worker.gpus import Gpu, choose
 
 GPUS = (
     Gpu("GPU-aaaa1111-0000", "0", "NVIDIA H100", 80_000),

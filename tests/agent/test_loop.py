@@ -11,12 +11,12 @@ import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW
 from fer_sweep.agent.interrupts import Interrupts, heard
-from fer_sweep.agent.memory import Admission
 from fer_sweep.agent.silence import Silence
-from fer_sweep.agent.slots import Slot
 from fer_sweep.errors import AgentFailed, LostTrial
 from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState, Wait
-from fer_sweep.search.engine import Interrupted
+from fer_sweep.store.engine import Interrupted
+from fer_sweep.worker.memory import Admission
+from fer_sweep.worker.slots import Slot
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 from tests.support.scripted_starter import PlayedTrial, Script, ScriptedStarter, outcome_of, train_all, train_then_wait

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from fer_sweep.agent.memory import CUDA_CONTEXT_MB, Admission, OomKills, free_mb, oom_kills, shortage, total_mb
-from fer_sweep.agent.slots import Slot
+from fer_sweep.worker.memory import CUDA_CONTEXT_MB, Admission, OomKills, free_mb, oom_kills, shortage, total_mb
+from fer_sweep.worker.slots import Slot
 from tests.support.control_groups import ControlTree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody says")

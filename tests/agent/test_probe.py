@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.agent.probe import Load, measure, remembered, typical
-from fer_sweep.agent.slots import Slot
-from fer_sweep.agent.trial_process import ProbeReady, ProbeResult
 from fer_sweep.config.distributions import Categorical
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
 from fer_sweep.records import TrialOutcome, TrialState
+from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.trial_process import ProbeReady, ProbeResult
 from tests.support.scripted_search import TINY
 from tests.support.scripted_starter import PlayedTrial, ScriptedStarter
 

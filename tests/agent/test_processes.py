@@ -10,11 +10,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from fer_sweep.agent.memory import OomKills
-from fer_sweep.agent.processes import TrialHandle, TrialStarter, raise_file_limit
-from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause
+from fer_sweep.worker.memory import OomKills
+from fer_sweep.worker.starters import TrialHandle, TrialStarter, raise_file_limit
+from fer_sweep.worker.trial_process import TrialJob
 from tests.support.scripted_search import request
 
 SHORT = "10 of 1,000 MB were free, and it held 900"
@@ -41,8 +41,8 @@ def test_the_reason_and_cause_of_an_end_without_an_outcome(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kills = [0]
-    monkeypatch.setattr("fer_sweep.agent.memory.oom_kills", lambda: kills[0])
-    monkeypatch.setattr("fer_sweep.agent.processes.shortage", lambda pid: found.get("short"))
+    monkeypatch.setattr("fer_sweep.worker.memory.oom_kills", lambda: kills[0])
+    monkeypatch.setattr("fer_sweep.worker.starters.shortage", lambda pid: found.get("short"))
     if log := found.get("log"):
         (tmp_path / "trial.log").write_text(f"{log}\nExtension modules: numpy, torch\n")
     ended: Any = SimpleNamespace(pid=1, exitcode=exitcode, join=lambda: None)

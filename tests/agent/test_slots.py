@@ -2,10 +2,10 @@
 
 import pytest
 
-from fer_sweep.agent.control_groups import control_groups, granted_cores
-from fer_sweep.agent.gpus import Gpu
-from fer_sweep.agent.slots import make_slots, usable_cores
 from fer_sweep.errors import InputError
+from fer_sweep.worker.control_groups import control_groups, granted_cores
+from fer_sweep.worker.gpus import Gpu
+from fer_sweep.worker.slots import make_slots, usable_cores
 from tests.support.control_groups import ControlTree
 
 GPUS = (Gpu("GPU-a", "0", "H100", 80_000), Gpu("GPU-b", "1", "H100", 80_000))
@@ -25,7 +25,7 @@ def test_slots_sharing_a_gpu_have_names_of_their_own_and_see_one_device() -> Non
 def test_cpu_slots_divide_every_core_and_see_no_gpu(
     cores: int, count: int | None, threads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.agent.slots.usable_cores", lambda: cores)
+    monkeypatch.setattr("fer_sweep.worker.slots.usable_cores", lambda: cores)
     slots = make_slots((), cpu_slots=count)
     assert [slot.threads for slot in slots] == threads
     assert {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots} == {""}

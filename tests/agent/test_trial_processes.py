@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fer_sweep.agent.trial_process import EpochReport, TrialJob
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause, StopReason, TrialState
+from fer_sweep.worker.trial_process import EpochReport, TrialJob
 from tests.support import faulty_trials
 from tests.support.agent_stage import ForkingStarter, Stage, View
 from tests.support.processes import until
@@ -35,7 +35,7 @@ def stage(tmp_path: Path, tiny_cache: Path) -> Stage:
 def test_a_trial_killed_with_kill_9_resumes_and_ends_with_the_same_bits(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.agent.processes.run_in_fork", faulty_trials.killed_in_epoch_2)
+    monkeypatch.setattr("fer_sweep.worker.starters.run_in_fork", faulty_trials.killed_in_epoch_2)
     search = ScriptedSearch([request("0", epochs=5), request("never killed", epochs=5)])
     assert stage.run(search).ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 2}
     assert "SIGKILL" in (search.outcomes["0"][0].reason or "")

@@ -30,11 +30,11 @@ from fer_sweep.config.sweep_file import load_sweep_file, with_run_cap
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import study
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.search.embedded import OptunaSearch, create_sweep
 from tests.benchmarks.commands import FERSWEEP, SIMPLE_CNN, WANDB, agent_at_work, run
 from tests.benchmarks.rows import Row
 from tests.support.processes import descendants, private_mb, until
+from tests.support.searches import embedded_search
 from tests.support.standin.server import StandIn
 
 TRIALS = 6
@@ -95,7 +95,7 @@ def ms_of_next_trial(trials: int) -> float:
         create_sweep(with_run_cap(load_sweep_file(SIMPLE_CNN), 2 * trials), sweep_id="cost", storage=storage, seed=0)
 
         def opened(asks: int) -> float:
-            with contextlib.closing(OptunaSearch("cost", storage=storage)) as search:
+            with contextlib.closing(embedded_search("cost", storage)) as search:
                 return _median(asks, lambda: search.next_trial("cpu0"), lambda request: _end(search, request))
 
         with patch.object(study, "SAMPLER_DRAWS", 0):  # filled from the prior, in a hundredth of the time

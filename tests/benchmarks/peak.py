@@ -12,12 +12,12 @@ from torch.nn import functional
 from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_sweep.agent.own_process import keep_freed_memory
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.optimizer import build_optimizer
 from fer_sweep.training.precision import choose_precision
+from fer_sweep.worker.own_process import keep_freed_memory
 
 BATCH = 128
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

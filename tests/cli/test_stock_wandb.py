@@ -27,7 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vit": {"dim": 32, "head_dim": 16, "depth": 1},
 }
 """Parameters for trials that take a second; all others are the file's."""
-IMPATIENT = "import fer_sweep.tracking as t; t.FINISH_S = 2.0; from fer_sweep.cli import main; main()"
+IMPATIENT = "import fer_sweep.wandb_client.tracking as t; t.FINISH_S = 2.0; from fer_sweep.cli import main; main()"
 """fersweep whose agents give a run two seconds to be sent at its end."""
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from fer_sweep import mounts
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search.database import Database
+from fer_sweep.store.database import Database
 from tests.cli.conftest import write_sweep
 from tests.faults.test_resources import on_small_disk
 from tests.support.documentation import REPOSITORY, rows
@@ -56,7 +56,7 @@ def host(shell, monkeypatch, played_trials, tiny_data, standin):
     Path("misspelt.yaml").write_text(sweep.replace("channels", "chanels").replace("best_val_acc", "val_accuracy"))
     Path("strange").mkdir()
     Path("strange/notes.docx").touch()
-    monkeypatch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr("fer_sweep.wandb_client.transport._LONGEST_WAIT_S", 0.0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # where there are GPUs, none
     return Host(shell, monkeypatch, played_trials, standin)
 

@@ -50,7 +50,7 @@ def test_an_unknown_sweep_is_refused(shell, online, sweep, needle):
 
 
 def test_a_server_out_of_reach_is_named(shell, online, tiny_data, monkeypatch):
-    monkeypatch.setattr("fer_sweep.search.wandb_transport._LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr("fer_sweep.wandb_client.transport._LONGEST_WAIT_S", 0.0)
     shell.json("create", "sweep.yaml")
     online.faults.offline()
     for words in (("agent",), ("create", "sweep.yaml"), ("pause",), ("sync",)):

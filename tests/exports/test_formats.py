@@ -12,11 +12,11 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTConfig, ViTForImageClassification
 from transformers import pipeline as hugging_face_pipeline
 
-from fer_sweep.agent.exporter import export_model
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import Split
 from fer_sweep.errors import DataError, FersweepError, InputError
-from fer_sweep.exports import reference
+from fer_sweep.inference import reference
+from fer_sweep.inference.export import export_model
 from fer_sweep.records import CLASSES, ExportFormat
 from fer_sweep.training.examination import load_examinee
 from fer_sweep.training.loop import train

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.agent.slots import usable_cores
+from fer_sweep.worker.slots import usable_cores
 from tests.support.control_groups import memory_group, run_in, taken_in
 from tests.support.processes import COMMAND, fersweep
 

@@ -16,8 +16,8 @@ from fer_sweep.files import home
 from fer_sweep.mirror.copying import Mirror
 from fer_sweep.mirror.mark import read_mark
 from fer_sweep.mirror.restoring import restore
-from fer_sweep.search import registry
 from tests.support.scripted_starter import train_all
+from tests.support.searches import find
 
 
 @pytest.fixture
@@ -64,14 +64,14 @@ def test_a_trial_that_was_running_resumes_from_its_copied_checkpoint(
     shutil.rmtree(home())  # the machine and its disk are gone, and nothing after the copy is known
     move()
     # Its leases are another host's here, of which nothing is known; without restoring they would last a minute.
-    monkeypatch.setattr("fer_sweep.search.owners._host", lambda: "another-host/000000000000")
+    monkeypatch.setattr("fer_sweep.owners._host", lambda: "another-host/000000000000")
     done = restore(folder)
     assert (done.trials, done.going_on) == (1, 1)
     (record,) = api.sweep(sweep).trials()
     assert (record.attempt, str(record.state)) == (1, "running")
     trial = home() / "sweeps" / sweep / "trials" / "0"
     assert (trial / "last.ckpt").is_file()
-    assert [row["epoch"] for row in registry.reports_of(registry.find(sweep), "0")] == [1, 2, 3, 4, 5]
+    assert [row["epoch"] for row in find(sweep).reports("0")] == [1, 2, 3, 4, 5]
     with closing(sqlite3.connect(home() / "sweeps.db")) as raw:
         assert raw.execute("SELECT lease_until FROM fersweep_trials").fetchall() == [(0.0,)]
 
@@ -127,7 +127,7 @@ def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced_and_a_busy_one_
     assert code == 0 and f"next: fersweep agent --mirror {folder}" in err
     assert sweep.trials() == mirrored
     assert (Path(json.loads(out)["set_aside"]) / "sweeps" / other.id / "sweep.json").is_file()
-    with closing(registry.open_search(sweep.entry)) as search:
+    with closing(find(sweep.id).search()) as search:
         search.next_trial("cpu0")
         with pytest.raises(InputError, match=f"an agent works in .*{sweep.id}/1"):
             restore(folder, force=True)

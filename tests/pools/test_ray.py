@@ -18,7 +18,7 @@ from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.ray_connection import Refusal, connect
 from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, Order, left_of
 from fer_sweep.pools.ray_job import Job
-from fer_sweep.search.remaining import Remaining
+from fer_sweep.sweeps import Remaining
 from tests.support.pool_stage import STUB, stub
 from tests.support.processes import until
 from tests.support.scripted_ray import Actor, ActorUnavailableError, RayError, ScriptedRay
@@ -85,7 +85,7 @@ def test_no_more_agents_are_started_than_there_are_trials_and_ray_stores_no_secr
     assert [state.phase for state in stage.states] == [Phase.RUNNING] + [Phase.WAITING] * 3
     assert stage.actor.object.arguments[1] == {"PGPASSWORD": "secret"}
     assert "secret" not in str(stage.ray.options)
-    stage.left = Remaining(0, in_hand=1)
+    stage.left = Remaining(0, leased=1)
     assert stage.look() == RUNNING
     stage.actor.object.code, stage.left = 0, Remaining(0)
     assert stage.look() == DONE and stage.ended
@@ -97,7 +97,7 @@ def test_no_more_agents_are_started_than_there_are_trials_and_ray_stores_no_secr
 def test_lost_agent_is_started_again_once_its_trials_are_free(has_room: bool) -> None:
     stage = Stage(free=1, has_room=has_room)
     where = " on n1" if has_room else ""
-    stage.actor.error, stage.left = LOST, Remaining(0, in_hand=1)  # until the lease of the lost agent has expired
+    stage.actor.error, stage.left = LOST, Remaining(0, leased=1)  # until the lease of the lost agent has expired
     lost = AgentState(Phase.WAITING, f"lost{where}; it is started again for the trials that are left")
     assert (stage.look(), stage.ended) == (lost, False)
     stage.ray.has_room, stage.left = True, Remaining(1)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.pools.scaling import Change, Demand, slots_of
-from fer_sweep.search.remaining import Remaining
+from fer_sweep.sweeps import Remaining
 
 
 @pytest.mark.parametrize(
@@ -16,14 +16,14 @@ from fer_sweep.search.remaining import Remaining
         (Remaining(0), 0, 0, Change()),
         (Remaining(None), 0, 0, Change(start=4)),
         (Remaining(None), 3, 1, Change()),
-        (Remaining(4, in_hand=4), 2, 2, Change()),
-        (Remaining(2, in_hand=4), 2, 2, Change(withdraw=1)),
-        (Remaining(0, in_hand=4), 2, 2, Change(withdraw=2)),
+        (Remaining(4, leased=4), 2, 2, Change()),
+        (Remaining(2, leased=4), 2, 2, Change(withdraw=1)),
+        (Remaining(0, leased=4), 2, 2, Change(withdraw=2)),
         # A node was lost with two leased trials: no agent is of use until the leases have expired.
-        (Remaining(0, in_hand=4), 1, 0, Change()),
-        (Remaining(2, in_hand=2), 1, 0, Change(start=1)),
+        (Remaining(0, leased=4), 1, 0, Change()),
+        (Remaining(2, leased=2), 1, 0, Change(start=1)),
         # Agents that have only just started have leased nothing yet.
-        (Remaining(2, in_hand=0), 1, 0, Change()),
+        (Remaining(2, leased=0), 1, 0, Change()),
     ],
 )
 def test_as_many_agents_are_started_as_what_is_left_keeps_busy(
@@ -36,7 +36,7 @@ def test_trials_that_an_agent_was_not_given_start_no_other_until_more_are_left_o
     demand = Demand(most=2)
     assert demand.look(Remaining(3), running=0, waiting=0) == Change(start=2)
     demand.ended()  # such as at its --count
-    assert demand.look(Remaining(3, in_hand=1), running=1, waiting=0) == Change()
+    assert demand.look(Remaining(3, leased=1), running=1, waiting=0) == Change()
     assert demand.look(Remaining(4), running=0, waiting=0) == Change(start=1)
     demand.ended()
     demand.lost()

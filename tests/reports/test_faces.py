@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_sweep.choosing import chosen
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.data.cache import Split, open_dataset
 from fer_sweep.errors import CheckpointError, DataError, FersweepError
@@ -19,6 +18,7 @@ from fer_sweep.files import trial_folder
 from fer_sweep.records import CLASSES, TrialOutcome, TrialState, Verdict
 from fer_sweep.reports.faces import worst_faces
 from fer_sweep.selection import Candidate
+from fer_sweep.sweeps.choosing import chosen
 from fer_sweep.training.loop import train
 from fer_sweep.training.mistakes import write_mistakes
 from tests.reports.test_sources import made

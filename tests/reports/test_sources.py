@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from fer_sweep.choosing import choose, chosen, with_further_seeds
 from fer_sweep.config.distributions import Categorical, Constant, LogUniform, Normal, QLogNormal
 from fer_sweep.config.space import Space
 from fer_sweep.data.cache import open_dataset
@@ -19,9 +18,10 @@ from fer_sweep.openings import Opening, write_down
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import CURVES_SHOWN, axes_of, gather, models_of
-from fer_sweep.search import registry
-from fer_sweep.search.entries import SweepEntry
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import choose, chosen, with_further_seeds
 from tests.support.scripted_search import TINY
+from tests.support.searches import create
 
 Complete = Callable[..., TrialOutcome]
 
@@ -33,20 +33,20 @@ def made(
     max_gap: float | None = None,
     data: str = "synthetic",
     **words: Any,
-) -> SweepEntry:
+) -> Sweep:
     """An embedded sweep whose trials came to these results; more words are keys of its file."""
     fixed = {name: {"value": value} for name, value in {**TINY, "data": data}.items()}
     parameters = {**fixed, "lr": {"min": 0.001, "max": 0.01}}
     sweep = {"method": "random", "metric": {"name": "best_val_acc", "goal": "maximize"}, "parameters": parameters}
     (folder / "s.yaml").write_text(yaml.safe_dump({**sweep, **words}))
-    entry = registry.create(folder / "s.yaml", search="optuna", max_gap=max_gap)
+    entry = create(folder / "s.yaml", search="optuna", max_gap=max_gap)
     finish(entry, results)
     return entry
 
 
-def finish(entry: SweepEntry, results: Sequence[TrialOutcome]) -> None:
+def finish(entry: Sweep, results: Sequence[TrialOutcome]) -> None:
     """End a sweep's next trials with these results."""
-    with contextlib.closing(registry.open_search(entry)) as search:
+    with contextlib.closing(entry.search()) as search:
         for outcome in results:
             request = search.next_trial("slot")
             assert isinstance(request, TrialRequest)

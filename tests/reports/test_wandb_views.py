@@ -12,10 +12,10 @@ from fer_sweep.errors import InputError, LoginError, ServerError
 from fer_sweep.files import sweep_folder
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
-from fer_sweep.search import pages, registry
-from fer_sweep.search.entries import SweepEntry
-from fer_sweep.sync import sync
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sync import upload
 from tests.reports.test_sources import Complete, made
+from tests.support.searches import create
 from tests.support.standin.server import StandIn
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
@@ -33,8 +33,8 @@ def save(online: StandIn, said: list[str]) -> Save:
     return lambda *entries, new=False: save_views(entries, new=new, say=said.append)
 
 
-def shipped(name: str = "simple_cnn", search: str = "wandb", **options: Any) -> SweepEntry:
-    return registry.create(SWEEPS / f"{name}.yaml", search=search, **options)
+def shipped(name: str = "simple_cnn", search: str = "wandb", **options: Any) -> Sweep:
+    return create(SWEEPS / f"{name}.yaml", search=search, **options)
 
 
 def loaded(views: Views) -> tuple[Any, Any]:
@@ -97,12 +97,12 @@ def test_one_sweep_as_its_report_is_read_back(online: StandIn, save: Save) -> No
 def test_the_file_in_the_report_makes_the_sweep_again(save: Save) -> None:
     entry = shipped("vit", "optuna", seed=3, max_gap=0.15, constants={"epochs": 2})
     report, _ = loaded(save(entry))
-    page = pages.page_of(entry).path.id
+    page = entry.page().path.id
     command, *_ = of_kind(report.blocks, "CodeBlock")
     assert f"fersweep create sweep-{page}.yaml --search optuna --max-gap 0.15 --seed 3\n" in command.code
     (heading,) = of_kind(report.blocks, "H3")
     Path("again.yaml").write_text(heading.collapsed_blocks[0].code)
-    assert registry.load(registry.create(Path("again.yaml"), search="optuna")) == registry.load(entry)
+    assert create(Path("again.yaml"), search="optuna").file == entry.file
 
 
 def test_several_sweeps_stand_side_by_side(save: Save, said: list[str]) -> None:
@@ -145,7 +145,7 @@ def test_the_winners_confusion_matrix(online: StandIn, save: Save, complete: Com
     entry = made(Path(), [complete(train_val_gap=gap) for gap in (0.2, 0.01)])
     save(entry)
     assert said == [f"note: no run of sweep {entry.id} is on the server yet; next: fersweep sync {entry.id}"]
-    sync(entry, say=lambda line: None)
+    upload(entry, say=lambda line: None)
     views = save(entry)
     (shown,) = views.sweeps
     assert (shown.runs, shown.winner) == (2, f"{entry.id}-1")

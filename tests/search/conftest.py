@@ -11,16 +11,18 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from fer_sweep.account import Account
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, default_storage, record_sweep, set_sweep_state, sweep_state
-from fer_sweep.search.wandb_messages import SweepPath
-from fer_sweep.search.wandb_protocol import WandbServer
-from fer_sweep.search.wandb_server import WandbSearch
-from fer_sweep.search.wandb_slots import Pace
+from fer_sweep.search.embedded import OptunaSearch, create_sweep
+from fer_sweep.store.database import Database, default_storage
+from fer_sweep.store.sweeps import record_sweep
+from fer_sweep.wandb_client.account import Account
+from fer_sweep.wandb_client.client import WandbServer
+from fer_sweep.wandb_client.messages import SweepPath
+from fer_sweep.wandb_client.server_search import WandbSearch
+from fer_sweep.wandb_client.slots import Pace
+from tests.support.searches import OwnSearch, embedded_search, state_in, steer
 from tests.support.standin.runs import file_stream, upsert_run
 from tests.support.standin.server import StandIn
 
@@ -68,15 +70,15 @@ class OptunaHarness:
 
     def agent(self, sweep_id: str, owner: str) -> Search:
         """One more agent of the sweep."""
-        search = OptunaSearch(sweep_id, storage=self.storage, owner=owner, lease_s=LEASE_S, clock=self.clock)
+        search = OwnSearch(sweep_id, self.storage, owner=owner, lease_s=LEASE_S, clock=self.clock)
         return self._opened.enter_context(contextlib.closing(search))
 
     def steer(self, sweep_id: str, state: str) -> None:
         """Pause, resume (`running`), stop or cancel."""
-        set_sweep_state(self.storage, sweep_id, state)
+        steer(self.storage, sweep_id, state)
 
     def state(self, sweep_id: str) -> str:
-        return sweep_state(self.storage, sweep_id)
+        return state_in(self.storage, sweep_id)
 
     def expire_leases(self) -> None:
         self.clock.now += LEASE_S + 1
@@ -88,12 +90,19 @@ class OptunaHarness:
 class TrackedSearch(WandbSearch):
     """A search on a server whose runs are logged as an agent logs them through wandb, straight into the stand-in."""
 
-    def __init__(self, server: StandIn, sweep_id: str, *, pace: Pace = AT_ONCE, **options: Any) -> None:
+    def __init__(
+        self, server: StandIn, sweep_id: str, storage: str | None = None, *, pace: Pace = AT_ONCE, **options: Any
+    ) -> None:
         self.stand_in = server
         self.tracked: set[str] = set()
         account = Account(server.url, server.url, None, None, server.api_key)
         path = SweepPath("tester", "faces", sweep_id)
-        super().__init__(path, connect=lambda: WandbServer(account), pace=pace, **options)
+        self.database = Database(storage or default_storage())
+        super().__init__(path, self.database, connect=lambda: WandbServer(account), pace=pace, **options)
+
+    def close(self) -> None:
+        super().close()
+        self.database.close()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         request = super().next_trial(slot)
@@ -149,8 +158,9 @@ class WandbHarness(OptunaHarness):
         return made.id
 
     def agent(self, sweep_id: str, owner: str) -> Search:
-        options = {"storage": self.storage, "owner": owner, "lease_s": LEASE_S, "clock": self.clock}
-        return self._opened.enter_context(contextlib.closing(TrackedSearch(self._server, sweep_id, **options)))
+        options = {"owner": owner, "lease_s": LEASE_S, "clock": self.clock}
+        search = TrackedSearch(self._server, sweep_id, self.storage, **options)
+        return self._opened.enter_context(contextlib.closing(search))
 
     def steer(self, sweep_id: str, state: str) -> None:
         words = {"stopped": "FINISHED", "cancelled": "CANCELED"}
@@ -192,15 +202,9 @@ def made(storage, settings) -> str:
 
 
 @pytest.fixture
-def agents() -> Iterator[Callable[..., OptunaSearch]]:
-    """Opens agents of the embedded search, and closes them at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def agent(sweep_id: str = "a", *, storage: str | None = None, **options: Any) -> OptunaSearch:
-            search = OptunaSearch(sweep_id, storage=storage or default_storage(), **options)
-            return stack.enter_context(contextlib.closing(search))
-
-        yield agent
+def agents() -> Callable[..., OptunaSearch]:
+    """Opens agents of the embedded search."""
+    return lambda sweep_id="a", *, storage=None, **options: embedded_search(sweep_id, storage, **options)
 
 
 @pytest.fixture(

@@ -9,7 +9,7 @@ from pydantic import create_model
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.files import trial_folder, write_atomically
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search.database import Database
+from fer_sweep.store.database import Database
 from fer_sweep.training.checkpoint import Checkpoints
 from fer_sweep.training.trial import claim_folder
 

@@ -12,11 +12,10 @@ import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search import registry
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, list_sweeps
+from fer_sweep.search.embedded import create_sweep
+from fer_sweep.store.database import default_storage
 from tests.support.processes import until
+from tests.support.searches import create, embedded_search, sweep_ids
 
 SWEEP = """\
 program: fersweep
@@ -42,14 +41,14 @@ class Ended(NamedTuple):
 
 def make(folder, storage, method, trials):
     (folder / "sweep.yaml").write_text(SWEEP.replace("METHOD", method))
-    return registry.create(folder / "sweep.yaml", count=trials, search="optuna", storage=storage)
+    return create(folder / "sweep.yaml", count=trials, search="optuna", storage=storage)
 
 
 def work_through(entry, barrier) -> list[Ended]:
     """Take trials until there are no more, as an agent does, with nothing to train."""
     ended = []
     barrier.wait()
-    with closing(OptunaSearch(entry.id, storage=entry.database)) as search:
+    with closing(embedded_search(entry.id, entry.database)) as search:
         while isinstance(request := search.next_trial("cpu/0"), TrialRequest):
             trial, state = request.trial_id, TrialState.COMPLETE
             for epoch in range(1, EPOCHS + 1):
@@ -66,10 +65,10 @@ def work_through(entry, barrier) -> list[Ended]:
 def crowd(entry, agents: int) -> Iterator[list["Future[list[Ended]]"]]:
     """So many processes that begin together."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fer_sweep.search.optuna_embedded", "fer_sweep.search.study"])
+    context.set_forkserver_preload(["fer_sweep.search.embedded", "fer_sweep.search.study"])
     with context.Manager() as manager, ProcessPoolExecutor(agents, context) as processes:
         barrier = manager.Barrier(agents)
-        yield [processes.submit(work_through, entry, barrier) for _ in range(agents)]
+        yield [processes.submit(work_through, entry.entry, barrier) for _ in range(agents)]
 
 
 @pytest.mark.parametrize(
@@ -88,20 +87,20 @@ def test_processes_share_trials_each_once_up_to_the_exact_cap(request, tmp_path,
     entry = make(tmp_path, storage, method, trials)
     with crowd(entry, agents) as working:
         ended = sorted(itertools.chain(*(agent.result() for agent in working)), key=lambda one: int(one.trial))
-    with closing(OptunaSearch(entry.id, storage=storage)) as search:
+    with closing(embedded_search(entry.id, storage)) as search:
         records = sorted(search.records(), key=lambda record: int(record.trial_id))
     assert [int(record.trial_id) for record in records] == list(range(trials))
     assert [(one.trial, one.attempt, one.state) for one in ended] == [(r.trial_id, 1, r.state) for r in records]
     assert len({json.dumps(record.parameters, sort_keys=True) for record in records}) == trials
     for one in ended:
-        assert [row["epoch"] for row in registry.reports_of(entry, one.trial)] == list(range(1, one.epochs + 1))
-    assert registry.state_of(entry) == "finished"
+        assert [row["epoch"] for row in entry.reports(one.trial)] == list(range(1, one.epochs + 1))
+    assert entry.state == "finished"
 
 
 @pytest.mark.cluster
 def test_agents_work_on_while_postgres_restarts_and_crashes(postgres, postgres_server, tmp_path):
     entry = make(tmp_path, postgres, "random", 64)
-    with crowd(entry, 8) as working, closing(OptunaSearch(entry.id, storage=postgres)) as watching:
+    with crowd(entry, 8) as working, closing(embedded_search(entry.id, postgres)) as watching:
         for progress, mode in ((8, "fast"), (24, "immediate"), (40, "fast")):
             until(lambda progress=progress: len(watching.records()) >= progress)
             postgres_server.control("restart", mode)
@@ -110,11 +109,11 @@ def test_agents_work_on_while_postgres_restarts_and_crashes(postgres, postgres_s
         assert sorted(int(one.trial) for one in ended) == list(range(64))
         assert max(one.attempt for one in ended) <= 2
         assert {record.state for record in watching.records()} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    assert registry.state_of(entry) == "finished"
+    assert entry.state == "finished"
 
 
 def test_several_agents_may_create_the_first_sweep_of_a_storage_together(storage, settings):
     with ThreadPoolExecutor(4) as pool:
         sweep = parse_sweep(settings())
         list(pool.map(lambda number: create_sweep(sweep, sweep_id=f"s{number}", storage=storage), range(4)))
-    assert sorted(found.id for found in list_sweeps(storage)) == ["s0", "s1", "s2", "s3"]
+    assert sorted(sweep_ids(storage)) == ["s0", "s1", "s2", "s3"]

@@ -14,13 +14,13 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.search import registry
-from fer_sweep.search.database import Database
-from fer_sweep.search.engine import ConnectionLost, Interrupted
-from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.storage import create_sweep, list_sweeps
+from fer_sweep.search.embedded import create_sweep
+from fer_sweep.store.database import Database
+from fer_sweep.store.engine import ConnectionLost, Interrupted
+from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
 from tests.support.processes import until
+from tests.support.searches import create, sweep_ids
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
 
@@ -48,9 +48,10 @@ def pair(made):
 def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres, sweep_file, tmp_path, monkeypatch):
     notes = []
     url = postgres.replace("postgres@", "postgres:p%40ss@")
-    entry = registry.create(sweep_file(), storage=url, note=notes.append)
+    entry = create(sweep_file(), storage=url, note=notes.append)
     assert any("PGPASSWORD" in note for note in notes)
-    assert entry.storage == postgres
+    entry.close()
+    assert entry.entry.storage == postgres
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or not re.search("p(@|%40)ss", path.read_text())
 
@@ -63,14 +64,14 @@ def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres
 
     monkeypatch.setattr(psycopg.Connection, "connect", connect)
     with refused(StorageError, "no password", hint="give the password by PGPASSWORD or ~/.pgpass"):
-        registry.state_of(entry)
+        _ = entry.state
 
 
 def test_server_that_cannot_be_reached_is_an_error_at_once_with_what_to_do(postgres_server, tmp_path):
     with refused(StorageError, "No such file", hint="see that the server runs"):
-        list_sweeps(f"postgresql+psycopg:///db?host={quote(str(tmp_path), safe='')}")
+        sweep_ids(f"postgresql+psycopg:///db?host={quote(str(tmp_path), safe='')}")
     with pytest.raises(StorageError, match="nowhere"):
-        list_sweeps(postgres_server.url("nowhere"))
+        sweep_ids(postgres_server.url("nowhere"))
 
 
 def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair):
@@ -122,7 +123,7 @@ def test_writer_that_waited_for_the_lock_sees_what_was_written_meanwhile(pair, p
 
 
 def test_wait_for_the_lock_can_be_interrupted_and_changes_nothing(made, pair, postgres_server, monkeypatch):
-    monkeypatch.setattr("fer_sweep.search.postgres._HURRY_S", 0.0)
+    monkeypatch.setattr("fer_sweep.store.postgres._HURRY_S", 0.0)
     waiter = Database(made, end_waiting=lambda: bool(postgres_server.run(WAITING)))
     with pair[0].transaction(write=True) as connection:
         with pytest.raises(Interrupted), waiter.transaction(write=True) as never:
@@ -137,7 +138,7 @@ def test_holder_of_the_lock_that_falls_silent_loses_it(pair, monkeypatch):
     holder, waiter = pair
     with contextlib.ExitStack() as stack:
         with monkeypatch.context() as patch:
-            patch.setattr("fer_sweep.search.postgres.SILENCE_S", 0.1)  # of the holder alone
+            patch.setattr("fer_sweep.store.postgres.SILENCE_S", 0.1)  # of the holder alone
             stack.enter_context(pytest.raises(ConnectionLost))
             holding = stack.enter_context(holder.transaction(write=True))
         holding.change("DELETE FROM fersweep_sweeps")
@@ -187,7 +188,7 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
             while True:
                 yield 0.01
 
-        monkeypatch.setattr("fer_sweep.search.postgres._pauses", pauses)
+        monkeypatch.setattr("fer_sweep.store.postgres._pauses", pauses)
 
     postgres_server.run("CREATE ROLE few LOGIN CONNECTION LIMIT 2")
     postgres_server.run("CREATE DATABASE few OWNER few")
@@ -271,4 +272,4 @@ def test_creating_a_sweep_as_the_connection_breaks_is_reported_as_uncertain(made
     break_at_commit(when)
     with refused(StorageError, "was being written", hint="fersweep status"):
         create_sweep(parse_sweep(settings()), sweep_id="b", storage=made)
-    assert [found.id for found in list_sweeps(made)] == (["a"] if when == "before" else ["a", "b"])
+    assert sweep_ids(made) == (["a"] if when == "before" else ["a", "b"])

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fer_sweep.errors import InputError
-from fer_sweep.search.database import recorded
+from fer_sweep.store.database import recorded
 from tests.support.processes import imported_by
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
@@ -59,10 +59,10 @@ def test_no_password_is_recorded(password):
 
 
 def test_without_psycopg_a_url_is_refused_with_a_hint_and_sqlite_needs_none(monkeypatch):
-    assert "psycopg" not in imported_by("-c", "import fer_sweep.search.storage")
+    assert "psycopg" not in imported_by("-c", "import fer_sweep.store.sweeps")
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "fer_sweep.search.postgres_urls", raising=False)
-    monkeypatch.delattr("fer_sweep.search.postgres_urls", raising=False)
+    monkeypatch.delitem(sys.modules, "fer_sweep.store.postgres_urls", raising=False)
+    monkeypatch.delattr("fer_sweep.store.postgres_urls", raising=False)
     with pytest.raises(InputError, match="psycopg is not installed") as caught:
         recorded(f"{PLACE}me:secret@host/db")
     assert caught.value.hint == "pip install 'fersweep[postgres]'"

@@ -11,12 +11,11 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
-from fer_sweep.search import registry
-from fer_sweep.search.confirmations import confirm, confirmation_of, seeds_of
-from fer_sweep.search.entries import known
-from fer_sweep.search.storage import list_sweeps
+from fer_sweep.sweeps.confirmations import confirm, confirmation_of, seeds_of
+from fer_sweep.sweeps.entries import known
 from tests.search.conftest import refused
 from tests.support.records import make_result
+from tests.support.searches import create, find, sweep_ids
 
 
 @pytest.fixture
@@ -26,52 +25,53 @@ def file(sweep_file, settings):
 
 
 def test_created_sweep_is_found_by_its_id_or_as_the_last_one_with_its_constants_and_cap(file):
-    registry.create(file)
-    entry = registry.create(file, constants={"lr": 0.005, "augment.shift": 0.05}, count=3, max_gap=0.15)
-    assert registry.find(entry.id) == registry.find(None) == entry
-    assert registry.load(entry).run_cap == 3
-    with closing(registry.open_search(entry)) as search:
+    create(file)
+    entry = create(file, constants={"lr": 0.005, "augment.shift": 0.05}, count=3, max_gap=0.15)
+    assert find(entry.id).entry == find(None).entry == entry.entry
+    assert entry.file.run_cap == 3
+    with closing(entry.search()) as search:
         config = search.next_trial("cpu0").config
     assert (config.lr, config.augment.shift) == (0.005, 0.05)
     stored = yaml.safe_load((sweep_folder(entry.id) / "sweep.yaml").read_text())
     assert stored["parameters"]["lr"] == {"value": 0.005}
     with refused(InputError, "no sweep", hint=entry.id):
-        registry.find(entry.id[:-1] + "?")
+        find(entry.id[:-1] + "?")
 
 
 def test_refused_file_creates_nothing(sweep_file):
     with pytest.raises(SweepFileError, match=r"line \d+: parameters.rl"):
-        registry.create(sweep_file(parameters={"model": {"value": "vit"}, "rl": {"min": 0.1, "max": 1.0}}))
+        create(sweep_file(parameters={"model": {"value": "vit"}, "rl": {"min": 0.1, "max": 1.0}}))
     with pytest.raises(NothingToDo):
-        registry.find(None)
+        find(None)
 
 
 def test_moved_project_and_one_of_an_earlier_version_keep_their_sweeps(file, tmp_path, monkeypatch):
-    entry = registry.create(file)
+    entry = create(file)
     path = sweep_folder(entry.id) / "sweep.json"
     content = json.loads(path.read_text())
     del content["confirms"]
     path.write_text(json.dumps(content))
+    entry.close()
     (tmp_path / ".fersweep").rename(tmp_path / "moved")
     monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / "moved"))
-    assert registry.find(entry.id) == entry
-    assert registry.state_of(entry) == "running"
+    assert find(entry.id).entry == entry.entry
+    assert entry.state == "running"
 
 
 def test_relative_storage_is_found_from_other_folders(file, tmp_path, monkeypatch):
     monkeypatch.setenv("FERSWEEP_STORAGE", "sqlite:///own.db")
-    entry = registry.create(file)
+    entry = create(file)
     monkeypatch.delenv("FERSWEEP_STORAGE")
-    assert [found.id for found in list_sweeps(f"sqlite:///{tmp_path / 'own.db'}")] == [entry.id]
+    assert sweep_ids(f"sqlite:///{tmp_path / 'own.db'}") == [entry.id]
     assert not (tmp_path / ".fersweep" / "sweeps.db").exists()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert registry.state_of(entry) == "running"
+    assert entry.state == "running"
 
 
 def train(entry):
     """Complete all trials that are left; gives their configurations and the sweep's records."""
-    with closing(registry.open_search(entry)) as search:
+    with closing(entry.search()) as search:
         configs = []
         while request := search.next_trial("cpu0"):
             configs.append(request.config)
@@ -82,22 +82,23 @@ def train(entry):
 @pytest.fixture
 def searched(file):
     """A sweep and its chosen trial."""
-    entry = registry.create(file, count=1)
+    entry = create(file, count=1)
     return entry, train(entry)[1][0]
 
 
 def test_only_the_seed_differs_from_the_chosen_trial_and_asking_for_more_extends_the_sweep(searched):
     entry, record = searched
     made = confirm(entry, record, 2, searched={0, 1000})
-    assert (made.id, made.confirms) == (f"confirm-{entry.id}-0", f"{entry.id}/0")
-    assert registry.load(made).project == "faces"
+    assert (made.id, made.entry.confirms) == (f"confirm-{entry.id}-0", f"{entry.id}/0")
+    assert made.file.project == "faces"
     chosen = parse_trial(record.config)
     assert train(made)[0] == [chosen.model_copy(update={"seed": seed}) for seed in (1001, 1002)]
     for seeds in (1, None, 2):
-        assert confirm(entry, record, seeds, searched={0, 1000}) == made
-        assert registry.state_of(made) == "finished"
-    assert confirm(entry, record, 4, searched={0, 1000}) == made
-    assert [config.seed for config in train(made)[0]] == [1003, 1004]
+        assert confirm(entry, record, seeds, searched={0, 1000}).entry == made.entry
+        assert made.state == "finished"
+    more = confirm(entry, record, 4, searched={0, 1000})
+    assert more.entry == made.entry
+    assert [config.seed for config in train(more)[0]] == [1003, 1004]
     assert len(known()) == 2
 
 
@@ -108,15 +109,15 @@ def test_confirmation_is_completed_after_a_crash_between_its_two_steps(searched)
     (sweep_folder(made.id) / "sweep.json").unlink()
     assert confirmation_of(entry, record.trial_id) is None
     again = confirm(entry, record, 6, searched={1000, 1002})
-    assert replace(again, created=made.created) == made
+    assert replace(again.entry, created=made.entry.created) == made.entry
     assert seeds_of(again) == (1001, 1003, 1004, 1005, 1006, 1007)
 
 
 def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, file, online):
-    entry = registry.create(file, project="elsewhere")
-    assert entry.search == "wandb"
+    entry = create(file, project="elsewhere")
+    assert entry.entry.search == "wandb"
     record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].config, {}, result=make_result())
     made = confirm(entry, record, 2, searched={0})
-    assert (made.id, made.search) == (f"confirm-{entry.id}-abcd1234", "optuna")
-    sweep = registry.load(made)
-    assert f"{sweep.entity}/{sweep.project}/{entry.id}" == entry.path
+    assert (made.id, made.entry.search) == (f"confirm-{entry.id}-abcd1234", "optuna")
+    sweep = made.file
+    assert f"{sweep.entity}/{sweep.project}/{entry.id}" == entry.entry.path

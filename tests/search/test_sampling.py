@@ -14,10 +14,10 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import ConfigError
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.optuna_embedded import OptunaSearch
+from fer_sweep.search.embedded import create_sweep
 from fer_sweep.search.sampling import unit_draws
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.store.database import default_storage
+from tests.support.searches import embedded_search
 
 TRIALS = 14
 """Four more than bayes draws at random."""
@@ -27,7 +27,7 @@ def walk(sweep_id, limit=1000, agents=1):
     """Take up to ``limit`` trials, by so many agents in turn; each trial's loss follows from its number."""
     taken = []
     for share in range(agents):
-        with closing(OptunaSearch(sweep_id, storage=default_storage())) as search:
+        with closing(embedded_search(sweep_id)) as search:
             while len(taken) < limit * (share + 1) // agents and (request := search.next_trial("cpu/0")):
                 taken.append(dict(request.parameters))
                 search.report(request.trial_id, 1, {"val_loss": (len(taken) * 7919) % 101})
@@ -74,7 +74,7 @@ def test_space_of_one_configuration_gives_one_trial_and_one_without_any_is_refus
     single = {"model": {"value": "vit"}, "epochs": {"values": [2, 2.0]}}
     assert walk(make("single", method, single)) == [{"epochs": 2, "model": "vit"}]
     make("useless", method, {"model": {"value": "vit"}, "dim": {"values": [100, 101]}})
-    with closing(OptunaSearch("useless", storage=default_storage())) as search:
+    with closing(embedded_search("useless")) as search:
         with pytest.raises(ConfigError, match="no multiple of head_dim") as caught:
             search.next_trial("cpu/0")
         assert "change its ranges" in caught.value.hint

@@ -7,11 +7,12 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
-from fer_sweep.search.database import SCHEMA_VERSION, Database, database_path, default_storage
-from fer_sweep.search.ledger import Ledger
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep, list_sweeps, load_sweep, set_sweep_state, sweep_state
+from fer_sweep.search.embedded import create_sweep
+from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, default_storage
+from fer_sweep.store.sweeps import load_sweep, sweep_seed
+from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
+from tests.support.searches import database_at, embedded_search, state_in, steer, sweep_ids
 
 
 @pytest.fixture
@@ -26,33 +27,35 @@ def own(sweep):
     return default_storage()
 
 
+def load(storage, sweep_id):
+    return load_sweep(database_at(storage), sweep_id)
+
+
 @contextlib.contextmanager
 def writing(storage):
     with contextlib.closing(Database(storage)) as database, database.transaction(write=True) as connection:
         yield connection
 
 
-def state_in(connection):
+def state_seen(connection):
     return connection.row("SELECT state FROM fersweep_sweeps")["state"]
 
 
 def test_sweep_is_read_back_as_it_was_written_and_before_it_there_is_none(storage, sweep, own_folders):
-    assert list_sweeps(storage) == []
+    assert sweep_ids(storage) == []
     assert list(own_folders.rglob("*.db")) == []
     with refused(InputError, "no sweep has been created in", hint="--storage"):
-        load_sweep(storage, "a")
+        load(storage, "a")
     create_sweep(sweep, sweep_id="a", storage=storage, max_gap=0.15, seed=3)
     create_sweep(sweep, sweep_id="b", storage=storage)
-    assert load_sweep(storage, "a") == sweep
-    first, second = list_sweeps(storage)
-    assert (first.id, first.name, first.method, first.state) == ("a", "first try", "random", "running")
-    assert (first.run_cap, first.max_gap, first.seed, first.trials) == (7, 0.15, 3, 0)
-    assert (second.id, second.max_gap) == ("b", None)
-    assert first.created <= second.created
+    assert load(storage, "a") == sweep
+    assert sweep_ids(storage) == ["a", "b"]
+    assert [sweep_seed(database_at(storage), sweep_id) for sweep_id in ("a", "b")] == [3, 0]
+    assert state_in(storage, "a") == "running"
 
 
 def test_unknown_sweep_is_refused_with_the_known_ones(made):
-    for act in (load_sweep, sweep_state, lambda storage, other: set_sweep_state(storage, other, "paused")):
+    for act in (load, state_in, lambda storage, other: steer(storage, other, "paused")):
         with refused(InputError, "no sweep other", hint="the newest there: a"):
             act(made, "other")
 
@@ -64,11 +67,11 @@ def test_unknown_sweep_is_refused_with_the_known_ones(made):
 def test_moves_between_states(sweep, before, illegal):
     for after in ("running", "paused", "stopped", "cancelled"):
         create_sweep(sweep, sweep_id=after, storage=default_storage())
-        set_sweep_state(default_storage(), after, before)
+        steer(default_storage(), after, before)
         error = pytest.raises(InputError, match=f"is {before} and cannot become {after}")
         with error if after in illegal else contextlib.nullcontext():
-            set_sweep_state(default_storage(), after, after)
-        assert sweep_state(default_storage(), after) == (before if after in illegal else after)
+            steer(default_storage(), after, after)
+        assert state_in(default_storage(), after) == (before if after in illegal else after)
 
 
 def test_finished_sweep_can_only_be_cancelled_and_only_while_trials_run(own, agents, settings, complete):
@@ -80,11 +83,11 @@ def test_finished_sweep_can_only_be_cancelled_and_only_while_trials_run(own, age
         search.report(trial, 1, {"val_acc": 0.6})
         for wanted in ("running", "paused", "stopped"):
             with pytest.raises(InputError, match="is finished"):
-                set_sweep_state(own, sweep_id, wanted)
-    set_sweep_state(own, "b", "cancelled")
+                steer(own, sweep_id, wanted)
+    steer(own, "b", "cancelled")
     search.finish(trial, complete())
     with pytest.raises(InputError, match="is finished and cannot become cancelled"):
-        set_sweep_state(own, "c", "cancelled")
+        steer(own, "c", "cancelled")
 
 
 def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
@@ -101,7 +104,7 @@ def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
         with pytest.raises(InputError, match=message) as caught:
             create_sweep(parse_sweep(settings(**changes)), **{"sweep_id": "a", "storage": default_storage(), **options})
         assert caught.value.hint and "p@ss" not in str(caught.value)
-    assert list_sweeps(default_storage()) == []
+    assert sweep_ids(default_storage()) == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
 def test_schema_that_is_newer_or_too_old_is_refused(made, sweep, version, message, hint):
     with writing(made) as connection:
         connection.change(f"UPDATE fersweep_schema SET version = {version}")
-    for act in (list_sweeps, lambda storage: create_sweep(sweep, sweep_id="b", storage=storage)):
+    for act in (sweep_ids, lambda storage: create_sweep(sweep, sweep_id="b", storage=storage)):
         with refused(StorageError, message, hint=hint):
             act(made)
 
@@ -130,16 +133,16 @@ def test_sweep_of_the_first_schema_is_upgraded_and_continues(made, agents, compl
 def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_once(made):
     with contextlib.closing(Database(made)) as reader, contextlib.closing(Database(made, lock_timeout_s=0.01)) as other:
         with reader.transaction(write=False) as reading:
-            assert state_in(reading) == "running"
+            assert state_seen(reading) == "running"
             with writing(made) as holding:
                 holding.change("UPDATE fersweep_sweeps SET state = 'paused'")
                 with other.transaction(write=False) as late:
-                    assert state_in(late) == "running"
+                    assert state_seen(late) == "running"
                 with refused(StorageError, "lock", hint="holds the database"), other.transaction(write=True):
                     raise AssertionError("the lock was not waited for")
-            assert state_in(reading) == "running"
+            assert state_seen(reading) == "running"
         with other.transaction(write=True) as connection:
-            assert state_in(connection) == "paused"
+            assert state_seen(connection) == "paused"
 
 
 def test_report_whose_transaction_failed_does_not_hide_that_of_another_agent(storage, agents, settings, monkeypatch):
@@ -177,12 +180,12 @@ def test_full_disk_and_a_read_only_file_are_errors_that_change_nothing(own):
             with refused(StorageError, message, hint=hint), database.transaction(write=True) as connection:
                 connection.change("UPDATE fersweep_sweeps SET state = 'paused', spec = ?", ["x" * 1_000_000])
             with database.transaction(write=False) as connection:
-                assert state_in(connection) == "running"
+                assert state_seen(connection) == "running"
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_removed_or_replaced_database_is_an_error_and_keeps_its_trials(own, sweep, own_folders, is_replaced):
-    search = OptunaSearch("a", storage=own)
+    search = embedded_search("a", own)
     request = search.next_trial("cpu/0")
     for part in database_path(own).parent.glob("sweeps.db*"):
         part.rename(own_folders / part.name)
@@ -192,4 +195,4 @@ def test_removed_or_replaced_database_is_an_error_and_keeps_its_trials(own, swee
     for call in (report, lambda: search.next_trial("cpu/0"), search.records, search.close):
         with pytest.raises(StorageError, match="removed or replaced"):
             call()
-    assert [found.trials for found in list_sweeps(f"sqlite:///{own_folders / 'sweeps.db'}")] == [1]
+    assert len(embedded_search("a", f"sqlite:///{own_folders / 'sweeps.db'}").records()) == 1

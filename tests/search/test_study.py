@@ -11,8 +11,10 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
-from fer_sweep.search.database import database_path, default_storage
-from fer_sweep.search.storage import create_sweep, list_sweeps, sweep_state
+from fer_sweep.search.embedded import create_sweep
+from fer_sweep.store.database import database_path, default_storage
+from fer_sweep.store.trials import Ledger
+from tests.support.searches import database_at, state_in, sweep_ids
 
 LR = {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0}
 SPACE = {"model": {"value": "simple_cnn"}, "lr": LR, "dropout": {"distribution": "beta", "a": 2, "b": 2}}
@@ -179,7 +181,8 @@ def test_requeued_failure_is_forgotten_by_the_study_of_every_agent(sweep_of, age
     for search in (one, two):
         search.next_trial("cpu/2")
         assert in_study(search, 1).value == 3.0, "as bad as the worst"
-    one.finish(second.trial_id, PREEMPTED)
+    with database_at().transaction(write=True) as connection:
+        Ledger(connection, "s").requeue(1)
     finish(one, one.next_trial("cpu/1"), 1.0)
     for search in (one, two):
         search.next_trial("cpu/2")
@@ -217,7 +220,7 @@ def test_conditional_space_is_searched_to_its_end_and_the_sweep_file_wins(own, a
     assert sorted(drawn, key=str) == [("simple_cnn", None), *(("vit", depth) for depth in (1, 2, 3, 4))]
     assert search.records()[0].parameters.keys() >= {"model", "lr", "epochs", "augment.shift"}
     assert search.next_trial("cpu/0") is None
-    assert sweep_state(default_storage(), "s") == "finished"
+    assert state_in(default_storage(), "s") == "finished"
 
 
 def test_grid_sampler_is_walked_by_two_agents_and_then_exhausted(own, agents):
@@ -275,4 +278,4 @@ def test_error_in_the_file_of_a_user_is_reported_when_the_sweep_is_created(own, 
     with pytest.raises(InputError, match=message) as caught:
         own(TWO_BY_TWO, **scheduler)
     assert caught.value.hint
-    assert list_sweeps(default_storage()) == []
+    assert sweep_ids(default_storage()) == []

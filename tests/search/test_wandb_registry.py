@@ -5,16 +5,16 @@ from contextlib import closing
 
 import pytest
 
+from fer_sweep import owners
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import TrialRequest
-from fer_sweep.search import owners
-from fer_sweep.search.database import default_storage
-from fer_sweep.search.entries import known
-from fer_sweep.search.pages import has_ended_on_page, left_behind, page_of
-from fer_sweep.search.registry import create, find, open_search, set_state
-from fer_sweep.search.storage import record_sweep
+from fer_sweep.store.database import default_storage
+from fer_sweep.store.sweeps import record_sweep
+from fer_sweep.sweeps.entries import known
+from fer_sweep.sweeps.server_runs import has_ended_on_server, left_behind
 from tests.search.conftest import refused
+from tests.support.searches import create, find
 from tests.support.standin.state import Run
 
 
@@ -64,19 +64,19 @@ def test_a_sweep_is_sent_as_the_stock_client_sends_it(online, create_sweep):
 def test_a_sweep_may_be_stopped_twice_and_resumed_but_not_paused_once_cancelled(create_sweep):
     entry = create_sweep()
     for state in ("stopped", "stopped", "running", "cancelled"):
-        set_state(entry, state)
+        entry.set_state(state)
     with pytest.raises(InputError, match="cannot become paused"):
-        set_state(entry, "paused")
+        entry.set_state("paused")
 
 
 def test_without_a_key_the_trials_of_this_host_are_still_shown(create_sweep, monkeypatch):
     entry = create_sweep(project="faces/2026")
-    assert entry.path == f"tester/faces/2026/{entry.id}"
-    with closing(open_search(entry)) as search:
+    assert entry.entry.path == f"tester/faces/2026/{entry.id}"
+    with closing(entry.search()) as search:
         while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
             pass
     monkeypatch.delenv("WANDB_API_KEY")
-    with closing(open_search(entry)) as unplugged:
+    with closing(entry.search()) as unplugged:
         assert [record.trial_id for record in unplugged.records()] == [request.trial_id]
         with pytest.raises(FersweepError, match="no API key"):
             unplugged.next_trial("cpu0")
@@ -86,22 +86,22 @@ def test_agents_that_find_a_sweep_of_others_by_its_address_at_once_record_it_onc
     sweep = online.create_sweep({"program": "x.py", **settings()}, project="theirs")
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(lambda _: find(f"{online.url}/tester/theirs/sweeps/{sweep.id}"), range(8)))
-    assert {(entry.search, entry.path) for entry in entries} == {("wandb", f"tester/theirs/{sweep.id}")}
+    assert {(entry.entry.search, entry.entry.path) for entry in entries} == {("wandb", f"tester/theirs/{sweep.id}")}
     assert len(known()) == 1
 
 
 def test_a_sweep_whose_recording_was_interrupted_is_found(online, settings):
     sweep = online.create_sweep({"program": "x", **settings()})
     record_sweep(parse_sweep(settings()), sweep.id, default_storage())  # and then its process was killed
-    assert find(f"tester/faces/{sweep.id}").search == "wandb"
+    assert find(f"tester/faces/{sweep.id}").entry.search == "wandb"
 
 
 @pytest.mark.parametrize("search", ["optuna", "wandb"])
 def test_runs_that_killed_agents_left_without_their_end_are_found(search, online, sweep_file, complete, monkeypatch):
     entry = create(sweep_file(run_cap=1), search=search)
     with ThreadPoolExecutor(8) as pool:
-        (page,) = set(pool.map(lambda _: page_of(entry), range(8)))  # agents that start at once share it
-    with closing(open_search(entry)) as agent:
+        (page,) = set(pool.map(lambda _: entry.page(), range(8)))  # agents that start at once share it
+    with closing(entry.search()) as agent:
         while not isinstance(request := agent.next_trial("cpu0"), TrialRequest):
             pass
         agent.finish(trial := request.trial_id, complete())
@@ -109,21 +109,21 @@ def test_runs_that_killed_agents_left_without_their_end_are_found(search, online
     run.sweep_id, run.project = page.path.id, page.path.project
     run.state = "running"
     assert left_behind(entry, set()) == (), "its agent is alive and syncs it"
-    assert not has_ended_on_page(entry, trial)
+    assert not has_ended_on_server(entry, trial)
     monkeypatch.setattr(owners, "is_dead", lambda owner: True)
     assert left_behind(entry, set()) == [trial]
     run.state, run.summary = "failed", {"state": "complete"}  # closed by an agent that had lost the trial
     assert left_behind(entry, set()) == [trial]
-    assert not has_ended_on_page(entry, trial)
+    assert not has_ended_on_server(entry, trial)
     run.state = "finished"
     whole = set()
     assert left_behind(entry, whole) == []
-    assert (has_ended_on_page(entry, trial), whole) == (True, {trial})
+    assert (has_ended_on_server(entry, trial), whole) == (True, {trial})
     run.state = "running"  # a late write of the killed agent's wandb
     assert left_behind(entry, whole) == ()
-    monkeypatch.setattr("fer_sweep.search.pages._SETTLED_S", 0.0)
+    monkeypatch.setattr("fer_sweep.sweeps.server_runs._SETTLED_S", 0.0)
     assert left_behind(entry, whole) == [trial]
     monkeypatch.setattr(owners, "is_dead", lambda owner: False)
     assert left_behind(entry, set()) == [trial], "the owner does not matter any more"
     online.faults.offline()
-    assert (left_behind(entry, set()), has_ended_on_page(entry, trial)) == ((), None), "unknown"
+    assert (left_behind(entry, set()), has_ended_on_server(entry, trial)) == ((), None), "unknown"

@@ -10,11 +10,11 @@ import pytest
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import ConfigError, ServerBusy
 from fer_sweep.records import StopReason, TrialOutcome, TrialState, Wait
-from fer_sweep.search.storage import record_sweep
-from fer_sweep.search.wandb_messages import ServerRun
-from fer_sweep.search.wandb_records import record_from
-from fer_sweep.search.wandb_server import REFUSED_IN_A_ROW
-from fer_sweep.search.wandb_slots import Pace
+from fer_sweep.store.sweeps import record_sweep
+from fer_sweep.wandb_client.messages import ServerRun
+from fer_sweep.wandb_client.records import record_from
+from fer_sweep.wandb_client.server_search import REFUSED_IN_A_ROW
+from fer_sweep.wandb_client.slots import Pace
 from tests.search.conftest import AT_ONCE, TrackedSearch, take
 from tests.support.standin.runs import upsert_run
 
@@ -184,7 +184,7 @@ def test_failed_unreadable_and_unknown_answers_are_passed_over(standin, hosts, c
 
 
 def test_a_server_is_asked_no_sooner_than_it_wants(standin, hosts, create, monkeypatch):
-    monkeypatch.setattr("fer_sweep.search.wandb_slots.random.uniform", lambda low, high: 0.0)  # no wait of our own
+    monkeypatch.setattr("fer_sweep.wandb_client.slots.random.uniform", lambda low, high: 0.0)  # no wait of our own
     standin.faults.fail("Heartbeat", status=429, retry_after=0.1)
     search = hosts(create())
     while isinstance(search.next_trial("cpu0"), Wait):

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fer_sweep.agent.loop import Agent
-from fer_sweep.agent.memory import Admission, total_mb
-from fer_sweep.agent.processes import TrialHandle, TrialStarter
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.silence import Silence
-from fer_sweep.agent.slots import Slot
-from fer_sweep.agent.trial_process import TrialJob
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.search import Search
-from fer_sweep.tracking import TrackedRun
+from fer_sweep.wandb_client.tracking import TrackedRun
+from fer_sweep.worker.memory import Admission, total_mb
+from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.starters import TrialHandle, TrialStarter
+from fer_sweep.worker.trial_process import TrialJob
 from tests.support.processes import alive
 from tests.support.scripted_starter import ScriptedStarter
 

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from fer_sweep.agent.trial_process import EpochReport, TrialJob, TrialMessage, run_in_fork
+from fer_sweep.worker.trial_process import EpochReport, TrialJob, TrialMessage, run_in_fork
 
 
 def killed_in_epoch_2(job: TrialJob, pipe: Connection) -> None:

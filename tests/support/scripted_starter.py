@@ -13,9 +13,12 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
-from fer_sweep.agent.memory import OomKills
-from fer_sweep.agent.processes import TrialHandle
-from fer_sweep.agent.trial_process import (
+from fer_sweep.files import write_atomically
+from fer_sweep.records import StopReason, TrialOutcome, TrialState
+from fer_sweep.training.history import History, read_history
+from fer_sweep.worker.memory import OomKills
+from fer_sweep.worker.starters import TrialHandle
+from fer_sweep.worker.trial_process import (
     Beat,
     EpochReport,
     FirstStep,
@@ -25,9 +28,6 @@ from fer_sweep.agent.trial_process import (
     _outcome,
     train_here,
 )
-from fer_sweep.files import write_atomically
-from fer_sweep.records import StopReason, TrialOutcome, TrialState
-from fer_sweep.training.history import History, read_history
 from tests.support.records import make_result
 
 WAIT_S = 20.0

@@ -27,9 +27,9 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.optuna_embedded import OptunaSearch
-from fer_sweep.search.storage import create_sweep
+from fer_sweep.search.embedded import create_sweep
 from tests.benchmarks.search_efficiency.record import CURVES, FIXED, GRID, VAL
+from tests.support.searches import embedded_search
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is written for an older pydantic
@@ -80,7 +80,7 @@ def ours(table: Table, seed: int, *, method: str, hyperband: Mapping[str, int] |
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/sweeps.db"
         create_sweep(parse_sweep(spec), sweep_id="compare", storage=storage, seed=seed)
-        with contextlib.closing(OptunaSearch("compare", storage=storage)) as search:
+        with contextlib.closing(embedded_search("compare", storage)) as search:
             while isinstance(request := search.next_trial("cpu0"), TrialRequest):
                 curve, state = table.curve(request.parameters), TrialState.COMPLETE
                 for epoch, accuracy in enumerate(curve, 1):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from fer_sweep.search.registry import find, open_search, reports_of
 from tests.benchmarks.commands import FERSWEEP
 from tests.benchmarks.faces import extract_subset
+from tests.support.searches import find
 
 CURVES = Path(__file__).with_name("curves.csv")
 EPOCHS, TRAIN, VAL = 12, 2560, 1024
@@ -51,8 +51,8 @@ def main() -> None:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow([*GRID, *(f"val_acc@{epoch}" for epoch in range(1, EPOCHS + 1))])
             entry = find(None)  # by the variables set above
-            for record in open_search(entry).records():
-                accuracies = [f"{row['val_acc']:.4f}" for row in reports_of(entry, record.trial_id)]
+            for record in entry.trials():
+                accuracies = [f"{row['val_acc']:.4f}" for row in entry.reports(record.trial_id)]
                 writer.writerow([*(record.parameters[name] for name in GRID), *accuracies])
 
 

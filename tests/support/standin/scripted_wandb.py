@@ -1,6 +1,6 @@
 """wandb, played by a few lines that speak to the stand-in over HTTP: a run starts and ends within milliseconds.
 
-It enters where ``fer_sweep.tracking`` gets the wandb package, so that agents, ``sync`` and ``TrackedRun`` are real.
+It enters where ``wandb_client.tracking`` gets the wandb package: agents, ``sync`` and ``TrackedRun`` are real.
 """
 
 from __future__ import annotations

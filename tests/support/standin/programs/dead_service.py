@@ -2,7 +2,7 @@
 
 from wandb.sdk.lib.service import service_process
 
-import fer_sweep.tracking as tracking
+import fer_sweep.wandb_client.tracking as tracking
 from fer_sweep.records import TrialOutcome, TrialState
 
 service_process.get_core_path = lambda: "false"

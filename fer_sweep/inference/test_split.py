@@ -1,0 +1,109 @@
+"""``fersweep test``: opens the test split for one chosen model, and sees that it stays one."""
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer_sweep.errors import InputError
+from fer_sweep.openings import Opening, one_at_a_time, openings_of, write_down
+from fer_sweep.records import Averaging, Examination
+from fer_sweep.worker.slots import one_slot
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it."""
+
+    examination: Examination
+    opening: Opening
+    before: Sequence[Opening]
+    """Earlier looks at the same test images, by whatever model."""
+    is_official: bool
+    """Whether these are FER2013's PrivateTest."""
+
+
+def open_test_split(
+    folder: Path,
+    *,
+    name: str,
+    log_folder: Path,
+    averaging: Averaging = Averaging.NONE,
+    data: str | None = None,
+    again: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Evaluate a trained model on the images of a test split, once.
+
+    Args:
+        folder: The trial's, with best.safetensors and config.json.
+        name: What the records call the model.
+        log_folder: Where the opening is written down, beside home and data cache.
+        averaging: What to average predictions over.
+        data: The data set whose test split is opened; None for the one it was trained on.
+        again: Open it although it has been opened before.
+        device: ``auto``, ``cpu``, or a GPU's number or UUID.
+        threads: CPU threads; None for all cores.
+        say: Told what is worth a remark.
+
+    Raises:
+        InputError: The split has been opened before, and ``again`` is off.
+        CheckpointError: The model cannot be loaded, or is not what its training made; the split was not opened.
+        DataError: The data set is not prepared, or has no test images.
+        StorageError: The opening cannot be written down, so its result is not shown.
+    """
+    slot = one_slot(device, threads)
+    os.environ.update(slot.environment)
+    import torch  # only here: agent/ meets torch where something is trained or evaluated
+
+    from fer_sweep.data.cache import open_dataset
+    from fer_sweep.data.dataset import fingerprint_of_test
+    from fer_sweep.training.examination import (
+        examine,
+        load_examinee,
+        open_if_here,
+        weights_in,
+    )
+
+    torch.set_num_threads(threads or slot.threads)
+    examinee = load_examinee(folder, torch.device(slot.device))
+    trained_on = open_if_here(examinee.config.data)
+    dataset = open_dataset(data or examinee.config.data)
+    if trained_on is None:
+        say(f"note: {examinee.config.data}, which it was trained on, is not here: the model goes in unchecked")
+    split = fingerprint_of_test(dataset)
+    with one_at_a_time():
+        before = openings_of(split)
+        if before and not again:
+            raise _refusal(before[-1], len(before))
+        examination = examine(examinee, dataset, averaging, trained_on)
+        opening = Opening(
+            id=secrets.token_hex(8),
+            opened=time.time(),
+            model=name,
+            weights=hashlib.sha256(weights_in(folder).read_bytes()).hexdigest(),
+            data=dataset.name,
+            fingerprint=dataset.info.fingerprint,
+            test_fingerprint=split,
+            averaging=averaging,
+            images=examination.images,
+            right=examination.right,
+            again=bool(before),
+        )
+        write_down(opening, log_folder)
+    return Report(examination, opening, before, dataset.info.official_split)
+
+
+def _refusal(last: Opening, count: int) -> InputError:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.opened))
+    times = "once" if count == 1 else f"{count} times"
+    return InputError(
+        f"the test split of {last.data} has been opened {times} already, last on {when} for {last.model}: "
+        f"{last.accuracy:.2%} ({last.averaging})",
+        hint="a second look makes it a validation split; --again looks nevertheless, and that is recorded",
+    )

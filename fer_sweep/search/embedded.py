@@ -1,0 +1,303 @@
+"""The embedded search: every agent of a sweep on one database of their own, no W&B server and no account.
+
+Each step is one transaction, so a process killed anywhere leaves the sweep as it was before or after that step:
+a trial is never half made, handed out twice, or beyond the cap. Our tables are the truth; Optuna's samplers see them
+through a study in memory (``search.study``), which makes a step some ten times faster than Optuna's own tables and
+leaves optuna unimported where it is not needed: grid, random, status, pause.
+
+A trial belongs to whoever holds its lease (``search.leases``).
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
+from fer_sweep.config.trial import parse_trial_json
+from fer_sweep.errors import InputError
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
+from fer_sweep.search.hyperband import should_stop
+from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
+from fer_sweep.search.sampling import GridProposer, RandomProposer
+from fer_sweep.store.database import Database, Row, recorded, through_restarts
+from fer_sweep.store.leases import Leases
+from fer_sweep.store.sweeps import SweepState, no_such_sweep, record_sweep
+from fer_sweep.store.trials import Histories, Ledger, record_of
+
+if TYPE_CHECKING:
+    from fer_sweep.search.study import StudyProposer
+
+
+SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
+"""Where there is no other: stops trials that are far behind in the first objective. W&B's schema allows no
+early_terminate beside a scheduler, and Optuna itself prunes nothing with several objectives."""
+
+
+def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0) -> None:
+    """Record a new embedded sweep, in state `running`; makes the database where there is none.
+
+    Args:
+        sweep: What to search.
+        sweep_id: Its name in commands and folders: letters, digits, `_` and `-`.
+        storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
+        max_gap: Trials whose train_val_gap is larger count as infeasible; for a single objective.
+        seed: The same seed and the same results give the same configurations.
+
+    Raises:
+        InputError: The id is taken or unusable, or the search cannot do what is asked.
+        StorageError: The database cannot be written.
+    """
+    sweep = _searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
+    if not record_sweep(sweep, sweep_id, storage, max_gap=max_gap, seed=seed):
+        raise InputError(f"there is already a sweep {sweep_id} in {recorded(storage)}", hint="choose another id")
+
+
+class OptunaSearch:
+    """One agent's view of a sweep; safe to share among its threads."""
+
+    def __init__(
+        self,
+        sweep_id: str,
+        database: Database,
+        *,
+        owner: str | None = None,
+        lease_s: float = 60.0,
+        clock: Callable[[], float] | None = None,
+        can_be_resumed: Callable[[str], bool] = lambda trial_id: True,
+    ) -> None:
+        """Open a sweep that ``create_sweep`` made.
+
+        Args:
+            sweep_id: Its id.
+            database: Where it is; it stays open when the search is closed.
+            owner: Names this agent among all agents; this process if not given.
+            lease_s: A trial not reported on for so many seconds is handed to another agent.
+            clock: Unix time, seconds; the database's if not given.
+            can_be_resumed: Whether this host sees a trial's checkpoints; others it begins anew, once there is nothing
+                else to do.
+
+        Raises:
+            InputError: There is no such sweep.
+            StorageError: The database cannot be used.
+        """
+        self._can_be_resumed = can_be_resumed
+        with database.transaction(write=False) as connection:
+            row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
+            if row is None:
+                raise no_such_sweep(connection, sweep_id, database.name)
+        self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
+        objectives = self._sweep.objectives
+        self._histories = Histories(objectives[0].name if objectives else None)
+        self._study = _study_proposer(self._sweep, row, self._histories)
+        self._proposer = self._study or _plain_proposer(self._sweep, row["seed"])
+        self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
+
+    def close(self) -> None:
+        """Give up the leases that are still held, so that no agent has to wait for them to expire."""
+        self._leases.close()
+
+    @through_restarts
+    def next_trial(self, slot: str) -> TrialRequest | Wait | None:
+        """See ``Search.next_trial``; a trial to go on with comes before a new one.
+
+        Raises:
+            ConfigError: The training function refuses whatever the sweep's space gives.
+            InputError: The user's own study or space failed.
+            StorageError: The database cannot be written.
+        """
+        if not isinstance(self._proposer, GridProposer):
+            with self._leases.ledger(write=False) as ledger:
+                self._proposer.catch_up(ledger)  # with most of what is new, before others have to wait for it
+        with self._leases.ledger() as ledger:
+            state = ledger.state()
+            if state is SweepState.PAUSED:
+                return Wait("the sweep is paused")
+            if state is not SweepState.RUNNING:
+                return None
+            request = (
+                self._take_over(ledger, slot, self._is_resumable)
+                or self._start_new(ledger, slot)
+                or self._take_over(ledger, slot, lambda row: True)
+            )
+            if request is None and not ledger.has_unended():
+                ledger.finish_sweep()
+        return request
+
+    @through_restarts
+    def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
+        """See ``Search.report``.
+
+        Raises:
+            LostTrial: The trial is another agent's by now.
+            StorageError: The database cannot be written.
+        """
+        number = _number(trial_id)
+        if not metrics:  # asked every second of every slot: a question that writes would make all others wait
+            with self._leases.ledger(write=False) as ledger:
+                row, state = self._leases.own(ledger, number, trial_id), ledger.state()
+            if self._leases.is_fresh(row):
+                return StopReason.PREEMPTED if state is SweepState.CANCELLED else None
+        with self._leases.ledger() as ledger:
+            self._leases.own(ledger, number, trial_id)
+            is_news = self._leases.report(ledger, number, epoch, metrics)
+            objectives = self._sweep.objectives
+            if reaches_targets(objectives, [metrics.get(metric.name) for metric in objectives]):
+                ledger.finish_sweep()
+            if ledger.state() is SweepState.CANCELLED:
+                return StopReason.PREEMPTED
+        if not is_news:
+            return None
+        # The rule looks at the reports of all trials: in a transaction of its own, for which nobody waits, and which
+        # sees no report that may yet be undone.
+        with self._leases.ledger(write=False) as ledger:
+            return StopReason.PRUNED if self._should_prune(ledger, number) else None
+
+    @through_restarts
+    def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
+        """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
+
+        Raises:
+            LostTrial: The trial is another agent's by now.
+            StorageError: The database cannot be written.
+        """
+        number = _number(trial_id)
+        with self._leases.ledger() as ledger:
+            row = self._leases.latest(ledger, number)
+            if row is None or row["state"] != outcome.state:
+                self._leases.own(ledger, number, trial_id)
+                values = self._worth(ledger, number, outcome)
+                ledger.end(
+                    number,
+                    outcome.state,
+                    objectives=values,
+                    result=json.dumps(outcome.result.model_dump(mode="json")) if outcome.result else None,
+                    reason=outcome.reason,
+                    now=self._leases.clock(),
+                )
+                has_value = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
+                if has_value and reaches_targets(self._sweep.objectives, values):
+                    ledger.finish_sweep()
+        self._leases.ended(number)
+
+    @through_restarts
+    def records(self) -> Sequence[TrialRecord]:
+        """See ``Search.records``."""
+        with self._leases.ledger(write=False) as ledger:
+            rows = ledger.all()
+        return [record_of(row, str(row["number"])) for row in rows]
+
+    def _is_resumable(self, row: Row) -> bool:
+        return self._can_be_resumed(str(row["number"]))
+
+    def _take_over(self, ledger: Ledger, slot: str, may: Callable[[Row], bool]) -> TrialRequest | None:
+        for row in self._leases.free(ledger):
+            if not may(row):
+                continue
+            attempt = row["attempt"] + 1
+            lease = self._leases.new(slot, attempt)
+            ledger.hand_over(row["number"], lease)
+            self._leases.hold(row["number"], lease)
+            config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
+            return TrialRequest(str(row["number"]), config, parameters, attempt)
+        return None
+
+    def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
+        number = ledger.count()
+        if self._sweep.run_cap is not None and number >= self._sweep.run_cap:
+            return None
+        proposal = self._proposer.propose(number, ledger)
+        if proposal is None:
+            return None
+        lease = self._leases.new(slot, 1)
+        ledger.add(
+            number,
+            identity=proposal.identity,
+            config=proposal.config.model_dump_json(),
+            parameters=proposal.values,
+            memo=proposal.memo,
+            lease=lease,
+            now=self._leases.clock(),
+        )
+        self._leases.hold(number, lease)
+        return TrialRequest(str(number), proposal.config, proposal.values)
+
+    def _should_prune(self, ledger: Ledger, number: int) -> bool:
+        if self._study is not None and self._study.has_pruner:
+            return self._study.should_prune(number, ledger)
+        rule = self._sweep.early_terminate
+        if rule is None and len(self._sweep.objectives) > 1:
+            rule = SEVERAL_OBJECTIVES_RULE
+        if rule is None or not self._sweep.objectives:
+            return False
+        self._histories.update(ledger)
+        goal = self._sweep.objectives[0].goal
+        return should_stop(rule, goal, self._histories.of(number), self._histories.all())
+
+    def _worth(self, ledger: Ledger, number: int, outcome: TrialOutcome) -> list[float | None]:
+        reports = ledger.reports_of(number)
+        values: list[float | None] = []
+        for index, metric in enumerate(self._sweep.objectives):
+            value = objective_value(metric, reports, outcome.result)
+            if outcome.state is TrialState.FAILED or (value is None and outcome.state is TrialState.COMPLETE):
+                others = [worths[index] for worths in ledger.objectives()]
+                value = imputed_value(metric, reports, [other for other in others if other is not None])
+            values.append(value)
+        return values
+
+
+def _searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int) -> SweepFile:
+    if seed < 0:
+        raise InputError(f"seed {seed}: is below 0", hint="give 0 or more")
+    if max_gap is not None and len(sweep.objectives) > 1:
+        raise InputError(
+            "--max-gap constrains a sweep with one objective, and this file has several",
+            hint="leave --max-gap out and choose from the Pareto front, or use `metric:` instead of `metrics:`",
+        )
+    if sweep.method in ("bayes", "custom") and not sweep.objectives:
+        raise InputError(
+            f"method {sweep.method} searches for the best metric, but the sweep file names none",
+            hint="add `metric: {name: best_val_acc, goal: maximize}`",
+        )
+    scheduler = sweep.scheduler
+    if scheduler is None:
+        return sweep
+    if scheduler.engine != "optuna":
+        raise InputError(
+            f"scheduler.engine {scheduler.engine} needs a W&B server",
+            hint="take engine optuna, which needs none",
+        )
+    if scheduler.source is not None:
+        # An agent may be started in another folder than the sweep was created in.
+        plain = sweep.to_plain()
+        plain["scheduler"]["source"] = str(Path(scheduler.source).absolute())
+        sweep = parse_sweep(plain)
+        from fer_sweep.search.study import check_own_search  # only here: optuna takes half a second to import
+
+        check_own_search(sweep, sweep_id)
+    return sweep
+
+
+def _study_proposer(sweep: SweepFile, row: Row, histories: Histories) -> "StudyProposer | None":
+    if sweep.method not in ("bayes", "custom"):
+        return None
+    from fer_sweep.search.study import StudyProposer  # only here: optuna takes half a second to import
+
+    return StudyProposer(
+        sweep,
+        Space.from_sweep(sweep),
+        sweep_id=row["id"],
+        seed=row["seed"],
+        max_gap=row["max_gap"],
+        histories=histories,
+    )
+
+
+def _plain_proposer(sweep: SweepFile, seed: int) -> GridProposer | RandomProposer:
+    space = Space.from_sweep(sweep)
+    return GridProposer(space) if sweep.method == "grid" else RandomProposer(space, seed)
+
+
+def _number(trial_id: str) -> int:
+    return int(trial_id) if trial_id.isdecimal() else -1

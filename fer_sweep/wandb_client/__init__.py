@@ -1,0 +1,1 @@
+"""Everything that speaks to W&B: its server, its runs, its account."""

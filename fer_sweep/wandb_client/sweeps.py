@@ -1,0 +1,182 @@
+"""Sweeps on a W&B server: made from a file, taken up from an address, or set beside an embedded search as its page."""
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from fer_sweep.config.sweep_file import SweepFile, parse_sweep
+from fer_sweep.errors import InputError, StorageError, printable
+from fer_sweep.files import read_json, sweep_folder, write_atomically
+from fer_sweep.wandb_client.account import DEFAULT_PROJECT, Account, account
+from fer_sweep.wandb_client.client import WandbServer
+from fer_sweep.wandb_client.messages import SweepPath, parse_path
+from fer_sweep.wandb_client.transport import NotFound
+
+PROGRAM = "fersweep"
+COMMAND = ("${env}", "fersweep", "train", "${args}")
+"""What a stock agent starts for a sweep file that does not say; it reads ``program`` without looking whether it is
+there."""
+
+
+_OWN_HOSTS = frozenset({"api.wandb.ai", "wandb.ai", "www.wandb.ai", "forge.coreweave.com", "api.forge.coreweave.com"})
+
+
+@dataclass(frozen=True)
+class Made:
+    """A sweep that now is on a server."""
+
+    path: SweepPath
+    url: str
+    """Its page."""
+    warnings: Sequence[str]
+    """What the server finds odd about the file."""
+
+
+def connect() -> WandbServer:
+    """The server of the account in use.
+
+    Raises:
+        LoginError: There is no API key.
+    """
+    return WandbServer(account())
+
+
+def make(server: WandbServer, sweep: SweepFile, *, entity: str | None = None, project: str | None = None) -> Made:
+    """Create a sweep, where W&B's usual order puts it: option, environment, file, settings, the key's own default.
+
+    Args:
+        server: Where.
+        sweep: What.
+        entity: User or team, before all else.
+        project: Project, before all else.
+
+    Raises:
+        LoginError: The key is wrong, or has no right to that entity.
+        InputError: The server refuses the file, the entity or the project.
+    """
+    who = server.account
+    entity = entity or os.environ.get("WANDB_ENTITY") or sweep.entity or who.entity or server.default_entity()
+    project = project or os.environ.get("WANDB_PROJECT") or sweep.project or who.project or DEFAULT_PROJECT
+    path, warnings = server.create_sweep(_as_stock_sends(sweep.to_plain()), entity=entity, project=project)
+    return Made(path, who.sweep_page(path.entity, path.project, path.id), warnings)
+
+
+def take_up(server: WandbServer, text: str) -> tuple[Made, SweepFile]:
+    """A sweep that is on the server already, by path, id or address, with the file it was made from.
+
+    Raises:
+        InputError: The text names no sweep, or the server has none there.
+        SweepFileError: Its file is not one that can be understood here.
+    """
+    who = server.account
+    _check_host(who, text)
+    entity, project, sweep_id = parse_path(text, entity=who.entity, project=who.project)
+    found = server.sweep(SweepPath(entity or server.default_entity(), project or DEFAULT_PROJECT, sweep_id))
+    path = found.path
+    sweep = parse_sweep(
+        {key: value for key, value in found.config.items() if value is not None}, source=f"sweep {path}"
+    )
+    return Made(path, who.sweep_page(path.entity, path.project, path.id), ()), sweep
+
+
+def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
+    """The sweep that stands on the server for an embedded one, whose runs belong to it there; made on first use.
+
+    Several agents may ask at once: one makes it, all get it. It proposes nothing: its controller is declared local.
+
+    Args:
+        server: Where.
+        sweep_id: The embedded sweep's own id.
+        sweep: Its file.
+
+    Raises:
+        LoginError, InputError: As ``make`` does.
+        StorageError: The sweep's folder cannot be written.
+    """
+    folder = sweep_folder(sweep_id)
+    note = folder / "wandb.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".wandb.lock").open("w")
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}", hint="make the folder writable") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if known := known_page(sweep_id, server.account.server):
+            try:
+                server.sweep(known)
+                return Made(known, server.account.sweep_page(known.entity, known.project, known.id), ())
+            except NotFound:
+                pass  # deleted on its page
+        made = make(server, _proposing_nothing(sweep))
+        content = {"server": server.account.server, "path": str(made.path), "url": made.url}
+        write_atomically(note, json.dumps(content, indent=2) + "\n")
+        return made
+
+
+def known_page(sweep_id: str, server: str | None = None) -> SweepPath | None:
+    """Where an embedded sweep's page is, if it has one; on this server, if one is named."""
+    try:
+        content = read_json(sweep_folder(sweep_id) / "wandb.json")
+        path = SweepPath.read(str(content["path"]))
+    except (OSError, ValueError, KeyError):
+        return None
+    return path if server in (None, content.get("server")) else None
+
+
+def check_searchable(sweep: SweepFile) -> None:
+    """See that a server would propose runs for a file.
+
+    Raises:
+        InputError: It would not.
+    """
+    if sweep.method == "custom":
+        raise InputError(
+            "a W&B server proposes nothing for method custom",
+            hint="take --search optuna, which does; its runs can be tracked online all the same",
+        )
+
+
+def _check_host(who: Account, text: str) -> None:
+    if "://" not in text:
+        return
+    host = urlsplit(text).hostname
+    ours = {urlsplit(who.server).hostname, urlsplit(who.app).hostname}
+    # W&B's own pages go by several names.
+    if ours & _OWN_HOSTS:
+        ours |= _OWN_HOSTS
+    if host not in ours:
+        raise InputError(
+            f"{printable(text)} is on another server than the one in use, {who.shown}",
+            hint="set WANDB_BASE_URL and WANDB_API_KEY to that server's",
+        )
+
+
+def _as_stock_sends(plain: dict[str, Any]) -> dict[str, Any]:
+    """A sweep file as the stock client sends it: with what its agents need, and the distribution of each range."""
+    sent = dict(plain)
+    if "program" not in plain:
+        command = {} if "command" in plain else {"command": list(COMMAND)}
+        sent = {"program": PROGRAM, **command, **plain}
+    if parameters := plain.get("parameters"):
+        sent["parameters"] = {name: _with_distribution(given) for name, given in parameters.items()}
+    return sent
+
+
+def _with_distribution(given: dict[str, Any]) -> dict[str, Any]:
+    if "parameters" in given:
+        return {**given, "parameters": {n: _with_distribution(p) for n, p in given["parameters"].items()}}
+    if "distribution" in given or not {"min", "max"} <= given.keys():
+        return given
+    whole = isinstance(given["min"], int) and isinstance(given["max"], int)
+    return {"distribution": "int_uniform" if whole else "uniform", **given}
+
+
+def _proposing_nothing(sweep: SweepFile) -> SweepFile:
+    if sweep.method == "custom":
+        return sweep
+    return parse_sweep({**sweep.to_plain(), "controller": {"type": "local"}})

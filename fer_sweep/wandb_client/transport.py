@@ -1,0 +1,172 @@
+"""HTTP and GraphQL to a W&B server, and what its refusals mean for a person."""
+
+import math
+import os
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fer_sweep.errors import InputError, LoginError, ServerBusy, ServerError, printable
+from fer_sweep.wandb_client.account import Account
+
+TIMEOUT = httpx.Timeout(20.0, connect=10.0)
+"""Seconds; a bayes proposal takes a server a second or more."""
+TRIES = 4
+"""Of an operation that a person waits for, while the server is busy."""
+_LONGEST_WAIT_S = 10.0
+
+
+class NotFound(InputError):
+    """The server has no such entity, project or sweep, or shows it to nobody without the right to see it."""
+
+
+class Transport:
+    """A connection to the server of an account; safe to share among threads."""
+
+    def __init__(self, account: Account, *, timeout: httpx.Timeout = TIMEOUT) -> None:
+        self.account = account
+        self._client = httpx.Client(
+            auth=("api", account.api_key),
+            timeout=timeout,
+            headers={"User-Agent": "fersweep", **account.headers},
+            proxy=account.proxy,
+            verify=_certificates(account),
+            follow_redirects=False,  # wherever it leads, the key would go along
+        )
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._client.close()
+
+    def ask(
+        self, query: str, variables: Mapping[str, Any], *, tries: int = TRIES, repeatable: bool = True
+    ) -> dict[str, Any]:
+        """Run a GraphQL operation and give its data.
+
+        Args:
+            query: The operation, with its name.
+            variables: Its variables.
+            tries: How often to ask a server that is busy or out of reach, with growing waits.
+            repeatable: Doing it twice is no worse than once; else it is asked again only if it surely was not done.
+
+        Raises:
+            LoginError: The key is wrong, or may not do this.
+            InputError: The server refuses what was asked; ``NotFound`` if something named is not there.
+            ServerBusy: No usable answer in so many tries.
+            ServerError: What answers is no W&B server.
+        """
+        operation = query.split(maxsplit=2)[1].partition("(")[0]
+        for left in reversed(range(tries)):
+            try:
+                answer = self.post("/graphql", {"query": query, "variables": dict(variables)}, operation)
+                break
+            except ServerBusy as error:
+                if not repeatable and error.may_be_done:
+                    raise ServerBusy(
+                        str(error), hint=f"{operation} may have been done all the same: look before you repeat it"
+                    ) from error
+                if not left:
+                    raise
+                time.sleep(min(_LONGEST_WAIT_S, error.retry_after_s or 0.5 * 2 ** (tries - left)))
+        if messages := _messages(answer):
+            raise self._refusal(messages, operation)
+        data = answer.get("data")
+        if not isinstance(data, dict):
+            raise ServerError(f"W&B's answer to {operation} has no data", hint=self._is_it_wandb())
+        return data
+
+    def post(self, address: str, body: Mapping[str, Any], operation: str) -> dict[str, Any]:
+        """Send JSON to an address below the server's, once; gives the JSON that comes back.
+
+        Raises:
+            As ``ask`` does.
+        """
+        server = self.account.shown
+        try:
+            response = self._client.post(self.account.server + address, json=body)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise InputError(f"{server} is no address of a server: {error}", hint="set WANDB_BASE_URL") from error
+        except httpx.RequestError as error:
+            raise ServerBusy(
+                f"no answer from the W&B server {server}: {type(error).__name__}: {error}",
+                hint="is the network there, and WANDB_BASE_URL right? Without a server: --search optuna",
+                may_be_done=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout),
+            ) from error
+        status = response.status_code
+        if status == 401:
+            raise self.wrong_key()
+        if status == 429 or status >= 500:
+            raise ServerBusy(
+                f"the W&B server {server} answered {operation} with status {status}",
+                hint="it is overloaded or broken for now; try again in a while",
+                retry_after_s=_seconds(response.headers.get("Retry-After")),
+                may_be_done=status not in (429, 503),
+            )
+        try:
+            answer = response.json()
+            if not isinstance(answer, dict):
+                raise ValueError("no object")
+        except (ValueError, RecursionError):
+            answer = {}
+        messages = _messages(answer)
+        if status == 403:
+            raise self._no_permission(messages)
+        if status == 404:
+            what = "; ".join(messages) or f"{operation}: nothing there"
+            raise NotFound(f"the W&B server {server} says: {printable(what)}", hint=self._is_it_wandb())
+        if status >= 300 and not messages:
+            raise ServerError(f"{server} answered {operation} with status {status}", hint=self._is_it_wandb())
+        if status < 300 and not answer and operation != "file_stream":
+            raise ServerError(f"{server} did not answer {operation} in JSON", hint=self._is_it_wandb())
+        return answer
+
+    def _refusal(self, messages: Sequence[str], operation: str) -> InputError:
+        text = printable("; ".join(messages))
+        lower = text.lower()
+        if any(word in lower for word in ("permission", "denied", "forbidden", "unauthorized", "not authorized")):
+            return self._no_permission(messages)
+        if "not found" in lower or "does not exist" in lower or "could not find" in lower:
+            return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
+        return InputError(f"W&B refuses {operation}: {text}", hint="mend what it names, or ask who runs that server")
+
+    def wrong_key(self) -> LoginError:
+        """The error for a key that the server does not know."""
+        return LoginError(
+            f"the W&B server {self.account.shown} does not know this API key",
+            hint="log in again: `wandb login --relogin`, or set WANDB_API_KEY and WANDB_BASE_URL to a matching pair",
+        )
+
+    def _no_permission(self, messages: Sequence[str]) -> LoginError:
+        what = printable("; ".join(messages)) or "permission denied"
+        return LoginError(
+            f"W&B: {what}", hint="this key may not do that there: name another entity, or ask its owner for access"
+        )
+
+    def _is_it_wandb(self) -> str:
+        return f"is {self.account.shown} a W&B server? See WANDB_BASE_URL"
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return None  # a date: rare, and the usual wait does as well
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _messages(answer: Mapping[str, Any]) -> list[str]:
+    errors = answer.get("errors")
+    listed = errors if isinstance(errors, list) else [errors] if errors else []
+    return [str(error.get("message", error) if isinstance(error, dict) else error) for error in listed]
+
+
+def _certificates(account: Account) -> ssl.SSLContext | bool:
+    if not account.verify:
+        return False
+    # What requests, and so older wandb, reads; httpx itself knows SSL_CERT_FILE and SSL_CERT_DIR.
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+    return ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True
