@@ -6,8 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-FERSWEEP = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
-"""fersweep in the Python of this process, wherever its console script lies."""
+FERSWEEP = (sys.executable, "-P", "-c", "from fer_sweep.cli import main; main()")
+"""fersweep in the Python of this process, wherever its console script lies; -P: no modules of the working directory."""
 _PR_SET_PDEATHSIG = 1
 
 

@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -38,6 +40,11 @@ _REAP_S = 10.0
 _STARTS = 5
 """How often a forkserver that dies while it starts is started again."""
 _ENOUGH_FILES = 8192
+_LONGEST_TMPDIR = 70
+"""Bytes: the path of a Unix socket has at most 103 (macOS) or 107 (Linux), and multiprocessing appends 32."""
+_SHORT_TMPDIRS = ("/tmp", "/var/tmp", "/dev/shm")
+_PACKAGES = Path(__file__).resolve().parent.parent.parent
+"""The folder fersweep is imported from."""
 _SHORT_OF = {
     errno.EMFILE: "this process may open no more files: raise the limit (ulimit -n), or use fewer slots",
     errno.ENFILE: "the host may open no more files: end something else, or use fewer slots",
@@ -164,8 +171,9 @@ class TrialStarter:
 
     def warm_up(self) -> None:
         """Start the forkserver, which imports torch while the agent does other things."""
-        resource_tracker.ensure_running()  # before signals are held back: starting it lets them through again
-        with _signals_held_back(), _main_left_alone():
+        with _surroundings():
+            resource_tracker.ensure_running()
+        with _surroundings():  # once more: the start of the resource tracker unblocks signals
             forkserver.ensure_running()
 
     def close(self) -> None:
@@ -182,7 +190,7 @@ class TrialStarter:
         process = self._context.Process(target=work, args=(job, theirs), name=f"trial-{job.folder.name}")
         for starts_left in reversed(range(_STARTS)):
             try:
-                with _signals_held_back(), _main_left_alone():
+                with _surroundings():
                     process.start()
                 break
             except (EOFError, ConnectionError) as error:
@@ -237,24 +245,29 @@ def log_tail(log: Path) -> str:
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def _surroundings() -> Iterator[None]:
+    """What the forkserver and its forks inherit from this process: signals blocked, and none of the user's modules."""
     # A process started now inherits the mask, so that a signal to the whole process group (Ctrl-C, a closed terminal,
     # scancel) ends neither the forkserver, whose forks would die with it, nor a fork in its first milliseconds. For
     # the agent itself a signal of this moment only waits.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _main_left_alone() -> Iterator[None]:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     # multiprocessing has every child run the main module's file again, for functions defined there. Ours is the
     # console script: that cost each trial 0.1 s, and a fersweep updated on disk under a running agent broke them all.
-    main = sys.modules["__main__"]
+    main, path, temporary = sys.modules["__main__"], sys.path, tempfile.tempdir
     sys.modules["__main__"] = ModuleType("__main__")
+    safe = os.environ.get("PYTHONSAFEPATH")
+    if not _PACKAGES.samefile("."):  # a random.py or torch.py in the working directory is not meant for us
+        sys.path = [entry for entry in path if Path(entry).resolve() != Path.cwd()]
+        os.environ["PYTHONSAFEPATH"] = "1"
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TMPDIR:
+        tempfile.tempdir = next((place for place in _SHORT_TMPDIRS if os.access(place, os.W_OK)), temporary)
     try:
+        get_temp_dir()  # multiprocessing asks tempfile once, and keeps the forkserver's socket there
         yield
     finally:
+        tempfile.tempdir = temporary
+        if safe is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        sys.path = path
         sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

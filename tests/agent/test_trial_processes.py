@@ -18,7 +18,7 @@ from fer_sweep.records import Cause, StopReason, TrialState
 from fer_sweep.worker.trial_process import EpochReport, TrialJob
 from tests.support import faulty_trials
 from tests.support.agent_stage import ForkingStarter, Stage, View
-from tests.support.processes import until
+from tests.support.processes import SWEEP, fersweep, until
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 
 pytestmark = [
@@ -52,6 +52,17 @@ def test_a_trial_that_takes_more_memory_than_its_share_ends_alone(stage: Stage) 
     assert stage.run(search, slots=2).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
     assert search.outcomes["0"][0].cause is Cause.OUT_OF_MEMORY
     assert stage.starter.all_have_ended
+
+
+def test_trials_import_no_module_of_the_working_directory_and_start_under_a_long_tmpdir(tmp_path: Path) -> None:
+    for module in ("random", "queue", "socket", "torch"):
+        Path(f"{module}.py").write_text(f"raise SystemExit('{module} of the working directory')")
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
+    assert fersweep("create", "sweep.yaml").returncode == 0
+    temporary = tmp_path / ("t" * 100)
+    temporary.mkdir()
+    done = fersweep("agent", "--gpus", "none", "--slots", "1", TMPDIR=str(temporary))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.process
