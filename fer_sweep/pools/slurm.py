@@ -1,9 +1,9 @@
 """Agents as the elements of a Slurm job array.
 
 ``sbatch`` gets the settings of the pool file as arguments, which override any SBATCH_ variable and are read by no
-shell. The batch script does what only the node can do: load modules, start the agent, forward signals to it, and requeue
-the job before its time limit. ``scontrol`` is called by the script and not by the agent, because a container that the
-agent runs in usually lacks Slurm's commands. ``sacct``, which needs a database, is not used.
+shell. The batch script does what only the node can do: load modules, start the agent, forward signals to it, and
+requeue the job before its time limit. ``scontrol`` is called by the script and not by the agent, because a container
+that the agent runs in usually lacks Slurm's commands. ``sacct``, which needs a database, is not used.
 """
 
 import shlex
@@ -195,9 +195,13 @@ def _ask(words: Sequence[str], text: str = "") -> str:
             process_group=0,  # Ctrl-C in the terminal is for this process only
         )
     except FileNotFoundError:
-        raise PoolError(f"{words[0]} is not installed", hint="run this on a host with Slurm, such as the login node") from None
+        raise PoolError(
+            f"{words[0]} is not installed", hint="run this on a host with Slurm, such as the login node"
+        ) from None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PoolError(f"{words[0]} failed: {error}", hint="try again; `sinfo` shows the state of the cluster") from None
+        raise PoolError(
+            f"{words[0]} failed: {error}", hint="try again; `sinfo` shows the state of the cluster"
+        ) from None
     if done.returncode:
         reason = done.stderr.strip() or f"exit code {done.returncode}"
         raise PoolError(f"{words[0]} failed: {reason}", hint="`sinfo` shows partitions, gres and limits")

@@ -30,6 +30,7 @@ def test_slurm_job_near_its_time_limit_and_one_of_a_lost_node_resume_from_their_
     real_slurm: slurm.Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FERSWEEP_LEASE_S", "10")  # shorter than a requeued job waits here, as 60 s are by default
+
     # Both at once: Slurm checks limits twice a minute, and calls a silent node lost after SlurmdTimeout.
     def start(sweep: str, **values: object) -> tuple[SlurmAgents, str]:
         pool = SlurmAgents(SlurmPool(kind="slurm", cpus=1, **values))
@@ -39,7 +40,9 @@ def test_slurm_job_near_its_time_limit_and_one_of_a_lost_node_resume_from_their_
         until(lambda: "trial 0 (attempt 2)" in log_of(agent))
         before = len(history(sweep))
         until(lambda: len(history(sweep)) > before)
-        return before > 3 and history(sweep) == list(range(1, len(history(sweep)) + 1))
+        epochs = history(sweep)
+        assert before > 3, log_of(agent)
+        return epochs == list(range(1, len(epochs) + 1))
 
     limited, unlucky = make(EPOCHS), make(EPOCHS)
     by_node, second = start(unlucky)
