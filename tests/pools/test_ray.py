@@ -144,7 +144,7 @@ def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_tri
     stage = Stage(has_room=False)
     assert stage.look() == AgentState(Phase.WAITING, "for 2 CPUs, 1 GPU")
     stage.ray.resources = {"CPU": 8.0}
-    note = "no node has 2 CPUs, 1 GPU; the most that one has of each is 8 CPUs, 0 GPUs"
+    note = "no node has 2 CPUs, 1 GPU; the maximum on a node is 8 CPUs, 0 GPUs"
     assert stage.look() == AgentState(Phase.WAITING, note)
     stage.left = Remaining(0)
     assert stage.look() == AgentState(Phase.DONE, "no trials left for it")
@@ -213,11 +213,11 @@ NO_RAY = ConnectionError("Could not find any running Ray instance. Start one")
 @pytest.mark.parametrize(
     ("address", "named", "error", "says", "hint"),
     [
-        (SILENT, "", None, "no Ray answers at 127.0.0.1:1: .*refused", "ray status"),
-        ("auto", SILENT, None, "no Ray answers at 127.0.0.1:1: .*refused", "ray status"),
-        ("auto", "", NO_RAY, "this host is no node of a Ray cluster", "ray start"),
-        (None, SILENT, RuntimeError("no\nspace"), "Ray cannot be had: no space", "/tmp/ray"),
-        (None, "", None, "here no node has 2 CPUs, 1 GPU; the most that one has of each is 1 CPU, 0 GPUs", "gpus: 0"),
+        (SILENT, "", None, "cannot connect to Ray at 127.0.0.1:1: .*refused", "ray status"),
+        ("auto", SILENT, None, "cannot connect to Ray at 127.0.0.1:1: .*refused", "ray status"),
+        ("auto", "", NO_RAY, "no Ray cluster found on this host", "ray start"),
+        (None, SILENT, RuntimeError("no\nspace"), "cannot connect to Ray: no space", "/tmp/ray"),
+        (None, "", None, "on this host no node has 2 CPUs, 1 GPU; the maximum on a node is 1 CPU, 0 GPUs", "gpus: 0"),
     ],
 )
 def test_ray_that_cannot_be_had_is_refused_with_what_to_do(
@@ -228,7 +228,7 @@ def test_ray_that_cannot_be_had_is_refused_with_what_to_do(
     with pytest.raises(Refusal, match=says) as refused:
         connect(ray, replace(JOB, address=address))
     assert hint in refused.value.hint
-    assert ray.addresses == ([] if "answers" in says else [address or "local"])
+    assert ray.addresses == ([] if "127.0.0.1" in says else [address or "local"])
 
 
 def agents_of(news: str) -> RayAgents:
