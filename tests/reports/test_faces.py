@@ -68,5 +68,5 @@ def test_no_faces_of_changed_data_of_a_damaged_model_or_of_one_elsewhere(winner:
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(CheckpointError, match="no model can be loaded"):
         write_mistakes(weights.parent)
-    with pytest.raises(FersweepError, match="its model is not here"):
+    with pytest.raises(FersweepError, match="model not found"):
         worst_faces(dataclasses.replace(winner, sweep="gone"))

@@ -26,8 +26,8 @@ def test_every_format(shell: Shell, sweep: str) -> None:
     assert (code, out) == (0, f"report: report-{sweep}.html\n")
     assert "faces" not in err and "<img" not in Path(f"report-{sweep}.html").read_text(), "only if asked for"
     code, _, err = shell("report", "--faces", "-o", "r.html")
-    assert code == 0 and "note: no faces in the report: its model is not here" in err
-    assert "They are not here" in Path("r.html").read_text()
+    assert code == 0 and "note: no faces in the report: model not found" in err
+    assert "Not available" in Path("r.html").read_text()
     code, out, _ = shell("report", "--format", "csv")
     read = list(csv.DictReader(io.StringIO(out, newline="")))
     assert code == 0 and [row["state"] for row in read] == ["complete"] * 3
@@ -50,7 +50,7 @@ def test_every_format(shell: Shell, sweep: str) -> None:
         ("--format csv --faces", "--faces is for the HTML report"),
         ("--wandb -o r.html", "--output is for reports in files"),
         ("--new", "--new is for --wandb"),
-        ("", "no trial yet"),
+        ("", "no trials yet"),
     ],
 )
 def test_what_cannot_be_written(shell: Shell, tmp_path: Path, complete: Complete, options: str, message: str) -> None:
