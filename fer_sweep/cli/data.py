@@ -117,7 +117,7 @@ def share(name: Name = "fer2013") -> None:
 
     Example: fersweep data share fer2013
     """
-    from fer_sweep.sweep.data import share_data
+    from fer_sweep.sweeps.data import share_data
 
     if not share_data(name, say):
         say(f"data set {name} is already shared")

@@ -181,8 +181,8 @@ def _chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> 
             raise InputError(f"--folder {folder}: no such folder", hint="give a trial's folder or an export")
         return _ChosenModel(str(folder.resolve()), folder, folder)
     # Only here: a model in a folder needs no sweep, and these imports take longer.
-    from fer_sweep.sweep import last_searched, open_sweep
-    from fer_sweep.sweep.choosing import chosen, confirmed
+    from fer_sweep.sweeps import last_searched, open_sweep
+    from fer_sweep.sweeps.choosing import chosen, confirmed
 
     with last_searched() if sweep is None else open_sweep(sweep) as opened:
         candidate = chosen(opened, trial)

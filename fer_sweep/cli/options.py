@@ -12,7 +12,7 @@ from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from fer_sweep.agent.shown import AgentSummary
-    from fer_sweep.sweep import Sweep
+    from fer_sweep.sweeps import Sweep
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 SweepId = Annotated[

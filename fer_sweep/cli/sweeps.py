@@ -29,7 +29,7 @@ from fer_sweep.errors import InputError, NothingToDo, ServerError
 
 if TYPE_CHECKING:
     from fer_sweep.records import TrialRecord
-    from fer_sweep.sweep import Sweep
+    from fer_sweep.sweeps import Sweep
 
 File = Annotated[
     Path,
@@ -99,7 +99,7 @@ def validate(
 
             load_sweep_file(file)
         else:
-            from fer_sweep.sweep.creating import checked
+            from fer_sweep.sweeps.creating import checked
 
             checked(file, note=_note)
     except SweepFileError as error:
@@ -168,7 +168,7 @@ def agent(
 
     Example: fersweep agent --gpus 0,1 --per-gpu 2
     """
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
 
     if agents is not None and pool is None:
         raise InputError("--agents needs --pool FILE", hint="on this host: --pool agents/local.yaml")
@@ -234,7 +234,7 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
 
     Example: fersweep status
     """
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
 
     with open_sweep(sweep) as opened:
         records = opened.trials()
@@ -259,7 +259,7 @@ def retry(sweep: SweepId = None, trial: Trials = None) -> None:
 
     Example: fersweep retry --trial 3
     """
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
 
     with open_sweep(sweep) as opened:
         queued = opened.retry(trial or ())
@@ -294,7 +294,7 @@ def _create(
     entity: str | None,
     project: str | None,
 ) -> "Sweep":
-    from fer_sweep.sweep import creating
+    from fer_sweep.sweeps import creating
 
     constants = dict(_constant(text) for text in fixed or [])
     if data is not None:
@@ -328,7 +328,7 @@ def _constant(text: str) -> tuple[str, Any]:
 
 def _state_command(state: str) -> Callable[[str | None], None]:
     def change(sweep: SweepId = None) -> None:
-        from fer_sweep.sweep import open_sweep
+        from fer_sweep.sweeps import open_sweep
 
         with open_sweep(sweep) as opened:
             opened.set_state(state)

@@ -16,7 +16,7 @@ from fer_sweep.config.trial import SYNTHETIC, SharedConfig
 from fer_sweep.errors import DataError, FersweepError, InputError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
-from fer_sweep.sweep.entries import SweepEntry
+from fer_sweep.sweeps.entries import SweepEntry
 
 if TYPE_CHECKING:
     from fer_sweep.data.dataset import DatasetInfo
@@ -116,20 +116,20 @@ def pinned_data(sweep_id: str, name: str) -> "DatasetInfo | None":
 
 
 def share_data(name: str, say: Callable[[str], None]) -> bool:
-    """Put a data set that is prepared here into fersweep's home, for hosts that share it; false if it is there.
+    """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already.
 
     Raises:
-        DataError: It is not prepared here, or is drawn by every host for itself.
+        DataError: It is not prepared here, or it is synthetic.
         StorageError: The home cannot be written.
     """
     if name == SYNTHETIC:
-        raise DataError(f"data set {name} is drawn by every host for itself", hint="there is nothing to share")
+        raise DataError(f"data set {name} cannot be shared", hint="every host generates it")
     from fer_sweep.data.cache import open_dataset
     from fer_sweep.data.sharing import share
 
     if not share(open_dataset(name), _shared()):
         return False
-    say(f"data set {name} copied to {_shared()}, where hosts that have not prepared it take it from")
+    say(f"data set {name} copied to {_shared()} for hosts that have not prepared it")
     return True
 
 
@@ -145,8 +145,8 @@ def _take(info: "DatasetInfo", say: Callable[[str], None]) -> None:
     if not is_shared(info, _shared()):
         raise DataError(
             f"data set {info.name}, {_content(info)}, is neither prepared on this host ({_host()}) nor in {_shared()}",
-            hint=f"here: fersweep data prepare {info.source} --name {info.name}; or share it from a host that has it, "
-            f"with the same FERSWEEP_HOME: fersweep data share {info.name}",
+            hint=f"run fersweep data prepare {info.source} --name {info.name} here, or fersweep data share {info.name} "
+            "on a host that has it and the same FERSWEEP_HOME",
         )
     say(f"data set {info.name} is not prepared on this host ({_host()}): copying {_content(info)} from {_shared()}")
     take(info, _shared())
@@ -158,10 +158,10 @@ def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":
     path = _pin_path(sweep_id, name)
     try:
         return DatasetInfo.read(path, name)
-    except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
+    except (OSError, ValueError) as error:  # pydantic raises ValueErrors
         raise DataError(
-            f"{path} cannot be read ({type(error).__name__}); it says which content of {name} this sweep is trained on",
-            hint="restore it; without it, the sweep takes what the next agent's host has",
+            f"cannot read {path} ({type(error).__name__}), which pins data set {name} of this sweep",
+            hint="restore it; if you delete it, the sweep pins the data set of the next agent's host",
         ) from error
 
 

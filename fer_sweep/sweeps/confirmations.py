@@ -8,9 +8,9 @@ from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.sweeps import extend_sweep, record_sweep
-from fer_sweep.sweep.entries import SweepEntry, known, remember
-from fer_sweep.sweep.opened import Sweep
-from fer_sweep.sweep.opening import open_entry, open_sweep
+from fer_sweep.sweeps.entries import SweepEntry, known, remember
+from fer_sweep.sweeps.opened import Sweep
+from fer_sweep.sweeps.opening import open_entry, open_sweep
 
 FIRST_SEED = 1000
 """The first further seed, far from those used in searches, so that no measurement of the search counts as its own
