@@ -6,20 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer_sweep.cli.options import (
-    AgentOptions,
-    Gpus,
-    HangAfter,
-    Json,
-    MirrorFolder,
-    OnOomOption,
-    PerGpu,
-    Slots,
-    SweepIds,
-    Trial,
-    UploadModels,
-    work,
-)
+from fer_sweep.cli.options import AgentOptions, Json, SweepIds, Trial, expanded, work
 from fer_sweep.cli.printing import mean_json, percent, points, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
 
@@ -30,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(confirm)
+    app.command()(expanded(confirm))
 
 
 def confirm(
@@ -45,13 +32,8 @@ def confirm(
     create_only: Annotated[
         bool, typer.Option("--create-only", help="Create the sweeps, and leave the training to agents.")
     ] = False,
-    gpus: Gpus = "auto",
-    per_gpu: PerGpu = "1",
-    slots: Slots = None,
-    upload_models: UploadModels = False,
-    on_oom: OnOomOption = "fail",
-    hang_after: HangAfter = None,
-    mirror: MirrorFolder = None,
+    *,
+    agent: AgentOptions,
     as_json: Json = False,
 ) -> None:
     """Train the winner with further seeds, as a sweep of its own, and print the mean accuracy with its interval.
@@ -61,7 +43,6 @@ def confirm(
 
     Example: fersweep confirm --seeds 5
     """
-    options = AgentOptions(gpus, per_gpu, slots, None, upload_models, on_oom, hang_after, mirror)
     with contextlib.ExitStack() as stack:
         winners, confirmations = _open(sweep, trial, seeds, stack)
         if create_only:
@@ -70,7 +51,7 @@ def confirm(
         for (_, candidate), found in zip(winners, confirmations, strict=True):
             if found.state not in ("finished", "cancelled"):
                 say(f"sweep {found.id}: trial {candidate.name} with further seeds")
-                if work(found, options, quiet=as_json).interrupted:
+                if work(found, agent, quiet=as_json).interrupted:
                     say("next: the same command resumes it")
                     raise typer.Exit(130)
         _show(winners, confirmations, as_json=as_json)

@@ -1,8 +1,11 @@
 """The options that several commands share, and the agent that those of an agent start."""
 
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -88,19 +91,21 @@ UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of com
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """The options of an agent, as they were given."""
+    """The options of an agent; ``expanded`` makes each field an option of a command."""
 
-    gpus: str
-    per_gpu: str
-    slots: str | None
-    count: int | None
-    upload_models: bool
-    on_oom: OnOomWord
-    hang_after: float | None
-    mirror: Path | None
+    gpus: Gpus = "auto"
+    per_gpu: PerGpu = "1"
+    slots: Slots = None
+    upload_models: UploadModels = False
+    on_oom: OnOomOption = "fail"
+    hang_after: HangAfter = None
+    mirror: MirrorFolder = None
 
-    def words(self) -> tuple[str, ...]:
+    def words(self, count: int | None) -> tuple[str, ...]:
         """The options as words of a command line, without those left at their defaults and without --mirror.
+
+        Args:
+            count: The agent's --count.
 
         Raises:
             InputError: An agent would refuse one.
@@ -111,7 +116,7 @@ class AgentOptions:
             "--gpus": self.gpus if self.gpus != "auto" else None,
             "--per-gpu": self.per_gpu if self.per_gpu != "1" else None,
             "--slots": self.slots,
-            "--count": self.count,
+            "--count": count,
             "--on-oom": self.on_oom if self.on_oom != "fail" else None,
             "--hang-after": self.hang_after,
         }
@@ -119,12 +124,37 @@ class AgentOptions:
         return (*words, *(["--upload-models"] if self.upload_models else []))
 
 
-def work(sweep: "Sweep", options: AgentOptions, *, as_json: bool = False, quiet: bool = False) -> "AgentSummary":
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter that is a dataclass, such as AgentOptions, by its fields, for typer to read."""
+    parameters = inspect.signature(command).parameters
+    records: dict[str, Any] = {name: p.annotation for name, p in parameters.items() if is_dataclass(p.annotation)}
+    flat: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
+        options = fields(records[name]) if name in records else ()
+        flat += [
+            parameter.replace(name=option.name, default=option.default, annotation=option.type) for option in options
+        ] or [parameter]
+    flat = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in flat]
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        made = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in records.items()}
+        command(**given, **made)
+
+    vars(call)["__signature__"] = inspect.Signature(flat)
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return call
+
+
+def work(
+    sweep: "Sweep", options: AgentOptions, *, count: int | None = None, as_json: bool = False, quiet: bool = False
+) -> "AgentSummary":
     """Run an agent on a sweep.
 
     Args:
         sweep: The sweep.
         options: The agent's.
+        count: Its --count.
         as_json: Print one JSON document at the end.
         quiet: Leave stdout to the calling command.
     """
@@ -144,7 +174,7 @@ def work(sweep: "Sweep", options: AgentOptions, *, as_json: bool = False, quiet:
         sweep,
         places,
         console=console(stderr=as_json or quiet),
-        count=options.count,
+        count=count,
         keep_models=options.upload_models,
         on_oom=OnOom(options.on_oom),
         hang_after_s=options.hang_after,

@@ -1,27 +1,14 @@
 """Commands that create sweeps, work on them and change their state."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fer_sweep.cli import completing
-from fer_sweep.cli.options import (
-    AgentOptions,
-    Data,
-    Gpus,
-    HangAfter,
-    Json,
-    MirrorFolder,
-    OnOomOption,
-    PerGpu,
-    Slots,
-    SweepId,
-    Trials,
-    UploadModels,
-    work,
-)
+from fer_sweep.cli.options import AgentOptions, Data, Json, SweepId, Trials, expanded, work
 from fer_sweep.cli.pooling import HowMany, PoolPath, work_in_pool
 from fer_sweep.cli.printing import TRIAL_COLUMNS, print_json, print_table, print_text, say, trial_json, trial_rows
 from fer_sweep.cli.results import show_best
@@ -67,10 +54,25 @@ Seed = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class SweepOptions:
+    """The options of a new sweep."""
+
+    data: Data = None
+    fixed: Set = None
+    count: Cap = None
+    search: SearchName = None
+    storage: Storage = None
+    max_gap: MaxGap = None
+    seed: Seed = None
+    entity: Entity = None
+    project: Project = None
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     for command in (validate, create, agent, run, status, retry):
-        app.command()(command)
+        app.command()(expanded(command))
     for name, state, effect in (
         ("pause", "paused", "Start no new trials for now; running ones finish."),
         ("resume", "running", "Start trials again, after pause or stop."),
@@ -114,24 +116,12 @@ def validate(
     say(f"next: fersweep create {file}")
 
 
-def create(
-    file: File,
-    data: Data = None,
-    fixed: Set = None,
-    count: Cap = None,
-    search: SearchName = None,
-    storage: Storage = None,
-    max_gap: MaxGap = None,
-    seed: Seed = None,
-    entity: Entity = None,
-    project: Project = None,
-    as_json: Json = False,
-) -> None:
+def create(file: File, options: SweepOptions, as_json: Json = False) -> None:
     """Create a sweep from a file and print its id.
 
     Example: fersweep create sweeps/simple_cnn.yaml --set epochs=10 --count 12
     """
-    with _create(file, data, fixed, count, search, storage, max_gap, seed, entity, project) as made:
+    with _create(file, options) as made:
         url = made.entry.url
         if as_json:
             print_json({"sweep": made.id, "search": made.entry.search, "url": url})
@@ -144,17 +134,12 @@ def create(
 
 def agent(
     sweep: SweepId = None,
-    gpus: Gpus = "auto",
-    per_gpu: PerGpu = "1",
-    slots: Slots = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="End after this many attempts, resumed trials included.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Queue failed trials again first.")] = False,
-    upload_models: UploadModels = False,
-    on_oom: OnOomOption = "fail",
-    hang_after: HangAfter = None,
-    mirror: MirrorFolder = None,
+    *,
+    options: AgentOptions,
     pool: PoolPath = None,
     agents: HowMany = None,
     as_json: Json = False,
@@ -172,16 +157,15 @@ def agent(
 
     if agents is not None and pool is None:
         raise InputError("--agents needs --pool FILE", hint="on this host: --pool agents/local.yaml")
-    if mirror is not None and pool is not None:
+    if options.mirror is not None and pool is not None:
         raise InputError("--mirror is for an agent on this host", hint="remove --mirror or --pool")
-    options = AgentOptions(gpus, per_gpu, slots, count, upload_models, on_oom, hang_after, mirror)
     with open_sweep(sweep, note=_note) as opened:
         if retry_failed and (queued := opened.retry()):
             say(f"queued again: trial {', '.join(queued)}")
         if pool is not None:
-            interrupted, states = work_in_pool(opened, pool, agents, options.words(), as_json=as_json), set[str]()
+            interrupted, states = work_in_pool(opened, pool, agents, options.words(count), as_json=as_json), set[str]()
         else:
-            summary = work(opened, options, as_json=as_json)
+            summary = work(opened, options, count=count, as_json=as_json)
             interrupted, states = summary.interrupted, set(map(str, summary.ended))
     if interrupted:
         say(f"next: fersweep {f'agent {opened.id} resumes it' if pool is None else f'status {opened.id}'}")
@@ -189,41 +173,21 @@ def agent(
     say(f"next: fersweep {'retry' if states == {'failed'} else _choosing(opened)} {opened.id}")
 
 
-def run(
-    file: File,
-    data: Data = None,
-    fixed: Set = None,
-    count: Cap = None,
-    search: SearchName = None,
-    storage: Storage = None,
-    max_gap: MaxGap = None,
-    seed: Seed = None,
-    entity: Entity = None,
-    project: Project = None,
-    gpus: Gpus = "auto",
-    per_gpu: PerGpu = "1",
-    slots: Slots = None,
-    upload_models: UploadModels = False,
-    on_oom: OnOomOption = "fail",
-    hang_after: HangAfter = None,
-    mirror: MirrorFolder = None,
-    as_json: Json = False,
-) -> None:
+def run(file: File, options: SweepOptions, agent: AgentOptions, as_json: Json = False) -> None:
     """Create a sweep, train it and show the winner: create, agent and best in one.
 
     Example: fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6
     """
-    if mirror is not None:
+    if agent.mirror is not None:
         from fer_sweep.mirror.copying import check_mirrored
         from fer_sweep.mirror.mark import check_mirror
 
         # Before a sweep is made: a home that has a sweep refuses to restore the mirror of a former machine.
-        check_mirror(mirror)
-        check_mirrored(storage)
-    options = AgentOptions(gpus, per_gpu, slots, None, upload_models, on_oom, hang_after, mirror)
-    with _create(file, data, fixed, count, search, storage, max_gap, seed, entity, project) as made:
+        check_mirror(agent.mirror)
+        check_mirrored(options.storage)
+    with _create(file, options) as made:
         say(f"sweep {made.id}")
-        if work(made, options, quiet=as_json).interrupted:
+        if work(made, agent, quiet=as_json).interrupted:
             say(f"next: fersweep agent {made.id} resumes it")
             raise typer.Exit(130)
         show_best([made], as_json=as_json)
@@ -282,35 +246,14 @@ def _choosing(sweep: "Sweep") -> str:
     return "best" if sweep.entry.confirms is None else "confirm"
 
 
-def _create(
-    file: Path,
-    data: str | None,
-    fixed: list[str] | None,
-    count: int | None,
-    search: str | None,
-    storage: str | None,
-    max_gap: float | None,
-    seed: int | None,
-    entity: str | None,
-    project: str | None,
-) -> "Sweep":
+def _create(file: Path, options: SweepOptions) -> "Sweep":
     from fer_sweep.sweeps import creating
 
-    constants = dict(_constant(text) for text in fixed or [])
-    if data is not None:
+    given = vars(options).copy()
+    constants = dict(_constant(text) for text in given.pop("fixed") or [])
+    if (data := given.pop("data")) is not None:
         constants["data"] = data
-    return creating.create(
-        file,
-        constants=constants,
-        count=count,
-        search=search,
-        storage=storage,
-        max_gap=max_gap,
-        seed=seed,
-        entity=entity,
-        project=project,
-        note=_note,
-    )
+    return creating.create(file, constants=constants, note=_note, **given)
 
 
 def _note(text: str) -> None:
