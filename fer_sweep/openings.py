@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from filelock import FileLock
+
 from fer_sweep.errors import StorageError
 from fer_sweep.files import cache_dir, home, parse_object
 
@@ -120,16 +122,16 @@ def one_at_a_time() -> Iterator[None]:
     Raises:
         StorageError: The home cannot be written.
     """
-    import fcntl  # only here: Windows has none
-
+    lock = FileLock(home() / ".tests.lock")
     try:
         home().mkdir(parents=True, exist_ok=True)
-        stream = (home() / ".tests.lock").open("w")
+        lock.acquire()
     except OSError as error:
         raise StorageError(f"cannot write {home()}: {error.strerror}", hint="make the folder writable") from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _append(path: Path, opening: Opening) -> None:

@@ -50,8 +50,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, _raise_ctrl_c)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a C locale cannot encode
-    # Checkpoints, the database and code of a search space are read again, so nobody but the user, and the user's
-    # group if the umask allows it, may write the files that fersweep and its children create.
+    # Checkpoints, the database and code of a search space are read again, so other users must not be able to write
+    # them; the user's group may, if the umask allows it.
     os.umask(os.umask(0o077) | 0o002)
     try:
         app()
