@@ -11,8 +11,8 @@ from fer_sweep.agent.interrupts import Interrupts
 from fer_sweep.agent.loop import Agent
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
 from fer_sweep.agent.repairs import Repairs
+from fer_sweep.agent.running import HangLimit
 from fer_sweep.agent.shown import AgentSummary
-from fer_sweep.agent.silence import Silence
 from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import NothingToDo
@@ -162,7 +162,7 @@ def work_on(
             count=count,
             starter=TrialStarter(architectures(sweep)),
             on_oom=on_oom,
-            silence=Silence(hang_after_s),
+            hang_limit=HangLimit(hang_after_s),
             on_end=keeper.nudge if keeper else lambda: None,
             interrupts=interrupts,
         )
