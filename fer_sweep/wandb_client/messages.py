@@ -11,18 +11,7 @@ import yaml
 
 from fer_sweep.config.sweep_yaml import parse_document
 from fer_sweep.errors import InputError
-from fer_sweep.records import TrialState
 from fer_sweep.store.trials import SweepState
-
-IN_HAND = ("pending", "running", "preempting")
-"""States of runs that the server takes to be somebody's; it hands out none of them, and calls no sweep finished that
-has one."""
-ENDED_AS: Mapping[TrialState, tuple[str, ...]] = {
-    TrialState.COMPLETE: ("finished",),
-    TrialState.PRUNED: ("finished",),
-    TrialState.FAILED: ("failed", "crashed", "killed"),
-}
-"""How the server may call the run of a trial that has ended for good."""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ from fer_sweep.store.leases import Leases
 from fer_sweep.store.trials import Lease, Ledger, SweepState, record_of
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
-from fer_sweep.wandb_client.records import has_ended, merged, record_from
-from fer_sweep.wandb_client.slots import Pace, SlotAgent
-from fer_sweep.wandb_client.unheard import Unheard, nobodys
+from fer_sweep.wandb_client.reconcile import Action, LocalTrial, SignsOfLife, reconcile
+from fer_sweep.wandb_client.runs import OPEN, has_ended, merged, record_from
+from fer_sweep.wandb_client.slots import RUN_ID, Pace, SlotAgent
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,9 @@ class WandbSearch:
         self._refused = 0
         """Configurations in a row that cannot be trained."""
         self._index = ConfigIndex()
-        self._unheard = Unheard(lease_s, self._clock)
+        self._signs = SignsOfLife(lease_s, self._clock)
+        self._unowned: list[str] = []
+        """Open runs that no agent of this database trains, as of the last look."""
 
     @functools.cached_property
     def _server(self) -> WandbServer:
@@ -206,7 +208,7 @@ class WandbSearch:
             free = {row["state"] for row in self._leases.free(ledger)}
         request = self._after_a_dead_agent(slot) if TrialState.RUNNING in free else None
         if request is None and TrialState.PREEMPTED in free:
-            request = self._begin_unheard(slot)
+            request = self._begin_silent(slot)
         return request
 
     def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
@@ -285,24 +287,47 @@ class WandbSearch:
         return TrialRequest(run_id, config, parameters)
 
     def _begin_forgotten(self, slot: str) -> TrialRequest | Wait | None:
-        """Begin a run that the server takes to be in hand and nobody has; Wait if one may be such a run.
+        """Begin an open run that no agent trains; Wait if one may be such a run.
 
-        Its offer was lost on its way, or died with its agent; or its trial was preempted here, and the server has not
-        heard of it. The server would not offer it again, and never call the sweep finished. Whoever has it may only be
-        about to begin, hence the wait: a lease's time in which the server has heard nothing of it.
+        Its proposal was lost on its way, or with its agent; or its trial was preempted here, and the server was not
+        told. The server would not propose it again, and never finish the sweep. An agent may be about to begin it, so
+        wait for a lease without a sign of life.
         """
-        if request := self._begin_unheard(slot):
+        if request := self._begin_silent(slot):
             return request
-        names = ", ".join(self._unheard.ids)
-        return Wait(f"nothing is heard of run {names}, which is to be trained yet") if names else None
+        names = ", ".join(self._unowned)
+        return Wait(f"run {names} is to be trained and shows no sign of life yet") if names else None
 
     @through_restarts
-    def _begin_unheard(self, slot: str) -> TrialRequest | None:
-        if self._unheard.is_due():
-            for run in self._unheard.look(nobodys(self._server, self._path, self._leases)):
-                log.warning("nothing is heard of run %s, which W&B takes to be in hand; it is trained here", run.id)
-                if request := self._begin(slot, Command("run", run.id, run.config)):
-                    return request
+    def _begin_silent(self, slot: str) -> TrialRequest | None:
+        if not self._signs.is_due():
+            return None
+        try:
+            runs = [run for run in self._server.runs(self._path, states=OPEN, tries=1) if RUN_ID.fullmatch(run.id)]
+        except FersweepError as error:
+            log.debug("%s", error)
+            return None
+        with self._leases.ledger(write=False) as ledger:
+            rows = [row for run in runs if (row := ledger.find(run.id)) is not None]
+        local = [
+            LocalTrial(
+                row["identity"],
+                row["identity"],
+                state := TrialState(row["state"]),
+                in_use=state is not TrialState.PREEMPTED,
+                server_resumes=True,
+            )
+            for row in rows
+        ]
+        actions = reconcile(local, runs, silent=self._signs.silent(runs))
+        in_use = {trial.trial_id for trial in local if trial.in_use}
+        self._unowned = [run_id for run_id in actions if run_id not in in_use]
+        for run in runs:
+            if actions.get(run.id) is not Action.TRAIN:
+                continue
+            log.warning("run %s is open on the W&B server without a sign of life; it is trained here", run.id)
+            if request := self._begin(slot, Command("run", run.id, run.config)):
+                return request
         return None
 
     def _hand_back(self, run_id: str, why: str) -> bool:

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 import yaml
+from fer_sweep.agent.repairs import Repairs
+from fer_sweep.sweep.server_runs import close_page
 from rich.console import Console
 
 from fer_sweep import owners
 from fer_sweep.agent import session
-from fer_sweep.agent.repairs import Repairs
 from fer_sweep.agent.session import trial_tracking, work_on
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRequest, TrialState
 from fer_sweep.sweep.entries import SweepEntry
-from fer_sweep.sweep.server_runs import close_page
 from fer_sweep.sync import sync
 from fer_sweep.wandb_client import server_search as wandb_server
 from fer_sweep.wandb_client.server_search import WandbSearch
