@@ -23,7 +23,7 @@ from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweep import Sweep
 from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
-from fer_sweep.wandb_client.tracking import close_wandb
+from fer_sweep.wandb_client.package import close_wandb
 from fer_sweep.worker.gpus import choose, discover, visible_devices
 from fer_sweep.worker.memory import free_mb
 from fer_sweep.worker.slots import Slot, make_slots, usable_cores

@@ -28,7 +28,8 @@ from fer_sweep.selection import select
 from fer_sweep.sweep import Sweep
 from fer_sweep.sweep.choosing import as_candidates
 from fer_sweep.sync import runs_on_server
-from fer_sweep.wandb_client.account import Account, account, quiet_wandb
+from fer_sweep.wandb_client.account import Account, account
+from fer_sweep.wandb_client.package import quiet_wandb
 
 _REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")
 """What is in a message that says that the key does not do."""

@@ -6,11 +6,8 @@ files). wandb itself reads them here; it takes half a second to import, so what 
 Source: https://docs.wandb.ai/guides/track/environment-variables
 """
 
-import logging
 import netrc
 import os
-import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +17,12 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from fer_sweep.errors import InputError, LoginError
-
-log = logging.getLogger(__name__)
+from fer_sweep.wandb_client.package import load_wandb
 
 Mode = Literal["online", "offline", "disabled"]
 
-OLDEST_WANDB = (0, 31)
-
 DEFAULT_PROJECT = "fersweep"
 """Where neither environment, sweep file nor settings name a project."""
-
-_WANDBS_THREADS = ("NetStatThr", "wandb-finish")
 
 _MODES: dict[str, Mode] = {
     "online": "online",
@@ -129,52 +121,6 @@ def place(entity: str | None, project: str | None) -> tuple[str | None, str]:
         os.environ.get("WANDB_ENTITY") or entity or (settings.entity if settings else None),
         os.environ.get("WANDB_PROJECT") or project or (settings.project if settings else None) or DEFAULT_PROJECT,
     )
-
-
-def quiet_wandb() -> Any:
-    """The wandb package, set up to print nothing of its own in this process; starts its service.
-
-    Raises:
-        InputError: It is missing, broken or too old.
-    """
-    wandb = load_wandb()
-    wandb.setup(wandb.Settings(silent=True))  # each run has a silent setting of its own, but the login has not
-    _hush_threads()
-    return wandb
-
-
-def _hush_threads() -> None:
-    # A run that is given up leaves a thread of wandb's behind, which ends with a traceback when its service does.
-    before = threading.excepthook
-    if getattr(before, "hushed", False):
-        return
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if args.thread is not None and args.thread.name in _WANDBS_THREADS:
-            log.debug("wandb's thread %s ended with %r", args.thread.name, args.exc_value)
-        else:
-            before(args)
-
-    hook.hushed = True  # type: ignore[attr-defined]
-    threading.excepthook = hook
-
-
-def load_wandb() -> Any:
-    """The wandb package, imported on first use.
-
-    Raises:
-        InputError: It is missing, broken or too old.
-    """
-    needed = ".".join(map(str, OLDEST_WANDB))
-    hint = f"pip install 'wandb>={needed}', or WANDB_MODE=disabled to do without"
-    try:
-        import wandb  # only here: it takes half a second, which most commands need not pay
-    except ImportError as error:
-        raise InputError(f"wandb cannot be imported: {error}", hint=hint) from error
-    version = str(getattr(wandb, "__version__", "0"))  # a folder named wandb, of runs, is a package without one
-    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_WANDB:
-        raise InputError(f"wandb {version} is too old", hint=hint)
-    return wandb
 
 
 def _settings() -> Any:
