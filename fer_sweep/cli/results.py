@@ -86,9 +86,9 @@ def sync(
     upload_models: Annotated[bool, typer.Option(help="Upload the best weights of complete trials too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Upload runs that were tracked offline, or did not get through, to the W&B server you are logged in to.
+    """Upload runs that were tracked offline, or whose upload failed, to the W&B server you are logged in to.
 
-    Runs are rebuilt from fersweep's own records. What is there already is left alone, so it can be repeated at will.
+    Runs are rebuilt from fersweep's own records. Complete runs are left alone, so the command can be repeated.
 
     Example: fersweep sync
     """

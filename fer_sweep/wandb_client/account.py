@@ -1,7 +1,7 @@
-"""The W&B account in use and whether runs go online: what wandb's own switches and files say, and nothing else.
+"""The W&B account in use and whether runs are online, as wandb's own switches and files say.
 
 Those are the ``WANDB_*`` environment variables, ``wandb login`` (netrc), ``wandb offline`` and ``wandb init`` (settings
-files). wandb itself reads them here; it takes half a second to import, so what can be told without it is told without.
+files). wandb itself reads them, but takes half a second to import, so it is imported only where a settings file exists.
 
 Source: https://docs.wandb.ai/guides/track/environment-variables
 """
@@ -22,7 +22,7 @@ from fer_sweep.wandb_client.package import load_wandb
 Mode = Literal["online", "offline", "disabled"]
 
 DEFAULT_PROJECT = "fersweep"
-"""Where neither environment, sweep file nor settings name a project."""
+"""The project if neither environment, sweep file nor settings name one."""
 
 _MODES: dict[str, Mode] = {
     "online": "online",
@@ -33,32 +33,32 @@ _MODES: dict[str, Mode] = {
     "disabled": "disabled",
 }
 _DEFAULT_HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
-"""Where ``wandb login`` has put its key in netrc, by wandb's version, if no other server is set."""
+"""Hosts in netrc under which ``wandb login`` saves the key of W&B's own server, by wandb's version."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Whose account, on which server."""
+    """An account on a W&B server."""
 
     server: str
-    """Address of the API, with no slash at its end."""
+    """Address of the API, without a trailing slash."""
     app: str
-    """Address of the pages people look at, likewise."""
+    """Address of the web pages, likewise."""
     entity: str | None
     """User or team from the environment or a settings file; None for the key's own default."""
     project: str | None
     """Project from the environment or a settings file."""
     api_key: str = field(repr=False)
     proxy: str | None = None
-    """For requests to the server, where wandb's settings name one; the usual environment variables count as well."""
+    """The proxy that wandb's settings name; the usual environment variables count as well."""
     verify: bool = True
-    """Whether the server's certificate must be good."""
+    """Whether to verify the server's certificate."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every request."""
 
     @property
     def shown(self) -> str:
-        """The server's address as it may be shown: without a name and a password that somebody put there."""
+        """The server's address for messages: without user name and password."""
         parts = urlsplit(self.server)
         return self.server.replace(f"{parts.netloc.rpartition('@')[0]}@", "") if "@" in parts.netloc else self.server
 
@@ -68,24 +68,24 @@ class Account:
 
 
 def tracking_mode() -> Mode:
-    """Where runs go: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline.
+    """Whether runs are online: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline.
 
     Raises:
-        InputError: wandb has no such mode.
+        InputError: WANDB_MODE is unknown.
     """
     given = os.environ.get("WANDB_MODE", "")
     mode = _MODES.get(given.lower())
     if given and mode is None:
-        raise InputError(f"WANDB_MODE={given}: no such mode", hint="online, offline or disabled")
+        raise InputError(f"WANDB_MODE={given}: unknown mode", hint="set it to online, offline or disabled")
     if mode is None and _has_settings_file():
         mode = _MODES[_settings().mode]
         if mode == "online":
-            mode = None  # it is also what stands there by default
+            mode = None  # it is also the default
     return mode or ("online" if has_login() else "offline")
 
 
 def has_login() -> bool:
-    """Whether there is a key, or a token file, for the server in use."""
+    """Whether there is an API key, or a token file, for the server in use."""
     return bool(os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _key(_server()))
 
 
@@ -115,7 +115,7 @@ def account() -> Account:
 
 
 def place(entity: str | None, project: str | None) -> tuple[str | None, str]:
-    """Entity and project for runs of a sweep file that may name them: environment, file, settings file, default."""
+    """Entity and project of a sweep's runs: from the environment, the sweep file, a settings file, or the default."""
     settings = _settings() if _has_settings_file() else None
     return (
         os.environ.get("WANDB_ENTITY") or entity or (settings.entity if settings else None),
@@ -124,7 +124,7 @@ def place(entity: str | None, project: str | None) -> tuple[str | None, str]:
 
 
 def _settings() -> Any:
-    # wandb.setup() would give the same, but starts wandb's service, and remembers its first answer for ever.
+    # wandb.setup() would give the same, but starts wandb's service and caches its first answer.
     wandb = load_wandb()
     try:
         settings = wandb.Settings(silent=True, settings_system=str(_system_folder() / "settings"))
@@ -133,11 +133,11 @@ def _settings() -> Any:
     except ValidationError as error:
         wrong = "; ".join(f"WANDB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
         raise InputError(
-            f"wandb's settings cannot be used: {wrong}",
-            hint="mend the environment variable, or the line in wandb's settings file",
+            f"wandb's settings are invalid: {wrong}",
+            hint="correct the environment variable, or the line in wandb's settings file",
         ) from None
     except wandb.Error as error:
-        raise InputError(f"wandb's settings cannot be used: {error}", hint="mend the WANDB_ variable named") from None
+        raise InputError(f"wandb's settings are invalid: {error}", hint="correct the WANDB_ variable named") from None
     return settings
 
 
@@ -160,7 +160,7 @@ def _server() -> str | None:
 
 
 def _key(server: str | None) -> str | None:
-    """The API key for a server; None stands for wandb's own."""
+    """The API key for a server; None for W&B's own server."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     hosts = list(_DEFAULT_HOSTS)
