@@ -17,7 +17,7 @@ from fer_sweep.errors import FersweepError, ServerError, StorageError
 from fer_sweep.files import is_locked
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.store.trials import Ledger
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 from fer_sweep.training.history import read_history
 from fer_sweep.wandb_client import sweeps as wandb_sweeps
 from fer_sweep.wandb_client.messages import ServerRun, SweepPath

@@ -20,7 +20,7 @@ from fer_sweep.files import checkpoint_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.package import close_wandb

@@ -25,8 +25,8 @@ from fer_sweep.reports import wandb_layout as layout
 from fer_sweep.reports.shown import ShownSweep
 from fer_sweep.reports.sources import axes_of, create_command, models_of
 from fer_sweep.selection import select
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.choosing import as_candidates
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import as_candidates
 from fer_sweep.sync import runs_on_server
 from fer_sweep.wandb_client.account import Account, account
 from fer_sweep.wandb_client.package import quiet_wandb

@@ -18,7 +18,7 @@ from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports import dashboard
 from fer_sweep.reports.dashboard import Mirror
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 from tests.reports.test_sources import Complete, finish, made
 from tests.support import reports as made_up
 from tests.support.records import make_result

@@ -11,7 +11,7 @@ from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import TrialRequest
 from fer_sweep.store.database import default_storage
 from fer_sweep.store.sweeps import record_sweep
-from fer_sweep.sweep.entries import known
+from fer_sweep.sweeps.entries import known
 from fer_sweep.sync import check
 from fer_sweep.wandb_client.reconcile import UPLOADS, Action
 from tests.search.conftest import refused
