@@ -131,7 +131,7 @@ def test_changes_are_reported_once_and_a_failed_query_is_retried() -> None:
     [
         ("", "--pool typo.yaml", 2, "line 2: partitoin: no such key"),
         ("", "--pool local.yaml --mirror m", 2, "--mirror is for an agent on this host"),
-        ("", "--agents 2", 2, "--agents goes with --pool"),
+        ("", "--agents 2", 2, "--agents needs --pool FILE"),
         ("stop", "--pool local.yaml", 3, " is stopped"),
         ("cancel", "--pool local.yaml", 3, " is cancelled"),
     ],
