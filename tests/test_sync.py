@@ -13,7 +13,7 @@ from fer_sweep import sync
 from fer_sweep.errors import StorageError
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 from tests.support.scripted_search import TINY
 from tests.support.searches import create
 from tests.support.standin.server import StandIn

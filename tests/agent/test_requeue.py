@@ -13,7 +13,7 @@ from fer_sweep.errors import AgentFailed, InputError
 from fer_sweep.records import Cause, TrialOutcome, TrialState
 from fer_sweep.search.embedded import OptunaSearch, create_sweep
 from fer_sweep.store.database import default_storage
-from fer_sweep.sweep import Sweep, SweepEntry, open_entry
+from fer_sweep.sweeps import Sweep, SweepEntry, open_entry
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all

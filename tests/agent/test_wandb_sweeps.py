@@ -22,7 +22,7 @@ from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRequest, TrialState
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 from fer_sweep.sync import upload
 from fer_sweep.wandb_client import server_search as wandb_server
 from fer_sweep.wandb_client.server_search import WandbSearch
