@@ -80,7 +80,8 @@ def sync(
     Example: fersweep sync
     """
     from fer_sweep.sweeps import open_sweep
-    from fer_sweep.sync import Fate, upload
+    from fer_sweep.sync import upload
+    from fer_sweep.wandb_client.reconcile import Action
 
     log_warnings()
     documents = []
@@ -88,9 +89,9 @@ def sync(
     for name in names:
         with open_sweep(name) as opened:
             done = upload(opened, trials=trial or (), keep_models=upload_models, say=say)
-        documents.append({"sweep": opened.id, "url": done.url, "runs": dict(done.fates)})
+        documents.append({"sweep": opened.id, "url": done.url, "runs": dict(done.actions)})
         if not as_json:
-            counts = ", ".join(f"{done.count(fate)} {fate}" for fate in Fate if done.count(fate))
+            counts = ", ".join(f"{done.count(action)} {action}" for action in Action if done.count(action))
             print_text(f"sweep {opened.id}: {counts or 'no trials'}")
             print_text(f"page: {done.url}")
     if as_json:

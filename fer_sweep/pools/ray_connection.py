@@ -4,6 +4,7 @@ import os
 import socket
 from typing import Any
 
+from fer_sweep.errors import PoolError
 from fer_sweep.pools.ray_job import Job, lacking
 
 REACH_S = 10.0
@@ -15,19 +16,11 @@ _HINTS = {
 }
 
 
-class Refusal(Exception):
-    """No agent can be started; has a hint on what to do."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
 def connect(ray: Any, job: Job) -> None:
     """Connect to the Ray of a job.
 
     Raises:
-        Refusal: It is not reachable, or this host alone lacks the resources.
+        PoolError: It is not reachable, or this host alone lacks the resources.
     """
     _check_reachable(job.address)
     try:
@@ -39,17 +32,17 @@ def connect(ray: Any, job: Job) -> None:
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
         first = " ".join(str(error).split())[:300]
         if "Could not find any running Ray" in first:  # Ray's own advice does not apply
-            raise Refusal("no Ray cluster found on this host", _HINTS[True]) from error
-        raise Refusal(f"cannot connect to Ray: {first}", _HINTS[job.address is not None]) from error
+            raise PoolError("no Ray cluster found on this host", hint=_HINTS[True]) from error
+        raise PoolError(f"cannot connect to Ray: {first}", hint=_HINTS[job.address is not None]) from error
     if job.address is None and (lack := lacking(job, [node["Resources"] for node in ray.nodes()])):
-        raise Refusal(f"on this host {lack}", "request less in the pool file: gpus: 0 trains on CPU cores")
+        raise PoolError(f"on this host {lack}", hint="request less in the pool file: gpus: 0 trains on CPU cores")
 
 
 def _check_reachable(address: str | None) -> None:
     """Try to connect to a host and port, as the timeout of Ray itself is minutes.
 
     Raises:
-        Refusal: No process listens there.
+        PoolError: No process listens there.
     """
     named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
     host, colon, port = named.rpartition(":")
@@ -59,4 +52,4 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((host, int(port)), REACH_S).close()
     except OSError as error:
         hint = "`ray status` on one of its nodes shows the address; 6379 is the usual port"
-        raise Refusal(f"cannot connect to Ray at {named}: {error}", hint) from error
+        raise PoolError(f"cannot connect to Ray at {named}: {error}", hint=hint) from error

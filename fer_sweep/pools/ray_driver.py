@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from fer_sweep.errors import FersweepError
+from fer_sweep.errors import FersweepError, PoolError
 from fer_sweep.pools import DONE_CODES, STOPPED_CODES, AgentState, Phase
-from fer_sweep.pools.ray_connection import Refusal, connect
+from fer_sweep.pools.ray_connection import connect
 from fer_sweep.pools.ray_job import Job, lacking
 from fer_sweep.sweeps import Remaining, known, open_entry
 
@@ -301,8 +301,8 @@ def serve(ray: Any, out: TextIO, *, poll_s: float = POLL_S) -> None:
     threading.Thread(target=_read, args=(sys.stdin, orders), daemon=True).start()
     try:
         connect(ray, job)
-    except Refusal as refusal:
-        tell(refused=str(refusal), hint=refusal.hint)
+    except PoolError as error:
+        tell(refused=str(error), hint=error.hint)
         return
     tell(ready=True)
     driver = Driver(job, ray, tell, left_of(job.sweep))

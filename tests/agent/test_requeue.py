@@ -108,8 +108,8 @@ def test_an_agent_on_an_unhealthy_host_stops_and_says_where_to_look(
 @pytest.mark.parametrize(
     ("on_oom", "ended", "reason"),
     [
-        (OnOom.SMALLER_MICRO_BATCH, {TrialState.PREEMPTED: 2, TrialState.COMPLETE: 2}, "goes on with 8 images at once"),
-        (OnOom.FEWER_SLOTS, {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 2}, "goes on without slot cpu0"),
+        (OnOom.SMALLER_MICRO_BATCH, {TrialState.PREEMPTED: 2, TrialState.COMPLETE: 2}, "resumed with 8 images at once"),
+        (OnOom.FEWER_SLOTS, {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 2}, "slot cpu0 is disabled"),
     ],
 )
 def test_a_trial_that_runs_out_of_memory_retries_with_less(

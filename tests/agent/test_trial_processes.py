@@ -84,7 +84,7 @@ def test_a_hung_trial_tells_where_it_hung(stage: Stage, monkeypatch: pytest.Monk
 
     def hang() -> None:
         with config.open("w"):  # returns once the trial has opened the other end, from which it will read nothing
-            monkeypatch.setattr("fer_sweep.agent.silence.START_LIMIT_S", 0.0)
+            monkeypatch.setattr("fer_sweep.agent.running.START_LIMIT_S", 0.0)
             until(lambda: stage.starter.all_have_ended)
 
     writer = threading.Thread(target=hang)

@@ -143,7 +143,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_what_is_no_whole_mirror_is_refused_and_nothing_is_changed(name, write_sweep, folder, tmp_path, move):
+def test_damaged_mirror_is_refused_and_nothing_is_changed(name, write_sweep, folder, tmp_path, move):
     damage, error, words = DAMAGE[name]
     api.create(write_sweep())
     copy_home(folder)

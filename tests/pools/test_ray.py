@@ -1,4 +1,4 @@
-"""Agents on Ray: what the driver does as a scripted Ray changes, what an actor does on a node, and what is refused."""
+"""Agents on Ray: the driver on a scripted Ray, the actor on a node, and the errors."""
 
 import signal
 import socket
@@ -15,7 +15,7 @@ from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentState, Phase
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
-from fer_sweep.pools.ray_connection import Refusal, connect
+from fer_sweep.pools.ray_connection import connect
 from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, Order, left_of, useful
 from fer_sweep.pools.ray_job import Job
 from fer_sweep.sweeps import Remaining
@@ -140,7 +140,7 @@ def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(free: int
         assert (stage.look(), stage.ended) == (state, True)
 
 
-def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_trials_or_if_stopped() -> None:
+def test_waiting_agent_names_what_no_node_has_and_ends_without_trials_or_if_stopped() -> None:
     stage = Stage(has_room=False)
     assert stage.look() == AgentState(Phase.WAITING, "for 2 CPUs, 1 GPU")
     stage.ray.resources = {"CPU": 8.0}
@@ -154,7 +154,7 @@ def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_tri
 
 
 @pytest.mark.parametrize("order", [STOP, None])  # the command's own end is no order at all
-def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_answers(order: Order) -> None:
+def test_stopped_agent_is_killed_after_its_grace_and_dropped_where_its_actor_does_not_respond(order: Order) -> None:
     stage = Stage()
     stage.driver.obey(order)
     assert stage.look(GRACE_S - 1) == RUNNING
@@ -166,7 +166,7 @@ def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_an
     assert (stage.look(LOOK_S + 1), stage.ended) == (gone, True)
 
 
-def test_what_is_left_is_asked_of_the_sweep_where_it_can_be_told(sweep: str) -> None:
+def test_remaining_trials_are_read_from_the_sweep(sweep: str) -> None:
     left = left_of(sweep)
     assert (left(), left_of("unknown")()) == (Remaining(1), Remaining(None))
     Path(".fersweep/sweeps.db").write_text("no database")
@@ -194,7 +194,7 @@ def test_agent_sees_the_gpus_of_its_actor(has_gpus: bool, seen: str, monkeypatch
     assert Path("logs/0.log").read_text().startswith(f"== agent 0, start 2, on {socket.gethostname()} at ")
 
 
-def test_why_an_agent_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reason_why_an_agent_cannot_be_started_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     error = FileNotFoundError(2, "No such file or directory", "/work")
     monkeypatch.setattr(Agent, "start", Mock(side_effect=error, __name__="start"))
     assert Stage().look() == AgentState(Phase.FAILED, f"it cannot be started: {error}")
@@ -220,14 +220,14 @@ NO_RAY = ConnectionError("Could not find any running Ray instance. Start one")
         (None, "", None, "on this host no node has 2 CPUs, 1 GPU; the maximum on a node is 1 CPU, 0 GPUs", "gpus: 0"),
     ],
 )
-def test_ray_that_cannot_be_had_is_refused_with_what_to_do(
+def test_unreachable_ray_is_reported_with_a_hint(
     address: str | None, named: str, error: Exception | None, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", named)
     ray = ScriptedRay(resources={"CPU": 1.0}, init_fails=error)
-    with pytest.raises(Refusal, match=says) as refused:
+    with pytest.raises(PoolError, match=says) as refused:
         connect(ray, replace(JOB, address=address))
-    assert hint in refused.value.hint
+    assert hint in str(refused.value.hint)
     assert ray.addresses == ([] if "127.0.0.1" in says else [address or "local"])
 
 
@@ -245,7 +245,7 @@ def agents_of(news: str) -> RayAgents:
         ("", False, "Ray is not installed", "pip install 'fersweep[ray]'"),
     ],
 )
-def test_driver_that_comes_to_nothing_is_reported_with_what_to_do(
+def test_driver_that_cannot_connect_is_reported_with_a_hint(
     news: str, is_installed: bool, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_installed:

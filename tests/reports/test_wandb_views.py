@@ -214,7 +214,7 @@ def test_what_is_missing_or_refused_is_named(online: StandIn, save: Save, monkey
         save(entry)
     assert missing.value.hint == "pip install 'fersweep[views]'"
     online.faults.error("upsertView", f"no room for {online.api_key}")
-    with pytest.raises(ServerError, match="did not take the report") as caught:
+    with pytest.raises(ServerError, match="refused the report") as caught:
         save(entry)
     assert online.api_key not in str(caught.value)
     assert not online.views

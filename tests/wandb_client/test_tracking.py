@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.wandb_client import service as wandb_service
+from fer_sweep.wandb_client.package import close_wandb, service_process
 from fer_sweep.wandb_client.run_labels import RunLabels
 from fer_sweep.wandb_client.tracking import (
     BACK_ONLINE_S,
@@ -18,7 +18,6 @@ from fer_sweep.wandb_client.tracking import (
     FINISH_S,
     TrackedRun,
     Tracker,
-    close_wandb,
 )
 from tests.support.processes import until
 from tests.support.standin.state import Run
@@ -96,26 +95,10 @@ def test_a_network_cut_at_the_end_is_waited_for_by_one_run_only(scripted_wandb, 
     scripted_wandb.server.faults.offline()
     waits = []
     for run in runs:
-        waits.append(run.patience())
+        waits.append(run.timeout_s())
         run.finish(COMPLETE)
     assert waits == [FINISH_S, FINISH_IN_TROUBLE_S]
     assert ends == [("r0", False), ("r1", False)]
-
-
-def test_a_paused_wandb_service_starts_no_run_and_what_it_does_not_take_is_given_up(
-    scripted_wandb, labels, tracker, ends, monkeypatch
-):
-    before = tracker.start(labels, {}, run_id="before")
-    before.patience = lambda: 0.0
-    monkeypatch.setattr(wandb_service, "is_paused", lambda: True)
-    scripted_wandb.server.faults.hang("file_stream")
-    log_epochs(before, 1)
-    assert before.had_trouble
-    scripted_wandb.server.faults.clear()
-    meanwhile = tracker.start(labels, {}, run_id="meanwhile")
-    assert meanwhile.run is None
-    meanwhile.finish(COMPLETE)
-    assert ends == [("meanwhile", False)]
 
 
 @pytest.mark.stock
@@ -176,20 +159,16 @@ def test_a_service_that_dies_while_it_starts_holds_up_nobody(online):
 
 
 @pytest.mark.stock
-@pytest.mark.parametrize("how", ["hangs", "was killed", "is paused"])
+@pytest.mark.parametrize("how", ["hangs", "was killed"])
 def test_a_run_after_a_lost_service_has_a_new_one(online, labels, monkeypatch, how):
     first = Tracker().start(labels, {}, run_id="r1")
-    service = wandb_service.process()
+    service = service_process()
     assert service is not None
     with monkeypatch.context() as patch:
-        patch.setattr("fer_sweep.wandb_client.tracking.HANGS_S", 1.0)
-        if how == "hangs":
-            patch.setattr("fer_sweep.wandb_client.service.is_paused", lambda: False)  # it hangs by itself
+        patch.setattr("fer_sweep.wandb_client.package.HANGS_S", 1.0)
         service.send_signal(signal.SIGKILL if how == "was killed" else signal.SIGSTOP)
         second = Tracker().start(labels, {}, run_id="r2")
     assert second.run is None and second.had_trouble
-    if how == "is paused":
-        close_wandb()  # as an agent does at its end
     assert service.wait(timeout=60) == -signal.SIGKILL
     third = Tracker().start(labels, {}, run_id="r3")
     log_epochs(third, 1)

@@ -1,6 +1,7 @@
-"""Trials from the runs that a W&B server has."""
+"""The states in which a run can be on a W&B server, and trials read from its runs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,21 +10,42 @@ from fer_sweep.config.trial import flatten
 from fer_sweep.records import EPOCH_METRICS, TrialRecord, TrialResult, TrialState
 from fer_sweep.wandb_client.messages import ServerRun
 
-_STATES = {
-    "running": TrialState.RUNNING,
-    "pending": TrialState.RUNNING,
-    "preempting": TrialState.RUNNING,
-    "preempted": TrialState.PREEMPTED,
-    "finished": TrialState.COMPLETE,
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run's state on the server means."""
+
+    trial: TrialState
+    """The state of its trial, where this home does not know the trial."""
+    ends: tuple[TrialState, ...] = ()
+    """The trial states whose upload leaves a run in this state."""
+    is_open: bool = False
+    """The server waits for the run's end: it hands the run out to no agent, and the sweep does not finish."""
+
+
+RUN_STATES: Mapping[str, RunState] = {
+    "pending": RunState(TrialState.RUNNING, is_open=True),
+    "running": RunState(TrialState.RUNNING, is_open=True),
+    "preempting": RunState(TrialState.RUNNING, (TrialState.PREEMPTED,), is_open=True),
+    "preempted": RunState(TrialState.PREEMPTED, (TrialState.PREEMPTED,)),
+    "finished": RunState(TrialState.COMPLETE, (TrialState.COMPLETE, TrialState.PRUNED)),
+    "failed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
+    "crashed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
+    "killed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
 }
-"""W&B's states of a run; whatever else there is, such as crashed or killed, has failed."""
+OPEN = tuple(word for word, state in RUN_STATES.items() if state.is_open)
+
+
+def state_of(run: ServerRun) -> RunState:
+    """What the run's state means; a state that W&B adds later counts as failed."""
+    return RUN_STATES.get(run.state, RunState(TrialState.FAILED))
 
 
 def has_ended(run: ServerRun | None) -> bool:
-    """Whether whoever trained a run has said how it ended.
+    """Whether the agent that trained a run has reported its end.
 
-    The server alone does not know: it calls a run crashed or killed that it has not heard of for minutes, and failed
-    where an agent closed it that had lost its trial to another one.
+    The server's state alone does not show that: a run without a heartbeat becomes crashed or killed after some minutes,
+    and an agent that lost its trial's lease closes the run as failed.
     """
     if run is None:
         return False
@@ -33,9 +55,11 @@ def has_ended(run: ServerRun | None) -> bool:
 
 
 def merged(here: Sequence[TrialRecord], there: Sequence[ServerRun]) -> Sequence[TrialRecord]:
-    """Trials of this database and of the server, as the one that knows better has them, oldest first."""
+    """The trials of this database and of the server, oldest first; the database's record wins.
+
+    The exception is a trial that was preempted here and has ended on another host since.
+    """
     runs = {run.id: run for run in there}
-    # One that was preempted here may have ended on another host meanwhile.
     found = {run_id: record_from(run) for run_id, run in runs.items()} | {
         record.trial_id: record
         for record in here
@@ -45,9 +69,9 @@ def merged(here: Sequence[TrialRecord], there: Sequence[ServerRun]) -> Sequence[
 
 
 def record_from(run: ServerRun) -> TrialRecord:
-    """A run as the trial it is."""
+    """The trial that a run records."""
     result = _result(run.summary)
-    state = _STATES.get(run.state, TrialState.FAILED)
+    state = state_of(run).trial
     if state is TrialState.COMPLETE and run.summary.get("state") == TrialState.PRUNED:
         state = TrialState.PRUNED
     is_over = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
@@ -74,4 +98,4 @@ def _result(summary: Mapping[str, Any]) -> TrialResult | None:
     try:
         return TrialResult.model_validate({name: summary[name] for name in TrialResult.model_fields if name in summary})
     except ValidationError:
-        return None  # a run of another program, or one without an end
+        return None  # a run of another program, or one that has not ended
