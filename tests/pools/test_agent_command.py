@@ -11,7 +11,7 @@ from fer_sweep.cli import pooling
 from fer_sweep.cli.printing import say
 from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, AgentState, Phase, following
-from tests.support.pool_stage import REPOSITORY
+from tests.support.documentation import REPOSITORY
 from tests.support.shell import Shell
 
 RUNNING, DONE, FAILED = AgentState(Phase.RUNNING, "on n1"), AgentState(Phase.DONE), AgentState(Phase.FAILED, "broke")
