@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from fer_sweep.config.sweep_errors import empty_keys, in_file_order, problems_of, rule_problems
-from fer_sweep.config.sweep_fields import Number, Whole, number, plain_list, refusal, whole
-from fer_sweep.config.sweep_parameters import Parameters
+from fer_sweep.config.parameters import Parameters
+from fer_sweep.config.problems import empty_keys, in_file_order, problems_of, rule_problems
 from fer_sweep.config.sweep_yaml import read_document
+from fer_sweep.config.values import Number, PositiveWhole, Text, Whole, must, plain_list
 from fer_sweep.errors import Problem, SweepFileError
 
 MOST_BANDS = 100
@@ -24,24 +24,6 @@ LONGEST_RUN = 1e9
 
 Goal = Literal["minimize", "maximize"]
 Impute = Literal["latest", "best", "worst"]
-Text = Annotated[str, Field(strict=True)]
-
-
-def _positive_whole(value: Any) -> int:
-    checked = whole(value)
-    if checked < 1:
-        raise refusal(f"{value!r} is not 1 or more")
-    return checked
-
-
-def _above_one(value: Any) -> int | float:
-    checked = number(value)
-    if checked <= 1:
-        raise refusal(f"{value!r} is not above 1")
-    return checked
-
-
-PositiveWhole = Annotated[int, PlainValidator(_positive_whole)]
 
 
 class _Frozen(BaseModel):
@@ -74,7 +56,7 @@ class EarlyTerminate(_Frozen):
     """Bands are this divided by eta, s times."""
     s: Number | None = None
     """How many bands come of max_iter."""
-    eta: Annotated[int | float, PlainValidator(_above_one)] = 3
+    eta: Annotated[Number, must(lambda value: value > 1, "is not above 1")] = 3
     """At each band the best 1/eta go on."""
     strict: Annotated[bool, Field(strict=True)] = True
     """Judge a run by its value at the band, not by its best so far."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fer_sweep.config.distributions import canonical
+from fer_sweep.config.values import canonical
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports.shown import Axis
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_sweep.config.distributions import canonical
+from fer_sweep.config.values import canonical
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports import palette
 from fer_sweep.reports.optuna_view import is_number

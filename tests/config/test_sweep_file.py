@@ -32,7 +32,7 @@ parameters:
   dropout: {distribution: log_unifrm, min: 0, max: 0.5}  # parameters.dropout: no such distribution: 'log_unifrm' (did
   warmup: {distribution: log_uniform, min: -5, max: -1}  # parameters.warmup: log_uniform is deprecated: its min and max
   epochs: {min: 3}  # parameters.epochs.max: missing (int_uniform needs min and max)
-  blocks: {min: 1, max: 3, q: 2}  # parameters.blocks.q: int_uniform takes no q (one of min, max, distribution)
+  blocks: {min: 1, max: 3, q: 2}  # parameters.blocks.q: int_uniform takes no q (one of distribution, min, max)
   augment:
     parameters:
       shift: {min: 0.0, max: "0.1"}  # parameters.augment.parameters.shift.max: '0.1' is not a number
@@ -73,7 +73,7 @@ BANDS = {"type": "hyperband", "min_iter": 1}
         (OPTUNA | {"early_terminate": BANDS}, "early_terminate: cannot stand beside scheduler"),
         (of_a({"values": []}), "parameters.a.values: needs at least one entry"),
         (of_a([1, 2]), "parameters.a: [1, 2] is not a parameter (write values: [1, 2])"),
-        (of_a({}), "parameters.a: says nothing about its values"),
+        (of_a({}), "parameters.a: has no values"),
         (of_a({"min": 3, "max": 3}), "parameters.a: min 3 is not less than max 3 (one value only"),
         (of_a({"values": [1, 2], "probabilities": [0.5, 0.2]}), "parameters.a: the probabilities sum to 0.7, not to 1"),
         (of_a({"distribution": "log_uniform_values", "min": 0, "max": 1}), "parameters.a.min: 0 is not above zero"),

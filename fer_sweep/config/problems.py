@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from fer_sweep.config.sweep_parameters import FORMS, form_of
+from fer_sweep.config.parameters import FORMS, form_of
 from fer_sweep.config.trial import suggest
 from fer_sweep.errors import Problem
 
