@@ -29,8 +29,8 @@ from fer_sweep.mirror.mark import check_mirror
 from fer_sweep.mirror.restoring import Restored
 from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.records import TrialRecord
-from fer_sweep.sweep import SweepEntry, creating, last_searched, open_entry, open_sweep
-from fer_sweep.sweep.choosing import Choice, choose
+from fer_sweep.sweeps import SweepEntry, creating, last_searched, open_entry, open_sweep
+from fer_sweep.sweeps.choosing import Choice, choose
 from fer_sweep.worker.gpus import described
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from enum import StrEnum
 from fer_sweep.errors import ServerError, StorageError
 from fer_sweep.files import is_locked
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.server_runs import runs_on_server
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.server_runs import runs_on_server
 from fer_sweep.training.history import read_history
 from fer_sweep.wandb_client.messages import ENDED_AS, ServerRun
 from fer_sweep.wandb_client.run_labels import Place, trial_labels

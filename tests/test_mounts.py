@@ -7,7 +7,7 @@ import pytest
 from fer_sweep import mounts
 from fer_sweep.errors import InputError
 from fer_sweep.mounts import file_system, network_file_system
-from fer_sweep.sweep.entries import known
+from fer_sweep.sweeps.entries import known
 from tests.cli.conftest import write_sweep
 from tests.support.searches import create
 

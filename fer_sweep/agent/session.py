@@ -20,8 +20,8 @@ from fer_sweep.files import checkpoint_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.server_runs import has_ended_on_server, left_behind
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.server_runs import has_ended_on_server, left_behind
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.tracking import close_wandb
 from fer_sweep.worker.gpus import choose, discover, visible_devices

@@ -49,8 +49,8 @@ def chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> C
 
 def _of_sweep(sweep: str | None, trial: str | None) -> ChosenModel:
     # Only here: the search takes longer to import than a folder's model needs.
-    from fer_sweep.sweep import last_searched, open_sweep
-    from fer_sweep.sweep.choosing import chosen, confirmed
+    from fer_sweep.sweeps import last_searched, open_sweep
+    from fer_sweep.sweeps.choosing import chosen, confirmed
 
     with last_searched() if sweep is None else open_sweep(sweep) as opened:
         candidate = chosen(opened, trial)

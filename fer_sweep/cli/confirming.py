@@ -13,7 +13,7 @@ from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate, Comparison, Confirmed, Mean
-    from fer_sweep.sweep import Sweep
+    from fer_sweep.sweeps import Sweep
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,9 +85,9 @@ def _open(
     names: list[str] | None, trial: str | None, seeds: int | None, stack: contextlib.ExitStack
 ) -> tuple[_Winners, "list[Sweep]"]:
     """The sweeps to confirm with the chosen trial of each, and the sweeps that confirm them."""
-    from fer_sweep.sweep import last_searched, open_sweep
-    from fer_sweep.sweep.choosing import chosen, with_further_seeds
-    from fer_sweep.sweep.confirmations import open_origin
+    from fer_sweep.sweeps import last_searched, open_sweep
+    from fer_sweep.sweeps.choosing import chosen, with_further_seeds
+    from fer_sweep.sweeps.confirmations import open_origin
 
     origins = [open_origin(open_sweep(name)) for name in dict.fromkeys(names or ())] or [(last_searched(), None)]
     for searched, _ in origins:
@@ -109,8 +109,8 @@ def _print_ids(confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
 
 def _show(winners: _Winners, confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
     from fer_sweep.selection import compare, select_confirmed
-    from fer_sweep.sweep.choosing import confirmed
-    from fer_sweep.sweep.confirmations import seeds_of
+    from fer_sweep.sweeps.choosing import confirmed
+    from fer_sweep.sweeps.confirmations import seeds_of
 
     shown = [found for sweep, candidate in winners if (found := confirmed(sweep, candidate)) is not None]
     comparisons = compare(shown)

@@ -123,7 +123,7 @@ def share(
 
     Example: fersweep data share fer2013
     """
-    from fer_sweep.sweep.data import share_data
+    from fer_sweep.sweeps.data import share_data
 
     if not share_data(name, say):
         say(f"data set {name} is shared already")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer_sweep.agent.interrupts import Interrupts
     from fer_sweep.config.pool_file import PoolFile
     from fer_sweep.pools import Pool
-    from fer_sweep.sweep import Sweep
+    from fer_sweep.sweeps import Sweep
 
 PoolPath = Annotated[
     Path | None,

@@ -101,7 +101,7 @@ def dashboard(
     Example: fersweep dashboard --port 8081
     """
     from fer_sweep.reports.dashboard import is_loopback, serve
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
 
     log_warnings()
     if not is_loopback(host):
@@ -117,7 +117,7 @@ def _write(names: list[str] | None, output: Path | None, format: Format | None, 
     if faces and format is not Format.HTML:
         raise InputError("--faces is for the HTML report", hint="add --format html or leave it out")
     from fer_sweep.reports.sources import gather
-    from fer_sweep.sweep import open_sweeps
+    from fer_sweep.sweeps import open_sweeps
 
     log_warnings()
     with open_sweeps(names) as opened:
@@ -199,7 +199,7 @@ def _faces(gathered: "Report") -> tuple[list["Face"], str]:
 
 def _save_views(names: list[str] | None, *, new: bool, as_json: bool) -> None:
     from fer_sweep.reports.wandb_views import load_library, save_views
-    from fer_sweep.sweep import open_sweeps
+    from fer_sweep.sweeps import open_sweeps
 
     log_warnings()
     load_library()  # before anything is asked of a server

@@ -24,8 +24,8 @@ from fer_sweep.cli.printing import (
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
-    from fer_sweep.sweep import Sweep
-    from fer_sweep.sweep.choosing import Choice
+    from fer_sweep.sweeps import Sweep
+    from fer_sweep.sweeps.choosing import Choice
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def best(
 
     Example: fersweep best
     """
-    from fer_sweep.sweep import open_sweeps
+    from fer_sweep.sweeps import open_sweeps
 
     with open_sweeps(sweep) as opened:
         show_best(opened, as_json=as_json)
@@ -58,7 +58,7 @@ def best(
 
 def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool) -> None:
     """Print the choice among the trials of some sweeps."""
-    from fer_sweep.sweep.choosing import choose, winner_of
+    from fer_sweep.sweeps.choosing import choose, winner_of
 
     choice = choose(sweeps)
     if not as_json and choice.overall.ranking:
@@ -92,7 +92,7 @@ def sync(
 
     Example: fersweep sync
     """
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
     from fer_sweep.sync import Fate, upload
 
     log_warnings()

@@ -32,7 +32,7 @@ from fer_sweep.cli.working import (
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 
 if TYPE_CHECKING:
-    from fer_sweep.sweep import Sweep
+    from fer_sweep.sweeps import Sweep
 
 File = Annotated[
     Path,
@@ -114,7 +114,7 @@ def validate(
 
             load_sweep_file(file)
         else:
-            from fer_sweep.sweep.creating import checked
+            from fer_sweep.sweeps.creating import checked
 
             checked(file, note=_note)
     except SweepFileError as error:
@@ -194,7 +194,7 @@ def agent(
 
     Example: fersweep agent --gpus 0,1 --per-gpu 2
     """
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
 
     if agents is not None and pool is None:
         raise InputError("--agents goes with --pool FILE", hint="on this host: --pool agents/local.yaml")
@@ -277,7 +277,7 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
 
     Example: fersweep status
     """
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
 
     with open_sweep(sweep) as opened:
         records = opened.trials()
@@ -305,7 +305,7 @@ def retry(
 
     Example: fersweep retry --trial 3
     """
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
 
     with open_sweep(sweep) as opened:
         queued = opened.retry(trial or ())
@@ -320,7 +320,7 @@ def _choosing(sweep: "Sweep") -> str:
 
 
 def _create(file: Path, data: str | None, fixed: list[str] | None, **options: Any) -> "Sweep":
-    from fer_sweep.sweep import creating
+    from fer_sweep.sweeps import creating
 
     constants = dict(_constant(text) for text in fixed or [])
     if data is not None:
@@ -343,7 +343,7 @@ def _constant(text: str) -> tuple[str, Any]:
 
 def _state_command(state: str) -> Callable[[str | None], None]:
     def change(sweep: SweepId = None) -> None:
-        from fer_sweep.sweep import open_sweep
+        from fer_sweep.sweeps import open_sweep
 
         with open_sweep(sweep) as opened:
             opened.set_state(state)

@@ -11,7 +11,7 @@ from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from fer_sweep.agent.failures import OnOom
-    from fer_sweep.sweep import Sweep
+    from fer_sweep.sweeps import Sweep
 
 Gpus = Annotated[
     str,

@@ -21,7 +21,7 @@ from fer_sweep.pools import DONE_CODES, STOPPED_CODES, AgentState, Phase
 from fer_sweep.pools.ray_connection import Refusal, connect
 from fer_sweep.pools.ray_job import Job, lacking
 from fer_sweep.pools.scaling import Demand, slots_of
-from fer_sweep.sweep import Remaining, known, open_entry
+from fer_sweep.sweeps import Remaining, known, open_entry
 
 POLL_S = 0.5
 """Between looks at the agents."""

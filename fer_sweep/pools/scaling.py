@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from fer_sweep.sweep import Remaining
+from fer_sweep.sweeps import Remaining
 
 
 @dataclass(frozen=True)

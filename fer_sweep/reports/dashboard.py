@@ -27,7 +27,7 @@ from fer_sweep.reports.shown import Axis, plain
 from fer_sweep.reports.sources import axes_of
 from fer_sweep.search.objective import finite_values, objective_value
 from fer_sweep.search.scheduler import quietly
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from fer_sweep.openings import Opening
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports.shown import Axis, file_name, plain
 from fer_sweep.selection import Candidate, Selection
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.choosing import Choice, as_candidates, choose, openings_about
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import Choice, as_candidates, choose, openings_about
 
 CURVES_SHOWN = 8
 """Trials whose curves are drawn: more colours than that nobody tells apart."""

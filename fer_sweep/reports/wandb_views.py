@@ -25,9 +25,9 @@ from fer_sweep.reports import wandb_layout as layout
 from fer_sweep.reports.shown import ShownSweep
 from fer_sweep.reports.sources import axes_of, create_command, models_of
 from fer_sweep.selection import select
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.choosing import as_candidates
-from fer_sweep.sweep.server_runs import runs_on_server
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import as_candidates
+from fer_sweep.sweeps.server_runs import runs_on_server
 from fer_sweep.wandb_client.account import Account, account, quiet_wandb
 
 _REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")

@@ -136,7 +136,7 @@ def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_th
     words = ("confirm", "--seeds", "2", *HERE)
     further_trials.script = interrupted
     code, _, err = shell(*words)
-    assert code == 130 and "goes on where this one stopped" in err
+    assert code == 130 and "the same command resumes it" in err
     further_trials.script = by_seed
     (found,) = shell.json(*words)["confirmed"]
     assert [job.config.seed for job in further_trials.jobs] == found["seeds"] == [1000, 1001]
@@ -186,12 +186,12 @@ def test_the_test_split_is_opened_once_and_again_only_on_request(shell, searched
     assert (found["opened"], found["before"], found["tta"], found["confirmed"]) == (1, [], "flip", None)
     for other in ((), ("--trial", "1")):
         code, out, err = shell("test", *other)
-        assert (code, out) == (2, "") and "nobody confirmed" in err
+        assert (code, out) == (2, "") and "was not confirmed" in err
         assert "opened once already" in err and found["model"] in err and "--again" in err
 
     shell.json("confirm", "--seeds", "2", *HERE)
     code, out, err = shell("test", "--again", "--tta", "tencrop")
-    assert code == 0 and "nobody confirmed" not in err
+    assert code == 0 and "was not confirmed" not in err
     text = " ".join(out.split())
     assert "opened 2 times" in text and f"before: {found['model']}" in text
     assert "Wilson 95 %" in text and "surprise" in text and "mean over 2 further seeds" in text

@@ -127,7 +127,7 @@ def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced_and_a_busy_one_
     assert code == 0 and f"next: fersweep agent --mirror {folder}" in err
     assert sweep.trials() == mirrored
     assert (Path(json.loads(out)["set_aside"]) / "sweeps" / other.id / "sweep.json").is_file()
-    with closing(sweep.entry.search()) as search:
+    with closing(find(sweep.id).search()) as search:
         search.next_trial("cpu0")
         with pytest.raises(InputError, match=f"an agent works in .*{sweep.id}/1"):
             restore(folder, force=True)

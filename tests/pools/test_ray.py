@@ -18,7 +18,7 @@ from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.ray_connection import Refusal, connect
 from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, Order, left_of
 from fer_sweep.pools.ray_job import Job
-from fer_sweep.sweep import Remaining
+from fer_sweep.sweeps import Remaining
 from tests.support.pool_stage import STUB, stub
 from tests.support.processes import until
 from tests.support.scripted_ray import Actor, ActorUnavailableError, RayError, ScriptedRay

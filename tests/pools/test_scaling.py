@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.pools.scaling import Change, Demand, slots_of
-from fer_sweep.sweep import Remaining
+from fer_sweep.sweeps import Remaining
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from fer_sweep.files import trial_folder
 from fer_sweep.records import CLASSES, TrialOutcome, TrialState, Verdict
 from fer_sweep.reports.faces import worst_faces
 from fer_sweep.selection import Candidate
-from fer_sweep.sweep.choosing import chosen
+from fer_sweep.sweeps.choosing import chosen
 from fer_sweep.training.loop import train
 from fer_sweep.training.mistakes import write_mistakes
 from tests.reports.test_sources import made

@@ -12,8 +12,8 @@ from fer_sweep.errors import InputError, LoginError, ServerError
 from fer_sweep.files import sweep_folder
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
-from fer_sweep.sweep.entries import SweepEntry
-from fer_sweep.sync import sync
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sync import upload
 from tests.reports.test_sources import Complete, made
 from tests.support.searches import create
 from tests.support.standin.server import StandIn
@@ -33,7 +33,7 @@ def save(online: StandIn, said: list[str]) -> Save:
     return lambda *entries, new=False: save_views(entries, new=new, say=said.append)
 
 
-def shipped(name: str = "simple_cnn", search: str = "wandb", **options: Any) -> SweepEntry:
+def shipped(name: str = "simple_cnn", search: str = "wandb", **options: Any) -> Sweep:
     return create(SWEEPS / f"{name}.yaml", search=search, **options)
 
 
@@ -145,7 +145,7 @@ def test_the_winners_confusion_matrix(online: StandIn, save: Save, complete: Com
     entry = made(Path(), [complete(train_val_gap=gap) for gap in (0.2, 0.01)])
     save(entry)
     assert said == [f"note: no run of sweep {entry.id} is on the server yet; next: fersweep sync {entry.id}"]
-    sync(entry, say=lambda line: None)
+    upload(entry, say=lambda line: None)
     views = save(entry)
     (shown,) = views.sweeps
     assert (shown.runs, shown.winner) == (2, f"{entry.id}-1")

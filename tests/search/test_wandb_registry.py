@@ -11,8 +11,8 @@ from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import TrialRequest
 from fer_sweep.store.database import default_storage
 from fer_sweep.store.sweeps import record_sweep
-from fer_sweep.sweep.entries import known
-from fer_sweep.sweep.server_runs import has_ended_on_server, left_behind
+from fer_sweep.sweeps.entries import known
+from fer_sweep.sweeps.server_runs import has_ended_on_server, left_behind
 from tests.search.conftest import refused
 from tests.support.searches import create, find
 from tests.support.standin.state import Run
@@ -121,7 +121,7 @@ def test_runs_that_killed_agents_left_without_their_end_are_found(search, online
     assert (has_ended_on_server(entry, trial), whole) == (True, {trial})
     run.state = "running"  # a late write of the killed agent's wandb
     assert left_behind(entry, whole) == ()
-    monkeypatch.setattr("fer_sweep.sweep.server_runs._SETTLED_S", 0.0)
+    monkeypatch.setattr("fer_sweep.sweeps.server_runs._SETTLED_S", 0.0)
     assert left_behind(entry, whole) == [trial]
     monkeypatch.setattr(owners, "is_dead", lambda owner: False)
     assert left_behind(entry, set()) == [trial], "the owner does not matter any more"

@@ -7,9 +7,21 @@ from typing import Any
 from fer_sweep.search.embedded import OptunaSearch
 from fer_sweep.store.database import Database, NothingCreated, default_storage
 from fer_sweep.store.sweeps import set_sweep_state, sweep_state
-from fer_sweep.sweep import Sweep, creating, open_sweep
+from fer_sweep.sweeps import Sweep, creating, open_sweep
 
 OPENED = contextlib.ExitStack()
+
+
+class OwnSearch(OptunaSearch):
+    """A search that closes its database with itself."""
+
+    def __init__(self, sweep_id: str, storage: str | None, **options: Any) -> None:
+        self.database = Database(storage or default_storage())
+        super().__init__(sweep_id, self.database, **options)
+
+    def close(self) -> None:
+        super().close()
+        self.database.close()
 
 
 def create(file: Path, **options: Any) -> Sweep:
@@ -29,23 +41,25 @@ def database_at(storage: str | None = None) -> Database:
 
 def embedded_search(sweep_id: str, storage: str | None = None, **options: Any) -> OptunaSearch:
     """One agent's search of a sweep in the database of this URL, or of this home."""
-    return OPENED.enter_context(contextlib.closing(OptunaSearch(sweep_id, database_at(storage), **options)))
+    return OPENED.enter_context(contextlib.closing(OwnSearch(sweep_id, storage, **options)))
 
 
 def state_in(storage: str, sweep_id: str) -> str:
     """The state of a sweep in a database."""
-    return sweep_state(database_at(storage), sweep_id)
+    with contextlib.closing(Database(storage)) as database:
+        return sweep_state(database, sweep_id)
 
 
 def steer(storage: str, sweep_id: str, state: str) -> None:
     """Pause, resume (`running`), stop or cancel a sweep in a database."""
-    set_sweep_state(database_at(storage), sweep_id, state)
+    with contextlib.closing(Database(storage)) as database:
+        set_sweep_state(database, sweep_id, state)
 
 
 def sweep_ids(storage: str) -> list[str]:
     """The sweeps in a database, oldest first."""
     try:
-        with database_at(storage).transaction(write=False) as connection:
+        with contextlib.closing(Database(storage)) as database, database.transaction(write=False) as connection:
             return [row["id"] for row in connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position")]
     except NothingCreated:
         return []

@@ -9,7 +9,7 @@ from fer_sweep.errors import FersweepError
 from fer_sweep.records import TrialState
 from fer_sweep.store.database import Row
 from fer_sweep.store.trials import Ledger
-from fer_sweep.sweep.opened import Sweep
+from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.wandb_client import sweeps as wandb_sweeps
 from fer_sweep.wandb_client.messages import ENDED_AS, IN_HAND, ServerRun, SweepPath
 

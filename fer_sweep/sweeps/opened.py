@@ -16,8 +16,8 @@ from fer_sweep.search import Search
 from fer_sweep.store.database import Database, Row
 from fer_sweep.store.sweeps import load_sweep, sweep_seed
 from fer_sweep.store.trials import Ledger, SweepState
-from fer_sweep.sweep.data import SweepData
-from fer_sweep.sweep.entries import SweepEntry
+from fer_sweep.sweeps.data import SweepData
+from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.run_labels import Place, trial_labels
 from fer_sweep.wandb_client.tracking import TrackedRun, Tracker

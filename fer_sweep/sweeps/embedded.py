@@ -11,7 +11,7 @@ from fer_sweep.store.database import Row, through_restarts
 from fer_sweep.store.leases import Leases, lease_seconds
 from fer_sweep.store.sweeps import set_sweep_state, sweep_state
 from fer_sweep.store.trials import Ledger, SweepState, record_of
-from fer_sweep.sweep.opened import OpenSearch, Remaining, Sweep
+from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
     from fer_sweep.wandb_client.messages import SweepPath

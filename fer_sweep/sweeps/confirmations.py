@@ -8,10 +8,10 @@ from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.sweeps import extend_sweep, record_sweep
-from fer_sweep.sweep.adding import open_entry
-from fer_sweep.sweep.entries import SweepEntry, known, remember
-from fer_sweep.sweep.opened import Sweep
-from fer_sweep.sweep.opening import open_sweep
+from fer_sweep.sweeps.adding import open_entry
+from fer_sweep.sweeps.entries import SweepEntry, known, remember
+from fer_sweep.sweeps.opened import Sweep
+from fer_sweep.sweeps.opening import open_sweep
 
 FIRST_SEED = 1000
 """Further seeds count from here, far from those that people search with, so that no measurement that took part in the

@@ -9,7 +9,7 @@ from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.database import Row
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.store.trials import Ledger, SweepState
-from fer_sweep.sweep.opened import OpenSearch, Remaining, Sweep
+from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
     from fer_sweep.wandb_client.client import WandbServer

@@ -8,9 +8,9 @@ from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import home
-from fer_sweep.sweep.adding import add_served, new_storage, open_entry
-from fer_sweep.sweep.entries import known
-from fer_sweep.sweep.opened import Sweep
+from fer_sweep.sweeps.adding import add_served, new_storage, open_entry
+from fer_sweep.sweeps.entries import known
+from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.wandb_client.account import has_login, tracking_mode
 
 

@@ -16,7 +16,7 @@ from fer_sweep.config.trial import SYNTHETIC, SharedConfig
 from fer_sweep.errors import DataError, FersweepError, InputError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
-from fer_sweep.sweep.entries import SweepEntry
+from fer_sweep.sweeps.entries import SweepEntry
 
 if TYPE_CHECKING:
     from fer_sweep.data.dataset import DatasetInfo

@@ -9,10 +9,10 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.files import sweep_folder
 from fer_sweep.store.database import check_storage, default_storage, recorded
 from fer_sweep.store.sweeps import record_sweep
-from fer_sweep.sweep.embedded import EmbeddedSweep
-from fer_sweep.sweep.entries import SweepEntry, remember
-from fer_sweep.sweep.opened import Sweep
-from fer_sweep.sweep.served import ServedSweep
+from fer_sweep.sweeps.embedded import EmbeddedSweep
+from fer_sweep.sweeps.entries import SweepEntry, remember
+from fer_sweep.sweeps.opened import Sweep
+from fer_sweep.sweeps.served import ServedSweep
 
 if TYPE_CHECKING:
     from fer_sweep.wandb_client.sweeps import Made

@@ -8,9 +8,9 @@
 in their two modules, and nowhere else.
 """
 
-from fer_sweep.sweep.adding import open_entry
-from fer_sweep.sweep.entries import SweepEntry, known
-from fer_sweep.sweep.opened import Remaining, Sweep
-from fer_sweep.sweep.opening import last_searched, open_sweep, open_sweeps
+from fer_sweep.sweeps.adding import open_entry
+from fer_sweep.sweeps.entries import SweepEntry, known
+from fer_sweep.sweeps.opened import Remaining, Sweep
+from fer_sweep.sweeps.opening import last_searched, open_sweep, open_sweeps
 
 __all__ = ["Remaining", "Sweep", "SweepEntry", "known", "last_searched", "open_entry", "open_sweep", "open_sweeps"]

@@ -9,11 +9,11 @@ from fer_sweep.files import sweep_folder
 from fer_sweep.openings import Opening, all_openings
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.selection import Candidate, Caveat, Confirmed, Selection, caveats, differing_data, select, select_each
-from fer_sweep.sweep.adding import open_entry
-from fer_sweep.sweep.confirmations import confirm, confirmation_of
-from fer_sweep.sweep.data import pinned_data
-from fer_sweep.sweep.entries import SweepEntry, known
-from fer_sweep.sweep.opened import Sweep
+from fer_sweep.sweeps.adding import open_entry
+from fer_sweep.sweeps.confirmations import confirm, confirmation_of
+from fer_sweep.sweeps.data import pinned_data
+from fer_sweep.sweeps.entries import SweepEntry, known
+from fer_sweep.sweeps.opened import Sweep
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError
 from fer_sweep.search.embedded import create_sweep
-from fer_sweep.sweep.adding import add, add_served, new_storage
-from fer_sweep.sweep.entries import SweepEntry
-from fer_sweep.sweep.opened import Sweep
+from fer_sweep.sweeps.adding import add, add_served, new_storage
+from fer_sweep.sweeps.entries import SweepEntry
+from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.wandb_client.account import tracking_mode
 
 SEARCHES = ("wandb", "optuna")
