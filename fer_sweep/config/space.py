@@ -1,4 +1,4 @@
-"""The search space of a sweep: every parameter by its dotted name, to be sampled or walked as a grid."""
+"""The search space of a sweep: every parameter by its dotted name, for random draws and grids."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import Problem, SweepFileError
 
 LARGEST_AXIS = 1_000_000
-"""Steps of all q_uniform parameters of a grid together; more is a slip of the pen."""
+"""Steps of all q_uniform parameters of a grid together; more is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Space:
         return ({name: values[name] for name in self.parameters} for values in _product(axes))
 
     def grid_size(self) -> int:
-        """Number of configurations ``grid`` gives.
+        """Number of configurations of ``grid``.
 
         Raises:
             SweepFileError: A parameter has no grid.
@@ -65,7 +65,7 @@ class Space:
         return math.prod(_length(values) for _, values in self._axes())
 
     def size(self) -> int | None:
-        """Number of distinct configurations that sampling can give; None if there is no end of them."""
+        """Number of distinct configurations that sampling can give; None if it is infinite."""
         sizes = [distribution.size for distribution in self.parameters.values()]
         finite = [size for size in sizes if size is not None]
         return math.prod(finite) if len(finite) == len(sizes) else None
