@@ -38,9 +38,9 @@ PRACTICAL_TAIL = 0.001
 """An unbounded distribution must stay within a field's bounds between this quantile and its mirror: two draws in a
 thousand may fall outside, and end as failed trials."""
 MOST_COMBINATIONS = 2_000
-"""Combinations of probed values that are tried."""
+"""Up to this many combinations of probed values, all are tried."""
 SAMPLES = 300
-"""Random configurations tried on top, always the same."""
+"""Combinations tried where there are more, and random draws tried in any case; always the same ones."""
 MOST_STEPS = 64
 """Every value of a discrete range of up to this many is tried."""
 
@@ -191,12 +191,12 @@ def _combination_problems(space: Space, probes: Probes, keys: Mapping[str, str],
 
 
 def _combinations(space: Space, probes: Probes, *, grid: bool) -> Iterator[dict[str, Any]]:
-    """All combinations of probed values, or many at random, and draws where those can give other values."""
+    """Combinations of probed values, and random draws where those can give other values."""
     rng = np.random.default_rng(0)
     columns = [[value for value, _ in column] for column in probes.values()]
     rows: Iterator[tuple[Any, ...]] = itertools.product(*columns)
     if math.prod(map(len, columns)) > MOST_COMBINATIONS:
-        rows = (tuple(column[rng.integers(len(column))] for column in columns) for _ in range(MOST_COMBINATIONS))
+        rows = (tuple(column[rng.integers(len(column))] for column in columns) for _ in range(SAMPLES))
     for row in rows:
         yield dict(zip(probes, row, strict=True))
     for _ in range(0 if grid else SAMPLES):
