@@ -87,8 +87,8 @@ def played_trials(monkeypatch: pytest.MonkeyPatch) -> ScriptedStarter:
 def control_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControlTree:
     """Control groups that this process finds in place of its own."""
     tree = ControlTree(tmp_path / "control")
-    monkeypatch.setattr("fer_sweep.worker.control_groups._MOUNT", tree.mount)
-    monkeypatch.setattr("fer_sweep.worker.control_groups._MEMBERSHIP", tree.membership)
+    monkeypatch.setattr("fer_sweep.worker.resources._CGROUPS", tree.mount)
+    monkeypatch.setattr("fer_sweep.worker.resources._MEMBERSHIP", tree.membership)
     return tree
 
 

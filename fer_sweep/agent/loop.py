@@ -20,8 +20,7 @@ from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import Search
 from fer_sweep.store.engine import Interrupted
 from fer_sweep.wandb_client.tracking import TrackedRun
-from fer_sweep.worker.memory import Admission
-from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.slots import Admission, Slot
 from fer_sweep.worker.starters import Starter, TrialStarter
 from fer_sweep.worker.trial_process import Beat, EpochReport, FirstStep, TrialJob
 
@@ -183,7 +182,6 @@ class Agent:
             device=slot.device,
             threads=slot.threads,
             environment=slot.environment,
-            attempt=request.attempt,
             memory_share=self._failures.share(slot),
             micro_batch=self._failures.micro_batch(request.trial_id),
         )

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from fer_sweep.agent.silence import LAST_WORDS_S
+from fer_sweep.host_processes import is_paused
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.wandb_client.tracking import TrackedRun
 from fer_sweep.worker.slots import Slot
@@ -41,11 +42,10 @@ class Running:
 
     def look_after(self, limit_s: float) -> None:
         """Have it write down where it is, and end, if it has made no step for so long; kill it if it cannot."""
-        self.handle.look_at_memory()
         now = time.monotonic()
         if now >= self.kill_at:
             self.handle.kill()
-        if self.hung is None and now - self.heard_at > limit_s and not self.handle.is_paused():
+        if self.hung is None and now - self.heard_at > limit_s and not is_paused(self.handle.process.pid):
             self.hung = f"made no step for {now - self.heard_at:,.0f} s and was ended"
             self.kill_at = now + LAST_WORDS_S
             self.handle.abort()

@@ -25,9 +25,8 @@ from fer_sweep.sweeps.server_runs import has_ended_on_server, left_behind
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.tracking import close_wandb
 from fer_sweep.worker.gpus import choose, discover, visible_devices
-from fer_sweep.worker.memory import free_mb
-from fer_sweep.worker.slots import Slot, make_slots, usable_cores
-from fer_sweep.worker.starters import TrialStarter, raise_file_limit
+from fer_sweep.worker.slots import Slot, free_mb, make_slots, usable_cores
+from fer_sweep.worker.starters import TrialStarter
 
 MOST_PER_GPU = 16
 """Slots that ``--per-gpu auto`` tries at most on one GPU."""
@@ -126,7 +125,6 @@ def work_on(
         AgentFailed: Trials failed one after another.
         NothingToDo: The sweep has ended already.
     """
-    raise_file_limit()
     notes: list[str] = []
     fingerprints = sweep.data.provide(notes.append)
     online = tracking_mode() == "online"

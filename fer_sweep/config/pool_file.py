@@ -32,9 +32,9 @@ MOST_AGENTS = 1000
 LONGEST_NOTICE_S = 65_535
 """Slurm's own limit on ``--signal``."""
 MOST_GPUS = 64
-"""Of one agent, which runs on one node."""
+"""GPUs of one agent, which runs on one node."""
 SMALLEST_SHARE = 0.01
-"""Of a GPU."""
+"""The smallest share of a GPU."""
 
 _OWN = {
     "account": "account",
@@ -86,9 +86,9 @@ def _words(value: Any) -> tuple[str, ...]:
     except ValueError as error:
         raise refusal(f"{value!r} cannot be split into words: {str(error).lower()}", hint) from None
     if not words or not all(words):
-        raise refusal(f"{value!r} has no word, or an empty one", hint)
+        raise refusal(f"{value!r} has no words, or an empty one", hint)
     if operator := next((word for word in words if re.search(r"[;&|<>`$]", word)), None):
-        raise refusal(f"{operator!r} has no effect here: no shell reads it", hint)
+        raise refusal(f"{operator!r} would be passed on as it is: no shell reads it", hint)
     return words
 
 
@@ -106,7 +106,7 @@ def _resource_names(value: Any) -> Any:
         if own := {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}.get(name):
             raise refusal(f"{name} has its own key", f"write {own}")
         if name == "object_store_memory":
-            raise refusal(f"{name} is not used by agents", "remove it")
+            raise refusal(f"{name} is of no use to agents", "they do not use Ray's object store")
     return value
 
 
@@ -119,9 +119,7 @@ def _sbatch_option(value: Any) -> str:
         if option.startswith(match[1]):
             raise refusal(f"{value!r} has its own key", f"write {key}")
     if any(option.startswith(match[1]) for option in _RESERVED):
-        raise refusal(
-            f"{value!r} is set by fersweep", "remove it: fersweep needs it to follow agents and resume trials"
-        )
+        raise refusal(f"{value!r} is set by fersweep", "to follow and requeue its agents")
     return str(value)
 
 
@@ -142,31 +140,31 @@ Memory = Annotated[
 ]
 Time = Annotated[
     _Any,
-    must(lambda value: not isinstance(value, int), "was read as a number", _TIME_HINT),
+    must(lambda value: not isinstance(value, int), "is a number in YAML", _TIME_HINT),
     _text(_TIME, "a time limit", _TIME_HINT),
 ]
 Module = Annotated[
     _Any,
-    _text(r"[A-Za-z0-9][\w./+-]*", "a module's name", "as `module avail` shows it, such as cuda/12.4"),
+    _text(r"[A-Za-z0-9][\w./+-]*", "the name of a module", "as shown by `module avail`, such as cuda/12.4"),
 ]
 Address = Annotated[
     _Any,
     must(
         lambda value: not str(value).startswith("ray://"),
-        "uses Ray Client, which ends the agents when the network is cut",
+        "is an address for Ray Client, which ends agents when the network fails",
         "start on a node of the cluster with address: auto",
     ),
     _text(
         r"auto|[A-Za-z0-9][\w.-]*:[1-9]\d{0,4}",
         "an address of a Ray cluster",
-        "auto on a node of the cluster, HOST:PORT as `ray start` prints it, or none for this host alone",
+        "auto on a node of the cluster, or HOST:PORT of `ray start`; leave it out for a Ray of this host alone",
     ),
 ]
 Agents = Annotated[Whole, between(1, MOST_AGENTS)]
 Cpus = Annotated[Whole, between(1, 1024)]
 Gpus = Annotated[
     NotNegative,
-    must(_is_amount, "is not an amount of GPUs", f"a whole number up to {MOST_GPUS}, or a share such as 0.5"),
+    must(_is_amount, "is not a number of GPUs", f"a whole number up to {MOST_GPUS}, or a share such as 0.5"),
 ]
 Words = Annotated[tuple[str, ...], PlainValidator(_words)]
 
@@ -175,27 +173,27 @@ class _Pool(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     agents: Agents = 1
-    """How many agents to start; ``--agents`` of the command line replaces it."""
+    """Number of agents; overridden by ``--agents`` on the command line."""
 
 
 class LocalPool(_Pool):
     """Agents as processes on this host."""
 
     kind: Literal["local"]
-    """This host."""
+    """On this host."""
 
 
 class SlurmPool(_Pool):
-    """An array of Slurm jobs, one agent each."""
+    """Agents as the elements of a Slurm job array."""
 
     kind: Literal["slurm"]
-    """A cluster with Slurm."""
+    """On a Slurm cluster."""
     at_once: Agents | None = None
-    """At most this many agents run at the same time."""
+    """Maximum number of agents that run at the same time."""
     partition: Names | None = None
-    """Where jobs queue; None for the cluster's default."""
+    """Partitions of the jobs; None for the cluster's default."""
     account: Name | None = None
-    """The account that is charged."""
+    """Account that is charged."""
     qos: Name | None = None
     """Quality of service."""
     gres: Gres | None = None
@@ -205,7 +203,7 @@ class SlurmPool(_Pool):
     memory: Memory | None = None
     """Main memory of each agent."""
     time: Time | None = None
-    """The time limit of each job, as sbatch takes it."""
+    """Time limit of each job, in the format of sbatch."""
     notice_s: Annotated[Whole, between(1, LONGEST_NOTICE_S)] = 120
     """Seconds before the time limit at which trials are checkpointed and the job is requeued."""
     modules: Annotated[tuple[Module, ...], BeforeValidator(plain_list)] = ()
@@ -213,16 +211,16 @@ class SlurmPool(_Pool):
     container: Words | None = None
     """Prefix of the agent's command, such as ``apptainer exec --nv IMAGE``."""
     command: Words | None = None
-    """How fersweep is started on a node; None for the Python that this command runs in."""
+    """The command of fersweep on a node; None for the Python of this command."""
     sbatch: Annotated[tuple[Annotated[str, PlainValidator(_sbatch_option)], ...], BeforeValidator(plain_list)] = ()
     """Further options of sbatch."""
 
 
 class RayPool(_Pool):
-    """Actors on a Ray cluster, one agent each."""
+    """Agents as actors of a Ray cluster."""
 
     kind: Literal["ray"]
-    """A Ray cluster."""
+    """On a Ray cluster."""
     address: Address | None = None
     """``auto`` for the cluster that this host is a node of, or HOST:PORT; None for a cluster of this host alone, which
     ends with the command."""
@@ -233,9 +231,9 @@ class RayPool(_Pool):
     memory: Memory | None = None
     """Main memory of each agent."""
     resources: Annotated[dict[str, Positive], BeforeValidator(_resource_names)] = {}
-    """What else a node must have, by Ray's names."""
+    """Further resources of each agent, by Ray's names."""
     command: Words | None = None
-    """How fersweep is started on a node; None for the Python that this command runs in."""
+    """The command of fersweep on a node; None for the Python of this command."""
 
 
 PoolFile = LocalPool | SlurmPool | RayPool
@@ -273,14 +271,14 @@ def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | No
     if not isinstance(data, Mapping):
         raise PoolFileError(source, [Problem("is not a dictionary of settings", hint=NEEDS)])
     if "apiVersion" in data:
-        hint = f"start its agents with kubectl apply -f {source}"
-        raise PoolFileError(source, [Problem("is a Kubernetes manifest, not a pool file", hint=hint)])
+        hint = f"Kubernetes starts these agents: kubectl apply -f {source}"
+        raise PoolFileError(source, [Problem("is a manifest of Kubernetes, not a pool file", hint=hint)])
     kind = data.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
         near = get_close_matches(str(kind), KINDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(KINDS)}"
-        message = "missing" if "kind" not in data else f"no such kind: {kind!r}"
+        message = "missing" if "kind" not in data else f"unknown kind {kind!r}"
         raise PoolFileError(source, in_file_order([Problem(message, key="kind", hint=hint)], lines or {}))
     problems = empty_keys(data)
     pool = None
@@ -300,7 +298,7 @@ def _rule_problems(pool: PoolFile) -> list[Problem]:
         return []
     limit = _seconds(pool.time)
     if limit < 60:
-        return [Problem(f"{pool.time} is under a minute", key="time", hint="Slurm counts whole minutes")]
+        return [Problem(f"{pool.time} is less than a minute", key="time", hint="Slurm counts whole minutes")]
     if pool.notice_s >= limit:
         hint = f"less than time, which is {limit} s"
         return [Problem(f"{pool.notice_s} s leave no time to train", key="notice_s", hint=hint)]

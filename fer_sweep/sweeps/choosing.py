@@ -1,4 +1,4 @@
-"""Choosing among the trials of sweeps: what the records of their searches come to."""
+"""Choosing the winner among the trials of sweeps."""
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,32 +9,32 @@ from fer_sweep.files import sweep_folder
 from fer_sweep.openings import Opening, all_openings
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.selection import Candidate, Caveat, Confirmed, Selection, caveats, differing_data, select, select_each
-from fer_sweep.sweeps.adding import open_entry
 from fer_sweep.sweeps.confirmations import confirm, confirmation_of
 from fer_sweep.sweeps.data import pinned_data
 from fer_sweep.sweeps.entries import SweepEntry, known
 from fer_sweep.sweeps.opened import Sweep
+from fer_sweep.sweeps.opening import open_entry
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The choice among all trials of some sweeps, overall and architecture by architecture."""
+    """The choice among the trials of some sweeps, overall and for each architecture."""
 
     overall: Selection
     by_model: Mapping[str, Selection]
     caveats: tuple[Caveat, ...]
     confirmed: tuple[Confirmed, ...] = ()
-    """The trials of these sweeps that were trained again with further seeds, the winner or not."""
+    """The trials of these sweeps that were trained with further seeds."""
 
     @property
     def winner_confirmed(self) -> Confirmed | None:
-        """What the further seeds of the winner came to so far; None if none were asked for."""
+        """The results of the winner's further seeds so far; None without a confirmation."""
         winner = self.overall.winner
         return next((found for found in self.confirmed if winner and found.name == winner.name), None)
 
 
 def as_candidates(sweep_id: str, records: Iterable[TrialRecord]) -> list[Candidate]:
-    """Those trials of a sweep that have a result, with the fingerprint of the data each was measured on."""
+    """The trials of a sweep that have a result, with the fingerprint of their data set."""
     fingerprints: dict[str, str] = {}
     found = []
     for record in records:
@@ -54,11 +54,11 @@ def candidates_of(sweeps: Iterable[Sweep]) -> list[Candidate]:
 
 
 def choose(sweeps: Sequence[Sweep], candidates: Sequence[Candidate] | None = None) -> Choice:
-    """Choose among all trials of some sweeps; the strictest of their ``--max-gap`` holds for all.
+    """Choose among all trials of some sweeps; the strictest ``--max-gap`` applies to all.
 
     Args:
         sweeps: The sweeps.
-        candidates: Their trials, if they have been read already.
+        candidates: Their trials, if already read.
     """
     candidates = candidates_of(sweeps) if candidates is None else candidates
     gaps = [sweep.entry.max_gap for sweep in sweeps if sweep.entry.max_gap is not None]
@@ -82,15 +82,15 @@ def winner_of(selection: Selection, sweeps: Sequence[Sweep]) -> Candidate:
     ids, last = ", ".join(sweep.id for sweep in sweeps), sweeps[-1].id
     message = f"{selection.reason}: {ids}"
     if not selection.ranking:
-        raise NothingToDo(message, hint=f"train some: fersweep agent {last}")
-    single = f"fersweep status {last} lists them, and confirm, test, predict and export take one with --trial"
+        raise NothingToDo(message, hint=f"fersweep status {last} shows its trials and what to do next")
+    single = f"list the trials with fersweep status {last}, and select one with --trial in confirm, test or export"
     if differing_data(selection.ranking):
         raise InputError(message, hint="name sweeps of one data set" if len(sweeps) > 1 else single)
-    raise NothingToDo(message, hint=f"train more: fersweep agent {last}; {single}")
+    raise NothingToDo(message, hint=f"train more with fersweep agent {last}, or {single}")
 
 
 def chosen(sweep: Sweep, trial_id: str | None = None) -> Candidate:
-    """The winner of one sweep, or the trial of it that is named.
+    """The winner of one sweep, or one of its trials.
 
     Raises:
         NothingToDo: No trial has a result to choose by.
@@ -104,27 +104,26 @@ def chosen(sweep: Sweep, trial_id: str | None = None) -> Candidate:
             return candidate
     known_ids = ", ".join(candidate.record.trial_id for candidate in candidates[:20]) or "none yet"
     raise InputError(
-        f"sweep {sweep.id} has no trial {trial_id} with a result", hint=f"those that have one: {known_ids}"
+        f"sweep {sweep.id} has no trial {trial_id} with a result", hint=f"trials with a result: {known_ids}"
     )
 
 
 def with_further_seeds(sweep: Sweep, candidate: Candidate, seeds: int | None) -> Sweep:
-    """Open the sweep that trains a chosen trial with so many further seeds: made, extended, or found as it is."""
+    """Open the sweep that trains a chosen trial with further seeds, created or extended as needed."""
     searched = {int(c.record.config.get("seed", 0)) for c in candidates_of([sweep])}
     return confirm(sweep, candidate.record, seeds, searched=searched)
 
 
 def confirmed(sweep: Sweep, candidate: Candidate) -> Confirmed | None:
-    """What the further seeds of a chosen trial came to so far; None if none were asked for."""
+    """The results of a chosen trial's further seeds so far; None without a confirmation."""
     confirmation = confirmation_of(sweep, candidate.record.trial_id)
     return None if confirmation is None else _confirmed(confirmation, candidate)
 
 
 def openings_about(candidates: Sequence[Candidate]) -> tuple[Opening, ...]:
-    """Every recorded opening of a test split that concerns some trials, earliest first.
+    """Every recorded opening that concerns some trials, earliest first.
 
-    That is the split of the data they were measured on, opened for any model, and every split that one of their
-    sweeps' models was evaluated on.
+    These are openings of their data's test split for any model, and of every split that one of them was tested on.
 
     Raises:
         StorageError: A file that records them cannot be read.
@@ -139,7 +138,7 @@ def openings_about(candidates: Sequence[Candidate]) -> tuple[Opening, ...]:
 
 
 def _prepared_splits(candidates: Sequence[Candidate]) -> set[str]:
-    """The fingerprints of the candidates' test splits, as far as their data sets are prepared here."""
+    """The fingerprints of the candidates' test splits, for data sets that are prepared on this host."""
     # Only here: choosing alone needs no images.
     from fer_sweep.data import store
     from fer_sweep.data.dataset import Split, fingerprint_of_test
@@ -147,7 +146,7 @@ def _prepared_splits(candidates: Sequence[Candidate]) -> set[str]:
     prepared = set(store.names())
     found = set()
     for name, fingerprint in {(candidate.data, candidate.fingerprint) for candidate in candidates}:
-        # A damaged data set hides no opening of another, nor one that is recorded by its fingerprint.
+        # A damaged data set must not hide the openings of others.
         with contextlib.suppress(FersweepError):
             info = store.read_info(name) if name in prepared else None
             if info is not None and fingerprint in ("", info.fingerprint) and info.split_total(Split.TEST):

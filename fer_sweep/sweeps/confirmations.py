@@ -1,4 +1,4 @@
-"""Sweeps that train one configuration with further seeds: what ``fersweep confirm`` makes, and finds again."""
+"""The sweeps of ``fersweep confirm``, which train one configuration with further seeds."""
 
 import time
 from collections.abc import Collection
@@ -8,20 +8,19 @@ from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.sweeps import extend_sweep, record_sweep
-from fer_sweep.sweeps.adding import open_entry
 from fer_sweep.sweeps.entries import SweepEntry, known, remember
 from fer_sweep.sweeps.opened import Sweep
-from fer_sweep.sweeps.opening import open_sweep
+from fer_sweep.sweeps.opening import open_entry, open_sweep
 
 FIRST_SEED = 1000
-"""Further seeds count from here, far from those that people search with, so that no measurement that took part in the
-choice comes back as its confirmation, and the winners of several sweeps get the same ones."""
+"""The first further seed, far from those used in searches, so that no measurement of the search counts as its own
+confirmation and the winners of several sweeps have the same seeds."""
 USUAL_SEEDS = 5
-"""With four or fewer the t-interval is so wide that it hardly says anything."""
+"""With four or fewer, the t-interval is too wide to be useful."""
 
 
 def open_origin(sweep: Sweep) -> tuple[Sweep, str | None]:
-    """The sweep a confirmation is of, opened, and its trial; any other sweep itself, and None."""
+    """The sweep and trial that a confirmation belongs to; any other sweep itself, and None."""
     if sweep.entry.confirms is None:
         return sweep, None
     origin, _, trial = sweep.entry.confirms.rpartition("/")
@@ -30,23 +29,23 @@ def open_origin(sweep: Sweep) -> tuple[Sweep, str | None]:
 
 
 def confirmation_of(sweep: Sweep, trial_id: str) -> SweepEntry | None:
-    """The sweep that confirms a trial, if one was made."""
+    """The sweep that confirms a trial, if there is one."""
     return next((found for found in known() if found.confirms == f"{sweep.id}/{trial_id}"), None)
 
 
 def confirm(sweep: Sweep, record: TrialRecord, seeds: int | None, *, searched: Collection[int]) -> Sweep:
-    """Open the sweep that trains a trial's configuration with so many further seeds: made, extended, or as it is.
+    """Open the sweep that trains a trial's configuration with further seeds, created or extended as needed.
 
-    It is an embedded one in the same database, whatever searched; agents, resume and status work on it as on any other.
+    It is an embedded sweep in the same database, and every command works on it.
 
     Args:
         sweep: The sweep that was searched.
         record: Its chosen trial.
-        seeds: How many; fewer than it has already changes nothing. None for what it has, or USUAL_SEEDS.
-        searched: Seeds that took part in the search, which cannot confirm it.
+        seeds: How many; fewer than it has changes nothing. None for those it has, or USUAL_SEEDS.
+        searched: Seeds of the search, which cannot confirm it.
 
     Raises:
-        ConfigError: The trial's configuration is not one that can be trained here.
+        ConfigError: The trial's configuration cannot be trained.
         StorageError: The database or the sweep's folder cannot be written.
     """
     found = confirmation_of(sweep, record.trial_id)
@@ -75,7 +74,7 @@ def seeds_of(confirmation: Sweep) -> tuple[int, ...]:
 def _make(sweep: Sweep, record: TrialRecord, seeds: list[int]) -> Sweep:
     file = _file(sweep, record, seeds)
     name = str(file.name)
-    # Recorded already by another host, or by a process that died after this step: then it stays as it is.
+    # Changes nothing if another host, or a process that died after this step, has recorded it.
     record_sweep(file, name, sweep.entry.database)
     confirms = f"{sweep.id}/{record.trial_id}"
     made = open_entry(SweepEntry(name, "optuna", sweep.entry.storage, name, time.time(), confirms=confirms))
@@ -102,7 +101,7 @@ def _file(sweep: Sweep, record: TrialRecord, seeds: list[int]) -> SweepFile:
 
 
 def _fixed(config: dict[str, Any]) -> dict[str, Any]:
-    # What is None is its field's default; a sweep file has no word for it.
+    # None is the default of its field; a sweep file cannot contain it.
     return {
         name: {"parameters": _fixed(value)} if isinstance(value, dict) else {"value": value}
         for name, value in config.items()

@@ -1,4 +1,4 @@
-"""Making sweeps: from a file that is checked as a whole first, in a database or on a W&B server."""
+"""Creating sweeps from files, in a database or on a W&B server."""
 
 import contextlib
 import secrets
@@ -13,13 +13,13 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError
 from fer_sweep.search.embedded import create_sweep
-from fer_sweep.sweeps.adding import add, add_served, new_storage
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.sweeps.opened import Sweep
+from fer_sweep.sweeps.opening import add, add_served, new_storage
 from fer_sweep.wandb_client.account import tracking_mode
 
 SEARCHES = ("wandb", "optuna")
-"""What can propose trials: a W&B server, or the embedded search."""
+"""What proposes trials: a W&B server, or the embedded search."""
 
 
 def create(
@@ -35,27 +35,27 @@ def create(
     project: str | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Sweep:
-    """Make a sweep from a file, after everything in it has been checked; it comes back opened.
+    """Check a sweep file, create the sweep and open it.
 
     Args:
         file: A sweep file in W&B's format.
-        constants: Parameters to fix, by dotted name, whatever the file says of them.
+        constants: Parameters to fix, by dotted name; they override the file.
         count: Replaces the file's run_cap.
-        search: One of SEARCHES; None takes the W&B server if runs are tracked online and it can do what is asked.
+        search: One of SEARCHES; None for the W&B server if runs are tracked online and it supports the sweep.
         storage: Database URL; None for that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
-        max_gap: Only trials with at most this train_val_gap count as solutions.
-        seed: Seeds the embedded search.
-        entity: W&B user or team, before what environment and file say.
-        project: W&B project, likewise.
-        note: Gets what is valid but probably not meant.
+        max_gap: Largest train_val_gap the winner may have.
+        seed: Seed of the embedded search.
+        entity: W&B user or team; overrides environment and file.
+        project: W&B project; overrides environment and file.
+        note: Called with warnings.
 
     Raises:
-        SweepFileError: The file cannot be used; nothing has been made.
-        LoginError: The W&B server does not know the key, or the key has no right to that entity.
-        InputError: An option does not fit the file, or the server refuses it, or a database cannot be there.
+        SweepFileError: The file is invalid; no sweep is created.
+        LoginError: The API key is invalid, or has no access to the entity.
+        InputError: An option does not fit the file, or the server or the database refuses the sweep.
     """
     if search not in (None, *SEARCHES):
-        raise InputError(f"unknown search {search!r}", hint=f"--search takes {' or '.join(SEARCHES)}")
+        raise InputError(f"unknown search {search!r}", hint=f"use {' or '.join(SEARCHES)}")
     sweep = checked(file, constants=constants, count=count, note=note)
     given = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
     embedded = next((option for option, value in given.items() if value is not None), None)
@@ -63,7 +63,7 @@ def create(
         search = "wandb" if tracking_mode() == "online" and not embedded and sweep.method != "custom" else "optuna"
     if search == "wandb":
         if embedded:
-            raise InputError(f"{embedded} is for search optuna; a W&B server has none", hint="add --search optuna")
+            raise InputError(f"{embedded} needs the embedded search", hint="add --search optuna")
         return _create_on_server(sweep, entity, project, note)
     storage = new_storage(storage, note)
     place = {name: value for name, value in (("entity", entity), ("project", project)) if value}
@@ -81,7 +81,7 @@ def checked(
     count: int | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> SweepFile:
-    """Load a sweep file, fix constants and cap, and check every parameter against the training function.
+    """Load a sweep file, apply constants and cap, and check every parameter against the training function.
 
     Raises:
         SweepFileError: With every problem found.
@@ -89,7 +89,7 @@ def checked(
     sweep, lines = load_with_lines(file)
     if constants:
         sweep = with_constants(sweep, constants)
-        # A value of the command line stands in no line of the file.
+        # A value of the command line has no line in the file.
         given = tuple(f"parameters.{name}" for name in constants)
         lines = {key: line for key, line in lines.items() if not key.startswith(given)}
     if count is not None:

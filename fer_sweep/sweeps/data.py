@@ -1,7 +1,7 @@
 """The data sets of a sweep: the same content for all its trials, on every host that works on it.
 
-``sweeps/<id>/data-<name>.json`` pins what a name meant when the sweep began. Where several hosts share fersweep's home,
-the content lies in ``data/`` there too, for hosts that have not prepared it.
+``sweeps/<id>/data-<name>.json`` pins the fingerprint of a data set when the sweep begins. Where several hosts share
+fersweep's home, the images are in ``data/`` there too, for hosts that have not prepared them.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ class SweepData:
 
     def __init__(self, entry: SweepEntry, file: SweepFile, space: Space) -> None:
         self._entry = entry
-        # A space in code names its data as it runs.
+        # A space in code is known only when it runs.
         self._names = () if file.has_own_space else [name for name in data_names(space) if name != SYNTHETIC]
 
     def pin(self, note: Callable[[str], None]) -> None:
-        """Pin and share the data sets of a new sweep, as far as they are prepared on this host.
+        """Pin and share the data sets of a new sweep that are prepared on this host.
 
         Args:
-            note: Gets what could not be done; agents do it when they begin.
+            note: Called with problems; agents try again when they start.
         """
         for name in self._names:
             try:
@@ -44,7 +44,7 @@ class SweepData:
                 note(str(error))
 
     def inherit(self, origin: SweepEntry) -> None:
-        """Train this sweep on exactly the data of another one.
+        """Copy the pins of another sweep.
 
         Raises:
             StorageError: A pin cannot be written.
@@ -53,17 +53,17 @@ class SweepData:
             write_atomically(sweep_folder(self._entry.id) / pin.name, pin.read_bytes())
 
     def provide(self, say: Callable[[str], None]) -> Mapping[str, str]:
-        """See that this host has the data sets, copied from the shared home where they are not prepared here.
+        """Copy data sets that are not prepared on this host from the shared home, and check the others.
 
         Args:
-            say: Gets a line on what is copied.
+            say: Called with a line per copy.
 
         Returns:
-            The fingerprint of each, by name: a name may be given to other content while an agent works.
+            The fingerprint by name; the content of a name may change while an agent works.
 
         Raises:
-            DataError: One is not prepared here and not shared.
-            OtherData: One is another here than the sweep began with.
+            DataError: One is neither prepared here nor shared.
+            OtherData: One differs from the pinned one.
             StorageError: It cannot be copied.
         """
         from fer_sweep.data.cache import find_dataset
@@ -73,15 +73,15 @@ class SweepData:
             here = _prepared(name)
             info = _pinned(self._entry.id, name) or (self._pin(here) if here else None)
             if info is None:
-                info = find_dataset(name)  # says what is there, and how to prepare it
+                info = find_dataset(name)  # raises, naming the known ones
             elif here is None:
                 _take(info, say)
             elif info.fingerprint != here.fingerprint:
                 raise OtherData(
-                    f"data set {name} on this host ({_host()}) is not what sweep {self._entry.id} began with: "
-                    f"{_content(here)} in place of {_content(info)}",
-                    hint=f"put that back: fersweep data prepare {info.source} --name {name} --replace; "
-                    "or begin another sweep on what is here: fersweep create",
+                    f"data set {name} on this host ({_host()}) differs from the one sweep {self._entry.id} began with: "
+                    f"{_content(here)} instead of {_content(info)}",
+                    hint=f"restore it: fersweep data prepare {info.source} --name {name} --replace; "
+                    "or create another sweep on this one: fersweep create",
                 )
             else:
                 self._share(info, say)
@@ -89,19 +89,19 @@ class SweepData:
         return fingerprints
 
     def _pin(self, info: "DatasetInfo") -> "DatasetInfo":
-        """Pin what a name means; gives what it means, should another host have been first."""
+        """Pin a data set; returns the pinned one, which another host may have pinned first."""
         write_first(_pin_path(self._entry.id, info.name), info.model_dump_json(indent=2))
         return _pinned(self._entry.id, info.name) or info
 
     def _share(self, info: "DatasetInfo", say: Callable[[str], None]) -> None:
-        """Share a prepared data set with hosts that do not see this host's cache."""
+        """Share a prepared data set with hosts that cannot read this host's cache."""
         several = self._entry.database.startswith("postgresql") or network_file_system(home()) is not None
         if several and network_file_system(cache_dir()) is None:
             share_data(info.name, say)
 
 
 def data_names(space: Space) -> Sequence[str]:
-    """The data sets a space can ask for."""
+    """The names of the data sets in a space."""
     given = space.parameters.get("data")
     if given is None:
         return (str(SharedConfig.model_fields["data"].default),)
@@ -109,27 +109,27 @@ def data_names(space: Space) -> Sequence[str]:
 
 
 def pinned_data(sweep_id: str, name: str) -> "DatasetInfo | None":
-    """What a data set's name means to a sweep; None if it is not pinned, or the pin cannot be read."""
+    """The data set that a sweep has pinned under a name; None if there is none, or it cannot be read."""
     with contextlib.suppress(InputError):
         return _pinned(sweep_id, name)
     return None
 
 
 def share_data(name: str, say: Callable[[str], None]) -> bool:
-    """Put a data set that is prepared here into fersweep's home, for hosts that share it; false if it is there.
+    """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already.
 
     Raises:
-        DataError: It is not prepared here, or is drawn by every host for itself.
+        DataError: It is not prepared here, or it is synthetic.
         StorageError: The home cannot be written.
     """
     if name == SYNTHETIC:
-        raise DataError(f"data set {name} is drawn by every host for itself", hint="there is nothing to share")
+        raise DataError(f"data set {name} cannot be shared", hint="every host generates it")
     from fer_sweep.data.cache import open_dataset
     from fer_sweep.data.sharing import share
 
     if not share(open_dataset(name), _shared()):
         return False
-    say(f"data set {name} copied to {_shared()}, where hosts that have not prepared it take it from")
+    say(f"data set {name} copied to {_shared()} for hosts that have not prepared it")
     return True
 
 
@@ -145,8 +145,8 @@ def _take(info: "DatasetInfo", say: Callable[[str], None]) -> None:
     if not is_shared(info, _shared()):
         raise DataError(
             f"data set {info.name}, {_content(info)}, is neither prepared on this host ({_host()}) nor in {_shared()}",
-            hint=f"here: fersweep data prepare {info.source} --name {info.name}; or share it from a host that has it, "
-            f"with the same FERSWEEP_HOME: fersweep data share {info.name}",
+            hint=f"run fersweep data prepare {info.source} --name {info.name} here, or fersweep data share {info.name} "
+            "on a host that has it and the same FERSWEEP_HOME",
         )
     say(f"data set {info.name} is not prepared on this host ({_host()}): copying {_content(info)} from {_shared()}")
     take(info, _shared())
@@ -158,10 +158,10 @@ def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":
     path = _pin_path(sweep_id, name)
     try:
         return DatasetInfo.read(path, name)
-    except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
+    except (OSError, ValueError) as error:  # pydantic raises ValueErrors
         raise DataError(
-            f"{path} cannot be read ({type(error).__name__}); it says which content of {name} this sweep is trained on",
-            hint="restore it; without it, the sweep takes what the next agent's host has",
+            f"cannot read {path} ({type(error).__name__}), which pins data set {name} of this sweep",
+            hint="restore it; if you delete it, the sweep pins the data set of the next agent's host",
         ) from error
 
 

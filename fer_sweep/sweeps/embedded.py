@@ -1,4 +1,4 @@
-"""A sweep whose search is ours: its trials are proposed from a database, without server or account."""
+"""A sweep with the embedded search, whose state is in a database: it needs no server or account."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddedSweep(Sweep):
-    """Its W&B runs are called SWEEP-TRIAL; its page on the server is made when the first of them goes there."""
+    """Its W&B runs have the ids SWEEP-TRIAL; its page on the server is created with the first run."""
 
     searched_by_server = False
 
@@ -36,7 +36,7 @@ class EmbeddedSweep(Sweep):
 
     @through_restarts
     def trials(self) -> Sequence[TrialRecord]:
-        """See ``Sweep.trials``; needs no search, and so not Optuna."""
+        """See ``Sweep.trials``; does not need Optuna."""
         with self.database.transaction(write=False) as connection:
             rows = Ledger(connection, self.id).all()
         return [record_of(row, self.trial_of(row)) for row in rows]
@@ -72,7 +72,7 @@ class EmbeddedSweep(Sweep):
         return f"{self.id}-{trial_id}"
 
     def _check_tracking(self, mode: str) -> None:
-        """Every mode goes."""
+        """Every mode is possible."""
 
     def page(self) -> "Made":
         """See ``Sweep.page``."""
@@ -101,10 +101,10 @@ class EmbeddedSweep(Sweep):
                 if path is not None and server.sweep(path).state is SweepState.RUNNING:
                     server.set_state(path, SweepState.FINISHED)
         except FersweepError as error:
-            log.warning("the sweep's page still says running: %s", error)
+            log.warning("the sweep's page still shows it as running: %s", error)
 
     def uploads(self, record: TrialRecord) -> bool:
-        """See ``Sweep.uploads``: all of them."""
+        """See ``Sweep.uploads``: every trial."""
         return True
 
     @property

@@ -1,4 +1,4 @@
-"""Which sweeps this home has: ``sweeps/<id>/sweep.json``, beside a copy of the sweep file."""
+"""The sweeps of this home: ``sweeps/<id>/sweep.json``, beside a copy of the sweep file."""
 
 import json
 from collections.abc import Sequence
@@ -15,26 +15,25 @@ from fer_sweep.store.database import default_storage
 
 @dataclass(frozen=True)
 class SweepEntry:
-    """One sweep of this home: what its sweep.json holds."""
+    """One sweep of this home: the content of its sweep.json."""
 
     id: str
     search: str
     """What proposes its trials: ``optuna`` (embedded) or ``wandb`` (the server)."""
     storage: str | None
-    """Where the search keeps its state: a database URL without a password; None for ``sweeps.db`` in fersweep's home,
-    wherever that is moved."""
+    """The URL of its database, without a password; None for ``sweeps.db`` in fersweep's home, even if that moves."""
     name: str | None
     """The name in its file."""
     created: float
     """Unix time, seconds."""
     max_gap: float | None = None
-    """The constraint on the winner's train-val gap, as a fraction."""
+    """Largest train-val gap of the winner, as a fraction."""
     url: str | None = None
     """Its page, for a search on a server."""
     path: str | None = None
     """ENTITY/PROJECT/ID, for a search on a server."""
     confirms: str | None = None
-    """SWEEP/TRIAL whose configuration it trains with further seeds, where ``fersweep confirm`` made it."""
+    """For a sweep of ``fersweep confirm``: the SWEEP/TRIAL that it trains with further seeds."""
 
     @property
     def database(self) -> str:
@@ -56,18 +55,18 @@ def known() -> Sequence[SweepEntry]:
         try:
             entry = _ENTRY.validate_python(read_json(path))
             if entry.id != path.parent.name:
-                raise ValueError(f"it is that of sweep {entry.id!r}")  # an id names folders, and so must not lead out
+                raise ValueError(f"it belongs to sweep {entry.id!r}")  # an id names folders, so it is checked
             entries.append(entry)
-        except (OSError, ValueError) as error:  # pydantic's are ValueErrors too
+        except (OSError, ValueError) as error:  # pydantic raises ValueErrors
             raise StorageError(
-                f"{path} cannot be read: {error}",
-                hint="restore it, or move the sweep's folder away to go on without it",
+                f"cannot read {path}: {error}",
+                hint="restore the file, or move the sweep's folder away to continue without it",
             ) from error
     return sorted(entries, key=lambda entry: entry.created)
 
 
 def remember(entry: SweepEntry, sweep: SweepFile) -> None:
-    """Write a sweep's entry and file into its folder: from then on it can be opened."""
+    """Write a sweep's entry and file into its folder, so that it can be opened."""
     folder = sweep_folder(entry.id)
     write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
     write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What every opened sweep has, whatever proposes its trials."""
+"""The interface of an opened sweep, and what both kinds share."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 
 
 class OpenSearch(Search, Protocol):
-    """A search, to be closed when done."""
+    """A search that must be closed."""
 
     def close(self) -> None:
-        """Give up the leases that are still held."""
+        """Release the leases that are still held."""
         ...
 
 
 @dataclass(frozen=True)
 class Remaining:
-    """The trials of a sweep that have not ended."""
+    """The trials of a sweep that are left."""
 
     free: int | None
-    """Those that an agent could start or resume now; None where the number is unknown."""
+    """Trials that an agent could start or resume now; None if unknown."""
     leased: int = 0
-    """Those that an agent is training."""
+    """Trials that an agent is training."""
 
 
 class Sweep(ABC):
-    """A sweep, opened: its file parsed once, its state over one database connection. Safe to share among threads."""
+    """An opened sweep: its file is parsed once, its state read over one database connection. Thread-safe."""
 
     def __init__(self, entry: SweepEntry, *, waits: bool = True) -> None:
-        """Open nothing yet: file and database are opened when they are first needed.
+        """Create the sweep without opening file and database; that is done on first use.
 
         Args:
             entry: The sweep.
-            waits: Wait for a database server that does not answer; otherwise that is an error at once.
+            waits: Wait for a database server that does not answer instead of failing at once.
         """
         self.entry = entry
         self.id = entry.id
@@ -67,7 +67,7 @@ class Sweep(ABC):
         self.close()
 
     def close(self) -> None:
-        """Close the connections that were opened."""
+        """Close the database connection."""
         if (database := self.__dict__.pop("database", None)) is not None:
             database.close()
 
@@ -91,7 +91,7 @@ class Sweep(ABC):
 
     @functools.cached_property
     def space(self) -> Space:
-        """What it searches."""
+        """Its search space."""
         return Space.from_sweep(self.file)
 
     @property
@@ -106,12 +106,12 @@ class Sweep(ABC):
 
     @property
     def argument(self) -> str:
-        """What commands on any host know it by."""
+        """Its name for commands on any host."""
         return self.entry.path or self.id
 
     @property
     def planned(self) -> int | None:
-        """How many trials it has at most: its cap, or all configurations there are; None if there is no end."""
+        """The largest number of trials: its cap or the number of configurations; None if unlimited."""
         whole = self.space.grid_size() if self.file.method == "grid" else self.space.size()
         return min((size for size in (self.file.run_cap, whole) if size is not None), default=None)
 
@@ -124,7 +124,7 @@ class Sweep(ABC):
     @property
     @abstractmethod
     def state(self) -> str:
-        """Its state: running, paused, stopped, cancelled or finished; a server says finished for stopped.
+        """running, paused, stopped, cancelled or finished; a W&B server shows stopped as finished.
 
         Raises:
             ServerError: Its server does not answer.
@@ -132,7 +132,7 @@ class Sweep(ABC):
 
     @property
     def is_open(self) -> bool:
-        """Whether it hands out trials, now or once it is resumed from a pause."""
+        """Whether it is running or paused."""
         return self.state in ("running", "paused")
 
     @abstractmethod
@@ -183,7 +183,7 @@ class Sweep(ABC):
 
     @abstractmethod
     def remaining(self) -> Remaining:
-        """How much of it is left.
+        """How many trials are left.
 
         Raises:
             InputError: The database does not have this sweep any more.
@@ -192,11 +192,11 @@ class Sweep(ABC):
 
     @abstractmethod
     def row_of(self, ledger: Ledger, trial_id: str) -> Row | None:
-        """A trial in the database; None if it is not there."""
+        """The database row of a trial; None if there is none."""
 
     @abstractmethod
     def trial_of(self, row: Row) -> str:
-        """The id of the trial in a row of the database."""
+        """The trial id of a database row."""
 
     def reports(self, trial_id: str) -> Sequence[Mapping[str, float]]:
         """A trial's metrics by epoch, as its agent reported them.
@@ -212,7 +212,7 @@ class Sweep(ABC):
     # Search and tracking, for an agent
 
     def search(self, *, end_waiting: Callable[[], bool] | None = None) -> OpenSearch:
-        """The search, for one agent; close it before the sweep.
+        """The search of one agent; close it before the sweep.
 
         Args:
             end_waiting: Asked while a database server is waited for; where it is true, ``Interrupted`` is raised.
@@ -230,10 +230,10 @@ class Sweep(ABC):
 
     @abstractmethod
     def _check_tracking(self, mode: str) -> None:
-        """See that runs may be tracked as wandb's switches say."""
+        """Check that runs can be tracked in this mode of wandb."""
 
     searched_by_server: bool
-    """Whether the search itself hears of runs that are stopped on their pages."""
+    """Whether a W&B server searches it, and so itself stops runs that are stopped on their pages."""
 
     def tracker(
         self,
@@ -242,16 +242,16 @@ class Sweep(ABC):
         note: Callable[[str], None] = lambda text: None,
         on_end: Callable[[str, bool], None] = lambda trial_id, whole: None,
     ) -> Callable[[TrialRequest], TrackedRun]:
-        """What starts the W&B run of each trial, by wandb's own switches.
+        """A function that starts the W&B run of a trial, in the mode that wandb is set to.
 
         Args:
             keep_models: Upload the best weights of each complete trial.
-            note: Gets a line on where the runs appear.
-            on_end: Called at the end of each trial's run, with whether all of it is where it should be.
+            note: Called with the address of the runs.
+            on_end: Called at the end of each run with the trial and whether the run is complete.
 
         Raises:
-            InputError: A W&B server searches this sweep, but runs are not to go there.
-            LoginError: Runs are to go online, but there is no key or a wrong one.
+            InputError: A W&B server searches this sweep, but runs are not online.
+            LoginError: Runs are online, but the API key is missing or invalid.
         """
         mode = tracking_mode()
         self._check_tracking(mode)
@@ -284,16 +284,16 @@ class Sweep(ABC):
 
     @abstractmethod
     def page(self) -> "Made":
-        """The sweep on the W&B server that its runs belong to; made there for an embedded search.
+        """The sweep on the W&B server that its runs belong to; created there for an embedded search.
 
         Raises:
-            LoginError: There is no key, or a wrong one.
+            LoginError: The API key is missing or invalid.
             ServerError: The server does not answer.
         """
 
     @abstractmethod
     def known_page(self, server: str) -> "SweepPath | None":
-        """Where its page on a server is, if it has one there; asks no server.
+        """Its page on a server, if known; makes no request.
 
         Args:
             server: The server's address.
@@ -301,17 +301,17 @@ class Sweep(ABC):
 
     @abstractmethod
     def close_page(self) -> None:
-        """Show the sweep as finished on its page, if it is over; done later if the server does not answer."""
+        """Mark the sweep as finished on its page if it is over; a failure is only logged."""
 
     @abstractmethod
     def uploads(self, record: TrialRecord) -> bool:
-        """Whether ``fersweep sync`` on this host is to upload the run of a trial."""
+        """Whether ``fersweep sync`` on this host uploads the run of a trial."""
 
     @property
     @abstractmethod
     def upload_command(self) -> str:
-        """The command that brings its first runs to the server: ``sync`` or ``agent``."""
+        """The command that uploads its first runs: ``sync`` or ``agent``."""
 
     @abstractmethod
     def storage_command(self, url: str) -> str:
-        """How to make such a sweep with its state in another database."""
+        """How to create such a sweep with its state in another database."""

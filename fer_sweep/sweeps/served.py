@@ -1,4 +1,4 @@
-"""A sweep that a W&B server searches: the server proposes its trials and has its state."""
+"""A sweep that a W&B server searches: the server proposes its trials and stores its state."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ServedSweep(Sweep):
-    """Its trials are called by the ids of their W&B runs; our database has their leases and reports."""
+    """Its trials have the ids of their W&B runs; our database has their leases and reports."""
 
     searched_by_server = True
 
@@ -39,12 +39,15 @@ class ServedSweep(Sweep):
         """See ``Sweep.set_state``."""
         with contextlib.closing(_connect()) as server:
             current, wanted = server.sweep(self.path).state, SweepState(state)
-            # A server has one word for a sweep that is stopped and one at its end.
+            # A server does not distinguish a stopped sweep from a finished one.
             if current is SweepState.FINISHED and wanted is SweepState.STOPPED:
                 return
             over = current in (SweepState.FINISHED, SweepState.CANCELLED)
             if over and wanted is not SweepState.RUNNING and current != wanted:
-                raise InputError(f"sweep {self.id} is {current} and cannot become {wanted}", hint="it is over")
+                raise InputError(
+                    f"sweep {self.id} is {current} and cannot become {wanted}",
+                    hint="create a new sweep from the same file",
+                )
             if current != wanted:
                 server.set_state(self.path, wanted)
 
@@ -57,12 +60,12 @@ class ServedSweep(Sweep):
                 server.set_state(self.path, SweepState.RUNNING)
 
     def trials(self) -> Sequence[TrialRecord]:
-        """See ``Sweep.trials``: those of this database, and from the server those of other hosts."""
+        """See ``Sweep.trials``: those of this database, and those of other hosts from the server."""
         with contextlib.closing(self.search()) as search:
             return search.records()
 
     def remaining(self) -> Remaining:
-        """See ``Sweep.remaining``: the server does not say, and tells its agents when there are no more."""
+        """See ``Sweep.remaining``: the server tells its agents only when no trials are left."""
         return Remaining(None)
 
     def row_of(self, ledger: Ledger, trial_id: str) -> Row | None:
@@ -87,8 +90,8 @@ class ServedSweep(Sweep):
     def _check_tracking(self, mode: str) -> None:
         if mode != "online":
             raise InputError(
-                f"the W&B server that searches sweep {self.id} learns of trials from their runs, but runs are {mode}",
-                hint="unset WANDB_MODE, or `wandb online`; for offline runs create the sweep with --search optuna",
+                f"the W&B server that searches sweep {self.id} needs the runs of its trials, but runs are {mode}",
+                hint="unset WANDB_MODE or run `wandb online`; for offline runs, create the sweep with --search optuna",
             )
 
     def page(self) -> "Made":
@@ -105,7 +108,7 @@ class ServedSweep(Sweep):
         """See ``Sweep.close_page``: the server does it."""
 
     def uploads(self, record: TrialRecord) -> bool:
-        """See ``Sweep.uploads``: what ended on this host; what has not ended, the server hands out again."""
+        """See ``Sweep.uploads``: trials that ended on this host; the server requeues the others."""
         ended = record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
         return ended and (self.trial_folder(record.trial_id).is_dir() or bool(self.reports(record.trial_id)))
 

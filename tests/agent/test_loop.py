@@ -15,8 +15,7 @@ from fer_sweep.agent.silence import Silence
 from fer_sweep.errors import AgentFailed, LostTrial
 from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState, Wait
 from fer_sweep.store.engine import Interrupted
-from fer_sweep.worker.memory import Admission
-from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.slots import Admission, Slot
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 from tests.support.scripted_starter import PlayedTrial, Script, ScriptedStarter, outcome_of, train_all, train_then_wait

@@ -107,12 +107,12 @@ def test_signals_end_the_following_and_agents_that_would_not_outlive_it(
     pool = ScriptedPool(signals, outlives_us=outlives_us)
     code, _, err = agent(pool, *LOCAL)
     assert (code, pool.stopped) == (130, [("7_0", pooling.GRACE_S)] if stops else [])
-    assert ("the agents work on: squeue --job 7; to end them: scancel 7" in err) == (not stops)
+    assert ("the agents keep running: squeue --job 7; to stop them: scancel 7" in err) == (not stops)
     assert "next: fersweep status" in err
 
 
 def test_changes_are_said_once_and_a_scheduler_that_does_not_answer_is_asked_again() -> None:
-    waiting, silent = AgentState(Phase.WAITING), PoolError("squeue does not answer")
+    waiting, silent = AgentState(Phase.WAITING), PoolError("squeue does not respond")
     seven = [RUNNING] * 7 + [waiting]
     pool = ScriptedPool([waiting] * 8, silent, silent, seven, seven, [DONE] * 8)
     pool.start(AgentCommand("abc", (), Path()), 8)
@@ -120,7 +120,7 @@ def test_changes_are_said_once_and_a_scheduler_that_does_not_answer_is_asked_aga
     assert set(following.follow(pool, said.append, lambda seconds: False).values()) == {DONE}
     assert said == [
         "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 2 more: waiting",
-        "squeue does not answer; asking again",
+        "squeue does not respond; retrying",
         "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 1 more: running (on n1)",
         "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 2 more: done",
     ]

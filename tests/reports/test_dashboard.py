@@ -108,4 +108,4 @@ def test_it_follows_the_sweep_and_changes_nothing(address: str, entry: Sweep, co
     port = httpx.URL(address).port
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}") as raised:
         dashboard.serve(entry, port=port or 0)
-    assert raised.value.hint == "--port 0 takes a free one"
+    assert raised.value.hint == "use --port 0 for a free port"

@@ -12,8 +12,8 @@ from fer_sweep.agent.silence import Silence
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.search import Search
 from fer_sweep.wandb_client.tracking import TrackedRun
-from fer_sweep.worker.memory import Admission, total_mb
-from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.resources import total_mb
+from fer_sweep.worker.slots import Admission, Slot
 from fer_sweep.worker.starters import TrialHandle, TrialStarter
 from fer_sweep.worker.trial_process import TrialJob
 from tests.support.processes import alive
@@ -40,7 +40,7 @@ class ForkingStarter(TrialStarter):
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
         share = self.memory_share or job.memory_share
         if self.memory_mb is not None and share is not None:
-            share *= self.memory_mb / (total_mb() or self.memory_mb)
+            share *= self.memory_mb / total_mb()
         handle = super().start(replace(job, memory_share=share), is_probe=is_probe)
         self.pid_of[job.folder.name] = handle.process.pid
         self.pids.append(handle.process.pid)

@@ -20,9 +20,6 @@ def main() -> None:
     told = {signal.SIGTERM, signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_BLOCK, told)
     words = sys.argv[1:]
-    if words[0] == "status":
-        print(Path("status").read_text())
-        return
     print("the agent's own words", flush=True)
     plan = words[-1].split(",")
     given = {"pid": os.getpid(), "words": words, "folder": str(Path.cwd())}

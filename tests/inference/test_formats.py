@@ -15,8 +15,8 @@ from transformers import pipeline as hugging_face_pipeline
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import Split
 from fer_sweep.errors import DataError, FersweepError, InputError
-from fer_sweep.inference import reference
 from fer_sweep.inference.export import export_model
+from fer_sweep.inference.folder import Reference, compare, logits_of
 from fer_sweep.records import CLASSES, ExportFormat
 from fer_sweep.training.examination import load_examinee
 from fer_sweep.training.loop import train
@@ -45,7 +45,7 @@ def faces(count):
 
 
 def expected(folder, pixels):
-    return reference.logits_of(load_examinee(folder, torch.device("cpu")), pixels)
+    return logits_of(load_examinee(folder, torch.device("cpu")), pixels)
 
 
 def run_use(folder, monkeypatch):
@@ -145,7 +145,7 @@ def test_card_says_how_it_was_trained_and_how_good_it_is(trained, tmp_path):
     assert "\x1b" not in card and str(tmp_path) not in card
     (folder / "result.json").unlink()
     export_model(folder, tmp_path / "other", SAFETENSORS, name=name)
-    assert "No result was recorded" in (tmp_path / "other" / "README.md").read_text()
+    assert "no result was recorded" in (tmp_path / "other" / "README.md").read_text()
 
 
 def test_export_can_be_exported_again_and_keeps_its_result(trained, tmp_path):
@@ -156,13 +156,13 @@ def test_export_can_be_exported_again_and_keeps_its_result(trained, tmp_path):
 
 
 def test_export_with_other_logits_is_not_left_behind(trained, tmp_path, monkeypatch):
-    zeros = reference.Reference(np.zeros((2, 1, 48, 48), np.uint8), np.zeros((2, 7), np.float32))
-    assert reference.compare(np.full((2, 7), 9e-5), zeros) < 1e-4
+    zeros = Reference(np.zeros((2, 1, 48, 48), np.uint8), np.zeros((2, 7), np.float32))
+    assert compare(np.full((2, 7), 9e-5), zeros) < 1e-4
     for wrong in (1e-3, float("nan")):
         with pytest.raises(FersweepError, match="nothing was written"):
-            reference.compare(np.full((2, 7), wrong), zeros)
-    monkeypatch.setattr(reference, "TOLERANCE", -1.0)
-    with pytest.raises(FersweepError, match="not the model that was trained"):
+            compare(np.full((2, 7), wrong), zeros)
+    monkeypatch.setattr("fer_sweep.inference.folder.TOLERANCE", -1.0)
+    with pytest.raises(FersweepError, match="differs from the trained model"):
         export_model(trained / "simple_cnn", tmp_path / "out", SAFETENSORS, name="a/0")
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 

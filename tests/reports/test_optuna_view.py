@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from fer_sweep.records import TrialRecord, TrialState
-from fer_sweep.reports.importance import Importance, importance
-from fer_sweep.reports.optuna_view import coordinates, distributions
+from fer_sweep.reports.optuna_view import Importance, coordinates, distributions, importance
 from fer_sweep.reports.shown import Axis
 from tests.support import reports as made_up
 
@@ -33,9 +32,9 @@ def test_where_there_is_no_answer_it_says_why() -> None:
     records = made_up.sweep(trials=60)[0].records
     complete = [r for r in records if r.state is TrialState.COMPLETE and r.result is not None]
     alike = [dataclasses.replace(r, result=r.result.model_copy(update={"best_val_acc": 0.5})) for r in complete]
-    assert for_accuracy(complete[:5]) == Importance(missing="it takes 20 complete trials, and there are 5")
-    assert for_accuracy(records, made_up.AXES[:1]).missing == "there are not two parameters to compare"
-    assert for_accuracy(alike).missing == "all trials came to the same"
+    assert for_accuracy(complete[:5]) == Importance(missing="it takes 20 complete trials, and 5 are complete")
+    assert for_accuracy(records, made_up.AXES[:1]).missing == "it takes at least two parameters"
+    assert for_accuracy(alike).missing == "all trials have the same result"
 
 
 def test_parameters_as_optuna_takes_them() -> None:
