@@ -75,7 +75,7 @@ def test_space_of_one_configuration_gives_one_trial_and_one_without_any_is_refus
     assert walk(make("single", method, single)) == [{"epochs": 2, "model": "vit"}]
     make("useless", method, {"model": {"value": "vit"}, "dim": {"values": [100, 101]}})
     with closing(embedded_search("useless")) as search:
-        with pytest.raises(ConfigError, match="no multiple of head_dim") as caught:
+        with pytest.raises(ConfigError, match="not a multiple of head_dim") as caught:
             search.next_trial("cpu/0")
         assert "change its ranges" in caught.value.hint
         assert search.records() == []
