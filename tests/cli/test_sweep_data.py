@@ -68,7 +68,7 @@ def test_data_is_shared_by_a_command_and_a_damaged_copy_refused_and_shared_again
     move(tiny_cache)
     assert "every host" in refused("data", "share", "synthetic")
     assert "copied to" in shell("data", "share", "tiny")[2]
-    assert "shared already" in shell("data", "share", "tiny")[2]
+    assert "already shared" in shell("data", "share", "tiny")[2]
     (copy,) = Path(".fersweep/data").glob("[!.]*")
     images = bytearray((copy / "images.npy").read_bytes())
     images[-1] ^= 1
@@ -95,10 +95,10 @@ def test_a_host_with_other_content_of_that_name_trains_neither_the_sweep_nor_its
     move(other_faces / "cache")
     code, _, err = shell(*AGENT)
     assert code == 2
-    assert "84 images from others" in err and "in place of 210 images from faces" in err and "--replace" in err
+    assert "84 images from others" in err and "instead of 210 images from faces" in err and "--replace" in err
     assert len(shell.json("status")["trials"]) == 1
     code, _, err = shell("confirm", "--seeds", "2", "--gpus", "none")
-    assert code == 2 and "is not what sweep confirm-" in err
+    assert code == 2 and "differs from the one sweep confirm-" in err
     pin = Path(f".fersweep/sweeps/{sweep}/data-tiny.json").absolute()
     pin.write_text(json.dumps({"name": "tiny"}))
     code, _, err = shell("agent", sweep)

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fer_sweep import mounts
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.store.database import Database
 from tests.cli.conftest import write_sweep
@@ -89,8 +89,8 @@ def every_trial_fails(host: Host) -> str:
 
 def on_a_network_file_system(host: Host) -> str:
     # A test cannot mount NFS, but it can say so where the kernel does.
-    Path("mountinfo").write_text("1 0 8:1 / / rw - nfs4 server:/home rw\n")
-    host.patch.setattr(mounts, "MOUNTINFO", Path("mountinfo").absolute())
+    disk = SimpleNamespace(mountpoint="/", fstype="nfs4")
+    host.patch.setattr("psutil.disk_partitions", lambda all: [disk])
     return host.run(CREATE)
 
 
@@ -152,7 +152,7 @@ PROVOKED = [
     pytest.param("FILE is on a network file system", on_a_network_file_system),
     pytest.param("FILE: database is locked", locked_database),
     pytest.param("fersweep needs Python 3.11", old_python, marks=MAKE),
-    pytest.param("no Ray answers at ADDRESS", no_ray, marks=pytest.mark.cluster),
+    pytest.param("cannot connect to Ray at ADDRESS", no_ray, marks=pytest.mark.cluster),
     pytest.param("FILE: disk I/O error", full_disk_under_the_database, marks=pytest.mark.process),
     pytest.param("cannot write FILE", full_disk_elsewhere, marks=pytest.mark.process),
 ]
