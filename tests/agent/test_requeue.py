@@ -9,14 +9,15 @@ import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW, SLOT_FAILURES_IN_A_ROW, OnOom
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.errors import AgentFailed
+from fer_sweep.errors import AgentFailed, InputError
 from fer_sweep.records import Cause, TrialOutcome, TrialState
 from fer_sweep.search.embedded import OptunaSearch, create_sweep
 from fer_sweep.store.database import default_storage
+from fer_sweep.sweep import Sweep, SweepEntry, open_entry
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all
-from tests.support.searches import embedded_search, state_in
+from tests.support.searches import embedded_search
 
 TRIALS = FAILURES_IN_A_ROW + 2
 HERE, ELSEWHERE = "cache of slot 0", "cache of slot 1"
@@ -42,7 +43,7 @@ def stage(tmp_path: Path, broken: set[str]) -> Stage:
         return train_all(trial)
 
     stage = Stage(tmp_path / "trials", HERE, ScriptedStarter(play))
-    stage.view = View(at_note=lambda text: slot_is_closed.set() if "gets no more trials" in text else None)
+    stage.view = View(at_note=lambda text: slot_is_closed.set() if "is disabled" in text else None)
     return stage
 
 
@@ -54,39 +55,54 @@ def search() -> Iterator[OptunaSearch]:
         yield search
 
 
+@pytest.fixture
+def sweep(search: OptunaSearch) -> Iterator[Sweep]:
+    with open_entry(SweepEntry("s", "optuna", None, None, 0.0)) as sweep:
+        yield sweep
+
+
 def attempts(search: OptunaSearch) -> list[int]:
     assert {record.state for record in search.records()} == {TrialState.COMPLETE}
     return [record.attempt for record in search.records()]
 
 
-def test_trials_that_failed_in_a_broken_slot_are_trained_in_another(
-    stage: Stage, broken: set[str], search: OptunaSearch
+def states(search: OptunaSearch) -> list[str]:
+    return [str(record.state) for record in search.records()]
+
+
+def test_an_unhealthy_slot_is_disabled_and_what_failed_there_is_retried_on_request(
+    stage: Stage, broken: set[str], search: OptunaSearch, sweep: Sweep
 ) -> None:
     broken.add(ELSEWHERE)
     summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
-    assert attempts(search) == [1, 2, 2, 2, 1, 1, 1]
-    assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: TRIALS}
-    assert state_in(default_storage(), "s") == "finished"
+    assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: TRIALS - 3}
     assert stage.view.notes == [
-        "slot cpu1 gets no more trials: 3 trials in a row failed there, while cpu0 did well; "
-        "tried again elsewhere, once: trial 1, 2, 3"
+        "slot cpu1 is disabled: 3 trials in a row failed there, while cpu0 did well; "
+        "to retry trial 1, 2, 3: fersweep retry"
     ]
+    assert sweep.state == "finished"
+    assert sweep.retry() == ["1", "2", "3"]
+    assert sweep.state == "running"
+    broken.clear()
+    with closing(embedded_search("s")) as again:
+        stage.run(again)
+    assert attempts(search) == [1, 2, 2, 2, 1, 1, 1]
 
 
-def test_an_agent_on_a_broken_host_leaves_its_trials_to_others(
-    stage: Stage, broken: set[str], search: OptunaSearch
+def test_an_agent_on_an_unhealthy_host_stops_and_says_where_to_look(
+    stage: Stage, broken: set[str], search: OptunaSearch, sweep: Sweep
 ) -> None:
     stage.run(search, count=1)
     broken.add(HERE)
     with pytest.raises(AgentFailed) as caught:
         stage.run(search)
-    assert "tried again, once; 1 trials are complete elsewhere" in (caught.value.hint or "")
-    broken.clear()
-    stage.view.started.clear()
-    with closing(embedded_search("s")) as of_another:
-        assert stage.run(of_another).ended == {TrialState.COMPLETE: FAILURES_IN_A_ROW + 1}
-    assert attempts(search) == [1, *[2] * FAILURES_IN_A_ROW, 1]
-    assert stage.view.started[0] == str(TRIALS - 1), "the one that has not failed comes first"
+    hint = caught.value.hint or ""
+    assert "1 trials are complete elsewhere" in hint and "fersweep agent --retry-failed" in hint
+    assert states(search) == ["complete", *["failed"] * FAILURES_IN_A_ROW]
+    with pytest.raises(InputError, match="trial 0 of sweep s has not failed"):
+        sweep.retry(["0"])
+    assert sweep.retry(["2"]) == ["2"]
+    assert states(search)[2] == "preempted"
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,13 @@ from rich.console import Console
 from fer_sweep import owners
 from fer_sweep.agent import session
 from fer_sweep.agent.repairs import Repairs
-from fer_sweep.agent.session import trial_tracking, work_on
+from fer_sweep.agent.session import work_on
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRequest, TrialState
-from fer_sweep.sweep.entries import SweepEntry
-from fer_sweep.sweep.server_runs import close_page
-from fer_sweep.sync import sync
+from fer_sweep.sweep import Sweep
+from fer_sweep.sync import upload
 from fer_sweep.wandb_client import server_search as wandb_server
 from fer_sweep.wandb_client.server_search import WandbSearch
 from fer_sweep.wandb_client.slots import Pace
@@ -43,13 +42,13 @@ AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0)
 class Lab:
     """A sweep on the stand-in and an agent for it in this process."""
 
-    entry: SweepEntry
+    entry: Sweep
 
     def __init__(self, server: StandIn) -> None:
         self.server = server
         self.stage = Stage(Path())
 
-    def create(self, *, search: str | None = None, **changes: Any) -> SweepEntry:
+    def create(self, *, search: str | None = None, **changes: Any) -> Sweep:
         parameters = {name: {"value": value} for name, value in {**TINY, "seed": 0}.items()}
         parameters |= {"lr": {"min": 0.001, "max": 0.01}, **changes.pop("parameters", {})}
         metric = {"name": "best_val_acc", "goal": "maximize"}
@@ -68,7 +67,7 @@ class Lab:
     ) -> AgentSummary:
         self.stage.view = View(on_epoch)
         with closing(self.entry.search()) as search:
-            track = trial_tracking(self.entry, note=self.stage.view.note)
+            track = self.entry.tracker(note=self.stage.view.note)
             return self.stage.run(search, slots=slots, count=count, track=track)
 
     @property
@@ -108,7 +107,7 @@ def test_every_trial_is_a_whole_run_of_one_sweep_on_the_server(lab: Lab, search:
     augment = {"parameters": {"shift": {"values": [0.1, 0.2]}}}
     entry = lab.create(search=search, run_cap=3, parameters={"augment": augment})
     assert lab.work(slots=2).ended == {TrialState.COMPLETE: 3}
-    close_page(entry)
+    entry.close_page()
     (sweep,) = lab.server.sweeps.values()
     assert (sweep.state, len(sweep.agents)) == ("FINISHED", agents), "each slot is an agent of its own"
     lr = sweep.config["parameters"]["lr"]
@@ -176,7 +175,7 @@ def test_runs_that_stay_out_of_reach_are_named_at_the_end_and_left_to_sync(
     assert f"not whole on the W&B server: trial 0, 1; later: fersweep sync {entry.id}" in shown.getvalue()
     assert not lab.runs
     lab.server.faults.online()
-    sync(entry, say=lambda line: None)
+    upload(entry, say=lambda line: None)
     assert [(run.state, epochs(run)) for run in lab.runs] == [("finished", [1, 2, 3])] * 2
 
 
@@ -189,14 +188,14 @@ def test_the_end_of_a_run_that_a_killed_agent_could_not_send_is_sent_by_the_next
     with closing(entry.search()) as search:
         request = search.next_trial("cpu0")
         assert isinstance(request, TrialRequest)
-        trial_tracking(entry)(request)
+        entry.tracker()(request)
         for epoch in (1, 2, 3):
             search.report(request.trial_id, epoch, metrics_of(epoch))
         search.finish(request.trial_id, outcome_of(TrialState.COMPLETE, 3))
     assert [run.state for run in lab.runs] == ["running"]
 
     def sync_here(sweep_id: str, trials: Sequence[str]) -> bool:
-        sync(entry, trials=trials, say=lambda line: None)
+        upload(entry, trials=trials, say=lambda line: None)
         return True
 
     monkeypatch.setattr(owners, "is_dead", lambda owner: True)

@@ -18,7 +18,7 @@ from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports import dashboard
 from fer_sweep.reports.dashboard import Mirror
-from fer_sweep.sweep.entries import SweepEntry
+from fer_sweep.sweep import Sweep
 from tests.reports.test_sources import Complete, finish, made
 from tests.support import reports as made_up
 from tests.support.records import make_result
@@ -67,13 +67,13 @@ def test_it_follows_a_trial_to_its_end() -> None:
 
 
 @pytest.fixture
-def entry(tmp_path: Path, complete: Complete) -> SweepEntry:
+def entry(tmp_path: Path, complete: Complete) -> Sweep:
     """A sweep with one trial that is done."""
     return made(tmp_path, [complete(best_val_acc=0.5)])
 
 
 @pytest.fixture
-def address(entry: SweepEntry, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def address(entry: Sweep, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where the dashboard of the sweep answers."""
     servers: list[Any] = []
     make = dashboard.make_server
@@ -88,7 +88,7 @@ def address(entry: SweepEntry, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     assert not thread.is_alive()
 
 
-def test_it_follows_the_sweep_and_changes_nothing(address: str, entry: SweepEntry, complete: Complete) -> None:
+def test_it_follows_the_sweep_and_changes_nothing(address: str, entry: Sweep, complete: Complete) -> None:
     assert address.startswith("http://127.0.0.1:")
     with httpx.Client(base_url=address) as client:
         assert client.get("/dashboard/").status_code == 200

@@ -18,8 +18,8 @@ from fer_sweep.openings import Opening, write_down
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import CURVES_SHOWN, axes_of, gather, models_of
+from fer_sweep.sweep import Sweep
 from fer_sweep.sweep.choosing import choose, chosen, with_further_seeds
-from fer_sweep.sweep.entries import SweepEntry
 from tests.support.scripted_search import TINY
 from tests.support.searches import create
 
@@ -33,7 +33,7 @@ def made(
     max_gap: float | None = None,
     data: str = "synthetic",
     **words: Any,
-) -> SweepEntry:
+) -> Sweep:
     """An embedded sweep whose trials came to these results; more words are keys of its file."""
     fixed = {name: {"value": value} for name, value in {**TINY, "data": data}.items()}
     parameters = {**fixed, "lr": {"min": 0.001, "max": 0.01}}
@@ -44,7 +44,7 @@ def made(
     return entry
 
 
-def finish(entry: SweepEntry, results: Sequence[TrialOutcome]) -> None:
+def finish(entry: Sweep, results: Sequence[TrialOutcome]) -> None:
     """End a sweep's next trials with these results."""
     with contextlib.closing(entry.search()) as search:
         for outcome in results:

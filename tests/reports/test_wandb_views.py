@@ -12,7 +12,7 @@ from fer_sweep.errors import InputError, LoginError, ServerError
 from fer_sweep.files import sweep_folder
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
-from fer_sweep.sweep.entries import SweepEntry
+from fer_sweep.sweep import Sweep
 from fer_sweep.sync import sync
 from tests.reports.test_sources import Complete, made
 from tests.support.searches import create
@@ -33,7 +33,7 @@ def save(online: StandIn, said: list[str]) -> Save:
     return lambda *entries, new=False: save_views(entries, new=new, say=said.append)
 
 
-def shipped(name: str = "simple_cnn", search: str = "wandb", **options: Any) -> SweepEntry:
+def shipped(name: str = "simple_cnn", search: str = "wandb", **options: Any) -> Sweep:
     return create(SWEEPS / f"{name}.yaml", search=search, **options)
 
 

@@ -15,13 +15,14 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
 from fer_sweep.search.embedded import OptunaSearch, create_sweep
+from fer_sweep.store.database import Database, default_storage
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.wandb_client.account import Account
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import SweepPath
 from fer_sweep.wandb_client.server_search import WandbSearch
 from fer_sweep.wandb_client.slots import Pace
-from tests.support.searches import OPENED, database_at, embedded_search, state_in, steer
+from tests.support.searches import OPENED, OwnSearch, embedded_search, state_in, steer
 from tests.support.standin.runs import file_stream, upsert_run
 from tests.support.standin.server import StandIn
 
@@ -69,7 +70,8 @@ class OptunaHarness:
 
     def agent(self, sweep_id: str, owner: str) -> Search:
         """One more agent of the sweep."""
-        return embedded_search(sweep_id, self.storage, owner=owner, lease_s=LEASE_S, clock=self.clock)
+        search = OwnSearch(sweep_id, self.storage, owner=owner, lease_s=LEASE_S, clock=self.clock)
+        return self._opened.enter_context(contextlib.closing(search))
 
     def steer(self, sweep_id: str, state: str) -> None:
         """Pause, resume (`running`), stop or cancel."""
@@ -95,7 +97,12 @@ class TrackedSearch(WandbSearch):
         self.tracked: set[str] = set()
         account = Account(server.url, server.url, None, None, server.api_key)
         path = SweepPath("tester", "faces", sweep_id)
-        super().__init__(path, database_at(storage), connect=lambda: WandbServer(account), pace=pace, **options)
+        self.database = Database(storage or default_storage())
+        super().__init__(path, self.database, connect=lambda: WandbServer(account), pace=pace, **options)
+
+    def close(self) -> None:
+        super().close()
+        self.database.close()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         request = super().next_trial(slot)

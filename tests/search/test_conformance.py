@@ -153,27 +153,6 @@ def test_preempted_trial_is_resumed_before_a_new_one_starts(harness, settings):
     assert take(second).trial_id != request.trial_id
 
 
-def test_failed_trial_that_is_requeued_is_tried_again_once(harness, settings):
-    sweep, bad, good = opened(harness, settings, "bad", "good", run_cap=2)
-    failed, other = take(bad), take(good)
-    bad.report(failed.trial_id, 1, {"val_loss": 0.5})
-    bad.finish(failed.trial_id, FAILED)
-    bad.finish(failed.trial_id, TrialOutcome(TrialState.PREEMPTED, reason="failed in slot gpu0, which is disabled"))
-    record = next(record for record in good.records() if record.trial_id == failed.trial_id)
-    assert (record.state, record.ended_at) == (TrialState.PREEMPTED, None)
-    assert "gpu0" in record.reason
-    good.finish(other.trial_id, COMPLETE)
-    again = take(good)
-    assert (again.trial_id, again.attempt, again.config) == (failed.trial_id, 2, failed.config)
-    with pytest.raises(LostTrial):
-        bad.finish(failed.trial_id, PREEMPTED)
-    good.finish(again.trial_id, FAILED)
-    good.finish(again.trial_id, PREEMPTED)
-    assert good.next_trial("cpu/0") is None
-    assert next(r for r in good.records() if r.trial_id == failed.trial_id).state is TrialState.FAILED
-    assert harness.state(sweep) == "finished"
-
-
 def test_trial_is_reclaimed_when_its_lease_expires_and_its_former_owner_is_refused(harness, settings):
     _, silent, other = opened(harness, settings, "silent", "other", run_cap=1)
     request = take(silent)

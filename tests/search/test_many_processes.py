@@ -68,7 +68,7 @@ def crowd(entry, agents: int) -> Iterator[list["Future[list[Ended]]"]]:
     context.set_forkserver_preload(["fer_sweep.search.embedded", "fer_sweep.search.study"])
     with context.Manager() as manager, ProcessPoolExecutor(agents, context) as processes:
         barrier = manager.Barrier(agents)
-        yield [processes.submit(work_through, entry, barrier) for _ in range(agents)]
+        yield [processes.submit(work_through, entry.entry, barrier) for _ in range(agents)]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres
     url = postgres.replace("postgres@", "postgres:p%40ss@")
     entry = create(sweep_file(), storage=url, note=notes.append)
     assert any("PGPASSWORD" in note for note in notes)
-    assert entry.storage == postgres
+    entry.close()
+    assert entry.entry.storage == postgres
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or not re.search("p(@|%40)ss", path.read_text())
 

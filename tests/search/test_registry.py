@@ -27,7 +27,7 @@ def file(sweep_file, settings):
 def test_created_sweep_is_found_by_its_id_or_as_the_last_one_with_its_constants_and_cap(file):
     create(file)
     entry = create(file, constants={"lr": 0.005, "augment.shift": 0.05}, count=3, max_gap=0.15)
-    assert find(entry.id) == find(None) == entry
+    assert find(entry.id).entry == find(None).entry == entry.entry
     assert entry.file.run_cap == 3
     with closing(entry.search()) as search:
         config = search.next_trial("cpu0").config
@@ -51,9 +51,10 @@ def test_moved_project_and_one_of_an_earlier_version_keep_their_sweeps(file, tmp
     content = json.loads(path.read_text())
     del content["confirms"]
     path.write_text(json.dumps(content))
+    entry.close()
     (tmp_path / ".fersweep").rename(tmp_path / "moved")
     monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / "moved"))
-    assert find(entry.id) == entry
+    assert find(entry.id).entry == entry.entry
     assert entry.state == "running"
 
 
@@ -88,15 +89,16 @@ def searched(file):
 def test_only_the_seed_differs_from_the_chosen_trial_and_asking_for_more_extends_the_sweep(searched):
     entry, record = searched
     made = confirm(entry, record, 2, searched={0, 1000})
-    assert (made.id, made.confirms) == (f"confirm-{entry.id}-0", f"{entry.id}/0")
+    assert (made.id, made.entry.confirms) == (f"confirm-{entry.id}-0", f"{entry.id}/0")
     assert made.file.project == "faces"
     chosen = parse_trial(record.config)
     assert train(made)[0] == [chosen.model_copy(update={"seed": seed}) for seed in (1001, 1002)]
     for seeds in (1, None, 2):
-        assert confirm(entry, record, seeds, searched={0, 1000}) == made
+        assert confirm(entry, record, seeds, searched={0, 1000}).entry == made.entry
         assert made.state == "finished"
-    assert confirm(entry, record, 4, searched={0, 1000}) == made
-    assert [config.seed for config in train(made)[0]] == [1003, 1004]
+    more = confirm(entry, record, 4, searched={0, 1000})
+    assert more.entry == made.entry
+    assert [config.seed for config in train(more)[0]] == [1003, 1004]
     assert len(known()) == 2
 
 
@@ -107,15 +109,15 @@ def test_confirmation_is_completed_after_a_crash_between_its_two_steps(searched)
     (sweep_folder(made.id) / "sweep.json").unlink()
     assert confirmation_of(entry, record.trial_id) is None
     again = confirm(entry, record, 6, searched={1000, 1002})
-    assert replace(again, created=made.created) == made
+    assert replace(again.entry, created=made.entry.created) == made.entry
     assert seeds_of(again) == (1001, 1003, 1004, 1005, 1006, 1007)
 
 
 def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, file, online):
     entry = create(file, project="elsewhere")
-    assert entry.search == "wandb"
+    assert entry.entry.search == "wandb"
     record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].config, {}, result=make_result())
     made = confirm(entry, record, 2, searched={0})
-    assert (made.id, made.search) == (f"confirm-{entry.id}-abcd1234", "optuna")
+    assert (made.id, made.entry.search) == (f"confirm-{entry.id}-abcd1234", "optuna")
     sweep = made.file
-    assert f"{sweep.entity}/{sweep.project}/{entry.id}" == entry.path
+    assert f"{sweep.entity}/{sweep.project}/{entry.id}" == entry.entry.path

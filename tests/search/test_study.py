@@ -13,7 +13,8 @@ from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.store.database import database_path, default_storage
-from tests.support.searches import state_in, sweep_ids
+from fer_sweep.store.trials import Ledger
+from tests.support.searches import database_at, state_in, sweep_ids
 
 LR = {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0}
 SPACE = {"model": {"value": "simple_cnn"}, "lr": LR, "dropout": {"distribution": "beta", "a": 2, "b": 2}}
@@ -180,7 +181,8 @@ def test_requeued_failure_is_forgotten_by_the_study_of_every_agent(sweep_of, age
     for search in (one, two):
         search.next_trial("cpu/2")
         assert in_study(search, 1).value == 3.0, "as bad as the worst"
-    one.finish(second.trial_id, PREEMPTED)
+    with database_at().transaction(write=True) as connection:
+        Ledger(connection, "s").requeue(1)
     finish(one, one.next_trial("cpu/1"), 1.0)
     for search in (one, two):
         search.next_trial("cpu/2")

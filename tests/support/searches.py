@@ -12,6 +12,18 @@ from fer_sweep.sweep import Sweep, creating, open_sweep
 OPENED = contextlib.ExitStack()
 
 
+class OwnSearch(OptunaSearch):
+    """A search that closes its database with itself."""
+
+    def __init__(self, sweep_id: str, storage: str | None, **options: Any) -> None:
+        self.database = Database(storage or default_storage())
+        super().__init__(sweep_id, self.database, **options)
+
+    def close(self) -> None:
+        super().close()
+        self.database.close()
+
+
 def create(file: Path, **options: Any) -> Sweep:
     """A new sweep, opened."""
     return OPENED.enter_context(creating.create(file, **options))
@@ -29,7 +41,7 @@ def database_at(storage: str | None = None) -> Database:
 
 def embedded_search(sweep_id: str, storage: str | None = None, **options: Any) -> OptunaSearch:
     """One agent's search of a sweep in the database of this URL, or of this home."""
-    return OPENED.enter_context(contextlib.closing(OptunaSearch(sweep_id, database_at(storage), **options)))
+    return OPENED.enter_context(contextlib.closing(OwnSearch(sweep_id, storage, **options)))
 
 
 def state_in(storage: str, sweep_id: str) -> str:
