@@ -11,7 +11,7 @@ from fer_sweep.data.dataset import FaceDataset
 from fer_sweep.files import atomic_folder, write_atomically
 from fer_sweep.inference.card import Card, render
 from fer_sweep.inference.reference import compare, reference
-from fer_sweep.records import CLASSES, ExportFormat
+from fer_sweep.records import ExportFormat
 from fer_sweep.training.examination import Examinee
 
 
@@ -75,7 +75,7 @@ def write_folder(
 
 def _description(examinee: Examinee, card: Card) -> dict[str, Any]:
     return {
-        "classes": CLASSES,
+        "classes": examinee.spec.classes,
         "pixel_mean": examinee.pixel_mean,
         "pixel_std": examinee.pixel_std,
         "val_acc": examinee.val_acc,

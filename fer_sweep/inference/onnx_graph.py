@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.onnx.errors import OnnxExporterError
 
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.errors import FersweepError, InputError
 from fer_sweep.models.vit import ViT
-from fer_sweep.records import CLASSES
 from fer_sweep.training.examination import Examinee
 
 GRAPH = "model.onnx"
@@ -66,7 +64,7 @@ def write(examinee: Examinee, folder: Path) -> None:
         raise InputError(
             f"an export to ONNX needs {', '.join(missing)}, not installed here", hint="pip install 'fersweep[onnx]'"
         )
-    example = torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)  # of one image, torch would fix the number
+    example = torch.zeros(2, *examinee.spec.shape, dtype=torch.uint8)  # of one image, torch would fix the number
     try:
         with warnings.catch_warnings():
             # Of torch about itself (2.11: its own use of LeafSpec); what matters is whether the logits come out again.
@@ -86,7 +84,7 @@ def write(examinee: Examinee, folder: Path) -> None:
             hint="try other versions of torch, onnx and onnxscript, or take --format safetensors",
         ) from error
     assert program is not None  # with dynamo=True
-    program.model.metadata_props["classes"] = json.dumps(CLASSES)
+    program.model.metadata_props["classes"] = json.dumps(examinee.spec.classes)
     program.save(folder / GRAPH)
 
 

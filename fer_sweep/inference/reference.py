@@ -37,7 +37,7 @@ def reference(examinee: Examinee, dataset: FaceDataset) -> Reference:
     if not len(positions):
         raise DataError(f"data set {dataset.name} has no validation images", hint="give another one with --data")
     chosen = positions[np.linspace(0, len(positions) - 1, min(IMAGES, len(positions)), dtype=np.int64)]
-    pixels = dataset.images[chosen][:, None]
+    pixels = dataset.images[chosen].reshape(-1, *examinee.spec.shape)
     return Reference(pixels, logits_of(examinee, pixels))
 
 

@@ -18,7 +18,7 @@ from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError, ConfigError, OtherData
 from fer_sweep.files import read_json, write_atomically
 from fer_sweep.models import build_model, memory_format
-from fer_sweep.records import CLASSES, TrialResult
+from fer_sweep.records import TrialResult
 from fer_sweep.training.checkpoint import Checkpoints, on_cpu
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.history import History
@@ -160,7 +160,8 @@ class Trial:
     def finish(self, *, diverged: bool = False) -> TrialResult:
         """Write best.safetensors and result.json, and remove the checkpoints, which nothing needs any more."""
         self._write_best()
-        no_hits = tuple((0,) * len(CLASSES) for _ in CLASSES)
+        classes = self.faces.spec.classes
+        no_hits = tuple((0,) * len(classes) for _ in classes)
         best = self.progress.best or Best(epoch=0, val_acc=0.0, train_acc=0.0, val_acc_clean=0.0, confusion=no_hits)
         score = scores(best.confusion)
         result = TrialResult(
@@ -172,6 +173,7 @@ class Trial:
             macro_f1=score.macro_f1,
             per_class_recall=score.recall,
             confusion_matrix=best.confusion,
+            classes=classes,
             epochs=self.progress.epochs_done,
             parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             seconds=self._seconds(),
@@ -193,6 +195,7 @@ class Trial:
         about = {
             "config": self.config.model_dump(),
             "data": self.fingerprint,
+            "spec": self.faces.spec.model_dump(mode="json"),
             "epoch": self.progress.best.epoch,
             "val_acc": self.progress.best.val_acc,
             # What raw pixels (0 to 255) are normalised by before they enter this model.
@@ -246,7 +249,7 @@ def start(
         )
     samples = choose_samples(dataset, config)
     torch.manual_seed(config.seed)
-    model = build_model(config).to(device).to(memory_format=memory_format(config))
+    model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config))
     trial = Trial(
         config=config,
         folder=folder,
