@@ -5,9 +5,9 @@
     sweep.best()
     sweep.records()
 
-Training happens in processes of their own, as under ``fersweep agent``. What goes wrong is raised as the exceptions of
-``fer_sweep.errors``, whose ``hint`` says what to do. Interrupting the cell is Ctrl-C: once for no new trials, twice to
-checkpoint and stop, three times to kill.
+Trials are trained in separate processes, as by ``fersweep agent``. Errors are those of ``fer_sweep.errors``, whose
+``hint`` says what to do. Interrupting the cell is Ctrl-C: once for no new trials, twice to checkpoint and stop, three
+times to kill.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from fer_sweep.mirror.mark import check_mirror
 from fer_sweep.mirror.restoring import Restored
 from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.records import TrialRecord
-from fer_sweep.sweep import SweepEntry, creating, last_searched, open_entry, open_sweep
-from fer_sweep.sweep.choosing import Choice, choose
+from fer_sweep.sweeps import SweepEntry, creating, last_searched, open_entry, open_sweep
+from fer_sweep.sweeps.choosing import Choice, choose
 from fer_sweep.worker.gpus import described
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ class Sweep:
 
     @property
     def id(self) -> str:
-        """What the commands know it by."""
+        """Its id for the commands."""
         return self.entry.id
 
     @property
     def state(self) -> str:
-        """Where it stands: running, paused, stopped, cancelled or finished."""
+        """running, paused, stopped, cancelled or finished."""
         with open_entry(self.entry) as opened:
             return opened.state
 
@@ -72,25 +72,25 @@ class Sweep:
         hang_after: float | None = None,
         upload_models: bool = False,
     ) -> AgentSummary:
-        """Work on it until it is exhausted, stopped or at its cap; shows a line now and then.
+        """Train its trials until none is left or the sweep is stopped; prints its progress.
 
         Args:
             gpus: ``auto``, ``none``, or numbers and UUIDs such as ``0,1``.
-            per_gpu: Trials at once on each GPU; None to measure how many pay.
+            per_gpu: Trials at once on each GPU; None to measure the best number.
             slots: Trials at once on the CPU.
-            count: End after so many trials.
-            mirror: Keep a copy of all sweeps in this folder of a mounted drive; see ``restore``.
-            on_oom: What becomes of a trial out of memory: ``fail``, ``smaller_micro_batch`` or ``fewer_slots``.
-            hang_after: End a trial that has made no step for so many seconds.
+            count: End after so many attempts.
+            mirror: Copy all sweeps to this folder of a mounted drive; see ``restore``.
+            on_oom: What to do with a trial out of memory: ``fail``, ``smaller_micro_batch`` or ``fewer_slots``.
+            hang_after: Seconds without a step after which a trial is killed.
             upload_models: Upload the best weights of complete trials to W&B.
 
         Raises:
             InputError: An argument does not fit this host.
-            NothingToDo: It has ended already.
+            NothingToDo: It has no trials left.
             AgentFailed: Trials failed one after another.
         """
         if on_oom not in list(OnOom):
-            raise InputError(f"on_oom {on_oom!r}: not known", hint=f"one of {', '.join(OnOom)}")
+            raise InputError(f"unknown on_oom {on_oom!r}", hint=f"use one of {', '.join(OnOom)}")
         with open_entry(self.entry) as opened:
             places = slots_here(opened, gpus, per_gpu=per_gpu, slots=slots, measure_cpu=False, say=_say)
             return work_on(
@@ -110,7 +110,7 @@ class Sweep:
             return opened.trials()
 
     def records(self) -> "pd.DataFrame":
-        """Every trial as a row: state, parameters by name, the latest metrics, verdict, reason, times.
+        """One row per trial: state, parameters by name, the latest metrics, verdict, reason, seconds.
 
         Raises:
             InputError: pandas is not installed.
@@ -120,7 +120,7 @@ class Sweep:
         )
 
     def history(self, trial: str | int) -> "pd.DataFrame":
-        """A trial's metrics, a row an epoch.
+        """A trial's metrics, one row per epoch.
 
         Raises:
             InputError: pandas is not installed, or there is no such trial.
@@ -128,7 +128,7 @@ class Sweep:
         known = [record.trial_id for record in self.trials()]
         if str(trial) not in known:
             raise InputError(
-                f"sweep {self.id} has no trial {trial}", hint=f"it has {', '.join(known[:20]) or 'none yet'}"
+                f"sweep {self.id} has no trial {trial}", hint=f"its trials: {', '.join(known[:20]) or 'none yet'}"
             )
         with open_entry(self.entry) as opened:
             rows = opened.reports(str(trial))
@@ -137,8 +137,8 @@ class Sweep:
     def best(self) -> Choice:
         """The choice among its trials: ``.overall.winner``, ``.overall.reason``, ``.overall.pareto``, ``.caveats``.
 
-        ``.overall.winner`` is None if no trial can win, and ``.overall.reason`` says why; ``.confirmed`` has what
-        further seeds of its trials came to.
+        ``.overall.winner`` is None if no trial can win, and ``.overall.reason`` says why; ``.confirmed`` has the
+        results of further seeds.
         """
         with open_entry(self.entry) as opened:
             return choose([opened])
@@ -147,7 +147,7 @@ class Sweep:
         """Write the HTML report, one file that needs no network; ``IPython.display.IFrame`` shows it in a cell.
 
         Raises:
-            NothingToDo: It has no trial yet.
+            NothingToDo: It has no trials yet.
         """
         from fer_sweep.reports.environment import environment  # only here: optuna and Plotly take a second to import
         from fer_sweep.reports.html import render
@@ -156,7 +156,7 @@ class Sweep:
         with open_entry(self.entry) as opened:
             gathered = gather([opened])
         if not gathered.trials:
-            raise NothingToDo(f"no trial yet: {self.id}", hint="train some: sweep.agent()")
+            raise NothingToDo(f"no trials yet: {self.id}", hint="train some: sweep.agent()")
         write_atomically(Path(path), render(gathered, environment(gathered, described())))
         return Path(path)
 
@@ -175,23 +175,23 @@ def create(
     project: str | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Sweep:
-    """Make a sweep from a file in W&B's format.
+    """Create a sweep from a file in W&B's format.
 
     Args:
         file: The sweep file.
-        data: Data set to train on, whatever the file says.
+        data: Data set to train on; overrides the file.
         constants: Parameters to fix, such as ``{"epochs": 4}``; the command line's ``--set``.
-        count: At most so many trials.
+        count: Largest number of trials.
         search: ``wandb`` or ``optuna``; the former by default if you are logged in.
         storage: Database URL of the search.
-        max_gap: Largest train-val gap of a solution.
+        max_gap: Largest train-val gap of the winner.
         seed: Of the embedded search.
         entity: W&B user or team.
         project: W&B project.
-        note: Gets what runs but is probably not meant; printed if not given.
+        note: Called with warnings; by default they are printed.
 
     Raises:
-        SweepFileError: The file cannot be used; nothing has been made.
+        SweepFileError: The file is invalid; no sweep is created.
     """
     fixed = {**(constants or {}), **({} if data is None else {"data": data})}
     made = creating.create(
@@ -219,14 +219,14 @@ def run(
     mirror: File | None = None,
     **agent: Any,
 ) -> Sweep:
-    """Create a sweep and work on it; further arguments are those of ``Sweep.agent``.
+    """Create a sweep and train it; further arguments are those of ``Sweep.agent``.
 
     Raises:
-        SweepFileError: The file cannot be used; nothing has been made.
+        SweepFileError: The file is invalid; no sweep is created.
         AgentFailed: Trials failed one after another.
     """
     if mirror is not None:
-        # Before a sweep is made: in a home that has one, the mirror of a former machine is not restored any more.
+        # Before a sweep is made: a home that has a sweep refuses to restore the mirror of a former machine.
         check_mirror(Path(mirror))
         check_mirrored(None)
     made = create(file, data=data, constants=constants, count=count)
@@ -254,25 +254,25 @@ def best(*sweeps: Sweep | str) -> Choice:
 
 
 def prepare(path: File = "auto", name: str | None = None, *, replace: bool = False) -> "DatasetInfo":
-    """Prepare a data set: from a path, or ``"auto"`` to look in the usual folders of Kaggle, Colab and at home.
+    """Prepare a data set from a path, or ``"auto"`` to search the usual folders of Kaggle, Colab and at home.
 
     Raises:
-        DataError: There is none, or it cannot be used.
+        DataError: None is found, or it is not usable.
     """
-    from fer_sweep.data.cache import prepare as prepare_data  # only here: sweeping what is prepared need not pay for it
+    from fer_sweep.data.cache import prepare as prepare_data  # only here: it is slow to import
     from fer_sweep.data.discovery import discover
 
     if path == "auto":
         path = discover().taken.path
-        _say(f"taken: {path}")
+        _say(f"using {path}")
     return prepare_data(Path(path), name, replace=replace)
 
 
 def restore(folder: File, *, force: bool = False) -> Restored:
-    """Take up the sweeps that were mirrored to a folder on a former machine.
+    """Restore the sweeps that were mirrored to a folder on a former machine.
 
     Raises:
-        NothingToDo: It is no mirror.
+        NothingToDo: The folder is not a mirror.
         InputError: This home has other or newer sweeps, and ``force`` is off.
     """
     return _restore(Path(folder), force=force)
@@ -292,9 +292,9 @@ def _row(sweep_id: str, record: TrialRecord) -> dict[str, Any]:
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "pd.DataFrame":
-    """Rows as a DataFrame; with these columns where there are none."""
+    """Rows as a DataFrame, with these columns if there are no rows."""
     try:
-        import pandas as pd  # only here: an optional part, and slow
+        import pandas as pd  # only here: optional, and slow to import
     except ImportError:
         raise InputError(
             "pandas is not installed", hint="pip install 'fersweep[notebook]'; without it: trials()"
@@ -303,7 +303,7 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "pd.Dat
 
 
 def _console() -> Console:
-    # Plain text: in a kernel rich would make a piece of HTML of every line.
+    # Plain text: in a kernel rich would write HTML for every line.
     return Console(file=sys.stdout, force_jupyter=False, force_terminal=sys.stdout.isatty())
 
 

@@ -1,22 +1,22 @@
 """Every error fersweep raises on purpose, each with a hint and the exit code of the command it ends.
 
-FersweepError             1  something went wrong that trying again or a repair may mend
-|-- InputError            2  what the user wrote or handed over is not usable
-|   |-- WrittenFileError  2  a file a person wrote; carries every problem found, each with its line and key
+FersweepError             1  a failure that a retry or a repair may fix
+|-- InputError            2  unusable input of the user
+|   |-- WrittenFileError  2  a file written by a person; has every problem found, with line and key
 |   |   |-- SweepFileError  2  a sweep file
 |   |   `-- PoolFileError   2  a pool file: where agents run
-|   |-- ConfigError       2  values that the training function refuses
+|   |-- ConfigError       2  values that the training function rejects
 |   |-- DataError         2  a data set: missing, wrong layout, truncated, hostile
-|   |   `-- OtherData     2  its name means other content than the sweep began with
-|   `-- LoginError        2  W&B knows no such key, or the key may not do this
-|-- NothingToDo           3  the command has nothing to act on
+|   |   `-- OtherData     2  its content differs from what the sweep pinned
+|   `-- LoginError        2  the W&B API key is missing, invalid or lacks permission
+|-- NothingToDo           3  there is nothing for the command to do
 |-- StorageError          1  the database or a file under FERSWEEP_HOME
 |-- WeightsUnavailable    1  pretrained weights that are neither on disk nor downloadable
 |-- CheckpointError       1  a checkpoint that cannot be read or belongs to another trial
-|-- LostTrial             1  another agent took this trial over; what is written now is refused
-|-- PoolError             1  what starts agents elsewhere (Slurm, Ray) is missing, refuses or does not answer
-|-- ServerError           1  a W&B server that is out of reach, or answers with an error of its own
-|   `-- ServerBusy        1  such an error that goes by itself: asking again may help
+|-- LostTrial             1  another agent has reclaimed the lease of this trial
+|-- PoolError             1  Slurm or Ray is not installed, refuses or does not answer
+|-- ServerError           1  a W&B server is unreachable or answers with an error
+|   `-- ServerBusy        1  a temporary one: a retry may help
 `-- AgentFailed           1  the agent stopped itself: trials failed one after another
 """
 
@@ -35,14 +35,14 @@ class FersweepError(Exception):
 
 
 class InputError(FersweepError):
-    """What the user wrote or handed over is not usable."""
+    """The user's input is not usable."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong in a file a person wrote."""
+    """One problem in a file written by a person."""
 
     message: str
     key: str = ""
@@ -78,7 +78,7 @@ class PoolFileError(WrittenFileError):
 
 
 class ConfigError(InputError):
-    """Values that the training function refuses; ``problems`` holds every one found."""
+    """Values that the training function rejects; ``problems`` holds every one found."""
 
     def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         self.problems = tuple(problems)
@@ -86,19 +86,19 @@ class ConfigError(InputError):
 
 
 class DataError(InputError):
-    """A data set that is missing, of no known layout, truncated or hostile."""
+    """A data set that is missing, in an unknown layout, truncated or hostile."""
 
 
 class OtherData(DataError):
-    """A data set's name means other content here than what a sweep began with."""
+    """The content of a data set differs from what a sweep pinned."""
 
 
 class LoginError(InputError):
-    """W&B knows no such key, or the key may not do what was asked."""
+    """The W&B API key is missing, invalid or lacks permission."""
 
 
 class NothingToDo(FersweepError):
-    """The command has nothing to act on, such as no sweep yet or no trial finished."""
+    """There is nothing for the command to do, such as without a sweep or a finished trial."""
 
     exit_code = 3
 
@@ -108,7 +108,7 @@ class StorageError(FersweepError):
 
 
 class WeightsUnavailable(FersweepError):
-    """Pretrained weights are neither on disk nor downloadable from here."""
+    """Pretrained weights are neither on disk nor downloadable."""
 
 
 class CheckpointError(FersweepError):
@@ -116,19 +116,19 @@ class CheckpointError(FersweepError):
 
 
 class LostTrial(FersweepError):
-    """Another agent has taken this trial over, so what this one reports is refused."""
+    """Another agent has reclaimed the lease of this trial, so reports of this one are refused."""
 
 
 class PoolError(FersweepError):
-    """What starts agents elsewhere, such as Slurm or Ray, is missing, refuses or does not answer."""
+    """Slurm or Ray is not installed, refuses or does not answer."""
 
 
 class ServerError(FersweepError):
-    """A W&B server answered with an error that is neither the login's nor the input's."""
+    """A W&B server is unreachable, or answered with an error of its own."""
 
 
 class ServerBusy(ServerError):
-    """A W&B server is out of reach, overloaded or broken for now."""
+    """A W&B server is temporarily unreachable, overloaded or failing."""
 
     def __init__(
         self,
@@ -140,9 +140,9 @@ class ServerBusy(ServerError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
-        """The server's own word on when to ask again."""
+        """Seconds after which the server asks to retry."""
         self.may_be_done = may_be_done
-        """Whether what was asked may have been done, and only its answer lost."""
+        """Whether the request may have been executed and only its response lost."""
 
 
 class AgentFailed(FersweepError):
@@ -158,7 +158,7 @@ def cannot_write(target: object, error: OSError) -> StorageError:
 
 
 def printable(text: str) -> str:
-    r"""Text from outside made safe for a terminal: control characters, such as those that begin escapes, are shown.
+    r"""Untrusted text made safe for a terminal: control characters are shown as escapes.
 
     >>> printable("red: \x1b[31m")
     'red: \\x1b[31m'

@@ -1,4 +1,4 @@
-"""Where fersweep's files lie, and how they are written: whole or not at all."""
+"""Where fersweep's files are, and how they are written: atomically."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 LAST_CHECKPOINT = "last.ckpt"
 """The newest one of a trial."""
 LARGEST_JSON = 4 << 20
-"""Bytes of one of our JSON files: a configuration, a result, a note of what was measured. Most have under 2,000."""
+"""Bytes of a JSON file of ours; most have under 2,000."""
 
 
 def home() -> Path:
@@ -29,7 +29,7 @@ def cache_dir() -> Path:
     """The folder of prepared data: ``FERSWEEP_CACHE``, or fersweep's part of the user's cache folder."""
     if given := os.environ.get("FERSWEEP_CACHE"):
         return Path(given).expanduser().absolute()
-    from platformdirs import user_cache_path  # only here: the commands that touch no data need not pay for it
+    from platformdirs import user_cache_path  # only here: commands that need no data start faster
 
     return user_cache_path("fersweep", appauthor=False)
 
@@ -43,7 +43,7 @@ def sweep_folder(sweep_id: str) -> Path:
     """The folder of one sweep: its sweep.yaml and its trials.
 
     Raises:
-        InputError: The id, which a server may have given, is not one that can name a folder.
+        InputError: The id, which may come from a server, cannot name a folder.
     """
     return home() / "sweeps" / _folder_name(sweep_id)
 
@@ -52,16 +52,16 @@ def trial_folder(sweep_id: str, trial_id: str) -> Path:
     """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log.
 
     Raises:
-        InputError: An id is not one that can name a folder.
+        InputError: An id cannot name a folder.
     """
     return sweep_folder(sweep_id) / "trials" / _folder_name(trial_id)
 
 
 def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
-    """Where a trial is saved while it trains: its own folder, or one below ``FERSWEEP_CHECKPOINTS``.
+    """The folder of a trial's checkpoints while it trains: its own, or one below ``FERSWEEP_CHECKPOINTS``.
 
     Raises:
-        InputError: An id is not one that can name a folder.
+        InputError: An id cannot name a folder.
     """
     given = os.environ.get("FERSWEEP_CHECKPOINTS")
     if not given:
@@ -70,17 +70,17 @@ def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
 
 
 def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
-    """Whether this host sees what a trial was saved in; in the home, which all hosts of a sweep share, it does."""
+    """Whether this host can read a trial's checkpoints; it can if they are in the home, which all hosts share."""
     folder, own = checkpoint_folder(sweep_id, trial_id), trial_folder(sweep_id, trial_id)
     try:
         return folder == own or folder.is_dir() or (own / LAST_CHECKPOINT).is_file()
     except OSError:
-        return False  # that it cannot be written either is said when a trial is to be saved there
+        return False  # saving a trial there reports the error
 
 
 def _folder_name(text: str) -> str:
     if not _ID.fullmatch(text):
-        raise InputError(f"{text[:200]!r} cannot be an id here", hint="ids are letters, digits, '_', '.' and '-'")
+        raise InputError(f"invalid id {text[:200]!r}", hint="ids are letters, digits, '_', '.' and '-'")
     return text
 
 
@@ -89,12 +89,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It holds something else, or more than LARGEST_JSON.
+        ValueError: It is no JSON object, or larger than LARGEST_JSON.
     """
     with path.open("rb") as stream:
         content = stream.read(LARGEST_JSON + 1)
     if len(content) > LARGEST_JSON:
-        raise ValueError(f"it is larger than {LARGEST_JSON >> 20} MiB")
+        raise ValueError(f"larger than {LARGEST_JSON >> 20} MiB")
     return parse_object(content)
 
 
@@ -102,19 +102,19 @@ def parse_object(content: bytes) -> dict[str, Any]:
     """The JSON object in some bytes.
 
     Raises:
-        ValueError: They hold something else.
+        ValueError: They are no JSON object.
     """
     try:
         found = json.loads(content)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("not a JSON object")
     return found
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file that only remembers something: empty if it is missing, spoilt or no object."""
+    """The JSON object in an optional file; empty if it is missing or damaged."""
     try:
         return read_json(path)
     except (OSError, ValueError):
@@ -122,20 +122,17 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def copy_trial(source: Path, target: Path) -> None:
-    """Give a new trial the files of one of the same configuration that has ended: its result is theirs.
-
-    Done as far as the files are still there; what is missing is trained again.
-    """
+    """Copy the files of a finished trial into a new trial of the same configuration, as far as they still exist."""
     names = [name for name in ("config.json", "history.jsonl", "best.safetensors") if (source / name).is_file()]
     if (target / "config.json").exists() or not (source / "result.json").is_file() or "config.json" not in names:
         return
-    for name in [*names, "result.json"]:  # the result last: it is what says that the training is over
+    for name in [*names, "result.json"]:  # the result last: it marks the training as finished
         with atomic_path(target / name) as temporary:
             shutil.copyfile(source / name, temporary)
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether another process holds a lock file, such as that of a folder it trains in."""
+    """Whether another process holds a lock file."""
     import fcntl  # only here: Windows has none
 
     try:
@@ -150,10 +147,10 @@ def is_locked(lock: Path) -> bool:
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``target`` that takes its place, synced to disk, if the block ends well.
+    """Give a temporary path that replaces ``target``, synced to disk, if the block succeeds.
 
     Raises:
-        StorageError: The disk is full or the folder cannot be written; ``target`` is as it was.
+        StorageError: The disk is full or the folder cannot be written; ``target`` is unchanged.
     """
     with _put_in_place(target, Path.replace) as temporary:
         yield temporary
@@ -164,7 +161,7 @@ def _put_in_place(target: Path, put: Callable[[Path, Path], object]) -> Iterator
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-        # Not mkstemp, whose files only their owner can read: a lab shares its cache, as far as its umask says.
+        # Not mkstemp, whose files only their owner can read: a lab shares its cache as its umask allows.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -181,7 +178,7 @@ def _put_in_place(target: Path, put: Callable[[Path, Path], object]) -> Iterator
 
 
 def write_atomically(target: Path, content: str | bytes) -> None:
-    """Replace a file by new content so that a reader, or a crash, sees the old one or the new one.
+    """Replace the content of a file atomically.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written.
@@ -191,7 +188,7 @@ def write_atomically(target: Path, content: str | bytes) -> None:
 
 
 def write_first(target: Path, content: str) -> None:
-    """Write a file, whole or not at all, unless there is one: then that one stays.
+    """Write a file atomically unless it exists.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written.
@@ -202,7 +199,7 @@ def write_first(target: Path, content: str) -> None:
 
 def _put_unless_there(temporary: Path, target: Path) -> None:
     try:
-        target.hardlink_to(temporary)  # unlike a rename, it replaces nothing
+        target.hardlink_to(temporary)  # unlike a rename, it never replaces a file
     except FileExistsError:
         pass
     except OSError:  # a file system without links
@@ -211,13 +208,13 @@ def _put_unless_there(temporary: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``target`` that becomes it, synced to disk, if the block ends well.
+    """Give a temporary folder that becomes ``target``, synced to disk, if the block succeeds.
 
     Raises:
-        InputError: There is something at ``target`` already.
-        StorageError: The disk is full or the folder cannot be written; there is nothing at ``target``.
+        InputError: ``target`` exists.
+        StorageError: The disk is full or the folder cannot be written; ``target`` is not created.
     """
-    taken = InputError(f"{target} exists already", hint="give a folder that does not, or remove this one first")
+    taken = InputError(f"{target} exists already", hint="give a new folder, or remove this one first")
     if target.exists() or target.is_symlink():
         raise taken
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
@@ -231,13 +228,13 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
         _sync_folder(temporary)
-        if target.exists():  # made meanwhile: a rename would replace it if it is empty
+        if target.exists():  # created meanwhile; a rename would replace an empty one
             raise taken
         try:
             temporary.rename(target)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise taken from error  # made since that look
+                raise taken from error  # created since the check
             raise
         _sync_folder(target.parent)
     except OSError as error:
@@ -247,7 +244,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself is durable only once the folder is; a file system without that call has no more to give.
+    # A rename is durable only once the folder is synced; some file systems do not support that.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,8 +1,8 @@
-"""How often a test split was looked at: one line for every time, appended and never changed.
+"""The record of opened test splits: one line per opening, appended and never changed.
 
-A test split answers one question once. Whoever looks, changes the model and looks again has chosen on it, and its
-accuracy is no longer that of unseen faces. So every opening is written down before its result is shown: in the folder
-of the sweep, in fersweep's home and in the cache of prepared data, which other homes share.
+A model that is changed after a look at the test split is selected on it, and its test accuracy is no longer that of
+unseen faces. So every opening is recorded before its result is shown: in the folder of the sweep, in fersweep's home
+and in the cache of prepared data, which other homes share.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from filelock import FileLock
+
 from fer_sweep.errors import StorageError
 from fer_sweep.files import cache_dir, home, parse_object
 
@@ -22,10 +24,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opening:
-    """One look at a test split."""
+    """One opening of a test split."""
 
     id: str
-    """Of this look, the same in every file it is written to."""
+    """Of this opening, the same in every file."""
     opened: float
     """Unix time, seconds."""
     model: str
@@ -37,12 +39,12 @@ class Opening:
     fingerprint: str
     """Of the whole data set."""
     test_fingerprint: str
-    """Of the test images and their labels alone, whatever the rest of the data set and their order."""
+    """Of the test images and their labels alone, independent of their order."""
     averaging: str
     images: int
     right: int
     again: bool
-    """Whether the split had been opened before, and was opened again on demand."""
+    """Whether the split had been opened before."""
 
     @property
     def accuracy(self) -> float:
@@ -56,7 +58,7 @@ class Opening:
 
 
 def openings_of(test_fingerprint: str) -> list[Opening]:
-    """Every look at a test split that this home or the data cache knows of, earliest first.
+    """Every recorded opening of a test split in this home and the data cache, earliest first.
 
     Raises:
         StorageError: A file that records them cannot be read.
@@ -65,7 +67,7 @@ def openings_of(test_fingerprint: str) -> list[Opening]:
 
 
 def all_openings(*folders: Path) -> list[Opening]:
-    """Every look at a test split that this home, the data cache or some folders know of, earliest first.
+    """Every recorded opening of a test split in this home, the data cache and some folders, earliest first.
 
     Raises:
         StorageError: A file that records them cannot be read.
@@ -78,17 +80,14 @@ def all_openings(*folders: Path) -> list[Opening]:
 
 
 def how_often(count: int) -> str:
-    """How often a test split was opened, and what follows from that."""
+    """How often a test split was opened, and what that means."""
     if count < 2:
-        return "opened once" if count else "never opened, as far as is recorded here"
-    return (
-        f"opened {count} times, and recorded so: report all of them, since the best of several is not the accuracy on "
-        "unseen faces"
-    )
+        return "opened once" if count else "never opened, according to the records on this host"
+    return f"opened {count} times: report all of them, since the best of several is not the accuracy on unseen faces"
 
 
 def openings_in(folder: Path) -> list[Opening]:
-    """Every look at whatever test split that a sweep's folder tells of, in the order they were written down.
+    """Every opening recorded in a folder, in the order of the file.
 
     Raises:
         StorageError: The file that records them cannot be read.
@@ -97,42 +96,42 @@ def openings_in(folder: Path) -> list[Opening]:
 
 
 def write_down(opening: Opening, folder: Path) -> None:
-    """Append a look to the files of a folder, of the home and of the data cache; on disk when this returns.
+    """Append an opening to the records of a folder, the home and the data cache, synced to disk.
 
     Raises:
-        StorageError: The folder or the home cannot be written. A cache that may only be read is passed over.
+        StorageError: The folder or the home cannot be written. A read-only cache is skipped.
     """
     for place in dict.fromkeys((home(), folder)):
         try:
             _append(place / LOG, opening)
         except OSError as error:
             raise StorageError(
-                f"cannot record in {place / LOG} that the test split was opened: {error.strerror or error}",
+                f"cannot record the opened test split in {place / LOG}: {error.strerror or error}",
                 hint="make room or make the folder writable, then run the same command again",
             ) from error
     try:
         _append(cache_dir() / LOG, opening)
     except OSError as error:
-        _log.warning("other homes will not know of this: %s cannot be written (%s)", cache_dir() / LOG, error)
+        _log.warning("the opening is not recorded for other homes: cannot write %s (%s)", cache_dir() / LOG, error)
 
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Hold off other processes of this home that would open a test split, until this one is done.
+    """Exclude other processes of this home from opening a test split meanwhile.
 
     Raises:
         StorageError: The home cannot be written.
     """
-    import fcntl  # only here: Windows has none
-
+    lock = FileLock(home() / ".tests.lock")
     try:
         home().mkdir(parents=True, exist_ok=True)
-        stream = (home() / ".tests.lock").open("w")
+        lock.acquire()
     except OSError as error:
         raise StorageError(f"cannot write {home()}: {error.strerror}", hint="make the folder writable") from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _append(path: Path, opening: Opening) -> None:
@@ -140,7 +139,7 @@ def _append(path: Path, opening: Opening) -> None:
     with path.open("a+b") as stream:
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":  # a line that a crash cut off stays by itself
+            if stream.read(1) != b"\n":  # keep a line that a crash truncated apart
                 stream.write(b"\n")
         stream.write(json.dumps(asdict(opening)).encode() + b"\n")
         stream.flush()
@@ -154,8 +153,8 @@ def _read(path: Path) -> Iterator[Opening]:
         return
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"{path} cannot be read, and with it how often the test split was opened: {error}",
-            hint="make it readable",
+            f"cannot read {path}, the record of opened test splits: {error}",
+            hint="make the file readable",
         ) from error
     names = {field.name for field in fields(Opening)}
     for number, line in enumerate(lines, 1):
@@ -163,4 +162,4 @@ def _read(path: Path) -> Iterator[Opening]:
             values = parse_object(line.encode())
             yield Opening(**{name: values[name] for name in names})
         except (ValueError, TypeError, KeyError):
-            _log.warning("%s, line %d is no record of an opening and is passed over", path, number)
+            _log.warning("%s, line %d: not a record of an opening; skipped", path, number)

@@ -1,38 +1,38 @@
-"""``fersweep sync``: what was trained here, brought up to a W&B server from our own records.
+"""``fersweep sync``: upload what was trained here to a W&B server, from fersweep's own records.
 
-Every run is rebuilt from ``history.jsonl`` and ``sweeps.db``, whether it was tracked offline, lost its network, or its
-agent was killed in the middle: the run on the server is whole, has the id it would have had, and belongs to one sweep.
-What is there already is left alone, so a sync that was interrupted goes on, and a second one does nothing.
+Every run is rebuilt from ``history.jsonl`` and ``sweeps.db``, whether it was tracked offline, its upload failed, or its
+agent was killed: the run on the server is complete, has the id it would have had, and belongs to one sweep. Runs that
+are complete already are left alone, so an interrupted sync can be repeated, and a second one does nothing.
 """
 
 import contextlib
-import fcntl
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
-from fer_sweep.errors import ServerError, StorageError
+import filelock
+
+from fer_sweep import owners
+from fer_sweep.errors import FersweepError, ServerError, StorageError
 from fer_sweep.files import is_locked
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.server_runs import runs_on_server
+from fer_sweep.store.trials import Ledger
+from fer_sweep.sweeps import Sweep
 from fer_sweep.training.history import read_history
-from fer_sweep.wandb_client.messages import ENDED_AS, ServerRun
+from fer_sweep.wandb_client import sweeps as wandb_sweeps
+from fer_sweep.wandb_client.messages import ServerRun, SweepPath
+from fer_sweep.wandb_client.reconcile import UPLOADS, Action, LocalTrial, reconcile
 from fer_sweep.wandb_client.run_labels import Place, trial_labels
+from fer_sweep.wandb_client.runs import OPEN
 from fer_sweep.wandb_client.tracking import Tracker
 
-_UP_TO_DATE = {**ENDED_AS, TrialState.PREEMPTED: ("preempted", "preempting", *ENDED_AS[TrialState.FAILED])}
-"""How the server may call the run of a trial in a state that is up to date there."""
+log = logging.getLogger(__name__)
 
-
-class Fate(StrEnum):
-    """What became of one run."""
-
-    UPLOADED = "uploaded"
-    COMPLETED = "completed"
-    """It was there in part."""
-    THERE = "already there"
-    RUNNING = "still running"
+_UNENDED = (TrialState.RUNNING, TrialState.PREEMPTED)
+_SETTLED_S = 30.0
+"""After a trial's end: its agent has uploaded the end by then, or has failed to for now."""
+_SINGLE_QUERIES = 20
+"""Up to so many runs are asked for one by one; beyond, all runs of the sweep are."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Synced:
 
     url: str
     """The sweep's page."""
-    fates: Mapping[str, Fate]
+    actions: Mapping[str, Action]
     """By trial."""
 
-    def count(self, fate: Fate) -> int:
-        """Trials with this fate."""
-        return sum(found is fate for found in self.fates.values())
+    def count(self, action: Action) -> int:
+        """Trials with this action."""
+        return sum(found is action for found in self.actions.values())
 
 
 def upload(
@@ -67,51 +67,111 @@ def upload(
     Raises:
         LoginError: There is no key, or a wrong one.
         ServerError: The server does not answer, or stopped to.
-        StorageError: Another sync of this sweep is under way.
+        StorageError: Another sync of this sweep is running.
     """
     with _alone(sweep):
         page = sweep.page()
         place = Place(page.path.entity, page.path.project, page.path.id)
         chosen = [record for record in sweep.trials() if not trials or record.trial_id in trials]
         records = [record for record in chosen if sweep.uploads(record)]
-        there = {run.id: run for run in runs_on_server(page.path)}
+        runs = {run.id: run for run in runs_on_server(page.path)}
         tracker = Tracker(mode="online", keep_models=keep_models, obey_pages=False)
-        fates = {}
+        actions = {}
         for number, record in enumerate(records, start=1):
             rows = _history(sweep, record.trial_id, say)
-            known = there.get(sweep.run_id(record.trial_id))
-            fate = _fate(sweep, record, rows, known)
-            if fate in (Fate.UPLOADED, Fate.COMPLETED) and not _upload(tracker, place, sweep, record, rows):
+            local = _local(sweep, record, len(rows))
+            remote = [runs[local.run_id]] if local.run_id in runs else []
+            action = actions[record.trial_id] = reconcile([local], remote)[record.trial_id]
+            if action in UPLOADS and not _upload(tracker, place, sweep, record, rows):
                 raise ServerError(
-                    f"the run of trial {record.trial_id} did not get through, the {number}th of {len(records)}",
-                    hint="the same command goes on where this one stopped",
+                    f"the run of trial {record.trial_id} could not be uploaded ({number} of {len(records)})",
+                    hint="repeat the command: it continues with this run",
                 )
-            fates[record.trial_id] = fate
-            say(f"{number}/{len(records)} trial {record.trial_id} ({record.state}, {len(rows)} epochs): {fate}")
+            say(f"{number}/{len(records)} trial {record.trial_id} ({record.state}, {len(rows)} epochs): {action}")
     sweep.close_page()
-    return Synced(page.url, fates)
+    return Synced(page.url, actions)
+
+
+def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) -> Mapping[str, Action] | None:
+    """Compare trials with their runs on the server, for an agent; asks for few runs.
+
+    Compared are the trials given and those that an agent which was killed has ended, and of the other ended trials
+    those whose runs are open: late writes of wandb, also from a killed agent, can reopen a finished run.
+
+    Args:
+        sweep: The sweep.
+        own: Trials whose runs this process has ended.
+        complete: Trials of killed agents, with the time of their end, whose runs are complete and are not asked for
+            again; those found so are added.
+
+    Returns:
+        By trial; None if the server or the database does not answer.
+    """
+    try:
+        with sweep.database.transaction(write=False) as connection:
+            rows = {sweep.trial_of(row): row for row in Ledger(connection, sweep.id).all()}
+        now = sweep.database.clock()
+        ended = {trial: row["ended"] for trial, row in rows.items() if row["state"] not in _UNENDED}
+        orphans = {end for end in ended.items() if end not in complete and owners.is_dead(rows[end[0]]["owner"])}
+        settled = {trial for trial, when in ended.items() if now - when >= _SETTLED_S}
+        asked = {*own, *dict(orphans)} & rows.keys()
+        local = [
+            LocalTrial(
+                trial,
+                sweep.run_id(trial),
+                state := TrialState(rows[trial]["state"]),
+                in_use=trial not in asked or state is TrialState.RUNNING,
+                is_settled=trial in settled,
+                server_resumes=sweep.searched_by_server,
+            )
+            for trial in ended.keys() | asked
+        ]
+        runs = _runs(sweep, [trial.run_id for trial in local if trial.trial_id in asked]) if asked or settled else ()
+    except FersweepError as error:
+        log.debug("%s", error)
+        return None
+    actions = reconcile(local, runs)
+    complete |= {end for end in orphans if actions[end[0]] is Action.NONE}
+    return actions
+
+
+def runs_on_server(path: SweepPath) -> Sequence[ServerRun]:
+    """Every run that the server in use has of a sweep.
+
+    Raises:
+        ServerError: The server does not answer.
+    """
+    with contextlib.closing(wandb_sweeps.connect()) as server:
+        return list(server.runs(path))
+
+
+def _runs(sweep: Sweep, run_ids: Sequence[str]) -> Sequence[ServerRun]:
+    """These runs and the open ones of a sweep."""
+    with contextlib.closing(wandb_sweeps.connect()) as server:
+        path = sweep.known_page(server.account.server)
+        if path is None:
+            return ()
+        if len(run_ids) > _SINGLE_QUERIES:
+            return server.runs(path, tries=1)
+        found = [*server.runs(path, states=OPEN, tries=1), *(server.run(path, name, tries=1) for name in run_ids)]
+        return [run for run in found if run is not None]
 
 
 def _history(sweep: Sweep, trial_id: str, say: Callable[[str], None]) -> Sequence[Mapping[str, float]]:
-    # What the database has is as good, should the trial's folder be gone or its history be damaged.
+    # The database has the same rows, should the trial's folder be deleted or its history be damaged.
     try:
         return read_history(sweep.trial_folder(trial_id) / "history.jsonl") or sweep.reports(trial_id)
     except StorageError as error:
         if not (rows := sweep.reports(trial_id)):
             raise
-        say(f"note: {error}; taken from the database instead")
+        say(f"note: {error}; read from the database instead")
         return rows
 
 
-def _fate(sweep: Sweep, record: TrialRecord, rows: Sequence[Mapping[str, float]], known: ServerRun | None) -> Fate:
-    if record.state is TrialState.RUNNING and is_locked(sweep.trial_folder(record.trial_id) / ".lock"):
-        return Fate.RUNNING
-    if known is None:
-        return Fate.UPLOADED
-    state = TrialState.PREEMPTED if record.state is TrialState.RUNNING else record.state
-    same_end = known.state in _UP_TO_DATE[state] and known.summary.get("state") == state
-    lines = len(rows) + (record.result is not None)  # the confusion matrix has a line of its own
-    return Fate.THERE if same_end and known.steps >= lines else Fate.COMPLETED
+def _local(sweep: Sweep, record: TrialRecord, epochs: int) -> LocalTrial:
+    in_use = record.state is TrialState.RUNNING and is_locked(sweep.trial_folder(record.trial_id) / ".lock")
+    lines = epochs + (record.result is not None)  # the confusion matrix has a line of its own
+    return LocalTrial(record.trial_id, sweep.run_id(record.trial_id), record.state, lines, in_use)
 
 
 def _upload(
@@ -126,14 +186,15 @@ def _upload(
     )
     for row in rows:
         run.log({**row, **_when(record, row)})
-    state = TrialState.PREEMPTED if record.state is TrialState.RUNNING else record.state
-    reason = record.reason or ("its agent was killed" if record.state is TrialState.RUNNING else None)
-    run.finish(TrialOutcome(state, record.result, reason))
+    outcome = TrialOutcome(record.state, record.result, record.reason)
+    if record.state is TrialState.RUNNING:
+        outcome = replace(outcome, state=TrialState.PREEMPTED, reason=record.reason or "its agent was killed")
+    run.finish(outcome)
     return not run.had_trouble
 
 
 def _when(record: TrialRecord, row: Mapping[str, float]) -> dict[str, float]:
-    # The history does not say when an epoch ended; spread evenly over the trial's time is near enough for a time axis.
+    # The history does not say when an epoch ended, so spread the epochs evenly over the trial's time.
     result = record.result
     if record.started_at is None or record.ended_at is None or result is None or not result.epochs:
         return {}
@@ -142,11 +203,10 @@ def _when(record: TrialRecord, row: Mapping[str, float]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _alone(sweep: Sweep) -> Iterator[None]:
-    with (sweep.folder / ".sync.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(
-                f"another sync of sweep {sweep.id} is under way", hint="wait for it, or end it"
-            ) from None
-        yield
+    try:
+        with filelock.FileLock(sweep.folder / ".sync.lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise StorageError(
+            f"another sync of sweep {sweep.id} is running", hint="wait for it, or terminate it"
+        ) from None

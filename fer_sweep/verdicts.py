@@ -1,4 +1,4 @@
-"""The verdict on a trial, its thresholds and the sentence that gives its reason. Pure."""
+"""The verdict on a trial, its thresholds and its reason. Pure."""
 
 from collections.abc import Sequence
 
@@ -30,25 +30,27 @@ def judge(*, diverged: bool, confusion: Sequence[Sequence[int]], train_acc: floa
 
 
 def explain(result: TrialResult) -> str:
-    """Why a trial has its verdict: what was measured and the threshold it was held to, in a sentence."""
+    """Why a trial has its verdict: the measurement and the threshold, in a sentence."""
     train, val = f"{100 * result.train_acc:.1f} %", f"{100 * result.best_val_acc:.1f} %"
     gap, limit = f"{100 * result.train_val_gap:.1f} points", f"{100 * OVERFIT_GAP:.0f}"
     match result.verdict:
         case Verdict.DIVERGED if result.best_epoch == 0:
-            return "the loss ceased to be finite before the first epoch was over"
+            return "the loss became infinite or NaN in the first epoch"
         case Verdict.DIVERGED:
-            return f"the loss ceased to be finite after epoch {result.epochs}; its best epoch was {result.best_epoch}"
+            return (
+                f"the loss became infinite or NaN after epoch {result.epochs}; its best epoch was {result.best_epoch}"
+            )
         case Verdict.COLLAPSED:
             favourite, share = _favourite(result.confusion_matrix)
             name = result.classes[favourite]
             most = f"{100 * COLLAPSED_SHARE:.0f} %"
-            return f"it calls {100 * share:.0f} % of the validation images {name}; over {most} is a collapse"
+            return f"it predicts {name} for {100 * share:.0f} % of the validation images; over {most} is a collapse"
         case Verdict.UNDERFIT:
-            return f"it gets {train} of the training images right; under {100 * UNDERFIT_TRAIN_ACC:.0f} % is underfit"
+            return f"its training accuracy is {train}; under {100 * UNDERFIT_TRAIN_ACC:.0f} % is underfit"
         case Verdict.OVERFIT:
-            return f"training images {train}, validation images {val}: a gap of {gap}, and over {limit} is overfit"
+            return f"training images {train}, validation images {val}: a gap of {gap}; over {limit} is overfit"
         case Verdict.BALANCED:
-            return f"it fits the training images ({train}), and its gap of {gap} is not over {limit}"
+            return f"it fits the training images ({train}), and its gap of {gap} is at most {limit}"
 
 
 def _favourite(confusion: Sequence[Sequence[int]]) -> tuple[int, float]:

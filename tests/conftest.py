@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
-from fer_sweep.wandb_client import service as wandb_service
+from fer_sweep.wandb_client.package import close_wandb
 from fer_sweep.worker.gpus import discover
 from fer_sweep.worker.starters import TrialStarter
 from tests.support.control_groups import ControlTree
@@ -87,8 +87,8 @@ def played_trials(monkeypatch: pytest.MonkeyPatch) -> ScriptedStarter:
 def control_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControlTree:
     """Control groups that this process finds in place of its own."""
     tree = ControlTree(tmp_path / "control")
-    monkeypatch.setattr("fer_sweep.worker.control_groups._MOUNT", tree.mount)
-    monkeypatch.setattr("fer_sweep.worker.control_groups._MEMBERSHIP", tree.membership)
+    monkeypatch.setattr("fer_sweep.worker.resources._CGROUPS", tree.mount)
+    monkeypatch.setattr("fer_sweep.worker.resources._MEMBERSHIP", tree.membership)
     return tree
 
 
@@ -104,9 +104,9 @@ def online(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
     """A W&B server that this process and its children are logged in to."""
     for name, value in {**standin.environment, "WANDB_MODE": "online", "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)
-    _forget_wandb()
+    close_wandb()  # wandb reads its settings once a process, and its service keeps the server of the test before
     yield standin
-    _forget_wandb()
+    close_wandb()
 
 
 @pytest.fixture
@@ -117,16 +117,6 @@ def scripted_wandb(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator
     with contextlib.closing(ScriptedWandb(online)) as scripted:
         monkeypatch.setattr("fer_sweep.wandb_client.tracking.quiet_wandb", lambda: scripted)
         yield scripted
-
-
-def _forget_wandb() -> None:
-    # wandb reads its settings once a process, and its service holds on to the server of the test before.
-    if wandb := sys.modules.get("wandb"):
-        service = wandb_service.process()
-        try:
-            wandb_service.in_time(wandb.teardown, 60.0)
-        except wandb_service.TakesTooLong:  # it tries for ever to bring what is left to a server that a test cut off
-            wandb_service.kill(service)
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_public_names_exist_and_no_module_shadows_one():
 def test_a_sweep_is_created_worked_on_and_reported(file, played_trials, capsys):
     sweep = fer_sweep.create(file, constants={"lr": 0.01}, count=2, seed=3)
     assert (sweep.state, sweep.trials()) == ("running", [])
-    with pytest.raises(NothingToDo, match="no trial yet"):
+    with pytest.raises(NothingToDo, match="no trials yet"):
         sweep.report("nothing.html")
     with pytest.raises(InputError, match="on_oom 'cry'"):
         sweep.agent(on_oom="cry")

@@ -1,33 +1,37 @@
-"""Which file system holds a path, by Linux's mountinfo; SQLite is refused on network file systems."""
+"""Which file system holds a path; SQLite is refused on network file systems."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fer_sweep import mounts
 from fer_sweep.errors import InputError
 from fer_sweep.mounts import file_system, network_file_system
-from fer_sweep.sweep.entries import known
+from fer_sweep.sweeps.entries import known
 from tests.cli.conftest import write_sweep
 from tests.support.searches import create
 
-MOUNTED = r"""22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
-30 22 0:44 / /home rw,relatime shared:5 - nfs4 server:/home rw,vers=4.2
-31 30 8:2 / /home/me/local\040disk rw,relatime shared:7 master:2 propagate_from:3 - xfs /dev/sdb rw
-32 22 0:46 / /auto rw,relatime - autofs /etc/auto.master rw
-33 32 0:47 / /auto/lab rw,relatime - autofs /etc/auto.lab rw
-34 32 0:48 / /auto/lab rw,relatime - nfs server:/lab rw
-35 22 0:49 / /scratch\134odd\012name rw - lustre 10.0.0.1@tcp:/scratch rw
-36 22 0:50 /docker /data rw - overlay overlay rw
-a line that makes no sense
-"""
+MOUNTED = [
+    ("/", "ext4"),
+    ("/home", "nfs4"),
+    ("/home/me/local disk", "xfs"),
+    ("/auto", "autofs"),
+    ("/auto/lab", "autofs"),
+    ("/auto/lab", "nfs"),
+    ("/scratch\\odd\nname", "lustre"),
+    ("/data", "overlay"),
+]
 
 
 @pytest.fixture
-def mount(tmp_path, monkeypatch):
-    """Have Linux say that this is mounted; nothing is until then."""
-    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
-    return lambda text: (tmp_path / "mountinfo").write_text(text) and None
+def mount(monkeypatch):
+    """Replace what is mounted."""
+
+    def mount(*mounted):
+        disks = [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in mounted]
+        monkeypatch.setattr("psutil.disk_partitions", lambda all: disks)
+
+    return mount
 
 
 PATHS = {
@@ -52,12 +56,13 @@ LOCAL = "ext4 xfs btrfs zfs tmpfs overlay fuse.mergerfs fuse f2fs nfsd ecryptfs 
 
 
 def test_network_file_systems_are_recognised_also_behind_links(tmp_path, mount):
-    assert network_file_system(tmp_path) is None, "nothing is known without mountinfo"
+    mount()
+    assert network_file_system(tmp_path) is None, "nothing is known where the system does not tell"
     for kind in (*NETWORK.split(), *LOCAL.split()):
-        mount(f"1 0 8:1 / / rw - {kind} x rw\n")
+        mount(("/", kind))
         found = network_file_system(tmp_path / "not" / "yet" / "there")
         assert found == (kind if kind in NETWORK.split() else None)
-    mount(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:9 / {tmp_path.resolve()}/far rw - nfs x rw\n")
+    mount(("/", "ext4"), (f"{tmp_path.resolve()}/far", "nfs"))
     (tmp_path / "far").mkdir()
     (tmp_path / "near").symlink_to(tmp_path / "far")
     assert network_file_system(tmp_path / "near" / "sweeps.db") == "nfs"
@@ -67,7 +72,7 @@ def test_network_file_systems_are_recognised_also_behind_links(tmp_path, mount):
 def test_sqlite_on_a_network_file_system_is_read_only(tmp_path, mount):
     file = Path(write_sweep())
     entry = create(file)
-    mount("1 0 8:1 / / rw - nfs4 x rw\n")
+    mount(("/", "nfs4"))
     search = entry.search()
     assert search.records() == []
     assert entry.state == "running"

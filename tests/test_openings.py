@@ -50,5 +50,5 @@ def test_only_a_cache_need_not_take_an_opening(tmp_path: Path, caplog: pytest.Lo
     (cache_dir() / LOG).mkdir(parents=True)
     write_down(opening("a"), tmp_path)
     assert "other homes" in caplog.text and (home() / LOG).is_file()
-    with pytest.raises(StorageError, match="cannot be read"):
+    with pytest.raises(StorageError, match="cannot read"):
         openings_of("split")

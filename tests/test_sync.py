@@ -13,7 +13,8 @@ from fer_sweep import sync
 from fer_sweep.errors import StorageError
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
+from fer_sweep.wandb_client.reconcile import Action
 from tests.support.scripted_search import TINY
 from tests.support.searches import create
 from tests.support.standin.server import StandIn
@@ -68,8 +69,8 @@ def ended(sweep, complete):
     return sweep
 
 
-def upload(entry: Sweep) -> dict[str, sync.Fate]:
-    return dict(sync.upload(entry, say=lambda line: None).fates)
+def upload(entry: Sweep) -> dict[str, Action]:
+    return dict(sync.upload(entry, say=lambda line: None).actions)
 
 
 def steps(server: StandIn, run: str) -> list[Any]:
@@ -77,7 +78,7 @@ def steps(server: StandIn, run: str) -> list[Any]:
 
 
 def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended, any_server):
-    assert upload(ended) == {"0": sync.Fate.UPLOADED, "1": sync.Fate.UPLOADED, "2": sync.Fate.UPLOADED}
+    assert upload(ended) == {"0": Action.UPLOAD, "1": Action.UPLOAD, "2": Action.UPLOAD}
     (sweep,) = any_server.sweeps.values()
     assert (sweep.project, sweep.state) == ("unplugged", "FINISHED")
     assert sweep.config["controller"] == {"type": "local"}, "the server itself proposes nothing"
@@ -98,7 +99,7 @@ def test_every_run_is_uploaded_whole_and_once_into_one_sweep(ended, any_server):
     assert record.started_at <= times[0] <= times[1] <= times[2] <= record.ended_at, "the time of the trial"
 
     before = len(any_server.requests)
-    assert set(upload(ended).values()) == {sync.Fate.THERE}
+    assert set(upload(ended).values()) == {Action.NONE}
     assert {request.operation for request in any_server.requests[before:]} <= {"Sweep", "Runs"}, "nothing is sent"
 
 
@@ -108,7 +109,7 @@ def test_a_run_that_is_there_in_part_is_completed(ended, any_server):
     with any_server.store.changed:
         del run.history[1:]
         run.state, run.exit_code, run.summary = "crashed", None, {}
-    assert upload(ended) == {"0": sync.Fate.COMPLETED, "1": sync.Fate.THERE, "2": sync.Fate.THERE}
+    assert upload(ended) == {"0": Action.COMPLETE, "1": Action.NONE, "2": Action.NONE}
     assert steps(any_server, run.id) == [1, 2, 3]
     assert (run.state, run.summary["state"]) == ("finished", "complete")
 
@@ -119,7 +120,7 @@ def test_a_deleted_page_is_created_again_also_without_a_history_file(ended, serv
     for run in list(server.runs):
         server.delete_run(run)
     (trial_folder(ended.id, "0") / "history.jsonl").unlink()
-    assert set(upload(ended).values()) == {sync.Fate.UPLOADED}
+    assert set(upload(ended).values()) == {Action.UPLOAD}
     assert len(server.sweeps) == 1
     assert steps(server, f"{ended.id}-0") == [1, 2, 3], "from the database"
 
@@ -128,12 +129,12 @@ def test_a_running_trial_and_another_sync_are_left_alone_and_the_run_of_a_killed
     train(sweep, 2, None)
     with (sweep_folder(sweep.id) / ".sync.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as another sync does
-        with pytest.raises(StorageError, match="under way"):
+        with pytest.raises(StorageError, match="is running"):
             upload(sweep)
     with (trial_folder(sweep.id, "0") / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as its trial process does
-        assert upload(sweep) == {"0": sync.Fate.RUNNING}
-    assert upload(sweep) == {"0": sync.Fate.UPLOADED}
+        assert upload(sweep) == {"0": Action.WAIT}
+    assert upload(sweep) == {"0": Action.UPLOAD}
     run = server.runs[f"{sweep.id}-0"]
     assert (run.state, run.summary["reason"]) == ("preempted", "its agent was killed")
     assert steps(server, run.id) == [1, 2]

@@ -33,10 +33,10 @@ def test_verdict(
 @pytest.mark.parametrize(
     ("verdict", "changes", "words"),
     [
-        ("diverged", {"best_epoch": 0}, ["before the first epoch"]),
+        ("diverged", {"best_epoch": 0}, ["in the first epoch"]),
         ("diverged", {"best_epoch": 2, "epochs": 5}, ["epoch 5", "best epoch was 2"]),
-        ("collapsed", {"confusion_matrix": columns(5, 95)}, ["95 % of the validation images disgust", "90 %"]),
-        ("underfit", {"train_acc": 0.412}, ["41.2 % of the training images", "50 %"]),
+        ("collapsed", {"confusion_matrix": columns(5, 95)}, ["disgust for 95 % of the validation images", "90 %"]),
+        ("underfit", {"train_acc": 0.412}, ["training accuracy is 41.2 %", "50 %"]),
         ("overfit", {"best_val_acc": 0.6, "train_val_gap": 0.25}, ["60.0 %", "25.0 points", "over 15"]),
         ("balanced", {"train_acc": 0.66, "train_val_gap": 0.078}, ["66.0 %", "7.8 points", "15"]),
     ],

@@ -16,9 +16,8 @@ from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.wandb_client.account import place
 from fer_sweep.wandb_client.run_labels import RunLabels
 from fer_sweep.wandb_client.tracking import Tracker
-from fer_sweep.worker.folder_lock import FolderInUse
 from fer_sweep.worker.slots import one_slot
-from fer_sweep.worker.trial_process import EpochReport, StopFlag, TrialJob, TrialMessage, train_here
+from fer_sweep.worker.trial_process import EpochReport, FolderInUse, StopFlag, TrialJob, TrialMessage, train_here
 
 STOCK_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID")
 """What the stock ``wandb agent`` sets in the environment of its runs."""

@@ -1,7 +1,7 @@
 """Retry and circuit-breaker policy: when a trial has failed, when a slot is disabled, when the agent stops.
 
-An attempt that breaks off for reasons outside the trial is retried, elsewhere or with less memory. All of it is
-counted, so that nothing is retried for ever.
+An attempt that ends for a reason outside the trial is retried, a limited number of times, elsewhere or with less
+memory.
 """
 
 from collections import Counter
@@ -13,33 +13,33 @@ from fer_sweep.records import Cause, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.worker.slots import Slot
 
 FAILURES_IN_A_ROW = 5
-"""So many trials failing one after another stop the agent."""
+"""So many trials that fail one after another stop the agent."""
 SLOT_FAILURES_IN_A_ROW = 3
-"""So many in one slot close it, if trials in other slots do well."""
+"""So many in one slot disable it, if trials in other slots succeed."""
 LOSSES_WITHOUT_PROGRESS = 3
-"""A trial killed so often from outside, or by its device, with no epoch in between, has failed."""
+"""A trial that is killed so often, or stopped by device errors, with no epoch in between, has failed."""
 SMALLEST_MICRO_BATCH = 4
-"""Images at once. BatchNorm needs more than one of them in every part of a batch, however it divides."""
+"""Images at once. BatchNorm needs more than one in every part of a batch, however it divides."""
 
 
 class OnOom(StrEnum):
-    """What becomes of a trial that runs out of memory."""
+    """What happens to a trial that runs out of memory."""
 
     FAIL = "fail"
     """It has failed."""
     SMALLER_MICRO_BATCH = "smaller_micro_batch"
-    """It goes on with half as many images at once and the same batch a step; BatchNorm then sees half as many."""
+    """It is resumed with half as many images at once and the same batch a step; BatchNorm then sees half as many."""
     FEWER_SLOTS = "fewer_slots"
-    """It goes on with one slot fewer on its device, for as long as this agent works."""
+    """It is resumed with one slot fewer on its device, until the agent ends."""
 
 
 @dataclass(frozen=True)
-class Closed:
+class Disabled:
     """An unhealthy slot, disabled."""
 
     why: str
     trials: Sequence[str]
-    """Those that failed there in a row: the slot's fault, as far as one can tell."""
+    """Those that failed there in a row, most likely because of the slot."""
 
 
 class Failures:
@@ -49,11 +49,11 @@ class Failures:
         self._open = {slot.name: slot for slot in slots}
         self._on_oom = on_oom
         self._in_a_row: list[tuple[str, TrialOutcome]] = []
-        """Trials, and how they failed or gave up."""
+        """Trials, and how they failed or stopped by themselves."""
         self._slot_in_a_row: dict[str, list[str]] = {}
-        """By slot, the trials that failed or met a broken device there since its last success."""
+        """By slot, the trials that failed or met a device error there since its last success."""
         self._failed: set[str] = set()
-        """Trials that this agent has called failed."""
+        """Trials that failed in this agent."""
         self._working: set[str] = set()
         """Slots whose latest trial made its first step and has not failed since."""
         self._losses: Counter[str] = Counter()
@@ -63,8 +63,8 @@ class Failures:
         self._micro_batches: dict[str, int] = {}
 
     @property
-    def has_had_enough(self) -> bool:
-        """Whether so much has failed that no more trials should be started."""
+    def must_stop(self) -> bool:
+        """Whether so many have failed in a row that no more trials should be started."""
         return len(self._in_a_row) >= FAILURES_IN_A_ROW
 
     @property
@@ -73,23 +73,23 @@ class Failures:
         return [f"trial {trial}: {outcome.reason}" for trial, outcome in self._in_a_row]
 
     def is_open(self, slot: Slot) -> bool:
-        """Whether trials may be started in a slot."""
+        """Whether a slot is enabled."""
         return slot.name in self._open
 
     def share(self, slot: Slot) -> float:
-        """The part of its device's memory that a trial in this slot may take: all open slots there have the same."""
+        """The share of its device's memory for a trial in this slot: the same for all enabled slots there."""
         return 1.0 / max(1, len(self._sharing(slot)))
 
     def micro_batch(self, trial_id: str) -> int | None:
-        """Images at once, for a trial that has run out of memory with more; None for whole batches."""
+        """Images at once for a trial that ran out of memory with more; None for whole batches."""
         return self._micro_batches.get(trial_id)
 
     def began(self, slot: Slot) -> None:
-        """A trial in this slot has made its first step: data, model and device are in order there."""
+        """A trial in this slot has made its first step: data, model and device work there."""
         self._working.add(slot.name)
 
     def progressed(self, trial_id: str, epoch: int) -> None:
-        """A trial has reported an epoch; one that goes on from a checkpoint reports earlier ones again."""
+        """A trial has reported an epoch; a resumed one reports earlier ones again."""
         if epoch > self._furthest.get(trial_id, 0):
             self._furthest[trial_id] = epoch
             del self._losses[trial_id]
@@ -101,7 +101,7 @@ class Failures:
             slot: Where it ran.
             request: What ran.
             outcome: How it ended.
-            was_asked: Whether the agent had asked it to stop: then a killed one was in nobody's way.
+            was_asked: Whether the agent had asked it to stop: then it is requeued, however it died.
         """
         if outcome.cause is not None and was_asked:
             outcome = replace(outcome, state=TrialState.PREEMPTED)
@@ -112,21 +112,21 @@ class Failures:
         self._count(slot, request.trial_id, outcome, was_asked)
         return outcome
 
-    def close_broken(self) -> Mapping[str, Closed]:
-        """Close the slots where one trial after another fails while others do well; gives each once, by its name."""
+    def disable_unhealthy(self) -> Mapping[str, Disabled]:
+        """Disable slots where one trial after another fails while others succeed; returns each once, by its name."""
         suspects = [name for name in self._open if len(self._slot_in_a_row.get(name, [])) >= SLOT_FAILURES_IN_A_ROW]
-        return {name: self._close(name, others) for name in suspects if (others := self._do_well_beside(name))}
+        return {name: self._disable(name, others) for name in suspects if (others := self._working_beside(name))}
 
-    def _do_well_beside(self, name: str) -> Sequence[str]:
+    def _working_beside(self, name: str) -> Sequence[str]:
         return sorted((self._working - {name}) & self._open.keys())
 
-    def _close(self, name: str, others: Sequence[str]) -> Closed:
+    def _disable(self, name: str, others: Sequence[str]) -> Disabled:
         there = self._slot_in_a_row[name]
         del self._open[name]
         failed = [trial for trial in there if trial in self._failed]
         self._failed -= set(failed)
         self._in_a_row = [(trial, outcome) for trial, outcome in self._in_a_row if trial not in failed]
-        return Closed(f"{len(there)} trials in a row failed there, while {', '.join(others)} did well", failed)
+        return Disabled(f"{len(there)} trials in a row failed there, while {', '.join(others)} did well", failed)
 
     def _out_of_memory(self, slot: Slot, request: TrialRequest, outcome: TrialOutcome) -> TrialOutcome:
         trial = request.trial_id
@@ -134,10 +134,10 @@ class Failures:
             smaller = self._micro_batches.get(trial, request.config.batch_size) // 2
             if smaller >= SMALLEST_MICRO_BATCH:
                 self._micro_batches[trial] = smaller
-                return _goes_on(outcome, f"goes on with {smaller} images at once")
+                return _resumed(outcome, f"resumed with {smaller} images at once")
         if self._on_oom is OnOom.FEWER_SLOTS and len(self._sharing(slot)) > 1 and self.is_open(slot):
             del self._open[slot.name]
-            return _goes_on(outcome, f"goes on without slot {slot.name}")
+            return _resumed(outcome, f"resumed; slot {slot.name} is disabled")
         return replace(outcome, state=TrialState.FAILED)
 
     def _lost(self, trial_id: str, outcome: TrialOutcome) -> TrialOutcome:
@@ -152,9 +152,9 @@ class Failures:
             self._in_a_row.clear()
             self._slot_in_a_row[slot.name] = []
             return
-        # One that is handed back unasked gave up by itself, such as on a full disk: not to be tried again and again.
-        gave_up = outcome.state is TrialState.PREEMPTED and outcome.cause is None and not was_asked
-        if outcome.state is TrialState.FAILED or gave_up:
+        # One that is preempted unasked stopped by itself, such as on a full disk: not to be retried forever.
+        stopped_itself = outcome.state is TrialState.PREEMPTED and outcome.cause is None and not was_asked
+        if outcome.state is TrialState.FAILED or stopped_itself:
             self._in_a_row.append((trial_id, outcome))
         if outcome.state is TrialState.FAILED:
             self._failed.add(trial_id)
@@ -166,6 +166,6 @@ class Failures:
         return [other for other in self._open.values() if other.environment == slot.environment]
 
 
-def _goes_on(outcome: TrialOutcome, how: str) -> TrialOutcome:
+def _resumed(outcome: TrialOutcome, how: str) -> TrialOutcome:
     first_line = (outcome.reason or "out of memory").partition("\n")[0]
     return replace(outcome, state=TrialState.PREEMPTED, reason=f"{first_line}; {how}")

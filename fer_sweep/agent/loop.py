@@ -1,4 +1,4 @@
-"""The agent's loop: hand trials to free slots, pass on what they report, and see each one to its end."""
+"""The agent's loop: start trials in free slots, forward their reports to the search, and record how they end."""
 
 import functools
 import logging
@@ -12,16 +12,14 @@ from typing import TypeVar
 
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, heard
-from fer_sweep.agent.running import Running
+from fer_sweep.agent.running import HangLimit, Running
 from fer_sweep.agent.shown import AgentSummary, AgentView
-from fer_sweep.agent.silence import Silence
 from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
 from fer_sweep.store.engine import Interrupted
 from fer_sweep.wandb_client.tracking import TrackedRun
-from fer_sweep.worker.memory import Admission
-from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.slots import Admission, Slot
 from fer_sweep.worker.starters import Starter, TrialStarter
 from fer_sweep.worker.trial_process import Beat, EpochReport, FirstStep, TrialJob
 
@@ -30,14 +28,14 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 POLL_S = 1.0
-"""How often the search is asked for news of running trials, and for a trial while the sweep is paused."""
+"""Seconds between two questions to the search: shall a running trial stop, and is the sweep still paused."""
 LAST_CHECKPOINT_S = 10.0
-"""How long trials have to write a checkpoint when an error ends the agent."""
+"""How long trials have to write a checkpoint when an error ends the agent; seconds."""
 
 
 @dataclass
 class Agent:
-    """Keeps ``slots`` busy with the trials of one sweep until there are no more, or a signal says otherwise."""
+    """Runs the trials of one sweep in ``slots`` until there are no more, or a signal stops it."""
 
     search: Search
     slots: Sequence[Slot]
@@ -47,9 +45,9 @@ class Agent:
     """Starts the W&B run of a trial."""
     view: AgentView
     checkpoints_of: Callable[[str], Path | None] = lambda trial_id: None
-    """From a trial's id to the folder of its checkpoints, if that is another one."""
+    """From a trial's id to the folder of its checkpoints; None for the trial's own."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
-    """By name, of the data sets whose content is settled."""
+    """Of the data sets that the sweep has pinned, by name."""
     count: int | None = None
     """At most this many attempts; None for no limit."""
     starter: Starter = field(default_factory=TrialStarter)
@@ -57,12 +55,12 @@ class Agent:
     """Whether one more trial fits beside those that run."""
     on_oom: OnOom = OnOom.FAIL
     """What becomes of a trial that runs out of memory."""
-    silence: Silence = field(default_factory=Silence)
-    """When a trial counts as hung."""
+    hang_limit: HangLimit = field(default_factory=HangLimit)
+    """How long a trial may make no step."""
     on_end: Callable[[], None] = lambda: None
-    """Called when a trial has ended and that is recorded."""
+    """Called when the end of a trial is recorded."""
     interrupts: Interrupts = field(default_factory=Interrupts)
-    """Signals; whoever made the search for this agent has it wait for no server once they say so."""
+    """Signals; the search reads them too, to stop waiting for a server."""
     _running: dict[str, Running] = field(default_factory=dict, init=False)
     _failures: Failures = field(init=False)
     _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
@@ -74,13 +72,13 @@ class Agent:
     _without_room: set[str] = field(default_factory=set, init=False)
     """Slots that wait for memory."""
     _patience: float = field(default=POLL_S, init=False)
-    """Seconds until the search is to be asked again for a trial."""
+    """Seconds until the search is asked again for a trial."""
 
     def __post_init__(self) -> None:
         self._failures = Failures(self.slots, self.on_oom)
 
     def run(self) -> AgentSummary:
-        """Work until the sweep gives no more trials and the running ones have ended.
+        """Work until the sweep has no more trials and the running ones have ended.
 
         Raises:
             AgentFailed: FAILURES_IN_A_ROW trials failed one after another, or every one there was.
@@ -95,26 +93,24 @@ class Agent:
                 self.starter.close()
         failed = self._failures.in_a_row
         nothing_done = not {TrialState.COMPLETE, TrialState.PRUNED} & self._ended.keys()
-        if failed and (nothing_done or self._failures.has_had_enough):
+        if failed and (nothing_done or self._failures.must_stop):
             raise AgentFailed(
                 f"{len(failed)} trials failed one after another, the last one: {failed[-1]}",
-                hint=f"{self._look_at_others()}mend the cause (more is in trial.log below "
+                hint=f"{self._other_agents()}fix the cause (see trial.log below "
                 f"{self.folder_of('0').parent}), then: fersweep agent --retry-failed",
             )
         return AgentSummary(dict(self._ended), self.interrupts.level > 0, tuple(self._turnaround))
 
-    def _look_at_others(self) -> str:
-        # Failing here while others succeed, or now and not before, says that it is this host, and not the sweep.
+    def _other_agents(self) -> str:
+        # Failures here beside successes elsewhere, or earlier, point to this host and not to the sweep.
         done = sum(record.state is TrialState.COMPLETE for record in self.search.records())
         others = done - self._ended.get(TrialState.COMPLETE, 0)
-        return (
-            f"{others} trials are complete elsewhere, so look at this host first: fersweep doctor; " if others else ""
-        )
+        return f"{others} trials are complete elsewhere, so check this host first: fersweep doctor; " if others else ""
 
     def _work(self, selector: selectors.BaseSelector, wakeup: int) -> None:
         asked_at = 0.0
         while True:
-            self._heed_interrupts()
+            self._act_on_signals()
             if self._may_start():
                 self._fill_slots(selector)
             if not self._running and not self._may_start():
@@ -128,17 +124,17 @@ class Agent:
                 selector.unregister(ended.handle.pipe)
                 self._finish(ended)
             if time.monotonic() - asked_at >= POLL_S:
-                self._ask_for_news()
+                self._poll_search()
                 asked_at = time.monotonic()
 
     def _may_start(self) -> bool:
         at_count = self.count is not None and self._handed_out >= self.count
-        return not (self._no_more or at_count or self._failures.has_had_enough or self.interrupts.level)
+        return not (self._no_more or at_count or self._failures.must_stop or self.interrupts.level)
 
     def _fill_slots(self, selector: selectors.BaseSelector) -> None:
         self._patience = POLL_S
         free = [slot for slot in self.slots if slot.name not in self._running and self._failures.is_open(slot)]
-        # A search may hand out what it was asked for later, so no more slots ask than may still start.
+        # A search may answer a question later, so no more slots ask than may still start a trial.
         for slot in free if self.count is None else free[: self.count - self._handed_out]:
             if not self._may_start():
                 return
@@ -149,7 +145,7 @@ class Agent:
             except Interrupted:
                 return
             if request is None:
-                self._no_more = True  # until a trial ends: it may come back preempted
+                self._no_more = True  # until a trial ends: it may be preempted
                 return
             if isinstance(request, Wait):
                 self._patience = min(self._patience, request.again_s)
@@ -171,7 +167,7 @@ class Agent:
         if slot.name not in self._without_room:
             self._without_room.add(slot.name)
             self._freed_at.pop(slot.name, None)  # a wait is no turnaround
-            self.view.note(f"{slot.name} waits for another trial to end: {refusal}")
+            self.view.note(f"slot {slot.name} waits for another trial to end: {refusal}")
         return False
 
     def _start(self, slot: Slot, request: TrialRequest, selector: selectors.BaseSelector) -> None:
@@ -183,11 +179,10 @@ class Agent:
             device=slot.device,
             threads=slot.threads,
             environment=slot.environment,
-            attempt=request.attempt,
             memory_share=self._failures.share(slot),
             micro_batch=self._failures.micro_batch(request.trial_id),
         )
-        handle = self.starter.start(job)  # first the fork, then the W&B run: they take their time side by side
+        handle = self.starter.start(job)  # before the W&B run, so that both start at the same time
         running = Running(slot, request, handle, self.track(request))
         self._handed_out += 1
         self._running[slot.name] = running
@@ -208,50 +203,48 @@ class Agent:
                     running.outcome, running.ended_at = message, time.monotonic()
         except EOFError:
             if running.outcome is None:
-                running.outcome, running.ended_at = running.outcome_of_the_dead(), time.monotonic()
+                running.outcome, running.ended_at = running.outcome_of_death(), time.monotonic()
 
     def _on_first_step(self, running: Running) -> None:
         self._failures.began(running.slot)
-        self._close_what_is_broken()  # others may have failed before anything could be said to do well
+        self._disable_unhealthy_slots()  # others may have failed before this one succeeded
         if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
             self._turnaround.append(time.monotonic() - freed)
 
     def _on_beat(self, running: Running, beat: Beat) -> None:
         if running.has_begun:
-            self.silence.learn(beat.at - running.heard_at)
-        running.heard_at, running.has_begun = beat.at, True
+            self.hang_limit.learn(beat.at - running.last_beat)
+        running.last_beat, running.has_begun = beat.at, True
 
     def _on_epoch(self, running: Running, report: EpochReport) -> None:
         trial = running.request.trial_id
         running.epoch = report.epoch
         self._failures.progressed(trial, report.epoch)
         self._report(running, report.metrics)
-        if not running.lost:  # the run is the new owner's
+        if not running.lost:  # otherwise the new owner logs to the run
             running.run.log(report.metrics)
             self.view.epoch(running.slot.name, trial, report.metrics)
 
-    def _ask_for_news(self) -> None:
-        # One that is lost is being killed, and has nothing to ask any more.
+    def _poll_search(self) -> None:
+        # A lost trial is being killed.
         for running in [running for running in self._running.values() if not running.lost]:
-            running.look_after(self.silence.limit(has_begun=running.has_begun))
+            running.end_if_hung(self.hang_limit.seconds(has_begun=running.has_begun))
             if running.run.stop_asked and running.asked_to_stop is None:
-                self.view.note(f"trial {running.request.trial_id}: its page in W&B says stop")
+                self.view.note(f"trial {running.request.trial_id}: stopped on its W&B page")
                 running.ask_to_stop(StopReason.PRUNED)
             try:
                 self._report(running, {})
             except StorageError as error:
-                # Nothing is lost by an unanswered question; a report or an end that cannot be written does end us.
+                # An unanswered question loses nothing; a report or an end that cannot be written ends the agent.
                 log.warning("%s", error)
 
     def _report(self, running: Running, metrics: Mapping[str, float]) -> None:
         try:
-            reason = self._in_spite_of_signals(
-                lambda: self.search.report(running.request.trial_id, running.epoch, metrics)
-            )
+            reason = self._despite_signals(lambda: self.search.report(running.request.trial_id, running.epoch, metrics))
         except Interrupted:
-            return  # the trial's next attempt says it again
+            return  # the trial's next attempt reports it again
         except LostTrial as error:
-            self.view.note(f"trial {running.request.trial_id}: {error}; leaving it to the other agent")
+            self.view.note(f"trial {running.request.trial_id}: {error}; stopped here")
             running.lost = True
             running.handle.kill()
             running.asked_to_stop = StopReason.PREEMPTED
@@ -274,39 +267,41 @@ class Agent:
             outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
         if not running.lost:
             try:
-                self._in_spite_of_signals(functools.partial(self.search.finish, trial, outcome))
+                self._despite_signals(functools.partial(self.search.finish, trial, outcome))
             except Interrupted as error:
-                log.warning("trial %s could not be handed back (%s); its lease will expire", trial, error)
+                log.warning(
+                    "trial %s could not be requeued (%s); it can be resumed once its lease expires", trial, error
+                )
             except LostTrial as error:
                 self.view.note(f"trial {trial}: {error}")
                 running.lost = True
         if running.lost:
-            outcome = TrialOutcome(TrialState.PREEMPTED, reason="another agent has taken it over")
+            outcome = TrialOutcome(TrialState.PREEMPTED, reason="another agent has reclaimed it")
             running.run.abandon()
         else:
             running.run.finish(outcome)
         self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
-        self._close_what_is_broken()
+        self._disable_unhealthy_slots()
         self._freed_at[running.slot.name] = running.ended_at
         self.view.trial_ended(running.slot.name, trial, outcome)
         self.on_end()
 
-    def _close_what_is_broken(self) -> None:
-        for name, closed in self._failures.close_broken().items():
+    def _disable_unhealthy_slots(self) -> None:
+        for name, closed in self._failures.disable_unhealthy().items():
             again = f"; to retry trial {', '.join(closed.trials)}: fersweep retry" if closed.trials else ""
             self.view.note(f"slot {name} is disabled: {closed.why}{again}")
 
-    def _in_spite_of_signals(self, say: Callable[[], Answer]) -> Answer:
-        """Have the search do what has to be done even if a signal comes, unless it is one that ends all waiting."""
+    def _despite_signals(self, say: Callable[[], Answer]) -> Answer:
+        """Repeat a call to the search that a signal interrupted, unless the signal ends all waiting."""
         while True:
             try:
                 return say()
             except Interrupted:
-                self._heed_interrupts()
+                self._act_on_signals()
                 if self.interrupts.end_waiting:
                     raise
 
-    def _heed_interrupts(self) -> None:
+    def _act_on_signals(self) -> None:
         if self.interrupts.level > self.interrupts.heeded:
             self.interrupts.heeded = self.interrupts.level
             self._act_on_interrupt(self.interrupts.heeded)
@@ -322,17 +317,17 @@ class Agent:
         elif level == 2:
             self.view.note("writing checkpoints and stopping; Ctrl-C again: kill")
             for running in self._running.values():
-                if running.asked_to_stop is None:  # one that is being pruned must not come back
+                if running.asked_to_stop is None:  # one that is being pruned must not be requeued
                     running.ask_to_stop(StopReason.PREEMPTED)
-                    running.run.mark_preempting()  # at once: whoever sent the signal may not wait for checkpoints
+                    running.run.mark_preempting()  # at once: a scheduler may not wait for checkpoints
         else:
-            self.view.note("killing the trials; each goes on from its last checkpoint when the agent is run again")
+            self.view.note("killing the trials; run the agent again to resume each from its last checkpoint")
             for running in self._running.values():
                 running.asked_to_stop = running.asked_to_stop or StopReason.PREEMPTED
                 running.handle.kill()
 
     def _stop_all(self) -> None:
-        # Reached with trials left only when an error ends the loop: none of them may outlive it.
+        # Trials are left only if an error ended the loop: none may outlive it.
         for running in self._running.values():
             running.asked_to_stop = running.asked_to_stop or StopReason.PREEMPTED
             running.handle.ask_to_stop(StopReason.PREEMPTED)
@@ -343,6 +338,8 @@ class Agent:
             running.outcome = TrialOutcome(TrialState.PREEMPTED, reason="the agent ended")
             try:
                 self._finish(running)
-            except Exception as error:  # the one that ends the loop is the one to be raised
+            except Exception as error:  # the error that ended the loop is raised
                 trial = running.request.trial_id
-                log.warning("trial %s could not be handed back (%s); its lease will expire", trial, error)
+                log.warning(
+                    "trial %s could not be requeued (%s); it can be resumed once its lease expires", trial, error
+                )

@@ -20,8 +20,7 @@ from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
 from fer_sweep.files import read_object, write_atomically
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.worker.memory import free_mb
-from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.slots import Slot, free_mb
 from fer_sweep.worker.starters import Starter, TrialHandle
 from fer_sweep.worker.trial_process import ProbeReady, ProbeResult, TrialJob
 

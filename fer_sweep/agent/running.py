@@ -1,18 +1,50 @@
-"""What an agent knows of a trial that runs in one of its slots."""
+"""A trial that runs in a slot, and when its process counts as hung."""
 
 import time
 from dataclasses import dataclass, field
 
-from fer_sweep.agent.silence import LAST_WORDS_S
+from fer_sweep.host_processes import is_paused
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState
 from fer_sweep.wandb_client.tracking import TrackedRun
 from fer_sweep.worker.slots import Slot
 from fer_sweep.worker.starters import TrialHandle
 
+LIMIT_S = 300.0
+"""A trial hangs if it makes no step for so long; steps and the parts of an evaluation take seconds at most."""
+START_LIMIT_S = 1800.0
+"""The same before the first step, in which pretrained weights may be downloaded."""
+TIMES_THE_LONGEST = 10
+"""The limit is at least so many times the longest time between two steps of any trial of this agent."""
+ABORT_S = 5.0
+"""How long a hung trial has to write its stack trace before it is killed."""
+
+
+class HangLimit:
+    """How long a trial may make no step before it counts as hung."""
+
+    def __init__(self, limit_s: float | None = None) -> None:
+        """Configure it.
+
+        Args:
+            limit_s: Seconds; None to learn them from the trials.
+        """
+        self._given = limit_s
+        self._longest = 0.0
+
+    def learn(self, seconds: float) -> None:
+        """Record the time between two steps."""
+        self._longest = max(self._longest, seconds)
+
+    def seconds(self, *, has_begun: bool) -> float:
+        """The limit, before or after a trial's first step."""
+        if self._given is not None:
+            return self._given
+        return max(LIMIT_S if has_begun else START_LIMIT_S, TIMES_THE_LONGEST * self._longest)
+
 
 @dataclass
 class Running:
-    """One occupied slot."""
+    """One occupied slot. Times are in seconds of the monotonic clock."""
 
     slot: Slot
     request: TrialRequest
@@ -22,36 +54,35 @@ class Running:
     asked_to_stop: StopReason | None = None
     outcome: TrialOutcome | None = None
     ended_at: float = 0.0
-    """When its outcome, or its death, was seen; this and the following by the monotonic clock."""
-    heard_at: float = field(default_factory=time.monotonic)
-    """When it last made a step."""
+    """When its outcome arrived, or its process ended."""
+    last_beat: float = field(default_factory=time.monotonic)
+    """When it last made a step, or started."""
     has_begun: bool = False
-    """Whether it has made one."""
+    """Whether it has made a step."""
     hung: str | None = None
     """Why it counts as hung: it has been told to abort."""
     kill_at: float = float("inf")
-    """When it is to be killed, having had the time for its last words."""
+    """When a hung one is killed."""
     lost: bool = False
-    """Another agent has it now."""
+    """Another agent has reclaimed the trial."""
 
     def ask_to_stop(self, reason: StopReason) -> None:
         """Have it stop at its next step."""
         self.asked_to_stop = reason
         self.handle.ask_to_stop(reason)
 
-    def look_after(self, limit_s: float) -> None:
-        """Have it write down where it is, and end, if it has made no step for so long; kill it if it cannot."""
-        self.handle.look_at_memory()
+    def end_if_hung(self, limit_s: float) -> None:
+        """Abort it, with a stack trace, if it has made no step for so long; kill it if that does not end it."""
         now = time.monotonic()
         if now >= self.kill_at:
             self.handle.kill()
-        if self.hung is None and now - self.heard_at > limit_s and not self.handle.is_paused():
-            self.hung = f"made no step for {now - self.heard_at:,.0f} s and was ended"
-            self.kill_at = now + LAST_WORDS_S
+        if self.hung is None and now - self.last_beat > limit_s and not is_paused(self.handle.process.pid):
+            self.hung = f"made no step for {now - self.last_beat:,.0f} s and was ended"
+            self.kill_at = now + ABORT_S
             self.handle.abort()
 
-    def outcome_of_the_dead(self) -> TrialOutcome:
-        """What became of a trial whose process has ended without a word."""
+    def outcome_of_death(self) -> TrialOutcome:
+        """The outcome of a trial whose process has ended without sending one."""
         reason, cause = self.handle.why_it_died()
         if self.hung is not None:
             return TrialOutcome(TrialState.FAILED, reason=f"{self.hung}: {reason}")

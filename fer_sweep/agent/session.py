@@ -10,9 +10,9 @@ from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.interrupts import Interrupts
 from fer_sweep.agent.loop import Agent
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
-from fer_sweep.agent.repairs import Repairs
+from fer_sweep.agent.running import HangLimit
 from fer_sweep.agent.shown import AgentSummary
-from fer_sweep.agent.silence import Silence
+from fer_sweep.agent.uploads import Uploads
 from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import NothingToDo
@@ -20,14 +20,13 @@ from fer_sweep.files import checkpoint_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.server_runs import has_ended_on_server, left_behind
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
-from fer_sweep.wandb_client.tracking import close_wandb
+from fer_sweep.wandb_client.package import close_wandb
 from fer_sweep.worker.gpus import choose, discover, visible_devices
-from fer_sweep.worker.memory import free_mb
-from fer_sweep.worker.slots import Slot, make_slots, usable_cores
-from fer_sweep.worker.starters import TrialStarter, raise_file_limit
+from fer_sweep.worker.slots import Slot, free_mb, make_slots, usable_cores
+from fer_sweep.worker.starters import TrialStarter
 
 MOST_PER_GPU = 16
 """Slots that ``--per-gpu auto`` tries at most on one GPU."""
@@ -126,18 +125,12 @@ def work_on(
         AgentFailed: Trials failed one after another.
         NothingToDo: The sweep has ended already.
     """
-    raise_file_limit()
     notes: list[str] = []
     fingerprints = sweep.data.provide(notes.append)
     online = tracking_mode() == "online"
-    seen_whole: set[str] = set()
-    repairs = Repairs(
-        sweep.id,
-        is_whole=lambda trial_id: has_ended_on_server(sweep, trial_id) if online else True,
-        left_behind=lambda: left_behind(sweep, seen_whole) if online else (),
-        look_behind_s=lease_seconds(),
-    )
-    track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=repairs.heard)
+    complete: set[tuple[str, float]] = set()
+    uploads = Uploads(sweep.id, check=lambda own: check(sweep, own, complete), every_s=lease_seconds())
+    track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
     copying = contextlib.ExitStack()
     interrupts = Interrupts()
     search = sweep.search(end_waiting=lambda: interrupts.end_waiting)
@@ -164,12 +157,12 @@ def work_on(
             count=count,
             starter=TrialStarter(architectures(sweep)),
             on_oom=on_oom,
-            silence=Silence(hang_after_s),
+            hang_limit=HangLimit(hang_after_s),
             on_end=keeper.nudge if keeper else lambda: None,
             interrupts=interrupts,
         )
         if online:
-            repairs.watch()
+            uploads.start()
         with view:
             summary = agent.run()
         if not summary.ended and not summary.interrupted:
@@ -181,10 +174,10 @@ def work_on(
             copying.close()  # after the leases were given up, and before anything that waits for a server
         finally:
             close_wandb()
-        if left := repairs.finish():
-            names = ", ".join(left)
-            console.print(f"not whole on the W&B server: trial {names}; later: fersweep sync {sweep.id}", markup=False)
         if online:
+            if left := uploads.finish():
+                names = ", ".join(left)
+                console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
             sweep.close_page()
 
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
+"""The command line: parse, call, print. Heavy modules are imported inside the commands that need them."""
 
 import io
 import os
@@ -12,13 +12,12 @@ import typer
 import fer_sweep.cli.confirming as confirming
 import fer_sweep.cli.data as data
 import fer_sweep.cli.doctor as doctor
-import fer_sweep.cli.examining as examining
+import fer_sweep.cli.inference as inference
 import fer_sweep.cli.report as report
 import fer_sweep.cli.restoring as restoring
 import fer_sweep.cli.results as results
 import fer_sweep.cli.sweeps as sweeps
 import fer_sweep.cli.trials as trials
-import fer_sweep.cli.using as using
 from fer_sweep.cli.printing import print_error
 from fer_sweep.errors import FersweepError
 
@@ -34,26 +33,25 @@ app = typer.Typer(
 sweeps.add_to(app)
 results.add_to(app)
 confirming.add_to(app)
-examining.add_to(app)
+inference.add_to(app)
 report.add_to(app)
 restoring.add_to(app)
 trials.add_to(app)
-using.add_to(app)
 doctor.add_to(app)
 app.add_typer(data.app, name="data")
 
 
 class _CtrlC(BaseException):
-    """Ctrl-C in a command that does not handle it itself; typer would make exit code 1 of KeyboardInterrupt."""
+    """Ctrl-C in a command that does not handle it; typer would turn KeyboardInterrupt into exit code 1."""
 
 
 def main() -> None:
-    """The console script: runs a command and turns what goes wrong into a message and an exit code."""
+    """Run a command, and turn its errors into a message and an exit code: the console script."""
     signal.signal(signal.SIGINT, _raise_ctrl_c)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name must not end a command where the locale is plain C
-    # Whatever the umask lets others read, nothing we or our children make may be written by everybody: checkpoints,
-    # a database and code of a search space are read from there again. A lab's group may, if the umask says so.
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a C locale cannot encode
+    # Checkpoints, the database and code of a search space are read again, so other users must not be able to write
+    # them; the user's group may, if the umask allows it.
     os.umask(os.umask(0o077) | 0o002)
     try:
         app()

@@ -1,7 +1,7 @@
-"""What a shell is told when somebody presses Tab: ids of sweeps, data sets, sweep files, the words of an option.
+"""Completions for the shell: sweep ids, data sets, sweep files, the values of an option.
 
-All of it is read from the names of files, since a person waits: nothing heavy is imported, no database is opened and
-no server asked. What cannot be read is left out, as a message has no place in the middle of a command line.
+They come from file names alone, because a person waits: no heavy import, no database, no server. Unreadable files are
+skipped, since a message would appear in the middle of the command line.
 """
 
 import contextlib
@@ -12,10 +12,10 @@ from fer_sweep.files import data_folder, home, read_json
 
 
 def sweep_ids(incomplete: str) -> list[tuple[str, str]]:
-    """Sweeps made here, the newest first, each with the name in its file; by ENTITY/PROJECT/ID once a slash is typed.
+    """Sweeps of this home with their names, newest first; as ENTITY/PROJECT/ID once a slash is typed.
 
     Args:
-        incomplete: What has been typed of the word so far.
+        incomplete: The beginning of the word.
     """
     found = []
     for path in (home() / "sweeps").glob("*/sweep.json"):
@@ -28,7 +28,7 @@ def sweep_ids(incomplete: str) -> list[tuple[str, str]]:
 
 
 def datasets(incomplete: str) -> list[str]:
-    """The data sets that are prepared, and `synthetic`, which always is."""
+    """The prepared data sets and `synthetic`."""
     with contextlib.suppress(OSError):
         names = sorted(path.stem for path in data_folder().glob("*.json"))
         return [name for name in (*names, "synthetic") if name.startswith(incomplete)]
@@ -36,10 +36,10 @@ def datasets(incomplete: str) -> list[str]:
 
 
 def sweep_files(incomplete: str) -> list[str]:
-    """YAML files beside what is typed and in `sweeps/`; none, and the shell then completes paths by itself."""
+    """YAML files in the folder that is typed, or here and in `sweeps/`; without any, the shell completes paths."""
     folder, separator, beginning = incomplete.rpartition("/")
     if folder.startswith("~"):
-        return []  # what is found would be spelt otherwise than what was typed
+        return []  # the completion would have to replace the ~
     prefix = folder + separator
     places = [prefix] if prefix else ["", "sweeps/"]
     found = []
@@ -50,7 +50,7 @@ def sweep_files(incomplete: str) -> list[str]:
 
 
 def words(*known: str) -> Callable[[str], list[str]]:
-    """An option's own words."""
+    """The fixed values of an option."""
 
     def complete(incomplete: str) -> list[str]:
         return [word for word in known if word.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""The command that trains a winner again: confirm."""
+"""The command that trains a winner with further seeds: confirm."""
 
 import contextlib
 from collections.abc import Sequence
@@ -6,64 +6,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer_sweep.cli import completing
+from fer_sweep.cli.options import AgentOptions, Json, SweepIds, Trial, expanded, work
 from fer_sweep.cli.printing import mean_json, percent, points, print_json, print_table, print_text, say
-from fer_sweep.cli.working import Gpus, HangAfter, MirrorFolder, OnOomWord, PerGpu, Slots, UploadModels, work
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate, Comparison, Confirmed, Mean
-    from fer_sweep.sweep import Sweep
+    from fer_sweep.sweeps import Sweep
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(confirm)
+    app.command()(expanded(confirm))
 
 
 def confirm(
-    sweep: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Sweeps whose winners to confirm; the last one searched if left out.",
-            autocompletion=completing.sweep_ids,
-        ),
-    ] = None,
-    trial: Annotated[str | None, typer.Option(help="This trial in the winner's place; for one sweep.")] = None,
+    sweep: SweepIds = None,
+    trial: Trial = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            max=1000,
-            help="Further seeds to train each with [default: those asked for before, or 5].",
-            show_default=False,
+            min=1, max=1000, help="Number of further seeds [default: as many as before, or 5].", show_default=False
         ),
     ] = None,
     create_only: Annotated[
-        bool, typer.Option("--create-only", help="Make the sweeps and leave the training to agents.")
+        bool, typer.Option("--create-only", help="Create the sweeps, and leave the training to agents.")
     ] = False,
-    gpus: Gpus = "auto",
-    per_gpu: PerGpu = "1",
-    slots: Slots = None,
-    upload_models: UploadModels = False,
-    on_oom: OnOomWord = "fail",
-    hang_after: HangAfter = None,
-    mirror: MirrorFolder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    *,
+    agent: AgentOptions,
+    as_json: Json = False,
 ) -> None:
-    """Train the winner with further seeds, as a sweep of its own, and give the mean with its interval.
+    """Train the winner with further seeds, as a sweep of its own, and print the mean accuracy with its interval.
 
-    The searched seed is left out: its accuracy was the best of many and is too high on average. Several sweeps are
-    compared seed by seed. The same command goes on with what is there; more --seeds add to it.
+    The seed of the search is left out, because its accuracy, as the best of many, is too high on average. Several
+    sweeps are compared seed by seed. The same command resumes an interrupted one; a higher --seeds adds seeds.
 
     Example: fersweep confirm --seeds 5
     """
-    care: dict[str, Any] = {
-        "upload_models": upload_models,
-        "on_oom": on_oom,
-        "hang_after": hang_after,
-        "mirror": mirror,
-    }
     with contextlib.ExitStack() as stack:
         winners, confirmations = _open(sweep, trial, seeds, stack)
         if create_only:
@@ -72,7 +51,7 @@ def confirm(
         for (_, candidate), found in zip(winners, confirmations, strict=True):
             if found.state not in ("finished", "cancelled"):
                 say(f"sweep {found.id}: trial {candidate.name} with further seeds")
-                if work(found, gpus, per_gpu, slots, None, **care, as_json=False, quiet=as_json):
+                if work(found, agent, quiet=as_json).interrupted:
                     say("next: the same command resumes it")
                     raise typer.Exit(130)
         _show(winners, confirmations, as_json=as_json)
@@ -84,16 +63,16 @@ _Winners = list[tuple["Sweep", "Candidate"]]
 def _open(
     names: list[str] | None, trial: str | None, seeds: int | None, stack: contextlib.ExitStack
 ) -> tuple[_Winners, "list[Sweep]"]:
-    """The sweeps to confirm with the chosen trial of each, and the sweeps that confirm them."""
-    from fer_sweep.sweep import last_searched, open_sweep
-    from fer_sweep.sweep.choosing import chosen, with_further_seeds
-    from fer_sweep.sweep.confirmations import open_origin
+    """Open the sweeps with the chosen trial of each, and the sweeps that confirm these trials."""
+    from fer_sweep.sweeps import last_searched, open_sweep
+    from fer_sweep.sweeps.choosing import chosen, with_further_seeds
+    from fer_sweep.sweeps.confirmations import open_origin
 
     origins = [open_origin(open_sweep(name)) for name in dict.fromkeys(names or ())] or [(last_searched(), None)]
     for searched, _ in origins:
         stack.enter_context(searched)
     if trial is not None and len(origins) > 1:
-        raise InputError(f"--trial {trial} is of one sweep, and there are {len(origins)}", hint="name one sweep")
+        raise InputError(f"--trial {trial} needs one sweep, but {len(origins)} are given", hint="name one sweep")
     winners = [(searched, chosen(searched, trial or confirmed)) for searched, confirmed in origins]
     return winners, [stack.enter_context(with_further_seeds(*winner, seeds)) for winner in winners]
 
@@ -104,13 +83,13 @@ def _print_ids(confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
     for found in confirmations:
         if not as_json:
             print_text(found.id)
-        say(f"next: fersweep agent {found.id}; then fersweep confirm {found.id} gives the mean")
+        say(f"next: fersweep agent {found.id}; then fersweep confirm {found.id} for the mean")
 
 
 def _show(winners: _Winners, confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
     from fer_sweep.selection import compare, select_confirmed
-    from fer_sweep.sweep.choosing import confirmed
-    from fer_sweep.sweep.confirmations import seeds_of
+    from fer_sweep.sweeps.choosing import confirmed
+    from fer_sweep.sweeps.confirmations import seeds_of
 
     shown = [found for sweep, candidate in winners if (found := confirmed(sweep, candidate)) is not None]
     comparisons = compare(shown)
@@ -123,41 +102,40 @@ def _show(winners: _Winners, confirmations: "Sequence[Sweep]", *, as_json: bool)
             }
         )
         return
-    title = "mean over further seeds with its 95 % t-interval; the seed that the search chose is left out"
+    title = "mean over further seeds with its 95 % t-interval; the seed of the search is left out"
     print_table(title, _COLUMNS, [_row(found) for found in shown])
     for found, sweep in zip(shown, confirmations, strict=True):
         missing = sorted(set(seeds_of(sweep)) - found.seeds.keys())
         if missing:
-            say(f"note: {sweep.id} has no result for seed {', '.join(map(str, missing))}: fersweep status {sweep.id}")
+            say(f"note: no result for seed {', '.join(map(str, missing))}; see fersweep status {sweep.id}")
         for line in _words(found):
             print_text(line)
     for comparison in comparisons:
         print_text(f"{_difference(comparison)}: {comparison.meaning}")
     if comparisons:
         print_text(
-            "differences are seed by seed on the same validation images (paired t-test); with others of them it could "
-            "come out differently"
+            "differences are seed by seed on the same validation images (paired t-test); other images may differ"
         )
     candidates = [candidate for _, candidate in winners]
     selection = select_confirmed(candidates, shown)
     best = candidates[0] if len(candidates) == 1 else selection.winner
     if best is None:
-        say(f"note: none of these is the one to test: {selection.reason}")
+        say(f"note: none of these can be tested: {selection.reason}")
         return
     say(f"next: fersweep test {best.sweep} --trial {best.record.trial_id} opens the test split, once")
 
 
-_COLUMNS = {
-    "trial": "left",
-    "architecture": "left",
-    "seeds": "right",
-    "mean best_val_acc": "right",
-    "95 % interval": "right",
-    "SD": "right",
-    "clean": "right",
-    "gap": "right",
-    "when chosen": "right",
-}
+_COLUMNS = (
+    "trial",
+    "architecture",
+    "seeds",
+    "mean best_val_acc",
+    "95 % interval",
+    "SD",
+    "clean",
+    "gap",
+    "in the search",
+)
 
 
 def _row(found: "Confirmed") -> list[object]:
@@ -185,14 +163,14 @@ def _words(found: "Confirmed") -> list[str]:
     if found.accuracy is None or found.optimism is None:
         return [f"{found.name}: no further seed has a result yet"]
     lines = [
-        f"{found.name}: when chosen it had {percent(found.searched.best_val_acc)}, {100 * found.optimism:+.2f} points "
-        "against the mean; the best of many measurements is too high on average, so expect the mean",
-        f"{found.name}: the interval is about seeds on these {found.images:,} images; "
-        f"the choice of images adds a standard error of {100 * found.image_error:.2f} points, whatever the seeds. Each "
-        "seed takes its best epoch by these images, which only the test split is free of",
+        f"{found.name}: in the search it had {percent(found.searched.best_val_acc)}, {100 * found.optimism:+.2f} "
+        "points against the mean; the best of many measurements is too high on average, so expect the mean",
+        f"{found.name}: the interval covers the seeds on these {found.images:,} images; the choice of images adds a "
+        f"standard error of {100 * found.image_error:.2f} points. Each seed selects its best epoch on these images; "
+        "only the test split is free of that",
     ]
     if found.accuracy.sd is None:
-        lines.append(f"{found.name}: one seed has no interval; --seeds 5 or more gives one")
+        lines.append(f"{found.name}: one seed gives no interval; use --seeds 5 or more")
     return lines
 
 
@@ -201,7 +179,7 @@ def _difference(comparison: "Comparison") -> str:
     low, high = (100 * end if end is not None else float("nan") for end in (mean.low, mean.high))
     interval = f"{100 * mean.level:.3g} % interval {low:+.2f} to {high:+.2f}"
     return (
-        f"{comparison.first.name} less {comparison.second.name}: {100 * mean.mean:+.2f} points "
+        f"{comparison.first.name} minus {comparison.second.name}: {100 * mean.mean:+.2f} points "
         f"({interval}; p = {comparison.p:.2g}, {len(comparison.seeds)} seeds)"
     )
 

@@ -6,28 +6,27 @@ from typing import Annotated
 import typer
 
 from fer_sweep.cli import completing
+from fer_sweep.cli.options import Json
 from fer_sweep.cli.printing import print_json, print_table, print_text, say
 
 app = typer.Typer(help="Prepare, list, audit and share data sets.", no_args_is_help=True, rich_markup_mode=None)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Name = Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=completing.datasets)]
 
 
 @app.command()
 def prepare(
-    # Not a Path, which would make `auto` of `./auto`.
-    path: Annotated[
-        str, typer.Argument(help="A zip, a folder, a CSV or parquet files of FER2013; auto to look for it.")
-    ],
-    name: Annotated[str | None, typer.Option(help="Name to train with [default: fer2013].")] = None,
-    ferplus: Annotated[Path | None, typer.Option(help="FER+ labels (fer2013new.csv) to use instead.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a data set of this name.")] = False,
+    # A Path would turn `./auto` into `auto`.
+    path: Annotated[str, typer.Argument(help="Zip, folder, CSV or parquet files of FER2013; auto to search for it.")],
+    name: Annotated[str | None, typer.Option(help="Name of the data set [default: fer2013].")] = None,
+    ferplus: Annotated[Path | None, typer.Option(help="Use the FER+ labels in this file (fer2013new.csv).")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing data set of this name.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read a data set in any of its layouts into a cache that training maps into memory.
+    """Read a data set in any known layout into the cache that training uses.
 
-    auto looks in the usual folders of Kaggle (/kaggle/input), Colab (/content, Drive), kagglehub, the working folder
-    and Downloads, and says which it took. (A folder of that name is ./auto.)
+    auto searches the usual folders of Kaggle (/kaggle/input), Colab (/content, Drive) and kagglehub, the working
+    directory and Downloads, and prints which one it uses. (For a folder of that name, write ./auto.)
 
     Example: fersweep data prepare Downloads/archive.zip
     """
@@ -57,9 +56,9 @@ def _found() -> Path:
     from fer_sweep.data.discovery import discover
 
     found = discover()
-    say(f"taken: {found.taken.path}")
+    say(f"using {found.taken.path}")
     for other in found.others:
-        say(f"also there: {other.path}")
+        say(f"also found: {other.path}")
     for reason in found.unusable:
         say(f"not usable: {reason}")
     return found.taken.path
@@ -67,7 +66,7 @@ def _found() -> Path:
 
 @app.command(name="list")
 def list_datasets(as_json: Json = False) -> None:
-    """List the data sets that are prepared.
+    """List the prepared data sets.
 
     Example: fersweep data list
     """
@@ -78,7 +77,7 @@ def list_datasets(as_json: Json = False) -> None:
     if as_json:
         print_json([info.model_dump(mode="json") for info in infos])
         return
-    columns = {"name": "left", "train": "right", "val": "right", "test": "right", "split": "left", "source": "left"}
+    columns = ("name", "train", "val", "test", "split", "source")
     rows = [
         [
             info.name,
@@ -89,17 +88,14 @@ def list_datasets(as_json: Json = False) -> None:
         for info in infos
     ]
     print_table(f"data sets in {cache_dir()}", columns, rows)
-    say("`synthetic` is always there, drawn when first used")
+    say("`synthetic` is always available; it is generated when first used")
     if not any(info.name == "fer2013" for info in infos):
         say("next: fersweep data prepare PATH --name fer2013")
 
 
 @app.command()
-def audit(
-    name: Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=completing.datasets)] = "fer2013",
-    as_json: Json = False,
-) -> None:
-    """Count what is wrong with a data set: imbalance, blanks, copies, leaks between splits, conflicting labels.
+def audit(name: Name = "fer2013", as_json: Json = False) -> None:
+    """Check a data set for imbalance, blank images, copies, leaks between splits and conflicting labels.
 
     Example: fersweep data audit fer2013
     """
@@ -110,20 +106,18 @@ def audit(
     if as_json:
         print_json(report.to_plain())
         return
-    print_table(f"audit of {name}", {"": "left", "figure": "left"}, report.lines())
+    print_table(f"audit of {name}", ("", "figure"), report.lines())
 
 
 @app.command()
-def share(
-    name: Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=completing.datasets)] = "fer2013",
-) -> None:
-    """Copy a data set into fersweep's home, where agents on hosts that share it take it from.
+def share(name: Name = "fer2013") -> None:
+    """Copy a data set into fersweep's home, for agents on other hosts that share it.
 
-    Agents of a sweep in PostgreSQL, or in a home on a network file system, do this by themselves.
+    Agents do this themselves if the sweep is in PostgreSQL or the home is on a network file system.
 
     Example: fersweep data share fer2013
     """
-    from fer_sweep.sweep.data import share_data
+    from fer_sweep.sweeps.data import share_data
 
     if not share_data(name, say):
-        say(f"data set {name} is shared already")
+        say(f"data set {name} is already shared")

@@ -1,9 +1,8 @@
-"""``fersweep doctor``: what is here, and what to do about what is not."""
-
-from typing import Annotated
+"""The command that checks the installation: doctor."""
 
 import typer
 
+from fer_sweep.cli.options import Json
 from fer_sweep.cli.printing import print_json, print_table
 
 
@@ -12,8 +11,8 @@ def add_to(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
-    """Show what is here (GPUs, processor, data, storage, W&B) and what to do about what is not.
+def doctor(as_json: Json = False) -> None:
+    """Check GPUs, processor, data, storage and W&B, and say what to do about what is missing.
 
     Example: fersweep doctor
     """
@@ -23,5 +22,5 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON docume
     if as_json:
         print_json([{"topic": f.topic, "ok": f.ok, "found": f.found, "advice": f.advice} for f in findings])
         return
-    columns = {"": "left", "topic": "left", "found": "left", "what to do": "left"}
+    columns = ("", "topic", "found", "what to do")
     print_table("fersweep doctor", columns, [["ok" if f.ok else "--", f.topic, f.found, f.advice] for f in findings])

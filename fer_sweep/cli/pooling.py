@@ -1,4 +1,4 @@
-"""``fersweep agent --pool``: agents started where a file says, and followed until they end."""
+"""``fersweep agent --pool``: start agents in a pool and follow them until they end."""
 
 import os
 import select
@@ -17,35 +17,37 @@ if TYPE_CHECKING:
     from fer_sweep.agent.interrupts import Interrupts
     from fer_sweep.config.pool_file import PoolFile
     from fer_sweep.pools import Pool
-    from fer_sweep.sweep import Sweep
+    from fer_sweep.sweeps import Sweep
 
 PoolPath = Annotated[
     Path | None,
     typer.Option(
         "--pool",
         metavar="FILE",
-        help="Start agents where this file says, such as agents/slurm.yaml, and follow them.",
+        help="Start agents in the pool of this file, such as agents/slurm.yaml, and follow them.",
         show_default=False,
     ),
 ]
 HowMany = Annotated[
     int | None,
-    typer.Option("--agents", min=1, help="With --pool: how many [default: what its file says].", show_default=False),
+    typer.Option(
+        "--agents", min=1, help="With --pool: number of agents [default: that of the file].", show_default=False
+    ),
 ]
 GRACE_S = 60.0
-"""How long agents that are told to end may take to write checkpoints."""
+"""Seconds that stopped agents have to write checkpoints."""
 SECOND_THOUGHTS_S = 5.0
-"""How long after a first Ctrl-C a second one counts."""
+"""Seconds after a first Ctrl-C in which a second one stops the agents."""
 
 
 def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[str, ...], *, as_json: bool) -> bool:
-    """Start agents of a sweep where ``file`` says and follow them; returns whether a signal ended the following.
+    """Start agents of a sweep in a pool and follow them; returns whether a signal interrupted this.
 
     Args:
         sweep: The sweep.
         file: The pool file.
-        agents: How many; None for what the file says.
-        options: Of each agent, as the command line has them.
+        agents: Number of agents; None for that of the file.
+        options: The options of each agent, as on the command line.
         as_json: Print one JSON document at the end.
     """
     from fer_sweep.agent.interrupts import Interrupts, heard
@@ -63,10 +65,10 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     command = AgentCommand(sweep.id, ("agent", sweep.argument, *options), sweep.folder / pool_file.kind)
     pool = open_pool(pool_file)
     interrupts = Interrupts()
-    with heard(interrupts) as wakeup:  # from before they are started: none may be started and not named
+    with heard(interrupts) as wakeup:  # before the start: a signal must not leave unnamed agents
 
         def wait(seconds: float) -> bool:
-            # One that came while a scheduler was being asked has made it readable, too.
+            # Readable too after a signal during a query of the scheduler.
             if select.select([wakeup], [], [], seconds)[0]:
                 os.read(wakeup, 4096)
             news, interrupts.heeded = interrupts.level > interrupts.heeded, interrupts.level
@@ -77,10 +79,10 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
         span = f"{ids[0]} to {ids[-1]}" if several else ids[0]
         say(f"{len(ids)} agent{'s' if several else ''} on sweep {sweep.id}: {span}")
         folder = shlex.quote(str(command.logs))
-        say(f"what they print: {command.logs}; which one trained trial N: grep -l 'trial N[ :]' {folder}/*")
+        say(f"logs: {command.logs}; which agent trained trial N: grep -l 'trial N[ :]' {folder}/*")
         states = follow(pool, say, wait)
         if interrupts.level and (not pool.outlives_us or _is_meant(ids, interrupts, wait)):
-            say("agents write checkpoints and end")
+            say("stopping the agents, which write checkpoints")
             stop_all(pool, ids, grace_s=GRACE_S)
             states = pool.states()
     if as_json:
@@ -90,26 +92,30 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
         return True
     failed = [f"agent {agent_id} {state.note}" for agent_id, state in states.items() if state.phase is Phase.FAILED]
     if len(failed) == len(ids):
-        raise AgentFailed(f"every agent failed: {'; '.join(failed[:3])}", hint="mend the cause, then run it again")
+        raise AgentFailed(
+            f"every agent failed: {'; '.join(failed[:3])}", hint="fix the cause, then run the command again"
+        )
     for line in failed:
         say(f"note: {line}")
     return False
 
 
 def _is_meant(ids: "Sequence[str]", interrupts: "Interrupts", wait: "Callable[[float], bool]") -> bool:
-    """Whether a second Ctrl-C says that the agents should end, which work on without this command."""
-    if interrupts.presses == interrupts.level == 1:  # a terminal that closes, or a kill, has no second thoughts
-        say(f"the agents work on; Ctrl-C again within {SECOND_THOUGHTS_S:.0f} seconds ends them, with checkpoints")
+    """Whether a second Ctrl-C asks to stop agents that keep running without this command."""
+    if interrupts.presses == interrupts.level == 1:  # not when the terminal closes or the command is killed
+        say(
+            f"the agents keep running; Ctrl-C again within {SECOND_THOUGHTS_S:.0f} seconds stops them, with checkpoints"
+        )
         wait(SECOND_THOUGHTS_S)
     if interrupts.presses > 1:
         return True
     jobs = " ".join(dict.fromkeys(agent_id.partition("_")[0] for agent_id in ids))
-    say(f"the agents work on: squeue --job {jobs}; to end them: scancel {jobs}")
+    say(f"the agents keep running: squeue --job {jobs}; to stop them: scancel {jobs}")
     return False
 
 
 def open_pool(pool_file: "PoolFile") -> "Pool":
-    """The pool that a file describes."""
+    """The pool of a pool file."""
     from fer_sweep.config.pool_file import RayPool, SlurmPool
     from fer_sweep.pools.local import LocalAgents
     from fer_sweep.pools.ray_cluster import RayAgents
@@ -127,4 +133,4 @@ def _warn_of_storage(sweep: "Sweep", pool_file: "PoolFile") -> None:
     if not is_here and sweep.entry.database.startswith("sqlite:"):
         another = sweep.storage_command("postgresql+psycopg://USER@HOST/DATABASE")
         here = sweep.entry.database
-        say(f"note: only agents on this host can use {here}, where the sweep is; across nodes: {another}")
+        say(f"note: only agents on this host can use {here}; for several nodes: {another}")

@@ -2,39 +2,46 @@
 
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fer_sweep.errors import FersweepError, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fer_sweep.records import TrialRecord
     from fer_sweep.selection import Candidate, Mean, Selection
 
 
 def say(text: str) -> None:
-    """A remark or a next step, on stderr: stdout is for what was asked for."""
+    """Print a note or a next step on stderr; stdout is for the command's output."""
     print(printable(text), file=sys.stderr)
 
 
 def print_text(text: str) -> None:
-    """A line or more of what was asked for, on stdout; a reader who has had enough (``| head``) is no error."""
+    """Print output on stdout; a reader who leaves early (``| head``) is no error."""
     try:
         print(printable(text), flush=True)
     except BrokenPipeError:
-        # The rest goes nowhere; Python would complain at exit about what it could not flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
+
+
+def _discard_stdout() -> None:
+    # Python would otherwise complain at exit about what it could not flush.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document of a ``--json`` command. NaN and infinity become null: JSON has neither."""
+    """Print the JSON document of a ``--json`` command; NaN and infinity become null, since JSON has neither."""
     text = json.dumps(_finite(document), indent=2, allow_nan=False)
     print_text(text.replace("\x7f", "\\u007f"))  # the one control character that json leaves as it is
 
 
 def log_warnings() -> None:
-    """Show what the library warns of on stderr, as it comes."""
+    """Print warnings that are logged to stderr."""
     import logging
 
     class Printable(logging.Formatter):
@@ -44,64 +51,79 @@ def log_warnings() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Printable("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("wandb").propagate = False  # it has a log of its own; what matters of it we say ourselves
+    logging.getLogger("wandb").propagate = False  # it has a log of its own
 
 
 def print_error(error: FersweepError) -> None:
-    """What was wrong and what to do."""
+    """Print an error and its hint."""
     say(f"error: {error}")
     if error.hint:
         say(f"hint: {error.hint}")
 
 
+def console(*, stderr: bool = False, width: int | None = None) -> "Console":
+    """A console that survives a reader who leaves early (``| head``, a killed tee), where rich's own would exit."""
+    from rich.console import Console  # only here: rich costs 0.1 s, and most commands do without
+
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            _discard_stdout()
+
+    # FORCE_COLOR, which notebooks set, would treat a pipe as a terminal.
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Patient(stderr=stderr, width=width, force_terminal=is_terminal)
+
+
 def print_table(
-    title: str, columns: Mapping[str, str], rows: Sequence[Sequence[object]], *, key: str | None = None
+    title: str, headings: Iterable[str], rows: Sequence[Sequence[object]], *, key: str | None = None
 ) -> None:
-    """A table on stdout.
+    """Print a table on stdout; columns of numbers are aligned on the right.
 
     Args:
-        title: Stands above it.
-        columns: Headings, each with its side: ``left`` or ``right``.
-        rows: Cells, shown as text.
-        key: The column that names a row. With one, the widest column stands below the table, a line a row, where a
-            terminal is too narrow to show it beside the others.
+        title: Printed above the table.
+        headings: One a column.
+        rows: Cells, printed as text.
+        key: The column that names a row. With a key, the widest column moves below the table, one line a row, where
+            the terminal is too narrow to show it beside the others.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from fer_sweep.cli.console import PatientConsole
-
-    console = PatientConsole()
-    if not console.is_terminal:
-        console = PatientConsole(width=200)  # a pipe has no width of its own; 80 would cut parameters off
-    headings, cells = list(columns), [[printable(str(cell)) for cell in row] for row in rows]
-    apart = None if key is None else _set_apart(columns, cells, console.width)
+    screen = console()
+    if not screen.is_terminal:
+        screen = console(width=200)  # a pipe has no width of its own; 80 would cut parameters off
+    headings, cells = list(headings), [[printable(str(cell)) for cell in row] for row in rows]
+    columns = [[row[place] for row in cells] for place in range(len(headings))]
+    apart = None if key is None else _set_apart(headings, columns, screen.width)
     table = Table(
         title=Text(printable(title)), title_justify="left", box=box.HEAVY_HEAD if apart is None else box.SIMPLE
     )
-    for place, heading in enumerate(headings):
+    for place, (heading, column) in enumerate(zip(headings, columns, strict=True)):
         if place != apart:
-            table.add_column(heading, justify="right" if columns[heading] == "right" else "left", overflow="fold")
+            is_numeric = all(_NUMBER.fullmatch(cell) for cell in column)
+            table.add_column(heading, justify="right" if is_numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for place, cell in enumerate(row) if place != apart))
-    console.print(table)
+    screen.print(table)
     if key is not None and apart is not None:
         below = Table(box=box.SIMPLE, show_header=True)
         below.add_column(key, no_wrap=True)
         below.add_column(headings[apart], overflow="fold")
         for row in cells:
             below.add_row(Text(row[headings.index(key)]), Text(row[apart]))
-        console.print(below)
+        screen.print(below)
 
 
+_NUMBER = re.compile(r"([+-]?[\d.,]+( %)?)?")
 _NARROWEST = 32
-"""Characters of a configuration that can still be read; in fewer it takes dozens of lines a trial."""
+"""Characters in which a configuration is still readable; in fewer it takes dozens of lines a trial."""
 
 
-def _set_apart(columns: Mapping[str, str], cells: Sequence[Sequence[str]], width: int) -> int | None:
-    """The place of the widest column, if the others leave it too little room; None if they do not."""
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+def _set_apart(headings: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> int | None:
+    """The position of the widest column if the others leave it too little room, else None."""
+    widths = [max(map(len, (heading, *column))) for heading, column in zip(headings, columns, strict=True)]
     widest = max(range(len(widths)), key=lambda place: widths[place])
     room = width - (3 * len(widths) + 1) - (sum(widths) - widths[widest])  # a line and two spaces a column
     return widest if room < min(_NARROWEST, widths[widest]) else None
@@ -144,85 +166,40 @@ def mean_json(mean: "Mean | None") -> dict[str, Any] | None:
     return None if mean is None else asdict(mean)
 
 
+TRIAL_COLUMNS = ("trial", "state", "epoch", "best_val_acc", "gap", "verdict", "parameters", "note")
+_MEASURED = ("best_val_acc", "clean", "gap")
+RANKING_COLUMNS = ("", "place", "sweep/trial", "state", *_MEASURED, "epoch", "parameters", "verdict", "configuration")
+ARCHITECTURE_COLUMNS = ("", "architecture", "trials", "winner", *_MEASURED, "parameters", "verdict")
+
+
 def trial_rows(records: Sequence["TrialRecord"]) -> list[list[object]]:
     """Rows for TRIAL_COLUMNS; only parameters that differ between trials are shown."""
     varying = _varying(records)
     rows: list[list[object]] = []
     for record in records:
-        metrics = _all_metrics(record)
-        parameters = " ".join(
-            f"{name}={short(record.parameters[name])}" for name in varying if name in record.parameters
-        )
+        metrics, parameters = _all_metrics(record), _parameters(record, varying)
+        epoch = f"{metrics['epoch']:.0f}" if "epoch" in metrics else ""
+        measured = [epoch, percent(metrics.get("best_val_acc")), points(metrics.get("train_val_gap"))]
+        verdict = record.result.verdict if record.result else ""
         note = record.reason.splitlines()[0] if record.reason else ""
-        rows.append(
-            [
-                record.trial_id,
-                record.state,
-                f"{metrics['epoch']:.0f}" if "epoch" in metrics else "",
-                percent(metrics.get("best_val_acc")),
-                points(metrics.get("train_val_gap")),
-                record.result.verdict if record.result else "",
-                parameters,
-                note,
-            ]
-        )
+        rows.append([record.trial_id, record.state, *measured, verdict, parameters, note])
     return rows
-
-
-TRIAL_COLUMNS = {
-    "trial": "right",
-    "state": "left",
-    "epoch": "right",
-    "best_val_acc": "right",
-    "gap": "right",
-    "verdict": "left",
-    "parameters": "left",
-    "note": "left",
-}
 
 
 def ranking_rows(selection: "Selection") -> list[list[object]]:
     """Rows for RANKING_COLUMNS: ``*`` marks the Pareto front, ``>`` the winner."""
     varying = _varying([candidate.record for candidate in selection.ranking])
-    return [_ranking_row(place, candidate, selection, varying) for place, candidate in enumerate(selection.ranking, 1)]
-
-
-RANKING_COLUMNS = {
-    "": "left",
-    "place": "right",
-    "sweep/trial": "left",
-    "state": "left",
-    "best_val_acc": "right",
-    "clean": "right",
-    "gap": "right",
-    "epoch": "right",
-    "parameters": "right",
-    "verdict": "left",
-    "configuration": "left",
-}
-
-
-def _ranking_row(place: int, candidate: "Candidate", selection: "Selection", varying: Sequence[str]) -> list[object]:
-    result = candidate.result
-    mark = (">" if candidate is selection.winner else "") + ("*" if candidate in selection.pareto else "")
-    values = candidate.record.parameters
-    return [
-        mark,
-        place,
-        candidate.name,
-        candidate.record.state,
-        percent(result.best_val_acc),
-        percent(result.val_acc_clean),
-        points(result.train_val_gap),
-        result.best_epoch,
-        f"{result.parameters:,}",
-        result.verdict,
-        " ".join(f"{name}={short(values[name])}" for name in varying if name in values),
-    ]
+    rows: list[list[object]] = []
+    for place, candidate in enumerate(selection.ranking, 1):
+        result = candidate.result
+        mark = (">" if candidate is selection.winner else "") + ("*" if candidate in selection.pareto else "")
+        model = [result.best_epoch, f"{result.parameters:,}", result.verdict, _parameters(candidate.record, varying)]
+        rows.append([mark, place, candidate.name, candidate.record.state, *_measured(candidate), *model])
+    return rows
 
 
 def architecture_rows(by_model: Mapping[str, "Selection"], overall: "Selection") -> list[list[object]]:
-    """Rows for ARCHITECTURE_COLUMNS: each architecture's winner; ``>`` marks the winner of all."""
+    """Rows for ARCHITECTURE_COLUMNS: each architecture's winner; ``>`` marks the overall winner."""
     rows: list[list[object]] = []
     for model, selection in by_model.items():
         winner = selection.winner
@@ -230,34 +207,19 @@ def architecture_rows(by_model: Mapping[str, "Selection"], overall: "Selection")
         if winner is None:
             rows.append(["", model, count, "", "", "", "", "", selection.reason])
             continue
-        result = winner.result
-        rows.append(
-            [
-                ">" if winner == overall.winner else "",
-                model,
-                count,
-                winner.name,
-                percent(result.best_val_acc),
-                percent(result.val_acc_clean),
-                points(result.train_val_gap),
-                f"{result.parameters:,}",
-                result.verdict,
-            ]
-        )
+        mark = ">" if winner == overall.winner else ""
+        size, verdict = f"{winner.result.parameters:,}", winner.result.verdict
+        rows.append([mark, model, count, winner.name, *_measured(winner), size, verdict])
     return rows
 
 
-ARCHITECTURE_COLUMNS = {
-    "": "left",
-    "architecture": "left",
-    "trials": "right",
-    "winner": "left",
-    "best_val_acc": "right",
-    "clean": "right",
-    "gap": "right",
-    "parameters": "right",
-    "verdict": "left",
-}
+def _measured(candidate: "Candidate") -> list[object]:
+    result = candidate.result
+    return [percent(result.best_val_acc), percent(result.val_acc_clean), points(result.train_val_gap)]
+
+
+def _parameters(record: "TrialRecord", names: Sequence[str]) -> str:
+    return " ".join(f"{name}={short(record.parameters[name])}" for name in names if name in record.parameters)
 
 
 def percent(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Commands that show sweeps to people: report and dashboard."""
+"""Commands that show sweeps: report and dashboard."""
 
 import sys
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_sweep.cli import completing
+from fer_sweep.cli.options import SweepId, SweepIds
 from fer_sweep.cli.printing import log_warnings, print_json, print_text, say
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What a report can be."""
+    """Formats of a report."""
 
     HTML = "html"
     MD = "md"
@@ -37,75 +37,75 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
-    sweep: Annotated[
-        list[str] | None,
-        typer.Argument(help="Sweeps to show; the last one searched if left out.", autocompletion=completing.sweep_ids),
-    ] = None,
+    sweep: SweepIds = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where to; - is stdout. Left out: report-SWEEP.html or .parquet, stdout for others."
+            "--output",
+            "-o",
+            help="File to write, or - for stdout [default: report-SWEEP.html or .parquet, stdout for other formats].",
+            show_default=False,
         ),
     ] = None,
     format: Annotated[
-        Format | None, typer.Option("--format", help="By the ending of --output if left out, or else html.")
+        Format | None,
+        typer.Option("--format", help="[default: by the suffix of --output, or html]", show_default=False),
     ] = None,
     faces: Annotated[
         bool,
         typer.Option(
             "--faces/--no-faces",
-            help="Embed the validation images that the winner gets most wrong. They are the data set's, and its "
-            "licence may forbid passing them on: hence only if asked for.",
+            help="Embed the validation images that the winner gets most wrong; the data set's licence may forbid "
+            "sharing them.",
         ),
     ] = False,
     wandb: Annotated[
-        bool, typer.Option("--wandb", help="Save a report and a workspace on the W&B server you are logged in to.")
+        bool, typer.Option("--wandb", help="Save a report and a workspace on the W&B server instead of a file.")
     ] = False,
     new: Annotated[
-        bool, typer.Option("--new", help="With --wandb, make new ones; else those saved before are brought up to date.")
+        bool, typer.Option("--new", help="With --wandb: create new ones instead of updating those saved before.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="What was written, as one JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written as a JSON document on stdout.")
+    ] = False,
 ) -> None:
-    """Show sweeps, side by side if there are several: the winner and how certain it is, parameters, curves, the gap.
+    """Report on sweeps, side by side if there are several: winner, certainty, parameters, curves, gap.
 
-    HTML is one file that needs no network; csv, parquet and json have a row a trial; md is short.
-    With --wandb as a report and a workspace in the project of the first sweep. The same command brings both up to
-    date; what was changed on them by hand is then replaced.
+    HTML is one file that needs no network; csv, parquet and json have one row per trial; md is short.
+    With --wandb, the same command updates the report and the workspace, and replaces changes made by hand.
 
     Example: fersweep report -o report.html
     """
     if wandb:
         given = {"--output": output, "--format": format, "--faces": faces or None}
         if clash := next((name for name, value in given.items() if value is not None), None):
-            raise InputError(f"{clash} is for reports in files", hint="leave it or --wandb out")
+            raise InputError(f"{clash} cannot be combined with --wandb", hint="remove one of them")
         _save_views(sweep, new=new, as_json=as_json)
         return
     if new:
-        raise InputError("--new is for --wandb: a file is always made anew", hint="add --wandb or leave it out")
+        raise InputError("--new needs --wandb", hint="add --wandb, or remove --new: a file is always replaced")
     _write(sweep, output, format, faces=faces, as_json=as_json)
 
 
 def dashboard(
-    sweep: Annotated[
-        str | None, typer.Argument(help="The sweep; the last one if left out.", autocompletion=completing.sweep_ids)
-    ] = None,
+    sweep: SweepId = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Any but this machine's own lets others look, with no password.")
+        str, typer.Option(help="Address to listen on; any other than the default admits others, without a password.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free one.")] = 8080,
 ) -> None:
     """Watch a sweep in optuna-dashboard, in a browser; Ctrl-C ends it.
 
-    It shows a copy that follows the sweep, and changes nothing.
+    It shows a read-only copy that follows the sweep.
 
     Example: fersweep dashboard --port 8081
     """
     from fer_sweep.reports.dashboard import is_loopback, serve
-    from fer_sweep.sweep import open_sweep
+    from fer_sweep.sweeps import open_sweep
 
     log_warnings()
     if not is_loopback(host):
-        say(f"warning: listening on {host}: whoever reaches this machine there sees the sweep, with no password")
+        say(f"warning: listening on {host}: others can see the sweep there, without a password")
     with open_sweep(sweep) as opened:
         serve(opened, host=host, port=port, on_ready=lambda address: print_text(f"dashboard: {address}"))
 
@@ -113,11 +113,13 @@ def dashboard(
 def _write(names: list[str] | None, output: Path | None, format: Format | None, *, faces: bool, as_json: bool) -> None:
     format = format or _SUFFIXES.get(output.suffix.lower() if output else ".html")
     if format is None:
-        raise InputError(f"--output {output}: its ending names no format", hint=f"--format {'|'.join(Format)}")
+        raise InputError(f"--output {output}: unknown suffix", hint=f"add --format {'|'.join(Format)}")
     if faces and format is not Format.HTML:
-        raise InputError("--faces is for the HTML report", hint="add --format html or leave it out")
+        raise InputError("--faces needs the HTML report", hint="remove --faces, or use --format html")
+    from fer_sweep.files import write_atomically
     from fer_sweep.reports.sources import gather
-    from fer_sweep.sweep import open_sweeps
+    from fer_sweep.reports.tables import write_parquet
+    from fer_sweep.sweeps import open_sweeps
 
     log_warnings()
     with open_sweeps(names) as opened:
@@ -125,20 +127,25 @@ def _write(names: list[str] | None, output: Path | None, format: Format | None, 
             output = Path(f"report-{opened[0].id}.{format}")
         to_stdout = output is None or str(output) == "-"
         if as_json and to_stdout:
-            raise InputError("--json and the report cannot both be on stdout", hint="add -o FILE")
+            raise InputError("--json and the report cannot both go to stdout", hint="add -o FILE")
         if format is Format.PARQUET and to_stdout:
-            raise InputError("parquet is no text for stdout", hint="add -o FILE.parquet")
+            raise InputError("parquet cannot go to stdout", hint="add -o FILE.parquet")
         gathered = gather(opened)
     sweeps = [sweep.id for sweep in gathered.sweeps]
     if not gathered.trials:
-        raise NothingToDo(f"no trial yet: {', '.join(sweeps)}", hint=f"train some: fersweep agent {sweeps[-1]}")
+        raise NothingToDo(f"no trials yet: {', '.join(sweeps)}", hint=f"train some: fersweep agent {sweeps[-1]}")
     if to_stdout:
-        # As it is: the text may hold anything that its format allows, line ends among it.
+        # As bytes, so that the line ends of a format stay as they are.
         sys.stdout.buffer.write(_text(gathered, format, faces=faces).encode())
         sys.stdout.flush()
         return
     assert output is not None
-    _write_file(gathered, output, format, faces=faces)
+    if output.is_dir():
+        raise InputError(f"--output {output} is a folder", hint=f"give a file, such as {output / 'report.html'}")
+    if format is Format.PARQUET:
+        write_parquet(gathered, output)
+    else:
+        write_atomically(output, _text(gathered, format, faces=faces))
     if as_json:
         size = output.stat().st_size
         print_json(
@@ -148,18 +155,6 @@ def _write(names: list[str] | None, output: Path | None, format: Format | None, 
         print_text(f"report: {output}")
     if format is Format.HTML:
         say("next: open it in a browser; it needs no network")
-
-
-def _write_file(gathered: "Report", output: Path, format: Format, *, faces: bool) -> None:
-    from fer_sweep.files import write_atomically
-    from fer_sweep.reports.tables import write_parquet
-
-    if output.is_dir():
-        raise InputError(f"--output {output}: a folder", hint=f"give a file, such as {output / 'report.html'}")
-    if format is Format.PARQUET:
-        write_parquet(gathered, output)
-    else:
-        write_atomically(output, _text(gathered, format, faces=faces))
 
 
 def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
@@ -181,7 +176,7 @@ def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
 
 
 def _faces(gathered: "Report") -> tuple[list["Face"], str]:
-    """The faces that the winner gets most wrong, or why there are none: the report is worth having without them."""
+    """The faces that the winner gets most wrong, or why there are none."""
     from fer_sweep.reports.faces import worst_faces
 
     winner = gathered.selection.winner
@@ -191,18 +186,18 @@ def _faces(gathered: "Report") -> tuple[list["Face"], str]:
         found = worst_faces(winner)
     except FersweepError as error:
         say(f"note: no faces in the report: {error}" + (f" ({error.hint})" if error.hint else ""))
-        return [], f"They are not here: {error}."
+        return [], f"Not available: {error}."
     if found:
-        say("note: the report holds images of the data set: look at that licence before you pass it on")
-    return found, "" if found else "It gets none wrong."
+        say("note: the report contains images of the data set; check its licence before you share it")
+    return found, "" if found else "The winner gets none wrong."
 
 
 def _save_views(names: list[str] | None, *, new: bool, as_json: bool) -> None:
     from fer_sweep.reports.wandb_views import load_library, save_views
-    from fer_sweep.sweep import open_sweeps
+    from fer_sweep.sweeps import open_sweeps
 
     log_warnings()
-    load_library()  # before anything is asked of a server
+    load_library()  # before any request to the server
     with open_sweeps(names) as opened:
         views = save_views(opened, new=new, say=say)
     if as_json:
@@ -211,4 +206,4 @@ def _save_views(names: list[str] | None, *, new: bool, as_json: bool) -> None:
     else:
         print_text(f"report: {views.report}")
         print_text(f"workspace: {views.workspace}")
-    say("next: open them; after more trials the same command brings them up to date")
+    say("next: open them; after more trials the same command updates them")

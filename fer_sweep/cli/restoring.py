@@ -1,4 +1,4 @@
-"""The command that takes a mirror up: restore."""
+"""The command ``fersweep restore``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,24 +14,25 @@ def add_to(app: typer.Typer) -> None:
 
 
 def restore(
-    folder: Annotated[Path, typer.Argument(help="What `--mirror` was given on the last machine.", metavar="FOLDER")],
+    folder: Annotated[Path, typer.Argument(help="The folder of `--mirror` on the former machine.", metavar="FOLDER")],
     force: Annotated[
-        bool, typer.Option("--force", help="Also over other or newer sweeps here; they are set aside, not deleted.")
+        bool,
+        typer.Option("--force", help="Also if this home has other or newer sweeps; they are set aside, not deleted."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Take up the sweeps that an agent mirrored to a drive, on the machine that follows the one it ran on.
+    """Restore the sweeps that an agent on a former machine has mirrored to a drive.
 
-    Trials that were running go on from their last mirrored checkpoint as soon as an agent is started.
+    Trials that were running resume from their last mirrored checkpoint once an agent is started.
 
     Example: fersweep restore /content/drive/MyDrive/fersweep
     """
     import time
 
     from fer_sweep.files import home
-    from fer_sweep.mirror.restoring import restore as take_up
+    from fer_sweep.mirror.restoring import restore as restore_from
 
-    done = take_up(folder, force=force)
+    done = restore_from(folder, force=force)
     if as_json:
         print_json(
             {
@@ -43,11 +44,11 @@ def restore(
             }
         )
     else:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(done.copied)) if done.copied else "never whole"
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(done.copied)) if done.copied else "never completely"
         print_text(
-            f"{home()}: sweep {', '.join(done.sweeps)}; {done.trials} trials, {done.going_on} of them go on "
+            f"{home()}: sweep {', '.join(done.sweeps)}; {done.trials} trials, of which {done.going_on} resume "
             f"(mirrored {when})"
         )
         if done.set_aside:
-            print_text(f"what was here before is in {done.set_aside}")
+            print_text(f"the former home is in {done.set_aside}")
     say(f"next: fersweep agent --mirror {folder}")

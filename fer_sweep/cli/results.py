@@ -1,11 +1,11 @@
-"""Commands about what came of sweeps: best and sync."""
+"""Commands about the results of sweeps: best and sync."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from fer_sweep.cli import completing
+from fer_sweep.cli.options import Json, SweepIds, Trials, UploadModels
 from fer_sweep.cli.printing import (
     ARCHITECTURE_COLUMNS,
     RANKING_COLUMNS,
@@ -24,8 +24,8 @@ from fer_sweep.cli.printing import (
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
-    from fer_sweep.sweep import Sweep
-    from fer_sweep.sweep.choosing import Choice
+    from fer_sweep.sweeps import Sweep
+    from fer_sweep.sweeps.choosing import Choice
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,31 +34,23 @@ def add_to(app: typer.Typer) -> None:
     app.command()(sync)
 
 
-def best(
-    sweep: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Sweeps to choose from; the last one searched if left out.", autocompletion=completing.sweep_ids
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-) -> None:
+def best(sweep: SweepIds = None, as_json: Json = False) -> None:
     """Rank the trials and name the winner: near the best accuracy and the smallest gap, the fewest parameters.
 
-    Accuracies count as equal within one standard error, and so do gaps. Overall and for each architecture, with what to
-    be careful about: ranges that end too early, differences that are chance, trials that were stopped early.
+    Accuracies within one standard error count as equal, and so do gaps. The choice is made overall and for each
+    architecture, with warnings: ranges that end too early, differences that may be chance, trials that were pruned.
 
     Example: fersweep best
     """
-    from fer_sweep.sweep import open_sweeps
+    from fer_sweep.sweeps import open_sweeps
 
     with open_sweeps(sweep) as opened:
         show_best(opened, as_json=as_json)
 
 
 def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool) -> None:
-    """Print the choice among the trials of some sweeps."""
-    from fer_sweep.sweep.choosing import choose, winner_of
+    """Print the winner of some sweeps and the ranking it was chosen from."""
+    from fer_sweep.sweeps.choosing import choose, winner_of
 
     choice = choose(sweeps)
     if not as_json and choice.overall.ranking:
@@ -78,22 +70,18 @@ def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool) -> None:
 
 
 def sync(
-    sweep: Annotated[
-        list[str] | None,
-        typer.Argument(help="Sweeps to upload; the last one if left out.", autocompletion=completing.sweep_ids),
-    ] = None,
-    trial: Annotated[list[str] | None, typer.Option(help="Only this trial; repeatable.")] = None,
-    upload_models: Annotated[bool, typer.Option(help="Upload the best weights of complete trials too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    sweep: SweepIds = None, trial: Trials = None, upload_models: UploadModels = False, as_json: Json = False
 ) -> None:
-    """Upload runs that were tracked offline, or did not get through, to the W&B server you are logged in to.
+    """Upload runs that the W&B server you are logged in to does not have, such as those tracked offline.
 
-    Runs are rebuilt from fersweep's own records. What is there already is left alone, so it can be repeated at will.
+    Runs are rebuilt from fersweep's own records. Runs that are already complete there are left alone, so the command
+    can be repeated.
 
     Example: fersweep sync
     """
-    from fer_sweep.sweep import open_sweep
-    from fer_sweep.sync import Fate, upload
+    from fer_sweep.sweeps import open_sweep
+    from fer_sweep.sync import upload
+    from fer_sweep.wandb_client.reconcile import Action
 
     log_warnings()
     documents = []
@@ -101,9 +89,9 @@ def sync(
     for name in names:
         with open_sweep(name) as opened:
             done = upload(opened, trials=trial or (), keep_models=upload_models, say=say)
-        documents.append({"sweep": opened.id, "url": done.url, "runs": dict(done.fates)})
+        documents.append({"sweep": opened.id, "url": done.url, "runs": dict(done.actions)})
         if not as_json:
-            counts = ", ".join(f"{done.count(fate)} {fate}" for fate in Fate if done.count(fate))
+            counts = ", ".join(f"{done.count(action)} {action}" for action in Action if done.count(action))
             print_text(f"sweep {opened.id}: {counts or 'no trials'}")
             print_text(f"page: {done.url}")
     if as_json:
@@ -116,7 +104,7 @@ def _print_rankings(choice: "Choice") -> None:
     title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
     print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall), key="sweep/trial")
     if len(choice.by_model) > 1:
-        title = "each architecture by itself (> winner of all)"
+        title = "winner of each architecture (> overall winner)"
         print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, choice.overall))
         for model, selection in choice.by_model.items():
             if selection.winner is not None:
@@ -133,20 +121,19 @@ def _print_winner(choice: "Choice", winner: "Candidate") -> None:
     print_text(
         f"winner: trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {percent(result.best_val_acc)}, "
         f"gap {points(result.train_val_gap)} points, {result.verdict}; "
-        f"{percent(result.val_acc_clean)} of the validation images with no copy in training"
+        f"{percent(result.val_acc_clean)} on validation images with no copy in training"
     )
     print_text(f"why: {choice.overall.reason}")
     print_text(f"{result.verdict}: {explain(result)}")
     for caveat in choice.caveats:
-        print_text(f"careful: {caveat.message}")
+        print_text(f"warning: {caveat.message}")
     if (seeds := choice.winner_confirmed) is not None:
         print_text(f"confirmed: {seeds.summary}")
     if not folder.is_dir():
-        print_text("model: with the host that trained it; here is its configuration only, in --json")
+        print_text("model: on the host that trained it; --json prints its configuration")
         return
-    print_text(f"model: {folder / 'best.safetensors'}")
-    print_text(f"config: {folder / 'config.json'}")
-    print_text(f"history: {folder / 'history.jsonl'}")
+    for name, file in (("model", "best.safetensors"), ("config", "config.json"), ("history", "history.jsonl")):
+        print_text(f"{name}: {folder / file}")
     if choice.winner_confirmed is None:
         say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")
     else:

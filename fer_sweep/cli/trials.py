@@ -1,10 +1,11 @@
-"""Training one trial by hand."""
+"""The command that trains a single configuration: train."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fer_sweep.cli.options import Device, Json, Threads
 from fer_sweep.cli.printing import percent, points, print_json, print_text, say
 from fer_sweep.errors import FersweepError, InputError
 
@@ -18,12 +19,12 @@ _LARGEST_CONFIG = 2**20
 
 
 class _WithFields(typer.core.TyperCommand):
-    """Adds the fields of TrialConfig to ``--help`` and to what Tab offers, read from the config classes when asked."""
+    """Adds the fields of TrialConfig to ``--help`` and to the completions."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         from fer_sweep.config.arguments import option_lines
 
-        with formatter.section("Trial options (any field of the architecture)"):
+        with formatter.section("Trial options (any field of the architecture's configuration)"):
             formatter.write_dl([("--model", "simple_cnn, deeper_cnn, resnet18 or vit"), *option_lines()])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
@@ -43,7 +44,7 @@ class _WithFields(typer.core.TyperCommand):
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
+    """Register the command."""
     app.command(cls=_WithFields, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
@@ -51,16 +52,16 @@ def train(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="A trial's config.json; options override it.")] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where to write; a folder with a checkpoint goes on from it.")
+        Path | None, typer.Option(help="Folder of the trial; one with a checkpoint is resumed from it.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or a GPU's number or UUID.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     upload_model: Annotated[bool, typer.Option(help="Upload the best weights to W&B.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Train one configuration here and now.
+    """Train one configuration on this host.
 
-    Ctrl-C writes a checkpoint and stops; the same command with --folder goes on. The stock wandb agent runs this too.
+    Ctrl-C writes a checkpoint and stops; the same command with --folder resumes. The stock wandb agent runs this too.
 
     Example: fersweep train --model resnet18 --lr 0.05 --data synthetic --epochs 2
     """
@@ -85,7 +86,7 @@ def _trial_config(file: Path | None, arguments: list[str]) -> "TrialConfig":
                 raise ValueError("not a file of at most 1 MB")
             values = flatten(parse_object(file.read_bytes()))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"--config {file}: {error}", hint="a trial's config.json, or JSON of that shape") from None
+            raise InputError(f"--config {file}: {error}", hint="give a trial's config.json") from None
     return parse_trial({**values, **flatten(parse_arguments(arguments))})
 
 
@@ -93,7 +94,7 @@ def _report(outcome: "TrialOutcome", folder: Path, *, as_json: bool) -> None:
     from fer_sweep.records import TrialState
 
     if outcome.state is TrialState.PREEMPTED:
-        say(f"stopped at a checkpoint; next: fersweep train --config {folder / 'config.json'} --folder {folder}")
+        say(f"stopped with a checkpoint; next: fersweep train --config {folder / 'config.json'} --folder {folder}")
         raise typer.Exit(130)
     if outcome.result is None:
         raise FersweepError(f"the trial failed: {outcome.reason}")

@@ -1,7 +1,7 @@
-"""The pool file, ``agents/*.yaml``: where agents run, as frozen models, with every problem reported at its line.
+"""The pool file, ``agents/*.yaml``: where agents run, as frozen models; every problem is reported with its line.
 
-What a Slurm pool file holds becomes arguments of ``sbatch`` and words of a batch script. So everything in it is held to
-a pattern, and nothing in it can end a line, a word or an option.
+The values of a Slurm pool file become arguments of ``sbatch`` and words of a batch script. Each is matched against a
+pattern, so that none can end a line, a word or an option.
 """
 
 import re
@@ -24,9 +24,9 @@ MOST_AGENTS = 1000
 LONGEST_NOTICE_S = 65_535
 """Slurm's own limit on ``--signal``."""
 MOST_GPUS = 64
-"""Of one agent, which is on one node."""
+"""GPUs of one agent, which runs on one node."""
 SMALLEST_SHARE = 0.01
-"""Of a GPU."""
+"""The smallest share of a GPU."""
 
 _OWN = {
     "account": "account",
@@ -39,7 +39,7 @@ _OWN = {
     "signal": "notice_s",
     "time": "time",
 }
-"""Options of sbatch that have a key here."""
+"""The key of options of sbatch that have one."""
 _KEPT = [
     "chdir",
     "error",
@@ -57,7 +57,7 @@ _KEPT = [
     "wait",
     "wrap",
 ]
-"""Those that agents are started, followed and gone on with by."""
+"""Options by which agents are started, followed and requeued."""
 
 
 def _matching(pattern: str, what: str, hint: str) -> PlainValidator:
@@ -99,7 +99,7 @@ def _seconds(value: str) -> int:
 def _time(value: Any) -> str:
     hint = 'in quotes: time: "12:00:00" (hours, minutes, seconds) or "1-12:00:00" (with days)'
     if isinstance(value, int):  # YAML 1.1 makes 43200 of 12:00:00
-        raise refusal(f"{value!r} is a number to YAML", hint)
+        raise refusal(f"{value!r} is a number in YAML", hint)
     if not isinstance(value, str) or not re.fullmatch(
         r"\d{1,4}-\d{1,2}(:\d{1,2}){0,2}|\d{1,6}(:\d{1,2}){0,2}", value, re.A
     ):
@@ -116,18 +116,16 @@ def _words(value: Any) -> tuple[str, ...]:
     except ValueError as error:
         raise refusal(f"{value!r} cannot be split into words: {str(error).lower()}", hint) from None
     if not found or not all(found):
-        raise refusal(f"{value!r} holds no word, or an empty one", hint)
+        raise refusal(f"{value!r} has no words, or an empty one", hint)
     if operator := next((word for word in found if re.search(r"[;&|<>`$]", word)), None):
-        raise refusal(f"{operator!r} would be taken as it stands: no shell reads it", hint)
+        raise refusal(f"{operator!r} would be passed on as it is: no shell reads it", hint)
     return found
 
 
 def _address(value: Any) -> str:
-    hint = (
-        "auto on a node of the cluster, or HOST:PORT as `ray start` prints it; leave it out for one of this host alone"
-    )
+    hint = "auto on a node of the cluster, or HOST:PORT of `ray start`; leave it out for a Ray of this host alone"
     if isinstance(value, str) and value.startswith("ray://"):
-        raise refusal(f"{value!r} is Ray Client's, which ends agents with each cut of the network", hint)
+        raise refusal(f"{value!r} is an address for Ray Client, which ends agents when the network fails", hint)
     match = re.fullmatch(r"auto|[A-Za-z0-9][\w.-]*:(\d{1,5})", value, re.ASCII) if isinstance(value, str) else None
     if match is None or not 0 < int(match[1] or 1) < 65_536:
         raise refusal(f"{value!r} is not an address of a Ray cluster", hint)
@@ -137,7 +135,7 @@ def _address(value: Any) -> str:
 def _gpus(value: Any) -> float:
     checked = at_least_zero(value)
     if checked > MOST_GPUS or 0 < checked < SMALLEST_SHARE or (checked > 1 and checked != int(checked)):
-        raise refusal(f"{value!r} GPUs cannot be had", f"a whole number up to {MOST_GPUS}, or a share such as 0.5")
+        raise refusal(f"{value!r} is not a number of GPUs", f"a whole number up to {MOST_GPUS}, or a share such as 0.5")
     return float(checked)
 
 
@@ -149,9 +147,9 @@ def _resources(value: Any) -> Mapping[str, float]:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][\w.:-]*", name, re.ASCII):
             raise refusal(f"{name!r} is not the name of a resource", hint)
         if own := {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}.get(name):
-            raise refusal(f"{name} has a key of its own here", f"write {own}")
+            raise refusal(f"{name} has its own key", f"write {own}")
         if name == "object_store_memory":
-            raise refusal(f"{name} is not for agents", "they keep nothing in Ray's object store")
+            raise refusal(f"{name} is of no use to agents", "they do not use Ray's object store")
     return {name: float(above_zero(amount)) for name, amount in value.items()}
 
 
@@ -161,7 +159,7 @@ def _listed(check: Callable[[Any], str]) -> PlainValidator:
 
 def _module(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w./+-]*", value, re.ASCII):
-        raise refusal(f"{value!r} is not a module's name", "as `module avail` shows it, such as cuda/12.4")
+        raise refusal(f"{value!r} is not the name of a module", "as shown by `module avail`, such as cuda/12.4")
     return value
 
 
@@ -171,12 +169,12 @@ def _sbatch_option(value: Any) -> str:
     if match is None:
         raise refusal(f"{value!r} is not an option of sbatch", hint)
     name = match[1]
-    # sbatch takes any beginning of an option's name that is unique.
+    # sbatch accepts every unique prefix of an option.
     for own, key in _OWN.items():
         if own.startswith(name):
-            raise refusal(f"{value!r} has a key of its own here", f"write {key}")
+            raise refusal(f"{value!r} has its own key", f"write {key}")
     if any(kept.startswith(name) for kept in _KEPT):
-        raise refusal(f"{value!r} is set by fersweep", "following agents and going on with trials depend on it")
+        raise refusal(f"{value!r} is set by fersweep", "to follow and requeue its agents")
     return str(value)
 
 
@@ -199,67 +197,67 @@ class _Pool(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     agents: Agents = 1
-    """How many agents to start; ``--agents`` of the command line replaces it."""
+    """Number of agents; overridden by ``--agents`` on the command line."""
 
 
 class LocalPool(_Pool):
     """Agents as processes of this host."""
 
     kind: Literal["local"]
-    """This host."""
+    """On this host."""
 
 
 class SlurmPool(_Pool):
-    """An array of Slurm jobs, an agent each."""
+    """Agents as the elements of a Slurm job array."""
 
     kind: Literal["slurm"]
-    """A cluster with Slurm."""
+    """On a Slurm cluster."""
     at_once: Agents | None = None
-    """No more agents than this run at the same time, however many have been asked for."""
+    """Maximum number of agents that run at the same time."""
     partition: Names | None = None
-    """Where jobs queue; None for the cluster's default."""
+    """Partitions of the jobs; None for the cluster's default."""
     account: Name | None = None
-    """Who is charged."""
+    """Account that is charged."""
     qos: Name | None = None
     """Quality of service."""
     gres: Gres | None = None
-    """What each agent gets of GPUs: whole ones, or shards of one."""
+    """GPUs of each agent: whole ones, or shards of one."""
     cpus: Annotated[int, _between(1, 1024)] | None = None
     """CPU cores of each agent."""
     memory: Memory | None = None
     """Main memory of each agent."""
     time: Annotated[str, PlainValidator(_time)] | None = None
-    """The time limit of each job, as sbatch takes it."""
+    """Time limit of each job, in the format of sbatch."""
     notice_s: Annotated[int, _between(1, LONGEST_NOTICE_S)] = 120
-    """Seconds before the time limit at which trials are checkpointed and the job is queued again."""
+    """Seconds before the time limit at which trials are checkpointed and the job is requeued."""
     modules: Annotated[tuple[str, ...], _listed(_module)] = ()
     """Environment modules loaded before the agent starts."""
     container: Words | None = None
-    """What the agent's command is put behind, such as ``apptainer exec --nv IMAGE``."""
+    """Prefix of the agent's command, such as ``apptainer exec --nv IMAGE``."""
     command: Words | None = None
-    """How fersweep is started on a node; None for the Python that this command runs in."""
+    """The command of fersweep on a node; None for the Python of this command."""
     sbatch: Annotated[tuple[str, ...], _listed(_sbatch_option)] = ()
     """Further options of sbatch."""
 
 
 class RayPool(_Pool):
-    """Actors of a Ray cluster, an agent each."""
+    """Agents as actors of a Ray cluster."""
 
     kind: Literal["ray"]
-    """A Ray cluster."""
+    """On a Ray cluster."""
     address: Annotated[str, PlainValidator(_address)] | None = None
-    """``auto`` for the cluster that this host is a node of, or HOST:PORT; None for one of this host alone, which ends
-    with the command."""
+    """``auto`` for the cluster of this node, or HOST:PORT; None to start a Ray of this host alone, which ends with the
+    command."""
     gpus: Annotated[float, PlainValidator(_gpus)] = 0.0
-    """What each agent gets of GPUs: whole ones, or a share of one."""
+    """GPUs of each agent: whole ones, or a share of one."""
     cpus: Annotated[int, _between(1, 1024)] = 1
     """CPU cores of each agent."""
     memory: Memory | None = None
     """Main memory of each agent."""
     resources: Annotated[Mapping[str, float], PlainValidator(_resources)] = {}
-    """What else a node must have, by Ray's names."""
+    """Further resources of each agent, by Ray's names."""
     command: Words | None = None
-    """How fersweep is started on a node; None for the Python that this command runs in."""
+    """The command of fersweep on a node; None for the Python of this command."""
 
 
 PoolFile = LocalPool | SlurmPool | RayPool
@@ -297,14 +295,14 @@ def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | No
     if not isinstance(data, Mapping):
         raise PoolFileError(source, [Problem("is not a dictionary of settings", hint=NEEDS)])
     if "apiVersion" in data:
-        hint = f"its agents are started by Kubernetes: kubectl apply -f {source}"
-        raise PoolFileError(source, [Problem("is a manifest of Kubernetes, and no pool file", hint=hint)])
+        hint = f"Kubernetes starts these agents: kubectl apply -f {source}"
+        raise PoolFileError(source, [Problem("is a manifest of Kubernetes, not a pool file", hint=hint)])
     kind = data.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
         near = get_close_matches(str(kind), KINDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(KINDS)}"
-        message = "missing" if "kind" not in data else f"no such kind: {kind!r}"
+        message = "missing" if "kind" not in data else f"unknown kind {kind!r}"
         raise PoolFileError(source, in_file_order([Problem(message, key="kind", hint=hint)], lines or {}))
     problems: list[Problem] = []
     empty = empty_keys(data)
@@ -320,12 +318,12 @@ def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | No
 
 
 def _rule_problems(pool: PoolFile) -> list[Problem]:
-    """What is wrong between keys, each of which may be fine by itself."""
+    """Problems between keys that are valid by themselves."""
     if not isinstance(pool, SlurmPool) or pool.time is None:
         return []
     limit = _seconds(pool.time)
     if limit < 60:
-        return [Problem(f"{pool.time} is under a minute", key="time", hint="Slurm counts whole minutes")]
+        return [Problem(f"{pool.time} is less than a minute", key="time", hint="Slurm counts whole minutes")]
     if pool.notice_s >= limit:
         hint = f"less than time, which is {limit} s"
         return [Problem(f"{pool.notice_s} s leave no time to train", key="notice_s", hint=hint)]

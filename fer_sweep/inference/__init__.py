@@ -1,6 +1,5 @@
-"""Trained models at work: the test split, predictions, and exports in the formats that others read.
+"""Use of trained models: the test split, predictions, and exports to other formats.
 
-A format is a module with ``write`` and ``logits``: ``write(examinee, folder)`` puts a model's files into a folder, and
-``logits(folder, pixels)`` is what comes out of those files by the library that reads them elsewhere, so that an export
-is checked as it will be used.
+A format is a module with two functions: ``write(examinee, folder)`` writes a model's files into a folder, and
+``logits(folder, pixels)`` evaluates these files with the library that others use, to check the export.
 """

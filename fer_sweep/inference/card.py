@@ -1,4 +1,4 @@
-"""The README.md of an exported model: what it is, how to use it, how it was trained and how good it is. Pure."""
+"""The model card (README.md) of an exported model. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from fer_sweep.verdicts import explain
 
 @dataclass(frozen=True)
 class Card:
-    """What a model card tells."""
+    """The content of a model card."""
 
     name: str
-    """Of the model: SWEEP/TRIAL, or its folder's name."""
+    """SWEEP/TRIAL, or the name of its folder."""
     config: TrialConfig
     data: DatasetInfo | None
-    """What it was trained on; None where that is not here."""
+    """The data it was trained on; None if that is not on this host."""
     result: TrialResult | None
-    """What its training came to; None where no result was recorded with it."""
+    """The result of its training; None if unknown."""
     openings: Sequence[Opening]
-    """When its accuracy on a test split was looked at."""
+    """The openings of a test split for it."""
 
 
 def render(card: Card, *, library: str, use: str, versions: Mapping[str, str]) -> str:
     """A model card in Markdown, with the front matter of Hugging Face's hub.
 
     Args:
-        card: What it tells.
-        library: The hub's name of the library that loads it.
+        card: Its content.
+        library: The library that loads it, by its name on the hub.
         use: How to load it, in Markdown.
-        versions: What it was exported with: package to version.
+        versions: The versions it was exported with, by package.
     """
     data = _code(card.config.data)
     if card.data is not None:
@@ -51,16 +51,16 @@ tags: [facial-expression-recognition, fersweep]
 
 # {card.config.model}: facial expressions
 
-A face as a 48x48 grey image in, seven classes out, in this order: {", ".join(CLASSES)}. This is {_code(card.name)},
-trained and exported by fersweep ({", ".join(f"{name} {version}" for name, version in versions.items())}).
+Input: a face as a 48x48 grey image. Output: seven classes, in this order: {", ".join(CLASSES)}. The model is
+{_code(card.name)}, trained and exported by fersweep ({", ".join(f"{k} {v}" for k, v in versions.items())}).
 
 ## Use
 
 {use}
-## How good it is
+## Accuracy
 
 {_quality(card)}
-## How it was trained
+## Training
 
 Data: {data}.
 
@@ -68,27 +68,27 @@ Data: {data}.
 |---|---|
 {fields}
 
-## What it is not for
+## Limits
 
-It names expressions as people labelled them on pictures from the web, and people disagree on many of those. An
-expression is not a feeling: do not decide anything about a person by it.
+The model predicts expressions as people labelled them on pictures from the web, and people disagree on many of these.
+An expression is not an emotion: do not use the predictions for decisions about people.
 """
 
 
 def _quality(card: Card) -> str:
     result = card.result
     if result is None:
-        return "No result was recorded with it.\n"
+        return "Unknown: no result was recorded.\n"
     recall = "\n".join(
         f"| {name} | {100 * r:.1f} % |" for name, r in zip(result.classes, result.per_class_recall, strict=True)
     )
     tests = "".join(
         f"- {opening.images:,} test images of {_code(opening.data)}, averaging {_code(opening.averaging)}: "
-        f"{100 * opening.accuracy:.2f} %{' (that split had been looked at before)' if opening.again else ''}\n"
+        f"{100 * opening.accuracy:.2f} %{' (the split had been opened before)' if opening.again else ''}\n"
         for opening in card.openings
     )
     return f"""\
-On the validation images, which it was chosen by, so that unseen faces will do worse:
+On the validation images, which it was selected on, so expect less on unseen faces:
 
 - accuracy {100 * result.best_val_acc:.2f} % (epoch {result.best_epoch} of {result.epochs}), \
 {100 * result.val_acc_clean:.2f} % on those with no copy in training
@@ -98,7 +98,7 @@ On the validation images, which it was chosen by, so that unseen faces will do w
 
 On a test split:
 
-{tests or "- never evaluated there, as far as is recorded"}
+{tests or "- never evaluated there, according to the records"}
 
 | class | recall on the validation images |
 |---|---|
@@ -107,6 +107,6 @@ On a test split:
 
 
 def _code(value: object) -> str:
-    """A value as code, where Markdown means nothing, in a table's cell or a sentence."""
+    """A value as inline code, safe in a table and a sentence."""
     text = printable(str(value)).replace("\n", " ").replace("`", "'").replace("|", "\\|")
     return f"`{text}`"

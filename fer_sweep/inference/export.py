@@ -1,4 +1,4 @@
-"""``fersweep export``: a trained model in another format, checked before it takes its place."""
+"""``fersweep export``: a trained model in another format, checked before it is put in place."""
 
 import contextlib
 import hashlib
@@ -15,16 +15,16 @@ from fer_sweep.worker.slots import one_slot
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """The result of an export."""
 
     folder: Path
     files: tuple[str, ...]
     checked_on: int
-    """Validation images that the export gave the trained model's logits for."""
+    """Number of validation images it was checked on."""
     largest_difference: float
-    """Of two logits among those."""
+    """Largest difference of a logit from the trained model's."""
     tolerance: float
-    """What it may be, as a share of the largest logit or of 1."""
+    """Allowed difference, relative to the largest logit or 1."""
 
 
 def export_model(
@@ -36,31 +36,30 @@ def export_model(
     data: str | None = None,
     threads: int | None = None,
 ) -> Exported:
-    """Write a trained model in another format, with a card that says what it is.
+    """Write a trained model in another format, with a model card.
 
     Args:
-        folder: The trial's, with its weights and config.json.
-        target: The folder to write; there must be nothing there.
-        format: Which files.
-        name: What the card calls the model.
-        data: The data set on whose validation images it is checked; None for the one it was trained on.
+        folder: The trial's folder, with weights and config.json.
+        target: The folder to write; it must not exist.
+        format: The format.
+        name: The model's name on its card.
+        data: The data set with the validation images for the check; None for the one it was trained on.
         threads: CPU threads; None for all cores.
 
     Raises:
-        InputError: There is something at ``target``, the architecture has no such format, or a package is missing.
-        CheckpointError: The model cannot be loaded, or is not what its training made.
+        InputError: ``target`` exists, the architecture has no such format, or a package is not installed.
+        CheckpointError: The model cannot be loaded, or differs from the trained one.
         DataError: The data set is not prepared, or has no validation images.
         StorageError: The folder cannot be written.
-        FersweepError: What was written gives other logits than the model; there is nothing at ``target``.
+        FersweepError: The export gives other logits than the model; ``target`` is not created.
     """
     slot = one_slot("cpu", threads)
     os.environ.update(slot.environment)
-    import torch  # only here: agent/ meets torch where something is trained, evaluated or exported
+    import torch  # only here: the command line must not import torch
 
     from fer_sweep.data.cache import open_dataset
     from fer_sweep.inference.card import Card
-    from fer_sweep.inference.folder import write_folder
-    from fer_sweep.inference.reference import TOLERANCE
+    from fer_sweep.inference.folder import TOLERANCE, write_folder
     from fer_sweep.training.examination import check_on_validation, load_examinee, weights_in
 
     torch.set_num_threads(threads or slot.threads)
@@ -74,22 +73,22 @@ def export_model(
         config=examinee.config,
         data=dataset.info if is_own else None,
         result=_result(folder),
-        openings=_looks_at_the_test(weights_in(folder)),
+        openings=_openings(weights_in(folder)),
     )
-    checked = write_folder(examinee, card, format, dataset, target)
+    images, difference = write_folder(examinee, card, format, dataset, target)
     files = tuple(sorted(path.name for path in target.iterdir()))
-    return Exported(target, files, checked.images, checked.largest_difference, TOLERANCE)
+    return Exported(target, files, images, difference, TOLERANCE)
 
 
 def _result(folder: Path) -> TrialResult | None:
-    # Of a trial, or of something that was exported already.
+    # Of a trial, or of an export.
     values = read_object(folder / "result.json") or read_object(folder / "config.json").get("result")
     with contextlib.suppress(ValueError):
         return TrialResult.model_validate(values)
     return None
 
 
-def _looks_at_the_test(weights: Path) -> list[Opening]:
+def _openings(weights: Path) -> list[Opening]:
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     except OSError as error:

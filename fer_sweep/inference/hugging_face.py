@@ -1,7 +1,7 @@
-"""A ViT as Hugging Face's own classes load it, image processor included.
+"""The format huggingface: a ViT for transformers' own classes, image processor included.
 
-Theirs read pictures as RGB, ours has one channel. The first layer is linear, so its weights times the shares of red,
-green and blue in grey (ITU-R 601, Pillow's) take RGB and give the same: ``pipeline("image-classification")`` works.
+Their image processor reads RGB, our model has one channel. The first layer is linear, so its weights are multiplied by
+the shares of red, green and blue in grey (ITU-R 601, as in Pillow), which gives the same output for RGB input.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from fer_sweep.models.vit import ViT
 from fer_sweep.training.examination import Examinee
 
 _GREY = torch.tensor([19595, 38470, 7471]) / 65536
-"""Shares of red, green and blue in Pillow's grey; they add up to 1, so that grey pictures stay what they are."""
+"""Shares of red, green and blue in Pillow's grey; their sum is 1, so grey pictures are unchanged."""
 _FIRST = "vit.embeddings.patch_embeddings.projection.weight"
 USE = """\
 ```python
@@ -42,8 +42,8 @@ with torch.inference_mode():
     print(model.config.id2label[int(model(**inputs).logits.argmax())])
 ```
 
-`transformers.pipeline("image-classification", ".")` works too. Pictures may be grey or in colour: colours come to grey
-in the first layer.
+`transformers.pipeline("image-classification", ".")` works too. Pictures may be grey or in colour; the first layer
+converts colours to grey.
 """
 
 
@@ -51,13 +51,13 @@ def write(examinee: Examinee, folder: Path) -> None:
     """Write config.json, model.safetensors and preprocessor_config.json.
 
     Raises:
-        InputError: The model is no ViT.
+        InputError: The model is not a ViT.
     """
     model = examinee.model
     if not isinstance(model, ViT):
         raise InputError(
-            f"{examinee.config.model} is no architecture of Hugging Face's transformers; a vit is",
-            hint="take --format safetensors or --format onnx",
+            f"--format huggingface is for vit, and this model is {examinee.config.model}",
+            hint="use --format safetensors or --format onnx",
         )
     names = dict(enumerate(examinee.spec.classes))
     config = HFConfig.from_dict(
@@ -90,10 +90,10 @@ def write(examinee: Examinee, folder: Path) -> None:
 
 @torch.inference_mode()
 def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Logits (n, 7) of grey values (n, 1, 48, 48) by what is in a folder, loaded as anyone would.
+    """Logits (n, 7) of grey values (n, 1, 48, 48) by an export, loaded with transformers' Auto classes.
 
     Raises:
-        FersweepError: The image processor makes something else of the images than the training did.
+        FersweepError: The image processor resizes images differently than the training did.
     """
     with _no_progress_bars():
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
@@ -101,13 +101,13 @@ def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float3
     inputs: torch.Tensor = processor([Image.fromarray(face[0]) for face in pixels], return_tensors="pt")["pixel_values"]
     size = (processor.size["height"], processor.size["width"])
     if size != pixels.shape[-2:]:
-        # A ViT pretrained at another size: theirs resizes in whole grey levels, ours in fractions of them.
+        # A ViT pretrained at another size: Pillow rounds to whole grey levels, torch does not.
         mean, std = 255 * processor.image_mean[0], 255 * processor.image_std[0]
         ours = (torch.from_numpy(pixels).float() - mean) / std
         ours = functional.interpolate(ours, size=size, mode="bilinear", align_corners=False, antialias=True)
         if not float((inputs - ours).abs().max()) <= 1.01 / std:
             raise FersweepError(
-                "Hugging Face's image processor resizes faces otherwise than the training did; nothing was written",
+                "Hugging Face's image processor resizes faces differently than the training did; nothing was written",
                 hint="take --format safetensors or --format onnx",
             )
         inputs = ours.expand(-1, len(_GREY), -1, -1)

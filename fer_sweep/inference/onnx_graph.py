@@ -1,6 +1,6 @@
-"""One ONNX graph from grey values to logits, normalisation included, for any number of images at once.
+"""The format ONNX: one graph from grey values to logits, normalisation included, for any batch size.
 
-torch's newer exporter (torch.export) is taken: the older one is deprecated since torch 2.9.
+It uses torch's newer exporter (torch.export); the older one is deprecated since torch 2.9.
 """
 
 import copy
@@ -31,8 +31,8 @@ face = Image.open("face.png").convert("L").resize((48, 48), Image.Resampling.BIL
 (logits,) = session.run(["logits"], {"pixels": np.asarray(face)[None, None]})
 ```
 
-The input `pixels` is uint8 of shape (batch, 1, 48, 48), grey values as they are: the graph normalises them itself. It
-takes no floats, so that values from 0 to 1 cannot be handed over by mistake.
+The input `pixels` is uint8 of shape (batch, 1, 48, 48), with grey values from 0 to 255; the graph normalises them. It
+accepts no floats, so that values from 0 to 1 cannot be passed by mistake.
 """
 
 
@@ -44,7 +44,7 @@ class _Raw(nn.Module):
         self.mean, self.std = examinee.pixel_mean, examinee.pixel_std
         self.model = copy.deepcopy(examinee.model).to(memory_format=torch.contiguous_format)
         if isinstance(self.model, ViT):
-            # Ours chooses its form by the number of images, which a graph for any number cannot.
+            # Our attention depends on the batch size, which a graph with a dynamic batch cannot.
             self.model.transformer.set_attn_implementation("eager")
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -57,17 +57,15 @@ def write(examinee: Examinee, folder: Path) -> None:
 
     Raises:
         InputError: A package for ONNX is not installed.
-        FersweepError: torch cannot turn the model into ONNX.
+        FersweepError: torch cannot export the model.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(
-            f"an export to ONNX needs {', '.join(missing)}, not installed here", hint="pip install 'fersweep[onnx]'"
-        )
-    example = torch.zeros(2, *examinee.spec.shape, dtype=torch.uint8)  # of one image, torch would fix the number
+        raise InputError(f"{', '.join(missing)} not installed", hint="pip install 'fersweep[onnx]'")
+    example = torch.zeros(2, *examinee.spec.shape, dtype=torch.uint8)  # a batch of one would fix the batch size
     try:
         with warnings.catch_warnings():
-            # Of torch about itself (2.11: its own use of LeafSpec); what matters is whether the logits come out again.
+            # torch 2.11 warns about its own use of LeafSpec; the check of the logits decides.
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _Raw(examinee).eval(),
@@ -80,8 +78,8 @@ def write(examinee: Examinee, folder: Path) -> None:
             )
     except OnnxExporterError as error:
         raise FersweepError(
-            f"torch {torch.__version__} cannot turn this model into ONNX: {error}",
-            hint="try other versions of torch, onnx and onnxscript, or take --format safetensors",
+            f"torch {torch.__version__} cannot export this model to ONNX: {error}",
+            hint="try other versions of torch, onnx and onnxscript, or use --format safetensors",
         ) from error
     assert program is not None  # with dynamo=True
     program.model.metadata_props["classes"] = json.dumps(examinee.spec.classes)
@@ -89,11 +87,11 @@ def write(examinee: Examinee, folder: Path) -> None:
 
 
 def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Logits (n, 7) of grey values (n, 1, 48, 48) by onnxruntime, one image by itself and the others together."""
+    """Logits (n, 7) of grey values (n, 1, 48, 48) by onnxruntime, the first image alone and the others in one batch."""
     import onnxruntime  # optional
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; it warns of GPUs it looks for and does not find
+    options.log_severity_level = 3  # errors; it warns if it finds no GPU
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
     parts = [session.run(["logits"], {"pixels": part})[0] for part in (pixels[:1], pixels[1:]) if len(part)]

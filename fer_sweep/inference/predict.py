@@ -1,4 +1,4 @@
-"""``fersweep predict``: a trained model on pictures of one's own."""
+"""``fersweep predict``: expressions on the user's own pictures."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ from fer_sweep.worker.slots import one_slot
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says to one picture."""
+    """The prediction for one picture."""
 
     image: Path
     probabilities: Mapping[str, float]
-    """By class, in the order of CLASSES; they add up to 1."""
+    """By class, in the order of the data's classes; their sum is 1."""
     square: Square
-    """The part of the picture that was shown to the model."""
+    """The part of the picture that the model saw."""
     faces: int | None
-    """How many were found; None if nobody looked for any."""
+    """The number of faces found; None without a search."""
 
     @property
     def expression(self) -> str:
@@ -37,25 +37,25 @@ def predict_images(
     device: str = "auto",
     threads: int | None = None,
 ) -> tuple[Prediction, ...]:
-    """Show pictures to a trained model, all of them together.
+    """Predict the expressions on pictures, in one batch.
 
     Args:
-        folder: The model's, with its weights and config.json.
+        folder: The model's folder, with weights and config.json.
         images: Files.
-        crop_face: Look for a face in each and take that, in place of the square in its middle.
+        crop_face: Use the largest face in each picture instead of its central square.
         device: ``auto``, ``cpu``, or a GPU's number or UUID.
         threads: CPU threads; None for all cores.
 
     Raises:
-        DataError: Some are no images, too large, or show no face; it names all of them.
-        InputError: There is no such device, or the package that finds faces is not installed.
+        DataError: Some are not images, too large, or without a face; it names all of them.
+        InputError: There is no such device, or OpenCV is not installed.
         CheckpointError: The model cannot be loaded.
     """
     shown = _read(images, crop_face=crop_face)
     slot = one_slot(device, threads)
     os.environ.update(slot.environment)
     import numpy as np
-    import torch  # only here: agent/ meets torch where something is trained or evaluated
+    import torch  # only here: the command line must not import torch
 
     from fer_sweep.training.examination import load_examinee, probabilities
 

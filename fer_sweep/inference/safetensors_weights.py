@@ -1,4 +1,4 @@
-"""The weights in safetensors, for fersweep itself and for code that builds the network."""
+"""The format safetensors: the weights, for fersweep and for code that builds the network."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
-from fer_sweep.inference.reference import logits_of
+from fer_sweep.inference.folder import logits_of
 from fer_sweep.training.examination import EXPORTED, Examinee, load_examinee
 
 USE = """\
@@ -29,7 +29,7 @@ logits = trained.model((faces - trained.pixel_mean) / trained.pixel_std)
 
 
 def write(examinee: Examinee, folder: Path) -> None:
-    """Write model.safetensors, with what it takes to be loaded in its metadata as in a trial's best.safetensors."""
+    """Write model.safetensors, with the same metadata as a trial's best.safetensors."""
     about: dict[str, Any] = {
         "config": examinee.config.model_dump(),
         "val_acc": examinee.val_acc,
@@ -44,5 +44,5 @@ def write(examinee: Examinee, folder: Path) -> None:
 
 
 def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Logits (n, 7) of grey values (n, 1, 48, 48) by the model in a folder that ``write`` and config.json are in."""
+    """Logits (n, 7) of grey values (n, 1, 48, 48) by an exported model."""
     return logits_of(load_examinee(folder, torch.device("cpu")), pixels)

@@ -1,4 +1,4 @@
-"""``fersweep test``: opens the test split for one chosen model, and sees that it stays one."""
+"""``fersweep test``: evaluates one chosen model on the test split, once."""
 
 import hashlib
 import os
@@ -16,14 +16,14 @@ from fer_sweep.worker.slots import one_slot
 
 @dataclass(frozen=True)
 class Report:
-    """What came of it."""
+    """The result of a test."""
 
     examination: Examination
     opening: Opening
     before: Sequence[Opening]
-    """Earlier looks at the same test images, by whatever model."""
+    """Earlier openings of the same test images, for any model."""
     is_official: bool
-    """Whether these are FER2013's PrivateTest."""
+    """Whether the images are FER2013's PrivateTest."""
 
 
 def open_test_split(
@@ -38,28 +38,28 @@ def open_test_split(
     threads: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Evaluate a trained model on the images of a test split, once.
+    """Evaluate a trained model on a test split, once.
 
     Args:
-        folder: The trial's, with best.safetensors and config.json.
-        name: What the records call the model.
-        log_folder: Where the opening is written down, beside home and data cache.
-        averaging: What to average predictions over.
+        folder: The trial's folder, with best.safetensors and config.json.
+        name: The model's name in the record.
+        log_folder: Where the opening is recorded, besides home and data cache.
+        averaging: The views that predictions are averaged over.
         data: The data set whose test split is opened; None for the one it was trained on.
-        again: Open it although it has been opened before.
+        again: Open it although it was opened before.
         device: ``auto``, ``cpu``, or a GPU's number or UUID.
         threads: CPU threads; None for all cores.
-        say: Told what is worth a remark.
+        say: Called with notes.
 
     Raises:
         InputError: The split has been opened before, and ``again`` is off.
-        CheckpointError: The model cannot be loaded, or is not what its training made; the split was not opened.
+        CheckpointError: The model cannot be loaded, or differs from the trained one; the split was not opened.
         DataError: The data set is not prepared, or has no test images.
-        StorageError: The opening cannot be written down, so its result is not shown.
+        StorageError: The opening cannot be recorded, so its result is not shown.
     """
     slot = one_slot(device, threads)
     os.environ.update(slot.environment)
-    import torch  # only here: agent/ meets torch where something is trained or evaluated
+    import torch  # only here: the command line must not import torch
 
     from fer_sweep.data.cache import open_dataset
     from fer_sweep.data.dataset import fingerprint_of_test
@@ -75,7 +75,9 @@ def open_test_split(
     trained_on = open_if_here(examinee.config.data)
     dataset = open_dataset(data or examinee.config.data)
     if trained_on is None:
-        say(f"note: {examinee.config.data}, which it was trained on, is not here: the model goes in unchecked")
+        say(
+            f"note: data set {examinee.config.data}, which it was trained on, is not prepared: the model is not checked"
+        )
     split = fingerprint_of_test(dataset)
     with one_at_a_time():
         before = openings_of(split)
@@ -103,7 +105,7 @@ def _refusal(last: Opening, count: int) -> InputError:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.opened))
     times = "once" if count == 1 else f"{count} times"
     return InputError(
-        f"the test split of {last.data} has been opened {times} already, last on {when} for {last.model}: "
+        f"the test split of {last.data} was opened {times} already, last on {when} for {last.model}: "
         f"{last.accuracy:.2%} ({last.averaging})",
-        hint="a second look makes it a validation split; --again looks nevertheless, and that is recorded",
+        hint="a second opening makes it a validation split; --again opens it nevertheless, and records that",
     )

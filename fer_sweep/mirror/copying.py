@@ -1,13 +1,12 @@
-"""Keeping the mirror: a thread that copies what changed, in an order that leaves it usable wherever it is cut off.
+"""Update the mirror in a thread, in an order that leaves it usable wherever the copy is interrupted.
 
-- The database is copied first and put in place last, so what it says of a trial is never newer than the trial's files.
-- Of a trial, ``result.json`` is read first and put in place last: where it is, everything else is final. Then the
-  checkpoint, likewise, so that the best weights beside it are never older than it.
-- Each file is read through one open descriptor and takes its place whole.
+- The database is copied first and put in place last, so that it is never newer than the trials' files.
+- Of a trial, ``result.json`` is read first and put in place last: where it exists, all other files are final. The
+  checkpoint comes next, so that the best weights are never older than it.
+- Each file is read through one open descriptor and replaced atomically.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -16,68 +15,81 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from fer_sweep.errors import FersweepError, InputError, StorageError, cannot_write
+from filelock import FileLock
+
+from fer_sweep.errors import FersweepError, InputError, StorageError
 from fer_sweep.files import LAST_CHECKPOINT, atomic_path, home, write_atomically
-from fer_sweep.mirror.mark import DATABASE, MARK, NAME, check_mirror, home_name, is_own, read_mark, write_mark
+from fer_sweep.mirror.mark import (
+    DATABASE,
+    MARK,
+    NAME,
+    check_mirror,
+    folders,
+    home_name,
+    is_own,
+    read_mark,
+    write_mark,
+    writing,
+)
 from fer_sweep.store.backup import snapshot
 from fer_sweep.store.sqlite import PREFIX
 
 EVERY_S = 60.0
-"""Between two copies while nothing ends."""
+"""Seconds between two copies while no trial ends."""
 REST_S = 5.0
-"""Between two copies at least, however fast trials end; and four times as long as the last one took."""
+"""Least seconds between two copies, and four times as long as the last one took."""
 STALLED_S = 60.0
-"""A last copy in which nothing has moved for so long is given up: the drive hangs."""
+"""Seconds without progress after which the last copy is abandoned: the drive hangs."""
 
 _FIRST = ("result.json", LAST_CHECKPOINT)
 _LEFT_OUT = frozenset({"previous.ckpt"})
-"""Takes the place of a damaged last.ckpt, and is as large; a mirror's files are whole."""
+"""Replaces a damaged last.ckpt and is as large; a mirror's files are intact."""
 _CHUNK = 1 << 20
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
-"""What ``atomic_path`` leaves behind where it is killed."""
+"""Temporary files that ``atomic_path`` leaves behind when it is killed."""
 _log = logging.getLogger(__name__)
 
-_Mark = tuple[int, int, int]
-"""Inode, bytes, time of the last change in nanoseconds."""
+_Version = tuple[int, int, int]
+"""Of a file: inode, bytes, modification time in nanoseconds."""
 
 
 def check_mirrored(storage: str | None) -> None:
-    """See that a mirror of the home holds the state of a search.
+    """Check that a mirror of the home includes the state of a search.
 
     Raises:
-        InputError: It, or the checkpoints, lie elsewhere.
+        InputError: The state or the checkpoints are elsewhere.
     """
     if place := os.environ.get("FERSWEEP_CHECKPOINTS"):
         raise InputError(
-            f"--mirror copies {home()}, but FERSWEEP_CHECKPOINTS has checkpoints go to {place}", hint="unset it"
+            f"--mirror copies {home()}, but FERSWEEP_CHECKPOINTS puts checkpoints into {place}", hint="unset it"
         )
     if storage is not None and storage.startswith(PREFIX):
         raise InputError(
-            f"--mirror copies {home()}, but this sweep's search lies in {storage.removeprefix(PREFIX)}",
+            f"--mirror copies {home()}, but the state of this sweep is in {storage.removeprefix(PREFIX)}",
             hint="create the sweep without --storage",
         )
 
 
 class Mirror:
-    """Copies this home to a folder while the block lasts, and once more at its end. Its failures end nothing."""
+    """Copies this home to a folder during the block and once at its end. Its failures do not stop the agent."""
 
     def __init__(
         self, folder: Path, *, tell: Callable[[str], None], every_s: float = EVERY_S, rest_s: float = REST_S
     ) -> None:
-        """Make ready; nothing is copied yet.
+        """Check the folder; copy nothing yet.
 
         Args:
             folder: On a drive that outlives this machine.
-            tell: Gets a line when copying fails, and when it works again; called in another thread.
-            every_s: Between two copies while no trial ends.
-            rest_s: Between two copies at least.
+            tell: Receives a line when copying fails and when it works again; called from another thread.
+            every_s: Seconds between two copies while no trial ends.
+            rest_s: Least seconds between two copies.
 
         Raises:
-            InputError: This home may not be copied there.
+            InputError: This home cannot be copied there.
         """
         check_mirror(folder)
         self.folder = folder.resolve()
@@ -86,10 +98,8 @@ class Mirror:
         self._home = home()
         self._name = home_name()
         write_mark(self.folder, home=self._name, copied=_copied(self.folder))
-        self._copied: dict[Path, _Mark] = {}
-        """What each file was when it was copied."""
-        self._database = ""
-        """SHA-256 of the database in place."""
+        self._copied: dict[Path, _Version] = {}
+        self._database = ""  # SHA-256 of the mirrored database
         self._cleaned = False
         self._failing = False
         self._nudged, self._closing = threading.Event(), threading.Event()
@@ -107,21 +117,22 @@ class Mirror:
         while self._thread.is_alive():
             self._thread.join(0.5)
             if time.monotonic() - self._moved_at > STALLED_S:
-                self._tell(f"mirror: {self.folder} does not answer; its last copy is not whole")
+                self._tell(f"mirror: {self.folder} does not respond; its last copy is incomplete")
                 return
 
     def nudge(self) -> None:
-        """Something has ended: copy soon."""
+        """Copy soon, since a trial has ended."""
         self._nudged.set()
 
     def copy(self) -> None:
-        """Bring the mirror up to date.
+        """Update the mirror.
 
         Raises:
-            StorageError: It could not be done; what is there is usable.
+            StorageError: It cannot be written; its former content is usable.
         """
-        with _one_at_a_time(self._home / ".mirror.lock"):
-            self._see_that_it_is_ours()
+        lock = self._home / ".mirror.lock"
+        with writing(lock), FileLock(lock):  # for the agents of this home
+            self._check_owner()
             if not self._cleaned:
                 self._clean()
                 self._cleaned = True
@@ -130,8 +141,8 @@ class Mirror:
                 if (self._home / DATABASE).is_file():
                     snapshot(self._home / DATABASE, database)
                 self._copy_files(self._home, self.folder)
-                for sweep in _folders(self._home / "sweeps"):
-                    for trial in _folders(sweep / "trials"):
+                for sweep in folders(self._home / "sweeps"):
+                    for trial in folders(sweep / "trials"):
                         self._copy_trial(trial)
                     self._copy_files(sweep, self._target(sweep))
                 if database.is_file():
@@ -147,7 +158,7 @@ class Mirror:
             except _NotOurs as error:
                 self._tell(f"mirror: {error}")
                 return
-            except Exception as error:  # whatever a drive does, trials go on
+            except Exception as error:  # no error of a drive may stop the trials
                 self._fail(error, is_last=is_last)
             else:
                 if self._failing:
@@ -163,22 +174,22 @@ class Mirror:
         if not isinstance(error, FersweepError):
             _log.debug("mirror", exc_info=error)
         if is_last:
-            self._tell(f"mirror: the last copy failed, what is there is older: {error}")
+            self._tell(f"mirror: the last copy failed, the mirror is older: {error}")
         elif not self._failing:
-            self._tell(f"mirror: {error}; trials go on, and it is tried again every {self._every_s:g} s")
+            self._tell(f"mirror: {error}; trials continue, and the copy is retried every {self._every_s:g} s")
         self._failing = True
 
-    def _see_that_it_is_ours(self) -> None:
+    def _check_owner(self) -> None:
         try:
             mark = read_mark(self.folder)
         except FersweepError as error:
-            raise StorageError(f"{self.folder} is unmounted or has been emptied", hint="mount it again") from error
+            raise StorageError(f"{self.folder} is unmounted or empty", hint="mount it again") from error
         if mark.home != self._name and not is_own(mark):
-            raise _NotOurs(f"{self.folder} has been restored to another home, and is that one's now; no more is copied")
+            raise _NotOurs(f"{self.folder} has been restored to another home, which owns it now; copying has stopped")
 
     def _clean(self) -> None:
-        """Remove what was left half written, and the trials that this home knows nothing of or calls otherwise."""
-        with _writing(self.folder):
+        """Remove temporary files, and trials that this home does not have or has with another configuration."""
+        with writing(self.folder):
             for path in [
                 *self.folder.glob(".*"),
                 *self.folder.glob("sweeps/*/.*"),
@@ -197,7 +208,7 @@ class Mirror:
         is_over = (source / "result.json").is_file()
         self._copy_together(source, target, [*_FIRST, *others])
         if is_over:
-            with _writing(target):
+            with writing(target):
                 (target / LAST_CHECKPOINT).unlink(missing_ok=True)
 
     def _copy_files(self, source: Path, target: Path) -> None:
@@ -206,8 +217,8 @@ class Mirror:
                 self._copy_together(source, target, [path.name])
 
     def _copy_together(self, source: Path, target: Path, names: Sequence[str]) -> None:
-        """Copy files read in this order, and put them in place in the reverse one once all are there."""
-        done: dict[Path, _Mark] = {}
+        """Copy files in this order, and replace them in reverse order once all are copied."""
+        done: dict[Path, _Version] = {}
         with contextlib.ExitStack() as putting_in_place:
             for name in names:
                 path = source / name
@@ -215,18 +226,18 @@ class Mirror:
                     continue
                 with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
                     status = os.fstat(stream.fileno())
-                    mark = (status.st_ino, status.st_size, status.st_mtime_ns)
-                    if self._copied.get(path) == mark:
+                    version = (status.st_ino, status.st_size, status.st_mtime_ns)
+                    if self._copied.get(path) == version:
                         continue
-                    done[path] = mark
+                    done[path] = version
                     if path not in self._copied and _is_same(target / name, status):
                         continue
                     temporary = putting_in_place.enter_context(atomic_path(target / name))
-                    with _writing(target / name), temporary.open("wb") as copy:
+                    with writing(target / name), temporary.open("wb") as copy:
                         while chunk := stream.read(_CHUNK):
                             copy.write(chunk)
                             self._moved_at = time.monotonic()
-                    with contextlib.suppress(OSError):  # the next agent knows by it that this file need not be copied
+                    with contextlib.suppress(OSError):  # by which the next agent skips this file
                         os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
         self._copied.update(done)
         self._moved_at = time.monotonic()
@@ -243,7 +254,7 @@ class Mirror:
 
 
 class _NotOurs(StorageError):
-    """Another home has taken the mirror over."""
+    """The mirror belongs to another home now."""
 
 
 def _copied(folder: Path) -> float:
@@ -251,7 +262,7 @@ def _copied(folder: Path) -> float:
 
 
 def _is_same(target: Path, source: os.stat_result) -> bool:
-    """Whether a file of an earlier agent's copying is what would be copied; drives that keep no times say no."""
+    """Whether an earlier agent has copied this version of a file; false on drives that store no times."""
     try:
         found = target.stat()
     except OSError:
@@ -259,30 +270,8 @@ def _is_same(target: Path, source: os.stat_result) -> bool:
     return (found.st_size, found.st_mtime_ns // 1000) == (source.st_size, source.st_mtime_ns // 1000)
 
 
-def _folders(parent: Path) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.is_symlink() and path.name[0] != ".")
-
-
 def _content(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError:
         return None
-
-
-@contextlib.contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(target, error) from error
-
-
-@contextlib.contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Agents of one home take turns; the kernel drops the lock with its process."""
-    with _writing(lock), lock.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

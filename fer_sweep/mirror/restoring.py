@@ -1,17 +1,27 @@
-"""From a mirror back to a home: all of it or nothing, and never over something newer."""
+"""Restore a home from a mirror: completely or not at all, and never over newer sweeps."""
 
 import contextlib
-import os
+import functools
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_sweep.errors import InputError, NothingToDo, StorageError, cannot_write
+from fer_sweep.errors import InputError, NothingToDo, StorageError
 from fer_sweep.files import home, read_object
-from fer_sweep.mirror.mark import DATABASE, MARK, NAME, new_name, read_mark, write_home_name, write_mark
+from fer_sweep.mirror.mark import (
+    DATABASE,
+    MARK,
+    NAME,
+    folders,
+    new_name,
+    read_mark,
+    write_home_name,
+    write_mark,
+    writing,
+)
 from fer_sweep.store.backup import Standing, release, standings, take_up
 from fer_sweep.training.history import read_history
 
@@ -20,30 +30,30 @@ _Standings = Mapping[str, Mapping[int, Standing]]
 
 @dataclass(frozen=True)
 class Restored:
-    """What a mirror gave back."""
+    """What was restored."""
 
     sweeps: Sequence[str]
     """Their ids, by name."""
     copied: float
-    """When the mirror was last brought up to date: Unix time, seconds."""
+    """When the last copy to the mirror was completed: Unix time, seconds; 0 for never."""
     trials: int
-    """In all of them."""
+    """Of all sweeps."""
     going_on: int
-    """Of them, those that an agent may take up at once."""
+    """Of these, the ones that an agent resumes."""
     set_aside: Path | None
-    """Where the home went that was here before."""
+    """Where the former home is; None if there was none."""
 
 
 def restore(folder: Path, *, force: bool = False) -> Restored:
-    """Make this home what a mirror holds; its running trials are given up, since their machine is gone.
+    """Replace this home by the content of a mirror, and release the leases of its running trials.
 
     Args:
-        folder: The mirror, which is then this home's.
-        force: Also if this home has something that the mirror lacks; it is set aside, not deleted.
+        folder: The mirror, which this home then owns.
+        force: Also if this home has sweeps or trials that the mirror lacks; they are set aside, not deleted.
 
     Raises:
-        NothingToDo: The folder is no mirror, or holds no sweep.
-        InputError: This home has other or newer sweeps, or an agent works in it.
+        NothingToDo: The folder is no mirror, or contains no sweep.
+        InputError: This home has other or newer sweeps, or an agent uses it.
         StorageError: The mirror is damaged, or this home cannot be written.
     """
     folder = folder.absolute()
@@ -51,44 +61,40 @@ def restore(folder: Path, *, force: bool = False) -> Restored:
     here = home()
     staging = here.parent / f".{here.name}.restoring-{secrets.token_hex(4)}"
     try:
-        with _explained(here):
+        with writing(here):
             staging.mkdir(parents=True)
-            theirs = _bring_database(folder, staging)
-            kept = _bring_sweeps(folder, staging, theirs)
+            theirs = _copy_database(folder, staging)
+            kept = _copy_sweeps(folder, staging, theirs)
         if not kept:
-            raise NothingToDo(f"the mirror in {folder} holds no sweep", hint="create one here: fersweep create FILE")
-        holds_something = _check_home(here, folder, theirs, kept, force=force)
-        going_on = release(staging / DATABASE, _Histories(staging)) if (staging / DATABASE).exists() else 0
+            raise NothingToDo(f"the mirror in {folder} contains no sweep", hint="create one: fersweep create FILE")
+        is_in_use = _check_home(here, folder, theirs, kept, force=force)
+        going_on = (
+            release(staging / DATABASE, functools.partial(_history, staging)) if (staging / DATABASE).exists() else 0
+        )
         name = new_name()
         write_home_name(staging, name, restored_from=mark.home)
-        with _explained(here):
+        with writing(here):
             set_aside = _swap(staging, here)
-            if set_aside is not None and not holds_something:
+            if set_aside is not None and not is_in_use:
                 shutil.rmtree(set_aside, ignore_errors=True)
                 set_aside = None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    # A mirror that may only be read stays as it is: it needs no guarding.
+    # A read-only mirror stays as it is: no other home can write to it.
     with contextlib.suppress(StorageError):
         write_mark(folder, home=name, copied=mark.copied)
     trials = sum(len(theirs.get(sweep, {})) for sweep in kept)
     return Restored(kept, mark.copied, trials, going_on, set_aside)
 
 
-class _Histories:
-    """The epochs in the files that were copied."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __call__(self, sweep: str, trial: str) -> Sequence[Mapping[str, float]]:
-        path = self._root / "sweeps" / sweep / "trials" / trial / "history.jsonl"
-        with contextlib.suppress(StorageError):  # a spoilt one is begun anew by the trial
-            return read_history(path)
-        return ()
+def _history(root: Path, sweep: str, trial: str) -> Sequence[Mapping[str, float]]:
+    """The epochs in the copied history file of a trial."""
+    with contextlib.suppress(StorageError):  # the trial replaces a damaged file
+        return read_history(root / "sweeps" / sweep / "trials" / trial / "history.jsonl")
+    return ()
 
 
-def _bring_database(folder: Path, staging: Path) -> _Standings:
+def _copy_database(folder: Path, staging: Path) -> _Standings:
     if not (folder / DATABASE).is_file():
         return {}
     shutil.copyfile(folder / DATABASE, staging / DATABASE)
@@ -96,18 +102,18 @@ def _bring_database(folder: Path, staging: Path) -> _Standings:
     return standings(staging / DATABASE)
 
 
-def _bring_sweeps(folder: Path, staging: Path, known: _Standings) -> list[str]:
-    """Copy what the database knows of: a trial begun after it was copied will be proposed anew, perhaps otherwise."""
+def _copy_sweeps(folder: Path, staging: Path, known: _Standings) -> list[str]:
+    """Copy the trials in the database: a trial started after its copy is proposed again, maybe with other values."""
     kept = []
     _copy_files(folder, staging)
-    for sweep in _folders(folder / "sweeps"):
+    for sweep in folders(folder / "sweeps"):
         entry = read_object(sweep / "sweep.json")
         in_database = entry.get("storage") is None
         if not entry or (in_database and sweep.name not in known):
             continue
         kept.append(sweep.name)
         target = staging / "sweeps" / sweep.name
-        for trial in _folders(sweep / "trials"):
+        for trial in folders(sweep / "trials"):
             is_numbered = in_database and entry.get("search") == "optuna"
             if not is_numbered or (trial.name.isdecimal() and int(trial.name) in known[sweep.name]):
                 _copy_files(trial, target / "trials" / trial.name)
@@ -120,38 +126,35 @@ def _copy_files(source: Path, target: Path) -> None:
     for path in source.iterdir():
         skipped = path.name.startswith((".", DATABASE)) or path.name in (MARK, NAME)
         if path.is_file() and not path.is_symlink() and not skipped:
-            shutil.copyfile(path, target / path.name)
-            # Kept, so that the first copy back need not copy all of it.
-            status = path.stat()
-            os.utime(target / path.name, ns=(status.st_atime_ns, status.st_mtime_ns))
+            shutil.copy2(path, target / path.name)  # with its times, by which the next copy to the mirror skips it
 
 
 def _check_home(here: Path, folder: Path, theirs: _Standings, kept: Sequence[str], *, force: bool) -> bool:
-    """See that nothing would be lost; whether there is anything here at all."""
+    """Check that nothing would be lost; returns whether this home has any content."""
     ours = standings(here / DATABASE) if (here / DATABASE).is_file() else {}
     if busy := [f"{sweep}/{t.number}" for sweep, trials in ours.items() for t in trials.values() if t.in_hand]:
         raise InputError(
-            f"an agent works in {here} (trial {', '.join(busy[:5])})",
-            hint="end it, or set FERSWEEP_HOME to another folder",
+            f"an agent is running in {here} (trial {', '.join(busy[:5])})",
+            hint="stop it, or set FERSWEEP_HOME to another folder",
         )
     ahead = {
         sweep
         for sweep, trials in ours.items()
         if any(trial.is_ahead_of(theirs.get(sweep, {}).get(number)) for number, trial in trials.items())
     }
-    present = {*ours, *(path.name for path in _folders(here / "sweeps"))}
+    present = {*ours, *(path.name for path in folders(here / "sweeps"))}
     lost = sorted(ahead | (present - set(kept)))
     if lost and not force:
         raise InputError(
-            f"{here} has what the mirror in {folder} lacks: sweep {', '.join(lost[:5])}",
-            hint="go on with what is here, set FERSWEEP_HOME to another folder, or add --force to set it aside",
+            f"the mirror in {folder} lacks trials or sweeps of {here}: sweep {', '.join(lost[:5])}",
+            hint="continue with this home, set FERSWEEP_HOME to another folder, or set this home aside with --force",
         )
     others = here.is_dir() and any(path.name != NAME and not path.name.startswith(".") for path in here.iterdir())
     return bool(present) or others
 
 
 def _swap(staging: Path, here: Path) -> Path | None:
-    """Put the new home in place; where the old one is now, if there was one."""
+    """Put the new home in place; returns where the former one is now, if there was one."""
     if not here.exists():
         staging.rename(here)
         return None
@@ -163,18 +166,3 @@ def _swap(staging: Path, here: Path) -> Path | None:
         aside.rename(here)
         raise
     return aside
-
-
-def _folders(parent: Path) -> Iterator[Path]:
-    if parent.is_dir():
-        for path in sorted(parent.iterdir()):
-            if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
-                yield path
-
-
-@contextlib.contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(target, error) from error

@@ -1,4 +1,4 @@
-"""Where agents are started: this host, Slurm, Ray; one file a place, Ray several."""
+"""Where agents are started: on this host (``local``), on Slurm (``slurm``), on Ray (``ray_*``)."""
 
 import os
 import signal
@@ -11,78 +11,75 @@ from typing import Protocol
 from fer_sweep.files import home
 
 DONE_CODES = (0, 3)
-"""Exit codes of an agent whose work is done: 3 says that there was nothing left to do."""
+"""Exit codes of an agent without further work; 3 means that no trials were left when it started."""
 STOPPED_CODES = (130, -signal.SIGTERM)
-"""Of one that was told to stop; the latter before it could hear signals."""
+"""Exit codes of an agent that was told to stop; the latter before it handles signals."""
 
 
 class Phase(StrEnum):
-    """How far an agent is."""
+    """The phase of an agent's life."""
 
     WAITING = "waiting"
-    """For a place, or to be started again."""
+    """For resources, for a trial or for its restart."""
     RUNNING = "running"
     DONE = "done"
-    """Ended as it should: nothing left to do, or told to end."""
+    """Ended without error: no trials left, or told to stop."""
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class AgentState:
-    """What is known of one agent."""
+    """The state of one agent."""
 
     phase: Phase
     note: str = ""
-    """Where it runs, what it waits for, how it ended; for a person."""
+    """Where it runs, what it waits for or how it ended, to be printed."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether it is done or has failed."""
         return self.phase in (Phase.DONE, Phase.FAILED)
 
 
 @dataclass(frozen=True)
 class AgentCommand:
-    """What is started."""
+    """The command of an agent."""
 
     sweep: str
-    """The id of the sweep that agents work on."""
+    """The id of the sweep."""
     words: tuple[str, ...]
-    """What follows ``fersweep``: ``agent``, the sweep, options."""
+    """The words after ``fersweep``: ``agent``, the sweep, options."""
     logs: Path
-    """A folder, which the agents must see too, for what they print: a file each."""
+    """A folder that all agents reach, with a log file of each."""
 
 
 class Pool(Protocol):
-    """Where agents are started.
-
-    The plan had ``start`` start one agent. It starts several: to a scheduler they are one array, with one throttle.
-    """
+    """A place to start agents. Several are started at once, since to Slurm they are one array with one throttle."""
 
     outlives_us: bool
-    """Whether its agents work on when the process that started them ends."""
+    """Whether agents keep running when the process that started them ends."""
 
     def start(self, command: AgentCommand, agents: int) -> Sequence[str]:
-        """Start some agents; gives the id of each.
+        """Start agents; returns the id of each.
 
         Raises:
-            PoolError: None was started.
+            PoolError: No agent was started.
         """
         ...
 
     def states(self) -> Mapping[str, AgentState]:
-        """Every agent started, by id.
+        """The state of every agent, by id.
 
         Raises:
-            PoolError: There is no answer for now.
+            PoolError: The scheduler does not respond.
         """
         ...
 
     def stop(self, agent_id: str, *, grace_s: float) -> None:
-        """End an agent, and return once it has ended: it has so long to write checkpoints before it is killed."""
+        """Stop an agent and return once it has ended; it is killed after ``grace_s`` seconds for checkpoints."""
         ...
 
 
 def agent_environment() -> dict[str, str]:
-    """What an agent inherits: the environment of this process, with fersweep's home spelt out."""
+    """The environment of an agent: that of this process, with an explicit FERSWEEP_HOME."""
     return {**os.environ, "FERSWEEP_HOME": str(home())}

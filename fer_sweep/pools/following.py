@@ -1,4 +1,4 @@
-"""Following the agents of a pool: a line for every change, until all have ended."""
+"""Follow the agents of a pool: print a line for every change until all have ended."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,32 +7,32 @@ from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentState, Pool
 
 FOLLOW_S = 5.0
-"""Between two looks at the agents: a scheduler serves everybody, and asks not to be asked more often."""
+"""Seconds between two queries; a shared scheduler should not be queried more often."""
 MOST_NAMED = 6
-"""Agents in one line."""
+"""Agents named in one line."""
 AT_ONCE = 8
-"""Agents that are told to end at the same time."""
+"""Agents that are stopped at the same time."""
 
 
 def follow(pool: Pool, say: Callable[[str], None], wait: Callable[[float], bool]) -> Mapping[str, AgentState]:
-    """Say what becomes of the agents until all have ended, or ``wait`` was cut short.
+    """Report changes of the agents' states until all have ended or ``wait`` was interrupted.
 
     Args:
-        pool: Whose agents.
-        say: Gets a line for each change.
-        wait: Waits so many seconds; returns whether it was interrupted.
+        pool: The pool of the agents.
+        say: Receives a line for each change.
+        wait: Waits this many seconds; returns whether it was interrupted.
 
     Returns:
-        The agents as they were last seen.
+        The last known states.
     """
     shown: dict[str, AgentState] = {}
     answers = True
     while True:
         try:
             states = pool.states()
-        except PoolError as error:  # a scheduler that restarts, or has too much to do; the agents do not need it
+        except PoolError as error:  # a scheduler that restarts or is overloaded; agents run without it
             if answers:
-                say(f"{error}; asking again")
+                say(f"{error}; retrying")
             answers = False
         else:
             for state, agents in _changes(shown, states).items():
@@ -45,10 +45,10 @@ def follow(pool: Pool, say: Callable[[str], None], wait: Callable[[float], bool]
 
 
 def stop_all(pool: Pool, agents: Sequence[str], *, grace_s: float) -> None:
-    """End agents, several at a time, and return once they have ended.
+    """Stop agents, several at a time, and return once they have ended.
 
     Raises:
-        PoolError: They could not all be told.
+        PoolError: Some could not be stopped.
     """
     with ThreadPoolExecutor(AT_ONCE) as threads:
         for stopped in [threads.submit(pool.stop, agent_id, grace_s=grace_s) for agent_id in agents]:
@@ -56,7 +56,7 @@ def stop_all(pool: Pool, agents: Sequence[str], *, grace_s: float) -> None:
 
 
 def _changes(before: Mapping[str, AgentState], now: Mapping[str, AgentState]) -> dict[AgentState, list[str]]:
-    """The agents whose state is another one, by their new state."""
+    """The agents whose state has changed, by new state."""
     changes: dict[AgentState, list[str]] = {}
     for agent_id, state in now.items():
         if before.get(agent_id) != state:
@@ -65,7 +65,7 @@ def _changes(before: Mapping[str, AgentState], now: Mapping[str, AgentState]) ->
 
 
 def _named(agents: Sequence[str]) -> str:
-    """Agents in few words.
+    """The names of some agents, shortened.
 
     >>> _named(["7_0"]), _named(["7_0", "7_1"])
     ('agent 7_0', 'agents 7_0, 7_1')

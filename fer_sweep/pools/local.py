@@ -1,4 +1,4 @@
-"""Agents as processes of this host: each has a log of its own, and ends with the process that started it."""
+"""Agents as processes of this host: each has its own log and ends with the process that started it."""
 
 import contextlib
 import os
@@ -22,10 +22,10 @@ class LocalAgents:
     outlives_us = False
 
     def __init__(self, module: str = "fer_sweep.cli") -> None:
-        """Start nothing yet.
+        """Start no agent yet.
 
         Args:
-            module: Whose ``main`` an agent runs.
+            module: The module whose ``main`` an agent runs.
         """
         self._module = module
         self._agents: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
@@ -51,7 +51,7 @@ class LocalAgents:
                     stdout=output,
                     stderr=output,
                     env=agent_environment(),
-                    process_group=0,  # a terminal's Ctrl-C is ours to pass on
+                    process_group=0,  # Ctrl-C in the terminal is for this process only
                 )
         except OSError as error:
             raise cannot_write(log, error) from error
@@ -88,7 +88,7 @@ def _state(process: subprocess.Popen[bytes], log: Path) -> AgentState:
 
 
 def end_with(parent: int) -> None:
-    """Have this process told to stop when ``parent``, which started it, ends. Linux only; elsewhere it works on."""
+    """Have SIGTERM sent to this process when ``parent``, which started it, ends. On Linux only."""
     end_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before it could be asked for
+    if os.getppid() != parent:  # it has ended already
         sys.exit(_INTERRUPTED)

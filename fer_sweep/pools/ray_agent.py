@@ -1,7 +1,7 @@
 """One agent of a Ray cluster: an actor that runs ``fersweep agent`` as a process of its node.
 
-The class travels by value, so nothing but the standard library may be imported here: the Python that Ray starts on a
-node need not have fersweep, as long as the one that ``command`` names has.
+The class is pickled by value and imports the standard library only: the Python that Ray starts on a node need not have
+fersweep, as long as the one that ``command`` names has it.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# An actor whose node is lost to the cluster ends, and so must what it started: the trials are another agent's soon.
+# The actor of a node that the cluster has lost ends, and so must its agent: another one will lease its trials.
 _LAUNCH = """\
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -30,7 +30,7 @@ except OSError as error:
 
 
 class AgentActor:
-    """Runs one agent. Its methods are all short, so that Ray calls them in one and the same thread."""
+    """Runs one agent. All methods return at once, so that Ray can call them in one thread."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,17 +38,18 @@ class AgentActor:
     def start(
         self, words: Sequence[str], environment: Mapping[str, str], has_gpus: bool, folder: str, log: str, title: str
     ) -> str:
-        """Start the agent; returns the name of the host it is on.
+        """Start the agent; returns the name of its host.
 
         Args:
             words: The command.
-            environment: Goes before what this process has.
-            folder: Where it runs.
-            log: A file for what it prints; added to.
-            title: What the log calls this start.
+            environment: Overrides the environment of this process.
+            has_gpus: Whether it may see the GPUs of its actor.
+            folder: Its working directory.
+            log: Its log file, which is appended to.
+            title: The heading of this start in the log.
 
         Raises:
-            OSError: There is no such folder here, or the log cannot be written.
+            OSError: The folder is not found, or the log cannot be written.
         """
         host = socket.gethostname()
         file = Path(log)
@@ -57,7 +58,7 @@ class AgentActor:
         with file.open("ab", buffering=0) as output:
             try:
                 output.write(f"== {title}, on {host} at {time.strftime('%F %T')}\n".encode())
-            except OSError as error:  # a full disk's names no file
+            except OSError as error:  # the error of a full disk names no file
                 raise OSError(error.errno, error.strerror, log) from None
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _LAUNCH, str(os.getpid()), *words],
@@ -75,7 +76,7 @@ class AgentActor:
         return None if self._process is None else self._process.poll()
 
     def tell(self, number: int) -> None:
-        """Send the agent a signal; SIGKILL goes to its trials too."""
+        """Send the agent a signal; SIGKILL also kills its trials."""
         if self._process is None or self._process.poll() is not None:
             return
         if number == signal.SIGKILL:

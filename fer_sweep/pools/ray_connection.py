@@ -1,35 +1,28 @@
-"""Connecting to Ray: to a cluster that answers, or to a Ray of this host alone that has what an agent needs."""
+"""Connect to a Ray cluster, or start a Ray of this host alone."""
 
 import os
 import socket
 from typing import Any
 
+from fer_sweep.errors import PoolError
 from fer_sweep.pools.ray_job import Job, lacking
 
 REACH_S = 10.0
-"""Until a host that does not answer is out of reach."""
+"""Timeout of a connection to the head node, in seconds."""
 _HINTS = {
-    True: "run it on a node of the cluster, where `ray status` answers, with the Python and the Ray that it has; "
-    "`ray start --head` makes this host one; a pool file without address starts a Ray of this host alone",
-    False: "the log folder below /tmp/ray says why",
+    True: "run this on a node of the cluster, where `ray status` works, with the same versions of Python and Ray; "
+    "or start a cluster with `ray start --head`; or leave the address out for a Ray of this host alone",
+    False: "see the logs below /tmp/ray",
 }
 
 
-class Refusal(Exception):
-    """Nothing can be started, for a reason that a person can act on."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
 def connect(ray: Any, job: Job) -> None:
-    """Open Ray.
+    """Connect to the Ray of a job.
 
     Raises:
-        Refusal: It cannot be had.
+        PoolError: It is not reachable, or this host alone lacks the resources.
     """
-    _see_that_it_answers(job.address)
+    _check_reachable(job.address)
     try:
         if job.address is None:
             # Agents keep nothing in the object store; it has a least size.
@@ -38,25 +31,25 @@ def connect(ray: Any, job: Job) -> None:
             ray.init(job.address, log_to_driver=False)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
         first = " ".join(str(error).split())[:300]
-        if "Could not find any running Ray" in first:  # what it advises is for others
-            raise Refusal("this host is no node of a Ray cluster", _HINTS[True]) from error
-        raise Refusal(f"Ray cannot be had: {first}", _HINTS[job.address is not None]) from error
+        if "Could not find any running Ray" in first:  # Ray's own advice does not apply
+            raise PoolError("no Ray cluster found on this host", hint=_HINTS[True]) from error
+        raise PoolError(f"cannot connect to Ray: {first}", hint=_HINTS[job.address is not None]) from error
     if job.address is None and (lack := lacking(job, [node["Resources"] for node in ray.nodes()])):
-        raise Refusal(f"here {lack}", "ask for less in the pool file: gpus: 0 trains on CPU cores")
+        raise PoolError(f"on this host {lack}", hint="request less in the pool file: gpus: 0 trains on CPU cores")
 
 
-def _see_that_it_answers(address: str | None) -> None:
-    """Try a host and port, for Ray itself takes minutes to give up.
+def _check_reachable(address: str | None) -> None:
+    """Try to connect to a host and port, as the timeout of Ray itself is minutes.
 
     Raises:
-        Refusal: Nothing listens there.
+        PoolError: No process listens there.
     """
     named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
     host, colon, port = named.rpartition(":")
     if not colon or not port.isdecimal() or "/" in host:
-        return  # Ray itself looks for one on this host, or knows what it is
+        return  # Ray looks for a cluster on this host, or resolves the name
     try:
         socket.create_connection((host, int(port)), REACH_S).close()
     except OSError as error:
         hint = "`ray status` on one of its nodes shows the address; 6379 is the usual port"
-        raise Refusal(f"no Ray answers at {named}: {error}", hint) from error
+        raise PoolError(f"cannot connect to Ray at {named}: {error}", hint=hint) from error

@@ -1,8 +1,11 @@
-"""What speaks to Ray, as a process of its own: ``RayAgents`` starts one, tells it what to do, and is told the states.
+"""The process that talks to Ray: ``RayAgents`` starts it, sends it orders and receives the agents' states.
 
-Ray ends the process that loses its cluster, handles SIGTERM there, and prints where it likes; none of which may happen
-to a command. Orders come as lines of JSON on stdin, news go as such on stdout. With stdin's end, which is that of the
-command however it came about, agents are told to end.
+Ray ends a process that loses its cluster, handles SIGTERM in it and prints to its streams, none of which may happen to
+the command itself. Orders are lines of JSON on stdin, states are lines of JSON on stdout. When stdin closes, the
+command has ended, however that came about, and the agents are stopped.
+
+A lost agent gets a new actor rather than one of Ray's ``max_restarts``: Ray would restart it while its trials are still
+leased, count its restarts in all rather than in a row, and keep its environment in Ray's own store.
 """
 
 import contextlib
@@ -14,56 +17,54 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TextIO
 
-from fer_sweep.errors import FersweepError
+from fer_sweep.errors import FersweepError, PoolError
 from fer_sweep.pools import DONE_CODES, STOPPED_CODES, AgentState, Phase
-from fer_sweep.pools.ray_connection import Refusal, connect
+from fer_sweep.pools.ray_connection import connect
 from fer_sweep.pools.ray_job import Job, lacking
-from fer_sweep.pools.scaling import Demand, slots_of
-from fer_sweep.sweep import Remaining, known, open_entry
+from fer_sweep.sweeps import Remaining, known, open_entry
 
 POLL_S = 0.5
-"""Between looks at the agents."""
+"""Seconds between two polls of the agents."""
 LOOK_S = 5.0
-"""Between looks at how many trials are left, and at what nodes there are."""
+"""Seconds between two queries of the remaining trials and of the cluster's nodes."""
 GRACE_S = 60.0
-"""How long agents may take to write checkpoints once the command is gone."""
+"""Seconds that agents have for checkpoints once the command has ended."""
 SHORT_S = 60.0
-"""An agent that Ray loses sooner than this has come to nothing."""
+"""An agent that is lost sooner than this had a short life."""
 MOST_SHORT = 3
-"""So many times in a row, and it is not started again."""
+"""Short lives in a row after which an agent has failed."""
+NO_TRIAL = AgentState(Phase.WAITING, "for a trial")
 
 Order = dict[str, Any] | None
-"""``{"stop": AGENT, "grace_s": SECONDS}``, or None where no more will come, since the command has ended."""
+"""``{"stop": AGENT, "grace_s": SECONDS}``, or None once the command has ended."""
 
 
+@dataclass
 class Seat:
-    """One agent: where it is, and how often it has been."""
+    """One agent and its current actor."""
 
-    def __init__(self, number: str) -> None:
-        self.id = number
-        self.state = AgentState(Phase.WAITING, "until a trial is left for it")
-        self.actor: Any = None
-        """Its actor while it has one, placed or not."""
-        self.answer: Any = None
-        """Of the call under way."""
-        self.is_running = False
-        self.where = ""
-        self.starts = 0
-        self.since = 0.0
-        """When it began to wait for its place, then when it got it, by the monotonic clock."""
-        self.short_lives = 0
-        self.is_told = False
-        """To end."""
-        self.kill_at: float | None = None
-        """When it is killed unless it has ended, by the monotonic clock."""
-        self.is_killed = False
-        self.may_start = True
+    id: str
+    state: AgentState = NO_TRIAL
+    actor: Any = None
+    """None before the agent is needed, while it is lost and once it has ended."""
+    answer: Any = None
+    """The pending call of the actor."""
+    host: str = ""
+    """Where the agent runs; empty while its actor waits for a place."""
+    starts: int = 0
+    since: float = 0.0
+    """When its actor was made, then when the agent started, by the driver's clock."""
+    short_lives: int = 0
+    kill_at: float | None = None
+    """Set once the agent was told to stop: when to kill it, by the driver's clock."""
+    is_killed: bool = False
 
 
 class Driver:
-    """The agents of one job, from the first to the last."""
+    """The agents of one job, from start to end."""
 
     def __init__(
         self,
@@ -77,11 +78,11 @@ class Driver:
         """Start no agent yet.
 
         Args:
-            job: What the agents are to do.
+            job: What the agents run and need.
             ray: The module, connected to a cluster.
-            tell: Gets the agents' states at each change.
-            left: Tells what is left of the sweep; None if there is no answer for now.
-            clock: Seconds that never go back.
+            tell: Receives the agents' states at each change.
+            left: Returns the remaining trials; None if the database does not respond.
+            clock: Monotonic seconds.
         """
         self._job = job
         self._ray = ray
@@ -89,184 +90,166 @@ class Driver:
         self._left = left
         self._clock = clock
         self._told: Mapping[str, AgentState] = {}
-        self._seats = {number: Seat(number) for number in job.logs}
-        slots = slots_of(job.words, job.gpus, job.cpus)
-        self._demand = Demand(most=len(self._seats), slots=slots)
+        self._seats = [Seat(agent_id) for agent_id in job.logs]
         self._look_at = 0.0
-        self._has_lost = False
-        """Whether an agent was lost, whose trials are in hand until their lease has run out."""
-        self._is_ending = False
         self._lack = ""
-        """Why no node can ever have an agent."""
+        """Why no node can take an agent."""
         self._actor_class = _actor_class(ray, job)
         self._node = ray.get_runtime_context().get_node_id()
-        """Which this process is on, and through which it starts all actors."""
+        """The node of this process, through which it starts all actors."""
 
     def look(self) -> bool:
-        """Look at the agents, and every few seconds at what is left; returns whether all agents have ended."""
-        for seat in self._seats.values():
-            self._see(seat)
+        """Poll the agents, and every few seconds the sweep and the nodes; returns whether all agents have ended."""
+        for seat in self._seats:
+            if seat.actor is not None:
+                self._poll(seat)
         if self._clock() >= self._look_at:
             self._look_at = self._clock() + LOOK_S
-            nodes = [node for node in self._ray.nodes() if node["Alive"]]
-            self._lack = lacking(self._job, [node["Resources"] for node in nodes])
-            if self._node in {node["NodeID"] for node in nodes}:
+            nodes = {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
+            self._lack = lacking(self._job, list(nodes.values()))
+            if self._node in nodes:
                 self._scale()
-            else:
-                self._give_up()
-        states = {seat.id: self._shown(seat) for seat in self._seats.values()}
+            else:  # Ray ends what this process has started, and starts nothing more for it
+                self._drop_all(Phase.FAILED, "Ray on this host has ended; run the command again to resume the trials")
+        states = {seat.id: self._shown(seat) for seat in self._seats}
         if states != self._told:
-            self._tell(states={number: [state.phase, state.note] for number, state in states.items()})
+            self._tell(states={agent_id: [state.phase, state.note] for agent_id, state in states.items()})
             self._told = states
         return all(state.has_ended for state in states.values())
 
     def obey(self, order: Order) -> None:
-        """Do what the command asks for."""
-        if order is None:
-            self._is_ending = True
-            for seat in self._seats.values():
-                self._end(seat, GRACE_S)
-        else:
-            self._end(self._seats[order["stop"]], order["grace_s"])
+        """Stop one agent, or all of them where the command has ended."""
+        for seat in self._seats:
+            if order is None or order["stop"] == seat.id:
+                self._stop(seat, GRACE_S if order is None else order["grace_s"])
 
-    def _end(self, seat: Seat, grace_s: float) -> None:
-        self._see(seat)  # it may have got its place since the last look, and Ray would end it without a checkpoint
-        seat.may_start = False
-        if not seat.is_running:
-            if not seat.state.has_ended:
-                self._drop(seat, Phase.DONE, "stopped before it had a place")
-        elif not seat.is_told:
-            seat.is_told, seat.kill_at = True, self._clock() + grace_s
-            seat.actor.tell.remote(int(signal.SIGTERM))
-
-    def _see(self, seat: Seat) -> None:
-        """Take in what has become of an agent."""
-        if seat.actor is None:
+    def _stop(self, seat: Seat, grace_s: float) -> None:
+        if seat.state.has_ended or seat.kill_at is not None:
             return
+        if seat.host:
+            seat.kill_at = self._clock() + grace_s
+            seat.actor.tell.remote(int(signal.SIGTERM))
+        else:
+            self._drop(seat, Phase.DONE, "stopped before it started")
+
+    def _poll(self, seat: Seat) -> None:
         if seat.kill_at is not None and self._clock() > seat.kill_at:
             if seat.is_killed:
-                self._drop(seat, Phase.DONE, f"stopped by Ray, since its actor on {seat.where} did not answer")
+                self._drop(seat, Phase.DONE, f"killed by Ray, since its actor on {seat.host} did not respond")
                 return
             seat.is_killed, seat.kill_at = True, self._clock() + LOOK_S
             seat.actor.tell.remote(int(signal.SIGKILL))
         ray = self._ray
-        ready, _ = ray.wait([seat.answer], timeout=0)
-        if not ready:
+        if not ray.wait([seat.answer], timeout=0)[0]:
             return
+        note = f"on {seat.host}, which does not respond"
         try:
             answer = ray.get(seat.answer)
-        except ray.exceptions.ActorUnavailableError:
-            if not seat.is_running:  # nobody knows whether it was started
-                self._lose(seat, "the node does not answer")
-                return
-            seat.state = AgentState(Phase.RUNNING, f"on {seat.where}, which does not answer for now")
         except ray.exceptions.RayTaskError as error:
             self._drop(seat, Phase.FAILED, f"it cannot be started: {error.cause}")
             return
         except ray.exceptions.RayError as error:
-            self._lose(seat, str(error).splitlines()[0])
-            return
-        else:
-            if seat.is_running and answer is not None:
-                self._has_ended(seat, answer)
+            if not (seat.host and isinstance(error, ray.exceptions.ActorUnavailableError)):
+                self._lose(seat, str(error).splitlines()[0])
                 return
-            if not seat.is_running:
-                seat.is_running, seat.where, seat.since = True, answer, self._clock()
-            seat.state = AgentState(Phase.RUNNING, f"on {seat.where}, log {self._job.logs[seat.id]}")
+        else:
+            if seat.host and answer is not None:
+                self._end(seat, answer)
+                return
+            if not seat.host:
+                seat.host, seat.since = answer, self._clock()
+            note = f"on {seat.host}, log {self._job.logs[seat.id]}"
+        seat.state = AgentState(Phase.RUNNING, note)
         seat.answer = seat.actor.poll.remote()
 
-    def _has_ended(self, seat: Seat, code: int) -> None:
+    def _end(self, seat: Seat, code: int) -> None:
         self._look_at = 0.0
         if code in DONE_CODES:
             self._drop(seat, Phase.DONE)
-            self._demand.ended()
-        elif code in STOPPED_CODES or seat.is_told:
+        elif code in STOPPED_CODES or seat.kill_at is not None:
             self._drop(seat, Phase.DONE, "stopped")
-            seat.may_start = False  # whoever did it on the node meant it
         else:
             self._drop(seat, Phase.FAILED, f"exit code {code}: see {self._job.logs[seat.id]}")
 
-    def _lose(self, seat: Seat, why: str) -> None:
-        """Its node is gone, or Ray ended its actor."""
+    def _lose(self, seat: Seat, reason: str) -> None:
+        """The agent's node is lost, or Ray has ended its actor."""
         self._look_at = 0.0
-        if seat.is_told:
-            self._drop(seat, Phase.DONE, "stopped, and lost meanwhile")
-            return
         is_short = self._clock() - seat.since < SHORT_S
         seat.short_lives = seat.short_lives + 1 if is_short else 0
-        if seat.short_lives >= MOST_SHORT:
-            self._drop(seat, Phase.FAILED, f"Ray lost it {MOST_SHORT} times in a row, the last time so: {why}")
+        if seat.kill_at is not None:
+            self._drop(seat, Phase.DONE, "lost while it was stopping")
+        elif seat.short_lives >= MOST_SHORT:
+            self._drop(seat, Phase.FAILED, f"lost {MOST_SHORT} times in a row, the last time with: {reason}")
+        else:
+            where = f" on {seat.host}" if seat.host else ""
+            self._drop(seat, Phase.WAITING, f"lost{where}; restarts as soon as trials are left for it")
+
+    def _scale(self) -> None:
+        """Start agents that have a trial to train, and withdraw those that wait for a place without one."""
+        left = self._left()
+        if left is None:
             return
-        where = f" on {seat.where}" if seat.is_running else ""
-        self._has_lost = True
-        self._demand.lost()
-        self._drop(seat, Phase.WAITING, f"lost{where}; it is started again for the trials that are left")
+        waiting = [seat for seat in self._seats if seat.actor is not None and not seat.host]
+        idle = [seat for seat in self._seats if seat.actor is None and not seat.state.has_ended]
+        idle.sort(key=lambda seat: not seat.starts)  # lost agents first
+        wanted = useful(left, running=sum(bool(seat.host) for seat in self._seats), most=len(self._seats))
+        for seat in waiting[wanted:]:
+            self._drop(seat, NO_TRIAL.phase, NO_TRIAL.note)
+            seat.starts -= 1  # it has not run
+        for seat in idle[: max(0, wanted - len(waiting))]:
+            self._start(seat)
+        awaits_leases = left.leased and any(seat.starts for seat in idle)  # those of a lost agent expire
+        if not awaits_leases and all(seat.actor is None for seat in self._seats):
+            self._drop_all(Phase.DONE, "no trials left for it")
 
     def _start(self, seat: Seat) -> None:
         seat.starts += 1
         seat.since = self._clock()
         seat.actor = self._actor_class.remote()
         environment, log = dict(self._job.environment), self._job.logs[seat.id]
-        # An argument of a method goes to the node alone; one of the actor, or its runtime_env, Ray's own store keeps.
+        title = f"agent {seat.id}, start {seat.starts}"
+        # Arguments of a method go to the node alone; Ray's store keeps those of the actor and its runtime_env.
         seat.answer = seat.actor.start.remote(
-            list(self._job.words),
-            environment,
-            self._job.gpus > 0,
-            self._job.folder,
-            log,
-            f"agent {seat.id}, start {seat.starts}",
+            list(self._job.words), environment, self._job.gpus > 0, self._job.folder, log, title
         )
-        seat.state = AgentState(Phase.WAITING, "")
-
-    def _scale(self) -> None:
-        """Start agents that are of use, and give up those that are not and have no place yet."""
-        seats = self._seats.values()
-        running = [seat for seat in seats if seat.is_running]
-        waiting = [seat for seat in seats if seat.actor is not None and not seat.is_running]
-        idle = [
-            seat for seat in seats if seat.actor is None and seat.may_start and seat.state.phase is not Phase.FAILED
-        ]
-        left = None if self._is_ending else self._left()
-        if left is None:
-            return
-        change = self._demand.look(left, running=len(running), waiting=len(waiting))
-        # Those that were lost first, then those never started; one that has ended, last.
-        idle.sort(key=lambda seat: (seat.state.has_ended, not seat.starts))
-        if left.free is None:  # where nobody knows what is left, an agent's end is all there is to go by
-            idle = [seat for seat in idle if not seat.state.has_ended]
-        started = idle[: change.start]
-        for seat in started:
-            self._start(seat)
-        for seat in waiting[len(waiting) - change.withdraw :]:
-            self._drop(seat, Phase.WAITING, "until a trial is left for it")
-        remain = len(running) + len(waiting) - change.withdraw + len(started)
-        if not remain and not (self._has_lost and left.leased):
-            for seat in seats:
-                if not seat.state.has_ended:
-                    self._drop(seat, Phase.DONE, "there was nothing left for it to do")
-
-    def _give_up(self) -> None:
-        """The node of this process is lost to Ray, which ends what it has started and starts nothing more for it."""
-        for seat in self._seats.values():
-            if not seat.state.has_ended:
-                self._drop(seat, Phase.FAILED, "the Ray of this host has ended; trials go on from their checkpoints")
 
     def _drop(self, seat: Seat, phase: Phase, note: str = "") -> None:
-        """It has no actor any more."""
+        """End the agent's actor."""
         if seat.actor is not None:
             self._ray.kill(seat.actor)
-        seat.actor = seat.answer = seat.kill_at = None
-        seat.is_running = False
+        seat.actor = seat.answer = None
+        seat.host = ""
         seat.state = AgentState(phase, note)
 
+    def _drop_all(self, phase: Phase, note: str) -> None:
+        for seat in self._seats:
+            if not seat.state.has_ended:
+                self._drop(seat, phase, note)
+
     def _shown(self, seat: Seat) -> AgentState:
-        if seat.actor is None or seat.is_running:
+        if seat.actor is None or seat.host:
             return seat.state
         return AgentState(Phase.WAITING, self._lack or f"for {self._job.wants()}")
 
 
+def useful(left: Remaining, *, running: int, most: int) -> int:
+    """How many agents may wait for a place: no more than there are trials for.
+
+    >>> useful(Remaining(free=2, leased=3), running=4, most=8)
+    1
+
+    Args:
+        left: The trials that have not ended.
+        running: Agents that run; one that has just started has leased no trial yet.
+        most: The answer for a sweep whose server does not say how many trials are left.
+    """
+    if left.free is None:
+        return most
+    return max(0, min(left.free, left.free + left.leased - running))
+
+
 def left_of(sweep: str) -> Callable[[], Remaining | None]:
-    """What tells how much of a sweep is left."""
+    """What returns the remaining trials of a sweep."""
     entry = next((entry for entry in known() if entry.id == sweep), None)
 
     def left() -> Remaining | None:
@@ -276,7 +259,7 @@ def left_of(sweep: str) -> Callable[[], Remaining | None]:
             with open_entry(entry, waits=False) as opened:
                 return opened.remaining()
         except FersweepError as error:
-            print(f"what is left cannot be told: {error}", file=sys.stderr)
+            print(f"cannot read the remaining trials: {error}", file=sys.stderr)
             return None
 
     return left
@@ -291,14 +274,14 @@ def _actor_class(ray: Any, job: Job) -> Any:
         num_gpus=job.gpus,
         memory=job.memory,
         resources=dict(job.resources) or None,
-        max_restarts=0,  # whether another agent is of use is decided here
+        max_restarts=0,
     )
 
 
 def main() -> None:
-    """Serve one job."""
+    """Serve the job on stdin."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what Ray prints is no news of ours
+    os.dup2(2, 1)  # Ray prints to stdout too
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -307,7 +290,7 @@ def main() -> None:
 
 
 def serve(ray: Any, out: TextIO, *, poll_s: float = POLL_S) -> None:
-    """Serve the job that the first line on stdin describes; news go to ``out``."""
+    """Serve the job in the first line of stdin; write states to ``out``."""
 
     def tell(**news: Any) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -318,8 +301,8 @@ def serve(ray: Any, out: TextIO, *, poll_s: float = POLL_S) -> None:
     threading.Thread(target=_read, args=(sys.stdin, orders), daemon=True).start()
     try:
         connect(ray, job)
-    except Refusal as refusal:
-        tell(refused=str(refusal), hint=refusal.hint)
+    except PoolError as error:
+        tell(refused=str(error), hint=error.hint)
         return
     tell(ready=True)
     driver = Driver(job, ray, tell, left_of(job.sweep))

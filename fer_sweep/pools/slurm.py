@@ -1,12 +1,11 @@
 """Agents as the elements of a Slurm job array.
 
-``sbatch`` gets everything that the pool file says as arguments, which count before any SBATCH_ variable and which no
-shell reads, and a script that does what only the node can do: load modules, start the agent, pass signals on to it, and
-queue the job again where the time limit is near. Trials themselves are in the sweep's storage and folder; Slurm is
-asked for nothing but whether an agent waits, runs or has ended. ``sacct``, which needs a database, is not used.
+``sbatch`` gets the settings of the pool file as arguments, which override any SBATCH_ variable and are read by no
+shell. The batch script does what only the node can do: load modules, start the agent, forward signals to it, and
+requeue the job before its time limit. ``scontrol`` is called by the script and not by the agent, because a container
+that the agent runs in usually lacks Slurm's commands. ``sacct``, which needs a database, is not used.
 """
 
-import re
 import shlex
 import subprocess
 import time
@@ -19,9 +18,9 @@ from fer_sweep.host_processes import FERSWEEP
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment
 
 ANSWER_S = 60.0
-"""Slurm's commands give up by themselves after some ten seconds, and try again."""
+"""Timeout of a Slurm command, which retries by itself for some ten seconds."""
 POLL_S = 1.0
-"""Between looking whether an agent that was told to stop has ended."""
+"""Seconds between two queries while an agent is being stopped."""
 
 _PHASES = {
     **dict.fromkeys(
@@ -31,59 +30,31 @@ _PHASES = {
     **dict.fromkeys(("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING"), Phase.RUNNING),
     **dict.fromkeys(("COMPLETED", "CANCELLED"), Phase.DONE),
 }
-"""By squeue's state; every other one is a failure."""
+"""By squeue's state; any other state is a failure."""
 
-_SCRIPT = """\
+_BEFORE = """\
 #!/bin/bash
-# One agent of fersweep. SIGUSR2 comes before the time limit; SIGTERM with scancel, preemption and a node's shutdown.
+# One agent of fersweep. Slurm signals this script: SIGUSR2 before the time limit, SIGTERM to stop or preempt it.
 echo "== agent ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID, restart ${SLURM_RESTART_COUNT:-0}," \\
     "on $SLURMD_NODENAME at $(date '+%F %T')"
-limit_is_near= told_to_end= child= code=0
-trap 'limit_is_near=yes; tell USR2' USR2
-trap 'told_to_end=yes; tell TERM' TERM
+"""
+_AFTER = """\
+limit_is_near=
+trap 'limit_is_near=yes; kill -USR2 $! 2>/dev/null' USR2
+trap 'limit_is_near=; kill -TERM $! 2>/dev/null' TERM
+wait $!; code=$?
+while kill -0 $! 2>/dev/null; do wait $!; code=$?; done  # a signal ends `wait` before the agent ends
 
-# What reaches a child that is still a copy of this shell is lost, so it has to have begun its program.
-tell() {
-    [ -n "$child" ] || return 0
-    { while [ "$(< "/proc/$child/cmdline")" = "$(< "/proc/$$/cmdline")" ]; do sleep 0.01; done; } 2>/dev/null
-    kill "-$1" "$child" 2>/dev/null
-}
-
-# A signal ends `wait` before the child ends, so it is asked until the child has gone.
-until_it_ends() {
-    "$@" &
-    child=$!
-    # A signal that came before its number was known.
-    [ -z "$limit_is_near" ] || tell USR2
-    [ -z "$told_to_end" ] || tell TERM
-    wait "$child"; code=$?
-    while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
-    if [ "$code" -gt 128 ]; then
-        wait "$child" 2>/dev/null; local again=$?
-        [ "$again" -eq 127 ] || code=$again
-    fi
-    child=
-}
-
-@MODULES@
-agent() { until_it_ends @AGENT@; }
-
-if [ -n "$limit_is_near$told_to_end" ]; then code=130; else agent; fi
-# Started again by Slurm, with nothing to do, but trials are running: one of them may be that of a node that was lost,
-# which is handed out once its lease has run out.
-if [ "$code" -eq 3 ] && [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && @STATUS@ 2>/dev/null | grep -q '"state": "running"'
-then
-    until_it_ends sleep "${FERSWEEP_LEASE_S:-60}"
-    [ "$code" -ne 0 ] || agent
+case $code in
+    3) exit 0 ;;  # no trials left
+    130 | 140 | 143) ;;  # stopped by SIGUSR2 or SIGTERM
+    *) exit $code ;;
+esac
+if [ -n "$limit_is_near" ]; then
+    echo "== the time limit is near: the job is requeued and resumes its trials from their checkpoints"
+    scontrol requeue "$SLURM_JOB_ID" || echo "== the job cannot be requeued: run fersweep agent --pool again"
 fi
-if [ -n "$told_to_end" ] && [ "$code" -gt 128 ]; then
-    code=0  # as it should be; where it was a preemption, Slurm itself queues the job again
-elif [ -n "$limit_is_near" ] && [ "$code" -gt 128 ]; then
-    echo "== the time limit is near: queued again, to go on from the checkpoints"
-    scontrol requeue "$SLURM_JOB_ID" || echo "== it cannot be queued again: run fersweep agent --pool once more"
-fi
-[ "$code" -ne 3 ] || code=0  # nothing left to do is no failure
-exit "$code"
+exit 0  # after a preemption Slurm itself requeues the job
 """
 
 
@@ -96,15 +67,15 @@ class SlurmAgents:
         self._pool = pool
         self._poll_s = poll_s
         self._logs: dict[str, Path] = {}
-        """By agent."""
+        """Log file of each agent, by id."""
         self._ended: dict[str, AgentState] = {}
 
     def start(self, command: AgentCommand, agents: int) -> Sequence[str]:
         """See ``Pool.start``: one array.
 
         Raises:
-            PoolError: There is no Slurm here, or it refuses.
-            StorageError: The folder of the logs cannot be written.
+            PoolError: Slurm is not installed, or rejects the job.
+            StorageError: The log folder cannot be written.
         """
         try:
             command.logs.mkdir(parents=True, exist_ok=True)
@@ -113,7 +84,7 @@ class SlurmAgents:
         answer = _ask(sbatch_words(self._pool, command, agents), script(self._pool, command))
         job = answer.strip().partition(";")[0]  # a cluster's name may follow
         if not job.isdecimal():
-            raise PoolError(f"sbatch answered {answer.strip()[:200]!r} where a job's number was expected")
+            raise PoolError(f"sbatch printed {answer.strip()[:200]!r} instead of a job number")
         ids = [f"{job}_{number}" for number in range(agents)]
         self._logs |= {agent_id: command.logs / f"{agent_id}.log" for agent_id in ids}
         return ids
@@ -127,25 +98,25 @@ class SlurmAgents:
         except PoolError as error:
             if "Invalid job id" not in str(error):
                 raise
-            answer = ""  # Slurm forgets jobs some minutes after their end
+            answer = ""  # Slurm drops jobs some minutes after their end
         seen = {}
         for line in answer.splitlines():
             agent_id, *rest = line.split("|", 3)
             if agent_id in self._logs and len(rest) == 3:
                 seen[agent_id] = _state(rest[0], rest[1], rest[2], self._logs[agent_id])
         self._ended |= {agent_id: state for agent_id, state in seen.items() if state.has_ended}
-        forgotten = AgentState(Phase.DONE, "Slurm no longer knows how")
+        forgotten = AgentState(Phase.DONE, "Slurm has dropped its record")
         return {agent_id: seen.get(agent_id) or self._ended.get(agent_id, forgotten) for agent_id in self._logs}
 
     def stop(self, agent_id: str, *, grace_s: float) -> None:
         """See ``Pool.stop``.
 
         Raises:
-            PoolError: Slurm does not answer.
+            PoolError: Slurm does not respond.
         """
         deadline = time.monotonic() + grace_s
         if self.states()[agent_id].phase is Phase.RUNNING:
-            # To the script alone, which passes it on. A plain scancel leaves no longer than the cluster's KillWait.
+            # To the script, which forwards it. A plain scancel would kill the agent after the cluster's KillWait.
             _ask(("scancel", "--quiet", "--batch", "--signal=TERM", agent_id))
             while self.states()[agent_id].phase is Phase.RUNNING and time.monotonic() < deadline:
                 time.sleep(self._poll_s)
@@ -156,7 +127,7 @@ class SlurmAgents:
 
 
 def sbatch_words(pool: SlurmPool, command: AgentCommand, agents: int) -> tuple[str, ...]:
-    """The call of sbatch that submits an array of agents."""
+    """The sbatch command that submits an array of agents."""
     given = {
         "partition": pool.partition,
         "account": pool.account,
@@ -188,16 +159,11 @@ def sbatch_words(pool: SlurmPool, command: AgentCommand, agents: int) -> tuple[s
 
 def script(pool: SlurmPool, command: AgentCommand) -> str:
     """The batch script of an agent."""
-    start = (*(pool.container or ()), *(pool.command or FERSWEEP))
     modules = "".join(f"module load {shlex.quote(name)} || exit\n" for name in pool.modules)
     if modules:  # on many clusters only login shells have it
         modules = f"type module >/dev/null 2>&1 || . /etc/profile\n{modules}"
-    parts = {
-        "@MODULES@": modules,
-        "@AGENT@": shlex.join((*start, *command.words)),
-        "@STATUS@": shlex.join((*start, "status", command.sweep, "--json")),
-    }
-    return re.sub("|".join(parts), lambda match: parts[match[0]], _SCRIPT)
+    agent = shlex.join((*(pool.container or ()), *(pool.command or FERSWEEP), *command.words))
+    return f"{_BEFORE}{modules}{agent} &\n{_AFTER}"
 
 
 def _state(state: str, node: str, reason: str, log: Path) -> AgentState:
@@ -212,9 +178,9 @@ def _state(state: str, node: str, reason: str, log: Path) -> AgentState:
 
 
 def _ask(words: Sequence[str], text: str = "") -> str:
-    """Run one of Slurm's commands; gives what it prints."""
+    """Run a Slurm command and return its output."""
     environment = agent_environment()
-    # Inside a job, such as an interactive one, these would tell sbatch what that job has, and clash with what is asked.
+    # Inside another job, such as an interactive one, these describe that job and override what is requested.
     for name in [name for name in environment if name.startswith("SLURM_") and name != "SLURM_CONF"]:
         del environment[name]
     try:
@@ -226,13 +192,17 @@ def _ask(words: Sequence[str], text: str = "") -> str:
             timeout=ANSWER_S,
             env=environment,
             check=False,
-            process_group=0,  # a terminal's Ctrl-C is meant for us
+            process_group=0,  # Ctrl-C in the terminal is for this process only
         )
     except FileNotFoundError:
-        raise PoolError(f"no {words[0]} here", hint="run this where Slurm is, such as on the login node") from None
+        raise PoolError(
+            f"{words[0]} is not installed", hint="run this on a host with Slurm, such as the login node"
+        ) from None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PoolError(f"{words[0]} does not answer: {error}", hint="try again; `sinfo` shows how Slurm is") from None
+        raise PoolError(
+            f"{words[0]} failed: {error}", hint="try again; `sinfo` shows the state of the cluster"
+        ) from None
     if done.returncode:
-        said = done.stderr.strip() or f"exit code {done.returncode}"
-        raise PoolError(f"{words[0]} refuses: {said}", hint="`sinfo` shows partitions, gres and limits")
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise PoolError(f"{words[0]} failed: {reason}", hint="`sinfo` shows partitions, gres and limits")
     return done.stdout

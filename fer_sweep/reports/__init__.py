@@ -1,1 +1,1 @@
-"""Pictures, pages and tables of sweeps, for people to look at and to take elsewhere."""
+"""Reports of sweeps: HTML, Markdown, tables, the dashboard and W&B views."""

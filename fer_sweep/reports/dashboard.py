@@ -1,7 +1,7 @@
-"""optuna-dashboard on a sweep: its trials mirrored into a storage in memory, by a thread that follows the sweep.
+"""optuna-dashboard on a sweep: a thread copies its trials into an in-memory storage of Optuna.
 
-Our tables are not Optuna's, and a server's sweeps are not in them at all: the mirror serves every search alike. What
-is to be changed is changed by fersweep's commands: the dashboard only shows.
+Our tables are not Optuna's, and the sweeps of a W&B server are not in them, so both kinds are copied. The dashboard is
+read-only; fersweep's commands change a sweep.
 """
 
 import ipaddress
@@ -27,18 +27,18 @@ from fer_sweep.reports.shown import Axis, plain
 from fer_sweep.reports.sources import axes_of
 from fer_sweep.search.objective import finite_values, objective_value
 from fer_sweep.search.scheduler import quietly
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
-"""How often the mirror looks at the sweep; the dashboard itself asks for trials no more often."""
+"""Seconds between two looks at the sweep; the dashboard polls no faster."""
 _STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.PRUNED: OptunaState.PRUNED,
     TrialState.FAILED: OptunaState.FAIL,
 }
-"""All others still run, to Optuna."""
+"""All other states are RUNNING in Optuna."""
 Reports = Sequence[Mapping[str, float]]
 
 
@@ -63,13 +63,13 @@ class Mirror:
         self._ended: set[str] = set()
 
     def update(self, records: Sequence[TrialRecord], reports: Callable[[str], Reports]) -> None:
-        """Bring the study up to date.
+        """Update the study.
 
         Args:
             records: Every trial of the sweep.
-            reports: A trial's metrics by epoch; asked for trials that are new or still ran when last looked at.
+            reports: Returns a trial's metrics by epoch; called for trials that are new or had not ended.
         """
-        # A distribution stays what it was when it was first known: the dashboard takes another for another parameter.
+        # A distribution must not change: the dashboard would show it as another parameter.
         self._distributions = {**distributions(self._axes, records), **self._distributions}
         for record in records:
             if record.trial_id in self._ended:
@@ -110,12 +110,12 @@ class Mirror:
         if len(self._objectives) > 1:
             return {}  # Optuna has no intermediate values for several objectives
         name = self._objectives[0].name
-        # Best-so-far curves are stairs; what an epoch reached is what a curve should show.
+        # A curve should show each epoch, not the best so far.
         values = finite_values("val_acc" if name == "best_val_acc" else name, history)
         return dict(enumerate(values, start=1))
 
     def _attributes(self, record: TrialRecord) -> dict[str, Any]:
-        """What the dashboard shows beside a trial: what is fixed, and what it came to."""
+        """User attributes of a trial: fixed parameters and results."""
         params = coordinates(record, self._distributions)
         others = {plain(str(k), 80): _attribute(v) for k, v in record.parameters.items() if k not in params}
         found: dict[str, Any] = {"trial": record.trial_id, **others}
@@ -130,7 +130,7 @@ class Mirror:
         state = _STATES[record.state]
         if state is OptunaState.PRUNED and len(self._objectives) == 1:
             return state, None
-        # One that diverged has no value, and Optuna knows no complete trial without one.
+        # A diverged trial has no value, which Optuna requires of a complete one.
         is_whole = state is not OptunaState.FAIL and len(known) == len(worth)
         return (OptunaState.COMPLETE, known) if is_whole else (OptunaState.FAIL, None)
 
@@ -148,9 +148,9 @@ def serve(
     Args:
         sweep: The sweep.
         host: Address to listen on.
-        port: 0 takes a free one.
-        every_s: How often the mirror looks at the sweep.
-        on_ready: Gets the address once it answers there.
+        port: 0 selects a free one.
+        every_s: Seconds between two looks at the sweep.
+        on_ready: Called with the address once the server listens.
 
     Raises:
         InputError: optuna-dashboard is not installed, or the address cannot be listened on.
@@ -159,7 +159,7 @@ def serve(
         import optuna_dashboard  # only here: an optional part
     except ImportError as error:
         raise InputError(
-            f"optuna-dashboard cannot be imported: {error}", hint="pip install 'fersweep[dashboard]'"
+            f"optuna-dashboard is not installed: {error}", hint="pip install 'fersweep[dashboard]'"
         ) from error
     title = plain(f"{sweep.file.name or 'sweep'} ({sweep.id})", 100)
     records = sweep.trials()
@@ -170,7 +170,7 @@ def serve(
         server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:
         raise InputError(
-            f"cannot listen on {host}:{port}: {error.strerror}", hint="--port 0 takes a free one"
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="use --port 0 for a free port"
         ) from error
     stop = threading.Event()
     follower = threading.Thread(target=_follow, args=(sweep, mirror, every_s, stop), name="mirror", daemon=True)
@@ -186,7 +186,7 @@ def serve(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own.
+    """Whether an address is a loopback address.
 
     >>> is_loopback("localhost"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("lab-pc")
     (True, True, False, False)
@@ -209,12 +209,11 @@ class _Quiet(WSGIRequestHandler):
 
 
 def _read_only(app: Any, *, only_here: bool) -> Any:
-    """Let nobody change the mirror, which would look like changing the sweep.
+    """Refuse changes, which would seem to change the sweep.
 
     Args:
         app: The dashboard.
-        only_here: Answer only to names of this machine: a page elsewhere may have its own name lead here (DNS
-            rebinding).
+        only_here: Answer only to loopback names, against DNS rebinding.
     """
 
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -223,10 +222,10 @@ def _read_only(app: Any, *, only_here: bool) -> Any:
         plain_text = [("Content-Type", "text/plain")]
         if only_here and not is_loopback(name):
             start_response("403 Forbidden", plain_text)
-            return [b"only as 127.0.0.1 or localhost\n"]
+            return [b"use 127.0.0.1 or localhost\n"]
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             start_response("405 Method Not Allowed", plain_text)
-            return [b"this dashboard only shows; fersweep's commands change a sweep\n"]
+            return [b"this dashboard is read-only; use fersweep's commands to change a sweep\n"]
         answer: Iterable[bytes] = app(environ, start_response)
         return answer
 
@@ -238,7 +237,7 @@ def _follow(sweep: Sweep, mirror: Mirror, every_s: float, stop: threading.Event)
         try:
             mirror.update(sweep.trials(), sweep.reports)
         except FersweepError as error:
-            log.warning("the dashboard shows what was last known: %s", error)
+            log.warning("the dashboard is not up to date: %s", error)
 
 
 def _attribute(value: Any) -> Any:

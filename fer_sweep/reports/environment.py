@@ -1,4 +1,4 @@
-"""Where a report was made and what its trials were trained on: versions, processor, data sets."""
+"""The environment of a report: versions, processor, data sets."""
 
 import contextlib
 import os
@@ -11,18 +11,18 @@ from pathlib import Path
 from fer_sweep.data.cache import DatasetInfo, Split, find_dataset, is_prepared
 from fer_sweep.errors import FersweepError
 from fer_sweep.reports.sources import Report
-from fer_sweep.sweep.data import pinned_data
+from fer_sweep.sweeps.data import pinned_data
 
 _PACKAGES = ("fersweep", "torch", "torchvision", "transformers", "optuna", "wandb", "numpy", "plotly")
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """A data set that trials of the report name."""
+    """A data set that the trials were trained on."""
 
     name: str
     fingerprint: str = ""
-    """Empty if its sweep has not written it down and it is not prepared on this machine."""
+    """Empty if no sweep has pinned it and it is not prepared on this machine."""
     sizes: str = ""
     """Images by split."""
     source: str = ""
@@ -30,7 +30,7 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class Environment:
-    """An installation, and the data its trials name."""
+    """An installation and the data sets of the trials."""
 
     versions: tuple[tuple[str, str], ...]
     machine: str
@@ -41,11 +41,11 @@ class Environment:
 
 
 def environment(report: Report, devices: Sequence[str]) -> Environment:
-    """Look at this installation and at the data sets that the trials name.
+    """Describe this installation and the data sets of the trials.
 
     Args:
-        report: Names the data sets.
-        devices: This machine's GPUs, in words.
+        report: Its trials name the data sets.
+        devices: The names of this machine's GPUs.
     """
     versions = [("python", platform.python_version())]
     for package in _PACKAGES:
@@ -65,15 +65,15 @@ def environment(report: Report, devices: Sequence[str]) -> Environment:
 
 
 def _prepared(name: str) -> DatasetInfo | None:
-    with contextlib.suppress(FersweepError):  # a damaged description must not keep the report from being made
+    with contextlib.suppress(FersweepError):  # a damaged data set must not prevent the report
         return find_dataset(name) if is_prepared(name) else None
     return None
 
 
 def _trained_on(name: str, report: Report) -> list[TrainedOn]:
-    """What the sweeps were trained on under a name; what it means here by now, where they have not written it down."""
-    written_down = (pinned_data(sweep.id, name) for sweep in report.sweeps)
-    infos = {info.fingerprint: info for info in written_down if info is not None}
+    """The contents that the sweeps pinned under a name, or else the one prepared here."""
+    pinned = (pinned_data(sweep.id, name) for sweep in report.sweeps)
+    infos = {info.fingerprint: info for info in pinned if info is not None}
     if not infos and (here := _prepared(name)) is not None:
         infos = {here.fingerprint: here}
     return [_described(info) for info in infos.values()] or [TrainedOn(name)]

@@ -1,6 +1,6 @@
-"""The faces that a model gets most wrong: found by a process that may load torch, drawn from the data cache.
+"""The faces that a model gets most wrong: found by a process that may load torch, read from the data cache.
 
-They are images of the data set, whose licence may forbid passing them on, so nothing here runs unless asked for.
+They are images of the data set, whose licence may forbid sharing them, so the report embeds them only on request.
 """
 
 import base64
@@ -19,37 +19,37 @@ from fer_sweep.files import read_json, trial_folder
 from fer_sweep.selection import Candidate
 
 MISTAKES = "mistakes.json"
-"""What ``fer_sweep.training.mistakes`` writes beside a model."""
+"""Written beside a model by ``fer_sweep.training.mistakes``."""
 SHOWN = 24
 _LONGEST_S = 600
 
 
 @dataclass(frozen=True)
 class Face:
-    """One validation image that was taken for another class."""
+    """A validation image that was assigned to another class."""
 
     source: str
     """A PNG as a data URI."""
     true: str
     predicted: str
     share: str
-    """How sure the model was, in percent."""
+    """The probability of the predicted class, in percent."""
 
 
 def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
-    """The validation images that a trial's best model was most sure of and wrong about.
+    """The wrong predictions on validation images that a trial's best model was most sure of.
 
     Args:
-        winner: The trial; its folder must be here.
-        count: So many at most.
+        winner: The trial; its folder must be on this host.
+        count: Largest number of images.
 
     Raises:
-        FersweepError: The model is elsewhere, or cannot be evaluated here.
+        FersweepError: The model is not on this host, or cannot be evaluated.
         DataError: The data set is not the one it was evaluated on.
     """
     folder = trial_folder(winner.sweep, winner.record.trial_id)
     if not (folder / "best.safetensors").is_file():
-        raise FersweepError(f"its model is not here: {folder} has no best.safetensors", hint="ask the host that has it")
+        raise FersweepError(f"model not found: no best.safetensors in {folder}", hint="run this where it was trained")
     path = folder / MISTAKES
     if not path.is_file() or path.stat().st_mtime < (folder / "best.safetensors").stat().st_mtime:
         _evaluate(folder)
@@ -60,10 +60,10 @@ def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
             (int(m["index"]), int(m["true"]), int(m["predicted"]), float(m["probability"])) for m in found["mistakes"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FersweepError(f"{path} cannot be read: {error}", hint="delete it; it is made again") from error
+        raise FersweepError(f"{path} cannot be read: {error}", hint="delete it; it is written again") from error
     dataset = open_dataset(data)
     if dataset.info.fingerprint != fingerprint:
-        raise DataError(f"data set {data} is no longer the one of {path}", hint="delete that file; it is made again")
+        raise DataError(f"data set {data} has changed since {path} was written", hint="delete it; it is written again")
     names = dataset.info.spec.classes
     places = set(dataset.indices(Split.VAL).tolist())
     return [

@@ -1,8 +1,7 @@
-"""The HTML report: one file with all it needs in it, which asks nothing of any network.
+"""The HTML report: one self-contained file that makes no network request.
 
-Text from outside is escaped wherever it stands: by jinja in the page, by its ``tojson`` within the script's data, by
-``plot.safe`` in labels of figures. A Content-Security-Policy lets only the scripts run that are in the file, by their
-hashes, and forbids every request.
+Untrusted text is escaped everywhere: by jinja in the page, by its ``tojson`` in the script's data, by ``plot.safe`` in
+labels of figures. A Content-Security-Policy admits only the scripts of the file, by their hashes, and no request.
 """
 
 import base64
@@ -15,14 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jinja2
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.errors import InputError
-from fer_sweep.reports.certainty import certainty
 from fer_sweep.reports.environment import Environment
 from fer_sweep.reports.faces import Face
-from fer_sweep.reports.importance import importance
+from fer_sweep.reports.optuna_view import Importance, importance
+from fer_sweep.reports.page import document, figures_of
 from fer_sweep.reports.shown import file_name, plain
-from fer_sweep.reports.sources import Report
+from fer_sweep.reports.sources import Report, ReportedSweep, certainty
 from fer_sweep.reports.tables import short
 from fer_sweep.selection import RULE
 
@@ -32,15 +35,15 @@ MEASURED = (
 )
 
 _WHOLE = re.compile(r"[\d.]+ %|--\w+")
-"""What no line may break within: a percentage, an option of a command."""
+"""Text that must not be broken: percentages and options of commands."""
 
 _MANY = 300
-"""Lines that nobody follows with the eye."""
+"""Number of trials from which on the page advises to brush first."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One line of how to do it again."""
+    """One step to repeat the sweeps."""
 
     what: str
     command: str = ""
@@ -55,24 +58,9 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
     Args:
         report: What to show.
         environment: Where it was made, and the data.
-        faces: What the winner got most wrong; none are embedded unless somebody asked for them.
-        faces_note: Why there are none although they were asked for.
-
-    Raises:
-        InputError: plotly or jinja2 is not installed.
+        faces: The validation images that the winner gets most wrong.
+        faces_note: Why there are none, if they were requested.
     """
-    try:
-        import jinja2  # only here: no other command needs them
-        from markupsafe import Markup, escape
-        from plotly.offline import get_plotlyjs
-
-        from fer_sweep.reports.page import document, figures_of
-    except ImportError as error:
-        raise InputError(
-            f"the HTML report needs a library that cannot be imported: {error}",
-            hint="pip install plotly jinja2, or take --format md",
-        ) from error
-
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("fer_sweep.reports"),
         autoescape=True,
@@ -89,7 +77,7 @@ def render(report: Report, environment: Environment, faces: Sequence[Face] = (),
     sections = [("winner", "Winner"), ("certainty", "Certainty")]
     sections += [("parameters", "Parameters")] if data["views"] else []
     sections += [(id, heading) for id, heading, _, _ in groups]
-    sections += [*([("faces", "Faces")] if faces or faces_note else []), ("trials", "Trials"), ("again", "Do it again")]
+    sections += [*([("faces", "Faces")] if faces or faces_note else []), ("trials", "Trials"), ("again", "Repeat it")]
     return templates.get_template("report.html.j2").render(
         policy=_policy(plotly, script),
         title=_title(report),
@@ -121,36 +109,30 @@ def _source(templates: Any, name: str) -> str:
 
 
 def _script(text: str) -> str:
-    # A browser hashes what it parsed, where line ends are single line feeds.
+    # A browser hashes the parsed script, in which line ends are line feeds.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "</script" in text.lower() or "<!--" in text:
-        raise InputError("a script holds what would end it early", hint="install another release of plotly")
+        raise InputError("plotly's script contains </script or <!--", hint="install another release of plotly")
     return text
 
 
 def _policy(*scripts: str) -> str:
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    # Plotly adds style rules of its own, makes pictures of figures as blobs, and compiles what draws the lines of the
-    # parallel coordinates (regl) by Function, hence unsafe-eval: it lets no script in that is not in the file.
+    # Plotly adds style rules, saves figures as blobs, and compiles the shaders of parallel coordinates (regl) by
+    # Function, hence unsafe-eval, which admits no script from outside the file.
     return (
         f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def _importances(report: Report) -> list[Any]:
-    def accuracy(result: Any) -> float:
-        return float(result.best_val_acc)
-
-    def gap(result: Any) -> float:
-        return float(result.train_val_gap)
-
+def _importances(report: Report) -> list[tuple[ReportedSweep, Importance, Importance]]:
     return [
         (
             sweep,
-            importance(sweep.records, sweep.axes, accuracy, maximize=True),
-            importance(sweep.records, sweep.axes, gap, maximize=False),
+            importance(sweep.records, sweep.axes, lambda result: result.best_val_acc, maximize=True),
+            importance(sweep.records, sweep.axes, lambda result: result.train_val_gap, maximize=False),
         )
         for sweep in report.sweeps
     ]
@@ -161,17 +143,16 @@ _GROUPS = (
     (
         "best",
         "The best trials over the epochs",
-        "A legend's entry shows and hides its trial; a double click, all others.",
+        "Click a legend entry to hide its trial, double-click it to hide all others.",
     ),
     ("models", "Each architecture's best over the epochs", ""),
     (
         "importance",
         "Which parameters matter",
-        "PED-ANOVA: how differently the best of the complete trials (a tenth, five at least) are spread over a "
-        "parameter than all of them. "
-        "It says that a parameter matters, not which value is good.",
+        "PED-ANOVA: how much the distribution of the best complete trials (a tenth, at least five) over a parameter "
+        "differs from that of all. It shows that a parameter matters, not which value is good.",
     ),
-    ("winner-classes", "What the winner takes for what", "On the validation split, at its best epoch."),
+    ("winner-classes", "The winner's predictions by class", "On the validation split, at its best epoch."),
     ("progress", "The search's progress", ""),
 )
 
@@ -218,24 +199,24 @@ def _winner(report: Report) -> dict[str, Any] | None:
 
 
 def _steps(report: Report) -> list[Step]:
-    """From the data set to the winner, for another machine."""
+    """The steps from the data set to the winner, on another machine."""
     import json
 
     steps = []
     for name in sorted({str(record.config.get("data", "")) for _, record in report.trials} - {"", SYNTHETIC}):
         command = shlex.join(["fersweep", "data", "prepare", "PATH", "--name", name])
-        steps.append(Step("Prepare the data set; its fingerprint must be the one under Environment.", command))
+        steps.append(Step("Prepare the data set; its fingerprint must match the one under Environment.", command))
     for sweep in report.sweeps:
         name = file_name(sweep.id)
-        what = f"Make the sweep {plain(sweep.label, 80)} from its file, and work on it."
+        what = f"Create the sweep {plain(sweep.label, 80)} from its file, and train it."
         steps.append(Step(what, f"{sweep.create}\nfersweep agent", name, sweep.file))
     if len(report.sweeps) == 1:
-        steps.append(Step("Choose.", "fersweep best"))
+        steps.append(Step("Show the winner.", "fersweep best"))
     else:
         ids = " ".join(f"SWEEP{number}" for number in range(1, len(report.sweeps) + 1))
-        steps.append(Step("Choose among them all, by the ids that create printed.", f"fersweep best {ids}"))
+        steps.append(Step("Show the winner of all, by the ids that create printed.", f"fersweep best {ids}"))
     if (winner := report.selection.winner) is not None:
         config = json.dumps(dict(winner.record.config), indent=2)
-        what = "Or train the winner alone, from its configuration; its seed is in there."
+        what = "Or train only the winner, from its configuration and seed."
         steps.append(Step(what, "fersweep train --config winner.json", "winner.json", config))
     return steps

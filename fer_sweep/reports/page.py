@@ -1,12 +1,12 @@
-"""What the page's script is given: the table of trials, the views of the parallel coordinates, the figures. Pure."""
+"""The data of the page's script: the table of trials, the parallel coordinates, the figures. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fer_sweep.records import TrialRecord
-from fer_sweep.reports import figures, palette, parallel, shares
-from fer_sweep.reports.importance import Importance
-from fer_sweep.reports.plot import Figure
+from fer_sweep.reports import figures, parallel
+from fer_sweep.reports.optuna_view import Importance
+from fer_sweep.reports.plot import Figure, dark_colours
 from fer_sweep.reports.shown import Axis, plain
 from fer_sweep.reports.sources import Report, ReportedSweep, TrialKey, best_of_each_model, best_trials
 from fer_sweep.reports.tables import flat_rows
@@ -21,7 +21,7 @@ _FIRST = {
     "val_acc_clean": "percent",
     "verdict": "text",
 }
-"""Columns of the table before the swept parameters, and how their values are written."""
+"""Columns before the swept parameters, and the format of their values."""
 _LAST = {
     "best_epoch": "whole",
     "epochs": "whole",
@@ -42,7 +42,7 @@ def row_places(report: Report) -> dict[TrialKey, int]:
 
 
 def table(report: Report) -> dict[str, Any]:
-    """Columns and rows, a cell a value; only parameters that some sweep varies have a column."""
+    """The table of trials: columns and rows; only swept parameters have a column."""
     axes = list(dict.fromkeys(axis.name for sweep in report.sweeps for axis in sweep.axes))
     flat = flat_rows(report)
     kinds = {**_FIRST, **{f"param.{name}": "parameter" for name in axes}, **_LAST}
@@ -59,7 +59,7 @@ def table(report: Report) -> dict[str, Any]:
 
 
 def views(report: Report) -> list[dict[str, Any]]:
-    """The parallel coordinates of each sweep, and of all of them where there are several."""
+    """The parallel coordinates of each sweep, and of all together if there are several."""
     places = row_places(report)
     found = []
     if len(report.sweeps) > 1:
@@ -73,7 +73,7 @@ def views(report: Report) -> list[dict[str, Any]]:
 def figures_of(
     report: Report, importances: Sequence[tuple[ReportedSweep, Importance, Importance]]
 ) -> dict[str, list[Figure]]:
-    """The figures by the section they stand in; nothing where no trial has a result yet."""
+    """The figures by section; empty if no trial has a result yet."""
     selection = report.selection
     if not selection.ranking:
         return {}
@@ -81,14 +81,14 @@ def figures_of(
     found = {
         "pareto": [figures.pareto(report, places)],
         "best": figures.curves(report, best_trials(selection), "best"),
-        "importance": [shares.importances(sweep, *both, several=len(importances) > 1) for sweep, *both in importances],
+        "importance": [figures.importances(sweep, *both, several=len(importances) > 1) for sweep, *both in importances],
         "progress": [figures.progress(report, places)],
     }
     models = best_of_each_model(selection)
     if len(models) > 1:
         found["models"] = figures.curves(report, models, "models")
     if selection.winner is not None:
-        found["winner"] = [shares.confusion(selection.winner), shares.recall(selection.winner)]
+        found["winner"] = [figures.confusion(selection.winner), figures.recall(selection.winner)]
     return found
 
 
@@ -98,7 +98,7 @@ def document(report: Report, shown: Mapping[str, Sequence[Figure]]) -> dict[str,
         "table": table(report),
         "views": views(report),
         "figures": {figure.id: figure.spec for some in shown.values() for figure in some},
-        "dark": palette.exchange(),
+        "dark": dark_colours(),
     }
 
 

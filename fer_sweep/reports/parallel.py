@@ -7,11 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from fer_sweep.config.continuous import is_number
 from fer_sweep.config.distributions import canonical
 from fer_sweep.records import TrialRecord
-from fer_sweep.reports import palette
-from fer_sweep.reports.optuna_view import is_number
-from fer_sweep.reports.plot import figure_json, safe
+from fer_sweep.reports.plot import SCALE, colour_scale, figure_json, safe
 from fer_sweep.reports.shown import Axis, plain
 from fer_sweep.reports.tables import short
 
@@ -165,7 +164,7 @@ def figure(dimensions: Sequence[Dimension], colours: Sequence[float]) -> dict[st
                 **(ticks if axis.ticks else {}),
             }
         )
-    line = {"color": list(colours), "colorscale": palette.scale(palette.SCALE), "showscale": True}
+    line = {"color": list(colours), "colorscale": colour_scale(SCALE), "showscale": True}
     trace = go.Parcoords(dimensions=drawn, line=line, labelangle=-18, labelside="top")
     # Names stand left of their axis, and any axis may be drawn to the left edge.
     longest = max((len(name) for axis in dimensions for _, name in axis.ticks), default=0)

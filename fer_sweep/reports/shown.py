@@ -1,4 +1,4 @@
-"""What views say of sweeps, whoever draws them: names, axes, runs, winner, and titles made from them."""
+"""Names, axes and titles of sweeps, for reports and for W&B views."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ class Axis:
     name: str
     """Dotted where it is nested."""
     log: bool
-    """Whether its values spread over orders of magnitude."""
+    """Whether it is drawn on a logarithmic scale."""
     choices: tuple[Any, ...] | None = None
-    """The values there are to choose from, where they are listed."""
+    """The values of a categorical parameter."""
     bounds: tuple[float, float] | None = None
-    """Between which numbers it is searched, where that is known; some 1e-9 of an unbounded one lies outside."""
+    """The range that is searched, if known; 1e-9 of an unbounded distribution lies outside on each side."""
 
 
 @dataclass(frozen=True)
 class ShownSweep:
-    """What the views say of one sweep."""
+    """What W&B views show of one sweep."""
 
     id: str
-    """What the server calls it."""
+    """Its id on the server."""
     entity: str
     project: str
     url: str
@@ -49,9 +49,9 @@ class ShownSweep:
     file: str
     """The sweep file, as YAML."""
     create: str
-    """The command that makes it again from that file."""
+    """The command that creates it again from that file."""
     argument: str
-    """What other commands call it."""
+    """Its name for other commands."""
 
     @property
     def label(self) -> str:
@@ -61,7 +61,7 @@ class ShownSweep:
 
 
 def plain(text: str, limit: int) -> str:
-    r"""Text from outside as one line of at most ``limit`` characters, without any that steer or hide.
+    r"""Untrusted text as one line of at most ``limit`` characters, without control or format characters.
 
     >>> plain("a\nb\x1b[31m \u202e" + 9 * "c", 12)
     'a b [31m cc…'
@@ -72,7 +72,7 @@ def plain(text: str, limit: int) -> str:
 
 
 def file_name(sweep_id: str) -> str:
-    """What a sweep's file is called in the commands that make it again."""
+    """The file name of a sweep in the commands that create it again."""
     return f"sweep-{sweep_id}.yaml"
 
 
@@ -89,6 +89,6 @@ def title(sweeps: Sequence[ShownSweep]) -> str:
 
 
 def workspace_name(sweeps: Sequence[ShownSweep]) -> str:
-    """The title without the symbols, emoji among them, that a workspace's name may not have."""
+    """The title without the symbols and emoji that a workspace's name must not contain."""
     text = "".join(" " if unicodedata.category(c)[0] == "S" else c for c in title(sweeps))
     return plain(text, TITLE_LENGTH)

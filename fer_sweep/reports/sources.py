@@ -1,4 +1,4 @@
-"""What is read of sweeps before anything is drawn: their records, axes and curves, and how to make them again."""
+"""What reports show of sweeps: records, axes, curves, how certain the choice is, how to create them again."""
 
 import math
 import shlex
@@ -10,17 +10,19 @@ import yaml
 
 from fer_sweep.config import distributions as dist
 from fer_sweep.config.space import Space
-from fer_sweep.openings import Opening
+from fer_sweep.openings import Opening, how_often
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports.shown import Axis, file_name, plain
 from fer_sweep.selection import Candidate, Selection
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.choosing import Choice, as_candidates, choose, openings_about
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import Choice, as_candidates, choose, openings_about
 
 CURVES_SHOWN = 8
-"""Trials whose curves are drawn: more colours than that nobody tells apart."""
+"""Trials whose curves are drawn; more colours cannot be told apart."""
 _LOG_DISTRIBUTIONS = (dist.LogUniform, dist.QLogUniform, dist.LogNormal, dist.QLogNormal)
 _TAIL = 1e-9
+_LONGEST_LINE = 600
+"""Characters of a line."""
 
 TrialKey = tuple[str, str]
 """Sweep and trial."""
@@ -45,7 +47,7 @@ class ReportedSweep:
     file: str
     """The sweep file, as YAML."""
     create: str
-    """The command that makes it again from that file."""
+    """The command that creates it again from that file."""
     records: tuple[TrialRecord, ...]
 
     @property
@@ -57,16 +59,16 @@ class ReportedSweep:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report is made of."""
+    """Everything that a report shows."""
 
     sweeps: tuple[ReportedSweep, ...]
     """At least one."""
     choice: Choice
     """What ``fersweep best`` says of these sweeps."""
     curves: Mapping[TrialKey, Curve] = field(default_factory=dict)
-    """Of the best trials, and of each architecture's best."""
+    """Of the best trials and of each architecture's best."""
     openings: tuple[Opening, ...] = ()
-    """Of the test splits that concern these sweeps."""
+    """Openings of the test splits of these sweeps."""
     made: float = 0.0
     """Unix time, seconds."""
 
@@ -88,8 +90,8 @@ def gather(opened: Sequence[Sweep]) -> Report:
         opened: At least one.
 
     Raises:
-        StorageError: The database, or what records the openings of test splits, cannot be read.
-        ServerError: The W&B server of one does not answer.
+        StorageError: The database or the record of opened test splits cannot be read.
+        ServerError: A W&B server does not answer.
     """
     sweeps = tuple(_reported(sweep) for sweep in opened)
     candidates = [candidate for sweep in sweeps for candidate in as_candidates(sweep.id, sweep.records)]
@@ -105,7 +107,7 @@ def gather(opened: Sequence[Sweep]) -> Report:
 
 
 def best_trials(selection: Selection) -> list[Candidate]:
-    """The most accurate trials and the winner, as many as curves are drawn of."""
+    """The CURVES_SHOWN most accurate trials, the winner among them."""
     trained = [c for c in selection.ranking if c.result.best_epoch > 0]
     best = trained[:CURVES_SHOWN]
     if selection.winner is not None and selection.winner not in best:
@@ -136,16 +138,16 @@ def axes_of(space: Space, records: Sequence[TrialRecord]) -> tuple[Axis, ...]:
     """Every parameter of a sweep that has more than one value."""
     if space.parameters:
         return tuple(_axis(name, source) for name, source in space.parameters.items() if source.size != 1)
-    # A search space of a user's own making shows itself in its trials only.
+    # A search space in code is known only from its trials.
     return tuple(Axis(name, log=False) for name in dict.fromkeys(name for r in records for name in r.parameters))
 
 
 def create_command(sweep: Sweep, file_of: str) -> str:
-    """The command that makes a sweep again from its file.
+    """The command that creates a sweep again from its file.
 
     Args:
         sweep: The sweep.
-        file_of: The id that its file is named after.
+        file_of: The id in the file's name.
     """
     words = ["fersweep", "create", file_name(file_of), "--search", sweep.entry.search]
     if sweep.entry.max_gap is not None:
@@ -176,3 +178,58 @@ def _reported(sweep: Sweep) -> ReportedSweep:
         create=create_command(sweep, sweep.id),
         records=records,
     )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some lines under a heading."""
+
+    heading: str
+    lines: tuple[str, ...]
+    """Plain text; untrusted parts are without control characters."""
+
+
+def certainty(report: Report) -> list[Part]:
+    """How far the winner can be trusted: caveats, further seeds, openings of the test split; empty parts left out."""
+    parts = [
+        Part("Warnings", _lines([caveat.message for caveat in report.choice.caveats])),
+        Part("Further seeds", _lines(_seeds(report))),
+        Part("Test split", _lines(_openings(report.openings))),
+    ]
+    return [part for part in parts if part.lines]
+
+
+def _lines(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{plain(text, _LONGEST_LINE)}." for text in texts)
+
+
+def _seeds(report: Report) -> list[str]:
+    winner = report.selection.winner
+    found = []
+    for confirmed in report.choice.confirmed:
+        role = "The winner, trial" if winner is not None and confirmed.name == winner.name else "Trial"
+        line = f"{role} {confirmed.name}: {confirmed.summary}"
+        if confirmed.optimism is not None:
+            searched = 100 * confirmed.searched.best_val_acc
+            line += f"; in the search it had {searched:.2f} %, {100 * confirmed.optimism:+.2f} points against the mean"
+        found.append(line)
+    if winner is not None and report.choice.winner_confirmed is None:
+        found.append(
+            f"The winner is not confirmed: fersweep confirm {winner.sweep} --trial {winner.record.trial_id} trains it "
+            "with further seeds. Until then its accuracy, as the best of many, is too high on average"
+        )
+    return found
+
+
+def _openings(openings: Sequence[Opening]) -> list[str]:
+    if not openings:
+        return [f"It was {how_often(0)}"]
+    by_split: dict[str, list[Opening]] = {}
+    for opening in openings:
+        by_split.setdefault(opening.test_fingerprint, []).append(opening)
+    found = []
+    for opened in by_split.values():
+        names = ", ".join(sorted({opening.data for opening in opened}))
+        found.append(f"The test split of {names} was {how_often(len(opened))}")
+        found += [f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(o.opened))}: {o.words}" for o in opened]
+    return found

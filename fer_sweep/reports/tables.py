@@ -11,18 +11,17 @@ from typing import Any
 from fer_sweep.errors import InputError
 from fer_sweep.files import atomic_path
 from fer_sweep.records import TrialRecord, TrialResult
-from fer_sweep.reports.certainty import certainty
 from fer_sweep.reports.shown import plain
-from fer_sweep.reports.sources import Report, ReportedSweep
+from fer_sweep.reports.sources import Report, ReportedSweep, certainty
 
 _RANKED = 10
 """Trials in the Markdown report."""
 _TEXT_OF_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""First characters that a spreadsheet takes for a formula."""
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
-    """One object a trial: where it stands, its parameters, and what it came to."""
+    """One object per trial: state, parameters and metrics."""
     front = {(c.sweep, c.record.trial_id) for c in report.selection.pareto}
     winner = report.selection.winner
     first = (winner.sweep, winner.record.trial_id) if winner else None
@@ -45,7 +44,7 @@ def rows(report: Report) -> list[dict[str, Any]]:
 
 
 def metrics_of(record: TrialRecord) -> dict[str, Any]:
-    """What is known of a trial: its result, or else its latest epoch; a number that is not finite is None."""
+    """A trial's result, or the metrics of its latest epoch; numbers that are not finite become None."""
     if record.result is None:
         return {name: _finite(value) for name, value in record.metrics.items()}
     values = record.result.model_dump(mode="json")
@@ -55,8 +54,9 @@ def metrics_of(record: TrialRecord) -> dict[str, Any]:
 
 
 def flat_rows(report: Report) -> list[dict[str, Any]]:
-    """The rows with one value a column: parameters as ``param.lr``, recall as ``recall.happy``; the same columns
-    in every row, without the confusion matrix.
+    """The rows flattened: parameters as ``param.lr``, recall as ``recall.happy``, without the confusion matrix.
+
+    Every row has the same columns.
     """
     found = []
     for row in rows(report):
@@ -85,7 +85,7 @@ def json_text(report: Report) -> str:
 def csv_text(report: Report) -> str:
     """The rows as CSV after RFC 4180, with a heading.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers are as they are.
+    Text that a spreadsheet would take for a formula gets a leading apostrophe.
     """
     table = flat_rows(report)
     stream = io.StringIO()
@@ -108,7 +108,7 @@ def write_parquet(report: Report, target: Path) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise InputError(
-            f"pyarrow cannot be imported: {error}", hint="pip install 'fersweep[parquet]', or take --format csv"
+            f"pyarrow is not installed: {error}", hint="pip install 'fersweep[parquet]', or use --format csv"
         ) from error
     table = flat_rows(report)
     columns = {name: _column([row[name] for row in table]) for name in (table[0] if table else ())}
@@ -117,10 +117,10 @@ def write_parquet(report: Report, target: Path) -> None:
 
 
 def markdown(report: Report) -> str:
-    """A short report: sweeps, the winner and how certain it is, the best trials, what failed, how to do it again."""
+    """A short report: sweeps, winner, certainty, best trials, failed trials, how to repeat it."""
     parts = ["# fersweep report", "", *_sweeps(report), *_winner(report), *_certainty(report)]
     parts += [*_ranking(report), *_failed(report)]
-    parts += ["## Do it again", ""]
+    parts += ["## Repeat it", ""]
     for sweep in report.sweeps:
         parts += [f"The sweep file of {_md(sweep.label)}:", "", *_fenced(sweep.file, "yaml")]
         parts += _fenced(f"{sweep.create}\nfersweep agent\n", "sh")
@@ -194,7 +194,7 @@ def _failed(report: Report) -> list[str]:
     if not failed:
         return []
     body = [[f"{s.id}/{r.trial_id}", plain(r.reason or "", 200)] for s, r in failed[:_RANKED]]
-    return [f"## Failed: {len(failed)}", "", *_table(["trial", "why"], body), ""]
+    return [f"## Failed: {len(failed)}", "", *_table(["trial", "reason"], body), ""]
 
 
 def short(value: object) -> str:
@@ -212,7 +212,7 @@ def _table(heading: Sequence[str], body: Sequence[Sequence[object]]) -> list[str
 
 
 def _md(value: object) -> str:
-    """Text from outside as Markdown that shows it as it is: no markup, no link, no HTML, on one line."""
+    """Untrusted text escaped for Markdown, on one line: no markup, link or HTML."""
     text = plain(str(value), 600)
     return "".join(f"\\{c}" if c in "\\`*_{}[]()#!|<>~&$" else c for c in text).replace("://", ":\u200b//")
 
@@ -225,7 +225,7 @@ def _fenced(text: str, language: str) -> list[str]:
 
 
 def _group(name: str) -> int:
-    """Columns in an order for people: what trial, its parameters, its results, the rest."""
+    """The rank of a column: trial, parameters, results, the rest."""
     if name in ("sweep", "trial", "state", "winner", "pareto"):
         return 0
     if name.startswith("param."):
@@ -242,7 +242,7 @@ def _cell(value: Any) -> Any:
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """A column that parquet has one type for: of mixed values, their JSON."""
+    """A column of one type for parquet; mixed values become JSON."""
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float}:
         return [None if value is None else float(value) for value in values] if float in kinds else values
@@ -256,5 +256,5 @@ def _finite(value: Any) -> Any:
 
 
 def label_of(sweep: ReportedSweep, record: TrialRecord, *, several: bool) -> str:
-    """What a trial is called in figures: its sweep only where there are several."""
+    """A trial's name in figures, with its sweep if there are several."""
     return plain(f"{sweep.id}/{record.trial_id}" if several else f"trial {record.trial_id}", 40)

@@ -13,11 +13,11 @@ from fer_sweep.selection import RULE
 RUNS_SHOWN = 20
 """Lines a plot draws for each metric: the runs with the best validation accuracy."""
 _LONGEST_FILE = 20_000
-"""Characters of a sweep file that a report may hold; the sweep's page has the whole of it anyway."""
+"""Longest sweep file that a report includes, in characters; the sweep's page has it too."""
 
 ACCURACY, GAP = "best_val_acc", "train_val_gap"
 _RESULTS = ("run:displayName", f"summary:{ACCURACY}", f"summary:{GAP}")
-"""Columns of the table of runs that stay in sight."""
+"""Pinned columns of the table of runs."""
 
 MEASURED = (
     "train_acc is measured as val_acc is: in evaluation mode, without augmentation, on a fixed sample of training "
@@ -168,7 +168,7 @@ def _again(wr: Any, sweeps: Sequence[ShownSweep]) -> list[Any]:
     for sweep in sweeps:
         file = sweep.file if len(sweep.file) <= _LONGEST_FILE else "# too long for a report: see the sweep's page\n"
         files.append(wr.H3(file_name(sweep.id), collapsed_blocks=[wr.CodeBlock(file, language="yaml")]))
-    # W&B knows no shell among its languages.
+    # W&B does not highlight shell code.
     return [wr.H2("Do it again"), wr.CodeBlock("\n".join(lines), language="python"), *files]
 
 
@@ -205,7 +205,7 @@ def _curves(wr: Any, groupby: Any) -> list[Any]:
             y=metrics,
             title_x="epoch",
             title_y=unit,
-            # Of means there are as many as sweeps.
+            # There are as many means as sweeps.
             max_runs_to_show=RUNS_SHOWN if groupby is None else 100,
             **grouped,
         )
@@ -231,13 +231,13 @@ def _compared(wr: Any, sweeps: Sequence[ShownSweep]) -> list[Any]:
 
 
 def _grouping(wr: Any, sweeps: Sequence[ShownSweep]) -> Any:
-    """By architecture where each sweep has one of its own, else by sweep."""
+    """Group by architecture if each sweep has its own, else by sweep."""
     models = [sweep.models for sweep in sweeps]
     return wr.Config("model") if len(set(models)) == len(models) == sum(map(len, models)) else wr.Metric("Sweep")
 
 
 def _common_axes(sweeps: Sequence[ShownSweep]) -> tuple[Axis, ...]:
-    """The axes of all sweeps, after one for the architecture where there are several."""
+    """The axes of all sweeps; first one for the architecture if there are several."""
     first, *others = [{axis.name: axis.log for axis in sweep.axes} for sweep in sweeps]
     common = [
         Axis(name, log and all(axes[name] for axes in others))
@@ -269,7 +269,7 @@ def _winner(wr: Any, sweep: ShownSweep) -> Any:
 
 
 def _columns(axes: Sequence[Axis]) -> list[str]:
-    # Of nested config W&B wraps the outermost level: {"augment": {"value": {"shift": 0.1}}}.
+    # W&B wraps only the outermost level of a nested config: {"augment": {"value": {"shift": 0.1}}}.
     nested = [axis.name.partition(".") for axis in axes]
     return [f"config:{outer}.value{dot}{inner}" for outer, dot, inner in nested]
 

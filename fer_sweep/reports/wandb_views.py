@@ -1,7 +1,7 @@
-"""``fersweep report --wandb``: a report and a workspace on the W&B server in use, saved and brought up to date.
+"""``fersweep report --wandb``: a report and a workspace on the W&B server in use, created or updated.
 
-What they show stands in ``wandb_layout``. Where they are is remembered beside the sweep, so that saving again brings
-the same two up to date. The library is optional (``fersweep[views]``) and uses wandb's own login and server.
+``wandb_layout`` defines what they show. Their addresses are kept in the sweep's folder, so that saving again updates
+the same two. The library is optional (``fersweep[views]``) and uses wandb's own login and server.
 """
 
 import contextlib
@@ -25,18 +25,19 @@ from fer_sweep.reports import wandb_layout as layout
 from fer_sweep.reports.shown import ShownSweep
 from fer_sweep.reports.sources import axes_of, create_command, models_of
 from fer_sweep.selection import select
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.choosing import as_candidates
-from fer_sweep.sweep.server_runs import runs_on_server
-from fer_sweep.wandb_client.account import Account, account, quiet_wandb
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import as_candidates
+from fer_sweep.sync import runs_on_server
+from fer_sweep.wandb_client.account import Account, account
+from fer_sweep.wandb_client.package import quiet_wandb
 
 _REFUSALS = ("permission", "denied", "forbidden", "unauthorized", "403", "not logged in")
-"""What is in a message that says that the key does not do."""
+"""Words of an error message that say that the API key lacks a permission."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """What was saved, and what of."""
+    """Saved views."""
 
     report: str
     """Its address."""
@@ -62,17 +63,17 @@ _VIEWS = TypeAdapter(list[_Known])
 
 
 def save_views(opened: Sequence[Sweep], *, new: bool = False, say: Callable[[str], None]) -> Views:
-    """Save a report and a workspace of sweeps, or bring those saved before up to date.
+    """Create a report and a workspace of sweeps, or update those that were saved before.
 
     Args:
-        opened: At least one; both live in the project of the first.
-        new: Make new ones, whatever was saved before.
-        say: Gets what a person should know besides.
+        opened: At least one sweep; both views are in the project of the first.
+        new: Create new ones even if some were saved before.
+        say: Gets notes for the user.
 
     Raises:
-        InputError: ``wandb-workspaces`` is missing, or a sweep is not on the server any more.
-        LoginError: There is no key, or one that may not do this.
-        ServerError: The server does not answer, or takes no report.
+        InputError: ``wandb-workspaces`` is not installed, or a sweep was deleted on the server.
+        LoginError: There is no key, or it lacks a permission.
+        ServerError: The server does not answer, or refuses the report.
     """
     wr, ws = load_library()
     quiet_wandb()
@@ -86,11 +87,11 @@ def save_views(opened: Sequence[Sweep], *, new: bool = False, say: Callable[[str
     views = _Known(who.server, place, tuple(sorted(sweep.id for sweep in sweeps)))
     if not new:
         views = next((v for v in _remembered(folder) if _key(v) == _key(views)), views)
-    with _library_speaking("report", who):
+    with _library_errors("report", who):
         report = _save_report(wr, layout.report(wr, sweeps), views.report, who, say)
     views = _Known(views.server, views.project, views.sweeps, report, views.workspace)
-    _remember(folder, views)  # now, lest a failure below leaves a report that nobody knows of
-    with _library_speaking("workspace", who):
+    _remember(folder, views)  # now, lest an error below loses the report's address
+    with _library_errors("workspace", who):
         workspace = _save_workspace(ws, layout.workspace(ws, wr, sweeps), views.workspace, who, say)
     _remember(folder, _Known(views.server, views.project, views.sweeps, report, workspace))
     return Views(report, workspace, sweeps)
@@ -106,7 +107,7 @@ def load_library() -> tuple[Any, Any]:
         with warnings.catch_warnings():
             # wandb-workspaces 0.4 is written with pydantic's version 1 validators, which pydantic deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
-            import wandb_workspaces.reports.v2 as wr  # only here: an optional part
+            import wandb_workspaces.reports.v2 as wr  # only here: an optional dependency
             import wandb_workspaces.workspaces as ws
     except ImportError as error:
         raise InputError(
@@ -116,7 +117,7 @@ def load_library() -> tuple[Any, Any]:
 
 
 def _shown(sweep: Sweep, say: Callable[[str], None]) -> ShownSweep:
-    _ = sweep.state  # says so if the sweep was deleted, or the key is wrong
+    _ = sweep.state  # raises if the sweep was deleted or the key is wrong
     page = sweep.page()
     runs = {run.id for run in runs_on_server(page.path)}
     records = sweep.trials()
@@ -149,12 +150,12 @@ def _winner(sweep: Sweep, records: Sequence[TrialRecord]) -> str | None:
 def _save_report(wr: Any, fresh: Any, known: str | None, who: Account, say: Callable[[str], None]) -> str:
     report = fresh
     if (there := _found(wr.Report, known, say)) is not None:
-        # What people have said of the report stays; what it shows is made anew.
+        # Keep its comments, and replace its content.
         report = there
         report.title, report.description = fresh.title, fresh.description
         report.blocks, report.width = fresh.blocks, fresh.width
     report.save()
-    # The library's own address has the title in it as it is, which a slash or a question mark breaks.
+    # The library does not escape the title in the address, so a slash or a question mark breaks it.
     words = "".join(c if c.isascii() and c.isalnum() else " " for c in report.title).split()
     return f"{who.app}/{report.entity}/{report.project}/reports/{'-'.join(words)}--{report.id.rstrip('=')}"
 
@@ -170,25 +171,25 @@ def _save_workspace(ws: Any, fresh: Any, known: str | None, who: Account, say: C
 
 
 def _found(kind: Any, url: str | None, say: Callable[[str], None]) -> Any:
-    """What is at an address, by the library's own loader; None if there is nothing that can be brought up to date."""
+    """Load the view at an address; None if it cannot be updated."""
     from wandb_workspaces.workspaces.errors import SpecVersionError, UnsupportedViewError
 
     if url is None:
         return None
     try:
         return kind.from_url(url)
-    except Exception as error:  # the loaders raise their own, wandb's, its service's and pydantic's errors alike
+    except Exception as error:  # the loaders raise errors of wandb, its service and pydantic too
         if isinstance(error, TypeError) or "not found" in str(error).lower():
-            return None  # how they say that it was deleted
+            return None  # it was deleted
         if not isinstance(error, ValueError | SpecVersionError | UnsupportedViewError):
             raise
-        say(f"note: {url} stays as it is, since this wandb-workspaces cannot read it: {printable(str(error))}")
+        say(f"note: {url} is not updated: this wandb-workspaces cannot read it: {printable(str(error))}")
         return None
 
 
 @contextlib.contextmanager
-def _library_speaking(what: str, who: Account) -> Iterator[None]:
-    """Keep what the library prints off stdout, and make errors of ours of what it and wandb raise."""
+def _library_errors(what: str, who: Account) -> Iterator[None]:
+    """Redirect what the library prints to stderr, and convert its errors to ours."""
     from wandb.errors import AuthenticationError
 
     try:
@@ -198,19 +199,19 @@ def _library_speaking(what: str, who: Account) -> Iterator[None]:
         raise
     except AuthenticationError as error:
         raise LoginError(
-            f"the W&B server {who.shown} does not take this API key for a {what}",
-            hint="log in again: `wandb login --relogin`, or set WANDB_API_KEY and WANDB_BASE_URL to a matching pair",
+            f"the W&B server {who.shown} does not accept this API key for a {what}",
+            hint="log in again: `wandb login --relogin`, or set both WANDB_API_KEY and WANDB_BASE_URL",
         ) from error
-    except Exception as error:  # the library raises its own, wandb's, its service's and pydantic's errors alike
+    except Exception as error:  # the library raises errors of wandb, its service and pydantic too
         said = printable(str(error).strip().replace(who.api_key, "[API key]")) or type(error).__name__
         if any(word in said.lower() for word in _REFUSALS):
             raise LoginError(
-                f"W&B takes no {what} from this key: {said}",
-                hint="ask the project's owner for the right to write, or log in as another",
+                f"W&B refuses a {what} from this API key: {said}",
+                hint="ask the project's owner for write access, or log in as another user",
             ) from error
         raise ServerError(
-            f"the W&B server {who.shown} did not take the {what}: {said}",
-            hint="try again in a while; what was saved is brought up to date",
+            f"the W&B server {who.shown} refused the {what}: {said}",
+            hint="try again later; what was saved already is updated then",
         ) from error
 
 

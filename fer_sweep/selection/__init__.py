@@ -1,4 +1,4 @@
-"""From records to a decision: ranking, verdict, winner, what to be careful about, what more seeds say. All pure."""
+"""From records to a decision: ranking, winner, warnings, confirmation with further seeds. All pure."""
 
 from fer_sweep.selection.caveats import Caveat, caveats
 from fer_sweep.selection.choice import (

@@ -1,4 +1,4 @@
-"""What a choice does not show by itself: ranges that end too early, differences that are chance, pruned trials."""
+"""Warnings about a choice: ranges that end too early, differences that may be chance, pruned trials."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from fer_sweep.selection.intervals import MOST_SEEDS, chance_difference, images_
 
 @dataclass(frozen=True)
 class Caveat:
-    """One reason to be careful with a choice."""
+    """One warning about a choice."""
 
     kind: Literal["edge", "noise", "pruned"]
-    """``edge``: a best value at the end of its range. ``noise``: trials too few or too alike to tell apart.
-    ``pruned``: the most accurate sound trial was stopped early."""
+    """``edge``: a best value at the end of its range. ``noise``: trials whose difference may be chance.
+    ``pruned``: the most accurate sound trial was pruned."""
     message: str
-    """A sentence or two: what it is, and what to do about it."""
+    """What it is, and what to do about it."""
 
 
 def caveats(
     overall: Selection, by_model: Mapping[str, Selection], spaces: Mapping[str, Space] | None = None
 ) -> tuple[Caveat, ...]:
-    """Everything to be careful about in a choice.
+    """Every warning about a choice.
 
     Args:
         overall: The choice among all trials.
-        by_model: The choice among those of each architecture.
-        spaces: What was searched, by sweep; without a sweep's space its edges are not looked at.
+        by_model: The choice among the trials of each architecture.
+        spaces: The search space by sweep; without it, the edges of its ranges are not checked.
     """
     found = [*_pruned(overall), *_within_the_ranking(overall), *_between(overall, by_model)]
     return (*found, *_edges(by_model, spaces or {}))
@@ -60,7 +60,7 @@ def _within_the_ranking(overall: Selection) -> Iterator[Caveat]:
         count = f"{len(alike)} of the {len(others)} other trials" if len(others) > 1 else "the other trial"
         yield Caveat(
             "noise",
-            f"{count} cannot be told from the best by {best.images:,} images; the best two, {_both(best, others[0])}",
+            f"{best.images:,} images cannot tell {count} from the best; the best two, {_both(best, others[0])}",
         )
 
 
@@ -87,7 +87,7 @@ def _edges(by_model: Mapping[str, Selection], spaces: Mapping[str, Space]) -> It
                 "edge",
                 f"{edge.name} {_short(values[edge.name])} of trial {winner.name} is at the {edge.side} end of its "
                 f"range ({_short(edge.low)} to {_short(edge.high)}){_company(there, near)}; "
-                "a better one may lie beyond: widen the range",
+                "a better value may lie beyond: widen the range",
             )
 
 
@@ -95,8 +95,8 @@ def _company(there: int, near: Sequence[Candidate]) -> str:
     if not near:
         return ""
     if len(near) == 1:
-        return f", and {'so is' if there else 'not so'} the other trial within one standard error"
-    return f", as are {there or 'none'} of the {len(near)} other trials within one standard error"
+        return f", {'like' if there else 'unlike'} the other trial within one standard error"
+    return f", like {there or 'none'} of the {len(near)} other trials within one standard error"
 
 
 def _is_chance(first: Candidate, second: Candidate) -> bool:
@@ -105,7 +105,7 @@ def _is_chance(first: Candidate, second: Candidate) -> bool:
 
 
 def _both(first: Candidate, second: Candidate) -> str:
-    """How far apart two are, how far chance alone brings them, and what it takes to tell them apart."""
+    """How far apart two trials are, how much of that may be chance, and what it takes to tell them apart."""
     p, q = first.result.best_val_acc, second.result.best_val_acc
     chance = 100 * chance_difference(p, first.images, q, second.images)
     apart = (
@@ -113,11 +113,11 @@ def _both(first: Candidate, second: Candidate) -> str:
     )
     images, seeds = images_needed(p, q), seeds_needed(p, q, min(first.images, second.images))
     if images is None:
-        return f"{apart}: nothing to tell apart"
-    by_seeds = f"some {seeds} seeds each on these (fersweep confirm)" if seeds else f"over {MOST_SEEDS:,} seeds each"
+        return f"{apart}"
+    by_seeds = f"about {seeds} seeds each on these (fersweep confirm)" if seeds else f"over {MOST_SEEDS:,} seeds each"
     return (
-        f"{apart}, and chance alone brings up to {chance:.2f}: "
-        f"it takes some {_rounded(images)} validation images, or {by_seeds}, to tell"
+        f"{apart}, and chance explains up to {chance:.2f}: "
+        f"it takes about {_rounded(images)} validation images, or {by_seeds}, to tell them apart"
     )
 
 

@@ -12,12 +12,12 @@ RULE = (
     "one standard error of the smallest are equal, and a gap below zero counts as zero. The winner is the one of these "
     "with the fewest parameters, then the best accuracy. Collapsed and diverged trials never win."
 )
-"""What ``select`` does, for every view that shows a winner."""
+"""The rule of ``select``, for every view that shows a winner."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial that has a result, of one of the sweeps looked at."""
+    """A trial that has a result."""
 
     sweep: str
     record: TrialRecord
@@ -58,21 +58,21 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the trials come to."""
+    """The ranking of some trials and the winner."""
 
     ranking: tuple[Candidate, ...]
     """All with a result, best validation accuracy first."""
     pareto: tuple[Candidate, ...]
-    """Those of the eligible that no other beats in both accuracy and gap, best accuracy first."""
+    """The eligible trials that no other beats in both accuracy and gap, best accuracy first."""
     winner: Candidate | None
     standard_error: float
     """Of the best validation accuracy, as a fraction; 0 when there is nothing to choose from."""
     reason: str
     """Why the winner won, or why there is none, in a sentence without its full stop."""
     eligible: tuple[Candidate, ...] = ()
-    """Those that could win, in the ranking's order: sound and complete, or sound and pruned if none is complete."""
+    """The trials that could win, in the ranking's order: sound and complete, or pruned if none is complete."""
     near: tuple[Candidate, ...] = ()
-    """Those of the eligible within one standard error of the best accuracy, in the ranking's order; ``near[0]`` has
+    """The eligible trials within one standard error of the best accuracy, in the ranking's order; ``near[0]`` has
     the best accuracy."""
 
 
@@ -80,8 +80,8 @@ def select(candidates: Iterable[Candidate], *, max_gap: float | None = None) -> 
     """Choose by the one-standard-error rule (Breiman et al. 1984), on the accuracy and then on the gap: see ``RULE``.
 
     Pruned trials are ranked, but win, or stand on the Pareto front, only if no sound trial is complete: their schedule
-    was cut short. Trials measured on different data have no winner, because their accuracies do not compare. The order
-    in which candidates come does not matter.
+    was cut short. Trials measured on different data have no winner, because their accuracies are not comparable. The
+    order of the candidates does not matter.
 
     Args:
         candidates: Trials with a result, of any number of sweeps.
@@ -108,7 +108,7 @@ def select(candidates: Iterable[Candidate], *, max_gap: float | None = None) -> 
 
 
 def select_each(candidates: Iterable[Candidate], *, max_gap: float | None = None) -> dict[str, Selection]:
-    """Choose among the trials of each architecture by itself; architectures in the order of their names."""
+    """Choose among the trials of each architecture; architectures in alphabetical order."""
     by_model: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         by_model.setdefault(candidate.model, []).append(candidate)
@@ -132,9 +132,9 @@ def gap_error(candidate: Candidate) -> float:
 
 
 def differing_data(candidates: Iterable[Candidate]) -> tuple[str, ...]:
-    """The data sets that some candidates were measured on, in words; empty if it is one and the same.
+    """The data sets that some candidates were measured on, as text; empty if there is only one.
 
-    Equal fingerprints are equal data, under any name. A candidate without one is told apart by name.
+    Data sets are compared by fingerprint, or by name where a candidate has none.
     """
     candidates = list(candidates)
     fingerprints: dict[str, set[str]] = {}
@@ -151,7 +151,7 @@ def differing_data(candidates: Iterable[Candidate]) -> tuple[str, ...]:
 
 
 def pareto_front(ranking: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those for which no other has both a higher accuracy and a smaller gap.
+    """The candidates that no other beats in both accuracy and gap.
 
     Args:
         ranking: Best accuracy first, smaller gap first among equals.
@@ -173,7 +173,9 @@ def _why_none(ranking: Sequence[Candidate]) -> str:
     if not ranking:
         return "no trial has a result yet"
     if data := differing_data(ranking):
-        return f"these trials were measured on different data ({', '.join(data)}), so their accuracies do not compare"
+        return (
+            f"these trials were measured on different data ({', '.join(data)}), so their accuracies are not comparable"
+        )
     fates = {"collapsed" if c.result.verdict is Verdict.COLLAPSED else "diverged" for c in ranking}
     return f"every trial {' or '.join(sorted(fates))}"
 

@@ -1,8 +1,8 @@
-"""What further seeds say of a winner, and of one winner against another. Pure.
+"""Confirmation of winners with further seeds, and comparison of two of them. Pure.
 
-The trial that a search chose owes part of its accuracy to having been chosen: the best of many noisy measurements is on
-average too high (the winner's curse). So the seed of the search has no place in these means. Each further seed still
-takes its best epoch by the validation images; only the test split, opened once, is free of that.
+The accuracy of a trial that a search chose is too high on average, as the best of many noisy measurements (the winner's
+curse), so the seed of the search is left out of these means. Each further seed still selects its best epoch on the
+validation images; only the test split, opened once, is free of that.
 """
 
 import itertools
@@ -22,35 +22,35 @@ class Confirmed:
     """SWEEP/TRIAL of the chosen one."""
     model: str
     data: str
-    """The data set all of it was measured on: its fingerprint, or its name where that is not recorded."""
+    """The fingerprint of the data set, or its name if the fingerprint is unknown."""
     searched: TrialResult
-    """What the search chose it by."""
+    """Its result in the search."""
     seeds: Mapping[int, TrialResult]
-    """What each further seed came to, by seed."""
+    """The result of each further seed."""
 
     @property
     def accuracy(self) -> Mean | None:
-        """Of ``best_val_acc`` over the seeds; None without any."""
+        """The mean of ``best_val_acc`` over the seeds; None without seeds."""
         return mean_interval([result.best_val_acc for result in self.seeds.values()]) if self.seeds else None
 
     @property
     def clean(self) -> Mean | None:
-        """Of ``val_acc_clean``, likewise."""
+        """The mean of ``val_acc_clean``."""
         return mean_interval([result.val_acc_clean for result in self.seeds.values()]) if self.seeds else None
 
     @property
     def gap(self) -> Mean | None:
-        """Of ``train_val_gap``, likewise."""
+        """The mean of ``train_val_gap``."""
         return mean_interval([result.train_val_gap for result in self.seeds.values()]) if self.seeds else None
 
     @property
     def optimism(self) -> float | None:
-        """By how much the search's accuracy exceeds the mean over the further seeds."""
+        """How much the accuracy in the search exceeds the mean over the further seeds."""
         return None if self.accuracy is None else self.searched.best_val_acc - self.accuracy.mean
 
     @property
     def summary(self) -> str:
-        """What the further seeds came to, in words."""
+        """The results of the further seeds as text."""
         accuracy = self.accuracy
         if accuracy is None:
             return "no further seed has a result yet"
@@ -68,7 +68,7 @@ class Confirmed:
 
     @property
     def image_error(self) -> float:
-        """The standard error that the choice of validation images leaves, however many seeds there are."""
+        """The standard error due to the choice of validation images, independent of the number of seeds."""
         return binomial_error(self.accuracy.mean if self.accuracy else self.searched.best_val_acc, self.images)
 
 
@@ -79,27 +79,26 @@ class Comparison:
     first: Confirmed
     second: Confirmed
     seeds: tuple[int, ...]
-    """Those both were trained with."""
+    """The seeds that both were trained with."""
     difference: Mean
-    """Of ``best_val_acc``, first less second; its level leaves all comparisons together right 95 times in a hundred
-    (Bonferroni)."""
+    """Of ``best_val_acc``, first minus second; 95 % for all comparisons together (Bonferroni)."""
     p: float
-    """The chance of a difference at least this large were there none; for this comparison alone."""
+    """The p-value of this comparison alone."""
 
     @property
     def is_decided(self) -> bool:
-        """Whether the interval of the difference leaves 0 out."""
+        """Whether the interval of the difference excludes 0."""
         low, high = self.difference.low, self.difference.high
         return low is not None and high is not None and not low <= 0 <= high
 
     @property
     def meaning(self) -> str:
-        """What the comparison says, in a sentence."""
+        """The result of the comparison, in a sentence."""
         better, other = (self.first, self.second) if self.difference.mean >= 0 else (self.second, self.first)
         if self.is_decided:
             return f"over seeds, {better.model} {better.name} is better than {other.model} {other.name} on these images"
         return (
-            f"{len(self.seeds)} seeds do not tell {self.first.model} {self.first.name} from "
+            f"{len(self.seeds)} seeds cannot tell {self.first.model} {self.first.name} from "
             f"{self.second.model} {self.second.name}"
         )
 
@@ -109,7 +108,7 @@ def select_confirmed(candidates: Sequence[Candidate], confirmed: Sequence[Confir
 
     Args:
         candidates: The trials, as the search left them.
-        confirmed: What their further seeds came to; trials without a mean are left out.
+        confirmed: The results of their further seeds; trials without a mean are left out.
     """
     by_name = {found.name: found for found in confirmed}
     means = []
@@ -119,16 +118,18 @@ def select_confirmed(candidates: Sequence[Candidate], confirmed: Sequence[Confir
             continue
         accuracy, gap = found.accuracy.mean, found.gap.mean
         values = {"best_val_acc": accuracy, "train_acc": accuracy + gap, "train_val_gap": gap}
-        record = replace(candidate.record, state=TrialState.COMPLETE)  # its further seeds are, even if it was pruned
+        record = replace(
+            candidate.record, state=TrialState.COMPLETE
+        )  # its further seeds are complete, even if it was pruned
         means.append(replace(candidate, record=record, result=candidate.result.model_copy(update=values)))
     return select(means)
 
 
 def compare(confirmed: Sequence[Confirmed]) -> list[Comparison]:
-    """Every pair that was measured on the same images with at least two seeds in common, by a paired t-test over seeds.
+    """Compare every pair with the same images and at least two common seeds, by a paired t-test over seeds.
 
-    The same seed means the same order of images and the same augmentation, and all are measured on the same validation
-    images: that is what pairing takes out. What is said holds for these images; others bring an error of their own.
+    The same seed means the same order of images and the same augmentation, and the validation images are the same;
+    pairing removes the variance of both. The result holds for these images only.
     """
     pairs = []
     for first, second in itertools.combinations(confirmed, 2):

@@ -1,4 +1,4 @@
-"""Whether the best value of a parameter stands at the end of what was searched, so that a better one may lie beyond."""
+"""Whether the best value of a parameter is at the end of its range, so that a better one may lie beyond."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,9 +12,9 @@ from fer_sweep.config.trial import flatten, parse_trial
 from fer_sweep.errors import ConfigError
 
 NEXT_TO = 0.05
-"""Of a range, on its own scale: a value as close as this to an end stands at it."""
+"""Share of a range, on its own scale: a value this close to an end counts as at the end."""
 _BEYOND = 0.1
-"""Of a range: how much further out a wider one would go, to see whether training takes such values."""
+"""Share of a range: how far beyond its end a value is tried, to check whether training accepts it."""
 
 
 @dataclass(frozen=True)
@@ -27,36 +27,35 @@ class Edge:
     high: float
 
     def holds(self, distribution: Distribution, value: Any) -> bool:
-        """Whether another trial's value stands at the same end."""
+        """Whether another trial's value is at the same end."""
         return side_of(distribution, value) == self.side
 
 
 def edges(parameters: Mapping[str, Distribution], values: Mapping[str, Any], config: Mapping[str, Any]) -> list[Edge]:
-    """The ends that a trial's values stand at, where training would take values beyond them.
+    """The ends of ranges that a trial's values are at, where training accepts values beyond them.
 
-    A dropout of 0 is at the end of every range it can be in, and no reason to widen one.
+    A dropout of 0, for instance, is no reason to widen a range.
 
     Args:
         parameters: The sweep's space, by dotted name.
-        values: The trial's, likewise.
+        values: The trial's values, by dotted name.
         config: Its whole configuration.
     """
     found = []
     for name, distribution in parameters.items():
-        if name == "seed":  # a number, but none of its values is more than another
+        if name == "seed":  # its order has no meaning
             continue
         side = side_of(distribution, values.get(name))
-        if side is not None and _may_go_on(distribution, side, name, config):
+        if side is not None and _accepts_beyond(distribution, side, name, config):
             low, high = _ends(distribution)
             found.append(Edge(name, side, low, high))
     return found
 
 
 def side_of(distribution: Distribution, value: Any) -> Literal["lower", "upper"] | None:
-    """The end a value stands at, or next to; None for one inside, and where there are no two ends.
+    """The end that a value is at or near; None for a value inside, or a range without two ends.
 
-    Numbers in a list stand at an end if they are its smallest or its largest. A log-uniform range is measured by
-    logarithms.
+    In a list, the smallest and the largest number are the ends. A log-uniform range is measured in logarithms.
 
     >>> side_of(LogUniform(1e-4, 1e-2), 1.1e-4), side_of(LogUniform(1e-4, 1e-2), 1e-3)
     ('lower', None)
@@ -82,7 +81,7 @@ def side_of(distribution: Distribution, value: Any) -> Literal["lower", "upper"]
 
 
 def _ends(distribution: Distribution) -> tuple[float, float]:
-    """Smallest and largest value; equal where that says nothing: one value, words, or no bound."""
+    """Smallest and largest value; equal for a single value, for text, and without bounds."""
     match distribution:
         case Categorical():
             numbers = distribution.possible
@@ -93,7 +92,7 @@ def _ends(distribution: Distribution) -> tuple[float, float]:
             return 0, 0
 
 
-def _may_go_on(distribution: Distribution, side: str, name: str, config: Mapping[str, Any]) -> bool:
+def _accepts_beyond(distribution: Distribution, side: str, name: str, config: Mapping[str, Any]) -> bool:
     flat = flatten(config)
     for value in _further(distribution, side):
         try:
@@ -105,7 +104,7 @@ def _may_go_on(distribution: Distribution, side: str, name: str, config: Mapping
 
 
 def _further(distribution: Distribution, side: str) -> Iterator[float]:
-    """Values that a wider range could hold beyond this end."""
+    """Values beyond this end that a wider range could contain."""
     low, high = _ends(distribution)
     end, sign = (high, 1) if side == "upper" else (low, -1)
     if isinstance(distribution, Categorical):

@@ -1,6 +1,6 @@
-"""How far a measured accuracy can be trusted: standard errors, intervals, and what it takes to tell two apart. Pure.
+"""Uncertainty of measured accuracies: standard errors, intervals, and sample sizes to tell two apart. Pure.
 
-Quantiles of Student's t come from ``scipy.special``, exact and on every sample size.
+Quantiles of Student's t come from ``scipy.special``, exact for every sample size.
 """
 
 import math
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 Z95 = NormalDist().inv_cdf(0.975)
-"""A normal value lies within so many standard deviations of its mean 95 times in a hundred."""
+"""95 % of a normal distribution lies within this many standard deviations of its mean."""
 MOST_SEEDS = 1000
-"""Nobody trains more; ``seeds_needed`` then gives None."""
+"""Above this, ``seeds_needed`` returns None."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a few measurements, and how far it is to be trusted."""
+    """The mean of a few measurements with its interval."""
 
     count: int
     mean: float
     sd: float | None
     """Sample standard deviation (n - 1); None for a single measurement."""
     low: float | None
-    """The t-interval's ends; None for a single measurement."""
+    """The lower end of the t-interval; None for a single measurement."""
     high: float | None
     level: float = 0.95
-    """The share of such intervals that hold the true mean, if measurements are about normal."""
+    """The confidence level, if measurements are about normal."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ def binomial_error(p: float, n: int) -> float:
 
 
 def wilson(right: int, n: int) -> Interval:
-    """The 95 % score interval of a share (Wilson 1927), which holds its level close to 0 and 1 as well.
+    """The 95 % score interval of a share (Wilson 1927), which keeps its level close to 0 and 1.
 
     >>> interval = wilson(8, 10)
     >>> round(interval.low, 3), round(interval.high, 3)
     (0.49, 0.943)
 
     Args:
-        right: How many of them.
-        n: Of how many, at least 1.
+        right: Successes.
+        n: Trials, at least 1.
     """
     p, square = right / n, Z95**2
     centre = (p + square / (2 * n)) / (1 + square / n)
@@ -84,7 +84,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Mean:
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """The value that Student's t with so many degrees of freedom stays below with this probability.
+    """The quantile of Student's t distribution with so many degrees of freedom.
 
     >>> round(t_quantile(0.975, 4), 3)
     2.776
@@ -95,7 +95,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def t_test(mean: Mean) -> float:
-    """The chance of a mean at least this far from 0, to either side, were the true one 0.
+    """The two-sided p-value of a mean under the hypothesis that the true mean is 0.
 
     Args:
         mean: Of at least two measurements.
@@ -109,25 +109,25 @@ def t_test(mean: Mean) -> float:
 
 
 def chance_difference(p: float, n: int, q: float, m: int) -> float:
-    """How far apart chance alone brings shares ``p`` of ``n`` and ``q`` of ``m`` images, 95 times in a hundred.
+    """The largest difference of shares ``p`` of ``n`` and ``q`` of ``m`` images that chance explains, at 95 %.
 
-    The images count as drawn independently. Where two models see the same ones, as here, their errors go together
-    and somewhat less would do: without each image's predictions nobody can say how much less.
+    The images count as independent. Two models on the same images have correlated errors, so the true limit is somewhat
+    smaller; without the predictions for each image it is unknown.
     """
     return Z95 * math.hypot(binomial_error(p, n), binomial_error(q, m))
 
 
 def images_needed(p: float, q: float) -> int | None:
-    """Validation images each, at which the difference of two shares would be more than chance; None if it is none."""
+    """Validation images at which the difference of two shares would exceed chance; None if they are equal."""
     return None if p == q else math.ceil(Z95**2 * (p * (1 - p) + q * (1 - q)) / (p - q) ** 2)
 
 
 def seeds_needed(p: float, q: float, n: int) -> int | None:
-    """Seeds each, at which the difference of two means over seeds would be more than chance; None beyond MOST_SEEDS.
+    """Seeds at which the difference of two means over seeds would exceed chance; None above MOST_SEEDS.
 
-    How much a seed matters is not known beforehand. It is taken to move the accuracy as much as the choice of the ``n``
-    images does, which is the right order of magnitude and no more: three seeds of a SimpleCNN of four epochs had a
-    standard deviation of 0.9 points where this says 0.8.
+    The effect of a seed is unknown beforehand. It is assumed to equal that of the choice of the ``n`` images, which is
+    the right order of magnitude: three seeds of a SimpleCNN of four epochs had a standard deviation of 0.9 points, and
+    this assumes 0.8.
     """
     error = math.hypot(binomial_error(p, n), binomial_error(q, n))
     for count in range(2, MOST_SEEDS + 1):

@@ -1,16 +1,13 @@
-"""The W&B account in use and whether runs go online: what wandb's own switches and files say, and nothing else.
+"""The W&B account in use and whether runs are online, as wandb's own switches and files say.
 
 Those are the ``WANDB_*`` environment variables, ``wandb login`` (netrc), ``wandb offline`` and ``wandb init`` (settings
-files). wandb itself reads them here; it takes half a second to import, so what can be told without it is told without.
+files). wandb itself reads them, but takes half a second to import, so it is imported only where a settings file exists.
 
 Source: https://docs.wandb.ai/guides/track/environment-variables
 """
 
-import logging
 import netrc
 import os
-import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +17,12 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from fer_sweep.errors import InputError, LoginError
-
-log = logging.getLogger(__name__)
+from fer_sweep.wandb_client.package import load_wandb
 
 Mode = Literal["online", "offline", "disabled"]
 
-OLDEST_WANDB = (0, 31)
-
 DEFAULT_PROJECT = "fersweep"
-"""Where neither environment, sweep file nor settings name a project."""
-
-_WANDBS_THREADS = ("NetStatThr", "wandb-finish")
+"""The project if neither environment, sweep file nor settings name one."""
 
 _MODES: dict[str, Mode] = {
     "online": "online",
@@ -41,32 +33,32 @@ _MODES: dict[str, Mode] = {
     "disabled": "disabled",
 }
 _DEFAULT_HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
-"""Where ``wandb login`` has put its key in netrc, by wandb's version, if no other server is set."""
+"""Hosts in netrc under which ``wandb login`` saves the key of W&B's own server, by wandb's version."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Whose account, on which server."""
+    """An account on a W&B server."""
 
     server: str
-    """Address of the API, with no slash at its end."""
+    """Address of the API, without a trailing slash."""
     app: str
-    """Address of the pages people look at, likewise."""
+    """Address of the web pages, likewise."""
     entity: str | None
     """User or team from the environment or a settings file; None for the key's own default."""
     project: str | None
     """Project from the environment or a settings file."""
     api_key: str = field(repr=False)
     proxy: str | None = None
-    """For requests to the server, where wandb's settings name one; the usual environment variables count as well."""
+    """The proxy that wandb's settings name; the usual environment variables count as well."""
     verify: bool = True
-    """Whether the server's certificate must be good."""
+    """Whether to verify the server's certificate."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every request."""
 
     @property
     def shown(self) -> str:
-        """The server's address as it may be shown: without a name and a password that somebody put there."""
+        """The server's address for messages: without user name and password."""
         parts = urlsplit(self.server)
         return self.server.replace(f"{parts.netloc.rpartition('@')[0]}@", "") if "@" in parts.netloc else self.server
 
@@ -76,24 +68,24 @@ class Account:
 
 
 def tracking_mode() -> Mode:
-    """Where runs go: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline.
+    """Whether runs are online: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline.
 
     Raises:
-        InputError: wandb has no such mode.
+        InputError: WANDB_MODE is unknown.
     """
     given = os.environ.get("WANDB_MODE", "")
     mode = _MODES.get(given.lower())
     if given and mode is None:
-        raise InputError(f"WANDB_MODE={given}: no such mode", hint="online, offline or disabled")
+        raise InputError(f"WANDB_MODE={given}: unknown mode", hint="set it to online, offline or disabled")
     if mode is None and _has_settings_file():
         mode = _MODES[_settings().mode]
         if mode == "online":
-            mode = None  # it is also what stands there by default
+            mode = None  # it is also the default
     return mode or ("online" if has_login() else "offline")
 
 
 def has_login() -> bool:
-    """Whether there is a key, or a token file, for the server in use."""
+    """Whether there is an API key, or a token file, for the server in use."""
     return bool(os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _key(_server()))
 
 
@@ -123,7 +115,7 @@ def account() -> Account:
 
 
 def place(entity: str | None, project: str | None) -> tuple[str | None, str]:
-    """Entity and project for runs of a sweep file that may name them: environment, file, settings file, default."""
+    """Entity and project of a sweep's runs: from the environment, the sweep file, a settings file, or the default."""
     settings = _settings() if _has_settings_file() else None
     return (
         os.environ.get("WANDB_ENTITY") or entity or (settings.entity if settings else None),
@@ -131,54 +123,8 @@ def place(entity: str | None, project: str | None) -> tuple[str | None, str]:
     )
 
 
-def quiet_wandb() -> Any:
-    """The wandb package, set up to print nothing of its own in this process; starts its service.
-
-    Raises:
-        InputError: It is missing, broken or too old.
-    """
-    wandb = load_wandb()
-    wandb.setup(wandb.Settings(silent=True))  # each run has a silent setting of its own, but the login has not
-    _hush_threads()
-    return wandb
-
-
-def _hush_threads() -> None:
-    # A run that is given up leaves a thread of wandb's behind, which ends with a traceback when its service does.
-    before = threading.excepthook
-    if getattr(before, "hushed", False):
-        return
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if args.thread is not None and args.thread.name in _WANDBS_THREADS:
-            log.debug("wandb's thread %s ended with %r", args.thread.name, args.exc_value)
-        else:
-            before(args)
-
-    hook.hushed = True  # type: ignore[attr-defined]
-    threading.excepthook = hook
-
-
-def load_wandb() -> Any:
-    """The wandb package, imported on first use.
-
-    Raises:
-        InputError: It is missing, broken or too old.
-    """
-    needed = ".".join(map(str, OLDEST_WANDB))
-    hint = f"pip install 'wandb>={needed}', or WANDB_MODE=disabled to do without"
-    try:
-        import wandb  # only here: it takes half a second, which most commands need not pay
-    except ImportError as error:
-        raise InputError(f"wandb cannot be imported: {error}", hint=hint) from error
-    version = str(getattr(wandb, "__version__", "0"))  # a folder named wandb, of runs, is a package without one
-    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_WANDB:
-        raise InputError(f"wandb {version} is too old", hint=hint)
-    return wandb
-
-
 def _settings() -> Any:
-    # wandb.setup() would give the same, but starts wandb's service, and remembers its first answer for ever.
+    # wandb.setup() would give the same, but starts wandb's service and caches its first answer.
     wandb = load_wandb()
     try:
         settings = wandb.Settings(silent=True, settings_system=str(_system_folder() / "settings"))
@@ -187,11 +133,11 @@ def _settings() -> Any:
     except ValidationError as error:
         wrong = "; ".join(f"WANDB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
         raise InputError(
-            f"wandb's settings cannot be used: {wrong}",
-            hint="mend the environment variable, or the line in wandb's settings file",
+            f"wandb's settings are invalid: {wrong}",
+            hint="correct the environment variable, or the line in wandb's settings file",
         ) from None
     except wandb.Error as error:
-        raise InputError(f"wandb's settings cannot be used: {error}", hint="mend the WANDB_ variable named") from None
+        raise InputError(f"wandb's settings are invalid: {error}", hint="correct the WANDB_ variable named") from None
     return settings
 
 
@@ -214,7 +160,7 @@ def _server() -> str | None:
 
 
 def _key(server: str | None) -> str | None:
-    """The API key for a server; None stands for wandb's own."""
+    """The API key for a server; None for W&B's own server."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     hosts = list(_DEFAULT_HOSTS)

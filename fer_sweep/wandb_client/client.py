@@ -1,8 +1,7 @@
-"""What a W&B server is asked about sweeps: every operation of its protocol that fersweep speaks is in this file.
+"""The client for sweeps on a W&B server: every operation of its protocol that fersweep uses.
 
-The wire format is GraphQL over HTTPS, as the stock client of wandb 0.31 sends it. wandb's own Python names for these
-operations are private and moved between 0.28 and 0.31, hence the few lines of our own; runs themselves are logged by
-wandb (``tracking``).
+The wire format is GraphQL over HTTPS, as the stock client of wandb 0.31 sends it. wandb's own functions for these
+operations are private and changed between 0.28 and 0.31, hence this client; wandb itself logs the runs (``tracking``).
 
 Source: https://docs.wandb.ai/guides/sweeps and the queries of wandb 0.31.
 """
@@ -33,7 +32,7 @@ from fer_sweep.wandb_client.transport import TRIES, NotFound, Transport
 _RUNS_A_PAGE = 100
 
 _WORDS = {SweepState.RUNNING: "RUNNING", SweepState.PAUSED: "PAUSED", SweepState.CANCELLED: "CANCELED"}
-"""W&B's names of states; it has one word, FINISHED, for a sweep that is stopped and one that is at its end."""
+"""W&B's names of states; stopped and finished sweeps are both FINISHED."""
 
 
 Args = ParamSpec("Args")
@@ -41,7 +40,7 @@ Answer = TypeVar("Answer")
 
 
 def _understood(ask: Callable[Args, Answer]) -> Callable[Args, Answer]:
-    """Make an error of ours of an answer whose shape nobody foresaw."""
+    """Raise ``ServerError`` for an answer of an unexpected shape."""
 
     @functools.wraps(ask)
     def wrapped(*args: Args.args, **kwargs: Args.kwargs) -> Answer:
@@ -50,26 +49,26 @@ def _understood(ask: Callable[Args, Answer]) -> Callable[Args, Answer]:
         except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
             raise ServerError(
                 f"W&B's answer to {ask.__name__} cannot be read: {type(error).__name__}: {error}",
-                hint="is it a W&B server, and of a version that wandb 0.31 speaks to? See WANDB_BASE_URL",
+                hint="check WANDB_BASE_URL: it must be a W&B server that supports wandb 0.31",
             ) from error
 
     return wrapped
 
 
 class WandbServer:
-    """A server, through one account; safe to share among threads."""
+    """A server, used with one account; thread-safe."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
         self._transport = Transport(account)
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._transport.close()
 
     @_understood
     def default_entity(self, *, tries: int = TRIES) -> str:
-        """The user or team that the key's owner works as.
+        """The default entity of the API key: a user or team.
 
         Raises:
             LoginError: The server does not know the key.
@@ -81,11 +80,11 @@ class WandbServer:
 
     @_understood
     def create_sweep(self, config: Mapping[str, Any], *, entity: str, project: str) -> tuple[SweepPath, Sequence[str]]:
-        """Make a sweep; gives its path and what the server finds odd about the file.
+        """Create a sweep; gives its path and the server's warnings about its file.
 
         Raises:
             InputError: The server refuses the file, the entity or the project.
-            ServerBusy: No answer; where it may have been made all the same, the hint says so.
+            ServerBusy: No answer; if the sweep may have been created all the same, the hint says so.
         """
         answer = self._transport.ask(
             """mutation UpsertSweep($config: String, $description: String, $entityName: String, $projectName: String) {
@@ -110,10 +109,10 @@ class WandbServer:
 
     @_understood
     def sweep(self, path: SweepPath) -> ServerSweep:
-        """Look a sweep up.
+        """A sweep.
 
         Raises:
-            NotFound: There is none at this path.
+            NotFound: No sweep has this path.
         """
         found = self._transport.ask(
             """query Sweep($entity: String, $project: String, $sweep: String!) {
@@ -132,11 +131,11 @@ class WandbServer:
         if not found["sweep"]:
             raise NotFound(
                 f"no sweep {path.id} in {path.entity}/{path.project} on {self.account.shown}",
-                hint="it may have been deleted, or be in another project: give ENTITY/PROJECT/ID",
+                hint="it was deleted or is in another project: give ENTITY/PROJECT/ID",
             )
         sweep = found["sweep"]
         config = config_from(sweep["config"] or "", path)
-        # The server may write names otherwise than whoever asked.
+        # The server's spelling of the names counts.
         canonical = SweepPath(found["entityName"] or path.entity, found["name"] or path.project, sweep["name"])
         return ServerSweep(sweep["id"], canonical, config, state_of_word(sweep["state"] or ""))
 
@@ -158,7 +157,7 @@ class WandbServer:
 
     @_understood
     def register_agent(self, path: SweepPath, host: str) -> str:
-        """Announce an agent, which may run one trial at a time; gives its id."""
+        """Register an agent, which may run one trial at a time; gives its id."""
         answer = self._transport.ask(
             """mutation CreateAgent($host: String!, $projectName: String, $entityName: String, $sweep: String!) {
                 createAgent(input: {host: $host, projectName: $projectName, entityName: $entityName, sweep: $sweep}) {
@@ -172,10 +171,10 @@ class WandbServer:
 
     @_understood
     def heartbeat(self, agent: str, running: Collection[str]) -> Sequence[Command]:
-        """Say what an agent runs and hear what it is to do; asked for once, whatever comes of it.
+        """Send what an agent runs, and receive its commands; no retry.
 
         Raises:
-            NotFound: The sweep has been deleted, or the agent is not known any more.
+            NotFound: The sweep or the agent was deleted.
         """
         answer = self._transport.ask(
             """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
@@ -223,7 +222,7 @@ class WandbServer:
 
     @_understood
     def run(self, path: SweepPath, run_id: str, *, tries: int = TRIES) -> ServerRun | None:
-        """One run of a sweep's project, if the server has it."""
+        """One run of a sweep's project; None if the server does not have it."""
         found = self._transport.ask(
             """query Run($project: String!, $entity: String!, $name: String!) {
                 project(name: $project, entityName: $entity) {
@@ -236,12 +235,12 @@ class WandbServer:
         return run_from(found["run"]) if found and found["run"] else None
 
     def fail_run(self, path: SweepPath, run_id: str, reason: str) -> None:
-        """End a run that was proposed but cannot be trained, so that the search learns of it."""
+        """Fail a run that was proposed but cannot be trained, so that the search takes it into account."""
         self._join(path, run_id, {"state": "failed", "reason": reason})
         self._stream(path, run_id, {"complete": True, "exitcode": 1})
 
     def hand_back(self, path: SweepPath, run_id: str) -> None:
-        """Give back a run that was proposed and not begun: the server hands it out again, as a preempted one."""
+        """Requeue a run that was proposed and not started: mark it preempted, so that the server hands it out again."""
         self._join(path, run_id, {})
         self._stream(path, run_id, {"preempting": True})
         self._stream(path, run_id, {"complete": True, "exitcode": 1})

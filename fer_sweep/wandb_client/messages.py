@@ -1,4 +1,4 @@
-"""What goes over the wire to and from a W&B server about sweeps, as records and as text."""
+"""Messages to and from a W&B server about sweeps: records, and how they are parsed and written."""
 
 import json
 from collections.abc import Mapping
@@ -11,18 +11,7 @@ import yaml
 
 from fer_sweep.config.sweep_yaml import parse_document
 from fer_sweep.errors import InputError
-from fer_sweep.records import TrialState
 from fer_sweep.store.trials import SweepState
-
-IN_HAND = ("pending", "running", "preempting")
-"""States of runs that the server takes to be somebody's; it hands out none of them, and calls no sweep finished that
-has one."""
-ENDED_AS: Mapping[TrialState, tuple[str, ...]] = {
-    TrialState.COMPLETE: ("finished",),
-    TrialState.PRUNED: ("finished",),
-    TrialState.FAILED: ("failed", "crashed", "killed"),
-}
-"""How the server may call the run of a trial that has ended for good."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +24,10 @@ class SweepPath:
 
     @classmethod
     def read(cls, text: str) -> "SweepPath":
-        """The path that ``str`` has written; a project may have a slash in its name, the others not.
+        """Parse what ``str`` writes; only a project may have a slash in its name.
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is not ENTITY/PROJECT/ID.
         """
         entity, _, rest = text.partition("/")
         project, _, sweep = rest.rpartition("/")
@@ -52,12 +41,12 @@ class SweepPath:
 
 @dataclass(frozen=True)
 class ServerSweep:
-    """A sweep as the server has it."""
+    """A sweep on the server."""
 
     key: str
-    """The server's internal name, which changes of state are addressed to."""
+    """The server's internal id, which a change of state needs."""
     path: SweepPath
-    """As the server writes it."""
+    """In the server's spelling."""
     config: Mapping[str, Any]
     """The sweep file."""
     state: SweepState
@@ -65,7 +54,7 @@ class ServerSweep:
 
 @dataclass(frozen=True)
 class ServerRun:
-    """A run as the server has it."""
+    """A run on the server."""
 
     id: str
     state: str
@@ -81,7 +70,7 @@ class ServerRun:
 
 @dataclass(frozen=True)
 class Command:
-    """What the server tells an agent to do."""
+    """A command of the server to an agent."""
 
     type: str
     """run, resume, stop or exit."""
@@ -102,28 +91,30 @@ def parse_path(text: str, *, entity: str | None, project: str | None) -> tuple[s
 
     Args:
         text: ENTITY/PROJECT/ID, PROJECT/ID, ID, or the address of the sweep's page.
-        entity: Where the text names none.
+        entity: The entity if the text has none.
         project: Likewise.
 
     Raises:
-        InputError: The text is none of these.
+        InputError: The text is not one of these.
     """
     parts = text.split("/")
     if "://" in text:
-        # A server may show its pages below a path of its own, and a sweep's page has pages below it.
+        # A server may have a path prefix, and a sweep's page has subpages.
         whole = [unquote(part) for part in urlsplit(text).path.split("/") if part]
         place = whole.index("sweeps") if "sweeps" in whole else 0
         parts = [*whole[place - 2 : place], *whole[place + 1 : place + 2]] if place >= 2 else []
         if len(parts) != 3:
             parts = []
     if not 1 <= len(parts) <= 3 or not all(parts):
-        raise InputError(f"{text!r} names no sweep", hint="ENTITY/PROJECT/ID, an id, or the address of a sweep's page")
+        raise InputError(
+            f"{text!r} is not a sweep", hint="give ENTITY/PROJECT/ID, an id, or the address of a sweep's page"
+        )
     given = [None] * (3 - len(parts)) + list(parts)
     return given[0] or entity, given[1] or project, parts[-1]
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes text that begins with a digit: YAML readers differ on what is a number, and "008" is none."""
+    """Quote text that begins with a digit: to some YAML readers "008" is a number."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -135,34 +126,34 @@ Dumper.add_representer(str, _text)
 
 
 def config_from(text: str, path: SweepPath) -> Mapping[str, Any]:
-    """A sweep file as the server gives it back.
+    """Parse a sweep file as the server returns it.
 
     Raises:
-        InputError: It is none.
+        InputError: It cannot be parsed.
     """
-    # By the reader of sweep files: it refuses bombs and tags, and takes 1e-4 for a number.
+    # The reader of sweep files refuses YAML bombs and tags, and reads 1e-4 as a number.
     found = parse_document(text, source=f"sweep {path}").data
     if not isinstance(found, Mapping):
-        raise InputError(f"sweep {path} has no configuration that can be read", hint="make it again from its file")
+        raise InputError(f"sweep {path} has an unreadable configuration", hint="create it again from its file")
     return found
 
 
 def state_of_word(word: str) -> SweepState:
-    """Our state for a word of the server's."""
+    """The state for the server's name of it."""
     known = {"RUNNING": SweepState.RUNNING, "PENDING": SweepState.RUNNING, "PAUSED": SweepState.PAUSED}
     canceled = {"CANCELED": SweepState.CANCELLED, "CANCELLED": SweepState.CANCELLED}
     return {**known, **canceled}.get(word.upper(), SweepState.FINISHED)
 
 
 def command_from(raw: Mapping[str, Any]) -> Command:
-    """A command as an agent's heartbeat brings it."""
+    """Parse a command from the answer to a heartbeat."""
     args = raw.get("args")
     plain = {name: item.get("value") if isinstance(item, Mapping) else item for name, item in (args or {}).items()}
     return Command(str(raw.get("type")), str(raw.get("run_id") or ""), plain)
 
 
 def run_from(node: Mapping[str, Any]) -> ServerRun:
-    """A run as a query brings it."""
+    """Parse a run from the answer to a query."""
     config = json.loads(node["config"] or "{}")
     plain = {
         name: item["value"] if isinstance(item, Mapping) and "value" in item else item

@@ -1,4 +1,4 @@
-"""What the W&B run of a trial is called, and where it goes."""
+"""Name, group, tags and place of a trial's W&B run."""
 
 import os
 import shlex
@@ -13,21 +13,21 @@ from fer_sweep.wandb_client.account import place
 
 @dataclass(frozen=True)
 class RunLabels:
-    """What names a run and places it in the W&B UI."""
+    """Name and place of a run in the W&B UI."""
 
     name: str
     group: str
     sweep_id: str | None = None
-    """The sweep on the server whose run it is."""
+    """The sweep on the server that it belongs to."""
     job_type: str = "trial"
     project: str | None = None
-    """None lets wandb take it from its environment and settings; entity likewise."""
+    """None for the project of wandb's environment and settings; entity likewise."""
     entity: str | None = None
     tags: tuple[str, ...] = ()
     notes: str | None = None
 
     def with_environment(self) -> "RunLabels":
-        """The same, where ``WANDB_RUN_GROUP``, ``WANDB_JOB_TYPE``, ``WANDB_TAGS``, ``WANDB_NOTES`` have their say."""
+        """The labels with ``WANDB_RUN_GROUP``, ``WANDB_JOB_TYPE``, ``WANDB_TAGS`` and ``WANDB_NOTES`` applied."""
         tags = tuple(tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip())
         return replace(
             self,
@@ -40,7 +40,7 @@ class RunLabels:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the runs of a sweep go."""
+    """Where the runs of a sweep are."""
 
     entity: str | None
     project: str | None
@@ -49,18 +49,18 @@ class Place:
 
     @classmethod
     def from_file(cls, sweep: SweepFile) -> "Place":
-        """Where the runs of a sweep go that is on no server, in W&B's usual order."""
+        """The place of the offline runs of a sweep."""
         return cls(*place(sweep.entity, sweep.project))
 
 
 def trial_labels(sweep_id: str, trial_id: str, config: Mapping[str, Any], where: Place) -> RunLabels:
-    """What the run of a trial is called.
+    """The labels of a trial's run.
 
     Args:
-        sweep_id: The sweep here.
-        trial_id: The trial in it.
-        config: The trial's whole configuration.
-        where: Where the run goes.
+        sweep_id: The sweep's id in this home.
+        trial_id: The trial.
+        config: Its whole TrialConfig as plain values.
+        where: Where the run is.
     """
     return RunLabels(
         name=f"{config['model']}-{trial_id}",

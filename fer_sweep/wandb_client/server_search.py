@@ -1,9 +1,8 @@
-"""The search on a W&B server: it proposes and stops, and every trial is noted in our own database as well.
+"""The search on a W&B server: it proposes trials and stops them early, and our own database records each one.
 
-The server's word decides what is trained next, what is stopped early and when the sweep is over. Our database holds
-what the server cannot: whose a trial is while it runs (``search.leases``), so that the trial of a killed agent is gone
-on with from its checkpoint, and every epoch and result, so that a run can be rebuilt whatever became of it. A trial is
-called by the id of its W&B run.
+The server decides what is trained next, what is stopped early and when the sweep is finished. Our database has what the
+server has not: the lease of a running trial (``store.leases``), so that another agent resumes the trial of a killed one
+from its checkpoint; and every epoch and result, so that a run can be rebuilt. A trial's id is the id of its W&B run.
 
 Metrics reach the server through the trial's run (``tracking``), not from here.
 """
@@ -32,14 +31,14 @@ from fer_sweep.store.leases import Leases
 from fer_sweep.store.trials import Lease, Ledger, SweepState, record_of
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
-from fer_sweep.wandb_client.records import has_ended, merged, record_from
-from fer_sweep.wandb_client.slots import Pace, SlotAgent
-from fer_sweep.wandb_client.unheard import Unheard, nobodys
+from fer_sweep.wandb_client.reconcile import Action, LocalTrial, SignsOfLife, reconcile
+from fer_sweep.wandb_client.runs import OPEN, has_ended, merged, record_from
+from fer_sweep.wandb_client.slots import RUN_ID, Pace, SlotAgent
 
 log = logging.getLogger(__name__)
 
 REFUSED_IN_A_ROW = 20
-"""So many configurations that cannot be trained, one after another, end the agent: the sweep's space is at fault."""
+"""So many proposals in a row that cannot be trained end the agent: the sweep's space is at fault."""
 _HAS_RESULT = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -63,11 +62,11 @@ class WandbSearch:
         Args:
             path: Where it is on the server.
             database: For leases and reports; it stays open when the search is closed.
-            connect: Gives the server when it is first needed; closed by ``close``.
+            connect: Connects to the server when it is first needed; ``close`` closes it.
             owner: Names this agent among those of this database; this process if not given.
-            lease_s: A trial not reported on for so many seconds is handed to another agent of this database.
+            lease_s: Lease of a trial, seconds; once it expires, another agent of this database may resume the trial.
             clock: Unix time, seconds; the database's if not given.
-            can_be_resumed: Whether this host sees a trial's checkpoints; others it goes on with last, from their start.
+            can_be_resumed: Whether this host has a trial's checkpoints; other trials come last and restart.
             pace: How often the server is asked.
 
         Raises:
@@ -82,52 +81,54 @@ class WandbSearch:
         self._agents: dict[str, SlotAgent] = {}
         """By slot."""
         self._running: dict[str, tuple[str, int]] = {}
-        """Slot and number of each trial this agent runs."""
+        """Slot and number of each trial that this agent runs."""
         self._refused = 0
-        """Configurations in a row that cannot be trained."""
+        """Proposals in a row that cannot be trained."""
         self._index = ConfigIndex()
-        self._unheard = Unheard(lease_s, self._clock)
+        self._signs = SignsOfLife(lease_s, self._clock)
+        self._unowned: list[str] = []
+        """Open runs that no agent of this database trains, as of the last look."""
 
     @functools.cached_property
     def _server(self) -> WandbServer:
         return self._connect()
 
     def close(self) -> None:
-        """Give back what is still held, here and on the server, and say nothing more."""
+        """Requeue the runs that were proposed and not started, release the leases and close the connection."""
         try:
             agents, self._agents = self._agents, {}
             for offer in [offer for agent in agents.values() for offer in agent.close()]:
-                self._hand_back(offer.run_id, "was offered and not begun")
+                self._hand_back(offer.run_id)
         finally:
             self._leases.close()
             if "_server" in self.__dict__:
                 self._server.close()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
-        """See ``Search.next_trial``; the trial of a killed agent of this database comes first.
+        """See ``Search.next_trial``; trials of killed agents of this database come first.
 
         Raises:
-            FersweepError: The server refuses this agent or does not answer, and nothing is running.
-            ConfigError: The training function refuses whatever the server proposes.
+            FersweepError: The server refuses this agent or does not answer, and no trial is running.
+            ConfigError: The server proposes only configurations that cannot be trained.
             StorageError: The database cannot be written.
         """
         agent = self._agents.get(slot)
         if agent is None:
             agent = self._agents[slot] = SlotAgent(self._server, self._path, socket.gethostname(), self._pace)
-        request: TrialRequest | Wait | None = self._go_on_first(slot)
+        request: TrialRequest | Wait | None = self._resume_first(slot)
         while request is None:
             try:
                 answer = agent.ask()
             except FersweepError:
                 if self._running:
-                    return None  # those that run shall finish; the error comes again when they have
+                    return None  # running trials finish first; the error is raised again then
                 raise
             if answer is False:
-                request = (self._begin_forgotten(slot) if agent.is_without_trial else None) or agent.wait
+                request = (self._begin_unowned(slot) if agent.is_without_trial else None) or agent.wait
             elif answer is True:
-                # Whoever was to go on with a preempted trial, the server has not asked again and will not.
+                # The server will not hand out these preempted trials again.
                 if agent.last_state is not SweepState.CANCELLED:
-                    request = self._take_over(slot, TrialState.PREEMPTED) or self._begin_forgotten(slot)
+                    request = self._take_over(slot, TrialState.PREEMPTED) or self._begin_unowned(slot)
                 break
             else:
                 assert isinstance(answer, Command)
@@ -141,7 +142,7 @@ class WandbSearch:
         """See ``Search.report``.
 
         Raises:
-            LostTrial: The trial is another agent's by now.
+            LostTrial: Another agent has the trial's lease by now.
             StorageError: The database cannot be written.
         """
         slot, number = self._running.get(trial_id, ("", -1))
@@ -157,10 +158,10 @@ class WandbSearch:
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
+        """See ``Search.finish``; a repetition after a StorageError changes nothing.
 
         Raises:
-            LostTrial: The trial is another agent's by now.
+            LostTrial: Another agent has the trial's lease by now.
             StorageError: The database cannot be written.
         """
         with self._leases.ledger() as ledger:
@@ -184,7 +185,7 @@ class WandbSearch:
 
     @through_restarts
     def records(self) -> Sequence[TrialRecord]:
-        """See ``Search.records``: those of this database, and from the server those of other hosts."""
+        """See ``Search.records``: the trials of this database, and from the server those of other hosts."""
         with self._leases.ledger(write=False) as ledger:
             here = [record_of(row, row["identity"]) for row in ledger.all()]
         try:
@@ -195,18 +196,18 @@ class WandbSearch:
         return merged(here, there)
 
     def _is_fresh(self, number: int, trial_id: str) -> bool:
-        # Asked every second of every slot: a question that writes would make all others wait.
+        # Every slot asks each second, so read first: a writing transaction would block the others.
         with self._leases.ledger(write=False) as ledger:
             return self._leases.is_fresh(self._leases.own(ledger, number, trial_id))
 
     @through_restarts
-    def _go_on_first(self, slot: str) -> TrialRequest | Wait | None:
-        """What comes before a new run: a killed agent's trial, or one whose preemption the server never heard of."""
+    def _resume_first(self, slot: str) -> TrialRequest | Wait | None:
+        """What comes before a new run: a killed agent's trial, or one whose preemption was not uploaded."""
         with self._leases.ledger(write=False) as ledger:
             free = {row["state"] for row in self._leases.free(ledger)}
         request = self._after_a_dead_agent(slot) if TrialState.RUNNING in free else None
         if request is None and TrialState.PREEMPTED in free:
-            request = self._begin_unheard(slot)
+            request = self._begin_silent(slot)
         return request
 
     def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
@@ -220,18 +221,18 @@ class WandbSearch:
 
     @through_restarts
     def _take_over(self, slot: str, state: TrialState) -> TrialRequest | None:
-        """Go on with a trial that nobody has in hand, unless it has been gone on with elsewhere."""
+        """Resume an unleased trial, unless it has ended on another host."""
         while True:
             with self._leases.ledger() as ledger:
                 free = [row for row in self._leases.free(ledger) if row["state"] == state]
                 row = next((row for row in free if self._can_be_resumed(row["identity"])), free[0] if free else None)
                 if row is None:
                     return None
-                request = self._go_on(ledger, row, slot)
+                request = self._resume(ledger, row, slot)
             try:
                 run = self._server.run(self._path, request.trial_id)
             except ServerBusy as error:
-                log.warning("%s; going on with trial %s all the same", error, request.trial_id)
+                log.warning("%s; trial %s is resumed without the server's record of it", error, request.trial_id)
                 return request
             if run is None or not has_ended(run):
                 return request
@@ -239,7 +240,7 @@ class WandbSearch:
             reason = "it ended on another host" + (f": {record.reason}" if record.reason else "")
             self.finish(request.trial_id, TrialOutcome(record.state, record.result, reason))
 
-    def _go_on(self, ledger: Ledger, row: Any, slot: str) -> TrialRequest:
+    def _resume(self, ledger: Ledger, row: Any, slot: str) -> TrialRequest:
         attempt = row["attempt"] + 1
         lease = self._leases.new(slot, attempt)
         ledger.hand_over(row["number"], lease)
@@ -249,15 +250,15 @@ class WandbSearch:
 
     @through_restarts
     def _begin(self, slot: str, command: Command) -> TrialRequest | None:
-        """Take up a run that the server offers; None if it cannot be, which the server then knows."""
+        """Start a run that the server proposes; None if it cannot be trained or another agent has it."""
         run_id = command.run_id
         parameters = flatten(command.args or {})
         with self._leases.ledger() as ledger:
             row = ledger.find(run_id)
             if row is not None and not self._leases.is_in_hand(row):
-                return self._go_on(ledger, row, slot)
+                return self._resume(ledger, row, slot)
         if row is not None:
-            log.warning("W&B offers run %s again, which is still running on this host; it stays there", run_id)
+            log.warning("W&B proposes run %s, which is running on another agent already", run_id)
             return None
         try:
             config = parse_trial(parameters)
@@ -267,7 +268,7 @@ class WandbSearch:
         self._refused = 0
         with self._leases.ledger() as ledger:
             if ledger.is_taken(run_id):
-                return None  # by another agent, in this very moment
+                return None  # another agent was faster
             number, lease = ledger.count(), self._leases.new(slot, 1)
             twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
             ledger.add(
@@ -284,37 +285,52 @@ class WandbSearch:
             copy_trial(trial_folder(self._path.id, twins[0]["identity"]), trial_folder(self._path.id, run_id))
         return TrialRequest(run_id, config, parameters)
 
-    def _begin_forgotten(self, slot: str) -> TrialRequest | Wait | None:
-        """Begin a run that the server takes to be in hand and nobody has; Wait if one may be such a run.
+    def _begin_unowned(self, slot: str) -> TrialRequest | Wait | None:
+        """Begin an open run that no agent trains; Wait if one may be such a run.
 
-        Its offer was lost on its way, or died with its agent; or its trial was preempted here, and the server has not
-        heard of it. The server would not offer it again, and never call the sweep finished. Whoever has it may only be
-        about to begin, hence the wait: a lease's time in which the server has heard nothing of it.
+        Its proposal was lost on its way, or with its agent; or its trial was preempted here, and the server was not
+        told. The server would not propose it again, and never finish the sweep. An agent may be about to begin it, so
+        wait for a lease without a sign of life.
         """
-        if request := self._begin_unheard(slot):
+        if request := self._begin_silent(slot):
             return request
-        names = ", ".join(self._unheard.ids)
-        return Wait(f"nothing is heard of run {names}, which is to be trained yet") if names else None
+        names = ", ".join(self._unowned)
+        return Wait(f"run {names} is to be trained and shows no sign of life yet") if names else None
 
     @through_restarts
-    def _begin_unheard(self, slot: str) -> TrialRequest | None:
-        if self._unheard.is_due():
-            for run in self._unheard.look(nobodys(self._server, self._path, self._leases)):
-                log.warning("nothing is heard of run %s, which W&B takes to be in hand; it is trained here", run.id)
-                if request := self._begin(slot, Command("run", run.id, run.config)):
-                    return request
+    def _begin_silent(self, slot: str) -> TrialRequest | None:
+        if not self._signs.is_due():
+            return None
+        try:
+            runs = [run for run in self._server.runs(self._path, states=OPEN, tries=1) if RUN_ID.fullmatch(run.id)]
+        except FersweepError as error:
+            log.debug("%s", error)
+            return None
+        with self._leases.ledger(write=False) as ledger:
+            states = {run.id: TrialState(row["state"]) for run in runs if (row := ledger.find(run.id)) is not None}
+        in_use = {run_id for run_id, state in states.items() if state is not TrialState.PREEMPTED}
+        local = [
+            LocalTrial(run_id, run_id, state, in_use=run_id in in_use, server_resumes=True)
+            for run_id, state in states.items()
+        ]
+        actions = reconcile(local, runs, silent=self._signs.silent(runs))
+        self._unowned = [run_id for run_id in actions if run_id not in in_use]
+        for run in runs:
+            if actions.get(run.id) is not Action.TRAIN:
+                continue
+            log.warning("run %s is open on the W&B server without a sign of life; it is trained here", run.id)
+            if request := self._begin(slot, Command("run", run.id, run.config)):
+                return request
         return None
 
-    def _hand_back(self, run_id: str, why: str) -> bool:
+    def _hand_back(self, run_id: str) -> None:
         try:
             self._server.hand_back(self._path, run_id)
         except FersweepError as error:
-            log.warning("run %s %s, and could not be given back: %s", run_id, why, error)
-            return False
-        return True
+            log.warning("run %s was proposed and not started, and could not be requeued: %s", run_id, error)
 
     def _refuse(self, run_id: str, error: ConfigError) -> None:
-        log.warning("run %s cannot be trained and is marked as failed: %s", run_id, error)
+        log.warning("run %s cannot be trained and is reported as failed: %s", run_id, error)
         try:
             self._server.fail_run(self._path, run_id, str(error))
         except FersweepError as trouble:

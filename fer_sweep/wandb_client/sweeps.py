@@ -1,12 +1,13 @@
-"""Sweeps on a W&B server: made from a file, taken up from an address, or set beside an embedded search as its page."""
+"""Sweeps on a W&B server: created from a file, opened by address, or created as the page of an embedded sweep."""
 
-import fcntl
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+import filelock
 
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError, StorageError, printable
@@ -18,8 +19,7 @@ from fer_sweep.wandb_client.transport import NotFound
 
 PROGRAM = "fersweep"
 COMMAND = ("${env}", "fersweep", "train", "${args}")
-"""What a stock agent starts for a sweep file that does not say; it reads ``program`` without looking whether it is
-there."""
+"""The command of a stock agent for a sweep file without one; it needs ``program`` too, but not the file it names."""
 
 
 _OWN_HOSTS = frozenset({"api.wandb.ai", "wandb.ai", "www.wandb.ai", "forge.coreweave.com", "api.forge.coreweave.com"})
@@ -27,13 +27,13 @@ _OWN_HOSTS = frozenset({"api.wandb.ai", "wandb.ai", "www.wandb.ai", "forge.corew
 
 @dataclass(frozen=True)
 class Made:
-    """A sweep that now is on a server."""
+    """A sweep on a server."""
 
     path: SweepPath
     url: str
     """Its page."""
     warnings: Sequence[str]
-    """What the server finds odd about the file."""
+    """The server's warnings about the file."""
 
 
 def connect() -> WandbServer:
@@ -46,16 +46,16 @@ def connect() -> WandbServer:
 
 
 def make(server: WandbServer, sweep: SweepFile, *, entity: str | None = None, project: str | None = None) -> Made:
-    """Create a sweep, where W&B's usual order puts it: option, environment, file, settings, the key's own default.
+    """Create a sweep; entity and project come from options, environment, file, settings, or the key's default.
 
     Args:
-        server: Where.
-        sweep: What.
-        entity: User or team, before all else.
-        project: Project, before all else.
+        server: The server.
+        sweep: The sweep file.
+        entity: User or team; overrides all others.
+        project: Likewise.
 
     Raises:
-        LoginError: The key is wrong, or has no right to that entity.
+        LoginError: The key is wrong, or lacks access to that entity.
         InputError: The server refuses the file, the entity or the project.
     """
     who = server.account
@@ -66,11 +66,11 @@ def make(server: WandbServer, sweep: SweepFile, *, entity: str | None = None, pr
 
 
 def take_up(server: WandbServer, text: str) -> tuple[Made, SweepFile]:
-    """A sweep that is on the server already, by path, id or address, with the file it was made from.
+    """A sweep that is on the server already, by path, id or address, with its sweep file.
 
     Raises:
-        InputError: The text names no sweep, or the server has none there.
-        SweepFileError: Its file is not one that can be understood here.
+        InputError: The text is not a sweep, or the server does not have it.
+        SweepFileError: Its sweep file is invalid.
     """
     who = server.account
     _check_host(who, text)
@@ -84,14 +84,14 @@ def take_up(server: WandbServer, text: str) -> tuple[Made, SweepFile]:
 
 
 def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
-    """The sweep that stands on the server for an embedded one, whose runs belong to it there; made on first use.
+    """The page of an embedded sweep: a sweep on the server that its runs belong to, created on first use.
 
-    Several agents may ask at once: one makes it, all get it. It proposes nothing: its controller is declared local.
+    If several agents call this at once, one creates it. It proposes nothing: its controller is declared local.
 
     Args:
-        server: Where.
+        server: The server.
         sweep_id: The embedded sweep's own id.
-        sweep: Its file.
+        sweep: Its sweep file.
 
     Raises:
         LoginError, InputError: As ``make`` does.
@@ -101,11 +101,10 @@ def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
     note = folder / "wandb.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".wandb.lock").open("w")
+        lock = filelock.FileLock(folder / ".wandb.lock").acquire()
     except OSError as error:
         raise StorageError(f"cannot write {folder}: {error.strerror}", hint="make the folder writable") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock:  # released at the end
         if known := known_page(sweep_id, server.account.server):
             try:
                 server.sweep(known)
@@ -119,7 +118,7 @@ def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
 
 
 def known_page(sweep_id: str, server: str | None = None) -> SweepPath | None:
-    """Where an embedded sweep's page is, if it has one; on this server, if one is named."""
+    """The path of an embedded sweep's page, if it has one; on this server, if one is given."""
     try:
         content = read_json(sweep_folder(sweep_id) / "wandb.json")
         path = SweepPath.read(str(content["path"]))
@@ -129,15 +128,15 @@ def known_page(sweep_id: str, server: str | None = None) -> SweepPath | None:
 
 
 def check_searchable(sweep: SweepFile) -> None:
-    """See that a server would propose runs for a file.
+    """Check that a server can propose runs for a sweep file.
 
     Raises:
-        InputError: It would not.
+        InputError: It cannot.
     """
     if sweep.method == "custom":
         raise InputError(
             "a W&B server proposes nothing for method custom",
-            hint="take --search optuna, which does; its runs can be tracked online all the same",
+            hint="use --search optuna; its runs can be tracked online all the same",
         )
 
 
@@ -146,18 +145,18 @@ def _check_host(who: Account, text: str) -> None:
         return
     host = urlsplit(text).hostname
     ours = {urlsplit(who.server).hostname, urlsplit(who.app).hostname}
-    # W&B's own pages go by several names.
+    # W&B's own server has several host names.
     if ours & _OWN_HOSTS:
         ours |= _OWN_HOSTS
     if host not in ours:
         raise InputError(
-            f"{printable(text)} is on another server than the one in use, {who.shown}",
-            hint="set WANDB_BASE_URL and WANDB_API_KEY to that server's",
+            f"{printable(text)} is not on the server in use, {who.shown}",
+            hint="set WANDB_BASE_URL and WANDB_API_KEY for that server",
         )
 
 
 def _as_stock_sends(plain: dict[str, Any]) -> dict[str, Any]:
-    """A sweep file as the stock client sends it: with what its agents need, and the distribution of each range."""
+    """A sweep file as the stock client sends it: with the agents' command and the distribution of each range."""
     sent = dict(plain)
     if "program" not in plain:
         command = {} if "command" in plain else {"command": list(COMMAND)}

@@ -1,4 +1,4 @@
-"""HTTP and GraphQL to a W&B server, and what its refusals mean for a person."""
+"""HTTP and GraphQL to a W&B server, and its errors as ours."""
 
 import math
 import os
@@ -16,16 +16,16 @@ from fer_sweep.wandb_client.account import Account
 TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 """Seconds; a bayes proposal takes a server a second or more."""
 TRIES = 4
-"""Of an operation that a person waits for, while the server is busy."""
+"""Attempts of an operation that a user waits for, while the server is busy."""
 _LONGEST_WAIT_S = 10.0
 
 
 class NotFound(InputError):
-    """The server has no such entity, project or sweep, or shows it to nobody without the right to see it."""
+    """The server has no such entity, project or sweep, or this key may not see it."""
 
 
 class Transport:
-    """A connection to the server of an account; safe to share among threads."""
+    """A connection to the server of an account; thread-safe."""
 
     def __init__(self, account: Account, *, timeout: httpx.Timeout = TIMEOUT) -> None:
         self.account = account
@@ -35,29 +35,29 @@ class Transport:
             headers={"User-Agent": "fersweep", **account.headers},
             proxy=account.proxy,
             verify=_certificates(account),
-            follow_redirects=False,  # wherever it leads, the key would go along
+            follow_redirects=False,  # the API key would be sent along
         )
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._client.close()
 
     def ask(
         self, query: str, variables: Mapping[str, Any], *, tries: int = TRIES, repeatable: bool = True
     ) -> dict[str, Any]:
-        """Run a GraphQL operation and give its data.
+        """Run a GraphQL operation; gives its data.
 
         Args:
             query: The operation, with its name.
             variables: Its variables.
-            tries: How often to ask a server that is busy or out of reach, with growing waits.
-            repeatable: Doing it twice is no worse than once; else it is asked again only if it surely was not done.
+            tries: Attempts, with exponential backoff, while the server is busy or does not answer.
+            repeatable: Whether the operation is idempotent; if not, it is retried only if it surely was not done.
 
         Raises:
             LoginError: The key is wrong, or may not do this.
-            InputError: The server refuses what was asked; ``NotFound`` if something named is not there.
-            ServerBusy: No usable answer in so many tries.
-            ServerError: What answers is no W&B server.
+            InputError: The server refuses the operation; ``NotFound`` if something does not exist.
+            ServerBusy: No answer in so many attempts.
+            ServerError: The answer is not that of a W&B server.
         """
         operation = query.split(maxsplit=2)[1].partition("(")[0]
         for left in reversed(range(tries)):
@@ -67,7 +67,7 @@ class Transport:
             except ServerBusy as error:
                 if not repeatable and error.may_be_done:
                     raise ServerBusy(
-                        str(error), hint=f"{operation} may have been done all the same: look before you repeat it"
+                        str(error), hint=f"{operation} may have been done all the same: check before you repeat it"
                     ) from error
                 if not left:
                     raise
@@ -89,11 +89,11 @@ class Transport:
         try:
             response = self._client.post(self.account.server + address, json=body)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise InputError(f"{server} is no address of a server: {error}", hint="set WANDB_BASE_URL") from error
+            raise InputError(f"{server} is not the address of a server: {error}", hint="set WANDB_BASE_URL") from error
         except httpx.RequestError as error:
             raise ServerBusy(
                 f"no answer from the W&B server {server}: {type(error).__name__}: {error}",
-                hint="is the network there, and WANDB_BASE_URL right? Without a server: --search optuna",
+                hint="check the network and WANDB_BASE_URL. Without a server: --search optuna",
                 may_be_done=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout),
             ) from error
         status = response.status_code
@@ -102,7 +102,7 @@ class Transport:
         if status == 429 or status >= 500:
             raise ServerBusy(
                 f"the W&B server {server} answered {operation} with status {status}",
-                hint="it is overloaded or broken for now; try again in a while",
+                hint="it is overloaded or down; try again later",
                 retry_after_s=_seconds(response.headers.get("Retry-After")),
                 may_be_done=status not in (429, 503),
             )
@@ -116,12 +116,12 @@ class Transport:
         if status == 403:
             raise self._no_permission(messages)
         if status == 404:
-            what = "; ".join(messages) or f"{operation}: nothing there"
+            what = "; ".join(messages) or f"{operation}: not found"
             raise NotFound(f"the W&B server {server} says: {printable(what)}", hint=self._is_it_wandb())
         if status >= 300 and not messages:
             raise ServerError(f"{server} answered {operation} with status {status}", hint=self._is_it_wandb())
         if status < 300 and not answer and operation != "file_stream":
-            raise ServerError(f"{server} did not answer {operation} in JSON", hint=self._is_it_wandb())
+            raise ServerError(f"the answer of {server} to {operation} is not JSON", hint=self._is_it_wandb())
         return answer
 
     def _refusal(self, messages: Sequence[str], operation: str) -> InputError:
@@ -131,30 +131,32 @@ class Transport:
             return self._no_permission(messages)
         if "not found" in lower or "does not exist" in lower or "could not find" in lower:
             return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
-        return InputError(f"W&B refuses {operation}: {text}", hint="mend what it names, or ask who runs that server")
+        return InputError(
+            f"W&B refuses {operation}: {text}", hint="correct what it names, or ask the server's administrator"
+        )
 
     def wrong_key(self) -> LoginError:
-        """The error for a key that the server does not know."""
+        """The error for an API key that the server does not accept."""
         return LoginError(
             f"the W&B server {self.account.shown} does not know this API key",
-            hint="log in again: `wandb login --relogin`, or set WANDB_API_KEY and WANDB_BASE_URL to a matching pair",
+            hint="log in again: `wandb login --relogin`, or set both WANDB_API_KEY and WANDB_BASE_URL",
         )
 
     def _no_permission(self, messages: Sequence[str]) -> LoginError:
         what = printable("; ".join(messages)) or "permission denied"
         return LoginError(
-            f"W&B: {what}", hint="this key may not do that there: name another entity, or ask its owner for access"
+            f"W&B: {what}", hint="this API key lacks the permission: name another entity, or ask its owner for access"
         )
 
     def _is_it_wandb(self) -> str:
-        return f"is {self.account.shown} a W&B server? See WANDB_BASE_URL"
+        return f"check WANDB_BASE_URL: is {self.account.shown} a W&B server?"
 
 
 def _seconds(header: str | None) -> float | None:
     try:
         seconds = float(header or "")
     except ValueError:
-        return None  # a date: rare, and the usual wait does as well
+        return None  # a date: rare, so use our own backoff
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
@@ -167,6 +169,6 @@ def _messages(answer: Mapping[str, Any]) -> list[str]:
 def _certificates(account: Account) -> ssl.SSLContext | bool:
     if not account.verify:
         return False
-    # What requests, and so older wandb, reads; httpx itself knows SSL_CERT_FILE and SSL_CERT_DIR.
+    # The variable of requests, and so of older wandb; httpx itself reads SSL_CERT_FILE and SSL_CERT_DIR.
     bundle = os.environ.get("REQUESTS_CA_BUNDLE")
     return ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True

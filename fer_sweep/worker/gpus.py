@@ -1,10 +1,12 @@
-"""The GPUs of this host, found through NVML: no CUDA context is made and no framework imported."""
+"""The GPUs of this host, by NVML: no CUDA context is created and no framework imported."""
 
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pynvml
 
 from fer_sweep.errors import InputError
 
@@ -32,25 +34,23 @@ def discover() -> tuple[Gpu, ...]:
     Returns:
         GPUs in the order of their numbers; empty where there is no driver.
     """
-    import pynvml  # optional at run time: a machine without an NVIDIA driver has no library behind it
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        found: list[Gpu] = []
+    found: list[Gpu] = []
+    with contextlib.suppress(pynvml.NVMLError), _nvml():
         for number in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(number)
-            instances = list(_mig_instances(pynvml, handle))
+            instances = list(_mig_instances(handle))
             if instances:
-                found += [_describe(pynvml, part, f"{number}:{place}") for place, part in enumerate(instances)]
+                found += [_describe(part, f"{number}:{place}") for place, part in enumerate(instances)]
             else:
-                found.append(_describe(pynvml, handle, str(number)))
-        return tuple(found)
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+                found.append(_describe(handle, str(number)))
+    return tuple(found)
+
+
+def free_gpu_mb(uuid: str) -> float | None:
+    """Megabytes of memory free on a GPU; None where NVML does not know it."""
+    with contextlib.suppress(pynvml.NVMLError), _nvml():
+        return float(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid)).free) / 2**20
+    return None
 
 
 def choose(
@@ -59,15 +59,15 @@ def choose(
     """The GPUs that ``--gpus`` names.
 
     Args:
-        wanted: ``auto`` (all there are), ``none``, or numbers and UUIDs (or their unique beginnings) set apart
+        wanted: ``auto`` (all there are), ``none``, or numbers and UUIDs (or unique prefixes of them), separated
             by commas.
         present: What ``discover`` found.
         visible: CUDA_VISIBLE_DEVICES as it was when the agent started; numbers and ``auto`` then count within
             it, as every CUDA program does.
-        option: What the user wrote it behind, for the errors.
+        option: The command line option, for error messages.
 
     Raises:
-        InputError: A GPU that is not here, or one named twice.
+        InputError: A GPU is unknown, or named twice.
     """
     if wanted == "none":
         return ()
@@ -78,19 +78,31 @@ def choose(
     for word in (part.strip() for part in wanted.split(",")):
         gpu = _find(word, usable, by_place=visible is not None)
         if gpu is None:
-            here = ", ".join(f"{g.index} ({g.uuid})" for g in usable) or "none"
+            known = ", ".join(f"{g.index} ({g.uuid})" for g in usable) or "none"
             cpu = f"{option} {'cpu' if option == '--device' else 'none'} trains on the CPU"
-            hint = None if usable else f"{cpu}; if there is an NVIDIA GPU, see that nvidia-smi shows it"
-            raise InputError(f"{option} {wanted}: no GPU {word!r} here; there are: {here}", hint=hint)
+            hint = None if usable else f"{cpu}; if the host has an NVIDIA GPU, check that nvidia-smi lists it"
+            raise InputError(f"{option} {wanted}: unknown GPU {word!r}; this host has: {known}", hint=hint)
         if gpu in chosen:
-            raise InputError(f"{option} {wanted}: GPU {word!r} is named twice", hint="several slots a GPU: --per-gpu N")
+            raise InputError(
+                f"{option} {wanted}: GPU {word!r} is named twice", hint="for several slots on one GPU: --per-gpu N"
+            )
         chosen.append(gpu)
     return tuple(chosen)
 
 
 def visible_devices() -> str | None:
-    """CUDA_VISIBLE_DEVICES of this process, None where it is not set."""
+    """CUDA_VISIBLE_DEVICES of this process; None if it is not set."""
     return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[None]:
+    """Use NVML; an NVMLError where there is no driver."""
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def _visible(visible: str, present: Sequence[Gpu]) -> tuple[Gpu, ...]:
@@ -114,7 +126,7 @@ def _find(word: str, gpus: Sequence[Gpu], *, by_place: bool) -> Gpu | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _mig_instances(pynvml: Any, handle: Any) -> Iterator[Any]:
+def _mig_instances(handle: Any) -> Iterator[Any]:
     try:
         current, _pending = pynvml.nvmlDeviceGetMigMode(handle)
         count = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
@@ -127,7 +139,7 @@ def _mig_instances(pynvml: Any, handle: Any) -> Iterator[Any]:
             yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
 
 
-def _describe(pynvml: Any, handle: Any, index: str) -> Gpu:
+def _describe(handle: Any, index: str) -> Gpu:
     return Gpu(
         uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
         index=index,

@@ -1,12 +1,15 @@
-"""Slots: the places on this host where one trial trains at a time."""
+"""Slots: the places on this host where one trial trains at a time, and whether memory allows one more trial."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fer_sweep.errors import InputError
-from fer_sweep.worker.control_groups import granted_cores
-from fer_sweep.worker.gpus import Gpu, choose, discover, visible_devices
+from fer_sweep.worker.gpus import Gpu, choose, discover, free_gpu_mb, visible_devices
+from fer_sweep.worker.resources import free_host_mb, granted_cores
+
+CUDA_CONTEXT_MB = 600.0
+"""What a process takes on a GPU beside its tensors."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
 
 
 def usable_cores() -> int:
-    """CPU cores this process may use: its affinity mask (Slurm, taskset), its control groups' quotas (Docker), and
-    ``FERSWEEP_CORES``, for who was granted some and is held to nothing (Ray).
+    """CPU cores this process may use.
+
+    The least of its affinity mask (Slurm, taskset), its control groups' quotas (Docker), and ``FERSWEEP_CORES``, a
+    limit where nothing enforces one (Ray).
 
     Raises:
-        InputError: The variable holds no such number.
+        InputError: FERSWEEP_CORES is not a positive number.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if granted := os.environ.get("FERSWEEP_CORES"):
@@ -100,3 +105,39 @@ def one_slot(device: str, threads: int | None) -> Slot:
     if threads is not None and threads > usable_cores():
         raise InputError(f"--threads {threads}: this host has {usable_cores()} usable cores")
     return make_slots(gpus, cpu_slots=None if gpus else 1)[0]
+
+
+def free_mb(slot: Slot) -> float | None:
+    """Megabytes free where a slot's trial would train: on its GPU, or in this host's or container's memory.
+
+    None for an unknown GPU.
+    """
+    return free_host_mb() if slot.device == "cpu" else free_gpu_mb(slot.environment["CUDA_VISIBLE_DEVICES"])
+
+
+class Admission:
+    """Lets a trial start beside others only if one as large as the largest so far fits."""
+
+    def __init__(self, free: Callable[[Slot], float | None] = free_mb) -> None:
+        self._free = free
+        self._needs: dict[bool, float] = {}
+        """Megabytes of the largest trial so far, on GPUs (True) and on the CPU."""
+
+    def learn(self, slot: Slot, peak_mb: float) -> None:
+        """Record the peak memory of a trial; on a GPU, of its tensors."""
+        on_gpu = slot.device != "cpu"
+        need = peak_mb + (CUDA_CONTEXT_MB if on_gpu else 0.0)
+        self._needs[on_gpu] = max(need, self._needs.get(on_gpu, 0.0))
+
+    def refusal(self, slot: Slot, growing: int) -> str | None:
+        """Why no trial should start in a slot now; None if one may.
+
+        Args:
+            slot: Where it would start.
+            growing: How many trials beside it have not finished an epoch, so that their memory is not taken yet.
+        """
+        need = self._needs.get(slot.device != "cpu")
+        free = None if need is None else self._free(slot)
+        if need is None or free is None or free >= need * (1 + growing):
+            return None
+        return f"{free:,.0f} MB of memory are free, and a trial has taken up to {need:,.0f}"

@@ -1,25 +1,25 @@
-"""Starting trials: a forkserver that has torch imported, and the agent's end of each trial's pipe."""
+"""Starters of trial processes: a forkserver that has torch imported, and the agent's end of each trial's pipe."""
 
-import errno
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import AgentFailed
-from fer_sweep.host_processes import is_paused
 from fer_sweep.records import Cause, StopReason
-from fer_sweep.worker.causes import speaks_of_memory
-from fer_sweep.worker.memory import OomKills, shortage
+from fer_sweep.worker.causes import mentions_memory
+from fer_sweep.worker.resources import OomKills
 from fer_sweep.worker.trial_process import (
     HELD_BACK,
     PRELOAD,
@@ -29,21 +29,19 @@ from fer_sweep.worker.trial_process import (
     run_in_fork,
 )
 
-_LOG_TAIL_BYTES = 2000
-"""Or characters, as good as."""
+_LOG_TAIL = 2000
+"""Characters of trial.log in the reason of a failure."""
 _FORKSERVER_GONE = 255
-"""What multiprocessing gives as the exit code of a fork whose forkserver can no longer tell it."""
+"""multiprocessing's exit code for a fork whose forkserver has died."""
 _OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 _REAP_S = 10.0
 _STARTS = 5
-"""How often a forkserver that dies while it starts is started again."""
-_ENOUGH_FILES = 8192
-_SHORT_OF = {
-    errno.EMFILE: "this process may open no more files: raise the limit (ulimit -n), or use fewer slots",
-    errno.ENFILE: "the host may open no more files: end something else, or use fewer slots",
-    errno.EAGAIN: "no more processes may be started: raise the limit (ulimit -u), or use fewer slots",
-    errno.ENOMEM: "there is no memory left: end something else, or use fewer slots",
-}
+"""Attempts to start a forkserver that dies while it starts."""
+_LONGEST_TMPDIR = 70
+"""Bytes: the path of a Unix socket has at most 103 (macOS) or 107 (Linux), and multiprocessing appends 32."""
+_SHORT_TMPDIRS = ("/tmp", "/var/tmp", "/dev/shm")
+_PACKAGES = Path(__file__).resolve().parent.parent.parent
+"""The folder fersweep is imported from."""
 
 
 class TrialHandle:
@@ -55,8 +53,6 @@ class TrialHandle:
         self.folder = folder
         self._oom_kills = oom_kills
         self._oom_kills_before = oom_kills.unexplained()
-        self._shortage: str | None = None
-        """How short of memory the host was when that was last looked at."""
 
     def messages(self) -> Iterator[TrialMessage]:
         """What has arrived since the last call; never blocks.
@@ -71,11 +67,9 @@ class TrialHandle:
             raise EOFError from error
 
     def ask_to_stop(self, reason: StopReason) -> None:
-        """Have the trial stop at its next step, with a checkpoint where it is to go on later."""
-        try:
+        """Have the trial stop at its next step, with a checkpoint if it is to be resumed."""
+        with suppress(OSError):  # it has ended by itself: its outcome is in the pipe, or its exit code tells
             self.pipe.send(reason)
-        except OSError:
-            return  # it has ended by itself; its outcome is in the pipe or its exit code tells
 
     def has_ended(self, timeout_s: float) -> bool:
         """Wait for the process to end, at most so long."""
@@ -83,26 +77,17 @@ class TrialHandle:
         return not self.process.is_alive()
 
     def kill(self) -> None:
-        """End it at once; what it has written stays whole."""
+        """Kill it; its files stay whole."""
         self.process.kill()
 
     def abort(self) -> None:
-        """Have it write down where it is, in trial.log, and end; one that cannot even do that is to be killed."""
+        """Have it write a stack trace to trial.log and end; kill one that hangs in the kernel."""
         if self.process.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGABRT)
 
-    def is_paused(self) -> bool:
-        """Whether somebody has stopped the process, to go on later."""
-        return self.process.pid is not None and is_paused(self.process.pid)
-
-    def look_at_memory(self) -> None:
-        """See how short of memory the host is, for the reason of an end that may come of it."""
-        if self.process.pid is not None:
-            self._shortage = shortage(self.process.pid)
-
     def close(self) -> None:
-        """Reap the process, killing it if it hangs at its exit, and let go of the pipe."""
+        """Reap the process, killed if it hangs at its exit, and close the pipe."""
         self.process.join(_REAP_S)
         if self.process.is_alive():
             self.process.kill()
@@ -111,7 +96,7 @@ class TrialHandle:
         self.process.close()
 
     def why_it_died(self) -> tuple[str, Cause | None]:
-        """For a process that ended without an outcome: the reason in words, and its kind if it has one."""
+        """Reason and cause of an end without an outcome."""
         self.process.join()
         code = self.process.exitcode
         tail = log_tail(self.folder / "trial.log")
@@ -124,20 +109,18 @@ class TrialHandle:
             reason = f"ended with exit code {code} and no outcome"
         if code == -signal.SIGKILL and self._oom_kills.explain(self._oom_kills_before):
             reason, cause = f"{reason}, by the kernel: out of memory", Cause.OUT_OF_MEMORY
-        elif code == -signal.SIGKILL and self._shortage is not None:
-            reason = f"{reason}, probably for want of memory: {self._shortage}"
-        elif cause is Cause.KILLED and code != _FORKSERVER_GONE:
-            reason = f"{reason} from outside"
-        elif cause is None and speaks_of_memory(tail):
+        elif code == -signal.SIGKILL:
+            reason = f"{reason}, by a user, a scheduler or an out-of-memory daemon"
+        elif cause is None and mentions_memory(tail):
             cause = Cause.OUT_OF_MEMORY
         return (f"{reason}; last lines of trial.log:\n{tail}" if tail else reason), cause
 
 
 class Starter(Protocol):
-    """Starts the process of each trial: what an agent's loop asks for."""
+    """How the process of a trial begins."""
 
     def warm_up(self) -> None:
-        """Prepare while the agent does other things; never waits."""
+        """Prepare in the background."""
 
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
         """Start a trial, or a probe of one.
@@ -147,33 +130,38 @@ class Starter(Protocol):
         """
 
     def close(self) -> None:
-        """End what serves to start trials; every trial has ended."""
+        """Stop, after every trial has ended."""
 
 
 class TrialStarter:
     """The forkserver behind one agent's slots."""
 
     def __init__(self, models: Iterable[str] = tuple(ARCHITECTURES)) -> None:
-        """Prepare a forkserver; ``models`` are the architectures its trials may have, imported there once."""
+        """Configure the forkserver.
+
+        Args:
+            models: Architectures of its trials, imported there once.
+        """
         self._context = multiprocessing.get_context("forkserver")
         self._oom_kills = OomKills()
         modules = [f"fer_sweep.models.{model}" for model in models]
         self._context.set_forkserver_preload([PRELOAD, *modules, run_in_fork.__module__])
-        # transformers asks at import whether CUDA is there; NVML can say so without a context that forks would share.
+        # transformers asks at import whether CUDA is available; NVML answers without a context that forks would share.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
     def warm_up(self) -> None:
-        """Start the forkserver, which imports torch while the agent does other things."""
-        resource_tracker.ensure_running()  # before signals are held back: starting it lets them through again
-        with _signals_held_back(), _main_left_alone():
+        """Start the forkserver, which imports torch in the background."""
+        with _surroundings():
+            resource_tracker.ensure_running()
+        with _surroundings():  # once more: the start of the resource tracker unblocks signals
             forkserver.ensure_running()
 
     def close(self) -> None:
-        """End the forkserver, which may still be importing and would hold on to this process's output."""
+        """Kill the forkserver; one that is still importing would keep this process's output open."""
         _end_forkserver()
 
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
-        """Fork a trial, or a probe of one; it reaches its first step about 0.1 s later once the forkserver is warm."""
+        """Fork a trial, or a probe of one: from a warm forkserver about 0.1 s to its first step."""
         try:
             ours, theirs = self._context.Pipe()
         except OSError as error:
@@ -182,17 +170,17 @@ class TrialStarter:
         process = self._context.Process(target=work, args=(job, theirs), name=f"trial-{job.folder.name}")
         for starts_left in reversed(range(_STARTS)):
             try:
-                with _signals_held_back(), _main_left_alone():
+                with _surroundings():
                     process.start()
                 break
             except (EOFError, ConnectionError) as error:
-                # It was killed between the last fork and this one.
+                # The forkserver was killed since the last fork.
                 if not starts_left:
                     raise AgentFailed(
                         f"the forkserver died {_STARTS} times while starting",
-                        hint="it needs about 1 GB of memory to import torch; what else is running here?",
+                        hint="it needs about 1 GB of memory to import torch: free some, or use fewer slots",
                     ) from error
-                _end_forkserver()  # multiprocessing asks one that is not quite gone yet, and starts another after that
+                _end_forkserver()  # multiprocessing does not replace one that is still ending
                 process = self._context.Process(target=work, args=(job, theirs), name=process.name)
             except OSError as error:
                 raise _cannot_start(error) from error
@@ -201,7 +189,7 @@ class TrialStarter:
 
 
 def _end_forkserver() -> None:
-    server: Any = forkserver._forkserver  # no public name ends a forkserver
+    server: Any = forkserver._forkserver  # there is no public API to end a forkserver
     if server._forkserver_pid is not None:
         with suppress(ProcessLookupError):
             os.kill(server._forkserver_pid, signal.SIGKILL)
@@ -209,18 +197,8 @@ def _end_forkserver() -> None:
 
 
 def _cannot_start(error: OSError) -> AgentFailed:
-    hint = _SHORT_OF.get(error.errno or 0, "what it needs is missing here: fersweep doctor")
+    hint = "use fewer slots, or raise the limits of open files (ulimit -n) and processes (ulimit -u)"
     return AgentFailed(f"no trial can be started: {error.strerror or error}", hint=hint)
-
-
-def raise_file_limit() -> None:
-    """Let this process open as many files as it may: each slot takes some ten, and shells often start with few."""
-    import resource  # only here: Windows has none
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
-    if soft != resource.RLIM_INFINITY and soft < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def log_tail(log: Path) -> str:
@@ -228,33 +206,38 @@ def log_tail(log: Path) -> str:
     try:
         with log.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 10 * _LOG_TAIL_BYTES))
+            stream.seek(max(0, stream.tell() - 10 * _LOG_TAIL))
             lines = stream.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    # Among a crash's last words is a list of every extension module there is, longer than all the rest.
-    return "\n".join(line for line in lines if not line.startswith("Extension modules:")).strip()[-_LOG_TAIL_BYTES:]
+    # faulthandler lists every extension module, which is longer than all the rest.
+    return "\n".join(line for line in lines if not line.startswith("Extension modules:")).strip()[-_LOG_TAIL:]
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def _surroundings() -> Iterator[None]:
+    """What the forkserver and its forks inherit from this process: signals blocked, and none of the user's modules."""
     # A process started now inherits the mask, so that a signal to the whole process group (Ctrl-C, a closed terminal,
     # scancel) ends neither the forkserver, whose forks would die with it, nor a fork in its first milliseconds. For
     # the agent itself a signal of this moment only waits.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _main_left_alone() -> Iterator[None]:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     # multiprocessing has every child run the main module's file again, for functions defined there. Ours is the
     # console script: that cost each trial 0.1 s, and a fersweep updated on disk under a running agent broke them all.
-    main = sys.modules["__main__"]
+    main, path, temporary = sys.modules["__main__"], sys.path, tempfile.tempdir
     sys.modules["__main__"] = ModuleType("__main__")
+    safe = os.environ.get("PYTHONSAFEPATH")
+    if not _PACKAGES.samefile("."):  # a random.py or torch.py in the working directory is not meant for us
+        sys.path = [entry for entry in path if Path(entry).resolve() != Path.cwd()]
+        os.environ["PYTHONSAFEPATH"] = "1"
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TMPDIR:
+        tempfile.tempdir = next((place for place in _SHORT_TMPDIRS if os.access(place, os.W_OK)), temporary)
     try:
+        get_temp_dir()  # multiprocessing asks tempfile once, and keeps the forkserver's socket there
         yield
     finally:
+        tempfile.tempdir = temporary
+        if safe is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        sys.path = path
         sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

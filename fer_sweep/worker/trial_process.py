@@ -1,7 +1,7 @@
-"""What runs in the fork: one trial in a process of its own, which knows neither search, tracking nor slot.
+"""The process of one trial, which knows neither search, tracking nor slot.
 
-It gets a configuration, a folder and a pipe. It sends ``EpochReport`` and at its end ``TrialOutcome`` through the
-pipe, takes a ``StopReason`` from it, and dies with its agent: when the pipe breaks there is nobody left to train for.
+It gets a configuration, a folder and a pipe. It sends ``EpochReport``s and at its end a ``TrialOutcome`` through the
+pipe, receives a ``StopReason`` from it, and ends when its agent does, which closes the pipe.
 """
 
 import contextlib
@@ -18,57 +18,57 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
+from filelock import FileLock, Timeout
+
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import FersweepError, OtherData, StorageError, cannot_write
 from fer_sweep.host_processes import end_with_parent
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
-from fer_sweep.worker.causes import cause_of, in_words
-from fer_sweep.worker.folder_lock import FolderInUse, folder_to_itself
-from fer_sweep.worker.own_process import (
-    go_before_the_agent,
-    keep_freed_memory,
-    keep_to_share,
-    send_output_to,
-)
+from fer_sweep.worker.causes import cause_of, described
+from fer_sweep.worker.resources import be_killed_first, keep_freed_memory, limit_memory, send_output_to
 
 PRELOAD = "fer_sweep.training.preload"
-"""What the forkserver imports once, so that a fork starts with torch in place."""
+"""The module that the forkserver imports once, so that forks start with torch imported."""
 
 HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-"""Signals a fork starts with blocked, until it has handlers for them."""
+"""Signals that a fork starts with blocked, until it has handlers for them."""
 
 PROBE_STEPS, PROBE_S = 4, 1.5
-"""A probe times so many steps at least, after as many that are not (on a GPU the fourth is captured as a graph), and
-goes on for so many seconds."""
+"""A probe skips so many steps (on a GPU the fourth is captured as a graph), then times as many at least, for so many
+seconds at least."""
 
 _LONGEST_REASON = 2000
 _BEAT_S = 1.0
+_LOCK_WAIT_S = 10.0
+"""How long a killed attempt may take to end before its successor gives up."""
+
+
+class FolderInUse(FersweepError):
+    """Another process trains in the folder, most likely a former attempt that has not ended yet."""
 
 
 @dataclass(frozen=True)
 class TrialJob:
-    """All that the fork is told."""
+    """Everything that a trial's process gets."""
 
     config: TrialConfig
     folder: Path
     device: str = "cpu"
     threads: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
-    attempt: int = 0
-    """Which one of the trial this is; 0 for one by hand, of which nobody else keeps count."""
     memory_share: float | None = None
-    """The part of its device's memory it may take; None for all there is."""
+    """The share of its device's memory that it may take, in (0, 1]; None for all of it."""
     micro_batch: int | None = None
-    """Images at once, where memory does not hold a whole batch."""
+    """Images at once, if memory does not hold a whole batch; None for whole batches."""
     checkpoints: Path | None = None
-    """Where they go, if not into the folder."""
+    """Folder of its checkpoints; None for its own folder."""
     fingerprint: str | None = None
-    """Of its data set, if only this content of it will do."""
+    """Fingerprint that its data set must have; None for any."""
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch's metrics, sent once its history line is on disk, and its checkpoint if one was due."""
+    """One epoch's metrics, sent when its history line and a checkpoint that was due are on disk."""
 
     epoch: int
     metrics: Mapping[str, float]
@@ -76,15 +76,15 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class FirstStep:
-    """The trial is under way: model and data are in place and its first step begins."""
+    """The first step begins: model and data are loaded."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """The trial makes steps, or parts of an evaluation; sent once a second at most."""
+    """Heartbeat, sent by a step or a part of an evaluation, at most once a second."""
 
     at: float
-    """When, by the monotonic clock that all processes of a host share."""
+    """Time of the step, by the monotonic clock that all processes of a host share, in seconds."""
 
 
 TrialMessage = FirstStep | EpochReport | Beat | TrialOutcome
@@ -92,7 +92,7 @@ TrialMessage = FirstStep | EpochReport | Beat | TrialOutcome
 
 @dataclass(frozen=True)
 class ProbeReady:
-    """A probe has done its first steps and waits for the word to go."""
+    """A probe has done its first steps and waits for any message to start timing."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ProbeResult:
 
 @dataclass
 class StopFlag:
-    """Set from a signal handler or the pipe, read by the training loop at every step."""
+    """Set by a signal handler or the pipe, read by the training loop at every step."""
 
     reason: StopReason | None = None
 
@@ -113,7 +113,7 @@ class StopFlag:
         self.reason = self.reason or StopReason.PREEMPTED
 
     def prune(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
-        """A signal handler: end at the next step with the result there is."""
+        """A signal handler: end at the next step with the result so far."""
         self.reason = self.reason or StopReason.PRUNED
 
 
@@ -131,9 +131,10 @@ def run_in_fork(job: TrialJob, pipe: Connection) -> None:
 
 
 def probe_in_fork(job: TrialJob, pipe: Connection) -> None:
-    """Entry point of a fork that only measures: ``ProbeReady``, the word to go, ``ProbeResult``, and an end by signal.
+    """Entry point of a fork that measures throughput, until it is killed.
 
-    A training that ends before that sends its outcome instead.
+    It sends ``ProbeReady``, waits for any message, and sends ``ProbeResult``; a training that ends before that sends
+    its outcome instead.
     """
     steps = _timed_steps(job, pipe)
 
@@ -145,12 +146,12 @@ def probe_in_fork(job: TrialJob, pipe: Connection) -> None:
 
 
 def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
-    """Asked before every step; never comes back once enough of them were timed."""
+    """Advanced before every step; blocks when enough steps were timed."""
     import torch
 
     def clock() -> float:
         if job.device != "cpu":
-            torch.cuda.synchronize()  # never between steps: a training does not wait for the device there either
+            torch.cuda.synchronize()  # not between steps, where training does not wait for the device either
         return time.perf_counter()
 
     for _ in range(PROBE_STEPS):  # the first ones choose kernels and fill caches
@@ -162,7 +163,7 @@ def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
         yield
         steps += 1
     pipe.send(ProbeResult(steps * job.config.batch_size / (clock() - began)))
-    pipe.poll(None)  # holding on to the memory until the agent has seen it and ends this process
+    pipe.poll(None)  # keeps the memory until the agent has measured it and kills this process
     os._exit(1)  # the agent is gone
 
 
@@ -171,8 +172,8 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
 
     Args:
         job: What to train, where and on what.
-        flag: Asked at every step.
-        send: Called with FirstStep, then with an EpochReport after every epoch, and with Beats in between.
+        flag: Read at every step.
+        send: Called with FirstStep, with an EpochReport after every epoch, and with Beats in between.
 
     Raises:
         FolderInUse: Another process trains in the folder.
@@ -196,8 +197,8 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
 def _train(
     job: TrialJob, stop: Callable[[], StopReason | None], on_epoch: Callable[[Mapping[str, float]], None]
 ) -> TrialOutcome:
-    with folder_to_itself(job.folder, job.attempt):
-        import torch  # agent/ meets torch in this module alone, inside the fork
+    with _exclusive(job.folder):
+        import torch  # only here: the agent imports this module too, without torch
 
         from fer_sweep.training.loop import train
 
@@ -205,7 +206,7 @@ def _train(
             torch.set_num_threads(job.threads)
         keep_freed_memory()
         if job.memory_share is not None and job.device == "cpu":
-            keep_to_share(job.memory_share)
+            limit_memory(job.memory_share)
         elif job.memory_share is not None:
             torch.cuda.set_per_process_memory_fraction(job.memory_share, torch.device(job.device))
         return train(
@@ -220,9 +221,23 @@ def _train(
         )
 
 
+@contextlib.contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Hold the lock of the trial's folder; the kernel releases it with the process, however that ends."""
+    lock = FileLock(folder / ".lock", timeout=_LOCK_WAIT_S)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderInUse(f"another process trains in {folder}", hint="end it first") from None
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    with lock:
+        yield
+
+
 def _settle(job: TrialJob, flag: StopFlag) -> None:
-    end_with_parent(signal.SIGKILL)  # elsewhere than on Linux the broken pipe does it, a moment later
-    go_before_the_agent()
+    end_with_parent(signal.SIGKILL)  # outside Linux the closed pipe ends it, a moment later
+    be_killed_first()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the agent decides
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, flag.preempt)
@@ -233,28 +248,27 @@ def _settle(job: TrialJob, flag: StopFlag) -> None:
         send_output_to(job.folder / "trial.log")
     except OSError as error:
         raise cannot_write(job.folder, error) from error
-    faulthandler.enable()  # a crash, or the SIGABRT to one that hangs, leaves in trial.log where it was
+    faulthandler.enable()  # a crash, or the SIGABRT to one that hangs, leaves a stack trace in trial.log
 
 
 def _outcome(training: Callable[[], TrialOutcome]) -> TrialOutcome:
     try:
         return training()
     except (StorageError, FolderInUse, OtherData) as error:
-        # Nothing is wrong with the configuration: it goes on once there is room, the other process has ended, or the
-        # data is back.
+        # Not the configuration's fault: it can be resumed once there is room, the lock is free or the data is back.
         return TrialOutcome(TrialState.PREEMPTED, reason=_with_hint(error))
     except FersweepError as error:
-        _write_down(f"error: {_with_hint(error)}\n")
+        _print_to_log(f"error: {_with_hint(error)}\n")
         return TrialOutcome(TrialState.FAILED, reason=_with_hint(error))
     except Exception as error:
-        _write_down(traceback.format_exc())
-        reason = in_words(error)[:_LONGEST_REASON]
+        _print_to_log(traceback.format_exc())
+        reason = described(error)[:_LONGEST_REASON]
         where = traceback.extract_tb(error.__traceback__)[-1]
-        reason += f" (in {where.name}, {Path(where.filename).name} line {where.lineno}; trial.log has all of it)"
+        reason += f" (in {where.name}, {Path(where.filename).name} line {where.lineno}; the traceback is in trial.log)"
         return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause_of(error))
 
 
-def _write_down(text: str) -> None:
+def _print_to_log(text: str) -> None:
     with contextlib.suppress(OSError):  # on a full disk the outcome still goes through the pipe
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -269,6 +283,6 @@ def _listen(pipe: Connection, flag: StopFlag) -> None:
         try:
             flag.reason = pipe.recv()
         except (EOFError, OSError):
-            # The agent is gone. What is on disk is whole, and the next agent goes on from it; leaving at once
-            # keeps two processes from ever training one trial.
+            # The agent has ended. The files are whole, and the next agent resumes from them; ending at once keeps
+            # two processes from training one trial.
             os._exit(1)

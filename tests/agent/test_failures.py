@@ -3,7 +3,7 @@
 import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW, LOSSES_WITHOUT_PROGRESS, Failures, OnOom
-from fer_sweep.agent.silence import LIMIT_S, START_LIMIT_S, TIMES_THE_LONGEST, Silence
+from fer_sweep.agent.running import LIMIT_S, START_LIMIT_S, TIMES_THE_LONGEST, HangLimit
 from fer_sweep.records import Cause, TrialOutcome, TrialState
 from fer_sweep.worker.causes import cause_of
 from fer_sweep.worker.slots import Slot
@@ -50,7 +50,7 @@ def test_out_of_memory_fails_the_trial_or_halves_the_micro_batch_down_to_the_sma
     seen = []
     while (outcome := judge(failures, NO_MEMORY)).state is TrialState.PREEMPTED:
         seen.append(failures.micro_batch("0"))
-        assert f"goes on with {seen[-1]} images" in (outcome.reason or "")
+        assert f"resumed with {seen[-1]} images" in (outcome.reason or "")
     assert seen == [16, 8, 4]
     assert failures.micro_batch("1") is None
 
@@ -60,7 +60,7 @@ def test_out_of_memory_closes_a_slot_of_that_device_but_never_its_last() -> None
     assert failures.share(FIRST) == failures.share(SECOND) == 0.5
     outcome = judge(failures, NO_MEMORY, SECOND)
     assert outcome.state is TrialState.PREEMPTED
-    assert "without slot gpu0/1" in (outcome.reason or "")
+    assert "slot gpu0/1 is disabled" in (outcome.reason or "")
     assert [failures.is_open(slot) for slot in (FIRST, SECOND, OTHER_GPU)] == [True, False, True]
     assert failures.share(FIRST) == 1.0
     assert judge(failures, NO_MEMORY, FIRST).state is TrialState.FAILED
@@ -92,11 +92,11 @@ def test_failures_in_a_row_close_a_slot_or_stop_the_agent(
             failures.began(slot)
         else:
             judge(failures, outcome, slot, str(number))
-        found |= {name: list(broken.trials) for name, broken in failures.close_broken().items()}
+        found |= {name: list(broken.trials) for name, broken in failures.disable_unhealthy().items()}
     assert found == closed
     assert failures.is_open(OTHER_GPU) == (not closed)
     assert len(failures.in_a_row) == in_a_row
-    assert failures.has_had_enough == (in_a_row >= FAILURES_IN_A_ROW)
+    assert failures.must_stop == (in_a_row >= FAILURES_IN_A_ROW)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -122,10 +122,10 @@ def test_errors_are_classified_by_their_message(error: Exception, cause: Cause |
 
 
 def test_the_limit_grows_with_the_longest_silence_that_ended_unless_it_is_given() -> None:
-    learned, given = Silence(), Silence(20.0)
-    assert learned.limit(has_begun=False) == START_LIMIT_S
+    learned, given = HangLimit(), HangLimit(20.0)
+    assert learned.seconds(has_begun=False) == START_LIMIT_S
     for seconds, limit in ((1.0, LIMIT_S), (90.0, 90.0 * TIMES_THE_LONGEST), (2.0, 90.0 * TIMES_THE_LONGEST)):
         learned.learn(seconds)
         given.learn(seconds)
-        assert learned.limit(has_begun=True) == limit
-        assert given.limit(has_begun=True) == given.limit(has_begun=False) == 20.0
+        assert learned.seconds(has_begun=True) == limit
+        assert given.seconds(has_begun=True) == given.seconds(has_begun=False) == 20.0

@@ -11,12 +11,11 @@ import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW
 from fer_sweep.agent.interrupts import Interrupts, heard
-from fer_sweep.agent.silence import Silence
+from fer_sweep.agent.running import HangLimit
 from fer_sweep.errors import AgentFailed, LostTrial
 from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState, Wait
 from fer_sweep.store.engine import Interrupted
-from fer_sweep.worker.memory import Admission
-from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.slots import Admission, Slot
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 from tests.support.scripted_starter import PlayedTrial, Script, ScriptedStarter, outcome_of, train_all, train_then_wait
@@ -90,7 +89,7 @@ def test_a_trial_that_is_killed_after_each_new_epoch_is_resumed_every_time(stage
 
 
 def test_a_hung_trial_is_ended_and_the_next_one_runs(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_sweep.agent.running.LAST_WORDS_S", 0.0)
+    monkeypatch.setattr("fer_sweep.agent.running.ABORT_S", 0.0)
 
     def hangs(trial: PlayedTrial) -> TrialOutcome:
         if trial.trial_id != "0":
@@ -101,7 +100,7 @@ def test_a_hung_trial_is_ended_and_the_next_one_runs(stage: Stage, monkeypatch: 
         raise AssertionError("it was killed")
 
     stage.starter = ScriptedStarter(hangs)
-    stage.silence = Silence(30.0)
+    stage.hang_limit = HangLimit(30.0)
     search = ScriptedSearch([request("0"), request("1")])
     assert stage.run(search).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
     assert (search.outcomes["0"][0].reason or "").startswith("made no step for")
@@ -180,7 +179,7 @@ def test_ctrl_c_stops_an_agent_whose_database_does_not_answer(stage: Stage, capl
 
     stage.starter = ScriptedStarter(train_then_wait(1))
     assert stage.run(Away([request("0", **ENDLESS)])).interrupted
-    assert "trial 0 could not be handed back" in caplog.text
+    assert "trial 0 could not be requeued" in caplog.text
     assert stage.history("0") == [1]
 
 
@@ -205,7 +204,7 @@ def test_a_trial_reclaimed_by_another_agent_is_left_to_it(stage: Stage) -> None:
     stage.run(search)
     assert asked == ["0"], "a trial that is lost is not reported again"
     assert not search.outcomes
-    assert len([note for note in stage.view.notes if "leaving it to the other agent" in note]) == 1
+    assert len([note for note in stage.view.notes if "stopped here" in note]) == 1
     assert stage.starter.all_have_ended
 
 

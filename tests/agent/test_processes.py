@@ -1,4 +1,4 @@
-"""Why a trial's process ended without an outcome, and the limits that an agent raises for itself."""
+"""Why a trial's process ended without an outcome, or could not be started."""
 
 import resource
 import signal
@@ -12,19 +12,16 @@ import pytest
 
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause
-from fer_sweep.worker.memory import OomKills
-from fer_sweep.worker.starters import TrialHandle, TrialStarter, raise_file_limit
+from fer_sweep.worker.resources import OomKills
+from fer_sweep.worker.starters import TrialHandle, TrialStarter
 from fer_sweep.worker.trial_process import TrialJob
 from tests.support.scripted_search import request
-
-SHORT = "10 of 1,000 MB were free, and it held 900"
 
 
 @pytest.mark.parametrize(
     ("exitcode", "found", "reason", "cause"),
     [
-        (-signal.SIGKILL, {}, "ended by SIGKILL from outside", Cause.KILLED),
-        (-signal.SIGKILL, {"short": SHORT}, f"ended by SIGKILL, probably for want of memory: {SHORT}", Cause.KILLED),
+        (-signal.SIGKILL, {}, "ended by SIGKILL, by a user, a scheduler or an out-of-memory daemon", Cause.KILLED),
         (-signal.SIGKILL, {"oom_kills": 1}, "ended by SIGKILL, by the kernel: out of memory", Cause.OUT_OF_MEMORY),
         (255, {}, "ended with the forkserver, which was killed", Cause.KILLED),
         (-signal.SIGSEGV, {}, "ended by SIGSEGV", None),
@@ -41,13 +38,11 @@ def test_the_reason_and_cause_of_an_end_without_an_outcome(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kills = [0]
-    monkeypatch.setattr("fer_sweep.worker.memory.oom_kills", lambda: kills[0])
-    monkeypatch.setattr("fer_sweep.worker.starters.shortage", lambda pid: found.get("short"))
+    monkeypatch.setattr("fer_sweep.worker.resources.oom_kills", lambda: kills[0])
     if log := found.get("log"):
         (tmp_path / "trial.log").write_text(f"{log}\nExtension modules: numpy, torch\n")
     ended: Any = SimpleNamespace(pid=1, exitcode=exitcode, join=lambda: None)
     handle = TrialHandle(ended, Mock(), tmp_path, OomKills())
-    handle.look_at_memory()
     kills[0] += found.get("oom_kills", 0)
     tail = f"; last lines of trial.log:\n{log}" if log else ""
     assert handle.why_it_died() == (reason + tail, cause)
@@ -66,8 +61,3 @@ def test_too_few_open_files_for_a_trial_are_an_error_with_a_hint(few_open_files:
     with pytest.raises(AgentFailed, match="no trial can be started") as caught:
         TrialStarter().start(TrialJob(request("0").config, tmp_path / "0"))
     assert "ulimit -n" in (caught.value.hint or "")
-
-
-def test_the_agent_raises_its_soft_limit_of_open_files(few_open_files: None, tmp_path: Path) -> None:
-    raise_file_limit()
-    (tmp_path / "file").write_text("opened")

@@ -13,7 +13,7 @@ from fer_sweep.errors import AgentFailed, InputError
 from fer_sweep.records import Cause, TrialOutcome, TrialState
 from fer_sweep.search.embedded import OptunaSearch, create_sweep
 from fer_sweep.store.database import default_storage
-from fer_sweep.sweep import Sweep, SweepEntry, open_entry
+from fer_sweep.sweeps import Sweep, SweepEntry, open_entry
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all
@@ -108,8 +108,8 @@ def test_an_agent_on_an_unhealthy_host_stops_and_says_where_to_look(
 @pytest.mark.parametrize(
     ("on_oom", "ended", "reason"),
     [
-        (OnOom.SMALLER_MICRO_BATCH, {TrialState.PREEMPTED: 2, TrialState.COMPLETE: 2}, "goes on with 8 images at once"),
-        (OnOom.FEWER_SLOTS, {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 2}, "goes on without slot cpu0"),
+        (OnOom.SMALLER_MICRO_BATCH, {TrialState.PREEMPTED: 2, TrialState.COMPLETE: 2}, "resumed with 8 images at once"),
+        (OnOom.FEWER_SLOTS, {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 2}, "slot cpu0 is disabled"),
     ],
 )
 def test_a_trial_that_runs_out_of_memory_retries_with_less(

@@ -3,8 +3,8 @@
 import pytest
 
 from fer_sweep.errors import InputError
-from fer_sweep.worker.control_groups import control_groups, granted_cores
 from fer_sweep.worker.gpus import Gpu
+from fer_sweep.worker.resources import control_groups, granted_cores
 from fer_sweep.worker.slots import make_slots, usable_cores
 from tests.support.control_groups import ControlTree
 

@@ -15,10 +15,10 @@ import pytest
 
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause, StopReason, TrialState
-from fer_sweep.worker.trial_process import EpochReport, TrialJob
+from fer_sweep.worker.trial_process import EpochReport, FolderInUse, StopFlag, TrialJob, train_here
 from tests.support import faulty_trials
 from tests.support.agent_stage import ForkingStarter, Stage, View
-from tests.support.processes import until
+from tests.support.processes import SWEEP, fersweep, until
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 
 pytestmark = [
@@ -54,6 +54,17 @@ def test_a_trial_that_takes_more_memory_than_its_share_ends_alone(stage: Stage) 
     assert stage.starter.all_have_ended
 
 
+def test_trials_import_no_module_of_the_working_directory_and_start_under_a_long_tmpdir(tmp_path: Path) -> None:
+    for module in ("random", "queue", "socket", "torch"):
+        Path(f"{module}.py").write_text(f"raise SystemExit('{module} of the working directory')")
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "1"))
+    assert fersweep("create", "sweep.yaml").returncode == 0
+    temporary = tmp_path / ("t" * 100)
+    temporary.mkdir()
+    done = fersweep("agent", "--gpus", "none", "--slots", "1", TMPDIR=str(temporary))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT])
 def test_a_crash_is_a_failure_with_the_place_it_happened_in(stage: Stage, number: signal.Signals) -> None:
@@ -73,7 +84,7 @@ def test_a_hung_trial_tells_where_it_hung(stage: Stage, monkeypatch: pytest.Monk
 
     def hang() -> None:
         with config.open("w"):  # returns once the trial has opened the other end, from which it will read nothing
-            monkeypatch.setattr("fer_sweep.agent.silence.START_LIMIT_S", 0.0)
+            monkeypatch.setattr("fer_sweep.agent.running.START_LIMIT_S", 0.0)
             until(lambda: stage.starter.all_have_ended)
 
     writer = threading.Thread(target=hang)
@@ -102,7 +113,7 @@ def test_a_failed_trial_has_a_reason_and_leaves_more_in_its_log(stage: Stage) ->
     no_data, in_model = (search.outcomes[trial][0].reason or "" for trial in ("0", "1"))
     assert "nowhere" in no_data and "fersweep data prepare" in no_data
     assert "nowhere" in (stage.folder / "0" / "trial.log").read_text()
-    assert "trial.log has all of it" in in_model
+    assert "the traceback is in trial.log" in in_model
     assert "Traceback" in (stage.folder / "1" / "trial.log").read_text()
 
 
@@ -121,18 +132,15 @@ def test_trials_of_a_killed_forkserver_resume_under_the_next_one(stage: Stage) -
 
 
 @pytest.mark.process
-def test_a_later_attempt_ends_the_one_that_still_trains(stage: Stage) -> None:
+def test_two_processes_never_train_in_one_folder(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when an agent is paused for longer than its lease lasts, and another one reclaims its trial."""
+    monkeypatch.setattr("fer_sweep.worker.trial_process._LOCK_WAIT_S", 0.0)
     environment = {"CUDA_VISIBLE_DEVICES": "", "FERSWEEP_CACHE": stage.cache}
-    trials = []
-    for attempt in (1, 2):
-        job = TrialJob(request("0", **ENDLESS).config, stage.folder / "0", environment=environment, attempt=attempt)
-        trials.append(stage.starter.start(job))
-        while not isinstance(trials[-1].pipe.recv(), EpochReport):
-            pass
-    former, later = trials
-    assert former.has_ended(60.0)
-    assert former.process.exitcode == -signal.SIGKILL
-    later.kill()
+    job = TrialJob(request("0", **ENDLESS).config, stage.folder / "0", environment=environment)
+    former = stage.starter.start(job)
+    while not isinstance(former.pipe.recv(), EpochReport):
+        pass
+    with pytest.raises(FolderInUse, match="another process trains in"):
+        train_here(job, StopFlag(), lambda message: None)
+    former.kill()
     former.close()
-    later.close()

@@ -16,13 +16,13 @@ from rich.console import Console
 
 from fer_sweep import owners
 from fer_sweep.agent import session
-from fer_sweep.agent.repairs import Repairs
 from fer_sweep.agent.session import work_on
 from fer_sweep.agent.shown import AgentSummary
+from fer_sweep.agent.uploads import Uploads
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import trial_folder
 from fer_sweep.records import TrialRequest, TrialState
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 from fer_sweep.sync import upload
 from fer_sweep.wandb_client import server_search as wandb_server
 from fer_sweep.wandb_client.server_search import WandbSearch
@@ -166,13 +166,13 @@ def test_runs_that_stay_out_of_reach_are_named_at_the_end_and_left_to_sync(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fer_sweep.wandb_client.transport._LONGEST_WAIT_S", 0.0)
-    monkeypatch.setattr(session, "Repairs", functools.partial(Repairs, sync=lambda sweep_id, trials: False))
+    monkeypatch.setattr(session, "Uploads", functools.partial(Uploads, upload=lambda sweep_id, trials: False))
     entry = lab.create(search="optuna")
     lab.server.faults.offline()
     shown = io.StringIO()
     work_on(entry, [SLOT], console=Console(file=shown, width=200))
     assert "tracked offline" in shown.getvalue()
-    assert f"not whole on the W&B server: trial 0, 1; later: fersweep sync {entry.id}" in shown.getvalue()
+    assert f"not uploaded to W&B: trial 0, 1; upload: fersweep sync {entry.id}" in shown.getvalue()
     assert not lab.runs
     lab.server.faults.online()
     upload(entry, say=lambda line: None)
@@ -199,7 +199,7 @@ def test_the_end_of_a_run_that_a_killed_agent_could_not_send_is_sent_by_the_next
         return True
 
     monkeypatch.setattr(owners, "is_dead", lambda owner: True)
-    monkeypatch.setattr(session, "Repairs", functools.partial(Repairs, sync=sync_here))
+    monkeypatch.setattr(session, "Uploads", functools.partial(Uploads, upload=sync_here))
     with pytest.raises(NothingToDo):
         work_on(entry, [SLOT], console=Console(quiet=True))
     assert [(run.state, epochs(run)) for run in lab.runs] == [("finished", [1, 2, 3])]

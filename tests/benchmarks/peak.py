@@ -18,7 +18,7 @@ from fer_sweep.records import FER2013
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.optimizer import build_optimizer
 from fer_sweep.training.precision import choose_precision
-from fer_sweep.worker.own_process import keep_freed_memory
+from fer_sweep.worker.resources import keep_freed_memory
 
 BATCH = 128
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -88,11 +88,6 @@ def pause(monkey: Monkey, victim: psutil.Process) -> None:
     monkey.pause([victim])
 
 
-def pause_agent(monkey: Monkey, seat: Seat, *, group: bool = False) -> None:
-    if agent := seat.agent:
-        monkey.pause([agent, *(agent.children(recursive=True) if group else ())])
-
-
 def end_agent(
     monkey: Monkey, seat: Seat, number: Signals = SIGKILL, *, group: bool = False, at_once: bool = False
 ) -> None:
@@ -136,8 +131,6 @@ FAULTS: Mapping[str, Fault] = {
     "kill -9 in the first second of a start": kill_while_starting,
     "SIGTERM agent": functools.partial(end_agent, number=SIGTERM),
     "pause trial": to_process("trial", pause),
-    "pause agent": pause_agent,
-    "pause agent with all below it": functools.partial(pause_agent, group=True),
 }
 SERVER_FAULTS: Mapping[str, Fault] = {
     "kill -9 wandb's service": to_process("service", kill),

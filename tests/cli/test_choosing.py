@@ -98,12 +98,12 @@ def test_best_explains_its_choice_and_warns(shell, both):
     assert winner["sweep"] == both[0]
     _, out, err = shell("best")
     assert "why:" in out and winner["verdict_reason"] in " ".join(out.split())
-    assert "careful:" in out and "lr 0.005" in out and "upper end" in " ".join(out.split())
+    assert "warning:" in out and "lr 0.005" in out and "upper end" in " ".join(out.split())
     assert f"fersweep confirm {both[0]}" in err
     document = shell.json("best", *both)
     assert {found["winner"]["sweep"] for found in document["architectures"].values()} == set(both)
     assert len(document["ranking"]) == 4
-    assert "each architecture by itself" in shell("best", *both)[1]
+    assert "winner of each architecture" in shell("best", *both)[1]
 
 
 def test_best_ranks_collapsed_trials_of_which_only_a_named_one_is_chosen(shell, tiny_data, played_trials):
@@ -136,7 +136,7 @@ def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_th
     words = ("confirm", "--seeds", "2", *HERE)
     further_trials.script = interrupted
     code, _, err = shell(*words)
-    assert code == 130 and "goes on where this one stopped" in err
+    assert code == 130 and "the same command resumes it" in err
     further_trials.script = by_seed
     (found,) = shell.json(*words)["confirmed"]
     assert [job.config.seed for job in further_trials.jobs] == found["seeds"] == [1000, 1001]
@@ -148,7 +148,7 @@ def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_th
     assert found["optimism"] == pytest.approx(winner["metrics"]["best_val_acc"] - mean["mean"])
 
     _, out, _ = shell(*words)
-    assert "when chosen" in out and "too high on average" in " ".join(out.split())
+    assert "in the search" in out and "too high on average" in " ".join(out.split())
     _, out, err = shell("best")
     assert "confirmed: mean over 2 further seeds" in " ".join(out.split())
     assert f"next: fersweep test {searched} --trial {winner['id']}" in err
@@ -186,12 +186,12 @@ def test_the_test_split_is_opened_once_and_again_only_on_request(shell, searched
     assert (found["opened"], found["before"], found["tta"], found["confirmed"]) == (1, [], "flip", None)
     for other in ((), ("--trial", "1")):
         code, out, err = shell("test", *other)
-        assert (code, out) == (2, "") and "nobody confirmed" in err
+        assert (code, out) == (2, "") and "not confirmed" in err
         assert "opened once already" in err and found["model"] in err and "--again" in err
 
     shell.json("confirm", "--seeds", "2", *HERE)
     code, out, err = shell("test", "--again", "--tta", "tencrop")
-    assert code == 0 and "nobody confirmed" not in err
+    assert code == 0 and "not confirmed" not in err
     text = " ".join(out.split())
     assert "opened 2 times" in text and f"before: {found['model']}" in text
     assert "Wilson 95 %" in text and "surprise" in text and "mean over 2 further seeds" in text
@@ -257,7 +257,7 @@ def test_the_winner_of_the_last_sweep_is_exported_and_used(shell, searched, pict
     [
         ("export --folder trial", "-o FOLDER"),
         ("export --folder trial -o trial", "exists already"),
-        ("export --folder trial -o out --format pickle", "safetensors, onnx, huggingface"),
+        ("export --folder trial -o out --format pickle", "'safetensors', 'onnx', 'huggingface'"),
         ("export asweep --folder trial -o out", "one or the other"),
         ("predict one.jpg --folder nowhere", "no such folder"),
         ("predict one.jpg --folder trial --device 7", "--device"),

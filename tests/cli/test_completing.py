@@ -11,7 +11,7 @@ from fer_sweep.agent.failures import OnOom
 from fer_sweep.cli import app
 from fer_sweep.cli.completing import sweep_ids
 from fer_sweep.records import ExportFormat
-from fer_sweep.sweep.creating import SEARCHES
+from fer_sweep.sweeps.creating import SEARCHES
 from tests.cli.conftest import write_sweep
 from tests.support.documentation import REPOSITORY
 
@@ -35,7 +35,7 @@ def tab(capsys):
 
 
 def test_commands_options_their_values_and_the_fields_of_an_architecture(tab):
-    assert tab("re") == ["resume", "report", "restore"]
+    assert tab("re") == ["retry", "resume", "report", "restore"]
     assert tab("agent", "--g") == ["--gpus"]
     assert tab("data", "") == ["prepare", "list", "audit", "share"]
     assert tab("create", "x.yaml", "--search", "") == list(SEARCHES)

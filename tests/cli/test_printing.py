@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.cli import main
-from fer_sweep.cli.console import PatientConsole
-from fer_sweep.cli.printing import RANKING_COLUMNS, log_warnings, print_json, print_table, print_text
+from fer_sweep.cli.printing import RANKING_COLUMNS, console, log_warnings, print_json, print_table, print_text
 from tests.support.faces import Faces, write_folder
 
 EVIL = "e\x1b[2Jv\x07i\u202el\x7f[red]"
@@ -33,7 +32,7 @@ def test_printed_text_cannot_control_a_terminal(text):
             return str(sys.stdout.getvalue())
 
     rich = f"[red]{text}[/red]"
-    table = printed(lambda: print_table(rich, {"heading": "left"}, [[rich], [text]]))
+    table = printed(lambda: print_table(rich, ["heading"], [[rich], [text]]))
     document = printed(lambda: print_json({"name": text}))
     assert all(map(is_harmless, (printed(lambda: print_text(text)), table, document)))
     assert table.count("[red]") == 2
@@ -117,4 +116,4 @@ def test_force_color_makes_no_terminal_of_a_pipe(stream, monkeypatch, tmp_path):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks do
     with (tmp_path / "piped").open("w") as piped:
         monkeypatch.setattr(sys, stream, piped)
-        assert not PatientConsole(stderr=stream == "stderr").is_terminal
+        assert not console(stderr=stream == "stderr").is_terminal

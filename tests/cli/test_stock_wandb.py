@@ -128,7 +128,7 @@ def test_a_run_is_whole_in_spite_of_a_killed_agent_and_a_network_cut_at_the_end_
     (run,) = online.runs.values()
     assert (run.state, run.exit_code) == ("finished", 0), online.dump()
     assert epochs(run) == list(range(1, 151)), "no gap and no repeat"
-    assert "not whole" not in said, said
+    assert "not uploaded" not in said, said
     assert online.sweeps[sweep].state == "FINISHED"
 
 

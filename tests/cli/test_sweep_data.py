@@ -95,10 +95,10 @@ def test_a_host_with_other_content_of_that_name_trains_neither_the_sweep_nor_its
     move(other_faces / "cache")
     code, _, err = shell(*AGENT)
     assert code == 2
-    assert "84 images from others" in err and "in place of 210 images from faces" in err and "--replace" in err
+    assert "84 images from others" in err and "instead of 210 images from faces" in err and "--replace" in err
     assert len(shell.json("status")["trials"]) == 1
     code, _, err = shell("confirm", "--seeds", "2", "--gpus", "none")
-    assert code == 2 and "is not what sweep confirm-" in err
+    assert code == 2 and "differs from the one sweep confirm-" in err
     pin = Path(f".fersweep/sweeps/{sweep}/data-tiny.json").absolute()
     pin.write_text(json.dumps({"name": "tiny"}))
     code, _, err = shell("agent", sweep)

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fer_sweep import mounts
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.store.database import Database
 from tests.cli.conftest import write_sweep
@@ -89,8 +89,8 @@ def every_trial_fails(host: Host) -> str:
 
 def on_a_network_file_system(host: Host) -> str:
     # A test cannot mount NFS, but it can say so where the kernel does.
-    Path("mountinfo").write_text("1 0 8:1 / / rw - nfs4 server:/home rw\n")
-    host.patch.setattr(mounts, "MOUNTINFO", Path("mountinfo").absolute())
+    disk = SimpleNamespace(mountpoint="/", fstype="nfs4")
+    host.patch.setattr("psutil.disk_partitions", lambda all: [disk])
     return host.run(CREATE)
 
 

@@ -38,8 +38,8 @@ def test_without_a_login_the_search_is_embedded(shell, monkeypatch):
     [
         ("tester/nowhere/abcd1234", "no project tester/nowhere"),
         ("tester/faces/abcd1234", "no sweep abcd1234 in tester/faces"),
-        ("a/b/c/d", "names no sweep"),
-        ("https://wandb.ai/tester/faces/sweeps/abcd1234", "is on another server"),
+        ("a/b/c/d", "is not a sweep"),
+        ("https://wandb.ai/tester/faces/sweeps/abcd1234", "is not on the server in use"),
         ("abcd1234", "no sweep 'abcd1234'"),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_sweep_that_the_server_refuses_leaves_nothing(shell, online):
     assert "too many parameters" in refused(shell, "create", "sweep.yaml")
     online.faults.fail("*", status=200, body="<html>welcome</html>")  # another kind of server
     said = refused(shell, "create", "sweep.yaml", code=1)
-    assert "did not answer" in said and "WANDB_BASE_URL" in said
+    assert "is not JSON" in said and "WANDB_BASE_URL" in said
     assert not online.sweeps and not list(Path(".fersweep").glob("sweeps/*"))
 
 

@@ -29,15 +29,15 @@ def test_shipped_file_loads_as_it_is_and_with_every_line_that_is_off_switched_on
 SLURM = """\
 kind: slurm
 partitoin: gpu  # partitoin: no such key (did you mean partition?)
-time: 12:00:00  # time: 43200 is a number to YAML (in quotes:
+time: 12:00:00  # time: 43200 is a number in YAML (in quotes:
 agents: 0  # agents: 0 is not from 1 to 1000
 account:  # account: is empty
 """
 RAY = """\
 kind: ray
 adress: auto  # adress: no such key (did you mean address?)
-gpus: 1.5  # gpus: 1.5 GPUs cannot be had (a whole number up to 64, or a share such as 0.5)
-resources:  # resources: GPU has a key of its own here (write gpus)
+gpus: 1.5  # gpus: 1.5 is not a number of GPUs (a whole number up to 64, or a share such as 0.5)
+resources:  # resources: GPU has its own key (write gpus)
   GPU: 1
 cpus: 0  # cpus: 0 is not from 1 to 1024
 """
@@ -48,12 +48,12 @@ cpus: 0  # cpus: 0 is not from 1 to 1024
     [
         (SLURM, problems_behind_lines(SLURM)),
         (RAY, problems_behind_lines(RAY)),
-        ("kind: slrum\n", ["line 1: kind: no such kind: 'slrum' (did you mean slurm?)"]),
+        ("kind: slrum\n", ["line 1: kind: unknown kind 'slrum' (did you mean slurm?)"]),
         ("agents: 2\n", ["kind: missing (one of local, slurm, ray)"]),
         ("kind: local\ngres: gpu:1\n", ["line 2: gres: no such key"]),
         ("", ["is empty (a pool file needs kind"]),
         ("- kind\n", ["is not a dictionary"]),
-        ("apiVersion: v1\n", ["is a manifest of Kubernetes, and no pool file", "kubectl apply -f pool.yaml"]),
+        ("apiVersion: v1\n", ["is a manifest of Kubernetes, not a pool file", "kubectl apply -f pool.yaml"]),
     ],
 )
 def test_problems_name_their_lines_and_what_was_meant(text, problems):
@@ -99,7 +99,7 @@ def test_nothing_can_become_another_line_option_or_command_or_ask_for_what_there
         ({"sbatch": ["--exp=NONE"]}, "set by fersweep"),
         ({"sbatch": ["--no-requeue"]}, "set by fersweep"),
         ({"time": "5", "notice_s": 300}, "notice_s: 300 s leave no time to train (less than time, which is 300 s)"),
-        ({"time": "0:30"}, "time: 0:30 is under a minute"),
+        ({"time": "0:30"}, "time: 0:30 is less than a minute"),
     ],
 )
 def test_settings_that_contradict_each_other_or_fersweep_are_refused(values, says):

@@ -80,4 +80,4 @@ def test_command_prepares_what_it_finds_and_a_folder_called_auto_can_be_named(wo
     code, out, err = shell("data", "prepare", word, "--json")
     assert code == 0, err
     assert sum(json.loads(out)["counts"]["train"].values()) == sum("Training" in path for path in kaggle)
-    assert ("taken:" in err) == (word == "auto")
+    assert ("using " in err) == (word == "auto")

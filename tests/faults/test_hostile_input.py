@@ -126,6 +126,6 @@ def test_memory_bound_holds_in_all_threads_and_ends_with_its_block() -> None:
 @pytest.mark.parametrize("name", ["..", "../x", "a/b", "/etc", "", "a\n", ".hidden", "x" * 200, "\x1b[31m", "a\0"])
 def test_id_that_would_lead_elsewhere_is_refused(name: str) -> None:
     for act in (lambda: sweep_folder(name), lambda: trial_folder("abc", name), lambda: trial_folder(name, "0")):
-        with pytest.raises(InputError, match="cannot be an id") as caught:
+        with pytest.raises(InputError, match="invalid id") as caught:
             act()
         assert caught.value.hint

@@ -126,7 +126,7 @@ def test_an_unmounted_drive_is_reported_once_and_not_written_below_and_its_retur
         assert (folder / TRIAL / "last.ckpt").read_text() == "last.ckpt 2"
         folder.rename(away)
     assert len(told) == 3
-    assert "unmounted" in told[0] and "trials go on" in told[0]
+    assert "unmounted" in told[0] and "trials continue" in told[0]
     assert "up to date again" in told[1]
     assert "the last copy failed" in told[2]
 
@@ -139,17 +139,17 @@ def test_a_drive_that_hangs_does_not_delay_the_end(folder, monkeypatch):
     with mirror:
         pass
     let_go.set()
-    assert "does not answer" in told[0]
+    assert "does not respond" in told[0]
 
 
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("nowhere/m", "there is no folder"),
-        (".fersweep/m", "lies in the other"),
-        (".", "lies in the other"),
-        ("a-file", "is a file"),
-        ("full", "holds other files, such as thesis.pdf"),
+        ("nowhere/m", "not found"),
+        (".fersweep/m", "contains the other"),
+        (".", "contains the other"),
+        ("a-file", "this is a file"),
+        ("full", "contains other files, such as thesis.pdf"),
     ],
 )
 def test_an_unsuitable_folder_is_refused_before_a_sweep_is_created(place, words, write_sweep, tmp_path):
@@ -163,5 +163,5 @@ def test_an_unsuitable_folder_is_refused_before_a_sweep_is_created(place, words,
 
 def test_a_sweep_in_another_database_cannot_be_mirrored(write_sweep, folder, tmp_path):
     sweep = api.create(write_sweep(), storage=f"sqlite:///{tmp_path}/else.db")
-    with pytest.raises(InputError, match=r"lies in .*else\.db"):
+    with pytest.raises(InputError, match=r"is in .*else\.db"):
         sweep.agent(gpus="none", mirror=folder)

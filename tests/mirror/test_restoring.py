@@ -22,7 +22,7 @@ from tests.support.searches import find
 
 @pytest.fixture
 def move(monkeypatch, tmp_path):
-    """Goes on at another machine, whose home has this name in place of `.fersweep`."""
+    """Moves to another machine, whose home has this name instead of `.fersweep`."""
     return lambda name="next": monkeypatch.setenv("FERSWEEP_HOME", str(tmp_path / name))
 
 
@@ -43,7 +43,7 @@ def test_a_finished_sweep_is_whole_on_the_next_machine(write_sweep, folder, play
     move(".fersweep")  # the former machine, if it is not gone
     with pytest.raises(StorageError, match="restored to another home"):
         former.copy()
-    with pytest.raises(InputError, match="is the mirror of another home") as refused:
+    with pytest.raises(InputError, match="this is the mirror of another home") as refused:
         Mirror(folder, tell=print)
     assert "fersweep restore" in refused.value.hint
 
@@ -118,7 +118,7 @@ def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced_and_a_busy_one_
     restore(folder)  # the same: nothing would be lost
     sweep.agent(gpus="none", slots=1, count=1)
     code, _, err = shell("restore", str(folder))
-    assert code == 2 and f"lacks: sweep {sweep.id}" in err and "--force" in err
+    assert code == 2 and f": sweep {sweep.id}" in err and "--force" in err
     assert len(sweep.trials()) == 2
     other = api.create(write_sweep())
     with pytest.raises(InputError, match=other.id):
@@ -127,23 +127,23 @@ def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced_and_a_busy_one_
     assert code == 0 and f"next: fersweep agent --mirror {folder}" in err
     assert sweep.trials() == mirrored
     assert (Path(json.loads(out)["set_aside"]) / "sweeps" / other.id / "sweep.json").is_file()
-    with closing(sweep.entry.search()) as search:
+    with closing(find(sweep.id).search()) as search:
         search.next_trial("cpu0")
-        with pytest.raises(InputError, match=f"an agent works in .*{sweep.id}/1"):
+        with pytest.raises(InputError, match=f"an agent is running in .*{sweep.id}/1"):
             restore(folder, force=True)
 
 
 DAMAGE = {
     "cut database": (lambda folder: os.truncate(folder / "sweeps.db", 10_000), StorageError, "damaged"),
     "other content": (lambda folder: (folder / "sweeps.db").write_bytes(b"none" * 999), StorageError, "damaged"),
-    "no sweep": (lambda folder: (folder / "sweeps.db").unlink(), NothingToDo, "holds no sweep"),
+    "no sweep": (lambda folder: (folder / "sweeps.db").unlink(), NothingToDo, "contains no sweep"),
     "mark": (lambda folder: (folder / "mirror.json").write_text("[1]"), StorageError, "cannot be read"),
     "other folder": (lambda folder: (folder / "mirror.json").unlink(), NothingToDo, "no mirror"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_what_is_no_whole_mirror_is_refused_and_nothing_is_changed(name, write_sweep, folder, tmp_path, move):
+def test_damaged_mirror_is_refused_and_nothing_is_changed(name, write_sweep, folder, tmp_path, move):
     damage, error, words = DAMAGE[name]
     api.create(write_sweep())
     copy_home(folder)

@@ -21,7 +21,7 @@ Look = list[AgentState] | tuple[signal.Signals, ...] | PoolError
 
 
 class ScriptedPool:
-    """Plays what its agents do, look by look; signals are those that come while it is asked."""
+    """Plays the states of its agents, query by query; signals arrive during a query."""
 
     def __init__(self, *looks: Look, outlives_us: bool = False) -> None:
         self.outlives_us = outlives_us
@@ -63,7 +63,7 @@ def agent(shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch) -> Agent:
     return run
 
 
-def test_agents_are_started_as_told_and_followed_to_their_end(agent: Agent, sweep: str) -> None:
+def test_agents_are_started_with_their_options_and_followed_to_their_end(agent: Agent, sweep: str) -> None:
     pool = ScriptedPool([DONE, DONE])
     code, out, err = agent(pool, *LOCAL, "--agents", "2", "--gpus", "none", "--count", "3", "--json")
     assert code == 0 and pool.command is not None
@@ -107,12 +107,12 @@ def test_signals_end_the_following_and_agents_that_would_not_outlive_it(
     pool = ScriptedPool(signals, outlives_us=outlives_us)
     code, _, err = agent(pool, *LOCAL)
     assert (code, pool.stopped) == (130, [("7_0", pooling.GRACE_S)] if stops else [])
-    assert ("the agents work on: squeue --job 7; to end them: scancel 7" in err) == (not stops)
+    assert ("the agents keep running: squeue --job 7; to stop them: scancel 7" in err) == (not stops)
     assert "next: fersweep status" in err
 
 
-def test_changes_are_said_once_and_a_scheduler_that_does_not_answer_is_asked_again() -> None:
-    waiting, silent = AgentState(Phase.WAITING), PoolError("squeue does not answer")
+def test_changes_are_reported_once_and_a_failed_query_is_retried() -> None:
+    waiting, silent = AgentState(Phase.WAITING), PoolError("squeue does not respond")
     seven = [RUNNING] * 7 + [waiting]
     pool = ScriptedPool([waiting] * 8, silent, silent, seven, seven, [DONE] * 8)
     pool.start(AgentCommand("abc", (), Path()), 8)
@@ -120,7 +120,7 @@ def test_changes_are_said_once_and_a_scheduler_that_does_not_answer_is_asked_aga
     assert set(following.follow(pool, said.append, lambda seconds: False).values()) == {DONE}
     assert said == [
         "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 2 more: waiting",
-        "squeue does not answer; asking again",
+        "squeue does not respond; retrying",
         "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 1 more: running (on n1)",
         "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 2 more: done",
     ]
@@ -136,7 +136,7 @@ def test_changes_are_said_once_and_a_scheduler_that_does_not_answer_is_asked_aga
         ("cancel", "--pool local.yaml", 3, " is cancelled"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_started(
+def test_invalid_requests_are_refused_before_an_agent_starts(
     before: str, words: str, code: int, says: str, agent: Agent, shell: Shell, sweep: str
 ) -> None:
     Path("typo.yaml").write_text("kind: slurm\npartitoin: gpu\n")

@@ -1,4 +1,4 @@
-"""Agents on Ray: what the driver does as a scripted Ray changes, what an actor does on a node, and what is refused."""
+"""Agents on Ray: the driver on a scripted Ray, the actor on a node, and the errors."""
 
 import signal
 import socket
@@ -15,10 +15,10 @@ from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentState, Phase
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import RayAgents
-from fer_sweep.pools.ray_connection import Refusal, connect
-from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, Order, left_of
+from fer_sweep.pools.ray_connection import connect
+from fer_sweep.pools.ray_driver import GRACE_S, LOOK_S, SHORT_S, Driver, Order, left_of, useful
 from fer_sweep.pools.ray_job import Job
-from fer_sweep.sweep import Remaining
+from fer_sweep.sweeps import Remaining
 from tests.support.pool_stage import STUB, stub
 from tests.support.processes import until
 from tests.support.scripted_ray import Actor, ActorUnavailableError, RayError, ScriptedRay
@@ -89,8 +89,25 @@ def test_no_more_agents_are_started_than_there_are_trials_and_ray_stores_no_secr
     assert stage.look() == RUNNING
     stage.actor.object.code, stage.left = 0, Remaining(0)
     assert stage.look() == DONE and stage.ended
-    assert stage.states[3] == AgentState(Phase.DONE, "there was nothing left for it to do")
+    assert stage.states[3] == AgentState(Phase.DONE, "no trials left for it")
     assert len(stage.ray.actors) == 1
+
+
+@pytest.mark.parametrize(
+    ("left", "running", "count"),
+    [
+        (Remaining(10), 0, 10),
+        (Remaining(None), 3, 8),
+        (Remaining(4, leased=4), 4, 4),
+        (Remaining(0, leased=4), 1, 0),  # a lost node's trials are no reason before their leases have expired
+        (Remaining(2, leased=2), 1, 2),
+        (Remaining(2), 2, 0),  # agents that have just started have leased nothing yet
+    ],
+)
+def test_agents_wait_for_a_place_only_while_there_are_trials_for_them(
+    left: Remaining, running: int, count: int
+) -> None:
+    assert useful(left, running=running, most=8) == count
 
 
 @pytest.mark.parametrize("has_room", [True, False])
@@ -98,7 +115,7 @@ def test_lost_agent_is_started_again_once_its_trials_are_free(has_room: bool) ->
     stage = Stage(free=1, has_room=has_room)
     where = " on n1" if has_room else ""
     stage.actor.error, stage.left = LOST, Remaining(0, leased=1)  # until the lease of the lost agent has expired
-    lost = AgentState(Phase.WAITING, f"lost{where}; it is started again for the trials that are left")
+    lost = AgentState(Phase.WAITING, f"lost{where}; restarts as soon as trials are left for it")
     assert (stage.look(), stage.ended) == (lost, False)
     stage.ray.has_room, stage.left = True, Remaining(1)
     assert stage.look() == RUNNING
@@ -111,7 +128,7 @@ def test_agent_that_is_lost_three_times_in_a_row_soon_after_its_start_has_failed
         assert stage.look(lived_s) == RUNNING
         stage.actor.error = LOST
         state = stage.look(0)
-    assert state == AgentState(Phase.FAILED, "Ray lost it 3 times in a row, the last time so: The actor died.")
+    assert state == AgentState(Phase.FAILED, "lost 3 times in a row, the last time with: The actor died.")
 
 
 @pytest.mark.parametrize("free", [10, None])
@@ -123,34 +140,33 @@ def test_exit_code_says_how_an_agent_ended_and_it_is_not_started_again(free: int
         assert (stage.look(), stage.ended) == (state, True)
 
 
-def test_waiting_agent_is_said_to_want_what_no_node_has_and_gives_up_without_trials_or_if_stopped() -> None:
+def test_waiting_agent_names_what_no_node_has_and_ends_without_trials_or_if_stopped() -> None:
     stage = Stage(has_room=False)
     assert stage.look() == AgentState(Phase.WAITING, "for 2 CPUs, 1 GPU")
     stage.ray.resources = {"CPU": 8.0}
-    note = "no node has 2 CPUs, 1 GPU; the most that one has of each is 8 CPUs, 0 GPUs"
+    note = "no node has 2 CPUs, 1 GPU; the maximum on a node is 8 CPUs, 0 GPUs"
     assert stage.look() == AgentState(Phase.WAITING, note)
     stage.left = Remaining(0)
-    assert stage.look() == AgentState(Phase.DONE, "there was nothing left for it to do")
+    assert stage.look() == AgentState(Phase.DONE, "no trials left for it")
     stage = Stage(has_room=False)
     stage.driver.obey(STOP)
-    assert stage.look() == AgentState(Phase.DONE, "stopped before it had a place")
+    assert stage.look() == AgentState(Phase.DONE, "stopped before it started")
 
 
 @pytest.mark.parametrize("order", [STOP, None])  # the command's own end is no order at all
-def test_stopped_agent_has_its_grace_then_is_killed_and_given_up_where_nobody_answers(order: Order) -> None:
-    stage = Stage(has_room=False)
-    stage.actor.is_placed = True  # since the last look
+def test_stopped_agent_is_killed_after_its_grace_and_dropped_where_its_actor_does_not_respond(order: Order) -> None:
+    stage = Stage()
     stage.driver.obey(order)
     assert stage.look(GRACE_S - 1) == RUNNING
     assert stage.actor.object.told == [TERM]
     stage.look(2)
     assert stage.actor.object.told == [TERM, KILL]
     stage.actor.answers = False
-    gone = AgentState(Phase.DONE, "stopped by Ray, since its actor on n1 did not answer")
+    gone = AgentState(Phase.DONE, "killed by Ray, since its actor on n1 did not respond")
     assert (stage.look(LOOK_S + 1), stage.ended) == (gone, True)
 
 
-def test_what_is_left_is_asked_of_the_sweep_where_it_can_be_told(sweep: str) -> None:
+def test_remaining_trials_are_read_from_the_sweep(sweep: str) -> None:
     left = left_of(sweep)
     assert (left(), left_of("unknown")()) == (Remaining(1), Remaining(None))
     Path(".fersweep/sweeps.db").write_text("no database")
@@ -160,11 +176,11 @@ def test_what_is_left_is_asked_of_the_sweep_where_it_can_be_told(sweep: str) -> 
 def test_node_that_does_not_answer_keeps_its_agent_and_without_the_drivers_own_node_all_have_failed() -> None:
     stage = Stage()
     stage.actor.error = ActorUnavailableError("later")
-    assert stage.look() == AgentState(Phase.RUNNING, "on n1, which does not answer for now")
+    assert stage.look() == AgentState(Phase.RUNNING, "on n1, which does not respond")
     stage.actor.error = None
     assert stage.look() == RUNNING
     stage.ray.is_alive = False
-    note = "the Ray of this host has ended; trials go on from their checkpoints"
+    note = "Ray on this host has ended; run the command again to resume the trials"
     assert (stage.look(), stage.ended) == (AgentState(Phase.FAILED, note), True)
 
 
@@ -178,7 +194,7 @@ def test_agent_sees_the_gpus_of_its_actor(has_gpus: bool, seen: str, monkeypatch
     assert Path("logs/0.log").read_text().startswith(f"== agent 0, start 2, on {socket.gethostname()} at ")
 
 
-def test_why_an_agent_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reason_why_an_agent_cannot_be_started_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     error = FileNotFoundError(2, "No such file or directory", "/work")
     monkeypatch.setattr(Agent, "start", Mock(side_effect=error, __name__="start"))
     assert Stage().look() == AgentState(Phase.FAILED, f"it cannot be started: {error}")
@@ -197,22 +213,22 @@ NO_RAY = ConnectionError("Could not find any running Ray instance. Start one")
 @pytest.mark.parametrize(
     ("address", "named", "error", "says", "hint"),
     [
-        (SILENT, "", None, "no Ray answers at 127.0.0.1:1: .*refused", "ray status"),
-        ("auto", SILENT, None, "no Ray answers at 127.0.0.1:1: .*refused", "ray status"),
-        ("auto", "", NO_RAY, "this host is no node of a Ray cluster", "ray start"),
-        (None, SILENT, RuntimeError("no\nspace"), "Ray cannot be had: no space", "/tmp/ray"),
-        (None, "", None, "here no node has 2 CPUs, 1 GPU; the most that one has of each is 1 CPU, 0 GPUs", "gpus: 0"),
+        (SILENT, "", None, "cannot connect to Ray at 127.0.0.1:1: .*refused", "ray status"),
+        ("auto", SILENT, None, "cannot connect to Ray at 127.0.0.1:1: .*refused", "ray status"),
+        ("auto", "", NO_RAY, "no Ray cluster found on this host", "ray start"),
+        (None, SILENT, RuntimeError("no\nspace"), "cannot connect to Ray: no space", "/tmp/ray"),
+        (None, "", None, "on this host no node has 2 CPUs, 1 GPU; the maximum on a node is 1 CPU, 0 GPUs", "gpus: 0"),
     ],
 )
-def test_ray_that_cannot_be_had_is_refused_with_what_to_do(
+def test_unreachable_ray_is_reported_with_a_hint(
     address: str | None, named: str, error: Exception | None, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", named)
     ray = ScriptedRay(resources={"CPU": 1.0}, init_fails=error)
-    with pytest.raises(Refusal, match=says) as refused:
+    with pytest.raises(PoolError, match=says) as refused:
         connect(ray, replace(JOB, address=address))
-    assert hint in refused.value.hint
-    assert ray.addresses == ([] if "answers" in says else [address or "local"])
+    assert hint in str(refused.value.hint)
+    assert ray.addresses == ([] if "127.0.0.1" in says else [address or "local"])
 
 
 def agents_of(news: str) -> RayAgents:
@@ -225,11 +241,11 @@ def agents_of(news: str) -> RayAgents:
     ("news", "is_installed", "says", "hint"),
     [
         ('{"refused": "no Ray answers", "hint": "start one"}\n', True, "no Ray answers", "start one"),
-        ("", True, "the Ray of this host does not answer: it said nothing", "ray status"),
+        ("", True, "Ray does not respond: it printed nothing", "ray status"),
         ("", False, "Ray is not installed", "pip install 'fersweep[ray]'"),
     ],
 )
-def test_driver_that_comes_to_nothing_is_reported_with_what_to_do(
+def test_driver_that_cannot_connect_is_reported_with_a_hint(
     news: str, is_installed: bool, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_installed:
@@ -243,5 +259,5 @@ def test_agents_of_a_driver_that_is_killed_in_the_middle_of_its_news_have_failed
     pool = agents_of('{"ready": true}\n{"states": {"0": [')
     (agent,) = pool.start(stub("0"), 1)
     until(lambda: pool.states()[agent].has_ended)
-    assert pool.states()[agent] == AgentState(Phase.FAILED, "what speaks to Ray ended with code -9")
+    assert pool.states()[agent] == AgentState(Phase.FAILED, "the Ray driver ended with code -9")
     pool.stop(agent, grace_s=60)  # does nothing

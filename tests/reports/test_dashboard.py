@@ -18,7 +18,7 @@ from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports import dashboard
 from fer_sweep.reports.dashboard import Mirror
-from fer_sweep.sweep import Sweep
+from fer_sweep.sweeps import Sweep
 from tests.reports.test_sources import Complete, finish, made
 from tests.support import reports as made_up
 from tests.support.records import make_result
@@ -108,4 +108,4 @@ def test_it_follows_the_sweep_and_changes_nothing(address: str, entry: Sweep, co
     port = httpx.URL(address).port
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}") as raised:
         dashboard.serve(entry, port=port or 0)
-    assert raised.value.hint == "--port 0 takes a free one"
+    assert raised.value.hint == "use --port 0 for a free port"

@@ -18,7 +18,7 @@ from fer_sweep.files import trial_folder
 from fer_sweep.records import CLASSES, TrialOutcome, TrialState, Verdict
 from fer_sweep.reports.faces import worst_faces
 from fer_sweep.selection import Candidate
-from fer_sweep.sweep.choosing import chosen
+from fer_sweep.sweeps.choosing import chosen
 from fer_sweep.training.loop import train
 from fer_sweep.training.mistakes import write_mistakes
 from tests.reports.test_sources import made
@@ -62,11 +62,11 @@ def test_the_surest_mistakes_first_with_the_pixels_of_the_data(winner: Candidate
 def test_no_faces_of_changed_data_of_a_damaged_model_or_of_one_elsewhere(winner: Candidate) -> None:
     path = write_mistakes(trial_folder(winner.sweep, "0"))
     path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "0" * 64}))
-    with pytest.raises(DataError, match="no longer the one"):
+    with pytest.raises(DataError, match="has changed"):
         worst_faces(winner)
     weights = trial_folder(winner.sweep, "0") / "best.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(CheckpointError, match="no model can be loaded"):
         write_mistakes(weights.parent)
-    with pytest.raises(FersweepError, match="its model is not here"):
+    with pytest.raises(FersweepError, match="model not found"):
         worst_faces(dataclasses.replace(winner, sweep="gone"))

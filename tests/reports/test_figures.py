@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fer_sweep.reports import figures, shares
-from fer_sweep.reports.importance import Importance
+from fer_sweep.reports import figures
+from fer_sweep.reports.optuna_view import Importance
 from fer_sweep.reports.page import figures_of, row_places, table, views
 from fer_sweep.reports.parallel import common_axes, dimension
 from fer_sweep.reports.shown import Axis
@@ -81,7 +81,7 @@ def test_progress_is_a_stair_over_the_epochs_spent(one: Report) -> None:
 def test_confusion_and_recall_of_the_winner(one: Report) -> None:
     winner = one.selection.winner
     assert winner is not None
-    matrix, bars = shares.confusion(winner), shares.recall(winner)
+    matrix, bars = figures.confusion(winner), figures.recall(winner)
     assert all(sum(row) == pytest.approx(100, abs=0.5) for row in matrix.spec["data"][0]["z"])
     assert matrix.body[3][1:] == tuple(str(n) for n in winner.result.confusion_matrix[3])
     assert list(bars.spec["data"][0]["x"]) == sorted(bars.spec["data"][0]["x"])
@@ -90,10 +90,10 @@ def test_confusion_and_recall_of_the_winner(one: Report) -> None:
 
 def test_importances_and_why_there_are_none(one: Report) -> None:
     found = Importance({"lr": 0.8, "dropout": 0.2}), Importance(missing="why")
-    figure = shares.importances(one.sweeps[0], *found, several=False)
+    figure = figures.importances(one.sweeps[0], *found, several=False)
     assert [trace["name"] for trace in figure.spec["data"]] == ["for accuracy"]
     assert figure.summary == "For accuracy, lr mattered most (80 %). No importance for gap: why."
-    nothing = shares.importances(one.sweeps[0], found[1], found[1], several=False)
+    nothing = figures.importances(one.sweeps[0], found[1], found[1], several=False)
     assert not nothing.spec and not nothing.body
 
 

@@ -14,7 +14,7 @@ import pytest
 from fer_sweep.openings import Opening
 from fer_sweep.records import TrialState
 from fer_sweep.reports import html as page
-from fer_sweep.reports import palette
+from fer_sweep.reports import plot
 from fer_sweep.reports.environment import environment
 from fer_sweep.reports.faces import Face
 from fer_sweep.reports.html import render
@@ -91,7 +91,7 @@ def test_a_page_without_a_winner_says_why() -> None:
     running = tuple(dataclasses.replace(r, state=TrialState.RUNNING, result=None) for r in sweep.records)
     report = made_up.report((dataclasses.replace(sweep, records=running), {}))
     text = render(report, NOWHERE)
-    assert "There is none: no trial has a result yet." in text
+    assert "No winner: no trial has a result yet." in text
     assert "None: no trial has a result yet." in markdown(report)
     data = json.loads(scripts(text)[0])
     assert (data["views"], data["figures"]) == ([], {})
@@ -100,7 +100,7 @@ def test_a_page_without_a_winner_says_why() -> None:
         dataclasses.replace(r, result=r.result.model_copy(update=failure)) for r in sweep.records if r.result
     )
     text = render(made_up.report((dataclasses.replace(sweep, records=diverged), histories)), NOWHERE)
-    assert "There is none: every trial diverged." in text and "winner.json" not in text and "The winner, " not in text
+    assert "No winner: every trial diverged." in text and "winner.json" not in text and "The winner, " not in text
 
 
 def test_what_is_said_of_the_environment(tiny_data: str) -> None:
@@ -138,6 +138,6 @@ def test_text_and_figures_stand_out_from_their_grounds() -> None:
         colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
         for text, ground in itertools.product(("text", "quiet", "accent", "mark"), ("ground", "card", "chosen")):
             assert contrast(colours[text], colours[ground]) >= 4.5, (selector, text, ground)
-    for light, dark in (*palette.LINES, *palette.SCALE, palette.QUIET, palette.STAR):
+    for light, dark in (*plot.LINES, *plot.SCALE, plot.QUIET, plot.STAR):
         assert contrast(light, "#ffffff") >= 3 and contrast(dark, "#171c24") >= 3, (light, dark)
-    assert len(palette.exchange()) == len(palette.LINES) + len(palette.SCALE) + len(palette.SHADES) + 3
+    assert len(plot.dark_colours()) == len(plot.LINES) + len(plot.SCALE) + len(plot.SHADES) + 3

@@ -26,8 +26,8 @@ def test_every_format(shell: Shell, sweep: str) -> None:
     assert (code, out) == (0, f"report: report-{sweep}.html\n")
     assert "faces" not in err and "<img" not in Path(f"report-{sweep}.html").read_text(), "only if asked for"
     code, _, err = shell("report", "--faces", "-o", "r.html")
-    assert code == 0 and "note: no faces in the report: its model is not here" in err
-    assert "They are not here" in Path("r.html").read_text()
+    assert code == 0 and "note: no faces in the report: model not found" in err
+    assert "Not available" in Path("r.html").read_text()
     code, out, _ = shell("report", "--format", "csv")
     read = list(csv.DictReader(io.StringIO(out, newline="")))
     assert code == 0 and [row["state"] for row in read] == ["complete"] * 3
@@ -43,14 +43,14 @@ def test_every_format(shell: Shell, sweep: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("-o report.pdf", "its ending names no format"),
+        ("-o report.pdf", "unknown suffix"),
         ("-o .fersweep --format md", "a folder"),
-        ("-o - --format parquet", "parquet is no text for stdout"),
-        ("--format csv --json", "cannot both be on stdout"),
-        ("--format csv --faces", "--faces is for the HTML report"),
-        ("--wandb -o r.html", "--output is for reports in files"),
-        ("--new", "--new is for --wandb"),
-        ("", "no trial yet"),
+        ("-o - --format parquet", "parquet cannot go to stdout"),
+        ("--format csv --json", "cannot both go to stdout"),
+        ("--format csv --faces", "--faces needs the HTML report"),
+        ("--wandb -o r.html", "--output cannot be combined with --wandb"),
+        ("--new", "--new needs --wandb"),
+        ("", "no trials yet"),
     ],
 )
 def test_what_cannot_be_written(shell: Shell, tmp_path: Path, complete: Complete, options: str, message: str) -> None:
@@ -65,5 +65,5 @@ def test_another_address_is_said_aloud(shell: Shell, sweep: str, monkeypatch: py
     monkeypatch.setattr(dashboard, "serve", lambda entry, **options: served.append((entry.id, options["host"])))
     assert shell("dashboard") == (0, "", "")
     code, _, err = shell("dashboard", sweep, "--host", "0.0.0.0")
-    assert code == 0 and "warning: listening on 0.0.0.0" in err and "no password" in err
+    assert code == 0 and "warning: listening on 0.0.0.0" in err and "without a password" in err
     assert served == [(sweep, "127.0.0.1"), (sweep, "0.0.0.0")]

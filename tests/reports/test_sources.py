@@ -18,8 +18,8 @@ from fer_sweep.openings import Opening, write_down
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import CURVES_SHOWN, axes_of, gather, models_of
-from fer_sweep.sweep import Sweep
-from fer_sweep.sweep.choosing import choose, chosen, with_further_seeds
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps.choosing import choose, chosen, with_further_seeds
 from tests.support.scripted_search import TINY
 from tests.support.searches import create
 

@@ -12,8 +12,8 @@ from fer_sweep.errors import InputError, LoginError, ServerError
 from fer_sweep.files import sweep_folder
 from fer_sweep.reports.shown import TITLE_LENGTH
 from fer_sweep.reports.wandb_views import Views, load_library, save_views
-from fer_sweep.sweep import Sweep
-from fer_sweep.sync import sync
+from fer_sweep.sweeps import Sweep
+from fer_sweep.sync import upload
 from tests.reports.test_sources import Complete, made
 from tests.support.searches import create
 from tests.support.standin.server import StandIn
@@ -145,7 +145,7 @@ def test_the_winners_confusion_matrix(online: StandIn, save: Save, complete: Com
     entry = made(Path(), [complete(train_val_gap=gap) for gap in (0.2, 0.01)])
     save(entry)
     assert said == [f"note: no run of sweep {entry.id} is on the server yet; next: fersweep sync {entry.id}"]
-    sync(entry, say=lambda line: None)
+    upload(entry, say=lambda line: None)
     views = save(entry)
     (shown,) = views.sweeps
     assert (shown.runs, shown.winner) == (2, f"{entry.id}-1")
@@ -214,7 +214,7 @@ def test_what_is_missing_or_refused_is_named(online: StandIn, save: Save, monkey
         save(entry)
     assert missing.value.hint == "pip install 'fersweep[views]'"
     online.faults.error("upsertView", f"no room for {online.api_key}")
-    with pytest.raises(ServerError, match="did not take the report") as caught:
+    with pytest.raises(ServerError, match="refused the report") as caught:
         save(entry)
     assert online.api_key not in str(caught.value)
     assert not online.views

@@ -22,7 +22,7 @@ from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import SweepPath
 from fer_sweep.wandb_client.server_search import WandbSearch
 from fer_sweep.wandb_client.slots import Pace
-from tests.support.searches import OPENED, OwnSearch, embedded_search, state_in, steer
+from tests.support.searches import OwnSearch, embedded_search, state_in, steer
 from tests.support.standin.runs import file_stream, upsert_run
 from tests.support.standin.server import StandIn
 
@@ -175,7 +175,6 @@ def _empty_storage(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     if kind == "postgres":
         with request.getfixturevalue("postgres_server").empty() as url:
             yield url
-            OPENED.close()  # what uses the storage, before it goes
     else:
         yield f"sqlite:///{request.getfixturevalue('tmp_path')}/dëeper/a b?c=1&d#e%41'\".db"
 

@@ -12,8 +12,8 @@ from fer_sweep.records import TrialRequest
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.store import leases
 from fer_sweep.store.database import default_storage
-from fer_sweep.sweep import Remaining, open_entry
-from fer_sweep.sweep.entries import SweepEntry
+from fer_sweep.sweeps import Remaining, open_entry
+from fer_sweep.sweeps.entries import SweepEntry
 from tests.search.conftest import LEASE_S
 from tests.support.processes import until
 from tests.support.searches import steer

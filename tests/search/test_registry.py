@@ -11,8 +11,8 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
-from fer_sweep.sweep.confirmations import confirm, confirmation_of, seeds_of
-from fer_sweep.sweep.entries import known
+from fer_sweep.sweeps.confirmations import confirm, confirmation_of, seeds_of
+from fer_sweep.sweeps.entries import known
 from tests.search.conftest import refused
 from tests.support.records import make_result
 from tests.support.searches import create, find, sweep_ids

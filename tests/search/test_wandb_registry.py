@@ -11,8 +11,9 @@ from fer_sweep.errors import FersweepError, InputError, ServerBusy
 from fer_sweep.records import TrialRequest
 from fer_sweep.store.database import default_storage
 from fer_sweep.store.sweeps import record_sweep
-from fer_sweep.sweep.entries import known
-from fer_sweep.sweep.server_runs import has_ended_on_server, left_behind
+from fer_sweep.sweeps.entries import known
+from fer_sweep.sync import check
+from fer_sweep.wandb_client.reconcile import UPLOADS, Action
 from tests.search.conftest import refused
 from tests.support.searches import create, find
 from tests.support.standin.state import Run
@@ -97,7 +98,7 @@ def test_a_sweep_whose_recording_was_interrupted_is_found(online, settings):
 
 
 @pytest.mark.parametrize("search", ["optuna", "wandb"])
-def test_runs_that_killed_agents_left_without_their_end_are_found(search, online, sweep_file, complete, monkeypatch):
+def test_runs_of_killed_agents_without_their_end_are_found(search, online, sweep_file, complete, monkeypatch):
     entry = create(sweep_file(run_cap=1), search=search)
     with ThreadPoolExecutor(8) as pool:
         (page,) = set(pool.map(lambda _: entry.page(), range(8)))  # agents that start at once share it
@@ -108,22 +109,27 @@ def test_runs_that_killed_agents_left_without_their_end_are_found(search, online
     run = online.runs.setdefault(entry.run_id(trial), Run(entry.run_id(trial), "tester", "faces"))
     run.sweep_id, run.project = page.path.id, page.path.project
     run.state = "running"
-    assert left_behind(entry, set()) == (), "its agent is alive and syncs it"
-    assert not has_ended_on_server(entry, trial)
+    complete_runs = set()
+
+    def uploads(own=(), known=None):
+        actions = check(entry, own, set() if known is None else known)
+        return {trial for trial, action in actions.items() if action in UPLOADS}
+
+    assert uploads() == set(), "its agent is alive and uploads it"
+    assert uploads([trial]) == {trial}, "this is its agent"
     monkeypatch.setattr(owners, "is_dead", lambda owner: True)
-    assert left_behind(entry, set()) == [trial]
+    assert uploads() == {trial}
     run.state, run.summary = "failed", {"state": "complete"}  # closed by an agent that had lost the trial
-    assert left_behind(entry, set()) == [trial]
-    assert not has_ended_on_server(entry, trial)
+    assert uploads() == {trial}
     run.state = "finished"
-    whole = set()
-    assert left_behind(entry, whole) == []
-    assert (has_ended_on_server(entry, trial), whole) == (True, {trial})
+    assert uploads(known=complete_runs) == set()
+    assert [known for known, _ in complete_runs] == [trial]
+    assert check(entry, [trial], set()) == {trial: Action.NONE}
     run.state = "running"  # a late write of the killed agent's wandb
-    assert left_behind(entry, whole) == ()
-    monkeypatch.setattr("fer_sweep.sweep.server_runs._SETTLED_S", 0.0)
-    assert left_behind(entry, whole) == [trial]
+    assert uploads(known=complete_runs) == set()
+    monkeypatch.setattr("fer_sweep.sync._SETTLED_S", 0.0)
+    assert uploads(known=complete_runs) == {trial}
     monkeypatch.setattr(owners, "is_dead", lambda owner: False)
-    assert left_behind(entry, set()) == [trial], "the owner does not matter any more"
+    assert uploads() == {trial}, "also if its agent is alive"
     online.faults.offline()
-    assert (left_behind(entry, set()), has_ended_on_server(entry, trial)) == ((), None), "unknown"
+    assert check(entry, [trial], set()) is None

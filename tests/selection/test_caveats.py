@@ -24,7 +24,7 @@ def test_the_best_two_within_chance_are_said_to_be_with_what_would_tell_them_apa
     for words in ("1 of the 2 other trials", "differ by 0.56 points", "59,000 validation images", "18 seeds"):
         assert words in found.message
     (equal,) = of(candidate("1", 0.6), candidate("2", 0.6))
-    assert "nothing to tell apart" in equal.message
+    assert "differ by 0.00 points" in equal.message
     assert of(candidate("1", 0.60, n=100_000), candidate("2", 0.59, n=100_000)) == [], "more images tell them apart"
 
 
@@ -50,5 +50,5 @@ def test_a_best_value_at_the_end_of_its_range_is_named_with_its_company() -> Non
     inside = candidate("2", 0.597, 0.1, parameters={"lr": 0.001})
     (found,) = [c for c in of(at_the_end, inside, space=space) if c.kind == "edge"]
     assert "lr 0.0099 of trial s/1 is at the upper end of its range (0.0001 to 0.01)" in found.message
-    assert "not so the other trial" in found.message and "widen" in found.message
+    assert "unlike the other trial" in found.message and "widen" in found.message
     assert of(inside, space=space) == []

@@ -73,7 +73,7 @@ def test_trials_measured_on_different_data_have_no_winner() -> None:
     assert (selection.winner, selection.pareto, selection.near) == (None, (), ())
     assert selection.reason == (
         f"these trials were measured on different data (fer2013 ({'a' * 12}), fer2013 ({'b' * 12})), "
-        "so their accuracies do not compare"
+        "so their accuracies are not comparable"
     )
     assert "(fer2013, synthetic)" in select([candidate("0", 0.6), candidate("1", 0.6, config=DRAWN)]).reason
     assert winner(one, candidate("1", 0.50, fingerprint="a" * 64, config=DRAWN)) == "0", "one content, two names"

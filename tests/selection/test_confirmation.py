@@ -42,7 +42,7 @@ def test_a_pair_is_compared_over_the_seeds_both_have() -> None:
     [
         ({1: 0.60, 2: 0.605}, {1: 0.58, 2: 0.585}, "a/1 is better"),
         ({1: 0.58, 2: 0.585}, {1: 0.60, 2: 0.605}, "b/2 is better"),
-        ({1: 0.60, 2: 0.62}, {1: 0.61, 2: 0.60}, "do not tell"),
+        ({1: 0.60, 2: 0.62}, {1: 0.61, 2: 0.60}, "cannot tell"),
     ],
 )
 def test_a_comparison_says_which_is_better(first: dict[int, float], second: dict[int, float], meaning: str) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from fer_sweep.agent.loop import Agent
+from fer_sweep.agent.running import HangLimit
 from fer_sweep.agent.shown import AgentSummary
-from fer_sweep.agent.silence import Silence
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.search import Search
 from fer_sweep.wandb_client.tracking import TrackedRun
-from fer_sweep.worker.memory import Admission, total_mb
-from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.resources import total_mb
+from fer_sweep.worker.slots import Admission, Slot
 from fer_sweep.worker.starters import TrialHandle, TrialStarter
 from fer_sweep.worker.trial_process import TrialJob
 from tests.support.processes import alive
@@ -40,7 +40,7 @@ class ForkingStarter(TrialStarter):
     def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
         share = self.memory_share or job.memory_share
         if self.memory_mb is not None and share is not None:
-            share *= self.memory_mb / (total_mb() or self.memory_mb)
+            share *= self.memory_mb / total_mb()
         handle = super().start(replace(job, memory_share=share), is_probe=is_probe)
         self.pid_of[job.folder.name] = handle.process.pid
         self.pids.append(handle.process.pid)
@@ -80,7 +80,7 @@ class Stage:
     def __init__(self, folder: Path, cache: str = "", starter: ScriptedStarter | ForkingStarter | None = None) -> None:
         self.folder, self.cache = folder, cache
         self.starter: Any = starter or ScriptedStarter()
-        self.view, self.admission, self.silence = View(), Admission(), Silence()
+        self.view, self.admission, self.hang_limit = View(), Admission(), HangLimit()
 
     def run(
         self,
@@ -102,7 +102,7 @@ class Stage:
             environment = {"CUDA_VISIBLE_DEVICES": gpu or "", "FERSWEEP_CACHE": (caches or {}).get(number, self.cache)}
             places.append(Slot(f"{name}{number}", device, 1, environment))
         given = {"track": lambda request: TrackedRun(None), "folder_of": lambda trial: self.folder / trial, **options}
-        mine = {"view": self.view, "starter": self.starter, "admission": self.admission, "silence": self.silence}
+        mine = {"view": self.view, "starter": self.starter, "admission": self.admission, "hang_limit": self.hang_limit}
         return Agent(search=search, slots=places, **given, **mine).run()
 
     def result(self, trial_id: str) -> dict[str, Any]:

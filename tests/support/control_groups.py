@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.worker.control_groups import control_groups
+from fer_sweep.worker.resources import control_groups
 from tests.support.processes import until
 
 

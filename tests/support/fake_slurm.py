@@ -1,7 +1,7 @@
-"""A Slurm in little: ``sbatch``, ``squeue``, ``scancel`` and ``scontrol`` on PATH, which keep all they know in files.
+"""A fake Slurm: ``sbatch``, ``squeue``, ``scancel`` and ``scontrol`` on PATH, with their state in files.
 
-An element of a job array is a folder ``JOB_N``. A supervisor process runs its batch script there for real, and again
-where it was requeued.
+An element of a job array is a folder ``JOB_N``. A supervisor process runs its batch script for real, and again when it
+is requeued.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ PROGRAM = (sys.executable, "-S", "-m", "tests.support.fake_slurm")
 
 
 class FakeSlurm:
-    """What a test does to the cluster."""
+    """The cluster, for a test."""
 
     def __init__(self, folder: Path) -> None:
         self._programs, self._root = folder / "bin", folder / "jobs"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psutil
 import psycopg
+
+from tests.support.searches import OPENED
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it complains of an XDG_RUNTIME_DIR that is not set
@@ -53,6 +54,7 @@ class Server:
         try:
             yield self.url(options=f"-csearch_path={name}")
         finally:
+            OPENED.close()
             self.run(
                 f"SET lock_timeout = '60s'; DROP SCHEMA {name} CASCADE"
             )  # fails if a transaction outlives its test
@@ -63,16 +65,6 @@ class Server:
         with psycopg.connect(server, autocommit=True) as connection:
             cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
-
-    def processor_s(self) -> float:
-        """Seconds of processor time that it and all its processes have had since it was started."""
-        postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
-        times = postmaster.cpu_times()
-        used = times.user + times.system + times.children_user + times.children_system
-        for child in postmaster.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                used += sum(child.cpu_times()[:2])
-        return used
 
     def control(self, command: str, mode: str = "fast") -> None:
         """Start, stop, restart or reload it; ``immediate`` is as if it had crashed."""

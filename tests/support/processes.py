@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-COMMAND = (sys.executable, "-c", "from fer_sweep.cli import main; main()")
+from fer_sweep.host_processes import FERSWEEP
+
+COMMAND = FERSWEEP
 SWEEP = """\
 program: fersweep
 method: random
@@ -30,9 +32,10 @@ QUICK |= {"augment.shift": 0.0, "augment.rotation": 0.0}
 """Settings of a SimpleCNN with which a trial takes a second and yet does not collapse, so that a sweep has a winner."""
 
 
-def fersweep(*words: str) -> subprocess.CompletedProcess[str]:
+def fersweep(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+    env = {**os.environ, **environment}
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, env=env)
 
 
 def imported_by(*arguments: str, **environment: str) -> set[str]:

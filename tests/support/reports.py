@@ -12,7 +12,7 @@ from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.reports.shown import Axis
 from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate, caveats, select, select_each
-from fer_sweep.sweep.choosing import Choice
+from fer_sweep.sweeps.choosing import Choice
 from tests.support.records import make_result
 
 EPOCHS = 20

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from fer_sweep.files import write_atomically
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 from fer_sweep.training.history import History, read_history
-from fer_sweep.worker.memory import OomKills
+from fer_sweep.worker.resources import OomKills
 from fer_sweep.worker.starters import TrialHandle
 from fer_sweep.worker.trial_process import (
     Beat,

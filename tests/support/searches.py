@@ -7,7 +7,7 @@ from typing import Any
 from fer_sweep.search.embedded import OptunaSearch
 from fer_sweep.store.database import Database, NothingCreated, default_storage
 from fer_sweep.store.sweeps import set_sweep_state, sweep_state
-from fer_sweep.sweep import Sweep, creating, open_sweep
+from fer_sweep.sweeps import Sweep, creating, open_sweep
 
 OPENED = contextlib.ExitStack()
 
@@ -46,18 +46,20 @@ def embedded_search(sweep_id: str, storage: str | None = None, **options: Any) -
 
 def state_in(storage: str, sweep_id: str) -> str:
     """The state of a sweep in a database."""
-    return sweep_state(database_at(storage), sweep_id)
+    with contextlib.closing(Database(storage)) as database:
+        return sweep_state(database, sweep_id)
 
 
 def steer(storage: str, sweep_id: str, state: str) -> None:
     """Pause, resume (`running`), stop or cancel a sweep in a database."""
-    set_sweep_state(database_at(storage), sweep_id, state)
+    with contextlib.closing(Database(storage)) as database:
+        set_sweep_state(database, sweep_id, state)
 
 
 def sweep_ids(storage: str) -> list[str]:
     """The sweeps in a database, oldest first."""
     try:
-        with database_at(storage).transaction(write=False) as connection:
+        with contextlib.closing(Database(storage)) as database, database.transaction(write=False) as connection:
             return [row["id"] for row in connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position")]
     except NothingCreated:
         return []

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.processes import own_core, until
+from tests.support.processes import alive, own_core, until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv", "taskset")
 NODES = ("n1", "n2")
@@ -121,14 +122,14 @@ class Cluster:
     def _kill(self, node: str | None = None) -> None:
         """Kill this cluster's processes, or those of one node, and wait for their end."""
         killed = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                own = process.environ()
-                is_ours = own.get("SLURM_CONF") == str(self.configuration) and process.pid != os.getpid()
-                if is_ours and node in (None, own.get("SLURMD_NODENAME")):
-                    process.kill()
-                    killed.append(process)
-        psutil.wait_procs(killed, 20)
+        for pid in set(psutil.pids()) - {os.getpid()}:
+            with contextlib.suppress(OSError):
+                # Not psutil's environ(), which ends at the hole that slurmstepd leaves when it sets its title.
+                own = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+                if f"SLURM_CONF={self.configuration}" in own and (node is None or f"SLURMD_NODENAME={node}" in own):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+        until(lambda: not any(alive(pid) for pid in killed), 20)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,7 +1,7 @@
-"""An agent in little: its last word is a plan, separated by commas; each start in a folder takes the next step of it.
+"""A stub agent: its last word is a plan of steps, separated by commas; each start in a folder takes the next step.
 
 ``0``, ``1``, ``3``: end with that code. ``waits``: until SIGTERM or SIGUSR2, then write a checkpoint and end with 130,
-or with another code as in ``waits:3``. ``hangs``: whatever it is told. A further start takes the last step again.
+or with another code as in ``waits:3``. ``hangs``: ignores signals. Further starts repeat the last step.
 """
 
 import contextlib
@@ -20,9 +20,6 @@ def main() -> None:
     told = {signal.SIGTERM, signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_BLOCK, told)
     words = sys.argv[1:]
-    if words[0] == "status":
-        print(Path("status").read_text())
-        return
     print("the agent's own words", flush=True)
     plan = words[-1].split(",")
     given = {"pid": os.getpid(), "words": words, "folder": str(Path.cwd())}
@@ -38,7 +35,7 @@ def main() -> None:
 
 
 def _record(given: dict[str, object]) -> int:
-    """Write down what a start was given; returns how many starts there were before."""
+    """Record the input of a start; returns the number of earlier starts."""
     new = Path(f"call-{os.getpid()}")
     new.write_text(json.dumps(given))
     for number in itertools.count():
@@ -49,7 +46,7 @@ def _record(given: dict[str, object]) -> int:
 
 
 def calls() -> list[dict[str, object]]:
-    """What every start in the working directory was given."""
+    """The input of every start in the working directory."""
     return [json.loads(path.read_text()) for path in sorted(Path().glob("call.*"))]
 
 

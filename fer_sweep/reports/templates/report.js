@@ -42,7 +42,7 @@
   };
   const drawn = new Set();
 
-  // Plotly takes a good part of a second to start: not before the page is painted and its table can be used.
+  // Plotly takes a good part of a second to start, so it starts once the page is painted and the table usable.
   const started = new Promise((resolve) => {
     const start = () => {
       const source = byId("plotly");
@@ -77,7 +77,7 @@
   try {
     const kept = localStorage.getItem("fersweep-theme");
     if (["light", "dark"].includes(kept)) root.dataset.theme = byId("theme").value = kept;
-  } catch { /* likewise */ }
+  } catch { /* no storage */ }
 
   // ---- parallel coordinates: brushes are kept here, by dimension, in the coordinates of its axis ----
 
@@ -92,7 +92,7 @@
   };
 
   function span(values) {
-    // The worst tenth has the colour of the rest's worst: one collapsed trial must not take the scale's whole length.
+    // The scale ends at the worst tenth, so that one collapsed trial does not compress it.
     const sorted = [...values].sort((a, b) => a - b);
     const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
     return metric() === "gap" ? [sorted[0], at(0.9)] : [at(0.1), sorted.at(-1)];
@@ -105,7 +105,7 @@
     if (!hasWebgl()) {
       parallel.style.minHeight = "0";
       parallel.replaceChildren(make("p", { class: "quiet" },
-        "This browser has no WebGL, which the lines are drawn with. The fields below choose trials all the same."));
+        "This browser has no WebGL, which the lines need. The fields below filter the trials instead."));
       byId("fields").open = true;
       return;
     }

@@ -1,0 +1,294 @@
+"""Commands that use a trained model: test, predict and export."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fer_sweep.cli import completing
+from fer_sweep.cli.options import Data, Device, Folder, Json, Threads, Trial, Winner
+from fer_sweep.cli.printing import console, log_warnings, mean_json, percent, print_json, print_table, print_text, say
+from fer_sweep.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from fer_sweep.inference.predict import Prediction
+    from fer_sweep.inference.test_split import Report
+    from fer_sweep.selection import Confirmed
+
+_BAR = 40
+"""Length in characters of the bar for probability 1."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (test, predict, export):
+        app.command()(command)
+
+
+def test(
+    sweep: Winner = None,
+    trial: Trial = None,
+    folder: Folder = None,
+    tta: Annotated[
+        Literal["none", "flip", "tencrop"],
+        typer.Option(help="Average over the image alone, its mirror image too, or ten crops of 44x44."),
+    ] = "none",
+    data: Data = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Open the split although it was opened before; recorded.")
+    ] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate the chosen model on the test split (FER2013's PrivateTest), once, and record it.
+
+    Decide on --tta and confirm the choice first: a test split that is opened twice is a validation split.
+
+    Example: fersweep test --tta flip
+    """
+    from fer_sweep.records import Averaging
+
+    model = _chosen_model(sweep, trial, folder)
+    from fer_sweep.inference.test_split import open_test_split
+
+    log_warnings()
+    if model.sweep is not None and model.confirmed is None:
+        say(f"note: this choice is not confirmed; fersweep confirm {model.sweep} measures it with further seeds")
+    report = open_test_split(
+        model.folder,
+        name=model.name,
+        log_folder=model.sweep_folder,
+        averaging=Averaging(tta),
+        data=data,
+        again=again,
+        device=device,
+        threads=threads,
+        say=say,
+    )
+    if as_json:
+        print_json(_report_json(report, model))
+    else:
+        _print_report(report, model)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures: JPEG, PNG, BMP, PPM or WebP.")],
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            help="Sweep whose winner to use [default: the last sweep searched].", autocompletion=completing.sweep_ids
+        ),
+    ] = None,
+    trial: Trial = None,
+    folder: Folder = None,
+    crop_face: Annotated[
+        bool, typer.Option("--crop-face", help="Find the largest face (pip install 'fersweep[faces]').")
+    ] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Print the probability of each of the seven expressions for pictures.
+
+    Each picture is turned upright and converted to grey, and its central square is scaled to 48x48. With --crop-face
+    the largest face is used instead, cropped as tightly as in FER2013.
+
+    Example: fersweep predict me.jpg --crop-face
+    """
+    model = _chosen_model(sweep, trial, folder)
+    from fer_sweep.inference.predict import predict_images
+
+    log_warnings()
+    found = predict_images(model.folder, images, crop_face=crop_face, device=device, threads=threads)
+    if as_json:
+        print_json({"model": model.name, "images": [_prediction_json(prediction) for prediction in found]})
+        return
+    say(f"model: {model.name}")
+    _draw(found)
+
+
+def export(
+    sweep: Winner = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write; it must not exist.")] = None,
+    format: Annotated[
+        Literal["safetensors", "onnx", "huggingface"],
+        typer.Option(help="onnx needs `pip install 'fersweep[onnx]'`; huggingface is for vit only."),
+    ] = "safetensors",
+    trial: Trial = None,
+    folder: Folder = None,
+    data: Data = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Write the chosen model for other programs, with a README.md that describes it.
+
+    The export is loaded again and must give the trained model's logits on validation images; otherwise nothing is
+    written. --data names another data set for this check.
+
+    Example: fersweep export --format onnx -o faces
+    """
+    from fer_sweep.records import ExportFormat
+
+    if output is None:
+        raise InputError("--output is missing", hint="give a folder that does not exist: -o FOLDER")
+    model = _chosen_model(sweep, trial, folder)
+    from fer_sweep.inference.export import export_model
+
+    log_warnings()
+    name = model.name if folder is None else folder.resolve().name  # a card must not reveal paths of this machine
+    done = export_model(model.folder, output, ExportFormat(format), name=name, data=data, threads=threads)
+    if as_json:
+        print_json({"model": model.name, **asdict(done), "folder": str(done.folder), "format": format})
+        return
+    print_text(f"{model.name} as {format} in {done.folder}: {', '.join(done.files)}")
+    print_text(
+        f"checked: its logits equal the trained model's on {done.checked_on:,} validation images "
+        f"(largest difference {done.largest_difference:.1g}; tolerance {done.tolerance:.0e} of the largest logit)"
+    )
+    say(f"next: {done.folder / 'README.md'} shows how to use it")
+
+
+@dataclass(frozen=True)
+class _ChosenModel:
+    """A trained model that a command was asked to use."""
+
+    name: str
+    """SWEEP/TRIAL, or its folder."""
+    folder: Path
+    """Holds the weights and config.json."""
+    sweep_folder: Path
+    """Of its sweep; its own folder if it has none."""
+    sweep: str | None = None
+    """The sweep that was searched; None for a folder and for a trial of a confirmation."""
+    confirmed: "Confirmed | None" = None
+    """The results of its further seeds so far."""
+
+
+def _chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> _ChosenModel:
+    """Find the model: the winner or a trial of a sweep, or the one in a folder.
+
+    Raises:
+        InputError: Both a folder and a sweep are given, or the sweep, trial or folder does not exist on this host.
+        NothingToDo: There is no sweep yet, or none of its trials has a result.
+    """
+    if folder is not None:
+        if sweep is not None or trial is not None:
+            raise InputError("--folder cannot be combined with a sweep or --trial", hint="give one or the other")
+        if not folder.is_dir():
+            raise InputError(f"--folder {folder}: no such folder", hint="give a trial's folder or an export")
+        return _ChosenModel(str(folder.resolve()), folder, folder)
+    # Only here: a model in a folder needs no sweep, and these imports take longer.
+    from fer_sweep.sweeps import last_searched, open_sweep
+    from fer_sweep.sweeps.choosing import chosen, confirmed
+
+    with last_searched() if sweep is None else open_sweep(sweep) as opened:
+        candidate = chosen(opened, trial)
+        path = opened.trial_folder(candidate.record.trial_id)
+        if not path.is_dir():
+            raise InputError(
+                f"the model of trial {candidate.name} is on the host that trained it",
+                hint="run this command there, or copy the trial's folder and give it with --folder",
+            )
+        searched = opened.id if opened.entry.confirms is None else None
+        return _ChosenModel(candidate.name, path, opened.folder, searched, confirmed(opened, candidate))
+
+
+_AVERAGED = {"none": "", "flip": ", averaged with the mirror images", "tencrop": ", averaged over ten crops each"}
+
+
+def _report_json(report: "Report", model: _ChosenModel) -> dict[str, Any]:
+    from fer_sweep.selection import wilson
+
+    found, opening = report.examination, report.opening
+    interval = wilson(found.right, found.images)
+    return {
+        "model": model.name,
+        "folder": str(model.folder),
+        "data": opening.data,
+        "is_private_test": report.is_official,
+        "tta": str(found.averaging),
+        "accuracy": found.accuracy,
+        "interval": [interval.low, interval.high],
+        "images": found.images,
+        "right": found.right,
+        "clean": {"accuracy": found.clean_accuracy, "images": found.clean_images},
+        "macro_f1": found.macro_f1,
+        "per_class_recall": dict(zip(found.classes, found.per_class_recall, strict=True)),
+        "confusion_matrix": found.confusion_matrix,
+        "precision": found.precision,
+        "val_acc": found.val_acc,
+        "confirmed": mean_json(model.confirmed.accuracy) if model.confirmed else None,
+        "opened": len(report.before) + 1,
+        "before": [asdict(opening) for opening in report.before],
+    }
+
+
+def _print_report(report: "Report", model: _ChosenModel) -> None:
+    from fer_sweep.openings import how_often
+    from fer_sweep.selection import wilson
+
+    found, confirmed = report.examination, model.confirmed
+    rows = []
+    for index, (label, recall, row) in enumerate(
+        zip(found.classes, found.per_class_recall, found.confusion_matrix, strict=True)
+    ):
+        interval = wilson(row[index], sum(row)) if sum(row) else None
+        ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %" if interval else ""
+        rows.append([label, sum(row), percent(recall) if sum(row) else "", ends])
+    split = "PrivateTest" if report.is_official else "the test split (not FER2013's PrivateTest)"
+    print_text(f"{model.name} on {split} of {report.opening.data}")
+    print_table("recall by class", ("class", "images", "recall", "95 % interval"), rows)
+    whole = wilson(found.right, found.images)
+    print_text(
+        f"accuracy {percent(found.accuracy)} ({100 * whole.low:.2f} to {100 * whole.high:.2f} %, Wilson 95 %) "
+        f"on {found.images:,} images{_AVERAGED[found.averaging]}; macro F1 {found.macro_f1:.3f}"
+    )
+    if found.clean_images < found.images:
+        accuracy = percent(found.clean_accuracy) or "no accuracy"
+        print_text(f"{accuracy} on the {found.clean_images:,} images with no copy in training")
+    if found.val_acc is not None:
+        print_text(f"on the validation images, with the same averaging: {percent(found.val_acc)}")
+    if confirmed is not None and confirmed.accuracy is not None:
+        print_text(f"further seeds, on the validation images: {confirmed.summary}")
+    if not report.before:
+        print_text("opened for the first time; recorded in tests.jsonl")
+        return
+    print_text(how_often(len(report.before) + 1))
+    for earlier in report.before:
+        print_text(f"  before: {earlier.words}")
+
+
+def _prediction_json(prediction: "Prediction") -> dict[str, Any]:
+    square = prediction.square
+    return {
+        "image": str(prediction.image),
+        "expression": prediction.expression,
+        "probabilities": dict(prediction.probabilities),
+        "square": {"left": square.left, "top": square.top, "side": square.side},
+        "faces": prediction.faces,
+    }
+
+
+def _draw(predictions: "Sequence[Prediction]") -> None:
+    """Print the probabilities, with bars on a terminal."""
+    from rich.text import Text
+
+    screen = console()
+    for prediction in predictions:
+        several = (prediction.faces or 1) > 1
+        others = f" (the largest of {prediction.faces} faces)" if several else ""
+        title = f"{prediction.image}: {prediction.expression}{others}"
+        if screen.is_terminal:
+            screen.print(Text(printable(title), style="bold"))
+        else:
+            print_text(title)
+        for expression, share in sorted(prediction.probabilities.items(), key=lambda item: -item[1]):
+            line = f"  {expression:<8} {100 * share:5.1f} %"
+            if screen.is_terminal:
+                style = "green" if expression == prediction.expression else "dim"
+                screen.print(Text(f"{line}  ").append("█" * round(_BAR * share) or "▏", style=style))
+            else:
+                print_text(line)

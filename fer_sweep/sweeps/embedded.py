@@ -1,0 +1,117 @@
+"""A sweep with the embedded search, whose state is in a database: it needs no server or account."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from fer_sweep.errors import FersweepError
+from fer_sweep.records import TrialRecord
+from fer_sweep.store.database import Row, through_restarts
+from fer_sweep.store.leases import Leases, lease_seconds
+from fer_sweep.store.sweeps import set_sweep_state, sweep_state
+from fer_sweep.store.trials import Ledger, SweepState, record_of
+from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
+
+if TYPE_CHECKING:
+    from fer_sweep.wandb_client.messages import SweepPath
+    from fer_sweep.wandb_client.sweeps import Made
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedSweep(Sweep):
+    """Its W&B runs have the ids SWEEP-TRIAL; its page on the server is created with the first run."""
+
+    searched_by_server = False
+
+    @property
+    def state(self) -> str:
+        """See ``Sweep.state``."""
+        return str(sweep_state(self.database, self.id))
+
+    def set_state(self, state: str) -> None:
+        """See ``Sweep.set_state``."""
+        set_sweep_state(self.database, self.id, state)
+
+    @through_restarts
+    def trials(self) -> Sequence[TrialRecord]:
+        """See ``Sweep.trials``; does not need Optuna."""
+        with self.database.transaction(write=False) as connection:
+            rows = Ledger(connection, self.id).all()
+        return [record_of(row, self.trial_of(row)) for row in rows]
+
+    def remaining(self) -> Remaining:
+        """See ``Sweep.remaining``."""
+        leases = Leases(self.database, self.id, owner="nobody", lease_s=lease_seconds(), clock=None)
+        with leases.ledger(write=False) as ledger:
+            is_open = ledger.state() in (SweepState.RUNNING, SweepState.PAUSED)
+            unended, unleased = len(ledger.unended()), sum(1 for _ in leases.free(ledger))
+            started = ledger.count()
+        if not is_open:
+            return Remaining(0, unended - unleased)
+        free = None if self.planned is None else max(0, self.planned - started) + unleased
+        return Remaining(free, unended - unleased)
+
+    def row_of(self, ledger: Ledger, trial_id: str) -> Row | None:
+        """See ``Sweep.row_of``."""
+        rows = ledger.numbered([int(trial_id)]) if trial_id.isdecimal() else []
+        return rows[0] if rows else None
+
+    def trial_of(self, row: Row) -> str:
+        """See ``Sweep.trial_of``: its number."""
+        return str(row["number"])
+
+    def _search(self, resumable: Callable[[str], bool]) -> OpenSearch:
+        from fer_sweep.search.embedded import OptunaSearch  # only here: reading a sweep needs no search
+
+        return OptunaSearch(self.id, self.database, lease_s=lease_seconds(), can_be_resumed=resumable)
+
+    def run_id(self, trial_id: str) -> str:
+        """See ``Sweep.run_id``."""
+        return f"{self.id}-{trial_id}"
+
+    def _check_tracking(self, mode: str) -> None:
+        """Every mode is possible."""
+
+    def page(self) -> "Made":
+        """See ``Sweep.page``."""
+        from fer_sweep.wandb_client import sweeps as wandb_sweeps
+
+        with contextlib.closing(wandb_sweeps.connect()) as server:
+            return wandb_sweeps.stand_in_for(server, self.id, self.file)
+
+    def known_page(self, server: str) -> "SweepPath | None":
+        """See ``Sweep.known_page``."""
+        from fer_sweep.wandb_client import sweeps as wandb_sweeps
+
+        return wandb_sweeps.known_page(self.id, server)
+
+    def close_page(self) -> None:
+        """See ``Sweep.close_page``."""
+        if not (self.folder / "wandb.json").exists():
+            return
+        from fer_sweep.wandb_client import sweeps as wandb_sweeps
+
+        try:
+            if self.is_open:
+                return
+            with contextlib.closing(wandb_sweeps.connect()) as server:
+                path = self.known_page(server.account.server)
+                if path is not None and server.sweep(path).state is SweepState.RUNNING:
+                    server.set_state(path, SweepState.FINISHED)
+        except FersweepError as error:
+            log.warning("the sweep's page still shows it as running: %s", error)
+
+    def uploads(self, record: TrialRecord) -> bool:
+        """See ``Sweep.uploads``: every trial."""
+        return True
+
+    @property
+    def upload_command(self) -> str:
+        """See ``Sweep.upload_command``."""
+        return "sync" if self.trials() else "agent"
+
+    def storage_command(self, url: str) -> str:
+        """See ``Sweep.storage_command``."""
+        return f"fersweep create --storage {url}"

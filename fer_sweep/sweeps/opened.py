@@ -1,0 +1,317 @@
+"""The interface of an opened sweep, and what both kinds share."""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.errors import InputError, ServerError
+from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
+from fer_sweep.records import TrialRecord, TrialRequest
+from fer_sweep.search import Search
+from fer_sweep.store.database import Database, Row
+from fer_sweep.store.sweeps import load_sweep, sweep_seed
+from fer_sweep.store.trials import Ledger, SweepState
+from fer_sweep.sweeps.data import SweepData
+from fer_sweep.sweeps.entries import SweepEntry
+from fer_sweep.wandb_client.account import tracking_mode
+from fer_sweep.wandb_client.run_labels import Place, trial_labels
+from fer_sweep.wandb_client.tracking import TrackedRun, Tracker
+
+if TYPE_CHECKING:
+    from fer_sweep.wandb_client.messages import SweepPath
+    from fer_sweep.wandb_client.sweeps import Made
+
+
+class OpenSearch(Search, Protocol):
+    """A search that must be closed."""
+
+    def close(self) -> None:
+        """Release the leases that are still held."""
+        ...
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """The trials of a sweep that are left."""
+
+    free: int | None
+    """Trials that an agent could start or resume now; None if unknown."""
+    leased: int = 0
+    """Trials that an agent is training."""
+
+
+class Sweep(ABC):
+    """An opened sweep: its file is parsed once, its state read over one database connection. Thread-safe."""
+
+    def __init__(self, entry: SweepEntry, *, waits: bool = True) -> None:
+        """Create the sweep without opening file and database; that is done on first use.
+
+        Args:
+            entry: The sweep.
+            waits: Wait for a database server that does not answer instead of failing at once.
+        """
+        self.entry = entry
+        self.id = entry.id
+        self.folder = sweep_folder(entry.id)
+        self._end_waiting: Callable[[], bool] = lambda: not waits
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database connection."""
+        if (database := self.__dict__.pop("database", None)) is not None:
+            database.close()
+
+    @functools.cached_property
+    def database(self) -> Database:
+        """The database with its trials.
+
+        Raises:
+            StorageError: It cannot be opened.
+        """
+        return Database(self.entry.database, end_waiting=lambda: self._end_waiting())
+
+    @functools.cached_property
+    def file(self) -> SweepFile:
+        """The sweep file as it was created, with the constants and the cap of the command line.
+
+        Raises:
+            InputError: The database does not have this sweep any more.
+        """
+        return load_sweep(self.database, self.id)
+
+    @functools.cached_property
+    def space(self) -> Space:
+        """Its search space."""
+        return Space.from_sweep(self.file)
+
+    @property
+    def seed(self) -> int:
+        """The seed of an embedded search."""
+        return sweep_seed(self.database, self.id)
+
+    @functools.cached_property
+    def data(self) -> SweepData:
+        """Its data sets."""
+        return SweepData(self.entry, self.file, self.space)
+
+    @property
+    def argument(self) -> str:
+        """Its name for commands on any host."""
+        return self.entry.path or self.id
+
+    @property
+    def planned(self) -> int | None:
+        """The largest number of trials: its cap or the number of configurations; None if unlimited."""
+        whole = self.space.grid_size() if self.file.method == "grid" else self.space.size()
+        return min((size for size in (self.file.run_cap, whole) if size is not None), default=None)
+
+    def trial_folder(self, trial_id: str) -> Path:
+        """The folder of one of its trials."""
+        return trial_folder(self.id, trial_id)
+
+    # State and trials
+
+    @property
+    @abstractmethod
+    def state(self) -> str:
+        """running, paused, stopped, cancelled or finished; a W&B server shows stopped as finished.
+
+        Raises:
+            ServerError: Its server does not answer.
+        """
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is running or paused."""
+        return self.state in ("running", "paused")
+
+    @abstractmethod
+    def set_state(self, state: str) -> None:
+        """Pause (``paused``), resume (``running``), stop (``stopped``) or cancel (``cancelled``) it.
+
+        Raises:
+            InputError: It cannot go from its present state to this one.
+            ServerError: Its server does not answer.
+        """
+
+    def retry(self, trials: Collection[str] = ()) -> Sequence[str]:
+        """Queue failed trials again, each resumed from its last checkpoint; a finished sweep runs again.
+
+        Args:
+            trials: Only these; all failed ones if empty.
+
+        Returns:
+            The trials that were queued.
+
+        Raises:
+            InputError: One of these has not failed, or the sweep is cancelled.
+            ServerError: Its server does not answer.
+        """
+        if self.state == SweepState.CANCELLED:
+            raise InputError(f"sweep {self.id} is cancelled for good", hint="create a new sweep from the same file")
+        with self.database.transaction(write=False) as connection:
+            failed = {self.trial_of(row): row["number"] for row in Ledger(connection, self.id).failed()}
+        if others := sorted(set(trials) - failed.keys()):
+            known = ", ".join(failed) or "none"
+            raise InputError(f"trial {', '.join(others)} of sweep {self.id} has not failed", hint=f"failed: {known}")
+        chosen = {trial: number for trial, number in failed.items() if not trials or trial in trials}
+        if chosen:
+            self._requeue(chosen)
+        return list(chosen)
+
+    def _requeue(self, numbers: Mapping[str, int]) -> None:
+        """Queue trials, by number, and let a finished sweep run again."""
+        with self.database.transaction(write=True) as connection:
+            ledger = Ledger(connection, self.id)
+            for number in numbers.values():
+                ledger.requeue(number)
+            ledger.reopen_sweep()
+
+    @abstractmethod
+    def trials(self) -> Sequence[TrialRecord]:
+        """Every trial, oldest first."""
+
+    @abstractmethod
+    def remaining(self) -> Remaining:
+        """How many trials are left.
+
+        Raises:
+            InputError: The database does not have this sweep any more.
+            StorageError: The database does not answer.
+        """
+
+    @abstractmethod
+    def row_of(self, ledger: Ledger, trial_id: str) -> Row | None:
+        """The database row of a trial; None if there is none."""
+
+    @abstractmethod
+    def trial_of(self, row: Row) -> str:
+        """The trial id of a database row."""
+
+    def reports(self, trial_id: str) -> Sequence[Mapping[str, float]]:
+        """A trial's metrics by epoch, as its agent reported them.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        with self.database.transaction(write=False) as connection:
+            ledger = Ledger(connection, self.id)
+            row = self.row_of(ledger, trial_id)
+            return ledger.reports_of(row["number"]) if row else []
+
+    # Search and tracking, for an agent
+
+    def search(self, *, end_waiting: Callable[[], bool] | None = None) -> OpenSearch:
+        """The search of one agent; close it before the sweep.
+
+        Args:
+            end_waiting: Asked while a database server is waited for; where it is true, ``Interrupted`` is raised.
+        """
+        if end_waiting is not None:
+            self._end_waiting = end_waiting
+        return self._search(functools.partial(can_be_resumed, self.id))
+
+    @abstractmethod
+    def _search(self, resumable: Callable[[str], bool]) -> OpenSearch: ...
+
+    @abstractmethod
+    def run_id(self, trial_id: str) -> str:
+        """The id of a trial's W&B run."""
+
+    @abstractmethod
+    def _check_tracking(self, mode: str) -> None:
+        """Check that runs can be tracked in this mode of wandb."""
+
+    searched_by_server: bool
+    """Whether a W&B server searches it, and so itself stops runs that are stopped on their pages."""
+
+    def tracker(
+        self,
+        *,
+        keep_models: bool = False,
+        note: Callable[[str], None] = lambda text: None,
+        on_end: Callable[[str, bool], None] = lambda trial_id, whole: None,
+    ) -> Callable[[TrialRequest], TrackedRun]:
+        """A function that starts the W&B run of a trial, in the mode that wandb is set to.
+
+        Args:
+            keep_models: Upload the best weights of each complete trial.
+            note: Called with the address of the runs.
+            on_end: Called at the end of each run with the trial and whether the run is complete.
+
+        Raises:
+            InputError: A W&B server searches this sweep, but runs are not online.
+            LoginError: Runs are online, but the API key is missing or invalid.
+        """
+        mode = tracking_mode()
+        self._check_tracking(mode)
+        trials: dict[str, str] = {}
+        tracker = Tracker(
+            keep_models=keep_models,
+            obey_pages=not self.searched_by_server,
+            on_end=lambda run_id, whole: on_end(trials[run_id], whole),
+        )
+        place = Place.from_file(self.file)
+        if mode == "online":
+            try:
+                page = self.page()
+                note(f"runs appear at {page.url}")
+                place = Place(page.path.entity, page.path.project, page.path.id)
+            except ServerError as error:
+                note(f"{error}; runs are tracked offline")
+                tracker.out_of_reach(for_good=True)
+
+        def track(request: TrialRequest) -> TrackedRun:
+            run_id = self.run_id(request.trial_id)
+            trials[run_id] = request.trial_id
+            config = request.config.model_dump(mode="json")
+            labels = trial_labels(self.id, request.trial_id, config, place)
+            return tracker.start(labels, config, run_id=run_id, folder=self.trial_folder(request.trial_id))
+
+        return track
+
+    # On the W&B server
+
+    @abstractmethod
+    def page(self) -> "Made":
+        """The sweep on the W&B server that its runs belong to; created there for an embedded search.
+
+        Raises:
+            LoginError: The API key is missing or invalid.
+            ServerError: The server does not answer.
+        """
+
+    @abstractmethod
+    def known_page(self, server: str) -> "SweepPath | None":
+        """Its page on a server, if known; makes no request.
+
+        Args:
+            server: The server's address.
+        """
+
+    @abstractmethod
+    def close_page(self) -> None:
+        """Mark the sweep as finished on its page if it is over; a failure is only logged."""
+
+    @abstractmethod
+    def uploads(self, record: TrialRecord) -> bool:
+        """Whether ``fersweep sync`` on this host uploads the run of a trial."""
+
+    @property
+    @abstractmethod
+    def upload_command(self) -> str:
+        """The command that uploads its first runs: ``sync`` or ``agent``."""
+
+    @abstractmethod
+    def storage_command(self, url: str) -> str:
+        """How to create such a sweep with its state in another database."""

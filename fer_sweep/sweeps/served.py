@@ -1,0 +1,128 @@
+"""A sweep that a W&B server searches: the server proposes its trials and stores its state."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fer_sweep.errors import InputError
+from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.store.database import Row
+from fer_sweep.store.leases import lease_seconds
+from fer_sweep.store.trials import Ledger, SweepState
+from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
+
+if TYPE_CHECKING:
+    from fer_sweep.wandb_client.client import WandbServer
+    from fer_sweep.wandb_client.messages import SweepPath
+    from fer_sweep.wandb_client.sweeps import Made
+
+
+class ServedSweep(Sweep):
+    """Its trials have the ids of their W&B runs; our database has their leases and reports."""
+
+    searched_by_server = True
+
+    @property
+    def path(self) -> "SweepPath":
+        """Where it is on the server."""
+        from fer_sweep.wandb_client.messages import SweepPath
+
+        return SweepPath.read(self.entry.path or "")
+
+    @property
+    def state(self) -> str:
+        """See ``Sweep.state``."""
+        with contextlib.closing(_connect()) as server:
+            return str(server.sweep(self.path).state)
+
+    def set_state(self, state: str) -> None:
+        """See ``Sweep.set_state``."""
+        with contextlib.closing(_connect()) as server:
+            current, wanted = server.sweep(self.path).state, SweepState(state)
+            # A server does not distinguish a stopped sweep from a finished one.
+            if current is SweepState.FINISHED and wanted is SweepState.STOPPED:
+                return
+            over = current in (SweepState.FINISHED, SweepState.CANCELLED)
+            if over and wanted is not SweepState.RUNNING and current != wanted:
+                raise InputError(
+                    f"sweep {self.id} is {current} and cannot become {wanted}",
+                    hint="create a new sweep from the same file",
+                )
+            if current != wanted:
+                server.set_state(self.path, wanted)
+
+    def _requeue(self, numbers: Mapping[str, int]) -> None:
+        with contextlib.closing(_connect()) as server:
+            for trial_id in numbers:
+                server.hand_back(self.path, trial_id)
+            super()._requeue(numbers)
+            if server.sweep(self.path).state is SweepState.FINISHED:
+                server.set_state(self.path, SweepState.RUNNING)
+
+    def trials(self) -> Sequence[TrialRecord]:
+        """See ``Sweep.trials``: those of this database, and those of other hosts from the server."""
+        with contextlib.closing(self.search()) as search:
+            return search.records()
+
+    def remaining(self) -> Remaining:
+        """See ``Sweep.remaining``: the server tells its agents only when no trials are left."""
+        return Remaining(None)
+
+    def row_of(self, ledger: Ledger, trial_id: str) -> Row | None:
+        """See ``Sweep.row_of``."""
+        return ledger.find(trial_id)
+
+    def trial_of(self, row: Row) -> str:
+        """See ``Sweep.trial_of``: the id of its run."""
+        return str(row["identity"])
+
+    def _search(self, resumable: Callable[[str], bool]) -> OpenSearch:
+        from fer_sweep.wandb_client.server_search import WandbSearch
+
+        return WandbSearch(
+            self.path, self.database, connect=_connect, lease_s=lease_seconds(), can_be_resumed=resumable
+        )
+
+    def run_id(self, trial_id: str) -> str:
+        """See ``Sweep.run_id``."""
+        return trial_id
+
+    def _check_tracking(self, mode: str) -> None:
+        if mode != "online":
+            raise InputError(
+                f"the W&B server that searches sweep {self.id} needs the runs of its trials, but runs are {mode}",
+                hint="unset WANDB_MODE or run `wandb online`; for offline runs, create the sweep with --search optuna",
+            )
+
+    def page(self) -> "Made":
+        """See ``Sweep.page``."""
+        from fer_sweep.wandb_client.sweeps import Made
+
+        return Made(self.path, self.entry.url or "", ())
+
+    def known_page(self, server: str) -> "SweepPath":
+        """See ``Sweep.known_page``."""
+        return self.path
+
+    def close_page(self) -> None:
+        """See ``Sweep.close_page``: the server does it."""
+
+    def uploads(self, record: TrialRecord) -> bool:
+        """See ``Sweep.uploads``: trials that ended on this host; the server requeues the others."""
+        ended = record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
+        return ended and (self.trial_folder(record.trial_id).is_dir() or bool(self.reports(record.trial_id)))
+
+    @property
+    def upload_command(self) -> str:
+        """See ``Sweep.upload_command``."""
+        return "agent"
+
+    def storage_command(self, url: str) -> str:
+        """See ``Sweep.storage_command``."""
+        return f"FERSWEEP_STORAGE={url}"
+
+
+def _connect() -> "WandbServer":
+    from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: httpx and wandb take half a second to import
+
+    return wandb_sweeps.connect()

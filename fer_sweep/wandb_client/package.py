@@ -1,0 +1,149 @@
+"""The wandb package in this process: imported on first use, and called with a timeout.
+
+wandb works through a service, a process of its own, and waits for it without a timeout.
+"""
+
+import contextlib
+import logging
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fer_sweep.errors import InputError
+
+log = logging.getLogger(__name__)
+
+OLDEST_WANDB = (0, 31)
+HANGS_S = 60.0
+"""Timeout for any call into wandb; longer than all of its own."""
+
+hangs = threading.Event()
+"""Set once wandb blocks for good in this process: version 0.31 deadlocks if its service dies while it starts."""
+
+_WANDBS_THREADS = ("NetStatThr", "wandb-finish")
+
+Result = TypeVar("Result")
+
+
+def quiet_wandb() -> Any:
+    """The wandb package, set up to print nothing in this process; starts its service.
+
+    Raises:
+        InputError: It is missing, broken or too old.
+    """
+    wandb = load_wandb()
+    wandb.setup(wandb.Settings(silent=True))  # runs have a setting of their own, the login has not
+    _hush_threads()
+    return wandb
+
+
+def _hush_threads() -> None:
+    # wandb's threads of an unfinished run print a traceback when its service ends.
+    before = threading.excepthook
+    if getattr(before, "hushed", False):
+        return
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.thread is not None and args.thread.name in _WANDBS_THREADS:
+            log.debug("wandb's thread %s ended with %r", args.thread.name, args.exc_value)
+        else:
+            before(args)
+
+    hook.hushed = True  # type: ignore[attr-defined]
+    threading.excepthook = hook
+
+
+def load_wandb() -> Any:
+    """The wandb package, imported on first use.
+
+    Raises:
+        InputError: It is missing, broken or too old.
+    """
+    needed = ".".join(map(str, OLDEST_WANDB))
+    hint = f"pip install 'wandb>={needed}', or train without it: WANDB_MODE=disabled"
+    try:
+        import wandb  # only here: it takes half a second, and most commands do not need it
+    except ImportError as error:
+        raise InputError(f"wandb cannot be imported: {error}", hint=hint) from error
+    version = str(getattr(wandb, "__version__", "0"))  # a folder of runs named wandb is a package without a version
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_WANDB:
+        raise InputError(f"wandb {version} is too old", hint=hint)
+    return wandb
+
+
+def close_wandb() -> None:
+    """End wandb's service, if this process has one, and with it all open runs."""
+    if (wandb := sys.modules.get("wandb")) and not hangs.is_set():
+        service = service_process()
+        try:
+            in_time(wandb.teardown, HANGS_S)
+        except (Exception, SystemExit) as error:  # its service was killed; wandb would print a traceback at exit
+            log.debug("wandb's service could not be ended: %s", error)
+            if isinstance(error, WandbTimeout):
+                _kill(service)
+
+
+class WandbTimeout(TimeoutError):
+    """A call into wandb has not returned in time."""
+
+
+def start_in_time(start: Callable[[], Result]) -> Result:
+    """Start a run, and with it wandb's service where there is none; a service that does not answer is killed.
+
+    Raises:
+        WandbTimeout: It did not answer.
+    """
+    try:
+        return in_time(start, HANGS_S)
+    except WandbTimeout:
+        if _kill(service_process()):
+            close_wandb()  # the next run starts a new service
+        else:
+            hangs.set()
+        raise
+
+
+def in_time(act: Callable[[], Result], limit_s: float) -> Result:
+    """Call into wandb with a timeout: some of its calls block without one.
+
+    Raises:
+        WandbTimeout: The call has not returned; it goes on in a thread of its own.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(act())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="wandb-finish")
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise WandbTimeout("timeout")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def service_process() -> "subprocess.Popen[bytes] | None":
+    """The process of wandb's service, if this process has started one."""
+    # wandb has no public name for it; if a later version renames the private ones, there is none to kill.
+    setup = sys.modules.get("wandb.sdk.wandb_setup")
+    with contextlib.suppress(AttributeError):
+        found: subprocess.Popen[bytes] = setup._singleton._connection._proc._process  # type: ignore[union-attr]
+        return found
+    return None
+
+
+def _kill(service: "subprocess.Popen[bytes] | None") -> bool:
+    """Kill the service with all that it has not sent; gives whether there was one."""
+    if service is None or service.poll() is not None:
+        return False
+    service.kill()
+    return True
