@@ -5,13 +5,40 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from fer_sweep.config.metrics import EPOCH_METRICS as EPOCH_METRICS
-from fer_sweep.config.trial import TrialConfig
+from fer_sweep.config.trial import IMAGE_SIZE, TrialConfig
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""The seven expressions in FER2013's CSV order: a label is an index into this tuple, everywhere."""
+"""The seven expressions in the order of FER2013's CSV: the classes of a data set that names no others."""
+
+
+class DataSpec(BaseModel):
+    """The classes and the image shape of a data set; the defaults are FER2013's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    classes: tuple[str, ...] = CLASSES
+    """A label is an index into this tuple."""
+    channels: PositiveInt = 1
+    height: PositiveInt = IMAGE_SIZE
+    """Pixels."""
+    width: PositiveInt = IMAGE_SIZE
+    """Pixels."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image that enters a model: (channels, height, width)."""
+        return self.channels, self.height, self.width
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of an image in prepared data: (height, width) if it has one channel, else ``shape``."""
+        return self.shape if self.channels > 1 else self.shape[1:]
+
+
+FER2013 = DataSpec()
 
 
 class TrialState(StrEnum):
@@ -70,9 +97,11 @@ class TrialResult(BaseModel):
     """Best epoch's accuracy on the validation images with no copy in the training split."""
     macro_f1: float
     per_class_recall: tuple[float, ...]
-    """In the order of CLASSES; 0 for a class the validation split lacks."""
+    """In the order of ``classes``; 0 for a class that the validation split lacks."""
     confusion_matrix: tuple[tuple[int, ...], ...]
-    """Rows are true classes, columns predicted ones, in the order of CLASSES."""
+    """Rows are true classes, columns predicted ones, in the order of ``classes``."""
+    classes: tuple[str, ...] = Field(default=CLASSES, exclude_if=lambda classes: classes == CLASSES)
+    """Of the data set; written only where they are not FER2013's."""
     epochs: int
     """Epochs trained in all."""
     parameters: int
@@ -134,9 +163,11 @@ class Examination(BaseModel):
     """Of those classified correctly."""
     macro_f1: float
     per_class_recall: tuple[float, ...]
-    """In the order of CLASSES; 0 for a class the test split lacks."""
+    """In the order of ``classes``; 0 for a class that the test split lacks."""
     confusion_matrix: tuple[tuple[int, ...], ...]
-    """Rows are true classes, columns predicted ones, in the order of CLASSES."""
+    """Rows are true classes, columns predicted ones, in the order of ``classes``."""
+    classes: tuple[str, ...] = Field(default=CLASSES, exclude_if=lambda classes: classes == CLASSES)
+    """Of the data set; written only where they are not FER2013's."""
     precision: str
     """The arithmetic: fp32 or bf16."""
     val_acc: float | None

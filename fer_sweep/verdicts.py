@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fer_sweep.records import CLASSES, TrialResult, Verdict
+from fer_sweep.records import TrialResult, Verdict
 
 COLLAPSED_SHARE = 0.9
 """Collapsed: one class takes more than this share of the predictions on the validation split."""
@@ -41,7 +41,8 @@ def explain(result: TrialResult) -> str:
                 f"the loss became infinite or NaN after epoch {result.epochs}; its best epoch was {result.best_epoch}"
             )
         case Verdict.COLLAPSED:
-            name, share = _favourite(result.confusion_matrix)
+            favourite, share = _favourite(result.confusion_matrix)
+            name = result.classes[favourite]
             most = f"{100 * COLLAPSED_SHARE:.0f} %"
             return f"it predicts {name} for {100 * share:.0f} % of the validation images; over {most} is a collapse"
         case Verdict.UNDERFIT:
@@ -52,8 +53,8 @@ def explain(result: TrialResult) -> str:
             return f"it fits the training images ({train}), and its gap of {gap} is at most {limit}"
 
 
-def _favourite(confusion: Sequence[Sequence[int]]) -> tuple[str, float]:
-    """The class predicted most often, and its share of the predictions; 0 without any."""
-    predicted = [sum(row[column] for row in confusion) for column in range(len(CLASSES))]
+def _favourite(confusion: Sequence[Sequence[int]]) -> tuple[int, float]:
+    """The index of the class predicted most often, and its share of the predictions; 0 without any."""
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
     most = max(predicted)
-    return CLASSES[predicted.index(most)], most / sum(predicted) if most else 0.0
+    return predicted.index(most), most / sum(predicted) if most else 0.0

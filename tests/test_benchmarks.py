@@ -12,6 +12,7 @@ import pytest
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model
+from fer_sweep.records import FER2013
 from tests.benchmarks import plain
 from tests.benchmarks.commands import REPOSITORY
 from tests.benchmarks.faces import draw_folders
@@ -22,7 +23,7 @@ from tests.benchmarks.search_efficiency.record import EPOCHS, GRID
 
 @pytest.mark.parametrize("model", ["simple_cnn", "deeper_cnn", "resnet18", "vit"])
 def test_plain_script_has_the_same_model(model: str) -> None:
-    ours = build_model(parse_trial({"model": model}))
+    ours = build_model(parse_trial({"model": model}), FER2013)
     theirs = plain.build(argparse.Namespace(**{**plain.OPTIONS, "model": model}))
     shapes = [sorted(tuple(p.shape) for p in network.parameters()) for network in (ours, theirs)]
     assert shapes[0] == shapes[1]

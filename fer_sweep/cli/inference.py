@@ -200,7 +200,6 @@ _AVERAGED = {"none": "", "flip": ", averaged with the mirror images", "tencrop":
 
 
 def _report_json(report: "Report", model: _ChosenModel) -> dict[str, Any]:
-    from fer_sweep.records import CLASSES
     from fer_sweep.selection import wilson
 
     found, opening = report.examination, report.opening
@@ -217,7 +216,7 @@ def _report_json(report: "Report", model: _ChosenModel) -> dict[str, Any]:
         "right": found.right,
         "clean": {"accuracy": found.clean_accuracy, "images": found.clean_images},
         "macro_f1": found.macro_f1,
-        "per_class_recall": dict(zip(CLASSES, found.per_class_recall, strict=True)),
+        "per_class_recall": dict(zip(found.classes, found.per_class_recall, strict=True)),
         "confusion_matrix": found.confusion_matrix,
         "precision": found.precision,
         "val_acc": found.val_acc,
@@ -229,13 +228,14 @@ def _report_json(report: "Report", model: _ChosenModel) -> dict[str, Any]:
 
 def _print_report(report: "Report", model: _ChosenModel) -> None:
     from fer_sweep.openings import how_often
-    from fer_sweep.records import CLASSES
     from fer_sweep.selection import wilson
 
     found, confirmed = report.examination, model.confirmed
     rows = []
-    for label, recall, row in zip(CLASSES, found.per_class_recall, found.confusion_matrix, strict=True):
-        interval = wilson(row[CLASSES.index(label)], sum(row)) if sum(row) else None
+    for index, (label, recall, row) in enumerate(
+        zip(found.classes, found.per_class_recall, found.confusion_matrix, strict=True)
+    ):
+        interval = wilson(row[index], sum(row)) if sum(row) else None
         ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %" if interval else ""
         rows.append([label, sum(row), percent(recall) if sum(row) else "", ends])
     split = "PrivateTest" if report.is_official else "the test split (not FER2013's PrivateTest)"

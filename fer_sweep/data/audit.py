@@ -6,9 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import FaceDataset, Split
-from fer_sweep.records import CLASSES
 
 NEAR = 0.97
 """Cosine of two faces' 16x16 thumbnails, each less its mean, from which they count as near copies."""
@@ -98,6 +96,7 @@ def audit(dataset: FaceDataset) -> AuditReport:
         dataset: As ``open_dataset`` gives it.
     """
     images, labels, groups = np.asarray(dataset.images), dataset.labels, dataset.groups
+    flat = images.reshape(len(images), -1)
     training = dataset.indices(Split.TRAIN)
     held_out = {split.name.lower(): dataset.indices(split) for split in (Split.VAL, Split.TEST)}
     exact = {name: np.isin(groups[chosen], groups[training]) for name, chosen in held_out.items()}
@@ -118,7 +117,7 @@ def audit(dataset: FaceDataset) -> AuditReport:
             for split, classes in dataset.info.counts.items()
         },
         imbalance=max(present) / min(present),
-        blanks=int((images.max(axis=(1, 2)) == images.min(axis=(1, 2))).sum()),
+        blanks=int((flat.max(axis=1) == flat.min(axis=1)).sum()),
         unique=unique,
         redundant_copies=len(images) - unique,
         conflicting_groups=len(conflicting),
@@ -132,16 +131,20 @@ def audit(dataset: FaceDataset) -> AuditReport:
 
 def _conflicting(groups: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Numbers of the groups that have more than one label."""
-    pairs = np.unique(groups * len(CLASSES) + labels)
-    numbers, kinds = np.unique(pairs // len(CLASSES), return_counts=True)
+    pairs = np.unique(np.stack((groups, labels)), axis=1)
+    numbers, kinds = np.unique(pairs[0], return_counts=True)
     return numbers[kinds > 1]
 
 
 def _thumbnails(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Means of 3x3 blocks, less the image's mean, at length 1 (0 for a blank): (N, 48, 48) -> (N, 16, 16)."""
-    block = IMAGE_SIZE // _THUMBNAIL
-    blocks = images.reshape(-1, _THUMBNAIL, block, _THUMBNAIL, block)
-    small = np.einsum("nibjc->nij", blocks, dtype=np.float32, casting="unsafe")
+    """Means of blocks, less the image's mean, at length 1 (0 for a blank): (N, ..., H, W) -> (N, 16, 16).
+
+    Pixels beyond the last whole block at the right and at the bottom are left out.
+    """
+    high, wide = (side // _THUMBNAIL for side in images.shape[-2:])
+    whole = images[..., : high * _THUMBNAIL, : wide * _THUMBNAIL]
+    blocks = whole.reshape(len(images), -1, _THUMBNAIL, high, _THUMBNAIL, wide)
+    small = np.einsum("ncibjd->nij", blocks, dtype=np.float32, casting="unsafe")
     small -= small.mean(axis=(1, 2), keepdims=True)
     lengths = np.sqrt((small**2).sum(axis=(1, 2), keepdims=True))
     return np.asarray(small / np.maximum(lengths, 1e-6), dtype=np.float32)

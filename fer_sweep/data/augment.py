@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fer_sweep.config.trial import IMAGE_SIZE, AugmentConfig
+from fer_sweep.config.trial import AugmentConfig
+from fer_sweep.records import DataSpec
 
 ERASED_AREA = (0.02, 0.33)
 """Smallest and largest share of the image that erasing blanks (Zhong et al. 2020)."""
@@ -41,14 +42,16 @@ class Augmentation:
         return self._each(lambda tensor: tensor.to(device))
 
     def apply(self, images: Tensor) -> Tensor:
-        """Augment normalised images (n, 1, 48, 48) float32; blanked pixels become 0, the mean."""
+        """Augment normalised images (n, C, H, W) float32; blanked pixels become 0, the mean."""
         if self.affine is not None:
             # Border: what comes in from outside continues the picture's edge instead of framing it.
-            images = functional.grid_sample(images, _grid(self.affine), padding_mode="border", align_corners=False)
+            images = functional.grid_sample(
+                images, _grid(self.affine, *images.shape[-2:]), padding_mode="border", align_corners=False
+            )
         if self.flips is not None:
             images = torch.where(self.flips[:, None, None, None], images.flip(-1), images)
         if self.boxes is not None:
-            images = images.masked_fill(_inside(self.boxes), 0.0)
+            images = images.masked_fill(_inside(self.boxes, *images.shape[-2:]), 0.0)
         return images
 
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -63,17 +66,17 @@ class Augmentation:
         return Augmentation(*(None if tensor is None else change(tensor) for tensor in self.tensors()))
 
 
-def draw(config: AugmentConfig, count: int, rng: np.random.Generator) -> Augmentation:
-    """Draw what is done to ``count`` images, each independently of the others."""
+def draw(config: AugmentConfig, count: int, spec: DataSpec, rng: np.random.Generator) -> Augmentation:
+    """Draw what is done to ``count`` images of a data set, each independently of the others."""
     flips = rng.random(count) < 0.5 if config.flip else None
     affine = None
     if config.shift or config.rotation or config.scale:
-        affine = torch.from_numpy(_draw_affine(config, count, flips, rng))
+        affine = torch.from_numpy(_draw_affine(config, count, flips, spec.width / spec.height, rng))
         flips = None
     return Augmentation(
         affine=affine,
         flips=None if flips is None else torch.from_numpy(flips),
-        boxes=torch.from_numpy(_draw_boxes(config.erasing, count, rng)) if config.erasing else None,
+        boxes=torch.from_numpy(_draw_boxes(config.erasing, count, spec, rng)) if config.erasing else None,
     )
 
 
@@ -91,7 +94,7 @@ def mix(images: Tensor, weight: Tensor) -> Tensor:
 
 
 def _draw_affine(
-    config: AugmentConfig, count: int, flips: npt.NDArray[np.bool_] | None, rng: np.random.Generator
+    config: AugmentConfig, count: int, flips: npt.NDArray[np.bool_] | None, aspect: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, count))
     zoom = rng.uniform(1.0 - config.scale, 1.0 + config.scale, count)
@@ -100,35 +103,39 @@ def _draw_affine(
     cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
     mirror = np.ones(count) if flips is None else np.where(flips, -1.0, 1.0)
     affine = np.empty((count, 2, 3), np.float32)
-    affine[:, 0, 0], affine[:, 0, 1] = cosine * mirror, -sine
-    affine[:, 1, 0], affine[:, 1, 1] = sine * mirror, cosine
-    affine[:, :, 2] = 2.0 * shift  # a side is 2 long in these coordinates
+    affine[:, 0, 0], affine[:, 0, 1] = cosine * mirror, -sine / aspect
+    affine[:, 1, 0], affine[:, 1, 1] = sine * mirror * aspect, cosine
+    affine[:, :, 2] = 2.0 * shift  # either side is 2 long in these coordinates
     return affine
 
 
-def _draw_boxes(probability: float, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _draw_boxes(probability: float, count: int, spec: DataSpec, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     erased = rng.random(count) < probability
-    area = rng.uniform(*ERASED_AREA, count) * IMAGE_SIZE**2
+    area = rng.uniform(*ERASED_AREA, count) * (spec.height * spec.width)
     aspect = np.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), count))
-    height = np.clip(np.rint(np.sqrt(area * aspect)), 1, IMAGE_SIZE) * erased
-    width = np.clip(np.rint(np.sqrt(area / aspect)), 1, IMAGE_SIZE) * erased
-    top = np.floor(rng.random(count) * (IMAGE_SIZE - height + 1))
-    left = np.floor(rng.random(count) * (IMAGE_SIZE - width + 1))
+    height = np.clip(np.rint(np.sqrt(area * aspect)), 1, spec.height) * erased
+    width = np.clip(np.rint(np.sqrt(area / aspect)), 1, spec.width) * erased
+    top = np.floor(rng.random(count) * (spec.height - height + 1))
+    left = np.floor(rng.random(count) * (spec.width - width + 1))
     return np.stack((top, top + height, left, left + width), axis=1).astype(np.int64)
 
 
-def _grid(affine: Tensor) -> Tensor:
-    # (n, 48, 48, 2), what functional.affine_grid gives, in less than half of its time on a CPU: rows and columns
+def _grid(affine: Tensor, height: int, width: int) -> Tensor:
+    # (n, H, W, 2), what functional.affine_grid gives, in less than half of its time on a CPU: rows and columns
     # are multiplied apart and only their sum has full size.
-    centres = (2.0 * torch.arange(IMAGE_SIZE, device=affine.device, dtype=affine.dtype) + 1.0) / IMAGE_SIZE - 1.0
-    across = affine[:, None, None, :, 0] * centres[:, None]
-    down = affine[:, None, None, :, 1] * centres[:, None, None] + affine[:, None, None, :, 2]
+    columns, rows = _centres(width, affine), _centres(height, affine)
+    across = affine[:, None, None, :, 0] * columns[:, None]
+    down = affine[:, None, None, :, 1] * rows[:, None, None] + affine[:, None, None, :, 2]
     return across + down
 
 
-def _inside(boxes: Tensor) -> Tensor:
-    pixels = torch.arange(IMAGE_SIZE, device=boxes.device)
+def _centres(count: int, like: Tensor) -> Tensor:
+    return (2.0 * torch.arange(count, device=like.device, dtype=like.dtype) + 1.0) / count - 1.0
+
+
+def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    y, x = torch.arange(height, device=boxes.device), torch.arange(width, device=boxes.device)
     top, bottom, left, right = (edge[:, None] for edge in boxes.unbind(1))
-    rows = (pixels >= top) & (pixels < bottom)
-    columns = (pixels >= left) & (pixels < right)
+    rows = (y >= top) & (y < bottom)
+    columns = (x >= left) & (x < right)
     return (rows[:, :, None] & columns[:, None, :])[:, None]

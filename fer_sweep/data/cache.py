@@ -159,8 +159,9 @@ def _finish(name: str, source: str, faces: RawFaces, *, replace: bool, report: P
         faces.labels,
         splits,
         official_split=faces.official_split,
-        notes=faces.notes + notes + missing_class_notes(count_classes(faces.labels, splits)),
+        notes=faces.notes + notes + missing_class_notes(count_classes(faces.labels, splits, faces.spec.classes)),
         created=time.time(),
+        spec=faces.spec,
     )
     info = store.save(info, faces.images, faces.labels, splits, groups, replace=replace)
     report("writing the cache", total, total)

@@ -1,6 +1,7 @@
-"""What a prepared data set is: seven classes of 48x48 grey faces in three splits."""
+"""A prepared data set: images of some classes in three splits."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fer_sweep.errors import DataError
-from fer_sweep.records import CLASSES
+from fer_sweep.records import FER2013, DataSpec
 
 
 class Split(IntEnum):
@@ -45,6 +46,8 @@ class DatasetInfo(BaseModel):
     """What was left out, converted or made up on the way here, a sentence each."""
     created: float
     """Unix time, seconds."""
+    spec: DataSpec = FER2013
+    """Its classes and image shape; data that an earlier release prepared has FER2013's."""
 
     @classmethod
     def read(cls, path: Path, name: str) -> Self | None:
@@ -64,7 +67,7 @@ class DatasetInfo(BaseModel):
 
     @model_validator(mode="after")
     def _counts_everything(self) -> Self:
-        whole = {split.name.lower(): set(CLASSES) for split in Split}
+        whole = {split.name.lower(): set(self.spec.classes) for split in Split}
         if {split: set(classes) for split, classes in self.counts.items()} != whole:
             raise ValueError("counts does not have every split and class")
         return self
@@ -86,9 +89,9 @@ class FaceDataset:
     name: str
     info: DatasetInfo
     images: npt.NDArray[np.uint8]
-    """(N, 48, 48), memory-mapped."""
+    """(N, *info.spec.stored_shape), memory-mapped."""
     labels: npt.NDArray[np.int64]
-    """(N,), each an index into CLASSES."""
+    """(N,), each an index into info.spec.classes."""
     splits: npt.NDArray[np.uint8]
     """(N,), codes of Split."""
     groups: npt.NDArray[np.int64]
@@ -132,17 +135,19 @@ def fingerprint_of_test(dataset: FaceDataset) -> str:
     return hashlib.sha256(b"".join(one_by_one)).hexdigest()
 
 
-def count_classes(labels: npt.NDArray[np.int64], splits: npt.NDArray[np.uint8]) -> dict[str, dict[str, int]]:
-    """Images by split and class, with a zero for what there is none of."""
+def count_classes(
+    labels: npt.NDArray[np.int64], splits: npt.NDArray[np.uint8], classes: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Images by split and class, with a zero for a class without images."""
     return {
         split.name.lower(): dict(
-            zip(CLASSES, np.bincount(labels[splits == split], minlength=len(CLASSES)).tolist(), strict=True)
+            zip(classes, np.bincount(labels[splits == split], minlength=len(classes)).tolist(), strict=True)
         )
         for split in Split
     }
 
 
 def group_copies(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Number images so that equal pixels share a number: (N, 48, 48) -> (N,), numbered in order of appearance."""
+    """Number images so that equal pixels share a number: (N, ...) -> (N,), numbered in order of appearance."""
     numbers: dict[bytes, int] = {}
     return np.array([numbers.setdefault(image.tobytes(), len(numbers)) for image in images], dtype=np.int64)

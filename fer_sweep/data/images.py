@@ -1,4 +1,4 @@
-"""From encoded images to one (N, 48, 48) uint8 array, in threads."""
+"""From encoded images to one uint8 array of grey images in FER2013's size, in threads."""
 
 import contextlib
 import io
@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.depth import levels, to_grey
 from fer_sweep.errors import DataError
+from fer_sweep.records import FER2013
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done and how many there are."""
@@ -52,7 +52,7 @@ T = TypeVar("T")
 class Change(StrEnum):
     """What was done to an image, as a note counts it."""
 
-    CONVERTED = f"images were not {IMAGE_SIZE}x{IMAGE_SIZE} grey and were converted to it"
+    CONVERTED = f"images were not {FER2013.width}x{FER2013.height} grey and were converted to it"
     SCALED = "images had more than 8 bits a pixel and were scaled to 8 from the full range of their kind"
     FIRST = "files hold several images: the first of each was taken"
 
@@ -67,7 +67,7 @@ def decode(content: bytes, label: str) -> tuple[npt.NDArray[np.uint8], frozenset
         # The second image of a camera's JPEG is a preview of the same.
         several = {Change.FIRST} if image.format != "MPO" and getattr(image, "is_animated", False) else set()
         scale = levels(image)
-        if scale is None and image.mode == "L" and image.size == (IMAGE_SIZE, IMAGE_SIZE):
+        if scale is None and image.mode == "L" and image.size == (FER2013.width, FER2013.height):
             return np.asarray(image), frozenset(several)
         changes = several | {Change.CONVERTED} | ({Change.SCALED} if scale is not None else set())
         return to_face(to_grey(image, scale, label)), frozenset(changes)
@@ -75,7 +75,7 @@ def decode(content: bytes, label: str) -> tuple[npt.NDArray[np.uint8], frozenset
 
 def to_face(grey: Image.Image) -> npt.NDArray[np.uint8]:
     """A grey image of any size as (48, 48) values, stretched to a square where it is none."""
-    return np.asarray(grey.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
+    return np.asarray(grey.resize((FER2013.width, FER2013.height), Image.Resampling.BILINEAR))
 
 
 @contextlib.contextmanager
@@ -152,7 +152,7 @@ def decode_all(
     Raises:
         DataError: Of the first image, in order, that cannot be read.
     """
-    images = np.empty((len(items), IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
+    images = np.empty((len(items), *FER2013.stored_shape), dtype=np.uint8)
     changes: Counter[Change] = Counter()
 
     def work(start: int, chunk: Sequence[T], encoded: list[tuple[str, bytes]] | None) -> Counter[Change]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.records import CLASSES
+from fer_sweep.records import CLASSES, FER2013, DataSpec
 
 POOLED = 3
 """Beside the codes of Split: in FER2013's pooled test split, PublicTest and PrivateTest undivided."""
@@ -26,15 +26,16 @@ class RawFaces:
     layout: str
     """How the source is laid out, in words."""
     images: npt.NDArray[np.uint8]
-    """(N, 48, 48)"""
+    """(N, *spec.stored_shape)"""
     labels: npt.NDArray[np.int64]
-    """(N,) in the order of CLASSES."""
+    """(N,) indices into spec.classes."""
     splits: npt.NDArray[np.uint8]
     """(N,) codes of Split, or POOLED."""
     official_split: bool
     notes: tuple[str, ...] = ()
     keeps_csv_rows: bool = False
     """Whether image i is row i of the CSV, so that FER+ labels can be joined by position."""
+    spec: DataSpec = FER2013
 
 
 def size_notes(faces: RawFaces) -> tuple[str, ...]:
@@ -55,10 +56,10 @@ def missing_class_notes(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, .
     Args:
         counts: Images by split and class.
     """
-    absent = [name for name in CLASSES if not any(classes[name] for classes in counts.values())]
+    absent = [name for name in counts["train"] if not any(classes[name] for classes in counts.values())]
     notes: tuple[str, ...] = (f"there are no images of {', '.join(absent)}",) if absent else ()
     for split, classes in counts.items():
-        missing = [name for name in CLASSES if not classes[name] and name not in absent]
+        missing = [name for name in classes if not classes[name] and name not in absent]
         if missing and any(classes.values()):
             notes += (f"{split} has no images of {', '.join(missing)}",)
     return notes

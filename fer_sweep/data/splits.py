@@ -21,7 +21,7 @@ def complete_splits(
     """Divide a pooled test split, and make a validation split from training images if there is none.
 
     Args:
-        labels: (N,) indices into CLASSES.
+        labels: (N,) class indices.
         splits: (N,) codes of Split, or POOLED.
         groups: (N,) numbers shared by copies; a group is never divided.
         seed: Equal seeds give equal splits.

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, count_classes, group_copies
 from fer_sweep.errors import DataError, StorageError
 from fer_sweep.files import data_folder, write_atomically
+from fer_sweep.records import FER2013, DataSpec
 
 ARRAYS = {"images": np.uint8, "labels": np.int64, "splits": np.uint8, "groups": np.int64}
 _BUILDING = ".building-"
@@ -81,7 +81,7 @@ def load(info: DatasetInfo, parent: Path | None = None, *, trust_seal: bool = Tr
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS}
     except Exception as error:  # over a damaged header numpy raises a dozen kinds, tokenize's among them
         raise _damaged(info, f"{type(error).__name__}: {error}") from error
-    wanted: dict[str, Any] = dict.fromkeys(ARRAYS, (info.total,)) | {"images": (info.total, IMAGE_SIZE, IMAGE_SIZE)}
+    wanted: dict[str, Any] = dict.fromkeys(ARRAYS, (info.total,)) | {"images": (info.total, *info.spec.stored_shape)}
     for key, dtype in ARRAYS.items():
         if arrays[key].shape != wanted[key] or arrays[key].dtype != dtype:
             found = f"{arrays[key].dtype} {arrays[key].shape}"
@@ -239,6 +239,7 @@ def build_info(
     official_split: bool,
     notes: tuple[str, ...],
     created: float,
+    spec: DataSpec = FER2013,
 ) -> DatasetInfo:
     """Describe content that is about to be saved."""
     return DatasetInfo(
@@ -246,8 +247,9 @@ def build_info(
         source=source,
         layout=layout,
         fingerprint=fingerprint(images, labels, splits),
-        counts=count_classes(labels, splits),
+        counts=count_classes(labels, splits, spec.classes),
         official_split=official_split,
         notes=notes,
         created=created,
+        spec=spec,
     )

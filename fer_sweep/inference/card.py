@@ -80,7 +80,7 @@ def _quality(card: Card) -> str:
     if result is None:
         return "Unknown: no result was recorded.\n"
     recall = "\n".join(
-        f"| {name} | {100 * r:.1f} % |" for name, r in zip(CLASSES, result.per_class_recall, strict=True)
+        f"| {name} | {100 * r:.1f} % |" for name, r in zip(result.classes, result.per_class_recall, strict=True)
     )
     tests = "".join(
         f"- {opening.images:,} test images of {_code(opening.data)}, averaging {_code(opening.averaging)}: "

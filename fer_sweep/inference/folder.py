@@ -15,7 +15,7 @@ from fer_sweep.data.dataset import FaceDataset, Split
 from fer_sweep.errors import DataError, FersweepError
 from fer_sweep.files import atomic_folder, write_atomically
 from fer_sweep.inference.card import Card, render
-from fer_sweep.records import CLASSES, ExportFormat
+from fer_sweep.records import ExportFormat
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.examination import Examinee
 
@@ -75,7 +75,7 @@ def write_folder(
 
 def _description(examinee: Examinee, card: Card) -> dict[str, Any]:
     return {
-        "classes": CLASSES,
+        "classes": examinee.spec.classes,
         "pixel_mean": examinee.pixel_mean,
         "pixel_std": examinee.pixel_std,
         "val_acc": examinee.val_acc,
@@ -111,7 +111,7 @@ def _reference(examinee: Examinee, dataset: FaceDataset) -> Reference:
     if not len(positions):
         raise DataError(f"data set {dataset.name} has no validation images", hint="use another one with --data")
     chosen = positions[np.linspace(0, len(positions) - 1, min(IMAGES, len(positions)), dtype=np.int64)]
-    pixels = dataset.images[chosen][:, None]
+    pixels = dataset.images[chosen].reshape(-1, *examinee.spec.shape)
     return Reference(pixels, logits_of(examinee, pixels))
 
 

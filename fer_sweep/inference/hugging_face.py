@@ -22,10 +22,8 @@ from transformers import (
 from transformers import ViTConfig as HFConfig
 from transformers.utils import logging as hf_logging
 
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.errors import FersweepError, InputError
 from fer_sweep.models.vit import ViT
-from fer_sweep.records import CLASSES
 from fer_sweep.training.examination import Examinee
 
 _GREY = torch.tensor([19595, 38470, 7471]) / 65536
@@ -61,7 +59,7 @@ def write(examinee: Examinee, folder: Path) -> None:
             f"--format huggingface is for vit, and this model is {examinee.config.model}",
             hint="use --format safetensors or --format onnx",
         )
-    names = dict(enumerate(CLASSES))
+    names = dict(enumerate(examinee.spec.classes))
     config = HFConfig.from_dict(
         {
             **model.transformer.config.to_dict(),
@@ -102,7 +100,7 @@ def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float3
         model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
     inputs: torch.Tensor = processor([Image.fromarray(face[0]) for face in pixels], return_tensors="pt")["pixel_values"]
     size = (processor.size["height"], processor.size["width"])
-    if size != (IMAGE_SIZE, IMAGE_SIZE):
+    if size != pixels.shape[-2:]:
         # A ViT pretrained at another size: Pillow rounds to whole grey levels, torch does not.
         mean, std = 255 * processor.image_mean[0], 255 * processor.image_std[0]
         ours = (torch.from_numpy(pixels).float() - mean) / std

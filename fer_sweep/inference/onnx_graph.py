@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.onnx.errors import OnnxExporterError
 
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.errors import FersweepError, InputError
 from fer_sweep.models.vit import ViT
-from fer_sweep.records import CLASSES
 from fer_sweep.training.examination import Examinee
 
 GRAPH = "model.onnx"
@@ -64,7 +62,7 @@ def write(examinee: Examinee, folder: Path) -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"{', '.join(missing)} not installed", hint="pip install 'fersweep[onnx]'")
-    example = torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)  # a batch of one would fix the batch size
+    example = torch.zeros(2, *examinee.spec.shape, dtype=torch.uint8)  # a batch of one would fix the batch size
     try:
         with warnings.catch_warnings():
             # torch 2.11 warns about its own use of LeafSpec; the check of the logits decides.
@@ -84,7 +82,7 @@ def write(examinee: Examinee, folder: Path) -> None:
             hint="try other versions of torch, onnx and onnxscript, or use --format safetensors",
         ) from error
     assert program is not None  # with dynamo=True
-    program.model.metadata_props["classes"] = json.dumps(CLASSES)
+    program.model.metadata_props["classes"] = json.dumps(examinee.spec.classes)
     program.save(folder / GRAPH)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fer_sweep.data.photos import Square, centre, largest_face, read_photo
 from fer_sweep.errors import DataError
-from fer_sweep.records import CLASSES, Averaging
+from fer_sweep.records import Averaging
 from fer_sweep.worker.slots import one_slot
 
 
@@ -17,7 +17,7 @@ class Prediction:
 
     image: Path
     probabilities: Mapping[str, float]
-    """By class, in the order of CLASSES; their sum is 1."""
+    """By class, in the order of the data's classes; their sum is 1."""
     square: Square
     """The part of the picture that the model saw."""
     faces: int | None
@@ -64,7 +64,7 @@ def predict_images(
     faces = np.stack([part.pixels for part, _ in shown])
     found = probabilities(examinee, faces, np.arange(len(faces)), Averaging.NONE)
     return tuple(
-        Prediction(image, dict(zip(CLASSES, map(float, row), strict=True)), part, count)
+        Prediction(image, dict(zip(examinee.spec.classes, map(float, row), strict=True)), part, count)
         for image, row, (part, count) in zip(images, found, shown, strict=True)
     )
 

@@ -33,6 +33,7 @@ def write(examinee: Examinee, folder: Path) -> None:
     about: dict[str, Any] = {
         "config": examinee.config.model_dump(),
         "val_acc": examinee.val_acc,
+        "spec": examinee.spec.model_dump(mode="json"),
         "pixel_mean": examinee.pixel_mean,
         "pixel_std": examinee.pixel_std,
     }

@@ -1,42 +1,44 @@
-"""The four architectures, one file each: a configuration in, a module from (B, 1, 48, 48) to (B, 7) logits out."""
+"""The four architectures, one file each: from a configuration and the data's shape to an nn.Module."""
 
 import torch
 from torch import nn
 
 from fer_sweep.config.trial import DeeperCNNConfig, ResNet18Config, SimpleCNNConfig, TrialConfig, ViTConfig
+from fer_sweep.records import DataSpec
 
 
-def build_model(config: TrialConfig) -> nn.Module:
-    """Build the architecture a configuration asks for, on the CPU, with weights from torch's global RNG.
+def build_model(config: TrialConfig, spec: DataSpec) -> nn.Module:
+    """Build the architecture that a configuration names, on the CPU, with weights from torch's global RNG.
 
     Args:
-        config: Any of the four architectures; its size fields and ``dropout`` are read, nothing else.
+        config: Of any architecture; only its size fields and ``dropout`` are read.
+        spec: Of the data; shape (C, H, W) and K classes.
 
     Returns:
-        A module that maps normalised faces (B, 1, 48, 48) float32 to logits (B, 7) in the order of
-        ``records.CLASSES``.
+        A module that maps normalised images (B, C, H, W) float32 to logits (B, K) in the order of the data's classes.
 
     Raises:
-        WeightsUnavailable: Pretrained weights are asked for and are neither on disk nor downloadable.
+        ConfigError: The configuration does not fit images of this shape.
+        WeightsUnavailable: Pretrained weights are neither on disk nor downloadable.
     """
     # Inner imports: torchvision and transformers take seconds, and a trial needs one of them at most.
     match config:
         case SimpleCNNConfig():
             from fer_sweep.models import simple_cnn
 
-            return simple_cnn.build(config)
+            return simple_cnn.build(config, spec)
         case DeeperCNNConfig():
             from fer_sweep.models import deeper_cnn
 
-            return deeper_cnn.build(config)
+            return deeper_cnn.build(config, spec)
         case ResNet18Config():
             from fer_sweep.models import resnet18
 
-            return resnet18.build(config)
+            return resnet18.build(config, spec)
         case ViTConfig():
             from fer_sweep.models import vit
 
-            return vit.build(config)
+            return vit.build(config, spec)
 
 
 def memory_format(config: TrialConfig) -> torch.memory_format:

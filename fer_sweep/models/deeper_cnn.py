@@ -2,34 +2,34 @@
 
 from torch import Tensor, nn
 
-from fer_sweep.config.trial import IMAGE_SIZE, DeeperCNNConfig
-from fer_sweep.records import CLASSES
+from fer_sweep.config.trial import DeeperCNNConfig
+from fer_sweep.records import DataSpec
 
 MAX_WIDTH = 512
 """Channels at which the doubling ends."""
 
 
 class DeeperCNN(nn.Module):
-    """Faces (B, 1, 48, 48) to logits (B, 7); each block halves the side and doubles the channels."""
+    """Images (B, C, H, W) to logits (B, K); each block halves the sides and doubles the channels."""
 
-    def __init__(self, config: DeeperCNNConfig) -> None:
+    def __init__(self, config: DeeperCNNConfig, spec: DataSpec) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
-        channels, side = 1, IMAGE_SIZE
+        channels, height, width = spec.shape
         for number in range(config.blocks):
-            width = min(config.width * 2**number, MAX_WIDTH)
-            blocks.append(_block(channels, width, config.convs_per_block, config.conv_dropout))
-            channels, side = width, side // 2
+            wider = min(config.width * 2**number, MAX_WIDTH)
+            blocks.append(_block(channels, wider, config.convs_per_block, config.conv_dropout))
+            channels, height, width = wider, height // 2, width // 2
         self.blocks = nn.Sequential(*blocks)
         # Pooled or not, what leaves is (B, channels, positions) flattened.
         self.pool = nn.AdaptiveAvgPool2d(1) if config.head == "gap" else nn.Identity()
-        positions = 1 if config.head == "gap" else side * side
+        positions = 1 if config.head == "gap" else height * width
         self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Dropout(config.dropout), nn.Linear(channels * positions, len(CLASSES))
+            nn.Flatten(), nn.Dropout(config.dropout), nn.Linear(channels * positions, len(spec.classes))
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 7) of faces (B, 1, 48, 48)."""
+        """Logits (B, K) of images (B, C, H, W)."""
         logits: Tensor = self.classifier(self.pool(self.blocks(images)))
         return logits
 
@@ -47,9 +47,9 @@ def _block(channels: int, width: int, convolutions: int, dropout: float) -> nn.S
     return nn.Sequential(*layers)
 
 
-def build(config: DeeperCNNConfig) -> nn.Module:
-    """The network with He-initialised convolutions (He et al. 2015), as ReLU networks of this depth want them."""
-    model = DeeperCNN(config)
+def build(config: DeeperCNNConfig, spec: DataSpec) -> nn.Module:
+    """The network with He-initialised convolutions (He et al. 2015)."""
+    model = DeeperCNN(config, spec)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

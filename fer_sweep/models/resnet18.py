@@ -1,7 +1,7 @@
-"""ResNet18 (He et al. 2016) from torchvision's residual block, with a 1-channel conv1, two stems and any width.
+"""ResNet18 (He et al. 2016) from torchvision's residual block, with two stems, any width and any number of channels.
 
-The names of the parts are torchvision's, so its state dictionaries load unchanged once conv1 is summed over
-its three channels. A 3x3 stride-1 stem without max-pool ("cifar") keeps a 6x6 final map at 48 pixels.
+The names of the parts are torchvision's, so its state dictionaries load unchanged, for one channel
+once conv1 is summed over its three. A 3x3 stride-1 stem without max-pool ("cifar") keeps a 6x6 final map at 48 pixels.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from torchvision.models.resnet import BasicBlock, conv1x1
 
 from fer_sweep.config.trial import ResNet18Config
 from fer_sweep.errors import WeightsUnavailable
-from fer_sweep.records import CLASSES
+from fer_sweep.records import DataSpec
 
 WEIGHTS = ResNet18_Weights.IMAGENET1K_V1
 
 
 class ResNet18(nn.Module):
-    """Faces (B, 1, 48, 48) to logits (B, 7); four stages of two residual blocks, ``width`` to 8 * ``width`` wide."""
+    """Images (B, C, H, W) to logits (B, K); four stages of two residual blocks, ``width`` to 8 * ``width`` wide."""
 
-    def __init__(self, *, stem: str, width: int, dropout: float) -> None:
+    def __init__(self, spec: DataSpec, *, stem: str, width: int, dropout: float) -> None:
         super().__init__()
         if stem == "cifar":
-            self.conv1 = nn.Conv2d(1, width, 3, padding=1, bias=False)
+            self.conv1 = nn.Conv2d(spec.channels, width, 3, padding=1, bias=False)
             self.maxpool: nn.Module = nn.Identity()
         else:
-            self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(spec.channels, width, 7, stride=2, padding=3, bias=False)
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -41,13 +41,13 @@ class ResNet18(nn.Module):
         self.layer4 = _stage(4 * width, 8 * width, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(8 * width, len(CLASSES))
+        self.fc = nn.Linear(8 * width, len(spec.classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 7) of faces (B, 1, 48, 48)."""
+        """Logits (B, K) of images (B, C, H, W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(self.dropout(self.avgpool(x).flatten(1)))
@@ -61,13 +61,13 @@ def _stage(channels: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(channels, width, stride, shortcut), BasicBlock(width, width))
 
 
-def build(config: ResNet18Config) -> nn.Module:
+def build(config: ResNet18Config, spec: DataSpec) -> nn.Module:
     """The network, from random or from torchvision's ImageNet weights.
 
     Raises:
         WeightsUnavailable: ``pretrained`` is set and the weights are neither on disk nor downloadable.
     """
-    model = ResNet18(stem=config.stem, width=config.width, dropout=config.dropout)
+    model = ResNet18(spec, stem=config.stem, width=config.width, dropout=config.dropout)
     if config.pretrained:
         weights = _imagenet_weights()
         if absent := dict(model.named_parameters()).keys() - weights.keys():
@@ -75,8 +75,8 @@ def build(config: ResNet18Config) -> nn.Module:
                 f"the weights in {_weights_path()} are not ResNet18's: {min(absent)} is missing",
                 hint="delete the file so that it is downloaded again, or set pretrained=false",
             )
-        # A grey face in three equal channels through three kernels is one channel through their sum.
-        weights["conv1.weight"] = weights["conv1.weight"].sum(dim=1, keepdim=True)
+        if spec.channels == 1:  # grey in three equal channels through three kernels is one channel through their sum
+            weights["conv1.weight"] = weights["conv1.weight"].sum(dim=1, keepdim=True)
         weights["fc.weight"], weights["fc.bias"] = model.fc.weight.detach(), model.fc.bias.detach()
         model.load_state_dict(weights)
     return model

@@ -1,4 +1,4 @@
-"""ViT (Dosovitskiy et al. 2021): Hugging Face's ViTForImageClassification for 48-pixel, 1-channel faces.
+"""ViT (Dosovitskiy et al. 2021): Hugging Face's ViTForImageClassification for small images.
 
 Stochastic depth (Huang et al. 2016), which it lacks, is added by a hook on each layer, so that the names of the
 weights stay Hugging Face's own. So do they in attention, which takes the form that is fastest on the device.
@@ -19,9 +19,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.vit.modeling_vit import ViTAttention, ViTLayer, eager_attention_forward
 
-from fer_sweep.config.trial import IMAGE_SIZE, ViTConfig
-from fer_sweep.errors import WeightsUnavailable
-from fer_sweep.records import CLASSES
+from fer_sweep.config.trial import ViTConfig
+from fer_sweep.errors import ConfigError, Problem, WeightsUnavailable
+from fer_sweep.records import DataSpec
 
 ATTENTION = "fersweep"
 """The name transformers finds ``attend`` under."""
@@ -30,7 +30,7 @@ _LARGEST_SCORES = 2**25
 
 
 class ViT(nn.Module):
-    """Faces (B, 1, 48, 48) to logits (B, 7), resized first where the transformer was trained on another size."""
+    """Images (B, C, H, W) to logits (B, K), resized first where the transformer was trained on another size."""
 
     def __init__(self, transformer: ViTForImageClassification, stochastic_depth_rate: float) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ViT(nn.Module):
                 layer.register_forward_hook(functools.partial(_skip_branches, rate=rate))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 7) of faces (B, 1, 48, 48)."""
+        """Logits (B, K) of images (B, C, H, W)."""
         if images.shape[-2:] != self.input_size:
             images = functional.interpolate(
                 images, size=self.input_size, mode="bilinear", align_corners=False, antialias=True
@@ -115,38 +115,42 @@ def attend(
 AttentionInterface.register(ATTENTION, attend)
 
 
-def build(config: ViTConfig) -> nn.Module:
+def build(config: ViTConfig, spec: DataSpec) -> nn.Module:
     """The transformer, from random weights in the configuration's sizes or from pretrained ones in their own.
 
     Raises:
+        ConfigError: ``patch_size`` does not divide the sides of the images.
         WeightsUnavailable: ``pretrained`` names no folder or hub model that can be had from here as a ViT.
     """
     if config.pretrained is not None:
-        transformer = _pretrained(config.pretrained, _common(config))
+        transformer = _pretrained(config.pretrained, _common(config, spec), spec)
     else:
+        if spec.height % config.patch_size or spec.width % config.patch_size:
+            message = f"{config.patch_size} does not divide the sides of images of {spec.width}x{spec.height} pixels"
+            raise ConfigError([Problem(message, key="patch_size", hint="take a common divisor of the two")])
         sizes: dict[str, Any] = {
-            "image_size": IMAGE_SIZE,
+            "image_size": spec.height if spec.height == spec.width else (spec.height, spec.width),
             "patch_size": config.patch_size,
-            "num_channels": 1,
+            "num_channels": spec.channels,
             "hidden_size": config.dim,
             "num_hidden_layers": config.depth,
             "num_attention_heads": config.dim // config.head_dim,
             "intermediate_size": round(config.dim * config.mlp_ratio),
         }
-        transformer = ViTForImageClassification(HFConfig(**sizes, **_common(config)))
+        transformer = ViTForImageClassification(HFConfig(**sizes, **_common(config, spec)))
     return ViT(transformer, config.stochastic_depth)
 
 
-def _common(config: ViTConfig) -> dict[str, Any]:
+def _common(config: ViTConfig, spec: DataSpec) -> dict[str, Any]:
     return {
-        "num_labels": len(CLASSES),
+        "num_labels": len(spec.classes),
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.dropout,
         "attn_implementation": ATTENTION,
     }
 
 
-def _pretrained(name: str, settings: dict[str, Any]) -> ViTForImageClassification:
+def _pretrained(name: str, settings: dict[str, Any], spec: DataSpec) -> ViTForImageClassification:
     try:
         model, report = _load(name, settings)
         # Weights of another kind of model are left at random with no more than a line in the log.
@@ -162,7 +166,8 @@ def _pretrained(name: str, settings: dict[str, Any]) -> ViTForImageClassificatio
             f"or on a machine with network run `hf download {name}` and copy its Hugging Face cache here "
             "(HF_HOME names the place), or leave pretrained out",
         ) from error
-    _sum_channels(model)
+    if spec.channels == 1:
+        _sum_channels(model)
     return model
 
 
@@ -172,7 +177,7 @@ def _load(name: str, settings: dict[str, Any]) -> tuple[ViTForImageClassificatio
     load: Callable[..., tuple[ViTForImageClassification, dict[str, Any]]] = functools.partial(
         untyped,
         name,
-        ignore_mismatched_sizes=True,  # the classifier, which is another one for seven expressions
+        ignore_mismatched_sizes=True,  # the classifier, which is another one for the classes here
         use_safetensors=True,  # never a pickle
         trust_remote_code=False,
         output_loading_info=True,

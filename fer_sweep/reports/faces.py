@@ -16,7 +16,6 @@ import numpy.typing as npt
 from fer_sweep.data.cache import Split, open_dataset
 from fer_sweep.errors import DataError, FersweepError
 from fer_sweep.files import read_json, trial_folder
-from fer_sweep.records import CLASSES
 from fer_sweep.selection import Candidate
 
 MISTAKES = "mistakes.json"
@@ -65,9 +64,10 @@ def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
     dataset = open_dataset(data)
     if dataset.info.fingerprint != fingerprint:
         raise DataError(f"data set {data} has changed since {path} was written", hint="delete it; it is written again")
+    names = dataset.info.spec.classes
     places = set(dataset.indices(Split.VAL).tolist())
     return [
-        Face(_png(dataset.images[index]), CLASSES[true], CLASSES[predicted], f"{100 * share:.0f} %")
+        Face(_png(dataset.images[index]), names[true], names[predicted], f"{100 * share:.0f} %")
         for index, true, predicted, share in mistakes[:count]
         if index in places
     ]

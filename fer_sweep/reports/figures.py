@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_sweep.records import CLASSES, TrialRecord
+from fer_sweep.records import TrialRecord
 from fer_sweep.reports.optuna_view import Importance
 from fer_sweep.reports.plot import (
     BAND,
@@ -196,12 +196,12 @@ def importances(sweep: ReportedSweep, accuracy: Importance, gap: Importance, *, 
 
 def confusion(winner: Candidate) -> Figure:
     """The winner's confusion matrix, in percent of each true class."""
-    counts = winner.result.confusion_matrix
+    counts, names = winner.result.confusion_matrix, winner.result.classes
     shares = [[100 * n / sum(row) if sum(row) else 0.0 for n in row] for row in counts]
     trace = go.Heatmap(
         z=[[round(share, 1) for share in row] for row in shares],
-        x=list(CLASSES),
-        y=list(CLASSES),
+        x=list(names),
+        y=list(names),
         text=[[f"{share:.0f}" for share in row] for row in shares],
         texttemplate="%{text}",
         customdata=[list(row) for row in counts],
@@ -216,21 +216,21 @@ def confusion(winner: Candidate) -> Figure:
     axes = {"xaxis": {"title": {"text": "predicted"}}, "yaxis": {"title": {"text": "true"}, "autorange": "reversed"}}
     drawn = figure_json([trace], height=430, **axes)
     wrong = max(
-        ((shares[i][j], CLASSES[i], CLASSES[j]) for i in range(len(CLASSES)) for j in range(len(CLASSES)) if i != j),
+        ((shares[i][j], names[i], names[j]) for i in range(len(names)) for j in range(len(names)) if i != j),
     )
     words = f"In percent of each true class. Most often mistaken: {wrong[1]} for {wrong[2]}, {wrong[0]:.0f} %."
-    body = tuple((CLASSES[i], *(str(n) for n in row)) for i, row in enumerate(counts))
-    return Figure("confusion", "Confusion matrix", words, drawn, ("true \\ predicted", *CLASSES), body)
+    body = tuple((names[i], *(str(n) for n in row)) for i, row in enumerate(counts))
+    return Figure("confusion", "Confusion matrix", words, drawn, ("true \\ predicted", *names), body)
 
 
 def recall(winner: Candidate) -> Figure:
     """The winner's recall by class."""
-    values = winner.result.per_class_recall
+    values, names = winner.result.per_class_recall, winner.result.classes
     images = [sum(row) for row in winner.result.confusion_matrix]
-    order = sorted(range(len(CLASSES)), key=lambda i: values[i])
+    order = sorted(range(len(names)), key=lambda i: values[i])
     trace = go.Bar(
         orientation="h",
-        y=[CLASSES[i] for i in order],
+        y=[names[i] for i in order],
         x=[round(100 * values[i], 1) for i in order],
         text=[in_percent(values[i], 0) for i in order],
         textposition="outside",
@@ -241,10 +241,10 @@ def recall(winner: Candidate) -> Figure:
     )
     drawn = figure_json([trace], height=430, xaxis={"title": {"text": "recall, %"}, "range": [0, 110]})
     words = (
-        f"Best on {CLASSES[order[-1]]} ({in_percent(values[order[-1]], 0)}), worst on {CLASSES[order[0]]} "
+        f"Best on {names[order[-1]]} ({in_percent(values[order[-1]], 0)}), worst on {names[order[0]]} "
         f"({in_percent(values[order[0]], 0)}); macro F1 {winner.result.macro_f1:.3f}."
     )
-    body = tuple((CLASSES[i], in_percent(values[i], 1), str(images[i])) for i in reversed(order))
+    body = tuple((names[i], in_percent(values[i], 1), str(images[i])) for i in reversed(order))
     return Figure("recall", "Recall by class", words, drawn, ("class", "recall", "images"), body)
 
 

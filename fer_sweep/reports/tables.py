@@ -10,7 +10,7 @@ from typing import Any
 
 from fer_sweep.errors import InputError
 from fer_sweep.files import atomic_path
-from fer_sweep.records import CLASSES, TrialRecord
+from fer_sweep.records import TrialRecord, TrialResult
 from fer_sweep.reports.shown import plain
 from fer_sweep.reports.sources import Report, ReportedSweep, certainty
 
@@ -48,7 +48,8 @@ def metrics_of(record: TrialRecord) -> dict[str, Any]:
     if record.result is None:
         return {name: _finite(value) for name, value in record.metrics.items()}
     values = record.result.model_dump(mode="json")
-    recall = dict(zip(CLASSES, values.pop("per_class_recall"), strict=True))
+    values.pop("classes", None)  # the names in per_class_recall
+    recall = dict(zip(record.result.classes, values.pop("per_class_recall"), strict=True))
     return {name: _finite(value) for name, value in values.items()} | {"per_class_recall": recall}
 
 
@@ -148,7 +149,7 @@ def _winner(report: Report) -> list[str]:
         f"{100 * result.best_val_acc:.2f} %, gap {100 * result.train_val_gap:+.1f} points, {result.verdict}, "
         f"{result.parameters:,} weights. Why: {_md(selection.reason)}.",
         "",
-        *_table(["class", "recall", "images"], _recall(result.per_class_recall, result.confusion_matrix)),
+        *_table(["class", "recall", "images"], _recall(result)),
         "",
     ]
 
@@ -160,9 +161,10 @@ def _certainty(report: Report) -> list[str]:
     return lines
 
 
-def _recall(recall: Sequence[float], confusion: Sequence[Sequence[int]]) -> list[list[object]]:
+def _recall(result: TrialResult) -> list[list[object]]:
     return [
-        [name, f"{100 * share:.1f} %", sum(row)] for name, share, row in zip(CLASSES, recall, confusion, strict=True)
+        [name, f"{100 * share:.1f} %", sum(row)]
+        for name, share, row in zip(result.classes, result.per_class_recall, result.confusion_matrix, strict=True)
     ]
 
 

@@ -1,26 +1,27 @@
-"""Checkpoints: whole or not at all, checked when read, and of this trial only.
+"""A trial's checkpoints: one safetensors file each, written atomically and verified when read.
 
-``last.ckpt`` is the newest and ``previous.ckpt`` the one before it, which is gone on from when the newest is
-damaged. A file is one line with a CRC-32, then what torch.save writes: a zip, uncompressed, whose members are the
-storages and one pickle. Nothing but tensors and plain values is ever unpickled, and no more memory taken than the
-file is long.
+``last.ckpt`` is the newest, ``previous.ckpt`` the one before it, from which training resumes if the newest is damaged.
+A file's tensors are the training's tensors; its metadata holds everything else as JSON, and a CRC-32 of both.
+Earlier versions wrote what ``torch.save`` writes; those files are still read.
 """
 
 import contextlib
 import io
+import json
 import logging
-import pickletools
-import re
 import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import CheckpointError
@@ -28,12 +29,25 @@ from fer_sweep.files import LAST_CHECKPOINT, atomic_path
 
 PREVIOUS = "previous.ckpt"
 MAX_SHARE = 0.05
-"""Of a training's time that may go into checkpoints at the ends of epochs."""
+"""Largest share of the training time spent on checkpoints at the ends of epochs."""
 
-_MAGIC = b"fersweep-checkpoint-1"
-_GLOBALS = re.compile(r"torch\._utils _rebuild_tensor_v2|torch [A-Za-z0-9]+Storage|collections OrderedDict")
-"""All that tensors, numbers, text and collections of them need."""
+_PICKLED = b"fersweep-checkpoint-1 "
 _log = logging.getLogger(__name__)
+
+
+class Checkpoint(BaseModel):
+    """What one checkpoint holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    config: dict[str, Any]
+    """The trial's configuration."""
+    data: str
+    """The fingerprint of the data set."""
+    state: dict[str, Any]
+    """JSON values."""
+    tensors: dict[str, Tensor]
+    """On the CPU."""
 
 
 class Checkpoints:
@@ -41,10 +55,9 @@ class Checkpoints:
 
     Args:
         folder: The trial's folder.
-        config: What is trained; a checkpoint of another configuration is refused.
-        fingerprint: Of the data trained on; a checkpoint of other data is refused.
-        apart: Where they go in place of the folder. What an agent before left in the folder is gone on with too, if
-            there is nothing here.
+        config: The trial's configuration; a checkpoint of another configuration is refused.
+        fingerprint: Of the data set; a checkpoint of other data is refused.
+        apart: Where checkpoints are written instead of ``folder``. One in ``folder`` is resumed if there is none here.
         clock: Seconds, from any origin.
     """
 
@@ -70,33 +83,34 @@ class Checkpoints:
         return self._folder != self._trial
 
     def due(self) -> bool:
-        """Whether the end of an epoch should be saved: always, unless that took more than MAX_SHARE of the time."""
+        """Whether to save at the end of an epoch: yes, unless saving took more than MAX_SHARE of the time."""
         return self._cost <= MAX_SHARE * (self._clock() - self._saved_at)
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write ``state`` (tensors, numbers, strings, lists and dictionaries of them) as the newest checkpoint.
+    def save(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Write a checkpoint, which becomes the newest one.
+
+        Args:
+            state: JSON values.
+            tensors: On any device.
 
         Raises:
-            StorageError: The disk is full or the folder cannot be written; what was saved before is still there.
+            StorageError: The disk is full or the folder cannot be written; earlier checkpoints remain.
         """
         began = self._clock()
-        buffer = io.BytesIO()
-        owner = {"config": self._config.model_dump_json(), "data": self._fingerprint}
-        torch.save({"owner": owner, "state": state}, buffer)
-        content = buffer.getbuffer()
+        plain = on_cpu(tensors)
+        about = json.dumps({"config": self._config.model_dump(mode="json"), "data": self._fingerprint, "state": state})
+        content = save(plain, {"fersweep": about, "crc32": str(_crc32(about, plain))})
         with atomic_path(self._last) as temporary:
-            with temporary.open("wb") as stream:
-                stream.write(b"%s %08x\n" % (_MAGIC, zlib.crc32(content)))
-                stream.write(content)
+            temporary.write_bytes(content)
             if self._last.exists():
                 self._last.replace(self._previous)
         if self._is_apart:
-            self._remove_from(self._trial)  # it is older, and the best weights there may be those of a later epoch
+            self._remove_from(self._trial)  # older, and the best weights there may be those of a later epoch
         self._saved_at = self._clock()
         self._cost = self._saved_at - began
 
-    def load(self) -> dict[str, Any] | None:
-        """The newest undamaged state, on the CPU, or None if there is none: then the training begins anew.
+    def load(self) -> Checkpoint | None:
+        """The newest undamaged checkpoint; None if there is none, so that training starts from scratch.
 
         Raises:
             CheckpointError: The checkpoint belongs to another configuration or to other data.
@@ -106,19 +120,19 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
-                owner, state = _read(path)
+                found = _read(path)
             except MemoryError:
-                raise  # it may be whole: a checkpoint takes little more than its own length
-            except Exception as error:  # over a file that is not ours torch and zipfile raise a dozen kinds
-                _log.warning("%s cannot be read and is passed over: %s", path, error or type(error).__name__)
+                raise  # the file may be undamaged: it takes little more memory than its own length
+            except Exception as error:  # torch and zipfile raise a dozen types for a damaged file
+                _log.warning("skipped the damaged checkpoint %s: %s", path, error or type(error).__name__)
                 continue
-            self._refuse_others(path, owner)
+            self._refuse_others(path, found)
             self._loaded_from = path.parent
-            return state
+            return found
         return None
 
     def keep(self, weights: Path) -> None:
-        """Keep the best weights beside the checkpoints, for a host that sees these and not the trial's folder.
+        """Copy the best weights next to the checkpoints, for a host that does not see the trial's folder.
 
         Raises:
             StorageError: The disk is full or the folder cannot be written.
@@ -128,9 +142,9 @@ class Checkpoints:
                 shutil.copyfile(weights, temporary)
 
     def bring(self, weights: Path) -> None:
-        """Put the best weights where they belong: those kept with the checkpoint that was loaded, if any.
+        """Copy the best weights that belong to the loaded checkpoint, if any, to ``weights``.
 
-        The ones that are there may be of a host that began the trial anew, and of another epoch.
+        Weights already there may be of another epoch, from a host that restarted the trial from scratch.
 
         Raises:
             StorageError: The disk is full or the folder cannot be written.
@@ -141,7 +155,7 @@ class Checkpoints:
                 shutil.copyfile(kept, temporary)
 
     def remove(self, weights: Path) -> None:
-        """Delete the checkpoints of a finished trial, which nothing goes on from any more.
+        """Delete the checkpoints of a finished trial.
 
         Args:
             weights: The trial's best weights, which stay.
@@ -150,7 +164,7 @@ class Checkpoints:
             self._remove_from(folder)
         if self._is_apart:
             (self._folder / weights.name).unlink(missing_ok=True)
-            for folder in (self._folder, self._folder.parent):  # the trial's and, after its last one, the sweep's
+            for folder in (self._folder, self._folder.parent):  # the trial's and, after its last trial, the sweep's
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
@@ -158,60 +172,72 @@ class Checkpoints:
         for name in (LAST_CHECKPOINT, PREVIOUS):
             (folder / name).unlink(missing_ok=True)
 
-    def _refuse_others(self, path: Path, owner: dict[str, str]) -> None:
-        if not self._is_own_config(owner["config"]):
-            difference = "another configuration"
-        elif owner["data"] != self._fingerprint:
-            difference = "another content of the data set"
+    def _refuse_others(self, path: Path, found: Checkpoint) -> None:
+        if not self._is_own_config(found.config):
+            difference = "with another configuration"
+        elif found.data != self._fingerprint:
+            difference = "on another version of the data set"
         else:
             return
         raise CheckpointError(
-            f"{path} was written by a training with {difference}",
-            hint="train into another folder, or delete this one to begin anew",
+            f"{path} belongs to a trial that was trained {difference}",
+            hint="train into another folder, or delete this one to start from scratch",
         )
 
-    def _is_own_config(self, text: str) -> bool:
-        # Parsed models are compared, since the text of an earlier version lacks the fields added later.
+    def _is_own_config(self, config: dict[str, Any]) -> bool:
+        # Compare parsed models: the JSON of an earlier version lacks fields that were added later.
         try:
-            return type(self._config).model_validate_json(text) == self._config
+            return type(self._config).model_validate(config) == self._config
         except ValidationError:
             return False
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Whose it is and what it holds; raises whatever the libraries do if it is not a whole checkpoint."""
-    header, _, content = path.read_bytes().partition(b"\n")
-    if header != b"%s %08x" % (_MAGIC, zlib.crc32(content)):
-        raise ValueError("its checksum does not fit its content")
-    _check_container(content)
-    saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    owner, state = saved["owner"], saved["state"]
-    if not isinstance(state, dict):
-        raise TypeError("its state is no dictionary")
-    return {"config": owner["config"], "data": owner["data"]}, state
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU in row-major order, the only one that safetensors writes."""
+    row_major = torch.contiguous_format
+    return {name: tensor.detach().to("cpu", copy=True, memory_format=row_major) for name, tensor in tensors.items()}
 
 
-def _check_container(content: bytes) -> None:
-    """Refuse what torch.load would take more memory for than it was given bytes, ``weights_only`` or not."""
-    if not content.startswith(b"PK\x03\x04"):  # torch reads older formats as well, whose sizes nothing checks
-        raise ValueError("it holds no zip")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
-        if min(member.header_offset for member in members) != 0:
-            raise ValueError("its members do not begin at its beginning")  # two readers may see two archives in it
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("it is compressed, as no checkpoint is")
-        if sum(member.file_size for member in members) > len(content):
-            raise ValueError("its members are larger than the whole")
-        for member in members:
-            if member.filename.endswith(".pkl"):
-                _check_pickle(archive.read(member))
+def _crc32(about: str, tensors: Mapping[str, Tensor]) -> int:
+    crc = zlib.crc32(about.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy().data, crc)
+    return crc
 
 
-def _check_pickle(content: bytes) -> None:
-    # torch also allows, for one, bytearray, and a call of it with a number takes as many bytes.
-    for operation, argument, _ in pickletools.genops(content):
-        if operation.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
-            raise ValueError(f"it names {argument}, as no checkpoint does")
-        if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
-            raise ValueError(f"it names something by {operation.name}, as no checkpoint does")
+def _read(path: Path) -> Checkpoint:
+    """Raises many types of error if the file is not an undamaged checkpoint."""
+    with path.open("rb") as stream:
+        if stream.read(len(_PICKLED)) == _PICKLED:
+            return _read_pickled(path.read_bytes())
+    with safe_open(path, framework="pt", device="cpu") as stored:
+        metadata = stored.metadata() or {}
+        # Copied: the mapped file may be deleted or change while the trial trains.
+        tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118 not a mapping
+    if metadata["crc32"] != str(_crc32(metadata["fersweep"], tensors)):
+        raise ValueError("the checksum does not match the content")
+    return Checkpoint(**json.loads(metadata["fersweep"]), tensors=tensors)
+
+
+def _read_pickled(content: bytes) -> Checkpoint:
+    """A checkpoint of an earlier version: a line with a CRC-32, then the zip that torch.save writes."""
+    header, _, zipped = content.partition(b"\n")
+    if header != b"%s%08x" % (_PICKLED, zlib.crc32(zipped)):
+        raise ValueError("the checksum does not match the content")
+    with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > len(zipped):
+            raise ValueError("it is compressed, which no checkpoint is")
+    saved = torch.load(io.BytesIO(zipped), map_location="cpu", weights_only=True)  # runs no code
+    state, progress = saved["state"], saved["state"]["progress"]
+    tensors = {name: state[name] for name in ("rng", "cuda_rng") if state[name] is not None}
+    tensors["loss_sum"] = progress.pop("loss_sum")
+    for part in ("model", "average"):
+        tensors |= {f"{part}.{name}": tensor for name, tensor in (state[part] or {}).items()}
+    for index, moments in state["optimizer"]["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items() if tensor is not None}
+    return Checkpoint(
+        config=json.loads(saved["owner"]["config"]),
+        data=saved["owner"]["data"],
+        state={name: state[name] for name in ("progress", "precision", "history")},
+        tensors=tensors,
+    )

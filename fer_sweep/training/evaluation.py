@@ -67,7 +67,7 @@ def evaluate(
 
 
 def forward(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
-    """Logits (B, 7) float32 of normalised images (B, 1, 48, 48), computed in ``precision``."""
+    """Logits (B, K) float32 of normalised images (B, C, H, W), computed in ``precision``."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits: Tensor = model(images)
     return logits.float()

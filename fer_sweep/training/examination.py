@@ -1,8 +1,8 @@
 """A trained model before the test split: loaded, checked on the validation images, and evaluated.
 
 Ten-crop is what the literature on FER2013 averages over: 44x44 crops of the four corners and the centre, and their
-mirror images. Models there are trained on 44x44; ours take 48x48, so that a crop is scaled up, by a factor of 1.09 and
-with shifts of two pixels: well inside what a model saw in augmented training (scale 0.1, shift 0.1).
+mirror images. Models there are trained on 44x44; ours take the whole 48x48, so a crop is scaled up, by a factor of 1.09
+and with shifts of two pixels: well inside what a model saw in augmented training (scale 0.1, shift 0.1).
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer_sweep.config.trial import IMAGE_SIZE, ResNet18Config, TrialConfig, parse_trial
+from fer_sweep.config.trial import ResNet18Config, TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import FaceDataset, Split, positions_of_test
 from fer_sweep.errors import CheckpointError, ConfigError, DataError
 from fer_sweep.files import parse_object, read_json
 from fer_sweep.models import build_model, memory_format
-from fer_sweep.records import Averaging, Examination
+from fer_sweep.records import Averaging, DataSpec, Examination
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.metrics import accuracy, confusion_matrix, scores
 from fer_sweep.training.precision import Precision, choose_precision
@@ -31,8 +31,8 @@ from fer_sweep.training.trial import CONFIG, WEIGHTS
 
 EXPORTED = "model.safetensors"
 """The weights in a folder that ``fersweep export`` made."""
-CROP = 44
-"""Side of a crop, in pixels."""
+CROP = 44 / 48
+"""Side of a crop over that of the image."""
 TOLERANCE = 0.01
 """By how much the accuracy on the validation images may differ from what the training measured: another device or
 precision decides some close calls the other way."""
@@ -54,7 +54,8 @@ class Examinee:
     val_acc: float
     """Of its best epoch, as the training measured it."""
     fingerprint: str | None
-    """Of the data set it was trained on; None where an earlier release did not write it down."""
+    """Of the data set it was trained on; None in a model that an earlier release trained."""
+    spec: DataSpec
 
 
 def load_examinee(folder: Path, device: torch.device) -> Examinee:
@@ -74,6 +75,7 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
         config = parse_trial(about["config"])
         described = read_json(folder / CONFIG)
         beside = parse_trial(described.get("trial", described))  # an export's says more than the configuration
+        spec = DataSpec.model_validate(about.get("spec", {}))  # an earlier release knew only the default
         mean, std, val_acc = (float(about[name]) for name in ("pixel_mean", "pixel_std", "val_acc"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
         raise CheckpointError(
@@ -87,7 +89,7 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
         )
     # Its weights are about to be replaced, so that those it started from are not needed again.
     built = config.model_copy(update={"pretrained": False}) if isinstance(config, ResNet18Config) else config
-    model = build_model(built)
+    model = build_model(built, spec)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -96,7 +98,7 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
         ) from error
     model = model.to(device).to(memory_format=memory_format(config)).eval()
     fingerprint = str(about["data"]) if "data" in about else None
-    return Examinee(config, model, device, choose_precision(config, device), mean, std, val_acc, fingerprint)
+    return Examinee(config, model, device, choose_precision(config, device), mean, std, val_acc, fingerprint, spec)
 
 
 def weights_in(folder: Path) -> Path:
@@ -168,7 +170,7 @@ def examine(
     val_acc = None if trained_on is None else check_on_validation(examinee, trained_on, averaging)
     labels, predictions = dataset.labels[positions], predict(examinee, dataset.images, positions, averaging)
     clean = ~_copies(dataset, positions, trained_on or dataset)
-    confusion = confusion_matrix(labels, predictions)
+    confusion = confusion_matrix(labels, predictions, len(examinee.spec.classes))
     score = scores(confusion)
     return Examination(
         averaging=averaging,
@@ -179,6 +181,7 @@ def examine(
         macro_f1=score.macro_f1,
         per_class_recall=score.recall,
         confusion_matrix=confusion,
+        classes=examinee.spec.classes,
         precision=examinee.precision,
         val_acc=val_acc,
     )
@@ -187,7 +190,7 @@ def examine(
 def predict(
     examinee: Examinee, images: npt.NDArray[np.uint8], positions: npt.NDArray[np.int64], averaging: Averaging
 ) -> npt.NDArray[np.int64]:
-    """The classes (n,) predicted for the images (N, 48, 48) at ``positions`` (n,)."""
+    """The classes (n,) predicted for the images (N, *stored_shape) at ``positions`` (n,)."""
     found: npt.NDArray[np.int64] = probabilities(examinee, images, positions, averaging).argmax(axis=1)
     return found
 
@@ -196,27 +199,29 @@ def predict(
 def probabilities(
     examinee: Examinee, images: npt.NDArray[np.uint8], positions: npt.NDArray[np.int64], averaging: Averaging
 ) -> npt.NDArray[np.float32]:
-    """The probabilities (n, 7) of the classes for the images (N, 48, 48) at ``positions`` (n,), in CLASSES' order."""
+    """The probabilities (n, K) of the classes for the images (N, *stored_shape) at ``positions`` (n,)."""
     found = []
     for start in range(0, len(positions), _BATCH):
         part = torch.from_numpy(images[positions[start : start + _BATCH]]).to(examinee.device)
-        batch = part.unsqueeze(1).float().sub_(examinee.pixel_mean).div_(examinee.pixel_std)  # (B, 1, 48, 48)
+        batch = part.view(-1, *examinee.spec.shape).float().sub_(examinee.pixel_mean).div_(examinee.pixel_std)
         seen = [forward(examinee.model, view, examinee.precision).softmax(dim=1) for view in views(batch, averaging)]
         found.append(torch.stack(seen).mean(dim=0).cpu())
     return torch.cat(found).numpy()
 
 
 def views(batch: Tensor, averaging: Averaging) -> Iterator[Tensor]:
-    """What a model is shown of images (B, 1, 48, 48), each of the same shape: 1, 2 or 10 views."""
+    """What a model is shown of images (B, C, H, W), each of the same shape: 1, 2 or 10 views."""
     if averaging is not Averaging.TENCROP:
         yield batch
         if averaging is Averaging.FLIP:
             yield batch.flip(-1)
         return
-    margin = IMAGE_SIZE - CROP
-    for top, left in ((0, 0), (0, margin), (margin, 0), (margin, margin), (margin // 2, margin // 2)):
-        crop = batch[:, :, top : top + CROP, left : left + CROP]
-        scaled = functional.interpolate(crop, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False)
+    size = batch.shape[-2:]
+    height, width = (round(CROP * side) for side in size)
+    down, right = size[0] - height, size[1] - width
+    for top, left in ((0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)):
+        crop = batch[:, :, top : top + height, left : left + width]
+        scaled = functional.interpolate(crop, size=size, mode="bilinear", align_corners=False)
         yield scaled
         yield scaled.flip(-1)
 

@@ -32,11 +32,12 @@ class Faces:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
             self.images = torch.from_numpy(dataset.images).to(device)
             self.labels = torch.from_numpy(dataset.labels).to(device)
+        self.spec = dataset.info.spec
         self.mean, self.std = _statistics(dataset.images, samples.train)
 
     def batch(self, positions: Tensor) -> Tensor:
-        """Normalised images (B, 1, 48, 48) float32 at positions (B,) of the data set."""
-        return self.images[positions].unsqueeze(1).float().sub_(self.mean).div_(self.std)
+        """Normalised images (B, C, H, W) float32 at positions (B,) of the data set."""
+        return self.images[positions].view(len(positions), *self.spec.shape).float().sub_(self.mean).div_(self.std)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

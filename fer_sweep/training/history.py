@@ -68,7 +68,7 @@ def read_history(path: Path) -> list[Row]:
     rows: list[Row] = []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            rows.append(check_row(parse_object(line), number))
+            rows.append(_check_row(parse_object(line), number))
         except ValueError as error:
             raise StorageError(
                 f"{path}, line {number}: not the metrics of epoch {number}: {error}", hint=_HINT
@@ -76,7 +76,7 @@ def read_history(path: Path) -> list[Row]:
     return rows
 
 
-def check_row(row: Any, epoch: int) -> Row:
+def _check_row(row: Any, epoch: int) -> Row:
     """The metrics of an epoch, if that is what they are.
 
     Raises:

@@ -159,7 +159,7 @@ def _plan_epoch(trial: Trial, epoch: int, steps: int) -> _Plan:
     rng = np.random.default_rng([trial.config.seed, epoch])
     positions = trial.faces.train
     order = torch.from_numpy(rng.permutation(len(positions))).to(trial.device)
-    augmentation = augment.draw(trial.config.augment, len(positions), rng).to(trial.device)
+    augmentation = augment.draw(trial.config.augment, len(positions), trial.faces.spec, rng).to(trial.device)
     mixup = augment.draw_mixup(trial.config.augment.mixup, steps, rng)
     return _Plan(positions[order], augmentation, None if mixup is None else mixup.to(trial.device))
 
@@ -185,7 +185,7 @@ def _measure(
             val_acc=val_acc,
             train_acc=train_acc,
             val_acc_clean=accuracy(val_labels[clean], val_predictions[clean]),
-            confusion=confusion_matrix(val_labels, val_predictions),
+            confusion=confusion_matrix(val_labels, val_predictions, len(faces.spec.classes)),
         )
     row = {
         "epoch": epoch,

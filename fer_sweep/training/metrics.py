@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fer_sweep.records import CLASSES
-
 Confusion = tuple[tuple[int, ...], ...]
-"""7x7 counts: rows are true classes, columns predicted ones."""
+"""(K, K) counts: rows are true classes, columns predicted ones."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,8 @@ def accuracy(labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.int64]) 
     return float(np.mean(labels == predictions)) if len(labels) else 0.0
 
 
-def confusion_matrix(labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.int64]) -> Confusion:
-    """Count predictions (n,) by true class and predicted class."""
-    classes = len(CLASSES)
+def confusion_matrix(labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.int64], classes: int) -> Confusion:
+    """Count predictions (n,) by true class and predicted class, of so many classes."""
     counts = np.bincount(labels * classes + predictions, minlength=classes * classes).reshape(classes, classes)
     return tuple(tuple(row) for row in counts.tolist())
 

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar, cast
 
 import torch
@@ -43,6 +43,34 @@ def _uncompiled(kind: _Class) -> _Class:
 
 
 _AdamW, _SGD = _uncompiled(torch.optim.AdamW), _uncompiled(torch.optim.SGD)
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimizer keeps of each parameter, such as ``3.exp_avg`` of the parameter with index 3."""
+    return {
+        f"{index}.{name}": value
+        for index, of_parameter in optimizer.state_dict()["state"].items()
+        for name, value in of_parameter.items()
+        if value is not None  # the momentum buffer of plain gradient descent
+    }
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Put back what ``moments`` gave.
+
+    Raises:
+        ValueError, LookupError, RuntimeError: It is that of another model.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        index, _, name = key.partition(".")
+        of_parameter = state.setdefault(int(index), {})
+        if name == "step":
+            of_parameter[name] = value
+        else:  # in the memory format of its parameter, on which the fused kernels rely
+            of_parameter[name] = torch.empty_like(parameters[int(index)]).copy_(value)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def learning_rate(config: SharedConfig, step: int, total: int) -> float:

@@ -138,7 +138,7 @@ def _step(trial: Trial, batch: Batch, lr: float | Tensor) -> None:
     """Nothing here waits for the device, or depends on values there."""
     config = trial.config
     labels = trial.faces.labels[batch.positions]  # (B,)
-    images = batch.augmentation.apply(trial.faces.batch(batch.positions))  # (B, 1, 48, 48)
+    images = batch.augmentation.apply(trial.faces.batch(batch.positions))  # (B, C, H, W)
     if batch.mixup is not None:
         images = augment.mix(images, batch.mixup)
 

@@ -1,66 +1,77 @@
-"""A trial in training: everything that changes as it goes on, how it is set up, saved, restored and summed up."""
+"""A trial in training: its setup, its state, how that is saved and restored, and its result."""
 
-import dataclasses
 import json
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError, ConfigError, OtherData
-from fer_sweep.files import atomic_path, read_json, write_atomically
+from fer_sweep.files import read_json, write_atomically
 from fer_sweep.models import build_model, memory_format
-from fer_sweep.records import CLASSES, TrialResult
-from fer_sweep.training.checkpoint import Checkpoints
+from fer_sweep.records import TrialResult
+from fer_sweep.training.checkpoint import Checkpoints, on_cpu
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.history import History
 from fer_sweep.training.metrics import Confusion, scores
-from fer_sweep.training.optimizer import WeightAverage, build_optimizer
+from fer_sweep.training.optimizer import WeightAverage, build_optimizer, moments, restore_moments
 from fer_sweep.training.precision import Precision, choose_precision
 from fer_sweep.training.samples import Samples, choose_samples
-from fer_sweep.training.saved_state import check_state
 from fer_sweep.verdicts import judge
 
 CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "best.safetensors"
 
 
-@dataclass(frozen=True)
-class Best:
+class Best(BaseModel):
     """The epoch with the highest validation accuracy so far; the earliest of equals."""
 
-    epoch: int
-    val_acc: float
-    train_acc: float
-    val_acc_clean: float
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: NonNegativeInt
+    val_acc: NonNegativeFloat
+    train_acc: NonNegativeFloat
+    val_acc_clean: NonNegativeFloat
     confusion: Confusion
 
 
-@dataclass
-class Progress:
-    """Where the training stands: so many epochs done, so many steps into the next one."""
+class Progress(BaseModel):
+    """How far the training is: epochs done, and steps done of the current epoch."""
 
-    loss_sum: Tensor
-    """Over the images of the epoch under way; a tensor, so that the device is not waited for."""
-    epochs_done: int = 0
-    step: int = 0
-    """Steps done of the epoch under way."""
-    images: int = 0
-    """Images seen in the epoch under way."""
-    epoch_seconds: float = 0.0
-    """Spent on training steps in the epoch under way."""
-    seconds: float = 0.0
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    loss_sum: Tensor = Field(exclude=True)
+    """(), float32: over the images of the current epoch; a tensor, so that no step waits for the device."""
+    epochs_done: NonNegativeInt = 0
+    step: NonNegativeInt = 0
+    """Steps done of the current epoch."""
+    images: NonNegativeInt = 0
+    """Images seen in the current epoch."""
+    epoch_seconds: NonNegativeFloat = 0.0
+    """Spent on training steps of the current epoch."""
+    seconds: NonNegativeFloat = 0.0
     """Spent on the trial by earlier attempts."""
-    peak_memory_mb: float = 0.0
+    peak_memory_mb: NonNegativeFloat = 0.0
     """Of earlier attempts."""
     best: Best | None = None
+
+
+class SavedState(BaseModel):
+    """What a checkpoint holds besides tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    progress: Progress
+    precision: Precision
+    history: list[dict[str, int | float]]
 
 
 @dataclass
@@ -95,70 +106,63 @@ class Trial:
     def keep_best(self, best: Best) -> None:
         """Remember a new best epoch with the weights as they are now."""
         self.progress.best = best
-        self.unwritten = {
-            name: tensor.detach().to("cpu", copy=True).contiguous()
-            for name, tensor in self.evaluated.state_dict().items()
-        }
+        self.unwritten = on_cpu(self.evaluated.state_dict())
 
     def save(self) -> None:
         """Write the best weights if they are new, then a checkpoint."""
         self._write_best()
         self.checkpoints.keep(self.folder / WEIGHTS)
-        progress = self.progress
-        state = {field.name: getattr(progress, field.name) for field in dataclasses.fields(progress)}
-        state["best"] = dataclasses.asdict(progress.best) if progress.best else None
-        state["seconds"], state["peak_memory_mb"] = self._seconds(), self._peak_memory_mb()
-        on_gpu = self.device.type == "cuda"
-        self.checkpoints.save(
-            {
-                "progress": state,
-                "precision": self.precision,
-                "history": self.history.rows,
-                "model": self.model.state_dict(),
-                "average": self.average.model.state_dict() if self.average else None,
-                "optimizer": self.optimizer.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state(self.device) if on_gpu else None,
-            }
-        )
+        times = {"seconds": self._seconds(), "peak_memory_mb": self._peak_memory_mb()}
+        progress = self.progress.model_copy(update=times)
+        state = SavedState(progress=progress, precision=self.precision, history=self.history.rows)
+        tensors = {"loss_sum": self.progress.loss_sum, "rng": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        parts = {"model": self.model.state_dict(), "optimizer": moments(self.optimizer)}
+        if self.average:
+            parts["average"] = self.average.model.state_dict()
+        for part, of_part in parts.items():
+            tensors |= {f"{part}.{name}": tensor for name, tensor in of_part.items()}
+        self.checkpoints.save(state.model_dump(mode="json"), tensors)
 
     def restore(self) -> None:
-        """Go on from the newest checkpoint, or begin with an empty history if there is none.
+        """Resume from the newest checkpoint, or start with an empty history if there is none.
 
         Raises:
-            CheckpointError: It belongs to another configuration or to other data, or is no checkpoint of ours.
+            CheckpointError: It belongs to another configuration or to other data, or does not fit this version's model.
         """
         saved = self.checkpoints.load()
         if saved is None:
             self.history.restart([])
             return
         try:
-            check_state(saved, self)
-            torch.set_rng_state(saved["rng"])
-        except (ValueError, RuntimeError) as error:  # torch's over a generator's state that is none
+            loss_sum = saved.tensors["loss_sum"].to(self.device)
+            state = SavedState(**{**saved.state, "progress": {**saved.state["progress"], "loss_sum": loss_sum}})
+            self.model.load_state_dict(_part("model", saved.tensors))
+            if self.average:
+                self.average.model.load_state_dict(_part("average", saved.tensors))
+            restore_moments(self.optimizer, _part("optimizer", saved.tensors))
+            torch.set_rng_state(saved.tensors["rng"])
+            if self.device.type == "cuda" and "cuda_rng" in saved.tensors:
+                torch.cuda.set_rng_state(saved.tensors["cuda_rng"], self.device)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:
             raise CheckpointError(
-                f"the checkpoint in {self.folder} is none of this training: {error}",
-                hint="somebody changed it, or another version of fersweep wrote it: train into another folder, or "
-                "delete last.ckpt and previous.ckpt there to begin the trial anew",
+                f"the checkpoint in {self.folder} does not fit this version of fersweep: {error}",
+                hint="train into another folder, or delete last.ckpt and previous.ckpt there to start from scratch",
             ) from error
         self.checkpoints.bring(self.folder / WEIGHTS)
-        self.history.restart(saved["history"])
-        self.precision = saved["precision"]  # this host might choose otherwise, and end with other bits
-        self.model.load_state_dict(saved["model"])
-        if self.average:
-            self.average.model.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.device.type == "cuda" and saved["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
-        state: dict[str, Any] = saved["progress"]
-        best = Best(**state.pop("best")) if state["best"] else state.pop("best")
-        self.progress = Progress(**{**state, "loss_sum": state["loss_sum"].to(self.device), "best": best})
+        self.progress = state.progress
+        self.precision = state.precision  # this host might choose another, and end with other bits
+        self.history.restart(state.history)
 
     def finish(self, *, diverged: bool = False) -> TrialResult:
         """Write best.safetensors and result.json, and remove the checkpoints, which nothing needs any more."""
         self._write_best()
-        nothing = Best(0, 0.0, 0.0, 0.0, tuple((0,) * len(CLASSES) for _ in CLASSES))
-        best = self.progress.best or nothing
+        classes = self.faces.spec.classes
+        no_hits = tuple((0,) * len(classes) for _ in classes)
+        best = self.progress.best or Best(epoch=0, val_acc=0.0, train_acc=0.0, val_acc_clean=0.0, confusion=no_hits)
         score = scores(best.confusion)
         result = TrialResult(
             best_val_acc=best.val_acc,
@@ -169,6 +173,7 @@ class Trial:
             macro_f1=score.macro_f1,
             per_class_recall=score.recall,
             confusion_matrix=best.confusion,
+            classes=classes,
             epochs=self.progress.epochs_done,
             parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             seconds=self._seconds(),
@@ -190,15 +195,15 @@ class Trial:
         about = {
             "config": self.config.model_dump(),
             "data": self.fingerprint,
+            "spec": self.faces.spec.model_dump(mode="json"),
             "epoch": self.progress.best.epoch,
             "val_acc": self.progress.best.val_acc,
             # What raw pixels (0 to 255) are normalised by before they enter this model.
             "pixel_mean": self.faces.mean,
             "pixel_std": self.faces.std,
         }
-        with atomic_path(self.folder / WEIGHTS) as temporary:
-            # Under one key: safetensors writes several in random order, and equal trials should give equal files.
-            save_file(self.unwritten, temporary, metadata={"fersweep": json.dumps(about)})
+        # Under one key: safetensors writes several in random order, and equal trials should give equal files.
+        write_atomically(self.folder / WEIGHTS, save(self.unwritten, {"fersweep": json.dumps(about)}))
         self.unwritten = None
 
     def _seconds(self) -> float:
@@ -210,6 +215,11 @@ class Trial:
         else:
             now = _peak_resident_mb()
         return max(self.progress.peak_memory_mb, now)
+
+
+def _part(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with ``name`` and a dot, by the rest of their names."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
 def start(
@@ -239,7 +249,7 @@ def start(
         )
     samples = choose_samples(dataset, config)
     torch.manual_seed(config.seed)
-    model = build_model(config).to(device).to(memory_format=memory_format(config))
+    model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config))
     trial = Trial(
         config=config,
         folder=folder,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_sweep.records import CLASSES, TrialOutcome, TrialResult, TrialState
+from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from fer_sweep.wandb_client import package
 from fer_sweep.wandb_client.account import Mode, tracking_mode
 from fer_sweep.wandb_client.package import close_wandb, in_time, load_wandb, quiet_wandb, start_in_time
@@ -108,7 +108,7 @@ class TrackedRun:
     def _log_confusion_matrix(self, run: "wandb.Run", result: TrialResult) -> None:
         wandb = load_wandb()
         rows = [
-            [CLASSES[true], CLASSES[predicted], count]
+            [result.classes[true], result.classes[predicted], count]
             for true, counts in enumerate(result.confusion_matrix)
             for predicted, count in enumerate(counts)
         ]

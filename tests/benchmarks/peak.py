@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.models import build_model, memory_format
+from fer_sweep.records import FER2013
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.optimizer import build_optimizer
 from fer_sweep.training.precision import choose_precision
@@ -36,7 +37,7 @@ def step_rate(model: str) -> tuple[float, float, str]:
     """GFLOP and seconds of one training step at batch 128, and its precision."""
     config = parse_trial({"model": model})
     torch.manual_seed(0)
-    network = build_model(config).to(DEVICE).to(memory_format=memory_format(config))
+    network = build_model(config, FER2013).to(DEVICE).to(memory_format=memory_format(config))
     optimizer = build_optimizer(network, config)
     precision = choose_precision(config, DEVICE)
     images, labels = torch.rand(BATCH, 1, 48, 48, device=DEVICE), torch.randint(7, (BATCH,), device=DEVICE)

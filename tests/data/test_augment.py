@@ -9,12 +9,13 @@ from torch.nn import functional
 
 from fer_sweep.config.trial import AugmentConfig
 from fer_sweep.data.augment import ERASED_AREA, draw, draw_mixup, mix
+from fer_sweep.records import FER2013
 
 OFF = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "flip": False}
 
 
 def drawn(count=500, seed=0, **changes):
-    return draw(AugmentConfig(**{**OFF, **changes}), count, np.random.default_rng(seed))
+    return draw(AugmentConfig(**{**OFF, **changes}), count, FER2013, np.random.default_rng(seed))
 
 
 def faces(count):

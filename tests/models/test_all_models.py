@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from fer_sweep.config.trial import SharedConfig, parse_trial
 from fer_sweep.models import build_model, memory_format
+from fer_sweep.records import FER2013
 from tests.training.conftest import SIZES
 
 SMALL = SIZES | {"deeper_cnn": {"blocks": 3, "convs_per_block": 1, "width": 8, "conv_dropout": 0.0}}
@@ -15,7 +16,7 @@ each_model = pytest.mark.parametrize("model", SMALL)
 
 def build(**values):
     torch.manual_seed(0)
-    return build_model(parse_trial(values))
+    return build_model(parse_trial(values), FER2013)
 
 
 @pytest.mark.parametrize(

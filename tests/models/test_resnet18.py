@@ -10,6 +10,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from fer_sweep.config.trial import ResNet18Config
 from fer_sweep.errors import WeightsUnavailable
 from fer_sweep.models.resnet18 import build
+from fer_sweep.records import FER2013
 
 PRETRAINED = ResNet18Config(stem="imagenet", pretrained=True)
 
@@ -31,7 +32,7 @@ def test_width_64_is_the_network_of_torchvision(stem):
     if stem == "cifar":
         theirs.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
         theirs.maxpool = nn.Identity()
-    ours = build(ResNet18Config(stem=stem))
+    ours = build(ResNet18Config(stem=stem), FER2013)
     assert {n: p.shape for n, p in ours.named_parameters()} == {n: p.shape for n, p in theirs.named_parameters()}
     ours.load_state_dict(theirs.state_dict())
     faces = torch.randn(2, 1, 48, 48)
@@ -43,7 +44,7 @@ def test_pretrained_weights_are_loaded_with_their_channels_summed(weights):
     theirs = resnet18()
     torch.save(theirs.state_dict(), weights)
     torch.manual_seed(1)
-    ours = build(PRETRAINED)
+    ours = build(PRETRAINED, FER2013)
     faces = torch.randn(2, 1, 48, 48)
     theirs.fc = ours.fc = nn.Identity()
     torch.testing.assert_close(ours.eval()(faces), theirs.eval()(faces.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
@@ -53,7 +54,7 @@ def test_pretrained_weights_are_loaded_with_their_channels_summed(weights):
 @pytest.mark.filterwarnings("ignore:A test tried to use socket")
 def test_missing_weights_without_network_name_the_file_and_its_place(weights, capsys):
     with pytest.raises(WeightsUnavailable) as caught:
-        build(PRETRAINED)
+        build(PRETRAINED, FER2013)
     assert capsys.readouterr().out == ""
     assert str(weights) in str(caught.value)
     assert caught.value.hint.count(weights.name) == 2
@@ -80,6 +81,6 @@ def test_unusable_weights_are_refused_and_no_code_in_them_is_run(content, messag
     else:
         torch.save(content, weights)
     with pytest.raises(WeightsUnavailable, match=message) as caught:
-        build(PRETRAINED)
+        build(PRETRAINED, FER2013)
     assert "delete the file" in caught.value.hint
     assert not (tmp_path / "owned").exists()

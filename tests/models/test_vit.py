@@ -13,6 +13,7 @@ from fer_sweep.config.trial import ViTConfig
 from fer_sweep.errors import WeightsUnavailable
 from fer_sweep.models import vit
 from fer_sweep.models.vit import build
+from fer_sweep.records import FER2013
 
 TINY = {"patch_size": 16, "dim": 16, "depth": 2, "head_dim": 8}
 
@@ -51,7 +52,7 @@ def test_fused_and_unfused_attention_agree(dtype, close, monkeypatch):
 @pytest.mark.parametrize("biased", [True, False])
 def test_joint_projection_has_the_values_and_gradients_of_three(biased, tmp_path):
     theirs = saved(tmp_path / "vit", image_size=48, num_channels=1, num_labels=7, qkv_bias=biased)
-    ours = build(ViTConfig(pretrained=str(tmp_path / "vit")))
+    ours = build(ViTConfig(pretrained=str(tmp_path / "vit")), FER2013)
     faces = torch.randn(3, 1, 48, 48)
     logits, expected = ours(faces), theirs(pixel_values=faces).logits
     torch.testing.assert_close(logits, expected)
@@ -64,8 +65,8 @@ def test_joint_projection_has_the_values_and_gradients_of_three(biased, tmp_path
 
 def test_stochastic_depth_rises_from_the_first_layer_and_skips_in_training_only():
     torch.manual_seed(0)
-    network = build(ViTConfig(**TINY, stochastic_depth=0.5))  # of its two layers the first is never skipped
-    plain, shallow = build(ViTConfig(**TINY)), build(ViTConfig(**TINY | {"depth": 1}))
+    network = build(ViTConfig(**TINY, stochastic_depth=0.5), FER2013)  # of its two layers the first is never skipped
+    plain, shallow = build(ViTConfig(**TINY), FER2013), build(ViTConfig(**TINY | {"depth": 1}), FER2013)
     plain.load_state_dict(network.state_dict())
     shallow.load_state_dict(network.state_dict(), strict=False)
     faces = torch.randn(1, 1, 48, 48).expand(64, -1, -1, -1)
@@ -79,7 +80,7 @@ def test_stochastic_depth_rises_from_the_first_layer_and_skips_in_training_only(
 
 def test_pretrained_weights_get_faces_in_their_own_size_and_channels(tmp_path):
     theirs = saved(tmp_path / "vit")
-    ours = build(ViTConfig(pretrained=str(tmp_path / "vit"), dropout=0.1)).eval()
+    ours = build(ViTConfig(pretrained=str(tmp_path / "vit"), dropout=0.1), FER2013).eval()
     faces = torch.randn(2, 1, 48, 48)
     resized = functional.interpolate(faces, (32, 32), mode="bilinear", align_corners=False, antialias=True)
     features = theirs.vit(resized.expand(-1, 3, -1, -1)).last_hidden_state[:, 0]
@@ -102,11 +103,11 @@ def test_hub_is_asked_for_weights_that_are_not_here_and_named_where_it_is_out_of
 
     monkeypatch.setattr(ViTForImageClassification, "from_pretrained", load_or_download)
     for _ in range(2):
-        build(ViTConfig(pretrained="someone/some-vit"))
+        build(ViTConfig(pretrained="someone/some-vit"), FER2013)
     assert asked == ["cache", "hub", "cache"]
     monkeypatch.undo()
     with pytest.raises(WeightsUnavailable, match="someone/some-vit") as caught:
-        build(ViTConfig(pretrained="someone/some-vit"))
+        build(ViTConfig(pretrained="someone/some-vit"), FER2013)
     assert "hf download someone/some-vit" in caught.value.hint
 
 
@@ -135,6 +136,6 @@ def test_folder_without_a_usable_vit_is_refused(content, tmp_path):
         (folder / "config.json").write_text(content)
         (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(WeightsUnavailable) as caught:
-        build(ViTConfig(pretrained=str(folder)))
+        build(ViTConfig(pretrained=str(folder)), FER2013)
     assert str(folder) in str(caught.value)
     assert caught.value.hint

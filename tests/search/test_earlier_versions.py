@@ -49,13 +49,13 @@ def test_sweep_resumes_its_trial_and_trains_no_configuration_twice(harness, meth
         earlier.finish(request.trial_id, outcome)
     rewrite(harness.storage)
     write_atomically(folder / "config.json", of_earlier_version(configs[-1]).model_dump_json())
-    Checkpoints(folder, of_earlier_version(configs[-1]), "data").save({"epoch": 3})
+    Checkpoints(folder, of_earlier_version(configs[-1]), "data").save({"epoch": 3}, {})
 
     search = harness.agent(sweep, "newer")
     resumed = search.next_trial("cpu/0")
     assert (resumed.trial_id, resumed.attempt, resumed.config) == ("2", 2, configs[-1])
     assert claim_folder(resumed.config, folder) is None
-    assert Checkpoints(folder, resumed.config, "data").load() == {"epoch": 3}
+    assert Checkpoints(folder, resumed.config, "data").load().state == {"epoch": 3}
     search.finish(resumed.trial_id, complete())
     while request := search.next_trial("cpu/0"):
         configs.append(request.config)

@@ -13,7 +13,7 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError
 from fer_sweep.models import build_model
-from fer_sweep.records import EPOCH_METRICS, StopReason, TrialResult, TrialState, Verdict
+from fer_sweep.records import EPOCH_METRICS, FER2013, StopReason, TrialResult, TrialState, Verdict
 from fer_sweep.training.evaluation import evaluate
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.loop import train
@@ -53,7 +53,7 @@ def test_trial_reports_every_epoch_and_writes_its_files(tmp_path):
     best = seen[result.best_epoch - 1]
     assert (result.train_acc, result.train_val_gap) == (best["train_acc"], best["train_val_gap"])
     assert result.epochs == 3 and result.seconds > 0 and result.peak_memory_mb > 10
-    assert result.parameters == sum(p.numel() for p in build_model(small()).parameters())
+    assert result.parameters == sum(p.numel() for p in build_model(small(), FER2013).parameters())
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert files == {"config.json", "history.jsonl", "result.json", "best.safetensors"}
     assert parse_trial(json.loads((tmp_path / "config.json").read_bytes())) == small()
@@ -67,7 +67,7 @@ def test_trial_learns_and_saves_the_weights_of_its_best_epoch(tmp_path):
     assert result.verdict is Verdict.BALANCED
     assert sum(map(sum, result.confusion_matrix)) == 21
     assert len(result.per_class_recall) == 7
-    model = build_model(config)
+    model = build_model(config, FER2013)
     model.load_state_dict(load_file(tmp_path / "best.safetensors"))
     dataset = open_dataset("tiny")
     samples = choose_samples(dataset, config)

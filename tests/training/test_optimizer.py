@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fer_sweep.models import build_model
+from fer_sweep.records import FER2013
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer, learning_rate
 from tests.training.conftest import SIZES, small
 
@@ -18,7 +19,7 @@ from tests.training.conftest import SIZES, small
 @pytest.mark.parametrize("model", SIZES)
 def test_only_weights_decay(model):
     config = small(model, weight_decay=0.3)
-    network = build_model(config)
+    network = build_model(config, FER2013)
     groups = build_optimizer(network, config).param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for module in network.modules():

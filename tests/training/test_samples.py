@@ -13,6 +13,7 @@ from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, count_classes
 from fer_sweep.errors import ConfigError, DataError
 from fer_sweep.models import build_model
+from fer_sweep.records import CLASSES, FER2013
 from fer_sweep.training.evaluation import evaluate
 from fer_sweep.training.faces import Faces, batches
 from fer_sweep.training.metrics import accuracy, confusion_matrix, scores
@@ -24,8 +25,8 @@ def dataset_of(labels, splits, groups=None):
     """A data set without pictures; in ``groups``, copies of a picture have the same number."""
     labels, splits = np.array(labels, np.int64), np.array(splits, np.uint8)
     info = DatasetInfo(
-        name="made", source="", layout="", fingerprint="0", counts=count_classes(labels, splits), official_split=False,
-        created=0.0,
+        name="made", source="", layout="", fingerprint="0", counts=count_classes(labels, splits, CLASSES),
+        official_split=False, created=0.0,
     )  # fmt: skip
     groups = np.arange(len(labels)) if groups is None else np.array(groups)
     images = np.zeros((len(labels), 48, 48), np.uint8)
@@ -107,7 +108,7 @@ def test_images_are_normalised_by_the_training_split():
 
 def test_evaluation_uses_evaluation_mode_and_restores_training_mode():
     faces = faces_of(open_dataset("tiny"))
-    network = build_model(small(dropout=0.9)).train()
+    network = build_model(small(dropout=0.9), FER2013).train()
     loss, predictions = evaluate(network, faces, faces.val, "fp32")
     assert network.training
     with torch.no_grad():
@@ -119,7 +120,7 @@ def test_evaluation_uses_evaluation_mode_and_restores_training_mode():
 @pytest.mark.parametrize("count", [0, 1, 5, 80])
 def test_scores_agree_with_counting(count):
     labels, predictions = np.random.default_rng(count).integers(0, 7, (2, count))
-    confusion = confusion_matrix(labels, predictions)
+    confusion = confusion_matrix(labels, predictions, 7)
     score = scores(confusion)
     share = (labels == predictions).sum() / max(count, 1)
     assert score.accuracy == accuracy(labels, predictions) == pytest.approx(share)

@@ -10,7 +10,7 @@ from torch import nn
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.data import augment
-from fer_sweep.records import StopReason, TrialState
+from fer_sweep.records import FER2013, StopReason, TrialState
 from fer_sweep.training import step as steps_module
 from fer_sweep.training.history import read_history
 from fer_sweep.training.loop import train
@@ -36,7 +36,7 @@ def small(model, **changes):
 def begun(folder, **changes):
     trial = start(small("simple_cnn", **changes), folder, torch.device("cuda:0"))
     trial.model.train()
-    drawn = augment.draw(trial.config.augment, 24, np.random.default_rng(0)).to(trial.device)
+    drawn = augment.draw(trial.config.augment, 24, FER2013, np.random.default_rng(0)).to(trial.device)
     return trial, Batch(trial.faces.train[:24], drawn, torch.tensor(0.7, device=trial.device))
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fer_sweep.config.trial import IMAGE_SIZE
 from fer_sweep.data.dataset import Split
 from fer_sweep.data.images import Progress
 from fer_sweep.data.layout import RawFaces
@@ -21,9 +20,9 @@ from fer_sweep.data.limits import shown
 from fer_sweep.data.names import OFFICIAL_NAMES, UNDERSTOOD_SPLITS, split_code, split_notes, splits_by_name
 from fer_sweep.data.tree import Member, Tree, readable
 from fer_sweep.errors import DataError
-from fer_sweep.records import CLASSES
+from fer_sweep.records import CLASSES, FER2013
 
-_PIXELS = IMAGE_SIZE * IMAGE_SIZE
+_PIXELS = FER2013.height * FER2013.width
 _HEAD = 4096
 """Bytes that are enough for a header."""
 _REPORT_EVERY = 500
@@ -88,7 +87,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         raise DataError(f"{tree.label(chosen[0])}: a header and no rows", hint="download the file again")
     return RawFaces(
         layout="CSV with a Usage column" if with_usage else "CSV, one file a split",
-        images=np.stack(rows.images).reshape(-1, IMAGE_SIZE, IMAGE_SIZE),
+        images=np.stack(rows.images).reshape(-1, *FER2013.stored_shape),
         labels=np.array(rows.labels, dtype=np.int64),
         splits=np.array(rows.splits, dtype=np.uint8),
         official_split=bool(with_usage) and rows.usages.keys() <= OFFICIAL_NAMES.keys(),
