@@ -9,11 +9,10 @@ import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW, SLOT_FAILURES_IN_A_ROW, OnOom
 from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.errors import AgentFailed, InputError
+from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause, TrialOutcome, TrialState
 from fer_sweep.search.embedded import OptunaSearch, create_sweep
 from fer_sweep.store.database import default_storage
-from fer_sweep.sweeps import Sweep, SweepEntry, open_entry
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all
@@ -55,24 +54,11 @@ def search() -> Iterator[OptunaSearch]:
         yield search
 
 
-@pytest.fixture
-def sweep(search: OptunaSearch) -> Iterator[Sweep]:
-    with open_entry(SweepEntry("s", "optuna", None, None, 0.0)) as sweep:
-        yield sweep
-
-
-def attempts(search: OptunaSearch) -> list[int]:
-    assert {record.state for record in search.records()} == {TrialState.COMPLETE}
-    return [record.attempt for record in search.records()]
-
-
 def states(search: OptunaSearch) -> list[str]:
     return [str(record.state) for record in search.records()]
 
 
-def test_an_unhealthy_slot_is_disabled_and_what_failed_there_is_retried_on_request(
-    stage: Stage, broken: set[str], search: OptunaSearch, sweep: Sweep
-) -> None:
+def test_an_unhealthy_slot_is_disabled(stage: Stage, broken: set[str], search: OptunaSearch) -> None:
     broken.add(ELSEWHERE)
     summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
     assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: TRIALS - 3}
@@ -80,17 +66,10 @@ def test_an_unhealthy_slot_is_disabled_and_what_failed_there_is_retried_on_reque
         "slot cpu1 is disabled: 3 trials in a row failed there, while cpu0 did well; "
         "to retry trial 1, 2, 3: fersweep retry"
     ]
-    assert sweep.state == "finished"
-    assert sweep.retry() == ["1", "2", "3"]
-    assert sweep.state == "running"
-    broken.clear()
-    with closing(embedded_search("s")) as again:
-        stage.run(again)
-    assert attempts(search) == [1, 2, 2, 2, 1, 1, 1]
 
 
 def test_an_agent_on_an_unhealthy_host_stops_and_says_where_to_look(
-    stage: Stage, broken: set[str], search: OptunaSearch, sweep: Sweep
+    stage: Stage, broken: set[str], search: OptunaSearch
 ) -> None:
     stage.run(search, count=1)
     broken.add(HERE)
@@ -99,10 +78,6 @@ def test_an_agent_on_an_unhealthy_host_stops_and_says_where_to_look(
     hint = caught.value.hint or ""
     assert "1 trials are complete elsewhere" in hint and "fersweep agent --retry-failed" in hint
     assert states(search) == ["complete", *["failed"] * FAILURES_IN_A_ROW]
-    with pytest.raises(InputError, match="trial 0 of sweep s has not failed"):
-        sweep.retry(["0"])
-    assert sweep.retry(["2"]) == ["2"]
-    assert states(search)[2] == "preempted"
 
 
 @pytest.mark.parametrize(
