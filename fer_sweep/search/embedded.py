@@ -1,11 +1,11 @@
-"""The embedded search: all agents of a sweep share one database, without W&B server or account.
+"""The embedded search: every agent of a sweep on one database of their own, no W&B server and no account.
 
 Each step is one transaction, so a process killed anywhere leaves the sweep as it was before or after that step:
-a trial is never half created, handed out twice, or beyond the cap. Our tables are the truth; Optuna's samplers see
-them through a study in memory (``search.study``), which is about ten times faster than Optuna's own tables and leaves
-optuna unimported where it is not needed: grid, random, status, pause.
+a trial is never half made, handed out twice, or beyond the cap. Our tables are the truth; Optuna's samplers see them
+through a study in memory (``search.study``), which makes a step some ten times faster than Optuna's own tables and
+leaves optuna unimported where it is not needed: grid, random, status, pause.
 
-Fencing leases (``store.leases``) give each running trial one owner.
+A trial belongs to whoever holds its lease (``search.leases``).
 """
 
 import json
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
-"""The default with several objectives: stops trials far behind in the first one. W&B's schema allows no
+"""Where there is no other: stops trials that are far behind in the first objective. W&B's schema allows no
 early_terminate beside a scheduler, and Optuna itself prunes nothing with several objectives."""
 
 
 def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0) -> None:
-    """Record a new embedded sweep, in state `running`; creates the database if needed.
+    """Record a new embedded sweep, in state `running`; makes the database where there is none.
 
     Args:
         sweep: What to search.
@@ -71,11 +71,12 @@ class OptunaSearch:
 
         Args:
             sweep_id: Its id.
-            database: Its database; it stays open when the search is closed.
-            owner: The name of this agent among all agents; that of this process if not given.
-            lease_s: A trial without a report for so many seconds may be reclaimed by another agent.
+            database: Where it is; it stays open when the search is closed.
+            owner: Names this agent among all agents; this process if not given.
+            lease_s: A trial not reported on for so many seconds is handed to another agent.
             clock: Unix time, seconds; the database's if not given.
-            can_be_resumed: Whether this host has a trial's checkpoint; other trials are restarted, after all else.
+            can_be_resumed: Whether this host sees a trial's checkpoints; others it begins anew, once there is nothing
+                else to do.
 
         Raises:
             InputError: There is no such sweep.
@@ -92,21 +93,21 @@ class OptunaSearch:
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
 
     def close(self) -> None:
-        """Release the leases, so that no agent has to wait for them to expire."""
+        """Give up the leases that are still held, so that no agent has to wait for them to expire."""
         self._leases.close()
 
     @through_restarts
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
-        """See ``Search.next_trial``; a trial that can be resumed comes before a new one.
+        """See ``Search.next_trial``; a trial to go on with comes before a new one.
 
         Raises:
-            ConfigError: The training function refuses every configuration of the space.
+            ConfigError: The training function refuses whatever the sweep's space gives.
             InputError: The user's own study or space failed.
             StorageError: The database cannot be written.
         """
         if not isinstance(self._proposer, GridProposer):
             with self._leases.ledger(write=False) as ledger:
-                self._proposer.catch_up(ledger)  # reads most of the new trials before the write lock is taken
+                self._proposer.catch_up(ledger)  # with most of what is new, before others have to wait for it
         with self._leases.ledger() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
@@ -127,11 +128,11 @@ class OptunaSearch:
         """See ``Search.report``.
 
         Raises:
-            LostTrial: Another agent has reclaimed the trial.
+            LostTrial: The trial is another agent's by now.
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
-        if not metrics:  # a heartbeat, every second from every slot: writing each time would make all others wait
+        if not metrics:  # asked every second of every slot: a question that writes would make all others wait
             with self._leases.ledger(write=False) as ledger:
                 row, state = self._leases.own(ledger, number, trial_id), ledger.state()
             if self._leases.is_fresh(row):
@@ -146,17 +147,17 @@ class OptunaSearch:
                 return StopReason.PREEMPTED
         if not is_news:
             return None
-        # The rule reads the reports of all trials: in a read transaction, which blocks nobody and sees only committed
-        # reports.
+        # The rule looks at the reports of all trials: in a transaction of its own, for which nobody waits, and which
+        # sees no report that may yet be undone.
         with self._leases.ledger(write=False) as ledger:
             return StopReason.PRUNED if self._should_prune(ledger, number) else None
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``Search.finish``; repeating it after a StorageError changes nothing.
+        """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
 
         Raises:
-            LostTrial: Another agent has reclaimed the trial.
+            LostTrial: The trial is another agent's by now.
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)

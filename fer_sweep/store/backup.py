@@ -1,4 +1,4 @@
-"""Copies of a SQLite database: made while agents write to it, compared, and prepared for another machine."""
+"""A SQLite database as a whole: copied while agents write to it, looked at, and taken up on another machine."""
 
 import contextlib
 import sqlite3
@@ -22,18 +22,18 @@ _OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
 
 @dataclass(frozen=True)
 class Standing:
-    """The progress of one trial in a database."""
+    """How far one trial has come in a database."""
 
     number: int
     state: TrialState
     attempt: int
     epochs: int
-    """The number of epochs reported."""
+    """Reported so far."""
     in_hand: bool
-    """Whether an agent that may still be alive holds its lease."""
+    """Whether an agent works on it that may still be there."""
 
     def is_ahead_of(self, other: "Standing | None") -> bool:
-        """Whether this one has progress that the other one lacks."""
+        """Whether this one holds something that the other one lacks."""
         if other is None:
             return True
         if self.state in _OPEN:
@@ -42,10 +42,10 @@ class Standing:
 
 
 def snapshot(source: Path, target: Path) -> None:
-    """Copy a database as of one moment, without blocking its writers.
+    """Copy a database as it is at one moment into a file of its own; whoever writes to it is not held up.
 
     Raises:
-        StorageError: It cannot be read, or the copy cannot be written.
+        StorageError: It cannot be read, or the copy not be written.
     """
     try:
         with (
@@ -55,7 +55,7 @@ def snapshot(source: Path, target: Path) -> None:
             contextlib.closing(sqlite3.connect(target)) as to,
         ):
             from_.backup(to)
-            to.execute("PRAGMA journal_mode=DELETE")  # a single file that can be read where nothing can be written
+            to.execute("PRAGMA journal_mode=DELETE")  # one file, which no reader need write beside
     except sqlite3.Error as error:
         raise StorageError(
             f"{source} cannot be copied to {target}: {error}", hint="make room, or check the disk"
@@ -63,10 +63,10 @@ def snapshot(source: Path, target: Path) -> None:
 
 
 def take_up(path: Path) -> None:
-    """Check that a copy is intact, and switch it to WAL for use by agents.
+    """See that a copy is whole, and make it a database that agents share.
 
     Raises:
-        StorageError: It is damaged, or not a database.
+        StorageError: It is damaged, or no database.
     """
     try:
         with contextlib.closing(sqlite3.connect(path)) as raw:
@@ -82,7 +82,7 @@ _OLDER = "if the drive keeps older versions of its files, restore one of them"
 
 
 def standings(path: Path) -> Mapping[str, Mapping[int, Standing]]:
-    """The progress of every trial by sweep and number; sweeps without trials are included.
+    """Every trial of a database by sweep and number; empty sweeps too.
 
     Raises:
         StorageError: It cannot be read.
@@ -103,16 +103,16 @@ def standings(path: Path) -> Mapping[str, Mapping[int, Standing]]:
 
 
 def release(path: Path, history_of: Callable[[str, str], Sequence[Mapping[str, float]]]) -> int:
-    """Release every lease in a copied database, since their owners were agents of another machine.
+    """Give up every lease in a copied database, since the agents that held them are not those of this machine.
 
-    Epochs that a trial wrote after the copy was made are recorded, so that its history has no gap.
+    Epochs that a trial wrote down after the copy was made are recorded, so that its history has no gap.
 
     Args:
         path: The database.
-        history_of: Gives the rows of a trial's history.jsonl, by sweep and the name of its folder.
+        history_of: What a trial's history.jsonl holds, by sweep and the name of its folder.
 
     Returns:
-        How many trials will be resumed.
+        How many trials go on where they were.
     """
     going_on = 0
     with contextlib.closing(Database(_url(path))) as database, database.transaction(write=True) as connection:
