@@ -23,7 +23,7 @@ from fer_sweep.search.objective import imputed_value, objective_value, reaches_t
 from fer_sweep.search.sampling import GridProposer, RandomProposer
 from fer_sweep.store.database import Database, Row, recorded, through_restarts
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.sweeps import SweepState, record_sweep, sweep_row
+from fer_sweep.store.sweeps import SweepState, no_such_sweep, record_sweep
 from fer_sweep.store.trials import Histories, Ledger, record_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ class OptunaSearch:
         """
         self._can_be_resumed = can_be_resumed
         with database.transaction(write=False) as connection:
-            row = sweep_row(connection, sweep_id, database.name)
+            row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
+            if row is None:
+                raise no_such_sweep(connection, sweep_id, database.name)
         self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
         objectives = self._sweep.objectives
         self._histories = Histories(objectives[0].name if objectives else None)

@@ -6,15 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import func, select
-
 from fer_sweep import owners
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialState
 from fer_sweep.store import sqlite
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import LOCK_TIMEOUT_S
-from fer_sweep.store.schema import reports, sweeps, trials
 from fer_sweep.store.trials import Ledger
 
 _OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
@@ -89,11 +86,12 @@ def standings(path: Path) -> Mapping[str, Mapping[int, Standing]]:
     """
     with contextlib.closing(Database(_url(path))) as database, database.transaction(write=False) as connection:
         found: dict[str, dict[int, Standing]] = {
-            sweep_id: {} for sweep_id in connection.execute(select(sweeps.c.id)).scalars()
+            row["id"]: {} for row in connection.rows("SELECT id FROM fersweep_sweeps")
         }
-        is_of_trial = (reports.c.sweep_id == trials.c.sweep_id, reports.c.number == trials.c.number)
-        epochs = select(func.count()).select_from(reports).where(*is_of_trial).scalar_subquery()
-        rows = connection.execute(select(trials, epochs.label("epochs"))).mappings().all()
+        rows = connection.rows(
+            "SELECT sweep_id, number, state, attempt, owner, lease_until, (SELECT COUNT(*) FROM fersweep_reports AS r"
+            " WHERE r.sweep_id = t.sweep_id AND r.number = t.number) AS epochs FROM fersweep_trials AS t"
+        )
         now = database.clock()
         for row in rows:
             state = TrialState(row["state"])
@@ -116,7 +114,8 @@ def release(path: Path, history_of: Callable[[str, str], Sequence[Mapping[str, f
     """
     going_on = 0
     with contextlib.closing(Database(_url(path))) as database, database.transaction(write=True) as connection:
-        for sweep_id in connection.execute(select(sweeps.c.id)).scalars().all():
+        sweeps = [row["id"] for row in connection.rows("SELECT id FROM fersweep_sweeps")]
+        for sweep_id in sweeps:
             ledger = Ledger(connection, sweep_id)
             for row in ledger.unended():
                 going_on += 1

@@ -154,7 +154,7 @@ class Leases:
 
     def free(self, ledger: Ledger) -> Iterator[Row]:
         """The trials that run or are to be gone on with and that nobody has in hand, in order."""
-        candidates = ledger.maybe_unleased(self._owner, owners.on_this_host(), self.clock())
+        candidates = ledger.perhaps_free(self._owner, owners.on_this_host(), self.clock())
         return (row for row in candidates if not self.is_in_hand(row))
 
     def is_in_hand(self, row: Row) -> bool:
