@@ -1,6 +1,6 @@
 """fersweep in Python, for notebooks and scripts; also as ``import fer_sweep; fer_sweep.create(...)``.
 
-    sweep = fer_sweep.create("sweeps/simple_cnn.yaml", data="synthetic", count=6)
+    sweep = fer_sweep.create("simple_cnn", data="synthetic", count=6)
     sweep.agent(mirror="/content/drive/MyDrive/fersweep")
     sweep.best()
     sweep.records()

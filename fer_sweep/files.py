@@ -228,13 +228,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
         _sync_folder(temporary)
-        if target.exists():  # created meanwhile; a rename would replace an empty one
-            raise taken
         try:
             temporary.rename(target)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise taken from error  # created since the check
+                raise taken from error  # created meanwhile
             raise
         _sync_folder(target.parent)
     except OSError as error:

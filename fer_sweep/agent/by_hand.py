@@ -20,11 +20,11 @@ from fer_sweep.worker.slots import one_slot
 from fer_sweep.worker.trial_process import EpochReport, FolderInUse, StopFlag, TrialJob, TrialMessage, train_here
 
 STOCK_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID")
-"""What the stock ``wandb agent`` sets in the environment of its runs."""
+"""Environment variables of a run that the stock ``wandb agent`` starts."""
 
 
 def default_folder(config: TrialConfig) -> Path:
-    """The folder of a run that a stock ``wandb agent`` starts, the same if it starts it again; else a new one."""
+    """A folder for ``fersweep train``: under a stock ``wandb agent`` that of its run, otherwise a new one."""
     sweep, run = (os.environ.get(name, "") for name in STOCK_AGENT)
     if all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", part) for part in (sweep, run)):
         return trial_folder(sweep, run)
@@ -47,11 +47,11 @@ def train_by_hand(
 
     Args:
         config: What to train.
-        folder: Where to; with a checkpoint of the same configuration in it, training goes on from there.
+        folder: Its folder; training resumes from a checkpoint of the same configuration in it.
         device: ``auto``, ``cpu``, or a GPU's number or UUID.
         threads: CPU threads; None for all cores. A resumed trial is bit-identical only with as many as before.
         keep_model: Upload the best weights to W&B.
-        say: Gets a line for every epoch.
+        say: Gets a line after every epoch.
 
     Raises:
         FersweepError: As ``training.loop.train`` does; the W&B run is closed as failed.
@@ -62,11 +62,11 @@ def train_by_hand(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--folder {folder}: {error.strerror}", hint="give a folder that can be made") from error
-    if is_locked(folder / ".lock"):  # before the run there is touched: it is the other process's
+        raise InputError(f"--folder {folder}: {error.strerror}", hint="give a folder that can be created") from error
+    if is_locked(folder / ".lock"):  # before a W&B run is started: it would be the other process's
         raise FolderInUse(f"another process trains in {folder}", hint="end it first")
     flag = StopFlag()
-    _obey_signals(flag)  # before wandb takes its second to start a run
+    _obey_signals(flag)  # before wandb, which takes a second to start a run
     run = Tracker(keep_models=keep_model).start(_labels(config, folder), config.model_dump(mode="json"), folder=folder)
 
     def on_message(message: TrialMessage) -> None:
@@ -88,7 +88,7 @@ def train_by_hand(
     finally:
         run.finish(outcome)
         if run.had_trouble:
-            say("the run is not whole on the W&B server; later: wandb sync")
+            say("the run is incomplete on the W&B server; upload it later: wandb sync")
     return outcome
 
 
@@ -112,7 +112,7 @@ def _labels(config: TrialConfig, folder: Path) -> RunLabels:
 def _obey_signals(flag: StopFlag) -> None:
     def ctrl_c(number: int, frame: FrameType | None) -> None:
         if flag.reason is not None:
-            os._exit(130)  # the second one: at once, wherever training is; what is on disk is whole
+            os._exit(130)  # the second one: at once; the files are whole
         flag.preempt(number, frame)
 
     signal.signal(signal.SIGINT, ctrl_c)

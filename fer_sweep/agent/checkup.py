@@ -1,4 +1,4 @@
-"""What a host has of the things fersweep can use. Nothing heavy is imported and no CUDA context made."""
+"""Checks of ``fersweep doctor``. Nothing heavy is imported and no CUDA context created."""
 
 import contextlib
 import importlib.util
@@ -25,17 +25,17 @@ _LITTLE_ROOM_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     topic: str
     ok: bool
-    """False where something is missing that a user may want."""
+    """False if something is missing that a user may want."""
     found: str
     advice: str = ""
 
 
 def examine() -> tuple[Finding, ...]:
-    """Look at everything; never raises for what is missing."""
+    """Run all checks; a failed one is a finding, not an error."""
     return tuple(_findings())
 
 
@@ -114,7 +114,7 @@ def _storage() -> Finding:
 
 
 def _database() -> Finding:
-    """Where sweeps that are created now keep their search."""
+    """The database of sweeps created from now on."""
     given = os.environ.get("FERSWEEP_STORAGE")
     try:
         name = recorded(given or default_storage())
@@ -124,7 +124,7 @@ def _database() -> Finding:
                 Database(given).close()
     except FersweepError as error:
         return Finding("database", False, str(error), error.hint or "")
-    return Finding("database", True, name + (" (FERSWEEP_STORAGE says so)" if given else ""))
+    return Finding("database", True, name + (" (from FERSWEEP_STORAGE)" if given else ""))
 
 
 def _room() -> Finding:
@@ -135,7 +135,7 @@ def _room() -> Finding:
         return Finding("disk", False, str(error), "set FERSWEEP_HOME to a folder that can be written")
     enough = free >= _LITTLE_ROOM_BYTES
     found = f"{free / 2**30:,.1f} GiB free in {home()}"
-    return Finding("disk", enough, found, "" if enough else "checkpoints need room: free some")
+    return Finding("disk", enough, found, "" if enough else "checkpoints need space: free some")
 
 
 def _wandb() -> Finding:
@@ -143,7 +143,7 @@ def _wandb() -> Finding:
         mode = tracking_mode()
     except FersweepError as error:
         return Finding("W&B", False, str(error), error.hint or "")
-    why = "WANDB_MODE says so" if os.environ.get("WANDB_MODE") else "wandb's settings say so"
+    why = "set by WANDB_MODE" if os.environ.get("WANDB_MODE") else "set by wandb's settings"
     if mode != "online":
         if has_login() or os.environ.get("WANDB_MODE"):
             return Finding("W&B", True, f"{mode}: {why}")

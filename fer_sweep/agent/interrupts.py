@@ -1,4 +1,4 @@
-"""Signals to an agent: how often, and how urgently, it has been asked to stop."""
+"""Signals to an agent: how often and how urgently it was asked to stop."""
 
 import os
 import signal
@@ -11,17 +11,17 @@ from types import FrameType
 
 @dataclass
 class Interrupts:
-    """How urgently a person or a scheduler wants the agent to stop: 1 drain, 2 checkpoint, 3 kill."""
+    """How urgently a user or a scheduler wants the agent to stop: 1 drain, 2 checkpoint, 3 kill."""
 
     level: int = 0
     heeded: int = 0
-    """The level that has been acted on."""
+    """The level that the agent has acted on."""
     presses: int = 0
     """How often Ctrl-C was pressed."""
 
     @property
     def end_waiting(self) -> bool:
-        """Whether no server is to be waited for: a signal is to be acted on, or whoever sent it may not wait either."""
+        """Whether to stop waiting for a server: the agent has to act on a signal, or was told to stop at once."""
         return self.level > self.heeded or self.level >= 2
 
     def ctrl_c(self, _signal: int, _frame: FrameType | None) -> None:
@@ -30,15 +30,15 @@ class Interrupts:
         self.level = min(3, self.level + 1)
 
     def terminate(self, _signal: int, _frame: FrameType | None) -> None:
-        """A scheduler's signal: whoever sent it may not wait for the trials' ends."""
+        """A scheduler's signal: checkpoint at once, since the scheduler may kill soon."""
         self.level = max(2, self.level)
 
 
 @contextmanager
 def heard(interrupts: Interrupts) -> Iterator[int]:
-    """Handle Ctrl-C and the schedulers' signals; gives a descriptor that becomes readable at each.
+    """Handle Ctrl-C and the schedulers' signals; yields a descriptor that becomes readable at each.
 
-    In another than the main thread, where Python lets nobody handle signals, they stay whoever's they were.
+    Outside the main thread, where Python allows no handlers, nothing is handled.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -1,6 +1,6 @@
 """How many slots a GPU or the CPU carries, measured: a typical trial of the sweep trains in 1, 2, 4, ... at once.
 
-What was found is kept in the sweep's folder, so that the next agent of this host need not measure again.
+The result is kept in the sweep's folder for the next agent of this host.
 """
 
 import contextlib
@@ -27,30 +27,30 @@ from fer_sweep.worker.trial_process import ProbeReady, ProbeResult, TrialJob
 _Answer = TypeVar("_Answer", ProbeReady, ProbeResult)
 
 WORTH_IT = 1.05
-"""More slots are taken only for so many times the throughput: fewer leave more memory and finish trials sooner."""
+"""More slots are used only for so many times the throughput: fewer leave more memory and finish trials sooner."""
 MEMORY_SHARE = 0.8
-"""Of the free memory, what all slots together may take: other trials of the sweep are larger than the typical one."""
-_PATIENCE_S = 300.0
-"""Within which a typical trial must have done its few steps."""
+"""Share of the free memory for all slots together: other trials of the sweep are larger than the typical one."""
+_TIMEOUT_S = 300.0
+"""For the few steps of a typical trial; seconds."""
 _DRAWS = 1000
 
 
 @dataclass(frozen=True)
 class Load:
-    """So many slots at work at once."""
+    """The load of so many slots that train at once."""
 
     slots: Annotated[int, Field(ge=1, le=1024)]
     images_per_second: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     """Of all slots together."""
     memory_mb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-    """That each takes."""
+    """Of each slot."""
 
 
 _LOADS = TypeAdapter(list[Load])
 
 
 def best(curve: Sequence[Load], room_mb: float | None) -> int:
-    """The number of slots to take: of those that fit in ``room_mb`` the fewest that are about as fast as the fastest.
+    """The number of slots to use: of those that fit in ``room_mb`` the fewest that are about as fast as the fastest.
 
     >>> best([Load(1, 1000, 500), Load(2, 1900, 500), Load(4, 1950, 500)], room_mb=8000)
     2
@@ -73,7 +73,7 @@ def measure(config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: 
         starter: Forks the trials.
 
     Raises:
-        AgentFailed: The trial fails even in a slot of its own.
+        AgentFailed: The trial fails even alone.
     """
     curve: list[Load] = []
     for count in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
@@ -81,7 +81,7 @@ def measure(config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: 
             load = _load(config, divide(count), starter)
         except AgentFailed:
             if curve:
-                break  # that many do not fit
+                break  # so many do not fit
             raise
         curve.append(load)
         if len(curve) > 1 and load.images_per_second < WORTH_IT * curve[-2].images_per_second:
@@ -93,7 +93,7 @@ def typical(space: Space) -> TrialConfig:
     """The configuration in the middle of a space, or one drawn from it where that cannot be trained.
 
     Raises:
-        ConfigError: The training function refuses whatever the space gives.
+        ConfigError: The space has no configuration that can be trained.
     """
     rng = np.random.default_rng(0)
     middle = {name: distribution.quantile(0.5) for name, distribution in space.parameters.items()}
@@ -108,10 +108,10 @@ def typical(space: Space) -> TrialConfig:
 
 
 def remembered(memory: Path, key: str, find: Callable[[], Sequence[Load]]) -> list[Load]:
-    """What ``find`` gives, from a file if it was found on this host before."""
+    """The result of ``find``, from a file if this host has measured it before."""
     key = f"{platform.node()}: {key}"
     known = read_object(memory)
-    with contextlib.suppress(KeyError, ValidationError):  # not what we write: measured again
+    with contextlib.suppress(KeyError, ValidationError):  # missing or damaged: measured again
         if loads := _LOADS.validate_python(known[key]):
             return loads
     found = list(find())
@@ -146,15 +146,15 @@ def _load(config: TrialConfig, slots: Sequence[Slot], starter: Starter) -> Load:
 
 def _answer(handle: TrialHandle, kind: type[_Answer]) -> _Answer:
     try:
-        answer = handle.pipe.recv() if handle.pipe.poll(_PATIENCE_S) else None
+        answer = handle.pipe.recv() if handle.pipe.poll(_TIMEOUT_S) else None
     except (EOFError, OSError):
         answer = TrialOutcome(TrialState.FAILED, reason=handle.why_it_died()[0])
     if isinstance(answer, kind):
         return answer
-    reason: str | None = f"not a step in {_PATIENCE_S:.0f} s"
+    reason: str | None = f"no step within {_TIMEOUT_S:.0f} s"
     if isinstance(answer, TrialOutcome):
         reason = answer.reason or "it ended before it could be measured"
     raise AgentFailed(
         f"a typical trial of the sweep could not be measured: {reason}",
-        hint="give the number of slots instead of auto, or train one by hand to see what is wrong",
+        hint="give the number of slots instead of auto, or train one trial by hand: fersweep train",
     )

@@ -1,4 +1,4 @@
-"""One agent's work on one sweep: search, slots, tracking and view put together."""
+"""One agent on one sweep: opens its search, slots, tracking and view, and runs the loop."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def slots_here(
         per_gpu: Slots a GPU; None to measure how many.
         slots: CPU slots; giving a number with ``auto`` means the CPU. None for the rule of ``make_slots``.
         measure_cpu: Measure how many CPU slots instead.
-        say: Is told what is measured.
+        say: Gets a line about each measurement.
 
     Raises:
         DataError: The sweep's data set is not prepared.
@@ -82,7 +82,7 @@ def _measured(
     config = typical(sweep.space)
 
     def find() -> Sequence[Load]:
-        say(f"measuring how many slots pay on {device}")
+        say(f"measuring the best number of slots on {device}")
         starter = TrialStarter(architectures(sweep))
         starter.warm_up()
         return measure(config, divide, most, starter)
@@ -113,8 +113,8 @@ def work_on(
         console: Where progress is shown.
         count: End after so many attempts.
         keep_models: Upload the best weights of each complete trial to W&B.
-        on_oom: What becomes of a trial that runs out of memory.
-        hang_after_s: A trial that has made no step for so many seconds is ended; None to learn what is usual.
+        on_oom: What happens to a trial that runs out of memory.
+        hang_after_s: A trial that makes no step for so many seconds is killed; None to learn what is usual.
         mirror: A folder on a drive that outlives this machine, where a copy of the home is kept.
 
     Raises:
@@ -137,7 +137,7 @@ def work_on(
     try:
         records = search.records()
         if not sweep.is_open:
-            raise _nothing_to_do(sweep, records)  # before anything is warmed up for it
+            raise _nothing_to_do(sweep, records)  # before a forkserver is started
         progress = _progress(sweep, records)
         view = make_view(console, progress, sweep_id=sweep.id, slots=len(slots))
         for note in (_opening(sweep, slots, records), *notes):
@@ -220,5 +220,5 @@ def _progress(sweep: Sweep, records: Sequence[TrialRecord]) -> Progress:
 def _opening(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:
     places = ", ".join(f"{slot.name} ({slot.threads} threads)" for slot in slots)
     going_on = sum(record.state is TrialState.PREEMPTED for record in records)
-    again = f"; {going_on} trials go on from their checkpoints" if going_on else ""
+    again = f"; {going_on} trials to resume from their checkpoints" if going_on else ""
     return f"agent on sweep {sweep.id}: slots {places}; tracking {tracking_mode()}{again}"

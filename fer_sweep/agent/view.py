@@ -1,7 +1,7 @@
-"""How an agent shows a person what it is doing: a live table in a terminal, plain lines anywhere else.
+"""Views of an agent's progress: a live table in a terminal, plain lines anywhere else.
 
-A notebook is no terminal, whatever it says: Jupyter, Colab and Kaggle give the commands of a cell a pseudo-terminal and
-set FORCE_COLOR, but draw nothing anew; a live table would come out as thousands of lines.
+A notebook counts as no terminal: Jupyter, Colab and Kaggle give the commands of a cell a pseudo-terminal and set
+FORCE_COLOR, but redraw nothing; a live table would print thousands of lines.
 """
 
 import os
@@ -25,7 +25,7 @@ _WIDTH_WITHOUT_PARAMETERS = 68
 _NARROWEST_PARAMETERS = 24
 
 EPOCH_LINES_S = 5.0
-"""Between two plain lines about the epochs of one slot, at least: quick epochs would fill a notebook."""
+"""Least seconds between two lines about the epochs of one slot: quick epochs would fill a notebook."""
 
 NOTEBOOK = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
 """Environment variables of a kernel, which the commands of its cells inherit."""
@@ -40,14 +40,14 @@ _STATE_STYLE = {
 
 @dataclass
 class Progress:
-    """What has happened so far, from which both views draw; accuracies in [0, 1]."""
+    """The state that both views show; accuracies in [0, 1]."""
 
     planned: int | None
-    """Trials in the whole sweep, None where it has no end."""
+    """Trials in the whole sweep; None if it has no end."""
     fixed: frozenset[str] = frozenset()
-    """Parameters that are the same in every trial and need no showing."""
+    """Parameters that are the same in every trial, and not shown."""
     ended: int = 0
-    """Trials ended before this agent started, then counted on."""
+    """Trials that have ended, before this agent started and since."""
     best: tuple[str, float, float] | None = None
     """Trial, best_val_acc and train_val_gap of the best one."""
     slots: dict[str, tuple[TrialRequest, Mapping[str, float]]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Progress:
             self.best = (trial_id, result.best_val_acc, result.train_val_gap)
 
     def time_left(self, slots: int) -> str:
-        """How long the trials to come will take at the pace so far; empty while nothing is known."""
+        """Estimated time for the remaining trials; empty while unknown."""
         if self.planned is None or not self._durations:
             return ""
         mean = sum(self._durations) / len(self._durations)
@@ -84,7 +84,7 @@ class Progress:
         return str(timedelta(seconds=round((waiting * mean + running) / max(1, slots))))
 
     def headline(self, slots: int) -> str:
-        """One line: trials ended, the best so far, the time left on so many slots (0: the work is over)."""
+        """One line: trials ended, the best so far, and the time left on so many slots (0 at the end)."""
         parts = [f"{self.ended}/{self.planned} trials" if self.planned else f"{self.ended} trials"]
         if self.best:
             trial, accuracy, gap = self.best
@@ -139,7 +139,7 @@ class PlainView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if (headline := self.progress.headline(0)) != self._last:  # the last trial's end may just have said it
+        if (headline := self.progress.headline(0)) != self._last:  # the end of the last trial may have shown it
             self._say(headline)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
@@ -149,7 +149,7 @@ class PlainView:
         self._say(f"{slot}: trial {request.trial_id}{again}: {describe_parameters(request, self.progress.fixed)}")
 
     def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """Show an epoch, unless one of this slot was shown a moment ago."""
+        """Show an epoch, unless one of this slot was shown less than EPOCH_LINES_S ago."""
         self.progress.epoch(slot, metrics)
         now = self.clock()
         if now - self._shown.get(slot, -EPOCH_LINES_S) < EPOCH_LINES_S:
@@ -158,13 +158,13 @@ class PlainView:
         self._say(f"{slot}: trial {trial_id}: {describe_epoch(self.progress.slots[slot][0], metrics)}")
 
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
-        """Show a trial's end, and how far the whole sweep is."""
+        """Show a trial's end, and the progress of the sweep."""
         self.progress.end(slot, trial_id, outcome)
         self._say(f"{slot}: {describe_end(trial_id, outcome)}")
         self._say(self.progress.headline(self.slots))
 
     def note(self, text: str) -> None:
-        """Show a remark."""
+        """Show a message."""
         self._say(text)
 
     def _say(self, text: str) -> None:
@@ -173,7 +173,7 @@ class PlainView:
 
 
 class LiveView:
-    """A table of the slots that is drawn anew four times a second, with ended trials scrolling by above it."""
+    """A table of the slots, redrawn four times a second, with ended trials above it."""
 
     def __init__(self, console: Console, progress: Progress, sweep_id: str, slots: int) -> None:
         self.progress = progress
@@ -194,7 +194,7 @@ class LiveView:
         self.progress.start(slot, request)
 
     def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """Bring a slot's row up to date."""
+        """Update a slot's row."""
         self.progress.epoch(slot, metrics)
 
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
@@ -203,7 +203,7 @@ class LiveView:
         self._live.console.print(Text(printable(describe_end(trial_id, outcome)), style=_STATE_STYLE[outcome.state]))
 
     def note(self, text: str) -> None:
-        """Keep a remark."""
+        """Keep a message above the table."""
         self._live.console.print(Text(printable(text), style="bold"))
 
     def _draw(self) -> RenderableType:

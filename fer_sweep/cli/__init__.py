@@ -24,7 +24,7 @@ from fer_sweep.errors import FersweepError
 app = typer.Typer(
     name="fersweep",
     help="Sweep the hyperparameters of facial expression recognition models: one W&B sweep file, online or offline.",
-    epilog="Start here: fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6",
+    epilog="Start here: fersweep run simple_cnn --data synthetic --set epochs=4 --count 6",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's help costs 0.1 s of import a call

@@ -71,7 +71,7 @@ class SweepOptions:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (validate, create, agent, run, status, retry):
+    for command in (init, validate, create, agent, run, status, retry):
         app.command()(expanded(command))
     for name, state, effect in (
         ("pause", "paused", "Start no new trials for now; running ones finish."),
@@ -80,6 +80,18 @@ def add_to(app: typer.Typer) -> None:
         ("cancel", "cancelled", "Stop for good: running trials write a checkpoint and end."),
     ):
         app.command(name, help=f"{effect}\n\nExample: fersweep {name}")(_state_command(state))
+
+
+def init() -> None:
+    """Copy the shipped sweep files and pool files into sweeps/ and agents/ of this folder, to edit them.
+
+    Example: fersweep init
+    """
+    from fer_sweep.shipped import copy_shipped
+
+    for folder in copy_shipped(Path()):
+        print_text(f"{folder}/: {', '.join(sorted(path.name for path in folder.glob('*.yaml')))}")
+    say("next: fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6")
 
 
 def validate(
@@ -91,15 +103,16 @@ def validate(
 ) -> None:
     """Check a sweep file and show every error at once.
 
-    Example: fersweep validate sweeps/resnet.yaml
+    Example: fersweep validate resnet
     """
     from fer_sweep.errors import SweepFileError
 
     try:
         if schema_only:
             from fer_sweep.config.sweep_file import load_sweep_file
+            from fer_sweep.shipped import resolve
 
-            load_sweep_file(file)
+            load_sweep_file(resolve("sweeps", file))
         else:
             from fer_sweep.sweeps.creating import checked
 
@@ -119,7 +132,7 @@ def validate(
 def create(file: File, options: SweepOptions, as_json: Json = False) -> None:
     """Create a sweep from a file and print its id.
 
-    Example: fersweep create sweeps/simple_cnn.yaml --set epochs=10 --count 12
+    Example: fersweep create simple_cnn --set epochs=10 --count 12
     """
     with _create(file, options) as made:
         url = made.entry.url
@@ -176,7 +189,7 @@ def agent(
 def run(file: File, options: SweepOptions, agent: AgentOptions, as_json: Json = False) -> None:
     """Create a sweep, train it and show the winner: create, agent and best in one.
 
-    Example: fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6
+    Example: fersweep run simple_cnn --data synthetic --set epochs=4 --count 6
     """
     if agent.mirror is not None:
         from fer_sweep.mirror.copying import check_mirrored

@@ -1,7 +1,7 @@
 """Trial parameters on a command line: ``--lr 0.05 --augment.flip=false --augment='{"shift": 0.1}'``.
 
-The forms are those a person types and those the stock ``wandb agent`` passes, where booleans come as ``True`` and a
-nested parameter as one Python or JSON dictionary.
+It reads what a person types and what the stock ``wandb agent`` passes: booleans as ``True``, and a nested parameter as
+one Python or JSON dictionary.
 """
 
 import ast
@@ -27,8 +27,8 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         option, and a dictionary for a nested group.
 
     Raises:
-        InputError: A word that belongs to no option.
-        ConfigError: A name that is no field, or an option without its value.
+        InputError: A word without an option.
+        ConfigError: An unknown name, or an option without its value.
     """
     values: dict[str, Any] = {}
     problems: list[Problem] = []
@@ -50,7 +50,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def option_lines(model: str | None = None) -> Iterator[tuple[str, str]]:
-    """Every option with its default and the first sentence of its meaning, shared ones once, for ``--help``."""
+    """Every option with the first sentence of its meaning and its default, shared ones once, for ``--help``."""
     shown: set[str] = set()
     for name, kind in ARCHITECTURES.items():
         if model not in (None, name):
@@ -68,7 +68,9 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     while words:
         word = words.pop(0)
         if not word.startswith("--") or word == "--":
-            raise InputError(f"{word!r} belongs to no option", hint="options look like --lr 0.05 or --lr=0.05")
+            raise InputError(
+                f"{word!r} is not an option or the value of one", hint="options look like --lr 0.05 or --lr=0.05"
+            )
         name, equals, text = word[2:].partition("=")
         value: str | None = text if equals else None
         if not equals and words and not words[0].startswith("--"):
@@ -85,7 +87,7 @@ def _group(name: str, text: str | None) -> dict[str, Any]:
         if isinstance(value, Mapping):
             return {str(key): item for key, item in value.items()}
     raise ConfigError(
-        [Problem(f"{text!r} is no dictionary", key=f"--{name}", hint=f"such as --{name}='{{\"shift\": 0.1}}'")]
+        [Problem(f"{text!r} is not a dictionary", key=f"--{name}", hint=f"such as --{name}='{{\"shift\": 0.1}}'")]
     )
 
 

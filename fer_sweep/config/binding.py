@@ -1,7 +1,7 @@
-"""Checking a sweep against what can be trained here, before anything is created.
+"""Checks of a sweep against what fersweep can search and train, before anything is created.
 
-A W&B sweep file may name any parameter of any program; to be run here each one must be a field of TrialConfig, and
-every value it can take one that the training function takes.
+A W&B sweep file may name any parameter of any program. For fersweep each one must be a field of TrialConfig, each value
+that it can take must be one that TrialConfig accepts, and the objectives must be metrics that a trial reports.
 """
 
 import itertools
@@ -13,47 +13,51 @@ from typing import Any
 
 import numpy as np
 
-from fer_sweep.config.distributions import (
-    Beta,
+from fer_sweep.config.metrics import BETTER_HIGH, BETTER_LOW, EPOCH_METRICS, RESULT_METRICS
+from fer_sweep.config.parameters import (
     Categorical,
     Constant,
     Distribution,
     IntUniform,
-    LogNormal,
     LogUniform,
+    Nested,
     Normal,
-    QLogNormal,
-    QNormal,
+    Parameter,
+    Quantized,
     QUniform,
     Uniform,
-    canonical,
 )
-from fer_sweep.config.search_checks import method_problems, notes, objective_problems
+from fer_sweep.config.problems import in_file_order
 from fer_sweep.config.space import LARGEST_AXIS, Space
-from fer_sweep.config.sweep_errors import in_file_order
-from fer_sweep.config.sweep_file import SweepFile
-from fer_sweep.config.sweep_parameters import NestedForm, Parameter
-from fer_sweep.config.trial import ARCHITECTURES, known_names, parse_trial, suggest
+from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile
+from fer_sweep.config.trial import ARCHITECTURES, SharedConfig, known_names, parse_trial, suggest
+from fer_sweep.config.values import canonical
 from fer_sweep.errors import ConfigError, Problem, SweepFileError
 
 PRACTICAL_TAIL = 0.001
-"""An unbounded distribution is held to a field's bounds between this quantile and its mirror: two draws in a
-thousand may fall outside, and end as a failed trial."""
+"""An unbounded distribution must stay within a field's bounds between this quantile and its mirror: two draws in a
+thousand may fall outside, and end as failed trials."""
 MOST_COMBINATIONS = 2_000
-"""Combinations of corners tried; a space with more has its pairs of parameters tried instead."""
+"""Up to this many combinations of probed values, all are tried."""
 SAMPLES = 300
-"""Draws tried on top, always the same."""
+"""Combinations tried where there are more, and random draws tried in any case; always the same ones."""
 MOST_STEPS = 64
-"""A discrete range of up to this many values has every one of them tried."""
+"""Every value of a discrete range of up to this many is tried."""
 
-Axes = Mapping[str, list[tuple[Any, str]]]
-"""By parameter, the values to try and where in the file each comes from."""
+_MACROS = [
+    *("env", "interpreter", "program", "args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags"),
+    *("args_json", "args_json_file", "args_append_hydra", "args_override_hydra"),
+]
+"""Macros that the stock agent replaces in a command line."""
+
+Probes = Mapping[str, list[tuple[Any, str]]]
+"""By parameter: values to try, each with the part of the parameter in the file that it comes from."""
 
 
 def bind(
     sweep: SweepFile, space: Space, *, source: str = "sweep", lines: Mapping[str, int] | None = None
 ) -> tuple[Problem, ...]:
-    """Check every parameter, value and objective of a sweep against TrialConfig and the metrics a trial reports.
+    """Check a sweep's method, objectives, parameters and values.
 
     Args:
         sweep: The sweep file.
@@ -62,103 +66,115 @@ def bind(
         lines: Line of every dotted key, where there is a file.
 
     Returns:
-        Notes: things that run but are probably not meant.
+        Notes: settings that run but are probably not intended.
 
     Raises:
         SweepFileError: With one problem for every distinct reason.
     """
-    places = dict(_places(sweep.parameters or {}))
-    own_space = bool(sweep.scheduler and sweep.scheduler.search_space)
+    keys = dict(_keys(sweep.parameters or {}))
     grid = sweep.method == "grid"
-    known = known_names()
-    axes = {name: _probes(found, grid=grid) for name, found in space.parameters.items() if _has(known, name)}
-    problems = [_placed(problem, places) for problem in method_problems(sweep, space)] + [*objective_problems(sweep)]
-    parameter_problems = [*_name_problems(space, places, own_space=own_space), *_value_problems(space, axes, places)]
-    if not (problems or parameter_problems or own_space):
-        parameter_problems = _combination_problems(space, axes, places, grid=grid)
-    problems += parameter_problems
+    probes = {name: _probes(found, grid=grid) for name, found in space.parameters.items()}
+    models = [value for value, _ in probes["model"]] if "model" in probes else list(ARCHITECTURES)
+    problems = [
+        *_method_problems(sweep, space, keys),
+        *_objective_problems(sweep),
+        *_name_problems(sweep, space, models, keys),
+        *_value_problems(space, probes, [model for model in models if _is_model(model)], keys),
+    ]
+    if not (problems or sweep.has_own_space):
+        problems = _combination_problems(space, probes, keys, grid=grid)
     if problems:
         raise SweepFileError(source, in_file_order(problems, lines or {}))
-    return tuple(in_file_order([*notes(sweep, space)], lines or {}))
+    return tuple(in_file_order([*_notes(sweep, space)], lines or {}))
 
 
-def _places(parameters: Mapping[str, Parameter], prefix: str = "", file: str = "parameters.") -> Iterator[Any]:
+def _keys(parameters: Mapping[str, Parameter], prefix: str = "", key: str = "parameters.") -> Iterator[tuple[str, str]]:
+    """Each parameter's dotted name with its dotted key in the file."""
     for name, form in parameters.items():
-        if isinstance(form, NestedForm):
-            yield from _places(form.parameters, f"{prefix}{name}.", f"{file}{name}.parameters.")
+        if isinstance(form, Nested):
+            yield from _keys(form.parameters, f"{prefix}{name}.", f"{key}{name}.parameters.")
         else:
-            yield f"{prefix}{name}", f"{file}{name}"
+            yield f"{prefix}{name}", f"{key}{name}"
 
 
-def _placed(problem: Problem, places: Mapping[str, str]) -> Problem:
-    return replace(problem, key=places.get(problem.key.removeprefix("parameters."), problem.key))
+def _method_problems(sweep: SweepFile, space: Space, keys: Mapping[str, str]) -> Iterator[Problem]:
+    if sweep.method == "grid":
+        try:
+            space.grid()
+        except SweepFileError as error:
+            for problem in error.problems:
+                yield replace(problem, key=keys[problem.key.removeprefix("parameters.")])
+    if sweep.method == "custom" and sweep.scheduler is None:
+        yield Problem("method custom needs a scheduler", key="method", hint="write scheduler: {engine: optuna}")
+    if sweep.scheduler and sweep.scheduler.engine == "ax":
+        yield Problem("fersweep does not support the engine ax", key="scheduler.engine", hint="use optuna")
 
 
-def _name_problems(space: Space, places: Mapping[str, str], *, own_space: bool) -> Iterator[Problem]:
-    if "model" not in space.parameters:
-        if not own_space:
-            hint = f"add model: {{value: simple_cnn}}, or one of {', '.join(list(ARCHITECTURES)[1:])}"
-            yield Problem("no model is given: which architecture to train", key="parameters", hint=hint)
-        models = list(ARCHITECTURES)
-    else:
-        models = []
-        for value in _models(space):
-            if _is_model(value):
-                models.append(value)
-            else:
-                hint = suggest(str(value), list(ARCHITECTURES)) or f"one of {', '.join(ARCHITECTURES)}"
-                yield Problem(f"no such model: {value!r}", key=places["model"], hint=hint)
-    if not models:
-        return
-    fields = {model: known_names(model) for model in models}
-    everywhere = known_names()
-    for name in space.parameters:
-        having = [model for model in models if _has(fields[model], name)]
-        if len(having) == len(models) or (own_space and having):
+def _objective_problems(sweep: SweepFile) -> Iterator[Problem]:
+    known = list(dict.fromkeys((*EPOCH_METRICS, *RESULT_METRICS)))
+    seen: set[str] = set()
+    for index, metric in enumerate(sweep.objectives):
+        key = f"metrics.{index}.name" if sweep.metrics else "metric.name"
+        if metric.name not in known:
+            hint = suggest(metric.name, known) or f"one of {', '.join(known)}"
+            yield Problem(f"no trial reports {metric.name!r}", key=key, hint=hint)
+        if metric.name in seen:
+            yield Problem(f"{metric.name} is given twice", key=key)
+        seen.add(metric.name)
+    hint = "write metric: {name: best_val_acc, goal: maximize}"
+    if not sweep.objectives and sweep.method in ("bayes", "custom"):
+        yield Problem(f"method {sweep.method} needs a metric", key="method", hint=hint)
+    if not sweep.objectives and sweep.early_terminate:
+        yield Problem("needs a metric to compare trials by", key="early_terminate", hint=hint)
+
+
+def _name_problems(sweep: SweepFile, space: Space, models: list[Any], keys: Mapping[str, str]) -> Iterator[Problem]:
+    if "model" not in space.parameters and not sweep.has_own_space:
+        hint = f"add model: {{value: simple_cnn}}, or one of {', '.join(list(ARCHITECTURES)[1:])}"
+        yield Problem("no model is given: which architecture to train", key="parameters", hint=hint)
+    for model in models:
+        if not _is_model(model):
+            hint = suggest(str(model), list(ARCHITECTURES)) or f"one of {', '.join(ARCHITECTURES)}"
+            yield Problem(f"no such model: {model!r}", key=keys["model"], hint=hint)
+    models = [model for model in models if _is_model(model)]
+    for name in space.parameters if models else ():
+        owners = [model for model in ARCHITECTURES if _has(model, name)]
+        having = [model for model in models if model in owners]
+        if len(having) == len(models) or (sweep.has_own_space and having):
             continue
         if having:
-            others = ", ".join(model for model in models if model not in having)
-            message = f"{_and(having)} {'has' if len(having) == 1 else 'have'} it, but {others} not"
-            yield Problem(message, key=places[name], hint="make one sweep file an architecture")
-        elif owners := [model for model in ARCHITECTURES if _has(known_names(model), name)]:
-            message = f"{_and(models)} {'has' if len(models) == 1 else 'have'} no {name}: it belongs to {_and(owners)}"
-            yield Problem(message, key=places[name], hint=f"leave it out, or take model {owners[0]}")
+            others = [model for model in models if model not in having]
+            message = f"{_and(having)} {_have(having)} {name}, but {_and(others)} {_have(others)} not"
+            yield Problem(message, key=keys[name], hint="write one sweep file per architecture")
+        elif owners:
+            message = f"{_and(models)} {_have(models)} no {name}: it belongs to {_and(owners)}"
+            yield Problem(message, key=keys[name], hint=f"remove it, or use model {owners[0]}")
         else:
-            known = fields[models[0]] if len(models) == 1 else everywhere
-            yield Problem("no such parameter", key=places[name], hint=suggest(name, known))
+            known = known_names(models[0] if len(models) == 1 else None)
+            yield Problem("no such parameter", key=keys[name], hint=suggest(name, known))
 
 
-def _has(fields: list[str], name: str) -> bool:
-    return name in fields or any(field.startswith(f"{name}.") for field in fields)
-
-
-def _value_problems(space: Space, axes: Axes, places: Mapping[str, str]) -> Iterator[Problem]:
-    given = "model" in space.parameters
+def _value_problems(space: Space, probes: Probes, models: list[str], keys: Mapping[str, str]) -> Iterator[Problem]:
     for name, distribution in space.parameters.items():
-        having = [model for model in _models(space) if _is_model(model) and _has(known_names(model), name)]
+        having = [model for model in models if _has(model, name)]
         reported: set[str] = set()
-        for value, part in axes[name] if having and name != "model" else []:
+        for value, part in probes[name] if having and name != "model" else []:
             found = [_refusals_of(model, name, value) for model in having]
-            if not given and not all(found):
-                continue  # which model it is for is not known, and one of them takes it
+            if "model" not in space.parameters and not all(found):
+                continue  # the model is unknown, and one of them accepts the value
             for problem in itertools.chain.from_iterable(found):
                 reason = re.sub(r"^.*?: ", "", problem.message)
                 if reason not in reported:
                     reported.add(reason)
-                    key = f"{places[name]}.{part}" if part else places[name]
-                    yield Problem(problem.message, key=key, hint=problem.hint or _tail_hint(distribution))
+                    key = f"{keys[name]}.{part}" if part else keys[name]
+                    hint = f"{PRACTICAL_TAIL:.1%} of the draws lie beyond: narrow it, or use uniform with min and max"
+                    tail_hint = hint if isinstance(distribution, Normal) else None
+                    yield Problem(problem.message, key=key, hint=problem.hint or tail_hint)
 
 
-def _refusals_of(model: str, name: str, value: Any) -> list[Problem]:
-    # An empty key is a quarrel with another field's default, which the sweep may set otherwise.
-    problems = _refusals({"model": model, name: value})
-    return [problem for problem in problems if problem.key == name or problem.key.startswith(f"{name}.")]
-
-
-def _combination_problems(space: Space, axes: Axes, places: Mapping[str, str], *, grid: bool) -> list[Problem]:
+def _combination_problems(space: Space, probes: Probes, keys: Mapping[str, str], *, grid: bool) -> list[Problem]:
     groups: dict[tuple[str, ...], list[str]] = {}
-    corners = {name: [value for value, _ in axis] for name, axis in axes.items()}
-    for values in itertools.chain(_combinations(corners), _draws(space, corners, grid=grid)):
+    for values in _combinations(space, probes, grid=grid):
         for problem in _refusals(values):
             words = set(re.findall(r"\w+", problem.message))
             involved = tuple(name for name in space.parameters if name in words or name == problem.key)
@@ -168,35 +184,87 @@ def _combination_problems(space: Space, axes: Axes, places: Mapping[str, str], *
     problems = []
     for involved, messages in groups.items():
         searched = [name for name in involved if not isinstance(space.parameters[name], Constant)] or list(involved)
-        key = places[searched[0]] if searched else "parameters"
+        key = keys[searched[0]] if searched else "parameters"
         more = f", and {len(messages) - 1} more such combinations" if len(messages) > 1 else ""
         problems.append(Problem(f"a combination that cannot be trained: {messages[0]}{more}", key=key))
     return problems
 
 
-def _combinations(corners: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    if math.prod(len(values) for values in corners.values()) <= MOST_COMBINATIONS:
-        for values in itertools.product(*corners.values()):
-            yield dict(zip(corners, values, strict=True))
-    else:
-        yield from itertools.islice(_pairs(corners), MOST_COMBINATIONS)
-
-
-def _draws(space: Space, corners: Mapping[str, list[Any]], *, grid: bool) -> Iterator[dict[str, Any]]:
+def _combinations(space: Space, probes: Probes, *, grid: bool) -> Iterator[dict[str, Any]]:
+    """Combinations of probed values, and random draws where those can give other values."""
     rng = np.random.default_rng(0)
-    for _ in range(SAMPLES):
-        if grid:  # whose values are not those that sampling gives
-            yield {name: values[rng.integers(len(values))] for name, values in corners.items()}
-        else:
-            yield space.sample(rng)
+    columns = [[value for value, _ in column] for column in probes.values()]
+    rows: Iterator[tuple[Any, ...]] = itertools.product(*columns)
+    if math.prod(map(len, columns)) > MOST_COMBINATIONS:
+        rows = (tuple(column[rng.integers(len(column))] for column in columns) for _ in range(SAMPLES))
+    for row in rows:
+        yield dict(zip(probes, row, strict=True))
+    for _ in range(0 if grid else SAMPLES):
+        yield space.sample(rng)
 
 
-def _pairs(corners: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    first = {name: values[0] for name, values in corners.items()}
-    for (name, values), (other, others) in itertools.combinations(corners.items(), 2):
-        if len(values) > 1 and len(others) > 1:
-            for value, second in itertools.product(values, others):
-                yield {**first, name: value, other: second}
+def _probes(distribution: Distribution, *, grid: bool) -> list[tuple[Any, str]]:
+    """The values to try, each with the part of the parameter that it comes from."""
+    if isinstance(distribution, Constant):
+        return [(distribution.value, "value")]
+    if isinstance(distribution, Categorical):
+        places: dict[str, int] = {}
+        for index, value in enumerate(distribution.values):
+            places.setdefault(canonical(value), index)
+        return [(value, f"values.{places[canonical(value)]}") for value in distribution.possible]
+    if grid and isinstance(distribution, QUniform) and distribution.steps <= LARGEST_AXIS:
+        every = distribution.grid_values()
+        chosen = every if len(every) <= MOST_STEPS else [*every[:8], every[len(every) // 2], *every[-8:]]
+        return [(value, "") for value in chosen]
+    tail = PRACTICAL_TAIL if isinstance(distribution, Normal) else 0.0
+    levels = [tail, 1 - tail, 0.382, 0.618]
+    if (size := distribution.size) is not None and size <= MOST_STEPS:
+        levels = [0.0, 1.0, *(index / (4 * size) for index in range(1, 4 * size))]
+    found: dict[Any, str] = {}
+    if not isinstance(distribution, Quantized) and isinstance(distribution, IntUniform | Uniform | LogUniform):
+        found = {distribution.min: "min", distribution.max: "max"}
+        levels = levels[2:]
+    for level in levels:
+        found.setdefault(distribution.quantile(level), "")
+    return list(found.items())
+
+
+def _notes(sweep: SweepFile, space: Space) -> Iterator[Problem]:
+    for index, metric in enumerate(sweep.objectives):
+        if metric.name in (BETTER_HIGH if metric.goal == "minimize" else BETTER_LOW):
+            key = f"metrics.{index}" if sweep.metrics else "metric"
+            right = "maximize" if metric.goal == "minimize" else "minimize"
+            default = "" if "goal" in metric.model_fields_set else ", the default"
+            yield Problem(f"the goal is to {metric.goal} {metric.name}{default}", key=key, hint=f"goal: {right}?")
+    if sweep.early_terminate:
+        yield from _stopping_notes(sweep.early_terminate, sweep.objectives[0].name, space)
+    size = space.grid_size() if sweep.method == "grid" else space.size()
+    if size is not None and sweep.run_cap and sweep.run_cap > size and sweep.parameters:
+        yield Problem(f"there are only {size} configurations, and none is trained twice", key="run_cap")
+    for index, word in enumerate(sweep.command or ()):
+        macro = re.fullmatch(r"\$\{([^}]*)\}", str(word))
+        if macro and macro[1] not in _MACROS and not macro[1].startswith("envvar:"):
+            hint = suggest(macro[1], _MACROS)
+            yield Problem(f"the stock agent drops {word}", key=f"command.{index}", hint=hint)
+
+
+def _stopping_notes(settings: EarlyTerminate, metric: str, space: Space) -> Iterator[Problem]:
+    if metric not in EPOCH_METRICS:
+        message = f"no trial will be stopped early: {metric} is known only at a trial's end"
+        yield Problem(message, key="early_terminate", hint=f"use one of {', '.join(EPOCH_METRICS)}")
+    epochs = space.parameters.get("epochs", Constant(value=SharedConfig.model_fields["epochs"].default))
+    values = epochs.possible if isinstance(epochs, Categorical) else (epochs.quantile(1.0),)
+    longest = max(int(float(value)) for value in values)  # "20" in quotes is a number of epochs too
+    if not settings.bands or settings.bands[0] >= longest:
+        first = f"the first band, {settings.bands[0]}, is not before" if settings.bands else "no band is before"
+        message = f"no trial will be stopped early: {first} the last of {longest} epochs"
+        yield Problem(message, key="early_terminate", hint="lower min_iter" if settings.min_iter else "raise max_iter")
+
+
+def _refusals_of(model: str, name: str, value: Any) -> list[Problem]:
+    # A problem without this key is a conflict with another field's default, which the sweep may set otherwise.
+    problems = _refusals({"model": model, name: value})
+    return [problem for problem in problems if problem.key == name or problem.key.startswith(f"{name}.")]
 
 
 def _refusals(values: Mapping[str, Any]) -> tuple[Problem, ...]:
@@ -207,49 +275,9 @@ def _refusals(values: Mapping[str, Any]) -> tuple[Problem, ...]:
     return ()
 
 
-def _probes(distribution: Distribution, *, grid: bool) -> list[tuple[Any, str]]:
-    """The values to try, each with the part of the parameter it comes from."""
-    if grid and isinstance(distribution, QUniform) and distribution.steps <= LARGEST_AXIS:
-        every = list(distribution.grid_values())
-        chosen = every if len(every) <= MOST_STEPS else [*every[:8], every[len(every) // 2], *every[-8:]]
-        return [(value, "") for value in chosen]
-    levels: tuple[float, ...]
-    match distribution:
-        case Constant(value):
-            return [(value, "value")]
-        case Categorical(values):
-            places: dict[str, int] = {}
-            for index, value in enumerate(values):
-                places.setdefault(canonical(value), index)
-            return [(value, f"values.{places[canonical(value)]}") for value in distribution.possible]
-        case IntUniform(low, high) if distribution.size <= MOST_STEPS:
-            inner = [(value, "") for value in range(low + 1, high)]
-            return [(low, "min"), (high, "max"), *inner]
-        case IntUniform(low, high):
-            return [(low, "min"), (high, "max"), (low + 1, ""), ((low + high) // 2, "")]
-        case Uniform(low, high) | LogUniform(low, high):
-            return [(low, "min"), (high, "max"), (distribution.quantile(0.382), ""), (distribution.quantile(0.618), "")]
-        case Normal() | LogNormal() | QNormal() | QLogNormal():
-            levels = (PRACTICAL_TAIL, 0.382, 0.618, 1 - PRACTICAL_TAIL)
-        case _:
-            levels = (0.0, 0.382, 0.618, 1.0)
-    steps = distribution.size
-    if steps is not None and steps <= MOST_STEPS and not isinstance(distribution, Beta):
-        levels = tuple(index / (4 * steps) for index in range(4 * steps + 1))
-    return [(value, "") for value in dict.fromkeys(distribution.quantile(level) for level in levels)]
-
-
-def _tail_hint(distribution: Distribution) -> str | None:
-    if isinstance(distribution, Normal | LogNormal | QNormal | QLogNormal):
-        return f"it goes there in {PRACTICAL_TAIL:.1%} of the draws: narrow it, or take uniform with min and max"
-    return None
-
-
-def _models(space: Space) -> list[Any]:
-    """The models that will be trained; all of them where that is not known."""
-    if "model" not in space.parameters:
-        return list(ARCHITECTURES)
-    return [value for value, _ in _probes(space.parameters["model"], grid=False)]
+def _has(model: str, name: str) -> bool:
+    """Whether the architecture has the field, or the group of fields."""
+    return any(field == name or field.startswith(f"{name}.") for field in known_names(model))
 
 
 def _is_model(value: Any) -> bool:
@@ -258,3 +286,7 @@ def _is_model(value: Any) -> bool:
 
 def _and(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _have(names: list[str]) -> str:
+    return "has" if len(names) == 1 else "have"

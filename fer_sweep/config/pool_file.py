@@ -1,21 +1,29 @@
-"""The pool file, ``agents/*.yaml``: where agents run, as frozen models; every problem is reported with its line.
+"""The pool file, ``agents/*.yaml``: where agents run, as frozen models, with every problem reported at its line.
 
-The values of a Slurm pool file become arguments of ``sbatch`` and words of a batch script. Each is matched against a
-pattern, so that none can end a line, a word or an option.
+The values of a Slurm pool file become arguments of ``sbatch`` and words of a batch script, so each one is checked
+against a pattern: none can end a line, a word or an option.
 """
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    SkipValidation,
+    ValidationError,
+)
 
-from fer_sweep.config.sweep_errors import empty_keys, in_file_order, problems_of
-from fer_sweep.config.sweep_fields import above_zero, at_least_zero, plain_list, refusal, whole
+from fer_sweep.config.problems import empty_keys, in_file_order, problems_of
 from fer_sweep.config.sweep_yaml import read_document
+from fer_sweep.config.values import NotNegative, Positive, Whole, between, must, plain_list, refusal
 from fer_sweep.errors import PoolFileError, Problem, SweepFileError
 
 NEEDS = "a pool file needs kind: local, kind: slurm or kind: ray"
@@ -39,44 +47,17 @@ _OWN = {
     "signal": "notice_s",
     "time": "time",
 }
-"""The key of options of sbatch that have one."""
-_KEPT = [
-    "chdir",
-    "error",
-    "export",
-    "export-file",
-    "job-name",
-    "no-requeue",
-    "nodes",
-    "ntasks",
-    "open-mode",
-    "output",
-    "parsable",
-    "requeue",
-    "test-only",
-    "wait",
-    "wrap",
+"""Options of sbatch with a key of their own in a pool file."""
+_RESERVED = [
+    *("chdir", "error", "export", "export-file", "job-name", "no-requeue", "nodes", "ntasks", "open-mode", "output"),
+    *("parsable", "requeue", "test-only", "wait", "wrap"),
 ]
-"""Options by which agents are started, followed and requeued."""
+"""Options of sbatch that fersweep sets to start, follow and requeue agents."""
 
 
-def _matching(pattern: str, what: str, hint: str) -> PlainValidator:
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
-            raise refusal(f"{value!r} is not {what}", hint)
-        return value
-
-    return PlainValidator(check)
-
-
-def _between(least: int, most: int) -> PlainValidator:
-    def check(value: Any) -> int:
-        checked = whole(value)
-        if not least <= checked <= most:
-            raise refusal(f"{value!r} is not from {least} to {most}")
-        return checked
-
-    return PlainValidator(check)
+def _text(pattern: str, what: str, hint: str) -> AfterValidator:
+    """Text that ``pattern`` matches from end to end."""
+    return must(lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII), f"is not {what}", hint)
 
 
 def _seconds(value: str) -> int:
@@ -96,50 +77,26 @@ def _seconds(value: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _time(value: Any) -> str:
-    hint = 'in quotes: time: "12:00:00" (hours, minutes, seconds) or "1-12:00:00" (with days)'
-    if isinstance(value, int):  # YAML 1.1 makes 43200 of 12:00:00
-        raise refusal(f"{value!r} is a number in YAML", hint)
-    if not isinstance(value, str) or not re.fullmatch(
-        r"\d{1,4}-\d{1,2}(:\d{1,2}){0,2}|\d{1,6}(:\d{1,2}){0,2}", value, re.A
-    ):
-        raise refusal(f"{value!r} is not a time limit", hint)
-    return value
-
-
 def _words(value: Any) -> tuple[str, ...]:
     hint = "words as in a shell, without its operators: apptainer exec --nv /shared/fersweep.sif"
     if not isinstance(value, str) or not value.isprintable():
         raise refusal(f"{value!r} is not one line of text", hint)
     try:
-        found = tuple(shlex.split(value))
+        words = tuple(shlex.split(value))
     except ValueError as error:
         raise refusal(f"{value!r} cannot be split into words: {str(error).lower()}", hint) from None
-    if not found or not all(found):
+    if not words or not all(words):
         raise refusal(f"{value!r} has no words, or an empty one", hint)
-    if operator := next((word for word in found if re.search(r"[;&|<>`$]", word)), None):
+    if operator := next((word for word in words if re.search(r"[;&|<>`$]", word)), None):
         raise refusal(f"{operator!r} would be passed on as it is: no shell reads it", hint)
-    return found
+    return words
 
 
-def _address(value: Any) -> str:
-    hint = "auto on a node of the cluster, or HOST:PORT of `ray start`; leave it out for a Ray of this host alone"
-    if isinstance(value, str) and value.startswith("ray://"):
-        raise refusal(f"{value!r} is an address for Ray Client, which ends agents when the network fails", hint)
-    match = re.fullmatch(r"auto|[A-Za-z0-9][\w.-]*:(\d{1,5})", value, re.ASCII) if isinstance(value, str) else None
-    if match is None or not 0 < int(match[1] or 1) < 65_536:
-        raise refusal(f"{value!r} is not an address of a Ray cluster", hint)
-    return str(value)
+def _is_amount(gpus: float) -> bool:
+    return gpus == 0 or SMALLEST_SHARE <= gpus <= 1 or (gpus <= MOST_GPUS and gpus == int(gpus))
 
 
-def _gpus(value: Any) -> float:
-    checked = at_least_zero(value)
-    if checked > MOST_GPUS or 0 < checked < SMALLEST_SHARE or (checked > 1 and checked != int(checked)):
-        raise refusal(f"{value!r} is not a number of GPUs", f"a whole number up to {MOST_GPUS}, or a share such as 0.5")
-    return float(checked)
-
-
-def _resources(value: Any) -> Mapping[str, float]:
+def _resource_names(value: Any) -> Any:
     hint = "names and amounts, as in resources: {accelerator_type:A100: 0.001}"
     if not isinstance(value, Mapping) or not value:
         raise refusal(f"{value!r} is not a dictionary of resources", hint)
@@ -150,46 +107,65 @@ def _resources(value: Any) -> Mapping[str, float]:
             raise refusal(f"{name} has its own key", f"write {own}")
         if name == "object_store_memory":
             raise refusal(f"{name} is of no use to agents", "they do not use Ray's object store")
-    return {name: float(above_zero(amount)) for name, amount in value.items()}
-
-
-def _listed(check: Callable[[Any], str]) -> PlainValidator:
-    return PlainValidator(lambda value: tuple(check(item) for item in plain_list(value)))
-
-
-def _module(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w./+-]*", value, re.ASCII):
-        raise refusal(f"{value!r} is not the name of a module", "as shown by `module avail`, such as cuda/12.4")
     return value
 
 
 def _sbatch_option(value: Any) -> str:
-    hint = "one long option each, such as --constraint=a100"
     match = re.fullmatch(r"--([a-z][a-z-]*)(=.+)?", value) if isinstance(value, str) and value.isprintable() else None
     if match is None:
-        raise refusal(f"{value!r} is not an option of sbatch", hint)
-    name = match[1]
-    # sbatch accepts every unique prefix of an option.
-    for own, key in _OWN.items():
-        if own.startswith(name):
+        raise refusal(f"{value!r} is not a long option of sbatch", "one option each, such as --constraint=a100")
+    # sbatch accepts any unique prefix of an option's name.
+    for option, key in _OWN.items():
+        if option.startswith(match[1]):
             raise refusal(f"{value!r} has its own key", f"write {key}")
-    if any(kept.startswith(name) for kept in _KEPT):
+    if any(option.startswith(match[1]) for option in _RESERVED):
         raise refusal(f"{value!r} is set by fersweep", "to follow and requeue its agents")
     return str(value)
 
 
 _NAME = r"[A-Za-z0-9][\w.+-]*"
 _GRES = rf"{_NAME}(:{_NAME})?(:\d+)?"
-Name = Annotated[str, _matching(_NAME, "a name in Slurm", "letters, digits, _ . + and -")]
+_TIME = r"\d{1,4}-\d{1,2}(:\d{1,2}){0,2}|\d{1,6}(:\d{1,2}){0,2}"
+_TIME_HINT = 'in quotes: time: "12:00:00" (hours, minutes, seconds) or "1-12:00:00" (with days)'
+
+_Any = Annotated[str, SkipValidation]
+Name = Annotated[_Any, _text(_NAME, "a name in Slurm", "letters, digits, _ . + and -")]
 Names = Annotated[
-    str, _matching(f"{_NAME}(,{_NAME})*", "a partition", "its name as sinfo shows it; several: gpu,gpu-long")
+    _Any,
+    _text(f"{_NAME}(,{_NAME})*", "a partition", "its name as sinfo shows it; several: gpu,gpu-long"),
 ]
-Gres = Annotated[
-    str,
-    _matching(rf"{_GRES}(,{_GRES})*", "a gres", "such as gpu:1, gpu:a100:2 or shard:4"),
+Gres = Annotated[_Any, _text(rf"{_GRES}(,{_GRES})*", "a gres", "such as gpu:1, gpu:a100:2 or shard:4")]
+Memory = Annotated[
+    str, SkipValidation, _text(r"\d{1,7}[KMGT]", "an amount of memory", "a number and K, M, G or T, such as 16G")
 ]
-Memory = Annotated[str, _matching(r"\d{1,7}[KMGT]", "an amount of memory", "a number and K, M, G or T, such as 16G")]
-Agents = Annotated[int, _between(1, MOST_AGENTS)]
+Time = Annotated[
+    _Any,
+    must(lambda value: not isinstance(value, int), "is a number in YAML", _TIME_HINT),
+    _text(_TIME, "a time limit", _TIME_HINT),
+]
+Module = Annotated[
+    _Any,
+    _text(r"[A-Za-z0-9][\w./+-]*", "the name of a module", "as shown by `module avail`, such as cuda/12.4"),
+]
+Address = Annotated[
+    _Any,
+    must(
+        lambda value: not str(value).startswith("ray://"),
+        "is an address for Ray Client, which ends agents when the network fails",
+        "start on a node of the cluster with address: auto",
+    ),
+    _text(
+        r"auto|[A-Za-z0-9][\w.-]*:[1-9]\d{0,4}",
+        "an address of a Ray cluster",
+        "auto on a node of the cluster, or HOST:PORT of `ray start`; leave it out for a Ray of this host alone",
+    ),
+]
+Agents = Annotated[Whole, between(1, MOST_AGENTS)]
+Cpus = Annotated[Whole, between(1, 1024)]
+Gpus = Annotated[
+    NotNegative,
+    must(_is_amount, "is not a number of GPUs", f"a whole number up to {MOST_GPUS}, or a share such as 0.5"),
+]
 Words = Annotated[tuple[str, ...], PlainValidator(_words)]
 
 
@@ -201,7 +177,7 @@ class _Pool(BaseModel):
 
 
 class LocalPool(_Pool):
-    """Agents as processes of this host."""
+    """Agents as processes on this host."""
 
     kind: Literal["local"]
     """On this host."""
@@ -222,21 +198,21 @@ class SlurmPool(_Pool):
     """Quality of service."""
     gres: Gres | None = None
     """GPUs of each agent: whole ones, or shards of one."""
-    cpus: Annotated[int, _between(1, 1024)] | None = None
+    cpus: Cpus | None = None
     """CPU cores of each agent."""
     memory: Memory | None = None
     """Main memory of each agent."""
-    time: Annotated[str, PlainValidator(_time)] | None = None
+    time: Time | None = None
     """Time limit of each job, in the format of sbatch."""
-    notice_s: Annotated[int, _between(1, LONGEST_NOTICE_S)] = 120
+    notice_s: Annotated[Whole, between(1, LONGEST_NOTICE_S)] = 120
     """Seconds before the time limit at which trials are checkpointed and the job is requeued."""
-    modules: Annotated[tuple[str, ...], _listed(_module)] = ()
+    modules: Annotated[tuple[Module, ...], BeforeValidator(plain_list)] = ()
     """Environment modules loaded before the agent starts."""
     container: Words | None = None
     """Prefix of the agent's command, such as ``apptainer exec --nv IMAGE``."""
     command: Words | None = None
     """The command of fersweep on a node; None for the Python of this command."""
-    sbatch: Annotated[tuple[str, ...], _listed(_sbatch_option)] = ()
+    sbatch: Annotated[tuple[Annotated[str, PlainValidator(_sbatch_option)], ...], BeforeValidator(plain_list)] = ()
     """Further options of sbatch."""
 
 
@@ -245,16 +221,16 @@ class RayPool(_Pool):
 
     kind: Literal["ray"]
     """On a Ray cluster."""
-    address: Annotated[str, PlainValidator(_address)] | None = None
-    """``auto`` for the cluster of this node, or HOST:PORT; None to start a Ray of this host alone, which ends with the
-    command."""
-    gpus: Annotated[float, PlainValidator(_gpus)] = 0.0
+    address: Address | None = None
+    """``auto`` for the cluster that this host is a node of, or HOST:PORT; None for a cluster of this host alone, which
+    ends with the command."""
+    gpus: Gpus = 0.0
     """GPUs of each agent: whole ones, or a share of one."""
-    cpus: Annotated[int, _between(1, 1024)] = 1
+    cpus: Cpus = 1
     """CPU cores of each agent."""
     memory: Memory | None = None
     """Main memory of each agent."""
-    resources: Annotated[Mapping[str, float], PlainValidator(_resources)] = {}
+    resources: Annotated[dict[str, Positive], BeforeValidator(_resource_names)] = {}
     """Further resources of each agent, by Ray's names."""
     command: Words | None = None
     """The command of fersweep on a node; None for the Python of this command."""
@@ -304,21 +280,20 @@ def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | No
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(KINDS)}"
         message = "missing" if "kind" not in data else f"unknown kind {kind!r}"
         raise PoolFileError(source, in_file_order([Problem(message, key="kind", hint=hint)], lines or {}))
-    problems: list[Problem] = []
-    empty = empty_keys(data)
-    given = {name: value for name, value in data.items() if value is not None}
+    problems = empty_keys(data)
+    pool = None
     try:
-        pool = model.model_validate(given)
-        problems = _rule_problems(pool)
+        pool = model.model_validate({name: value for name, value in data.items() if value is not None})
+        problems += _rule_problems(pool)
     except ValidationError as error:
-        problems = problems_of(error, model)
-    if problems or empty:
-        raise PoolFileError(source, in_file_order([*problems, *empty], lines or {}))
+        problems += problems_of(error, model)
+    if problems or pool is None:
+        raise PoolFileError(source, in_file_order(problems, lines or {}))
     return pool
 
 
 def _rule_problems(pool: PoolFile) -> list[Problem]:
-    """Problems between keys that are valid by themselves."""
+    """Problems of keys that are valid by themselves but contradict each other."""
     if not isinstance(pool, SlurmPool) or pool.time is None:
         return []
     limit = _seconds(pool.time)

@@ -1,4 +1,4 @@
-"""The search space of a sweep: every parameter by its dotted name, to be sampled or walked as a grid."""
+"""The search space of a sweep: every parameter by its dotted name, for random draws and grids."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fer_sweep.config import distributions as dist
-from fer_sweep.config import sweep_parameters as forms
-from fer_sweep.config.distributions import Distribution, canonical
-from fer_sweep.config.sweep_errors import line_of
+from fer_sweep.config.parameters import Distribution, Nested, Parameter, QUniform
+from fer_sweep.config.problems import line_of
 from fer_sweep.config.sweep_file import SweepFile
-from fer_sweep.config.sweep_parameters import NestedForm, Parameter
 from fer_sweep.errors import Problem, SweepFileError
 
 LARGEST_AXIS = 1_000_000
-"""Steps of all q_uniform parameters of a grid together; more is a slip of the pen."""
+"""Steps of all q_uniform parameters of a grid together; more is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Space:
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """One independent draw of every parameter, by dotted name."""
-        return {name: distribution.sample(rng) for name, distribution in self.parameters.items()}
+        return {name: distribution.quantile(rng.random()) for name, distribution in self.parameters.items()}
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every configuration of W&B's grid in W&B's order: the last parameter varies fastest.
@@ -60,35 +57,24 @@ class Space:
         return ({name: values[name] for name in self.parameters} for values in _product(axes))
 
     def grid_size(self) -> int:
-        """Number of configurations ``grid`` gives.
+        """Number of configurations of ``grid``.
 
         Raises:
             SweepFileError: A parameter has no grid.
         """
         return math.prod(_length(values) for _, values in self._axes())
 
-    def contains(self, values: Mapping[str, Any]) -> bool:
-        """Whether these are values of exactly these parameters that sampling could give."""
-        return values.keys() == self.parameters.keys() and all(
-            distribution.contains(values[name]) for name, distribution in self.parameters.items()
-        )
-
     def size(self) -> int | None:
-        """Number of distinct configurations that sampling can give; None if there is no end of them."""
+        """Number of distinct configurations that sampling can give; None if it is infinite."""
         sizes = [distribution.size for distribution in self.parameters.values()]
         finite = [size for size in sizes if size is not None]
         return math.prod(finite) if len(finite) == len(sizes) else None
-
-    @staticmethod
-    def key(values: Mapping[str, Any]) -> str:
-        """Text that is equal for configurations that are the same: 1 is 1.0 but not true; the order is free."""
-        return canonical(dict(values))
 
     def _axes(self) -> list[tuple[str, Sequence[Any]]]:
         axes, problems = [], []
         room = float(LARGEST_AXIS)
         for name, distribution in self.parameters.items():
-            if isinstance(distribution, dist.QUniform):
+            if isinstance(distribution, QUniform):
                 room -= distribution.steps
                 if room < 0:
                     message = f"a grid of {distribution.steps:.3g} steps is too fine"
@@ -109,45 +95,10 @@ GRID_HINT = "method grid takes value, values, whole min and max, or q_uniform; o
 
 def _flatten(parameters: Mapping[str, Parameter], prefix: str = "") -> Iterator[tuple[str, Distribution]]:
     for name, form in sorted(parameters.items()):
-        if isinstance(form, NestedForm):
+        if isinstance(form, Nested):
             yield from _flatten(form.parameters, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", distribution_of(form)
-
-
-def distribution_of(form: Parameter) -> Distribution:
-    """The distribution a parameter's form stands for."""
-    match form:
-        case forms.ConstantForm():
-            return dist.Constant(form.value)
-        case forms.CategoricalForm():
-            return dist.Categorical(form.values)
-        case forms.WeightedForm():
-            return dist.Categorical(form.values, form.probabilities)
-        case forms.IntUniformForm():
-            return dist.IntUniform(form.min, form.max)
-        case forms.UniformForm():
-            return dist.Uniform(form.min, form.max)
-        case forms.LogUniformForm():
-            return dist.LogUniform(form.min, form.max)
-        case forms.QUniformForm():
-            return dist.QUniform(form.min, form.max, form.q)
-        case forms.QLogUniformForm():
-            return dist.QLogUniform(form.min, form.max, form.q)
-        case forms.NormalForm():
-            return dist.Normal(form.mu, form.sigma)
-        case forms.LogNormalForm():
-            return dist.LogNormal(form.mu, form.sigma)
-        case forms.QNormalForm():
-            return dist.QNormal(form.mu, form.sigma, form.q)
-        case forms.QLogNormalForm():
-            return dist.QLogNormal(form.mu, form.sigma, form.q)
-        case forms.BetaForm():
-            return dist.Beta(form.a, form.b)
-        case forms.QBetaForm():
-            return dist.QBeta(form.a, form.b, form.q)
-        case forms.NestedForm():
-            raise TypeError("a group of parameters has no distribution of its own")
+            yield f"{prefix}{name}", form
 
 
 def _length(values: Sequence[Any]) -> int:

@@ -1,47 +1,28 @@
 """The sweep file: W&B's schema, whole, as frozen models, with every problem reported at its line.
 
-What W&B's validator accepts is accepted here and what it refuses is refused; the few deliberate differences are
-listed, each with its reason, in ``tests/config/test_sweep_file_differential.py``. Whether the parameters are ones
-that can be trained with is another question: ``config.binding``.
+It accepts and refuses what W&B's validator does; the few deliberate differences are listed, each with its reason, in
+``tests/config/test_sweep_file_differential.py``. ``config.binding`` then checks whether the parameters can be trained.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from fer_sweep.config.sweep_errors import empty_keys, in_file_order, problems_of, rule_problems
-from fer_sweep.config.sweep_fields import Number, Whole, number, plain_list, refusal, whole
-from fer_sweep.config.sweep_parameters import Parameters
+from fer_sweep.config.parameters import Parameters
+from fer_sweep.config.problems import empty_keys, in_file_order, problems_of, rule_problems
 from fer_sweep.config.sweep_yaml import read_document
+from fer_sweep.config.values import Number, PositiveWhole, Text, Whole, must, plain_list
 from fer_sweep.errors import Problem, SweepFileError
 
 MOST_BANDS = 100
-"""As W&B has it where the first band is given."""
+"""W&B's limit where the first band is given."""
 LONGEST_RUN = 1e9
-"""Iterations; no band is needed beyond."""
+"""Iterations; no band lies beyond."""
 
 Goal = Literal["minimize", "maximize"]
 Impute = Literal["latest", "best", "worst"]
-Text = Annotated[str, Field(strict=True)]
-
-
-def _positive_whole(value: Any) -> int:
-    checked = whole(value)
-    if checked < 1:
-        raise refusal(f"{value!r} is not 1 or more")
-    return checked
-
-
-def _above_one(value: Any) -> int | float:
-    checked = number(value)
-    if checked <= 1:
-        raise refusal(f"{value!r} is not above 1")
-    return checked
-
-
-PositiveWhole = Annotated[int, PlainValidator(_positive_whole)]
 
 
 class _Frozen(BaseModel):
@@ -56,32 +37,32 @@ class Metric(_Frozen):
     goal: Goal = "minimize"
     """Which way is better."""
     target: Number | None = None
-    """The sweep ends once a run reaches it."""
+    """The sweep ends when a run reaches it."""
     impute: Impute = "worst"
-    """What a failed run counts as in a bayes search."""
+    """The value of a failed run in a bayes search."""
     impute_while_running: Literal["latest", "best", "worst", "false"] = "false"
-    """What a run still going counts as."""
+    """The value of a running run."""
 
 
 class EarlyTerminate(_Frozen):
-    """The hyperband stopping rule; ``search.hyperband`` holds its meaning."""
+    """The hyperband stopping rule, which ``search.hyperband`` applies."""
 
     type: Literal["hyperband"]
-    """Hyperband is the only rule there is."""
+    """The only rule that W&B has."""
     min_iter: PositiveWhole | None = None
-    """The first band: an iteration is a logged value of the metric, here an epoch."""
+    """The first band, in logged values of the metric: here, epochs."""
     max_iter: Whole | None = None
     """Bands are this divided by eta, s times."""
     s: Number | None = None
-    """How many bands come of max_iter."""
-    eta: Annotated[int | float, PlainValidator(_above_one)] = 3
-    """At each band the best 1/eta go on."""
+    """Number of bands derived from max_iter."""
+    eta: Annotated[Number, must(lambda value: value > 1, "is not above 1")] = 3
+    """At each band the best 1/eta of the runs continue."""
     strict: Annotated[bool, Field(strict=True)] = True
-    """Judge a run by its value at the band, not by its best so far."""
+    """Compare a run by its value at the band, not by its best so far."""
 
     @property
     def bands(self) -> tuple[int, ...]:
-        """The iterations at which runs are compared, ascending; none if max_iter is below eta.
+        """The epochs at which runs are compared, ascending; empty if max_iter is less than eta.
 
         >>> EarlyTerminate(type="hyperband", max_iter=27, s=2).bands
         (3, 9)
@@ -105,20 +86,20 @@ class EarlyTerminate(_Frozen):
 
 
 class Scheduler(_Frozen):
-    """Who proposes runs when ``method: custom``."""
+    """The proposer of runs for ``method: custom``."""
 
     engine: Literal["optuna", "ax", "wandb"]
     """The engine."""
     source: Text | None = None
     """A Python file with the functions named below."""
     optimizer: Text | None = None
-    """A function that makes the study."""
+    """A function that returns the study."""
     search_space: Text | None = None
     """A define-by-run function: trial -> parameters."""
 
 
 class Controller(BaseModel):
-    """Where W&B's own search runs."""
+    """Where W&B runs its own search."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -129,15 +110,15 @@ class SweepFile(_Frozen):
     """One sweep file; ``to_plain`` gives back what was written."""
 
     apiVersion: Text | None = None
-    """Taken and left alone."""
+    """Accepted and ignored."""
     kind: Literal["sweep"] | None = None
-    """Taken and left alone."""
+    """Accepted and ignored."""
     controller: Controller | None = None
-    """Where W&B's own search runs."""
+    """Where W&B runs its own search."""
     description: Text | None = None
-    """For people."""
+    """Free text."""
     program: Text | None = None
-    """What the stock agent starts."""
+    """The program that the stock agent starts."""
     job: Text | None = None
     """A W&B Launch job."""
     image_uri: Text | None = None
@@ -151,9 +132,9 @@ class SweepFile(_Frozen):
     command: Annotated[tuple[Any, ...], BeforeValidator(plain_list)] | None = None
     """The stock agent's command line, with macros."""
     name: Text | None = None
-    """Shown in tables and in the W&B page."""
+    """Shown in tables and on the W&B page."""
     run_cap: PositiveWhole | None = None
-    """No more runs than this, over all agents."""
+    """Maximum number of runs, over all agents."""
     metric: Metric | None = None
     """The objective."""
     metrics: Annotated[tuple[Metric, ...], BeforeValidator(plain_list), Field(min_length=2)] | None = None
@@ -161,22 +142,22 @@ class SweepFile(_Frozen):
     scheduler: Scheduler | None = None
     """With method custom."""
     early_terminate: EarlyTerminate | None = None
-    """When a run is stopped before its end."""
+    """The rule that stops runs before their end."""
     parameters: Parameters | None = None
     """The search space; absent only if the scheduler has a search_space of its own."""
 
     @property
     def objectives(self) -> tuple[Metric, ...]:
-        """What is optimised, the most important first; empty if the file names nothing."""
+        """The objectives, the most important first; empty if the file has none."""
         return self.metrics or ((self.metric,) if self.metric else ())
 
     @property
     def has_own_space(self) -> bool:
-        """Whether the search space is the user's own code, so that what it can ask for is known only as it runs."""
+        """Whether the search space is the user's code, whose parameters are known only when it runs."""
         return self.scheduler is not None and self.scheduler.search_space is not None
 
     def to_plain(self) -> dict[str, Any]:
-        """What was written, as plain dictionaries and lists; ``parse_sweep`` takes it back."""
+        """The file as it was written, in plain dictionaries and lists; ``parse_sweep`` reads it back."""
         plain: dict[str, Any] = _plain(self)
         return plain
 
@@ -215,7 +196,7 @@ def parse_sweep(data: Any, *, source: str = "sweep", lines: Mapping[str, int] | 
         what = "a list" if isinstance(data, list) else repr(data)
         hint = "it begins with lines such as method: random"
         raise SweepFileError(source, [Problem(f"is {what}, not a dictionary of settings", hint=hint)])
-    problems: list[Problem] = rule_problems(data)
+    problems = list(rule_problems(data))
     sweep: SweepFile | None = None
     try:
         sweep = SweepFile.model_validate(data)

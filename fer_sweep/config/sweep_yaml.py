@@ -1,11 +1,11 @@
-"""Reading YAML that a person wrote: plain data, the line of every key, and every problem found.
+"""Reads YAML that a person wrote: plain data, the line of every key, and every problem found.
 
-A dialect of PyYAML's safe loading, with what W&B reads read the same way, and three changes: ``1e-4`` and ``3e6``
-are numbers (YAML 1.2, and what everybody means), a date stays text, and a key given twice is an error.
+A dialect of PyYAML's safe loading that reads what W&B reads the same way, with three changes: ``1e-4`` and ``3e6`` are
+numbers (as in YAML 1.2), a date stays text, and a key given twice is an error.
 """
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,9 +16,9 @@ import yaml
 from fer_sweep.errors import Problem, SweepFileError
 
 LARGEST_FILE = 256_000
-"""Bytes; a sweep file of a thousand lines has some 40,000. YAML is slow: a second for 100,000."""
+"""Bytes. A sweep file of a thousand lines has about 40,000; PyYAML reads 100,000 a second."""
 LARGEST_TREE = 100_000
-"""Values after aliases are written out; stops a few lines of aliases from growing to gigabytes."""
+"""Values after aliases are expanded; stops a few lines of aliases from growing to gigabytes."""
 DEEPEST = 64
 """Levels of nesting."""
 
@@ -51,116 +51,104 @@ class Document:
 
 
 NEEDS = "a sweep file needs method and parameters"
-"""What a reader is told of an empty file."""
+"""The hint for an empty file."""
 
 
 def read_document(path: Path, *, needs: str = NEEDS) -> Document:
-    """Read a YAML file; ``needs`` says what one of its kind holds at least.
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+        needs: What a file of its kind must contain, a hint for an empty one.
 
     Raises:
         SweepFileError: It cannot be read, is not text, not YAML, too large, or gives a key twice.
     """
-    source = str(path)
     try:
         if path.is_dir():
-            raise SweepFileError(source, [Problem("is a folder: name the file in it")])
+            raise _error(path, "is a folder: name the file in it")
         with path.open("rb") as stream:
             raw = stream.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        raise SweepFileError(source, [Problem("no such file", hint=_similar_files(path))]) from None
-    except (OSError, ValueError) as error:  # a ValueError is a NUL in the name
-        raise SweepFileError(source, [Problem(f"cannot be read: {error}")]) from None
-    if len(raw) > LARGEST_FILE:
-        raise SweepFileError(
-            source, [Problem(f"is larger than {LARGEST_FILE // 1000} kB: not such a file", hint=needs)]
-        )
-    try:
+        if len(raw) > LARGEST_FILE:
+            raise _error(path, f"is larger than {LARGEST_FILE // 1000} kB", hint=needs)
         text = raw.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise _error(path, "no such file", hint=_similar_files(path)) from None
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        problem = Problem("is not UTF-8 text", line=line, hint="save the file as UTF-8, or name another file")
-        raise SweepFileError(source, [problem]) from None
-    return parse_document(text, source=source, needs=needs)
+        raise _error(path, "is not UTF-8 text", line=line, hint="save the file as UTF-8") from None
+    except (OSError, ValueError) as error:  # a ValueError is a NUL in the name
+        raise _error(path, f"cannot be read: {error}") from None
+    return parse_document(text, source=str(path), needs=needs)
 
 
 def parse_document(text: str, *, source: str, needs: str = NEEDS) -> Document:
-    """Parse YAML text; ``source`` names it in errors, and ``needs`` says what it holds at least.
+    """Parse YAML text.
+
+    Args:
+        text: The text.
+        source: Names it in errors.
+        needs: What it must contain, a hint for empty text.
 
     Raises:
         SweepFileError: It is not YAML, too large, or gives a key twice.
     """
     try:
         loader = _Loader(text)
-        try:
-            root = loader.get_single_node()
-            if root is None:
-                raise SweepFileError(source, [Problem("is empty", hint=needs)])
-            builder = _Builder(loader)
-            data = builder.build(root, ())
-        finally:
-            loader.dispose()
+        root = loader.get_single_node()
+        if root is None:
+            raise _error(source, "is empty", hint=needs)
+        builder = _Builder(loader, source)
+        data = builder.build(root, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
         line = mark.line + 1 if mark else None
-        raise SweepFileError(source, [Problem(f"is not YAML: {what}", line=line, hint=_yaml_hint(what))]) from None
+        raise _error(source, f"is not YAML: {what}", line=line, hint=_yaml_hint(what)) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        problem = Problem("holds a character that YAML does not allow", line=line, hint="is it a text file?")
-        raise SweepFileError(source, [problem]) from None
+        raise _error(source, "has a character that YAML does not allow", line=line, hint="is it a text file?") from None
     except RecursionError:
-        raise SweepFileError(source, [Problem(f"is nested deeper than {DEEPEST} levels")]) from None
-    except _Refused as refused:
-        raise SweepFileError(source, [*builder.problems, refused.problem]) from None
+        raise _error(source, f"is nested deeper than {DEEPEST} levels") from None
     if builder.problems:
         raise SweepFileError(source, builder.problems)
     return Document(data, builder.lines)
 
 
-class _Refused(Exception):
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-
-
 @dataclass
 class _Builder:
-    """Turns PyYAML's nodes into plain data, writing down lines, and stopping at the limits."""
+    """Turns PyYAML's nodes into plain data and lines; collects problems and stops at the limits."""
 
     loader: _Loader
+    source: str
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     count: int = 0
 
     def build(self, node: yaml.Node, path: tuple[str, ...]) -> Any:
         self.count += 1
-        line = node.start_mark.line + 1
         if self.count > LARGEST_TREE:
-            raise _Refused(Problem(f"holds more than {LARGEST_TREE} values once its aliases are written out"))
+            raise _error(self.source, f"has more than {LARGEST_TREE} values once its aliases are expanded")
         if len(path) > DEEPEST:
+            message, line = f"is nested deeper than {DEEPEST} levels", node.start_mark.line + 1
             hint = "an alias inside its own anchor has no end"
-            message = f"is nested deeper than {DEEPEST} levels"
-            raise _Refused(Problem(message, key=".".join(path[:3]), line=line, hint=hint))
+            raise _error(self.source, message, key=".".join(path[:3]), line=line, hint=hint)
         if node.tag not in _CORE_TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            self.problems.append(Problem(f"the tag {tag} is not allowed", key=".".join(path), line=line))
-            return None
+            return self._refuse(f"the tag {tag} is not allowed", node, path)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
-            items = []
-            for index, child in enumerate(node.value):
-                place = (*path, str(index))
+            places = [(*path, str(index)) for index in range(len(node.value))]
+            for place, child in zip(places, node.value, strict=True):
                 self.lines.setdefault(".".join(place), child.start_mark.line + 1)
-                items.append(self.build(child, place))
-            return items
+            return [self.build(child, place) for place, child in zip(places, node.value, strict=True)]
         try:
             value = self.loader.construct_object(node)
-            str(value).encode()  # what cannot be written again: 0xfff... of any length, "\ud800"
+            str(value).encode()  # fails for what cannot be written again: 0xfff... of any length, "\ud800"
         # A tag that does not fit (!!bool maybe), an integer of 5,000 digits, 1:1:1... in base 60 beyond any float.
         except (ValueError, KeyError, OverflowError):
-            shown = repr(node.value[:40])
-            self.problems.append(Problem(f"{shown} cannot be read as a value", key=".".join(path), line=line))
-            return None
+            return self._refuse(f"{node.value[:40]!r} cannot be read as a value", node, path)
         return value
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[Any, Any]:
@@ -170,31 +158,31 @@ class _Builder:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":
-                for other in self._merged(value_node, path):
-                    merged = {**other, **merged}
+                for part in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+                    other = self.build(part, path)
+                    if isinstance(other, dict):
+                        merged = {**other, **merged}
+                    else:
+                        self._refuse("<< merges only dictionaries", part, path)
                 continue
             key = self.build(key_node, path)
-            if not isinstance(key, Hashable):
-                self.problems.append(Problem("a key must be a name", key=".".join(path), line=line))
-                continue
             place = (*path, str(key))
-            if key in own:
+            if not isinstance(key, Hashable):
+                self._refuse("a key must be a name", key_node, path)
+            elif key in own:
                 message = f"given twice: on line {first_line[key]} and on line {line}"
-                self.problems.append(Problem(message, key=".".join(place), line=line, hint="keep one of them"))
-                continue
-            first_line[key] = line
-            self.lines[".".join(place)] = line
-            own[key] = self.build(value_node, place)
+                self._refuse(message, key_node, place, hint="keep one of them")
+            else:
+                first_line[key] = self.lines[".".join(place)] = line
+                own[key] = self.build(value_node, place)
         return {**merged, **own}
 
-    def _merged(self, node: yaml.Node, path: tuple[str, ...]) -> Iterator[dict[Any, Any]]:
-        for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            value = self.build(part, path)
-            if not isinstance(value, dict):
-                line = part.start_mark.line + 1
-                self.problems.append(Problem("<< merges dictionaries only", key=".".join(path), line=line))
-                continue
-            yield value
+    def _refuse(self, message: str, node: yaml.Node, path: tuple[str, ...], hint: str | None = None) -> None:
+        self.problems.append(Problem(message, key=".".join(path), line=node.start_mark.line + 1, hint=hint))
+
+
+def _error(source: str | Path, message: str, **where: Any) -> SweepFileError:
+    return SweepFileError(str(source), [Problem(message, **where)])
 
 
 def _yaml_hint(what: str) -> str | None:

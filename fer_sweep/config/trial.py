@@ -1,4 +1,4 @@
-"""TrialConfig: everything one training needs to know, a union over the four architectures.
+"""TrialConfig: the configuration of one trial, a union over the four architectures.
 
 The names here are the parameter names of sweep files and the options of ``fersweep train``. A field's
 meaning, unit and default stand under it; ``describe_fields`` lists them for the command line.
@@ -16,7 +16,7 @@ from fer_sweep.errors import ConfigError, Problem
 IMAGE_SIZE = 48
 """Height and width of a face, in pixels."""
 SYNTHETIC = "synthetic"
-"""The data set that every host draws for itself."""
+"""The data set that each host generates itself."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
@@ -27,7 +27,7 @@ class _Frozen(BaseModel):
 
 
 class AugmentConfig(_Frozen):
-    """What is done to a training batch; validation images are never touched. Zero switches a part off."""
+    """Augmentation of a training batch, never of validation images. Zero switches a part off."""
 
     shift: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.1
     """Largest shift along each axis, as a fraction of the image's side."""
@@ -56,16 +56,15 @@ class SharedConfig(_Frozen):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=2, le=8192)] = 128
-    """Images a step."""
+    """Images per step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum."""
     lr: Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)] = 1e-3
     """Peak learning rate, reached at the end of the warm-up; falls to zero along a cosine."""
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] = 1e-4
-    """Decay of weights; biases and normalisation parameters are left out. With SGD it is added to the
-    gradient, with AdamW it is decoupled from it."""
+    """Decay of weights, not of biases and normalization parameters. SGD adds it to the gradient, AdamW decouples it."""
     momentum: Probability = 0.9
-    """Of SGD; AdamW takes no notice."""
+    """Momentum of SGD; AdamW ignores it."""
     warmup: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.05
     """Fraction of all steps over which the learning rate rises linearly from zero."""
     label_smoothing: Probability = 0.0
@@ -75,10 +74,10 @@ class SharedConfig(_Frozen):
     clip_norm: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     """Gradients are scaled down to this L2 norm; 0 switches it off."""
     ema_decay: Probability = 0.0
-    """Decay a step of the exponential moving average of the weights that is evaluated instead of the
+    """Decay per step of the exponential moving average of the weights that is evaluated instead of the
     weights themselves; 0 switches it off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; `auto` takes bf16 where the processor has it and the model gains by it."""
+    """Arithmetic of the forward pass; `auto` is bf16 where the processor has it and the model is faster with it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seeds weights, data order, augmentation and dropout."""
     augment: AugmentConfig = AugmentConfig()
@@ -105,19 +104,19 @@ class SimpleCNNConfig(SharedConfig):
     @field_validator("kernel_size", mode="before")
     @classmethod
     def _number_of_any_kind(cls, value: object) -> object:
-        # A Literal, unlike an int, takes neither the "5" of a command line nor the 5.0 of a sweep.
+        # Unlike an int, a Literal accepts neither "5" from a command line nor 5.0 from a sweep.
         return {"3": 3, "5": 5, "7": 7}.get(str(value).removesuffix(".0"), value)
 
 
 class DeeperCNNConfig(SharedConfig):
-    """Blocks of convolution, BatchNorm and ReLU, each ended by pooling and Dropout; the width doubles a block."""
+    """Blocks of convolution, BatchNorm and ReLU, each with pooling and Dropout at its end; each doubles the width."""
 
     model: Literal["deeper_cnn"] = "deeper_cnn"
     """The architecture."""
     blocks: Annotated[int, Field(ge=1, le=5)] = 3
     """Each halves height and width: 48 -> 24 -> 12 -> 6 -> 3 -> 1."""
     convs_per_block: Annotated[int, Field(ge=1, le=4)] = 2
-    """Convolutions a block."""
+    """Convolutions per block."""
     width: Annotated[int, Field(ge=1, le=256)] = 32
     """Channels of the first block; block b has width * 2**b, at most 512."""
     head: Literal["gap", "flatten"] = "gap"
@@ -181,7 +180,7 @@ class ViTConfig(SharedConfig):
             divisors = [n for n in range(2, 25) if IMAGE_SIZE % n == 0]
             raise ValueError(f"patch_size {self.patch_size} does not divide {IMAGE_SIZE}: take one of {divisors}")
         if self.dim % self.head_dim:
-            raise ValueError(f"dim {self.dim} is no multiple of head_dim {self.head_dim}")
+            raise ValueError(f"dim {self.dim} is not a multiple of head_dim {self.head_dim}")
         return self
 
 
@@ -224,10 +223,10 @@ def parse_trial(values: Mapping[str, Any]) -> TrialConfig:
 
 
 def parse_trial_json(text: str | bytes) -> TrialConfig:
-    """Validate what ``model_dump_json`` of a TrialConfig gave, in this version of fersweep or an earlier one.
+    """Validate the JSON of a TrialConfig, written by this version of fersweep or an earlier one.
 
-    A missing field takes its default, so a field can be added while a sweep is under way: compare the models that this
-    returns, never their JSON.
+    A missing field has its default, so that an update can add a field while a sweep is under way: compare the models
+    that this returns, never their JSON.
 
     >>> parse_trial_json('{"model": "vit"}') == parse_trial_json('{"model": "vit", "seed": 0}')
     True
@@ -285,7 +284,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def known_names(model: str | None = None) -> list[str]:
-    """Dotted names of every field of one architecture, or of all of them if ``model`` is none of them."""
+    """Dotted names of the fields of one architecture; of all architectures if ``model`` is unknown."""
     kinds = [ARCHITECTURES[model]] if model in ARCHITECTURES else list(ARCHITECTURES.values())
     return list(dict.fromkeys(name for kind in kinds for name, _ in describe_fields(kind)))
 
@@ -300,7 +299,7 @@ def describe_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
 
 
 def suggest(name: str, known: list[str]) -> str | None:
-    """A "did you mean" for a misspelt name, or None when nothing is near.
+    """A "did you mean" for a misspelt name; None if no known name is similar.
 
     >>> suggest("learning_rte", ["learning_rate", "seed"])
     'did you mean learning_rate?'

@@ -13,8 +13,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fer_sweep.config.continuous import is_number
-from fer_sweep.config.distributions import canonical
+from fer_sweep.config.values import canonical, is_number
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
 from fer_sweep.reports.shown import Axis
 from fer_sweep.search.scheduler import quietly

@@ -7,8 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_sweep.config.continuous import is_number
-from fer_sweep.config.distributions import canonical
+from fer_sweep.config.values import canonical, is_number
 from fer_sweep.records import TrialRecord
 from fer_sweep.reports.plot import SCALE, colour_scale, figure_json, safe
 from fer_sweep.reports.shown import Axis, plain

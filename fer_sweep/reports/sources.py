@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from fer_sweep.config import distributions as dist
+from fer_sweep.config.parameters import Categorical, Constant, Distribution, LogNormal, LogUniform
 from fer_sweep.config.space import Space
 from fer_sweep.openings import Opening, how_often
 from fer_sweep.records import TrialRecord
@@ -19,7 +19,7 @@ from fer_sweep.sweeps.choosing import Choice, as_candidates, choose, openings_ab
 
 CURVES_SHOWN = 8
 """Trials whose curves are drawn; more colours cannot be told apart."""
-_LOG_DISTRIBUTIONS = (dist.LogUniform, dist.QLogUniform, dist.LogNormal, dist.QLogNormal)
+_LOG_DISTRIBUTIONS = (LogUniform, LogNormal)
 _TAIL = 1e-9
 _LONGEST_LINE = 600
 """Characters of a line."""
@@ -127,9 +127,9 @@ def best_of_each_model(selection: Selection) -> list[Candidate]:
 def models_of(space: Space, records: Sequence[TrialRecord]) -> tuple[str, ...]:
     """The architectures a sweep trains."""
     match space.parameters.get("model"):
-        case dist.Constant(value=value):
+        case Constant(value=value):
             return (plain(str(value), 40),)
-        case dist.Categorical() as several:
+        case Categorical() as several:
             return tuple(plain(str(value), 40) for value in several.possible)
     return tuple(sorted({str(record.config["model"]) for record in records})) or ("any model",)
 
@@ -157,8 +157,8 @@ def create_command(sweep: Sweep, file_of: str) -> str:
     return shlex.join(words)
 
 
-def _axis(name: str, source: dist.Distribution) -> Axis:
-    if isinstance(source, dist.Categorical):
+def _axis(name: str, source: Distribution) -> Axis:
+    if isinstance(source, Categorical):
         return Axis(name, log=False, choices=source.possible)
     low, high = float(source.quantile(_TAIL)), float(source.quantile(1 - _TAIL))
     is_log = isinstance(source, _LOG_DISTRIBUTIONS) and low > 0

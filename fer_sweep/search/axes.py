@@ -14,7 +14,8 @@ from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from fer_sweep.config.distributions import Categorical, Distribution, IntUniform, LogUniform, Uniform, canonical
+from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, LogUniform, Quantized, Uniform
+from fer_sweep.config.values import canonical
 
 _MOST_OTHERS = 1000
 """Trials that TPE sets the best ones against."""
@@ -36,15 +37,15 @@ class Axis:
             wanted = canonical(self.source.quantile(u))
             index = [canonical(value) for value in self.source.possible].index(wanted)
             return _choices(self.source)[index]
-        if isinstance(self.source, IntUniform | Uniform | LogUniform):
-            return self.source.quantile(u)
+        if _is_range(self.source):
+            return cast("float", self.source.quantile(u))
         return u
 
     def value(self, coordinate: Coordinate) -> Any:
         """What is trained with."""
         if isinstance(self.source, Categorical):
             return self.source.possible[_choices(self.source).index(coordinate)]
-        if isinstance(self.source, IntUniform | Uniform | LogUniform):
+        if _is_range(self.source):
             return coordinate
         return self.source.quantile(cast("float", coordinate))
 
@@ -59,12 +60,15 @@ def _native(source: Distribution) -> BaseDistribution:
     if isinstance(source, Categorical):
         return CategoricalDistribution(_choices(source))
     if isinstance(source, IntUniform):
-        return IntDistribution(source.low, source.high)
-    if isinstance(source, Uniform):
-        return FloatDistribution(source.low, source.high)
-    if isinstance(source, LogUniform):
-        return FloatDistribution(source.low, source.high, log=True)
+        return IntDistribution(source.min, source.max)
+    if isinstance(source, Uniform | LogUniform) and _is_range(source):
+        return FloatDistribution(source.min, source.max, log=isinstance(source, LogUniform))
     return FloatDistribution(0.0, 1.0)
+
+
+def _is_range(source: Distribution) -> bool:
+    """Whether Optuna has the distribution itself."""
+    return isinstance(source, IntUniform | Uniform | LogUniform) and not isinstance(source, Quantized)
 
 
 def _choices(source: Categorical) -> Sequence[Coordinate]:

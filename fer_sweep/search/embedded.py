@@ -1,11 +1,11 @@
-"""The embedded search: every agent of a sweep on one database of their own, no W&B server and no account.
+"""The embedded search: all agents of a sweep share one database, without W&B server or account.
 
 Each step is one transaction, so a process killed anywhere leaves the sweep as it was before or after that step:
-a trial is never half made, handed out twice, or beyond the cap. Our tables are the truth; Optuna's samplers see them
-through a study in memory (``search.study``), which makes a step some ten times faster than Optuna's own tables and
-leaves optuna unimported where it is not needed: grid, random, status, pause.
+a trial is never half created, handed out twice, or beyond the cap. Our tables are the truth; Optuna's samplers see
+them through a study in memory (``search.study``), which is about ten times faster than Optuna's own tables and leaves
+optuna unimported where it is not needed: grid, random, status, pause.
 
-A trial belongs to whoever holds its lease (``search.leases``).
+Fencing leases (``store.leases``) give each running trial one owner.
 """
 
 import json
@@ -23,7 +23,7 @@ from fer_sweep.search.objective import imputed_value, objective_value, reaches_t
 from fer_sweep.search.sampling import GridProposer, RandomProposer
 from fer_sweep.store.database import Database, Row, recorded, through_restarts
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.sweeps import SweepState, no_such_sweep, record_sweep
+from fer_sweep.store.sweeps import SweepState, record_sweep, sweep_row
 from fer_sweep.store.trials import Histories, Ledger, record_of
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
-"""Where there is no other: stops trials that are far behind in the first objective. W&B's schema allows no
+"""The default with several objectives: stops trials far behind in the first one. W&B's schema allows no
 early_terminate beside a scheduler, and Optuna itself prunes nothing with several objectives."""
 
 
 def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0) -> None:
-    """Record a new embedded sweep, in state `running`; makes the database where there is none.
+    """Record a new embedded sweep, in state `running`; creates the database if needed.
 
     Args:
         sweep: What to search.
@@ -71,12 +71,11 @@ class OptunaSearch:
 
         Args:
             sweep_id: Its id.
-            database: Where it is; it stays open when the search is closed.
-            owner: Names this agent among all agents; this process if not given.
-            lease_s: A trial not reported on for so many seconds is handed to another agent.
+            database: Its database; it stays open when the search is closed.
+            owner: The name of this agent among all agents; that of this process if not given.
+            lease_s: A trial without a report for so many seconds may be reclaimed by another agent.
             clock: Unix time, seconds; the database's if not given.
-            can_be_resumed: Whether this host sees a trial's checkpoints; others it begins anew, once there is nothing
-                else to do.
+            can_be_resumed: Whether this host has a trial's checkpoint; other trials are restarted, after all else.
 
         Raises:
             InputError: There is no such sweep.
@@ -84,9 +83,7 @@ class OptunaSearch:
         """
         self._can_be_resumed = can_be_resumed
         with database.transaction(write=False) as connection:
-            row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
-            if row is None:
-                raise no_such_sweep(connection, sweep_id, database.name)
+            row = sweep_row(connection, sweep_id, database.name)
         self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
         objectives = self._sweep.objectives
         self._histories = Histories(objectives[0].name if objectives else None)
@@ -95,21 +92,21 @@ class OptunaSearch:
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
 
     def close(self) -> None:
-        """Give up the leases that are still held, so that no agent has to wait for them to expire."""
+        """Release the leases, so that no agent has to wait for them to expire."""
         self._leases.close()
 
     @through_restarts
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
-        """See ``Search.next_trial``; a trial to go on with comes before a new one.
+        """See ``Search.next_trial``; a trial that can be resumed comes before a new one.
 
         Raises:
-            ConfigError: The training function refuses whatever the sweep's space gives.
+            ConfigError: The training function refuses every configuration of the space.
             InputError: The user's own study or space failed.
             StorageError: The database cannot be written.
         """
         if not isinstance(self._proposer, GridProposer):
             with self._leases.ledger(write=False) as ledger:
-                self._proposer.catch_up(ledger)  # with most of what is new, before others have to wait for it
+                self._proposer.catch_up(ledger)  # reads most of the new trials before the write lock is taken
         with self._leases.ledger() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
@@ -130,11 +127,11 @@ class OptunaSearch:
         """See ``Search.report``.
 
         Raises:
-            LostTrial: The trial is another agent's by now.
+            LostTrial: Another agent has reclaimed the trial.
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)
-        if not metrics:  # asked every second of every slot: a question that writes would make all others wait
+        if not metrics:  # a heartbeat, every second from every slot: writing each time would make all others wait
             with self._leases.ledger(write=False) as ledger:
                 row, state = self._leases.own(ledger, number, trial_id), ledger.state()
             if self._leases.is_fresh(row):
@@ -149,17 +146,17 @@ class OptunaSearch:
                 return StopReason.PREEMPTED
         if not is_news:
             return None
-        # The rule looks at the reports of all trials: in a transaction of its own, for which nobody waits, and which
-        # sees no report that may yet be undone.
+        # The rule reads the reports of all trials: in a read transaction, which blocks nobody and sees only committed
+        # reports.
         with self._leases.ledger(write=False) as ledger:
             return StopReason.PRUNED if self._should_prune(ledger, number) else None
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
+        """See ``Search.finish``; repeating it after a StorageError changes nothing.
 
         Raises:
-            LostTrial: The trial is another agent's by now.
+            LostTrial: Another agent has reclaimed the trial.
             StorageError: The database cannot be written.
         """
         number = _number(trial_id)

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fer_sweep.config.distributions import Categorical, Distribution, IntUniform, canonical
+from fer_sweep.config.parameters import Categorical, Distribution, IntUniform
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, parse_trial
+from fer_sweep.config.values import canonical
 from fer_sweep.errors import ConfigError
 from fer_sweep.store.config_index import ConfigIndex
 from fer_sweep.store.trials import Ledger
@@ -149,15 +150,15 @@ def unit_draws(parameters: Mapping[str, Distribution], rng: np.random.Generator)
 def unit_points(distribution: Distribution) -> Sequence[float]:
     """For a finite distribution, one u of [0, 1] for every value that ``quantile`` can give, ascending.
 
-    >>> unit_points(IntUniform(1, 4))
+    >>> unit_points(IntUniform(min=1, max=4))
     [0.125, 0.375, 0.625, 0.875]
     """
     size = distribution.size
     if size is None:
         raise ValueError(f"{distribution} has no end of values")
     if isinstance(distribution, Categorical):
-        chances = distribution.probabilities or (1.0,) * len(distribution.values)
-        ends = [end / math.fsum(chances) for end in itertools.accumulate(chances)]
+        total = math.fsum(distribution.chances)
+        ends = [end / total for end in itertools.accumulate(distribution.chances)]
         candidates = [(low + high) / 2 for low, high in itertools.pairwise([0.0, *ends]) if high > low]
     elif isinstance(distribution, IntUniform):
         candidates = [(k + 0.5) / size for k in range(size)]

@@ -1,6 +1,6 @@
-"""Proposing with Optuna: a study in memory that mirrors the sweep's trials, whichever agent runs them.
+"""Proposals by Optuna: a study in memory mirrors the trials of all agents.
 
-The mirror is brought up to date before each proposal. Trial n is sampled by a fresh sampler seeded with the sweep's
+The mirror is updated before each proposal. Trial n is sampled by a fresh sampler seeded with the sweep's
 seed and n, so an agent that was restarted proposes what it would have proposed anyway.
 """
 
@@ -159,11 +159,11 @@ class StudyProposer:
         return json.dumps(kept)
 
     def catch_up(self, ledger: Ledger) -> None:
-        """Take in what has become of the trials since the last time."""
+        """Read the changes of all trials since the last call."""
         self._histories.update(ledger)
         self._index.catch_up(ledger)
         if self._failed and ledger.attempts(self._failed) != self._failed:
-            self._begin_anew()  # one is tried again after all, and a study takes back nothing that it was told
+            self._begin_anew()  # a failed trial was retried; Optuna cannot undo a tell, so rebuild the study
         self._forget_undone(ledger)
         for row in ledger.since(len(self._mirror), self._unended):
             number = row["number"]

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fer_sweep.config.continuous import LogUniform, Uniform, is_number
-from fer_sweep.config.distributions import Categorical, Distribution, IntUniform
-from fer_sweep.config.quantized import QLogUniform, QUniform
+from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, LogUniform, Uniform
 from fer_sweep.config.trial import flatten, parse_trial
+from fer_sweep.config.values import is_number
 from fer_sweep.errors import ConfigError
 
 NEXT_TO = 0.05
@@ -57,9 +56,9 @@ def side_of(distribution: Distribution, value: Any) -> Literal["lower", "upper"]
 
     In a list, the smallest and the largest number are the ends. A log-uniform range is measured in logarithms.
 
-    >>> side_of(LogUniform(1e-4, 1e-2), 1.1e-4), side_of(LogUniform(1e-4, 1e-2), 1e-3)
-    ('lower', None)
-    >>> side_of(Categorical((64, 128, 256)), 256)
+    >>> [side_of(LogUniform(min=1e-4, max=1e-2), value) for value in (1.1e-4, 1e-3)]
+    ['lower', None]
+    >>> side_of(Categorical(values=[64, 128, 256]), 256)
     'upper'
     """
     if not is_number(value):
@@ -73,7 +72,7 @@ def side_of(distribution: Distribution, value: Any) -> Literal["lower", "upper"]
         return "upper"
     if isinstance(distribution, Categorical):
         return None
-    if isinstance(distribution, LogUniform | QLogUniform) and low > 0:
+    if isinstance(distribution, LogUniform) and low > 0:
         share = math.log(value / low) / math.log(high / low)
     else:
         share = (value - low) / (high - low)
@@ -86,7 +85,7 @@ def _ends(distribution: Distribution) -> tuple[float, float]:
         case Categorical():
             numbers = distribution.possible
             return (min(numbers), max(numbers)) if all(is_number(number) for number in numbers) else (0, 0)
-        case IntUniform() | Uniform() | LogUniform() | QUniform() | QLogUniform():
+        case IntUniform() | Uniform() | LogUniform():
             return distribution.quantile(0.0), distribution.quantile(1.0)
         case _:
             return 0, 0
@@ -111,7 +110,7 @@ def _further(distribution: Distribution, side: str) -> Iterator[float]:
         ordered = sorted(set(distribution.possible), reverse=side == "lower")
         step, factor = end - ordered[-2], end / ordered[-2] if ordered[-2] else 2.0
         candidates = [end + step, end * factor, end * 2.0**sign]
-    elif isinstance(distribution, LogUniform | QLogUniform) and low > 0:
+    elif isinstance(distribution, LogUniform) and low > 0:
         candidates = [end * (high / low) ** (sign * _BEYOND)]
     else:
         candidates = [end + sign * _BEYOND * (high - low)]

@@ -1,1 +1,1 @@
-"""The state of embedded sweeps, and the leases and reports of all: trials and sweeps in SQLite or PostgreSQL."""
+"""Sweeps, trials, leases and reports in SQLite or PostgreSQL, through SQLAlchemy Core."""

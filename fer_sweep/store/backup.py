@@ -1,4 +1,4 @@
-"""A SQLite database as a whole: copied while agents write to it, looked at, and taken up on another machine."""
+"""Copies of a SQLite database: made while agents write to it, compared, and prepared for another machine."""
 
 import contextlib
 import sqlite3
@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import func, select
+
 from fer_sweep import owners
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialState
 from fer_sweep.store import sqlite
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import LOCK_TIMEOUT_S
+from fer_sweep.store.schema import reports, sweeps, trials
 from fer_sweep.store.trials import Ledger
 
 _OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
@@ -19,18 +22,18 @@ _OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
 
 @dataclass(frozen=True)
 class Standing:
-    """How far one trial has come in a database."""
+    """The progress of one trial in a database."""
 
     number: int
     state: TrialState
     attempt: int
     epochs: int
-    """Reported so far."""
+    """The number of epochs reported."""
     in_hand: bool
-    """Whether an agent works on it that may still be there."""
+    """Whether an agent that may still be alive holds its lease."""
 
     def is_ahead_of(self, other: "Standing | None") -> bool:
-        """Whether this one holds something that the other one lacks."""
+        """Whether this one has progress that the other one lacks."""
         if other is None:
             return True
         if self.state in _OPEN:
@@ -39,10 +42,10 @@ class Standing:
 
 
 def snapshot(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment into a file of its own; whoever writes to it is not held up.
+    """Copy a database as of one moment, without blocking its writers.
 
     Raises:
-        StorageError: It cannot be read, or the copy not be written.
+        StorageError: It cannot be read, or the copy cannot be written.
     """
     try:
         with (
@@ -52,7 +55,7 @@ def snapshot(source: Path, target: Path) -> None:
             contextlib.closing(sqlite3.connect(target)) as to,
         ):
             from_.backup(to)
-            to.execute("PRAGMA journal_mode=DELETE")  # one file, which no reader need write beside
+            to.execute("PRAGMA journal_mode=DELETE")  # a single file that can be read where nothing can be written
     except sqlite3.Error as error:
         raise StorageError(
             f"{source} cannot be copied to {target}: {error}", hint="make room, or check the disk"
@@ -60,10 +63,10 @@ def snapshot(source: Path, target: Path) -> None:
 
 
 def take_up(path: Path) -> None:
-    """See that a copy is whole, and make it a database that agents share.
+    """Check that a copy is intact, and switch it to WAL for use by agents.
 
     Raises:
-        StorageError: It is damaged, or no database.
+        StorageError: It is damaged, or not a database.
     """
     try:
         with contextlib.closing(sqlite3.connect(path)) as raw:
@@ -79,19 +82,18 @@ _OLDER = "if the drive keeps older versions of its files, restore one of them"
 
 
 def standings(path: Path) -> Mapping[str, Mapping[int, Standing]]:
-    """Every trial of a database by sweep and number; empty sweeps too.
+    """The progress of every trial by sweep and number; sweeps without trials are included.
 
     Raises:
         StorageError: It cannot be read.
     """
     with contextlib.closing(Database(_url(path))) as database, database.transaction(write=False) as connection:
         found: dict[str, dict[int, Standing]] = {
-            row["id"]: {} for row in connection.rows("SELECT id FROM fersweep_sweeps")
+            sweep_id: {} for sweep_id in connection.execute(select(sweeps.c.id)).scalars()
         }
-        rows = connection.rows(
-            "SELECT sweep_id, number, state, attempt, owner, lease_until, (SELECT COUNT(*) FROM fersweep_reports AS r"
-            " WHERE r.sweep_id = t.sweep_id AND r.number = t.number) AS epochs FROM fersweep_trials AS t"
-        )
+        is_of_trial = (reports.c.sweep_id == trials.c.sweep_id, reports.c.number == trials.c.number)
+        epochs = select(func.count()).select_from(reports).where(*is_of_trial).scalar_subquery()
+        rows = connection.execute(select(trials, epochs.label("epochs"))).mappings().all()
         now = database.clock()
         for row in rows:
             state = TrialState(row["state"])
@@ -101,21 +103,20 @@ def standings(path: Path) -> Mapping[str, Mapping[int, Standing]]:
 
 
 def release(path: Path, history_of: Callable[[str, str], Sequence[Mapping[str, float]]]) -> int:
-    """Give up every lease in a copied database, since the agents that held them are not those of this machine.
+    """Release every lease in a copied database, since their owners were agents of another machine.
 
-    Epochs that a trial wrote down after the copy was made are recorded, so that its history has no gap.
+    Epochs that a trial wrote after the copy was made are recorded, so that its history has no gap.
 
     Args:
         path: The database.
-        history_of: What a trial's history.jsonl holds, by sweep and the name of its folder.
+        history_of: Gives the rows of a trial's history.jsonl, by sweep and the name of its folder.
 
     Returns:
-        How many trials go on where they were.
+        How many trials will be resumed.
     """
     going_on = 0
     with contextlib.closing(Database(_url(path))) as database, database.transaction(write=True) as connection:
-        sweeps = [row["id"] for row in connection.rows("SELECT id FROM fersweep_sweeps")]
-        for sweep_id in sweeps:
+        for sweep_id in connection.execute(select(sweeps.c.id)).scalars().all():
             ledger = Ledger(connection, sweep_id)
             for row in ledger.unended():
                 going_on += 1

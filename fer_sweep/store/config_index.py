@@ -7,7 +7,7 @@ from fer_sweep.store.trials import Ledger
 
 
 class ConfigIndex:
-    """The configurations of one sweep's trials, whichever agent and whichever version of fersweep wrote them.
+    """The configurations of one sweep's trials, written by any agent and any version of fersweep.
 
     Parsed models are compared, since the JSON of an earlier version lacks the fields added later.
     """

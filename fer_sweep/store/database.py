@@ -1,4 +1,4 @@
-"""The database that holds every sweep and trial, in SQLite or PostgreSQL: opening it by its URL, and transactions."""
+"""The database of all sweeps and trials, in SQLite or PostgreSQL: opened by its URL, used in transactions."""
 
 import contextlib
 import functools
@@ -7,11 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
+from sqlalchemy import Connection
+from sqlalchemy import RowMapping as Row
+from sqlalchemy.exc import DBAPIError
+
 from fer_sweep import files
-from fer_sweep.errors import InputError
-from fer_sweep.store import schema as tables
-from fer_sweep.store import sqlite
-from fer_sweep.store.engine import LOCK_TIMEOUT_S, Connection, ConnectionLost, Engine, Interrupted, NothingCreated, Row
+from fer_sweep.errors import InputError, StorageError
+from fer_sweep.store import schema, sqlite
+from fer_sweep.store.engine import (
+    LOCK_TIMEOUT_S,
+    Backend,
+    ConnectionLost,
+    Interrupted,
+    NothingCreated,
+    roll_back,
+    words,
+)
 from fer_sweep.store.schema import SCHEMA_VERSION
 from fer_sweep.store.sqlite import database_path
 
@@ -35,7 +46,7 @@ _Result = TypeVar("_Result")
 
 
 class Database:
-    """A storage URL, opened; safe to share among threads. One writer at a time, readers never wait."""
+    """An open database over one connection; safe to share among threads. One writer at a time, readers never wait."""
 
     def __init__(
         self,
@@ -49,37 +60,37 @@ class Database:
 
         Args:
             storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
-            create: Make the tables, and for SQLite the file, where they are missing.
-            lock_timeout_s: How long a transaction waits for another one's end, or for a server to come back.
-            end_waiting: Asked while a server is waited for; where it is true, ``Interrupted`` is raised.
+            create: Create the tables, and for SQLite the file, where they are missing.
+            lock_timeout_s: How long a transaction waits for another one, or for a server to come back.
+            end_waiting: Asked between attempts to reach a server; where it is true, ``Interrupted`` is raised.
 
         Raises:
-            InputError: The URL is for neither, or psycopg is missing, or SQLite would lie on a network file system.
-            NothingCreated: No sweep has been created there, and nothing is to be made.
+            InputError: The URL has another form, psycopg is not installed, or SQLite would be on a network file system.
+            NothingCreated: No sweep has been created there, and ``create`` is false.
             StorageError: The database cannot be used.
         """
         self._lock = threading.RLock()
-        self._engine = _open(storage, create=create, lock_timeout_s=lock_timeout_s, end_waiting=end_waiting)
-        self.name = self._engine.name
-        """What people know it by: the file's path, or the URL without its password."""
+        self._backend = _backend(storage, create=create, lock_timeout_s=lock_timeout_s, end_waiting=end_waiting)
+        self.name = self._backend.name
+        """The database as shown to people: the file's path, or the URL without its password."""
         try:
-            self._bring_up(create=create)
+            self._check_schema(create=create)
         except BaseException:
-            self._engine.close()
+            self._backend.close()
             raise
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         with self._lock:
-            self._engine.close()
+            self._backend.close()
 
     def clock(self) -> float:
-        """Unix time in seconds, by a clock that all agents on this database go by."""
-        return self._engine.clock()
+        """Unix time in seconds, by a clock that all agents on this database share."""
+        return self._backend.clock()
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool) -> Iterator[Connection]:
-        """All or nothing: committed when the block ends well, undone otherwise.
+        """Commit at the end of the block; roll back if it raises.
 
         A writing transaction shuts out other writers from its start, so what it reads stays true until it ends.
 
@@ -87,24 +98,52 @@ class Database:
             ConnectionLost: The connection to the server broke; see ``through_restarts``.
             StorageError: The database cannot be read or written; nothing has changed.
         """
-        with self._lock, self._engine.transaction(write=write) as connection:
-            yield connection
+        with self._lock:
+            try:
+                connection = self._backend.begin(write=write)
+            except DBAPIError as error:
+                raise self._explain(error) from error
+            is_committing = False
+            try:
+                yield connection
+                if write:
+                    is_committing = True
+                    connection.commit()
+                else:
+                    roll_back(connection)
+            except DBAPIError as error:
+                roll_back(connection)
+                if not error.connection_invalidated:
+                    raise self._explain(error) from error
+                if is_committing:
+                    raise ConnectionLost(
+                        f"{self.name}: the connection broke during a commit: {words(error)}",
+                        hint="check with `fersweep status` whether the change was made before you repeat it",
+                    ) from error
+                raise ConnectionLost(
+                    f"{self.name}: the connection broke, and nothing has changed: {words(error)}",
+                    hint="once the server is back, run the same command again",
+                ) from error
+            except BaseException:
+                roll_back(connection)
+                raise
+            finally:
+                connection.close()
 
-    def _bring_up(self, *, create: bool) -> None:
+    def _explain(self, error: DBAPIError) -> StorageError:
+        return StorageError(f"{self.name}: {words(error)}", hint=self._backend.advice(error))
+
+    def _check_schema(self, *, create: bool) -> None:
         with self.transaction(write=False) as connection:
-            found = tables.schema_version(connection, self._engine.dialect)
+            found = schema.read_version(connection)
         if found == SCHEMA_VERSION:
             return
         if found is not None:
-            tables.way_up(self.name, found)
+            schema.check_version(self.name, found)
         elif not create:
             raise NothingCreated(self.name)
         with self.transaction(write=True) as connection:
-            found = tables.schema_version(connection, self._engine.dialect)  # another process may have been first
-            if found is None:
-                tables.make_tables(connection, self._engine.dialect)
-            elif found != SCHEMA_VERSION:
-                tables.upgrade(connection, self._engine.dialect, tables.way_up(self.name, found))
+            schema.make_current(connection, self.name)  # reads the version again: another process may have been first
 
 
 def default_storage() -> str:
@@ -113,10 +152,10 @@ def default_storage() -> str:
 
 
 def check_storage(storage: str) -> None:
-    """See that a storage could be created, as far as that shows without touching it.
+    """Check whether a database could be created, without touching it.
 
     Raises:
-        InputError: The URL is for neither engine, or psycopg is missing, or SQLite would lie on a network file system.
+        InputError: The URL has another form, psycopg is not installed, or SQLite would be on a network file system.
     """
     recorded(storage)
     if storage.startswith(sqlite.PREFIX):
@@ -124,38 +163,38 @@ def check_storage(storage: str) -> None:
 
 
 def recorded(storage: str) -> str:
-    """A storage URL as it may be shown and written down: good in every folder, and without a password.
+    """A storage URL as it may be shown and written down: valid in every folder, and without a password.
 
-    The password goes on being used by this process.
+    This process keeps the password in memory.
 
     Raises:
-        InputError: The URL is for neither engine, or psycopg is missing.
+        InputError: The URL has another form, or psycopg is not installed.
     """
     if storage.startswith(sqlite.PREFIX):
         return f"{sqlite.PREFIX}{database_path(storage)}"
     if storage.startswith(_POSTGRES):
-        with _wants_psycopg():
-            from fer_sweep.store import postgres_urls  # only here: psycopg is an optional part
+        with _needs_psycopg():
+            from fer_sweep.store import postgres_urls  # only here: psycopg is an optional dependency
         return postgres_urls.without_secrets(storage)
     kind, separator, _ = storage.partition("://")
     raise InputError(
-        # Without the rest of the URL, which may hold a password.
-        f"--storage {kind + '://...' if separator else '...'}: not a database that fersweep knows",
+        # Without the rest of the URL, which may contain a password.
+        f"--storage {kind + '://...' if separator else '...'}: not a database that fersweep supports",
         hint="give sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE, or leave --storage out",
     )
 
 
 def through_restarts(step: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """Do a step again if the connection broke in it, so that a server may be restarted without ending an agent.
+    """Repeat a step in which the connection broke, so that a server can be restarted without ending an agent.
 
     The next transaction waits for the server to come back, LOCK_TIMEOUT_S at most. A step writes in one transaction.
-    Mostly nothing of it has been written by then; but if the connection broke while the server was writing it, it may
-    have been. So a step must do no harm when it is done twice:
+    Usually nothing of it was written; but if the connection broke during the commit, it may have been. So a step must
+    be safe to repeat:
 
-    - reading, renewing or giving up leases, moving a sweep to a state, and saying how a trial ended come to the same;
-    - an epoch recorded twice is recorded once, and is not judged by the rule that stops trials: the next one is;
-    - a trial handed out twice: ``Leases`` knows again the one whose handing out it never heard the end of, and hands
-      it out anew as the next attempt. If the agent ends first, nobody renews its lease, and it is taken over.
+    - reading, renewing or releasing leases, setting a sweep's state and recording the end of a trial are idempotent;
+    - an epoch reported twice is recorded once, and the stopping rule judges the next one;
+    - a trial handed out twice: ``Leases`` recognises the one whose commit was uncertain, and hands it out again as
+      the next attempt. If the agent ends first, nobody renews its lease, and another agent reclaims it.
     """
 
     @functools.wraps(step)
@@ -173,17 +212,17 @@ def through_restarts(step: Callable[_Given, _Result]) -> Callable[_Given, _Resul
     return again
 
 
-def _open(storage: str, *, create: bool, lock_timeout_s: float, end_waiting: Callable[[], bool]) -> Engine:
+def _backend(storage: str, *, create: bool, lock_timeout_s: float, end_waiting: Callable[[], bool]) -> Backend:
     if storage.startswith(_POSTGRES):
-        with _wants_psycopg():
-            from fer_sweep.store import postgres  # only here: psycopg is an optional part
+        with _needs_psycopg():
+            from fer_sweep.store import postgres  # only here: psycopg is an optional dependency
         return postgres.PostgresServer(storage, lock_timeout_s=lock_timeout_s, end_waiting=end_waiting)
     recorded(storage)
     return sqlite.SqliteFile(storage, create=create, lock_timeout_s=lock_timeout_s)
 
 
 @contextlib.contextmanager
-def _wants_psycopg() -> Iterator[None]:
+def _needs_psycopg() -> Iterator[None]:
     try:
         yield
     except ImportError as error:

@@ -1,9 +1,9 @@
-"""The seam below ``search.database``: what SQLite and PostgreSQL each bring, and nothing that they share."""
+"""What the two databases share: the seam that each implements, and the errors of both."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from fer_sweep.errors import InputError, StorageError
 
@@ -11,71 +11,38 @@ LOCK_TIMEOUT_S = 60.0
 """How long to wait for another process's transaction, which takes milliseconds, or for a server to come back."""
 
 
-class Row(Protocol):
-    """A row of a query; its columns go by name."""
-
-    def __getitem__(self, column: str, /) -> Any: ...
-
-
-class Connection(Protocol):
-    """One open transaction. Values stand for the ``?`` of a statement, in order."""
-
-    def rows(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Row]:
-        """All rows of a query."""
-        ...
-
-    def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
-        """The first row of a query, or None."""
-        ...
-
-    def change(self, sql: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement that writes; returns the number of rows it touched."""
-        ...
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """What engines spell differently."""
-
-    real: str
-    """The type of a number of 64 bits with a point."""
-    counted_key: str
-    """The type of a primary key that counts up by itself, in the order of commits, and is never used again."""
-    find_table: str
-    """A query that has a row if there is a table of the name ``?``."""
-
-
-class Engine(Protocol):
-    """One open database."""
+class Backend(Protocol):
+    """SQLite or PostgreSQL: where they differ."""
 
     name: str
-    """What people know it by; holds no password."""
-    dialect: Dialect
+    """The database as shown to people: the file's path, or the URL without its password."""
 
-    def transaction(self, *, write: bool) -> AbstractContextManager[Connection]:
-        """All or nothing: committed when the block ends well, undone otherwise. One at a time.
-
-        What a writing transaction reads stays true until its end, and so does what a reading one reads; a reading one
-        waits for nobody.
+    def begin(self, *, write: bool) -> Connection:
+        """Begin a transaction; a writing one shuts out other writers, a reading one sees one moment and never waits.
 
         Raises:
-            InputError: It is not to be written where it lies.
-            ConnectionLost: The server went away in the middle.
-            StorageError: It cannot be read or written; nothing has changed.
+            InputError: The database must not be written where it is.
+            ConnectionLost: The server did not come back in time.
+            StorageError: The database cannot be used.
+            DBAPIError: The same, to be explained by ``advice``.
         """
         ...
 
+    def advice(self, error: DBAPIError) -> str:
+        """What the user can do about an error."""
+        ...
+
     def clock(self) -> float:
-        """Unix time in seconds, by a clock that all who use this database go by."""
+        """Unix time in seconds, by a clock that all users of the database share."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         ...
 
 
 class NothingCreated(InputError):
-    """There is no database yet, or none of fersweep's tables in it."""
+    """There is no database, or it has no tables of fersweep."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -85,8 +52,22 @@ class NothingCreated(InputError):
 
 
 class ConnectionLost(StorageError):
-    """The connection to a database server broke within a transaction; the next transaction makes a new one."""
+    """The connection to the database server broke within a transaction; the next transaction reconnects."""
 
 
 class Interrupted(ConnectionLost):
-    """A server was waited for until there was no time for that any more, such as after Ctrl-C."""
+    """The wait for a database server was interrupted, for example by Ctrl-C."""
+
+
+def roll_back(connection: Connection) -> None:
+    """Roll back; drop the connection if that fails."""
+    try:
+        connection.rollback()
+    except DBAPIError:
+        connection.invalidate()
+
+
+def words(error: DBAPIError) -> str:
+    """The message of an error, in one line."""
+    said = getattr(getattr(error.orig, "diag", None), "message_primary", None)  # PostgreSQL's, without its details
+    return " ".join((said or str(error.orig)).split())

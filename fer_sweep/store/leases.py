@@ -1,8 +1,8 @@
-"""The trials one agent holds: whose each is, until when, and a thread that keeps them its own while they run.
+"""Fencing leases: one agent's exclusive ownership of its running trials, and the thread that renews it.
 
-A trial belongs to whoever holds its lease: an owner, an attempt and a time. The lease is renewed by every report;
-when it has run out, or its owner was a process of this host that is no longer there, the trial may be handed out again
-as the next attempt, and the late report of the former owner is refused.
+A lease has an owner, an attempt and an expiry. Every report renews it. Once it has expired, or its owner was a process
+of this host that has died, another agent may reclaim the trial as its next attempt, and late reports of the former
+owner are refused.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from fer_sweep.store.trials import Lease, Ledger
 log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
-"""How long a trial of which nothing is heard stays its owner's."""
+"""How long a lease lasts without renewal."""
 SHORTEST_LEASE_S, LONGEST_LEASE_S = 2.0, 86_400.0
-"""An agent says at least once a second what it runs, so a shorter lease would take trials from healthy agents."""
+"""Agents send a heartbeat every second, so a shorter lease would expire under healthy agents."""
 KEPT_LEASES = 10
-"""An agent that has said nothing of its trials for so many leases hangs, and loses them."""
+"""An agent whose loop sent no heartbeat for so many leases hangs, and its leases are no longer renewed."""
 
 
 def lease_seconds() -> float:
@@ -55,13 +55,13 @@ class Leases:
     def __init__(
         self, database: Database, sweep_id: str, *, owner: str | None, lease_s: float, clock: Callable[[], float] | None
     ) -> None:
-        """Hold nothing yet.
+        """Hold no lease yet.
 
         Args:
-            database: Where the sweep is; it stays open.
-            sweep_id: Whose trials.
-            owner: Names this agent among all agents; this process if not given.
-            lease_s: A trial not reported on for so many seconds may be handed to another agent.
+            database: The sweep's database; it stays open.
+            sweep_id: The sweep.
+            owner: The name of this agent among all agents; that of this process if not given.
+            lease_s: A trial without a report for so many seconds may be reclaimed by another agent.
             clock: Unix time, seconds; the database's if not given.
         """
         self._database = database
@@ -72,15 +72,15 @@ class Leases:
         """Unix time, seconds."""
         self._lock = threading.RLock()
         self._held: dict[int, int] = {}
-        """Trials handed to this agent, by number, with the attempt it is on."""
+        """This agent's trials by number, with their attempts."""
         self._running: set[int] = set()
-        """Those of them that have not ended yet."""
+        """Those of them that are running."""
         self._taken: dict[int, Lease] = {}
-        """Trials that the open transaction hands to this agent, by number."""
+        """Leases that the open transaction takes, by number."""
         self._unsure: dict[int, Lease] = {}
-        """Those of transactions of whose end nothing was heard: what was handed out so runs nowhere."""
+        """Leases whose commit is uncertain, since the connection broke; their trials run nowhere."""
         self._heard_at = self.clock()
-        """When this agent last reported on a trial."""
+        """When this agent last sent a report or heartbeat."""
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -107,39 +107,39 @@ class Leases:
         return Lease(self._owner, slot, attempt, self._until())
 
     def hold(self, number: int, lease: Lease) -> None:
-        """Once the open transaction is written, count a trial as this agent's and running, and keep its lease."""
+        """Take a lease, and renew it from the commit of the open transaction on."""
         self._taken[number] = lease
 
     def ended(self, number: int) -> None:
-        """The trial's attempt is over: its lease needs no keeping."""
+        """Stop renewing the lease of a trial whose attempt has ended."""
         with self._lock:
             self._running.discard(number)
 
     def latest(self, ledger: Ledger, number: int) -> Row | None:
-        """The trial if this agent has it, or had it last, whatever its state."""
+        """The trial if its latest attempt is this agent's, whatever its state."""
         return ledger.held(number, self._owner, self._held.get(number, 0))
 
     def own(self, ledger: Ledger, number: int, trial_id: str) -> Row:
-        """A trial that is this agent's and running.
+        """A running trial of this agent.
 
         Raises:
-            LostTrial: It is not.
+            LostTrial: Another agent has reclaimed it, or it is not running.
         """
         self._heard_at = self.clock()
         row = self.latest(ledger, number)
         if row is None or row["state"] != TrialState.RUNNING:
             raise LostTrial(
                 f"trial {trial_id} of sweep {self._sweep_id} is not this agent's",
-                hint="another agent took it over after nothing was heard of it; what that one reports counts",
+                hint="its lease expired and another agent reclaimed it; only that agent's reports count",
             )
         return row
 
     def renew(self, ledger: Ledger, number: int) -> None:
-        """The trial is this agent's for another ``lease_s``."""
+        """Renew a trial's lease for another ``lease_s``."""
         ledger.renew(number, self._until())
 
     def report(self, ledger: Ledger, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """The same, with what the trial reports, if anything; returns whether it is the first report of this epoch."""
+        """Renew the lease and record metrics, if any; returns whether it is the first report of this epoch."""
         if not metrics:
             self.renew(ledger, number)
             return False
@@ -149,27 +149,27 @@ class Leases:
         return self.clock() + self._lease_s
 
     def is_fresh(self, row: Row) -> bool:
-        """Whether most of a trial's lease is still to come, so that it need not be renewed yet."""
+        """Whether more than half of a trial's lease is left, so that it need not be renewed yet."""
         return bool(row["lease_until"] - self.clock() > self._lease_s / 2)
 
     def free(self, ledger: Ledger) -> Iterator[Row]:
-        """The trials that run or are to be gone on with and that nobody has in hand, in order."""
-        candidates = ledger.perhaps_free(self._owner, owners.on_this_host(), self.clock())
+        """Unleased trials that are running or preempted, in order."""
+        candidates = ledger.maybe_unleased(self._owner, owners.on_this_host(), self.clock())
         return (row for row in candidates if not self.is_in_hand(row))
 
     def is_in_hand(self, row: Row) -> bool:
-        """Whether somebody works on this trial, this agent or another one that may still be there."""
+        """Whether this agent, or another one that may still be alive, holds the trial's lease."""
         number = row["number"]
         if row["state"] != TrialState.RUNNING:
             return False
         if row["owner"] == self._owner and number in self._running and self._held[number] == row["attempt"]:
-            return True  # by ourselves, however late we are
+            return True  # ours, even if we are late to renew it
         if (unsure := self._unsure.get(number)) is not None and _is_by(row, unsure):
             return False
         return row["lease_until"] > self.clock() and not owners.is_dead(row["owner"])
 
     def close(self) -> None:
-        """Give up the leases that are still held, so that no agent has to wait for them to expire."""
+        """Release the leases, so that no agent has to wait for them to expire."""
         self._closing.set()
         if self._keeper is not None:
             self._keeper.join()  # it may be in the middle of a transaction
@@ -178,7 +178,7 @@ class Leases:
                 if self._held or self._unsure:
                     self._give_up()
             except Interrupted as error:
-                log.warning("%s; this agent's trials are free once it has ended or their leases have", error)
+                log.warning("%s; this agent's trials are free once it has exited or their leases have expired", error)
             finally:
                 self._held.clear()
 
@@ -201,9 +201,9 @@ class Leases:
             self._keeper.start()
 
     def renew_running(self) -> None:
-        """Renew the leases of what runs, unless the agent has been silent for KEPT_LEASES leases.
+        """Renew the leases of running trials, unless the agent has been silent for KEPT_LEASES leases.
 
-        An agent that is held up, by a slow server say, keeps its trials; a stopped or dead process renews nothing.
+        An agent that is delayed, for example by a slow server, keeps its trials; a paused or dead one does not.
         """
         if self.clock() - self._heard_at > KEPT_LEASES * self._lease_s:
             return
@@ -219,5 +219,5 @@ class Leases:
 
 
 def _is_by(row: Row, lease: Lease) -> bool:
-    """Whether a trial was last handed out by this very lease, to the moment."""
+    """Whether a trial's current lease is exactly this one."""
     return (row["owner"], row["attempt"], row["lease_until"]) == (lease.owner, lease.attempt, lease.until)

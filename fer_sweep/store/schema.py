@@ -1,122 +1,161 @@
-"""The tables that hold every sweep and trial, the same in every engine, and the way from older ones to these."""
+"""The tables of all sweeps and trials, the same in SQLite and PostgreSQL, and the upgrades from older versions."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
 
 from fer_sweep.errors import StorageError
-from fer_sweep.store.engine import Connection, Dialect
 
 SCHEMA_VERSION = 2
-"""Rises with every change of the tables that an older fersweep could not live with."""
+"""Raise it with every change of the tables that an older fersweep could not work with."""
 
-UNENDED = "state IN ('running', 'preempted')"
-"""The condition of a trial that runs or is to be gone on with. Spelt out, with no values to be put in: only so does an
-engine see that the index of these trials has them all."""
+UNENDED = text("state IN ('running', 'preempted')")
+"""Selects running and preempted trials. Literal, without bound values: otherwise a database does not see that the
+partial index below covers the query."""
 
 UPGRADES: Mapping[int, Sequence[str]] = {
     1: ("ALTER TABLE fersweep_trials ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0",),
 }
-"""By schema version, the statements that make the next version of it; ``{real}`` and the like as in _TABLES. A version
-that no released fersweep wrote needs none."""
+"""By schema version, the statements that lead to the next version."""
 
-_TABLES = (
-    "CREATE TABLE fersweep_schema (version INTEGER NOT NULL)",
-    """CREATE TABLE fersweep_sweeps (
-        id TEXT PRIMARY KEY,
-        position INTEGER NOT NULL,
-        spec TEXT NOT NULL,
-        state TEXT NOT NULL,
-        max_gap {real},
-        seed BIGINT NOT NULL,
-        created {real} NOT NULL
-    )""",
-    """CREATE TABLE fersweep_trials (
-        sweep_id TEXT NOT NULL REFERENCES fersweep_sweeps (id),
-        number INTEGER NOT NULL,
-        identity TEXT NOT NULL,
-        config TEXT NOT NULL,
-        parameters TEXT NOT NULL,
-        memo TEXT,
-        state TEXT NOT NULL,
-        slot TEXT NOT NULL,
-        owner TEXT NOT NULL,
-        attempt INTEGER NOT NULL,
-        lease_until {real} NOT NULL,
-        started {real} NOT NULL,
-        ended {real},
-        metrics TEXT NOT NULL,
-        objectives TEXT,
-        result TEXT,
-        reason TEXT,
-        given_back INTEGER NOT NULL DEFAULT 0,  -- not used any more
-        PRIMARY KEY (sweep_id, number),
-        UNIQUE (sweep_id, identity)
-    )""",
-    # Writers come one after another, so ids are seen in their order, and a reader can ask for what is new since the
-    # last one it saw.
-    """CREATE TABLE fersweep_reports (
-        id {counted_key},
-        sweep_id TEXT NOT NULL,
-        number INTEGER NOT NULL,
-        epoch INTEGER NOT NULL,
-        metrics TEXT NOT NULL,
-        UNIQUE (sweep_id, number, epoch)
-    )""",
-    "CREATE INDEX fersweep_reports_news ON fersweep_reports (sweep_id, id)",
-    # Every proposal looks for a trial to go on with first, among thousands that have ended. Databases made before there
-    # was this index do without.
-    f"CREATE INDEX fersweep_trials_unended ON fersweep_trials (sweep_id, number) WHERE {UNENDED}",
+
+class PlainText(TypeDecorator[str]):
+    """Text in which NUL, which PostgreSQL refuses, is stored as its symbol; the last lines of a log may contain it."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: object) -> str | None:
+        """Replace NUL; also turns a StrEnum into a plain string, which psycopg needs."""
+        return None if value is None else value.replace("\0", "\N{SYMBOL FOR NULL}")
+
+
+_metadata = MetaData()
+
+schema = Table("fersweep_schema", _metadata, Column("version", Integer, nullable=False))
+
+sweeps = Table(
+    "fersweep_sweeps",
+    _metadata,
+    Column("id", PlainText, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("spec", PlainText, nullable=False),
+    Column("state", PlainText, nullable=False),
+    Column("max_gap", Double),
+    Column("seed", BigInteger, nullable=False),
+    Column("created", Double, nullable=False),
 )
 
+trials = Table(
+    "fersweep_trials",
+    _metadata,
+    Column("sweep_id", PlainText, ForeignKey("fersweep_sweeps.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("identity", PlainText, nullable=False),
+    Column("config", PlainText, nullable=False),
+    Column("parameters", PlainText, nullable=False),
+    Column("memo", PlainText),
+    Column("state", PlainText, nullable=False),
+    Column("slot", PlainText, nullable=False),
+    Column("owner", PlainText, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("started", Double, nullable=False),
+    Column("ended", Double),
+    Column("metrics", PlainText, nullable=False),
+    Column("objectives", PlainText),
+    Column("result", PlainText),
+    Column("reason", PlainText),
+    Column("given_back", Integer, nullable=False, server_default=text("0")),  # unused since the second edition
+    UniqueConstraint("sweep_id", "identity"),
+)
+# Each proposal first looks for an unended trial among thousands that have ended. Older databases lack this index.
+Index(
+    "fersweep_trials_unended",
+    trials.c.sweep_id,
+    trials.c.number,
+    sqlite_where=UNENDED,
+    postgresql_where=UNENDED,
+)
 
-def schema_version(connection: Connection, dialect: Dialect) -> int | None:
-    """The version of the tables there are; None if there are none."""
-    if connection.row(dialect.find_table, ["fersweep_schema"]) is None:
+# Writers take turns, so ids become visible in order, and a reader can ask for all reports after the last one it has.
+reports = Table(
+    "fersweep_reports",
+    _metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), Identity(always=True), primary_key=True),
+    Column("sweep_id", PlainText, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("metrics", PlainText, nullable=False),
+    UniqueConstraint("sweep_id", "number", "epoch"),
+    sqlite_autoincrement=True,  # never use an id again
+)
+Index("fersweep_reports_news", reports.c.sweep_id, reports.c.id)
+
+
+def read_version(connection: Connection) -> int | None:
+    """The schema version of a database; None if it has no tables."""
+    if not inspect(connection).has_table(schema.name):
         return None
-    row = connection.row("SELECT version FROM fersweep_schema")
-    return None if row is None else int(row["version"])
+    return connection.execute(select(schema.c.version)).scalar()
 
 
-def make_tables(connection: Connection, dialect: Dialect) -> None:
-    """Make all tables, of which there is none yet."""
-    for statement in _TABLES:
-        connection.change(_spelt(statement, dialect))
-    connection.change("INSERT INTO fersweep_schema (version) VALUES (?)", [SCHEMA_VERSION])
-
-
-def way_up(
-    name: str, found: int, *, to: int = SCHEMA_VERSION, upgrades: Mapping[int, Sequence[str]] = UPGRADES
-) -> list[str]:
-    """The statements that bring tables from one version to another.
+def check_version(name: str, found: int) -> None:
+    """Check that tables of this version can be used or upgraded.
 
     Args:
-        name: The database's, for messages.
-        found: The version there is.
-        to: The version to be.
-        upgrades: See UPGRADES.
+        name: The database's name, for messages.
+        found: Its schema version.
 
     Raises:
-        StorageError: There is no way: the tables are newer, or older than any there is a way from.
+        StorageError: The version is newer than this fersweep, or too old.
     """
-    if found > to:
+    if found > SCHEMA_VERSION:
         raise StorageError(
-            f"{name} was written by a newer fersweep (schema {found}, this one knows {to})",
+            f"{name} was written by a newer fersweep (schema {found}, this one knows {SCHEMA_VERSION})",
             hint="upgrade fersweep here, or set FERSWEEP_HOME to another folder",
         )
-    if missing := [version for version in range(found, to) if version not in upgrades]:
+    if found < min(UPGRADES):
         raise StorageError(
-            f"{name} was written by an older fersweep (schema {found}, this one knows {to}), and there is no way up "
-            f"from schema {missing[0]}",
-            hint="use the fersweep that wrote it, or set FERSWEEP_HOME to another folder and begin anew",
+            f"{name} was written by an older fersweep (schema {found}), and this one upgrades from schema "
+            f"{min(UPGRADES)} on",
+            hint="use the fersweep that wrote it, or set FERSWEEP_HOME to another folder",
         )
-    return [statement for version in range(found, to) for statement in upgrades[version]]
 
 
-def upgrade(connection: Connection, dialect: Dialect, statements: Sequence[str], *, to: int = SCHEMA_VERSION) -> None:
-    """Bring the tables up by the statements of ``way_up``."""
-    for statement in statements:
-        connection.change(_spelt(statement, dialect))
-    connection.change("UPDATE fersweep_schema SET version = ?", [to])
+def make_current(connection: Connection, name: str) -> None:
+    """Create the tables, or upgrade them to SCHEMA_VERSION.
 
-
-def _spelt(statement: str, dialect: Dialect) -> str:
-    return statement.format(real=dialect.real, counted_key=dialect.counted_key)
+    Raises:
+        StorageError: See ``check_version``.
+    """
+    found = read_version(connection)
+    if found is None:
+        _metadata.create_all(connection)
+        connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+        return
+    check_version(name, found)
+    for version in range(found, SCHEMA_VERSION):
+        for statement in UPGRADES[version]:
+            connection.execute(text(statement))
+    connection.execute(update(schema).values(version=SCHEMA_VERSION))

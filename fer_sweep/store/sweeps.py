@@ -1,13 +1,16 @@
-"""Sweeps at rest: created, listed, read back, and moved between states. Needs neither optuna nor torch."""
+"""Sweeps in the database: create, read, and change their state. Needs neither optuna nor torch."""
 
 import contextlib
 import json
 import re
 import time
 
+from sqlalchemy import Connection, func, insert, select, update
+
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError
-from fer_sweep.store.database import Connection, Database, default_storage
+from fer_sweep.store.database import Database, Row, default_storage
+from fer_sweep.store.schema import sweeps, trials
 from fer_sweep.store.trials import SweepState
 
 __all__ = [
@@ -25,19 +28,19 @@ _MOVES: dict[SweepState, frozenset[SweepState]] = {
     SweepState.RUNNING: frozenset({SweepState.PAUSED, SweepState.STOPPED, SweepState.CANCELLED}),
     SweepState.PAUSED: frozenset({SweepState.RUNNING, SweepState.STOPPED, SweepState.CANCELLED}),
     SweepState.STOPPED: frozenset({SweepState.RUNNING, SweepState.CANCELLED}),
-    # A sweep that reached its target may still have trials running, which cancelling ends.
+    # A sweep that reached its target may still have running trials, which cancelling stops.
     SweepState.FINISHED: frozenset({SweepState.CANCELLED}),
     SweepState.CANCELLED: frozenset(),
 }
 
 
 def extend_sweep(database: Database, sweep_id: str, sweep: SweepFile) -> None:
-    """Replace a sweep's space by a larger one; a finished sweep runs again.
+    """Replace a sweep's space by a larger one, and let a finished sweep run again.
 
     Args:
-        database: Where it is.
+        database: Its database.
         sweep_id: Its id.
-        sweep: Gives every configuration that was handed out already, and in the same order.
+        sweep: Gives every configuration that has a trial, in the same order.
 
     Raises:
         InputError: There is no such sweep.
@@ -45,15 +48,12 @@ def extend_sweep(database: Database, sweep_id: str, sweep: SweepFile) -> None:
     """
     with database.transaction(write=True) as connection:
         state = _state(connection, sweep_id, database.name)
-        goes_on = SweepState.RUNNING if state is SweepState.FINISHED else state
-        connection.change(
-            "UPDATE fersweep_sweeps SET spec = ?, state = ? WHERE id = ?",
-            [json.dumps(sweep.to_plain()), goes_on, sweep_id],
-        )
+        after = SweepState.RUNNING if state is SweepState.FINISHED else state
+        _update(connection, sweep_id, spec=json.dumps(sweep.to_plain()), state=after)
 
 
 def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, *, max_gap: float | None = None, seed: int = 0) -> bool:
-    """Record a sweep, in state `running`; makes the database where there is none.
+    """Record a sweep, in state `running`; creates the database if needed.
 
     Args:
         sweep: Its file.
@@ -63,7 +63,7 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, *, max_gap: floa
         seed: Of the embedded search.
 
     Returns:
-        False if this id is recorded already; that sweep stays as it is.
+        False if this id exists already; that sweep stays unchanged.
 
     Raises:
         InputError: The id is unusable.
@@ -72,14 +72,19 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, *, max_gap: floa
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", sweep_id):
         raise InputError(f"{sweep_id!r} cannot name a sweep", hint="use letters, digits, _ and -, at most 64")
     with contextlib.closing(Database(storage, create=True)) as database, database.transaction(write=True) as connection:
-        if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
+        if connection.execute(select(sweeps.c.id).where(sweeps.c.id == sweep_id)).first():
             return False
-        last = connection.row("SELECT MAX(position) AS position FROM fersweep_sweeps")
-        position = 0 if last is None or last["position"] is None else last["position"] + 1
-        connection.change(
-            "INSERT INTO fersweep_sweeps (id, position, spec, state, max_gap, seed, created)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [sweep_id, position, json.dumps(sweep.to_plain()), SweepState.RUNNING, max_gap, seed, time.time()],
+        last = connection.execute(select(func.max(sweeps.c.position))).scalar()
+        connection.execute(
+            insert(sweeps).values(
+                id=sweep_id,
+                position=0 if last is None else last + 1,
+                spec=json.dumps(sweep.to_plain()),
+                state=SweepState.RUNNING,
+                max_gap=max_gap,
+                seed=seed,
+                created=time.time(),
+            )
         )
     return True
 
@@ -91,21 +96,17 @@ def load_sweep(database: Database, sweep_id: str) -> SweepFile:
         InputError: There is no such sweep.
     """
     with database.transaction(write=False) as connection:
-        row = connection.row("SELECT spec FROM fersweep_sweeps WHERE id = ?", [sweep_id])
-        if row is None:
-            raise no_such_sweep(connection, sweep_id, database.name)
-    return parse_sweep(json.loads(row["spec"]))
+        return parse_sweep(json.loads(sweep_row(connection, sweep_id, database.name)["spec"]))
 
 
 def sweep_seed(database: Database, sweep_id: str) -> int:
     """The seed of a sweep's search; 0 for one that a server searches."""
     with database.transaction(write=False) as connection:
-        row = connection.row("SELECT seed FROM fersweep_sweeps WHERE id = ?", [sweep_id])
-    return row["seed"] if row else 0
+        return connection.execute(select(sweeps.c.seed).where(sweeps.c.id == sweep_id)).scalar() or 0
 
 
 def sweep_state(database: Database, sweep_id: str) -> SweepState:
-    """Where a sweep stands.
+    """A sweep's state.
 
     Raises:
         InputError: There is no such sweep.
@@ -125,7 +126,8 @@ def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) 
         current = _state(connection, sweep_id, database.name)
         if wanted == current:
             return
-        running = connection.row("SELECT 1 FROM fersweep_trials WHERE sweep_id = ? AND state = 'running'", [sweep_id])
+        is_running = (trials.c.sweep_id == sweep_id, trials.c.state == "running")
+        running = connection.execute(select(trials.c.number).where(*is_running).limit(1)).first()
         legal = _MOVES[current]
         if current is SweepState.FINISHED and running is None:
             legal = frozenset()
@@ -135,21 +137,33 @@ def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) 
                 f"sweep {sweep_id} is {current} and cannot become {wanted}",
                 hint=f"{then}; to search on, create a new sweep from the same file",
             )
-        connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [wanted, sweep_id])
+        _update(connection, sweep_id, state=wanted)
 
 
-def no_such_sweep(connection: Connection, sweep_id: str, name: str) -> InputError:
-    """The error for an unknown id, naming the ids there are."""
-    rows = connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position DESC LIMIT 5")
-    known = ", ".join(row["id"] for row in rows)
-    return InputError(
-        f"no sweep {sweep_id} in {name}",
-        hint=f"the newest there: {known}" if known else "create one: fersweep create FILE",
-    )
+def sweep_row(connection: Connection, sweep_id: str, name: str) -> Row:
+    """A sweep's row.
+
+    Args:
+        connection: An open transaction.
+        sweep_id: The sweep.
+        name: The database's name, for messages.
+
+    Raises:
+        InputError: There is no such sweep; the hint names the newest ones.
+    """
+    row = connection.execute(select(sweeps).where(sweeps.c.id == sweep_id)).mappings().first()
+    if row is None:
+        newest = connection.execute(select(sweeps.c.id).order_by(sweeps.c.position.desc()).limit(5)).scalars().all()
+        raise InputError(
+            f"no sweep {sweep_id} in {name}",
+            hint=f"the newest there: {', '.join(newest)}" if newest else "create one: fersweep create FILE",
+        )
+    return row
 
 
 def _state(connection: Connection, sweep_id: str, name: str) -> SweepState:
-    row = connection.row("SELECT state FROM fersweep_sweeps WHERE id = ?", [sweep_id])
-    if row is None:
-        raise no_such_sweep(connection, sweep_id, name)
-    return SweepState(row["state"])
+    return SweepState(sweep_row(connection, sweep_id, name)["state"])
+
+
+def _update(connection: Connection, sweep_id: str, **values: object) -> None:
+    connection.execute(update(sweeps).where(sweeps.c.id == sweep_id).values(**values))

@@ -1,4 +1,4 @@
-"""The trials of one sweep within one transaction: every statement the search runs, and nothing it decides."""
+"""The trials of one sweep within one transaction: the queries of the search, without its decisions."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -6,32 +6,38 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import ColumnElement, Connection, TextClause, delete, func, insert, or_, select, update
+
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
-from fer_sweep.store.database import Connection, Row
-from fer_sweep.store.schema import UNENDED
+from fer_sweep.store.database import Row
+from fer_sweep.store.schema import UNENDED, reports, sweeps, trials
 
 
 class SweepState(StrEnum):
-    """Where a sweep stands."""
+    """The state of a sweep."""
 
     RUNNING = "running"
     PAUSED = "paused"
-    """Hands out nothing; agents wait."""
+    """Starts no trials; agents wait."""
     STOPPED = "stopped"
-    """Hands out nothing; what runs finishes; agents end. Can be resumed."""
+    """Starts no trials; running ones finish, then agents end. Can be resumed."""
     CANCELLED = "cancelled"
-    """What runs is checkpointed and stopped. For good."""
+    """Running trials are checkpointed and stopped. Final."""
     FINISHED = "finished"
-    """At its cap, exhausted, or its target reached. For good."""
+    """The cap, the end of the space or the target is reached."""
 
 
-_OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
+_trial = trials.c
+_ENDED = _trial.state.not_in(("running", "preempted"))
+
+
+_UNENDED = (TrialState.RUNNING, TrialState.PREEMPTED)
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who works on a trial, for which time, and until when it is theirs without another word."""
+    """Exclusive ownership of a running trial, with its expiry."""
 
     owner: str
     slot: str
@@ -48,94 +54,82 @@ class Ledger:
         self._sweep_id = sweep_id
 
     def state(self) -> SweepState:
-        """Where the sweep stands.
+        """The sweep's state.
 
         Raises:
-            InputError: The sweep is not there any more.
+            InputError: The sweep has been deleted.
         """
-        row = self._connection.row("SELECT state FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
-        if row is None:
+        found = self._connection.execute(select(sweeps.c.state).where(sweeps.c.id == self._sweep_id)).scalar()
+        if found is None:
             raise InputError(f"sweep {self._sweep_id} has been deleted from the database")
-        return SweepState(row["state"])
+        return SweepState(found)
 
     def finish_sweep(self) -> None:
-        """A running sweep is over; one that was paused, stopped or cancelled stays so."""
-        self._connection.change(
-            "UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state = ?",
-            [SweepState.FINISHED, self._sweep_id, SweepState.RUNNING],
-        )
+        """Finish a running sweep; a paused, stopped or cancelled one keeps its state."""
+        self._move_sweep(SweepState.RUNNING, SweepState.FINISHED)
 
     def reopen_sweep(self) -> None:
-        """A finished sweep runs again; one in another state stays in it."""
-        self._connection.change(
-            "UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state = ?",
-            [SweepState.RUNNING, self._sweep_id, SweepState.FINISHED],
-        )
+        """Let a finished sweep run again; one in another state keeps it."""
+        self._move_sweep(SweepState.FINISHED, SweepState.RUNNING)
 
     def count(self) -> int:
-        """Trials handed out so far, each once; the next one's number."""
-        # Numbers have no gap, and the last one is found without looking at all the others.
-        last: int | None = self._trials("MAX(number) AS last", "")[0]["last"]
+        """The number of trials, and so the next one's number."""
+        # Numbers have no gap, and an index gives the last one at once.
+        last = self._connection.execute(select(func.max(_trial.number)).where(self._mine)).scalar()
         return 0 if last is None else last + 1
-
-    def is_taken(self, identity: str) -> bool:
-        """Whether a trial with this identity exists."""
-        return self.find(identity) is not None
 
     def find(self, identity: str) -> Row | None:
         """The trial with this identity."""
-        rows = self._trials("*", "AND identity = ?", [identity])
-        return rows[0] if rows else None
+        return next(iter(self._rows(_trial.identity == identity)), None)
 
     def numbered(self, numbers: Collection[int]) -> Sequence[Row]:
         """The trials with these numbers, in order."""
-        marks = ", ".join("?" * len(numbers)) or "NULL"
-        return self._trials("*", f"AND number IN ({marks}) ORDER BY number", list(numbers))
+        return self._rows(_trial.number.in_(numbers))
 
     def configs_from(self, number: int) -> Sequence[Row]:
         """Number and config of every trial from this number on, in order."""
-        return self._trials("number, config", "AND number >= ? ORDER BY number", [number])
+        return self._rows(_trial.number >= number, columns=(_trial.number, _trial.config))
 
     def unended(self) -> Sequence[Row]:
-        """Trials running or to be gone on with, in order."""
-        return self._trials("*", f"AND {UNENDED} ORDER BY number")
+        """Running and preempted trials, in order."""
+        return self._rows(UNENDED)
 
     def has_unended(self) -> bool:
-        """Whether a trial runs or is to be gone on with."""
-        return bool(self._trials("number", f"AND {UNENDED} LIMIT 1"))
+        """Whether any trial is running or preempted."""
+        return self._connection.execute(select(_trial.number).where(self._mine, UNENDED).limit(1)).first() is not None
 
-    def perhaps_free(self, owner: str, host: str, now: float) -> Sequence[Row]:
-        """Those unended trials that nobody may have in hand, in order.
+    def maybe_unleased(self, owner: str, host: str, now: float) -> Sequence[Row]:
+        """Unended trials whose lease may be void, in order.
 
-        Left out, so that a proposal does not read a row for every agent there is, are those whose lease holds and whose
-        owner is of another host, of which nothing more can be said from here.
+        Trials with a valid lease of another host are left out, so that a proposal does not read a row for every agent.
 
         Args:
-            owner: Whose trials to give in any case.
-            host: What the names of owners on this host begin with; their trials are given too.
+            owner: Whose trials to include in any case.
+            host: The prefix of owners on this host, whose trials are included too.
             now: Unix time, seconds.
         """
-        return self._trials(
-            "*",
-            f"AND {UNENDED} AND (state = 'preempted' OR lease_until <= ? OR owner = ? OR SUBSTR(owner, 1, ?) = ?)"
-            " ORDER BY number",
-            [now, owner, len(host), host],
+        return self._rows(
+            UNENDED,
+            or_(
+                _trial.state == TrialState.PREEMPTED,
+                _trial.lease_until <= now,
+                _trial.owner == owner,
+                func.substr(_trial.owner, 1, len(host)) == host,
+            ),
         )
 
     def all(self) -> Sequence[Row]:
         """Every trial, in order."""
-        return self._trials("*", "ORDER BY number")
+        return self._rows()
 
     def since(self, number: int, unended: Collection[int]) -> Sequence[Row]:
-        """Those of ``unended``, earlier than ``number``, that have ended meanwhile, and trials from it on, in order."""
-        # Two queries, since with an OR between them engines look at every trial of the sweep.
-        marks = ", ".join("?" * len(unended)) or "NULL"  # an empty list is not for every engine
-        ended = self._trials("*", f"AND number IN ({marks}) AND NOT {UNENDED} ORDER BY number", list(unended))
-        return [*ended, *self._trials("*", "AND number >= ? ORDER BY number", [number])]
+        """Those of the earlier trials ``unended`` that have ended, then all trials from ``number`` on, in order."""
+        # Two queries, since an OR between them would read every trial of the sweep.
+        return [*self._rows(_trial.number.in_(unended), _ENDED), *self._rows(_trial.number >= number)]
 
     def held(self, number: int, owner: str, attempt: int) -> Row | None:
-        """The trial if this attempt of this owner is its latest one, whatever its state."""
-        rows = self._trials("*", "AND number = ? AND owner = ? AND attempt = ?", [number, owner, attempt])
+        """The trial if its latest attempt is this one of this owner, whatever its state."""
+        rows = self._rows(_trial.number == number, _trial.owner == owner, _trial.attempt == attempt)
         return rows[0] if rows else None
 
     def add(
@@ -149,57 +143,42 @@ class Ledger:
         lease: Lease,
         now: float,
     ) -> None:
-        """A new trial, running."""
-        self._connection.change(
-            "INSERT INTO fersweep_trials (sweep_id, number, identity, config, parameters, memo, state, slot, owner,"
-            " attempt, lease_until, started, metrics) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}')",
-            [
-                self._sweep_id,
-                number,
-                identity,
-                config,
-                json.dumps(dict(parameters)),
-                memo,
-                TrialState.RUNNING,
-                lease.slot,
-                lease.owner,
-                lease.attempt,
-                lease.until,
-                now,
-            ],
+        """Add a trial, running."""
+        self._connection.execute(
+            insert(trials).values(
+                sweep_id=self._sweep_id,
+                number=number,
+                identity=identity,
+                config=config,
+                parameters=json.dumps(dict(parameters)),
+                memo=memo,
+                started=now,
+                metrics="{}",
+                **_leased(lease),
+            )
         )
 
     def hand_over(self, number: int, lease: Lease) -> None:
-        """An unended trial gets a new owner, who runs it."""
-        self._change(
-            number,
-            "state = ?, slot = ?, owner = ?, attempt = ?, lease_until = ?, reason = NULL",
-            [TrialState.RUNNING, lease.slot, lease.owner, lease.attempt, lease.until],
-        )
+        """Give an unended trial a new owner, who runs it."""
+        self._change(number, reason=None, **_leased(lease))
 
     def renew(self, number: int, until: float) -> None:
-        """The lease holds until then."""
-        self._change(number, "lease_until = ?", [until])
+        """Set the lease's expiry."""
+        self._change(number, lease_until=until)
 
     def record_epoch(
         self, number: int, epoch: int, metrics: Mapping[str, float], *, lease_until: float | None = None
     ) -> bool:
-        """Write one epoch's metrics, and the lease if one is given; returns whether they replaced earlier ones."""
+        """Write one epoch's metrics, and the lease's expiry if given; returns whether they replaced earlier ones."""
+        key = {"sweep_id": self._sweep_id, "number": number, "epoch": epoch}
         text = json.dumps(dict(metrics))
-        add = "INSERT INTO fersweep_reports (sweep_id, number, epoch, metrics) VALUES (?, ?, ?, ?)"
-        values = [self._sweep_id, number, epoch, text]
-        is_new = bool(self._connection.change(f"{add} ON CONFLICT (sweep_id, number, epoch) DO NOTHING", values))
-        if not is_new:
-            # Not changed in its place: what replaces it has an id of its own, and so is news to those who read on.
-            self._connection.change(
-                "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?", values[:3]
-            )
-            self._connection.change(add, values)
-        if lease_until is None:
-            self._change(number, "metrics = ?", [text])
-        else:  # with one change of the row rather than two
-            self._change(number, "metrics = ?, lease_until = ?", [text, lease_until])
-        return not is_new
+        # Not updated in place: a new id makes the replacement new to readers that continue from the last id they saw.
+        replaced = self._connection.execute(
+            delete(reports).where(*(reports.c[column] == value for column, value in key.items()))
+        )
+        self._connection.execute(insert(reports).values(**key, metrics=text))
+        self._change(number, metrics=text, **({} if lease_until is None else {"lease_until": lease_until}))
+        return replaced.rowcount > 0
 
     def end(
         self,
@@ -211,66 +190,82 @@ class Ledger:
         reason: str | None,
         now: float,
     ) -> None:
-        """How an attempt ended; a preempted trial has not ended."""
+        """Record how an attempt ended; a preempted trial has not ended."""
         self._change(
             number,
-            "state = ?, lease_until = 0, ended = ?, objectives = ?, result = ?, reason = ?",
-            [state, None if state in _OPEN else now, json.dumps(list(objectives)), result, reason],
+            state=state,
+            lease_until=0.0,
+            ended=None if state in _UNENDED else now,
+            objectives=json.dumps(list(objectives)),
+            result=result,
+            reason=reason,
         )
 
     def failed(self) -> Sequence[Row]:
-        """Trials that have failed, in order."""
-        return self._trials("*", "AND state = ? ORDER BY number", [TrialState.FAILED])
+        """Failed trials, in order."""
+        return self._rows(_trial.state == TrialState.FAILED)
 
     def requeue(self, number: int) -> None:
         """Queue a failed trial again: it is resumed as a preempted one is."""
-        self._change(number, "state = ?, reason = NULL, ended = NULL", [TrialState.PREEMPTED])
+        self._change(number, state=TrialState.PREEMPTED, reason=None, ended=None)
 
     def attempts(self, numbers: Collection[int]) -> Mapping[int, int]:
-        """How often each of these trials has been handed out; of those that have ended."""
-        marks = ", ".join("?" * len(numbers)) or "NULL"
-        rows = self._trials("number, attempt", f"AND number IN ({marks}) AND NOT {UNENDED}", list(numbers))
+        """The attempt of each of these trials that has ended."""
+        rows = self._rows(_trial.number.in_(numbers), _ENDED, columns=(_trial.number, _trial.attempt))
         return {row["number"]: row["attempt"] for row in rows}
 
     def objectives(self) -> list[list[float | None]]:
-        """What every complete or pruned trial is worth, in order."""
-        rows = self._trials(
-            "objectives", "AND state IN (?, ?) ORDER BY number", [TrialState.COMPLETE, TrialState.PRUNED]
+        """The objectives of every complete or pruned trial, in order."""
+        rows = self._rows(
+            _trial.state.in_((TrialState.COMPLETE, TrialState.PRUNED)), columns=(_trial.number, _trial.objectives)
         )
         return [json.loads(row["objectives"]) for row in rows]
 
     def reports_after(self, report: int) -> Sequence[Row]:
-        """Reports (id, number, epoch, metrics) that came after the one with this id, in order of arrival."""
-        return self._connection.rows(
-            "SELECT id, number, epoch, metrics FROM fersweep_reports WHERE sweep_id = ? AND id > ? ORDER BY id",
-            [self._sweep_id, report],
-        )
+        """Reports (id, number, epoch, metrics) with a larger id than this one, in order of arrival."""
+        query = select(reports).where(reports.c.sweep_id == self._sweep_id, reports.c.id > report)
+        return self._connection.execute(query.order_by(reports.c.id)).mappings().all()
 
     def reports_of(self, number: int) -> list[dict[str, float]]:
         """One trial's metrics by epoch, earliest first."""
-        rows = self._connection.rows(
-            "SELECT metrics FROM fersweep_reports WHERE sweep_id = ? AND number = ? ORDER BY epoch",
-            [self._sweep_id, number],
-        )
-        return [json.loads(row["metrics"]) for row in rows]
+        query = select(reports.c.metrics).where(reports.c.sweep_id == self._sweep_id, reports.c.number == number)
+        return [json.loads(text) for text in self._connection.execute(query.order_by(reports.c.epoch)).scalars()]
 
-    def _trials(self, columns: str, rest: str, values: Sequence[Any] = ()) -> Sequence[Row]:
-        return self._connection.rows(
-            f"SELECT {columns} FROM fersweep_trials WHERE sweep_id = ? {rest}", [self._sweep_id, *values]
-        )
+    @property
+    def _mine(self) -> ColumnElement[bool]:
+        return trials.c.sweep_id == self._sweep_id
 
-    def _change(self, number: int, columns: str, values: Sequence[Any]) -> None:
-        self._connection.change(
-            f"UPDATE fersweep_trials SET {columns} WHERE sweep_id = ? AND number = ?",
-            [*values, self._sweep_id, number],
-        )
+    def _rows(
+        self,
+        *conditions: ColumnElement[bool] | TextClause,
+        columns: Sequence[ColumnElement[Any]] = tuple(trials.c),
+    ) -> Sequence[Row]:
+        query = select(*columns).where(self._mine, *conditions).order_by(_trial.number)
+        return self._connection.execute(query).mappings().all()
+
+    def _change(self, number: int, **values: Any) -> None:
+        self._connection.execute(update(trials).where(self._mine, _trial.number == number).values(**values))
+
+    def _move_sweep(self, before: SweepState, after: SweepState) -> None:
+        is_there = (sweeps.c.id == self._sweep_id, sweeps.c.state == before)
+        self._connection.execute(update(sweeps).where(*is_there).values(state=after))
+
+
+def _leased(lease: Lease) -> dict[str, Any]:
+    return {
+        "state": TrialState.RUNNING,
+        "slot": lease.slot,
+        "owner": lease.owner,
+        "attempt": lease.attempt,
+        "lease_until": lease.until,
+    }
 
 
 def record_of(row: Row, trial_id: str) -> TrialRecord:
-    """A trial's row as the record that crosses the search's seam."""
+    """A trial's row as a record."""
     state = TrialState(row["state"])
     result = TrialResult.model_validate(json.loads(row["result"])) if row["result"] else None
-    is_over = state not in _OPEN
+    is_over = state not in _UNENDED
     return TrialRecord(
         trial_id=trial_id,
         state=state,
@@ -286,20 +281,20 @@ def record_of(row: Row, trial_id: str) -> TrialRecord:
 
 
 class Histories:
-    """The finite values of one metric of every trial, kept up with what all agents report.
+    """The values of one metric of every trial, from the reports of all agents.
 
-    Not to be updated in a transaction that reports something: were it undone, its report would stay in here.
+    Do not update it in a transaction that reports something: after a rollback the report would remain here.
     """
 
     def __init__(self, metric: str | None) -> None:
         self._metric = metric
         self._latest = 0
-        """Id of the last report taken in."""
+        """Id of the last report read."""
         self._by_epoch: dict[int, dict[int, float]] = {}
         self._values: dict[int, list[float]] = {}
 
     def update(self, ledger: Ledger) -> None:
-        """Take in what is new."""
+        """Read the new reports."""
         if self._metric is None:
             return
         changed = set()
@@ -316,7 +311,7 @@ class Histories:
             self._values[number] = [value for _, value in sorted(self._by_epoch[number].items())]
 
     def of(self, number: int) -> Sequence[float]:
-        """One trial's values, in the order of its epochs; not all of them need be finite."""
+        """One trial's values in the order of its epochs; some may not be finite."""
         return self._values.get(number, [])
 
     def all(self) -> Sequence[Sequence[float]]:

@@ -13,6 +13,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError
 from fer_sweep.search.embedded import create_sweep
+from fer_sweep.shipped import resolve
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import add, add_served, new_storage
@@ -86,6 +87,7 @@ def checked(
     Raises:
         SweepFileError: With every problem found.
     """
+    file = resolve("sweeps", file)
     sweep, lines = load_with_lines(file)
     if constants:
         sweep = with_constants(sweep, constants)

@@ -146,7 +146,7 @@ def new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:
 
 
 def _no_sweep() -> NothingToDo:
-    return NothingToDo(f"no sweep in {home()} yet", hint="create one: fersweep create sweeps/simple_cnn.yaml")
+    return NothingToDo(f"no sweep in {home()} yet", hint="create one: fersweep create simple_cnn")
 
 
 def _adopt(text: str, note: Callable[[str], None]) -> Sweep:

@@ -267,7 +267,7 @@ class WandbSearch:
             return None
         self._refused = 0
         with self._leases.ledger() as ledger:
-            if ledger.is_taken(run_id):
+            if ledger.find(run_id):
                 return None  # another agent was faster
             number, lease = ledger.count(), self._leases.new(slot, 1)
             twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]

@@ -24,4 +24,4 @@ def test_the_database_is_named_and_refused_on_a_network_file_system_unless_it_is
     assert "network file system (lustre)" in refused.found
     assert "FERSWEEP_STORAGE" in refused.advice
     monkeypatch.setenv("FERSWEEP_STORAGE", postgres)
-    assert found("database") == Finding("database", True, f"{postgres} (FERSWEEP_STORAGE says so)")
+    assert found("database") == Finding("database", True, f"{postgres} (from FERSWEEP_STORAGE)")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.agent.probe import Load, measure, remembered, typical
-from fer_sweep.config.distributions import Categorical
+from fer_sweep.config.parameters import Categorical
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
@@ -64,7 +64,9 @@ def test_a_typical_trial_that_fails_in_a_slot_of_its_own_ends_the_agent_with_its
 def test_a_typical_trial_is_in_the_middle_of_the_space_or_drawn_where_that_cannot_be_trained() -> None:
     def typical_dim(*dims: int) -> object:
         parameters = {"model": ["vit"], "dim": dims, "head_dim": [32]}
-        return typical(Space({name: Categorical(values) for name, values in parameters.items()})).model_dump()["dim"]
+        return typical(
+            Space({name: Categorical(values=list(values)) for name, values in parameters.items()})
+        ).model_dump()["dim"]
 
     assert typical_dim(64, 96, 128) == 96
     assert typical_dim(128, 100, 96) in (96, 128)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.agent_stage import TIMINGS
 from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 
+_TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
 _FILES = {"config.json", "history.jsonl", "best.safetensors", "result.json", "trial.log"}
 Row = Mapping[str, Any]
 
@@ -152,7 +152,7 @@ def _object(path: Path) -> Row:
 
 
 def _timeless(values: Row) -> Row:
-    return {name: value for name, value in values.items() if name not in TIMINGS}
+    return {name: value for name, value in values.items() if name not in _TIMINGS}
 
 
 def _logged(run: Run) -> list[int]:

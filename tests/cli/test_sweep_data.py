@@ -68,7 +68,7 @@ def test_data_is_shared_by_a_command_and_a_damaged_copy_refused_and_shared_again
     move(tiny_cache)
     assert "every host" in refused("data", "share", "synthetic")
     assert "copied to" in shell("data", "share", "tiny")[2]
-    assert "shared already" in shell("data", "share", "tiny")[2]
+    assert "already shared" in shell("data", "share", "tiny")[2]
     (copy,) = Path(".fersweep/data").glob("[!.]*")
     images = bytearray((copy / "images.npy").read_bytes())
     images[-1] ^= 1

@@ -152,7 +152,7 @@ PROVOKED = [
     pytest.param("FILE is on a network file system", on_a_network_file_system),
     pytest.param("FILE: database is locked", locked_database),
     pytest.param("fersweep needs Python 3.11", old_python, marks=MAKE),
-    pytest.param("no Ray answers at ADDRESS", no_ray, marks=pytest.mark.cluster),
+    pytest.param("cannot connect to Ray at ADDRESS", no_ray, marks=pytest.mark.cluster),
     pytest.param("FILE: disk I/O error", full_disk_under_the_database, marks=pytest.mark.process),
     pytest.param("cannot write FILE", full_disk_elsewhere, marks=pytest.mark.process),
 ]

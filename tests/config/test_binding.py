@@ -36,7 +36,7 @@ metric: {name: best_val_ac, goal: maximize}  # metric.name: no trial reports 'be
 parameters:
   model: {value: simple_cnn}
   batchsize: {value: 3}  # parameters.batchsize: no such parameter (did you mean batch_size?)
-  stem: {value: cifar}  # parameters.stem: simple_cnn has no stem: it belongs to resnet18 (leave it out, or take model r
+  stem: {value: cifar}  # parameters.stem: simple_cnn has no stem: it belongs to resnet18 (remove it, or use model
   epochs: {value: 0}  # parameters.epochs.value: 0: input should be greater than or equal to 1
   optimizer: {values: [adamw, sgdd, adam]}  # parameters.optimizer.values.1: 'sgdd':
   kernel_size: {min: 3, max: 7}  # parameters.kernel_size: 4:
@@ -81,11 +81,11 @@ UNTRAINABLE = "a combination that cannot be trained: "
     [
         ({"lr": 0.1}, "parameters: no model is given: which architecture to train (add model: {value: simple_cnn}"),
         ({"model": "resnet"}, "parameters.model: no such model: 'resnet' (did you mean resnet18?)"),
-        (THREE | {"stem": "cifar"}, "parameters.stem: resnet18 has it, but vit, simple_cnn not (make one sweep file"),
+        (THREE | {"stem": "cifar"}, "parameters.stem: resnet18 has stem, but vit and simple_cnn have not (write one"),
         ({"model": {"values": ["resnet18", "deeper_cnn"]}, "width": 4}, "parameters.width.value: 4: "),
         ({"model": "vit", "augment": {"values": [{"shift": 0.0}, {"shift": 0.9}]}}, "parameters.augment.values.1: 0.9"),
-        (VIT, f"parameters.dim: {UNTRAINABLE}dim 200 is no multiple of head_dim 16, and 2 more such combinations"),
-        (VIT | WIDE | {"lr": 0.1}, f"parameters.dim: {UNTRAINABLE}dim 200 is no multiple"),
+        (VIT, f"parameters.dim: {UNTRAINABLE}dim 200 is not a multiple of head_dim 16, and 2 more such combinations"),
+        (VIT | WIDE | {"lr": 0.1}, f"parameters.dim: {UNTRAINABLE}dim 200 is not a multiple"),
         (VIT | {"dim": 192, "patch_size": 7}, f"parameters.patch_size: {UNTRAINABLE}patch_size 7 does not divide 48"),
         (TWICE, "parameters.augment.shift: given twice: once nested, once with a dotted name"),
         (RESNET, f"parameters.pretrained: {UNTRAINABLE}pretrained weights have the 7x7 stem"),
@@ -127,9 +127,15 @@ ENGINE = {"method": "custom", "scheduler": {"engine": "optuna"}, "metric": None}
         (ENGINE | {"metrics": [METRIC, {"name": "gap"}, METRIC]}, "metrics.1.name: no trial reports 'gap'"),
         ({"metric": None}, "method: method bayes needs a metric"),
         ({"method": "custom"}, "method: method custom needs a scheduler (write scheduler: {engine: optuna})"),
-        ({"method": "custom", "scheduler": {"engine": "ax"}}, "scheduler.engine: ax is not one of the engines here"),
+        (
+            {"method": "custom", "scheduler": {"engine": "ax"}},
+            "scheduler.engine: fersweep does not support",
+        ),
         ({"method": "grid"}, "parameters.augment.parameters.shift: has no grid"),
-        (hyperband(min_iter=2) | {"method": "random", "metric": None}, "early_terminate: needs a metric to judge by"),
+        (
+            hyperband(min_iter=2) | {"method": "random", "metric": None},
+            "early_terminate: needs a metric to compare",
+        ),
     ],
 )
 def test_unsupported_search_is_refused(changes, says):
@@ -138,7 +144,7 @@ def test_unsupported_search_is_refused(changes, says):
     assert problems_in({key: value for key, value in data.items() if value is not None})[0].startswith(says)
 
 
-NEVER = "early_terminate: nothing will be stopped early: "
+NEVER = "early_terminate: no trial will be stopped early: "
 
 
 @pytest.mark.parametrize(
@@ -148,8 +154,8 @@ NEVER = "early_terminate: nothing will be stopped early: "
         ({"metric": {"name": "val_loss", "goal": "maximize"}}, "metric: the goal is to maximize val_loss (goal: mini"),
         (hyperband(min_iter=20), NEVER + "the first band, 20, is not before the last of 20 epochs"),
         (hyperband(max_iter=2, s=1), NEVER + "no band is before the last of 20 epochs"),
-        (hyperband("macro_f1", min_iter=3), NEVER + "macro_f1 is known at a trial's end only"),
-        ({"run_cap": 9}, "run_cap: there are 2 configurations only, and none is trained twice"),
+        (hyperband("macro_f1", min_iter=3), NEVER + "macro_f1 is known only at a trial's end"),
+        ({"run_cap": 9}, "run_cap: there are only 2 configurations, and none is trained twice"),
         ({"command": ["${env}", "${arg}", "${envvar:X}"]}, "command.1: the stock agent drops ${arg} (did you mean"),
     ],
 )
@@ -173,7 +179,7 @@ def test_grid_is_checked_by_its_own_values():
 
     # Rounded to multiples of 0.1, up to 0.96 gives 1.0, which is no dropout; the grid ends at 0.9.
     assert "1.0: input should be less than 1" in problems_in(stepped("dropout", "random", 0, 0.96, 0.1))[0]
-    ten = "run_cap: there are 10 configurations only, and none is trained twice"
+    ten = "run_cap: there are only 10 configurations, and none is trained twice"
     assert notes_on(stepped("dropout", "grid", 0, 0.96, 0.1, run_cap=99)) == [ten]
     # The grid begins at 2.5, which is no number of images; sampling rounds to multiples of 2.
     assert "2.5: input should be a valid integer" in problems_in(stepped("batch_size", "grid", 2.5, 20, 2))[0]

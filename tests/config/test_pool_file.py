@@ -78,7 +78,7 @@ def test_problems_name_their_lines_and_what_was_meant(text, problems):
         ("slurm", "container", ["x.sif\nid", "x.sif; id", "apptainer exec $(id)", "apptainer 'exec"]),
         ("slurm", "command", [""]),
         ("slurm", "sbatch", [["-p gpu"], ["--comment=a\nb"], ["job.sh"]]),
-        ("ray", "address", ["ray://head:10001", "head", "head:0", "head:65536", "head:6379; id", "local", 6379]),
+        ("ray", "address", ["ray://head:10001", "head", "head:0", "head:6379; id", "local", 6379]),
         ("ray", "gpus", ["one", True, -1, 0.001, 2.5, 65]),
         ("ray", "cpus", [0.5]),
         ("ray", "memory", ["lots"]),

@@ -12,6 +12,7 @@ from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_sweep_file, with_constants, with_run_cap
 from fer_sweep.config.trial import flatten, parse_trial
+from tests.config.conftest import can_be_drawn
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "sweeps"
 
@@ -30,7 +31,8 @@ def test_file_is_complete_and_means_the_same_to_wandb_and_every_configuration_ca
         parse_trial(space.sample(rng))
     for run in sweeps.next_runs({**read, "method": "random"}, [], n=20):
         values = flatten({name: entry["value"] for name, entry in run.config.items()})
-        assert space.contains(values)
+        assert values.keys() == space.parameters.keys()
+        assert all(can_be_drawn(found, values[name]) for name, found in space.parameters.items())
         parse_trial(values)
     assert (sweep.objectives[0].name, sweep.objectives[0].goal) == ("best_val_acc", "maximize")
     assert sweep.run_cap

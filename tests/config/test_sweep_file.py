@@ -22,7 +22,7 @@ metod: bayes  # metod: no such key (did you mean method?)
 metric:  # metric.name: missing (such as best_val_acc)
   nam: best_val_acc  # metric.nam: no such key (did you mean name?)
   goal: maximise  # metric.goal: 'maximise' is not allowed (did you mean maximize?)
-early_terminate:  # early_terminate: names no bands (give min_iter, or max_iter and s)
+early_terminate:  # early_terminate: has no bands (give min_iter, or max_iter and s)
   type: hyperbands  # early_terminate.type: 'hyperbands' is not allowed (did you mean hyperband?)
   eta: 1  # early_terminate.eta: 1 is not above 1
 run_cap: 0  # run_cap: 0 is not 1 or more
@@ -32,7 +32,7 @@ parameters:
   dropout: {distribution: log_unifrm, min: 0, max: 0.5}  # parameters.dropout: no such distribution: 'log_unifrm' (did
   warmup: {distribution: log_uniform, min: -5, max: -1}  # parameters.warmup: log_uniform is deprecated: its min and max
   epochs: {min: 3}  # parameters.epochs.max: missing (int_uniform needs min and max)
-  blocks: {min: 1, max: 3, q: 2}  # parameters.blocks.q: int_uniform takes no q (one of min, max, distribution)
+  blocks: {min: 1, max: 3, q: 2}  # parameters.blocks.q: int_uniform takes no q (one of distribution, min, max)
   augment:
     parameters:
       shift: {min: 0.0, max: "0.1"}  # parameters.augment.parameters.shift.max: '0.1' is not a number
@@ -65,15 +65,24 @@ BANDS = {"type": "hyperband", "min_iter": 1}
     ("changes", "says"),
     [
         ({"lr": {"value": 1}}, "lr: no such key (move it under parameters:)"),
-        ({"metric": {"name": "a"}, "metrics": [{"name": "a"}, {"name": "b"}]}, "metrics: cannot stand beside metric"),
+        (
+            {"metric": {"name": "a"}, "metrics": [{"name": "a"}, {"name": "b"}]},
+            "metrics: cannot be combined with metric",
+        ),
         ({"metrics": [{"name": "a"}, {"name": "b"}]}, "metrics: several objectives need method custom, not random"),
-        ({"scheduler": {"engine": "optuna"}}, "scheduler.engine: optuna does not do method random (method: custom)"),
+        (
+            {"scheduler": {"engine": "optuna"}},
+            "scheduler.engine: optuna does not support method random (method: custom)",
+        ),
         (OPTUNA | {"scheduler": {"engine": "optuna", "optimizer": "f"}}, "scheduler.optimizer: needs source"),
-        (OPTUNA | {"controller": {"type": "local"}}, "controller: a local controller excludes scheduler"),
-        (OPTUNA | {"early_terminate": BANDS}, "early_terminate: cannot stand beside scheduler"),
+        (
+            OPTUNA | {"controller": {"type": "local"}},
+            "controller: a local controller cannot be combined with scheduler",
+        ),
+        (OPTUNA | {"early_terminate": BANDS}, "early_terminate: cannot be combined with scheduler"),
         (of_a({"values": []}), "parameters.a.values: needs at least one entry"),
         (of_a([1, 2]), "parameters.a: [1, 2] is not a parameter (write values: [1, 2])"),
-        (of_a({}), "parameters.a: says nothing about its values"),
+        (of_a({}), "parameters.a: has no values"),
         (of_a({"min": 3, "max": 3}), "parameters.a: min 3 is not less than max 3 (one value only"),
         (of_a({"values": [1, 2], "probabilities": [0.5, 0.2]}), "parameters.a: the probabilities sum to 0.7, not to 1"),
         (of_a({"distribution": "log_uniform_values", "min": 0, "max": 1}), "parameters.a.min: 0 is not above zero"),
@@ -107,7 +116,7 @@ def test_constants_and_run_cap_are_set_and_checked():
         "h.z": {"value": 5},
     }
     assert sweep.to_plain()["parameters"]["lr"] == {"min": 0.1, "max": 0.2}
-    with pytest.raises(SweepFileError, match="not a name"):
+    with pytest.raises(SweepFileError, match="not a valid parameter name"):
         with_constants(sweep, {"no name": 1})
     assert with_run_cap(parse_sweep(MINIMAL), 7).run_cap == 7
     with pytest.raises(SweepFileError, match="run_cap: 0 is not 1 or more"):

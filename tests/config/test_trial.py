@@ -75,7 +75,7 @@ PRETRAINED = {"model": "resnet18", "pretrained": True}
         ({"model": "simple_cnn", "kernel_size": 4}, "kernel_size: 4: input should be 3, 5 or 7"),
         ({"model": "resnet18", "width": 12}, "width: 12: input should be a multiple of 8"),
         ({"patch_size": 7}, "patch_size 7 does not divide 48: take one of [2, 3, 4, 6, 8, 12, 16, 24]"),
-        ({"dim": 200}, "dim 200 is no multiple of head_dim 32"),
+        ({"dim": 200}, "dim 200 is not a multiple of head_dim 32"),
         (PRETRAINED, "pretrained weights have the 7x7 stem: set stem=imagenet"),
         (PRETRAINED | {"stem": "imagenet", "width": 32}, "pretrained weights have width 64, not 32"),
         ({"lr": 0.1, "lr.x": 1}, "lr.x: lr is a value and cannot also be a group"),

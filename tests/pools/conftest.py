@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import ray_nodes, slurm
+from tests.support.documentation import REPOSITORY
 from tests.support.fake_slurm import FakeSlurm
-from tests.support.pool_stage import REPOSITORY
 from tests.support.processes import SWEEP
 from tests.support.shell import Shell
 

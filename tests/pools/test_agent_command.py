@@ -11,7 +11,7 @@ from fer_sweep.cli import pooling
 from fer_sweep.cli.printing import say
 from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, AgentState, Phase, following
-from tests.support.pool_stage import REPOSITORY
+from tests.support.documentation import REPOSITORY
 from tests.support.shell import Shell
 
 RUNNING, DONE, FAILED = AgentState(Phase.RUNNING, "on n1"), AgentState(Phase.DONE), AgentState(Phase.FAILED, "broke")
@@ -131,7 +131,7 @@ def test_changes_are_reported_once_and_a_failed_query_is_retried() -> None:
     [
         ("", "--pool typo.yaml", 2, "line 2: partitoin: no such key"),
         ("", "--pool local.yaml --mirror m", 2, "--mirror is for an agent on this host"),
-        ("", "--agents 2", 2, "--agents goes with --pool"),
+        ("", "--agents 2", 2, "--agents needs --pool FILE"),
         ("stop", "--pool local.yaml", 3, " is stopped"),
         ("cancel", "--pool local.yaml", 3, " is cancelled"),
     ],

@@ -1,4 +1,4 @@
-"""Agents on a real Slurm and a real Ray: lost nodes, the time limit, and the README's commands."""
+"""Agents on a real Slurm and a real Ray: lost nodes, the time limit, and the commands of docs/clusters.md."""
 
 import os
 import re
@@ -12,7 +12,8 @@ from fer_sweep.pools import Phase
 from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.slurm import SlurmAgents
 from tests.support import ray_nodes, slurm
-from tests.support.pool_stage import REPOSITORY, command, follow_readme, history, make, trials_of
+from tests.support.documentation import REPOSITORY
+from tests.support.pool_stage import command, follow_section, history, make, trials_of
 from tests.support.processes import alive, until, words_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("tiny_data", "one_core")]
@@ -87,7 +88,7 @@ def test_trials_of_a_lost_ray_node_are_resumed_elsewhere_and_ray_stores_no_secre
 
 
 @pytest.mark.parametrize(("kind", "cluster"), [("Slurm", "real_slurm"), ("Ray", "real_ray")])
-def test_commands_of_the_readme_run_a_sweep_in_postgresql(
+def test_commands_of_the_page_run_a_sweep_in_postgresql(
     kind: str, cluster: str, postgres: str, tiny_data: str, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue(cluster)
@@ -95,5 +96,5 @@ def test_commands_of_the_readme_run_a_sweep_in_postgresql(
     shutil.copytree(REPOSITORY / "agents", "agents")
     file = Path("agents/slurm.yaml")
     file.write_text(re.sub("^(gres: gpu:1|cpus: 4)$", "", file.read_text(), flags=re.MULTILINE))  # no node has them
-    followed = follow_readme(f"On a {kind} cluster", postgres, tiny_data)
+    followed = follow_section(f"On a {kind} cluster", postgres, tiny_data)
     assert "note:" not in followed  # nothing to warn of in a search that every node reaches

@@ -11,7 +11,8 @@ from fer_sweep.cli.pooling import open_pool
 from fer_sweep.config.pool_file import load_pool_file
 from fer_sweep.pools import AgentState, Phase, Pool
 from fer_sweep.pools.ray_cluster import RayAgents
-from tests.support.pool_stage import REPOSITORY, command, stub, stub_pool
+from tests.support.documentation import REPOSITORY
+from tests.support.pool_stage import command, stub, stub_pool
 from tests.support.processes import until
 from tests.support.stub_agent import calls
 

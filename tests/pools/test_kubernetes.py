@@ -7,10 +7,10 @@ from typer.main import get_command
 
 from fer_sweep.cli import app
 from fer_sweep.errors import InputError
-from tests.support.pool_stage import REPOSITORY
+from tests.support.documentation import REPOSITORY, section
 
 AGENTS = REPOSITORY / "agents"
-GUIDE = (AGENTS / "README.md").read_text().split("## Kubernetes")[1]
+GUIDE = section("Kubernetes")
 (JOB,) = yaml.safe_load_all((AGENTS / "kubernetes.yaml").read_text())
 CLAIM, DATA = yaml.safe_load_all((AGENTS / "kubernetes-data.yaml").read_text())
 POD = JOB["spec"]["template"]["spec"]

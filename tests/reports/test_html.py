@@ -82,7 +82,7 @@ def test_the_winner_and_how_to_train_it_are_in_the_page_and_faces_only_if_given(
     assert render(report, NOWHERE) == text, "the same report gives the same bytes"
     assert "<img" not in text and "gets most wrong" not in text
     with_faces = render(report, NOWHERE, [Face(PNG, "happy", "sad", "93 %")])
-    assert with_faces.count("<img") == 1 and "its licence decides" in with_faces
+    assert with_faces.count("<img") == 1 and "licence may forbid sharing this file" in with_faces
     assert "They are elsewhere." in render(report, NOWHERE, faces_note="They are elsewhere.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fer_sweep.config.distributions import Categorical, Constant, LogUniform, Normal, QLogNormal
+from fer_sweep.config.parameters import Categorical, Constant, LogUniform, Normal, QLogNormal
 from fer_sweep.config.space import Space
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import fingerprint_of_test
@@ -55,11 +55,17 @@ def finish(entry: Sweep, results: Sequence[TrialOutcome]) -> None:
 
 
 def test_axes_say_how_they_are_searched() -> None:
-    space = Space({"model": Categorical(("simple_cnn", "vit")), "lr": LogUniform(1e-4, 1e-2), "epochs": Constant(3)})
+    space = Space(
+        {
+            "model": Categorical(values=["simple_cnn", "vit"]),
+            "lr": LogUniform(min=1e-4, max=1e-2),
+            "epochs": Constant(value=3),
+        }
+    )
     bounds = pytest.approx(1e-4), pytest.approx(1e-2)
     assert axes_of(space, []) == (Axis("model", False, models_of(space, [])), Axis("lr", True, None, bounds))
     assert models_of(space, []) == ("simple_cnn", "vit")
-    unbounded = Space({"dropout": Normal(0.3, 0.01), "weight_decay": QLogNormal(-7.0, 0.1, 1e-5)})
+    unbounded = Space({"dropout": Normal(mu=0.3, sigma=0.01), "weight_decay": QLogNormal(mu=-7.0, sigma=0.1, q=1e-5)})
     dropout, decay = axes_of(unbounded, [])
     assert dropout.bounds is not None and 0.2 < dropout.bounds[0] < 0.3 < dropout.bounds[1] < 0.4
     assert (dropout.log, decay.log) == (False, True)

@@ -5,11 +5,13 @@ from contextlib import closing
 
 import pytest
 from pydantic import create_model
+from sqlalchemy import select, update
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.files import trial_folder, write_atomically
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.store.database import Database
+from fer_sweep.store.schema import trials
 from fer_sweep.training.checkpoint import Checkpoints
 from fer_sweep.training.trial import claim_folder
 
@@ -26,11 +28,11 @@ def of_earlier_version(config):
 def rewrite(storage):
     """Leave every trial's row as the earlier version would have written it."""
     with closing(Database(storage)) as database, database.transaction(write=True) as connection:
-        for row in connection.rows("SELECT number, config, identity FROM fersweep_trials"):
+        for row in connection.execute(select(trials)).mappings().all():
             text = of_earlier_version(parse_trial(json.loads(row["config"]))).model_dump_json()
             identity = text if row["identity"] == row["config"] else row["identity"]  # of W&B's trials, the run's id
-            values = [text, identity, row["number"]]
-            connection.change("UPDATE fersweep_trials SET config = ?, identity = ? WHERE number = ?", values)
+            is_this = trials.c.number == row["number"]
+            connection.execute(update(trials).where(is_this).values(config=text, identity=identity))
 
 
 @pytest.mark.parametrize("method", ["grid", "random", "bayes"])

@@ -7,7 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from fer_sweep.config.distributions import canonical
+from fer_sweep.config.values import canonical
 from fer_sweep.errors import LostTrial
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import update
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
@@ -17,10 +18,11 @@ from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import ConnectionLost, Interrupted
+from fer_sweep.store.schema import sweeps
 from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
 from tests.support.processes import until
-from tests.support.searches import create, sweep_ids
+from tests.support.searches import OPENED, create, sweep_ids
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'fersweep[postgres]'")
 
@@ -30,12 +32,13 @@ END_CONNECTIONS = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
 
 
 def state_in(connection):
-    return connection.row("SELECT state FROM fersweep_sweeps")["state"]
+    return connection.exec_driver_sql("SELECT state FROM fersweep_sweeps").scalar()
 
 
 @pytest.fixture
 def storage(postgres):
-    return postgres
+    yield postgres
+    OPENED.close()  # before the schema is dropped
 
 
 @pytest.fixture
@@ -63,23 +66,23 @@ def test_password_stays_in_memory_and_later_commands_say_how_to_give_it(postgres
         raise Refused("no password supplied")
 
     monkeypatch.setattr(psycopg.Connection, "connect", connect)
-    with refused(StorageError, "no password", hint="give the password by PGPASSWORD or ~/.pgpass"):
+    with refused(StorageError, "no password", hint="give the password in PGPASSWORD or ~/.pgpass"):
         _ = entry.state
 
 
 def test_server_that_cannot_be_reached_is_an_error_at_once_with_what_to_do(postgres_server, tmp_path):
-    with refused(StorageError, "No such file", hint="see that the server runs"):
+    with refused(StorageError, "No such file", hint="check that the server runs"):
         sweep_ids(f"postgresql+psycopg:///db?host={quote(str(tmp_path), safe='')}")
     with pytest.raises(StorageError, match="nowhere"):
         sweep_ids(postgres_server.url("nowhere"))
 
 
 def test_error_of_the_server_says_what_to_do_and_changes_nothing(pair):
-    hints = {"disk_full": "make room", "insufficient_privilege": "GRANT", "read_only_sql_transaction": "to read from"}
+    hints = {"disk_full": "make room", "insufficient_privilege": "GRANT", "read_only_sql_transaction": "read-only"}
     for condition, hint in hints.items():
         with refused(StorageError, condition, hint=hint), pair[0].transaction(write=True) as connection:
-            connection.change("DELETE FROM fersweep_sweeps")
-            connection.change(f"DO $$BEGIN RAISE {condition}; END$$")
+            connection.exec_driver_sql("DELETE FROM fersweep_sweeps")
+            connection.exec_driver_sql(f"DO $$BEGIN RAISE {condition}; END$$")
         with pair[0].transaction(write=True) as connection:
             assert state_in(connection) == "running"
 
@@ -117,18 +120,18 @@ def test_writer_that_waited_for_the_lock_sees_what_was_written_meanwhile(pair, p
     with holder.transaction(write=True) as connection:
         thread.start()
         until(lambda: bool(postgres_server.run(WAITING)))
-        connection.change("UPDATE fersweep_sweeps SET state = 'paused'")
+        connection.exec_driver_sql("UPDATE fersweep_sweeps SET state = 'paused'")
     thread.join()
     assert seen == ["paused"]
 
 
-def test_wait_for_the_lock_can_be_interrupted_and_changes_nothing(made, pair, postgres_server, monkeypatch):
-    monkeypatch.setattr("fer_sweep.store.postgres._HURRY_S", 0.0)
-    waiter = Database(made, end_waiting=lambda: bool(postgres_server.run(WAITING)))
+def test_wait_for_the_lock_can_be_interrupted_and_changes_nothing(made, pair, monkeypatch):
+    monkeypatch.setattr("fer_sweep.store.postgres._HURRY_S", 0.01)
+    waiter = Database(made, end_waiting=lambda: True)
     with pair[0].transaction(write=True) as connection:
         with pytest.raises(Interrupted), waiter.transaction(write=True) as never:
-            never.change("DELETE FROM fersweep_sweeps")
-        connection.change("UPDATE fersweep_sweeps SET state = 'paused'")
+            never.exec_driver_sql("DELETE FROM fersweep_sweeps")
+        connection.exec_driver_sql("UPDATE fersweep_sweeps SET state = 'paused'")
     with waiter.transaction(write=True) as connection:  # nothing holds the lock any more
         assert state_in(connection) == "paused"
     waiter.close()
@@ -141,20 +144,20 @@ def test_holder_of_the_lock_that_falls_silent_loses_it(pair, monkeypatch):
             patch.setattr("fer_sweep.store.postgres.SILENCE_S", 0.1)  # of the holder alone
             stack.enter_context(pytest.raises(ConnectionLost))
             holding = stack.enter_context(holder.transaction(write=True))
-        holding.change("DELETE FROM fersweep_sweeps")
+        holding.exec_driver_sql("DELETE FROM fersweep_sweeps")
         with waiter.transaction(write=True) as connection:  # gets the lock although the holder never ends
             assert state_in(connection) == "running"
-        holding.rows("SELECT id FROM fersweep_sweeps")
+        holding.exec_driver_sql("SELECT id FROM fersweep_sweeps")
 
 
 def test_transactions_leave_nothing_in_their_session_so_that_pgbouncer_may_stand_between(pair, postgres_server):
-    settings = "current_setting('lock_timeout') a, current_setting('idle_in_transaction_session_timeout') b"
+    settings = "current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')"
     for _ in range(10):  # psycopg would prepare what it runs for the sixth time
         with pair[0].transaction(write=True) as connection:
-            connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", ["paused", "a"])
+            connection.execute(update(sweeps).where(sweeps.c.id == "a").values(state="paused"))
     with pair[0].transaction(write=False) as connection:
-        assert connection.rows("SELECT name FROM pg_prepared_statements") == []
-        assert connection.row(f"SELECT {settings}") == {"a": "0", "b": "0"}
+        assert connection.exec_driver_sql("SELECT name FROM pg_prepared_statements").all() == []
+        assert connection.exec_driver_sql(f"SELECT {settings}").one() == ("0", "0")
     assert postgres_server.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
 
 
@@ -162,15 +165,15 @@ def test_transactions_leave_nothing_in_their_session_so_that_pgbouncer_may_stand
 def test_connection_that_breaks_is_made_again_and_a_transaction_leaves_nothing(pair, postgres_server, write):
     def check_works(write):
         with pair[0].transaction(write=write) as connection:
-            assert connection.row("SELECT id FROM fersweep_sweeps")["id"] == "a"
+            assert connection.exec_driver_sql("SELECT id FROM fersweep_sweeps").scalar() == "a"
 
     postgres_server.run(END_CONNECTIONS)
     check_works(write)
     with pytest.raises(ConnectionLost, match="nothing has changed"), pair[0].transaction(write=write) as connection:
         if write:
-            connection.change("DELETE FROM fersweep_sweeps")
+            connection.exec_driver_sql("DELETE FROM fersweep_sweeps")
         postgres_server.run(END_CONNECTIONS)
-        connection.rows("SELECT id FROM fersweep_sweeps")
+        connection.exec_driver_sql("SELECT id FROM fersweep_sweeps")
     check_works(write=True)
     with pytest.raises(ZeroDivisionError), pair[0].transaction(write=write):  # an error of the caller's comes first
         postgres_server.run(END_CONNECTIONS)
@@ -203,12 +206,12 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
 
     postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS false")
     postgres_server.run(END_CONNECTIONS)
-    with refused(StorageError, hint="see that the server runs"), hasty.transaction(write=True):
+    with refused(StorageError, hint="check that the server runs"), hasty.transaction(write=True):
         raise AssertionError("there was no server")
     in_the_first_pause(lambda: postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS true"))
     for database in (patient, hasty):
         with database.transaction(write=True) as connection:
-            assert connection.rows("SELECT id FROM fersweep_sweeps") == []
+            assert connection.exec_driver_sql("SELECT id FROM fersweep_sweeps").all() == []
         database.close()
     postgres_server.run("DROP DATABASE few WITH (FORCE)")
     postgres_server.run("DROP ROLE few")
@@ -217,26 +220,31 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
 @pytest.fixture
 def break_at_commit(monkeypatch):
     """Has the connection break at the COMMIT of the next change, before or after the server does it."""
-    plain = psycopg.Connection.execute
+    execute, commit = psycopg.Cursor.execute, psycopg.Connection.commit
     pending, changes = [], []
 
-    def execute(connection, query, *args, **options):
+    def noted(cursor, query, *args, **options):
         if query.startswith("BEGIN"):
             changes.clear()
         elif query.startswith(("INSERT", "UPDATE", "DELETE")):
             changes.append(query)
-        elif query == "COMMIT" and changes and pending:
+        return execute(cursor, query, *args, **options)
+
+    def broken(connection):
+        if changes and pending:
             if pending.pop() == "after":
-                plain(connection, query)
+                connection.execute("COMMIT")
             with socket.socket(fileno=os.dup(connection.fileno())) as wire:
                 wire.shutdown(socket.SHUT_RDWR)
-        return plain(connection, query, *args, **options)
+            connection.execute("COMMIT")
+        commit(connection)
 
     def arm(when):
         assert not pending, "the last transaction did not break"
         pending.append(when)
 
-    monkeypatch.setattr(psycopg.Connection, "execute", execute)
+    monkeypatch.setattr(psycopg.Cursor, "execute", noted)
+    monkeypatch.setattr(psycopg.Connection, "commit", broken)
     yield arm
     assert not pending
 
@@ -270,6 +278,6 @@ def test_what_an_agent_says_as_the_connection_breaks_counts_once(
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_creating_a_sweep_as_the_connection_breaks_is_reported_as_uncertain(made, break_at_commit, settings, when):
     break_at_commit(when)
-    with refused(StorageError, "was being written", hint="fersweep status"):
+    with refused(StorageError, "during a commit", hint="fersweep status"):
         create_sweep(parse_sweep(settings()), sweep_id="b", storage=made)
     assert sweep_ids(made) == (["a"] if when == "before" else ["a", "b"])

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from fer_sweep.config import distributions as d
-from fer_sweep.config.distributions import canonical
+from fer_sweep.config import parameters as d
 from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.config.values import canonical
 from fer_sweep.errors import ConfigError
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.axes import axes_of
@@ -75,7 +75,7 @@ def test_space_of_one_configuration_gives_one_trial_and_one_without_any_is_refus
     assert walk(make("single", method, single)) == [{"epochs": 2, "model": "vit"}]
     make("useless", method, {"model": {"value": "vit"}, "dim": {"values": [100, 101]}})
     with closing(embedded_search("useless")) as search:
-        with pytest.raises(ConfigError, match="no multiple of head_dim") as caught:
+        with pytest.raises(ConfigError, match="is not a multiple of head_dim") as caught:
             search.next_trial("cpu/0")
         assert "change its ranges" in caught.value.hint
         assert search.records() == []
@@ -83,17 +83,23 @@ def test_space_of_one_configuration_gives_one_trial_and_one_without_any_is_refus
 
 VALUES = st.lists(st.sampled_from([1, 1.0, 2, "a", True, None, 0.5]), min_size=1, max_size=5)
 FINITE = st.one_of(
-    st.builds(d.Constant, st.integers(-5, 5)),
-    st.builds(lambda values: d.Categorical(tuple(values)), VALUES),
-    st.builds(lambda low, width: d.IntUniform(low, low + width), st.integers(-3, 3), st.integers(0, 6)),
+    st.builds(d.Constant, value=st.integers(-5, 5)),
+    st.builds(lambda values: d.Categorical(values=values), VALUES),
+    st.builds(lambda low, width: d.IntUniform(min=low, max=low + width), st.integers(-3, 3), st.integers(1, 6)),
     st.builds(
-        lambda low, width, q: d.QUniform(low, low + width, q),
+        lambda low, width, q: d.QUniform(min=low, max=low + width, q=q),
         *(st.floats(0, 3), st.floats(0.1, 3), st.sampled_from([0.25, 0.5, 1.0])),
     ),
-    st.sampled_from([d.QBeta(2, 2, 0.25), d.QLogUniform(1, 20, 4)]),
+    st.sampled_from([d.QBeta(a=2, b=2, q=0.25), d.QLogUniform(min=1, max=20, q=4)]),
 )
 ENDLESS = st.sampled_from(
-    [d.Uniform(-1, 2.5), d.LogUniform(1e-5, 0.1), d.Normal(1, 2), d.LogNormal(), d.Beta(2, 5), d.Uniform(3, 3)]
+    [
+        d.Uniform(min=-1, max=2.5),
+        d.LogUniform(min=1e-5, max=0.1),
+        d.Normal(mu=1, sigma=2),
+        d.LogNormal(),
+        d.Beta(a=2, b=5),
+    ]
 )
 
 

@@ -3,12 +3,14 @@
 import contextlib
 
 import pytest
+from sqlalchemy import update
 
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, default_storage
+from fer_sweep.store.schema import sweeps
 from fer_sweep.store.sweeps import load_sweep, sweep_seed
 from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
@@ -38,7 +40,7 @@ def writing(storage):
 
 
 def state_seen(connection):
-    return connection.row("SELECT state FROM fersweep_sweeps")["state"]
+    return connection.exec_driver_sql("SELECT state FROM fersweep_sweeps").scalar()
 
 
 def test_sweep_is_read_back_as_it_was_written_and_before_it_there_is_none(storage, sweep, own_folders):
@@ -99,7 +101,7 @@ def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
         (two, {"max_gap": 0.1}, "--max-gap constrains"),
         ({}, {"storage": "postgresql://me:p@ss@host/db"}, "not a database"),
         ({}, {"storage": "me:p@ss@host"}, "not a database"),
-        ({}, {"storage": "sqlite:///"}, "no SQLite file"),
+        ({}, {"storage": "sqlite:///"}, "not a SQLite file"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             create_sweep(parse_sweep(settings(**changes)), **{"sweep_id": "a", "storage": default_storage(), **options})
@@ -113,7 +115,7 @@ def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
 )
 def test_schema_that_is_newer_or_too_old_is_refused(made, sweep, version, message, hint):
     with writing(made) as connection:
-        connection.change(f"UPDATE fersweep_schema SET version = {version}")
+        connection.exec_driver_sql(f"UPDATE fersweep_schema SET version = {version}")
     for act in (sweep_ids, lambda storage: create_sweep(sweep, sweep_id="b", storage=storage)):
         with refused(StorageError, message, hint=hint):
             act(made)
@@ -121,13 +123,15 @@ def test_schema_that_is_newer_or_too_old_is_refused(made, sweep, version, messag
 
 def test_sweep_of_the_first_schema_is_upgraded_and_continues(made, agents, complete):
     with writing(made) as connection:
-        connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")  # which the second schema added
-        connection.change("UPDATE fersweep_schema SET version = 1")
+        connection.exec_driver_sql(
+            "ALTER TABLE fersweep_trials DROP COLUMN given_back"
+        )  # which the second schema added
+        connection.exec_driver_sql("UPDATE fersweep_schema SET version = 1")
     search = agents(storage=made)
     search.finish(search.next_trial("cpu0").trial_id, complete())
     assert [record.state for record in search.records()] == ["complete"]
     with writing(made) as connection:
-        assert connection.row("SELECT version FROM fersweep_schema")["version"] == SCHEMA_VERSION
+        assert connection.exec_driver_sql("SELECT version FROM fersweep_schema").scalar() == SCHEMA_VERSION
 
 
 def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_once(made):
@@ -135,7 +139,7 @@ def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_
         with reader.transaction(write=False) as reading:
             assert state_seen(reading) == "running"
             with writing(made) as holding:
-                holding.change("UPDATE fersweep_sweeps SET state = 'paused'")
+                holding.exec_driver_sql("UPDATE fersweep_sweeps SET state = 'paused'")
                 with other.transaction(write=False) as late:
                     assert state_seen(late) == "running"
                 with refused(StorageError, "lock", hint="holds the database"), other.transaction(write=True):
@@ -176,9 +180,9 @@ def test_full_disk_and_a_read_only_file_are_errors_that_change_nothing(own):
     for pragma, message, hint in (full, read_only):
         with contextlib.closing(Database(own)) as database:
             with database.transaction(write=False) as connection:
-                connection.change(f"PRAGMA {pragma}")  # SQLite then behaves as on such a disk
+                connection.exec_driver_sql(f"PRAGMA {pragma}")  # SQLite then behaves as on such a disk
             with refused(StorageError, message, hint=hint), database.transaction(write=True) as connection:
-                connection.change("UPDATE fersweep_sweeps SET state = 'paused', spec = ?", ["x" * 1_000_000])
+                connection.execute(update(sweeps).values(state="paused", spec="x" * 1_000_000))
             with database.transaction(write=False) as connection:
                 assert state_seen(connection) == "running"
 

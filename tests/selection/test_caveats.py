@@ -1,6 +1,6 @@
 """What is said about a choice: ends of ranges, chance, trials cut short."""
 
-from fer_sweep.config.distributions import LogUniform
+from fer_sweep.config.parameters import LogUniform
 from fer_sweep.config.space import Space
 from fer_sweep.records import TrialState
 from fer_sweep.selection import Candidate, Caveat, caveats, select, select_each
@@ -45,7 +45,7 @@ def test_a_pruned_trial_that_leads_the_ranking_is_named() -> None:
 
 
 def test_a_best_value_at_the_end_of_its_range_is_named_with_its_company() -> None:
-    space = Space({"lr": LogUniform(1e-4, 1e-2)})
+    space = Space({"lr": LogUniform(min=1e-4, max=1e-2)})
     at_the_end = candidate("1", 0.60, 0.0, parameters={"lr": 0.0099})
     inside = candidate("2", 0.597, 0.1, parameters={"lr": 0.001})
     (found,) = [c for c in of(at_the_end, inside, space=space) if c.kind == "edge"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fer_sweep.config.distributions import (
+from fer_sweep.config.parameters import (
     Categorical,
     Distribution,
     IntUniform,
@@ -20,21 +20,24 @@ from fer_sweep.selection.edges import edges, side_of
 @pytest.mark.parametrize(
     ("distribution", "value", "side"),
     [
-        (Uniform(0.0, 1.0), 0.04, "lower"),
-        (Uniform(0.0, 1.0), 0.06, None),
-        (LogUniform(1e-4, 1e-2), 1.2e-4, "lower"),  # 4 % of the way by logarithms
-        (LogUniform(1e-4, 1e-2), 6e-4, None),  # 5 % of the way by values, and the middle of the range by logarithms
-        (IntUniform(3, 5), 5, "upper"),
-        (QUniform(0.0, 0.5, 0.1), 0.5, "upper"),
-        (QLogUniform(16, 512, 16), 16, "lower"),
-        (Categorical((64, 128, 256)), 64, "lower"),
-        (Categorical((256, 64, 128)), 256, "upper"),  # in whatever order they are listed
-        (Categorical((64, 128, 256)), 128, None),
-        (Categorical((64,)), 64, None),
-        (Categorical((False, True)), True, None),
-        (Normal(0.0, 1.0), 9.0, None),
-        (Uniform(0.5, 0.5), 0.5, None),
-        (Uniform(0.0, 1.0), None, None),
+        (Uniform(min=0.0, max=1.0), 0.04, "lower"),
+        (Uniform(min=0.0, max=1.0), 0.06, None),
+        (LogUniform(min=1e-4, max=1e-2), 1.2e-4, "lower"),  # 4 % of the way by logarithms
+        (
+            LogUniform(min=1e-4, max=1e-2),
+            6e-4,
+            None,
+        ),  # 5 % of the way by values, and the middle of the range by logarithms
+        (IntUniform(min=3, max=5), 5, "upper"),
+        (QUniform(min=0.0, max=0.5, q=0.1), 0.5, "upper"),
+        (QLogUniform(min=16, max=512, q=16), 16, "lower"),
+        (Categorical(values=[64, 128, 256]), 64, "lower"),
+        (Categorical(values=[256, 64, 128]), 256, "upper"),  # in whatever order they are listed
+        (Categorical(values=[64, 128, 256]), 128, None),
+        (Categorical(values=[64]), 64, None),
+        (Categorical(values=[False, True]), True, None),
+        (Normal(mu=0.0, sigma=1.0), 9.0, None),
+        (Uniform(min=0.0, max=1.0), None, None),
     ],
 )
 def test_sides(distribution: Distribution, value: Any, side: str | None) -> None:
@@ -44,18 +47,18 @@ def test_sides(distribution: Distribution, value: Any, side: str | None) -> None
 @pytest.mark.parametrize(
     ("name", "distribution", "value", "wider"),
     [
-        ("lr", LogUniform(3e-4, 1e-2), 1e-2, True),
-        ("dropout", Uniform(0.0, 0.5), 0.0, False),  # there is no dropout below
-        ("dropout", Uniform(0.0, 0.5), 0.5, True),
-        ("augment.shift", Uniform(0.0, 0.1), 0.0, False),
-        ("kernel_size", Categorical((3, 5)), 3, False),  # training takes 3, 5 and 7
-        ("kernel_size", Categorical((3, 5)), 5, True),
-        ("batch_size", Categorical((64, 128, 256)), 256, True),
-        ("batch_size", Categorical((64, 128, 256)), 64, True),
-        ("seed", Categorical((0, 1, 2)), 2, False),  # has no order
-        ("channels", IntUniform(1, 64), 1, False),
-        ("channels", IntUniform(16, 64), 64, True),
-        ("patch_size", Categorical((4, 6, 8)), 8, True),  # of a ViT, where it divides the image
+        ("lr", LogUniform(min=3e-4, max=1e-2), 1e-2, True),
+        ("dropout", Uniform(min=0.0, max=0.5), 0.0, False),  # there is no dropout below
+        ("dropout", Uniform(min=0.0, max=0.5), 0.5, True),
+        ("augment.shift", Uniform(min=0.0, max=0.1), 0.0, False),
+        ("kernel_size", Categorical(values=[3, 5]), 3, False),  # training takes 3, 5 and 7
+        ("kernel_size", Categorical(values=[3, 5]), 5, True),
+        ("batch_size", Categorical(values=[64, 128, 256]), 256, True),
+        ("batch_size", Categorical(values=[64, 128, 256]), 64, True),
+        ("seed", Categorical(values=[0, 1, 2]), 2, False),  # has no order
+        ("channels", IntUniform(min=1, max=64), 1, False),
+        ("channels", IntUniform(min=16, max=64), 64, True),
+        ("patch_size", Categorical(values=[4, 6, 8]), 8, True),  # of a ViT, where it divides the image
     ],
 )
 def test_ends_that_training_could_go_beyond(name: str, distribution: Distribution, value: Any, wider: bool) -> None:

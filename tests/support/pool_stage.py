@@ -12,7 +12,7 @@ from fer_sweep.pools.local import LocalAgents
 from fer_sweep.pools.ray_agent import AgentActor
 from fer_sweep.pools.ray_cluster import DRIVER, RayAgents
 from fer_sweep.pools.slurm import SlurmAgents
-from tests.support.documentation import REPOSITORY, code
+from tests.support.documentation import code, section
 from tests.support.processes import QUICK, SWEEP, fersweep
 
 STUB = f"{sys.executable} -S -m tests.support.stub_agent"
@@ -57,10 +57,9 @@ def history(sweep: str, trial: int = 0) -> list[int]:
     return [json.loads(line)["epoch"] for line in lines if line.endswith("}")]
 
 
-def follow_readme(title: str, postgres: str, data: str) -> str:
-    """Run the commands of a section with a smaller sweep; returns what the agents' one said."""
-    text = (REPOSITORY / "README.md").read_text().split(f"## {title}\n")[1]
-    (block,) = code(text.split("\n## ")[0], "bash")
+def follow_section(title: str, postgres: str, data: str) -> str:
+    """Run the commands of a section of the pages with a smaller sweep; returns what `fersweep agent` printed."""
+    (block,) = code(section(title), "bash")
     smaller = [*(f"--set={key}={value}" for key, value in QUICK.items()), "--data", data]
     said = []
     for line in block.splitlines():

@@ -60,6 +60,6 @@ def sweep_ids(storage: str) -> list[str]:
     """The sweeps in a database, oldest first."""
     try:
         with contextlib.closing(Database(storage)) as database, database.transaction(write=False) as connection:
-            return [row["id"] for row in connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position")]
+            return list(connection.exec_driver_sql("SELECT id FROM fersweep_sweeps ORDER BY position").scalars())
     except NothingCreated:
         return []
