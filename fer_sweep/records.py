@@ -57,7 +57,7 @@ class StopReason(StrEnum):
     PRUNED = "pruned"
     """The search has seen enough; never resumed."""
     PREEMPTED = "preempted"
-    """Checkpointed; goes on later, here or elsewhere."""
+    """Checkpointed; resumed later, on this host or another."""
 
 
 class Cause(StrEnum):
@@ -171,7 +171,7 @@ class Examination(BaseModel):
     precision: str
     """The arithmetic: fp32 or bf16."""
     val_acc: float | None
-    """Accuracy on the validation images with the same averaging; None where the data trained on is not here."""
+    """Accuracy on the validation images with the same averaging; None if the training data is not prepared here."""
 
     @property
     def accuracy(self) -> float:
@@ -194,7 +194,7 @@ class TrialRequest:
     parameters: Mapping[str, Any]
     """What the sweep file's space gave, by dotted name: the part of ``config`` that is swept or fixed there."""
     attempt: int = 1
-    """How often this trial has been handed out, this time included; over 1 it goes on from its checkpoint."""
+    """Attempts at this trial, this one included; above 1 it resumes from its checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Augmentation of whole batches, on whatever device they lie: shift, rotation, scale, flip, erasing, mixup.
 
 What happens to every image of an epoch is drawn beforehand, as a pure function of a random generator. So an
-epoch that is taken up in the middle sees what it would have seen, and the device never waits for the host.
+epoch that is resumed in the middle sees the same images, and the device never waits for the host.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A trained model before the test split: loaded, checked on the validation images, and evaluated.
+"""Evaluate a trained model: load it, check it on the validation images, predict, test.
 
 Ten-crop is what the literature on FER2013 averages over: 44x44 crops of the four corners and the centre, and their
 mirror images. Models there are trained on 44x44; ours take the whole 48x48, so a crop is scaled up, by a factor of 1.09
@@ -79,13 +79,13 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
         mean, std, val_acc = (float(about[name]) for name in ("pixel_mean", "pixel_std", "val_acc"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
         raise CheckpointError(
-            f"no model can be loaded from {folder}: {error}",
-            hint="give the folder of a trial that was trained here, or one that fersweep export made",
+            f"cannot load a model from {folder}: {error}",
+            hint="give the folder of a trained trial, or one that fersweep export wrote",
         ) from error
     if beside != config:
         raise CheckpointError(
             f"{path} was trained with another configuration than {folder / CONFIG} says",
-            hint="one of the two was exchanged; train it again, or restore the file",
+            hint="one of the two files was replaced: restore it, or train again",
         )
     # Its weights are about to be replaced, so that those it started from are not needed again.
     built = config.model_copy(update={"pretrained": False}) if isinstance(config, ResNet18Config) else config
@@ -160,7 +160,7 @@ def examine(
         examinee: The model.
         dataset: Its test split is opened.
         averaging: What to average the predicted probabilities over.
-        trained_on: The data set the model was trained on, to be checked first; None where it is not here.
+        trained_on: The data set the model was trained on, to be checked first; None if it is not prepared on this host.
 
     Raises:
         CheckpointError: The model is not what its training made; the test split was not opened.
@@ -227,7 +227,7 @@ def views(batch: Tensor, averaging: Averaging) -> Iterator[Tensor]:
 
 
 def open_if_here(name: str) -> FaceDataset | None:
-    """A data set, or None where it is not prepared."""
+    """A data set, or None if it is not prepared on this host."""
     try:
         return open_dataset(name)
     except DataError:

@@ -12,7 +12,7 @@ Row = dict[str, float]
 
 _LARGEST = 16 << 20
 """Bytes. An epoch takes some 250, and there are at most 10,000."""
-_HINT = "it was changed or damaged since it was written: restore it, or move it away to do without its epochs"
+_HINT = "the file was edited or damaged: restore it, or move it away to continue without its epochs"
 
 
 class History:
@@ -64,7 +64,7 @@ def read_history(path: Path) -> list[Row]:
             hint="make it readable, then run the same command again",
         ) from error
     if len(content) > _LARGEST:
-        raise StorageError(f"{path} is larger than {_LARGEST >> 20} MiB: no history", hint=_HINT)
+        raise StorageError(f"{path} is larger than {_LARGEST >> 20} MiB, so it is not a history", hint=_HINT)
     rows: list[Row] = []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
@@ -83,10 +83,10 @@ def _check_row(row: Any, epoch: int) -> Row:
         ValueError: They are something else.
     """
     if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
-        raise ValueError("no dictionary of metrics")
+        raise ValueError("not a dictionary of metrics")
     for name, value in row.items():
         if type(value) is not float and not (type(value) is int and abs(value) < 2**53):
-            raise ValueError(f"{name[:40]!r} is no number")
+            raise ValueError(f"{name[:40]!r} is not a number")
     if row.get("epoch") != epoch:
         raise ValueError(f"its epoch is {row.get('epoch')}")
     return row

@@ -1,4 +1,4 @@
-"""The training of one trial, from configuration to result, or to a checkpoint that it goes on from.
+"""The training of one trial, from configuration to result, or to a checkpoint from which it resumes.
 
 Read ``train`` from top to bottom. On a CPU the same configuration with the same number of threads gives the same
 bits, however often the training was preempted or killed: what an epoch draws is a pure function of seed and epoch,
@@ -46,7 +46,7 @@ def train(
     on_epoch: Callable[[Mapping[str, float]], None] = lambda metrics: None,
     stop: Callable[[], StopReason | None] = lambda: None,
 ) -> TrialOutcome:
-    """Train one configuration, or go on with it where its folder's checkpoint stands.
+    """Train one configuration, or resume it from the checkpoint in its folder.
 
     Args:
         config: What to train.
@@ -54,10 +54,10 @@ def train(
             trains, best.safetensors and result.json.
         device: As torch names it: ``cpu``, ``cuda:0``.
         checkpoints: Where last.ckpt and previous.ckpt go in place of the folder: one of the trial's own, too.
-        fingerprint: Of the data set, if only this content of it will do.
+        fingerprint: Of the data set; None accepts any.
         micro_batch: Images that go through the model at once, where memory does not hold a whole batch. Steps, their
             images and their learning rates stay the same; BatchNorm and dropout see the parts.
-        on_epoch: Called with ``records.EPOCH_METRICS`` after each epoch. When a training is gone on with, the
+        on_epoch: Called with ``records.EPOCH_METRICS`` after each epoch. When a trial is resumed, the
             epochs it already has are sent again first.
         stop: Asked before every step, and within an evaluation. PREEMPTED saves a checkpoint and returns; PRUNED ends
             the trial with the result of its best epoch.
@@ -155,7 +155,7 @@ class _Plan:
 
 
 def _plan_epoch(trial: Trial, epoch: int, steps: int) -> _Plan:
-    # Seeded by seed and epoch alone, so an epoch taken up in the middle needs nothing of its beginning.
+    # Seeded by seed and epoch alone, so an epoch that is resumed in the middle needs nothing of its beginning.
     rng = np.random.default_rng([trial.config.seed, epoch])
     positions = trial.faces.train
     order = torch.from_numpy(rng.permutation(len(positions))).to(trial.device)

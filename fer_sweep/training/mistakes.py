@@ -31,11 +31,11 @@ def write_mistakes(folder: Path) -> Path:
 
     Returns:
         The file: ``data``, ``fingerprint``, ``validation`` (images looked at), ``wrong`` (of those), and ``mistakes``:
-        each its ``index`` in the data set, the ``true`` class and the ``predicted`` one with its ``probability``.
+        each with its ``index`` in the data set, the ``true`` class and the ``predicted`` one with its ``probability``.
 
     Raises:
         CheckpointError: The model cannot be read, or was trained on other content of its data set.
-        DataError: Its data set is not prepared here.
+        DataError: Its data set is not prepared on this host.
     """
     device = torch.device("cpu")
     examinee = load_examinee(folder, device)

@@ -23,7 +23,7 @@ _PROBES = 5
 
 
 def choose_precision(config: TrialConfig, device: torch.device) -> Precision:
-    """What ``precision`` comes to on a device: ``auto`` takes bf16 on a GPU that has it and a CPU that gains by it."""
+    """Resolve ``precision`` on a device: ``auto`` is bf16 on a GPU that has it and on a CPU that is faster with it."""
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":
@@ -35,8 +35,8 @@ def choose_precision(config: TrialConfig, device: torch.device) -> Precision:
 def cpu_gains_by_bf16() -> bool:
     """Whether bf16 is faster here than fp32, by a measurement of some 20 ms.
 
-    It is made once for a processor and a version of torch and remembered in the cache folder: so that later trials
-    need not wait for it, and that a trial gone on with after an hour on a busy machine keeps its arithmetic.
+    The answer is cached by processor and version of torch, so that later trials do not wait for it, and a trial that is
+    resumed on a busy machine keeps its arithmetic.
     """
     processor = _processor()
     if processor is None:

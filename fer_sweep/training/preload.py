@@ -1,7 +1,7 @@
-"""What a forkserver imports once, so that a forked trial starts training at the price of a function call.
+"""What a forkserver imports once, so that a forked trial starts as fast as a function call.
 
 The architectures that a sweep can ask for are preloaded beside it: torchvision and transformers take 2.5 s and 250 MB,
-which a sweep of CNNs need not spend. Importing any of these touches no GPU and starts no thread: a process that has
+which a sweep of CNNs does not need. Importing any of these touches no GPU and starts no thread: a process that has
 done either cannot be forked safely.
 """
 
@@ -13,7 +13,7 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 # numpy's OpenBLAS starts its threads on import. Training does no linear algebra in numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# What every trial would import by itself is here too: the first backward pass brings nested tensors, the data numpy's.
+# Also what every trial imports later: the first backward pass nested tensors, the data the modules of numpy.
 for _name in (
     "torch",
     "torch.nested._internal.nested_tensor",

@@ -231,21 +231,21 @@ def start(
     fingerprint: str | None = None,
     micro_batch: int | None = None,
 ) -> Trial:
-    """Set a trial up on a device, as its newest checkpoint left it if there is one.
+    """Set up a trial on a device, resumed from its newest checkpoint if there is one.
 
     Raises:
         CheckpointError: The folder's checkpoint belongs to another configuration or to other data.
         OtherData: The data set has another fingerprint.
-        DataError, ConfigError: The data set is not there or not enough for the configuration.
-        WeightsUnavailable: Pretrained weights are asked for and cannot be had.
+        DataError, ConfigError: The data set is missing or too small for the configuration.
+        WeightsUnavailable: Pretrained weights are neither on disk nor downloadable.
     """
     began = time.perf_counter()
     dataset = open_dataset(config.data)
     if fingerprint is not None and dataset.info.fingerprint != fingerprint:
         raise OtherData(
             f"data set {config.data} has been replaced: it is {dataset.info.fingerprint[:12]} "
-            f"(from {dataset.info.source}), and not {fingerprint[:12]}, which is to be trained on",
-            hint="put that back (fersweep data prepare PATH --name NAME --replace), or begin another sweep",
+            f"(from {dataset.info.source}), and this trial needs {fingerprint[:12]}",
+            hint="prepare that data again (fersweep data prepare PATH --name NAME --replace), or create another sweep",
         )
     samples = choose_samples(dataset, config)
     torch.manual_seed(config.seed)
@@ -272,7 +272,7 @@ def start(
 
 
 def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:
-    """Make a folder this configuration's own, and give the result if its training is already over.
+    """Claim a folder for a configuration; returns the result if it has been trained there already.
 
     Raises:
         CheckpointError: The folder belongs to another configuration, or its result cannot be read.
@@ -285,8 +285,8 @@ def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:
         raise CheckpointError(f"{path} cannot be read: {error}", hint="train into another folder") from error
     if theirs != config:
         raise CheckpointError(
-            f"{folder} holds a training of another configuration ({path.name} there differs)",
-            hint="train into another folder, or delete this one to begin anew",
+            f"{folder} holds a trial of another configuration ({path.name} differs)",
+            hint="train into another folder, or delete this one to start from scratch",
         )
     if not path.exists():
         write_atomically(path, config.model_dump_json(indent=2) + "\n")

@@ -75,9 +75,9 @@ def test_folder_without_a_usable_model_is_refused(trained):
     config.write_text(CONFIG.model_copy(update={"lr": 0.1}).model_dump_json())
     refused("another configuration")
     config.unlink()
-    refused("no model can be loaded")
+    refused("cannot load a model")
     weights.write_bytes(weights.read_bytes()[:100])
-    refused("no model can be loaded")
+    refused("cannot load a model")
 
 
 def test_test_split_has_a_fingerprint_of_its_own_whatever_the_order():
