@@ -54,10 +54,6 @@ def search() -> Iterator[OptunaSearch]:
         yield search
 
 
-def states(search: OptunaSearch) -> list[str]:
-    return [str(record.state) for record in search.records()]
-
-
 def test_an_unhealthy_slot_is_disabled(stage: Stage, broken: set[str], search: OptunaSearch) -> None:
     broken.add(ELSEWHERE)
     summary = stage.run(search, slots=2, caches={1: ELSEWHERE})
@@ -77,7 +73,7 @@ def test_an_agent_on_an_unhealthy_host_stops_and_says_where_to_look(
         stage.run(search)
     hint = caught.value.hint or ""
     assert "1 trials are complete elsewhere" in hint and "fersweep agent --retry-failed" in hint
-    assert states(search) == ["complete", *["failed"] * FAILURES_IN_A_ROW]
+    assert [str(record.state) for record in search.records()] == ["complete", *["failed"] * FAILURES_IN_A_ROW]
 
 
 @pytest.mark.parametrize(

@@ -111,9 +111,6 @@ def test_image_of_unknown_scale_or_unusual_kind_or_size_is_refused(name):
     assert caught.value.hint
 
 
-# Pictures of one's own
-
-
 def read(image, name="face.png", **options):
     """The middle of a picture that was saved."""
     image.save(name, **options)

@@ -43,9 +43,6 @@ def accepts(name: str, content: bytes) -> bool:
     return True
 
 
-# Sweep files
-
-
 def sweep_file(content: bytes) -> None:
     Path("sweep.yaml").write_bytes(content)
     sweep, lines = load_with_lines(Path("sweep.yaml"))
@@ -70,9 +67,6 @@ def sweep_seeds() -> list[bytes]:
     shipped = [path.read_bytes() for path in sorted((REPOSITORY / "sweeps").glob("*.yaml"))]
     odd = ["? |-\n  block\n: >+\n  folded\n--- %TAG ! x\n", "\ufeffmethod: random\n"]
     return [*shipped, *(text.encode() for text in (FORMS, *odd))]
-
-
-# Data sets
 
 
 def data(content: bytes, name: str = "x") -> None:

@@ -73,8 +73,6 @@ def test_lease_that_is_no_usable_time_is_refused(monkeypatch):
     assert leases.lease_seconds() == 5.0
 
 
-# How many trials remain
-
 GRID = {"method": "grid", "parameters": {"model": {"value": "simple_cnn"}, "seed": {"values": [1, 2, 3]}}}
 
 
