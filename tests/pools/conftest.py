@@ -16,9 +16,9 @@ from tests.support.shell import Shell
 
 @pytest.fixture(autouse=True, scope="session")
 def findable_support() -> Iterator[None]:
-    """Processes that a test starts find tests.support."""
+    """Processes that a test starts find tests.support; an empty part of the path would be the working directory."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))))
         yield
 
 
