@@ -50,6 +50,11 @@ class TrialState(StrEnum):
     PREEMPTED = "preempted"
     FAILED = "failed"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no further attempt follows by itself: it is neither running nor preempted."""
+        return self not in (TrialState.RUNNING, TrialState.PREEMPTED)
+
 
 class StopReason(StrEnum):
     """Why a running trial is told to stop before its last epoch."""

@@ -28,7 +28,6 @@ from fer_sweep.wandb_client.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-_UNENDED = (TrialState.RUNNING, TrialState.PREEMPTED)
 _SETTLED_S = 30.0
 """After a trial's end: its agent has uploaded the end by then, or has failed to for now."""
 _SINGLE_QUERIES = 20
@@ -111,7 +110,7 @@ def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) 
         with sweep.database.transaction(write=False) as connection:
             rows = {sweep.trial_of(row): row for row in Ledger(connection, sweep.id).all()}
         now = sweep.database.clock()
-        ended = {trial: row["ended"] for trial, row in rows.items() if row["state"] not in _UNENDED}
+        ended = {trial: row["ended"] for trial, row in rows.items() if TrialState(row["state"]).has_ended}
         orphans = {end for end in ended.items() if end not in complete and owners.is_dead(rows[end[0]]["owner"])}
         settled = {trial for trial, when in ended.items() if now - when >= _SETTLED_S}
         asked = {*own, *dict(orphans)} & rows.keys()

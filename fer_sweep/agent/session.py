@@ -191,7 +191,7 @@ def _nothing_to_do(sweep: Sweep, records: Sequence[TrialRecord]) -> NothingToDo:
             f"sweep {sweep.id} has no trials left; trial {', '.join(elsewhere)} is running on another agent",
             hint="if that agent is dead, its trials can be resumed once their leases expire: after a minute",
         )
-    ended = sum(record.state not in (TrialState.RUNNING, TrialState.PREEMPTED) for record in records)
+    ended = sum(record.state.has_ended for record in records)
     return NothingToDo(
         f"sweep {sweep.id} is {state} and has no trials left: {ended} have ended",
         hint=f"see the winner: fersweep best {sweep.id}",
@@ -207,7 +207,7 @@ def architectures(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _progress(sweep: Sweep, records: Sequence[TrialRecord]) -> Progress:
-    ended = [record for record in records if record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)]
+    ended = [record for record in records if record.state.has_ended]
     fixed = frozenset(name for name, distribution in sweep.space.parameters.items() if distribution.size == 1)
     progress = Progress(planned=sweep.planned, fixed=fixed, ended=len(ended))
     for record in ended:
@@ -219,6 +219,6 @@ def _progress(sweep: Sweep, records: Sequence[TrialRecord]) -> Progress:
 
 def _opening(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:
     places = ", ".join(f"{slot.name} ({slot.threads} threads)" for slot in slots)
-    going_on = sum(record.state is TrialState.PREEMPTED for record in records)
-    again = f"; {going_on} trials to resume from their checkpoints" if going_on else ""
+    preempted = sum(record.state is TrialState.PREEMPTED for record in records)
+    again = f"; {preempted} trials to resume from their checkpoints" if preempted else ""
     return f"agent on sweep {sweep.id}: slots {places}; tracking {tracking_mode()}{again}"

@@ -122,8 +122,8 @@ def _shown(sweep: Sweep, say: Callable[[str], None]) -> ShownSweep:
     runs = {run.id for run in runs_on_server(page.path)}
     records = sweep.trials()
     if not runs:
-        next_command = f"fersweep {sweep.upload_command} {sweep.argument}"
-        say(f"note: no run of sweep {sweep.id} is on the server yet; next: {next_command}")
+        command = "sync" if records and not sweep.searched_by_server else "agent"
+        say(f"note: no run of sweep {sweep.id} is on the server yet; next: fersweep {command} {sweep.argument}")
     return ShownSweep(
         id=page.path.id,
         entity=page.path.entity,

@@ -173,7 +173,7 @@ class StudyProposer:
                 if "distributions" in memo:
                     natives = {name: json_to_distribution(text) for name, text in memo["distributions"].items()}
                 self._remember(number, self._add(memo["params"], natives, memo.get("attributes", {})))
-            if row["state"] not in (TrialState.RUNNING, TrialState.PREEMPTED):
+            if TrialState(row["state"]).has_ended:
                 self._end(row)
         if self.has_pruner:
             for number in self._unended:

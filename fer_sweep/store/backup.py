@@ -14,8 +14,6 @@ from fer_sweep.store.database import Database
 from fer_sweep.store.engine import LOCK_TIMEOUT_S
 from fer_sweep.store.trials import Ledger
 
-_OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -33,8 +31,8 @@ class Standing:
         """Whether this one holds something that the other one lacks."""
         if other is None:
             return True
-        if self.state in _OPEN:
-            return (self.attempt, self.epochs) > (other.attempt, other.epochs) and other.state in _OPEN
+        if not self.state.has_ended:
+            return (self.attempt, self.epochs) > (other.attempt, other.epochs) and not other.state.has_ended
         return other.state is not self.state
 
 

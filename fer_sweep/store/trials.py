@@ -26,9 +26,6 @@ class SweepState(StrEnum):
     """At its cap, exhausted, or its target reached. For good."""
 
 
-_OPEN = (TrialState.RUNNING, TrialState.PREEMPTED)
-
-
 @dataclass(frozen=True)
 class Lease:
     """Who works on a trial, for which time, and until when it is theirs without another word."""
@@ -215,7 +212,7 @@ class Ledger:
         self._change(
             number,
             "state = ?, lease_until = 0, ended = ?, objectives = ?, result = ?, reason = ?",
-            [state, None if state in _OPEN else now, json.dumps(list(objectives)), result, reason],
+            [state, now if state.has_ended else None, json.dumps(list(objectives)), result, reason],
         )
 
     def failed(self) -> Sequence[Row]:
@@ -270,13 +267,12 @@ def record_of(row: Row, trial_id: str) -> TrialRecord:
     """A trial's row as the record that crosses the search's seam."""
     state = TrialState(row["state"])
     result = TrialResult.model_validate(json.loads(row["result"])) if row["result"] else None
-    is_over = state not in _OPEN
     return TrialRecord(
         trial_id=trial_id,
         state=state,
         config=json.loads(row["config"]),
         parameters=json.loads(row["parameters"]),
-        metrics=result.numbers if is_over and result is not None else json.loads(row["metrics"]),
+        metrics=result.numbers if state.has_ended and result is not None else json.loads(row["metrics"]),
         result=result,
         reason=row["reason"],
         attempt=row["attempt"],

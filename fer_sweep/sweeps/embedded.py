@@ -107,11 +107,6 @@ class EmbeddedSweep(Sweep):
         """See ``Sweep.uploads``: every trial."""
         return True
 
-    @property
-    def upload_command(self) -> str:
-        """See ``Sweep.upload_command``."""
-        return "sync" if self.trials() else "agent"
-
     def storage_command(self, url: str) -> str:
         """See ``Sweep.storage_command``."""
         return f"fersweep create --storage {url}"

@@ -307,11 +307,6 @@ class Sweep(ABC):
     def uploads(self, record: TrialRecord) -> bool:
         """Whether ``fersweep sync`` on this host uploads the run of a trial."""
 
-    @property
-    @abstractmethod
-    def upload_command(self) -> str:
-        """The command that uploads its first runs: ``sync`` or ``agent``."""
-
     @abstractmethod
     def storage_command(self, url: str) -> str:
         """How to create such a sweep with its state in another database."""

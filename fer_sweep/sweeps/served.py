@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.errors import InputError
-from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.records import TrialRecord
 from fer_sweep.store.database import Row
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.store.trials import Ledger, SweepState
@@ -109,13 +109,9 @@ class ServedSweep(Sweep):
 
     def uploads(self, record: TrialRecord) -> bool:
         """See ``Sweep.uploads``: trials that ended on this host; the server requeues the others."""
-        ended = record.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-        return ended and (self.trial_folder(record.trial_id).is_dir() or bool(self.reports(record.trial_id)))
-
-    @property
-    def upload_command(self) -> str:
-        """See ``Sweep.upload_command``."""
-        return "agent"
+        return record.state.has_ended and (
+            self.trial_folder(record.trial_id).is_dir() or bool(self.reports(record.trial_id))
+        )
 
     def storage_command(self, url: str) -> str:
         """See ``Sweep.storage_command``."""

@@ -71,16 +71,15 @@ def reconcile(
 
 def _action(trial: LocalTrial, run: ServerRun | None, silent: Collection[str]) -> Action:
     is_open = run is not None and state_of(run).is_open
-    has_ended = trial.state not in (TrialState.RUNNING, TrialState.PREEMPTED)
     if trial.in_use:
-        return Action.COMPLETE if has_ended and trial.is_settled and is_open else Action.WAIT
-    if trial.server_resumes and not has_ended:
+        return Action.COMPLETE if trial.state.has_ended and trial.is_settled and is_open else Action.WAIT
+    if trial.server_resumes and not trial.state.has_ended:
         if not is_open:
             return Action.NONE
         return Action.TRAIN if trial.run_id in silent else Action.WAIT
     if run is None:
         return Action.UPLOAD
-    state = trial.state if has_ended else TrialState.PREEMPTED
+    state = trial.state if trial.state.has_ended else TrialState.PREEMPTED
     has_its_end = state in state_of(run).ends and run.summary.get("state") == state
     return Action.NONE if has_its_end and run.steps >= trial.lines else Action.COMPLETE
 

@@ -74,7 +74,6 @@ def record_from(run: ServerRun) -> TrialRecord:
     state = state_of(run).trial
     if state is TrialState.COMPLETE and run.summary.get("state") == TrialState.PRUNED:
         state = TrialState.PRUNED
-    is_over = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
     numbers = {name: float(run.summary[name]) for name in EPOCH_METRICS if _is_number(run.summary.get(name))}
     reason = run.summary.get("reason")
     return TrialRecord(
@@ -82,11 +81,11 @@ def record_from(run: ServerRun) -> TrialRecord:
         state=state,
         config=run.config,
         parameters=flatten(run.config),
-        metrics=result.numbers if is_over and result else numbers,
+        metrics=result.numbers if state.has_ended and result else numbers,
         result=result,
         reason=str(reason) if reason else (run.state if state is TrialState.FAILED else None),
         started_at=run.created_at,
-        ended_at=run.heartbeat_at if is_over else None,
+        ended_at=run.heartbeat_at if state.has_ended else None,
     )
 
 
