@@ -38,12 +38,14 @@ _BEFORE = """\
 echo "== agent ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID, restart ${SLURM_RESTART_COUNT:-0}," \\
     "on $SLURMD_NODENAME at $(date '+%F %T')"
 """
-_AFTER = """\
+_TRAPS = """\
 limit_is_near=
 trap 'limit_is_near=yes; kill -USR2 $! 2>/dev/null' USR2
 trap 'limit_is_near=; kill -TERM $! 2>/dev/null' TERM
-wait $!; code=$?
-while kill -0 $! 2>/dev/null; do wait $!; code=$?; done  # a signal ends `wait` before the agent ends
+"""
+_AFTER = """\
+while kill -0 $! 2>/dev/null; do wait $!; done  # a signal ends `wait` before the agent ends
+wait $!; code=$?  # Bash remembers the code
 
 case $code in
     3) exit 0 ;;  # no trials left
@@ -163,7 +165,7 @@ def script(pool: SlurmPool, command: AgentCommand) -> str:
     if modules:  # on many clusters only login shells have it
         modules = f"type module >/dev/null 2>&1 || . /etc/profile\n{modules}"
     agent = shlex.join((*(pool.container or ()), *(pool.command or FERSWEEP), *command.words))
-    return f"{_BEFORE}{modules}{agent} &\n{_AFTER}"
+    return f"{_BEFORE}{modules}{_TRAPS}{agent} &\n{_AFTER}"
 
 
 def _state(state: str, node: str, reason: str, log: Path) -> AgentState:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAM = (sys.executable, "-S", "-m", "tests.support.fake_slurm")
@@ -42,13 +43,10 @@ class FakeSlurm:
 
     def close(self) -> None:
         """End every job."""
-        from tests.support.processes import until  # not above: the programs have no psutil, as they start without site
-
         for element in self._root.glob("*_*"):
-            until((element / "pid").exists)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(_pid(element), signal.SIGKILL)
-            until((element / "ended").exists)
+            _until((element / "ended").exists)
 
 
 def sbatch(root: Path, words: list[str]) -> None:
@@ -114,7 +112,14 @@ PROGRAMS = {"sbatch": sbatch, "squeue": squeue, "scancel": scancel, "scontrol": 
 
 
 def _pid(element: Path) -> int:
+    _until((element / "pid").exists)  # the agent may be faster than the supervisor
     return int((element / "pid").read_text())
+
+
+def _until(true: Callable[[], bool]) -> None:
+    from tests.support.processes import until  # not above: the programs have no psutil, as they start without site
+
+    until(true)
 
 
 def _write(path: Path, text: str) -> None:
