@@ -104,7 +104,7 @@ def audit(name: Name = "fer2013", as_json: Json = False) -> None:
 
     report = audit_data(open_dataset(name))
     if as_json:
-        print_json(report.to_plain())
+        print_json(report.model_dump(mode="json"))
         return
     print_table(f"audit of {name}", ("", "figure"), report.lines())
 

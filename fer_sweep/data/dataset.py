@@ -1,6 +1,7 @@
-"""A prepared data set: images of some classes in three splits."""
+"""A prepared data set: images of some classes in three splits; and faces as a reader finds them."""
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -9,10 +10,10 @@ from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from fer_sweep.errors import DataError
-from fer_sweep.records import FER2013, DataSpec
+from fer_sweep.records import CLASSES, FER2013, DataSpec
 
 
 class Split(IntEnum):
@@ -23,6 +24,32 @@ class Split(IntEnum):
     """FER2013's PublicTest: what a sweep selects on."""
     TEST = 2
     """FER2013's PrivateTest: looked at once, at the end."""
+
+
+POOLED = 3
+"""Beside the codes of Split: in FER2013's pooled test split, PublicTest and PrivateTest undivided."""
+
+ALPHABETICAL = tuple(sorted(CLASSES))
+"""The order an image folder's classes are numbered in: neutral 4, sad 5, surprise 6."""
+
+
+@dataclass(frozen=True)
+class RawFaces:
+    """Faces as one reader found them."""
+
+    layout: str
+    """How the source is laid out, in words."""
+    images: npt.NDArray[np.uint8]
+    """(N, *spec.stored_shape)"""
+    labels: npt.NDArray[np.int64]
+    """(N,) indices into spec.classes."""
+    splits: npt.NDArray[np.uint8]
+    """(N,) codes of Split, or POOLED."""
+    official_split: bool = False
+    notes: tuple[str, ...] = ()
+    keeps_csv_rows: bool = False
+    """Whether image i is row i of the CSV, so that FER+ labels can be joined by position."""
+    spec: DataSpec = FER2013
 
 
 class DatasetInfo(BaseModel):
@@ -43,7 +70,7 @@ class DatasetInfo(BaseModel):
     official_split: bool
     """Whether the splits are FER2013's Training, PublicTest and PrivateTest."""
     notes: tuple[str, ...] = ()
-    """What was left out, converted or made up on the way here, a sentence each."""
+    """What was left out, converted or made up, a sentence each."""
     created: float
     """Unix time, seconds."""
     spec: DataSpec = FER2013
@@ -65,13 +92,6 @@ class DatasetInfo(BaseModel):
             raise ValueError("it describes another data set")
         return info
 
-    @model_validator(mode="after")
-    def _counts_everything(self) -> Self:
-        whole = {split.name.lower(): set(self.spec.classes) for split in Split}
-        if {split: set(classes) for split, classes in self.counts.items()} != whole:
-            raise ValueError("counts does not have every split and class")
-        return self
-
     @property
     def total(self) -> int:
         """Images in all splits."""
@@ -84,7 +104,7 @@ class DatasetInfo(BaseModel):
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """A prepared data set; its arrays are read-only and shared by every process that opens it."""
+    """A data set with its arrays, which are read-only and shared by every process that opens it."""
 
     name: str
     info: DatasetInfo
@@ -96,6 +116,23 @@ class FaceDataset:
     """(N,), codes of Split."""
     groups: npt.NDArray[np.int64]
     """(N,): images with equal pixels share a number."""
+
+    @classmethod
+    def of(cls, name: str, source: str, faces: RawFaces) -> Self:
+        """Describe faces that have all splits, under a name; ``source`` is where they come from."""
+        counts = count_classes(faces.labels, faces.splits, faces.spec.classes)
+        info = DatasetInfo(
+            name=name,
+            source=source,
+            layout=faces.layout,
+            fingerprint=fingerprint(faces.images, faces.labels, faces.splits),
+            counts=counts,
+            official_split=faces.official_split,
+            notes=(*faces.notes, *_notes_on_absent(counts)),
+            created=time.time(),
+            spec=faces.spec,
+        )
+        return cls(name, info, faces.images, faces.labels, faces.splits, group_copies(faces.images))
 
     def indices(self, split: Split) -> npt.NDArray[np.int64]:
         """Positions of one split's images, ascending."""
@@ -135,19 +172,34 @@ def fingerprint_of_test(dataset: FaceDataset) -> str:
     return hashlib.sha256(b"".join(one_by_one)).hexdigest()
 
 
+def fingerprint(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.uint8]) -> str:
+    """SHA-256 of a data set's content, the number of images first."""
+    digest = hashlib.sha256(f"fersweep faces {len(images)}\n".encode())
+    for array in (images, labels.astype("<i8"), splits):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def count_classes(
     labels: npt.NDArray[np.int64], splits: npt.NDArray[np.uint8], classes: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """Images by split and class, with a zero for a class without images."""
-    return {
-        split.name.lower(): dict(
-            zip(classes, np.bincount(labels[splits == split], minlength=len(classes)).tolist(), strict=True)
-        )
-        for split in Split
-    }
+    counts = {split: np.bincount(labels[splits == split], minlength=len(classes)).tolist() for split in Split}
+    return {split.name.lower(): dict(zip(classes, of_split, strict=True)) for split, of_split in counts.items()}
 
 
 def group_copies(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Number images so that equal pixels share a number: (N, ...) -> (N,), numbered in order of appearance."""
     numbers: dict[bytes, int] = {}
     return np.array([numbers.setdefault(image.tobytes(), len(numbers)) for image in images], dtype=np.int64)
+
+
+def _notes_on_absent(counts: dict[str, dict[str, int]]) -> list[str]:
+    """A note on classes with no images at all, and one for each split that has images, but none of other classes."""
+    absent = [name for name in counts["train"] if not any(classes[name] for classes in counts.values())]
+    notes = [f"there are no images of {', '.join(absent)}"] if absent else []
+    for split, classes in counts.items():
+        missing = [name for name in classes if not classes[name] and name not in absent]
+        if missing and any(classes.values()):
+            notes.append(f"{split} has no images of {', '.join(missing)}")
+    return notes

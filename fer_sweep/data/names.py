@@ -1,16 +1,17 @@
 """Which class and which split a name means: two tables, and the rules by which folders, files and columns are read.
 
-A name that the tables do not hold means nothing. It is refused where a guess would change labels or splits.
+A name that is not in the tables is refused where a guess would change labels or splits.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import PurePosixPath
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.limits import shown
+from fer_sweep.data.tree import shown
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
@@ -47,16 +48,9 @@ _CLASS_FILLERS = frozenset(
 """Words beside a class that change nothing, as in `Happy face`; numbers change nothing either (`0_angry`)."""
 
 _SPLIT_WORDS = {
-    "train": Split.TRAIN,
-    "training": Split.TRAIN,
-    "val": Split.VAL,
-    "valid": Split.VAL,
-    "validation": Split.VAL,
-    "dev": Split.VAL,
-    "test": Split.TEST,
-    "testing": Split.TEST,
-    "publictest": Split.VAL,
-    "privatetest": Split.TEST,
+    **dict.fromkeys(("train", "training"), Split.TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "publictest"), Split.VAL),
+    **dict.fromkeys(("test", "testing", "privatetest"), Split.TEST),
 }
 """One of them as a part of a name makes it a split's: `FER2013Train`, `test_set`, `my-val-images`."""
 
@@ -79,6 +73,40 @@ _MOST_SHOWN = 8
 _LONGEST_SHOWN = 60
 
 
+class ClassNames:
+    """The class names that a reader meets: their labels, and notes on how they were read."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._outside: Counter[str] = Counter()
+
+    def label(self, name: str, where: str) -> int | None:
+        """The label of one more image; None for a class that FER2013 lacks.
+
+        Raises:
+            DataError: The name is no class.
+        """
+        code, outside = class_code(name), outside_class(name)
+        if code is not None:
+            self._known.add(name)
+        elif outside is not None:
+            self._outside[outside] += 1
+        else:
+            raise unknown_class(where, name)
+        return code
+
+    def notes(self) -> tuple[str, ...]:
+        """Which names were corrected, and how many images of which other classes were left out."""
+        corrected = {
+            f"{_quoted(name)} as {CLASSES[code]}"
+            for name in self._known
+            if name.strip().lower() not in _CLASSES_BY_NAME and (code := class_code(name)) is not None
+        }
+        notes = [f"class names were read as follows: {few(corrected)}"] if corrected else []
+        notes += [f"{count:,} images of class {name} were left out" for name, count in sorted(self._outside.items())]
+        return tuple(notes)
+
+
 @lru_cache(maxsize=4096)
 def class_code(name: str) -> int | None:
     """The label of a class by any of its names, in any case and with any separators; None for no such class.
@@ -94,6 +122,7 @@ def class_code(name: str) -> int | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def outside_class(name: str) -> str | None:
     """Which class that FER2013 lacks a name means; None if it means none of those.
 
@@ -101,25 +130,6 @@ def outside_class(name: str) -> str | None:
     ('contempt', None)
     """
     return next((word for word in _class_words(name) if word in OUTSIDE), None)
-
-
-def class_notes(names: Iterable[str]) -> tuple[str, ...]:
-    """A note on names that mean a class only once their spelling is corrected or some of their words are left out.
-
-    >>> class_notes(["happiness", "Sad", "suprise"])
-    ("class names were read as follows: 'suprise' as surprise",)
-    """
-    read = {
-        f"{_quoted(name)} as {CLASSES[code]}"
-        for name in names
-        if name.strip().lower() not in _CLASSES_BY_NAME and (code := class_code(name)) is not None
-    }
-    return (f"class names were read as follows: {_some(read)}",) if read else ()
-
-
-def outside_notes(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """A note on each class whose images were left out, by how many there were of it."""
-    return tuple(f"{count:,} images of class {name} were left out" for name, count in sorted(counts.items()))
 
 
 def unknown_class(where: str, name: str) -> DataError:
@@ -131,7 +141,8 @@ def unknown_class(where: str, name: str) -> DataError:
     near = get_close_matches(name[:_LONGEST_SHOWN].strip().lower(), _CLASSES_BY_NAME, n=1)
     known = f"the classes are {', '.join(CLASSES)}; forms such as happiness or surprised are understood too"
     return DataError(
-        f"{where}: {_quoted(name)} is none of the seven classes", hint=f"did you mean {near[0]}?" if near else known
+        f"{where}: {_quoted(name)} is none of the {len(CLASSES)} classes",
+        hint=f"did you mean {near[0]}?" if near else known,
     )
 
 
@@ -173,32 +184,29 @@ def unnumbered(path: PurePosixPath) -> PurePosixPath:
     >>> [str(unnumbered(PurePosixPath(name))) for name in ("data/test-00000-of-00002-8aa3.parquet", "train/0001.tar")]
     ['data/test', 'train']
     """
-    stem = re.sub(r"(?:^|[-_.])\d+(?:-of-\d+(?:-[0-9a-f]+)?)?$", "", path.stem)
-    return path.parent / stem
+    return path.parent / re.sub(r"(?:^|[-_.])\d+(?:-of-\d+(?:-[0-9a-f]+)?)?$", "", path.stem)
 
 
 def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, Split], tuple[str, ...]]:
-    """The split of each of some folders or files that stand beside each other.
+    """The split of each of some folders or files that stand beside each other, and notes on how it was read.
+
+    A place that stands alone and names no split is training images.
 
     Args:
         source: The data set's name, for messages.
         places: Paths within it, without endings.
-
-    Returns:
-        Splits by place, and notes on names that are not plain words. A place that stands alone and names no split
-        is training images, and a note says so.
 
     Raises:
         DataError: There are several, and one names no split: it may hold what must not be trained on.
     """
     named = {place: path_split(place) for place in places}
     nameless = [_quoted(str(place)) for place, found in named.items() if found is None]
-    parts = {part: split for found in named.values() if found is not None for split, part in [found]}
+    parts = {part: split for split, part in filter(None, named.values())}
     if nameless and len(named) > 1:
-        beside = f", beside {_some(map(_quoted, parts))}" if parts else ""
+        beside = f", beside {few(map(_quoted, parts))}" if parts else ""
         verb = "name" if len(nameless) > 1 else "names"
         raise DataError(
-            f"{source}: {_some(nameless)} {verb} no known split, or several{beside}",
+            f"{source}: {few(nameless)} {verb} no known split, or several{beside}",
             hint=f"name each for its split: {UNDERSTOOD_SPLITS}. Put what is all for training into one folder train",
         )
     if nameless:
@@ -215,7 +223,18 @@ def split_notes(read: Mapping[str, Split]) -> tuple[str, ...]:
     texts = [
         f"{_quoted(name)} as {split.name.lower()}" for name, split in read.items() if name.lower() not in _SPLIT_WORDS
     ]
-    return (f"splits were read from names: {_some(texts)}",) if texts else ()
+    return (f"splits were read from names: {few(texts)}",) if texts else ()
+
+
+def few(texts: Iterable[str]) -> str:
+    """Some texts in a line, sorted; of many, the first.
+
+    >>> few("i h g f e d c b a".split())
+    'a, b, c, d, e, f, g, h and 1 more'
+    """
+    every = sorted(texts)
+    more = len(every) - _MOST_SHOWN
+    return ", ".join(every[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _class_words(name: str) -> Iterator[str]:
@@ -227,7 +246,7 @@ def _class_words(name: str) -> Iterator[str]:
 
 
 def _readings(name: str) -> Iterator[list[str]]:
-    """The words of a name in small letters: parted by all that is no letter, then by capitals (`HappyFace`) too."""
+    """The words of a name in small letters: split at all that is no letter, then at capitals (`HappyFace`) too."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     for text in dict.fromkeys((name.lower(), parted.lower())):
         yield re.findall(r"[^\W\d_]+", text)
@@ -235,9 +254,3 @@ def _readings(name: str) -> Iterator[list[str]]:
 
 def _quoted(name: str) -> str:
     return "the top folder" if name == "." else repr(shown(name)[:_LONGEST_SHOWN])
-
-
-def _some(texts: Iterable[str]) -> str:
-    every = sorted(texts)
-    more = len(every) - _MOST_SHOWN
-    return ", ".join(every[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")

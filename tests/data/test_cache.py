@@ -13,7 +13,7 @@ import pytest
 
 from fer_sweep.data import store, synthetic
 from fer_sweep.data.cache import Split, find_dataset, list_datasets, open_dataset, prepare
-from fer_sweep.data.dataset import group_copies
+from fer_sweep.data.dataset import FaceDataset, RawFaces
 from fer_sweep.errors import DataError, StorageError
 from tests.data.conftest import listed
 from tests.support.faces import write_zip
@@ -129,7 +129,7 @@ def test_cache_that_cannot_be_written_is_a_storage_error_and_stays_as_it_was(sou
 
     with (
         monkeypatch.context() as patch,
-        pytest.raises(StorageError, match=r"the data cache .*: No space left") as caught,
+        pytest.raises(StorageError, match=r"the data cache: cannot write .*: No space left") as caught,
     ):
         patch.setattr(os, "fsync", full)
         prepare(other_source, replace=True)
@@ -137,7 +137,7 @@ def test_cache_that_cannot_be_written_is_a_storage_error_and_stays_as_it_was(sou
     assert open_dataset("fer2013").info == first
     assert listed() == contents(first)
     monkeypatch.setenv("FERSWEEP_CACHE", str(source))
-    with pytest.raises(StorageError, match="cannot write the data cache"):
+    with pytest.raises(StorageError, match="the data cache: cannot write"):
         prepare(source)
 
 
@@ -165,8 +165,7 @@ def killed_at(last, work):
 def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(faces, tmp_path, monkeypatch):
     def save(count):
         arrays = (faces.images[:count], faces.labels[:count], faces.usages[:count].astype(np.uint8))
-        info = store.build_info("a", "", "", *arrays, official_split=False, notes=(), created=0.0)
-        return store.save(info, *arrays, group_copies(arrays[0]), replace=True)
+        return store.save(FaceDataset.of("a", "", RawFaces("", *arrays)), replace=True)
 
     for last in count(1):
         monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / str(last)))

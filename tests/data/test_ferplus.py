@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_sweep.data.cache import open_dataset, prepare
-from fer_sweep.data.ferplus import VOTES
+from fer_sweep.data.sources.csv_rows import VOTES
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 from tests.support.faces import USAGES, write_zip

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_sweep.data.images import Change, decode
-from fer_sweep.data.photos import MAX_PIXELS, centre, largest_face, read_photo
+from fer_sweep.data.images import MAX_PHOTO_PIXELS, Change, centre, decode, largest_face, read_photo
 from fer_sweep.data.synthetic import draw
 from fer_sweep.errors import DataError, InputError
 from tests.support.faces import encode, png_of_size
@@ -150,7 +149,7 @@ def test_large_picture_is_made_smaller_and_a_huge_one_or_a_pipe_is_refused(name)
     photo = read_photo(Path(name))
     assert max(photo.size) <= 2048 < 2 * max(photo.size)
     assert photo.width / photo.height == pytest.approx(5 / 3, rel=0.01)
-    side = int(MAX_PIXELS**0.5) + 10
+    side = int(MAX_PHOTO_PIXELS**0.5) + 10
     for content, message in ((png_of_size(side), f"{side}x{side} pixels is refused"), (bytes(33 << 20), "32 MiB")):
         Path(name).write_bytes(content)
         with pytest.raises(DataError, match=f"{name}.*{message}"):

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_sweep.data.cache import list_datasets, prepare
-from fer_sweep.data.memory import bounded_memory
+from fer_sweep.data.cache import bounded_memory, list_datasets, prepare
 from fer_sweep.errors import DataError, InputError
 from fer_sweep.files import sweep_folder, trial_folder
 
@@ -43,7 +42,7 @@ def sparse_tar(kind: bytes, **headers: str) -> bytes:
 def zip_with_millions_of_members() -> bytes:
     local = b"PK\x03\x04" + struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
     entry = b"PK\x01\x02" + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
-    entries = entry * 1_500_000
+    entries = entry * 500_001
     end = struct.pack("<HHHHIIH", 0, 0, 65535, 65535, len(entries), len(local), 0)
     return local + entries + b"PK\x05\x06" + end
 
@@ -83,9 +82,9 @@ def one_value_repeated_by_its_number() -> bytes:
             ("a.tar", lambda kind=kind: tar_with_large_header(kind), "header of 4096 K")
             for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
         ),
-        ("a.tar", lambda: sparse_tar(tarfile.REGTYPE, major="1", minor="0", name="x", realsize="9"), "sparse"),
+        ("a.tar", lambda: sparse_tar(tarfile.REGTYPE, major="1", minor="0", name="x", realsize="9"), "cannot be read"),
         ("a.tar", lambda: sparse_tar(tarfile.GNUTYPE_SPARSE), "sparse"),
-        ("a.zip", zip_with_millions_of_members, "its list of members has 67 MiB"),
+        ("a.zip", zip_with_millions_of_members, "refused"),
         ("a.csv", endless_row, MAX_LINE),
         ("a.csv.gz", endless_row_packed, MAX_LINE),
         ("a.csv", lambda: HEADING + b'"\n",' * (1 << 20), "line 2: only 1 columns"),

@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
+from fer_sweep.data.dataset import RawFaces
 from fer_sweep.data.images import Progress
-from fer_sweep.data.layout import RawFaces
-from fer_sweep.data.sources import csv_rows, image_folders, parquet, webdataset
+from fer_sweep.data.sources import csv_rows, hub, image_folders
 from fer_sweep.data.tree import Tree
 
 
@@ -24,5 +24,5 @@ class Reader(Protocol):
         ...
 
 
-READERS: tuple[Reader, ...] = (csv_rows, parquet, image_folders, webdataset)
+READERS: tuple[Reader, ...] = (csv_rows, hub, image_folders)
 """Asked in this order; the first that claims a tree reads it."""

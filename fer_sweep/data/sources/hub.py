@@ -1,0 +1,237 @@
+"""The forms of Hugging Face's hub: parquet (AutumnQiu/fer2013) and WebDataset tars (clip-benchmark/wds_fer2013).
+
+A sample's split is in the path of its file (`data/valid-00000-of-00001.parquet`, `test/0.tar`). A label is the name of
+a class or its number. The order of numbers is in parquet's metadata, or in `classnames.txt` beside tars. Without it, or
+with numbers for names, it is the CSV's for parquet's columns `image, label`, and alphabetical for tars and for parquet
+that was made from them (`jpg, cls`), whose test split pools PublicTest and PrivateTest.
+"""
+
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from fer_sweep.data.dataset import ALPHABETICAL, POOLED, RawFaces, Split
+from fer_sweep.data.images import ENDINGS, MAX_BYTES, Progress, decode_all
+from fer_sweep.data.names import ClassNames, class_code, outside_class, splits_by_name, unknown_class, unnumbered
+from fer_sweep.data.tree import MAX_FILES, MAX_TOTAL, Member, Tree, is_archive, open_stream, readable
+from fer_sweep.errors import DataError
+from fer_sweep.records import CLASSES
+
+OFFICIAL_SIZES = {Split.TRAIN: 28_709, Split.VAL: 3_589, Split.TEST: 3_589}
+"""Images in FER2013's Training, PublicTest and PrivateTest."""
+_COLUMNS = {"image": "label", "jpg": "cls"}
+"""The column of images, and that of labels beside it."""
+_NAMES_FILE = "classnames.txt"
+_LONGEST_NAMES = 64 << 10
+"""Bytes of it."""
+
+Order = tuple[str, ...]
+"""The names of the labels from 0 on."""
+
+
+@dataclass
+class _Samples:
+    """What has been read so far."""
+
+    layout: str
+    default_order: Order = ALPHABETICAL
+    """What numbers mean where the files do not say it."""
+    encoded: list[tuple[str, bytes]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    places: list[PurePosixPath] = field(default_factory=list)
+    """What names each sample's split."""
+    names: ClassNames = field(default_factory=ClassNames)
+    uses_default_order: bool = False
+    without_image: int = 0
+
+    def add(self, where: str, image: bytes, label: object, order: Order | None, place: PurePosixPath) -> None:
+        """Add a sample, unless its class is one that FER2013 lacks.
+
+        Raises:
+            DataError: The label stands for no class.
+        """
+        names = order or self.default_order
+        name = str(label)
+        if type(label) is int and 0 <= label < len(names):
+            name = names[label]
+            self.uses_default_order |= order is None
+        code = self.names.label(name, f"{where}: label")
+        if code is not None:
+            self.encoded.append((where, image))
+            self.labels.append(code)
+            self.places.append(place)
+
+    def faces(self, source: str, progress: Progress) -> RawFaces:
+        """Decode all samples, with their splits by the names of their places."""
+        split_by_place, split_notes = splits_by_name(source, self.places)
+        splits = np.array([split_by_place[place] for place in self.places], dtype=np.uint8)
+        if self.default_order == ALPHABETICAL:
+            splits[splits == Split.TEST] = POOLED
+        images, changes = decode_all(self.encoded, lambda sample: sample, progress)
+        official = all(int((splits == split).sum()) == size for split, size in OFFICIAL_SIZES.items())
+        notes = [*split_notes, *self.names.notes(), *changes]
+        if self.uses_default_order:
+            order = ", ".join(self.default_order)
+            notes.append(f"the files do not name their classes: labels 0 to {len(CLASSES) - 1} were read as {order}")
+        if self.without_image:
+            notes.append(f"{self.without_image:,} samples with no image of a kind that is read were left out")
+        if not official and POOLED not in splits:
+            notes.append("the splits do not have FER2013's official sizes: taken as they come")
+        return RawFaces(self.layout, images, np.array(self.labels, dtype=np.int64), splits, official, tuple(notes))
+
+
+def claims(tree: Tree) -> bool:
+    """Whether some file is parquet, or it is a tar of samples, or holds one."""
+    if _tables(tree) or _has_samples(tree):
+        return True
+    return any(_has_samples(_opened(tree, shard)) for shard in _shards(tree)[:1])
+
+
+def read(tree: Tree, progress: Progress) -> RawFaces:
+    """Read every parquet file, or else every tar.
+
+    Raises:
+        DataError: A file has other columns, labels or content; pyarrow is not installed; a sample lacks its label.
+    """
+    tables = _tables(tree)
+    samples = _read_tables(tree, tables, progress) if tables else _read_shards(tree, progress)
+    if not samples.encoded:
+        raise DataError(f"{tree.name}: files with no samples", hint="download the data again")
+    return samples.faces(tree.name, progress)
+
+
+def _tables(tree: Tree) -> list[Member]:
+    """Every file with parquet's ending, if one of them is parquet."""
+    members = [member for member in tree.members if member.path.suffix.lower() == ".parquet"]
+    return members if any(tree.head(member, 4) == b"PAR1" for member in members) else []
+
+
+def _read_tables(tree: Tree, members: list[Member], progress: Progress) -> _Samples:
+    samples = _Samples("")
+    kinds: set[tuple[str, bool]] = set()
+    for member in members:
+        label = tree.label(member)
+        image_column, file = _table(tree, member)
+        label_column = _COLUMNS[image_column]
+        samples.layout = f"Hugging Face parquet ({image_column}, {label_column})"
+        samples.default_order = CLASSES if image_column == "image" else ALPHABETICAL
+        names = _names_in_metadata(file, label_column)
+        order = None if names is None else _checked(names, f"{label}: the class names in its metadata")
+        kinds.add((image_column, order is None))
+        if len(kinds) > 1:
+            raise DataError(
+                f"{label}: this file and one before it have other columns, or only one of them names its classes",
+                hint="give a folder that holds the files of one data set only, or download all of them again",
+            )
+        with readable(label):
+            table = file.read(columns=[image_column, label_column])
+            images, labels = (table.column(name).to_pylist() for name in (image_column, label_column))
+        for number, (image, answer) in enumerate(zip(images, labels, strict=True)):
+            where = f"{label}, row {number}"
+            content = image.get("bytes") if isinstance(image, dict) else image
+            if not isinstance(content, bytes):
+                hint = "the file only refers to images: download the data set's own parquet"
+                raise DataError(f"{where}: no image in the row", hint=hint)
+            samples.add(where, content, answer, order, unnumbered(member.path))
+        progress("reading rows", len(samples.encoded), max(len(samples.encoded), 1))
+    return samples
+
+
+def _table(tree: Tree, member: Member) -> tuple[str, Any]:
+    """The column of images, and the opened file."""
+    label = tree.label(member)
+    try:
+        import pyarrow.parquet as pq  # optional, and slow to import
+    except ImportError:
+        raise DataError(
+            f"{label}: reading parquet needs pyarrow, which is not installed",
+            hint="pip install 'fersweep[parquet]', or give the CSV or the image folders instead",
+        ) from None
+    with readable(label):
+        file = pq.ParquetFile(io.BytesIO(tree.read(member)))
+        columns = list(file.schema_arrow.names)
+        size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    if file.metadata.num_rows > MAX_FILES or size > MAX_TOTAL:
+        raise DataError(
+            f"{label}: refused: {file.metadata.num_rows:,} rows, {size >> 20:,} MiB unpacked",
+            hint="no set of faces is so large",
+        )
+    for image, answer in _COLUMNS.items():
+        if image in columns and answer in columns:
+            return image, file
+    raise DataError(
+        f"{label}: columns {', '.join(columns)[:200]}",
+        hint="a data set of faces has the columns image and label, or jpg and cls",
+    )
+
+
+def _names_in_metadata(file: Any, label_column: str) -> list[object] | None:
+    """The names of a file's labels, in their order; None if it has none, or numbers for names."""
+    metadata = file.schema_arrow.metadata or {}
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label_column]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    if isinstance(names, dict):  # {"0": "angry", ...}
+        names = [names.get(str(number)) for number in range(len(names))]
+    if not names or names == [str(number) for number in range(len(CLASSES))]:
+        return None
+    return names if isinstance(names, list) else [names]
+
+
+def _checked(names: Iterable[object], where: str) -> Order:
+    """Names of labels, each of which is a class or one that FER2013 lacks."""
+    texts = tuple(str(name) for name in names)
+    for text in texts:
+        if class_code(text) is None and outside_class(text) is None:
+            raise unknown_class(where, text)
+    return texts
+
+
+def _shards(tree: Tree) -> list[Member]:
+    return [member for member in tree.members if member.path.suffix == ".tar" and is_archive(tree, member)]
+
+
+def _opened(tree: Tree, member: Member) -> Tree:
+    return open_stream(io.BytesIO(tree.read(member)), tree.label(member))
+
+
+def _has_samples(tree: Tree) -> bool:
+    return any(member.path.suffix == ".cls" for member in tree.members)
+
+
+def _read_shards(tree: Tree, progress: Progress) -> _Samples:
+    samples = _Samples("WebDataset tars")
+    names_file = next((member for member in tree.members if member.path.name == _NAMES_FILE), None)
+    order = None
+    if names_file is not None:
+        text = tree.read(names_file, limit=_LONGEST_NAMES).decode("utf-8-sig", errors="replace")
+        order = _checked([line for line in text.splitlines() if line.strip()], tree.label(names_file)) or None
+    if _has_samples(tree):
+        _read_shard(tree, unnumbered(PurePosixPath(tree.name)), order, samples)
+    else:
+        shards = _shards(tree)
+        for number, member in enumerate(shards, 1):
+            _read_shard(_opened(tree, member), unnumbered(member.path), order, samples)
+            progress("reading shards", number, len(shards))
+    return samples
+
+
+def _read_shard(shard: Tree, path: PurePosixPath, order: Order | None, samples: _Samples) -> None:
+    members = {member.path: member for member in shard.members}
+    images = [member for member in shard.members if member.path.suffix.lower() in ENDINGS]
+    for image in images:
+        answer = members.get(image.path.with_suffix(".cls"))
+        if answer is None:
+            raise DataError(f"{shard.label(image)}: a sample with no .cls beside it", hint="download the shard again")
+        text = shard.read(answer, limit=MAX_BYTES)[:80].decode(errors="replace").strip()
+        label = int(text) if text.isdecimal() else text
+        content = shard.read(image, limit=MAX_BYTES)
+        samples.add(shard.label(image), content, label, order, path / image.path.parent)
+    stems = {image.path.with_suffix("") for image in images}
+    samples.without_image += sum(p.suffix == ".cls" and p.with_suffix("") not in stems for p in members)
