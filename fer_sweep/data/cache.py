@@ -15,24 +15,15 @@ import psutil
 
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.data import store
-from fer_sweep.data.dataset import POOLED, DatasetInfo, FaceDataset, RawFaces, Split, group_copies
+from fer_sweep.data.dataset import POOLED, FaceDataset, RawFaces, group_copies
+from fer_sweep.data.dataset import DatasetInfo as DatasetInfo
+from fer_sweep.data.dataset import Split as Split
 from fer_sweep.data.images import Progress
 from fer_sweep.data.sources import READERS
 from fer_sweep.data.sources.csv_rows import relabel
 from fer_sweep.data.sources.hub import OFFICIAL_SIZES
 from fer_sweep.data.tree import Tree, is_archive, open_stream, open_tree
 from fer_sweep.errors import DataError
-
-__all__ = [
-    "DatasetInfo",
-    "FaceDataset",
-    "Split",
-    "find_dataset",
-    "is_prepared",
-    "list_datasets",
-    "open_dataset",
-    "prepare",
-]
 
 DEFAULT = "fer2013"
 MAX_MEMORY = 4 << 30
@@ -104,10 +95,10 @@ def prepare(
 
     Args:
         path: A folder, an archive, a CSV or a parquet file.
-        name: What to call it; `fer2013` if not given, as the shipped sweep files do.
+        name: Of the data set; `fer2013` if not given, as in the shipped sweep files.
         ferplus: FER+'s `fer2013new.csv`, whose majority labels replace those of a CSV source.
-        replace: Put it in the place of other content of the same name.
-        progress: Told of what is being done, how many are done and how many there are.
+        replace: Replace other content of the same name.
+        progress: Called with the stage, how many are done and how many there are.
 
     Raises:
         DataError: The source cannot be used, or the name is taken by other content; the cache is as it was.
@@ -124,7 +115,7 @@ def prepare(
         with bounded_memory():
             with open_tree(path) as tree:
                 faces = _read(tree, report)
-            notes = _size_notes(faces)
+            sizes = {split: int((faces.splits == split).sum()) for split in Split}
             if ferplus is not None:
                 faces = relabel(faces, ferplus)
     except MemoryError:
@@ -135,7 +126,12 @@ def prepare(
     source, total = path.resolve().name, len(faces.images)
     report("finding copies", 0, total)
     splits, split_notes = complete_splits(source, faces.labels, faces.splits, group_copies(faces.images))
-    faces = replaced(faces, splits=splits, notes=(*faces.notes, *notes, *split_notes))
+    size_notes = [
+        f"{split.name.lower()} has {sizes[split]:,} images, FER2013's has {size:,}"
+        for split, size in OFFICIAL_SIZES.items()
+        if faces.official_split and sizes[split] not in (0, size)
+    ]
+    faces = replaced(faces, splits=splits, notes=(*faces.notes, *size_notes, *split_notes))
     dataset = FaceDataset.of(name, source, faces)
     report("writing the cache", 0, total)
     info = store.save(dataset, replace=replace)
@@ -148,29 +144,21 @@ def complete_splits(
 ) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
     """Divide a pooled test split, and make a validation split from training images if there is none.
 
-    Args:
-        source: What messages call the data set.
-        labels: (N,) class indices.
-        splits: (N,) codes of Split, or POOLED.
-        groups: (N,) numbers shared by copies; a group is never divided.
-
-    Returns:
-        (N,) codes of Split, and notes on what was done.
+    Labels, codes of Split or POOLED, and numbers of groups of copies are (N,); a group is never divided. Returns codes
+    of Split (N,), and notes on what was done. Equal arguments give equal splits.
 
     Raises:
         DataError: There are no training images, or too few to take a validation split from.
     """
     splits, notes = splits.copy(), []
     pooled = splits == POOLED
-    if pooled.any():
-        has_val = bool((splits == Split.VAL).any())
-        splits[pooled] = Split.TEST
-        if not has_val:
-            splits[_drawn(labels, groups, pooled, 0.5)] = Split.VAL
-            notes.append(
-                "the pooled test split was divided into validation and test halves by class (seeded, copies kept "
-                "together): they are not FER2013's PublicTest and PrivateTest"
-            )
+    splits[pooled] = Split.TEST
+    if pooled.any() and not (splits == Split.VAL).any():
+        splits[_drawn(labels, groups, pooled, 0.5)] = Split.VAL
+        notes.append(
+            "the pooled test split was divided into validation and test halves by class (seeded, copies kept "
+            "together): they are not FER2013's PublicTest and PrivateTest"
+        )
     training = splits == Split.TRAIN
     if not training.any():
         hint = "give the folder or archive that holds the training split too"
@@ -194,11 +182,10 @@ def complete_splits(
 
 @contextlib.contextmanager
 def bounded_memory(limit: int = MAX_MEMORY) -> Iterator[None]:
-    """Let the block, in all threads, take so many bytes more than the process has; beyond that is a MemoryError.
+    """Raise MemoryError in the block, in any thread, beyond so many bytes more than the process has. Linux only.
 
-    Sizes that an archive or a table states are checked before it is read; but a library may take gigabytes for what a
-    hundred bytes only imply, such as one large value that a parquet file repeats by its number in a dictionary.
-    Linux only, where the kernel holds a process to a limit on its data; elsewhere nothing happens.
+    Stated sizes are checked before reading; but a library may take gigabytes for what a hundred bytes imply, such as
+    one large value that a parquet file repeats by its number in a dictionary.
     """
     if sys.platform != "linux":
         yield
@@ -233,23 +220,10 @@ def _read(tree: Tree, report: Progress, *, nested: bool = False) -> RawFaces:
     )
 
 
-def _size_notes(faces: RawFaces) -> list[str]:
-    """What is missing from, or over, FER2013's official splits, where a source claims to have them."""
-    found = {split: int((faces.splits == split).sum()) for split in Split}
-    return [
-        f"{split.name.lower()} has {found[split]:,} images, FER2013's has {size:,}"
-        for split, size in OFFICIAL_SIZES.items()
-        if faces.official_split and found[split] not in (0, size)
-    ]
-
-
 def _drawn(
     labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], among: npt.NDArray[np.bool_], share: float
 ) -> npt.NDArray[np.bool_]:
-    """A share of each class's images, whole groups only: (N,) bool.
-
-    A group counts for the class of its first image; copies with other labels go where that one goes.
-    """
+    """A share of each class's images, whole groups only: (N,) bool. A group has the class of its first image."""
     generator = np.random.default_rng(0)
     positions = np.flatnonzero(among)
     unique, first, sizes = np.unique(groups[positions], return_index=True, return_counts=True)

@@ -104,12 +104,12 @@ class DatasetInfo(BaseModel):
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """A data set with its arrays, which are read-only and shared by every process that opens it."""
+    """A data set with its arrays, read-only and memory-mapped once it is prepared."""
 
     name: str
     info: DatasetInfo
     images: npt.NDArray[np.uint8]
-    """(N, *info.spec.stored_shape), memory-mapped."""
+    """(N, *info.spec.stored_shape)"""
     labels: npt.NDArray[np.int64]
     """(N,), each an index into info.spec.classes."""
     splits: npt.NDArray[np.uint8]
@@ -195,7 +195,6 @@ def group_copies(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
 
 def _notes_on_absent(counts: dict[str, dict[str, int]]) -> list[str]:
-    """A note on classes with no images at all, and one for each split that has images, but none of other classes."""
     absent = [name for name in counts["train"] if not any(classes[name] for classes in counts.values())]
     notes = [f"there are no images of {', '.join(absent)}"] if absent else []
     for split, classes in counts.items():

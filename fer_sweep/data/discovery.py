@@ -11,12 +11,10 @@ from fer_sweep.data.sources import READERS
 from fer_sweep.data.tree import Tree, is_archive, open_tree
 from fer_sweep.errors import DataError
 
-MOST_FOLDERS = 500
-"""Listed below one place."""
+# Below one place; on a mounted drive each takes a moment.
+MOST_FOLDERS, MOST_CANDIDATES = 500, 100
 MOST_ENTRIES = 2_000
 """Listed of one folder; a class folder, with thousands of images, is not listed whole."""
-MOST_CANDIDATES = 100
-"""Opened below one place; on a mounted drive each takes a moment."""
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _WORDS = ("fer", "face", "emotion", "expression", "archive")
@@ -33,20 +31,11 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """Something that a reader claims."""
-
-    path: Path
-    is_official: bool
-    """Whether FER2013's own split seems to be in it."""
-
-
-@dataclass(frozen=True)
 class Discovery:
     """What was found, the best first."""
 
-    taken: Candidate
-    others: tuple[Candidate, ...]
+    taken: Path
+    others: tuple[Path, ...]
     unusable: tuple[str, ...]
     """What looked like a data set but cannot be read, and why."""
 
@@ -73,7 +62,8 @@ def discover(places: Sequence[Place] | None = None) -> Discovery:
     """
     places = usual_places() if places is None else places
     seen: set[str] = set()
-    found: list[Candidate] = []
+    official: list[Path] = []
+    others: list[Path] = []
     unusable: list[str] = []
     for place in places:
         for path in islice(_likely(place), MOST_CANDIDATES):
@@ -84,9 +74,10 @@ def discover(places: Sequence[Place] | None = None) -> Discovery:
             try:
                 with open_tree(path) as tree:
                     if _is_data_set(tree):
-                        found.append(Candidate(path, _is_official(tree)))
+                        (official if _is_official(tree) else others).append(path)
             except DataError as error:
                 unusable.append(f"{path}: {error}")
+    found = official + others
     if not found:
         looked = ", ".join(str(place.path) for place in places)
         saw = f"; not usable: {'; '.join(unusable)}" if unusable else ""
@@ -96,7 +87,6 @@ def discover(places: Sequence[Place] | None = None) -> Discovery:
             'kagglehub.dataset_download("msambare/fer2013"), or on Kaggle Add Input, fer2013; or name its path: '
             "fersweep data prepare PATH; or use drawn faces: --data synthetic",
         )
-    found.sort(key=lambda candidate: not candidate.is_official)  # stable: of equals, that of the first place
     return Discovery(found[0], tuple(found[1:]), tuple(unusable))
 
 
@@ -157,6 +147,7 @@ def _is_data_set(tree: Tree) -> bool:
 
 
 def _is_official(tree: Tree) -> bool:
+    """Whether FER2013's own split seems to be in it."""
     names = {member.path.name.partition("_")[0].lower() for member in tree.members}
     return any(b"usage" in header for header in _headers(tree)) or not names.isdisjoint(OFFICIAL_NAMES)
 

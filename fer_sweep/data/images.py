@@ -24,7 +24,7 @@ from fer_sweep.errors import DataError, InputError
 from fer_sweep.records import FER2013
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done and how many there are."""
+"""Called with the stage, how many are done and how many there are."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "GIF", "TIFF")
 """Of Pillow's some forty decoders, those that face data sets come in and that are fuzzed all the time."""
@@ -35,14 +35,12 @@ ENDINGS = frozenset(
 """Of files in these formats, in small letters."""
 TIFF_COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate"})
 """The others bring a decoder of their own, such as fax and old JPEG, which faces do not need."""
-MAX_BYTES = 32 << 20
+MAX_IMAGE_BYTES = 32 << 20
 """Of one encoded image."""
 MAX_PIXELS = 16_000_000
 """Of an image in a data set."""
 MAX_PHOTO_PIXELS = 64_000_000
 """Of a picture of one's own; a phone's has 12 to 50 million."""
-MAX_TIFF_VALUES = 65_536
-"""Of one entry in a TIFF's directory, such as the places of its strips. Pillow takes minutes for millions of them."""
 
 _PHOTO_SIDE = 2048
 """Pixels. A larger picture is made smaller first; a face of a fortieth of that still has as many as a model sees."""
@@ -54,8 +52,8 @@ _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 """Byte order by how a TIFF begins; BigTIFF, for files over 4 GB, is not among them."""
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of a value by its type, where it is not one."""
-_TIFF_BYTES = (1, 2, 7)
-"""Types whose values Pillow keeps as they are."""
+_MOST_TIFF_VALUES = 65_536
+"""Of one entry in a TIFF's directory, such as the places of its strips. Pillow takes minutes for millions of them."""
 _SIZE = (FER2013.width, FER2013.height)
 _CHUNK = 256
 T = TypeVar("T")
@@ -74,7 +72,7 @@ class Square:
     """A square of a picture, which may have been made smaller and turned upright."""
 
     left: int
-    """Pixels of that picture, as the others are."""
+    """Pixels of that picture, as are the others."""
     top: int
     side: int
     pixels: npt.NDArray[np.uint8]
@@ -102,12 +100,7 @@ def decode(content: bytes, label: str) -> tuple[npt.NDArray[np.uint8], frozenset
 def decode_all(
     items: Sequence[T], read: Callable[[T], tuple[str, bytes]], progress: Progress
 ) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
-    """Decode many images in threads, keeping their order.
-
-    Args:
-        items: What ``read`` turns into a label for messages and the encoded image.
-        read: Called in the decoding threads.
-        progress: Told of the images done.
+    """Decode many images in order, in threads that call ``read`` for the label and the content of each.
 
     Returns:
         (N, height, width) grey values in FER2013's size, and a note for each kind of change that was made.
@@ -146,7 +139,7 @@ def read_photo(path: Path) -> Image.Image:
         if not path.is_file():
             raise DataError(f"{path}: no such file", hint="give the files of pictures")
         with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+            content = stream.read(MAX_IMAGE_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", hint="make it readable") from error
     remedy = "save it again as one of these"
@@ -206,7 +199,7 @@ def _opened(content: bytes, label: str, *, max_pixels: int, remedy: str) -> Iter
     """One encoded image, opened and not yet decoded; any error of the block becomes a DataError, too."""
     if not content:
         raise DataError(f"{label}: an empty file in place of an image", hint=remedy)
-    if len(content) > MAX_BYTES:
+    if len(content) > MAX_IMAGE_BYTES:
         raise DataError(f"{label}: {len(content) >> 20} MiB in one image", hint="no image of a face is so large")
     try:
         if content[:2] in (b"II", b"MM"):
@@ -240,7 +233,8 @@ def _check_tiff(content: bytes, label: str) -> None:
     for number in range(struct.unpack_from(f"{order}H", content, start)[0]):
         _, kind, count = struct.unpack_from(f"{order}HHL", content, start + 2 + 12 * number)
         total += count * _TIFF_SIZES.get(kind, 1)
-        if total > len(content) or (count > MAX_TIFF_VALUES and kind not in _TIFF_BYTES):
+        is_text_or_bytes = kind in (1, 2, 7)  # which Pillow keeps as they are
+        if total > len(content) or (count > _MOST_TIFF_VALUES and not is_text_or_bytes):
             raise DataError(f"{label}: a TIFF with {count:,} values of one kind is refused", hint="save it as PNG")
 
 

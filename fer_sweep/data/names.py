@@ -22,25 +22,15 @@ OUTSIDE = frozenset({"contempt", "unknown", "nf"})
 """Classes that other label sets have and FER2013 lacks; their images are left out."""
 
 _CLASS_FORMS = {
-    "angry": ("anger",),
-    "disgust": ("disgusted", "disgusting"),
-    "fear": ("fearful", "afraid", "scared"),
-    "happy": ("happiness", "joy"),
-    "sad": ("sadness",),
-    "surprise": ("surprised",),
-    "neutral": ("neutrality",),
+    "angry": "anger angery angrey",
+    "disgust": "disgusted disgusting digust disgut disguist digusted",
+    "fear": "fearful afraid scared fearfull",
+    "happy": "happiness joy happyness hapiness happines",
+    "sad": "sadness sadnes",
+    "surprise": "surprised suprise suprised surprize surprized surpise surpised suprize",
+    "neutral": "neutrality nuetral netural nutral neutal",
 }
-"""By class, the other names it goes by: nouns, adjectives, participles."""
-
-_CLASS_MISSPELLINGS = {
-    "angry": ("angery", "angrey"),
-    "disgust": ("digust", "disgut", "disguist", "digusted"),
-    "fear": ("fearfull",),
-    "happy": ("happyness", "hapiness", "happines"),
-    "sad": ("sadnes",),
-    "surprise": ("suprise", "suprised", "surprize", "surprized", "surpise", "surpised", "suprize"),
-    "neutral": ("nuetral", "netural", "nutral", "neutal"),
-}
+"""By class, the other names it goes by, and its misspellings."""
 
 _CLASS_FILLERS = frozenset(
     {"face", "faces", "facial", "expression", "expressions", "emotion", "emotions", "image", "images"}
@@ -52,21 +42,19 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "publictest"), Split.VAL),
     **dict.fromkeys(("test", "testing", "privatetest"), Split.TEST),
 }
-"""One of them as a part of a name makes it a split's: `FER2013Train`, `test_set`, `my-val-images`."""
-
+"""A name with one of them as a part is a split's: `FER2013Train`, `test_set`, `my-val-images`."""
 _SPLIT_PART = re.compile(
     rf"(?:fer)?({'|'.join(sorted(_SPLIT_WORDS, key=len, reverse=True))})"
     r"(?:set|data|images?|imgs?|faces?|files?|split)?s?"
 )
-"""A part with what is written together with it: `fertrain`, `testset`, `valimages`."""
+"""A part, and what may be attached to it: `fertrain`, `testset`, `valimages`."""
 
 UNDERSTOOD_SPLITS = (
     "train or training; val, valid, validation, dev or public_test; test, testing or private_test; "
     "alone or as a part of a name (FER2013Train, test_set)"
 )
 
-_CLASSES_BY_NAME = {form: CLASSES.index(name) for name in CLASSES for form in (name, *_CLASS_FORMS[name])}
-_CLASSES_BY_MISSPELLING = {form: CLASSES.index(name) for name in CLASSES for form in _CLASS_MISSPELLINGS[name]}
+_LABELS = {form: label for label, name in enumerate(CLASSES) for form in (name, *_CLASS_FORMS[name].split())}
 _NEAREST_FOLDERS = 16
 """Above an image or a file; a hostile path may have thousands."""
 _MOST_SHOWN = 8
@@ -77,7 +65,7 @@ class ClassNames:
     """The class names that a reader meets: their labels, and notes on how they were read."""
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
+        self._known: dict[str, int] = {}
         self._outside: Counter[str] = Counter()
 
     def label(self, name: str, where: str) -> int | None:
@@ -88,21 +76,22 @@ class ClassNames:
         """
         code, outside = class_code(name), outside_class(name)
         if code is not None:
-            self._known.add(name)
+            self._known[name] = code
         elif outside is not None:
             self._outside[outside] += 1
         else:
-            raise unknown_class(where, name)
+            near = get_close_matches(name[:_LONGEST_SHOWN].strip().lower(), _LABELS, n=1)
+            hint = f"the classes are {', '.join(CLASSES)}; forms such as happiness or surprised are understood too"
+            if near:
+                hint = f"did you mean {CLASSES[_LABELS[near[0]]]}?"
+            raise DataError(f"{where}: {_quoted(name)} is none of the {len(CLASSES)} classes", hint=hint)
         return code
 
     def notes(self) -> tuple[str, ...]:
-        """Which names were corrected, and how many images of which other classes were left out."""
-        corrected = {
-            f"{_quoted(name)} as {CLASSES[code]}"
-            for name in self._known
-            if name.strip().lower() not in _CLASSES_BY_NAME and (code := class_code(name)) is not None
-        }
-        notes = [f"class names were read as follows: {few(corrected)}"] if corrected else []
+        """Which other names the classes had, and how many images of which other classes were left out."""
+        other = {name: code for name, code in self._known.items() if name.strip().lower() != CLASSES[code]}
+        texts = [f"{_quoted(name)} as {CLASSES[code]}" for name, code in other.items()]
+        notes = [f"class names were read as follows: {few(texts)}"] if texts else []
         notes += [f"{count:,} images of class {name} were left out" for name, count in sorted(self._outside.items())]
         return tuple(notes)
 
@@ -116,34 +105,15 @@ def class_code(name: str) -> int | None:
     """
     for kept in _class_words(name):
         for word in (kept, kept.removesuffix("s")):
-            code = _CLASSES_BY_NAME.get(word, _CLASSES_BY_MISSPELLING.get(word))
-            if code is not None:
-                return code
+            if word in _LABELS:
+                return _LABELS[word]
     return None
 
 
 @lru_cache(maxsize=4096)
 def outside_class(name: str) -> str | None:
-    """Which class that FER2013 lacks a name means; None if it means none of those.
-
-    >>> outside_class("Contempt"), outside_class("happy")
-    ('contempt', None)
-    """
+    """Which class that FER2013 lacks a name means; None if it means none of those."""
     return next((word for word in _class_words(name) if word in OUTSIDE), None)
-
-
-def unknown_class(where: str, name: str) -> DataError:
-    """The error for a name that is no class.
-
-    >>> unknown_class("train/hapy/1.png", "hapy").hint
-    'did you mean happy?'
-    """
-    near = get_close_matches(name[:_LONGEST_SHOWN].strip().lower(), _CLASSES_BY_NAME, n=1)
-    known = f"the classes are {', '.join(CLASSES)}; forms such as happiness or surprised are understood too"
-    return DataError(
-        f"{where}: {_quoted(name)} is none of the {len(CLASSES)} classes",
-        hint=f"did you mean {near[0]}?" if near else known,
-    )
 
 
 @lru_cache(maxsize=4096)
@@ -165,11 +135,7 @@ def split_code(name: str) -> Split | None:
 
 
 def path_split(path: PurePosixPath) -> tuple[Split, str] | None:
-    """The split that the last parts of a path name, as few of them as name one, and those parts.
-
-    >>> path_split(PurePosixPath("data/train/person1")), path_split(PurePosixPath("test/public"))
-    ((<Split.TRAIN: 0>, 'train'), (<Split.VAL: 1>, 'test/public'))
-    """
+    """The split that the last parts of a path name, as few of them as name one, and those parts."""
     parts = path.parts[-_NEAREST_FOLDERS:]
     for first in reversed(range(len(parts))):
         split = split_code(" ".join(parts[first:]))
@@ -188,13 +154,9 @@ def unnumbered(path: PurePosixPath) -> PurePosixPath:
 
 
 def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, Split], tuple[str, ...]]:
-    """The split of each of some folders or files that stand beside each other, and notes on how it was read.
+    """The split of each of some folders or files (without endings) of a source, and notes on how it was read.
 
     A place that stands alone and names no split is training images.
-
-    Args:
-        source: The data set's name, for messages.
-        places: Paths within it, without endings.
 
     Raises:
         DataError: There are several, and one names no split: it may hold what must not be trained on.
@@ -215,11 +177,7 @@ def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[P
 
 
 def split_notes(read: Mapping[str, Split]) -> tuple[str, ...]:
-    """A note on names that were read as a split's and are no plain word for it.
-
-    >>> split_notes({"train": Split.TRAIN, "test_set": Split.TEST})
-    ("splits were read from names: 'test_set' as test",)
-    """
+    """A note on names that were read as a split's and are no plain word for it, such as `test_set`."""
     texts = [
         f"{_quoted(name)} as {split.name.lower()}" for name, split in read.items() if name.lower() not in _SPLIT_WORDS
     ]
@@ -227,11 +185,7 @@ def split_notes(read: Mapping[str, Split]) -> tuple[str, ...]:
 
 
 def few(texts: Iterable[str]) -> str:
-    """Some texts in a line, sorted; of many, the first.
-
-    >>> few("i h g f e d c b a".split())
-    'a, b, c, d, e, f, g, h and 1 more'
-    """
+    """Some texts in a line, sorted; of many, the first and how many more there are."""
     every = sorted(texts)
     more = len(every) - _MOST_SHOWN
     return ", ".join(every[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")

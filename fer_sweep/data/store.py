@@ -13,7 +13,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -23,12 +22,11 @@ from fer_sweep.errors import DataError, StorageError, cannot_write
 from fer_sweep.files import atomic_folder, data_folder, write_atomically
 
 ARRAYS = {"images": np.uint8, "labels": np.int64, "splits": np.uint8, "groups": np.int64}
-_SEAL = "seal.json"
-_LOCK = ".lock"
+_SEAL, _LOCK = "seal.json", ".lock"
 
 
 def read_info(name: str) -> DatasetInfo | None:
-    """What is known of a prepared data set, or None if there is none of that name.
+    """The description of a prepared data set; None if there is none of that name.
 
     Raises:
         DataError: Its file is damaged.
@@ -51,13 +49,8 @@ def names() -> list[str]:
 def load(info: DatasetInfo, parent: Path | None = None, *, trust_seal: bool = True) -> FaceDataset:
     """Map a data set's arrays into memory, read-only, after checking that they are what was prepared.
 
-    Shapes and types are always checked; content is compared with the fingerprint where a file was touched since it
-    was written (which takes 0.2 s for FER2013, too long for every trial).
-
-    Args:
-        info: What is expected there.
-        parent: The folder of its content's folder, if that is not the cache.
-        trust_seal: Off compares the content in any case.
+    Content is compared with the fingerprint if a file was touched since it was written, or always if ``trust_seal`` is
+    off. (It takes 0.2 s for FER2013, too long for every trial.) ``parent`` is a shared folder in place of the cache.
 
     Raises:
         DataError: A file is missing, truncated or not what its fingerprint says.
@@ -67,11 +60,6 @@ def load(info: DatasetInfo, parent: Path | None = None, *, trust_seal: bool = Tr
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS}
     except Exception as error:  # over a damaged header numpy raises a dozen kinds, tokenize's among them
         raise _damaged(info, f"{type(error).__name__}: {error}") from error
-    wanted: dict[str, Any] = dict.fromkeys(ARRAYS, (info.total,)) | {"images": (info.total, *info.spec.stored_shape)}
-    for key, dtype in ARRAYS.items():
-        if arrays[key].shape != wanted[key] or arrays[key].dtype != dtype:
-            found = f"{arrays[key].dtype} {arrays[key].shape}"
-            raise _damaged(info, f"{key}.npy holds {found} in place of {np.dtype(dtype)} {wanted[key]}")
     if not (trust_seal and _is_sealed(folder)):
         if fingerprint(arrays["images"], arrays["labels"], arrays["splits"]) != info.fingerprint:
             raise _damaged(info, "its content does not match its fingerprint")
@@ -83,10 +71,7 @@ def load(info: DatasetInfo, parent: Path | None = None, *, trust_seal: bool = Tr
 
 
 def save(dataset: FaceDataset, *, replace: bool) -> DatasetInfo:
-    """Write a data set whole, or leave everything as it was.
-
-    Returns:
-        The info now in force: that of the data set, or the present one if that name already has equal content.
+    """Write a data set whole, or leave everything as it was; returns the info that its name has now.
 
     Raises:
         DataError: The name has other content and ``replace`` is off.
@@ -95,14 +80,16 @@ def save(dataset: FaceDataset, *, replace: bool) -> DatasetInfo:
     folder, info = data_folder(), dataset.info
     try:
         with _only_writer(folder):
-            present = _present(info.name, replace=replace)
-            if present is not None and present.fingerprint != info.fingerprint and not replace:
+            present = None if replace else read_info(info.name)
+            if present is not None and present.fingerprint != info.fingerprint:
                 raise DataError(
                     f"there already is a data set {info.name} with other content (from {present.source}, "
                     f"{present.total} images; the new one has {info.total})",
                     hint="give the new one another name (--name NAME), or put it in the old one's place (--replace)",
                 )
-            if not _is_whole(info):
+            try:
+                load(info, trust_seal=False)
+            except DataError:  # missing or damaged
                 _write_content(dataset, folder)
             if present is not None and present.model_copy(update={"created": info.created}) == info:
                 info = present
@@ -123,7 +110,7 @@ def is_shared(info: DatasetInfo, folder: Path) -> bool:
 
 
 def share(dataset: FaceDataset, folder: Path) -> bool:
-    """Put a data set's content into a shared folder; false if this host or another has put it there already.
+    """Copy a data set's content into a shared folder; false if it is there already.
 
     Raises:
         StorageError: The folder cannot be written; nothing is there.
@@ -150,7 +137,7 @@ def copy_shared(info: DatasetInfo, folder: Path) -> DatasetInfo:
         where = folder / info.fingerprint
         raise DataError(
             f"the copy of data set {info.name} in {where} cannot be used: {error}",
-            hint=f"remove {where}: the next agent on a host that has the data set puts it there again",
+            hint=f"remove {where}: the next agent on a host that has the data set copies it there again",
         ) from error
     return save(found, replace=False)
 
@@ -175,27 +162,9 @@ def _only_writer(folder: Path) -> Iterator[None]:
         raise cannot_write(folder, error) from error
 
 
-def _present(name: str, *, replace: bool) -> DatasetInfo | None:
-    try:
-        return read_info(name)
-    except DataError:
-        if replace:
-            return None
-        raise
-
-
-def _is_whole(info: DatasetInfo) -> bool:
-    try:
-        load(info, trust_seal=False)
-    except DataError:
-        return False
-    return True
-
-
 def _write_content(dataset: FaceDataset, folder: Path) -> None:
     target = folder / dataset.info.fingerprint
-    if target.exists():  # damaged, or it would not be written again
-        shutil.rmtree(target)
+    shutil.rmtree(target, ignore_errors=True)  # a damaged copy
     with atomic_folder(target) as building:
         for key, dtype in ARRAYS.items():
             array = np.ascontiguousarray(getattr(dataset, key), dtype=dtype)
@@ -204,7 +173,7 @@ def _write_content(dataset: FaceDataset, folder: Path) -> None:
 
 
 def _marks(folder: Path) -> dict[str, list[int]]:
-    """Size in bytes and time of the last change, in nanoseconds, of every array's file."""
+    """Bytes and time of the last change, in nanoseconds, of every array's file."""
     found = {key: (folder / f"{key}.npy").stat() for key in ARRAYS}
     return {key: [status.st_size, status.st_mtime_ns] for key, status in found.items()}
 

@@ -22,10 +22,8 @@ from typing import IO, Self, TypeVar, cast
 from fer_sweep.errors import DataError, printable
 
 MAX_FILES = 500_000
-MAX_TOTAL = 4 << 30
-"""Bytes in all, unpacked. FER2013 as CSV is 0.3 GB."""
-MAX_FILE = 1 << 30
-"""Bytes of one file, unpacked."""
+MAX_BYTES = 4 << 30
+"""Of all files, unpacked. FER2013 as CSV has 0.3 GB."""
 MAX_RATIO = 100
 """Unpacked over packed size, from 32 MiB on. Pixels as text shrink three to four times, zeros a thousand times."""
 MAX_EXTENSION = 8 << 10
@@ -150,11 +148,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
 
 
 def open_stream(stream: IO[bytes], name: str) -> Tree:
-    """An archive, or a single file, that is already open for reading.
-
-    Raises:
-        DataError: As for ``open_tree``.
-    """
+    """The files of an archive, or a single file, that is already open for reading; raises as ``open_tree`` does."""
     with readable(name):
         head, size = _head_and_size(stream)
         packed = size
@@ -263,11 +257,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T]:
-    """The files of an archive, from their name, their size unpacked and what reads them.
-
-    Raises:
-        DataError: There are too many or too large ones, or the path of one leads out of the archive or is there twice.
-    """
+    """The files of an archive, whose entries are names, sizes unpacked and what reads them, once they are checked."""
     found: dict[PurePosixPath, tuple[Member, T]] = {}
     total = 0
     for raw, size, info in entries:
@@ -275,10 +265,8 @@ def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T
         if path.is_absolute() or ".." in path.parts or "\\" in raw or "\0" in raw or re.match(r"[A-Za-z]:", raw):
             raise hostile(name, f"{raw!r} leads out of it")
         total += size
-        if size > MAX_FILE or total > MAX_TOTAL:
-            raise hostile(name, f"it unpacks to over {MAX_FILE >> 30} GiB in one file or {MAX_TOTAL >> 30} in all")
-        if len(found) >= MAX_FILES:
-            raise hostile(name, f"more than {MAX_FILES:,} files")
+        if total > MAX_BYTES or len(found) >= MAX_FILES:
+            raise hostile(name, f"it unpacks to more than {MAX_FILES:,} files or {MAX_BYTES >> 30} GiB")
         if path in found:
             raise hostile(name, f"{shown(raw)} is there twice")
         if not _is_clutter(path):
@@ -287,14 +275,14 @@ def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T
 
 
 def _unzipped(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
-    """The content of a gzip, in memory: members of a gzipped tar could else be read in its own order only."""
+    """The content of a gzip, in memory: in any other order, the members of a gzipped tar are slow to read."""
     unpacked = io.BytesIO()
     with gzip.GzipFile(fileobj=stream) as packed_stream:
         while chunk := packed_stream.read(1 << 20):
             unpacked.write(chunk)
-            if unpacked.tell() > MAX_FILE:
-                raise hostile(name, f"it unpacks to over {MAX_FILE >> 30} GiB")
             _check_ratio(name, unpacked.tell(), packed)
+            if unpacked.tell() > MAX_BYTES:
+                raise hostile(name, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
     return unpacked
 
 

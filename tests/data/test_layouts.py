@@ -135,7 +135,6 @@ SOURCES = {
     "parquet with misspelt class names": source(
         tables(alphabetical, SPELT), "class names were read as follows: 'suprise' as surprise"
     ),
-    "parquet with class names by number": source(tables(alphabetical, {str(i): name for i, name in enumerate(SPELT)})),
     "parquet with contempt": source(
         tables(lambda f: [7] * 3 + f.labels[3:].tolist(), [*CLASSES, "contempt"]),
         "3 images of class contempt were left out",

@@ -13,7 +13,6 @@ class Reader(Protocol):
 
     def claims(self, tree: Tree) -> bool:
         """Whether the tree's content, not only its name, is of this layout."""
-        ...
 
     def read(self, tree: Tree, progress: Progress) -> RawFaces:
         """Read all of it.
@@ -21,7 +20,6 @@ class Reader(Protocol):
         Raises:
             DataError: Something in it cannot be used; the message names file, member and row.
         """
-        ...
 
 
 READERS: tuple[Reader, ...] = (csv_rows, hub, image_folders)

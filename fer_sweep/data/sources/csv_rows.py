@@ -24,7 +24,6 @@ from fer_sweep.data.dataset import RawFaces, Split
 from fer_sweep.data.images import Progress
 from fer_sweep.data.names import (
     OFFICIAL_NAMES,
-    OUTSIDE,
     UNDERSTOOD_SPLITS,
     class_code,
     few,
@@ -42,8 +41,6 @@ VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fea
 _PIXELS = FER2013.height * FER2013.width
 _DIGITS = re.compile(r"[0-9 ]*")
 _LABELS = {str(label): label for label in range(len(CLASSES))}
-_HEAD = 4096
-"""Bytes that are enough for a header."""
 _REPORT_EVERY = 500
 """Rows."""
 _LONGEST_LINE = 65_536
@@ -138,7 +135,7 @@ def relabel(faces: RawFaces, path: Path) -> RawFaces:
         else:
             labels[index], keep[index] = code, True
     changed = int((keep & (labels != faces.labels)).sum())
-    counts = ", ".join(f"{left_out[name]:,} {name}" for name in VOTES if name.lower() in OUTSIDE and left_out[name])
+    counts = ", ".join(f"{left_out[name]:,} {name}" for name in VOTES if left_out[name])
     notes = [f"labels are FER+'s majority votes; {changed:,} of {int(keep.sum()):,} differ from FER2013's"]
     if counts:
         notes.append(f"left out by FER+'s votes: {counts} (NF: not a face)")
@@ -167,23 +164,21 @@ def majority(votes: dict[str, int]) -> str:
 
 def _votes(path: Path) -> list[tuple[int, str, dict[str, int]]]:
     """Line, Usage and votes of every row of FER+'s file, in order."""
+    wanted = {name.lower() for name in ("Usage", *VOTES)}
     with open_tree(path) as tree:
-        member = next((m for m in tree.members if m.path.suffix.lower() == ".csv"), tree.members[0])
-        columns = _columns(tree, member)
-        missing = [name for name in ("Usage", *VOTES) if name.lower() not in columns]
-        if missing:
+        member = next((member for member in tree.members if wanted <= _columns(tree, member).keys()), None)
+        if member is None:
             raise DataError(
-                f"{path.name}: not FER+'s labels: no column {', '.join(missing)}",
+                f"{path.name}: not FER+'s labels: no CSV with columns Usage, {', '.join(VOTES)}",
                 hint="give fer2013new.csv as its authors publish it",
             )
-        found = []
+        columns, found = _columns(tree, member), []
         for line, row in _lines(tree, member):
             try:
                 votes = {name: int(row[columns[name.lower()]]) for name in VOTES}
                 found.append((line, row[columns["usage"]].strip(), votes))
             except (IndexError, ValueError):
-                message = f"{path.name}, line {line}: ten numbers of votes expected"
-                raise DataError(message, hint="download it again") from None
+                raise _bad_row(path.name, line, "ten numbers of votes expected") from None
     return found
 
 
@@ -191,7 +186,7 @@ def _columns(tree: Tree, member: Member) -> dict[str, int]:
     """The positions of a CSV's columns by their names in small letters; none of another file."""
     if member.path.suffix.lower() not in (".csv", ".txt", ""):
         return {}
-    line = tree.head(member, _HEAD).decode("utf-8-sig", errors="replace").partition("\n")[0]
+    line = tree.head(member, 4096).decode("utf-8-sig", errors="replace").partition("\n")[0]
     names = [name.strip().strip('"').strip().lower() for name in line.split(",")]
     return {name: names.index(name) for name in names}
 
@@ -221,7 +216,7 @@ def _read_with_usage(
 def _read_file(
     tree: Tree, member: Member, columns: dict[str, int], rows: _Rows, progress: Progress, split: Split = Split.TRAIN
 ) -> None:
-    """Read one file; ``split`` is that of its rows where it has no Usage column."""
+    """Read one file; ``split`` is for one without a Usage column."""
     label = tree.label(member)
     done = 0
     for number, (line, row) in enumerate(_lines(tree, member)):
@@ -237,7 +232,10 @@ def _read_file(
         if emotion not in _LABELS:
             raise _bad_row(label, line, f"emotion {emotion[:20]!r} is none of 0 to {len(CLASSES) - 1}")
         rows.labels.append(_LABELS[emotion])
-        rows.splits.append(split if usage is None else _usage(usage, rows, label, line))
+        if usage is not None:
+            split = _split(usage, f"{label}, line {line}")
+            rows.usages[usage.lower()] = split
+        rows.splits.append(split)
         done += len(text)
         if number % _REPORT_EVERY == 0:
             progress("reading rows", min(done, member.size), member.size)
@@ -280,14 +278,13 @@ def parse_pixels(text: str) -> npt.NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _usage(text: str, rows: _Rows, label: str, line: int) -> Split:
-    found = split_code(text)
+def _split(usage: str, where: str) -> Split:
+    found = split_code(usage)
     if found is None:
         raise DataError(
-            f"{label}, line {line}: Usage {shown(text)[:20]!r} is none of Training, PublicTest, PrivateTest",
+            f"{where}: Usage {shown(usage)[:20]!r} is none of Training, PublicTest, PrivateTest",
             hint=f"other words are understood too: {UNDERSTOOD_SPLITS}",
         )
-    rows.usages[text.lower()] = found
     return found
 
 

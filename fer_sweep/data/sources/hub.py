@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from fer_sweep.data.dataset import ALPHABETICAL, POOLED, RawFaces, Split
-from fer_sweep.data.images import ENDINGS, MAX_BYTES, Progress, decode_all
-from fer_sweep.data.names import ClassNames, class_code, outside_class, splits_by_name, unknown_class, unnumbered
-from fer_sweep.data.tree import MAX_FILES, MAX_TOTAL, Member, Tree, is_archive, open_stream, readable
+from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
+from fer_sweep.data.names import ClassNames, splits_by_name, unnumbered
+from fer_sweep.data.tree import Member, Tree, is_archive, open_stream, readable
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
@@ -27,9 +27,6 @@ OFFICIAL_SIZES = {Split.TRAIN: 28_709, Split.VAL: 3_589, Split.TEST: 3_589}
 _COLUMNS = {"image": "label", "jpg": "cls"}
 """The column of images, and that of labels beside it."""
 _NAMES_FILE = "classnames.txt"
-_LONGEST_NAMES = 64 << 10
-"""Bytes of it."""
-
 Order = tuple[str, ...]
 """The names of the labels from 0 on."""
 
@@ -50,11 +47,7 @@ class _Samples:
     without_image: int = 0
 
     def add(self, where: str, image: bytes, label: object, order: Order | None, place: PurePosixPath) -> None:
-        """Add a sample, unless its class is one that FER2013 lacks.
-
-        Raises:
-            DataError: The label stands for no class.
-        """
+        """Add a sample, unless its class is one that FER2013 lacks."""
         names = order or self.default_order
         name = str(label)
         if type(label) is int and 0 <= label < len(names):
@@ -99,7 +92,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         DataError: A file has other columns, labels or content; pyarrow is not installed; a sample lacks its label.
     """
     tables = _tables(tree)
-    samples = _read_tables(tree, tables, progress) if tables else _read_shards(tree, progress)
+    samples = _read_tables(tree, tables) if tables else _read_shards(tree)
     if not samples.encoded:
         raise DataError(f"{tree.name}: files with no samples", hint="download the data again")
     return samples.faces(tree.name, progress)
@@ -111,7 +104,7 @@ def _tables(tree: Tree) -> list[Member]:
     return members if any(tree.head(member, 4) == b"PAR1" for member in members) else []
 
 
-def _read_tables(tree: Tree, members: list[Member], progress: Progress) -> _Samples:
+def _read_tables(tree: Tree, members: list[Member]) -> _Samples:
     samples = _Samples("")
     kinds: set[tuple[str, bool]] = set()
     for member in members:
@@ -138,7 +131,6 @@ def _read_tables(tree: Tree, members: list[Member], progress: Progress) -> _Samp
                 hint = "the file only refers to images: download the data set's own parquet"
                 raise DataError(f"{where}: no image in the row", hint=hint)
             samples.add(where, content, answer, order, unnumbered(member.path))
-        progress("reading rows", len(samples.encoded), max(len(samples.encoded), 1))
     return samples
 
 
@@ -155,12 +147,6 @@ def _table(tree: Tree, member: Member) -> tuple[str, Any]:
     with readable(label):
         file = pq.ParquetFile(io.BytesIO(tree.read(member)))
         columns = list(file.schema_arrow.names)
-        size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-    if file.metadata.num_rows > MAX_FILES or size > MAX_TOTAL:
-        raise DataError(
-            f"{label}: refused: {file.metadata.num_rows:,} rows, {size >> 20:,} MiB unpacked",
-            hint="no set of faces is so large",
-        )
     for image, answer in _COLUMNS.items():
         if image in columns and answer in columns:
             return image, file
@@ -171,26 +157,22 @@ def _table(tree: Tree, member: Member) -> tuple[str, Any]:
 
 
 def _names_in_metadata(file: Any, label_column: str) -> list[object] | None:
-    """The names of a file's labels, in their order; None if it has none, or numbers for names."""
+    """The names of a file's labels; None if it has none, or numbers for names."""
     metadata = file.schema_arrow.metadata or {}
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label_column]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    if isinstance(names, dict):  # {"0": "angry", ...}
-        names = [names.get(str(number)) for number in range(len(names))]
     if not names or names == [str(number) for number in range(len(CLASSES))]:
         return None
     return names if isinstance(names, list) else [names]
 
 
 def _checked(names: Iterable[object], where: str) -> Order:
-    """Names of labels, each of which is a class or one that FER2013 lacks."""
-    texts = tuple(str(name) for name in names)
-    for text in texts:
-        if class_code(text) is None and outside_class(text) is None:
-            raise unknown_class(where, text)
-    return texts
+    order = tuple(str(name) for name in names)
+    for name in order:
+        ClassNames().label(name, where)
+    return order
 
 
 def _shards(tree: Tree) -> list[Member]:
@@ -205,20 +187,18 @@ def _has_samples(tree: Tree) -> bool:
     return any(member.path.suffix == ".cls" for member in tree.members)
 
 
-def _read_shards(tree: Tree, progress: Progress) -> _Samples:
+def _read_shards(tree: Tree) -> _Samples:
     samples = _Samples("WebDataset tars")
     names_file = next((member for member in tree.members if member.path.name == _NAMES_FILE), None)
     order = None
     if names_file is not None:
-        text = tree.read(names_file, limit=_LONGEST_NAMES).decode("utf-8-sig", errors="replace")
+        text = tree.read(names_file, limit=MAX_IMAGE_BYTES).decode("utf-8-sig", errors="replace")
         order = _checked([line for line in text.splitlines() if line.strip()], tree.label(names_file)) or None
     if _has_samples(tree):
         _read_shard(tree, unnumbered(PurePosixPath(tree.name)), order, samples)
     else:
-        shards = _shards(tree)
-        for number, member in enumerate(shards, 1):
-            _read_shard(_opened(tree, member), unnumbered(member.path), order, samples)
-            progress("reading shards", number, len(shards))
+        for shard in _shards(tree):
+            _read_shard(_opened(tree, shard), unnumbered(shard.path), order, samples)
     return samples
 
 
@@ -229,9 +209,9 @@ def _read_shard(shard: Tree, path: PurePosixPath, order: Order | None, samples: 
         answer = members.get(image.path.with_suffix(".cls"))
         if answer is None:
             raise DataError(f"{shard.label(image)}: a sample with no .cls beside it", hint="download the shard again")
-        text = shard.read(answer, limit=MAX_BYTES)[:80].decode(errors="replace").strip()
+        text = shard.read(answer, limit=MAX_IMAGE_BYTES)[:80].decode(errors="replace").strip()
         label = int(text) if text.isdecimal() else text
-        content = shard.read(image, limit=MAX_BYTES)
+        content = shard.read(image, limit=MAX_IMAGE_BYTES)
         samples.add(shard.label(image), content, label, order, path / image.path.parent)
     stems = {image.path.with_suffix("") for image in images}
     samples.without_image += sum(p.suffix == ".cls" and p.with_suffix("") not in stems for p in members)

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_sweep.data.dataset import RawFaces, Split
-from fer_sweep.data.images import ENDINGS, MAX_BYTES, Progress, decode_all
+from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
 from fer_sweep.data.names import (
     OFFICIAL_NAMES,
     ClassNames,
@@ -37,7 +37,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     labelled, class_notes = _labelled(tree)
     members, root_notes = _one_root(list(labelled))
     splits, official, split_notes = _splits(tree.name, members)
-    images, changes = decode_all(members, lambda m: (tree.label(m), tree.read(m, limit=MAX_BYTES)), progress)
+    images, changes = decode_all(members, lambda m: (tree.label(m), tree.read(m, limit=MAX_IMAGE_BYTES)), progress)
     return RawFaces(
         layout="image folders, one a class",
         images=images,
