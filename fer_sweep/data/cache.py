@@ -50,14 +50,10 @@ def open_dataset(name: str) -> FaceDataset:
 
 
 def find_dataset(name: str) -> DatasetInfo:
-    """See that a data set is prepared, without opening its images; `synthetic` is drawn if it is not.
-
-    Raises:
-        DataError: There is none of that name, or its description is damaged.
-    """
+    """The description of a prepared data set, as ``open_dataset`` finds it; DataError if there is none."""
     if name == SYNTHETIC:
         return _synthetic_info()
-    info = store.read_info(name) if _NAME.fullmatch(name) else None
+    info = store.read_info(name) if name in store.names() else None
     if info is None:
         near = get_close_matches(name, [SYNTHETIC, *store.names()], n=1, cutoff=0.6)
         start = f"did you mean {near[0]}? Otherwise " if near else ""
@@ -71,15 +67,11 @@ def find_dataset(name: str) -> DatasetInfo:
 
 def is_prepared(name: str) -> bool:
     """Whether there is a data set of this name, damaged or not; `synthetic` is always there."""
-    return name == SYNTHETIC or (_NAME.fullmatch(name) is not None and name in store.names())
+    return name == SYNTHETIC or name in store.names()
 
 
 def list_datasets() -> list[DatasetInfo]:
-    """Every data set prepared here, by name.
-
-    Raises:
-        DataError: The description of one is damaged.
-    """
+    """Every data set prepared here, by name; DataError if the description of one is damaged."""
     return [info for name in store.names() if (info := store.read_info(name)) is not None]
 
 

@@ -30,7 +30,7 @@ POOLED = 3
 """Beside the codes of Split: in FER2013's pooled test split, PublicTest and PrivateTest undivided."""
 
 ALPHABETICAL = tuple(sorted(CLASSES))
-"""The order an image folder's classes are numbered in: neutral 4, sad 5, surprise 6."""
+"""The order that the classes of image folders are numbered in: neutral 4, sad 5, surprise 6."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RawFaces:
 
 
 class DatasetInfo(BaseModel):
-    """What is known of a prepared data set without opening its images."""
+    """The description of a prepared data set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -145,11 +145,7 @@ class FaceDataset:
 
 
 def positions_of_test(dataset: FaceDataset) -> npt.NDArray[np.int64]:
-    """Positions of the test images.
-
-    Raises:
-        DataError: There are none.
-    """
+    """Positions of the test images; DataError if there are none."""
     positions = dataset.indices(Split.TEST)
     if not len(positions):
         raise DataError(
@@ -160,11 +156,7 @@ def positions_of_test(dataset: FaceDataset) -> npt.NDArray[np.int64]:
 
 
 def fingerprint_of_test(dataset: FaceDataset) -> str:
-    """SHA-256 of the test images with their labels, in hexadecimal; the same in any order.
-
-    Raises:
-        DataError: There are none.
-    """
+    """SHA-256 of the test images with their labels, in hexadecimal and any order; DataError if there are none."""
     one_by_one = sorted(
         hashlib.sha256(dataset.images[position].tobytes() + bytes([dataset.labels[position]])).digest()
         for position in positions_of_test(dataset)

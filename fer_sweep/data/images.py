@@ -37,10 +37,8 @@ TIFF_COMPRESSIONS = frozenset({"raw", "packbits", "tiff_lzw", "tiff_deflate", "t
 """The others bring a decoder of their own, such as fax and old JPEG, which faces do not need."""
 MAX_IMAGE_BYTES = 32 << 20
 """Of one encoded image."""
-MAX_PIXELS = 16_000_000
-"""Of an image in a data set."""
-MAX_PHOTO_PIXELS = 64_000_000
-"""Of a picture of one's own; a phone's has 12 to 50 million."""
+MAX_PIXELS = 64_000_000
+"""Of one image; a phone's has 12 to 50 million."""
 
 _PHOTO_SIDE = 2048
 """Pixels. A larger picture is made smaller first; a face of a fortieth of that still has as many as a model sees."""
@@ -80,12 +78,8 @@ class Square:
 
 
 def decode(content: bytes, label: str) -> tuple[npt.NDArray[np.uint8], frozenset[Change]]:
-    """One encoded image as grey values in FER2013's size, and what had to be done for that.
-
-    Raises:
-        DataError: It is no image, truncated, too large, or in a scale that is not known.
-    """
-    with _opened(content, label, max_pixels=MAX_PIXELS, remedy="download the data again") as image:
+    """One encoded image as grey values in FER2013's size, and what was changed; DataError if it cannot be read."""
+    with _opened(content, label) as image:
         changes: set[Change] = set()
         if image.format != "MPO" and getattr(image, "is_animated", False):
             changes.add(Change.FIRST)  # the second image of a camera's JPEG (MPO) is a preview of the same
@@ -102,11 +96,8 @@ def decode_all(
 ) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
     """Decode many images in order, in threads that call ``read`` for the label and the content of each.
 
-    Returns:
-        (N, height, width) grey values in FER2013's size, and a note for each kind of change that was made.
-
-    Raises:
-        DataError: Of the first image, in order, that cannot be read.
+    Returns grey values in FER2013's size, (N, height, width), and a note for each kind of change. A DataError is of the
+    first image, in order, that cannot be read.
     """
     images = np.empty((len(items), *FER2013.stored_shape), dtype=np.uint8)
 
@@ -130,11 +121,7 @@ def decode_all(
 
 
 def read_photo(path: Path) -> Image.Image:
-    """A picture in grey, upright (by EXIF) and at most 2,048 pixels wide and high.
-
-    Raises:
-        DataError: It cannot be read, is no image, or too large.
-    """
+    """A picture in grey, upright (by EXIF) and at most 2,048 pixels wide and high; DataError if it cannot be read."""
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file", hint="give the files of pictures")
@@ -142,8 +129,7 @@ def read_photo(path: Path) -> Image.Image:
             content = stream.read(MAX_IMAGE_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", hint="make it readable") from error
-    remedy = "save it again as one of these"
-    with _opened(content, str(path), max_pixels=MAX_PHOTO_PIXELS, remedy=remedy) as image:
+    with _opened(content, str(path)) as image:
         image.draft(None, (_PHOTO_SIDE, _PHOTO_SIDE))  # a large JPEG is then decoded at a part of its size
         ImageOps.exif_transpose(image, in_place=True)
         grey = _to_grey(image, str(path))
@@ -195,17 +181,17 @@ def _to_face(grey: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _opened(content: bytes, label: str, *, max_pixels: int, remedy: str) -> Iterator[Image.Image]:
+def _opened(content: bytes, label: str) -> Iterator[Image.Image]:
     """One encoded image, opened and not yet decoded; any error of the block becomes a DataError, too."""
     if not content:
-        raise DataError(f"{label}: an empty file in place of an image", hint=remedy)
+        raise DataError(f"{label}: an empty file in place of an image", hint="download it again")
     if len(content) > MAX_IMAGE_BYTES:
         raise DataError(f"{label}: {len(content) >> 20} MiB in one image", hint="no image of a face is so large")
     try:
         if content[:2] in (b"II", b"MM"):
             _check_tiff(content, label)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
+            if image.width * image.height > MAX_PIXELS:
                 raise DataError(
                     f"{label}: an image of {image.width}x{image.height} pixels is refused",
                     hint="no image of a face is so large; resize it if it is meant",
@@ -219,7 +205,7 @@ def _opened(content: bytes, label: str, *, max_pixels: int, remedy: str) -> Iter
     except Exception as error:  # Pillow raises a dozen kinds over damaged content, SyntaxError among them
         raise DataError(
             f"{label}: not a readable image: {error or type(error).__name__}",
-            hint=f"the file is damaged or of another kind than {', '.join(FORMATS)}: {remedy}",
+            hint=f"it is damaged or not {', '.join(FORMATS)}: download it again, or save it as one of these",
         ) from error
 
 
@@ -247,10 +233,8 @@ def _to_grey(image: Image.Image, label: str) -> Image.Image:
     """An image in 8 bits of grey.
 
     16 bits: 0 to 65,535 (12 bits of a TIFF: 4,095; signed: 32,767). Floats: 0 to 1, as Photoshop and scikit-image write
-    them. TIFF's integers of 32 bits are taken for 16 bits in a larger cell: Pillow writes those.
-
-    Raises:
-        DataError: Its values do not fit its scale.
+    them. TIFF's integers of 32 bits are taken for 16 bits in a larger cell: Pillow writes those. Values that do not fit
+    are a DataError.
     """
     if not _is_deep(image):
         return image.convert("L")

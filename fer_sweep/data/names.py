@@ -69,11 +69,7 @@ class ClassNames:
         self._outside: Counter[str] = Counter()
 
     def label(self, name: str, where: str) -> int | None:
-        """The label of one more image; None for a class that FER2013 lacks.
-
-        Raises:
-            DataError: The name is no class.
-        """
+        """The label of one more image; None for a class that FER2013 lacks; DataError for no class."""
         code, outside = class_code(name), outside_class(name)
         if code is not None:
             self._known[name] = code

@@ -26,11 +26,7 @@ _SEAL, _LOCK = "seal.json", ".lock"
 
 
 def read_info(name: str) -> DatasetInfo | None:
-    """The description of a prepared data set; None if there is none of that name.
-
-    Raises:
-        DataError: Its file is damaged.
-    """
+    """The description of a prepared data set; None if there is none of that name; DataError if it is damaged."""
     path = data_folder() / f"{name}.json"
     try:
         return DatasetInfo.read(path, name)
@@ -144,11 +140,7 @@ def copy_shared(info: DatasetInfo, folder: Path) -> DatasetInfo:
 
 @contextlib.contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
-    """Exclude other writers of a folder, and remove what killed ones left unfinished.
-
-    Raises:
-        StorageError: The folder cannot be written.
-    """
+    """Exclude other writers of a folder, and remove what killed ones left; StorageError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / _LOCK):

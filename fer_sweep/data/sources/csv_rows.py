@@ -62,12 +62,7 @@ def claims(tree: Tree) -> bool:
 
 
 def read(tree: Tree, progress: Progress) -> RawFaces:
-    """Read the CSV whose Usage column has every split, or else all that have one, or else every labelled CSV.
-
-    Raises:
-        DataError: No file has labels, a file's split is not known, two files with Usage hold the same split, or a row
-            is not a labelled face; the message names file and line.
-    """
+    """Read the CSV whose Usage column has every split, or else all that have one, or else every labelled CSV."""
     tables = {member: columns for member in tree.members if "pixels" in (columns := _columns(tree, member))}
     labelled = [member for member, columns in tables.items() if "emotion" in columns]
     if not labelled:
@@ -106,7 +101,7 @@ def relabel(faces: RawFaces, path: Path) -> RawFaces:
     """Replace FER2013's labels by FER+'s majority, and leave out images whose majority is none of its classes.
 
     Raises:
-        DataError: The faces are not in the CSV's order, or the file does not fit them row by row.
+        DataError: The file does not fit the faces row by row.
     """
     if not faces.keeps_csv_rows:
         raise DataError(
@@ -260,10 +255,7 @@ def _lines(tree: Tree, member: Member) -> Iterator[tuple[int, list[str]]]:
 
 
 def parse_pixels(text: str) -> npt.NDArray[np.uint8]:
-    """2,304 numbers from 0 to 255, with spaces between them: (2304,).
-
-    Raises:
-        ValueError: It holds something else, or another number of them.
+    """2,304 numbers from 0 to 255, with spaces between them: (2304,). Anything else is a ValueError.
 
     >>> parse_pixels("7 255 " * 1152)[:3]
     array([  7, 255,   7], dtype=uint8)

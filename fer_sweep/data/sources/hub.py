@@ -8,8 +8,9 @@ that was made from them (`jpg, cls`), whose test split pools PublicTest and Priv
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -80,17 +81,11 @@ class _Samples:
 
 def claims(tree: Tree) -> bool:
     """Whether some file is parquet, or it is a tar of samples, or holds one."""
-    if _tables(tree) or _has_samples(tree):
-        return True
-    return any(_has_samples(_opened(tree, shard)) for shard in _shards(tree)[:1])
+    return bool(_tables(tree)) or any(_has_samples(shard) for _, shard in islice(_shards(tree), 1))
 
 
 def read(tree: Tree, progress: Progress) -> RawFaces:
-    """Read every parquet file, or else every tar.
-
-    Raises:
-        DataError: A file has other columns, labels or content; pyarrow is not installed; a sample lacks its label.
-    """
+    """Read every parquet file, or else every tar."""
     tables = _tables(tree)
     samples = _read_tables(tree, tables) if tables else _read_shards(tree)
     if not samples.encoded:
@@ -175,12 +170,14 @@ def _checked(names: Iterable[object], where: str) -> Order:
     return order
 
 
-def _shards(tree: Tree) -> list[Member]:
-    return [member for member in tree.members if member.path.suffix == ".tar" and is_archive(tree, member)]
-
-
-def _opened(tree: Tree, member: Member) -> Tree:
-    return open_stream(io.BytesIO(tree.read(member)), tree.label(member))
+def _shards(tree: Tree) -> Iterator[tuple[PurePosixPath, Tree]]:
+    """The tars of a tree, or itself if it is one, each with the path that names its split."""
+    if _has_samples(tree):
+        yield unnumbered(PurePosixPath(tree.name)), tree
+        return
+    for member in tree.members:
+        if member.path.suffix == ".tar" and is_archive(tree, member):
+            yield unnumbered(member.path), open_stream(io.BytesIO(tree.read(member)), tree.label(member))
 
 
 def _has_samples(tree: Tree) -> bool:
@@ -194,15 +191,12 @@ def _read_shards(tree: Tree) -> _Samples:
     if names_file is not None:
         text = tree.read(names_file, limit=MAX_IMAGE_BYTES).decode("utf-8-sig", errors="replace")
         order = _checked([line for line in text.splitlines() if line.strip()], tree.label(names_file)) or None
-    if _has_samples(tree):
-        _read_shard(tree, unnumbered(PurePosixPath(tree.name)), order, samples)
-    else:
-        for shard in _shards(tree):
-            _read_shard(_opened(tree, shard), unnumbered(shard.path), order, samples)
+    for place, shard in _shards(tree):
+        _read_shard(shard, place, order, samples)
     return samples
 
 
-def _read_shard(shard: Tree, path: PurePosixPath, order: Order | None, samples: _Samples) -> None:
+def _read_shard(shard: Tree, place: PurePosixPath, order: Order | None, samples: _Samples) -> None:
     members = {member.path: member for member in shard.members}
     images = [member for member in shard.members if member.path.suffix.lower() in ENDINGS]
     for image in images:
@@ -212,6 +206,6 @@ def _read_shard(shard: Tree, path: PurePosixPath, order: Order | None, samples: 
         text = shard.read(answer, limit=MAX_IMAGE_BYTES)[:80].decode(errors="replace").strip()
         label = int(text) if text.isdecimal() else text
         content = shard.read(image, limit=MAX_IMAGE_BYTES)
-        samples.add(shard.label(image), content, label, order, path / image.path.parent)
+        samples.add(shard.label(image), content, label, order, place / image.path.parent)
     stems = {image.path.with_suffix("") for image in images}
     samples.without_image += sum(p.suffix == ".cls" and p.with_suffix("") not in stems for p in members)

@@ -11,15 +11,7 @@ import numpy as np
 
 from fer_sweep.data.dataset import RawFaces, Split
 from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
-from fer_sweep.data.names import (
-    OFFICIAL_NAMES,
-    ClassNames,
-    class_code,
-    few,
-    outside_class,
-    path_split,
-    splits_by_name,
-)
+from fer_sweep.data.names import OFFICIAL_NAMES, ClassNames, class_code, few, outside_class, path_split, splits_by_name
 from fer_sweep.data.tree import Member, Tree, shown
 
 
@@ -29,11 +21,7 @@ def claims(tree: Tree) -> bool:
 
 
 def read(tree: Tree, progress: Progress) -> RawFaces:
-    """Read every image, with its class from its folder and its split from its name or its folder.
-
-    Raises:
-        DataError: A folder's class or split is not known, or an image cannot be read.
-    """
+    """Read every image, with its class from its folder and its split from its name or its folder."""
     labelled, class_notes = _labelled(tree)
     members, root_notes = _one_root(list(labelled))
     splits, official, split_notes = _splits(tree.name, members)
