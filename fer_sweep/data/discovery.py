@@ -1,4 +1,4 @@
-"""Where students' data sets lie: the folders of Kaggle, Colab and browsers, searched without a deep walk."""
+"""Find FER2013 in the usual folders of Kaggle, Colab and browsers, without a deep walk."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ class Discovery:
 
 
 def usual_places() -> tuple[Place, ...]:
-    """Where data sets lie on Kaggle, in Colab and at home; the first that has one of FER2013's own wins."""
+    """The folders of data sets on Kaggle, in Colab and at home, in order of preference."""
     home = Path.home()
     kagglehub = Path(os.environ.get("KAGGLEHUB_CACHE") or home / ".cache" / "kagglehub")
     return (
@@ -67,7 +67,7 @@ def discover(places: Sequence[Place] | None = None) -> Discovery:
     unusable: list[str] = []
     for place in places:
         for path in islice(_likely(place), MOST_CANDIDATES):
-            real = os.path.realpath(path)  # places may lie in each other
+            real = os.path.realpath(path)  # one place may be within another
             if real in seen:
                 continue
             seen.add(real)

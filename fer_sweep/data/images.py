@@ -1,4 +1,4 @@
-"""From encoded images to grey ones: those of data sets, and pictures of one's own for predictions.
+"""Decode images to grey: those of data sets, and the user's own pictures for predictions.
 
 Images with more than 8 bits a pixel are scaled by the range of their kind, never by their own extremes.
 """
@@ -27,7 +27,7 @@ Progress = Callable[[str, int, int], None]
 """Called with the stage, how many are done and how many there are."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "GIF", "TIFF")
-"""Of Pillow's some forty decoders, those that face data sets come in and that are fuzzed all the time."""
+"""Of Pillow's forty decoders, those that face data sets need and that are fuzzed continuously."""
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".webp", ".gif"}
     | {".tif", ".tiff"}

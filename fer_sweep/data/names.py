@@ -16,7 +16,7 @@ from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
 OFFICIAL_NAMES = {"training": Split.TRAIN, "publictest": Split.VAL, "privatetest": Split.TEST}
-"""The words of the CSV's Usage column, which also begin the file names of Kaggle's image folders."""
+"""The values of the CSV's Usage column, which also begin the file names of Kaggle's image folders."""
 
 OUTSIDE = frozenset({"contempt", "unknown", "nf"})
 """Classes that other label sets have and FER2013 lacks; their images are left out."""
@@ -152,7 +152,7 @@ def unnumbered(path: PurePosixPath) -> PurePosixPath:
 def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, Split], tuple[str, ...]]:
     """The split of each of some folders or files (without endings) of a source, and notes on how it was read.
 
-    A place that stands alone and names no split is training images.
+    A single place that names no split is training images.
 
     Raises:
         DataError: There are several, and one names no split: it may hold what must not be trained on.
@@ -188,7 +188,7 @@ def few(texts: Iterable[str]) -> str:
 
 
 def _class_words(name: str) -> Iterator[str]:
-    """The one word of a name that fillers and numbers leave over, by each reading that leaves one."""
+    """The only word of a name besides fillers and numbers, by each reading that has one."""
     for words in _readings(name):
         kept = [word for word in words if word not in _CLASS_FILLERS]
         if len(kept) == 1:

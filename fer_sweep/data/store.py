@@ -101,7 +101,7 @@ def save(dataset: FaceDataset, *, replace: bool) -> DatasetInfo:
 
 
 def is_shared(info: DatasetInfo, folder: Path) -> bool:
-    """Whether a data set's content lies in a shared folder, as far as its name says."""
+    """Whether a shared folder has a data set's content, by its name."""
     return (folder / info.fingerprint).is_dir()
 
 

@@ -75,7 +75,7 @@ def test_other_content_under_the_same_name_needs_replace(source, other_source):
     assert listed() == contents(second, two)
     third = prepare(other_source, "two", replace=True)
     assert listed() == contents(second, third)
-    assert int(mapped[97].sum()) > 0  # whoever has the old one mapped still can read it
+    assert int(mapped[97].sum()) > 0  # a process that has mapped the old one can still read it
 
 
 def change_a_pixel(folder):
@@ -124,7 +124,7 @@ def test_cache_that_cannot_be_written_is_a_storage_error_and_stays_as_it_was(sou
 
     def full(handle):
         with (store.data_folder() / ".lock").open() as lock, pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else writes meanwhile
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # excludes other writers
         raise OSError(28, "No space left on device")
 
     with (
@@ -178,6 +178,15 @@ def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(faces
         if not was_killed:
             break
     assert last > 10
+
+
+def test_content_is_shared_once_by_several_hosts_and_what_a_killed_one_left_is_removed(source, tmp_path):
+    info, shared = prepare(source, "mine"), tmp_path / "shared"
+    (shared / ".unfinished").mkdir(parents=True)
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(lambda _: store.share(open_dataset("mine"), shared), range(3))) == [False, False, True]
+    assert sorted(path.name for path in shared.iterdir()) == [".lock", info.fingerprint]
+    assert store.copy_shared(info, shared) == info
 
 
 def test_synthetic_is_drawn_once_by_several_threads_and_again_when_drawn_otherwise(monkeypatch):

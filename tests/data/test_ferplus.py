@@ -65,6 +65,9 @@ def test_labels_that_do_not_belong_to_the_rows_are_refused(faces, rows, prepare_
     ):
         with pytest.raises(DataError, match=message):
             prepare_with(lines)
+    write_zip(tmp_path / "none.zip", {})
+    with pytest.raises(DataError, match="no CSV with columns"):
+        prepare(tmp_path / "fer2013.csv", ferplus=tmp_path / "none.zip")
     write_zip(tmp_path / "a.zip", faces.files())
     with pytest.raises(DataError, match="belong to the rows of FER2013's CSV"):
         prepare_with([HEADER, *rows], "a.zip")

@@ -53,7 +53,7 @@ class _Rows:
     labels: list[int] = field(default_factory=list)
     splits: list[int] = field(default_factory=list)
     usages: dict[str, Split] = field(default_factory=dict)
-    """Splits by the value of Usage that stands for them."""
+    """The split of each value of Usage."""
 
 
 def claims(tree: Tree) -> bool:

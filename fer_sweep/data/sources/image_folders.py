@@ -16,7 +16,7 @@ from fer_sweep.data.tree import Member, Tree, shown
 
 
 def claims(tree: Tree) -> bool:
-    """Whether some image lies in a folder named for a class."""
+    """Whether some image is in a folder named for a class."""
     return any(_is_image(m) and class_code(m.path.parent.name) is not None for m in tree.members)
 
 
