@@ -216,12 +216,11 @@ def _read_file(
     done = 0
     for number, (line, row) in enumerate(_lines(tree, member)):
         try:
-            text, emotion = row[columns["pixels"]], row[columns["emotion"]].strip()
             usage = row[columns["usage"]].strip() if "usage" in columns else None
+            emotion = row[columns["emotion"]].strip()
+            rows.images.append(parse_pixels(row[columns["pixels"]]))
         except IndexError:
             raise _bad_row(label, line, f"only {len(row)} columns") from None
-        try:
-            rows.images.append(parse_pixels(text))
         except ValueError as error:
             raise _bad_row(label, line, str(error)) from None
         if emotion not in _LABELS:
@@ -231,7 +230,7 @@ def _read_file(
             split = _split(usage, f"{label}, line {line}")
             rows.usages[usage.lower()] = split
         rows.splits.append(split)
-        done += len(text)
+        done += sum(map(len, row))
         if number % _REPORT_EVERY == 0:
             progress("reading rows", min(done, member.size), member.size)
     progress("reading rows", member.size, member.size)
