@@ -65,18 +65,14 @@ class AuditReport(BaseModel):
             ["training classes, most over fewest", f"{self.imbalance:.1f}"],
             ["blank images", f"{self.blanks:,}"],
             ["exact copies", f"{self.redundant_copies:,} redundant, {self.unique:,} unique images"],
-            [
-                "copies with conflicting labels",
-                f"{self.conflicting_groups:,} groups, {self.conflicting_images:,} images",
-            ],
         ]
+        conflicts = f"{self.conflicting_groups:,} groups, {self.conflicting_images:,} images"
+        rows.append(["copies with conflicting labels", conflicts])
         for split, exact in self.exact_copies_in_train.items():
             size, near = sum(self.counts[split].values()), self.near_copies_in_train[split]
             if size:
-                near_copies = f"{near:,} with near copies and mirrors ({near / size:.1%})"
-                rows.append(
-                    [f"{split} images also in training", f"{exact:,} exact ({exact / size:.1%}), {near_copies}"]
-                )
+                figure = f"{exact:,} exact ({exact / size:.1%}), {near:,} with near copies and mirrors"
+                rows.append([f"{split} images also in training", f"{figure} ({near / size:.1%})"])
         pixels = f"mean {self.train_mean:.4f}, standard deviation {self.train_std:.4f}"
         return [*rows, ["training pixels in [0, 1]", pixels]]
 

@@ -42,8 +42,6 @@ MAX_PIXELS = 64_000_000
 
 _PHOTO_SIDE = 2048
 """Pixels. A larger picture is made smaller first; a face of a fortieth of that still has as many as a model sees."""
-_SMALLEST_FACE = 24
-"""Pixels: the side of what the cascade was trained on."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 """Two tags of TIFF, and a value of the second."""
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -161,7 +159,7 @@ def largest_face(photo: Image.Image, label: str) -> tuple[Square, int]:
             "--crop-face needs OpenCV 4, which is not installed",
             hint="pip install 'fersweep[faces]', or cut the face out yourself and leave --crop-face out",
         ) from None
-    smallest = max(_SMALLEST_FACE, min(photo.size) // 20)
+    smallest = max(24, min(photo.size) // 20)  # 24 pixels: the side of what the cascade was trained on
     found = cascade.detectMultiScale(np.asarray(photo), 1.1, 5, minSize=(smallest, smallest))
     if not len(found):
         raise DataError(

@@ -79,6 +79,11 @@ def test_names_that_lead_out_of_the_archive_are_refused(name, kind, tmp_path):
     refused(PACK[kind](tmp_path / "evil.bin", {A: b"1", name: b"2"}), "leads out of it")
 
 
+def test_archive_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_sweep.data.tree.MAX_FILES", 1)
+    refused(write_zip(tmp_path / "a.zip", {A: b"1", B: b"2"}), "more than 1 files")
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
 def test_truncated_archive_is_refused(faces, tmp_path, kind, share):

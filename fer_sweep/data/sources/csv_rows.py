@@ -41,8 +41,6 @@ VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fea
 _PIXELS = FER2013.height * FER2013.width
 _DIGITS = re.compile(r"[0-9 ]*")
 _LABELS = {str(label): label for label in range(len(CLASSES))}
-_REPORT_EVERY = 500
-"""Rows."""
 _LONGEST_LINE = 65_536
 """Bytes. A face takes at most some 9,300."""
 
@@ -231,7 +229,7 @@ def _read_file(
             rows.usages[usage.lower()] = split
         rows.splits.append(split)
         done += sum(map(len, row))
-        if number % _REPORT_EVERY == 0:
+        if number % 500 == 0:
             progress("reading rows", min(done, member.size), member.size)
     progress("reading rows", member.size, member.size)
 
