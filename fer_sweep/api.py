@@ -263,7 +263,7 @@ def prepare(path: File = "auto", name: str | None = None, *, replace: bool = Fal
     from fer_sweep.data.discovery import discover
 
     if path == "auto":
-        path = discover().taken.path
+        path = discover().taken
         _say(f"using {path}")
     return prepare_data(Path(path), name, replace=replace)
 

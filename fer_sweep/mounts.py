@@ -26,9 +26,7 @@ def network_file_system(path: Path) -> str | None:
 def file_system(path: Path, mounted: Iterable[tuple[str, str]]) -> str | None:
     """The kind of file system that holds an absolute path without links.
 
-    Args:
-        path: The path.
-        mounted: Mount points and kinds, in the order of mounting: the last one on a mount point hides the others.
+    Mount points and kinds are in the order of mounting: the last one on a mount point hides the others.
 
     >>> mounted = [("/", "ext4"), ("/home/my lab", "nfs4")]
     >>> file_system(Path("/home/my lab/x/sweeps.db"), mounted), file_system(Path("/home/my"), mounted)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fer_sweep.errors import StorageError
+from fer_sweep.errors import StorageError, cannot_write
 from fer_sweep.files import cache_dir, home, parse_object
 
 LOG = "tests.jsonl"
@@ -27,7 +27,7 @@ class Opening:
     """One opening of a test split."""
 
     id: str
-    """Of this opening, the same in every file."""
+    """The same in every file."""
     opened: float
     """Unix time, seconds."""
     model: str
@@ -58,11 +58,7 @@ class Opening:
 
 
 def openings_of(test_fingerprint: str) -> list[Opening]:
-    """Every recorded opening of a test split in this home and the data cache, earliest first.
-
-    Raises:
-        StorageError: A file that records them cannot be read.
-    """
+    """Every recorded opening of a test split in this home and the data cache, earliest first."""
     return [opening for opening in all_openings() if opening.test_fingerprint == test_fingerprint]
 
 
@@ -74,7 +70,7 @@ def all_openings(*folders: Path) -> list[Opening]:
     """
     found: dict[str, Opening] = {}
     for folder in (home(), cache_dir(), *folders):
-        for opening in _read(folder / LOG):
+        for opening in openings_in(folder):
             found.setdefault(opening.id, opening)
     return sorted(found.values(), key=lambda opening: opening.opened)
 
@@ -92,7 +88,21 @@ def openings_in(folder: Path) -> list[Opening]:
     Raises:
         StorageError: The file that records them cannot be read.
     """
-    return list(_read(folder / LOG))
+    path, found = folder / LOG, []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        message = f"cannot read {path}, the record of opened test splits: {error}"
+        raise StorageError(message, hint="make the file readable") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            values = parse_object(line.encode())
+            found.append(Opening(**{field.name: values[field.name] for field in fields(Opening)}))
+        except (ValueError, TypeError, KeyError):
+            _log.warning("%s, line %d: not a record of an opening; skipped", path, number)
+    return found
 
 
 def write_down(opening: Opening, folder: Path) -> None:
@@ -105,10 +115,7 @@ def write_down(opening: Opening, folder: Path) -> None:
         try:
             _append(place / LOG, opening)
         except OSError as error:
-            raise StorageError(
-                f"cannot record the opened test split in {place / LOG}: {error.strerror or error}",
-                hint="make room or make the folder writable, then run the same command again",
-            ) from error
+            raise cannot_write(f"the record of opened test splits, {place / LOG}", error) from error
     try:
         _append(cache_dir() / LOG, opening)
     except OSError as error:
@@ -122,16 +129,13 @@ def one_at_a_time() -> Iterator[None]:
     Raises:
         StorageError: The home cannot be written.
     """
-    lock = FileLock(home() / ".tests.lock")
     try:
         home().mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock = FileLock(home() / ".tests.lock").acquire()
     except OSError as error:
-        raise StorageError(f"cannot write {home()}: {error.strerror}", hint="make the folder writable") from error
-    try:
+        raise cannot_write(home(), error) from error
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _append(path: Path, opening: Opening) -> None:
@@ -144,22 +148,3 @@ def _append(path: Path, opening: Opening) -> None:
         stream.write(json.dumps(asdict(opening)).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _read(path: Path) -> Iterator[Opening]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise StorageError(
-            f"cannot read {path}, the record of opened test splits: {error}",
-            hint="make the file readable",
-        ) from error
-    names = {field.name for field in fields(Opening)}
-    for number, line in enumerate(lines, 1):
-        try:
-            values = parse_object(line.encode())
-            yield Opening(**{name: values[name] for name in names})
-        except (ValueError, TypeError, KeyError):
-            _log.warning("%s, line %d: not a record of an opening; skipped", path, number)

@@ -56,12 +56,12 @@ def _found() -> Path:
     from fer_sweep.data.discovery import discover
 
     found = discover()
-    say(f"using {found.taken.path}")
+    say(f"using {found.taken}")
     for other in found.others:
-        say(f"also found: {other.path}")
+        say(f"also found: {other}")
     for reason in found.unusable:
         say(f"not usable: {reason}")
-    return found.taken.path
+    return found.taken
 
 
 @app.command(name="list")
@@ -104,7 +104,7 @@ def audit(name: Name = "fer2013", as_json: Json = False) -> None:
 
     report = audit_data(open_dataset(name))
     if as_json:
-        print_json(report.to_plain())
+        print_json(report.model_dump(mode="json"))
         return
     print_table(f"audit of {name}", ("", "figure"), report.lines())
 

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on whatever device they lie: shift, rotation, scale, flip, erasing, mixup.
+"""Augmentation of whole batches on any device: shift, rotation, scale, flip, erasing, mixup.
 
 What happens to every image of an epoch is drawn beforehand, as a pure function of a random generator. So an
 epoch that is resumed in the middle sees the same images, and the device never waits for the host.

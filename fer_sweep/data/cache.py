@@ -1,36 +1,35 @@
-"""Open, list and prepare data sets by name; the whole public face of this package but for audit and augmentation."""
+"""Open, list and prepare data sets by name: the public face of this package but for audit and augmentation."""
 
-import dataclasses
+import contextlib
 import io
 import re
-import time
+import sys
+from collections.abc import Iterator
+from dataclasses import replace as replaced
 from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import psutil
+
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.data import store
-from fer_sweep.data.dataset import DatasetInfo, FaceDataset, Split, count_classes, group_copies
-from fer_sweep.data.ferplus import relabel
+from fer_sweep.data.dataset import POOLED, FaceDataset, RawFaces, group_copies
+from fer_sweep.data.dataset import DatasetInfo as DatasetInfo
+from fer_sweep.data.dataset import Split as Split
 from fer_sweep.data.images import Progress
-from fer_sweep.data.layout import RawFaces, missing_class_notes, size_notes
-from fer_sweep.data.memory import MAX_MEMORY, bounded_memory
 from fer_sweep.data.sources import READERS
-from fer_sweep.data.splits import complete_splits
+from fer_sweep.data.sources.csv_rows import relabel
+from fer_sweep.data.sources.hub import OFFICIAL_SIZES
 from fer_sweep.data.tree import Tree, is_archive, open_stream, open_tree
 from fer_sweep.errors import DataError
 
-__all__ = [
-    "DatasetInfo",
-    "FaceDataset",
-    "Split",
-    "find_dataset",
-    "is_prepared",
-    "list_datasets",
-    "open_dataset",
-    "prepare",
-]
-
 DEFAULT = "fer2013"
+MAX_MEMORY = 4 << 30
+"""Bytes beyond what the process has already, for reading a source. FER2013 takes a tenth of it in its largest form."""
+VAL_SHARE = 0.125
+"""Of the training images, where a validation split has to be made; FER2013's is an eighth of its training split."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -51,30 +50,28 @@ def open_dataset(name: str) -> FaceDataset:
 
 
 def find_dataset(name: str) -> DatasetInfo:
-    """See that a data set is prepared, without opening its images; `synthetic` always is, and drawn here if need be.
-
-    Raises:
-        DataError: There is none of that name, or its description is damaged.
-    """
+    """The description of a prepared data set, as ``open_dataset`` finds it; DataError if there is none."""
     if name == SYNTHETIC:
         return _synthetic_info()
-    info = store.read_info(name) if _NAME.fullmatch(name) else None
+    info = store.read_info(name) if name in store.names() else None
     if info is None:
-        raise DataError(f"no data set {name!r} has been prepared", hint=_hint(name))
+        near = get_close_matches(name, [SYNTHETIC, *store.names()], n=1, cutoff=0.6)
+        start = f"did you mean {near[0]}? Otherwise " if near else ""
+        raise DataError(
+            f"no data set {name!r} has been prepared",
+            hint=f"{start}prepare it (fersweep data prepare PATH --name {name}), or use drawn faces "
+            f"(--data {SYNTHETIC}); fersweep data list shows the prepared ones",
+        )
     return info
 
 
 def is_prepared(name: str) -> bool:
-    """Whether there is a data set of this name, be it damaged; `synthetic` always is there."""
-    return name == SYNTHETIC or (_NAME.fullmatch(name) is not None and name in store.names())
+    """Whether there is a data set of this name, damaged or not; `synthetic` is always there."""
+    return name == SYNTHETIC or name in store.names()
 
 
 def list_datasets() -> list[DatasetInfo]:
-    """Every data set prepared here, by name.
-
-    Raises:
-        DataError: The description of one is damaged.
-    """
+    """Every data set prepared here, by name; DataError if the description of one is damaged."""
     return [info for name in store.names() if (info := store.read_info(name)) is not None]
 
 
@@ -86,14 +83,14 @@ def prepare(
     replace: bool = False,
     progress: Progress | None = None,
 ) -> DatasetInfo:
-    """Read a data set in whatever layout it comes and put it into the cache.
+    """Read a data set in any known layout and put it into the cache.
 
     Args:
         path: A folder, an archive, a CSV or a parquet file.
-        name: What to call it; `fer2013` if not given, as the shipped sweep files do.
+        name: Of the data set; `fer2013` if not given, as in the shipped sweep files.
         ferplus: FER+'s `fer2013new.csv`, whose majority labels replace those of a CSV source.
-        replace: Put it in the place of other content of the same name.
-        progress: Told of what is being done, how many are done and how many there are.
+        replace: Replace other content of the same name.
+        progress: Called with the stage, how many are done and how many there are.
 
     Raises:
         DataError: The source cannot be used, or the name is taken by other content; the cache is as it was.
@@ -105,12 +102,12 @@ def prepare(
         raise DataError(
             f"{name!r} {reason}", hint="give another (--name NAME): letters, digits, '.', '_', '-', at most 64"
         )
-    report = progress or _silent
+    report = progress or (lambda stage, done, total: None)
     try:
         with bounded_memory():
             with open_tree(path) as tree:
                 faces = _read(tree, report)
-            notes = size_notes(faces)
+            sizes = {split: int((faces.splits == split).sum()) for split in Split}
             if ferplus is not None:
                 faces = relabel(faces, ferplus)
     except MemoryError:
@@ -118,8 +115,82 @@ def prepare(
             f"{path.name}: refused: reading it takes over {MAX_MEMORY >> 30} GiB of memory",
             hint="no set of faces takes so much: get it from another place",
         ) from None
-    faces = dataclasses.replace(faces, notes=faces.notes + notes)
-    return _finish(name, path.resolve().name, faces, replace=replace, report=report)
+    source, total = path.resolve().name, len(faces.images)
+    report("finding copies", 0, total)
+    splits, split_notes = complete_splits(source, faces.labels, faces.splits, group_copies(faces.images))
+    size_notes = [
+        f"{split.name.lower()} has {sizes[split]:,} images, FER2013's has {size:,}"
+        for split, size in OFFICIAL_SIZES.items()
+        if faces.official_split and sizes[split] not in (0, size)
+    ]
+    faces = replaced(faces, splits=splits, notes=(*faces.notes, *size_notes, *split_notes))
+    dataset = FaceDataset.of(name, source, faces)
+    report("writing the cache", 0, total)
+    info = store.save(dataset, replace=replace)
+    report("writing the cache", total, total)
+    return info
+
+
+def complete_splits(
+    source: str, labels: npt.NDArray[np.int64], splits: npt.NDArray[np.uint8], groups: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """Divide a pooled test split, and make a validation split from training images if there is none.
+
+    Labels, codes of Split or POOLED, and numbers of groups of copies are (N,); a group is never divided. Returns codes
+    of Split (N,), and notes on what was done. Equal arguments give equal splits.
+
+    Raises:
+        DataError: There are no training images, or too few to take a validation split from.
+    """
+    splits, notes = splits.copy(), []
+    pooled = splits == POOLED
+    splits[pooled] = Split.TEST
+    if pooled.any() and not (splits == Split.VAL).any():
+        splits[_drawn(labels, groups, pooled, 0.5)] = Split.VAL
+        notes.append(
+            "the pooled test split was divided into validation and test halves by class (seeded, copies kept "
+            "together): they are not FER2013's PublicTest and PrivateTest"
+        )
+    training = splits == Split.TRAIN
+    if not training.any():
+        hint = "give the folder or archive that holds the training split too"
+        raise DataError(f"{source}: no training images", hint=hint)
+    if not (splits == Split.VAL).any():
+        drawn = _drawn(labels, groups, training, VAL_SHARE)
+        if not drawn.any() or drawn.sum() == training.sum():
+            raise DataError(
+                f"{source}: no validation images, and {training.sum()} training images are too few to take some from",
+                hint="give a source with a validation split, or more images",
+            )
+        splits[drawn] = Split.VAL
+        notes.append(
+            f"there was no validation split: {drawn.sum():,} training images were made one, class by class "
+            "(seeded, copies kept together)"
+        )
+    if not (splits == Split.TEST).any():
+        notes.append("there is no test split (FER2013's PrivateTest)")
+    return splits, tuple(notes)
+
+
+@contextlib.contextmanager
+def bounded_memory(limit: int = MAX_MEMORY) -> Iterator[None]:
+    """Raise MemoryError in the block, in any thread, beyond so many bytes more than the process has. Linux only.
+
+    Stated sizes are checked before reading; but a library may take gigabytes for what a hundred bytes imply, such as
+    one large value that a parquet file repeats by its number in a dictionary.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource  # does not exist on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = psutil.Process().memory_info().data + limit
+    resource.setrlimit(resource.RLIMIT_DATA, (bound if soft == resource.RLIM_INFINITY else min(soft, bound), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _read(tree: Tree, report: Progress, *, nested: bool = False) -> RawFaces:
@@ -129,8 +200,7 @@ def _read(tree: Tree, report: Progress, *, nested: bool = False) -> RawFaces:
     archives = [member for member in tree.members if is_archive(tree, member)]
     if len(archives) == 1 and not nested:
         content = io.BytesIO(tree.read(archives[0]))
-        with open_stream(content, archives[0].path.name, archives[0].size) as inner:
-            return _read(inner, report, nested=True)
+        return _read(open_stream(content, archives[0].path.name), report, nested=True)
     if archives:
         found = ", ".join(str(member.path) for member in archives[:5])
         raise DataError(f"{tree.name}: no data set, but archives ({found})", hint="give the path of one of them")
@@ -142,30 +212,20 @@ def _read(tree: Tree, report: Progress, *, nested: bool = False) -> RawFaces:
     )
 
 
-def _finish(name: str, source: str, faces: RawFaces, *, replace: bool, report: Progress) -> DatasetInfo:
-    total = len(faces.images)
-    report("finding copies", 0, total)
-    groups = group_copies(faces.images)
-    try:
-        splits, notes = complete_splits(faces.labels, faces.splits, groups)
-    except DataError as error:
-        raise DataError(f"{source}: {error}", hint=error.hint) from None
-    report("writing the cache", 0, total)
-    info = store.build_info(
-        name,
-        source,
-        faces.layout,
-        faces.images,
-        faces.labels,
-        splits,
-        official_split=faces.official_split,
-        notes=faces.notes + notes + missing_class_notes(count_classes(faces.labels, splits, faces.spec.classes)),
-        created=time.time(),
-        spec=faces.spec,
-    )
-    info = store.save(info, faces.images, faces.labels, splits, groups, replace=replace)
-    report("writing the cache", total, total)
-    return info
+def _drawn(
+    labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], among: npt.NDArray[np.bool_], share: float
+) -> npt.NDArray[np.bool_]:
+    """A share of each class's images, whole groups only: (N,) bool. A group has the class of its first image."""
+    generator = np.random.default_rng(0)
+    positions = np.flatnonzero(among)
+    unique, first, sizes = np.unique(groups[positions], return_index=True, return_counts=True)
+    classes = labels[positions[first]]
+    chosen: list[npt.NDArray[np.int64]] = []
+    for code in np.unique(classes):
+        order = generator.permutation(np.flatnonzero(classes == code))
+        before = np.cumsum(sizes[order]) - sizes[order]
+        chosen.append(order[before + sizes[order] / 2 <= share * sizes[order].sum()])
+    return among & np.isin(groups, unique[np.concatenate(chosen)])
 
 
 def _synthetic_info() -> DatasetInfo:
@@ -175,30 +235,6 @@ def _synthetic_info() -> DatasetInfo:
     info = store.read_info(SYNTHETIC)
     if info is not None and info.source == source:
         return info
-    images, labels, splits = synthetic.draw_dataset()
-    info = store.build_info(
-        SYNTHETIC,
-        source,
-        "seeded drawings of seven expressions",
-        images,
-        labels,
-        splits,
-        official_split=False,
-        notes=("drawn faces: good for trying things out, not for conclusions about real ones",),
-        created=time.time(),
-    )
-    return store.save(info, images, labels, splits, group_copies(images), replace=True)
-
-
-def _hint(name: str) -> str:
-    known = [SYNTHETIC, *store.names()]
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    start = f"did you mean {near[0]}? Otherwise " if near else ""
-    return (
-        f"{start}prepare it (fersweep data prepare PATH --name {name}), or use drawn faces (--data {SYNTHETIC}); "
-        "fersweep data list shows what is here"
-    )
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
+    note = "drawn faces: good for trying things out, not for conclusions about real ones"
+    faces = RawFaces("seeded drawings of seven expressions", *synthetic.draw_dataset(), notes=(note,))
+    return store.save(FaceDataset.of(SYNTHETIC, source, faces), replace=True)

@@ -1,22 +1,20 @@
-"""Where students' data sets lie: the folders of Kaggle, Colab and browsers, looked through without a deep walk."""
+"""Find FER2013 in the usual folders of Kaggle, Colab and browsers, without a deep walk."""
 
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from fer_sweep.data.names import OFFICIAL_NAMES, class_code, split_code
 from fer_sweep.data.sources import READERS
-from fer_sweep.data.tree import Member, Tree, is_archive, open_tree
+from fer_sweep.data.tree import Tree, is_archive, open_tree
 from fer_sweep.errors import DataError
 
-MOST_FOLDERS = 500
-"""Looked into below one place."""
+# Below one place; on a mounted drive each takes a moment.
+MOST_FOLDERS, MOST_CANDIDATES = 500, 100
 MOST_ENTRIES = 2_000
-"""Looked at in one folder; class folders, with thousands of images, are not looked through."""
-MOST_FILES = 100
-"""Opened below one place; on a mounted drive each takes a moment."""
+"""Listed of one folder; a class folder, with thousands of images, is not listed whole."""
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _WORDS = ("fer", "face", "emotion", "expression", "archive")
@@ -29,30 +27,21 @@ class Place:
 
     path: Path
     depth: int
-    """Levels of folders below it that are looked into."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Something that a reader claims."""
-
-    path: Path
-    is_official: bool
-    """Whether FER2013's own split seems to be in it."""
+    """Levels of folders below it that are listed."""
 
 
 @dataclass(frozen=True)
 class Discovery:
     """What was found, the best first."""
 
-    taken: Candidate
-    others: tuple[Candidate, ...]
+    taken: Path
+    others: tuple[Path, ...]
     unusable: tuple[str, ...]
     """What looked like a data set but cannot be read, and why."""
 
 
 def usual_places() -> tuple[Place, ...]:
-    """Where data sets lie on Kaggle, in Colab and at home; the first that has one of FER2013's own wins."""
+    """The folders of data sets on Kaggle, in Colab and at home, in order of preference."""
     home = Path.home()
     kagglehub = Path(os.environ.get("KAGGLEHUB_CACHE") or home / ".cache" / "kagglehub")
     return (
@@ -66,31 +55,29 @@ def usual_places() -> tuple[Place, ...]:
 
 
 def discover(places: Sequence[Place] | None = None) -> Discovery:
-    """Find the data set to prepare.
-
-    Args:
-        places: Where to look; the usual places if not given.
+    """Find the data set to prepare, in some places or else the usual ones.
 
     Raises:
         DataError: There is none; the message names the places, the hint how to get one.
     """
     places = usual_places() if places is None else places
     seen: set[str] = set()
-    found: list[Candidate] = []
+    official: list[Path] = []
+    others: list[Path] = []
     unusable: list[str] = []
     for place in places:
-        for path in _likely(place):
-            real = os.path.realpath(path)  # places may lie in each other
+        for path in islice(_likely(place), MOST_CANDIDATES):
+            real = os.path.realpath(path)  # one place may be within another
             if real in seen:
                 continue
             seen.add(real)
             try:
-                candidate = _examined(path)
+                with open_tree(path) as tree:
+                    if _is_data_set(tree):
+                        (official if _is_official(tree) else others).append(path)
             except DataError as error:
                 unusable.append(f"{path}: {error}")
-            else:
-                if candidate is not None:
-                    found.append(candidate)
+    found = official + others
     if not found:
         looked = ", ".join(str(place.path) for place in places)
         saw = f"; not usable: {'; '.join(unusable)}" if unusable else ""
@@ -100,7 +87,6 @@ def discover(places: Sequence[Place] | None = None) -> Discovery:
             'kagglehub.dataset_download("msambare/fer2013"), or on Kaggle Add Input, fer2013; or name its path: '
             "fersweep data prepare PATH; or use drawn faces: --data synthetic",
         )
-    found.sort(key=lambda candidate: not candidate.is_official)  # stable: of equals, that of the first place
     return Discovery(found[0], tuple(found[1:]), tuple(unusable))
 
 
@@ -108,7 +94,6 @@ def _likely(place: Place) -> Iterator[Path]:
     """Folders and files whose names suggest a data set, nearest first."""
     level = [place.path]
     seen: set[str] = set()
-    opened = 0
     for depth in range(place.depth + 1):
         below: list[Path] = []
         for folder in level:
@@ -116,17 +101,12 @@ def _likely(place: Place) -> Iterator[Path]:
             if real in seen or len(seen) >= MOST_FOLDERS:
                 continue
             seen.add(real)
-            inside, files = _listed(folder)
-            if _has_classes(inside):
+            folders, files = _listed(folder)
+            if _has_classes(folders) or (depth and any(file.suffix.lower() == ".parquet" for file in files)):
                 yield folder
-                continue
-            if depth and any(file.suffix.lower() == ".parquet" for file in files):
-                yield folder
-                continue
-            wanted = [file for file in files if _is_worth_opening(file)][: MOST_FILES - opened]
-            opened += len(wanted)
-            yield from wanted
-            below += inside
+            else:
+                yield from filter(_is_worth_opening, files)
+                below += folders
         level = below
 
 
@@ -136,12 +116,12 @@ def _is_worth_opening(file: Path) -> bool:
 
 
 def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The subfolders and files of a folder, by name; none of one that may not be looked into."""
+    """The subfolders and files of a folder, by name; none of one without permission."""
     folders: list[Path] = []
     files: list[Path] = []
     try:
         with os.scandir(folder) as entries:
-            for entry in itertools.islice(entries, MOST_ENTRIES):
+            for entry in islice(entries, MOST_ENTRIES):
                 if not entry.name.startswith("."):
                     (folders if entry.is_dir() else files).append(Path(entry.path))
     except OSError:
@@ -159,28 +139,20 @@ def _has_classes(folders: Sequence[Path]) -> bool:
     return False
 
 
-def _examined(path: Path) -> Candidate | None:
-    with open_tree(path) as tree:
-        if any(reader.claims(tree) for reader in READERS):
-            return Candidate(path, _is_official(tree)) if _has_labels(tree) else None
-        inner = [member for member in tree.members if is_archive(tree, member)]
-        return Candidate(path, is_official=False) if len(inner) == 1 else None
-
-
-def _has_labels(tree: Tree) -> bool:
-    tables = [member for member in tree.members if member.path.suffix.lower() == ".csv"]
-    return len(tables) < len(tree.members) or any(b"emotion" in _header(tree, member) for member in tables)
+def _is_data_set(tree: Tree) -> bool:
+    if not any(reader.claims(tree) for reader in READERS):
+        return sum(is_archive(tree, member) for member in tree.members) == 1
+    headers = _headers(tree)
+    return len(headers) < len(tree.members) or any(b"emotion" in header for header in headers)
 
 
 def _is_official(tree: Tree) -> bool:
-    for member in tree.members:
-        if member.path.suffix.lower() == ".csv":
-            if b"usage" in _header(tree, member):
-                return True
-        elif member.path.name.partition("_")[0].lower() in OFFICIAL_NAMES:
-            return True
-    return False
+    """Whether FER2013's own split seems to be in it."""
+    names = {member.path.name.partition("_")[0].lower() for member in tree.members}
+    return any(b"usage" in header for header in _headers(tree)) or not names.isdisjoint(OFFICIAL_NAMES)
 
 
-def _header(tree: Tree, member: Member) -> bytes:
-    return tree.head(member, 200).partition(b"\n")[0].lower()
+def _headers(tree: Tree) -> list[bytes]:
+    """The first line of each CSV, in small letters."""
+    tables = [member for member in tree.members if member.path.suffix.lower() == ".csv"]
+    return [tree.head(member, 200).partition(b"\n")[0].lower() for member in tables]

@@ -1,45 +1,36 @@
 """Which class and which split a name means: two tables, and the rules by which folders, files and columns are read.
 
-A name that the tables do not hold means nothing. It is refused where a guess would change labels or splits.
+A name that is not in the tables is refused where a guess would change labels or splits.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import PurePosixPath
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.limits import shown
+from fer_sweep.data.tree import shown
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
 OFFICIAL_NAMES = {"training": Split.TRAIN, "publictest": Split.VAL, "privatetest": Split.TEST}
-"""The words of the CSV's Usage column, which also begin the file names of Kaggle's image folders."""
+"""The values of the CSV's Usage column, which also begin the file names of Kaggle's image folders."""
 
 OUTSIDE = frozenset({"contempt", "unknown", "nf"})
 """Classes that other label sets have and FER2013 lacks; their images are left out."""
 
 _CLASS_FORMS = {
-    "angry": ("anger",),
-    "disgust": ("disgusted", "disgusting"),
-    "fear": ("fearful", "afraid", "scared"),
-    "happy": ("happiness", "joy"),
-    "sad": ("sadness",),
-    "surprise": ("surprised",),
-    "neutral": ("neutrality",),
+    "angry": "anger angery angrey",
+    "disgust": "disgusted disgusting digust disgut disguist digusted",
+    "fear": "fearful afraid scared fearfull",
+    "happy": "happiness joy happyness hapiness happines",
+    "sad": "sadness sadnes",
+    "surprise": "surprised suprise suprised surprize surprized surpise surpised suprize",
+    "neutral": "neutrality nuetral netural nutral neutal",
 }
-"""By class, the other names it goes by: nouns, adjectives, participles."""
-
-_CLASS_MISSPELLINGS = {
-    "angry": ("angery", "angrey"),
-    "disgust": ("digust", "disgut", "disguist", "digusted"),
-    "fear": ("fearfull",),
-    "happy": ("happyness", "hapiness", "happines"),
-    "sad": ("sadnes",),
-    "surprise": ("suprise", "suprised", "surprize", "surprized", "surpise", "surpised", "suprize"),
-    "neutral": ("nuetral", "netural", "nutral", "neutal"),
-}
+"""By class, the other names it goes by, and its misspellings."""
 
 _CLASS_FILLERS = frozenset(
     {"face", "faces", "facial", "expression", "expressions", "emotion", "emotions", "image", "images"}
@@ -47,36 +38,58 @@ _CLASS_FILLERS = frozenset(
 """Words beside a class that change nothing, as in `Happy face`; numbers change nothing either (`0_angry`)."""
 
 _SPLIT_WORDS = {
-    "train": Split.TRAIN,
-    "training": Split.TRAIN,
-    "val": Split.VAL,
-    "valid": Split.VAL,
-    "validation": Split.VAL,
-    "dev": Split.VAL,
-    "test": Split.TEST,
-    "testing": Split.TEST,
-    "publictest": Split.VAL,
-    "privatetest": Split.TEST,
+    **dict.fromkeys(("train", "training"), Split.TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "publictest"), Split.VAL),
+    **dict.fromkeys(("test", "testing", "privatetest"), Split.TEST),
 }
-"""One of them as a part of a name makes it a split's: `FER2013Train`, `test_set`, `my-val-images`."""
-
+"""A name with one of them as a part is a split's: `FER2013Train`, `test_set`, `my-val-images`."""
 _SPLIT_PART = re.compile(
     rf"(?:fer)?({'|'.join(sorted(_SPLIT_WORDS, key=len, reverse=True))})"
     r"(?:set|data|images?|imgs?|faces?|files?|split)?s?"
 )
-"""A part with what is written together with it: `fertrain`, `testset`, `valimages`."""
+"""A part, and what may be attached to it: `fertrain`, `testset`, `valimages`."""
 
 UNDERSTOOD_SPLITS = (
     "train or training; val, valid, validation, dev or public_test; test, testing or private_test; "
     "alone or as a part of a name (FER2013Train, test_set)"
 )
 
-_CLASSES_BY_NAME = {form: CLASSES.index(name) for name in CLASSES for form in (name, *_CLASS_FORMS[name])}
-_CLASSES_BY_MISSPELLING = {form: CLASSES.index(name) for name in CLASSES for form in _CLASS_MISSPELLINGS[name]}
+_LABELS = {form: label for label, name in enumerate(CLASSES) for form in (name, *_CLASS_FORMS[name].split())}
 _NEAREST_FOLDERS = 16
 """Above an image or a file; a hostile path may have thousands."""
 _MOST_SHOWN = 8
 _LONGEST_SHOWN = 60
+
+
+class ClassNames:
+    """The class names that a reader meets: their labels, and notes on how they were read."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._outside: Counter[str] = Counter()
+
+    def label(self, name: str, where: str) -> int | None:
+        """The label of one more image; None for a class that FER2013 lacks; DataError for no class."""
+        code, outside = class_code(name), outside_class(name)
+        if code is not None:
+            self._known[name] = code
+        elif outside is not None:
+            self._outside[outside] += 1
+        else:
+            near = get_close_matches(name[:_LONGEST_SHOWN].strip().lower(), _LABELS, n=1)
+            hint = f"the classes are {', '.join(CLASSES)}; forms such as happiness or surprised are understood too"
+            if near:
+                hint = f"did you mean {CLASSES[_LABELS[near[0]]]}?"
+            raise DataError(f"{where}: {_quoted(name)} is none of the {len(CLASSES)} classes", hint=hint)
+        return code
+
+    def notes(self) -> tuple[str, ...]:
+        """Which other names the classes had, and how many images of which other classes were left out."""
+        other = {name: code for name, code in self._known.items() if name.strip().lower() != CLASSES[code]}
+        texts = [f"{_quoted(name)} as {CLASSES[code]}" for name, code in other.items()]
+        notes = [f"class names were read as follows: {few(texts)}"] if texts else []
+        notes += [f"{count:,} images of class {name} were left out" for name, count in sorted(self._outside.items())]
+        return tuple(notes)
 
 
 @lru_cache(maxsize=4096)
@@ -88,51 +101,15 @@ def class_code(name: str) -> int | None:
     """
     for kept in _class_words(name):
         for word in (kept, kept.removesuffix("s")):
-            code = _CLASSES_BY_NAME.get(word, _CLASSES_BY_MISSPELLING.get(word))
-            if code is not None:
-                return code
+            if word in _LABELS:
+                return _LABELS[word]
     return None
 
 
+@lru_cache(maxsize=4096)
 def outside_class(name: str) -> str | None:
-    """Which class that FER2013 lacks a name means; None if it means none of those.
-
-    >>> outside_class("Contempt"), outside_class("happy")
-    ('contempt', None)
-    """
+    """Which class that FER2013 lacks a name means; None if it means none of those."""
     return next((word for word in _class_words(name) if word in OUTSIDE), None)
-
-
-def class_notes(names: Iterable[str]) -> tuple[str, ...]:
-    """A note on names that mean a class only once their spelling is corrected or some of their words are left out.
-
-    >>> class_notes(["happiness", "Sad", "suprise"])
-    ("class names were read as follows: 'suprise' as surprise",)
-    """
-    read = {
-        f"{_quoted(name)} as {CLASSES[code]}"
-        for name in names
-        if name.strip().lower() not in _CLASSES_BY_NAME and (code := class_code(name)) is not None
-    }
-    return (f"class names were read as follows: {_some(read)}",) if read else ()
-
-
-def outside_notes(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """A note on each class whose images were left out, by how many there were of it."""
-    return tuple(f"{count:,} images of class {name} were left out" for name, count in sorted(counts.items()))
-
-
-def unknown_class(where: str, name: str) -> DataError:
-    """The error for a name that is no class.
-
-    >>> unknown_class("train/hapy/1.png", "hapy").hint
-    'did you mean happy?'
-    """
-    near = get_close_matches(name[:_LONGEST_SHOWN].strip().lower(), _CLASSES_BY_NAME, n=1)
-    known = f"the classes are {', '.join(CLASSES)}; forms such as happiness or surprised are understood too"
-    return DataError(
-        f"{where}: {_quoted(name)} is none of the seven classes", hint=f"did you mean {near[0]}?" if near else known
-    )
 
 
 @lru_cache(maxsize=4096)
@@ -154,11 +131,7 @@ def split_code(name: str) -> Split | None:
 
 
 def path_split(path: PurePosixPath) -> tuple[Split, str] | None:
-    """The split that the last parts of a path name, as few of them as name one, and those parts.
-
-    >>> path_split(PurePosixPath("data/train/person1")), path_split(PurePosixPath("test/public"))
-    ((<Split.TRAIN: 0>, 'train'), (<Split.VAL: 1>, 'test/public'))
-    """
+    """The split that the last parts of a path name, as few of them as name one, and those parts."""
     parts = path.parts[-_NEAREST_FOLDERS:]
     for first in reversed(range(len(parts))):
         split = split_code(" ".join(parts[first:]))
@@ -173,32 +146,25 @@ def unnumbered(path: PurePosixPath) -> PurePosixPath:
     >>> [str(unnumbered(PurePosixPath(name))) for name in ("data/test-00000-of-00002-8aa3.parquet", "train/0001.tar")]
     ['data/test', 'train']
     """
-    stem = re.sub(r"(?:^|[-_.])\d+(?:-of-\d+(?:-[0-9a-f]+)?)?$", "", path.stem)
-    return path.parent / stem
+    return path.parent / re.sub(r"(?:^|[-_.])\d+(?:-of-\d+(?:-[0-9a-f]+)?)?$", "", path.stem)
 
 
 def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, Split], tuple[str, ...]]:
-    """The split of each of some folders or files that stand beside each other.
+    """The split of each of some folders or files (without endings) of a source, and notes on how it was read.
 
-    Args:
-        source: The data set's name, for messages.
-        places: Paths within it, without endings.
-
-    Returns:
-        Splits by place, and notes on names that are not plain words. A place that stands alone and names no split
-        is training images, and a note says so.
+    A single place that names no split is training images.
 
     Raises:
         DataError: There are several, and one names no split: it may hold what must not be trained on.
     """
     named = {place: path_split(place) for place in places}
     nameless = [_quoted(str(place)) for place, found in named.items() if found is None]
-    parts = {part: split for found in named.values() if found is not None for split, part in [found]}
+    parts = {part: split for split, part in filter(None, named.values())}
     if nameless and len(named) > 1:
-        beside = f", beside {_some(map(_quoted, parts))}" if parts else ""
+        beside = f", beside {few(map(_quoted, parts))}" if parts else ""
         verb = "name" if len(nameless) > 1 else "names"
         raise DataError(
-            f"{source}: {_some(nameless)} {verb} no known split, or several{beside}",
+            f"{source}: {few(nameless)} {verb} no known split, or several{beside}",
             hint=f"name each for its split: {UNDERSTOOD_SPLITS}. Put what is all for training into one folder train",
         )
     if nameless:
@@ -207,19 +173,22 @@ def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[P
 
 
 def split_notes(read: Mapping[str, Split]) -> tuple[str, ...]:
-    """A note on names that were read as a split's and are no plain word for it.
-
-    >>> split_notes({"train": Split.TRAIN, "test_set": Split.TEST})
-    ("splits were read from names: 'test_set' as test",)
-    """
+    """A note on names that were read as a split's and are no plain word for it, such as `test_set`."""
     texts = [
         f"{_quoted(name)} as {split.name.lower()}" for name, split in read.items() if name.lower() not in _SPLIT_WORDS
     ]
-    return (f"splits were read from names: {_some(texts)}",) if texts else ()
+    return (f"splits were read from names: {few(texts)}",) if texts else ()
+
+
+def few(texts: Iterable[str]) -> str:
+    """Some texts in a line, sorted; of many, the first and how many more there are."""
+    every = sorted(texts)
+    more = len(every) - _MOST_SHOWN
+    return ", ".join(every[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _class_words(name: str) -> Iterator[str]:
-    """The one word of a name that fillers and numbers leave over, by each reading that leaves one."""
+    """The only word of a name besides fillers and numbers, by each reading that has one."""
     for words in _readings(name):
         kept = [word for word in words if word not in _CLASS_FILLERS]
         if len(kept) == 1:
@@ -227,7 +196,7 @@ def _class_words(name: str) -> Iterator[str]:
 
 
 def _readings(name: str) -> Iterator[list[str]]:
-    """The words of a name in small letters: parted by all that is no letter, then by capitals (`HappyFace`) too."""
+    """The words of a name in small letters: split at all that is no letter, then at capitals (`HappyFace`) too."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     for text in dict.fromkeys((name.lower(), parted.lower())):
         yield re.findall(r"[^\W\d_]+", text)
@@ -235,9 +204,3 @@ def _readings(name: str) -> Iterator[list[str]]:
 
 def _quoted(name: str) -> str:
     return "the top folder" if name == "." else repr(shown(name)[:_LONGEST_SHOWN])
-
-
-def _some(texts: Iterable[str]) -> str:
-    every = sorted(texts)
-    more = len(every) - _MOST_SHOWN
-    return ", ".join(every[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -46,14 +46,9 @@ _BATCH = 256
 def draw_dataset(
     seed: int = 0, sizes: dict[Split, int] | None = None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Draw the whole set.
+    """Images (N, 48, 48), labels (N,) and splits (N,), in random order of classes within a split.
 
-    Args:
-        seed: Equal seeds give equal faces.
-        sizes: Images a split; SIZES if not given.
-
-    Returns:
-        Images (N, 48, 48), labels (N,), splits (N,), in random order of classes within a split.
+    Equal seeds give equal faces. ``sizes`` are images by split in place of SIZES.
     """
     generator = np.random.default_rng(seed)
     labels, splits = [], []

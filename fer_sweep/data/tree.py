@@ -8,36 +8,40 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import stat
 import tarfile
+import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, Self, TypeVar, cast
 
-from fer_sweep.data.limits import check_amount, check_ratio, check_size, hostile, safe_path, shown
-from fer_sweep.errors import DataError
+from fer_sweep.errors import DataError, printable
 
-MAX_DIRECTORY = 64 << 20
-"""Bytes of a zip's own list of members. Python holds six times as much of it, before a member can be looked at."""
+MAX_FILES = 500_000
+MAX_BYTES = 4 << 30
+"""Of all files, unpacked. FER2013 as CSV has 0.3 GB."""
+MAX_RATIO = 100
+"""Unpacked over packed size, from 32 MiB on. Pixels as text shrink three to four times, zeros a thousand times."""
 MAX_EXTENSION = 8 << 10
 """Bytes of one extended header in a tar, such as a long name. Python before 3.11.10 takes minutes for a megabyte of
 digits there (CVE-2024-6232)."""
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP = b"\x1f\x8b"
-_TAR_EXTENSIONS = (
+_EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-_ZIP_TAIL = (64 << 10) + 200
-"""Bytes at a zip's end that hold its last records, whatever comment follows them."""
 _HEAD = 512
 """Bytes that tell an archive from another file."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Tree:
     """The folder's or archive's own name, for messages."""
     members: tuple[Member, ...]
     """Sorted by path, without what file managers leave behind."""
-    opener: Callable[[Member], IO[bytes]]
-    threads: bool = True
-    """Whether ``read`` may be called from several threads; a tar is one stream."""
+    opener: Callable[[Member], AbstractContextManager[IO[bytes]]]
+    lock: AbstractContextManager[object] = field(default_factory=contextlib.nullcontext)
+    """Held by ``read``, which several threads may call."""
 
     def read(self, member: Member, *, limit: int | None = None) -> bytes:
         """The content of one file.
@@ -70,7 +74,7 @@ class Tree:
         """
         if limit is not None and member.size > limit:
             raise hostile(self.label(member), f"{member.size >> 20} MiB is too much for such a file")
-        with readable(self.label(member)), self.opener(member) as stream:
+        with self.lock, self.open(member) as stream:
             content = stream.read(member.size + 1)
         if len(content) != member.size:
             raise DataError(
@@ -79,22 +83,33 @@ class Tree:
             )
         return content
 
-    def head(self, member: Member, count: int) -> bytes:
+    def head(self, member: Member, count: int = _HEAD) -> bytes:
         """The first bytes of one file."""
-        with readable(self.label(member)), self.opener(member) as stream:
+        with self.open(member) as stream:
             return stream.read(count)
 
     @contextlib.contextmanager
     def open(self, member: Member) -> Iterator[IO[bytes]]:
-        """Open one file for reading."""
-        with readable(self.label(member)):
-            stream = self.opener(member)
-        with stream:
+        """Open one file for reading; see ``readable`` for what its block raises."""
+        with readable(self.label(member)), self.opener(member) as stream:
             yield stream
 
     def label(self, member: Member) -> str:
         """How messages name one file, on one line whatever its name."""
         return shown(self.name if str(member.path) == self.name else f"{self.name}: {member.path}")
+
+
+def shown(name: object) -> str:
+    """A name as it may be printed: on one line, and with no control characters."""
+    return printable(str(name)).translate({ord("\n"): "\\n", ord("\t"): "\\t"})
+
+
+def hostile(archive: str, why: str) -> DataError:
+    """The error that an archive is refused with."""
+    return DataError(
+        f"{archive}: refused: {why}",
+        hint="get it from another place, or if you trust it unpack it yourself and give the folder",
+    )
 
 
 @contextlib.contextmanager
@@ -118,61 +133,63 @@ def open_tree(path: Path) -> Iterator[Tree]:
         DataError: It does not exist, is damaged, or is an archive that must not be trusted.
     """
     label = shown(path.name or str(path))
-    with readable(label):  # a name too long, or a folder that may not be looked into
-        exists, is_folder, is_file = path.exists(), path.is_dir(), path.is_file()
-    if not exists:
-        raise DataError(f"{label}: no such file or folder", hint=f"looked for {path.absolute()}")
-    if is_folder:
-        with readable(label):
-            tree = _folder(path, label)
-        yield tree
-        return
-    if not is_file:
-        raise DataError(f"{label}: neither a file nor a folder", hint="give a folder, an archive, a CSV or a parquet")
-    with readable(label):
-        stream = path.open("rb")
-        size = path.stat().st_size
-    with stream, open_stream(stream, label, size) as tree:
-        yield tree
-
-
-@contextlib.contextmanager
-def open_stream(stream: IO[bytes], name: str, size: int) -> Iterator[Tree]:
-    """Open an archive, or a single file, that is already open for reading."""
-    if size == 0:
-        raise DataError(f"{name}: the file is empty", hint="download it again")
     with contextlib.ExitStack() as stack:
-        with readable(name):
-            head = stream.read(_HEAD)
-            stream.seek(0)
-            if head.startswith(_GZIP):
-                stream = _unzipped(stream, name, size)
-                head = stream.read(_HEAD)
-                stream.seek(0)
-            if head.startswith(_ZIP):
-                _check_directory(stream, name)
-                tree = _zip(stack.enter_context(zipfile.ZipFile(stream)), name, size)
-            elif _is_tar_head(head):
-                tree = _tar(stack.enter_context(tarfile.open(fileobj=stream, mode="r:", tarinfo=_Member)), stream, name)
+        with readable(label):  # such as a name that is too long, or a folder without permission
+            if path.is_dir():
+                tree = _folder(path, label)
+            elif path.is_file():
+                tree = open_stream(stack.enter_context(path.open("rb")), label)
+            elif path.exists():
+                hint = "give a folder, an archive, a CSV or a parquet"
+                raise DataError(f"{label}: neither a file nor a folder", hint=hint)
             else:
-                tree = _single(stream, name.removesuffix(".gz"), stream.seek(0, io.SEEK_END))
+                raise DataError(f"{label}: no such file or folder", hint=f"looked for {path.absolute()}")
         yield tree
+
+
+def open_stream(stream: IO[bytes], name: str) -> Tree:
+    """The files of an archive, or a single file, that is already open for reading; raises as ``open_tree`` does."""
+    with readable(name):
+        head, size = _head_and_size(stream)
+        packed = size
+        if size == 0:
+            raise DataError(f"{name}: the file is empty", hint="download it again")
+        if head.startswith(_GZIP):
+            stream = _unzipped(stream, name, packed)
+            head, size = _head_and_size(stream)
+        if head.startswith(_ZIP):
+            return _zip(zipfile.ZipFile(stream), name, packed)
+        if _is_tar(head):
+            return _tar(tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header), name, size)
+        member = Member(PurePosixPath(name.removesuffix(".gz")), size)
+        return Tree(str(member.path), (member,), lambda _: _rewound(stream))
 
 
 def is_archive(tree: Tree, member: Member) -> bool:
     """Whether a file of a tree is a zip, a tar or gzipped."""
-    head = tree.head(member, _HEAD)
-    return head.startswith((*_ZIP, _GZIP)) or _is_tar_head(head)
+    head = tree.head(member)
+    return head.startswith((*_ZIP, _GZIP)) or _is_tar(head)
 
 
-def is_tar(tree: Tree, member: Member) -> bool:
-    """Whether a file of a tree is a tar that is not gzipped."""
-    return _is_tar_head(tree.head(member, _HEAD))
+def _head_and_size(stream: IO[bytes]) -> tuple[bytes, int]:
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    head = stream.read(_HEAD)
+    stream.seek(0)
+    return head, size
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[257:262] == b"ustar"
+
+
+def _rewound(stream: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    stream.seek(0)
+    return contextlib.nullcontext(stream)  # the stream stays open, to be read again
 
 
 def _folder(root: Path, name: str) -> Tree:
-    members: list[Member] = []
-    places: dict[PurePosixPath, Path] = {}
+    places: dict[Member, Path] = {}
     seen: set[str] = set()
     # Links are followed: the folder is the user's own, and download caches are made of them.
     for folder, subfolders, files in os.walk(root, followlinks=True):
@@ -186,146 +203,98 @@ def _folder(root: Path, name: str) -> Tree:
             status = place.stat()
             relative = PurePosixPath(place.relative_to(root).as_posix())
             if stat.S_ISREG(status.st_mode) and not _is_clutter(relative):
-                members.append(Member(relative, status.st_size))
-                places[relative] = place
-        check_amount(name, len(members), 0)
-    return Tree(name, _sorted(members), lambda member: places[member.path].open("rb"))
+                places[Member(relative, status.st_size)] = place
+        if len(places) > MAX_FILES:
+            raise hostile(name, f"more than {MAX_FILES:,} files")
+    return Tree(name, _sorted(places), lambda member: places[member].open("rb"))
 
 
 def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
-    members: list[Member] = []
-    infos: dict[PurePosixPath, zipfile.ZipInfo] = {}
-    total = 0
-    for info in archive.infolist():
-        path = safe_path(info.filename, name)
-        if info.is_dir():
-            continue
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG):
-            raise hostile(name, f"{shown(info.filename)} is a link or device")
-        if info.flag_bits & 0x1:
-            hint = "unpack it with its password first, then give the folder"
-            raise DataError(f"{name}: {shown(info.filename)} is encrypted", hint=hint)
-        total += info.file_size
-        check_size(name, info.filename, info.file_size)
-        check_ratio(name, info.filename, info.file_size, info.compress_size)
-        check_amount(name, len(members), total)
-        if _is_clutter(path):
-            continue
-        if path in infos:
-            raise hostile(name, f"{shown(info.filename)} is there twice")
-        members.append(Member(path, info.file_size))
-        infos[path] = info
-    check_ratio(name, "the archive", total, packed)  # of the whole, since members may share packed bytes
-    return Tree(name, _sorted(members), lambda member: archive.open(infos[member.path]))
+    def entries() -> Iterator[tuple[str, int, zipfile.ZipInfo]]:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                raise hostile(name, f"{shown(info.filename)} is a link or device")
+            if info.flag_bits & 0x1:
+                hint = "unpack it with its password first, then give the folder"
+                raise DataError(f"{name}: {shown(info.filename)} is encrypted", hint=hint)
+            yield info.filename, info.file_size, info
+
+    infos = _checked(name, entries())
+    _check_ratio(name, sum(member.size for member in infos), packed)
+    return Tree(name, _sorted(infos), lambda member: archive.open(infos[member]))
 
 
-def _tar(archive: tarfile.TarFile, stream: IO[bytes], name: str) -> Tree:
-    members: list[Member] = []
-    infos: dict[PurePosixPath, tarfile.TarInfo] = {}
-    total = 0
-    for info in archive:
-        path = safe_path(info.name, name)
-        if info.isdir():
-            continue
-        if not info.isreg() or info.issparse():
-            raise hostile(name, f"{shown(info.name)} is a link, a device or a sparse file")
-        total += info.size
-        check_size(name, info.name, info.size)
-        check_amount(name, len(members), total)
-        if _is_clutter(path):
-            continue
-        if path in infos:
-            raise hostile(name, f"{shown(info.name)} is there twice")
-        members.append(Member(path, info.size))
-        infos[path] = info
+def _tar(archive: tarfile.TarFile, name: str, size: int) -> Tree:
+    def entries() -> Iterator[tuple[str, int, tarfile.TarInfo]]:
+        for info in archive:
+            if info.isdir():
+                continue
+            if not info.isreg() or info.issparse():
+                raise hostile(name, f"{shown(info.name)} is a link, a device or a sparse file")
+            yield info.name, info.size, info
+
+    infos = _checked(name, entries())
+    stream = cast(IO[bytes], archive.fileobj)
     stream.seek(archive.offset)
-    if stream.read(tarfile.BLOCKSIZE).strip(b"\0") or archive.offset >= stream.seek(0, io.SEEK_END):
+    if stream.read(tarfile.BLOCKSIZE).strip(b"\0") or archive.offset >= size:
         # tarfile takes a cut or a damaged header for the end; the real end is a block of zeros
-        raise DataError(f"{name}: the archive ends too early, after {len(members)} files", hint="download it again")
-
-    def opener(member: Member) -> IO[bytes]:
-        content = archive.extractfile(infos[member.path])
-        if content is None:
-            raise DataError(f"{name}: {shown(member.path)} is not a file", hint="pack the archive again")
-        return content
-
-    return Tree(name, _sorted(members), opener, threads=False)
+        raise DataError(f"{name}: the archive ends too early, after {len(infos)} files", hint="download it again")
+    # One stream, so one thread at a time.
+    return Tree(name, _sorted(infos), lambda m: cast(IO[bytes], archive.extractfile(infos[m])), threading.Lock())
 
 
-def _single(stream: IO[bytes], name: str, size: int) -> Tree:
-    def opener(_member: Member) -> IO[bytes]:
-        stream.seek(0)
-        return io.BufferedReader(_KeepOpen(stream))
-
-    return Tree(name, (Member(PurePosixPath(name), size),), opener)
-
-
-class _KeepOpen(io.RawIOBase):
-    """Reads from a stream that outlives it."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        content = self._stream.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-
-def _is_tar_head(head: bytes) -> bool:
-    return head[257:262] == b"ustar"
-
-
-def _unzipped(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
-    """The content of a gzip, in memory: members of a gzipped tar could else be read in its own order only."""
-    unpacked = io.BytesIO()
-    with gzip.GzipFile(fileobj=stream) as packed_stream:
-        while chunk := packed_stream.read(1 << 20):
-            unpacked.write(chunk)
-            check_size(name, "it", unpacked.tell())
-            check_ratio(name, "it", unpacked.tell(), packed)
-    unpacked.seek(0)
-    return unpacked
-
-
-def _check_directory(stream: IO[bytes], name: str) -> None:
-    """Refuse a zip whose list of members is huge, by the record at its end that says so."""
-    stream.seek(max(0, stream.seek(0, io.SEEK_END) - _ZIP_TAIL))
-    tail = stream.read()
-    stream.seek(0)
-    stated = [
-        int.from_bytes(tail[place + offset : place + offset + length], "little")
-        for record, offset, length in ((b"PK\x05\x06", 12, 4), (b"PK\x06\x06", 40, 8))
-        if (place := tail.rfind(record)) >= 0
-    ]
-    # Where both are there, the 32-bit one may be full of ones, and zipfile takes the other.
-    if stated and stated[-1] > MAX_DIRECTORY:
-        raise hostile(name, f"its list of members has {stated[-1] >> 20} MiB")
-
-
-class _Member(tarfile.TarInfo):
-    """Refuses what tarfile would take minutes and gigabytes to read, before it does."""
+class _Header(tarfile.TarInfo):
+    """Refuses an extended header that tarfile would take minutes to read, before it does."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
-        if info.type in _TAR_EXTENSIONS and info.size > MAX_EXTENSION:
+        if info.type in _EXTENDED and info.size > MAX_EXTENSION:
             raise hostile("the archive", f"an extended header of {info.size >> 10} KiB")
-        if info.type == tarfile.GNUTYPE_SPARSE:
-            raise hostile("the archive", f"{shown(info.name)} is a sparse file")
         return info
 
-    def _proc_gnusparse_10(self, *_: object) -> None:  # tarfile's own name: a map of any length before the content
-        raise hostile("the archive", "it holds a sparse file")
+
+def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T]:
+    """The files of an archive, whose entries are names, sizes unpacked and what reads them, once they are checked."""
+    found: dict[PurePosixPath, tuple[Member, T]] = {}
+    total = 0
+    for raw, size, info in entries:
+        path = PurePosixPath(raw)
+        if path.is_absolute() or ".." in path.parts or "\\" in raw or "\0" in raw or re.match(r"[A-Za-z]:", raw):
+            raise hostile(name, f"{raw!r} leads out of it")
+        total += size
+        if total > MAX_BYTES or len(found) >= MAX_FILES:
+            raise hostile(name, f"it unpacks to more than {MAX_FILES:,} files or {MAX_BYTES >> 30} GiB")
+        if path in found:
+            raise hostile(name, f"{shown(raw)} is there twice")
+        if not _is_clutter(path):
+            found[path] = Member(path, size), info
+    return dict(found.values())
+
+
+def _unzipped(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
+    """The content of a gzip, in memory: in any other order, the members of a gzipped tar are slow to read."""
+    unpacked = io.BytesIO()
+    with gzip.GzipFile(fileobj=stream) as packed_stream:
+        while chunk := packed_stream.read(1 << 20):
+            unpacked.write(chunk)
+            _check_ratio(name, unpacked.tell(), packed)
+            if unpacked.tell() > MAX_BYTES:
+                raise hostile(name, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
+    return unpacked
+
+
+def _check_ratio(archive: str, size: int, packed: int) -> None:
+    # Of the whole archive: its members may share packed bytes.
+    if size > 32 << 20 and size > MAX_RATIO * packed:
+        raise hostile(archive, f"it unpacks to {size // packed} times its size: a decompression bomb")
 
 
 def _is_clutter(path: PurePosixPath) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts) or path.name == "Thumbs.db"
 
 
-def _sorted(members: list[Member]) -> tuple[Member, ...]:
+def _sorted(members: Iterable[Member]) -> tuple[Member, ...]:
     return tuple(sorted(members, key=lambda member: member.path.parts))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_sweep.data.photos import Square, centre, largest_face, read_photo
+from fer_sweep.data.images import Square, centre, largest_face, read_photo
 from fer_sweep.errors import DataError
 from fer_sweep.records import Averaging
 from fer_sweep.worker.slots import one_slot

@@ -10,12 +10,7 @@ from fer_sweep.records import DataSpec
 def build_model(config: TrialConfig, spec: DataSpec) -> nn.Module:
     """Build the architecture that a configuration names, on the CPU, with weights from torch's global RNG.
 
-    Args:
-        config: Of any architecture; only its size fields and ``dropout`` are read.
-        spec: Of the data; shape (C, H, W) and K classes.
-
-    Returns:
-        A module that maps normalised images (B, C, H, W) float32 to logits (B, K) in the order of the data's classes.
+    It maps normalised images (B, C, H, W) float32 to logits (B, K) in the order of the data's classes.
 
     Raises:
         ConfigError: The configuration does not fit images of this shape.
@@ -42,7 +37,7 @@ def build_model(config: TrialConfig, spec: DataSpec) -> nn.Module:
 
 
 def memory_format(config: TrialConfig) -> torch.memory_format:
-    """The order of an architecture's weights in memory, and so of what goes through it, that it is fastest in."""
+    """The fastest memory format of an architecture's weights, which its activations have too."""
     if isinstance(config, ViTConfig):
         return torch.contiguous_format  # it has one convolution
     if isinstance(config, ResNet18Config) and config.width < _NARROWEST_STRIDED:

@@ -62,11 +62,7 @@ def _stage(channels: int, width: int, stride: int) -> nn.Sequential:
 
 
 def build(config: ResNet18Config, spec: DataSpec) -> nn.Module:
-    """The network, from random or from torchvision's ImageNet weights.
-
-    Raises:
-        WeightsUnavailable: ``pretrained`` is set and the weights are neither on disk nor downloadable.
-    """
+    """The network, from random or from torchvision's ImageNet weights; WeightsUnavailable if it cannot get those."""
     model = ResNet18(spec, stem=config.stem, width=config.width, dropout=config.dropout)
     if config.pretrained:
         weights = _imagenet_weights()
@@ -89,14 +85,13 @@ def _weights_path() -> Path:
 
 def _imagenet_weights() -> dict[str, Tensor]:
     path = _weights_path()
-    here = path.is_file()
+    is_on_disk = path.is_file()
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # where torch's word of a download cannot spoil our output
+        with contextlib.redirect_stdout(sys.stderr):  # torch prints what it downloads
             weights: dict[str, Tensor] = WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    # RuntimeError: a file torch cannot read, a download with the wrong hash, or one that a test's closed
-    # network refused.
+    # RuntimeError: a file torch cannot read, a download with the wrong hash, or a refused one.
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        if here:
+        if is_on_disk:
             raise WeightsUnavailable(
                 f"the ImageNet weights {path} cannot be read: {error}",
                 hint="delete the file so that it is downloaded again, or set pretrained=false",

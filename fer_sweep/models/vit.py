@@ -1,7 +1,7 @@
 """ViT (Dosovitskiy et al. 2021): Hugging Face's ViTForImageClassification for small images.
 
-Stochastic depth (Huang et al. 2016), which it lacks, is added by a hook on each layer, so that the names of the
-weights stay Hugging Face's own. So do they in attention, which takes the form that is fastest on the device.
+Stochastic depth (Huang et al. 2016) and attention that is fast on the device are added from outside, so that the names
+of the weights stay Hugging Face's own.
 """
 
 import functools
@@ -98,8 +98,8 @@ def attend(
     """Attention of (B, heads, tokens, head_dim), one function in three forms.
 
     A GPU has its fused kernel. On a CPU that kernel's backward pass in bf16 takes twenty times as long as two batched
-    multiplications (60 % of a training step), so attention is spelt out, while its weights are few enough to keep;
-    beyond that the kernel gets fp32.
+    multiplications (60 % of a training step), so they are used while the attention weights are few enough to keep, and
+    the kernel in fp32 beyond that.
     """
     if query.device.type != "cpu":
         fused: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
@@ -120,10 +120,16 @@ def build(config: ViTConfig, spec: DataSpec) -> nn.Module:
 
     Raises:
         ConfigError: ``patch_size`` does not divide the sides of the images.
-        WeightsUnavailable: ``pretrained`` names no folder or hub model that can be had from here as a ViT.
+        WeightsUnavailable: ``pretrained`` names no folder or hub model that can be loaded as a ViT.
     """
+    common: dict[str, Any] = {
+        "num_labels": len(spec.classes),
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "attn_implementation": ATTENTION,
+    }
     if config.pretrained is not None:
-        transformer = _pretrained(config.pretrained, _common(config, spec), spec)
+        transformer = _pretrained(config.pretrained, common, spec)
     else:
         if spec.height % config.patch_size or spec.width % config.patch_size:
             message = f"{config.patch_size} does not divide the sides of images of {spec.width}x{spec.height} pixels"
@@ -137,17 +143,8 @@ def build(config: ViTConfig, spec: DataSpec) -> nn.Module:
             "num_attention_heads": config.dim // config.head_dim,
             "intermediate_size": round(config.dim * config.mlp_ratio),
         }
-        transformer = ViTForImageClassification(HFConfig(**sizes, **_common(config, spec)))
+        transformer = ViTForImageClassification(HFConfig(**sizes, **common))
     return ViT(transformer, config.stochastic_depth)
-
-
-def _common(config: ViTConfig, spec: DataSpec) -> dict[str, Any]:
-    return {
-        "num_labels": len(spec.classes),
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
-        "attn_implementation": ATTENTION,
-    }
 
 
 def _pretrained(name: str, settings: dict[str, Any], spec: DataSpec) -> ViTForImageClassification:
@@ -184,8 +181,8 @@ def _load(name: str, settings: dict[str, Any]) -> tuple[ViTForImageClassificatio
         **settings,
     )
     try:
-        # Asked about weights that are here already, a hub keeps each trial waiting, for ever where a firewall drops
-        # its answer, and could give later trials of a sweep other weights than the first.
+        # For weights that are on disk, asking the hub delays each trial, or hangs behind a firewall, and could give
+        # later trials of a sweep other weights than the first.
         return load(local_files_only=True)
     except OSError:
         return load()

@@ -125,7 +125,7 @@ def share_data(name: str, say: Callable[[str], None]) -> bool:
     if name == SYNTHETIC:
         raise DataError(f"data set {name} cannot be shared", hint="every host generates it")
     from fer_sweep.data.cache import open_dataset
-    from fer_sweep.data.sharing import share
+    from fer_sweep.data.store import share
 
     if not share(open_dataset(name), _shared()):
         return False
@@ -140,7 +140,7 @@ def _prepared(name: str) -> "DatasetInfo | None":
 
 
 def _take(info: "DatasetInfo", say: Callable[[str], None]) -> None:
-    from fer_sweep.data.sharing import is_shared, take
+    from fer_sweep.data.store import copy_shared, is_shared
 
     if not is_shared(info, _shared()):
         raise DataError(
@@ -149,7 +149,7 @@ def _take(info: "DatasetInfo", say: Callable[[str], None]) -> None:
             "on a host that has it and the same FERSWEEP_HOME",
         )
     say(f"data set {info.name} is not prepared on this host ({_host()}): copying {_content(info)} from {_shared()}")
-    take(info, _shared())
+    copy_shared(info, _shared())
 
 
 def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":

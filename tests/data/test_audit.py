@@ -6,13 +6,12 @@ import pytest
 from fer_sweep.data import store
 from fer_sweep.data.audit import audit
 from fer_sweep.data.cache import open_dataset, prepare
-from fer_sweep.data.dataset import group_copies
+from fer_sweep.data.dataset import FaceDataset, RawFaces
 from fer_sweep.data.synthetic import draw
 
 
 def report_of(images, labels, splits):
-    info = store.build_info("planted", "x", "x", images, labels, splits, official_split=False, notes=(), created=0.0)
-    store.save(info, images, labels, splits, group_copies(images), replace=True)
+    store.save(FaceDataset.of("planted", "x", RawFaces("x", images, labels, splits)), replace=True)
     return audit(open_dataset("planted"))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from fer_sweep.data import store, synthetic
 from fer_sweep.data.cache import Split, find_dataset, list_datasets, open_dataset, prepare
-from fer_sweep.data.dataset import group_copies
+from fer_sweep.data.dataset import FaceDataset, RawFaces
 from fer_sweep.errors import DataError, StorageError
 from tests.data.conftest import listed
 from tests.support.faces import write_zip
@@ -75,7 +75,7 @@ def test_other_content_under_the_same_name_needs_replace(source, other_source):
     assert listed() == contents(second, two)
     third = prepare(other_source, "two", replace=True)
     assert listed() == contents(second, third)
-    assert int(mapped[97].sum()) > 0  # whoever has the old one mapped still can read it
+    assert int(mapped[97].sum()) > 0  # a process that has mapped the old one can still read it
 
 
 def change_a_pixel(folder):
@@ -124,12 +124,12 @@ def test_cache_that_cannot_be_written_is_a_storage_error_and_stays_as_it_was(sou
 
     def full(handle):
         with (store.data_folder() / ".lock").open() as lock, pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else writes meanwhile
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # excludes other writers
         raise OSError(28, "No space left on device")
 
     with (
         monkeypatch.context() as patch,
-        pytest.raises(StorageError, match=r"the data cache .*: No space left") as caught,
+        pytest.raises(StorageError, match=r"the data cache: cannot write .*: No space left") as caught,
     ):
         patch.setattr(os, "fsync", full)
         prepare(other_source, replace=True)
@@ -137,7 +137,7 @@ def test_cache_that_cannot_be_written_is_a_storage_error_and_stays_as_it_was(sou
     assert open_dataset("fer2013").info == first
     assert listed() == contents(first)
     monkeypatch.setenv("FERSWEEP_CACHE", str(source))
-    with pytest.raises(StorageError, match="cannot write the data cache"):
+    with pytest.raises(StorageError, match="the data cache: cannot write"):
         prepare(source)
 
 
@@ -165,8 +165,7 @@ def killed_at(last, work):
 def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(faces, tmp_path, monkeypatch):
     def save(count):
         arrays = (faces.images[:count], faces.labels[:count], faces.usages[:count].astype(np.uint8))
-        info = store.build_info("a", "", "", *arrays, official_split=False, notes=(), created=0.0)
-        return store.save(info, *arrays, group_copies(arrays[0]), replace=True)
+        return store.save(FaceDataset.of("a", "", RawFaces("", *arrays)), replace=True)
 
     for last in count(1):
         monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / str(last)))
@@ -179,6 +178,15 @@ def test_killed_at_any_step_nothing_looks_whole_and_the_next_one_cleans_up(faces
         if not was_killed:
             break
     assert last > 10
+
+
+def test_content_is_shared_once_by_several_hosts_and_what_a_killed_one_left_is_removed(source, tmp_path):
+    info, shared = prepare(source, "mine"), tmp_path / "shared"
+    (shared / ".unfinished").mkdir(parents=True)
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(lambda _: store.share(open_dataset("mine"), shared), range(3))) == [False, False, True]
+    assert sorted(path.name for path in shared.iterdir()) == [".lock", info.fingerprint]
+    assert store.copy_shared(info, shared) == info
 
 
 def test_synthetic_is_drawn_once_by_several_threads_and_again_when_drawn_otherwise(monkeypatch):

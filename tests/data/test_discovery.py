@@ -21,7 +21,7 @@ def kaggle(faces):
 def test_kaggle_folders_are_found_at_any_usual_depth(where, kaggle, tmp_path):
     write_folder(tmp_path / where, kaggle)
     found = discover([Place(tmp_path, 5), Place(tmp_path / where, 1)])  # the places lie in each other
-    assert (found.taken.path, found.taken.is_official, found.others) == (tmp_path / where, True, ())
+    assert (found.taken, found.others) == (tmp_path / where, ())
 
 
 @pytest.mark.parametrize("name", ["archive.zip", "fer2013.zip", "Emotion-Detection.zip", "icml_face_data.csv"])
@@ -37,7 +37,7 @@ def test_file_is_found_by_its_name_and_known_by_its_content(name, kaggle, tmp_pa
     else:
         (tmp_path / "x" / name).write_bytes(b"emotion, Usage, pixels\n0,Training,1 2")
     found = discover([Place(tmp_path, 1)])
-    assert (found.taken.path, found.taken.is_official) == (tmp_path / "x" / name, True)
+    assert found.taken == tmp_path / "x" / name
 
 
 def test_official_split_wins_and_what_else_was_seen_is_named(kaggle, tmp_path):
@@ -46,8 +46,7 @@ def test_official_split_wins_and_what_else_was_seen_is_named(kaggle, tmp_path):
     write_folder(tmp_path / "b" / "fer2013", kaggle)
     write_folder(tmp_path / "b", {"fer-cut.zip": b"PK\x03\x04 cut off"})
     found = discover([Place(tmp_path / "a", 1), Place(tmp_path / "b", 1)])
-    assert found.taken.path == tmp_path / "b" / "fer2013"
-    assert [other.path for other in found.others] == [tmp_path / "a"]
+    assert (found.taken, found.others) == (tmp_path / "b" / "fer2013", (tmp_path / "a",))
     assert "fer-cut.zip" in found.unusable[0]
 
 

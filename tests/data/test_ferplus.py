@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_sweep.data.cache import open_dataset, prepare
-from fer_sweep.data.ferplus import VOTES
+from fer_sweep.data.sources.csv_rows import VOTES
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 from tests.support.faces import USAGES, write_zip
@@ -60,11 +60,14 @@ def test_labels_that_do_not_belong_to_the_rows_are_refused(faces, rows, prepare_
     for lines, message in (
         ([HEADER, *rows[:-1]], "97 rows of votes for 98 images"),
         ([HEADER, *reversed(rows)], "line 2: Usage 'PrivateTest' is not that of the image"),
-        (["emotion,pixels,Usage", *rows], "no column neutral"),
+        (["emotion,pixels,Usage", *rows], "not FER.'s labels: no CSV with columns"),
         ([HEADER, *rows[:3], "Training,x.png,a,b", *rows[4:]], "line 5: ten numbers"),
     ):
         with pytest.raises(DataError, match=message):
             prepare_with(lines)
+    write_zip(tmp_path / "none.zip", {})
+    with pytest.raises(DataError, match="no CSV with columns"):
+        prepare(tmp_path / "fer2013.csv", ferplus=tmp_path / "none.zip")
     write_zip(tmp_path / "a.zip", faces.files())
     with pytest.raises(DataError, match="belong to the rows of FER2013's CSV"):
         prepare_with([HEADER, *rows], "a.zip")

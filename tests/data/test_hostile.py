@@ -51,10 +51,10 @@ FILES = {
     "encrypted zip": (zip_with(FLAGS, b"\1\0"), r"a\.png is encrypted"),
     "wrong size in a zip": (zip_with(SIZE, struct.pack("<I", 900)), "cannot be read"),
     "member twice": (zipped({A: b"1", B: b"2"}).replace(B.encode(), A.encode()), "is there twice"),
-    "bomb": (zipped({A: bytes(40 << 20)}), "a.png unpacks to .* a decompression bomb"),
+    "bomb": (zipped({A: bytes(40 << 20)}), "it unpacks to .* a decompression bomb"),
     "many small bombs": (
         zipped({f"train/angry/{i}.png": bytes(1 << 20) for i in range(40)}),
-        "the archive unpacks to .* a decompression bomb",
+        "it unpacks to .* a decompression bomb",
     ),
     "gzipped bomb": (tar_bytes({A: bytes(40 << 20)}, "w:gz"), "it unpacks to .* a decompression bomb"),
     # To tarfile both are shorter archives with nothing wrong.
@@ -77,6 +77,11 @@ def test_hostile_file_is_refused(name, tmp_path):
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_names_that_lead_out_of_the_archive_are_refused(name, kind, tmp_path):
     refused(PACK[kind](tmp_path / "evil.bin", {A: b"1", name: b"2"}), "leads out of it")
+
+
+def test_archive_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_sweep.data.tree.MAX_FILES", 1)
+    refused(write_zip(tmp_path / "a.zip", {A: b"1", B: b"2"}), "more than 1 files")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])

@@ -14,7 +14,7 @@ from tests.data.conftest import ALPHABETICAL, csv_files, folders, numbered, refu
 from tests.support.faces import PACK, Faces, encode, labels_by_pixels, write_folder, write_tar, write_zip
 
 IN_CSV_ORDER = f"the files do not name their classes: labels 0 to 6 were read as {', '.join(CLASSES)}"
-IN_FOLDER_ORDER = f"there is no classnames.txt: labels 0 to 6 were read as {', '.join(ALPHABETICAL)}"
+IN_FOLDER_ORDER = f"the files do not name their classes: labels 0 to 6 were read as {', '.join(ALPHABETICAL)}"
 SPELT = [*ALPHABETICAL[:-1], "suprise"]
 
 
@@ -135,7 +135,6 @@ SOURCES = {
     "parquet with misspelt class names": source(
         tables(alphabetical, SPELT), "class names were read as follows: 'suprise' as surprise"
     ),
-    "parquet with class names by number": source(tables(alphabetical, {str(i): name for i, name in enumerate(SPELT)})),
     "parquet with contempt": source(
         tables(lambda f: [7] * 3 + f.labels[3:].tolist(), [*CLASSES, "contempt"]),
         "3 images of class contempt were left out",

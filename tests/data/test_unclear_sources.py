@@ -74,7 +74,7 @@ REFUSED = {
     ),
     "class of a shard": (
         lambda f: shards()(f) | {"classnames.txt": b"boredom\nangry\n"},
-        r"classnames\.txt: 'boredom' is none of the seven classes", "the classes are angry, disgust, fear",
+        r"classnames\.txt: 'boredom' is none of the 7 classes", "the classes are angry, disgust, fear",
     ),
     **{
         f"class of a parquet {names[:2]}": (
@@ -84,7 +84,7 @@ REFUSED = {
     },
     "class names in one parquet of two": (
         lambda f: tables(names=ALPHABETICAL, files=["train"])(f) | {"val.parquet": f.parquet(f.rows(1))},
-        r"val\.parquet: this file or one before it does not name its classes",
+        r"val\.parquet: this file and one before it have other columns, or only one of them names its classes",
     ),
     "several archives": (lambda f: dict.fromkeys(("a.zip", "b.zip"), b"PK\5\6" + bytes(18)), r"a\.zip, b\.zip"),
     "only test images": (folders("test", "test", "test"), "^a: no training images"),

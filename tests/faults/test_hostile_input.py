@@ -4,7 +4,6 @@ Here: data sets, and names that become paths. Sweep files are in config/test_swe
 files in training/, weights in models/, printed text in cli/test_printing.py, more archives in data/test_hostile.py.
 """
 
-import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_sweep.data.cache import list_datasets, prepare
-from fer_sweep.data.memory import bounded_memory
+from fer_sweep.data.cache import bounded_memory, list_datasets, prepare
 from fer_sweep.errors import DataError, InputError
 from fer_sweep.files import sweep_folder, trial_folder
 
@@ -38,14 +36,6 @@ def sparse_tar(kind: bytes, **headers: str) -> bytes:
     info = tarfile.TarInfo("train/angry/a.png")
     info.type, info.pax_headers = kind, {f"GNU.sparse.{name}": value for name, value in headers.items()}
     return info.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
-
-
-def zip_with_millions_of_members() -> bytes:
-    local = b"PK\x03\x04" + struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
-    entry = b"PK\x01\x02" + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
-    entries = entry * 1_500_000
-    end = struct.pack("<HHHHIIH", 0, 0, 65535, 65535, len(entries), len(local), 0)
-    return local + entries + b"PK\x05\x06" + end
 
 
 HEADING = b"emotion,pixels,Usage\n"
@@ -83,9 +73,8 @@ def one_value_repeated_by_its_number() -> bytes:
             ("a.tar", lambda kind=kind: tar_with_large_header(kind), "header of 4096 K")
             for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
         ),
-        ("a.tar", lambda: sparse_tar(tarfile.REGTYPE, major="1", minor="0", name="x", realsize="9"), "sparse"),
+        ("a.tar", lambda: sparse_tar(tarfile.REGTYPE, major="1", minor="0", name="x", realsize="9"), "cannot be read"),
         ("a.tar", lambda: sparse_tar(tarfile.GNUTYPE_SPARSE), "sparse"),
-        ("a.zip", zip_with_millions_of_members, "its list of members has 67 MiB"),
         ("a.csv", endless_row, MAX_LINE),
         ("a.csv.gz", endless_row_packed, MAX_LINE),
         ("a.csv", lambda: HEADING + b'"\n",' * (1 << 20), "line 2: only 1 columns"),

@@ -19,9 +19,9 @@ from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import load_with_lines
 from fer_sweep.data.cache import prepare
-from fer_sweep.data.ferplus import relabel
+from fer_sweep.data.dataset import RawFaces
 from fer_sweep.data.images import decode
-from fer_sweep.data.layout import RawFaces
+from fer_sweep.data.sources.csv_rows import relabel
 from fer_sweep.errors import DataError, FersweepError
 from tests.support.faces import Faces, tar_bytes
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fer_sweep.data.memory import bounded_memory
+from fer_sweep.data.cache import bounded_memory
 from tests.fuzz.readers import READERS, accepts
 
 

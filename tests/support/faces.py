@@ -19,7 +19,7 @@ from PIL import Image
 
 from fer_sweep.data import store, synthetic
 from fer_sweep.data.cache import prepare
-from fer_sweep.data.dataset import Split, group_copies
+from fer_sweep.data.dataset import FaceDataset, RawFaces, Split
 from fer_sweep.records import CLASSES
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -151,11 +151,9 @@ class Faces:
 
 def prepare_synthetic() -> None:
     """Put 280 drawn faces into the cache in place of the 6,144 that fersweep draws, which take seconds."""
-    images, labels, splits = synthetic.draw_dataset(sizes={Split.TRAIN: 140, Split.VAL: 70, Split.TEST: 70})
+    drawn = synthetic.draw_dataset(sizes={Split.TRAIN: 140, Split.VAL: 70, Split.TEST: 70})
     source = f"drawn by fersweep, version {synthetic.VERSION}"
-    about = {"official_split": False, "notes": (), "created": 0.0}
-    info = store.build_info("synthetic", source, "drawn", images, labels, splits, **about)
-    store.save(info, images, labels, splits, group_copies(images), replace=True)
+    store.save(FaceDataset.of("synthetic", source, RawFaces("drawn", *drawn)), replace=True)
 
 
 Files = dict[str, bytes]

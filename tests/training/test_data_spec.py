@@ -7,7 +7,7 @@ import torch
 from fer_sweep.data import store
 from fer_sweep.data.audit import audit
 from fer_sweep.data.cache import open_dataset
-from fer_sweep.data.dataset import DatasetInfo, group_copies
+from fer_sweep.data.dataset import DatasetInfo, FaceDataset, RawFaces
 from fer_sweep.records import FER2013, Averaging, DataSpec, StopReason, TrialState
 from fer_sweep.training.examination import examine, load_examinee
 from fer_sweep.training.loop import train
@@ -23,9 +23,8 @@ def colours(tmp_path, monkeypatch):
     labels, splits = np.arange(60) % 3, np.repeat(np.arange(3), [30, 15, 15]).astype(np.uint8)
     images = np.random.default_rng(0).integers(0, 120, (60, *SPEC.shape)).astype(np.uint8)
     images[np.arange(60), labels] += 100
-    about = {"official_split": False, "notes": (), "created": 0.0, "spec": SPEC}
-    info = store.build_info("colours", "x", "x", images, labels, splits, **about)
-    store.save(info, images, labels, splits, group_copies(images), replace=False)
+    faces = RawFaces("x", images, labels, splits, spec=SPEC)
+    store.save(FaceDataset.of("colours", "x", faces), replace=False)
 
 
 @pytest.mark.usefixtures("colours")

@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
+from fer_sweep.data.dataset import RawFaces
 from fer_sweep.data.images import Progress
-from fer_sweep.data.layout import RawFaces
-from fer_sweep.data.sources import csv_rows, image_folders, parquet, webdataset
+from fer_sweep.data.sources import csv_rows, hub, image_folders
 from fer_sweep.data.tree import Tree
 
 
@@ -13,7 +13,6 @@ class Reader(Protocol):
 
     def claims(self, tree: Tree) -> bool:
         """Whether the tree's content, not only its name, is of this layout."""
-        ...
 
     def read(self, tree: Tree, progress: Progress) -> RawFaces:
         """Read all of it.
@@ -21,8 +20,7 @@ class Reader(Protocol):
         Raises:
             DataError: Something in it cannot be used; the message names file, member and row.
         """
-        ...
 
 
-READERS: tuple[Reader, ...] = (csv_rows, parquet, image_folders, webdataset)
+READERS: tuple[Reader, ...] = (csv_rows, hub, image_folders)
 """Asked in this order; the first that claims a tree reads it."""

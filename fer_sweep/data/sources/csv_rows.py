@@ -1,157 +1,235 @@
-"""CSV forms, plain or in an archive: `fer2013.csv`, `icml_face_data.csv`, and the competition's `train.csv`.
+"""CSV forms, plain or in an archive: `fer2013.csv`, `icml_face_data.csv`, the competition's `train.csv`, FER+'s labels.
 
 A row holds an image as 2,304 numbers in one column, `pixels`. Headers may have leading spaces and any order. A row's
 split is in its `Usage` column; without that column the file's own name, or its folder's, says it.
+
+FER+ is ten people's votes a face, `fer2013new.csv`, joined onto the rows of FER2013's CSV. Rows are joined by position,
+as its authors say; the names in its `Image name` column do not number the rows. Source: Barsoum et al., "Training Deep
+Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution", ICMI 2016 (arXiv 1608.01041); the
+majority rule is that of their published code.
 """
 
 import csv
-import io
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_sweep.data.dataset import Split
+from fer_sweep.data.dataset import RawFaces, Split
 from fer_sweep.data.images import Progress
-from fer_sweep.data.layout import RawFaces
-from fer_sweep.data.limits import shown
-from fer_sweep.data.names import OFFICIAL_NAMES, UNDERSTOOD_SPLITS, split_code, split_notes, splits_by_name
-from fer_sweep.data.tree import Member, Tree, readable
+from fer_sweep.data.names import (
+    OFFICIAL_NAMES,
+    UNDERSTOOD_SPLITS,
+    class_code,
+    few,
+    split_code,
+    split_notes,
+    splits_by_name,
+)
+from fer_sweep.data.tree import Member, Tree, open_tree, readable, shown
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES, FER2013
 
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+"""The columns of votes; NF is "not a face"."""
+
 _PIXELS = FER2013.height * FER2013.width
-_HEAD = 4096
-"""Bytes that are enough for a header."""
-_REPORT_EVERY = 500
-"""Rows."""
+_DIGITS = re.compile(r"[0-9 ]*")
+_LABELS = {str(label): label for label in range(len(CLASSES))}
 _LONGEST_LINE = 65_536
-"""Characters. A face takes at most some 9,300."""
-
-
-@dataclass(frozen=True)
-class _Columns:
-    pixels: int
-    emotion: int | None
-    usage: int | None
+"""Bytes. A face takes at most some 9,300."""
 
 
 @dataclass
 class _Rows:
-    images: list[npt.NDArray[np.uint8]]
-    labels: list[int]
-    splits: list[int]
-    usages: dict[str, Split]
-    """Splits by the value of Usage that stands for them."""
+    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    splits: list[int] = field(default_factory=list)
+    usages: dict[str, Split] = field(default_factory=dict)
+    """The split of each value of Usage."""
 
 
 def claims(tree: Tree) -> bool:
     """Whether some CSV has a column of pixels."""
-    return any(_header(tree, member) is not None for member in tree.members)
+    return any("pixels" in _columns(tree, member) for member in tree.members)
 
 
 def read(tree: Tree, progress: Progress) -> RawFaces:
-    """Read the CSV whose Usage column has every split, or else all that have one, or else every labelled CSV.
-
-    Raises:
-        DataError: No file has labels, a file's split is not known, two files with Usage hold the same split, or a row
-            is not a labelled face; the message names file and line.
-    """
-    headers = {member: found for member in tree.members if (found := _header(tree, member)) is not None}
-    labelled = [m for m, c in headers.items() if c.emotion is not None]
-    with_usage = [m for m in labelled if headers[m].usage is not None]
+    """Read the CSV whose Usage column has every split, or else all that have one, or else every labelled CSV."""
+    tables = {member: columns for member in tree.members if "pixels" in (columns := _columns(tree, member))}
+    labelled = [member for member, columns in tables.items() if "emotion" in columns]
     if not labelled:
         raise DataError(
             f"{tree.name}: the CSV has pixels but no `emotion` column, so there is nothing to learn from",
             hint="give fer2013.csv, icml_face_data.csv, or the folder that holds train.csv",
         )
-    rows = _Rows([], [], [], {})
-    chosen: list[Member] = []
-    reason = "they have no labels"
+    rows = _Rows()
+    with_usage = [member for member in labelled if "usage" in tables[member]]
     if with_usage:
-        while len(chosen) < len(with_usage) and set(rows.splits) != set(Split):
-            chosen.append(with_usage[len(chosen)])
-            _read_with_usage(tree, chosen, headers, rows, progress)
+        chosen = _read_with_usage(tree, with_usage, tables, rows, progress)
         first = shown(chosen[0].path.name)
         reason = f"{first} is complete" if set(rows.splits) == set(Split) else f"{first} has a Usage column"
         notes = split_notes({usage: split for usage, split in rows.usages.items() if usage not in OFFICIAL_NAMES})
     else:
-        chosen = labelled
+        chosen, reason = labelled, "they have no labels"
         splits, name_notes = splits_by_name(tree.name, [member.path for member in chosen])
         for member in chosen:
-            _read_file(tree, member, headers[member], rows, progress, splits[member.path])
+            _read_file(tree, member, tables[member], rows, progress, splits[member.path])
         notes = ("there is no Usage column", *name_notes)
     if not rows.images:
         raise DataError(f"{tree.label(chosen[0])}: a header and no rows", hint="download the file again")
+    others = [shown(member.path.name) for member in tables if member not in chosen]
     return RawFaces(
         layout="CSV with a Usage column" if with_usage else "CSV, one file a split",
         images=np.stack(rows.images).reshape(-1, *FER2013.stored_shape),
         labels=np.array(rows.labels, dtype=np.int64),
         splits=np.array(rows.splits, dtype=np.uint8),
         official_split=bool(with_usage) and rows.usages.keys() <= OFFICIAL_NAMES.keys(),
-        notes=(*_note_on_others((m for m in headers if m not in chosen), reason), *notes),
+        notes=(*([f"left out, since {reason}: {few(others)}"] if others else []), *notes),
         keeps_csv_rows=bool(with_usage) and len(chosen) == 1,
     )
 
 
-def _read_with_usage(
-    tree: Tree, chosen: list[Member], headers: dict[Member, _Columns], rows: _Rows, progress: Progress
-) -> None:
-    """Read the last of some files, whose splits must be in none of those before."""
-    before, first_row = set(rows.splits), len(rows.splits)
-    _read_file(tree, chosen[-1], headers[chosen[-1]], rows, progress)
-    twice = before & set(rows.splits[first_row:])
-    if twice:
-        names = ", ".join(Split(split).name.lower() for split in sorted(twice))
+def relabel(faces: RawFaces, path: Path) -> RawFaces:
+    """Replace FER2013's labels by FER+'s majority, and leave out images whose majority is none of its classes.
+
+    Raises:
+        DataError: The file does not fit the faces row by row.
+    """
+    if not faces.keeps_csv_rows:
         raise DataError(
-            f"{tree.name}: {', '.join(shown(m.path.name) for m in chosen)} have a Usage column each, and {names} is in "
-            "more than one of them",
-            hint="they may be copies of each other: give the path of the file that is meant",
+            "FER+ labels belong to the rows of FER2013's CSV, and this source does not keep them",
+            hint="prepare fer2013.csv or icml_face_data.csv with --ferplus",
         )
-
-
-def _header(tree: Tree, member: Member) -> _Columns | None:
-    if member.path.suffix.lower() not in (".csv", ".txt", ""):
-        return None
-    line = tree.head(member, _HEAD).decode("utf-8-sig", errors="replace").partition("\n")[0]
-    names = [name.strip().strip('"').strip().lower() for name in line.split(",")]
-    if "pixels" not in names:
-        return None
-    return _Columns(
-        pixels=names.index("pixels"),
-        emotion=names.index("emotion") if "emotion" in names else None,
-        usage=names.index("usage") if "usage" in names else None,
+    rows = _votes(path)
+    if len(rows) != len(faces.images):
+        raise DataError(
+            f"{path.name}: {len(rows):,} rows of votes for {len(faces.images):,} images",
+            hint="rows are joined by position, so both files must be complete",
+        )
+    labels = np.zeros(len(rows), dtype=np.int64)
+    keep = np.zeros(len(rows), dtype=bool)
+    left_out: Counter[str] = Counter()
+    for index, (line, usage, votes) in enumerate(rows):
+        if OFFICIAL_NAMES.get(usage.lower()) != faces.splits[index]:
+            raise DataError(
+                f"{path.name}, line {line}: Usage {usage[:20]!r} is not that of the image in the same row",
+                hint="the two files are not in the same order: take both as they were published",
+            )
+        winner = majority(votes)
+        code = class_code(winner)
+        if code is None:
+            left_out[winner] += 1
+        else:
+            labels[index], keep[index] = code, True
+    changed = int((keep & (labels != faces.labels)).sum())
+    counts = ", ".join(f"{left_out[name]:,} {name}" for name in VOTES if left_out[name])
+    notes = [f"labels are FER+'s majority votes; {changed:,} of {int(keep.sum()):,} differ from FER2013's"]
+    if counts:
+        notes.append(f"left out by FER+'s votes: {counts} (NF: not a face)")
+    return replace(
+        faces,
+        layout=f"{faces.layout}, FER+ labels",
+        images=faces.images[keep],
+        labels=labels[keep],
+        splits=faces.splits[keep],
+        notes=(*faces.notes, *notes),
     )
 
 
-def _note_on_others(others: Iterable[Member], reason: str) -> tuple[str, ...]:
-    names = ", ".join(shown(member.path.name) for member in others)
-    return (f"left out, since {reason}: {names}",) if names else ()
+def majority(votes: dict[str, int]) -> str:
+    """The one column that more than half of the votes are for, once single votes are dropped as slips.
+
+    >>> majority({"anger": 6, "sadness": 3, "fear": 1})
+    'anger'
+    >>> majority({"anger": 5, "sadness": 5})
+    'unknown'
+    """
+    kept = {name: count for name, count in votes.items() if count > 1}
+    best = max(kept, key=lambda name: kept[name], default="unknown")
+    return best if 2 * kept.get(best, 0) > sum(kept.values()) else "unknown"
+
+
+def _votes(path: Path) -> list[tuple[int, str, dict[str, int]]]:
+    """Line, Usage and votes of every row of FER+'s file, in order."""
+    wanted = {name.lower() for name in ("Usage", *VOTES)}
+    with open_tree(path) as tree:
+        member = next((member for member in tree.members if wanted <= _columns(tree, member).keys()), None)
+        if member is None:
+            raise DataError(
+                f"{path.name}: not FER+'s labels: no CSV with columns Usage, {', '.join(VOTES)}",
+                hint="give fer2013new.csv as its authors publish it",
+            )
+        columns, found = _columns(tree, member), []
+        for line, row in _lines(tree, member):
+            try:
+                votes = {name: int(row[columns[name.lower()]]) for name in VOTES}
+                found.append((line, row[columns["usage"]].strip(), votes))
+            except (IndexError, ValueError):
+                raise _bad_row(path.name, line, "ten numbers of votes expected") from None
+    return found
+
+
+def _columns(tree: Tree, member: Member) -> dict[str, int]:
+    """The positions of a CSV's columns by their names in small letters; none of another file."""
+    if member.path.suffix.lower() not in (".csv", ".txt", ""):
+        return {}
+    line = tree.head(member, 4096).decode("utf-8-sig", errors="replace").partition("\n")[0]
+    names = [name.strip().strip('"').strip().lower() for name in line.split(",")]
+    return {name: names.index(name) for name in names}
+
+
+def _read_with_usage(
+    tree: Tree, members: list[Member], tables: dict[Member, dict[str, int]], rows: _Rows, progress: Progress
+) -> list[Member]:
+    """Read files until every split is there, each once; returns those that were read."""
+    chosen: list[Member] = []
+    for member in members:
+        before, first_row = set(rows.splits), len(rows.splits)
+        if before == set(Split):
+            break
+        chosen.append(member)
+        _read_file(tree, member, tables[member], rows, progress)
+        twice = before & set(rows.splits[first_row:])
+        if twice:
+            names = ", ".join(Split(split).name.lower() for split in sorted(twice))
+            raise DataError(
+                f"{tree.name}: {few(shown(m.path.name) for m in chosen)} have a Usage column each, and {names} is in "
+                "more than one of them",
+                hint="they may be copies of each other: give the path of the file that is meant",
+            )
+    return chosen
 
 
 def _read_file(
-    tree: Tree, member: Member, columns: _Columns, rows: _Rows, progress: Progress, split: Split = Split.TRAIN
+    tree: Tree, member: Member, columns: dict[str, int], rows: _Rows, progress: Progress, split: Split = Split.TRAIN
 ) -> None:
-    """Read one file; ``split`` is that of its rows where it has no Usage column."""
+    """Read one file; ``split`` is for one without a Usage column."""
     label = tree.label(member)
     done = 0
     for number, (line, row) in enumerate(_lines(tree, member)):
         try:
-            text = row[columns.pixels]
-            emotion = row[columns.emotion or 0]
-            usage = row[columns.usage].strip() if columns.usage is not None else None
+            usage = row[columns["usage"]].strip() if "usage" in columns else None
+            emotion = row[columns["emotion"]].strip()
+            rows.images.append(parse_pixels(row[columns["pixels"]]))
         except IndexError:
             raise _bad_row(label, line, f"only {len(row)} columns") from None
-        try:
-            rows.images.append(parse_pixels(text))
         except ValueError as error:
             raise _bad_row(label, line, str(error)) from None
-        rows.labels.append(_label(emotion, label, line))
-        rows.splits.append(split if usage is None else _usage(usage, rows, label, line))
-        done += len(text)
-        if number % _REPORT_EVERY == 0:
+        if emotion not in _LABELS:
+            raise _bad_row(label, line, f"emotion {emotion[:20]!r} is none of 0 to {len(CLASSES) - 1}")
+        rows.labels.append(_LABELS[emotion])
+        if usage is not None:
+            split = _split(usage, f"{label}, line {line}")
+            rows.usages[usage.lower()] = split
+        rows.splits.append(split)
+        done += sum(map(len, row))
+        if number % 500 == 0:
             progress("reading rows", min(done, member.size), member.size)
     progress("reading rows", member.size, member.size)
 
@@ -160,65 +238,42 @@ def _lines(tree: Tree, member: Member) -> Iterator[tuple[int, list[str]]]:
     """Rows after the header, each with the number of its line, empty lines left out."""
     label = tree.label(member)
     with tree.open(member) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         for number in itertools.count(1):
-            with readable(f"{label}, line {number}"):
-                line = text.readline(_LONGEST_LINE)
+            line = stream.readline(_LONGEST_LINE)
             if not line:
                 return
             if len(line) == _LONGEST_LINE:
                 raise _bad_row(label, number, f"over {_LONGEST_LINE:,} characters in one row")
             with readable(f"{label}, line {number}"):
-                row = next(csv.reader([line]), [])  # a row is a line: one that went on could have any number of fields
+                # A row is a line: one of several lines could have any number of fields.
+                row = next(csv.reader([line.decode()]), [])
             if number > 1 and row:
                 yield number, row
 
 
 def parse_pixels(text: str) -> npt.NDArray[np.uint8]:
-    """2,304 numbers from 0 to 255, parted by spaces: (2304,).
-
-    Raises:
-        ValueError: Something else stands there, or another number of them.
+    """2,304 numbers from 0 to 255, with spaces between them: (2304,). Anything else is a ValueError.
 
     >>> parse_pixels("7 255 " * 1152)[:3]
     array([  7, 255,   7], dtype=uint8)
     """
-    # Three spaces in front, so that a number's hundreds may be looked up without leaving the array.
-    codes = np.frombuffer(b"   " + text.encode("ascii", errors="replace") + b" ", dtype=np.uint8)
-    digits = codes - ord("0")
-    is_digit = digits < 10
-    if not (is_digit | (codes == ord(" "))).all():
+    if not _DIGITS.fullmatch(text):
         raise ValueError("pixels that are not whole numbers from 0 to 255")
-    ends = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])
-    if len(ends) != _PIXELS:
-        raise ValueError(f"{len(ends)} pixels in place of {_PIXELS}")
-    tens = is_digit[ends - 1]
-    hundreds = tens & is_digit[ends - 2]
-    values: npt.NDArray[np.int16] = (
-        digits[ends].astype(np.int16) + 10 * tens * digits[ends - 1] + 100 * hundreds * digits[ends - 2]
-    )
-    if (hundreds & is_digit[ends - 3]).any() or values.max() > 255:
+    values = np.fromstring(text, dtype=np.int64, sep=" ")
+    if len(values) != _PIXELS:
+        raise ValueError(f"{len(values)} pixels in place of {_PIXELS}")
+    if values.max() > 255:
         raise ValueError("pixels that are not whole numbers from 0 to 255")
     return values.astype(np.uint8)
 
 
-def _label(text: str, label: str, line: int) -> int:
-    text = text.strip()
-    if len(text) != 1 or text not in "0123456":
-        raise _bad_row(label, line, f"emotion {text[:20]!r} is none of 0 to {len(CLASSES) - 1}")
-    return int(text)
-
-
-def _usage(text: str, rows: _Rows, label: str, line: int) -> Split:
-    found = rows.usages.get(text.lower())
+def _split(usage: str, where: str) -> Split:
+    found = split_code(usage)
     if found is None:
-        found = split_code(text)
-        if found is None:
-            raise DataError(
-                f"{label}, line {line}: Usage {shown(text)[:20]!r} is none of Training, PublicTest, PrivateTest",
-                hint=f"other words are understood too: {UNDERSTOOD_SPLITS}",
-            )
-        rows.usages[text.lower()] = found
+        raise DataError(
+            f"{where}: Usage {shown(usage)[:20]!r} is none of Training, PublicTest, PrivateTest",
+            hint=f"other words are understood too: {UNDERSTOOD_SPLITS}",
+        )
     return found
 
 

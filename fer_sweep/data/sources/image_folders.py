@@ -9,55 +9,74 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from fer_sweep.data.dataset import Split
-from fer_sweep.data.images import ENDINGS, MAX_BYTES, Progress, change_notes, decode_all
-from fer_sweep.data.layout import RawFaces
-from fer_sweep.data.limits import shown
-from fer_sweep.data.names import (
-    OFFICIAL_NAMES,
-    class_code,
-    class_notes,
-    outside_class,
-    outside_notes,
-    path_split,
-    splits_by_name,
-    unknown_class,
-)
-from fer_sweep.data.tree import Member, Tree
-
-_MOST_KINDS = 8
-"""Named in a note."""
+from fer_sweep.data.dataset import RawFaces, Split
+from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
+from fer_sweep.data.names import OFFICIAL_NAMES, ClassNames, class_code, few, outside_class, path_split, splits_by_name
+from fer_sweep.data.tree import Member, Tree, shown
 
 
 def claims(tree: Tree) -> bool:
-    """Whether some image lies in a folder named for a class."""
+    """Whether some image is in a folder named for a class."""
     return any(_is_image(m) and class_code(m.path.parent.name) is not None for m in tree.members)
 
 
 def read(tree: Tree, progress: Progress) -> RawFaces:
-    """Read every image, with its class from its folder and its split from its name or its folder.
-
-    Raises:
-        DataError: A folder's class or split is not known, or an image cannot be read.
-    """
-    members, class_folder_notes = _check_classes(tree)
-    members, root_notes = _one_root(members)
+    """Read every image, with its class from its folder and its split from its name or its folder."""
+    labelled, class_notes = _labelled(tree)
+    members, root_notes = _one_root(list(labelled))
     splits, official, split_notes = _splits(tree.name, members)
-    images, changes = decode_all(
-        members, lambda m: (tree.label(m), tree.read(m, limit=MAX_BYTES)), progress, threaded_read=tree.threads
-    )
+    images, changes = decode_all(members, lambda m: (tree.label(m), tree.read(m, limit=MAX_IMAGE_BYTES)), progress)
     return RawFaces(
         layout="image folders, one a class",
         images=images,
-        labels=np.array([class_code(m.path.parent.name) for m in members], dtype=np.int64),
+        labels=np.array([labelled[member] for member in members], dtype=np.int64),
         splits=np.array(splits, dtype=np.uint8),
         official_split=official,
-        notes=(*root_notes, *class_folder_notes, *change_notes(changes), *split_notes),
+        notes=(*root_notes, *class_notes, *changes, *split_notes),
     )
 
 
 def _is_image(member: Member) -> bool:
     return member.path.suffix.lower() in ENDINGS
+
+
+def _labelled(tree: Tree) -> tuple[dict[Member, int], list[str]]:
+    """The label of each image that has a class, and notes on how it was read and on what was left out."""
+    labelled: dict[Member, int] = {}
+    names = ClassNames()
+    other_kinds: Counter[str] = Counter()
+    elsewhere = 0
+    beside = {m.path.parent.parent for m in tree.members if _is_image(m) and class_code(m.path.parent.name) is not None}
+    for member in tree.members:
+        folder = member.path.parent
+        is_beside = folder.parent in beside and folder != PurePosixPath()
+        if not _is_image(member):
+            if is_beside:
+                other_kinds[shown(member.path.suffix.lower())[:20] or "no ending"] += 1
+        elif is_beside or outside_class(folder.name) is not None:
+            label = names.label(folder.name, tree.label(member))
+            if label is not None:
+                labelled[member] = label
+        else:
+            elsewhere += 1
+    notes = [*names.notes()]
+    if other_kinds:
+        kinds = few(f"{kind} {count:,}" for kind, count in other_kinds.items())
+        notes.append(f"{other_kinds.total():,} files of kinds that are not read were left out: {kinds}")
+    if elsewhere:
+        notes.append(f"{elsewhere:,} images that lie in no class folder were left out")
+    return labelled, notes
+
+
+def _one_root(members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
+    # One well-known archive holds everything twice, once a level deeper.
+    depths: dict[str, int] = {}
+    for member in members:
+        split = member.path.parent.parent.name.lower()
+        depths[split] = min(depths.get(split, len(member.path.parts)), len(member.path.parts))
+    kept = [m for m in members if len(m.path.parts) == depths[m.path.parent.parent.name.lower()]]
+    twice = len(members) - len(kept)
+    return kept, (f"{twice:,} images in deeper folders of the same split were left out",) if twice else ()
 
 
 def _splits(source: str, members: list[Member]) -> tuple[list[Split], bool, tuple[str, ...]]:
@@ -78,49 +97,3 @@ def _splits(source: str, members: list[Member]) -> tuple[list[Split], bool, tupl
         note = f"{moved:,} images lie in another split than their names say: the folders were taken"
     splits, notes = splits_by_name(source, set(folders))
     return [splits[folder] for folder in folders], False, (*notes, note)
-
-
-def _one_root(members: list[Member]) -> tuple[list[Member], tuple[str, ...]]:
-    # One well-known archive holds everything twice, once a level deeper.
-    depths: dict[str, int] = {}
-    for member in members:
-        split = member.path.parent.parent.name.lower()
-        depths[split] = min(depths.get(split, len(member.path.parts)), len(member.path.parts))
-    kept = [m for m in members if len(m.path.parts) == depths[m.path.parent.parent.name.lower()]]
-    twice = len(members) - len(kept)
-    return kept, (f"{twice:,} images in deeper folders of the same split were left out",) if twice else ()
-
-
-def _check_classes(tree: Tree) -> tuple[list[Member], tuple[str, ...]]:
-    """The images that have a class, and notes on how it was read and on what was left out."""
-    kept: list[Member] = []
-    outside: Counter[str] = Counter()
-    other_kinds: Counter[str] = Counter()
-    elsewhere = 0
-    beside = {m.path.parent.parent for m in tree.members if _is_image(m) and class_code(m.path.parent.name) is not None}
-    for member in tree.members:
-        folder = member.path.parent
-        if not _is_image(member):
-            if folder.parent in beside and folder != PurePosixPath():
-                other_kinds[member.path.suffix.lower()] += 1
-        elif class_code(folder.name) is not None:
-            kept.append(member)
-        elif (name := outside_class(folder.name)) is not None:
-            outside[name] += 1
-        elif folder.parent in beside:
-            raise unknown_class(tree.label(member), folder.name)
-        else:
-            elsewhere += 1
-    notes = (*class_notes({m.path.parent.name for m in kept}), *outside_notes(outside), *_kind_notes(other_kinds))
-    if elsewhere:
-        notes += (f"{elsewhere:,} images that lie in no class folder were left out",)
-    return kept, notes
-
-
-def _kind_notes(counts: Counter[str]) -> tuple[str, ...]:
-    if not counts:
-        return ()
-    kinds = [f"{shown(kind)[:20] or 'no ending'} {count:,}" for kind, count in counts.most_common()]
-    more = f" and {len(kinds) - _MOST_KINDS} more kinds" if len(kinds) > _MOST_KINDS else ""
-    listed = ", ".join(kinds[:_MOST_KINDS])
-    return (f"{counts.total():,} files of kinds that are not read were left out: {listed}{more}",)
