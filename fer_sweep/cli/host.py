@@ -120,7 +120,8 @@ def _trial_config(file: Path | None, arguments: list[str]) -> "TrialConfig":
         try:
             values = flatten(read_json(file))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"--config {file}: {error}", hint="give a trial's config.json") from None
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"--config {file}: {reason}", hint="give a trial's config.json") from None
     return parse_trial({**values, **flatten(parse_arguments(arguments))})
 
 

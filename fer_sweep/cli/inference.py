@@ -275,9 +275,8 @@ def _draw(prediction: "Prediction") -> None:
     title = printable(f"{prediction.image}: {prediction.expression}{others}")
     screen.print(Text(title, style="bold"), soft_wrap=True)
     for expression, share in sorted(prediction.probabilities.items(), key=lambda item: -item[1]):
-        line = Text(
-            f"  {expression:<8} {100 * share:5.1f} %", "green" if expression == prediction.expression else "dim"
-        )
+        line = Text(f"  {expression:<8} {100 * share:5.1f} %")
         if screen.is_terminal:
-            line.append("  " + ("█" * round(_BAR * share) or "▏"))
+            style = "green" if expression == prediction.expression else "dim"
+            line.append("  ").append("█" * round(_BAR * share) or "▏", style=style)
         screen.print(line, soft_wrap=True)

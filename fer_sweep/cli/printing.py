@@ -106,10 +106,8 @@ def print_table(
     def show(places: Sequence[int], frame: box.Box, title: Text | None = None) -> None:
         table = Table(title=title, title_justify="left", box=frame)
         for place in places:
-            is_numeric, is_key = all(_NUMBER.fullmatch(row[place]) for row in cells), headings[place] == key
-            table.add_column(
-                headings[place], justify="right" if is_numeric else "left", no_wrap=is_key, overflow="fold"
-            )
+            is_numeric = all(_NUMBER.fullmatch(row[place]) for row in cells)
+            table.add_column(headings[place], justify="right" if is_numeric else "left", overflow="fold")
         for row in cells:
             table.add_row(*(Text(row[place]) for place in places))
         screen.print(table)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -71,7 +71,7 @@ def report(
         raise InputError("--new needs --wandb", hint="add --wandb, or remove --new: a file is always replaced")
     format = format or _FORMATS.get(output.suffix.lower() if output else ".html")
     if format is None:
-        raise InputError(f"--output {output}: unknown suffix", hint=f"add --format {'|'.join(_FORMATS.values())}")
+        raise InputError(f"--output {output}: unknown suffix", hint=f"add --format {'|'.join(get_args(Format))}")
     if faces and format != "html":
         raise InputError("--faces needs the HTML report", hint="remove --faces, or use --format html")
     to_stdout = str(output) == "-" or (output is None and format not in ("html", "parquet"))
