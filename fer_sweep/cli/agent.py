@@ -102,7 +102,7 @@ def work(
     quiet: bool = False,
     resumed_by: str = "",
 ) -> "AgentSummary":
-    """Run an agent on a sweep; after an interrupt, say how to resume and exit with 130.
+    """Run an agent on a sweep; after an interrupt, say how to resume it and exit with 130.
 
     Args:
         sweep: The sweep.
@@ -142,7 +142,7 @@ def work(
 
 
 def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[str, ...], *, as_json: bool) -> None:
-    """Start agents of a sweep in a pool and follow them; after an interrupt, exit with 130.
+    """Start agents of a sweep in the pool of a file and follow them; after an interrupt, exit with 130.
 
     Args:
         sweep: The sweep.
@@ -171,15 +171,13 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
 
         def wait(seconds: float) -> bool:
             # Readable too after a signal during a query of the scheduler.
-            if select.select([wakeup], [], [], seconds)[0]:
-                os.read(wakeup, 4096)
-            news, interrupts.heeded = interrupts.level > interrupts.heeded, interrupts.level
-            return news
+            ready, _, _ = select.select([wakeup], [], [], seconds)
+            return bool(ready and os.read(wakeup, 4096))
 
         ids = pool.start(command, agents or pool_file.agents)
-        several = len(ids) > 1
-        span = f"{ids[0]} to {ids[-1]}" if several else ids[0]
-        say(f"{len(ids)} agent{'s' if several else ''} on sweep {sweep.id}: {span}")
+        started = f"{len(ids)} agents" if len(ids) > 1 else "1 agent"
+        span = f"{ids[0]} to {ids[-1]}" if len(ids) > 1 else ids[0]
+        say(f"{started} on sweep {sweep.id}: {span}")
         folder = shlex.quote(str(command.logs))
         say(f"logs: {command.logs}; which agent trained trial N: grep -l 'trial N[ :]' {folder}/*")
         states = follow(pool, say, wait)
@@ -233,5 +231,4 @@ def _warn_of_storage(sweep: "Sweep", pool_file: "PoolFile") -> None:
     is_here = pool_file.kind == "local" or (isinstance(pool_file, RayPool) and pool_file.address is None)
     if not is_here and sweep.entry.database.startswith("sqlite:"):
         another = sweep.storage_command("postgresql+psycopg://USER@HOST/DATABASE")
-        here = sweep.entry.database
-        note(f"only agents on this host can use {here}; for several nodes: {another}")
+        note(f"only agents on this host can use {sweep.entry.database}; for several nodes: {another}")

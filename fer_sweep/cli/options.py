@@ -1,7 +1,8 @@
 """The options that several commands share, and their completions in the shell.
 
 Completions come from file names alone, because a person waits: no heavy import, no database, no server. Unreadable
-files are skipped, since a message would appear in the middle of the command line.
+files are skipped, since a message would appear in the middle of the command line. Typer drops those that do not begin
+with what is typed.
 """
 
 import contextlib
@@ -25,35 +26,28 @@ def sweep_ids(incomplete: str) -> list[tuple[str, str]]:
         with contextlib.suppress(OSError, ValueError):
             entry = read_json(path)
             word = entry.get("path") if "/" in incomplete else path.parent.name
-            if isinstance(word, str) and word.startswith(incomplete):
+            if isinstance(word, str):
                 found.append((path.stat().st_mtime, word, str(entry.get("name") or "")))
     return [(word, name) for _, word, name in sorted(found, reverse=True)]
 
 
-def datasets(incomplete: str) -> list[str]:
+def datasets() -> list[str]:
     """The prepared data sets and `synthetic`."""
     with contextlib.suppress(OSError):
-        names = sorted(path.stem for path in data_folder().glob("*.json"))
-        return [name for name in (*names, "synthetic") if name.startswith(incomplete)]
+        return [*sorted(path.stem for path in data_folder().glob("*.json")), "synthetic"]
     return []
 
 
 def sweep_files(incomplete: str) -> list[str]:
     """YAML files in the folder that is typed, or here and in `sweeps/`; without any, the shell completes paths."""
-    folder, separator, beginning = incomplete.rpartition("/")
+    folder, separator, _ = incomplete.rpartition("/")
     if folder.startswith("~"):
         return []  # the completion would have to replace the ~
-    prefix = folder + separator
     found = []
-    for place in [prefix] if prefix else ["", "sweeps/"]:
+    for place in [folder + separator] if separator else ["", "sweeps/"]:
         with contextlib.suppress(OSError):
             found += [place + path.name for path in Path(place or ".").iterdir() if path.suffix in (".yaml", ".yml")]
-    return sorted(name for name in found if name.startswith(prefix + beginning))
-
-
-def words(*known: str) -> Callable[[str], list[str]]:
-    """Completes an option to fixed values."""
-    return lambda incomplete: [word for word in known if word.startswith(incomplete)]
+    return sorted(found)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -129,18 +123,18 @@ class AgentOptions:
 
     gpus: Annotated[
         str,
-        typer.Option(help="auto, none, or GPU numbers and UUIDs such as 0,1.", autocompletion=words("auto", "none")),
+        typer.Option(help="auto, none, or GPU numbers and UUIDs such as 0,1.", autocompletion=lambda: ["auto", "none"]),
     ] = "auto"
     per_gpu: Annotated[
         str,
-        typer.Option(help="Slots per GPU: a number, or auto to measure the best one.", autocompletion=words("auto")),
+        typer.Option(help="Slots per GPU: a number, or auto to measure the best one.", autocompletion=lambda: ["auto"]),
     ] = "1"
     slots: Annotated[
         str | None,
         typer.Option(
             help="Slots on the CPU, which share its cores: a number, or auto to measure the best one "
             "[default: one per four cores].",
-            autocompletion=words("auto"),
+            autocompletion=lambda: ["auto"],
         ),
     ] = None
     upload_models: UploadModels = False

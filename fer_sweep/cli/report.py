@@ -69,6 +69,8 @@ def report(
         return
     if new:
         raise InputError("--new needs --wandb", hint="add --wandb, or remove --new: a file is always replaced")
+    if output is not None and output.is_dir():
+        raise InputError(f"--output {output} is a folder", hint=f"give a file, such as {output / 'report.html'}")
     format = format or _FORMATS.get(output.suffix.lower() if output else ".html")
     if format is None:
         raise InputError(f"--output {output}: unknown suffix", hint=f"add --format {'|'.join(get_args(Format))}")
@@ -79,8 +81,6 @@ def report(
         raise InputError("--json and the report cannot both go to stdout", hint="add -o FILE")
     if format == "parquet" and to_stdout:
         raise InputError("parquet cannot go to stdout", hint="add -o FILE.parquet")
-    if output is not None and output.is_dir():
-        raise InputError(f"--output {output} is a folder", hint=f"give a file, such as {output / 'report.html'}")
     gathered = _gathered(sweep)
     if to_stdout:
         # As bytes, so that the line ends of a format stay as they are.
