@@ -104,7 +104,7 @@ def print_table(
     headings, cells = list(headings), [[printable(str(cell)) for cell in row] for row in rows]
 
     def show(places: Sequence[int], frame: box.Box, title: Text | None = None) -> None:
-        table = Table(title=title, title_justify="left", box=frame)
+        table = Table(title=title, title_justify="left", box=frame, padding=0 if frame is box.SIMPLE else (0, 1))
         for place in places:
             is_numeric = all(_NUMBER.fullmatch(row[place]) for row in cells)
             table.add_column(headings[place], justify="right" if is_numeric else "left", overflow="fold")

@@ -11,9 +11,7 @@ from fer_sweep.cli import agent as agent_commands
 from fer_sweep.cli.printing import say
 from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, AgentState, Phase, following
-from fer_sweep.records import TrialOutcome, TrialState
 from tests.support.documentation import REPOSITORY
-from tests.support.scripted_starter import ScriptedStarter
 from tests.support.shell import Shell
 
 RUNNING, DONE, FAILED = AgentState(Phase.RUNNING, "on n1"), AgentState(Phase.DONE), AgentState(Phase.FAILED, "broke")
@@ -148,15 +146,6 @@ def test_invalid_requests_are_refused_before_an_agent_starts(
     pool = ScriptedPool()
     ended, _, err = agent(pool, *words.split())
     assert (ended, says in err, pool.command) == (code, True, None)
-
-
-def test_a_sweep_whose_trials_all_failed_is_refused_with_a_hint_at_retry(
-    agent: Agent, shell: Shell, sweep: str, played_trials: ScriptedStarter
-) -> None:
-    played_trials.script = lambda trial: TrialOutcome(TrialState.FAILED, reason="no such weights")
-    shell("agent", sweep, "--gpus", "none", "--slots", "1")
-    code, _, err = agent(ScriptedPool(), *LOCAL)
-    assert code == 3 and f"hint: fersweep retry {sweep}" in err
 
 
 @pytest.mark.parametrize("text", ["kind: local", "kind: ray", "kind: ray\naddress: auto", "kind: slurm"])
