@@ -72,7 +72,7 @@ class Sweep:
         hang_after: float | None = None,
         upload_models: bool = False,
     ) -> AgentSummary:
-        """Train its trials until none is left or the sweep is stopped; prints its progress.
+        """Train its trials until none is left or the sweep is stopped, and print the progress.
 
         Args:
             gpus: ``auto``, ``none``, or numbers and UUIDs such as ``0,1``.
@@ -92,11 +92,13 @@ class Sweep:
         if on_oom not in list(OnOom):
             raise InputError(f"unknown on_oom {on_oom!r}", hint=f"use one of {', '.join(OnOom)}")
         with open_entry(self.entry) as opened:
-            places = slots_here(opened, gpus, per_gpu=per_gpu, slots=slots, measure_cpu=False, say=_say)
+            places = slots_here(opened, gpus, per_gpu=per_gpu, slots=slots, measure_cpu=False, say=print)
+            # Plain text: in a kernel rich would write HTML for every line.
+            console = Console(file=sys.stdout, force_jupyter=False, force_terminal=sys.stdout.isatty())
             return work_on(
                 opened,
                 places,
-                console=_console(),
+                console=console,
                 count=count,
                 keep_models=upload_models,
                 on_oom=OnOom(on_oom),
@@ -105,7 +107,7 @@ class Sweep:
             )
 
     def trials(self) -> Sequence[TrialRecord]:
-        """Every trial, running or ended."""
+        """Every trial, oldest first."""
         with open_entry(self.entry) as opened:
             return opened.trials()
 
@@ -115,9 +117,7 @@ class Sweep:
         Raises:
             InputError: pandas is not installed.
         """
-        return _frame([_row(self.id, record) for record in self.trials()], ("sweep", "trial", "state")).set_index(
-            "trial"
-        )
+        return _frame("trial", [_row(self.id, record) for record in self.trials()], "sweep", "state")
 
     def history(self, trial: str | int) -> "pd.DataFrame":
         """A trial's metrics, one row per epoch.
@@ -125,20 +125,17 @@ class Sweep:
         Raises:
             InputError: pandas is not installed, or there is no such trial.
         """
-        known = [record.trial_id for record in self.trials()]
-        if str(trial) not in known:
-            raise InputError(
-                f"sweep {self.id} has no trial {trial}", hint=f"its trials: {', '.join(known[:20]) or 'none yet'}"
-            )
         with open_entry(self.entry) as opened:
-            rows = opened.reports(str(trial))
-        return _frame(rows, ("epoch",)).set_index("epoch")
+            known = [record.trial_id for record in opened.trials()]
+            if str(trial) not in known:
+                hint = f"its trials: {', '.join(known[:20]) or 'none yet'}"
+                raise InputError(f"sweep {self.id} has no trial {trial}", hint=hint)
+            return _frame("epoch", opened.reports(str(trial)))
 
     def best(self) -> Choice:
         """The choice among its trials: ``.overall.winner``, ``.overall.reason``, ``.overall.pareto``, ``.caveats``.
 
-        ``.overall.winner`` is None if no trial can win, and ``.overall.reason`` says why; ``.confirmed`` has the
-        results of further seeds.
+        The winner is None if no trial can win; the reason says why. ``.confirmed`` has the results of further seeds.
         """
         with open_entry(self.entry) as opened:
             return choose([opened])
@@ -193,10 +190,9 @@ def create(
     Raises:
         SweepFileError: The file is invalid; no sweep is created.
     """
-    fixed = {**(constants or {}), **({} if data is None else {"data": data})}
-    made = creating.create(
+    with creating.create(
         Path(file),
-        constants=fixed,
+        constants={**(constants or {}), **({} if data is None else {"data": data})},
         count=count,
         search=search,
         storage=storage,
@@ -204,10 +200,9 @@ def create(
         seed=seed,
         entity=entity,
         project=project,
-        note=note or (lambda text: _say(f"note: {text}")),
-    )
-    made.close()
-    return Sweep(made.entry)
+        note=note or (lambda text: print(f"note: {text}")),
+    ) as made:
+        return Sweep(made.entry)
 
 
 def run(
@@ -230,7 +225,7 @@ def run(
         check_mirror(Path(mirror))
         check_mirrored(None)
     made = create(file, data=data, constants=constants, count=count)
-    _say(f"sweep {made.id}")
+    print(f"sweep {made.id}")
     made.agent(mirror=mirror, **agent)
     return made
 
@@ -264,7 +259,7 @@ def prepare(path: File = "auto", name: str | None = None, *, replace: bool = Fal
 
     if path == "auto":
         path = discover().taken
-        _say(f"using {path}")
+        print(f"using {path}")
     return prepare_data(Path(path), name, replace=replace)
 
 
@@ -291,21 +286,11 @@ def _row(sweep_id: str, record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "pd.DataFrame":
-    """Rows as a DataFrame, with these columns if there are no rows."""
+def _frame(index: str, rows: Sequence[Mapping[str, Any]], *columns: str) -> "pd.DataFrame":
+    """Rows as a DataFrame with this index; without rows, with these columns."""
     try:
         import pandas as pd  # only here: optional, and slow to import
     except ImportError:
-        raise InputError(
-            "pandas is not installed", hint="pip install 'fersweep[notebook]'; without it: trials()"
-        ) from None
-    return pd.DataFrame([dict(row) for row in rows], columns=None if rows else list(columns))
-
-
-def _console() -> Console:
-    # Plain text: in a kernel rich would write HTML for every line.
-    return Console(file=sys.stdout, force_jupyter=False, force_terminal=sys.stdout.isatty())
-
-
-def _say(text: str) -> None:
-    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+        hint = "pip install 'fersweep[notebook]'; without it: trials()"
+        raise InputError("pandas is not installed", hint=hint) from None
+    return pd.DataFrame([dict(row) for row in rows], columns=None if rows else [index, *columns]).set_index(index)

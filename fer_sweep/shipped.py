@@ -17,21 +17,18 @@ def shipped_folder(kind: Kind) -> Path:
 
 
 def resolve(kind: Kind, given: Path) -> Path:
-    """The file that a person means: one of the working directory if there is one, else a shipped one.
+    """The file that is meant: one of the working directory if there is one, else a shipped one, else ``given``.
 
     Args:
         kind: What the file describes.
         given: A path; or a bare name such as ``simple_cnn``, which means ``simple_cnn.yaml``,
             ``sweeps/simple_cnn.yaml`` or the shipped file. ``sweeps/simple_cnn.yaml`` means the shipped file, too,
             where the working directory has none.
-
-    Returns:
-        ``given`` itself if there is no such file anywhere.
     """
-    is_bare = given.parent == Path() and not given.suffix
-    name = f"{given.name}.yaml" if is_bare else given.name
     candidates = [given]
-    if is_bare:
+    name = given.name
+    if is_bare := given.parent == Path() and not given.suffix:
+        name += ".yaml"
         candidates += [Path(name), Path(kind) / name]
     if is_bare or given.parent == Path(kind):
         candidates.append(shipped_folder(kind) / name)
@@ -39,10 +36,7 @@ def resolve(kind: Kind, given: Path) -> Path:
 
 
 def copy_shipped(target: Path) -> list[Path]:
-    """Copy the shipped sweep files and pool files into a folder, to edit them there.
-
-    Returns:
-        The folders that were made.
+    """Copy the shipped sweep files and pool files into a folder, to edit them there; returns the two new folders.
 
     Raises:
         InputError: The folder has one of them already; nothing is copied.
@@ -51,9 +45,8 @@ def copy_shipped(target: Path) -> list[Path]:
     kinds: tuple[Kind, ...] = ("sweeps", "agents")
     folders = {kind: target / kind for kind in kinds}
     if present := [str(folder) for folder in folders.values() if folder.exists()]:
-        raise InputError(
-            f"already here: {', '.join(present)}", hint="rename it, or run fersweep init in another folder"
-        )
+        hint = "rename it, or run fersweep init in another folder"
+        raise InputError(f"already here: {', '.join(present)}", hint=hint)
     for kind, folder in folders.items():
         try:
             shutil.copytree(shipped_folder(kind), folder)

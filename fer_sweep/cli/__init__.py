@@ -4,20 +4,14 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
-import fer_sweep.cli.confirming as confirming
-import fer_sweep.cli.data as data
-import fer_sweep.cli.doctor as doctor
-import fer_sweep.cli.inference as inference
-import fer_sweep.cli.report as report
-import fer_sweep.cli.restoring as restoring
-import fer_sweep.cli.results as results
-import fer_sweep.cli.sweeps as sweeps
-import fer_sweep.cli.trials as trials
+from fer_sweep.cli import agent, confirming, data, host, inference, report, results, sweeps
+from fer_sweep.cli.options import expanded
 from fer_sweep.cli.printing import print_error
 from fer_sweep.errors import FersweepError
 
@@ -30,14 +24,23 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help costs 0.1 s of import a call
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-sweeps.add_to(app)
-results.add_to(app)
-confirming.add_to(app)
-inference.add_to(app)
-report.add_to(app)
-restoring.add_to(app)
-trials.add_to(app)
-doctor.add_to(app)
+
+
+def _add(*commands: Callable[..., None]) -> None:
+    for command in commands:
+        app.command()(expanded(command))
+
+
+# In the order of `fersweep --help`.
+_add(sweeps.init, sweeps.validate, sweeps.create, agent.agent, agent.run, sweeps.status, sweeps.retry)
+for name, state, effect in sweeps.STATE_COMMANDS:
+    app.command(name, help=f"{effect}\n\nExample: fersweep {name}")(sweeps.state_command(state))
+_add(results.best, results.sync, confirming.confirm, inference.test, inference.predict, inference.export)
+_add(report.report, report.dashboard, host.restore)
+app.command(cls=host.TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    host.train
+)
+_add(host.doctor)
 app.add_typer(data.app, name="data")
 
 

@@ -6,28 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer_sweep.cli.options import AgentOptions, Json, SweepIds, Trial, expanded, work
-from fer_sweep.cli.printing import mean_json, percent, points, print_json, print_table, print_text, say
+from fer_sweep.cli.agent import work
+from fer_sweep.cli.options import AgentOptions, Json, SweepIds, Trial
+from fer_sweep.cli.printing import note, percent, points, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.selection import Candidate, Comparison, Confirmed, Mean
+    from fer_sweep.selection import Candidate, Comparison, Confirmed
     from fer_sweep.sweeps import Sweep
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(expanded(confirm))
 
 
 def confirm(
     sweep: SweepIds = None,
     trial: Trial = None,
     seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1000, help="Number of further seeds [default: as many as before, or 5].", show_default=False
-        ),
+        int | None, typer.Option(min=1, max=1000, help="Number of further seeds [default: as many as before, or 5].")
     ] = None,
     create_only: Annotated[
         bool, typer.Option("--create-only", help="Create the sweeps, and leave the training to agents.")
@@ -46,23 +39,24 @@ def confirm(
     with contextlib.ExitStack() as stack:
         winners, confirmations = _open(sweep, trial, seeds, stack)
         if create_only:
-            _print_ids(confirmations, as_json=as_json)
+            ids = [found.id for found in confirmations]
+            if as_json:
+                print_json({"sweeps": ids})
+            for sweep_id in ids:
+                if not as_json:
+                    print_text(sweep_id)
+                say(f"next: fersweep agent {sweep_id}; then fersweep confirm {sweep_id} for the mean")
             return
         for (_, candidate), found in zip(winners, confirmations, strict=True):
             if found.state not in ("finished", "cancelled"):
                 say(f"sweep {found.id}: trial {candidate.name} with further seeds")
-                if work(found, agent, quiet=as_json).interrupted:
-                    say("next: the same command resumes it")
-                    raise typer.Exit(130)
+                work(found, agent, quiet=as_json, resumed_by="the same command")
         _show(winners, confirmations, as_json=as_json)
-
-
-_Winners = list[tuple["Sweep", "Candidate"]]
 
 
 def _open(
     names: list[str] | None, trial: str | None, seeds: int | None, stack: contextlib.ExitStack
-) -> tuple[_Winners, "list[Sweep]"]:
+) -> tuple[list[tuple["Sweep", "Candidate"]], list["Sweep"]]:
     """Open the sweeps with the chosen trial of each, and the sweeps that confirm these trials."""
     from fer_sweep.sweeps import last_searched, open_sweep
     from fer_sweep.sweeps.choosing import chosen, with_further_seeds
@@ -77,16 +71,7 @@ def _open(
     return winners, [stack.enter_context(with_further_seeds(*winner, seeds)) for winner in winners]
 
 
-def _print_ids(confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
-    if as_json:
-        print_json({"sweeps": [found.id for found in confirmations]})
-    for found in confirmations:
-        if not as_json:
-            print_text(found.id)
-        say(f"next: fersweep agent {found.id}; then fersweep confirm {found.id} for the mean")
-
-
-def _show(winners: _Winners, confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
+def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
     from fer_sweep.selection import compare, select_confirmed
     from fer_sweep.sweeps.choosing import confirmed
     from fer_sweep.sweeps.confirmations import seeds_of
@@ -103,13 +88,12 @@ def _show(winners: _Winners, confirmations: "Sequence[Sweep]", *, as_json: bool)
         )
         return
     title = "mean over further seeds with its 95 % t-interval; the seed of the search is left out"
-    print_table(title, _COLUMNS, [_row(found) for found in shown])
+    columns = ("trial", "architecture", "seeds", "mean best_val_acc", "95 % interval", "SD", "clean", "gap")
+    print_table(title, (*columns, "in the search"), [_row(found) for found in shown])
     for found, sweep in zip(shown, confirmations, strict=True):
-        missing = sorted(set(seeds_of(sweep)) - found.seeds.keys())
-        if missing:
-            say(f"note: no result for seed {', '.join(map(str, missing))}; see fersweep status {sweep.id}")
-        for line in _words(found):
-            print_text(line)
+        if missing := sorted(set(seeds_of(sweep)) - found.seeds.keys()):
+            note(f"no result for seed {', '.join(map(str, missing))}; see fersweep status {sweep.id}")
+        _explain(found)
     for comparison in comparisons:
         print_text(f"{_difference(comparison)}: {comparison.meaning}")
     if comparisons:
@@ -120,67 +104,46 @@ def _show(winners: _Winners, confirmations: "Sequence[Sweep]", *, as_json: bool)
     selection = select_confirmed(candidates, shown)
     best = candidates[0] if len(candidates) == 1 else selection.winner
     if best is None:
-        say(f"note: none of these can be tested: {selection.reason}")
+        note(f"none of these can be tested: {selection.reason}")
         return
     say(f"next: fersweep test {best.sweep} --trial {best.record.trial_id} opens the test split, once")
 
 
-_COLUMNS = (
-    "trial",
-    "architecture",
-    "seeds",
-    "mean best_val_acc",
-    "95 % interval",
-    "SD",
-    "clean",
-    "gap",
-    "in the search",
-)
-
-
 def _row(found: "Confirmed") -> list[object]:
     accuracy, clean, gap = found.accuracy, found.clean, found.gap
-    return [
-        found.name,
-        found.model,
-        len(found.seeds),
-        percent(accuracy.mean if accuracy else None),
-        _interval(accuracy),
-        f"{100 * accuracy.sd:.2f}" if accuracy and accuracy.sd is not None else "",
-        percent(clean.mean if clean else None),
-        points(gap.mean if gap else None),
-        percent(found.searched.best_val_acc),
-    ]
+    interval = sd = ""
+    if accuracy and accuracy.sd is not None and accuracy.low is not None and accuracy.high is not None:
+        interval = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %"
+        sd = f"{100 * accuracy.sd:.2f}"
+    means = [percent(accuracy.mean if accuracy else None), interval, sd]
+    means += [percent(clean.mean if clean else None), points(gap.mean if gap else None)]
+    return [found.name, found.model, len(found.seeds), *means, percent(found.searched.best_val_acc)]
 
 
-def _interval(mean: "Mean | None") -> str:
-    if mean is None or mean.low is None or mean.high is None:
-        return ""
-    return f"{100 * mean.low:.2f} to {100 * mean.high:.2f} %"
-
-
-def _words(found: "Confirmed") -> list[str]:
+def _explain(found: "Confirmed") -> None:
     if found.accuracy is None or found.optimism is None:
-        return [f"{found.name}: no further seed has a result yet"]
-    lines = [
+        print_text(f"{found.name}: no further seed has a result yet")
+        return
+    print_text(
         f"{found.name}: in the search it had {percent(found.searched.best_val_acc)}, {100 * found.optimism:+.2f} "
-        "points against the mean; the best of many measurements is too high on average, so expect the mean",
+        "points against the mean; the best of many measurements is too high on average, so expect the mean"
+    )
+    print_text(
         f"{found.name}: the interval covers the seeds on these {found.images:,} images; the choice of images adds a "
         f"standard error of {100 * found.image_error:.2f} points. Each seed selects its best epoch on these images; "
-        "only the test split is free of that",
-    ]
+        "only the test split is free of that"
+    )
     if found.accuracy.sd is None:
-        lines.append(f"{found.name}: one seed gives no interval; use --seeds 5 or more")
-    return lines
+        print_text(f"{found.name}: one seed gives no interval; use --seeds 5 or more")
 
 
 def _difference(comparison: "Comparison") -> str:
     mean = comparison.difference
     low, high = (100 * end if end is not None else float("nan") for end in (mean.low, mean.high))
-    interval = f"{100 * mean.level:.3g} % interval {low:+.2f} to {high:+.2f}"
     return (
         f"{comparison.first.name} minus {comparison.second.name}: {100 * mean.mean:+.2f} points "
-        f"({interval}; p = {comparison.p:.2g}, {len(comparison.seeds)} seeds)"
+        f"({100 * mean.level:.3g} % interval {low:+.2f} to {high:+.2f}; p = {comparison.p:.2g}, "
+        f"{len(comparison.seeds)} seeds)"
     )
 
 
@@ -189,11 +152,11 @@ def _confirmed_json(found: "Confirmed", sweep: str, seeds: Sequence[int]) -> dic
         "trial": found.name,
         "model": found.model,
         "sweep": sweep,
-        "seeds": list(seeds),
-        "results": {str(seed): result.model_dump(mode="json") for seed, result in found.seeds.items()},
-        "best_val_acc": mean_json(found.accuracy),
-        "val_acc_clean": mean_json(found.clean),
-        "train_val_gap": mean_json(found.gap),
+        "seeds": seeds,
+        "results": found.seeds,
+        "best_val_acc": found.accuracy,
+        "val_acc_clean": found.clean,
+        "train_val_gap": found.gap,
         "when_chosen": found.searched.best_val_acc,
         "optimism": found.optimism,
         "image_standard_error": found.image_error,
@@ -204,8 +167,8 @@ def _comparison_json(comparison: "Comparison") -> dict[str, Any]:
     return {
         "first": comparison.first.name,
         "second": comparison.second.name,
-        "seeds": list(comparison.seeds),
-        "difference": mean_json(comparison.difference),
+        "seeds": comparison.seeds,
+        "difference": comparison.difference,
         "p": comparison.p,
         "decided": comparison.is_decided,
         "meaning": comparison.meaning,

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from fer_sweep.cli import completing
-from fer_sweep.cli.options import Json
+from fer_sweep.cli.options import Json, datasets
 from fer_sweep.cli.printing import print_json, print_table, print_text, say
 
 app = typer.Typer(help="Prepare, list, audit and share data sets.", no_args_is_help=True, rich_markup_mode=None)
 
-Name = Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=completing.datasets)]
+Name = Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=datasets)]
 
 
 @app.command()
@@ -44,7 +43,7 @@ def prepare(
 
         info = prepare_data(source, name, ferplus=ferplus, progress=show, replace=replace)
     if as_json:
-        print_json(info.model_dump(mode="json"))
+        print_json(info)
     else:
         print_text(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
         for note in info.notes:
@@ -75,18 +74,14 @@ def list_datasets(as_json: Json = False) -> None:
 
     infos = prepared()
     if as_json:
-        print_json([info.model_dump(mode="json") for info in infos])
+        print_json(infos)
         return
     columns = ("name", "train", "val", "test", "split", "source")
-    rows = [
-        [
-            info.name,
-            *(f"{sum(info.counts.get(split, {}).values()):,}" for split in ("train", "val", "test")),
-            "official" if info.official_split else "own",
-            f"{info.source} ({info.layout})",
-        ]
-        for info in infos
-    ]
+    rows = []
+    for info in infos:
+        sizes = [f"{sum(info.counts.get(split, {}).values()):,}" for split in ("train", "val", "test")]
+        split = "official" if info.official_split else "own"
+        rows.append([info.name, *sizes, split, f"{info.source} ({info.layout})"])
     print_table(f"data sets in {cache_dir()}", columns, rows)
     say("`synthetic` is always available; it is generated when first used")
     if not any(info.name == "fer2013" for info in infos):
@@ -104,7 +99,7 @@ def audit(name: Name = "fer2013", as_json: Json = False) -> None:
 
     report = audit_data(open_dataset(name))
     if as_json:
-        print_json(report.model_dump(mode="json"))
+        print_json(report)
         return
     print_table(f"audit of {name}", ("", "figure"), report.lines())
 

@@ -1,15 +1,22 @@
 """Commands that use a trained model: test, predict and export."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fer_sweep.cli import completing
-from fer_sweep.cli.options import Data, Device, Folder, Json, Threads, Trial, Winner
-from fer_sweep.cli.printing import console, log_warnings, mean_json, percent, print_json, print_table, print_text, say
+from fer_sweep.cli.options import OF_WINNER, Data, Device, Folder, Json, Threads, Trial, Winner, sweep_ids
+from fer_sweep.cli.printing import (
+    console,
+    log_warnings,
+    note,
+    percent,
+    print_json,
+    print_table,
+    print_text,
+    say,
+)
 from fer_sweep.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -19,12 +26,6 @@ if TYPE_CHECKING:
 
 _BAR = 40
 """Length in characters of the bar for probability 1."""
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (test, predict, export):
-        app.command()(command)
 
 
 def test(
@@ -56,7 +57,7 @@ def test(
 
     log_warnings()
     if model.sweep is not None and model.confirmed is None:
-        say(f"note: this choice is not confirmed; fersweep confirm {model.sweep} measures it with further seeds")
+        note(f"this choice is not confirmed; fersweep confirm {model.sweep} measures it with further seeds")
     report = open_test_split(
         model.folder,
         name=model.name,
@@ -76,12 +77,7 @@ def test(
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures: JPEG, PNG, BMP, PPM or WebP.")],
-    sweep: Annotated[
-        str | None,
-        typer.Option(
-            help="Sweep whose winner to use [default: the last sweep searched].", autocompletion=completing.sweep_ids
-        ),
-    ] = None,
+    sweep: Annotated[str | None, typer.Option(help=OF_WINNER, autocompletion=sweep_ids)] = None,
     trial: Trial = None,
     folder: Folder = None,
     crop_face: Annotated[
@@ -107,7 +103,8 @@ def predict(
         print_json({"model": model.name, "images": [_prediction_json(prediction) for prediction in found]})
         return
     say(f"model: {model.name}")
-    _draw(found)
+    for prediction in found:
+        _draw(prediction)
 
 
 def export(
@@ -141,7 +138,7 @@ def export(
     name = model.name if folder is None else folder.resolve().name  # a card must not reveal paths of this machine
     done = export_model(model.folder, output, ExportFormat(format), name=name, data=data, threads=threads)
     if as_json:
-        print_json({"model": model.name, **asdict(done), "folder": str(done.folder), "format": format})
+        print_json({"model": model.name, **vars(done), "format": format})
         return
     print_text(f"{model.name} as {format} in {done.folder}: {', '.join(done.files)}")
     print_text(
@@ -168,12 +165,7 @@ class _ChosenModel:
 
 
 def _chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> _ChosenModel:
-    """Find the model: the winner or a trial of a sweep, or the one in a folder.
-
-    Raises:
-        InputError: Both a folder and a sweep are given, or the sweep, trial or folder does not exist on this host.
-        NothingToDo: There is no sweep yet, or none of its trials has a result.
-    """
+    """Find the model: the winner or a trial of a sweep, or the one in a folder."""
     if folder is not None:
         if sweep is not None or trial is not None:
             raise InputError("--folder cannot be combined with a sweep or --trial", hint="give one or the other")
@@ -202,14 +194,14 @@ _AVERAGED = {"none": "", "flip": ", averaged with the mirror images", "tencrop":
 def _report_json(report: "Report", model: _ChosenModel) -> dict[str, Any]:
     from fer_sweep.selection import wilson
 
-    found, opening = report.examination, report.opening
+    found = report.examination
     interval = wilson(found.right, found.images)
     return {
         "model": model.name,
-        "folder": str(model.folder),
-        "data": opening.data,
+        "folder": model.folder,
+        "data": report.opening.data,
         "is_private_test": report.is_official,
-        "tta": str(found.averaging),
+        "tta": found.averaging,
         "accuracy": found.accuracy,
         "interval": [interval.low, interval.high],
         "images": found.images,
@@ -220,9 +212,9 @@ def _report_json(report: "Report", model: _ChosenModel) -> dict[str, Any]:
         "confusion_matrix": found.confusion_matrix,
         "precision": found.precision,
         "val_acc": found.val_acc,
-        "confirmed": mean_json(model.confirmed.accuracy) if model.confirmed else None,
+        "confirmed": model.confirmed.accuracy if model.confirmed else None,
         "opened": len(report.before) + 1,
-        "before": [asdict(opening) for opening in report.before],
+        "before": report.before,
     }
 
 
@@ -230,14 +222,15 @@ def _print_report(report: "Report", model: _ChosenModel) -> None:
     from fer_sweep.openings import how_often
     from fer_sweep.selection import wilson
 
-    found, confirmed = report.examination, model.confirmed
+    found = report.examination
     rows = []
-    for index, (label, recall, row) in enumerate(
-        zip(found.classes, found.per_class_recall, found.confusion_matrix, strict=True)
-    ):
-        interval = wilson(row[index], sum(row)) if sum(row) else None
-        ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %" if interval else ""
-        rows.append([label, sum(row), percent(recall) if sum(row) else "", ends])
+    for index, (label, row) in enumerate(zip(found.classes, found.confusion_matrix, strict=True)):
+        if images := sum(row):
+            interval = wilson(row[index], images)
+            ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+            rows.append([label, images, percent(found.per_class_recall[index]), ends])
+        else:
+            rows.append([label, 0, "", ""])
     split = "PrivateTest" if report.is_official else "the test split (not FER2013's PrivateTest)"
     print_text(f"{model.name} on {split} of {report.opening.data}")
     print_table("recall by class", ("class", "images", "recall", "95 % interval"), rows)
@@ -251,8 +244,8 @@ def _print_report(report: "Report", model: _ChosenModel) -> None:
         print_text(f"{accuracy} on the {found.clean_images:,} images with no copy in training")
     if found.val_acc is not None:
         print_text(f"on the validation images, with the same averaging: {percent(found.val_acc)}")
-    if confirmed is not None and confirmed.accuracy is not None:
-        print_text(f"further seeds, on the validation images: {confirmed.summary}")
+    if model.confirmed is not None and model.confirmed.accuracy is not None:
+        print_text(f"further seeds, on the validation images: {model.confirmed.summary}")
     if not report.before:
         print_text("opened for the first time; recorded in tests.jsonl")
         return
@@ -264,31 +257,26 @@ def _print_report(report: "Report", model: _ChosenModel) -> None:
 def _prediction_json(prediction: "Prediction") -> dict[str, Any]:
     square = prediction.square
     return {
-        "image": str(prediction.image),
+        "image": prediction.image,
         "expression": prediction.expression,
-        "probabilities": dict(prediction.probabilities),
+        "probabilities": prediction.probabilities,
         "square": {"left": square.left, "top": square.top, "side": square.side},
         "faces": prediction.faces,
     }
 
 
-def _draw(predictions: "Sequence[Prediction]") -> None:
+def _draw(prediction: "Prediction") -> None:
     """Print the probabilities, with bars on a terminal."""
     from rich.text import Text
 
     screen = console()
-    for prediction in predictions:
-        several = (prediction.faces or 1) > 1
-        others = f" (the largest of {prediction.faces} faces)" if several else ""
-        title = f"{prediction.image}: {prediction.expression}{others}"
+    several = (prediction.faces or 1) > 1
+    others = f" (the largest of {prediction.faces} faces)" if several else ""
+    title = printable(f"{prediction.image}: {prediction.expression}{others}")
+    screen.print(Text(title, style="bold"), soft_wrap=True)
+    for expression, share in sorted(prediction.probabilities.items(), key=lambda item: -item[1]):
+        line = Text(f"  {expression:<8} {100 * share:5.1f} %")
         if screen.is_terminal:
-            screen.print(Text(printable(title), style="bold"))
-        else:
-            print_text(title)
-        for expression, share in sorted(prediction.probabilities.items(), key=lambda item: -item[1]):
-            line = f"  {expression:<8} {100 * share:5.1f} %"
-            if screen.is_terminal:
-                style = "green" if expression == prediction.expression else "dim"
-                screen.print(Text(f"{line}  ").append("█" * round(_BAR * share) or "▏", style=style))
-            else:
-                print_text(line)
+            style = "green" if expression == prediction.expression else "dim"
+            line.append("  ").append("█" * round(_BAR * share) or "▏", style=style)
+        screen.print(line, soft_wrap=True)

@@ -1,198 +1,208 @@
-"""The options that several commands share, and the agent that those of an agent start."""
+"""The options that several commands share, and their completions in the shell.
 
+Completions come from file names alone, because a person waits: no heavy import, no database, no server. Unreadable
+files are skipped, since a message would appear in the middle of the command line. Typer drops those that do not begin
+with what is typed.
+"""
+
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from fer_sweep.cli import completing
-from fer_sweep.cli.printing import console, log_warnings, print_json, say
 from fer_sweep.errors import InputError
+from fer_sweep.files import data_folder, home, read_json
 
-if TYPE_CHECKING:
-    from fer_sweep.agent.shown import AgentSummary
-    from fer_sweep.sweeps import Sweep
+
+def sweep_ids(incomplete: str) -> list[tuple[str, str]]:
+    """Sweeps of this home with their names, newest first; as ENTITY/PROJECT/ID once a slash is typed."""
+    found = []
+    for path in (home() / "sweeps").glob("*/sweep.json"):
+        with contextlib.suppress(OSError, ValueError):
+            entry = read_json(path)
+            word = entry.get("path") if "/" in incomplete else path.parent.name
+            if isinstance(word, str):
+                found.append((path.stat().st_mtime, word, str(entry.get("name") or "")))
+    return [(word, name) for _, word, name in sorted(found, reverse=True)]
+
+
+def datasets() -> list[str]:
+    """The prepared data sets and `synthetic`."""
+    with contextlib.suppress(OSError):
+        return [*sorted(path.stem for path in data_folder().glob("*.json")), "synthetic"]
+    return []
+
+
+def sweep_files(incomplete: str) -> list[str]:
+    """YAML files in the folder that is typed, or here and in `sweeps/`; without any, the shell completes paths."""
+    folder, separator, _ = incomplete.rpartition("/")
+    if folder.startswith("~"):
+        return []  # the completion would have to replace the ~
+    found = []
+    for place in [folder + separator] if separator else ["", "sweeps/"]:
+        with contextlib.suppress(OSError):
+            found += [place + path.name for path in Path(place or ".").iterdir() if path.suffix in (".yaml", ".yml")]
+    return sorted(found)
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 SweepId = Annotated[
     str | None,
     typer.Argument(
         help="Sweep id, ENTITY/PROJECT/ID, or address on W&B [default: the last sweep created].",
-        autocompletion=completing.sweep_ids,
-    ),
-]
-Winner = Annotated[
-    str | None,
-    typer.Argument(
-        help="Sweep whose winner to use [default: the last sweep searched].", autocompletion=completing.sweep_ids
+        autocompletion=sweep_ids,
     ),
 ]
 SweepIds = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Sweep ids, ENTITY/PROJECT/ID or addresses on W&B [default: the last sweep].",
-        autocompletion=completing.sweep_ids,
+        help="Sweep ids, ENTITY/PROJECT/ID or addresses on W&B [default: the last sweep].", autocompletion=sweep_ids
     ),
 ]
+OF_WINNER = "Sweep whose winner to use [default: the last sweep searched]."
+Winner = Annotated[str | None, typer.Argument(help=OF_WINNER, autocompletion=sweep_ids)]
 Trial = Annotated[str | None, typer.Option(help="Use this trial instead of the winner.")]
 Trials = Annotated[list[str] | None, typer.Option(help="Only this trial; repeatable.")]
 Folder = Annotated[Path | None, typer.Option(help="Use the model in this folder instead of a sweep's.")]
 Data = Annotated[
-    str | None,
-    typer.Option(help="Data set to use instead of the configured one.", autocompletion=completing.datasets),
+    str | None, typer.Option(help="Data set to use instead of the configured one.", autocompletion=datasets)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, or a GPU's number or UUID.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")]
-Gpus = Annotated[
-    str,
-    typer.Option(
-        help="auto, none, or GPU numbers and UUIDs such as 0,1.", autocompletion=completing.words("auto", "none")
-    ),
-]
-PerGpu = Annotated[
-    str,
-    typer.Option(
-        help="Slots per GPU: a number, or auto to measure the best one.", autocompletion=completing.words("auto")
-    ),
-]
-Slots = Annotated[
-    str | None,
-    typer.Option(
-        help="Slots on the CPU, which share its cores: a number, or auto to measure the best one "
-        "[default: one per four cores].",
-        show_default=False,
-        autocompletion=completing.words("auto"),
-    ),
-]
-OnOomWord = Literal["fail", "smaller_micro_batch", "fewer_slots"]
-OnOomOption = Annotated[OnOomWord, typer.Option("--on-oom", help="What to do with a trial that runs out of memory.")]
-HangAfter = Annotated[
-    float | None,
-    typer.Option(
-        min=1.0,
-        help="Seconds without a step after which a trial is killed [default: measured, at least 300].",
-        show_default=False,
-    ),
-]
-MirrorFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--mirror",
-        metavar="FOLDER",
-        help="Copy all sweeps to this folder of a mounted drive, for `fersweep restore` on the next machine.",
-    ),
-]
 UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of complete trials to W&B.")]
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="A sweep file in W&B's format.", metavar="FILE", show_default=False, autocompletion=sweep_files
+    ),
+]
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """The options of a new sweep; ``expanded`` makes each field an option of a command."""
+
+    data: Data = None
+    fixed: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a parameter to a constant; repeatable.")
+    ] = None
+    count: Annotated[int | None, typer.Option(min=1, help="Largest number of trials in the sweep.")] = None
+    search: Annotated[
+        Literal["wandb", "optuna"] | None,
+        typer.Option(
+            help="What proposes the trials: the W&B server or the embedded search "
+            "[default: wandb if you are logged in]."
+        ),
+    ] = None
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Database of the embedded search: sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE "
+            "[default: FERSWEEP_STORAGE, or .fersweep/sweeps.db].",
+        ),
+    ] = None
+    max_gap: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Largest train-val gap the winner may have, such as 0.15.")
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the embedded search [default: 0].")
+    ] = None
+    entity: Annotated[str | None, typer.Option(help="W&B user or team; overrides environment and file.")] = None
+    project: Annotated[str | None, typer.Option(help="W&B project; overrides environment and file.")] = None
 
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """The options of an agent; ``expanded`` makes each field an option of a command."""
+    """The options of an agent."""
 
-    gpus: Gpus = "auto"
-    per_gpu: PerGpu = "1"
-    slots: Slots = None
+    gpus: Annotated[
+        str,
+        typer.Option(help="auto, none, or GPU numbers and UUIDs such as 0,1.", autocompletion=lambda: ["auto", "none"]),
+    ] = "auto"
+    per_gpu: Annotated[
+        str,
+        typer.Option(help="Slots per GPU: a number, or auto to measure the best one.", autocompletion=lambda: ["auto"]),
+    ] = "1"
+    slots: Annotated[
+        str | None,
+        typer.Option(
+            help="Slots on the CPU, which share its cores: a number, or auto to measure the best one "
+            "[default: one per four cores].",
+            autocompletion=lambda: ["auto"],
+        ),
+    ] = None
     upload_models: UploadModels = False
-    on_oom: OnOomOption = "fail"
-    hang_after: HangAfter = None
-    mirror: MirrorFolder = None
+    on_oom: Annotated[
+        Literal["fail", "smaller_micro_batch", "fewer_slots"],
+        typer.Option(help="What to do with a trial that runs out of memory."),
+    ] = "fail"
+    hang_after: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0,
+            help="Seconds without a step after which a trial is killed [default: measured, at least 300].",
+        ),
+    ] = None
+    mirror: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Copy all sweeps to this folder of a mounted drive, for `fersweep restore` on the next machine.",
+        ),
+    ] = None
 
-    def words(self, count: int | None) -> tuple[str, ...]:
-        """The options as words of a command line, without those left at their defaults and without --mirror.
-
-        Args:
-            count: The agent's --count.
+    @property
+    def slot_counts(self) -> tuple[int | None, int | None]:
+        """Slots per GPU and on the CPU; None for one that is measured or not given.
 
         Raises:
-            InputError: An agent would refuse one.
+            InputError: One is neither a number nor auto.
         """
-        _slot_count("--per-gpu", self.per_gpu)
-        _slot_count("--slots", self.slots)
-        given = {
-            "--gpus": self.gpus if self.gpus != "auto" else None,
-            "--per-gpu": self.per_gpu if self.per_gpu != "1" else None,
-            "--slots": self.slots,
-            "--count": count,
-            "--on-oom": self.on_oom if self.on_oom != "fail" else None,
-            "--hang-after": self.hang_after,
-        }
-        words = [f"{name}={value}" for name, value in given.items() if value is not None]
-        return (*words, *(["--upload-models"] if self.upload_models else []))
+        return _slot_count("--per-gpu", self.per_gpu), _slot_count("--slots", self.slots)
+
+    def words(self, count: int | None) -> tuple[str, ...]:
+        """The options as words of a command line with ``--count``, without those left at their defaults."""
+        _ = self.slot_counts  # refused here rather than by every agent
+        given = {**vars(self), "count": count}
+        changed = {name: value for name, value in given.items() if value != getattr(AgentOptions, name, None)}
+        return tuple(
+            f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in changed.items()
+        )
+
+
+def _slot_count(option: str, text: str | None) -> int | None:
+    try:
+        return None if text is None or text == "auto" else int(text)
+    except ValueError:
+        raise InputError(f"{option} {text}: not a number or auto") from None
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter that is a dataclass, such as AgentOptions, by its fields, for typer to read."""
-    parameters = inspect.signature(command).parameters
-    records: dict[str, Any] = {name: p.annotation for name, p in parameters.items() if is_dataclass(p.annotation)}
+    records: dict[str, Any] = {}
     flat: list[inspect.Parameter] = []
-    for name, parameter in parameters.items():
-        options = fields(records[name]) if name in records else ()
-        flat += [
-            parameter.replace(name=option.name, default=option.default, annotation=option.type) for option in options
-        ] or [parameter]
-    flat = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in flat]
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(parameter.annotation):
+            records[name] = parameter.annotation
+            flat += [
+                parameter.replace(name=option.name, default=option.default, annotation=option.type)
+                for option in fields(parameter.annotation)
+            ]
+        else:
+            flat.append(parameter)
 
     @functools.wraps(command)
     def call(**given: Any) -> None:
         made = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in records.items()}
         command(**given, **made)
 
-    vars(call)["__signature__"] = inspect.Signature(flat)
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in flat]
+    vars(call)["__signature__"] = inspect.Signature(keyword_only)
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
     return call
-
-
-def work(
-    sweep: "Sweep", options: AgentOptions, *, count: int | None = None, as_json: bool = False, quiet: bool = False
-) -> "AgentSummary":
-    """Run an agent on a sweep.
-
-    Args:
-        sweep: The sweep.
-        options: The agent's.
-        count: Its --count.
-        as_json: Print one JSON document at the end.
-        quiet: Leave stdout to the calling command.
-    """
-    from fer_sweep.agent.failures import OnOom
-    from fer_sweep.agent.session import slots_here, work_on
-
-    log_warnings()
-    places = slots_here(
-        sweep,
-        options.gpus,
-        per_gpu=_slot_count("--per-gpu", options.per_gpu),
-        slots=_slot_count("--slots", options.slots),
-        measure_cpu=options.slots == "auto",
-        say=say,
-    )
-    summary = work_on(
-        sweep,
-        places,
-        console=console(stderr=as_json or quiet),
-        count=count,
-        keep_models=options.upload_models,
-        on_oom=OnOom(options.on_oom),
-        hang_after_s=options.hang_after,
-        mirror=options.mirror,
-    )
-    if as_json:
-        ended = {str(state): number for state, number in summary.ended.items()}
-        print_json({"sweep": sweep.id, "ended": ended, "interrupted": summary.interrupted})
-    if summary.turnaround_s:
-        waits = sorted(summary.turnaround_s)
-        say(f"from the end of a trial to the next one's first step: {waits[len(waits) // 2]:.2f} s (median)")
-    return summary
-
-
-def _slot_count(option: str, text: str | None) -> int | None:
-    if text is None or text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"{option} {text}: not a number or auto") from None

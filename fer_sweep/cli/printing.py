@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fer_sweep.records import TrialRecord
-    from fer_sweep.selection import Candidate, Mean, Selection
+    from fer_sweep.selection import Candidate, Selection
 
 
 def say(text: str) -> None:
     """Print a note or a next step on stderr; stdout is for the command's output."""
     print(printable(text), file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Print a note on stderr."""
+    say(f"note: {text}")
+
+
+def print_error(error: FersweepError) -> None:
+    """Print an error and its hint."""
+    say(f"error: {error}")
+    if error.hint:
+        say(f"hint: {error.hint}")
 
 
 def print_text(text: str) -> None:
@@ -35,8 +47,10 @@ def _discard_stdout() -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print the JSON document of a ``--json`` command; NaN and infinity become null, since JSON has neither."""
-    text = json.dumps(_finite(document), indent=2, allow_nan=False)
+    """Print records and plain values as one JSON document; NaN and infinity become null, since JSON has neither."""
+    from pydantic_core import to_jsonable_python
+
+    text = json.dumps(to_jsonable_python(document, inf_nan_mode="null"), indent=2, allow_nan=False)
     print_text(text.replace("\x7f", "\\u007f"))  # the one control character that json leaves as it is
 
 
@@ -52,13 +66,6 @@ def log_warnings() -> None:
     handler.setFormatter(Printable("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("wandb").propagate = False  # it has a log of its own
-
-
-def print_error(error: FersweepError) -> None:
-    """Print an error and its hint."""
-    say(f"error: {error}")
-    if error.hint:
-        say(f"hint: {error.hint}")
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> "Console":
@@ -95,25 +102,25 @@ def print_table(
     if not screen.is_terminal:
         screen = console(width=200)  # a pipe has no width of its own; 80 would cut parameters off
     headings, cells = list(headings), [[printable(str(cell)) for cell in row] for row in rows]
-    columns = [[row[place] for row in cells] for place in range(len(headings))]
-    apart = None if key is None else _set_apart(headings, columns, screen.width)
-    table = Table(
-        title=Text(printable(title)), title_justify="left", box=box.HEAVY_HEAD if apart is None else box.SIMPLE
-    )
-    for place, (heading, column) in enumerate(zip(headings, columns, strict=True)):
-        if place != apart:
-            is_numeric = all(_NUMBER.fullmatch(cell) for cell in column)
-            table.add_column(heading, justify="right" if is_numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell) for place, cell in enumerate(row) if place != apart))
-    screen.print(table)
-    if key is not None and apart is not None:
-        below = Table(box=box.SIMPLE, show_header=True)
-        below.add_column(key, no_wrap=True)
-        below.add_column(headings[apart], overflow="fold")
+
+    def show(places: Sequence[int], frame: box.Box, title: Text | None = None) -> None:
+        table = Table(title=title, title_justify="left", box=frame, padding=0 if frame is box.SIMPLE else (0, 1))
+        for place in places:
+            is_numeric = all(_NUMBER.fullmatch(row[place]) for row in cells)
+            table.add_column(headings[place], justify="right" if is_numeric else "left", overflow="fold")
         for row in cells:
-            below.add_row(Text(row[headings.index(key)]), Text(row[apart]))
-        screen.print(below)
+            table.add_row(*(Text(row[place]) for place in places))
+        screen.print(table)
+
+    everything = range(len(headings))
+    widths = [max(len(row[place]) for row in [headings, *cells]) for place in everything]
+    widest = widths.index(max(widths))
+    room = screen.width - (3 * len(widths) + 1) - (sum(widths) - widths[widest])  # a line and two spaces a column
+    if key is None or room >= min(_NARROWEST, widths[widest]):
+        show(everything, box.HEAVY_HEAD, Text(printable(title)))
+    else:
+        show([place for place in everything if place != widest], box.SIMPLE, Text(printable(title)))
+        show([headings.index(key), widest], box.SIMPLE)
 
 
 _NUMBER = re.compile(r"([+-]?[\d.,]+( %)?)?")
@@ -121,31 +128,26 @@ _NARROWEST = 32
 """Characters in which a configuration is still readable; in fewer it takes dozens of lines a trial."""
 
 
-def _set_apart(headings: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> int | None:
-    """The position of the widest column if the others leave it too little room, else None."""
-    widths = [max(map(len, (heading, *column))) for heading, column in zip(headings, columns, strict=True)]
-    widest = max(range(len(widths)), key=lambda place: widths[place])
-    room = width - (3 * len(widths) + 1) - (sum(widths) - widths[widest])  # a line and two spaces a column
-    return widest if room < min(_NARROWEST, widths[widest]) else None
-
-
-def trial_json(record: "TrialRecord", sweep: str | None = None) -> dict[str, Any]:
-    """A trial as ``status --json`` and ``best --json`` show it."""
-    shape: dict[str, Any] = {
+def trial_json(record: "TrialRecord") -> dict[str, Any]:
+    """A trial as ``status --json`` shows it."""
+    return {
         "id": record.trial_id,
-        "state": str(record.state),
+        "state": record.state,
         "config": dict(record.config),
         "metrics": _all_metrics(record),
         "reason": record.reason,
     }
-    return shape if sweep is None else {"sweep": sweep, **shape}
 
 
 def candidate_json(candidate: "Candidate") -> dict[str, Any]:
-    """A trial as ``best --json`` shows it: with the reason of its verdict."""
+    """A trial as ``best --json`` shows it."""
     from fer_sweep.verdicts import explain
 
-    return {**trial_json(candidate.record, candidate.sweep), "verdict_reason": explain(candidate.result)}
+    return {
+        "sweep": candidate.sweep,
+        **trial_json(candidate.record),
+        "verdict_reason": explain(candidate.result),
+    }
 
 
 def selection_json(selection: "Selection") -> dict[str, Any]:
@@ -157,13 +159,6 @@ def selection_json(selection: "Selection") -> dict[str, Any]:
         "standard_error": selection.standard_error,
         "reason": selection.reason,
     }
-
-
-def mean_json(mean: "Mean | None") -> dict[str, Any] | None:
-    """A mean with its interval, as ``--json`` shows it."""
-    from dataclasses import asdict
-
-    return None if mean is None else asdict(mean)
 
 
 TRIAL_COLUMNS = ("trial", "state", "epoch", "best_val_acc", "gap", "verdict", "parameters", "note")
@@ -247,13 +242,3 @@ def _varying(records: Sequence["TrialRecord"]) -> list[str]:
     names = dict.fromkeys(name for record in records for name in record.parameters)
     varying = [n for n in names if len({repr(record.parameters.get(n)) for record in records}) > 1]
     return varying if len(records) > 1 else list(names)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value

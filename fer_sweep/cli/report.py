@@ -1,39 +1,28 @@
 """Commands that show sweeps: report and dashboard."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from fer_sweep.cli.options import SweepId, SweepIds
-from fer_sweep.cli.printing import log_warnings, print_json, print_text, say
+from fer_sweep.cli.printing import log_warnings, note, print_json, print_text, say
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 
 if TYPE_CHECKING:
     from fer_sweep.reports.faces import Face
     from fer_sweep.reports.sources import Report
 
-
-class Format(StrEnum):
-    """Formats of a report."""
-
-    HTML = "html"
-    MD = "md"
-    CSV = "csv"
-    PARQUET = "parquet"
-    JSON = "json"
-
-
-_SUFFIXES = {".html": Format.HTML, ".htm": Format.HTML, ".md": Format.MD, ".csv": Format.CSV}
-_SUFFIXES |= {".parquet": Format.PARQUET, ".json": Format.JSON}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command()(report)
-    app.command()(dashboard)
+Format = Literal["html", "md", "csv", "parquet", "json"]
+_FORMATS: dict[str, Format] = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "md",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".json": "json",
+}
 
 
 def report(
@@ -44,13 +33,9 @@ def report(
             "--output",
             "-o",
             help="File to write, or - for stdout [default: report-SWEEP.html or .parquet, stdout for other formats].",
-            show_default=False,
         ),
     ] = None,
-    format: Annotated[
-        Format | None,
-        typer.Option("--format", help="[default: by the suffix of --output, or html]", show_default=False),
-    ] = None,
+    format: Annotated[Format | None, typer.Option(help="[default: by the suffix of --output, or html]")] = None,
     faces: Annotated[
         bool,
         typer.Option(
@@ -77,14 +62,32 @@ def report(
     Example: fersweep report -o report.html
     """
     if wandb:
-        given = {"--output": output, "--format": format, "--faces": faces or None}
-        if clash := next((name for name, value in given.items() if value is not None), None):
-            raise InputError(f"{clash} cannot be combined with --wandb", hint="remove one of them")
+        for option, given in {"--output": output, "--format": format, "--faces": faces}.items():
+            if given:
+                raise InputError(f"{option} cannot be combined with --wandb", hint="remove one of them")
         _save_views(sweep, new=new, as_json=as_json)
         return
     if new:
         raise InputError("--new needs --wandb", hint="add --wandb, or remove --new: a file is always replaced")
-    _write(sweep, output, format, faces=faces, as_json=as_json)
+    if output is not None and output.is_dir():
+        raise InputError(f"--output {output} is a folder", hint=f"give a file, such as {output / 'report.html'}")
+    format = format or _FORMATS.get(output.suffix.lower() if output else ".html")
+    if format is None:
+        raise InputError(f"--output {output}: unknown suffix", hint=f"add --format {'|'.join(get_args(Format))}")
+    if faces and format != "html":
+        raise InputError("--faces needs the HTML report", hint="remove --faces, or use --format html")
+    to_stdout = str(output) == "-" or (output is None and format not in ("html", "parquet"))
+    if as_json and to_stdout:
+        raise InputError("--json and the report cannot both go to stdout", hint="add -o FILE")
+    if format == "parquet" and to_stdout:
+        raise InputError("parquet cannot go to stdout", hint="add -o FILE.parquet")
+    gathered = _gathered(sweep)
+    if to_stdout:
+        # As bytes, so that the line ends of a format stay as they are.
+        sys.stdout.buffer.write(_text(gathered, format, faces=faces).encode())
+        sys.stdout.flush()
+    else:
+        _write(gathered, output, format, faces=faces, as_json=as_json)
 
 
 def dashboard(
@@ -110,69 +113,50 @@ def dashboard(
         serve(opened, host=host, port=port, on_ready=lambda address: print_text(f"dashboard: {address}"))
 
 
-def _write(names: list[str] | None, output: Path | None, format: Format | None, *, faces: bool, as_json: bool) -> None:
-    format = format or _SUFFIXES.get(output.suffix.lower() if output else ".html")
-    if format is None:
-        raise InputError(f"--output {output}: unknown suffix", hint=f"add --format {'|'.join(Format)}")
-    if faces and format is not Format.HTML:
-        raise InputError("--faces needs the HTML report", hint="remove --faces, or use --format html")
-    from fer_sweep.files import write_atomically
+def _gathered(names: list[str] | None) -> "Report":
     from fer_sweep.reports.sources import gather
-    from fer_sweep.reports.tables import write_parquet
     from fer_sweep.sweeps import open_sweeps
 
     log_warnings()
     with open_sweeps(names) as opened:
-        if output is None and format in (Format.HTML, Format.PARQUET):
-            output = Path(f"report-{opened[0].id}.{format}")
-        to_stdout = output is None or str(output) == "-"
-        if as_json and to_stdout:
-            raise InputError("--json and the report cannot both go to stdout", hint="add -o FILE")
-        if format is Format.PARQUET and to_stdout:
-            raise InputError("parquet cannot go to stdout", hint="add -o FILE.parquet")
         gathered = gather(opened)
+        if not gathered.trials:
+            ids = [sweep.id for sweep in opened]
+            raise NothingToDo(f"no trials yet: {', '.join(ids)}", hint=f"train some: fersweep agent {ids[-1]}")
+    return gathered
+
+
+def _write(gathered: "Report", output: Path | None, format: Format, *, faces: bool, as_json: bool) -> None:
+    from fer_sweep.files import write_atomically
+    from fer_sweep.reports.tables import write_parquet
+
     sweeps = [sweep.id for sweep in gathered.sweeps]
-    if not gathered.trials:
-        raise NothingToDo(f"no trials yet: {', '.join(sweeps)}", hint=f"train some: fersweep agent {sweeps[-1]}")
-    if to_stdout:
-        # As bytes, so that the line ends of a format stay as they are.
-        sys.stdout.buffer.write(_text(gathered, format, faces=faces).encode())
-        sys.stdout.flush()
-        return
-    assert output is not None
-    if output.is_dir():
-        raise InputError(f"--output {output} is a folder", hint=f"give a file, such as {output / 'report.html'}")
-    if format is Format.PARQUET:
+    output = output or Path(f"report-{sweeps[0]}.{format}")
+    if format == "parquet":
         write_parquet(gathered, output)
     else:
         write_atomically(output, _text(gathered, format, faces=faces))
     if as_json:
-        size = output.stat().st_size
-        print_json(
-            {"file": str(output), "format": format, "bytes": size, "sweeps": sweeps, "trials": len(gathered.trials)}
-        )
+        size, trials = output.stat().st_size, len(gathered.trials)
+        print_json({"file": output, "format": format, "bytes": size, "sweeps": sweeps, "trials": trials})
     else:
         print_text(f"report: {output}")
-    if format is Format.HTML:
+    if format == "html":
         say("next: open it in a browser; it needs no network")
 
 
 def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
     from fer_sweep.reports import tables
 
-    match format:
-        case Format.MD:
-            return tables.markdown(gathered)
-        case Format.CSV:
-            return tables.csv_text(gathered)
-        case Format.JSON:
-            return tables.json_text(gathered)
+    texts = {"md": tables.markdown, "csv": tables.csv_text, "json": tables.json_text}
+    if format in texts:
+        return texts[format](gathered)
     from fer_sweep.reports.environment import environment
     from fer_sweep.reports.html import render
     from fer_sweep.worker.gpus import described
 
-    found, note = _faces(gathered) if faces else ([], "")
-    return render(gathered, environment(gathered, described()), found, note)
+    found, why_none = _faces(gathered) if faces else ([], "")
+    return render(gathered, environment(gathered, described()), found, why_none)
 
 
 def _faces(gathered: "Report") -> tuple[list["Face"], str]:
@@ -185,10 +169,10 @@ def _faces(gathered: "Report") -> tuple[list["Face"], str]:
     try:
         found = worst_faces(winner)
     except FersweepError as error:
-        say(f"note: no faces in the report: {error}" + (f" ({error.hint})" if error.hint else ""))
+        note(f"no faces in the report: {error}" + (f" ({error.hint})" if error.hint else ""))
         return [], f"Not available: {error}."
     if found:
-        say("note: the report contains images of the data set; check its licence before you share it")
+        note("the report contains images of the data set; check its licence before you share it")
     return found, "" if found else "The winner gets none wrong."
 
 

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from fer_sweep.cli.options import Json, SweepIds, Trials, UploadModels
 from fer_sweep.cli.printing import (
     ARCHITECTURE_COLUMNS,
     RANKING_COLUMNS,
     architecture_rows,
     log_warnings,
-    mean_json,
     percent,
     points,
     print_json,
@@ -26,12 +23,6 @@ if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
     from fer_sweep.sweeps import Sweep
     from fer_sweep.sweeps.choosing import Choice
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command()(best)
-    app.command()(sync)
 
 
 def best(sweep: SweepIds = None, as_json: Json = False) -> None:
@@ -56,17 +47,60 @@ def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool) -> None:
     if not as_json and choice.overall.ranking:
         _print_rankings(choice)
     winner = winner_of(choice.overall, sweeps)
-    if as_json:
-        print_json(
-            {
-                **selection_json(choice.overall),
-                "architectures": {model: selection_json(found) for model, found in choice.by_model.items()},
-                "warnings": [{"kind": caveat.kind, "message": caveat.message} for caveat in choice.caveats],
-                "confirmed": {found.name: mean_json(found.accuracy) for found in choice.confirmed},
-            }
-        )
+    if not as_json:
+        _print_winner(choice, winner)
         return
-    _print_winner(choice, winner)
+    print_json(
+        {
+            **selection_json(choice.overall),
+            "architectures": {model: selection_json(found) for model, found in choice.by_model.items()},
+            "warnings": choice.caveats,
+            "confirmed": {found.name: found.accuracy for found in choice.confirmed},
+        }
+    )
+
+
+def _print_rankings(choice: "Choice") -> None:
+    from fer_sweep.verdicts import explain
+
+    title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
+    print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall), key="sweep/trial")
+    if len(choice.by_model) > 1:
+        title = "winner of each architecture (> overall winner)"
+        print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, choice.overall))
+        for model, selection in choice.by_model.items():
+            if selection.winner is not None:
+                found = selection.winner.result
+                print_text(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
+
+
+def _print_winner(choice: "Choice", winner: "Candidate") -> None:
+    from fer_sweep.files import trial_folder
+    from fer_sweep.verdicts import explain
+
+    result = winner.result
+    print_text(
+        f"winner: trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {percent(result.best_val_acc)}, "
+        f"gap {points(result.train_val_gap)} points, {result.verdict}; "
+        f"{percent(result.val_acc_clean)} on validation images with no copy in training"
+    )
+    print_text(f"why: {choice.overall.reason}")
+    print_text(f"{result.verdict}: {explain(result)}")
+    for caveat in choice.caveats:
+        print_text(f"warning: {caveat.message}")
+    confirmed = choice.winner_confirmed
+    if confirmed is not None:
+        print_text(f"confirmed: {confirmed.summary}")
+    folder = trial_folder(winner.sweep, winner.record.trial_id)
+    if not folder.is_dir():
+        print_text("model: on the host that trained it; --json prints its configuration")
+        return
+    for name, file in (("model", "best.safetensors"), ("config", "config.json"), ("history", "history.jsonl")):
+        print_text(f"{name}: {folder / file}")
+    if confirmed is None:
+        say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")
+    else:
+        say(f"next: fersweep test {winner.sweep} --trial {winner.record.trial_id} opens the test split, once")
 
 
 def sync(
@@ -96,45 +130,3 @@ def sync(
             print_text(f"page: {done.url}")
     if as_json:
         print_json({"sweeps": documents})
-
-
-def _print_rankings(choice: "Choice") -> None:
-    from fer_sweep.verdicts import explain
-
-    title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
-    print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall), key="sweep/trial")
-    if len(choice.by_model) > 1:
-        title = "winner of each architecture (> overall winner)"
-        print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, choice.overall))
-        for model, selection in choice.by_model.items():
-            if selection.winner is not None:
-                found = selection.winner.result
-                print_text(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
-
-
-def _print_winner(choice: "Choice", winner: "Candidate") -> None:
-    from fer_sweep.files import trial_folder
-    from fer_sweep.verdicts import explain
-
-    result = winner.result
-    folder = trial_folder(winner.sweep, winner.record.trial_id)
-    print_text(
-        f"winner: trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {percent(result.best_val_acc)}, "
-        f"gap {points(result.train_val_gap)} points, {result.verdict}; "
-        f"{percent(result.val_acc_clean)} on validation images with no copy in training"
-    )
-    print_text(f"why: {choice.overall.reason}")
-    print_text(f"{result.verdict}: {explain(result)}")
-    for caveat in choice.caveats:
-        print_text(f"warning: {caveat.message}")
-    if (seeds := choice.winner_confirmed) is not None:
-        print_text(f"confirmed: {seeds.summary}")
-    if not folder.is_dir():
-        print_text("model: on the host that trained it; --json prints its configuration")
-        return
-    for name, file in (("model", "best.safetensors"), ("config", "config.json"), ("history", "history.jsonl")):
-        print_text(f"{name}: {folder / file}")
-    if choice.winner_confirmed is None:
-        say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")
-    else:
-        say(f"next: fersweep test {winner.sweep} --trial {winner.record.trial_id} opens the test split, once")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.cli import pooling
+from fer_sweep.cli import agent as agent_commands
 from fer_sweep.cli.printing import say
 from fer_sweep.errors import PoolError
 from fer_sweep.pools import AgentCommand, AgentState, Phase, following
@@ -57,7 +57,7 @@ def agent(shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch) -> Agent:
     """Runs the command; whatever its pool file, it opens ``pool``."""
 
     def run(pool: ScriptedPool, *words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(pooling, "open_pool", lambda pool_file: pool)
+        monkeypatch.setattr(agent_commands, "open_pool", lambda pool_file: pool)
         return shell("agent", sweep, *words)
 
     return run
@@ -102,11 +102,11 @@ def say_and_press_again(text: str) -> None:
 def test_signals_end_the_following_and_agents_that_would_not_outlive_it(
     outlives_us: bool, signals: Look, says: object, stops: bool, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pooling, "SECOND_THOUGHTS_S", 0.0)
-    monkeypatch.setattr(pooling, "say", says)
+    monkeypatch.setattr(agent_commands, "SECOND_THOUGHTS_S", 0.0)
+    monkeypatch.setattr(agent_commands, "say", says)
     pool = ScriptedPool(signals, outlives_us=outlives_us)
     code, _, err = agent(pool, *LOCAL)
-    assert (code, pool.stopped) == (130, [("7_0", pooling.GRACE_S)] if stops else [])
+    assert (code, pool.stopped) == (130, [("7_0", agent_commands.GRACE_S)] if stops else [])
     assert ("the agents keep running: squeue --job 7; to stop them: scancel 7" in err) == (not stops)
     assert "next: fersweep status" in err
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.cli.pooling import open_pool
+from fer_sweep.cli.agent import open_pool
 from fer_sweep.config.pool_file import load_pool_file
 from fer_sweep.pools import AgentState, Phase, Pool
 from fer_sweep.pools.ray_cluster import RayAgents
