@@ -24,7 +24,6 @@ from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import write_atomically
-from fer_sweep.mirror.copying import check_mirrored
 from fer_sweep.mirror.mark import check_mirror
 from fer_sweep.mirror.restoring import Restored
 from fer_sweep.mirror.restoring import restore as _restore
@@ -227,8 +226,7 @@ def run(
     """
     if mirror is not None:
         # Before a sweep is made: a home that has a sweep refuses to restore the mirror of a former machine.
-        check_mirror(Path(mirror))
-        check_mirrored(None)
+        check_mirror(Path(mirror), None)
     made = create(file, data=data, constants=constants, count=count)
     _say(f"sweep {made.id}")
     made.agent(mirror=mirror, **agent)

@@ -6,6 +6,7 @@ over the work of its successor, and a new empty home cannot overwrite the mirror
 
 import contextlib
 import json
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from fer_sweep.errors import InputError, NothingToDo, StorageError, cannot_write
 from fer_sweep.files import home, read_json, read_object, write_atomically
+from fer_sweep.store.sqlite import PREFIX
 
 MARK = "mirror.json"
 """In the mirror."""
@@ -28,33 +30,20 @@ class Mark:
 
     home: str
     """The name of the home."""
-    copied: float
+    copied: float = 0.0
     """When the last copy was completed: Unix time, seconds; 0 for never."""
 
 
 def home_name() -> str:
-    """The name of this home, generated at the first call.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    path = home() / NAME
-    known = read_object(path).get("name")
-    if isinstance(known, str) and known:
-        return known
-    name = new_name()
-    write_home_name(home(), name)
-    return name
+    """The name of this home, generated at the first call."""
+    return read_object(home() / NAME).get("name") or name_home(home())
 
 
-def new_name() -> str:
-    """Generate a unique name of a home."""
-    return secrets.token_hex(8)
-
-
-def write_home_name(folder: Path, name: str, *, restored_from: str | None = None) -> None:
-    """Write the name of a home, and of the one it was restored from."""
+def name_home(folder: Path, *, restored_from: str | None = None) -> str:
+    """Give a home a new name, and record the name of the home it was restored from."""
+    name = secrets.token_hex(8)
     write_atomically(folder / NAME, json.dumps({"name": name, "restored_from": restored_from}) + "\n")
+    return name
 
 
 def read_mark(folder: Path) -> Mark:
@@ -76,13 +65,9 @@ def read_mark(folder: Path) -> Mark:
         ) from error
 
 
-def write_mark(folder: Path, *, copied: float = 0.0, home: str) -> None:
-    """Write the mark of a mirror.
-
-    Raises:
-        StorageError: The drive is full, unmounted or read-only.
-    """
-    write_atomically(folder / MARK, json.dumps(asdict(Mark(home, copied))) + "\n")
+def write_mark(folder: Path, mark: Mark) -> None:
+    """Write the mark of a mirror; StorageError if the drive is full, unmounted or read-only."""
+    write_atomically(folder / MARK, json.dumps(asdict(mark)) + "\n")
 
 
 def is_own(mark: Mark) -> bool:
@@ -90,37 +75,50 @@ def is_own(mark: Mark) -> bool:
     return mark.home in (home_name(), read_object(home() / NAME).get("restored_from"))
 
 
-def check_mirror(folder: Path) -> None:
-    """Check that this home can be copied to a folder; create the folder if its parent exists.
+def check_mirror(folder: Path, storage: str | None) -> None:
+    """Check that a search can be mirrored to a folder; create the folder if its parent exists.
+
+    Args:
+        folder: The mirror.
+        storage: The URL of the search's database; None for that of this home.
 
     Raises:
-        InputError: The drive is not mounted, or the folder has other content or is the mirror of another home.
+        InputError: The drive is not mounted, the folder has other content or is the mirror of another home, or the
+            state or the checkpoints of the search are outside this home.
     """
     here = home()
-    place = folder.resolve()
-    if place.is_relative_to(here.resolve()) or here.resolve().is_relative_to(place):
+    if place := os.environ.get("FERSWEEP_CHECKPOINTS"):
+        raise InputError(
+            f"--mirror copies {here}, but FERSWEEP_CHECKPOINTS puts checkpoints into {place}", hint="unset it"
+        )
+    if storage is not None and storage.startswith(PREFIX):
+        raise InputError(
+            f"--mirror copies {here}, but the state of this sweep is in {storage.removeprefix(PREFIX)}",
+            hint="create the sweep without --storage",
+        )
+    target = folder.resolve()
+    if target.is_relative_to(here.resolve()) or here.resolve().is_relative_to(target):
         raise InputError(
             f"--mirror {folder}: one of this folder and {here} contains the other", hint="give another folder"
         )
     # Parents are not created: below an unmounted drive they would be on this machine's own disk.
-    if not place.parent.is_dir():
+    if not target.parent.is_dir():
         raise InputError(
-            f"--mirror {folder}: folder {place.parent} not found", hint="mount the drive first, or create the folder"
+            f"--mirror {folder}: folder {target.parent} not found", hint="mount the drive first, or create the folder"
         )
-    if place.exists() and not place.is_dir():
+    if target.exists() and not target.is_dir():
         raise InputError(f"--mirror {folder}: this is a file", hint="give a folder")
     try:
-        place.mkdir(exist_ok=True)
-        others = next((path.name for path in place.iterdir()), None)
+        target.mkdir(exist_ok=True)
+        content = [path.name for path in target.iterdir()]
     except OSError as error:
         raise InputError(f"--mirror {folder}: {error.strerror or error}", hint="give a writable folder") from error
-    if not (place / MARK).exists():
-        if others is not None:
-            hint = f"give an empty folder, such as {folder / 'fersweep'}"
-            raise InputError(f"--mirror {folder}: the folder contains other files, such as {others}", hint=hint)
-        return
-    mark = read_mark(place)
-    if not is_own(mark):
+    if content and MARK not in content:
+        raise InputError(
+            f"--mirror {folder}: the folder contains other files, such as {content[0]}",
+            hint=f"give an empty folder, such as {folder / 'fersweep'}",
+        )
+    if content and not is_own(mark := read_mark(target)):
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(mark.copied)) if mark.copied else "never"
         raise InputError(
             f"--mirror {folder}: this is the mirror of another home (last copied: {when})",
@@ -134,6 +132,12 @@ def folders(parent: Path) -> Iterator[Path]:
         for path in sorted(parent.iterdir()):
             if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
                 yield path
+
+
+def is_mirrored(path: Path) -> bool:
+    """Whether a path is a file that is copied as it is: no link, no hidden file, no database, no name of a home."""
+    is_own_file = path.name.startswith((".", DATABASE)) or path.name in (MARK, NAME)
+    return path.is_file() and not path.is_symlink() and not is_own_file
 
 
 @contextlib.contextmanager

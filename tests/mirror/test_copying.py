@@ -100,7 +100,9 @@ def test_an_unmounted_drive_is_reported_once_and_not_written_below_and_its_retur
     trial, folder, monkeypatch
 ):
     told, away, rounds = [], folder.with_name("away"), threading.Semaphore(0)
-    mirror = Mirror(folder, tell=told.append, every_s=3600.0, rest_s=0.0)
+    monkeypatch.setattr(copying, "EVERY_S", 3600.0)
+    monkeypatch.setattr(copying, "REST_S", 0.0)
+    mirror = Mirror(folder, tell=told.append)
     copy = mirror.copy
 
     def counted_copy():
