@@ -133,7 +133,8 @@ def work_on(
     track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
     copying = contextlib.ExitStack()
     interrupts = Interrupts()
-    search = sweep.search(end_waiting=lambda: interrupts.end_waiting)
+    sweep.end_waiting = lambda: interrupts.end_waiting
+    search = sweep.search()
     try:
         records = search.records()
         if not sweep.is_open:

@@ -7,7 +7,7 @@ from fer_sweep.config.trial import TrialConfig, flatten
 from fer_sweep.data.dataset import DatasetInfo, Split
 from fer_sweep.errors import printable
 from fer_sweep.openings import Opening
-from fer_sweep.records import CLASSES, TrialResult
+from fer_sweep.records import DataSpec, TrialResult
 from fer_sweep.verdicts import explain
 
 
@@ -18,45 +18,47 @@ class Card:
     name: str
     """SWEEP/TRIAL, or the name of its folder."""
     config: TrialConfig
+    spec: DataSpec
     data: DatasetInfo | None
     """The data it was trained on; None if that is not on this host."""
     result: TrialResult | None
     """The result of its training; None if unknown."""
     openings: Sequence[Opening]
     """The openings of a test split for it."""
+    library: str
+    """The library that loads it, by its name on the hub."""
+    use: str
+    """How to load it, in Markdown; HEIGHT and WIDTH stand for those of an image."""
+    versions: Mapping[str, str]
+    """The versions it was exported with, by package."""
 
 
-def render(card: Card, *, library: str, use: str, versions: Mapping[str, str]) -> str:
-    """A model card in Markdown, with the front matter of Hugging Face's hub.
-
-    Args:
-        card: Its content.
-        library: The library that loads it, by its name on the hub.
-        use: How to load it, in Markdown.
-        versions: The versions it was exported with, by package.
-    """
+def render(card: Card) -> str:
+    """A model card in Markdown, with the front matter of Hugging Face's hub."""
     data = _code(card.config.data)
     if card.data is not None:
         data += (
             f", {card.data.split_total(Split.TRAIN):,} training and {card.data.split_total(Split.VAL):,} validation "
             f"images, SHA-256 {_code(card.data.fingerprint[:16])}..."
         )
+    height, width = str(card.spec.height), str(card.spec.width)
     fields = "\n".join(f"| {name} | {_code(value)} |" for name, value in flatten(card.config.model_dump()).items())
     return f"""\
 ---
-library_name: {library}
+library_name: {card.library}
 pipeline_tag: image-classification
 tags: [facial-expression-recognition, fersweep]
 ---
 
 # {card.config.model}: facial expressions
 
-Input: a face as a 48x48 grey image. Output: seven classes, in this order: {", ".join(CLASSES)}. The model is
-{_code(card.name)}, trained and exported by fersweep ({", ".join(f"{k} {v}" for k, v in versions.items())}).
+Input: a face as a {width}x{height} grey image. Output: {len(card.spec.classes)} classes, in this order: \
+{", ".join(card.spec.classes)}. The model is
+{_code(card.name)}, trained and exported by fersweep ({", ".join(f"{k} {v}" for k, v in card.versions.items())}).
 
 ## Use
 
-{use}
+{card.use.replace("HEIGHT", height).replace("WIDTH", width)}
 ## Accuracy
 
 {_quality(card)}

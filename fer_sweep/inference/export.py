@@ -1,16 +1,55 @@
-"""``fersweep export``: a trained model in another format, checked before it is put in place."""
+"""``fersweep export``: a trained model in another format, checked before it is put in place.
+
+A format is a module with ``USE`` (how to load it, in Markdown, with the height and width of an image to fill in) and
+two functions: ``write(examinee, folder)`` writes a model's files, and ``logits(folder, pixels)`` evaluates these with
+the library that others use.
+"""
 
 import contextlib
 import hashlib
-import os
+import json
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fer_sweep.errors import CheckpointError
-from fer_sweep.files import home, read_object
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fer_sweep.data.cache import open_dataset
+from fer_sweep.data.dataset import FaceDataset, Split
+from fer_sweep.errors import CheckpointError, DataError, FersweepError, InputError
+from fer_sweep.files import atomic_folder, home, read_object, write_atomically
+from fer_sweep.inference.card import Card, render
+from fer_sweep.inference.loading import load_model
 from fer_sweep.openings import Opening, openings_in
 from fer_sweep.records import ExportFormat, TrialResult
-from fer_sweep.worker.slots import one_slot
+from fer_sweep.training.evaluation import forward
+from fer_sweep.training.examination import Examinee, check_on_validation, weights_in
+
+TOLERANCE = 1e-4
+"""By how much a logit may differ, as a share of the largest one or of 1: fp32 sums in another order differ by 1e-6."""
+IMAGES = 256
+"""Number of validation images for the check, evenly spaced over the split."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    writer: str
+    """A module of this package; imported on demand, because transformers takes seconds."""
+    library: str
+    """Its name on the hub."""
+    described_in: str
+    """The file with fersweep's description: config.json, unless the format has its own."""
+    packages: tuple[str, ...]
+
+
+_KINDS = {
+    ExportFormat.SAFETENSORS: _Kind("safetensors_weights", "fersweep", "config.json", ("torch",)),
+    ExportFormat.ONNX: _Kind("onnx_graph", "onnx", "config.json", ("torch", "onnx", "onnxruntime")),
+    ExportFormat.HUGGINGFACE: _Kind("hugging_face", "transformers", "fersweep.json", ("torch", "transformers")),
+}
 
 
 @dataclass(frozen=True)
@@ -47,37 +86,57 @@ def export_model(
         threads: CPU threads; None for all cores.
 
     Raises:
-        InputError: ``target`` exists, the architecture has no such format, or a package is not installed.
+        InputError: ``target`` exists, the model has no such format, or a package is not installed.
         CheckpointError: The model cannot be loaded, or differs from the trained one.
         DataError: The data set is not prepared, or has no validation images.
         StorageError: The folder cannot be written.
         FersweepError: The export gives other logits than the model; ``target`` is not created.
     """
-    slot = one_slot("cpu", threads)
-    os.environ.update(slot.environment)
-    import torch  # only here: the command line must not import torch
-
-    from fer_sweep.data.cache import open_dataset
-    from fer_sweep.inference.card import Card
-    from fer_sweep.inference.folder import TOLERANCE, write_folder
-    from fer_sweep.training.examination import check_on_validation, load_examinee, weights_in
-
-    torch.set_num_threads(threads or slot.threads)
-    examinee = load_examinee(folder, torch.device("cpu"))
+    examinee = load_model(folder, threads=threads)
+    if examinee.spec.channels != 1:
+        raise InputError(
+            f"export writes models of grey images, but this one takes {examinee.spec.channels} channels",
+            hint="load it in Python with fer_sweep.training.examination.load_examinee",
+        )
     dataset = open_dataset(data or examinee.config.data)
     is_own = dataset.name == examinee.config.data
     if is_own:
         check_on_validation(examinee, dataset)
+    pixels = _check_images(examinee, dataset)
+    kind = _KINDS[format]
+    writer = import_module(f"fer_sweep.inference.{kind.writer}")
+    result = _result(folder)
     card = Card(
         name=name,
         config=examinee.config,
+        spec=examinee.spec,
         data=dataset.info if is_own else None,
-        result=_result(folder),
+        result=result,
         openings=_openings(weights_in(folder)),
+        library=kind.library,
+        use=writer.USE,
+        versions={package: _version(package) for package in ("fersweep", *kind.packages)},
     )
-    images, difference = write_folder(examinee, card, format, dataset, target)
+    with atomic_folder(target) as temporary:
+        writer.write(examinee, temporary)
+        write_atomically(temporary / kind.described_in, _description(examinee, result))
+        write_atomically(temporary / "README.md", render(card))
+        # safetensors writes files that only their owner can read.
+        mode = (temporary / "README.md").stat().st_mode
+        for path in temporary.iterdir():
+            path.chmod(mode)
+        difference = compare(writer.logits(temporary, pixels), logits_of(examinee, pixels))
     files = tuple(sorted(path.name for path in target.iterdir()))
-    return Exported(target, files, images, difference, TOLERANCE)
+    return Exported(target, files, len(pixels), difference, TOLERANCE)
+
+
+def _check_images(examinee: Examinee, dataset: FaceDataset) -> npt.NDArray[np.uint8]:
+    """Some validation images, as raw values (n, C, H, W)."""
+    positions = dataset.indices(Split.VAL)
+    if not len(positions):
+        raise DataError(f"data set {dataset.name} has no validation images", hint="use another one with --data")
+    chosen = positions[np.linspace(0, len(positions) - 1, min(IMAGES, len(positions)), dtype=np.int64)]
+    return dataset.images[chosen].reshape(-1, *examinee.spec.shape)
 
 
 def _result(folder: Path) -> TrialResult | None:
@@ -94,3 +153,46 @@ def _openings(weights: Path) -> list[Opening]:
     except OSError as error:
         raise CheckpointError(f"{weights} cannot be read: {error.strerror}") from error
     return [opening for opening in openings_in(home()) if opening.weights == digest]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from source
+        return "unknown"
+
+
+def _description(examinee: Examinee, result: TrialResult | None) -> str:
+    plain = {
+        "classes": examinee.spec.classes,
+        "pixel_mean": examinee.pixel_mean,
+        "pixel_std": examinee.pixel_std,
+        "val_acc": examinee.val_acc,
+        "trial": examinee.config.model_dump(mode="json"),
+        "result": result.model_dump(mode="json") if result else None,
+    }
+    return json.dumps(plain, indent=2) + "\n"
+
+
+@torch.inference_mode()
+def logits_of(examinee: Examinee, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Logits (n, K) of raw values (n, C, H, W), in fp32 whatever the precision of the training."""
+    batch = torch.from_numpy(pixels).to(examinee.device).float().sub_(examinee.pixel_mean).div_(examinee.pixel_std)
+    return forward(examinee.model, batch, "fp32").cpu().numpy()
+
+
+def compare(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+    """The largest difference of the logits (n, K) of an export and of the trained model.
+
+    Raises:
+        FersweepError: It exceeds TOLERANCE or is NaN.
+    """
+    largest = float(np.abs(found - expected).max())
+    limit = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if not largest <= limit:
+        raise FersweepError(
+            f"the export differs from the trained model: a logit differs by {largest:.2g} (tolerance {limit:.2g}) on "
+            f"{len(found)} validation images; nothing was written",
+            hint="use another --format, and report this with the output of fersweep doctor",
+        )
+    return largest

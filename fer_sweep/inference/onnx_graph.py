@@ -27,17 +27,17 @@ import onnxruntime
 from PIL import Image
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-face = Image.open("face.png").convert("L").resize((48, 48), Image.Resampling.BILINEAR)
+face = Image.open("face.png").convert("L").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
 (logits,) = session.run(["logits"], {"pixels": np.asarray(face)[None, None]})
 ```
 
-The input `pixels` is uint8 of shape (batch, 1, 48, 48), with grey values from 0 to 255; the graph normalises them. It
-accepts no floats, so that values from 0 to 1 cannot be passed by mistake.
+The input `pixels` is uint8 of shape (batch, 1, HEIGHT, WIDTH), with grey values from 0 to 255; the graph normalises
+them. It accepts no floats, so that values from 0 to 1 cannot be passed by mistake.
 """
 
 
 class _Raw(nn.Module):
-    """Grey values (B, 1, 48, 48) uint8 to logits (B, 7)."""
+    """Raw values (B, C, H, W) uint8 to logits (B, K)."""
 
     def __init__(self, examinee: Examinee) -> None:
         super().__init__()
@@ -82,12 +82,14 @@ def write(examinee: Examinee, folder: Path) -> None:
             hint="try other versions of torch, onnx and onnxscript, or use --format safetensors",
         ) from error
     assert program is not None  # with dynamo=True
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)  # it names folders of this machine
     program.model.metadata_props["classes"] = json.dumps(examinee.spec.classes)
     program.save(folder / GRAPH)
 
 
 def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Logits (n, 7) of grey values (n, 1, 48, 48) by onnxruntime, the first image alone and the others in one batch."""
+    """Logits (n, K) of raw values (n, C, H, W) by onnxruntime, the first image alone and the others in one batch."""
     import onnxruntime  # optional
 
     options = onnxruntime.SessionOptions()

@@ -1,14 +1,15 @@
 """``fersweep predict``: expressions on the user's own pictures."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fer_sweep.data.photos import Square, centre, largest_face, read_photo
-from fer_sweep.errors import DataError
-from fer_sweep.records import Averaging
-from fer_sweep.worker.slots import one_slot
+from fer_sweep.errors import DataError, InputError
+from fer_sweep.inference.loading import load_model
+from fer_sweep.records import FER2013, Averaging
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,25 @@ def predict_images(
         folder: The model's folder, with weights and config.json.
         images: Files.
         crop_face: Use the largest face in each picture instead of its central square.
-        device: ``auto``, ``cpu``, or a GPU's number or UUID.
-        threads: CPU threads; None for all cores.
+        device: See ``load_model``.
+        threads: See ``load_model``.
 
     Raises:
         DataError: Some are not images, too large, or without a face; it names all of them.
-        InputError: There is no such device, or OpenCV is not installed.
+        InputError: There is no such device, OpenCV is not installed, or the model takes other images.
         CheckpointError: The model cannot be loaded.
     """
     shown = _read(images, crop_face=crop_face)
-    slot = one_slot(device, threads)
-    os.environ.update(slot.environment)
-    import numpy as np
-    import torch  # only here: the command line must not import torch
+    examinee = load_model(folder, device=device, threads=threads)
+    from fer_sweep.training.examination import probabilities  # only here: it imports torch
 
-    from fer_sweep.training.examination import load_examinee, probabilities
-
-    torch.set_num_threads(threads or slot.threads)
-    examinee = load_examinee(folder, torch.device(slot.device))
+    if examinee.spec.shape != FER2013.shape:
+        channels, height, width = examinee.spec.shape
+        raise InputError(
+            f"predict turns pictures into {FER2013.width}x{FER2013.height} grey images, but this model takes "
+            f"{width}x{height} images with {channels} channel{'s' if channels > 1 else ''}",
+            hint="load it in Python with fer_sweep.training.examination.load_examinee",
+        )
     faces = np.stack([part.pixels for part, _ in shown])
     found = probabilities(examinee, faces, np.arange(len(faces)), Averaging.NONE)
     return tuple(

@@ -45,9 +45,9 @@ def create(
         search: One of SEARCHES; None for the W&B server if runs are tracked online and it supports the sweep.
         storage: Database URL; None for that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
         max_gap: Largest train_val_gap the winner may have.
-        seed: Seed of the embedded search.
-        entity: W&B user or team; overrides environment and file.
-        project: W&B project; overrides environment and file.
+        seed: Of the embedded search.
+        entity: W&B user or team; like project, overrides environment and file.
+        project: Of W&B.
         note: Called with warnings.
 
     Raises:
@@ -70,7 +70,9 @@ def create(
     place = {name: value for name, value in (("entity", entity), ("project", project)) if value}
     if place:
         sweep = parse_sweep({**sweep.to_plain(), **place})
-    entry = SweepEntry(_new_id(), search, storage, sweep.name, time.time(), max_gap)
+    # Eight letters and digits, as W&B's ids are.
+    sweep_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+    entry = SweepEntry(sweep_id, search, storage, sweep.name, time.time(), max_gap)
     create_sweep(sweep, sweep_id=entry.id, storage=entry.database, max_gap=max_gap, seed=seed or 0)
     return add(entry, sweep, note)
 
@@ -112,8 +114,3 @@ def _create_on_server(sweep: SweepFile, entity: str | None, project: str | None,
     for warning in made.warnings:
         note(f"W&B: {warning}")
     return add_served(made, sweep, storage, note)
-
-
-def _new_id() -> str:
-    # Eight letters and digits, as W&B's are.
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))

@@ -38,13 +38,11 @@ def open_sweep(sweep_id: str | None = None, *, note: Callable[[str], None] = lam
     """
     entries = known()
     if sweep_id is None:
-        if not entries:
-            raise _no_sweep()
-        return open_entry(entries[-1])
+        return _open_last(entries)
     for entry in entries:
         if sweep_id in (entry.id, entry.path, entry.url):
             return open_entry(entry)
-    elsewhere = ""
+    elsewhere, hint = "", "name a sweep on W&B as ENTITY/PROJECT/ID"
     if "/" in sweep_id or (has_login() and tracking_mode() == "online"):
         try:
             return _adopt(sweep_id, note)
@@ -52,26 +50,16 @@ def open_sweep(sweep_id: str | None = None, *, note: Callable[[str], None] = lam
             if "/" in sweep_id or isinstance(error, SweepFileError):
                 raise
             elsewhere = f"; on W&B: {error}"
-    if not entries:
-        raise InputError(
-            f"no sweep {sweep_id!r} in {home()}{elsewhere}", hint="name a sweep on W&B as ENTITY/PROJECT/ID"
-        )
-    near = get_close_matches(sweep_id, [entry.id for entry in entries], n=1)
-    known_ids = ", ".join(entry.id for entry in entries[-5:])
-    raise InputError(
-        f"no sweep {sweep_id!r} in {home()}{elsewhere}",
-        hint=f"did you mean {near[0]}?" if near else f"latest sweeps: {known_ids}; on W&B: ENTITY/PROJECT/ID",
-    )
+    if entries:
+        near = get_close_matches(sweep_id, [entry.id for entry in entries], n=1)
+        latest = ", ".join(entry.id for entry in entries[-5:])
+        hint = f"did you mean {near[0]}?" if near else f"latest sweeps: {latest}; on W&B: ENTITY/PROJECT/ID"
+    raise InputError(f"no sweep {sweep_id!r} in {home()}{elsewhere}", hint=hint)
 
 
 @contextlib.contextmanager
 def open_sweeps(sweep_ids: Sequence[str] | None) -> Iterator[list[Sweep]]:
-    """Open several sweeps, each once, or the one searched last; they are closed at the end of the block.
-
-    Raises:
-        NothingToDo: No sweep has been created here yet.
-        InputError: No sweep has one of these ids.
-    """
+    """Open several sweeps, each once, or the one searched last; they are closed at the end of the block."""
     with contextlib.ExitStack() as stack:
         found: dict[str, Sweep] = {}
         for name in dict.fromkeys(sweep_ids or ()):
@@ -81,42 +69,19 @@ def open_sweeps(sweep_ids: Sequence[str] | None) -> Iterator[list[Sweep]]:
 
 
 def last_searched() -> Sweep:
-    """Open the sweep created last, ignoring those of ``fersweep confirm``.
-
-    Raises:
-        NothingToDo: There is none yet.
-    """
-    searched = [entry for entry in known() if entry.confirms is None]
-    if not searched:
-        raise _no_sweep()
-    return open_entry(searched[-1])
+    """Open the sweep created last, ignoring those of ``fersweep confirm``."""
+    return _open_last([entry for entry in known() if entry.confirms is None])
 
 
-def open_entry(entry: SweepEntry, *, waits: bool = True) -> Sweep:
-    """Open a sweep of this home.
-
-    Args:
-        entry: The sweep.
-        waits: Wait for a database server that does not answer instead of failing at once.
-    """
-    kind = ServedSweep if entry.search == "wandb" else EmbeddedSweep
-    return kind(entry, waits=waits)
+def open_entry(entry: SweepEntry) -> Sweep:
+    """Open a sweep of this home."""
+    return ServedSweep(entry) if entry.search == "wandb" else EmbeddedSweep(entry)
 
 
-def add_served(made: "Made", sweep: SweepFile, storage: str | None, note: Callable[[str], None]) -> Sweep:
-    """Add a sweep that a W&B server searches, and open it.
-
-    Args:
-        made: Its place on the server.
-        sweep: Its file.
-        storage: The database for its leases and reports; None for this home's.
-        note: Called with warnings.
-    """
-    path = made.path
-    sweep_folder(path.id)  # refuses an id that cannot name a folder
-    entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
-    record_sweep(sweep, entry.id, entry.database)
-    return add(entry, sweep, note)
+def _open_last(entries: Sequence[SweepEntry]) -> Sweep:
+    if not entries:
+        raise NothingToDo(f"no sweep in {home()} yet", hint="create one: fersweep create simple_cnn")
+    return open_entry(entries[-1])
 
 
 def add(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> Sweep:
@@ -133,6 +98,22 @@ def add(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> Swe
     return opened
 
 
+def add_served(made: "Made", sweep: SweepFile, storage: str | None, note: Callable[[str], None]) -> Sweep:
+    """Add a sweep that a W&B server searches, and open it.
+
+    Args:
+        made: Its place on the server.
+        sweep: Its file.
+        storage: The database for its leases and reports; None for this home's.
+        note: Called with problems of its data sets.
+    """
+    path = made.path
+    sweep_folder(path.id)  # refuses an id that cannot name a folder
+    entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
+    record_sweep(sweep, entry.id, entry.database)
+    return add(entry, sweep, note)
+
+
 def new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:
     """The database of a new sweep as its entry stores it: an absolute path, or a URL without its password."""
     storage = storage or os.environ.get("FERSWEEP_STORAGE") or None
@@ -143,10 +124,6 @@ def new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:
     if kept != storage and not kept.startswith("sqlite:"):
         note("the password of the storage URL is not stored: set PGPASSWORD or ~/.pgpass for later commands")
     return kept
-
-
-def _no_sweep() -> NothingToDo:
-    return NothingToDo(f"no sweep in {home()} yet", hint="create one: fersweep create simple_cnn")
 
 
 def _adopt(text: str, note: Callable[[str], None]) -> Sweep:
