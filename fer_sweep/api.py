@@ -24,11 +24,11 @@ from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import write_atomically
-from fer_sweep.mirror.mark import check_mirror
+from fer_sweep.mirror.copying import check_mirror
 from fer_sweep.mirror.restoring import Restored
 from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.records import TrialRecord
-from fer_sweep.sweeps import SweepEntry, creating, last_searched, open_entry, open_sweep
+from fer_sweep.sweeps import SweepEntry, last_searched, open_entry, open_sweep, opening
 from fer_sweep.sweeps.choosing import Choice, choose
 from fer_sweep.worker.gpus import described
 
@@ -193,7 +193,7 @@ def create(
         SweepFileError: The file is invalid; no sweep is created.
     """
     fixed = {**(constants or {}), **({} if data is None else {"data": data})}
-    made = creating.create(
+    made = opening.create(
         Path(file),
         constants=fixed,
         count=count,

@@ -114,7 +114,7 @@ def validate(
 
             load_sweep_file(resolve("sweeps", file))
         else:
-            from fer_sweep.sweeps.creating import checked
+            from fer_sweep.sweeps.opening import checked
 
             checked(file, note=_note)
     except SweepFileError as error:
@@ -192,7 +192,7 @@ def run(file: File, options: SweepOptions, agent: AgentOptions, as_json: Json = 
     Example: fersweep run simple_cnn --data synthetic --set epochs=4 --count 6
     """
     if agent.mirror is not None:
-        from fer_sweep.mirror.mark import check_mirror
+        from fer_sweep.mirror.copying import check_mirror
 
         # Before a sweep is made: a home that has a sweep refuses to restore the mirror of a former machine.
         check_mirror(agent.mirror, options.storage)
@@ -258,13 +258,13 @@ def _choosing(sweep: "Sweep") -> str:
 
 
 def _create(file: Path, options: SweepOptions) -> "Sweep":
-    from fer_sweep.sweeps import creating
+    from fer_sweep.sweeps import opening
 
     given = vars(options).copy()
     constants = dict(_constant(text) for text in given.pop("fixed") or [])
     if (data := given.pop("data")) is not None:
         constants["data"] = data
-    return creating.create(file, constants=constants, note=_note, **given)
+    return opening.create(file, constants=constants, note=_note, **given)
 
 
 def _note(text: str) -> None:

@@ -1,8 +1,7 @@
 """``fersweep export``: a trained model in another format, checked before it is put in place.
 
-A format is a module with ``USE`` (how to load it, in Markdown, with the height and width of an image to fill in) and
-two functions: ``write(examinee, folder)`` writes a model's files, and ``logits(folder, pixels)`` evaluates these with
-the library that others use.
+A format is a module with two functions: ``write(examinee, folder)`` writes a model's files, and ``logits(folder,
+pixels)`` evaluates these with the library that others use. ``LIBRARY``, ``PACKAGES`` and ``USE`` are for its card.
 """
 
 import contextlib
@@ -12,44 +11,36 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from fer_sweep.config.trial import flatten
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import FaceDataset, Split
-from fer_sweep.errors import CheckpointError, DataError, FersweepError, InputError
+from fer_sweep.errors import DataError, FersweepError, InputError, printable
 from fer_sweep.files import atomic_folder, home, read_object, write_atomically
-from fer_sweep.inference.card import Card, render
 from fer_sweep.inference.loading import load_model
-from fer_sweep.openings import Opening, openings_in
+from fer_sweep.openings import openings_in
 from fer_sweep.records import ExportFormat, TrialResult
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.examination import Examinee, check_on_validation, weights_in
+from fer_sweep.verdicts import explain
 
 TOLERANCE = 1e-4
 """By how much a logit may differ, as a share of the largest one or of 1: fp32 sums in another order differ by 1e-6."""
 IMAGES = 256
 """Number of validation images for the check, evenly spaced over the split."""
 
-
-@dataclass(frozen=True)
-class _Kind:
-    writer: str
-    """A module of this package; imported on demand, because transformers takes seconds."""
-    library: str
-    """Its name on the hub."""
-    described_in: str
-    """The file with fersweep's description: config.json, unless the format has its own."""
-    packages: tuple[str, ...]
-
-
-_KINDS = {
-    ExportFormat.SAFETENSORS: _Kind("safetensors_weights", "fersweep", "config.json", ("torch",)),
-    ExportFormat.ONNX: _Kind("onnx_graph", "onnx", "config.json", ("torch", "onnx", "onnxruntime")),
-    ExportFormat.HUGGINGFACE: _Kind("hugging_face", "transformers", "fersweep.json", ("torch", "transformers")),
+_WRITERS = {
+    ExportFormat.SAFETENSORS: "safetensors_weights",
+    ExportFormat.ONNX: "onnx_graph",
+    ExportFormat.HUGGINGFACE: "hugging_face",
 }
+"""Modules of this package; imported on demand, because transformers takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +58,18 @@ class Exported:
 
 
 def export_model(
-    folder: Path,
-    target: Path,
-    format: ExportFormat,
-    *,
-    name: str,
-    data: str | None = None,
-    threads: int | None = None,
+    folder: Path, target: Path, format: ExportFormat, *, name: str, data: str | None = None, threads: int | None = None
 ) -> Exported:
-    """Write a trained model in another format, with a model card.
+    """Write a trained model, which ``load_model`` finds, into a new folder, with a model card.
 
     Args:
-        folder: The trial's folder, with weights and config.json.
-        target: The folder to write; it must not exist.
-        format: The format.
         name: The model's name on its card.
         data: The data set with the validation images for the check; None for the one it was trained on.
-        threads: CPU threads; None for all cores.
 
     Raises:
         InputError: ``target`` exists, the model has no such format, or a package is not installed.
-        CheckpointError: The model cannot be loaded, or differs from the trained one.
+        CheckpointError: The model differs from the trained one.
         DataError: The data set is not prepared, or has no validation images.
-        StorageError: The folder cannot be written.
         FersweepError: The export gives other logits than the model; ``target`` is not created.
     """
     examinee = load_model(folder, threads=threads)
@@ -103,24 +83,27 @@ def export_model(
     if is_own:
         check_on_validation(examinee, dataset)
     pixels = _check_images(examinee, dataset)
-    kind = _KINDS[format]
-    writer = import_module(f"fer_sweep.inference.{kind.writer}")
+    writer = import_module(f"fer_sweep.inference.{_WRITERS[format]}")
     result = _result(folder)
-    card = Card(
+    digest = hashlib.sha256(weights_in(folder).read_bytes()).hexdigest()
+    card = _render_card(
         name=name,
         config=examinee.config,
+        parameters=flatten(examinee.config.model_dump()),
         spec=examinee.spec,
         data=dataset.info if is_own else None,
         result=result,
-        openings=_openings(weights_in(folder)),
-        library=kind.library,
+        verdict=explain(result) if result else "",
+        openings=[opening for opening in openings_in(home()) if opening.weights == digest],
+        library=writer.LIBRARY,
         use=writer.USE,
-        versions={package: _version(package) for package in ("fersweep", *kind.packages)},
+        versions={package: _version(package) for package in ("fersweep", *writer.PACKAGES)},
     )
     with atomic_folder(target) as temporary:
         writer.write(examinee, temporary)
-        write_atomically(temporary / kind.described_in, _description(examinee, result))
-        write_atomically(temporary / "README.md", render(card))
+        has_own = (temporary / "config.json").exists()
+        write_atomically(temporary / ("fersweep.json" if has_own else "config.json"), _description(examinee, result))
+        write_atomically(temporary / "README.md", card)
         # safetensors writes files that only their owner can read.
         mode = (temporary / "README.md").stat().st_mode
         for path in temporary.iterdir():
@@ -147,12 +130,23 @@ def _result(folder: Path) -> TrialResult | None:
     return None
 
 
-def _openings(weights: Path) -> list[Opening]:
-    try:
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{weights} cannot be read: {error.strerror}") from error
-    return [opening for opening in openings_in(home()) if opening.weights == digest]
+def _render_card(*, use: str, **about: Any) -> str:
+    """The model card (README.md): Markdown with the front matter of Hugging Face's hub."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("fer_sweep.inference"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["code"] = _code
+    use = templates.from_string(use).render(about)
+    return templates.get_template("card.md.j2").render(about, use=use, Split=Split)
+
+
+def _code(value: object) -> str:
+    """A value as inline code, safe in a table and a sentence."""
+    text = printable(str(value)).replace("\n", " ").replace("`", "'").replace("|", "\\|")
+    return f"`{text}`"
 
 
 def _version(package: str) -> str:

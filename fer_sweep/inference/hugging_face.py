@@ -27,6 +27,7 @@ from fer_sweep.training.examination import Examinee
 _GREY = torch.tensor([19595, 38470, 7471]) / 65536
 """Shares of red, green and blue in Pillow's grey; their sum is 1, so grey pictures are unchanged."""
 _FIRST = "vit.embeddings.patch_embeddings.projection.weight"
+LIBRARY, PACKAGES = "transformers", ("torch", "transformers")
 USE = """\
 ```python
 import torch

@@ -38,19 +38,14 @@ def predict_images(
     device: str = "auto",
     threads: int | None = None,
 ) -> tuple[Prediction, ...]:
-    """Predict the expressions on pictures, in one batch.
+    """Predict the expressions on pictures, in one batch, by the model that ``load_model`` finds.
 
     Args:
-        folder: The model's folder, with weights and config.json.
-        images: Files.
         crop_face: Use the largest face in each picture instead of its central square.
-        device: See ``load_model``.
-        threads: See ``load_model``.
 
     Raises:
         DataError: Some are not images, too large, or without a face; it names all of them.
-        InputError: There is no such device, OpenCV is not installed, or the model takes other images.
-        CheckpointError: The model cannot be loaded.
+        InputError: OpenCV is not installed, or the model takes other images.
     """
     shown = _read(images, crop_face=crop_face)
     examinee = load_model(folder, device=device, threads=threads)

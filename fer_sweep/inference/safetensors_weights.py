@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from fer_sweep.inference.export import logits_of
 from fer_sweep.training.examination import EXPORTED, Examinee, load_examinee
 
+LIBRARY, PACKAGES = "fersweep", ("torch",)
 USE = """\
 `fersweep predict face.png --folder .` in this folder, or in Python:
 
@@ -22,7 +23,7 @@ import torch
 from fer_sweep.training.examination import load_examinee
 
 trained = load_examinee(Path("."), torch.device("cpu"))
-faces = torch.zeros(1, 1, HEIGHT, WIDTH)  # grey values, 0 to 255
+faces = torch.zeros(1, 1, {{ spec.height }}, {{ spec.width }})  # grey values, 0 to 255
 logits = trained.model((faces - trained.pixel_mean) / trained.pixel_std)
 ```
 """

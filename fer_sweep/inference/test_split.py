@@ -40,22 +40,19 @@ def open_test_split(
     threads: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Evaluate a trained model on a test split, once.
+    """Evaluate a trained model, which ``load_model`` finds, on a test split, once.
 
     Args:
-        folder: The trial's folder, with best.safetensors and config.json.
         name: The model's name in the record.
         log_folder: Where the opening is recorded, besides home and data cache.
         averaging: The views that predictions are averaged over.
         data: The data set whose test split is opened; None for the one it was trained on.
         again: Open it although it was opened before.
-        device: See ``load_model``.
-        threads: See ``load_model``.
         say: Called with notes.
 
     Raises:
         InputError: The split has been opened before, and ``again`` is off.
-        CheckpointError: The model cannot be loaded, or differs from the trained one; the split was not opened.
+        CheckpointError: The model differs from the trained one; the split was not opened.
         DataError: The data set is not prepared, or has no test images.
         StorageError: The opening cannot be recorded, so its result is not shown.
     """

@@ -10,7 +10,17 @@ from pathlib import Path
 
 from fer_sweep.errors import InputError, NothingToDo, StorageError
 from fer_sweep.files import home, read_object
-from fer_sweep.mirror.mark import DATABASE, NAME, Mark, folders, is_mirrored, name_home, read_mark, write_mark, writing
+from fer_sweep.mirror.copying import (
+    DATABASE,
+    NAME,
+    Mark,
+    folders,
+    is_mirrored,
+    name_home,
+    read_mark,
+    write_mark,
+    writing,
+)
 from fer_sweep.store.backup import Standing, release, standings, take_up
 from fer_sweep.training.history import read_history
 

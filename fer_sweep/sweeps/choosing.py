@@ -63,12 +63,7 @@ def as_candidates(sweep_id: str, records: Iterable[TrialRecord]) -> list[Candida
 
 
 def choose(sweeps: Sequence[Sweep], candidates: Sequence[Candidate] | None = None) -> Choice:
-    """Choose among all trials of some sweeps; the strictest ``--max-gap`` applies to all.
-
-    Args:
-        sweeps: The sweeps.
-        candidates: Their trials, if already read.
-    """
+    """Choose among all trials of some sweeps, which may be read already; the strictest ``--max-gap`` applies to all."""
     if candidates is None:
         candidates = [candidate for sweep in sweeps for candidate in as_candidates(sweep.id, sweep.trials())]
     limit = min((sweep.entry.max_gap for sweep in sweeps if sweep.entry.max_gap is not None), default=None)
@@ -121,9 +116,6 @@ def openings_about(candidates: Sequence[Candidate]) -> tuple[Opening, ...]:
     """Every recorded opening that concerns some trials, earliest first.
 
     These are openings of their data's test split for any model, and of every split that one of them was tested on.
-
-    Raises:
-        StorageError: A file that records them cannot be read.
     """
     folders = {sweep_folder(candidate.sweep) for candidate in candidates}
     openings = all_openings(*sorted(folders))
@@ -189,10 +181,6 @@ def with_further_seeds(sweep: Sweep, candidate: Candidate, seeds: int | None) ->
         sweep: The sweep that was searched.
         candidate: Its chosen trial.
         seeds: How many; fewer than it has changes nothing. None for those it has, or USUAL_SEEDS.
-
-    Raises:
-        ConfigError: The trial's configuration cannot be trained.
-        StorageError: The database or the sweep's folder cannot be written.
     """
     found = confirmation_of(candidate)
     if found and seeds is None:

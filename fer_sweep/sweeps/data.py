@@ -32,11 +32,7 @@ class SweepData:
         self._names = [] if file.has_own_space else [str(name) for name in names if name != SYNTHETIC]
 
     def pin(self, note: Callable[[str], None]) -> None:
-        """Pin and share the data sets of a new sweep that are prepared on this host.
-
-        Args:
-            note: Called with problems; agents try again when they start.
-        """
+        """Pin and share the data sets of a new sweep that are prepared on this host, and note problems."""
         for name in filter(is_prepared, self._names):
             try:
                 self._provide(name, lambda text: None)
@@ -98,12 +94,7 @@ def pinned_data(sweep_id: str, name: str) -> DatasetInfo | None:
 
 
 def share_data(name: str, say: Callable[[str], None]) -> bool:
-    """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already.
-
-    Raises:
-        DataError: It is not prepared here, or it is synthetic.
-        StorageError: The home cannot be written.
-    """
+    """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already."""
     if name == SYNTHETIC:
         raise DataError(f"data set {name} cannot be shared", hint="every host generates it")
     if not sharing.share(open_dataset(name), _shared()):

@@ -48,8 +48,9 @@ class Remaining:
 class Sweep(ABC):
     """An opened sweep: its file is parsed once, its state read over one database connection. Thread-safe.
 
-    File and database are opened on first use. A method raises StorageError if the database cannot be used, and
-    ServerError if a W&B server is needed and does not answer.
+    File and database are opened on first use. Methods raise StorageError if the database cannot be used and InputError
+    if it does not have this sweep; where a W&B server is needed, LoginError without a valid key and ServerError if it
+    does not answer.
     """
 
     searched_by_server: bool
@@ -80,11 +81,7 @@ class Sweep(ABC):
 
     @functools.cached_property
     def file(self) -> SweepFile:
-        """The sweep file as it was created, with the constants and the cap of the command line.
-
-        Raises:
-            InputError: The database does not have this sweep any more.
-        """
+        """The sweep file as it was created, with the constants and the cap of the command line."""
         return load_sweep(self.database, self.id)
 
     @functools.cached_property
@@ -227,7 +224,6 @@ class Sweep(ABC):
 
         Raises:
             InputError: A W&B server searches this sweep, but runs are not online.
-            LoginError: Runs are online, but the API key is missing or invalid.
         """
         mode = tracking_mode()
         if self.searched_by_server and mode != "online":
@@ -264,11 +260,7 @@ class Sweep(ABC):
 
     @abstractmethod
     def page(self) -> "Made":
-        """The sweep on the W&B server that its runs belong to; created there for an embedded search.
-
-        Raises:
-            LoginError: The API key is missing or invalid.
-        """
+        """The sweep on the W&B server that its runs belong to; created there for an embedded search."""
 
     @abstractmethod
     def known_page(self, server: str) -> "SweepPath | None":

@@ -4,6 +4,7 @@ import errno
 import itertools
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,8 +14,7 @@ import fer_sweep.mirror.copying as copying
 from fer_sweep import api
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.files import atomic_path, home
-from fer_sweep.mirror.copying import Mirror
-from fer_sweep.mirror.mark import MARK
+from fer_sweep.mirror.copying import MARK, Mirror
 
 WAIT_S = 20.0
 """Bounds a failing test only."""
@@ -131,6 +131,17 @@ def test_an_unmounted_drive_is_reported_once_and_not_written_below_and_its_retur
     assert "unmounted" in told[0] and "trials continue" in told[0]
     assert "up to date again" in told[1]
     assert "the last copy failed" in told[2]
+
+
+def test_the_rest_after_a_copy_does_not_count_the_wait_before_it(folder, monkeypatch):
+    rounds, began = threading.Semaphore(0), time.monotonic()
+    monkeypatch.setattr(copying, "EVERY_S", 0.2)
+    monkeypatch.setattr(copying, "REST_S", 0.0)
+    mirror = Mirror(folder, tell=print)
+    monkeypatch.setattr(mirror, "copy", rounds.release)
+    with mirror:
+        assert all(rounds.acquire(timeout=WAIT_S) for _ in range(6))
+    assert time.monotonic() - began < 4.0, "six copies 0.2 s apart, not 1.0 s"
 
 
 def test_a_drive_that_hangs_does_not_delay_the_end(folder, monkeypatch):

@@ -13,8 +13,7 @@ import pytest
 from fer_sweep import api
 from fer_sweep.errors import InputError, NothingToDo, StorageError
 from fer_sweep.files import home
-from fer_sweep.mirror.copying import Mirror
-from fer_sweep.mirror.mark import read_mark
+from fer_sweep.mirror.copying import Mirror, read_mark
 from fer_sweep.mirror.restoring import restore
 from tests.support.scripted_starter import train_all
 from tests.support.searches import find
