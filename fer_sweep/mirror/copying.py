@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -69,10 +69,10 @@ def home_name() -> str:
     return read_object(home() / NAME).get("name") or name_home(home())
 
 
-def name_home(folder: Path, *, restored_from: str | None = None) -> str:
-    """Give a home a new name, and record the name of the home it was restored from."""
+def name_home(folder: Path) -> str:
+    """Give a home a new name."""
     name = secrets.token_hex(8)
-    write_atomically(folder / NAME, json.dumps({"name": name, "restored_from": restored_from}) + "\n")
+    write_atomically(folder / NAME, json.dumps({"name": name}) + "\n")
     return name
 
 
@@ -98,11 +98,6 @@ def read_mark(folder: Path) -> Mark:
 def write_mark(folder: Path, mark: Mark) -> None:
     """Write the mark of a mirror; StorageError if the drive is full, unmounted or read-only."""
     write_atomically(folder / MARK, json.dumps(asdict(mark)) + "\n")
-
-
-def is_own(mark: Mark) -> bool:
-    """Whether this home, or the one it was restored from, owns a mirror."""
-    return mark.home in (home_name(), read_object(home() / NAME).get("restored_from"))
 
 
 def check_mirror(folder: Path, storage: str | None) -> None:
@@ -148,7 +143,7 @@ def check_mirror(folder: Path, storage: str | None) -> None:
             f"--mirror {folder}: the folder contains other files, such as {content[0]}",
             hint=f"give an empty folder, such as {folder / 'fersweep'}",
         )
-    if content and not is_own(mark := read_mark(target)):
+    if content and (mark := read_mark(target)).home != home_name():
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(mark.copied)) if mark.copied else "never"
         raise InputError(
             f"--mirror {folder}: this is the mirror of another home (last copied: {when})",
@@ -192,8 +187,8 @@ class Mirror:
         self._tell = tell
         self._home = home()
         self._name = home_name()
-        mark = read_mark(self.folder) if (self.folder / MARK).exists() else Mark(self._name)
-        write_mark(self.folder, replace(mark, home=self._name))
+        if not (self.folder / MARK).exists():
+            write_mark(self.folder, Mark(self._name))
         self._copied: dict[Path, tuple[int, int, int]] = {}  # inode, bytes, modification time in nanoseconds
         self._cleaned = False
         self._nudged, self._closing = threading.Event(), threading.Event()
@@ -278,7 +273,7 @@ class Mirror:
             mark = read_mark(self.folder)
         except FersweepError as error:
             raise StorageError(f"{self.folder} is unmounted or empty", hint="mount it again") from error
-        if mark.home != self._name and not is_own(mark):
+        if mark.home != self._name:
             raise _NotOurs(f"{self.folder} has been restored to another home, which owns it now; copying has stopped")
 
     def _clean(self) -> None:

@@ -75,12 +75,12 @@ def restore(folder: Path, *, force: bool = False) -> Restored:
             raise NothingToDo(f"the mirror in {folder} contains no sweep", hint="create one: fersweep create FILE")
         _check_home(here, folder, theirs, kept, force=force)
         going_on = release(staging / DATABASE, history_of) if theirs else 0
-        name = name_home(staging, restored_from=mark.home)
+        name = name_home(staging)
         with writing(here):
             set_aside = _swap(staging, here)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    # A read-only mirror stays as it is: no other home can write to it.
+    # A read-only mirror keeps its owner: no home can write to it.
     with contextlib.suppress(StorageError):
         write_mark(folder, Mark(name, mark.copied))
     trials = sum(len(theirs.get(sweep, {})) for sweep in kept)

@@ -13,7 +13,7 @@ import pytest
 from fer_sweep import api
 from fer_sweep.errors import InputError, NothingToDo, StorageError
 from fer_sweep.files import home
-from fer_sweep.mirror.copying import Mirror, read_mark
+from fer_sweep.mirror.copying import Mirror
 from fer_sweep.mirror.restoring import restore
 from tests.support.scripted_starter import train_all
 from tests.support.searches import find
@@ -90,7 +90,7 @@ def test_a_trial_begun_after_the_database_was_copied_is_dropped_and_proposed_aga
     sweep = api.create(write_sweep())
     sweep.agent(gpus="none", slots=1, count=1)
     copy_home(folder)
-    trials, mark = folder / "sweeps" / sweep.id / "trials", read_mark(folder)
+    trials = folder / "sweeps" / sweep.id / "trials"
     shutil.copytree(trials / "0", trials / "1")
     (trials / "1" / "marker").touch()  # another configuration's files than trial 1 will have
     (trials / "0" / ".last.ckpt.0123abcd").touch()  # of a copy that was killed
@@ -98,7 +98,9 @@ def test_a_trial_begun_after_the_database_was_copied_is_dropped_and_proposed_aga
     with monkeypatch.context() as patch:
         patch.setattr("fer_sweep.mirror.restoring.write_mark", Mock(side_effect=StorageError("read-only")))
         restore(folder)
-    assert read_mark(folder) == mark  # and yet this home may continue a mirror that is writable again
+    with pytest.raises(InputError, match="this is the mirror of another home"):
+        Mirror(folder, tell=print)
+    restore(folder)  # again, now that it is writable: nothing is lost
     restored = home() / "sweeps" / sweep.id / "trials"
     assert [path.name for path in restored.iterdir()] == ["0"] and not list(restored.rglob(".*"))
     api.sweep().agent(gpus="none", slots=1, mirror=folder)
