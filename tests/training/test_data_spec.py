@@ -1,7 +1,5 @@
 """Classes, channels and size come from the data set: a set of three classes in colour trains as FER2013 does."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -49,9 +47,9 @@ def test_every_architecture_is_trained_resumed_and_tested_on_data_of_another_sha
     dataset, examinee = open_dataset("colours"), load_examinee(folder, torch.device("cpu"))
     assert examinee.spec == SPEC
     assert examine(examinee, dataset, Averaging.TENCROP, dataset).images == 15
-    Image.new("RGB", SPEC.shape[1:]).save("face.png")
+    Image.new("RGB", SPEC.shape[1:]).save(tmp_path / "face.png")
     with pytest.raises(InputError, match="takes 40x32 images with 3 channels"):
-        predict_images(folder, [Path("face.png")], device="cpu")
+        predict_images(folder, [tmp_path / "face.png"], device="cpu")
     with pytest.raises(InputError, match="takes 3 channels"):
         export_model(folder, tmp_path / "out", ExportFormat.SAFETENSORS, name="a/0")
 
