@@ -9,17 +9,13 @@ from typing import Any
 
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.data import store
-from fer_sweep.data.cache import open_dataset
-from fer_sweep.data.dataset import fingerprint_of_test
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 from fer_sweep.files import sweep_folder
 from fer_sweep.openings import Opening, all_openings
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.selection import Candidate, Caveat, Confirmed, Selection, caveats, differing_data, select, select_each
 from fer_sweep.store.sweeps import extend_sweep, record_sweep
-from fer_sweep.sweeps.data import pinned_data
-from fer_sweep.sweeps.entries import SweepEntry, known, remember
+from fer_sweep.sweeps.entries import SweepEntry, known, pinned_data, remember
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import open_entry, open_sweep
 
@@ -128,6 +124,10 @@ def openings_about(candidates: Sequence[Candidate]) -> tuple[Opening, ...]:
 
 def _prepared_splits(candidates: Sequence[Candidate]) -> set[str]:
     """The fingerprints of the candidates' test splits, for data sets that are prepared on this host."""
+    from fer_sweep.data import store  # only here: choosing alone needs no images
+    from fer_sweep.data.cache import open_dataset
+    from fer_sweep.data.dataset import fingerprint_of_test
+
     prepared = set(store.names())
     found = set()
     for name, fingerprint in {(candidate.data, candidate.fingerprint) for candidate in candidates}:

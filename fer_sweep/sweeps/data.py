@@ -4,7 +4,6 @@
 fersweep's home, the images are in ``data/`` there too, for hosts that have not prepared them.
 """
 
-import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +14,10 @@ from fer_sweep.config.trial import SYNTHETIC, SharedConfig
 from fer_sweep.data import sharing
 from fer_sweep.data.cache import find_dataset, is_prepared, open_dataset
 from fer_sweep.data.dataset import DatasetInfo
-from fer_sweep.errors import DataError, FersweepError, InputError, OtherData
+from fer_sweep.errors import DataError, FersweepError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
-from fer_sweep.sweeps.entries import SweepEntry
+from fer_sweep.sweeps.entries import SweepEntry, pin_path, read_pin
 
 
 class SweepData:
@@ -62,11 +61,11 @@ class SweepData:
 
     def _provide(self, name: str, say: Callable[[str], None]) -> DatasetInfo:
         here = find_dataset(name) if is_prepared(name) else None
-        info = _pinned(self._entry.id, name)
+        info = read_pin(self._entry.id, name)
         if info is None:
             info = here or find_dataset(name)  # which raises, naming the known ones
-            write_first(_pin_path(self._entry.id, name), info.model_dump_json(indent=2))
-            info = _pinned(self._entry.id, name) or info  # another host may have been first
+            write_first(pin_path(self._entry.id, name), info.model_dump_json(indent=2))
+            info = read_pin(self._entry.id, name) or info  # another host may have been first
         if here is None:
             _take(info, say)
         elif info.fingerprint != here.fingerprint:
@@ -84,13 +83,6 @@ class SweepData:
         """Whether hosts work on this sweep that cannot read this host's cache."""
         several = self._entry.database.startswith("postgresql") or network_file_system(home()) is not None
         return several and network_file_system(cache_dir()) is None
-
-
-def pinned_data(sweep_id: str, name: str) -> DatasetInfo | None:
-    """The data set that a sweep has pinned under a name; None if there is none, or it cannot be read."""
-    with contextlib.suppress(InputError):
-        return _pinned(sweep_id, name)
-    return None
 
 
 def share_data(name: str, say: Callable[[str], None]) -> bool:
@@ -113,21 +105,6 @@ def _take(info: DatasetInfo, say: Callable[[str], None]) -> None:
         )
     say(f"data set {info.name} is not prepared on this host ({host}): copying {_content(info)} from {_shared()}")
     sharing.take(info, _shared())
-
-
-def _pinned(sweep_id: str, name: str) -> DatasetInfo | None:
-    path = _pin_path(sweep_id, name)
-    try:
-        return DatasetInfo.read(path, name)
-    except (OSError, ValueError) as error:  # pydantic raises ValueErrors
-        raise DataError(
-            f"cannot read {path} ({type(error).__name__}), which pins data set {name} of this sweep",
-            hint="restore it; if you delete it, the sweep pins the data set of the next agent's host",
-        ) from error
-
-
-def _pin_path(sweep_id: str, name: str) -> Path:
-    return sweep_folder(sweep_id) / f"data-{name}.json"
 
 
 def _shared() -> Path:
