@@ -24,12 +24,11 @@ from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import write_atomically
-from fer_sweep.mirror.copying import check_mirrored
-from fer_sweep.mirror.mark import check_mirror
+from fer_sweep.mirror.copying import check_mirror
 from fer_sweep.mirror.restoring import Restored
 from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.records import TrialRecord
-from fer_sweep.sweeps import SweepEntry, creating, last_searched, open_entry, open_sweep
+from fer_sweep.sweeps import SweepEntry, last_searched, open_entry, open_sweep, opening
 from fer_sweep.sweeps.choosing import Choice, choose
 from fer_sweep.worker.gpus import described
 
@@ -190,7 +189,7 @@ def create(
     Raises:
         SweepFileError: The file is invalid; no sweep is created.
     """
-    with creating.create(
+    with opening.create(
         Path(file),
         constants={**(constants or {}), **({} if data is None else {"data": data})},
         count=count,
@@ -222,8 +221,7 @@ def run(
     """
     if mirror is not None:
         # Before a sweep is made: a home that has a sweep refuses to restore the mirror of a former machine.
-        check_mirror(Path(mirror))
-        check_mirrored(None)
+        check_mirror(Path(mirror), None)
     made = create(file, data=data, constants=constants, count=count)
     print(f"sweep {made.id}")
     made.agent(mirror=mirror, **agent)

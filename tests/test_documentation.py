@@ -16,7 +16,7 @@ from typer.main import get_command
 from fer_sweep import api
 from fer_sweep.cli import app
 from fer_sweep.data.cache import prepare
-from fer_sweep.sweeps.creating import checked
+from fer_sweep.sweeps.opening import checked
 from tests.support.documentation import PAGES, REPOSITORY, TEXT, Block, blocks, code, rows, section
 from tests.support.faces import Faces, prepare_synthetic, write_zip
 from tests.support.processes import SWEEP, on_one_core

@@ -17,7 +17,7 @@ from fer_sweep.agent.view import Progress, make_view
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import checkpoint_folder
-from fer_sweep.mirror.copying import Mirror, check_mirrored
+from fer_sweep.mirror.copying import Mirror
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweeps import Sweep
@@ -133,7 +133,8 @@ def work_on(
     track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
     copying = contextlib.ExitStack()
     interrupts = Interrupts()
-    search = sweep.search(end_waiting=lambda: interrupts.end_waiting)
+    sweep.end_waiting = lambda: interrupts.end_waiting
+    search = sweep.search()
     try:
         records = search.records()
         if not sweep.is_open:
@@ -144,8 +145,7 @@ def work_on(
             view.note(note)
         keeper = None
         if mirror is not None:
-            check_mirrored(sweep.entry.storage)
-            keeper = copying.enter_context(Mirror(mirror, tell=view.note))
+            keeper = copying.enter_context(Mirror(mirror, sweep.entry.storage, tell=view.note))
         agent = Agent(
             search=search,
             slots=slots,

@@ -81,12 +81,10 @@ def run(file: File, options: SweepOptions, agent: AgentOptions, as_json: Json = 
     Example: fersweep run simple_cnn --data synthetic --set epochs=4 --count 6
     """
     if agent.mirror is not None:
-        from fer_sweep.mirror.copying import check_mirrored
-        from fer_sweep.mirror.mark import check_mirror
+        from fer_sweep.mirror.copying import check_mirror
 
         # Before a sweep is made: a home that has a sweep refuses to restore the mirror of a former machine.
-        check_mirror(agent.mirror)
-        check_mirrored(options.storage)
+        check_mirror(agent.mirror, options.storage)
     with new_sweep(file, options) as made:
         say(f"sweep {made.id}")
         work(made, agent, quiet=as_json)

@@ -59,8 +59,7 @@ def _open(
 ) -> tuple[list[tuple["Sweep", "Candidate"]], list["Sweep"]]:
     """Open the sweeps with the chosen trial of each, and the sweeps that confirm these trials."""
     from fer_sweep.sweeps import last_searched, open_sweep
-    from fer_sweep.sweeps.choosing import chosen, with_further_seeds
-    from fer_sweep.sweeps.confirmations import open_origin
+    from fer_sweep.sweeps.choosing import chosen, open_origin, with_further_seeds
 
     origins = [open_origin(open_sweep(name)) for name in dict.fromkeys(names or ())] or [(last_searched(), None)]
     for searched, _ in origins:
@@ -73,10 +72,9 @@ def _open(
 
 def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
     from fer_sweep.selection import compare, select_confirmed
-    from fer_sweep.sweeps.choosing import confirmed
-    from fer_sweep.sweeps.confirmations import seeds_of
+    from fer_sweep.sweeps.choosing import confirmed, seeds_of
 
-    shown = [found for sweep, candidate in winners if (found := confirmed(sweep, candidate)) is not None]
+    shown = [found for _, candidate in winners if (found := confirmed(candidate)) is not None]
     comparisons = compare(shown)
     if as_json:
         rows = zip(shown, confirmations, strict=True)

@@ -185,7 +185,7 @@ def _chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> 
                 hint="run this command there, or copy the trial's folder and give it with --folder",
             )
         searched = opened.id if opened.entry.confirms is None else None
-        return _ChosenModel(candidate.name, path, opened.folder, searched, confirmed(opened, candidate))
+        return _ChosenModel(candidate.name, path, opened.folder, searched, confirmed(candidate))
 
 
 _AVERAGED = {"none": "", "flip": ", averaged with the mirror images", "tencrop": ", averaged over ten crops each"}

@@ -45,7 +45,7 @@ def validate(
 
             load_sweep_file(resolve("sweeps", file))
         else:
-            from fer_sweep.sweeps.creating import checked
+            from fer_sweep.sweeps.opening import checked
 
             checked(file, note=note)
     except SweepFileError as error:
@@ -77,13 +77,13 @@ def create(file: File, options: SweepOptions, as_json: Json = False) -> None:
 
 def new_sweep(file: Path, options: SweepOptions) -> "Sweep":
     """Create a sweep and open it."""
-    from fer_sweep.sweeps import creating
+    from fer_sweep.sweeps import opening
 
     given = vars(options).copy()
     constants = dict(_constant(text) for text in given.pop("fixed") or [])
     if (data := given.pop("data")) is not None:
         constants["data"] = data
-    return creating.create(file, constants=constants, note=note, **given)
+    return opening.create(file, constants=constants, note=note, **given)
 
 
 def _constant(text: str) -> tuple[str, Any]:

@@ -1,16 +1,46 @@
-"""``fersweep export``: a trained model in another format, checked before it is put in place."""
+"""``fersweep export``: a trained model in another format, checked before it is put in place.
+
+A format is a module with two functions: ``write(examinee, folder)`` writes a model's files, and ``logits(folder,
+pixels)`` evaluates these with the library that others use. ``LIBRARY``, ``PACKAGES`` and ``USE`` are for its card.
+"""
 
 import contextlib
 import hashlib
-import os
+import json
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from fer_sweep.errors import CheckpointError
-from fer_sweep.files import home, read_object
-from fer_sweep.openings import Opening, openings_in
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fer_sweep.config.trial import flatten
+from fer_sweep.data.cache import open_dataset
+from fer_sweep.data.dataset import FaceDataset, Split
+from fer_sweep.errors import DataError, FersweepError, InputError, printable
+from fer_sweep.files import atomic_folder, home, read_object, write_atomically
+from fer_sweep.inference.loading import load_model
+from fer_sweep.openings import openings_in
 from fer_sweep.records import ExportFormat, TrialResult
-from fer_sweep.worker.slots import one_slot
+from fer_sweep.training.evaluation import forward
+from fer_sweep.training.examination import Examinee, check_on_validation, weights_in
+from fer_sweep.verdicts import explain
+
+TOLERANCE = 1e-4
+"""By how much a logit may differ, as a share of the largest one or of 1: fp32 sums in another order differ by 1e-6."""
+IMAGES = 256
+"""Number of validation images for the check, evenly spaced over the split."""
+
+_WRITERS = {
+    ExportFormat.SAFETENSORS: "safetensors_weights",
+    ExportFormat.ONNX: "onnx_graph",
+    ExportFormat.HUGGINGFACE: "hugging_face",
+}
+"""Modules of this package; imported on demand, because transformers takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -28,56 +58,68 @@ class Exported:
 
 
 def export_model(
-    folder: Path,
-    target: Path,
-    format: ExportFormat,
-    *,
-    name: str,
-    data: str | None = None,
-    threads: int | None = None,
+    folder: Path, target: Path, format: ExportFormat, *, name: str, data: str | None = None, threads: int | None = None
 ) -> Exported:
-    """Write a trained model in another format, with a model card.
+    """Write a trained model, which ``load_model`` finds, into a new folder, with a model card.
 
     Args:
-        folder: The trial's folder, with weights and config.json.
-        target: The folder to write; it must not exist.
-        format: The format.
         name: The model's name on its card.
         data: The data set with the validation images for the check; None for the one it was trained on.
-        threads: CPU threads; None for all cores.
 
     Raises:
-        InputError: ``target`` exists, the architecture has no such format, or a package is not installed.
-        CheckpointError: The model cannot be loaded, or differs from the trained one.
+        InputError: ``target`` exists, the model has no such format, or a package is not installed.
+        CheckpointError: The model differs from the trained one.
         DataError: The data set is not prepared, or has no validation images.
-        StorageError: The folder cannot be written.
         FersweepError: The export gives other logits than the model; ``target`` is not created.
     """
-    slot = one_slot("cpu", threads)
-    os.environ.update(slot.environment)
-    import torch  # only here: the command line must not import torch
-
-    from fer_sweep.data.cache import open_dataset
-    from fer_sweep.inference.card import Card
-    from fer_sweep.inference.folder import TOLERANCE, write_folder
-    from fer_sweep.training.examination import check_on_validation, load_examinee, weights_in
-
-    torch.set_num_threads(threads or slot.threads)
-    examinee = load_examinee(folder, torch.device("cpu"))
+    examinee = load_model(folder, threads=threads)
+    if examinee.spec.channels != 1:
+        raise InputError(
+            f"export writes models of grey images, but this one takes {examinee.spec.channels} channels",
+            hint="load it in Python with fer_sweep.training.examination.load_examinee",
+        )
     dataset = open_dataset(data or examinee.config.data)
     is_own = dataset.name == examinee.config.data
     if is_own:
         check_on_validation(examinee, dataset)
-    card = Card(
+    pixels = _check_images(examinee, dataset)
+    writer = import_module(f"fer_sweep.inference.{_WRITERS[format]}")
+    result = _result(folder)
+    digest = hashlib.sha256(weights_in(folder).read_bytes()).hexdigest()
+    card = _render_card(
         name=name,
         config=examinee.config,
+        parameters=flatten(examinee.config.model_dump()),
+        spec=examinee.spec,
         data=dataset.info if is_own else None,
-        result=_result(folder),
-        openings=_openings(weights_in(folder)),
+        result=result,
+        verdict=explain(result) if result else "",
+        openings=[opening for opening in openings_in(home()) if opening.weights == digest],
+        library=writer.LIBRARY,
+        use=writer.USE,
+        versions={package: _version(package) for package in ("fersweep", *writer.PACKAGES)},
     )
-    images, difference = write_folder(examinee, card, format, dataset, target)
+    with atomic_folder(target) as temporary:
+        writer.write(examinee, temporary)
+        has_own = (temporary / "config.json").exists()
+        write_atomically(temporary / ("fersweep.json" if has_own else "config.json"), _description(examinee, result))
+        write_atomically(temporary / "README.md", card)
+        # safetensors writes files that only their owner can read.
+        mode = (temporary / "README.md").stat().st_mode
+        for path in temporary.iterdir():
+            path.chmod(mode)
+        difference = compare(writer.logits(temporary, pixels), logits_of(examinee, pixels))
     files = tuple(sorted(path.name for path in target.iterdir()))
-    return Exported(target, files, images, difference, TOLERANCE)
+    return Exported(target, files, len(pixels), difference, TOLERANCE)
+
+
+def _check_images(examinee: Examinee, dataset: FaceDataset) -> npt.NDArray[np.uint8]:
+    """Some validation images, as raw values (n, C, H, W)."""
+    positions = dataset.indices(Split.VAL)
+    if not len(positions):
+        raise DataError(f"data set {dataset.name} has no validation images", hint="use another one with --data")
+    chosen = positions[np.linspace(0, len(positions) - 1, min(IMAGES, len(positions)), dtype=np.int64)]
+    return dataset.images[chosen].reshape(-1, *examinee.spec.shape)
 
 
 def _result(folder: Path) -> TrialResult | None:
@@ -88,9 +130,63 @@ def _result(folder: Path) -> TrialResult | None:
     return None
 
 
-def _openings(weights: Path) -> list[Opening]:
+def _render_card(*, use: str, **about: Any) -> str:
+    """The model card (README.md): Markdown with the front matter of Hugging Face's hub."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("fer_sweep.inference"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["code"] = _code
+    use = templates.from_string(use).render(about)
+    return templates.get_template("card.md.j2").render(about, use=use, Split=Split)
+
+
+def _code(value: object) -> str:
+    """A value as inline code, safe in a table and a sentence."""
+    text = printable(str(value)).replace("\n", " ").replace("`", "'").replace("|", "\\|")
+    return f"`{text}`"
+
+
+def _version(package: str) -> str:
     try:
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{weights} cannot be read: {error.strerror}") from error
-    return [opening for opening in openings_in(home()) if opening.weights == digest]
+        return version(package)
+    except PackageNotFoundError:  # run from source
+        return "unknown"
+
+
+def _description(examinee: Examinee, result: TrialResult | None) -> str:
+    plain = {
+        "classes": examinee.spec.classes,
+        "pixel_mean": examinee.pixel_mean,
+        "pixel_std": examinee.pixel_std,
+        "val_acc": examinee.val_acc,
+        "trial": examinee.config.model_dump(mode="json"),
+        "result": result.model_dump(mode="json") if result else None,
+    }
+    return json.dumps(plain, indent=2) + "\n"
+
+
+@torch.inference_mode()
+def logits_of(examinee: Examinee, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Logits (n, K) of raw values (n, C, H, W), in fp32 whatever the precision of the training."""
+    batch = torch.from_numpy(pixels).to(examinee.device).float().sub_(examinee.pixel_mean).div_(examinee.pixel_std)
+    return forward(examinee.model, batch, "fp32").cpu().numpy()
+
+
+def compare(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+    """The largest difference of the logits (n, K) of an export and of the trained model.
+
+    Raises:
+        FersweepError: It exceeds TOLERANCE or is NaN.
+    """
+    largest = float(np.abs(found - expected).max())
+    limit = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if not largest <= limit:
+        raise FersweepError(
+            f"the export differs from the trained model: a logit differs by {largest:.2g} (tolerance {limit:.2g}) on "
+            f"{len(found)} validation images; nothing was written",
+            hint="use another --format, and report this with the output of fersweep doctor",
+        )
+    return largest

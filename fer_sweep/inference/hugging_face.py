@@ -4,8 +4,6 @@ Their image processor reads RGB, our model has one channel. The first layer is l
 the shares of red, green and blue in grey (ITU-R 601, as in Pillow), which gives the same output for RGB input.
 """
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from fer_sweep.training.examination import Examinee
 _GREY = torch.tensor([19595, 38470, 7471]) / 65536
 """Shares of red, green and blue in Pillow's grey; their sum is 1, so grey pictures are unchanged."""
 _FIRST = "vit.embeddings.patch_embeddings.projection.weight"
+LIBRARY, PACKAGES = "transformers", ("torch", "transformers")
 USE = """\
 ```python
 import torch
@@ -83,21 +82,20 @@ def write(examinee: Examinee, folder: Path) -> None:
         image_mean=[examinee.pixel_mean / 255] * len(_GREY),
         image_std=[examinee.pixel_std / 255] * len(_GREY),
     )
-    with _no_progress_bars():
-        coloured.save_pretrained(folder)
-        processor.save_pretrained(folder)
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    coloured.save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 @torch.inference_mode()
 def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Logits (n, 7) of grey values (n, 1, 48, 48) by an export, loaded with transformers' Auto classes.
+    """Logits (n, K) of grey values (n, 1, H, W) by an export, loaded with transformers' Auto classes.
 
     Raises:
         FersweepError: The image processor resizes images differently than the training did.
     """
-    with _no_progress_bars():
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
-        model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
     inputs: torch.Tensor = processor([Image.fromarray(face[0]) for face in pixels], return_tensors="pt")["pixel_values"]
     size = (processor.size["height"], processor.size["width"])
     if size != pixels.shape[-2:]:
@@ -113,14 +111,3 @@ def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float3
         inputs = ours.expand(-1, len(_GREY), -1, -1)
     found: npt.NDArray[np.float32] = model(pixel_values=inputs).logits.float().numpy()
     return found
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    were_on = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if were_on:
-            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -19,7 +19,8 @@ from fer_sweep.errors import FersweepError, InputError
 from fer_sweep.models.vit import ViT
 from fer_sweep.training.examination import Examinee
 
-GRAPH = "model.onnx"
+LIBRARY, PACKAGES = "onnx", ("torch", "onnx", "onnxruntime")
+_GRAPH = "model.onnx"
 USE = """\
 ```python
 import numpy as np
@@ -27,17 +28,17 @@ import onnxruntime
 from PIL import Image
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-face = Image.open("face.png").convert("L").resize((48, 48), Image.Resampling.BILINEAR)
+face = Image.open("face.png").convert("L").resize(({{ spec.width }}, {{ spec.height }}), Image.Resampling.BILINEAR)
 (logits,) = session.run(["logits"], {"pixels": np.asarray(face)[None, None]})
 ```
 
-The input `pixels` is uint8 of shape (batch, 1, 48, 48), with grey values from 0 to 255; the graph normalises them. It
-accepts no floats, so that values from 0 to 1 cannot be passed by mistake.
+The input `pixels` is uint8 of shape (batch, 1, {{ spec.height }}, {{ spec.width }}), with grey values from 0 to 255;
+the graph normalises them. It accepts no floats, so that values from 0 to 1 cannot be passed by mistake.
 """
 
 
 class _Raw(nn.Module):
-    """Grey values (B, 1, 48, 48) uint8 to logits (B, 7)."""
+    """Raw values (B, C, H, W) uint8 to logits (B, K)."""
 
     def __init__(self, examinee: Examinee) -> None:
         super().__init__()
@@ -82,18 +83,20 @@ def write(examinee: Examinee, folder: Path) -> None:
             hint="try other versions of torch, onnx and onnxscript, or use --format safetensors",
         ) from error
     assert program is not None  # with dynamo=True
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)  # it names folders of this machine
     program.model.metadata_props["classes"] = json.dumps(examinee.spec.classes)
-    program.save(folder / GRAPH)
+    program.save(folder / _GRAPH)
 
 
 def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Logits (n, 7) of grey values (n, 1, 48, 48) by onnxruntime, the first image alone and the others in one batch."""
+    """Logits (n, K) of raw values (n, C, H, W) by onnxruntime, the first image alone and the others in one batch."""
     import onnxruntime  # optional
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; it warns if it finds no GPU
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(folder / _GRAPH, options, providers=["CPUExecutionProvider"])
     parts = [session.run(["logits"], {"pixels": part})[0] for part in (pixels[:1], pixels[1:]) if len(part)]
     found: npt.NDArray[np.float32] = np.concatenate(parts)
     return found

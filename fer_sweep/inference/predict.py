@@ -1,14 +1,15 @@
 """``fersweep predict``: expressions on the user's own pictures."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fer_sweep.data.images import Square, centre, largest_face, read_photo
-from fer_sweep.errors import DataError
-from fer_sweep.records import Averaging
-from fer_sweep.worker.slots import one_slot
+from fer_sweep.errors import DataError, InputError
+from fer_sweep.inference.loading import load_model
+from fer_sweep.records import FER2013, Averaging
 
 
 @dataclass(frozen=True)
@@ -37,30 +38,26 @@ def predict_images(
     device: str = "auto",
     threads: int | None = None,
 ) -> tuple[Prediction, ...]:
-    """Predict the expressions on pictures, in one batch.
+    """Predict the expressions on pictures, in one batch, by the model that ``load_model`` finds.
 
     Args:
-        folder: The model's folder, with weights and config.json.
-        images: Files.
         crop_face: Use the largest face in each picture instead of its central square.
-        device: ``auto``, ``cpu``, or a GPU's number or UUID.
-        threads: CPU threads; None for all cores.
 
     Raises:
         DataError: Some are not images, too large, or without a face; it names all of them.
-        InputError: There is no such device, or OpenCV is not installed.
-        CheckpointError: The model cannot be loaded.
+        InputError: OpenCV is not installed, or the model takes other images.
     """
     shown = _read(images, crop_face=crop_face)
-    slot = one_slot(device, threads)
-    os.environ.update(slot.environment)
-    import numpy as np
-    import torch  # only here: the command line must not import torch
+    examinee = load_model(folder, device=device, threads=threads)
+    from fer_sweep.training.examination import probabilities  # only here: it imports torch
 
-    from fer_sweep.training.examination import load_examinee, probabilities
-
-    torch.set_num_threads(threads or slot.threads)
-    examinee = load_examinee(folder, torch.device(slot.device))
+    if examinee.spec.shape != FER2013.shape:
+        channels, height, width = examinee.spec.shape
+        raise InputError(
+            f"predict turns pictures into {FER2013.width}x{FER2013.height} grey images, but this model takes "
+            f"{width}x{height} images with {channels} channel{'s' if channels > 1 else ''}",
+            hint="load it in Python with fer_sweep.training.examination.load_examinee",
+        )
     faces = np.stack([part.pixels for part, _ in shown])
     found = probabilities(examinee, faces, np.arange(len(faces)), Averaging.NONE)
     return tuple(

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
-from fer_sweep.inference.folder import logits_of
+from fer_sweep.inference.export import logits_of
 from fer_sweep.training.examination import EXPORTED, Examinee, load_examinee
 
+LIBRARY, PACKAGES = "fersweep", ("torch",)
 USE = """\
 `fersweep predict face.png --folder .` in this folder, or in Python:
 
@@ -22,7 +23,7 @@ import torch
 from fer_sweep.training.examination import load_examinee
 
 trained = load_examinee(Path("."), torch.device("cpu"))
-faces = torch.zeros(1, 1, 48, 48)  # grey values, 0 to 255
+faces = torch.zeros(1, 1, {{ spec.height }}, {{ spec.width }})  # grey values, 0 to 255
 logits = trained.model((faces - trained.pixel_mean) / trained.pixel_std)
 ```
 """
@@ -44,5 +45,5 @@ def write(examinee: Examinee, folder: Path) -> None:
 
 
 def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Logits (n, 7) of grey values (n, 1, 48, 48) by an exported model."""
+    """Logits (n, K) of raw values (n, C, H, W) by an exported model."""
     return logits_of(load_examinee(folder, torch.device("cpu")), pixels)

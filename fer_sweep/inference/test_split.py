@@ -1,17 +1,19 @@
 """``fersweep test``: evaluates one chosen model on the test split, once."""
 
 import hashlib
-import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_sweep.data.cache import open_dataset
+from fer_sweep.data.dataset import fingerprint_of_test
 from fer_sweep.errors import InputError
+from fer_sweep.inference.loading import load_model
 from fer_sweep.openings import Opening, one_at_a_time, openings_of, write_down
 from fer_sweep.records import Averaging, Examination
-from fer_sweep.worker.slots import one_slot
+from fer_sweep.training.examination import examine, open_if_here, weights_in
 
 
 @dataclass(frozen=True)
@@ -38,40 +40,23 @@ def open_test_split(
     threads: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Evaluate a trained model on a test split, once.
+    """Evaluate a trained model, which ``load_model`` finds, on a test split, once.
 
     Args:
-        folder: The trial's folder, with best.safetensors and config.json.
         name: The model's name in the record.
         log_folder: Where the opening is recorded, besides home and data cache.
         averaging: The views that predictions are averaged over.
         data: The data set whose test split is opened; None for the one it was trained on.
         again: Open it although it was opened before.
-        device: ``auto``, ``cpu``, or a GPU's number or UUID.
-        threads: CPU threads; None for all cores.
         say: Called with notes.
 
     Raises:
         InputError: The split has been opened before, and ``again`` is off.
-        CheckpointError: The model cannot be loaded, or differs from the trained one; the split was not opened.
+        CheckpointError: The model differs from the trained one; the split was not opened.
         DataError: The data set is not prepared, or has no test images.
         StorageError: The opening cannot be recorded, so its result is not shown.
     """
-    slot = one_slot(device, threads)
-    os.environ.update(slot.environment)
-    import torch  # only here: the command line must not import torch
-
-    from fer_sweep.data.cache import open_dataset
-    from fer_sweep.data.dataset import fingerprint_of_test
-    from fer_sweep.training.examination import (
-        examine,
-        load_examinee,
-        open_if_here,
-        weights_in,
-    )
-
-    torch.set_num_threads(threads or slot.threads)
-    examinee = load_examinee(folder, torch.device(slot.device))
+    examinee = load_model(folder, device=device, threads=threads)
     trained_on = open_if_here(examinee.config.data)
     dataset = open_dataset(data or examinee.config.data)
     if trained_on is None:

@@ -1,7 +1,6 @@
 """Restore a home from a mirror: completely or not at all, and never over newer sweeps."""
 
 import contextlib
-import functools
 import secrets
 import shutil
 import time
@@ -11,14 +10,14 @@ from pathlib import Path
 
 from fer_sweep.errors import InputError, NothingToDo, StorageError
 from fer_sweep.files import home, read_object
-from fer_sweep.mirror.mark import (
+from fer_sweep.mirror.copying import (
     DATABASE,
-    MARK,
     NAME,
+    Mark,
     folders,
-    new_name,
+    is_mirrored,
+    name_home,
     read_mark,
-    write_home_name,
     write_mark,
     writing,
 )
@@ -26,6 +25,7 @@ from fer_sweep.store.backup import Standing, release, standings, take_up
 from fer_sweep.training.history import read_history
 
 _Standings = Mapping[str, Mapping[int, Standing]]
+"""Trials by sweep and number."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ def restore(folder: Path, *, force: bool = False) -> Restored:
     mark = read_mark(folder)
     here = home()
     staging = here.parent / f".{here.name}.restoring-{secrets.token_hex(4)}"
+
+    def history_of(sweep: str, trial: str) -> Sequence[Mapping[str, float]]:
+        with contextlib.suppress(StorageError):  # the trial replaces a damaged file
+            return read_history(staging / "sweeps" / sweep / "trials" / trial / "history.jsonl")
+        return ()
+
     try:
         with writing(here):
             staging.mkdir(parents=True)
@@ -67,31 +73,18 @@ def restore(folder: Path, *, force: bool = False) -> Restored:
             kept = _copy_sweeps(folder, staging, theirs)
         if not kept:
             raise NothingToDo(f"the mirror in {folder} contains no sweep", hint="create one: fersweep create FILE")
-        is_in_use = _check_home(here, folder, theirs, kept, force=force)
-        going_on = (
-            release(staging / DATABASE, functools.partial(_history, staging)) if (staging / DATABASE).exists() else 0
-        )
-        name = new_name()
-        write_home_name(staging, name, restored_from=mark.home)
+        _check_home(here, folder, theirs, kept, force=force)
+        going_on = release(staging / DATABASE, history_of) if theirs else 0
+        name = name_home(staging)
         with writing(here):
             set_aside = _swap(staging, here)
-            if set_aside is not None and not is_in_use:
-                shutil.rmtree(set_aside, ignore_errors=True)
-                set_aside = None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    # A read-only mirror stays as it is: no other home can write to it.
+    # A read-only mirror keeps its owner: no home can write to it.
     with contextlib.suppress(StorageError):
-        write_mark(folder, home=name, copied=mark.copied)
+        write_mark(folder, Mark(name, mark.copied))
     trials = sum(len(theirs.get(sweep, {})) for sweep in kept)
     return Restored(kept, mark.copied, trials, going_on, set_aside)
-
-
-def _history(root: Path, sweep: str, trial: str) -> Sequence[Mapping[str, float]]:
-    """The epochs in the copied history file of a trial."""
-    with contextlib.suppress(StorageError):  # the trial replaces a damaged file
-        return read_history(root / "sweeps" / sweep / "trials" / trial / "history.jsonl")
-    return ()
 
 
 def _copy_database(folder: Path, staging: Path) -> _Standings:
@@ -123,14 +116,12 @@ def _copy_sweeps(folder: Path, staging: Path, known: _Standings) -> list[str]:
 
 def _copy_files(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    for path in source.iterdir():
-        skipped = path.name.startswith((".", DATABASE)) or path.name in (MARK, NAME)
-        if path.is_file() and not path.is_symlink() and not skipped:
-            shutil.copy2(path, target / path.name)  # with its times, by which the next copy to the mirror skips it
+    for path in filter(is_mirrored, source.iterdir()):
+        shutil.copy2(path, target / path.name)  # with its times, by which the next copy to the mirror skips it
 
 
-def _check_home(here: Path, folder: Path, theirs: _Standings, kept: Sequence[str], *, force: bool) -> bool:
-    """Check that nothing would be lost; returns whether this home has any content."""
+def _check_home(here: Path, folder: Path, theirs: _Standings, kept: Sequence[str], *, force: bool) -> None:
+    """Check that no agent uses this home, and unless forced that the mirror has all that it has."""
     ours = standings(here / DATABASE) if (here / DATABASE).is_file() else {}
     if busy := [f"{sweep}/{t.number}" for sweep, trials in ours.items() for t in trials.values() if t.in_hand]:
         raise InputError(
@@ -149,15 +140,14 @@ def _check_home(here: Path, folder: Path, theirs: _Standings, kept: Sequence[str
             f"the mirror in {folder} lacks trials or sweeps of {here}: sweep {', '.join(lost[:5])}",
             hint="continue with this home, set FERSWEEP_HOME to another folder, or set this home aside with --force",
         )
-    others = here.is_dir() and any(path.name != NAME and not path.name.startswith(".") for path in here.iterdir())
-    return bool(present) or others
 
 
 def _swap(staging: Path, here: Path) -> Path | None:
-    """Put the new home in place; returns where the former one is now, if there was one."""
+    """Put the new home in place; returns where the former one is now, if it had any content."""
     if not here.exists():
         staging.rename(here)
         return None
+    has_content = any(path.name != NAME and not path.name.startswith(".") for path in here.iterdir())
     aside = here.parent / f"{here.name}.before-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     here.rename(aside)
     try:
@@ -165,4 +155,7 @@ def _swap(staging: Path, here: Path) -> Path | None:
     except OSError:
         aside.rename(here)
         raise
-    return aside
+    if has_content:
+        return aside
+    shutil.rmtree(aside, ignore_errors=True)
+    return None

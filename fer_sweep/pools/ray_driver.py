@@ -256,7 +256,8 @@ def left_of(sweep: str) -> Callable[[], Remaining | None]:
         if entry is None:
             return Remaining(None)
         try:
-            with open_entry(entry, waits=False) as opened:
+            with open_entry(entry) as opened:
+                opened.end_waiting = lambda: True  # fail at once if the database server does not answer
                 return opened.remaining()
         except FersweepError as error:
             print(f"cannot read the remaining trials: {error}", file=sys.stderr)

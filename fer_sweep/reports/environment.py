@@ -11,7 +11,7 @@ from pathlib import Path
 from fer_sweep.data.cache import DatasetInfo, Split, find_dataset, is_prepared
 from fer_sweep.errors import FersweepError
 from fer_sweep.reports.sources import Report
-from fer_sweep.sweeps.data import pinned_data
+from fer_sweep.sweeps.entries import pinned_data
 
 _PACKAGES = ("fersweep", "torch", "torchvision", "transformers", "optuna", "wandb", "numpy", "plotly")
 

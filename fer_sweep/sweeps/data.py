@@ -4,22 +4,20 @@
 fersweep's home, the images are in ``data/`` there too, for hosts that have not prepared them.
 """
 
-import contextlib
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SYNTHETIC, SharedConfig
-from fer_sweep.errors import DataError, FersweepError, InputError, OtherData
+from fer_sweep.data.cache import find_dataset, is_prepared, open_dataset
+from fer_sweep.data.dataset import DatasetInfo
+from fer_sweep.data.store import copy_shared, is_shared, share
+from fer_sweep.errors import DataError, FersweepError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
-from fer_sweep.sweeps.entries import SweepEntry
-
-if TYPE_CHECKING:
-    from fer_sweep.data.dataset import DatasetInfo
+from fer_sweep.sweeps.entries import SweepEntry, pin_path, read_pin
 
 
 class SweepData:
@@ -27,28 +25,21 @@ class SweepData:
 
     def __init__(self, entry: SweepEntry, file: SweepFile, space: Space) -> None:
         self._entry = entry
+        given = space.parameters.get("data")
+        names = given.grid_values() or () if given else (SharedConfig.model_fields["data"].default,)
         # A space in code is known only when it runs.
-        self._names = () if file.has_own_space else [name for name in data_names(space) if name != SYNTHETIC]
+        self._names = [] if file.has_own_space else [str(name) for name in names if name != SYNTHETIC]
 
     def pin(self, note: Callable[[str], None]) -> None:
-        """Pin and share the data sets of a new sweep that are prepared on this host.
-
-        Args:
-            note: Called with problems; agents try again when they start.
-        """
-        for name in self._names:
+        """Pin and share the data sets of a new sweep that are prepared on this host, and note problems."""
+        for name in filter(is_prepared, self._names):
             try:
-                if (info := _prepared(name)) is not None:
-                    self._share(_pinned(self._entry.id, name) or self._pin(info), lambda text: None)
+                self._provide(name, lambda text: None)
             except FersweepError as error:
                 note(str(error))
 
     def inherit(self, origin: SweepEntry) -> None:
-        """Copy the pins of another sweep.
-
-        Raises:
-            StorageError: A pin cannot be written.
-        """
+        """Copy the pins of another sweep."""
         for pin in sweep_folder(origin.id).glob("data-*.json"):
             write_atomically(sweep_folder(self._entry.id) / pin.name, pin.read_bytes())
 
@@ -66,116 +57,59 @@ class SweepData:
             OtherData: One differs from the pinned one.
             StorageError: It cannot be copied.
         """
-        from fer_sweep.data.cache import find_dataset
+        return {name: self._provide(name, say).fingerprint for name in self._names}
 
-        fingerprints = {}
-        for name in self._names:
-            here = _prepared(name)
-            info = _pinned(self._entry.id, name) or (self._pin(here) if here else None)
-            if info is None:
-                info = find_dataset(name)  # raises, naming the known ones
-            elif here is None:
-                _take(info, say)
-            elif info.fingerprint != here.fingerprint:
-                raise OtherData(
-                    f"data set {name} on this host ({_host()}) differs from the one sweep {self._entry.id} began with: "
-                    f"{_content(here)} instead of {_content(info)}",
-                    hint=f"restore it: fersweep data prepare {info.source} --name {name} --replace; "
-                    "or create another sweep on this one: fersweep create",
-                )
-            else:
-                self._share(info, say)
-            fingerprints[name] = info.fingerprint
-        return fingerprints
+    def _provide(self, name: str, say: Callable[[str], None]) -> DatasetInfo:
+        here = find_dataset(name) if is_prepared(name) else None
+        info = read_pin(self._entry.id, name)
+        if info is None:
+            info = here or find_dataset(name)  # which raises, naming the known ones
+            write_first(pin_path(self._entry.id, name), info.model_dump_json(indent=2))
+            info = read_pin(self._entry.id, name) or info  # another host may have been first
+        if here is None:
+            _take(info, say)
+        elif info.fingerprint != here.fingerprint:
+            raise OtherData(
+                f"data set {name} on this host ({socket.gethostname()}) differs from the one sweep {self._entry.id} "
+                f"began with: {_content(here)} instead of {_content(info)}",
+                hint=f"restore it: fersweep data prepare {info.source} --name {name} --replace; "
+                "or create another sweep on this one: fersweep create",
+            )
+        elif self._is_for_several_hosts():
+            share_data(name, say)
+        return info
 
-    def _pin(self, info: "DatasetInfo") -> "DatasetInfo":
-        """Pin a data set; returns the pinned one, which another host may have pinned first."""
-        write_first(_pin_path(self._entry.id, info.name), info.model_dump_json(indent=2))
-        return _pinned(self._entry.id, info.name) or info
-
-    def _share(self, info: "DatasetInfo", say: Callable[[str], None]) -> None:
-        """Share a prepared data set with hosts that cannot read this host's cache."""
+    def _is_for_several_hosts(self) -> bool:
+        """Whether hosts work on this sweep that cannot read this host's cache."""
         several = self._entry.database.startswith("postgresql") or network_file_system(home()) is not None
-        if several and network_file_system(cache_dir()) is None:
-            share_data(info.name, say)
-
-
-def data_names(space: Space) -> Sequence[str]:
-    """The names of the data sets in a space."""
-    given = space.parameters.get("data")
-    if given is None:
-        return (str(SharedConfig.model_fields["data"].default),)
-    return tuple(str(value) for value in given.grid_values() or ())
-
-
-def pinned_data(sweep_id: str, name: str) -> "DatasetInfo | None":
-    """The data set that a sweep has pinned under a name; None if there is none, or it cannot be read."""
-    with contextlib.suppress(InputError):
-        return _pinned(sweep_id, name)
-    return None
+        return several and network_file_system(cache_dir()) is None
 
 
 def share_data(name: str, say: Callable[[str], None]) -> bool:
-    """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already.
-
-    Raises:
-        DataError: It is not prepared here, or it is synthetic.
-        StorageError: The home cannot be written.
-    """
+    """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already."""
     if name == SYNTHETIC:
         raise DataError(f"data set {name} cannot be shared", hint="every host generates it")
-    from fer_sweep.data.cache import open_dataset
-    from fer_sweep.data.store import share
-
     if not share(open_dataset(name), _shared()):
         return False
     say(f"data set {name} copied to {_shared()} for hosts that have not prepared it")
     return True
 
 
-def _prepared(name: str) -> "DatasetInfo | None":
-    from fer_sweep.data.cache import find_dataset, is_prepared
-
-    return find_dataset(name) if is_prepared(name) else None
-
-
-def _take(info: "DatasetInfo", say: Callable[[str], None]) -> None:
-    from fer_sweep.data.store import copy_shared, is_shared
-
+def _take(info: DatasetInfo, say: Callable[[str], None]) -> None:
+    host = socket.gethostname()
     if not is_shared(info, _shared()):
         raise DataError(
-            f"data set {info.name}, {_content(info)}, is neither prepared on this host ({_host()}) nor in {_shared()}",
+            f"data set {info.name}, {_content(info)}, is neither prepared on this host ({host}) nor in {_shared()}",
             hint=f"run fersweep data prepare {info.source} --name {info.name} here, or fersweep data share {info.name} "
             "on a host that has it and the same FERSWEEP_HOME",
         )
-    say(f"data set {info.name} is not prepared on this host ({_host()}): copying {_content(info)} from {_shared()}")
+    say(f"data set {info.name} is not prepared on this host ({host}): copying {_content(info)} from {_shared()}")
     copy_shared(info, _shared())
-
-
-def _pinned(sweep_id: str, name: str) -> "DatasetInfo | None":
-    from fer_sweep.data.dataset import DatasetInfo
-
-    path = _pin_path(sweep_id, name)
-    try:
-        return DatasetInfo.read(path, name)
-    except (OSError, ValueError) as error:  # pydantic raises ValueErrors
-        raise DataError(
-            f"cannot read {path} ({type(error).__name__}), which pins data set {name} of this sweep",
-            hint="restore it; if you delete it, the sweep pins the data set of the next agent's host",
-        ) from error
-
-
-def _pin_path(sweep_id: str, name: str) -> Path:
-    return sweep_folder(sweep_id) / f"data-{name}.json"
 
 
 def _shared() -> Path:
     return home() / "data"
 
 
-def _content(info: "DatasetInfo") -> str:
+def _content(info: DatasetInfo) -> str:
     return f"{info.total:,} images from {info.source} ({info.fingerprint[:12]})"
-
-
-def _host() -> str:
-    return socket.gethostname()

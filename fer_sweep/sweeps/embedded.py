@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.errors import FersweepError
@@ -53,26 +53,22 @@ class EmbeddedSweep(Sweep):
         free = None if self.planned is None else max(0, self.planned - started) + unleased
         return Remaining(free, unended - unleased)
 
-    def row_of(self, ledger: Ledger, trial_id: str) -> Row | None:
-        """See ``Sweep.row_of``."""
-        rows = ledger.numbered([int(trial_id)]) if trial_id.isdecimal() else []
-        return rows[0] if rows else None
-
     def trial_of(self, row: Row) -> str:
         """See ``Sweep.trial_of``: its number."""
         return str(row["number"])
 
-    def _search(self, resumable: Callable[[str], bool]) -> OpenSearch:
+    def _number(self, ledger: Ledger, trial_id: str) -> int | None:
+        return int(trial_id) if trial_id.isdecimal() else None
+
+    def search(self) -> OpenSearch:
+        """See ``Sweep.search``."""
         from fer_sweep.search.embedded import OptunaSearch  # only here: reading a sweep needs no search
 
-        return OptunaSearch(self.id, self.database, lease_s=lease_seconds(), can_be_resumed=resumable)
+        return OptunaSearch(self.id, self.database, lease_s=lease_seconds(), can_be_resumed=self._can_be_resumed)
 
     def run_id(self, trial_id: str) -> str:
         """See ``Sweep.run_id``."""
         return f"{self.id}-{trial_id}"
-
-    def _check_tracking(self, mode: str) -> None:
-        """Every mode is possible."""
 
     def page(self) -> "Made":
         """See ``Sweep.page``."""
@@ -102,11 +98,3 @@ class EmbeddedSweep(Sweep):
                     server.set_state(path, SweepState.FINISHED)
         except FersweepError as error:
             log.warning("the sweep's page still shows it as running: %s", error)
-
-    def uploads(self, record: TrialRecord) -> bool:
-        """See ``Sweep.uploads``: every trial."""
-        return True
-
-    def storage_command(self, url: str) -> str:
-        """See ``Sweep.storage_command``."""
-        return f"fersweep create --storage {url}"

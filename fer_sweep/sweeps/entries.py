@@ -1,14 +1,17 @@
-"""The sweeps of this home: ``sweeps/<id>/sweep.json``, beside a copy of the sweep file."""
+"""The sweeps of this home: ``sweeps/<id>/sweep.json``, beside a copy of the sweep file and the pins of its data."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import yaml
 from pydantic import TypeAdapter
 
 from fer_sweep.config.sweep_file import SweepFile
-from fer_sweep.errors import StorageError
+from fer_sweep.data.dataset import DatasetInfo
+from fer_sweep.errors import DataError, InputError, StorageError
 from fer_sweep.files import home, read_json, sweep_folder, write_atomically
 from fer_sweep.store.database import default_storage
 
@@ -70,3 +73,31 @@ def remember(entry: SweepEntry, sweep: SweepFile) -> None:
     folder = sweep_folder(entry.id)
     write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
     write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
+
+
+def pinned_data(sweep_id: str, name: str) -> DatasetInfo | None:
+    """The data set that a sweep has pinned under a name; None if there is none, or it cannot be read."""
+    with contextlib.suppress(InputError):
+        return read_pin(sweep_id, name)
+    return None
+
+
+def read_pin(sweep_id: str, name: str) -> DatasetInfo | None:
+    """The data set that a sweep has pinned under a name; None if there is none.
+
+    Raises:
+        DataError: The pin cannot be read.
+    """
+    path = pin_path(sweep_id, name)
+    try:
+        return DatasetInfo.read(path, name)
+    except (OSError, ValueError) as error:  # pydantic raises ValueErrors
+        raise DataError(
+            f"cannot read {path} ({type(error).__name__}), which pins data set {name} of this sweep",
+            hint="restore it; if you delete it, the sweep pins the data set of the next agent's host",
+        ) from error
+
+
+def pin_path(sweep_id: str, name: str) -> Path:
+    """The file that pins a data set of a sweep."""
+    return sweep_folder(sweep_id) / f"data-{name}.json"

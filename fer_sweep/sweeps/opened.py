@@ -16,13 +16,13 @@ from fer_sweep.search import Search
 from fer_sweep.store.database import Database, Row
 from fer_sweep.store.sweeps import load_sweep, sweep_seed
 from fer_sweep.store.trials import Ledger, SweepState
-from fer_sweep.sweeps.data import SweepData
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.run_labels import Place, trial_labels
 from fer_sweep.wandb_client.tracking import TrackedRun, Tracker
 
 if TYPE_CHECKING:
+    from fer_sweep.sweeps.data import SweepData
     from fer_sweep.wandb_client.messages import SweepPath
     from fer_sweep.wandb_client.sweeps import Made
 
@@ -46,19 +46,22 @@ class Remaining:
 
 
 class Sweep(ABC):
-    """An opened sweep: its file is parsed once, its state read over one database connection. Thread-safe."""
+    """An opened sweep: its file is parsed once, its state read over one database connection. Thread-safe.
 
-    def __init__(self, entry: SweepEntry, *, waits: bool = True) -> None:
-        """Create the sweep without opening file and database; that is done on first use.
+    File and database are opened on first use. Methods raise StorageError if the database cannot be used and InputError
+    if it does not have this sweep; where a W&B server is needed, LoginError without a valid key and ServerError if it
+    does not answer.
+    """
 
-        Args:
-            entry: The sweep.
-            waits: Wait for a database server that does not answer instead of failing at once.
-        """
+    searched_by_server: bool
+    """Whether a W&B server searches it, and so itself stops runs that are stopped on their pages."""
+
+    def __init__(self, entry: SweepEntry) -> None:
         self.entry = entry
         self.id = entry.id
         self.folder = sweep_folder(entry.id)
-        self._end_waiting: Callable[[], bool] = lambda: not waits
+        self.end_waiting: Callable[[], bool] = lambda: False
+        """Asked while a database server does not answer; where it is true, waiting ends with ``Interrupted``."""
 
     def __enter__(self) -> Self:
         return self
@@ -73,20 +76,12 @@ class Sweep(ABC):
 
     @functools.cached_property
     def database(self) -> Database:
-        """The database with its trials.
-
-        Raises:
-            StorageError: It cannot be opened.
-        """
-        return Database(self.entry.database, end_waiting=lambda: self._end_waiting())
+        """The database with its trials."""
+        return Database(self.entry.database, end_waiting=lambda: self.end_waiting())
 
     @functools.cached_property
     def file(self) -> SweepFile:
-        """The sweep file as it was created, with the constants and the cap of the command line.
-
-        Raises:
-            InputError: The database does not have this sweep any more.
-        """
+        """The sweep file as it was created, with the constants and the cap of the command line."""
         return load_sweep(self.database, self.id)
 
     @functools.cached_property
@@ -94,15 +89,17 @@ class Sweep(ABC):
         """Its search space."""
         return Space.from_sweep(self.file)
 
+    @functools.cached_property
+    def data(self) -> "SweepData":
+        """Its data sets."""
+        from fer_sweep.sweeps.data import SweepData  # only here: reading a sweep needs no images
+
+        return SweepData(self.entry, self.file, self.space)
+
     @property
     def seed(self) -> int:
         """The seed of an embedded search."""
         return sweep_seed(self.database, self.id)
-
-    @functools.cached_property
-    def data(self) -> SweepData:
-        """Its data sets."""
-        return SweepData(self.entry, self.file, self.space)
 
     @property
     def argument(self) -> str:
@@ -119,16 +116,16 @@ class Sweep(ABC):
         """The folder of one of its trials."""
         return trial_folder(self.id, trial_id)
 
+    def storage_command(self, url: str) -> str:
+        """How to create such a sweep with its state in another database."""
+        return f"FERSWEEP_STORAGE={url}" if self.searched_by_server else f"fersweep create --storage {url}"
+
     # State and trials
 
     @property
     @abstractmethod
     def state(self) -> str:
-        """running, paused, stopped, cancelled or finished; a W&B server shows stopped as finished.
-
-        Raises:
-            ServerError: Its server does not answer.
-        """
+        """running, paused, stopped, cancelled or finished; a W&B server shows stopped as finished."""
 
     @property
     def is_open(self) -> bool:
@@ -141,7 +138,6 @@ class Sweep(ABC):
 
         Raises:
             InputError: It cannot go from its present state to this one.
-            ServerError: Its server does not answer.
         """
 
     def retry(self, trials: Collection[str] = ()) -> Sequence[str]:
@@ -155,7 +151,6 @@ class Sweep(ABC):
 
         Raises:
             InputError: One of these has not failed, or the sweep is cancelled.
-            ServerError: Its server does not answer.
         """
         if self.state == SweepState.CANCELLED:
             raise InputError(f"sweep {self.id} is cancelled for good", hint="create a new sweep from the same file")
@@ -183,57 +178,35 @@ class Sweep(ABC):
 
     @abstractmethod
     def remaining(self) -> Remaining:
-        """How many trials are left.
-
-        Raises:
-            InputError: The database does not have this sweep any more.
-            StorageError: The database does not answer.
-        """
-
-    @abstractmethod
-    def row_of(self, ledger: Ledger, trial_id: str) -> Row | None:
-        """The database row of a trial; None if there is none."""
+        """How many trials are left."""
 
     @abstractmethod
     def trial_of(self, row: Row) -> str:
         """The trial id of a database row."""
 
-    def reports(self, trial_id: str) -> Sequence[Mapping[str, float]]:
-        """A trial's metrics by epoch, as its agent reported them.
+    @abstractmethod
+    def _number(self, ledger: Ledger, trial_id: str) -> int | None:
+        """The number of a trial in the database; None if it has no such trial."""
 
-        Raises:
-            StorageError: The database cannot be read.
-        """
+    def reports(self, trial_id: str) -> Sequence[Mapping[str, float]]:
+        """A trial's metrics by epoch, as its agent reported them."""
         with self.database.transaction(write=False) as connection:
             ledger = Ledger(connection, self.id)
-            row = self.row_of(ledger, trial_id)
-            return ledger.reports_of(row["number"]) if row else []
+            number = self._number(ledger, trial_id)
+            return [] if number is None else ledger.reports_of(number)
 
     # Search and tracking, for an agent
 
-    def search(self, *, end_waiting: Callable[[], bool] | None = None) -> OpenSearch:
-        """The search of one agent; close it before the sweep.
-
-        Args:
-            end_waiting: Asked while a database server is waited for; where it is true, ``Interrupted`` is raised.
-        """
-        if end_waiting is not None:
-            self._end_waiting = end_waiting
-        return self._search(functools.partial(can_be_resumed, self.id))
-
     @abstractmethod
-    def _search(self, resumable: Callable[[str], bool]) -> OpenSearch: ...
+    def search(self) -> OpenSearch:
+        """The search of one agent; close it before the sweep."""
+
+    def _can_be_resumed(self, trial_id: str) -> bool:
+        return can_be_resumed(self.id, trial_id)
 
     @abstractmethod
     def run_id(self, trial_id: str) -> str:
         """The id of a trial's W&B run."""
-
-    @abstractmethod
-    def _check_tracking(self, mode: str) -> None:
-        """Check that runs can be tracked in this mode of wandb."""
-
-    searched_by_server: bool
-    """Whether a W&B server searches it, and so itself stops runs that are stopped on their pages."""
 
     def tracker(
         self,
@@ -251,10 +224,13 @@ class Sweep(ABC):
 
         Raises:
             InputError: A W&B server searches this sweep, but runs are not online.
-            LoginError: Runs are online, but the API key is missing or invalid.
         """
         mode = tracking_mode()
-        self._check_tracking(mode)
+        if self.searched_by_server and mode != "online":
+            raise InputError(
+                f"the W&B server that searches sweep {self.id} needs the runs of its trials, but runs are {mode}",
+                hint="unset WANDB_MODE or run `wandb online`; for offline runs, create the sweep with --search optuna",
+            )
         trials: dict[str, str] = {}
         tracker = Tracker(
             keep_models=keep_models,
@@ -284,29 +260,16 @@ class Sweep(ABC):
 
     @abstractmethod
     def page(self) -> "Made":
-        """The sweep on the W&B server that its runs belong to; created there for an embedded search.
-
-        Raises:
-            LoginError: The API key is missing or invalid.
-            ServerError: The server does not answer.
-        """
+        """The sweep on the W&B server that its runs belong to; created there for an embedded search."""
 
     @abstractmethod
     def known_page(self, server: str) -> "SweepPath | None":
-        """Its page on a server, if known; makes no request.
-
-        Args:
-            server: The server's address.
-        """
+        """Its page on the server of this address, if known; makes no request."""
 
     @abstractmethod
     def close_page(self) -> None:
         """Mark the sweep as finished on its page if it is over; a failure is only logged."""
 
-    @abstractmethod
     def uploads(self, record: TrialRecord) -> bool:
         """Whether ``fersweep sync`` on this host uploads the run of a trial."""
-
-    @abstractmethod
-    def storage_command(self, url: str) -> str:
-        """How to create such a sweep with its state in another database."""
+        return True

@@ -1,17 +1,22 @@
-"""Opening a sweep by its id or address, and adding new ones to this home."""
+"""Opening sweeps by id or address, and creating them from files, in a database or on a W&B server."""
 
 import contextlib
 import os
+import secrets
+import string
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import home, sweep_folder
+from fer_sweep.search.embedded import create_sweep
+from fer_sweep.shipped import resolve
 from fer_sweep.store.database import check_storage, default_storage, recorded
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.sweeps.embedded import EmbeddedSweep
@@ -22,6 +27,9 @@ from fer_sweep.wandb_client.account import has_login, tracking_mode
 
 if TYPE_CHECKING:
     from fer_sweep.wandb_client.sweeps import Made
+
+SEARCHES = ("wandb", "optuna")
+"""What proposes trials: a W&B server, or the embedded search."""
 
 
 def open_sweep(sweep_id: str | None = None, *, note: Callable[[str], None] = lambda text: None) -> Sweep:
@@ -38,13 +46,11 @@ def open_sweep(sweep_id: str | None = None, *, note: Callable[[str], None] = lam
     """
     entries = known()
     if sweep_id is None:
-        if not entries:
-            raise _no_sweep()
-        return open_entry(entries[-1])
+        return _open_last(entries)
     for entry in entries:
         if sweep_id in (entry.id, entry.path, entry.url):
             return open_entry(entry)
-    elsewhere = ""
+    elsewhere, hint = "", "name a sweep on W&B as ENTITY/PROJECT/ID"
     if "/" in sweep_id or (has_login() and tracking_mode() == "online"):
         try:
             return _adopt(sweep_id, note)
@@ -52,26 +58,16 @@ def open_sweep(sweep_id: str | None = None, *, note: Callable[[str], None] = lam
             if "/" in sweep_id or isinstance(error, SweepFileError):
                 raise
             elsewhere = f"; on W&B: {error}"
-    if not entries:
-        raise InputError(
-            f"no sweep {sweep_id!r} in {home()}{elsewhere}", hint="name a sweep on W&B as ENTITY/PROJECT/ID"
-        )
-    near = get_close_matches(sweep_id, [entry.id for entry in entries], n=1)
-    known_ids = ", ".join(entry.id for entry in entries[-5:])
-    raise InputError(
-        f"no sweep {sweep_id!r} in {home()}{elsewhere}",
-        hint=f"did you mean {near[0]}?" if near else f"latest sweeps: {known_ids}; on W&B: ENTITY/PROJECT/ID",
-    )
+    if entries:
+        near = get_close_matches(sweep_id, [entry.id for entry in entries], n=1)
+        latest = ", ".join(entry.id for entry in entries[-5:])
+        hint = f"did you mean {near[0]}?" if near else f"latest sweeps: {latest}; on W&B: ENTITY/PROJECT/ID"
+    raise InputError(f"no sweep {sweep_id!r} in {home()}{elsewhere}", hint=hint)
 
 
 @contextlib.contextmanager
 def open_sweeps(sweep_ids: Sequence[str] | None) -> Iterator[list[Sweep]]:
-    """Open several sweeps, each once, or the one searched last; they are closed at the end of the block.
-
-    Raises:
-        NothingToDo: No sweep has been created here yet.
-        InputError: No sweep has one of these ids.
-    """
+    """Open several sweeps, each once, or the one searched last; they are closed at the end of the block."""
     with contextlib.ExitStack() as stack:
         found: dict[str, Sweep] = {}
         for name in dict.fromkeys(sweep_ids or ()):
@@ -81,72 +77,112 @@ def open_sweeps(sweep_ids: Sequence[str] | None) -> Iterator[list[Sweep]]:
 
 
 def last_searched() -> Sweep:
-    """Open the sweep created last, ignoring those of ``fersweep confirm``.
+    """Open the sweep created last, ignoring those of ``fersweep confirm``."""
+    return _open_last([entry for entry in known() if entry.confirms is None])
+
+
+def open_entry(entry: SweepEntry) -> Sweep:
+    """Open a sweep of this home."""
+    return ServedSweep(entry) if entry.search == "wandb" else EmbeddedSweep(entry)
+
+
+def _open_last(entries: Sequence[SweepEntry]) -> Sweep:
+    if not entries:
+        raise NothingToDo(f"no sweep in {home()} yet", hint="create one: fersweep create simple_cnn")
+    return open_entry(entries[-1])
+
+
+def create(
+    file: Path,
+    *,
+    constants: Mapping[str, Any] | None = None,
+    count: int | None = None,
+    search: str | None = None,
+    storage: str | None = None,
+    max_gap: float | None = None,
+    seed: int | None = None,
+    entity: str | None = None,
+    project: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Sweep:
+    """Check a sweep file, create the sweep and open it.
+
+    Args:
+        file: A sweep file in W&B's format.
+        constants: Parameters to fix, by dotted name; they override the file.
+        count: Replaces the file's run_cap.
+        search: One of SEARCHES; None for the W&B server if runs are tracked online and it supports the sweep.
+        storage: Database URL; None for that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
+        max_gap: Largest train_val_gap the winner may have.
+        seed: Of the embedded search.
+        entity: W&B user or team; like project, overrides environment and file.
+        project: Of W&B.
+        note: Called with warnings.
 
     Raises:
-        NothingToDo: There is none yet.
+        SweepFileError: The file is invalid; no sweep is created.
+        LoginError: The API key is invalid, or has no access to the entity.
+        InputError: An option does not fit the file, or the server or the database refuses the sweep.
     """
-    searched = [entry for entry in known() if entry.confirms is None]
-    if not searched:
-        raise _no_sweep()
-    return open_entry(searched[-1])
+    if search not in (None, *SEARCHES):
+        raise InputError(f"unknown search {search!r}", hint=f"use {' or '.join(SEARCHES)}")
+    sweep = checked(file, constants=constants, count=count, note=note)
+    given = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
+    embedded = next((option for option, value in given.items() if value is not None), None)
+    if search is None:
+        search = "wandb" if tracking_mode() == "online" and not embedded and sweep.method != "custom" else "optuna"
+    if search == "wandb":
+        if embedded:
+            raise InputError(f"{embedded} needs the embedded search", hint="add --search optuna")
+        return _create_on_server(sweep, entity, project, note)
+    storage = _new_storage(storage, note)
+    place = {name: value for name, value in (("entity", entity), ("project", project)) if value}
+    if place:
+        sweep = parse_sweep({**sweep.to_plain(), **place})
+    # Eight letters and digits, as W&B's ids are.
+    sweep_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+    entry = SweepEntry(sweep_id, search, storage, sweep.name, time.time(), max_gap)
+    create_sweep(sweep, sweep_id=entry.id, storage=entry.database, max_gap=max_gap, seed=seed or 0)
+    return _add(entry, sweep, note)
 
 
-def open_entry(entry: SweepEntry, *, waits: bool = True) -> Sweep:
-    """Open a sweep of this home.
+def checked(
+    file: Path,
+    *,
+    constants: Mapping[str, Any] | None = None,
+    count: int | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> SweepFile:
+    """Load a sweep file, apply constants and cap, and check every parameter against the training function.
 
-    Args:
-        entry: The sweep.
-        waits: Wait for a database server that does not answer instead of failing at once.
+    Raises:
+        SweepFileError: With every problem found.
     """
-    kind = ServedSweep if entry.search == "wandb" else EmbeddedSweep
-    return kind(entry, waits=waits)
+    file = resolve("sweeps", file)
+    sweep, lines = load_with_lines(file)
+    if constants:
+        sweep = with_constants(sweep, constants)
+        # A value of the command line has no line in the file.
+        given = tuple(f"parameters.{name}" for name in constants)
+        lines = {key: line for key, line in lines.items() if not key.startswith(given)}
+    if count is not None:
+        sweep = with_run_cap(sweep, count)
+    space = Space.from_sweep(sweep, source=str(file), lines=lines)
+    for problem in bind(sweep, space, source=str(file), lines=lines):
+        note(f"{file}, {problem}")
+    return sweep
 
 
-def add_served(made: "Made", sweep: SweepFile, storage: str | None, note: Callable[[str], None]) -> Sweep:
-    """Add a sweep that a W&B server searches, and open it.
+def _create_on_server(sweep: SweepFile, entity: str | None, project: str | None, note: Callable[[str], None]) -> Sweep:
+    from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: the embedded search needs no HTTP
 
-    Args:
-        made: Its place on the server.
-        sweep: Its file.
-        storage: The database for its leases and reports; None for this home's.
-        note: Called with warnings.
-    """
-    path = made.path
-    sweep_folder(path.id)  # refuses an id that cannot name a folder
-    entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
-    record_sweep(sweep, entry.id, entry.database)
-    return add(entry, sweep, note)
-
-
-def add(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> Sweep:
-    """Add a sweep, already in its database, to this home, and open it.
-
-    Args:
-        entry: The sweep.
-        sweep: Its file.
-        note: Called with problems of its data sets.
-    """
-    remember(entry, sweep)
-    opened = open_entry(entry)
-    opened.data.pin(note)
-    return opened
-
-
-def new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:
-    """The database of a new sweep as its entry stores it: an absolute path, or a URL without its password."""
-    storage = storage or os.environ.get("FERSWEEP_STORAGE") or None
-    check_storage(storage or default_storage())
-    if storage is None:
-        return None
-    kept = recorded(storage)
-    if kept != storage and not kept.startswith("sqlite:"):
-        note("the password of the storage URL is not stored: set PGPASSWORD or ~/.pgpass for later commands")
-    return kept
-
-
-def _no_sweep() -> NothingToDo:
-    return NothingToDo(f"no sweep in {home()} yet", hint="create one: fersweep create simple_cnn")
+    wandb_sweeps.check_searchable(sweep)
+    storage = _new_storage(None, note)
+    with contextlib.closing(wandb_sweeps.connect()) as server:
+        made = wandb_sweeps.make(server, sweep, entity=entity, project=project)
+    for warning in made.warnings:
+        note(f"W&B: {warning}")
+    return _add_served(made, sweep, storage, note)
 
 
 def _adopt(text: str, note: Callable[[str], None]) -> Sweep:
@@ -167,4 +203,33 @@ def _adopt(text: str, note: Callable[[str], None]) -> Sweep:
                 f"{home()} has another sweep with the id {entry.id}: {entry.path or 'an embedded one'}",
                 hint="set FERSWEEP_HOME to another folder for this one",
             )
-    return add_served(made, sweep, new_storage(None, note), note)
+    return _add_served(made, sweep, _new_storage(None, note), note)
+
+
+def _add(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> Sweep:
+    """Add a sweep, already in its database, to this home, and open it."""
+    remember(entry, sweep)
+    opened = open_entry(entry)
+    opened.data.pin(note)
+    return opened
+
+
+def _add_served(made: "Made", sweep: SweepFile, storage: str | None, note: Callable[[str], None]) -> Sweep:
+    """Add a sweep that a W&B server searches, and open it; its leases and reports are in the database."""
+    path = made.path
+    sweep_folder(path.id)  # refuses an id that cannot name a folder
+    entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
+    record_sweep(sweep, entry.id, entry.database)
+    return _add(entry, sweep, note)
+
+
+def _new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:
+    """The database of a new sweep as its entry stores it: an absolute path, or a URL without its password."""
+    storage = storage or os.environ.get("FERSWEEP_STORAGE") or None
+    check_storage(storage or default_storage())
+    if storage is None:
+        return None
+    kept = recorded(storage)
+    if kept != storage and not kept.startswith("sqlite:"):
+        note("the password of the storage URL is not stored: set PGPASSWORD or ~/.pgpass for later commands")
+    return kept

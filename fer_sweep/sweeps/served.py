@@ -1,7 +1,7 @@
 """A sweep that a W&B server searches: the server proposes its trials and stores its state."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.errors import InputError
@@ -68,31 +68,25 @@ class ServedSweep(Sweep):
         """See ``Sweep.remaining``: the server tells its agents only when no trials are left."""
         return Remaining(None)
 
-    def row_of(self, ledger: Ledger, trial_id: str) -> Row | None:
-        """See ``Sweep.row_of``."""
-        return ledger.find(trial_id)
-
     def trial_of(self, row: Row) -> str:
         """See ``Sweep.trial_of``: the id of its run."""
         return str(row["identity"])
 
-    def _search(self, resumable: Callable[[str], bool]) -> OpenSearch:
+    def _number(self, ledger: Ledger, trial_id: str) -> int | None:
+        row = ledger.find(trial_id)
+        return None if row is None else row["number"]
+
+    def search(self) -> OpenSearch:
+        """See ``Sweep.search``."""
         from fer_sweep.wandb_client.server_search import WandbSearch
 
         return WandbSearch(
-            self.path, self.database, connect=_connect, lease_s=lease_seconds(), can_be_resumed=resumable
+            self.path, self.database, connect=_connect, lease_s=lease_seconds(), can_be_resumed=self._can_be_resumed
         )
 
     def run_id(self, trial_id: str) -> str:
         """See ``Sweep.run_id``."""
         return trial_id
-
-    def _check_tracking(self, mode: str) -> None:
-        if mode != "online":
-            raise InputError(
-                f"the W&B server that searches sweep {self.id} needs the runs of its trials, but runs are {mode}",
-                hint="unset WANDB_MODE or run `wandb online`; for offline runs, create the sweep with --search optuna",
-            )
 
     def page(self) -> "Made":
         """See ``Sweep.page``."""
@@ -112,10 +106,6 @@ class ServedSweep(Sweep):
         return record.state.has_ended and (
             self.trial_folder(record.trial_id).is_dir() or bool(self.reports(record.trial_id))
         )
-
-    def storage_command(self, url: str) -> str:
-        """See ``Sweep.storage_command``."""
-        return f"FERSWEEP_STORAGE={url}"
 
 
 def _connect() -> "WandbServer":

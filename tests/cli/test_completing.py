@@ -11,7 +11,7 @@ from fer_sweep.agent.failures import OnOom
 from fer_sweep.cli import app
 from fer_sweep.cli.options import sweep_ids
 from fer_sweep.records import ExportFormat
-from fer_sweep.sweeps.creating import SEARCHES
+from fer_sweep.sweeps.opening import SEARCHES
 from tests.cli.conftest import write_sweep
 from tests.support.documentation import REPOSITORY
 

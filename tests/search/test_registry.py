@@ -11,7 +11,8 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
-from fer_sweep.sweeps.confirmations import confirm, confirmation_of, seeds_of
+from fer_sweep.selection import Candidate
+from fer_sweep.sweeps.choosing import chosen, confirmation_of, seeds_of, with_further_seeds
 from fer_sweep.sweeps.entries import known
 from tests.search.conftest import refused
 from tests.support.records import make_result
@@ -80,44 +81,46 @@ def train(entry):
 
 
 @pytest.fixture
-def searched(file):
-    """A sweep and its chosen trial."""
-    entry = create(file, count=1)
-    return entry, train(entry)[1][0]
+def searched(sweep_file):
+    """A finished sweep of two seeds, in a database of its own project, and its chosen trial."""
+    parameters = {"model": {"value": "simple_cnn"}, "seed": {"values": [1000, 1002]}}
+    entry = create(sweep_file(method="grid", project="faces", parameters=parameters))
+    train(entry)
+    return entry, chosen(entry, "0")
 
 
 def test_only_the_seed_differs_from_the_chosen_trial_and_asking_for_more_extends_the_sweep(searched):
-    entry, record = searched
-    made = confirm(entry, record, 2, searched={0, 1000})
+    entry, candidate = searched
+    made = with_further_seeds(entry, candidate, 2)
     assert (made.id, made.entry.confirms) == (f"confirm-{entry.id}-0", f"{entry.id}/0")
     assert made.file.project == "faces"
-    chosen = parse_trial(record.config)
-    assert train(made)[0] == [chosen.model_copy(update={"seed": seed}) for seed in (1001, 1002)]
+    config = parse_trial(candidate.record.config)
+    assert train(made)[0] == [config.model_copy(update={"seed": seed}) for seed in (1001, 1003)]
     for seeds in (1, None, 2):
-        assert confirm(entry, record, seeds, searched={0, 1000}).entry == made.entry
+        assert with_further_seeds(entry, candidate, seeds).entry == made.entry
         assert made.state == "finished"
-    more = confirm(entry, record, 4, searched={0, 1000})
+    more = with_further_seeds(entry, candidate, 4)
     assert more.entry == made.entry
-    assert [config.seed for config in train(more)[0]] == [1003, 1004]
+    assert [config.seed for config in train(more)[0]] == [1004, 1005]
     assert len(known()) == 2
 
 
 def test_confirmation_is_completed_after_a_crash_between_its_two_steps(searched):
-    entry, record = searched
-    made = confirm(entry, record, None, searched={1000, 1002})
+    entry, candidate = searched
+    made = with_further_seeds(entry, candidate, None)
     assert seeds_of(made) == (1001, 1003, 1004, 1005, 1006)
     (sweep_folder(made.id) / "sweep.json").unlink()
-    assert confirmation_of(entry, record.trial_id) is None
-    again = confirm(entry, record, 6, searched={1000, 1002})
+    assert confirmation_of(candidate) is None
+    again = with_further_seeds(entry, candidate, 6)
     assert replace(again.entry, created=made.entry.created) == made.entry
     assert seeds_of(again) == (1001, 1003, 1004, 1005, 1006, 1007)
 
 
 def test_confirmation_of_a_sweep_on_a_server_is_embedded_and_in_the_same_project(searched, file, online):
-    entry = create(file, project="elsewhere")
+    entry = create(file, project="else/where")
     assert entry.entry.search == "wandb"
-    record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].config, {}, result=make_result())
-    made = confirm(entry, record, 2, searched={0})
+    record = TrialRecord("abcd1234", TrialState.COMPLETE, searched[1].record.config, {}, result=make_result())
+    made = with_further_seeds(entry, Candidate(entry.id, record, make_result()), 2)
     assert (made.id, made.entry.search) == (f"confirm-{entry.id}-abcd1234", "optuna")
     sweep = made.file
     assert f"{sweep.entity}/{sweep.project}/{entry.id}" == entry.entry.path

@@ -7,7 +7,7 @@ from typing import Any
 from fer_sweep.search.embedded import OptunaSearch
 from fer_sweep.store.database import Database, NothingCreated, default_storage
 from fer_sweep.store.sweeps import set_sweep_state, sweep_state
-from fer_sweep.sweeps import Sweep, creating, open_sweep
+from fer_sweep.sweeps import Sweep, open_sweep, opening
 
 OPENED = contextlib.ExitStack()
 
@@ -26,7 +26,7 @@ class OwnSearch(OptunaSearch):
 
 def create(file: Path, **options: Any) -> Sweep:
     """A new sweep, opened."""
-    return OPENED.enter_context(creating.create(file, **options))
+    return OPENED.enter_context(opening.create(file, **options))
 
 
 def find(sweep_id: str | None = None) -> Sweep:

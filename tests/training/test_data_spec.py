@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fer_sweep.data import store
 from fer_sweep.data.audit import audit
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, RawFaces
-from fer_sweep.records import FER2013, Averaging, DataSpec, StopReason, TrialState
+from fer_sweep.errors import InputError
+from fer_sweep.inference.export import export_model
+from fer_sweep.inference.predict import predict_images
+from fer_sweep.records import FER2013, Averaging, DataSpec, ExportFormat, StopReason, TrialState
 from fer_sweep.training.examination import examine, load_examinee
 from fer_sweep.training.loop import train
 from tests.training.conftest import SIZES, small
@@ -42,6 +46,11 @@ def test_every_architecture_is_trained_resumed_and_tested_on_data_of_another_sha
     dataset, examinee = open_dataset("colours"), load_examinee(folder, torch.device("cpu"))
     assert examinee.spec == SPEC
     assert examine(examinee, dataset, Averaging.TENCROP, dataset).images == 15
+    Image.new("RGB", SPEC.shape[1:]).save(tmp_path / "face.png")
+    with pytest.raises(InputError, match="takes 40x32 images with 3 channels"):
+        predict_images(folder, [tmp_path / "face.png"], device="cpu")
+    with pytest.raises(InputError, match="takes 3 channels"):
+        export_model(folder, tmp_path / "out", ExportFormat.SAFETENSORS, name="a/0")
 
 
 @pytest.mark.usefixtures("colours")
