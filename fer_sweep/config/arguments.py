@@ -19,12 +19,9 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     >>> parse_arguments(["--lr", "0.05", "--batch-size=64", "--drop-val-copies"])
     {'lr': '0.05', 'batch_size': '64', 'drop_val_copies': True}
 
-    Args:
-        arguments: Words of the command line; ``-`` and ``_`` in a name are the same.
-
     Returns:
         Dotted names to values: text that ``parse_trial`` reads by the field's type, True for a bare boolean
-        option, and a dictionary for a nested group.
+        option, and a dictionary for a nested group. ``-`` and ``_`` in a name are the same.
 
     Raises:
         InputError: A word without an option.

@@ -55,11 +55,7 @@ NEEDS = "a sweep file needs method and parameters"
 
 
 def read_document(path: Path, *, needs: str = NEEDS) -> Document:
-    """Read a YAML file.
-
-    Args:
-        path: The file.
-        needs: What a file of its kind must contain, a hint for an empty one.
+    """Read a YAML file; ``needs`` is the hint for an empty one.
 
     Raises:
         SweepFileError: It cannot be read, is not text, not YAML, too large, or gives a key twice.
@@ -83,12 +79,7 @@ def read_document(path: Path, *, needs: str = NEEDS) -> Document:
 
 
 def parse_document(text: str, *, source: str, needs: str = NEEDS) -> Document:
-    """Parse YAML text.
-
-    Args:
-        text: The text.
-        source: Names it in errors.
-        needs: What it must contain, a hint for empty text.
+    """Parse YAML text; ``source`` names it in errors, ``needs`` is the hint for an empty one.
 
     Raises:
         SweepFileError: It is not YAML, too large, or gives a key twice.
@@ -139,17 +130,19 @@ class _Builder:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
-            places = [(*path, str(index)) for index in range(len(node.value))]
-            for place, child in zip(places, node.value, strict=True):
+            items = []
+            for index, child in enumerate(node.value):
+                place = (*path, str(index))
                 self.lines.setdefault(".".join(place), child.start_mark.line + 1)
-            return [self.build(child, place) for place, child in zip(places, node.value, strict=True)]
+                items.append(self.build(child, place))
+            return items
         try:
             value = self.loader.construct_object(node)
             str(value).encode()  # fails for what cannot be written again: 0xfff... of any length, "\ud800"
+            return value
         # A tag that does not fit (!!bool maybe), an integer of 5,000 digits, 1:1:1... in base 60 beyond any float.
         except (ValueError, KeyError, OverflowError):
             return self._refuse(f"{node.value[:40]!r} cannot be read as a value", node, path)
-        return value
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[Any, Any]:
         merged: dict[Any, Any] = {}

@@ -1,9 +1,10 @@
 """TrialConfig: the configuration of one trial, a union over the four architectures.
 
-The names here are the parameter names of sweep files and the options of ``fersweep train``. A field's
-meaning, unit and default stand under it; ``describe_fields`` lists them for the command line.
+The names here are the parameter names of sweep files and the options of ``fersweep train``, whose help shows the text
+under each field.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from pydantic.fields import FieldInfo
 from fer_sweep.errors import ConfigError, Problem
 
 IMAGE_SIZE = 48
-"""Height and width of a face, in pixels."""
+"""Height and width of an image in pixels, where the data set says nothing else."""
 SYNTHETIC = "synthetic"
 """The data set that each host generates itself."""
 
@@ -88,6 +89,13 @@ class SharedConfig(_Frozen):
     def _none_is_a_word(cls, value: object) -> object:
         return None if value in ("none", "None", "null", "") else value
 
+    def check_image_size(self, height: int, width: int) -> None:
+        """Check the configuration against the images of its data set, in pixels.
+
+        Raises:
+            ConfigError: The architecture cannot take such images.
+        """
+
 
 class SimpleCNNConfig(SharedConfig):
     """Two convolutions and two fully connected layers."""
@@ -147,12 +155,12 @@ class ResNet18Config(SharedConfig):
 
 
 class ViTConfig(SharedConfig):
-    """Hugging Face ViTForImageClassification at 48 px with one channel, with stochastic depth."""
+    """Hugging Face ViTForImageClassification with stochastic depth."""
 
     model: Literal["vit"] = "vit"
     """The architecture."""
     patch_size: Annotated[int, Field(ge=2, le=24)] = 8
-    """Side of a patch in pixels; divides 48."""
+    """Side of a patch in pixels; divides height and width of the images."""
     dim: Annotated[int, Field(ge=16, le=1024)] = 192
     """Width of a token; a multiple of head_dim."""
     depth: Annotated[int, Field(ge=1, le=32)] = 9
@@ -174,14 +182,17 @@ class ViTConfig(SharedConfig):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ViTConfig":
-        if self.pretrained is not None:
-            return self
-        if IMAGE_SIZE % self.patch_size:
-            divisors = [n for n in range(2, 25) if IMAGE_SIZE % n == 0]
-            raise ValueError(f"patch_size {self.patch_size} does not divide {IMAGE_SIZE}: take one of {divisors}")
-        if self.dim % self.head_dim:
+        if self.pretrained is None and self.dim % self.head_dim:
             raise ValueError(f"dim {self.dim} is not a multiple of head_dim {self.head_dim}")
         return self
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Check that whole patches cover the images."""
+        common = math.gcd(height, width)
+        if self.pretrained is None and common % self.patch_size:
+            divisors = [size for size in range(2, 25) if common % size == 0]
+            message = f"patch_size {self.patch_size} does not divide images of {width}x{height} pixels"
+            raise ConfigError([Problem(f"{message}: take one of {divisors}")])
 
 
 TrialConfig = SimpleCNNConfig | DeeperCNNConfig | ResNet18Config | ViTConfig
@@ -201,9 +212,6 @@ def parse_trial(values: Mapping[str, Any]) -> TrialConfig:
 
     >>> parse_trial({"model": "resnet18", "lr": 0.05, "augment.flip": False}).augment.flip
     False
-
-    Args:
-        values: Field names to values; ``augment`` may be a mapping, or ``augment.shift`` and its siblings given.
 
     Raises:
         ConfigError: With one Problem for every unknown or impossible value.
@@ -301,36 +309,31 @@ def describe_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
 def suggest(name: str, known: list[str]) -> str | None:
     """A "did you mean" for a misspelt name; None if no known name is similar.
 
-    >>> suggest("learning_rte", ["learning_rate", "seed"])
-    'did you mean learning_rate?'
+    >>> suggest("learning_rte", ["learning_rate", "seed"]), suggest("shift", ["augment.shift"])
+    ('did you mean learning_rate?', 'did you mean augment.shift?')
     """
-    near = get_close_matches(name, known, n=1, cutoff=0.6) or get_close_matches(
-        name.rpartition(".")[2], [k for k in known if "." in k], n=1, cutoff=0.4
-    )
     alias = {"learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "architecture": "model"}.get(name)
-    best = alias if alias in known else (near[0] if near else None)
-    return f"did you mean {best}?" if best else None
+    if alias in known:
+        return f"did you mean {alias}?"
+    leaf = name.rpartition(".")[2]
+    near = (
+        [dotted for dotted in known if dotted.endswith(f".{name}")]
+        or get_close_matches(name, known, n=1, cutoff=0.6)
+        or get_close_matches(leaf, [dotted for dotted in known if "." in dotted], n=1, cutoff=0.4)
+    )
+    return f"did you mean {near[0]}?" if near else None
 
 
 def _problem(item: Any, known: list[str]) -> Problem:
     # pydantic puts the discriminator's value first in the location of a union's errors.
-    path = [str(part) for part in item["loc"] if str(part) not in ARCHITECTURES]
-    key = ".".join(path)
-    kind = item["type"]
-    if kind == "extra_forbidden":
-        hint = suggest(key, known)
-        leaf_matches = [name for name in known if name.rpartition(".")[2] == key]
-        if leaf_matches:
-            hint = f"did you mean {leaf_matches[0]}?"
-        return Problem("no such parameter", key=key, hint=hint)
-    if kind == "union_tag_invalid":
-        wrong = str(item["ctx"]["tag"])
-        return Problem(
-            f"no such model: {wrong!r}",
-            key="model",
-            hint=suggest(wrong, list(ARCHITECTURES)) or f"one of {', '.join(ARCHITECTURES)}",
-        )
+    key = ".".join(str(part) for part in item["loc"] if str(part) not in ARCHITECTURES)
+    if item["type"] == "extra_forbidden":
+        return Problem("no such parameter", key=key, hint=suggest(key, known))
+    if item["type"] == "union_tag_invalid":
+        wrong, models = str(item["ctx"]["tag"]), list(ARCHITECTURES)
+        hint = suggest(wrong, models) or f"one of {', '.join(models)}"
+        return Problem(f"no such model: {wrong!r}", key="model", hint=hint)
     message = item["msg"].removeprefix("Value error, ")
-    if "input" in item and not isinstance(item["input"], Mapping):
+    if not isinstance(item["input"], Mapping):
         message = f"{item['input']!r}: {message[:1].lower()}{message[1:]}"
     return Problem(message, key=key)

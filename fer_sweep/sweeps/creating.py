@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fer_sweep.config.binding import bind
-from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
+from fer_sweep.config.sweep_file import SweepFile, load_sweep_file, parse_sweep, with_constants, with_run_cap
 from fer_sweep.errors import InputError
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.shipped import resolve
+from fer_sweep.sweeps.data import image_size
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import add, add_served, new_storage
@@ -88,7 +88,7 @@ def checked(
         SweepFileError: With every problem found.
     """
     file = resolve("sweeps", file)
-    sweep, lines = load_with_lines(file)
+    sweep, lines = load_sweep_file(file)
     if constants:
         sweep = with_constants(sweep, constants)
         # A value of the command line has no line in the file.
@@ -96,8 +96,7 @@ def checked(
         lines = {key: line for key, line in lines.items() if not key.startswith(given)}
     if count is not None:
         sweep = with_run_cap(sweep, count)
-    space = Space.from_sweep(sweep, source=str(file), lines=lines)
-    for problem in bind(sweep, space, source=str(file), lines=lines):
+    for problem in bind(sweep, source=str(file), lines=lines, image_size=image_size):
         note(f"{file}, {problem}")
     return sweep
 

@@ -16,6 +16,7 @@ from fer_sweep.config.trial import SYNTHETIC, SharedConfig
 from fer_sweep.errors import DataError, FersweepError, InputError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
+from fer_sweep.records import FER2013
 from fer_sweep.sweeps.entries import SweepEntry
 
 if TYPE_CHECKING:
@@ -113,6 +114,15 @@ def pinned_data(sweep_id: str, name: str) -> "DatasetInfo | None":
     with contextlib.suppress(InputError):
         return _pinned(sweep_id, name)
     return None
+
+
+def image_size(name: str) -> tuple[int, int]:
+    """Height and width of a data set's images; FER2013's if it is not prepared on this host."""
+    spec = FER2013
+    with contextlib.suppress(DataError):
+        if name != SYNTHETIC and (info := _prepared(name)) is not None:
+            spec = info.spec
+    return spec.height, spec.width
 
 
 def share_data(name: str, say: Callable[[str], None]) -> bool:

@@ -8,12 +8,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from fer_sweep.config.binding import bind
-from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import home, sweep_folder
 from fer_sweep.store.database import check_storage, default_storage, recorded
 from fer_sweep.store.sweeps import record_sweep
+from fer_sweep.sweeps.data import image_size
 from fer_sweep.sweeps.embedded import EmbeddedSweep
 from fer_sweep.sweeps.entries import SweepEntry, known, remember
 from fer_sweep.sweeps.opened import Sweep
@@ -157,7 +157,7 @@ def _adopt(text: str, note: Callable[[str], None]) -> Sweep:
         made, sweep = wandb_sweeps.take_up(server, text)
     wandb_sweeps.check_searchable(sweep)
     source = f"sweep {made.path}"
-    for problem in bind(sweep, Space.from_sweep(sweep, source=source), source=source, lines={}):
+    for problem in bind(sweep, source=source, image_size=image_size):
         note(f"{source}, {problem}")
     for entry in known():
         if entry.path == str(made.path):
