@@ -14,10 +14,8 @@ from typing import Any
 from fer_sweep.errors import InputError, cannot_write
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-LAST_CHECKPOINT = "last.ckpt"
-"""The newest one of a trial."""
-LARGEST_JSON = 4 << 20
-"""Bytes of a JSON file of ours; most have under 2,000."""
+LAST_CHECKPOINT, WEIGHTS = "last.ckpt", "best.safetensors"
+"""A trial's newest checkpoint, and the weights of its best epoch."""
 
 
 def home() -> Path:
@@ -85,17 +83,13 @@ def _folder_name(text: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a small file.
+    """The JSON object in a file.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no JSON object, or larger than LARGEST_JSON.
+        ValueError: It is no JSON object.
     """
-    with path.open("rb") as stream:
-        content = stream.read(LARGEST_JSON + 1)
-    if len(content) > LARGEST_JSON:
-        raise ValueError(f"larger than {LARGEST_JSON >> 20} MiB")
-    return parse_object(content)
+    return parse_object(path.read_bytes())
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
@@ -123,7 +117,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def copy_trial(source: Path, target: Path) -> None:
     """Copy the files of a finished trial into a new trial of the same configuration, as far as they still exist."""
-    names = [name for name in ("config.json", "history.jsonl", "best.safetensors") if (source / name).is_file()]
+    names = [name for name in ("config.json", "history.jsonl", WEIGHTS) if (source / name).is_file()]
     if (target / "config.json").exists() or not (source / "result.json").is_file() or "config.json" not in names:
         return
     for name in [*names, "result.json"]:  # the result last: it marks the training as finished
@@ -146,18 +140,12 @@ def is_locked(lock: Path) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """Give a temporary path that replaces ``target``, synced to disk, if the block succeeds.
+def atomic_path(target: Path, put: Callable[[Path, Path], object] = Path.replace) -> Iterator[Path]:
+    """Give a temporary path that is synced to disk and ``put`` in place of ``target`` if the block succeeds.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written; ``target`` is unchanged.
     """
-    with _put_in_place(target, Path.replace) as temporary:
-        yield temporary
-
-
-@contextlib.contextmanager
-def _put_in_place(target: Path, put: Callable[[Path, Path], object]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
@@ -193,7 +181,7 @@ def write_first(target: Path, content: str) -> None:
     Raises:
         StorageError: The disk is full or the folder cannot be written.
     """
-    with _put_in_place(target, _put_unless_there) as temporary:
+    with atomic_path(target, _put_unless_there) as temporary:
         temporary.write_text(content)
 
 

@@ -126,8 +126,7 @@ class TrialResult(BaseModel):
     @property
     def numbers(self) -> dict[str, float]:
         """Its single numbers by name."""
-        plain = self.model_dump()
-        return {n: v for n, v in plain.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        return {name: value for name, value in self.model_dump().items() if isinstance(value, int | float)}
 
 
 class Averaging(StrEnum):

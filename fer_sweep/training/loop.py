@@ -21,10 +21,9 @@ from fer_sweep.config.trial import TrialConfig
 from fer_sweep.data import augment
 from fer_sweep.errors import StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialResult, TrialState, Verdict
-from fer_sweep.training.evaluation import Stopped, evaluate
+from fer_sweep.training.evaluation import Stopped, accuracy, confusion_matrix, evaluate
 from fer_sweep.training.faces import batches
 from fer_sweep.training.history import read_history
-from fer_sweep.training.metrics import accuracy, confusion_matrix
 from fer_sweep.training.optimizer import learning_rate
 from fer_sweep.training.step import Batch, Steps
 from fer_sweep.training.trial import HISTORY, Best, Trial, claim_folder, start

@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError, ConfigError, OtherData
-from fer_sweep.files import read_json, write_atomically
+from fer_sweep.files import WEIGHTS, read_json, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import TrialResult
 from fer_sweep.training.checkpoint import Checkpoints, on_cpu
+from fer_sweep.training.evaluation import Confusion, scores
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.history import History
-from fer_sweep.training.metrics import Confusion, scores
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer, moments, restore_moments
 from fer_sweep.training.precision import Precision, choose_precision
 from fer_sweep.training.samples import Samples, choose_samples
 from fer_sweep.verdicts import judge
 
-CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "best.safetensors"
+CONFIG, HISTORY, RESULT = "config.json", "history.jsonl", "result.json"
 
 
 class Best(BaseModel):
@@ -111,7 +111,6 @@ class Trial:
     def save(self) -> None:
         """Write the best weights if they are new, then a checkpoint."""
         self._write_best()
-        self.checkpoints.keep(self.folder / WEIGHTS)
         times = {"seconds": self._seconds(), "peak_memory_mb": self._peak_memory_mb()}
         progress = self.progress.model_copy(update=times)
         state = SavedState(progress=progress, precision=self.precision, history=self.history.rows)
@@ -152,7 +151,7 @@ class Trial:
                 f"the checkpoint in {self.folder} does not fit this version of fersweep: {error}",
                 hint="train into another folder, or delete last.ckpt and previous.ckpt there to start from scratch",
             ) from error
-        self.checkpoints.bring(self.folder / WEIGHTS)
+        self.checkpoints.restore_weights()
         self.progress = state.progress
         self.precision = state.precision  # this host might choose another, and end with other bits
         self.history.restart(state.history)
@@ -163,15 +162,15 @@ class Trial:
         classes = self.faces.spec.classes
         no_hits = tuple((0,) * len(classes) for _ in classes)
         best = self.progress.best or Best(epoch=0, val_acc=0.0, train_acc=0.0, val_acc_clean=0.0, confusion=no_hits)
-        score = scores(best.confusion)
+        macro_f1, recall = scores(best.confusion)
         result = TrialResult(
             best_val_acc=best.val_acc,
             best_epoch=best.epoch,
             train_acc=best.train_acc,
             train_val_gap=best.train_acc - best.val_acc,
             val_acc_clean=best.val_acc_clean,
-            macro_f1=score.macro_f1,
-            per_class_recall=score.recall,
+            macro_f1=macro_f1,
+            per_class_recall=recall,
             confusion_matrix=best.confusion,
             classes=classes,
             epochs=self.progress.epochs_done,
@@ -186,7 +185,7 @@ class Trial:
             verdict=judge(diverged=diverged, confusion=best.confusion, train_acc=best.train_acc, val_acc=best.val_acc),
         )
         write_atomically(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
-        self.checkpoints.remove(self.folder / WEIGHTS)
+        self.checkpoints.remove()
         return result
 
     def _write_best(self) -> None:
@@ -231,14 +230,7 @@ def start(
     fingerprint: str | None = None,
     micro_batch: int | None = None,
 ) -> Trial:
-    """Set up a trial on a device, resumed from its newest checkpoint if there is one.
-
-    Raises:
-        CheckpointError: The folder's checkpoint belongs to another configuration or to other data.
-        OtherData: The data set has another fingerprint.
-        DataError, ConfigError: The data set is missing or too small for the configuration.
-        WeightsUnavailable: Pretrained weights are neither on disk nor downloadable.
-    """
+    """Set up a trial on a device, resumed from its newest checkpoint if there is one; raises what ``train`` raises."""
     began = time.perf_counter()
     dataset = open_dataset(config.data)
     if fingerprint is not None and dataset.info.fingerprint != fingerprint:
@@ -276,7 +268,6 @@ def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:
 
     Raises:
         CheckpointError: The folder belongs to another configuration, or its result cannot be read.
-        StorageError: The folder cannot be written.
     """
     path = folder / CONFIG
     try:

@@ -36,7 +36,7 @@ def test_previous_checkpoint_is_kept_loaded_where_the_last_is_missing_and_remove
     (tmp_path / LAST_CHECKPOINT).unlink()
     assert saver.load().state == {"step": 1}
     saver.save({"step": 2}, {})
-    saver.remove(tmp_path / "best.safetensors")
+    saver.remove()
     assert not list(tmp_path.iterdir())
 
 
@@ -181,11 +181,7 @@ def test_damaged_line_is_refused_by_its_number(line, tmp_path):
     assert caught.value.hint
 
 
-def test_huge_file_or_one_that_cannot_be_written_is_refused(tmp_path):
-    with (tmp_path / "history.jsonl").open("wb") as stream:
-        stream.truncate(3 << 30)  # sparse
-    with pytest.raises(StorageError, match="larger than 16 MiB"):
-        read_history(tmp_path / "history.jsonl")
+def test_file_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(StorageError) as caught:
         History(tmp_path).append({"epoch": 1})
     assert caught.value.hint
