@@ -1,7 +1,7 @@
 """Trial parameters on a command line: ``--lr 0.05 --augment.flip=false --augment='{"shift": 0.1}'``.
 
-It reads what a person types and what the stock ``wandb agent`` passes: booleans as ``True``, and a nested parameter as
-one Python or JSON dictionary.
+It also reads what the stock ``wandb agent`` passes: booleans as ``True``, and a nested parameter as one Python or JSON
+dictionary.
 """
 
 import ast
@@ -46,16 +46,11 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def option_lines(model: str | None = None) -> Iterator[tuple[str, str]]:
+def option_lines() -> Iterator[tuple[str, str]]:
     """Every option with the first sentence of its meaning and its default, shared ones once, for ``--help``."""
-    shown: set[str] = set()
-    for name, kind in ARCHITECTURES.items():
-        if model not in (None, name):
-            continue
-        for field, info in describe_fields(kind):
-            if field in shown or field == "model":
-                continue
-            shown.add(field)
+    fields = {field: info for kind in ARCHITECTURES.values() for field, info in describe_fields(kind)}
+    for field, info in fields.items():
+        if field != "model":
             meaning = " ".join((info.description or "").split()).partition(". ")[0].rstrip(".")
             yield f"--{field}", f"{meaning} [{info.default}]"
 

@@ -1,4 +1,4 @@
-"""Problems of a file that a person wrote: what is wrong, at which key and line, and what to do about it."""
+"""Problems of a written file: what is wrong, at which key and line, and what to do about it."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -239,15 +239,6 @@ def with_constants(sweep: SweepFile, values: Mapping[str, Any]) -> SweepFile:
     return parse_sweep(plain)
 
 
-def with_run_cap(sweep: SweepFile, count: int) -> SweepFile:
-    """Cap the number of runs.
-
-    Raises:
-        SweepFileError: The count is not 1 or more.
-    """
-    return parse_sweep({**sweep.to_plain(), "run_cap": count})
-
-
 def _fix(parameters: dict[str, Any], name: str, value: Any) -> None:
     group, dot, rest = name.partition(".")
     if name not in parameters and dot and "parameters" in parameters.get(group, {}):

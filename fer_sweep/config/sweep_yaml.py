@@ -1,7 +1,7 @@
-"""Reads YAML that a person wrote: plain data, the line of every key, and every problem found.
+"""Read a YAML file: plain data, the line of every key, and every problem found.
 
-A dialect of PyYAML's safe loading that reads what W&B reads the same way, with three changes: ``1e-4`` and ``3e6`` are
-numbers (as in YAML 1.2), a date stays text, and a key given twice is an error.
+PyYAML's safe loading, as in W&B, with three changes: ``1e-4`` and ``3e6`` are numbers (as in YAML 1.2), a date stays
+text, and a key given twice is an error.
 """
 
 import re
@@ -147,7 +147,6 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[Any, Any]:
         merged: dict[Any, Any] = {}
         own: dict[Any, Any] = {}
-        first_line: dict[Any, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":
@@ -163,10 +162,10 @@ class _Builder:
             if not isinstance(key, Hashable):
                 self._refuse("a key must be a name", key_node, path)
             elif key in own:
-                message = f"given twice: on line {first_line[key]} and on line {line}"
+                message = f"given twice: on line {self.lines['.'.join(place)]} and on line {line}"
                 self._refuse(message, key_node, place, hint="keep one of them")
             else:
-                first_line[key] = self.lines[".".join(place)] = line
+                self.lines[".".join(place)] = line
                 own[key] = self.build(value_node, place)
         return {**merged, **own}
 

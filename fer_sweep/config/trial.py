@@ -258,21 +258,14 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A name is used both as a value and as a group.
     """
     tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *groups, leaf = str(name).split(".")  # a file's dictionary may have a number for a key
+    for name, value in flatten(flat).items():
+        *groups, leaf = name.split(".")
         node = tree
         for group in groups:
-            child = node.setdefault(group, {})
-            if not isinstance(child, dict):
+            node = node.setdefault(group, {})
+            if not isinstance(node, dict):
                 raise ConfigError([Problem(f"{group} is a value and cannot also be a group", key=name)])
-            node = child
-        if isinstance(value, Mapping):
-            child = node.setdefault(leaf, {})
-            if not isinstance(child, dict):
-                raise ConfigError([Problem(f"{leaf} is a value and cannot also be a group", key=name)])
-            child.update(nest(value))
-        else:
-            node[leaf] = value
+        node[leaf] = value
     return tree
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_sweep.config.binding import bind
-from fer_sweep.config.sweep_file import SweepFile, load_sweep_file, parse_sweep, with_constants, with_run_cap
+from fer_sweep.config.sweep_file import SweepFile, load_sweep_file, parse_sweep, with_constants
 from fer_sweep.errors import InputError
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.shipped import resolve
@@ -95,7 +95,7 @@ def checked(
         given = tuple(f"parameters.{name}" for name in constants)
         lines = {key: line for key, line in lines.items() if not key.startswith(given)}
     if count is not None:
-        sweep = with_run_cap(sweep, count)
+        sweep = parse_sweep({**sweep.to_plain(), "run_cap": count})
     for problem in bind(sweep, source=str(file), lines=lines, image_size=image_size):
         note(f"{file}, {problem}")
     return sweep

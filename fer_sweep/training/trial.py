@@ -5,7 +5,6 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,7 +24,7 @@ from fer_sweep.training.faces import Faces
 from fer_sweep.training.history import History
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer, moments, restore_moments
 from fer_sweep.training.precision import Precision, choose_precision
-from fer_sweep.training.samples import Samples, choose_samples
+from fer_sweep.training.samples import choose_samples
 from fer_sweep.verdicts import judge
 
 CONFIG, HISTORY, RESULT = "config.json", "history.jsonl", "result.json"
@@ -74,29 +73,47 @@ class SavedState(BaseModel):
     history: list[dict[str, int | float]]
 
 
-@dataclass
 class Trial:
-    """One training under way."""
+    """One training under way, set up on a device and resumed from its newest checkpoint, if any.
 
-    config: TrialConfig
-    folder: Path
-    device: torch.device
-    precision: Precision
-    fingerprint: str
-    """Of the data set."""
-    samples: Samples
-    faces: Faces
-    model: nn.Module
-    average: WeightAverage | None
-    optimizer: torch.optim.Optimizer
-    history: History
-    checkpoints: Checkpoints
-    progress: Progress
-    micro_batch: int | None = None
-    """Images that go through the model at once; None for whole batches."""
-    unwritten: dict[str, Tensor] | None = None
-    """The best epoch's weights while best.safetensors still lacks them."""
-    began: float = field(default_factory=time.perf_counter)
+    Raises:
+        CheckpointError, OtherData, DataError, ConfigError, WeightsUnavailable: As ``loop.train``.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        folder: Path,
+        device: torch.device,
+        *,
+        checkpoints: Path | None = None,
+        fingerprint: str | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
+        self._began = time.perf_counter()
+        dataset = open_dataset(config.data)
+        self.fingerprint = dataset.info.fingerprint
+        if fingerprint not in (None, self.fingerprint):
+            raise OtherData(
+                f"data set {config.data} has been replaced: it is {self.fingerprint[:12]} "
+                f"(from {dataset.info.source}), and this trial needs {str(fingerprint)[:12]}",
+                hint="prepare that data again (fersweep data prepare PATH --name NAME --replace), "
+                "or create another sweep",
+            )
+        self.config, self.folder, self.device = config, folder, device
+        self.micro_batch = micro_batch  # images that go through the model at once; None for whole batches
+        self.samples = choose_samples(dataset, config)
+        torch.manual_seed(config.seed)
+        self.model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config))
+        self.precision = choose_precision(config, device)
+        self.faces = Faces(dataset, self.samples, device)
+        self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
+        self.optimizer = build_optimizer(self.model, config)
+        self.history = History(folder / HISTORY)
+        self.checkpoints = Checkpoints(folder, config, self.fingerprint, apart=checkpoints)
+        self.progress = Progress(loss_sum=torch.zeros((), device=device))
+        self._unwritten: dict[str, Tensor] | None = None  # the best epoch's weights until best.safetensors has them
+        self.restore()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -106,7 +123,7 @@ class Trial:
     def keep_best(self, best: Best) -> None:
         """Remember a new best epoch with the weights as they are now."""
         self.progress.best = best
-        self.unwritten = on_cpu(self.evaluated.state_dict())
+        self._unwritten = on_cpu(self.evaluated.state_dict())
 
     def save(self) -> None:
         """Write the best weights if they are new, then a checkpoint."""
@@ -189,7 +206,7 @@ class Trial:
         return result
 
     def _write_best(self) -> None:
-        if self.unwritten is None or self.progress.best is None:
+        if self._unwritten is None or self.progress.best is None:
             return
         about = {
             "config": self.config.model_dump(),
@@ -202,11 +219,11 @@ class Trial:
             "pixel_std": self.faces.std,
         }
         # Under one key: safetensors writes several in random order, and equal trials should give equal files.
-        write_atomically(self.folder / WEIGHTS, save(self.unwritten, {"fersweep": json.dumps(about)}))
-        self.unwritten = None
+        write_atomically(self.folder / WEIGHTS, save(self._unwritten, {"fersweep": json.dumps(about)}))
+        self._unwritten = None
 
     def _seconds(self) -> float:
-        return self.progress.seconds + time.perf_counter() - self.began
+        return self.progress.seconds + time.perf_counter() - self._began
 
     def _peak_memory_mb(self) -> float:
         if self.device.type == "cuda":
@@ -219,48 +236,6 @@ class Trial:
 def _part(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names start with ``name`` and a dot, by the rest of their names."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
-
-
-def start(
-    config: TrialConfig,
-    folder: Path,
-    device: torch.device,
-    *,
-    checkpoints: Path | None = None,
-    fingerprint: str | None = None,
-    micro_batch: int | None = None,
-) -> Trial:
-    """Set up a trial on a device, resumed from its newest checkpoint if there is one; raises what ``train`` raises."""
-    began = time.perf_counter()
-    dataset = open_dataset(config.data)
-    if fingerprint is not None and dataset.info.fingerprint != fingerprint:
-        raise OtherData(
-            f"data set {config.data} has been replaced: it is {dataset.info.fingerprint[:12]} "
-            f"(from {dataset.info.source}), and this trial needs {fingerprint[:12]}",
-            hint="prepare that data again (fersweep data prepare PATH --name NAME --replace), or create another sweep",
-        )
-    samples = choose_samples(dataset, config)
-    torch.manual_seed(config.seed)
-    model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config))
-    trial = Trial(
-        config=config,
-        folder=folder,
-        device=device,
-        precision=choose_precision(config, device),
-        fingerprint=dataset.info.fingerprint,
-        samples=samples,
-        faces=Faces(dataset, samples, device),
-        model=model,
-        average=WeightAverage(model, config.ema_decay) if config.ema_decay else None,
-        optimizer=build_optimizer(model, config),
-        history=History(folder / HISTORY),
-        checkpoints=Checkpoints(folder, config, dataset.info.fingerprint, apart=checkpoints),
-        progress=Progress(loss_sum=torch.zeros((), device=device)),
-        micro_batch=micro_batch,
-        began=began,
-    )
-    trial.restore()
-    return trial
 
 
 def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:

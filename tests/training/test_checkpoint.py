@@ -16,7 +16,7 @@ from fer_sweep.records import StopReason, TrialState
 from fer_sweep.training.checkpoint import MAX_SHARE, PREVIOUS, Checkpoints
 from fer_sweep.training.history import History, read_history
 from fer_sweep.training.loop import train
-from fer_sweep.training.trial import start
+from fer_sweep.training.trial import Trial
 from tests.training.conftest import small
 
 CONFIG = parse_trial({"model": "simple_cnn"})
@@ -117,7 +117,7 @@ def test_checkpoint_of_the_first_version_is_resumed_with_all_that_it_holds(tmp_p
     stored = gzip.decompress(Path(__file__).with_name("first_version.ckpt.gz").read_bytes())
     config = small("deeper_cnn", blocks=2, width=2, epochs=2, ema_decay=0.9, precision="fp32", augment={"flip": True})
     (tmp_path / LAST_CHECKPOINT).write_bytes(stored)
-    trial = start(config, tmp_path, torch.device("cpu"))
+    trial = Trial(config, tmp_path, torch.device("cpu"))
     assert (trial.progress.epochs_done, trial.progress.step, len(trial.history.rows)) == (1, 1, 1)
     written = torch.load(io.BytesIO(stored.partition(b"\n")[2]), weights_only=True)["state"]
     assert bits(trial.model.state_dict()) == bits(written["model"])
@@ -136,7 +136,7 @@ def bits(tensors):
 def test_checkpoint_that_does_not_fit_the_model_is_refused_with_a_hint(tmp_path):
     config, epochs = small(ema_decay=0.9), []
     train(config, tmp_path, on_epoch=epochs.append, stop=lambda: StopReason.PREEMPTED if epochs else None)
-    trial = start(config, tmp_path, torch.device("cpu"))
+    trial = Trial(config, tmp_path, torch.device("cpu"))
     saved = trial.checkpoints.load()
     without_weight = {name: tensor for name, tensor in saved.tensors.items() if name != "model.features.0.weight"}
     other_moments = saved.tensors | {"optimizer.0.exp_avg": torch.zeros(5)}
