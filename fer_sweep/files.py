@@ -146,14 +146,11 @@ def atomic_path(target: Path, put: Callable[[Path, Path], object] = Path.replace
     Raises:
         StorageError: The disk is full or the folder cannot be written; ``target`` is unchanged.
     """
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
         # Not mkstemp, whose files only their owner can read: a lab shares its cache as its umask allows.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    try:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -162,7 +159,8 @@ def atomic_path(target: Path, put: Callable[[Path, Path], object] = Path.replace
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_atomically(target: Path, content: str | bytes) -> None:
@@ -208,22 +206,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
         temporary.mkdir(parents=True)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    try:
         yield temporary
         for path in temporary.rglob("*"):
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
         _sync_folder(temporary)
-        try:
-            temporary.rename(target)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise taken from error  # created meanwhile
-            raise
+        temporary.rename(target)
         _sync_folder(target.parent)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise taken from error  # created meanwhile
         raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fer_sweep.config.trial import ARCHITECTURES, describe_fields, known_names, suggest
+from fer_sweep.config.trial import FIELDS, suggest
 from fer_sweep.errors import ConfigError, InputError, Problem
 
 
@@ -29,15 +29,15 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     problems: list[Problem] = []
-    groups = {name.partition(".")[0] for name in known_names() if "." in name}
+    groups = {name.partition(".")[0] for name in FIELDS if "." in name}
     for name, text in _pairs(arguments):
         if name in groups:
             values[name] = _group(name, text)
-        elif name not in known_names():
-            problems.append(Problem("no such option", key=f"--{name}", hint=suggest(name, known_names())))
+        elif name not in FIELDS:
+            problems.append(Problem("no such option", key=f"--{name}", hint=suggest(name, list(FIELDS))))
         elif text is not None:
             values[name] = text
-        elif name in _booleans():
+        elif FIELDS[name].annotation is bool:
             values[name] = True
         else:
             problems.append(Problem("needs a value", key=f"--{name}"))
@@ -48,8 +48,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 
 def option_lines() -> Iterator[tuple[str, str]]:
     """Every option with the first sentence of its meaning and its default, shared ones once, for ``--help``."""
-    fields = {field: info for kind in ARCHITECTURES.values() for field, info in describe_fields(kind)}
-    for field, info in fields.items():
+    for field, info in FIELDS.items():
         if field != "model":
             meaning = " ".join((info.description or "").split()).partition(". ")[0].rstrip(".")
             yield f"--{field}", f"{meaning} [{info.default}]"
@@ -81,7 +80,3 @@ def _group(name: str, text: str | None) -> dict[str, Any]:
     raise ConfigError(
         [Problem(f"{text!r} is not a dictionary", key=f"--{name}", hint=f"such as --{name}='{{\"shift\": 0.1}}'")]
     )
-
-
-def _booleans() -> set[str]:
-    return {name for kind in ARCHITECTURES.values() for name, info in describe_fields(kind) if info.annotation is bool}

@@ -7,7 +7,7 @@ under each field.
 import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -19,28 +19,27 @@ IMAGE_SIZE = 48
 SYNTHETIC = "synthetic"
 """The data set that each host generates itself."""
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class AugmentConfig(_Frozen):
     """Augmentation of a training batch, never of validation images. Zero switches a part off."""
 
-    shift: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.1
+    shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Largest shift along each axis, as a fraction of the image's side."""
-    rotation: Annotated[float, Field(ge=0.0, le=45.0, allow_inf_nan=False)] = 10.0
+    rotation: Annotated[float, Field(ge=0.0, le=45.0)] = 10.0
     """Largest rotation to either side, in degrees."""
-    scale: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.1
+    scale: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Largest change of size: 0.2 scales by 0.8 to 1.2."""
     flip: bool = True
     """Mirror every image left to right with probability one half."""
-    erasing: Fraction = 0.0
+    erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Probability that a rectangle of 2 to 33 % of an image's area is blanked."""
-    mixup: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] = 0.0
+    mixup: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018)."""
 
 
@@ -60,19 +59,19 @@ class SharedConfig(_Frozen):
     """Images per step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum."""
-    lr: Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)] = 1e-3
+    lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
     """Peak learning rate, reached at the end of the warm-up; falls to zero along a cosine."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 1e-4
     """Decay of weights, not of biases and normalization parameters. SGD adds it to the gradient, AdamW decouples it."""
     momentum: Probability = 0.9
     """Momentum of SGD; AdamW ignores it."""
-    warmup: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.05
+    warmup: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
     """Fraction of all steps over which the learning rate rises linearly from zero."""
     label_smoothing: Probability = 0.0
     """Probability mass spread evenly over all classes."""
     dropout: Probability = 0.0
     """Dropout before the classifier; in ViT throughout."""
-    clip_norm: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
     """Gradients are scaled down to this L2 norm; 0 switches it off."""
     ema_decay: Probability = 0.0
     """Decay per step of the exponential moving average of the weights that is evaluated instead of the
@@ -198,10 +197,7 @@ class ViTConfig(SharedConfig):
 TrialConfig = SimpleCNNConfig | DeeperCNNConfig | ResNet18Config | ViTConfig
 
 ARCHITECTURES: dict[str, type[SharedConfig]] = {
-    "simple_cnn": SimpleCNNConfig,
-    "deeper_cnn": DeeperCNNConfig,
-    "resnet18": ResNet18Config,
-    "vit": ViTConfig,
+    kind.model_fields["model"].default: kind for kind in get_args(TrialConfig)
 }
 
 _ADAPTER: TypeAdapter[TrialConfig] = TypeAdapter(Annotated[TrialConfig, Field(discriminator="model")])
@@ -284,12 +280,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def known_names(model: str | None = None) -> list[str]:
-    """Dotted names of the fields of one architecture; of all architectures if ``model`` is unknown."""
-    kinds = [ARCHITECTURES[model]] if model in ARCHITECTURES else list(ARCHITECTURES.values())
-    return list(dict.fromkeys(name for kind in kinds for name, _ in describe_fields(kind)))
-
-
 def describe_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every leaf field of a config class with its dotted name, in the order of the source."""
     for name, info in kind.model_fields.items():
@@ -297,6 +287,15 @@ def describe_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
             yield from describe_fields(info.annotation, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info
+
+
+FIELDS = {name: info for kind in ARCHITECTURES.values() for name, info in describe_fields(kind)}
+"""The fields of all architectures by dotted name."""
+
+
+def known_names(model: str | None = None) -> list[str]:
+    """Dotted names of the fields of one architecture; of all architectures if ``model`` is unknown."""
+    return [name for name, _ in describe_fields(ARCHITECTURES[model])] if model in ARCHITECTURES else list(FIELDS)
 
 
 def suggest(name: str, known: list[str]) -> str | None:

@@ -1,10 +1,14 @@
-"""Evaluate a trained model: load it, check it on the validation images, predict, test.
+"""Evaluate a trained model: load it, check it on the validation images, predict, test, list its mistakes.
+
+``python -m fer_sweep.training.examination FOLDER`` lists them, for callers that must not import torch.
 
 Ten-crop is what the literature on FER2013 averages over: 44x44 crops of the four corners and the centre, and their
 mirror images. Models there are trained on 44x44; ours take the whole 48x48, so a crop is scaled up by a factor of 1.09:
 well inside what a model saw in augmented training.
 """
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +24,8 @@ from torch.nn import functional
 from fer_sweep.config.trial import ResNet18Config, TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import FaceDataset, Split, positions_of_test
-from fer_sweep.errors import CheckpointError, ConfigError, DataError
-from fer_sweep.files import WEIGHTS, parse_object
+from fer_sweep.errors import CheckpointError, ConfigError, DataError, FersweepError
+from fer_sweep.files import WEIGHTS, parse_object, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import Averaging, DataSpec, Examination
 from fer_sweep.training.evaluation import accuracy, confusion_matrix, forward, scores
@@ -34,6 +38,9 @@ CROP = 44 / 48
 TOLERANCE = 0.01
 """By how much the accuracy on the validation images may differ from what the training measured: another device or
 precision decides some close calls the other way."""
+MISTAKES = "mistakes.json"
+KEPT = 100
+"""Mistakes written down, the surest first."""
 _BATCH = 256
 
 
@@ -219,3 +226,53 @@ def _copies(dataset: FaceDataset, positions: npt.NDArray[np.int64], trained_on: 
     """Which images have an exact copy among the training images of another data set, or the same: (n,)."""
     seen = {trained_on.images[position].tobytes() for position in trained_on.indices(Split.TRAIN)}
     return np.array([dataset.images[position].tobytes() in seen for position in positions], dtype=np.bool_)
+
+
+def write_mistakes(folder: Path) -> Path:
+    """Evaluate a trial's best model on the validation split, on the CPU, and write down where it was surest and wrong.
+
+    Returns:
+        The file: ``data``, ``fingerprint``, ``validation`` (images looked at), ``wrong`` (of those), and ``mistakes``:
+        each with its ``index`` in the data set, the ``true`` class and the ``predicted`` one with its ``probability``.
+
+    Raises:
+        CheckpointError: The model cannot be read, or was trained on other content of its data set.
+        DataError: Its data set is not prepared on this host.
+    """
+    examinee = load_examinee(folder, torch.device("cpu"))
+    dataset = open_dataset(examinee.config.data)
+    check_data(examinee, dataset)
+    positions = dataset.indices(Split.VAL)
+    found = probabilities(examinee, dataset.images, positions, Averaging.NONE)  # (n, K)
+    true, predicted, probability = dataset.labels[positions], found.argmax(axis=1), found.max(axis=1)
+    wrong = np.flatnonzero(predicted != true)
+    surest = wrong[np.argsort(-probability[wrong], kind="stable")][:KEPT]
+    about = {
+        "data": dataset.name,
+        "fingerprint": dataset.info.fingerprint,
+        "validation": len(positions),
+        "wrong": len(wrong),
+        "mistakes": [
+            {
+                "index": int(positions[place]),
+                "true": int(true[place]),
+                "predicted": int(predicted[place]),
+                "probability": round(float(probability[place]), 4),
+            }
+            for place in surest
+        ],
+    }
+    write_atomically(folder / MISTAKES, json.dumps(about, indent=1) + "\n")
+    return folder / MISTAKES
+
+
+def main() -> None:
+    """Run as a module: one argument, the trial's folder."""
+    try:
+        write_mistakes(Path(sys.argv[1]))
+    except FersweepError as error:
+        sys.exit(f"{error} ({error.hint})" if error.hint else str(error))
+
+
+if __name__ == "__main__":
+    main()
