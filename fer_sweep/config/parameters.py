@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, Union
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from fer_sweep.config.values import NotNegative, Number, Positive, WrittenWhole, above_zero, canonical, is_list, refusal
+from fer_sweep.config.values import NotNegative, Number, Positive, WrittenWhole, canonical, is_list, must, refusal
 
 _TAIL = 1e-12
 """Tails are cut at this quantile, the normal's at 7 standard deviations, so that every u gives a finite value."""
@@ -181,7 +181,7 @@ class Normal(Distribution):
     """``distribution: normal``."""
 
     mu: Number = 0.0
-    sigma: Annotated[Number, above_zero("for one value write value:")] = 1.0
+    sigma: Annotated[Number, must(lambda value: value > 0, "is not above zero", "for one value write value:")] = 1.0
 
     def quantile(self, u: float) -> float:
         """Cut at seven standard deviations."""

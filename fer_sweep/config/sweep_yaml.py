@@ -147,6 +147,7 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[Any, Any]:
         merged: dict[Any, Any] = {}
         own: dict[Any, Any] = {}
+        first_line: dict[Any, int] = {}  # by the key itself: 1 and true are one key of a dictionary
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":
@@ -162,10 +163,10 @@ class _Builder:
             if not isinstance(key, Hashable):
                 self._refuse("a key must be a name", key_node, path)
             elif key in own:
-                message = f"given twice: on line {self.lines['.'.join(place)]} and on line {line}"
+                message = f"given twice: on line {first_line[key]} and on line {line}"
                 self._refuse(message, key_node, place, hint="keep one of them")
             else:
-                self.lines[".".join(place)] = line
+                first_line[key] = self.lines[".".join(place)] = line
                 own[key] = self.build(value_node, place)
         return {**merged, **own}
 

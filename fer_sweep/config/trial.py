@@ -254,14 +254,18 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A name is used both as a value and as a group.
     """
     tree: dict[str, Any] = {}
-    for name, value in flatten(flat).items():
-        *groups, leaf = name.split(".")
+    for name, value in flat.items():
+        groups = str(name).split(".")  # a file's dictionary may have a number for a key
+        leaf = None if isinstance(value, Mapping) else groups.pop()
         node = tree
         for group in groups:
             node = node.setdefault(group, {})
             if not isinstance(node, dict):
                 raise ConfigError([Problem(f"{group} is a value and cannot also be a group", key=name)])
-        node[leaf] = value
+        if leaf is None:
+            node.update(nest(value))
+        else:
+            node[leaf] = value
     return tree
 
 

@@ -47,11 +47,6 @@ def between(least: int, most: int) -> AfterValidator:
     return must(lambda value: least <= value <= most, f"is not from {least} to {most}")
 
 
-def above_zero(hint: str | None = None) -> AfterValidator:
-    """A validator of numbers greater than zero."""
-    return must(lambda value: value > 0, "is not above zero", hint)
-
-
 def _number(value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refusal(f"{value!r} is not a number")
@@ -73,7 +68,7 @@ def _list(value: Any) -> list[Any]:
 Number = Annotated[int | float, PlainValidator(_number)]
 """A finite number, integers staying integers; no text and no booleans."""
 NotNegative = Annotated[Number, must(lambda value: value >= 0, "is negative")]
-Positive = Annotated[Number, above_zero()]
+Positive = Annotated[Number, must(lambda value: value > 0, "is not above zero")]
 Whole = Annotated[
     int, PlainValidator(_number), must(lambda value: value == int(value), "is not a whole number"), AfterValidator(int)
 ]

@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -206,9 +205,6 @@ def _read_pickled(content: bytes) -> Checkpoint:
     header, _, zipped = content.partition(b"\n")
     if header != b"%s%08x" % (_PICKLED, zlib.crc32(zipped)):
         raise ValueError("the checksum does not match the content")
-    with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
-        if sum(member.file_size for member in archive.infolist()) > len(zipped):
-            raise ValueError("it is compressed, which no checkpoint is")
     saved = torch.load(io.BytesIO(zipped), map_location="cpu", weights_only=True)  # runs no code
     state, progress = saved["state"], saved["state"]["progress"]
     tensors = {name: state[name] for name in ("rng", "cuda_rng") if state[name] is not None}

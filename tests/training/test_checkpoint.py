@@ -96,19 +96,15 @@ def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path):
     assert saver.due()
 
 
-def test_pickle_that_runs_code_or_unpacks_to_more_than_the_file_is_skipped(tmp_path, caplog):
+def test_pickle_that_runs_code_is_skipped(tmp_path, caplog):
     forged = io.BytesIO()
     with zipfile.ZipFile(forged, "w") as archive:  # os.system("touch owned")
         archive.writestr("archive/data.pkl", b"\x80\x02cos\nsystem\n(X\x0b\0\0\0touch ownedtR.")
         archive.writestr("archive/version", "3")
-    bomb = io.BytesIO()
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", bytes(50 << 20))
-    for content, reason in ((forged, "weights_only"), (bomb, "compressed")):
-        header = b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(content.getvalue())
-        (tmp_path / LAST_CHECKPOINT).write_bytes(header + content.getvalue())
-        assert checkpoints(tmp_path).load() is None
-        assert reason in caplog.text
+    header = b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(forged.getvalue())
+    (tmp_path / LAST_CHECKPOINT).write_bytes(header + forged.getvalue())
+    assert checkpoints(tmp_path).load() is None
+    assert "weights_only" in caplog.text
     assert not Path("owned").exists()
 
 
