@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,10 @@ def is_locked(lock: Path) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_path(target: Path, put: Callable[[Path, Path], object] = Path.replace) -> Iterator[Path]:
-    """Give a temporary path that is synced to disk and ``put`` in place of ``target`` if the block succeeds.
+def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give a temporary path that becomes ``target``, synced to disk, if the block succeeds.
+
+    Unless ``replace``, a file that exists by then stays.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written; ``target`` is unchanged.
@@ -154,7 +156,10 @@ def atomic_path(target: Path, put: Callable[[Path, Path], object] = Path.replace
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        put(temporary, target)
+        if replace:
+            temporary.replace(target)
+        else:
+            _put_unless_there(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -179,7 +184,7 @@ def write_first(target: Path, content: str) -> None:
     Raises:
         StorageError: The disk is full or the folder cannot be written.
     """
-    with atomic_path(target, _put_unless_there) as temporary:
+    with atomic_path(target, replace=False) as temporary:
         temporary.write_text(content)
 
 
