@@ -1,4 +1,9 @@
-"""Where fersweep's files are, and how they are written: atomically."""
+"""Where fersweep's files are, and how they are written: atomically.
+
+A folder's name is a sweep's or a trial's id, which may come from a server: one that cannot name a folder is an
+InputError. What writes raises StorageError if the disk is full or the folder cannot be written; the target is then as
+it was.
+"""
 
 import contextlib
 import errno
@@ -38,29 +43,17 @@ def data_folder() -> Path:
 
 
 def sweep_folder(sweep_id: str) -> Path:
-    """The folder of one sweep: its sweep.yaml and its trials.
-
-    Raises:
-        InputError: The id, which may come from a server, cannot name a folder.
-    """
+    """The folder of one sweep: its sweep.yaml and its trials."""
     return home() / "sweeps" / _folder_name(sweep_id)
 
 
 def trial_folder(sweep_id: str, trial_id: str) -> Path:
-    """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log.
-
-    Raises:
-        InputError: An id cannot name a folder.
-    """
+    """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log."""
     return sweep_folder(sweep_id) / "trials" / _folder_name(trial_id)
 
 
 def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
-    """The folder of a trial's checkpoints while it trains: its own, or one below ``FERSWEEP_CHECKPOINTS``.
-
-    Raises:
-        InputError: An id cannot name a folder.
-    """
+    """The folder of a trial's checkpoints while it trains: its own, or one below ``FERSWEEP_CHECKPOINTS``."""
     given = os.environ.get("FERSWEEP_CHECKPOINTS")
     if not given:
         return trial_folder(sweep_id, trial_id)
@@ -83,21 +76,12 @@ def _folder_name(text: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is no JSON object.
-    """
+    """The JSON object in a file; raises OSError or ValueError."""
     return parse_object(path.read_bytes())
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """The JSON object in some bytes.
-
-    Raises:
-        ValueError: They are no JSON object.
-    """
+    """The JSON object in some bytes; raises ValueError if they are no JSON object."""
     try:
         found = json.loads(content)
     except RecursionError:
@@ -144,9 +128,6 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Give a temporary path that becomes ``target``, synced to disk, if the block succeeds.
 
     Unless ``replace``, a file that exists by then stays.
-
-    Raises:
-        StorageError: The disk is full or the folder cannot be written; ``target`` is unchanged.
     """
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
@@ -169,21 +150,13 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def write_atomically(target: Path, content: str | bytes) -> None:
-    """Replace the content of a file atomically.
-
-    Raises:
-        StorageError: The disk is full or the folder cannot be written.
-    """
+    """Replace the content of a file atomically."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_first(target: Path, content: str) -> None:
-    """Write a file atomically unless it exists.
-
-    Raises:
-        StorageError: The disk is full or the folder cannot be written.
-    """
+    """Write a file atomically unless it exists."""
     with atomic_path(target, replace=False) as temporary:
         temporary.write_text(content)
 
@@ -203,7 +176,6 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         InputError: ``target`` exists.
-        StorageError: The disk is full or the folder cannot be written; ``target`` is not created.
     """
     taken = InputError(f"{target} exists already", hint="give a new folder, or remove this one first")
     if target.exists() or target.is_symlink():

@@ -52,11 +52,7 @@ class Space:
         return _product(self._axes())
 
     def grid_size(self) -> int:
-        """Number of configurations of ``grid``.
-
-        Raises:
-            SweepFileError: A parameter has no grid.
-        """
+        """Number of configurations of ``grid``, which raises the same."""
         return math.prod(length(values) for _, values in self._axes())
 
     def size(self) -> int | None:

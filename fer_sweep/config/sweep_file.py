@@ -166,15 +166,10 @@ def load_sweep_file(path: Path) -> tuple[SweepFile, dict[str, int]]:
 
 
 def parse_sweep(data: Any, *, source: str = "sweep", lines: Mapping[str, int] | None = None) -> SweepFile:
-    """Check a sweep given as plain data, from a file or a database.
+    """Check a sweep given as plain data; ``source`` names it in errors, ``lines`` has the line of every dotted key.
 
     >>> parse_sweep({"method": "random", "parameters": {"lr": {"min": 0.001, "max": 0.1}}}).method
     'random'
-
-    Args:
-        data: Dictionaries, lists and scalars.
-        source: Names the sweep in errors.
-        lines: Line of every dotted key, where there is a file.
 
     Raises:
         SweepFileError: With every problem found.
@@ -225,10 +220,7 @@ def _contradictions(data: Mapping[Any, Any]) -> Iterator[Problem]:
 
 
 def with_constants(sweep: SweepFile, values: Mapping[str, Any]) -> SweepFile:
-    """Fix parameters to constants in place of their search ranges; those the file lacks are added.
-
-    Args:
-        values: By name; ``augment.shift`` reaches into a nested parameter.
+    """Fix or add parameters by dotted name; ``augment.shift`` reaches into a nested one.
 
     Raises:
         SweepFileError: A name is not one a sweep file may hold.

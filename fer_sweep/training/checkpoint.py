@@ -82,11 +82,7 @@ class Checkpoints:
         return self._cost <= MAX_SHARE * (self._clock() - self._saved_at)
 
     def save(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint, which becomes the newest one.
-
-        Args:
-            state: JSON values.
-            tensors: On any device.
+        """Write a checkpoint of JSON values and of tensors on any device, which becomes the newest one.
 
         Raises:
             StorageError: The disk is full or the folder cannot be written; earlier checkpoints remain.
@@ -132,9 +128,6 @@ class Checkpoints:
         """Copy the best weights that belong to the loaded checkpoint, if any, to the trial's folder.
 
         Weights already there may be of another epoch, from a host that restarted the trial from scratch.
-
-        Raises:
-            StorageError: The disk is full or the folder cannot be written.
         """
         _copy_weights(self._loaded_from, self._trial)
 

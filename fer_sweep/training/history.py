@@ -15,18 +15,14 @@ _ROW: TypeAdapter[Row] = TypeAdapter(Row, config=ConfigDict(strict=True))
 
 
 class History:
-    """The epochs of one trial, in memory and on disk."""
+    """The epochs of one trial, in memory and on disk; StorageError if the file cannot be written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[Row] = []
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add an epoch; it is in the file when this returns.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
+        """Add an epoch; it is in the file when this returns."""
         self.rows.append(dict(row))
         try:
             with self.path.open("a", encoding="utf-8") as stream:
@@ -35,11 +31,7 @@ class History:
             raise cannot_write(self.path, error) from error
 
     def restart(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Make ``rows`` the whole history: what a dead attempt wrote after its last checkpoint is trained again.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
+        """Make ``rows`` the whole history: what a dead attempt wrote after its last checkpoint is trained again."""
         self.rows = [dict(row) for row in rows]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
