@@ -7,7 +7,6 @@ against a pattern: none can end a line, a word or an option.
 import re
 import shlex
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +23,7 @@ from pydantic import (
 
 from fer_sweep.config.problems import in_file_order, problems_of
 from fer_sweep.config.sweep_yaml import read_document
+from fer_sweep.config.trial import suggest
 from fer_sweep.config.values import NotNegative, Positive, Whole, Written, between, is_list, must, refusal
 from fer_sweep.errors import PoolFileError, Problem, SweepFileError
 
@@ -269,8 +269,7 @@ def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | No
     kind = data.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        near = get_close_matches(str(kind), KINDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(KINDS)}"
+        hint = suggest(str(kind), list(KINDS)) or f"one of {', '.join(KINDS)}"
         message = "missing" if "kind" not in data else f"unknown kind {kind!r}"
         raise PoolFileError(source, in_file_order([Problem(message, key="kind", hint=hint)], lines))
     try:

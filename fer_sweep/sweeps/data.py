@@ -119,7 +119,7 @@ def pinned_data(sweep_id: str, name: str) -> "DatasetInfo | None":
 def image_size(name: str) -> tuple[int, int]:
     """Height and width of a data set's images; FER2013's if it is not prepared on this host."""
     spec = FER2013
-    with contextlib.suppress(DataError):
+    with contextlib.suppress(FersweepError):
         if name != SYNTHETIC and (info := _prepared(name)) is not None:
             spec = info.spec
     return spec.height, spec.width

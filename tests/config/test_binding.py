@@ -113,6 +113,13 @@ def test_valid_sweep_is_accepted_without_a_note(parameters):
     assert notes_on(sweep_of(parameters)) == []
 
 
+def test_patches_are_checked_by_the_images_of_the_data():
+    sweep = parse_sweep(sweep_of({"model": "vit", "data": "wide", "patch_size": 5}))
+    assert bind(sweep, image_size={"wide": (40, 50)}.__getitem__) == ()
+    with pytest.raises(SweepFileError, match="does not divide images of 48x40 pixels"):
+        bind(sweep, image_size={"wide": (40, 48)}.__getitem__)
+
+
 def hyperband(metric="best_val_acc", **settings):
     rule = {"type": "hyperband", **settings}
     return {"metric": {"name": metric, "goal": "maximize"}, "early_terminate": rule}

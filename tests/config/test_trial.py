@@ -85,11 +85,9 @@ def test_value_that_cannot_be_trained_is_refused_with_the_reason(values, says):
     assert problem.startswith(says)
 
 
-def test_patches_must_cover_images_of_the_size_that_the_data_has():
-    config = parse_trial({"model": "vit", "patch_size": 5})
-    config.check_image_size(40, 50)
+def test_patches_must_cover_the_images():
     with pytest.raises(ConfigError, match=r"does not divide images of 40x48 pixels: take one of \[2, 4, 8\]"):
-        config.check_image_size(48, 40)
+        parse_trial({"model": "vit", "patch_size": 5}).check_image_size(48, 40)
     parse_trial({"model": "vit", "patch_size": 7, "pretrained": "some/vit"}).check_image_size(48, 48)
 
 
