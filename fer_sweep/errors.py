@@ -2,7 +2,7 @@
 
 FersweepError             1  a failure that a retry or a repair may fix
 |-- InputError            2  unusable input of the user
-|   |-- WrittenFileError  2  a file written by a person; has every problem found, with line and key
+|   |-- WrittenFileError  2  a written file; has every problem found, with line and key
 |   |   |-- SweepFileError  2  a sweep file
 |   |   `-- PoolFileError   2  a pool file: where agents run
 |   |-- ConfigError       2  values that the training function rejects
@@ -42,7 +42,7 @@ class InputError(FersweepError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem in a file written by a person."""
+    """One problem in a written file."""
 
     message: str
     key: str = ""
@@ -131,12 +131,7 @@ class ServerBusy(ServerError):
     """A W&B server is temporarily unreachable, overloaded or failing."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        hint: str | None = None,
-        retry_after_s: float | None = None,
-        may_be_done: bool = True,
+        self, message: str, *, hint: str | None = None, retry_after_s: float | None = None, may_be_done: bool = True
     ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s

@@ -1,4 +1,9 @@
-"""Where fersweep's files are, and how they are written: atomically."""
+"""Where fersweep's files are, and how they are written: atomically.
+
+A folder's name is a sweep's or a trial's id, which may come from a server: one that cannot name a folder is an
+InputError. What writes raises StorageError if the disk is full or the folder cannot be written; the target is then as
+it was.
+"""
 
 import contextlib
 import errno
@@ -7,17 +12,15 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fer_sweep.errors import InputError, cannot_write
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-LAST_CHECKPOINT = "last.ckpt"
-"""The newest one of a trial."""
-LARGEST_JSON = 4 << 20
-"""Bytes of a JSON file of ours; most have under 2,000."""
+LAST_CHECKPOINT, WEIGHTS = "last.ckpt", "best.safetensors"
+"""A trial's newest checkpoint, and the weights of its best epoch."""
 
 
 def home() -> Path:
@@ -40,29 +43,17 @@ def data_folder() -> Path:
 
 
 def sweep_folder(sweep_id: str) -> Path:
-    """The folder of one sweep: its sweep.yaml and its trials.
-
-    Raises:
-        InputError: The id, which may come from a server, cannot name a folder.
-    """
+    """The folder of one sweep: its sweep.yaml and its trials."""
     return home() / "sweeps" / _folder_name(sweep_id)
 
 
 def trial_folder(sweep_id: str, trial_id: str) -> Path:
-    """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log.
-
-    Raises:
-        InputError: An id cannot name a folder.
-    """
+    """The folder of one trial: config.json, history.jsonl, checkpoints, result.json, trial.log."""
     return sweep_folder(sweep_id) / "trials" / _folder_name(trial_id)
 
 
 def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
-    """The folder of a trial's checkpoints while it trains: its own, or one below ``FERSWEEP_CHECKPOINTS``.
-
-    Raises:
-        InputError: An id cannot name a folder.
-    """
+    """The folder of a trial's checkpoints while it trains: its own, or one below ``FERSWEEP_CHECKPOINTS``."""
     given = os.environ.get("FERSWEEP_CHECKPOINTS")
     if not given:
         return trial_folder(sweep_id, trial_id)
@@ -85,25 +76,12 @@ def _folder_name(text: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a small file.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is no JSON object, or larger than LARGEST_JSON.
-    """
-    with path.open("rb") as stream:
-        content = stream.read(LARGEST_JSON + 1)
-    if len(content) > LARGEST_JSON:
-        raise ValueError(f"larger than {LARGEST_JSON >> 20} MiB")
-    return parse_object(content)
+    """The JSON object in a file; raises OSError or ValueError."""
+    return parse_object(path.read_bytes())
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """The JSON object in some bytes.
-
-    Raises:
-        ValueError: They are no JSON object.
-    """
+    """The JSON object in some bytes; raises ValueError if they are no JSON object."""
     try:
         found = json.loads(content)
     except RecursionError:
@@ -123,7 +101,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def copy_trial(source: Path, target: Path) -> None:
     """Copy the files of a finished trial into a new trial of the same configuration, as far as they still exist."""
-    names = [name for name in ("config.json", "history.jsonl", "best.safetensors") if (source / name).is_file()]
+    names = [name for name in ("config.json", "history.jsonl", WEIGHTS) if (source / name).is_file()]
     if (target / "config.json").exists() or not (source / "result.json").is_file() or "config.json" not in names:
         return
     for name in [*names, "result.json"]:  # the result last: it marks the training as finished
@@ -146,54 +124,40 @@ def is_locked(lock: Path) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """Give a temporary path that replaces ``target``, synced to disk, if the block succeeds.
+def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give a temporary path that becomes ``target``, synced to disk, if the block succeeds.
 
-    Raises:
-        StorageError: The disk is full or the folder cannot be written; ``target`` is unchanged.
+    Unless ``replace``, a file that exists by then stays.
     """
-    with _put_in_place(target, Path.replace) as temporary:
-        yield temporary
-
-
-@contextlib.contextmanager
-def _put_in_place(target: Path, put: Callable[[Path, Path], object]) -> Iterator[Path]:
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
         # Not mkstemp, whose files only their owner can read: a lab shares its cache as its umask allows.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    try:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        put(temporary, target)
+        if replace:
+            temporary.replace(target)
+        else:
+            _put_unless_there(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_atomically(target: Path, content: str | bytes) -> None:
-    """Replace the content of a file atomically.
-
-    Raises:
-        StorageError: The disk is full or the folder cannot be written.
-    """
+    """Replace the content of a file atomically."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_first(target: Path, content: str) -> None:
-    """Write a file atomically unless it exists.
-
-    Raises:
-        StorageError: The disk is full or the folder cannot be written.
-    """
-    with _put_in_place(target, _put_unless_there) as temporary:
+    """Write a file atomically unless it exists."""
+    with atomic_path(target, replace=False) as temporary:
         temporary.write_text(content)
 
 
@@ -212,7 +176,6 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         InputError: ``target`` exists.
-        StorageError: The disk is full or the folder cannot be written; ``target`` is not created.
     """
     taken = InputError(f"{target} exists already", hint="give a new folder, or remove this one first")
     if target.exists() or target.is_symlink():
@@ -220,22 +183,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
         temporary.mkdir(parents=True)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    try:
         yield temporary
         for path in temporary.rglob("*"):
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
         _sync_folder(temporary)
-        try:
-            temporary.rename(target)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise taken from error  # created meanwhile
-            raise
+        temporary.rename(target)
         _sync_folder(target.parent)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise taken from error  # created meanwhile
         raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -57,7 +57,7 @@ class TrialState(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why a running trial is told to stop before its last epoch."""
+    """Why a running trial must stop before its last epoch."""
 
     PRUNED = "pruned"
     """The search has seen enough; never resumed."""
@@ -66,7 +66,7 @@ class StopReason(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why an attempt broke off, where that is not the configuration's fault alone and trying again may help."""
+    """Why an attempt ended early, where a retry may help."""
 
     OUT_OF_MEMORY = "out of memory"
     KILLED = "killed"
@@ -86,7 +86,7 @@ class Verdict(StrEnum):
 
 
 class TrialResult(BaseModel):
-    """What one trained configuration came to: the content of ``result.json`` and of the W&B summary."""
+    """The result of one trained configuration: the content of ``result.json`` and of the W&B summary."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -118,7 +118,7 @@ class TrialResult(BaseModel):
     peak_memory_mb: float
     """Peak resident memory of the process, or on a GPU the peak allocated there."""
     precision: str
-    """The arithmetic that `precision: auto` came to: fp32 or bf16."""
+    """The arithmetic that `precision: auto` selected: fp32 or bf16."""
     micro_batch: int | None = None
     """Images that went through the model at once, where memory did not hold a whole batch; steps were whole."""
     verdict: Verdict
@@ -126,8 +126,7 @@ class TrialResult(BaseModel):
     @property
     def numbers(self) -> dict[str, float]:
         """Its single numbers by name."""
-        plain = self.model_dump()
-        return {n: v for n, v in plain.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        return {name: value for name, value in self.model_dump().items() if isinstance(value, int | float)}
 
 
 class Averaging(StrEnum):
@@ -153,7 +152,7 @@ class ExportFormat(StrEnum):
 
 
 class Examination(BaseModel):
-    """What a trained model came to on the images of the test split."""
+    """The result of a trained model on the images of the test split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -211,7 +210,7 @@ class Wait:
     again_s: float = 1.0
     """When to ask again, in seconds."""
     is_brief: bool = False
-    """An answer is under way, in a moment: nothing to tell a person."""
+    """Too short to be shown to the user."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ class TrialOutcome:
     reason: str | None = None
     """Why it failed, was pruned or preempted, in a sentence."""
     cause: Cause | None = None
-    """For an attempt that broke off; what to do about it is the agent's to say, and not kept."""
+    """For an attempt that ended early; not stored."""
 
 
 @dataclass(frozen=True)

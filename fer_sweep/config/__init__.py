@@ -1,1 +1,1 @@
-"""All that a person may write, as frozen pydantic models: sweep files, trials, pools."""
+"""What a user may write, as frozen pydantic models: sweep files, trials, pools."""

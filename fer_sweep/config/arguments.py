@@ -1,7 +1,7 @@
 """Trial parameters on a command line: ``--lr 0.05 --augment.flip=false --augment='{"shift": 0.1}'``.
 
-It reads what a person types and what the stock ``wandb agent`` passes: booleans as ``True``, and a nested parameter as
-one Python or JSON dictionary.
+It also reads what the stock ``wandb agent`` passes: booleans as ``True``, and a nested parameter as one Python or JSON
+dictionary.
 """
 
 import ast
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fer_sweep.config.trial import ARCHITECTURES, describe_fields, known_names, suggest
+from fer_sweep.config.trial import FIELDS, suggest
 from fer_sweep.errors import ConfigError, InputError, Problem
 
 
@@ -19,12 +19,9 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     >>> parse_arguments(["--lr", "0.05", "--batch-size=64", "--drop-val-copies"])
     {'lr': '0.05', 'batch_size': '64', 'drop_val_copies': True}
 
-    Args:
-        arguments: Words of the command line; ``-`` and ``_`` in a name are the same.
-
     Returns:
         Dotted names to values: text that ``parse_trial`` reads by the field's type, True for a bare boolean
-        option, and a dictionary for a nested group.
+        option, and a dictionary for a nested group. ``-`` and ``_`` in a name are the same.
 
     Raises:
         InputError: A word without an option.
@@ -32,15 +29,15 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     problems: list[Problem] = []
-    groups = {name.partition(".")[0] for name in known_names() if "." in name}
+    groups = {name.partition(".")[0] for name in FIELDS if "." in name}
     for name, text in _pairs(arguments):
         if name in groups:
             values[name] = _group(name, text)
-        elif name not in known_names():
-            problems.append(Problem("no such option", key=f"--{name}", hint=suggest(name, known_names())))
+        elif name not in FIELDS:
+            problems.append(Problem("no such option", key=f"--{name}", hint=suggest(name, list(FIELDS))))
         elif text is not None:
             values[name] = text
-        elif name in _booleans():
+        elif FIELDS[name].annotation is bool:
             values[name] = True
         else:
             problems.append(Problem("needs a value", key=f"--{name}"))
@@ -49,16 +46,10 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def option_lines(model: str | None = None) -> Iterator[tuple[str, str]]:
+def option_lines() -> Iterator[tuple[str, str]]:
     """Every option with the first sentence of its meaning and its default, shared ones once, for ``--help``."""
-    shown: set[str] = set()
-    for name, kind in ARCHITECTURES.items():
-        if model not in (None, name):
-            continue
-        for field, info in describe_fields(kind):
-            if field in shown or field == "model":
-                continue
-            shown.add(field)
+    for field, info in FIELDS.items():
+        if field != "model":
             meaning = " ".join((info.description or "").split()).partition(". ")[0].rstrip(".")
             yield f"--{field}", f"{meaning} [{info.default}]"
 
@@ -89,7 +80,3 @@ def _group(name: str, text: str | None) -> dict[str, Any]:
     raise ConfigError(
         [Problem(f"{text!r} is not a dictionary", key=f"--{name}", hint=f"such as --{name}='{{\"shift\": 0.1}}'")]
     )
-
-
-def _booleans() -> set[str]:
-    return {name for kind in ARCHITECTURES.values() for name, info in describe_fields(kind) if info.annotation is bool}

@@ -4,33 +4,21 @@ A W&B sweep file may name any parameter of any program. For fersweep each one mu
 that it can take must be one that TrialConfig accepts, and the objectives must be metrics that a trial reports.
 """
 
+import functools
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from fer_sweep.config import parameters as forms
 from fer_sweep.config.metrics import BETTER_HIGH, BETTER_LOW, EPOCH_METRICS, RESULT_METRICS
-from fer_sweep.config.parameters import (
-    Categorical,
-    Constant,
-    Distribution,
-    IntUniform,
-    LogUniform,
-    Nested,
-    Normal,
-    Parameter,
-    Quantized,
-    QUniform,
-    Uniform,
-)
 from fer_sweep.config.problems import in_file_order
 from fer_sweep.config.space import LARGEST_AXIS, Space
 from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile
-from fer_sweep.config.trial import ARCHITECTURES, SharedConfig, known_names, parse_trial, suggest
+from fer_sweep.config.trial import ARCHITECTURES, IMAGE_SIZE, SharedConfig, known_names, parse_trial, suggest
 from fer_sweep.config.values import canonical
 from fer_sweep.errors import ConfigError, Problem, SweepFileError
 
@@ -44,6 +32,7 @@ SAMPLES = 300
 MOST_STEPS = 64
 """Every value of a discrete range of up to this many is tried."""
 
+_MODELS = list(ARCHITECTURES)
 _MACROS = [
     *("env", "interpreter", "program", "args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags"),
     *("args_json", "args_json_file", "args_append_hydra", "args_override_hydra"),
@@ -52,18 +41,23 @@ _MACROS = [
 
 Probes = Mapping[str, list[tuple[Any, str]]]
 """By parameter: values to try, each with the part of the parameter in the file that it comes from."""
+ImageSize = Callable[[str], tuple[int, int]]
 
 
 def bind(
-    sweep: SweepFile, space: Space, *, source: str = "sweep", lines: Mapping[str, int] | None = None
+    sweep: SweepFile,
+    *,
+    source: str = "sweep",
+    lines: Mapping[str, int] | None = None,
+    image_size: ImageSize = lambda data: (IMAGE_SIZE, IMAGE_SIZE),
 ) -> tuple[Problem, ...]:
     """Check a sweep's method, objectives, parameters and values.
 
     Args:
         sweep: The sweep file.
-        space: Its space.
         source: Names the sweep in errors.
         lines: Line of every dotted key, where there is a file.
+        image_size: Gives height and width, in pixels, of the images of a data set.
 
     Returns:
         Notes: settings that run but are probably not intended.
@@ -71,39 +65,34 @@ def bind(
     Raises:
         SweepFileError: With one problem for every distinct reason.
     """
-    keys = dict(_keys(sweep.parameters or {}))
+    try:
+        space = Space.from_sweep(sweep)
+    except SweepFileError as error:
+        raise SweepFileError(source, in_file_order(error.problems, lines)) from None
     grid = sweep.method == "grid"
     probes = {name: _probes(found, grid=grid) for name, found in space.parameters.items()}
-    models = [value for value, _ in probes["model"]] if "model" in probes else list(ARCHITECTURES)
+    given = [value for value, _ in probes["model"]] if "model" in probes else _MODELS
+    models = [model for model in given if model in _MODELS]
     problems = [
-        *_method_problems(sweep, space, keys),
+        *_method_problems(sweep, space),
         *_objective_problems(sweep),
-        *_name_problems(sweep, space, models, keys),
-        *_value_problems(space, probes, [model for model in models if _is_model(model)], keys),
+        *_model_problems(sweep, space, given),
+        *_name_problems(sweep, space, models),
+        *_value_problems(space, probes, models),
     ]
     if not (problems or sweep.has_own_space):
-        problems = _combination_problems(space, probes, keys, grid=grid)
+        problems = _combination_problems(space, _combinations(space, probes, grid=grid), functools.cache(image_size))
     if problems:
-        raise SweepFileError(source, in_file_order(problems, lines or {}))
-    return tuple(in_file_order([*_notes(sweep, space)], lines or {}))
+        raise SweepFileError(source, in_file_order(problems, lines))
+    return tuple(in_file_order(_notes(sweep, space), lines))
 
 
-def _keys(parameters: Mapping[str, Parameter], prefix: str = "", key: str = "parameters.") -> Iterator[tuple[str, str]]:
-    """Each parameter's dotted name with its dotted key in the file."""
-    for name, form in parameters.items():
-        if isinstance(form, Nested):
-            yield from _keys(form.parameters, f"{prefix}{name}.", f"{key}{name}.parameters.")
-        else:
-            yield f"{prefix}{name}", f"{key}{name}"
-
-
-def _method_problems(sweep: SweepFile, space: Space, keys: Mapping[str, str]) -> Iterator[Problem]:
+def _method_problems(sweep: SweepFile, space: Space) -> Iterator[Problem]:
     if sweep.method == "grid":
         try:
             space.grid()
         except SweepFileError as error:
-            for problem in error.problems:
-                yield replace(problem, key=keys[problem.key.removeprefix("parameters.")])
+            yield from error.problems
     if sweep.method == "custom" and sweep.scheduler is None:
         yield Problem("method custom needs a scheduler", key="method", hint="write scheduler: {engine: optuna}")
     if sweep.scheduler and sweep.scheduler.engine == "ax":
@@ -112,49 +101,51 @@ def _method_problems(sweep: SweepFile, space: Space, keys: Mapping[str, str]) ->
 
 def _objective_problems(sweep: SweepFile) -> Iterator[Problem]:
     known = list(dict.fromkeys((*EPOCH_METRICS, *RESULT_METRICS)))
-    seen: set[str] = set()
-    for index, metric in enumerate(sweep.objectives):
+    names = [metric.name for metric in sweep.objectives]
+    for index, name in enumerate(names):
         key = f"metrics.{index}.name" if sweep.metrics else "metric.name"
-        if metric.name not in known:
-            hint = suggest(metric.name, known) or f"one of {', '.join(known)}"
-            yield Problem(f"no trial reports {metric.name!r}", key=key, hint=hint)
-        if metric.name in seen:
-            yield Problem(f"{metric.name} is given twice", key=key)
-        seen.add(metric.name)
+        if name not in known:
+            hint = suggest(name, known) or f"one of {', '.join(known)}"
+            yield Problem(f"no trial reports {name!r}", key=key, hint=hint)
+        if name in names[:index]:
+            yield Problem(f"{name} is given twice", key=key)
     hint = "write metric: {name: best_val_acc, goal: maximize}"
-    if not sweep.objectives and sweep.method in ("bayes", "custom"):
+    if not names and sweep.method in ("bayes", "custom"):
         yield Problem(f"method {sweep.method} needs a metric", key="method", hint=hint)
-    if not sweep.objectives and sweep.early_terminate:
+    if not names and sweep.early_terminate:
         yield Problem("needs a metric to compare trials by", key="early_terminate", hint=hint)
 
 
-def _name_problems(sweep: SweepFile, space: Space, models: list[Any], keys: Mapping[str, str]) -> Iterator[Problem]:
-    if "model" not in space.parameters and not sweep.has_own_space:
-        hint = f"add model: {{value: simple_cnn}}, or one of {', '.join(list(ARCHITECTURES)[1:])}"
+def _model_problems(sweep: SweepFile, space: Space, given: list[Any]) -> Iterator[Problem]:
+    if "model" not in space.keys and not sweep.has_own_space:
+        hint = f"add model: {{value: simple_cnn}}, or one of {', '.join(_MODELS[1:])}"
         yield Problem("no model is given: which architecture to train", key="parameters", hint=hint)
-    for model in models:
-        if not _is_model(model):
-            hint = suggest(str(model), list(ARCHITECTURES)) or f"one of {', '.join(ARCHITECTURES)}"
-            yield Problem(f"no such model: {model!r}", key=keys["model"], hint=hint)
-    models = [model for model in models if _is_model(model)]
+    for model in given:
+        if model not in _MODELS:
+            hint = suggest(str(model), _MODELS) or f"one of {', '.join(_MODELS)}"
+            yield Problem(f"no such model: {model!r}", key=space.keys["model"], hint=hint)
+
+
+def _name_problems(sweep: SweepFile, space: Space, models: list[str]) -> Iterator[Problem]:
     for name in space.parameters if models else ():
-        owners = [model for model in ARCHITECTURES if _has(model, name)]
+        owners = [model for model in _MODELS if _has(model, name)]
         having = [model for model in models if model in owners]
         if len(having) == len(models) or (sweep.has_own_space and having):
             continue
         if having:
             others = [model for model in models if model not in having]
-            message = f"{_and(having)} {_have(having)} {name}, but {_and(others)} {_have(others)} not"
-            yield Problem(message, key=keys[name], hint="write one sweep file per architecture")
+            message = f"{_have(having)} {name}, but {_have(others)} not"
+            yield Problem(message, key=space.keys[name], hint="write one sweep file per architecture")
         elif owners:
-            message = f"{_and(models)} {_have(models)} no {name}: it belongs to {_and(owners)}"
-            yield Problem(message, key=keys[name], hint=f"remove it, or use model {owners[0]}")
+            message = f"{_have(models)} no {name}: it belongs to {_and(owners)}"
+            yield Problem(message, key=space.keys[name], hint=f"remove it, or use model {owners[0]}")
         else:
             known = known_names(models[0] if len(models) == 1 else None)
-            yield Problem("no such parameter", key=keys[name], hint=suggest(name, known))
+            yield Problem("no such parameter", key=space.keys[name], hint=suggest(name, known))
 
 
-def _value_problems(space: Space, probes: Probes, models: list[str], keys: Mapping[str, str]) -> Iterator[Problem]:
+def _value_problems(space: Space, probes: Probes, models: list[str]) -> Iterator[Problem]:
+    tail_hint = f"{PRACTICAL_TAIL:.1%} of the draws lie beyond: narrow it, or use uniform with min and max"
     for name, distribution in space.parameters.items():
         having = [model for model in models if _has(model, name)]
         reported: set[str] = set()
@@ -166,27 +157,25 @@ def _value_problems(space: Space, probes: Probes, models: list[str], keys: Mappi
                 reason = re.sub(r"^.*?: ", "", problem.message)
                 if reason not in reported:
                     reported.add(reason)
-                    key = f"{keys[name]}.{part}" if part else keys[name]
-                    hint = f"{PRACTICAL_TAIL:.1%} of the draws lie beyond: narrow it, or use uniform with min and max"
-                    tail_hint = hint if isinstance(distribution, Normal) else None
-                    yield Problem(problem.message, key=key, hint=problem.hint or tail_hint)
+                    key = f"{space.keys[name]}.{part}" if part else space.keys[name]
+                    hint = tail_hint if isinstance(distribution, forms.Normal) else None
+                    yield Problem(problem.message, key=key, hint=problem.hint or hint)
 
 
-def _combination_problems(space: Space, probes: Probes, keys: Mapping[str, str], *, grid: bool) -> list[Problem]:
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for values in _combinations(space, probes, grid=grid):
-        for problem in _refusals(values):
+def _combination_problems(space: Space, combinations: Iterator[dict[str, Any]], image_size: ImageSize) -> list[Problem]:
+    """One problem for each set of parameters that does not go together."""
+    groups: dict[tuple[str, ...], dict[str, None]] = {}
+    for values in combinations:
+        for problem in _refusals(values, image_size):
             words = set(re.findall(r"\w+", problem.message))
             involved = tuple(name for name in space.parameters if name in words or name == problem.key)
-            messages = groups.setdefault(involved, [])
-            if problem.message not in messages:
-                messages.append(problem.message)
+            groups.setdefault(involved, {})[problem.message] = None
     problems = []
     for involved, messages in groups.items():
-        searched = [name for name in involved if not isinstance(space.parameters[name], Constant)] or list(involved)
-        key = keys[searched[0]] if searched else "parameters"
+        searched = [name for name in involved if not isinstance(space.parameters[name], forms.Constant)]
+        key = next((space.keys[name] for name in [*searched, *involved]), "parameters")
         more = f", and {len(messages) - 1} more such combinations" if len(messages) > 1 else ""
-        problems.append(Problem(f"a combination that cannot be trained: {messages[0]}{more}", key=key))
+        problems.append(Problem(f"a combination that cannot be trained: {next(iter(messages))}{more}", key=key))
     return problems
 
 
@@ -203,25 +192,23 @@ def _combinations(space: Space, probes: Probes, *, grid: bool) -> Iterator[dict[
         yield space.sample(rng)
 
 
-def _probes(distribution: Distribution, *, grid: bool) -> list[tuple[Any, str]]:
+def _probes(distribution: forms.Distribution, *, grid: bool) -> list[tuple[Any, str]]:
     """The values to try, each with the part of the parameter that it comes from."""
-    if isinstance(distribution, Constant):
+    if isinstance(distribution, forms.Constant):
         return [(distribution.value, "value")]
-    if isinstance(distribution, Categorical):
-        places: dict[str, int] = {}
-        for index, value in enumerate(distribution.values):
-            places.setdefault(canonical(value), index)
-        return [(value, f"values.{places[canonical(value)]}") for value in distribution.possible]
-    if grid and isinstance(distribution, QUniform) and distribution.steps <= LARGEST_AXIS:
+    if isinstance(distribution, forms.Categorical):
+        places = [canonical(value) for value in distribution.values]
+        return [(value, f"values.{places.index(canonical(value))}") for value in distribution.possible]
+    if grid and isinstance(distribution, forms.QUniform) and distribution.steps <= LARGEST_AXIS:
         every = distribution.grid_values()
         chosen = every if len(every) <= MOST_STEPS else [*every[:8], every[len(every) // 2], *every[-8:]]
         return [(value, "") for value in chosen]
-    tail = PRACTICAL_TAIL if isinstance(distribution, Normal) else 0.0
+    tail = PRACTICAL_TAIL if isinstance(distribution, forms.Normal) else 0.0
     levels = [tail, 1 - tail, 0.382, 0.618]
     if (size := distribution.size) is not None and size <= MOST_STEPS:
         levels = [0.0, 1.0, *(index / (4 * size) for index in range(1, 4 * size))]
     found: dict[Any, str] = {}
-    if not isinstance(distribution, Quantized) and isinstance(distribution, IntUniform | Uniform | LogUniform):
+    if not isinstance(distribution, forms.Quantized) and isinstance(distribution, forms.Range):
         found = {distribution.min: "min", distribution.max: "max"}
         levels = levels[2:]
     for level in levels:
@@ -252,8 +239,8 @@ def _stopping_notes(settings: EarlyTerminate, metric: str, space: Space) -> Iter
     if metric not in EPOCH_METRICS:
         message = f"no trial will be stopped early: {metric} is known only at a trial's end"
         yield Problem(message, key="early_terminate", hint=f"use one of {', '.join(EPOCH_METRICS)}")
-    epochs = space.parameters.get("epochs", Constant(value=SharedConfig.model_fields["epochs"].default))
-    values = epochs.possible if isinstance(epochs, Categorical) else (epochs.quantile(1.0),)
+    epochs = space.parameters.get("epochs", forms.Constant(value=SharedConfig.model_fields["epochs"].default))
+    values = epochs.possible if isinstance(epochs, forms.Categorical) else (epochs.quantile(1.0),)
     longest = max(int(float(value)) for value in values)  # "20" in quotes is a number of epochs too
     if not settings.bands or settings.bands[0] >= longest:
         first = f"the first band, {settings.bands[0]}, is not before" if settings.bands else "no band is before"
@@ -267,9 +254,11 @@ def _refusals_of(model: str, name: str, value: Any) -> list[Problem]:
     return [problem for problem in problems if problem.key == name or problem.key.startswith(f"{name}.")]
 
 
-def _refusals(values: Mapping[str, Any]) -> tuple[Problem, ...]:
+def _refusals(values: Mapping[str, Any], image_size: ImageSize | None = None) -> tuple[Problem, ...]:
     try:
-        parse_trial(values)
+        config = parse_trial(values)
+        if image_size:
+            config.check_image_size(*image_size(config.data))
     except ConfigError as error:
         return error.problems
     return ()
@@ -280,13 +269,9 @@ def _has(model: str, name: str) -> bool:
     return any(field == name or field.startswith(f"{name}.") for field in known_names(model))
 
 
-def _is_model(value: Any) -> bool:
-    return isinstance(value, str) and value in ARCHITECTURES
-
-
 def _and(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _have(names: list[str]) -> str:
-    return "has" if len(names) == 1 else "have"
+    return f"{_and(names)} {'has' if len(names) == 1 else 'have'}"

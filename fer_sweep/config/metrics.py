@@ -28,9 +28,6 @@ RESULT_METRICS = (
 )
 """The numbers of a trial's result, ``records.TrialResult``."""
 
-BETTER_HIGH = frozenset(
-    {"train_acc", "val_acc", "best_val_acc", "val_acc_clean", "macro_f1", "images_per_second"},
-)
-"""Nobody wants these low."""
-BETTER_LOW = frozenset({"train_loss", "val_loss", "train_val_gap", "seconds", "peak_memory_mb", "parameters"})
-"""Nobody wants these high."""
+BETTER_HIGH = ("train_acc", "val_acc", "best_val_acc", "val_acc_clean", "macro_f1", "images_per_second")
+BETTER_LOW = ("train_loss", "val_loss", "train_val_gap", "seconds", "peak_memory_mb", "parameters")
+"""Metrics that a sweep with the opposite goal probably means otherwise."""

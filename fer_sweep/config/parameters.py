@@ -1,8 +1,5 @@
 """A parameter of a sweep file and the distribution that it stands for: one frozen model for both, equal to W&B's.
 
-The form of a parameter is recognized as W&B does it: by ``parameters``, by a named ``distribution``, by ``value`` or
-``values`` (with ``probabilities``), or by ``min`` and ``max``, which mean integers if both are written as integers.
-
 Each distribution has ``quantile(u)``, the inverse of its cumulative distribution over ``u`` in [0, 1]. A random draw
 is the quantile of a uniform one, and a search without a native counterpart for a distribution can search over ``u``.
 The quantiles are written out here: ``scipy.stats`` takes a second to import, and its last bits differ from those that
@@ -20,17 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, Union
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from fer_sweep.config.values import (
-    NotNegative,
-    Number,
-    Positive,
-    Values,
-    WrittenWhole,
-    above_zero,
-    canonical,
-    plain_list,
-    refusal,
-)
+from fer_sweep.config.values import NotNegative, Number, Positive, WrittenWhole, canonical, is_list, must, refusal
 
 _TAIL = 1e-12
 """Tails are cut at this quantile, the normal's at 7 standard deviations, so that every u gives a finite value."""
@@ -48,18 +35,23 @@ class Distribution(BaseModel):
         raise NotImplementedError
 
     @property
-    def support(self) -> tuple[float, float]:
-        """The bounds of a distribution over numbers, before quantization."""
-        return -math.inf, math.inf
+    def possible(self) -> Sequence[Any] | None:
+        """The values that can be drawn, in order, where they can be listed; duplicates (1 and 1.0) once."""
+        return None
 
     @property
     def size(self) -> int | None:
         """Number of distinct values; None if it is infinite."""
-        return None
+        return None if self.possible is None else length(self.possible)
 
     def grid_values(self) -> Sequence[Any] | None:
         """W&B's values for a grid search, in order; None if the distribution has no grid."""
-        return None
+        return self.possible
+
+
+def length(values: Sequence[Any]) -> int:
+    """The ``len`` of a sequence; that of a range beyond 2**63 overflows."""
+    return values.stop - values.start if isinstance(values, range) else len(values)
 
 
 class Constant(Distribution):
@@ -72,11 +64,7 @@ class Constant(Distribution):
         return self.value
 
     @property
-    def size(self) -> int:
-        """One."""
-        return 1
-
-    def grid_values(self) -> Sequence[Any]:
+    def possible(self) -> Sequence[Any]:
         """The value alone."""
         return (self.value,)
 
@@ -84,7 +72,7 @@ class Constant(Distribution):
 class Categorical(Distribution):
     """``values: [a, b]``, equally likely."""
 
-    values: Values
+    values: Annotated[tuple[Any, ...], is_list, Field(min_length=1)]
 
     def quantile(self, u: float) -> Any:
         """The value whose part of the unit interval holds ``u``."""
@@ -97,27 +85,18 @@ class Categorical(Distribution):
 
     @property
     def possible(self) -> tuple[Any, ...]:
-        """The values that can occur, in order, duplicates (1 and 1.0) once."""
+        """The distinct values whose probability is not zero."""
         distinct: dict[str, Any] = {}
         for value, chance in zip(self.values, self.chances, strict=True):
             if chance > 0:
                 distinct.setdefault(canonical(value), value)
         return tuple(distinct.values())
 
-    @property
-    def size(self) -> int:
-        """Number of distinct values that can occur."""
-        return len(self.possible)
-
-    def grid_values(self) -> Sequence[Any] | None:
-        """The distinct values."""
-        return self.possible
-
 
 class Weighted(Categorical):
     """``values: [a, b]`` with ``probabilities: [0.9, 0.1]``."""
 
-    probabilities: Annotated[tuple[NotNegative, ...], BeforeValidator(plain_list), Field(min_length=1)]
+    probabilities: Annotated[tuple[NotNegative, ...], is_list, Field(min_length=1)]
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -146,29 +125,24 @@ class Weighted(Categorical):
         return None
 
 
-class _Range(Distribution):
+class Range(Distribution):
+    """From ``min`` to ``max``."""
+
     min: Number
     max: Number
-
-    @property
-    def support(self) -> tuple[float, float]:
-        """The bounds."""
-        return self.min, self.max
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         low, high = self.min, self.max
         if low >= high:
-            raise refusal(
-                f"min {low} is not less than max {high}",
-                f"one value only: write value: {low}" if low == high else "swap them",
-            )
+            hint = f"one value only: write value: {low}" if low == high else "swap them"
+            raise refusal(f"min {low} is not less than max {high}", hint)
         if not math.isfinite(float(high) - float(low)):
             raise refusal(f"from {low} to {high} is too wide")
         return self
 
 
-class IntUniform(_Range):
+class IntUniform(Range):
     """``min: 1, max: 5``, both written as integers; both are included."""
 
     min: WrittenWhole
@@ -179,16 +153,12 @@ class IntUniform(_Range):
         return min(self.min + int(u * (self.max - self.min + 1)), self.max)
 
     @property
-    def size(self) -> int:
-        """Number of integers."""
-        return self.max - self.min + 1
-
-    def grid_values(self) -> Sequence[int]:
-        """Every integer, ascending."""
+    def possible(self) -> Sequence[int]:
+        """Every integer."""
         return range(self.min, self.max + 1)
 
 
-class Uniform(_Range):
+class Uniform(Range):
     """``min: 0.0, max: 0.5``."""
 
     def quantile(self, u: float) -> float:
@@ -196,7 +166,7 @@ class Uniform(_Range):
         return min(max(float(self.min + u * (self.max - self.min)), self.min), self.max)
 
 
-class LogUniform(_Range):
+class LogUniform(Range):
     """``distribution: log_uniform_values, min: 0.0001, max: 0.1``: the logarithm is uniform."""
 
     min: Positive
@@ -211,7 +181,7 @@ class Normal(Distribution):
     """``distribution: normal``."""
 
     mu: Number = 0.0
-    sigma: Annotated[Number, above_zero("for one value write value:")] = 1.0
+    sigma: Annotated[Number, must(lambda value: value > 0, "is not above zero", "for one value write value:")] = 1.0
 
     def quantile(self, u: float) -> float:
         """Cut at seven standard deviations."""
@@ -228,11 +198,6 @@ class LogNormal(Normal):
         except OverflowError:
             return math.inf
 
-    @property
-    def support(self) -> tuple[float, float]:
-        """Positive numbers."""
-        return 0.0, math.inf
-
 
 class Beta(Distribution):
     """``distribution: beta``, on [0, 1]."""
@@ -246,11 +211,6 @@ class Beta(Distribution):
 
         return float(betaincinv(self.a, self.b, min(max(u, _TAIL), 1 - _TAIL)))
 
-    @property
-    def support(self) -> tuple[float, float]:
-        """From 0 to 1."""
-        return 0.0, 1.0
-
 
 class Quantized(Distribution):
     """Multiples of ``q``: round(x / q) * q for a draw x of the other base class; may leave that one's bounds."""
@@ -260,14 +220,15 @@ class Quantized(Distribution):
     def quantile(self, u: float) -> int | float:
         """The nearest multiple of q, an integer if q is one; ties go to the even multiple."""
         value: float = super().quantile(u)
-        multiple = _nearest(value / self.q)
-        return value if multiple is None else multiple * self.q
+        ratio = value / self.q
+        return round(ratio) * self.q if math.isfinite(ratio) else value
 
     @property
     def size(self) -> int | None:
-        """Number of multiples of q; None if unbounded."""
-        low, high = (_nearest(bound / self.q) for bound in self.support)
-        return None if low is None or high is None else high - low + 1
+        """Number of multiples of q that can be drawn; None if unbounded."""
+        low, high = self.quantile(0.0) / self.q, self.quantile(1.0) / self.q
+        has_bounds = math.isfinite(high - low) and not isinstance(self, Normal)
+        return round(high) - round(low) + 1 if has_bounds else None
 
 
 class QUniform(Quantized, Uniform):
@@ -365,10 +326,8 @@ def _recognized(raw: Any) -> Any:
         raise refusal("has no values", "give value, values, min and max, or a distribution")
     named = str(raw["distribution"])
     if named in _REPLACED:
-        raise refusal(
-            f"{named} is deprecated: its min and max are exponents of e",
-            f"use {_REPLACED[named]}, whose min and max are the values themselves",
-        )
+        hint = f"use {_REPLACED[named]}, whose min and max are the values themselves"
+        raise refusal(f"{named} is deprecated: its min and max are exponents of e", hint)
     known = [name for name in FORMS if name != "nested"]
     near = get_close_matches(named, [*known, *_REPLACED], n=1)
     hint = f"did you mean {_REPLACED.get(near[0], near[0])}?" if near else f"one of {', '.join(known)}"
@@ -388,8 +347,3 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", strict=True)]
 Parameters = Annotated[dict[Name, Parameter], Field(min_length=1)]
 
 Nested.model_rebuild()
-
-
-def _nearest(ratio: float) -> int | None:
-    # None where it is infinite: an open end, or a q too small to divide by.
-    return round(ratio) if math.isfinite(ratio) else None

@@ -7,23 +7,24 @@ against a pattern: none can end a line, a word or an option.
 import re
 import shlex
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
+    Field,
     PlainValidator,
     SkipValidation,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
-from fer_sweep.config.problems import empty_keys, in_file_order, problems_of
+from fer_sweep.config.problems import in_file_order, problems_of
 from fer_sweep.config.sweep_yaml import read_document
-from fer_sweep.config.values import NotNegative, Positive, Whole, between, must, plain_list, refusal
+from fer_sweep.config.trial import suggest
+from fer_sweep.config.values import NotNegative, Positive, Whole, Written, between, is_list, must, refusal
 from fer_sweep.errors import PoolFileError, Problem, SweepFileError
 
 NEEDS = "a pool file needs kind: local, kind: slurm or kind: ray"
@@ -34,7 +35,7 @@ LONGEST_NOTICE_S = 65_535
 MOST_GPUS = 64
 """GPUs of one agent, which runs on one node."""
 SMALLEST_SHARE = 0.01
-"""The smallest share of a GPU."""
+"""Of a GPU."""
 
 _OWN = {
     "account": "account",
@@ -56,7 +57,6 @@ _RESERVED = [
 
 
 def _text(pattern: str, what: str, hint: str) -> AfterValidator:
-    """Text that ``pattern`` matches from end to end."""
     return must(lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII), f"is not {what}", hint)
 
 
@@ -131,22 +131,18 @@ _TIME_HINT = 'in quotes: time: "12:00:00" (hours, minutes, seconds) or "1-12:00:
 _Any = Annotated[str, SkipValidation]
 Name = Annotated[_Any, _text(_NAME, "a name in Slurm", "letters, digits, _ . + and -")]
 Names = Annotated[
-    _Any,
-    _text(f"{_NAME}(,{_NAME})*", "a partition", "its name as sinfo shows it; several: gpu,gpu-long"),
+    _Any, _text(f"{_NAME}(,{_NAME})*", "a partition", "its name as sinfo shows it; several: gpu,gpu-long")
 ]
 Gres = Annotated[_Any, _text(rf"{_GRES}(,{_GRES})*", "a gres", "such as gpu:1, gpu:a100:2 or shard:4")]
-Memory = Annotated[
-    str, SkipValidation, _text(r"\d{1,7}[KMGT]", "an amount of memory", "a number and K, M, G or T, such as 16G")
-]
+Memory = Annotated[_Any, _text(r"\d{1,7}[KMGT]", "an amount of memory", "a number and K, M, G or T, such as 16G")]
 Time = Annotated[
     _Any,
     must(lambda value: not isinstance(value, int), "is a number in YAML", _TIME_HINT),
     _text(_TIME, "a time limit", _TIME_HINT),
+    must(lambda value: _seconds(value) >= 60, "is less than a minute", "Slurm counts whole minutes"),
 ]
-Module = Annotated[
-    _Any,
-    _text(r"[A-Za-z0-9][\w./+-]*", "the name of a module", "as shown by `module avail`, such as cuda/12.4"),
-]
+_MODULE_HINT = "as shown by `module avail`, such as cuda/12.4"
+Module = Annotated[_Any, _text(r"[A-Za-z0-9][\w./+-]*", "the name of a module", _MODULE_HINT)]
 Address = Annotated[
     _Any,
     must(
@@ -169,9 +165,7 @@ Gpus = Annotated[
 Words = Annotated[tuple[str, ...], PlainValidator(_words)]
 
 
-class _Pool(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
+class _Pool(Written):
     agents: Agents = 1
     """Number of agents; overridden by ``--agents`` on the command line."""
 
@@ -180,14 +174,12 @@ class LocalPool(_Pool):
     """Agents as processes on this host."""
 
     kind: Literal["local"]
-    """On this host."""
 
 
 class SlurmPool(_Pool):
     """Agents as the elements of a Slurm job array."""
 
     kind: Literal["slurm"]
-    """On a Slurm cluster."""
     at_once: Agents | None = None
     """Maximum number of agents that run at the same time."""
     partition: Names | None = None
@@ -195,7 +187,6 @@ class SlurmPool(_Pool):
     account: Name | None = None
     """Account that is charged."""
     qos: Name | None = None
-    """Quality of service."""
     gres: Gres | None = None
     """GPUs of each agent: whole ones, or shards of one."""
     cpus: Cpus | None = None
@@ -204,23 +195,30 @@ class SlurmPool(_Pool):
     """Main memory of each agent."""
     time: Time | None = None
     """Time limit of each job, in the format of sbatch."""
-    notice_s: Annotated[Whole, between(1, LONGEST_NOTICE_S)] = 120
+    notice_s: Annotated[Whole, between(1, LONGEST_NOTICE_S), Field(validate_default=True)] = 120
     """Seconds before the time limit at which trials are checkpointed and the job is requeued."""
-    modules: Annotated[tuple[Module, ...], BeforeValidator(plain_list)] = ()
+    modules: Annotated[tuple[Module, ...], is_list] = ()
     """Environment modules loaded before the agent starts."""
     container: Words | None = None
     """Prefix of the agent's command, such as ``apptainer exec --nv IMAGE``."""
     command: Words | None = None
     """The command of fersweep on a node; None for the Python of this command."""
-    sbatch: Annotated[tuple[Annotated[str, PlainValidator(_sbatch_option)], ...], BeforeValidator(plain_list)] = ()
+    sbatch: Annotated[tuple[Annotated[str, PlainValidator(_sbatch_option)], ...], is_list] = ()
     """Further options of sbatch."""
+
+    @field_validator("notice_s")
+    @classmethod
+    def _leaves_time_to_train(cls, notice_s: int, info: ValidationInfo) -> int:
+        time = info.data.get("time")
+        if time and notice_s >= _seconds(time):
+            raise refusal(f"{notice_s} s leave no time to train", f"less than time, which is {_seconds(time)} s")
+        return notice_s
 
 
 class RayPool(_Pool):
     """Agents as actors of a Ray cluster."""
 
     kind: Literal["ray"]
-    """On a Ray cluster."""
     address: Address | None = None
     """``auto`` for the cluster that this host is a node of, or HOST:PORT; None for a cluster of this host alone, which
     ends with the command."""
@@ -230,7 +228,7 @@ class RayPool(_Pool):
     """CPU cores of each agent."""
     memory: Memory | None = None
     """Main memory of each agent."""
-    resources: Annotated[dict[str, Positive], BeforeValidator(_resource_names)] = {}
+    resources: Annotated[dict[str, Positive], BeforeValidator(_resource_names)] = Field(default_factory=dict)
     """Further resources of each agent, by Ray's names."""
     command: Words | None = None
     """The command of fersweep on a node; None for the Python of this command."""
@@ -255,15 +253,10 @@ def load_pool_file(path: Path) -> PoolFile:
 
 
 def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | None = None) -> PoolFile:
-    """Check a pool given as plain data.
+    """Check a pool given as plain data; ``source`` names it in errors, ``lines`` has the line of every dotted key.
 
     >>> parse_pool({"kind": "slurm", "partition": "gpu"}).agents
     1
-
-    Args:
-        data: Dictionaries, lists and scalars, as read from a file.
-        source: Names the pool in errors.
-        lines: Line of every dotted key, where there is a file.
 
     Raises:
         PoolFileError: With every problem found.
@@ -276,30 +269,10 @@ def parse_pool(data: Any, *, source: str = "pool", lines: Mapping[str, int] | No
     kind = data.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        near = get_close_matches(str(kind), KINDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(KINDS)}"
+        hint = suggest(str(kind), list(KINDS)) or f"one of {', '.join(KINDS)}"
         message = "missing" if "kind" not in data else f"unknown kind {kind!r}"
-        raise PoolFileError(source, in_file_order([Problem(message, key="kind", hint=hint)], lines or {}))
-    problems = empty_keys(data)
-    pool = None
+        raise PoolFileError(source, in_file_order([Problem(message, key="kind", hint=hint)], lines))
     try:
-        pool = model.model_validate({name: value for name, value in data.items() if value is not None})
-        problems += _rule_problems(pool)
+        return model.model_validate(data)
     except ValidationError as error:
-        problems += problems_of(error, model)
-    if problems or pool is None:
-        raise PoolFileError(source, in_file_order(problems, lines or {}))
-    return pool
-
-
-def _rule_problems(pool: PoolFile) -> list[Problem]:
-    """Problems of keys that are valid by themselves but contradict each other."""
-    if not isinstance(pool, SlurmPool) or pool.time is None:
-        return []
-    limit = _seconds(pool.time)
-    if limit < 60:
-        return [Problem(f"{pool.time} is less than a minute", key="time", hint="Slurm counts whole minutes")]
-    if pool.notice_s >= limit:
-        hint = f"less than time, which is {limit} s"
-        return [Problem(f"{pool.notice_s} s leave no time to train", key="notice_s", hint=hint)]
-    return []
+        raise PoolFileError(source, in_file_order(problems_of(error, model), lines)) from None

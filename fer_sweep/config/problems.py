@@ -1,7 +1,7 @@
-"""Problems of a file that a person wrote: what is wrong, at which key and line, and what to do about it."""
+"""Problems of a written file: what is wrong, at which key and line, and what to do about it."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -10,7 +10,6 @@ from fer_sweep.config.parameters import FORMS, form_of
 from fer_sweep.config.trial import suggest
 from fer_sweep.errors import Problem
 
-_ENGINE_METHODS = {"wandb": ("grid", "bayes", "random"), "optuna": ("custom",), "ax": ("custom",)}
 _EXAMPLES = {
     "method": "bayes, random, grid or custom",
     "metric.name": "such as best_val_acc",
@@ -26,70 +25,21 @@ _TYPES = {
 }
 
 
-def rule_problems(data: Mapping[Any, Any]) -> Iterator[Problem]:
-    """Problems of a sweep's top-level keys that are valid by themselves but contradict each other."""
-    method, scheduler = data.get("method"), data.get("scheduler")
-    if "parameters" not in data and not (isinstance(scheduler, Mapping) and scheduler.get("search_space")):
-        yield Problem("missing: the search space", key="parameters")
-    if "metric" in data and "metrics" in data:
-        yield Problem("cannot be combined with metric", key="metrics", hint="keep metric for one objective")
-    elif "metrics" in data and method not in ("custom", None):
-        hint = "write method: custom and scheduler: {engine: optuna}"
-        yield Problem(f"several objectives need method custom, not {method}", key="metrics", hint=hint)
-    stopping = data.get("early_terminate")
-    if isinstance(stopping, Mapping) and "min_iter" not in stopping and not {"max_iter", "s"} <= stopping.keys():
-        yield Problem("has no bands", key="early_terminate", hint="give min_iter, or max_iter and s")
-    if not isinstance(scheduler, Mapping):
-        return
-    controller, engine = data.get("controller"), scheduler.get("engine")
-    if isinstance(controller, Mapping) and controller.get("type") == "local":
-        hint = "keep one of them"
-        yield Problem("a local controller cannot be combined with scheduler", key="controller", hint=hint)
-    if "early_terminate" in data:
-        hint = "the scheduler stops runs itself: remove early_terminate"
-        yield Problem("cannot be combined with scheduler", key="early_terminate", hint=hint)
-    methods = _ENGINE_METHODS.get(engine) if isinstance(engine, str) else None
-    if methods and method not in methods:
-        hint = f"method: {methods[0]}"
-        yield Problem(f"{engine} does not support method {method}", key="scheduler.engine", hint=hint)
-    for name in ("optimizer", "search_space"):
-        if name in scheduler and "source" not in scheduler:
-            yield Problem("needs source, the file that defines it", key=f"scheduler.{name}")
-
-
-def empty_keys(data: Mapping[Any, Any]) -> list[Problem]:
-    """Keys without a value, which W&B refuses and a default would hide."""
-    sections: list[tuple[str, Any]] = [("", data)]
-    sections += [(f"{name}.", data.get(name)) for name in ("metric", "scheduler", "early_terminate")]
-    metrics = data.get("metrics")
-    sections += [(f"metrics.{i}.", metric) for i, metric in enumerate(metrics if isinstance(metrics, list) else [])]
-    return [
-        Problem("is empty", key=f"{prefix}{name}", hint="give it a value or remove the line")
-        for prefix, section in sections
-        if isinstance(section, Mapping)
-        for name, value in section.items()
-        if value is None
-    ]
-
-
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
     """One problem for every error that pydantic found in the input of ``root``."""
     return [_problem(item, root) for item in error.errors()]
 
 
-def in_file_order(problems: Sequence[Problem], lines: Mapping[str, int]) -> list[Problem]:
+def in_file_order(problems: Iterable[Problem], lines: Mapping[str, int] | None) -> list[Problem]:
     """The problems with their lines, in order; a missing key has the line of the nearest key around it."""
-    placed = [Problem(p.message, p.key, p.line or line_of(p.key, lines), p.hint) for p in problems]
+    placed = [Problem(p.message, p.key, p.line or _line_of(p.key, lines or {}), p.hint) for p in problems]
     return sorted(placed, key=lambda problem: problem.line or 0)
 
 
-def line_of(key: str, lines: Mapping[str, int]) -> int | None:
-    """Line of a dotted key, or of the nearest key around it."""
-    while key:
-        if key in lines:
-            return lines[key]
+def _line_of(key: str, lines: Mapping[str, int]) -> int | None:
+    while key and key not in lines:
         key = key.rpartition(".")[0]
-    return None
+    return lines.get(key)
 
 
 def _problem(item: Any, root: type[BaseModel]) -> Problem:
@@ -129,13 +79,9 @@ def _walk(loc: Sequence[Any], root: type[BaseModel]) -> tuple[list[str], type[Ba
             model, form = FORMS[step], step if step != "nested" else None
         elif step != "[key]":
             path.append(str(step))
-            model = _child(model, step) or model
+            info = model.model_fields.get(path[-1])
+            model = (info and _model_in(info.annotation)) or model
     return path, model, form
-
-
-def _child(model: type[BaseModel], name: Any) -> type[BaseModel] | None:
-    info = model.model_fields.get(name) if isinstance(name, str) else None
-    return _model_in(info.annotation) if info else None
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fer_sweep.config.parameters import Distribution, Nested, Parameter, QUniform
-from fer_sweep.config.problems import line_of
+from fer_sweep.config.parameters import Distribution, Nested, Parameter, QUniform, length
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import Problem, SweepFileError
 
 LARGEST_AXIS = 1_000_000
 """Steps of all q_uniform parameters of a grid together; more is a mistake."""
+_GRID_HINT = "method grid takes value, values, whole min and max, or q_uniform; or take method random"
 
 
 @dataclass(frozen=True)
@@ -21,27 +21,23 @@ class Space:
     """Distributions by dotted name, in W&B's order: names sorted at every level of nesting."""
 
     parameters: Mapping[str, Distribution]
+    keys: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The dotted key of each parameter in the sweep file."""
 
     @classmethod
-    def from_sweep(cls, sweep: SweepFile, *, source: str = "sweep", lines: Mapping[str, int] | None = None) -> "Space":
+    def from_sweep(cls, sweep: SweepFile) -> "Space":
         """The space of a sweep; nested parameters get dotted names.
-
-        Args:
-            sweep: The sweep file.
-            source: Names the sweep in errors.
-            lines: Line of every dotted key, where there is a file.
 
         Raises:
             SweepFileError: Two parameters have the same dotted name.
         """
         parameters: dict[str, Distribution] = {}
-        for name, distribution in _flatten(sweep.parameters or {}):
+        keys: dict[str, str] = {}
+        for name, key, distribution in _flatten(sweep.parameters or {}):
             if name in parameters:
-                message = "given twice: once nested, once with a dotted name"
-                key = f"parameters.{name}"
-                raise SweepFileError(source, [Problem(message, key=key, line=line_of(key, lines or {}))])
-            parameters[name] = distribution
-        return cls(parameters)
+                raise SweepFileError("sweep", [Problem("given twice: once nested, once with a dotted name", key=key)])
+            parameters[name], keys[name] = distribution, key
+        return cls(parameters, keys)
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """One independent draw of every parameter, by dotted name."""
@@ -53,16 +49,11 @@ class Space:
         Raises:
             SweepFileError: A parameter has no grid.
         """
-        axes = self._axes()
-        return ({name: values[name] for name in self.parameters} for values in _product(axes))
+        return _product(self._axes())
 
     def grid_size(self) -> int:
-        """Number of configurations of ``grid``.
-
-        Raises:
-            SweepFileError: A parameter has no grid.
-        """
-        return math.prod(_length(values) for _, values in self._axes())
+        """Number of configurations of ``grid``, which raises the same."""
+        return math.prod(length(values) for _, values in self._axes())
 
     def size(self) -> int | None:
         """Number of distinct configurations that sampling can give; None if it is infinite."""
@@ -78,11 +69,11 @@ class Space:
                 room -= distribution.steps
                 if room < 0:
                     message = f"a grid of {distribution.steps:.3g} steps is too fine"
-                    problems.append(Problem(message, key=f"parameters.{name}"))
+                    problems.append(Problem(message, key=self.keys[name]))
                     continue
             values = distribution.grid_values()
             if values is None:
-                problems.append(Problem("has no grid", key=f"parameters.{name}", hint=GRID_HINT))
+                problems.append(Problem("has no grid", key=self.keys[name], hint=_GRID_HINT))
             else:
                 axes.append((name, values))
         if problems:
@@ -90,20 +81,15 @@ class Space:
         return axes
 
 
-GRID_HINT = "method grid takes value, values, whole min and max, or q_uniform; or take method random"
-
-
-def _flatten(parameters: Mapping[str, Parameter], prefix: str = "") -> Iterator[tuple[str, Distribution]]:
+def _flatten(
+    parameters: Mapping[str, Parameter], prefix: str = "", above: str = "parameters."
+) -> Iterator[tuple[str, str, Distribution]]:
+    """Each parameter's dotted name, its dotted key in the file and its distribution."""
     for name, form in sorted(parameters.items()):
         if isinstance(form, Nested):
-            yield from _flatten(form.parameters, f"{prefix}{name}.")
+            yield from _flatten(form.parameters, f"{prefix}{name}.", f"{above}{name}.parameters.")
         else:
-            yield f"{prefix}{name}", form
-
-
-def _length(values: Sequence[Any]) -> int:
-    # len() of a range beyond 2**63 overflows.
-    return values.stop - values.start if isinstance(values, range) else len(values)
+            yield f"{prefix}{name}", f"{above}{name}", form
 
 
 def _product(axes: Sequence[tuple[str, Sequence[Any]]]) -> Iterator[dict[str, Any]]:

@@ -4,32 +4,29 @@ It accepts and refuses what W&B's validator does; the few deliberate differences
 ``tests/config/test_sweep_file_differential.py``. ``config.binding`` then checks whether the parameters can be trained.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_sweep.config.parameters import Parameters
-from fer_sweep.config.problems import empty_keys, in_file_order, problems_of, rule_problems
+from fer_sweep.config.problems import in_file_order, problems_of
 from fer_sweep.config.sweep_yaml import read_document
-from fer_sweep.config.values import Number, PositiveWhole, Text, Whole, must, plain_list
+from fer_sweep.config.values import Number, PositiveWhole, Text, Whole, Written, is_list, must
 from fer_sweep.errors import Problem, SweepFileError
 
 MOST_BANDS = 100
 """W&B's limit where the first band is given."""
 LONGEST_RUN = 1e9
 """Iterations; no band lies beyond."""
+_ENGINE_METHODS = {"wandb": ("grid", "bayes", "random"), "optuna": ("custom",), "ax": ("custom",)}
 
 Goal = Literal["minimize", "maximize"]
 Impute = Literal["latest", "best", "worst"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Metric(_Frozen):
+class Metric(Written):
     """One objective."""
 
     name: Text
@@ -44,7 +41,7 @@ class Metric(_Frozen):
     """The value of a running run."""
 
 
-class EarlyTerminate(_Frozen):
+class EarlyTerminate(Written):
     """The hyperband stopping rule, which ``search.hyperband`` applies."""
 
     type: Literal["hyperband"]
@@ -85,11 +82,10 @@ class EarlyTerminate(_Frozen):
         return tuple(found)
 
 
-class Scheduler(_Frozen):
+class Scheduler(Written):
     """The proposer of runs for ``method: custom``."""
 
     engine: Literal["optuna", "ax", "wandb"]
-    """The engine."""
     source: Text | None = None
     """A Python file with the functions named below."""
     optimizer: Text | None = None
@@ -106,17 +102,15 @@ class Controller(BaseModel):
     type: Literal["local", "cloud"]
 
 
-class SweepFile(_Frozen):
+class SweepFile(Written):
     """One sweep file; ``to_plain`` gives back what was written."""
 
     apiVersion: Text | None = None
-    """Accepted and ignored."""
     kind: Literal["sweep"] | None = None
-    """Accepted and ignored."""
+    """Both are accepted and ignored."""
     controller: Controller | None = None
     """Where W&B runs its own search."""
     description: Text | None = None
-    """Free text."""
     program: Text | None = None
     """The program that the stock agent starts."""
     job: Text | None = None
@@ -126,10 +120,9 @@ class SweepFile(_Frozen):
     entity: Text | None = None
     """The W&B user or team."""
     project: Text | None = None
-    """The W&B project."""
     method: Literal["bayes", "random", "grid", "custom"]
     """How the next run is chosen."""
-    command: Annotated[tuple[Any, ...], BeforeValidator(plain_list)] | None = None
+    command: Annotated[tuple[Any, ...], is_list] | None = None
     """The stock agent's command line, with macros."""
     name: Text | None = None
     """Shown in tables and on the W&B page."""
@@ -137,7 +130,7 @@ class SweepFile(_Frozen):
     """Maximum number of runs, over all agents."""
     metric: Metric | None = None
     """The objective."""
-    metrics: Annotated[tuple[Metric, ...], BeforeValidator(plain_list), Field(min_length=2)] | None = None
+    metrics: Annotated[tuple[Metric, ...], is_list, Field(min_length=2)] | None = None
     """Several objectives, with method custom."""
     scheduler: Scheduler | None = None
     """With method custom."""
@@ -162,58 +155,72 @@ class SweepFile(_Frozen):
         return plain
 
 
-def load_sweep_file(path: Path) -> SweepFile:
-    """Read and check a sweep file.
+def load_sweep_file(path: Path) -> tuple[SweepFile, dict[str, int]]:
+    """Read and check a sweep file; also gives the line of every dotted key, for ``bind``.
 
     Raises:
         SweepFileError: With every problem found, each with its line and key.
     """
-    return load_with_lines(path)[0]
-
-
-def load_with_lines(path: Path) -> tuple[SweepFile, dict[str, int]]:
-    """Like ``load_sweep_file``, and the line of every dotted key, for ``bind``."""
     document = read_document(path)
     return parse_sweep(document.data, source=str(path), lines=document.lines), document.lines
 
 
 def parse_sweep(data: Any, *, source: str = "sweep", lines: Mapping[str, int] | None = None) -> SweepFile:
-    """Check a sweep given as plain data.
+    """Check a sweep given as plain data; ``source`` names it in errors, ``lines`` has the line of every dotted key.
 
     >>> parse_sweep({"method": "random", "parameters": {"lr": {"min": 0.001, "max": 0.1}}}).method
     'random'
 
-    Args:
-        data: Dictionaries, lists and scalars, as read from a file or a database.
-        source: Names the sweep in errors.
-        lines: Line of every dotted key, where there is a file.
-
     Raises:
         SweepFileError: With every problem found.
     """
-    lines = lines or {}
     if not isinstance(data, Mapping):
         what = "a list" if isinstance(data, list) else repr(data)
         hint = "it begins with lines such as method: random"
         raise SweepFileError(source, [Problem(f"is {what}, not a dictionary of settings", hint=hint)])
-    problems = list(rule_problems(data))
-    sweep: SweepFile | None = None
+    problems = [*_contradictions(data)]
     try:
         sweep = SweepFile.model_validate(data)
     except ValidationError as error:
         problems += problems_of(error, SweepFile)
-    known = {problem.key for problem in problems}
-    problems += [problem for problem in empty_keys(data) if problem.key not in known]
-    if problems or sweep is None:
+    if problems:
         raise SweepFileError(source, in_file_order(problems, lines))
     return sweep
 
 
-def with_constants(sweep: SweepFile, values: Mapping[str, Any]) -> SweepFile:
-    """Fix parameters to constants in place of their search ranges; those the file lacks are added.
+def _contradictions(data: Mapping[Any, Any]) -> Iterator[Problem]:
+    """Problems of top-level keys that are valid by themselves but contradict each other."""
+    method, scheduler = data.get("method"), data.get("scheduler")
+    if "parameters" not in data and not (isinstance(scheduler, Mapping) and scheduler.get("search_space")):
+        yield Problem("missing: the search space", key="parameters")
+    if "metric" in data and "metrics" in data:
+        yield Problem("cannot be combined with metric", key="metrics", hint="keep metric for one objective")
+    elif "metrics" in data and method not in ("custom", None):
+        hint = "write method: custom and scheduler: {engine: optuna}"
+        yield Problem(f"several objectives need method custom, not {method}", key="metrics", hint=hint)
+    stopping = data.get("early_terminate")
+    if isinstance(stopping, Mapping) and "min_iter" not in stopping and not {"max_iter", "s"} <= stopping.keys():
+        yield Problem("has no bands", key="early_terminate", hint="give min_iter, or max_iter and s")
+    if not isinstance(scheduler, Mapping):
+        return
+    controller, engine = data.get("controller"), scheduler.get("engine")
+    if isinstance(controller, Mapping) and controller.get("type") == "local":
+        hint = "keep one of them"
+        yield Problem("a local controller cannot be combined with scheduler", key="controller", hint=hint)
+    if "early_terminate" in data:
+        hint = "the scheduler stops runs itself: remove early_terminate"
+        yield Problem("cannot be combined with scheduler", key="early_terminate", hint=hint)
+    methods = _ENGINE_METHODS.get(engine) if isinstance(engine, str) else None
+    if methods and method not in methods:
+        hint = f"method: {methods[0]}"
+        yield Problem(f"{engine} does not support method {method}", key="scheduler.engine", hint=hint)
+    for name in ("optimizer", "search_space"):
+        if name in scheduler and "source" not in scheduler:
+            yield Problem("needs source, the file that defines it", key=f"scheduler.{name}")
 
-    Args:
-        values: By name; ``augment.shift`` reaches into a nested parameter.
+
+def with_constants(sweep: SweepFile, values: Mapping[str, Any]) -> SweepFile:
+    """Fix or add parameters by dotted name; ``augment.shift`` reaches into a nested one.
 
     Raises:
         SweepFileError: A name is not one a sweep file may hold.
@@ -222,15 +229,6 @@ def with_constants(sweep: SweepFile, values: Mapping[str, Any]) -> SweepFile:
     for name, value in values.items():
         _fix(plain.setdefault("parameters", {}), name, value)
     return parse_sweep(plain)
-
-
-def with_run_cap(sweep: SweepFile, count: int) -> SweepFile:
-    """Cap the number of runs.
-
-    Raises:
-        SweepFileError: The count is not 1 or more.
-    """
-    return parse_sweep({**sweep.to_plain(), "run_cap": count})
 
 
 def _fix(parameters: dict[str, Any], name: str, value: Any) -> None:

@@ -1,7 +1,7 @@
-"""Reads YAML that a person wrote: plain data, the line of every key, and every problem found.
+"""Read a YAML file: plain data, the line of every key, and every problem found.
 
-A dialect of PyYAML's safe loading that reads what W&B reads the same way, with three changes: ``1e-4`` and ``3e6`` are
-numbers (as in YAML 1.2), a date stays text, and a key given twice is an error.
+PyYAML's safe loading, as in W&B, with three changes: ``1e-4`` and ``3e6`` are numbers (as in YAML 1.2), a date stays
+text, and a key given twice is an error.
 """
 
 import re
@@ -55,11 +55,7 @@ NEEDS = "a sweep file needs method and parameters"
 
 
 def read_document(path: Path, *, needs: str = NEEDS) -> Document:
-    """Read a YAML file.
-
-    Args:
-        path: The file.
-        needs: What a file of its kind must contain, a hint for an empty one.
+    """Read a YAML file; ``needs`` is the hint for an empty one.
 
     Raises:
         SweepFileError: It cannot be read, is not text, not YAML, too large, or gives a key twice.
@@ -83,12 +79,7 @@ def read_document(path: Path, *, needs: str = NEEDS) -> Document:
 
 
 def parse_document(text: str, *, source: str, needs: str = NEEDS) -> Document:
-    """Parse YAML text.
-
-    Args:
-        text: The text.
-        source: Names it in errors.
-        needs: What it must contain, a hint for empty text.
+    """Parse YAML text; ``source`` names it in errors, ``needs`` is the hint for an empty one.
 
     Raises:
         SweepFileError: It is not YAML, too large, or gives a key twice.
@@ -139,22 +130,24 @@ class _Builder:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
-            places = [(*path, str(index)) for index in range(len(node.value))]
-            for place, child in zip(places, node.value, strict=True):
+            items = []
+            for index, child in enumerate(node.value):
+                place = (*path, str(index))
                 self.lines.setdefault(".".join(place), child.start_mark.line + 1)
-            return [self.build(child, place) for place, child in zip(places, node.value, strict=True)]
+                items.append(self.build(child, place))
+            return items
         try:
             value = self.loader.construct_object(node)
             str(value).encode()  # fails for what cannot be written again: 0xfff... of any length, "\ud800"
+            return value
         # A tag that does not fit (!!bool maybe), an integer of 5,000 digits, 1:1:1... in base 60 beyond any float.
         except (ValueError, KeyError, OverflowError):
             return self._refuse(f"{node.value[:40]!r} cannot be read as a value", node, path)
-        return value
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[Any, Any]:
         merged: dict[Any, Any] = {}
         own: dict[Any, Any] = {}
-        first_line: dict[Any, int] = {}
+        first_line: dict[Any, int] = {}  # by the key itself: 1 and true are one key of a dictionary
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":

@@ -1,12 +1,13 @@
 """TrialConfig: the configuration of one trial, a union over the four architectures.
 
-The names here are the parameter names of sweep files and the options of ``fersweep train``. A field's
-meaning, unit and default stand under it; ``describe_fields`` lists them for the command line.
+The names here are the parameter names of sweep files and the options of ``fersweep train``, whose help shows the text
+under each field.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -14,32 +15,31 @@ from pydantic.fields import FieldInfo
 from fer_sweep.errors import ConfigError, Problem
 
 IMAGE_SIZE = 48
-"""Height and width of a face, in pixels."""
+"""Height and width of an image in pixels, where the data set says nothing else."""
 SYNTHETIC = "synthetic"
 """The data set that each host generates itself."""
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class AugmentConfig(_Frozen):
     """Augmentation of a training batch, never of validation images. Zero switches a part off."""
 
-    shift: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.1
+    shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Largest shift along each axis, as a fraction of the image's side."""
-    rotation: Annotated[float, Field(ge=0.0, le=45.0, allow_inf_nan=False)] = 10.0
+    rotation: Annotated[float, Field(ge=0.0, le=45.0)] = 10.0
     """Largest rotation to either side, in degrees."""
-    scale: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.1
+    scale: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Largest change of size: 0.2 scales by 0.8 to 1.2."""
     flip: bool = True
     """Mirror every image left to right with probability one half."""
-    erasing: Fraction = 0.0
+    erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Probability that a rectangle of 2 to 33 % of an image's area is blanked."""
-    mixup: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] = 0.0
+    mixup: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018)."""
 
 
@@ -59,19 +59,19 @@ class SharedConfig(_Frozen):
     """Images per step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum."""
-    lr: Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)] = 1e-3
+    lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
     """Peak learning rate, reached at the end of the warm-up; falls to zero along a cosine."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 1e-4
     """Decay of weights, not of biases and normalization parameters. SGD adds it to the gradient, AdamW decouples it."""
     momentum: Probability = 0.9
     """Momentum of SGD; AdamW ignores it."""
-    warmup: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.05
+    warmup: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
     """Fraction of all steps over which the learning rate rises linearly from zero."""
     label_smoothing: Probability = 0.0
     """Probability mass spread evenly over all classes."""
     dropout: Probability = 0.0
     """Dropout before the classifier; in ViT throughout."""
-    clip_norm: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
     """Gradients are scaled down to this L2 norm; 0 switches it off."""
     ema_decay: Probability = 0.0
     """Decay per step of the exponential moving average of the weights that is evaluated instead of the
@@ -87,6 +87,13 @@ class SharedConfig(_Frozen):
     @classmethod
     def _none_is_a_word(cls, value: object) -> object:
         return None if value in ("none", "None", "null", "") else value
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Check the configuration against the images of its data set, in pixels.
+
+        Raises:
+            ConfigError: The architecture cannot take such images.
+        """
 
 
 class SimpleCNNConfig(SharedConfig):
@@ -147,12 +154,12 @@ class ResNet18Config(SharedConfig):
 
 
 class ViTConfig(SharedConfig):
-    """Hugging Face ViTForImageClassification at 48 px with one channel, with stochastic depth."""
+    """Hugging Face ViTForImageClassification with stochastic depth."""
 
     model: Literal["vit"] = "vit"
     """The architecture."""
     patch_size: Annotated[int, Field(ge=2, le=24)] = 8
-    """Side of a patch in pixels; divides 48."""
+    """Side of a patch in pixels; divides height and width of the images."""
     dim: Annotated[int, Field(ge=16, le=1024)] = 192
     """Width of a token; a multiple of head_dim."""
     depth: Annotated[int, Field(ge=1, le=32)] = 9
@@ -174,23 +181,23 @@ class ViTConfig(SharedConfig):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ViTConfig":
-        if self.pretrained is not None:
-            return self
-        if IMAGE_SIZE % self.patch_size:
-            divisors = [n for n in range(2, 25) if IMAGE_SIZE % n == 0]
-            raise ValueError(f"patch_size {self.patch_size} does not divide {IMAGE_SIZE}: take one of {divisors}")
-        if self.dim % self.head_dim:
+        if self.pretrained is None and self.dim % self.head_dim:
             raise ValueError(f"dim {self.dim} is not a multiple of head_dim {self.head_dim}")
         return self
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Check that whole patches cover the images."""
+        common = math.gcd(height, width)
+        if self.pretrained is None and common % self.patch_size:
+            divisors = [size for size in range(2, 25) if common % size == 0]
+            message = f"patch_size {self.patch_size} does not divide images of {width}x{height} pixels"
+            raise ConfigError([Problem(f"{message}: take one of {divisors}")])
 
 
 TrialConfig = SimpleCNNConfig | DeeperCNNConfig | ResNet18Config | ViTConfig
 
 ARCHITECTURES: dict[str, type[SharedConfig]] = {
-    "simple_cnn": SimpleCNNConfig,
-    "deeper_cnn": DeeperCNNConfig,
-    "resnet18": ResNet18Config,
-    "vit": ViTConfig,
+    kind.model_fields["model"].default: kind for kind in get_args(TrialConfig)
 }
 
 _ADAPTER: TypeAdapter[TrialConfig] = TypeAdapter(Annotated[TrialConfig, Field(discriminator="model")])
@@ -201,9 +208,6 @@ def parse_trial(values: Mapping[str, Any]) -> TrialConfig:
 
     >>> parse_trial({"model": "resnet18", "lr": 0.05, "augment.flip": False}).augment.flip
     False
-
-    Args:
-        values: Field names to values; ``augment`` may be a mapping, or ``augment.shift`` and its siblings given.
 
     Raises:
         ConfigError: With one Problem for every unknown or impossible value.
@@ -251,18 +255,15 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """
     tree: dict[str, Any] = {}
     for name, value in flat.items():
-        *groups, leaf = str(name).split(".")  # a file's dictionary may have a number for a key
+        groups = str(name).split(".")  # a file's dictionary may have a number for a key
+        leaf = None if isinstance(value, Mapping) else groups.pop()
         node = tree
         for group in groups:
-            child = node.setdefault(group, {})
-            if not isinstance(child, dict):
+            node = node.setdefault(group, {})
+            if not isinstance(node, dict):
                 raise ConfigError([Problem(f"{group} is a value and cannot also be a group", key=name)])
-            node = child
-        if isinstance(value, Mapping):
-            child = node.setdefault(leaf, {})
-            if not isinstance(child, dict):
-                raise ConfigError([Problem(f"{leaf} is a value and cannot also be a group", key=name)])
-            child.update(nest(value))
+        if leaf is None:
+            node.update(nest(value))
         else:
             node[leaf] = value
     return tree
@@ -283,12 +284,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def known_names(model: str | None = None) -> list[str]:
-    """Dotted names of the fields of one architecture; of all architectures if ``model`` is unknown."""
-    kinds = [ARCHITECTURES[model]] if model in ARCHITECTURES else list(ARCHITECTURES.values())
-    return list(dict.fromkeys(name for kind in kinds for name, _ in describe_fields(kind)))
-
-
 def describe_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every leaf field of a config class with its dotted name, in the order of the source."""
     for name, info in kind.model_fields.items():
@@ -298,39 +293,43 @@ def describe_fields(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{name}", info
 
 
+FIELDS = {name: info for kind in ARCHITECTURES.values() for name, info in describe_fields(kind)}
+"""The fields of all architectures by dotted name."""
+
+
+def known_names(model: str | None = None) -> list[str]:
+    """Dotted names of the fields of one architecture; of all architectures if ``model`` is unknown."""
+    return [name for name, _ in describe_fields(ARCHITECTURES[model])] if model in ARCHITECTURES else list(FIELDS)
+
+
 def suggest(name: str, known: list[str]) -> str | None:
     """A "did you mean" for a misspelt name; None if no known name is similar.
 
-    >>> suggest("learning_rte", ["learning_rate", "seed"])
-    'did you mean learning_rate?'
+    >>> suggest("learning_rte", ["learning_rate", "seed"]), suggest("shift", ["augment.shift"])
+    ('did you mean learning_rate?', 'did you mean augment.shift?')
     """
-    near = get_close_matches(name, known, n=1, cutoff=0.6) or get_close_matches(
-        name.rpartition(".")[2], [k for k in known if "." in k], n=1, cutoff=0.4
-    )
     alias = {"learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "architecture": "model"}.get(name)
-    best = alias if alias in known else (near[0] if near else None)
-    return f"did you mean {best}?" if best else None
+    if alias in known:
+        return f"did you mean {alias}?"
+    leaf = name.rpartition(".")[2]
+    near = (
+        [dotted for dotted in known if dotted.endswith(f".{name}")]
+        or get_close_matches(name, known, n=1, cutoff=0.6)
+        or get_close_matches(leaf, [dotted for dotted in known if "." in dotted], n=1, cutoff=0.4)
+    )
+    return f"did you mean {near[0]}?" if near else None
 
 
 def _problem(item: Any, known: list[str]) -> Problem:
     # pydantic puts the discriminator's value first in the location of a union's errors.
-    path = [str(part) for part in item["loc"] if str(part) not in ARCHITECTURES]
-    key = ".".join(path)
-    kind = item["type"]
-    if kind == "extra_forbidden":
-        hint = suggest(key, known)
-        leaf_matches = [name for name in known if name.rpartition(".")[2] == key]
-        if leaf_matches:
-            hint = f"did you mean {leaf_matches[0]}?"
-        return Problem("no such parameter", key=key, hint=hint)
-    if kind == "union_tag_invalid":
-        wrong = str(item["ctx"]["tag"])
-        return Problem(
-            f"no such model: {wrong!r}",
-            key="model",
-            hint=suggest(wrong, list(ARCHITECTURES)) or f"one of {', '.join(ARCHITECTURES)}",
-        )
+    key = ".".join(str(part) for part in item["loc"] if str(part) not in ARCHITECTURES)
+    if item["type"] == "extra_forbidden":
+        return Problem("no such parameter", key=key, hint=suggest(key, known))
+    if item["type"] == "union_tag_invalid":
+        wrong, models = str(item["ctx"]["tag"]), list(ARCHITECTURES)
+        hint = suggest(wrong, models) or f"one of {', '.join(models)}"
+        return Problem(f"no such model: {wrong!r}", key="model", hint=hint)
     message = item["msg"].removeprefix("Value error, ")
-    if "input" in item and not isinstance(item["input"], Mapping):
+    if not isinstance(item["input"], Mapping):
         message = f"{item['input']!r}: {message[:1].lower()}{message[1:]}"
     return Problem(message, key=key)

@@ -1,4 +1,4 @@
-"""Values of the files that a person writes: their types, and when two are the same.
+"""What the models of written files share: their base, their types of values, and when two values are the same.
 
 Nothing is coerced: a value is accepted as it is or refused.
 """
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -15,6 +15,20 @@ def refusal(message: str, hint: str | None = None) -> PydanticCustomError:
     """An error for a validator to raise, whose ``hint`` reaches the reader of the file."""
     # Braces in what the user wrote are not placeholders.
     return PydanticCustomError("refused", "{message}", {"message": message, "hint": hint})
+
+
+class Written(BaseModel):
+    """A part of a written file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_given(cls, value: Any) -> Any:
+        # W&B refuses an empty key, which a default would hide.
+        if value is None:
+            raise refusal("is empty", "give it a value or remove the line")
+        return value
 
 
 def must(accepts: Callable[[Any], object], message: str, hint: str | None = None) -> AfterValidator:
@@ -33,13 +47,7 @@ def between(least: int, most: int) -> AfterValidator:
     return must(lambda value: least <= value <= most, f"is not from {least} to {most}")
 
 
-def above_zero(hint: str | None = None) -> AfterValidator:
-    """A validator of numbers greater than zero."""
-    return must(lambda value: value > 0, "is not above zero", hint)
-
-
-def number(value: Any) -> int | float:
-    """A finite number, integers staying integers; no text and no booleans."""
+def _number(value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refusal(f"{value!r} is not a number")
     try:
@@ -51,28 +59,29 @@ def number(value: Any) -> int | float:
     return value
 
 
-def plain_list(value: Any) -> Any:
-    """A list, and no other sequence."""
+def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise refusal(f"{value!r} is not a list")
     return value
 
 
-Number = Annotated[int | float, PlainValidator(number)]
+Number = Annotated[int | float, PlainValidator(_number)]
+"""A finite number, integers staying integers; no text and no booleans."""
 NotNegative = Annotated[Number, must(lambda value: value >= 0, "is negative")]
-Positive = Annotated[Number, above_zero()]
+Positive = Annotated[Number, must(lambda value: value > 0, "is not above zero")]
 Whole = Annotated[
-    int, PlainValidator(number), must(lambda value: value == int(value), "is not a whole number"), AfterValidator(int)
+    int, PlainValidator(_number), must(lambda value: value == int(value), "is not a whole number"), AfterValidator(int)
 ]
 """3.0 is whole."""
 WrittenWhole = Annotated[
     int,
-    PlainValidator(number),
+    PlainValidator(_number),
     must(lambda value: isinstance(value, int), "is not written as a whole number", "int_uniform takes whole numbers"),
 ]
 PositiveWhole = Annotated[Whole, must(lambda value: value >= 1, "is not 1 or more")]
 Text = Annotated[str, Field(strict=True)]
-Values = Annotated[tuple[Any, ...], BeforeValidator(plain_list), Field(min_length=1)]
+is_list = BeforeValidator(_list)
+"""A list, and no other sequence."""
 
 
 def canonical(value: Any) -> str:

@@ -20,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.vit.modeling_vit import ViTAttention, ViTLayer, eager_attention_forward
 
 from fer_sweep.config.trial import ViTConfig
-from fer_sweep.errors import ConfigError, Problem, WeightsUnavailable
+from fer_sweep.errors import WeightsUnavailable
 from fer_sweep.records import DataSpec
 
 ATTENTION = "fersweep"
@@ -131,9 +131,7 @@ def build(config: ViTConfig, spec: DataSpec) -> nn.Module:
     if config.pretrained is not None:
         transformer = _pretrained(config.pretrained, common, spec)
     else:
-        if spec.height % config.patch_size or spec.width % config.patch_size:
-            message = f"{config.patch_size} does not divide the sides of images of {spec.width}x{spec.height} pixels"
-            raise ConfigError([Problem(message, key="patch_size", hint="take a common divisor of the two")])
+        config.check_image_size(spec.height, spec.width)
         sizes: dict[str, Any] = {
             "image_size": spec.height if spec.height == spec.width else (spec.height, spec.width),
             "patch_size": config.patch_size,

@@ -19,7 +19,7 @@ from fer_sweep.files import read_json, trial_folder
 from fer_sweep.selection import Candidate
 
 MISTAKES = "mistakes.json"
-"""Written beside a model by ``fer_sweep.training.mistakes``."""
+"""Written beside a model by ``fer_sweep.training.examination``."""
 SHOWN = 24
 _LONGEST_S = 600
 
@@ -75,7 +75,7 @@ def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
 
 def _evaluate(folder: Path) -> None:
     # A process of its own: reports must never import torch.
-    command = [sys.executable, "-m", "fer_sweep.training.mistakes", str(folder)]
+    command = [sys.executable, "-m", "fer_sweep.training.examination", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -4,6 +4,7 @@
 fersweep's home, the images are in ``data/`` there too, for hosts that have not prepared them.
 """
 
+import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from fer_sweep.data.store import copy_shared, is_shared, share
 from fer_sweep.errors import DataError, FersweepError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
+from fer_sweep.records import FER2013
 from fer_sweep.sweeps.entries import SweepEntry, pin_path, read_pin
 
 
@@ -83,6 +85,15 @@ class SweepData:
         """Whether hosts work on this sweep that cannot read this host's cache."""
         several = self._entry.database.startswith("postgresql") or network_file_system(home()) is not None
         return several and network_file_system(cache_dir()) is None
+
+
+def image_size(name: str) -> tuple[int, int]:
+    """Height and width of a data set's images; FER2013's if it is not prepared on this host."""
+    spec = FER2013
+    with contextlib.suppress(FersweepError):
+        if name != SYNTHETIC and is_prepared(name):
+            spec = find_dataset(name).spec
+    return spec.height, spec.width
 
 
 def share_data(name: str, say: Callable[[str], None]) -> bool:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_sweep.config.binding import bind
-from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import SweepFile, load_with_lines, parse_sweep, with_constants, with_run_cap
+from fer_sweep.config.sweep_file import SweepFile, load_sweep_file, parse_sweep, with_constants
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import home, sweep_folder
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.shipped import resolve
 from fer_sweep.store.database import check_storage, default_storage, recorded
 from fer_sweep.store.sweeps import record_sweep
+from fer_sweep.sweeps.data import image_size
 from fer_sweep.sweeps.embedded import EmbeddedSweep
 from fer_sweep.sweeps.entries import SweepEntry, known, remember
 from fer_sweep.sweeps.opened import Sweep
@@ -159,16 +159,15 @@ def checked(
         SweepFileError: With every problem found.
     """
     file = resolve("sweeps", file)
-    sweep, lines = load_with_lines(file)
+    sweep, lines = load_sweep_file(file)
     if constants:
         sweep = with_constants(sweep, constants)
         # A value of the command line has no line in the file.
         given = tuple(f"parameters.{name}" for name in constants)
         lines = {key: line for key, line in lines.items() if not key.startswith(given)}
     if count is not None:
-        sweep = with_run_cap(sweep, count)
-    space = Space.from_sweep(sweep, source=str(file), lines=lines)
-    for problem in bind(sweep, space, source=str(file), lines=lines):
+        sweep = parse_sweep({**sweep.to_plain(), "run_cap": count})
+    for problem in bind(sweep, source=str(file), lines=lines, image_size=image_size):
         note(f"{file}, {problem}")
     return sweep
 
@@ -193,7 +192,7 @@ def _adopt(text: str, note: Callable[[str], None]) -> Sweep:
         made, sweep = wandb_sweeps.take_up(server, text)
     wandb_sweeps.check_searchable(sweep)
     source = f"sweep {made.path}"
-    for problem in bind(sweep, Space.from_sweep(sweep, source=source), source=source, lines={}):
+    for problem in bind(sweep, source=source, image_size=image_size):
         note(f"{source}, {problem}")
     for entry in known():
         if entry.path == str(made.path):

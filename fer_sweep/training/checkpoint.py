@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import CheckpointError
-from fer_sweep.files import LAST_CHECKPOINT, atomic_path
+from fer_sweep.files import LAST_CHECKPOINT, WEIGHTS, atomic_path
 
 PREVIOUS = "previous.ckpt"
 MAX_SHARE = 0.05
@@ -57,7 +56,8 @@ class Checkpoints:
         folder: The trial's folder.
         config: The trial's configuration; a checkpoint of another configuration is refused.
         fingerprint: Of the data set; a checkpoint of other data is refused.
-        apart: Where checkpoints are written instead of ``folder``. One in ``folder`` is resumed if there is none here.
+        apart: Where checkpoints are written instead of ``folder``, with a copy of the best weights, for a host that
+            does not see the trial's folder. A checkpoint in ``folder`` is resumed if there is none here.
         clock: Seconds, from any origin.
     """
 
@@ -72,40 +72,33 @@ class Checkpoints:
     ) -> None:
         self._trial, self._folder = folder, apart or folder
         self._loaded_from = self._folder
-        self._last, self._previous = self._folder / LAST_CHECKPOINT, self._folder / PREVIOUS
         self._config, self._fingerprint = config, fingerprint
         self._clock = clock
         self._cost = 0.0
         self._saved_at = clock()
-
-    @property
-    def _is_apart(self) -> bool:
-        return self._folder != self._trial
 
     def due(self) -> bool:
         """Whether to save at the end of an epoch: yes, unless saving took more than MAX_SHARE of the time."""
         return self._cost <= MAX_SHARE * (self._clock() - self._saved_at)
 
     def save(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint, which becomes the newest one.
-
-        Args:
-            state: JSON values.
-            tensors: On any device.
+        """Write a checkpoint of JSON values and of tensors on any device, which becomes the newest one.
 
         Raises:
             StorageError: The disk is full or the folder cannot be written; earlier checkpoints remain.
         """
         began = self._clock()
+        _copy_weights(self._trial, self._folder)
         plain = on_cpu(tensors)
         about = json.dumps({"config": self._config.model_dump(mode="json"), "data": self._fingerprint, "state": state})
         content = save(plain, {"fersweep": about, "crc32": str(_crc32(about, plain))})
-        with atomic_path(self._last) as temporary:
+        last = self._folder / LAST_CHECKPOINT
+        with atomic_path(last) as temporary:
             temporary.write_bytes(content)
-            if self._last.exists():
-                self._last.replace(self._previous)
-        if self._is_apart:
-            self._remove_from(self._trial)  # older, and the best weights there may be those of a later epoch
+            if last.exists():
+                last.replace(self._folder / PREVIOUS)
+        if self._folder != self._trial:
+            _remove_from(self._trial)  # older, and the best weights there may be those of a later epoch
         self._saved_at = self._clock()
         self._cost = self._saved_at - began
 
@@ -126,70 +119,52 @@ class Checkpoints:
             except Exception as error:  # torch and zipfile raise a dozen types for a damaged file
                 _log.warning("skipped the damaged checkpoint %s: %s", path, error or type(error).__name__)
                 continue
-            self._refuse_others(path, found)
+            self._check_owner(path, found)
             self._loaded_from = path.parent
             return found
         return None
 
-    def keep(self, weights: Path) -> None:
-        """Copy the best weights next to the checkpoints, for a host that does not see the trial's folder.
-
-        Raises:
-            StorageError: The disk is full or the folder cannot be written.
-        """
-        if self._is_apart and weights.is_file():
-            with atomic_path(self._folder / weights.name) as temporary:
-                shutil.copyfile(weights, temporary)
-
-    def bring(self, weights: Path) -> None:
-        """Copy the best weights that belong to the loaded checkpoint, if any, to ``weights``.
+    def restore_weights(self) -> None:
+        """Copy the best weights that belong to the loaded checkpoint, if any, to the trial's folder.
 
         Weights already there may be of another epoch, from a host that restarted the trial from scratch.
-
-        Raises:
-            StorageError: The disk is full or the folder cannot be written.
         """
-        kept = self._loaded_from / weights.name
-        if kept != weights and kept.is_file():
-            with atomic_path(weights) as temporary:
-                shutil.copyfile(kept, temporary)
+        _copy_weights(self._loaded_from, self._trial)
 
-    def remove(self, weights: Path) -> None:
-        """Delete the checkpoints of a finished trial.
-
-        Args:
-            weights: The trial's best weights, which stay.
-        """
+    def remove(self) -> None:
+        """Delete the checkpoints of a finished trial; its best weights stay."""
         for folder in {self._folder, self._trial}:
-            self._remove_from(folder)
-        if self._is_apart:
-            (self._folder / weights.name).unlink(missing_ok=True)
+            _remove_from(folder)
+        if self._folder != self._trial:
+            (self._folder / WEIGHTS).unlink(missing_ok=True)
             for folder in (self._folder, self._folder.parent):  # the trial's and, after its last trial, the sweep's
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
-    def _remove_from(self, folder: Path) -> None:
-        for name in (LAST_CHECKPOINT, PREVIOUS):
-            (folder / name).unlink(missing_ok=True)
-
-    def _refuse_others(self, path: Path, found: Checkpoint) -> None:
-        if not self._is_own_config(found.config):
-            difference = "with another configuration"
-        elif found.data != self._fingerprint:
-            difference = "on another version of the data set"
-        else:
+    def _check_owner(self, path: Path, found: Checkpoint) -> None:
+        try:
+            # Compare parsed models: the JSON of an earlier version lacks fields that were added later.
+            is_own = type(self._config).model_validate(found.config) == self._config
+        except ValidationError:
+            is_own = False
+        if is_own and found.data == self._fingerprint:
             return
+        difference = "on another version of the data set" if is_own else "with another configuration"
         raise CheckpointError(
             f"{path} belongs to a trial that was trained {difference}",
             hint="train into another folder, or delete this one to start from scratch",
         )
 
-    def _is_own_config(self, config: dict[str, Any]) -> bool:
-        # Compare parsed models: the JSON of an earlier version lacks fields that were added later.
-        try:
-            return type(self._config).model_validate(config) == self._config
-        except ValidationError:
-            return False
+
+def _copy_weights(source: Path, target: Path) -> None:
+    if source != target and (source / WEIGHTS).is_file():
+        with atomic_path(target / WEIGHTS) as temporary:
+            shutil.copyfile(source / WEIGHTS, temporary)
+
+
+def _remove_from(folder: Path) -> None:
+    for name in (LAST_CHECKPOINT, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -206,7 +181,6 @@ def _crc32(about: str, tensors: Mapping[str, Tensor]) -> int:
 
 
 def _read(path: Path) -> Checkpoint:
-    """Raises many types of error if the file is not an undamaged checkpoint."""
     with path.open("rb") as stream:
         if stream.read(len(_PICKLED)) == _PICKLED:
             return _read_pickled(path.read_bytes())
@@ -224,9 +198,6 @@ def _read_pickled(content: bytes) -> Checkpoint:
     header, _, zipped = content.partition(b"\n")
     if header != b"%s%08x" % (_PICKLED, zlib.crc32(zipped)):
         raise ValueError("the checksum does not match the content")
-    with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
-        if sum(member.file_size for member in archive.infolist()) > len(zipped):
-            raise ValueError("it is compressed, which no checkpoint is")
     saved = torch.load(io.BytesIO(zipped), map_location="cpu", weights_only=True)  # runs no code
     state, progress = saved["state"], saved["state"]["progress"]
     tensors = {name: state[name] for name in ("rng", "cuda_rng") if state[name] is not None}

@@ -1,4 +1,4 @@
-"""Evaluation: large batches, evaluation mode, no augmentation."""
+"""Evaluation: large batches, evaluation mode, no augmentation; and what is computed from predictions."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,14 @@ from fer_sweep.records import StopReason
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.precision import Precision
 
+Confusion = tuple[tuple[int, ...], ...]
+"""(K, K) counts: rows are true classes, columns predicted ones."""
 _BATCH = {"cpu": 256}
 """Images at once. On a CPU, activations that fit its caches; elsewhere enough to fill the device."""
 
 
 class Stopped(Exception):
-    """An evaluation that was broken off; the model is as it was."""
+    """An evaluation that was stopped before its end; the model is as it was."""
 
     def __init__(self, reason: StopReason) -> None:
         super().__init__(str(reason))
@@ -71,3 +73,27 @@ def forward(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits: Tensor = model(images)
     return logits.float()
+
+
+def accuracy(labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.int64]) -> float:
+    """Share of right predictions; 0 for no images.
+
+    >>> accuracy(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 6]))
+    0.75
+    """
+    return float(np.mean(labels == predictions)) if len(labels) else 0.0
+
+
+def confusion_matrix(labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.int64], classes: int) -> Confusion:
+    """Count predictions (n,) by true class and predicted class, of so many classes."""
+    counts = np.bincount(labels * classes + predictions, minlength=classes * classes).reshape(classes, classes)
+    return tuple(tuple(row) for row in counts.tolist())
+
+
+def scores(confusion: Confusion) -> tuple[float, tuple[float, ...]]:
+    """Macro F1 over the classes that occur among the true labels, and each class's recall, 0 if it does not occur."""
+    counts = np.array(confusion, dtype=np.float64)
+    right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    recall = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
+    f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right), where=true + predicted > 0)
+    return float(f1[true > 0].mean()) if (true > 0).any() else 0.0, tuple(recall.tolist())

@@ -1,10 +1,14 @@
-"""Evaluate a trained model: load it, check it on the validation images, predict, test.
+"""Evaluate a trained model: load it, check it on the validation images, predict, test, list its mistakes.
+
+``python -m fer_sweep.training.examination FOLDER`` lists them, for callers that must not import torch.
 
 Ten-crop is what the literature on FER2013 averages over: 44x44 crops of the four corners and the centre, and their
-mirror images. Models there are trained on 44x44; ours take the whole 48x48, so a crop is scaled up, by a factor of 1.09
-and with shifts of two pixels: well inside what a model saw in augmented training (scale 0.1, shift 0.1).
+mirror images. Models there are trained on 44x44; ours take the whole 48x48, so a crop is scaled up by a factor of 1.09:
+well inside what a model saw in augmented training.
 """
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +24,12 @@ from torch.nn import functional
 from fer_sweep.config.trial import ResNet18Config, TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import FaceDataset, Split, positions_of_test
-from fer_sweep.errors import CheckpointError, ConfigError, DataError
-from fer_sweep.files import parse_object, read_json
+from fer_sweep.errors import CheckpointError, ConfigError, DataError, FersweepError
+from fer_sweep.files import WEIGHTS, parse_object, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import Averaging, DataSpec, Examination
-from fer_sweep.training.evaluation import forward
-from fer_sweep.training.metrics import accuracy, confusion_matrix, scores
+from fer_sweep.training.evaluation import accuracy, confusion_matrix, forward, scores
 from fer_sweep.training.precision import Precision, choose_precision
-from fer_sweep.training.trial import CONFIG, WEIGHTS
 
 EXPORTED = "model.safetensors"
 """The weights in a folder that ``fersweep export`` made."""
@@ -36,6 +38,9 @@ CROP = 44 / 48
 TOLERANCE = 0.01
 """By how much the accuracy on the validation images may differ from what the training measured: another device or
 precision decides some close calls the other way."""
+MISTAKES = "mistakes.json"
+KEPT = 100
+"""Mistakes written down, the surest first."""
 _BATCH = 256
 
 
@@ -59,12 +64,10 @@ class Examinee:
 
 
 def load_examinee(folder: Path, device: torch.device) -> Examinee:
-    """The best weights of a trial with what they need to be used, from its folder or what was exported from it.
-
-    Two files are read: best.safetensors, or model.safetensors of an export, and config.json.
+    """Load the best weights of a trial from its folder or an export; their file describes the model, too.
 
     Raises:
-        CheckpointError: The files are missing, damaged, or do not belong together.
+        CheckpointError: The file is missing or damaged.
         WeightsUnavailable: The architecture's description comes from a hub that is out of reach.
     """
     path = weights_in(folder)
@@ -73,8 +76,6 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
             about: dict[str, Any] = parse_object((stored.metadata() or {})["fersweep"].encode())
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 it is no mapping
         config = parse_trial(about["config"])
-        described = read_json(folder / CONFIG)
-        beside = parse_trial(described.get("trial", described))  # an export's says more than the configuration
         spec = DataSpec.model_validate(about.get("spec", {}))  # an earlier release knew only the default
         mean, std, val_acc = (float(about[name]) for name in ("pixel_mean", "pixel_std", "val_acc"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
@@ -82,11 +83,6 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
             f"cannot load a model from {folder}: {error}",
             hint="give the folder of a trained trial, or one that fersweep export wrote",
         ) from error
-    if beside != config:
-        raise CheckpointError(
-            f"{path} was trained with another configuration than {folder / CONFIG} says",
-            hint="one of the two files was replaced: restore it, or train again",
-        )
     # Its weights are about to be replaced, so that those it started from are not needed again.
     built = config.model_copy(update={"pretrained": False}) if isinstance(config, ResNet18Config) else config
     model = build_model(built, spec)
@@ -107,7 +103,7 @@ def weights_in(folder: Path) -> Path:
 
 
 def check_data(examinee: Examinee, dataset: FaceDataset) -> None:
-    """See that a data set still is what a model was trained on, as far as the model says so.
+    """Check that a data set is the one that a model was trained on, if the model says so.
 
     Raises:
         CheckpointError: Its name was given to other content.
@@ -123,15 +119,10 @@ def check_data(examinee: Examinee, dataset: FaceDataset) -> None:
 
 
 def check_on_validation(examinee: Examinee, dataset: FaceDataset, averaging: Averaging = Averaging.NONE) -> float:
-    """See that a model is what its training made: on the same data its accuracy must come out again.
-
-    Args:
-        examinee: The model.
-        dataset: What it was trained on.
-        averaging: What the test averages over.
+    """Check that a model has the accuracy that its training measured, on the data set that it was trained on.
 
     Returns:
-        Its accuracy on the validation images with that averaging, in [0, 1].
+        Its accuracy on the validation images with ``averaging``, in [0, 1].
 
     Raises:
         CheckpointError: It differs by more than TOLERANCE, and by more than a single image, or the data is other data.
@@ -156,11 +147,7 @@ def examine(
 ) -> Examination:
     """Evaluate a model on the test split. Only here, and nowhere else in fersweep, are its images shown to a model.
 
-    Args:
-        examinee: The model.
-        dataset: Its test split is opened.
-        averaging: What to average the predicted probabilities over.
-        trained_on: The data set the model was trained on, to be checked first; None if it is not prepared on this host.
+    ``trained_on`` is the data set the model was trained on, to be checked first; None if it is not prepared here.
 
     Raises:
         CheckpointError: The model is not what its training made; the test split was not opened.
@@ -171,15 +158,15 @@ def examine(
     labels, predictions = dataset.labels[positions], predict(examinee, dataset.images, positions, averaging)
     clean = ~_copies(dataset, positions, trained_on or dataset)
     confusion = confusion_matrix(labels, predictions, len(examinee.spec.classes))
-    score = scores(confusion)
+    macro_f1, recall = scores(confusion)
     return Examination(
         averaging=averaging,
         images=len(labels),
         right=int((labels == predictions).sum()),
         clean_images=int(clean.sum()),
         clean_right=int((labels == predictions)[clean].sum()),
-        macro_f1=score.macro_f1,
-        per_class_recall=score.recall,
+        macro_f1=macro_f1,
+        per_class_recall=recall,
         confusion_matrix=confusion,
         classes=examinee.spec.classes,
         precision=examinee.precision,
@@ -211,19 +198,20 @@ def probabilities(
 
 def views(batch: Tensor, averaging: Averaging) -> Iterator[Tensor]:
     """What a model is shown of images (B, C, H, W), each of the same shape: 1, 2 or 10 views."""
-    if averaging is not Averaging.TENCROP:
-        yield batch
-        if averaging is Averaging.FLIP:
-            yield batch.flip(-1)
-        return
+    shown = _crops(batch) if averaging is Averaging.TENCROP else [batch]
+    for view in shown:
+        yield view
+        if averaging is not Averaging.NONE:
+            yield view.flip(-1)
+
+
+def _crops(batch: Tensor) -> Iterator[Tensor]:
     size = batch.shape[-2:]
     height, width = (round(CROP * side) for side in size)
     down, right = size[0] - height, size[1] - width
     for top, left in ((0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)):
         crop = batch[:, :, top : top + height, left : left + width]
-        scaled = functional.interpolate(crop, size=size, mode="bilinear", align_corners=False)
-        yield scaled
-        yield scaled.flip(-1)
+        yield functional.interpolate(crop, size=size, mode="bilinear", align_corners=False)
 
 
 def open_if_here(name: str) -> FaceDataset | None:
@@ -238,3 +226,53 @@ def _copies(dataset: FaceDataset, positions: npt.NDArray[np.int64], trained_on: 
     """Which images have an exact copy among the training images of another data set, or the same: (n,)."""
     seen = {trained_on.images[position].tobytes() for position in trained_on.indices(Split.TRAIN)}
     return np.array([dataset.images[position].tobytes() in seen for position in positions], dtype=np.bool_)
+
+
+def write_mistakes(folder: Path) -> Path:
+    """Evaluate a trial's best model on the validation split, on the CPU, and write down where it was surest and wrong.
+
+    Returns:
+        The file: ``data``, ``fingerprint``, ``validation`` (images looked at), ``wrong`` (of those), and ``mistakes``:
+        each with its ``index`` in the data set, the ``true`` class and the ``predicted`` one with its ``probability``.
+
+    Raises:
+        CheckpointError: The model cannot be read, or was trained on other content of its data set.
+        DataError: Its data set is not prepared on this host.
+    """
+    examinee = load_examinee(folder, torch.device("cpu"))
+    dataset = open_dataset(examinee.config.data)
+    check_data(examinee, dataset)
+    positions = dataset.indices(Split.VAL)
+    found = probabilities(examinee, dataset.images, positions, Averaging.NONE)  # (n, K)
+    true, predicted, probability = dataset.labels[positions], found.argmax(axis=1), found.max(axis=1)
+    wrong = np.flatnonzero(predicted != true)
+    surest = wrong[np.argsort(-probability[wrong], kind="stable")][:KEPT]
+    about = {
+        "data": dataset.name,
+        "fingerprint": dataset.info.fingerprint,
+        "validation": len(positions),
+        "wrong": len(wrong),
+        "mistakes": [
+            {
+                "index": int(positions[place]),
+                "true": int(true[place]),
+                "predicted": int(predicted[place]),
+                "probability": round(float(probability[place]), 4),
+            }
+            for place in surest
+        ],
+    }
+    write_atomically(folder / MISTAKES, json.dumps(about, indent=1) + "\n")
+    return folder / MISTAKES
+
+
+def main() -> None:
+    """Run as a module: one argument, the trial's folder."""
+    try:
+        write_mistakes(Path(sys.argv[1]))
+    except FersweepError as error:
+        sys.exit(f"{error} ({error.hint})" if error.hint else str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,31 +3,26 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fer_sweep.errors import StorageError, cannot_write
-from fer_sweep.files import parse_object, write_atomically
+from fer_sweep.files import write_atomically
 
-Row = dict[str, float]
+Row = dict[str, int | float]
 
-_LARGEST = 16 << 20
-"""Bytes. An epoch takes some 250, and there are at most 10,000."""
-_HINT = "the file was edited or damaged: restore it, or move it away to continue without its epochs"
+_ROW: TypeAdapter[Row] = TypeAdapter(Row, config=ConfigDict(strict=True))
 
 
 class History:
-    """The epochs of one trial, in memory and on disk."""
+    """The epochs of one trial, in memory and on disk; StorageError if the file cannot be written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[Row] = []
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add an epoch; it is in the file when this returns.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
+        """Add an epoch; it is in the file when this returns."""
         self.rows.append(dict(row))
         try:
             with self.path.open("a", encoding="utf-8") as stream:
@@ -36,26 +31,19 @@ class History:
             raise cannot_write(self.path, error) from error
 
     def restart(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Make ``rows`` the whole history: what a dead attempt wrote after its last checkpoint is trained again.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
+        """Make ``rows`` the whole history: what a dead attempt wrote after its last checkpoint is trained again."""
         self.rows = [dict(row) for row in rows]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
 
 def read_history(path: Path) -> list[Row]:
-    """Every whole line of a history file; none if there is no file.
-
-    A last line cut off by a crash is left out.
+    """Every whole line of a history file, without a last one that a crash cut off; none if there is no file.
 
     Raises:
         StorageError: The file cannot be read, or a line in it is not the next epoch's metrics.
     """
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST + 1)
+        lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -63,30 +51,17 @@ def read_history(path: Path) -> list[Row]:
             f"{path} cannot be read: {error.strerror or error}",
             hint="make it readable, then run the same command again",
         ) from error
-    if len(content) > _LARGEST:
-        raise StorageError(f"{path} is larger than {_LARGEST >> 20} MiB, so it is not a history", hint=_HINT)
     rows: list[Row] = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+    for epoch, line in enumerate(lines, start=1):
         try:
-            rows.append(_check_row(parse_object(line), number))
-        except ValueError as error:
+            row = _ROW.validate_json(line)
+            problem = None if row.get("epoch") == epoch else f"its epoch is {row.get('epoch')}"
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"]
+        if problem:
             raise StorageError(
-                f"{path}, line {number}: not the metrics of epoch {number}: {error}", hint=_HINT
-            ) from error
+                f"{path}, line {epoch}: not the metrics of epoch {epoch}: {problem}",
+                hint="the file was edited or damaged: restore it, or move it away to continue without its epochs",
+            )
+        rows.append(row)
     return rows
-
-
-def _check_row(row: Any, epoch: int) -> Row:
-    """The metrics of an epoch, if that is what they are.
-
-    Raises:
-        ValueError: They are something else.
-    """
-    if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
-        raise ValueError("not a dictionary of metrics")
-    for name, value in row.items():
-        if type(value) is not float and not (type(value) is int and abs(value) < 2**53):
-            raise ValueError(f"{name[:40]!r} is not a number")
-    if row.get("epoch") != epoch:
-        raise ValueError(f"its epoch is {row.get('epoch')}")
-    return row

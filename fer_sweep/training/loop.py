@@ -21,13 +21,12 @@ from fer_sweep.config.trial import TrialConfig
 from fer_sweep.data import augment
 from fer_sweep.errors import StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialResult, TrialState, Verdict
-from fer_sweep.training.evaluation import Stopped, evaluate
+from fer_sweep.training.evaluation import Stopped, accuracy, confusion_matrix, evaluate
 from fer_sweep.training.faces import batches
 from fer_sweep.training.history import read_history
-from fer_sweep.training.metrics import accuracy, confusion_matrix
 from fer_sweep.training.optimizer import learning_rate
 from fer_sweep.training.step import Batch, Steps
-from fer_sweep.training.trial import HISTORY, Best, Trial, claim_folder, start
+from fer_sweep.training.trial import HISTORY, Best, Trial, claim_folder
 
 _log = logging.getLogger(__name__)
 
@@ -85,14 +84,8 @@ def train(
             on_epoch(row)
         return _outcome(config, result)
 
-    trial = start(
-        config,
-        folder,
-        torch.device(device),
-        checkpoints=checkpoints,
-        fingerprint=fingerprint,
-        micro_batch=micro_batch,
-    )
+    where = torch.device(device)
+    trial = Trial(config, folder, where, checkpoints=checkpoints, fingerprint=fingerprint, micro_batch=micro_batch)
     for row in trial.history.rows:
         on_epoch(row)
     parts = list(batches(len(trial.faces.train), config.batch_size))

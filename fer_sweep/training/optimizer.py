@@ -56,10 +56,10 @@ def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
-    """Put back what ``moments`` gave.
+    """Restore what ``moments`` gave.
 
     Raises:
-        ValueError, LookupError, RuntimeError: It is that of another model.
+        ValueError, LookupError, RuntimeError: It belongs to another model.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

@@ -33,10 +33,9 @@ def choose_precision(config: TrialConfig, device: torch.device) -> Precision:
 
 @functools.cache
 def cpu_gains_by_bf16() -> bool:
-    """Whether bf16 is faster here than fp32, by a measurement of some 20 ms.
+    """Whether bf16 is faster here than fp32, by a measurement of some 20 ms, cached by processor and version of torch.
 
-    The answer is cached by processor and version of torch, so that later trials do not wait for it, and a trial that is
-    resumed on a busy machine keeps its arithmetic.
+    So a trial that is resumed on a busy machine keeps its arithmetic.
     """
     processor = _processor()
     if processor is None:

@@ -10,7 +10,7 @@ from fer_sweep.data.dataset import FaceDataset, Split
 from fer_sweep.errors import ConfigError, DataError, Problem
 
 _SEED = (0, 48, 2013)
-"""Of every choice here, so that all trials of a sweep, whatever their seed, compare on the same images. Not plain 0,
+"""Of every choice here, so that all trials of a sweep, with any seed, compare on the same images. Not plain 0,
 which synthetic faces are shuffled with: the choice would undo the shuffling and take a single class."""
 
 

@@ -114,14 +114,14 @@ class _Graphs:
 
 
 def _leave_capture(device: torch.device) -> None:
-    """A capture that failed leaves the device's random generator waiting for its end; a copy does not wait."""
+    """Replace the device's random generator, which a failed capture leaves unusable, by a copy."""
     generator = torch.cuda.default_generators[device.index or 0]
     generator.graphsafe_set_state(generator.clone_state())
 
 
 @contextlib.contextmanager
 def _capturing(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Adam wants to be told, and replays read the learning rate from a tensor: neither is left to be saved."""
+    """Make Adam capturable, and restore what must not be saved: that flag and the tensor of the learning rate."""
     names: tuple[str, ...] = ("lr", "capturable")
     before = [{name: group[name] for name in names if name in group} for group in optimizer.param_groups]
     for group in optimizer.param_groups:

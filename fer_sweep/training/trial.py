@@ -5,7 +5,6 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,19 +15,19 @@ from torch import Tensor, nn
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError, ConfigError, OtherData
-from fer_sweep.files import read_json, write_atomically
+from fer_sweep.files import WEIGHTS, read_json, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import TrialResult
 from fer_sweep.training.checkpoint import Checkpoints, on_cpu
+from fer_sweep.training.evaluation import Confusion, scores
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.history import History
-from fer_sweep.training.metrics import Confusion, scores
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer, moments, restore_moments
 from fer_sweep.training.precision import Precision, choose_precision
-from fer_sweep.training.samples import Samples, choose_samples
+from fer_sweep.training.samples import choose_samples
 from fer_sweep.verdicts import judge
 
-CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "best.safetensors"
+CONFIG, HISTORY, RESULT = "config.json", "history.jsonl", "result.json"
 
 
 class Best(BaseModel):
@@ -74,29 +73,47 @@ class SavedState(BaseModel):
     history: list[dict[str, int | float]]
 
 
-@dataclass
 class Trial:
-    """One training under way."""
+    """One training under way, set up on a device and resumed from its newest checkpoint, if any.
 
-    config: TrialConfig
-    folder: Path
-    device: torch.device
-    precision: Precision
-    fingerprint: str
-    """Of the data set."""
-    samples: Samples
-    faces: Faces
-    model: nn.Module
-    average: WeightAverage | None
-    optimizer: torch.optim.Optimizer
-    history: History
-    checkpoints: Checkpoints
-    progress: Progress
-    micro_batch: int | None = None
-    """Images that go through the model at once; None for whole batches."""
-    unwritten: dict[str, Tensor] | None = None
-    """The best epoch's weights while best.safetensors still lacks them."""
-    began: float = field(default_factory=time.perf_counter)
+    Raises:
+        CheckpointError, OtherData, DataError, ConfigError, WeightsUnavailable: As ``loop.train``.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        folder: Path,
+        device: torch.device,
+        *,
+        checkpoints: Path | None = None,
+        fingerprint: str | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
+        self._began = time.perf_counter()
+        dataset = open_dataset(config.data)
+        self.fingerprint = dataset.info.fingerprint
+        if fingerprint not in (None, self.fingerprint):
+            raise OtherData(
+                f"data set {config.data} has been replaced: it is {self.fingerprint[:12]} "
+                f"(from {dataset.info.source}), and this trial needs {str(fingerprint)[:12]}",
+                hint="prepare that data again (fersweep data prepare PATH --name NAME --replace), "
+                "or create another sweep",
+            )
+        self.config, self.folder, self.device = config, folder, device
+        self.micro_batch = micro_batch  # images that go through the model at once; None for whole batches
+        self.samples = choose_samples(dataset, config)
+        torch.manual_seed(config.seed)
+        self.model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config))
+        self.precision = choose_precision(config, device)
+        self.faces = Faces(dataset, self.samples, device)
+        self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
+        self.optimizer = build_optimizer(self.model, config)
+        self.history = History(folder / HISTORY)
+        self.checkpoints = Checkpoints(folder, config, self.fingerprint, apart=checkpoints)
+        self.progress = Progress(loss_sum=torch.zeros((), device=device))
+        self._unwritten: dict[str, Tensor] | None = None  # the best epoch's weights until best.safetensors has them
+        self.restore()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -106,12 +123,11 @@ class Trial:
     def keep_best(self, best: Best) -> None:
         """Remember a new best epoch with the weights as they are now."""
         self.progress.best = best
-        self.unwritten = on_cpu(self.evaluated.state_dict())
+        self._unwritten = on_cpu(self.evaluated.state_dict())
 
     def save(self) -> None:
         """Write the best weights if they are new, then a checkpoint."""
         self._write_best()
-        self.checkpoints.keep(self.folder / WEIGHTS)
         times = {"seconds": self._seconds(), "peak_memory_mb": self._peak_memory_mb()}
         progress = self.progress.model_copy(update=times)
         state = SavedState(progress=progress, precision=self.precision, history=self.history.rows)
@@ -152,7 +168,7 @@ class Trial:
                 f"the checkpoint in {self.folder} does not fit this version of fersweep: {error}",
                 hint="train into another folder, or delete last.ckpt and previous.ckpt there to start from scratch",
             ) from error
-        self.checkpoints.bring(self.folder / WEIGHTS)
+        self.checkpoints.restore_weights()
         self.progress = state.progress
         self.precision = state.precision  # this host might choose another, and end with other bits
         self.history.restart(state.history)
@@ -163,15 +179,15 @@ class Trial:
         classes = self.faces.spec.classes
         no_hits = tuple((0,) * len(classes) for _ in classes)
         best = self.progress.best or Best(epoch=0, val_acc=0.0, train_acc=0.0, val_acc_clean=0.0, confusion=no_hits)
-        score = scores(best.confusion)
+        macro_f1, recall = scores(best.confusion)
         result = TrialResult(
             best_val_acc=best.val_acc,
             best_epoch=best.epoch,
             train_acc=best.train_acc,
             train_val_gap=best.train_acc - best.val_acc,
             val_acc_clean=best.val_acc_clean,
-            macro_f1=score.macro_f1,
-            per_class_recall=score.recall,
+            macro_f1=macro_f1,
+            per_class_recall=recall,
             confusion_matrix=best.confusion,
             classes=classes,
             epochs=self.progress.epochs_done,
@@ -186,11 +202,11 @@ class Trial:
             verdict=judge(diverged=diverged, confusion=best.confusion, train_acc=best.train_acc, val_acc=best.val_acc),
         )
         write_atomically(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
-        self.checkpoints.remove(self.folder / WEIGHTS)
+        self.checkpoints.remove()
         return result
 
     def _write_best(self) -> None:
-        if self.unwritten is None or self.progress.best is None:
+        if self._unwritten is None or self.progress.best is None:
             return
         about = {
             "config": self.config.model_dump(),
@@ -203,11 +219,11 @@ class Trial:
             "pixel_std": self.faces.std,
         }
         # Under one key: safetensors writes several in random order, and equal trials should give equal files.
-        write_atomically(self.folder / WEIGHTS, save(self.unwritten, {"fersweep": json.dumps(about)}))
-        self.unwritten = None
+        write_atomically(self.folder / WEIGHTS, save(self._unwritten, {"fersweep": json.dumps(about)}))
+        self._unwritten = None
 
     def _seconds(self) -> float:
-        return self.progress.seconds + time.perf_counter() - self.began
+        return self.progress.seconds + time.perf_counter() - self._began
 
     def _peak_memory_mb(self) -> float:
         if self.device.type == "cuda":
@@ -222,61 +238,11 @@ def _part(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
-def start(
-    config: TrialConfig,
-    folder: Path,
-    device: torch.device,
-    *,
-    checkpoints: Path | None = None,
-    fingerprint: str | None = None,
-    micro_batch: int | None = None,
-) -> Trial:
-    """Set up a trial on a device, resumed from its newest checkpoint if there is one.
-
-    Raises:
-        CheckpointError: The folder's checkpoint belongs to another configuration or to other data.
-        OtherData: The data set has another fingerprint.
-        DataError, ConfigError: The data set is missing or too small for the configuration.
-        WeightsUnavailable: Pretrained weights are neither on disk nor downloadable.
-    """
-    began = time.perf_counter()
-    dataset = open_dataset(config.data)
-    if fingerprint is not None and dataset.info.fingerprint != fingerprint:
-        raise OtherData(
-            f"data set {config.data} has been replaced: it is {dataset.info.fingerprint[:12]} "
-            f"(from {dataset.info.source}), and this trial needs {fingerprint[:12]}",
-            hint="prepare that data again (fersweep data prepare PATH --name NAME --replace), or create another sweep",
-        )
-    samples = choose_samples(dataset, config)
-    torch.manual_seed(config.seed)
-    model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config))
-    trial = Trial(
-        config=config,
-        folder=folder,
-        device=device,
-        precision=choose_precision(config, device),
-        fingerprint=dataset.info.fingerprint,
-        samples=samples,
-        faces=Faces(dataset, samples, device),
-        model=model,
-        average=WeightAverage(model, config.ema_decay) if config.ema_decay else None,
-        optimizer=build_optimizer(model, config),
-        history=History(folder / HISTORY),
-        checkpoints=Checkpoints(folder, config, dataset.info.fingerprint, apart=checkpoints),
-        progress=Progress(loss_sum=torch.zeros((), device=device)),
-        micro_batch=micro_batch,
-        began=began,
-    )
-    trial.restore()
-    return trial
-
-
 def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:
     """Claim a folder for a configuration; returns the result if it has been trained there already.
 
     Raises:
         CheckpointError: The folder belongs to another configuration, or its result cannot be read.
-        StorageError: The folder cannot be written.
     """
     path = folder / CONFIG
     try:

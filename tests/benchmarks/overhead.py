@@ -26,7 +26,7 @@ from unittest.mock import patch
 import optuna
 
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import load_sweep_file, with_run_cap
+from fer_sweep.config.sweep_file import load_sweep_file, parse_sweep
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import study
 from fer_sweep.search.axes import axes_of
@@ -92,7 +92,8 @@ def ms_of_next_trial(trials: int) -> float:
     """Milliseconds of ``next_trial`` with so many trials ended."""
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/sweeps.db"
-        create_sweep(with_run_cap(load_sweep_file(SIMPLE_CNN), 2 * trials), sweep_id="cost", storage=storage, seed=0)
+        capped = parse_sweep({**load_sweep_file(SIMPLE_CNN)[0].to_plain(), "run_cap": 2 * trials})
+        create_sweep(capped, sweep_id="cost", storage=storage, seed=0)
 
         def opened(asks: int) -> float:
             with contextlib.closing(embedded_search("cost", storage)) as search:
@@ -106,7 +107,7 @@ def ms_of_next_trial(trials: int) -> float:
 def ms_of_optunas_ask(trials: int) -> float:
     """Milliseconds of Optuna's own ask with so many trials ended."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    axes = axes_of(Space.from_sweep(load_sweep_file(SIMPLE_CNN)).parameters)
+    axes = axes_of(Space.from_sweep(load_sweep_file(SIMPLE_CNN)[0]).parameters)
     natives = {name: axis.native for name, axis in axes.items()}
     filler = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(trials):

@@ -4,8 +4,7 @@ import pytest
 
 from fer_sweep.config.binding import bind
 from fer_sweep.config.metrics import BETTER_HIGH, BETTER_LOW, EPOCH_METRICS, RESULT_METRICS
-from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import load_with_lines, parse_sweep
+from fer_sweep.config.sweep_file import load_sweep_file, parse_sweep
 from fer_sweep.errors import SweepFileError
 from fer_sweep.records import TrialResult
 from tests.config.conftest import problems_behind_lines
@@ -19,8 +18,7 @@ def sweep_of(parameters, **changes):
 
 
 def notes_on(data):
-    sweep = parse_sweep(data)
-    return [str(note) for note in bind(sweep, Space.from_sweep(sweep))]
+    return [str(note) for note in bind(parse_sweep(data))]
 
 
 def problems_in(data):
@@ -59,9 +57,9 @@ parameters:
 def test_every_problem_is_reported_at_its_line_in_the_order_of_the_file(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(SWEEP)
-    sweep, lines = load_with_lines(path)
+    sweep, lines = load_sweep_file(path)
     with pytest.raises(SweepFileError) as caught:
-        bind(sweep, Space.from_sweep(sweep), source=str(path), lines=lines)
+        bind(sweep, source=str(path), lines=lines)
     assert str(caught.value).startswith(f"{path}: 13 problems")
     for problem, expected in zip(caught.value.problems, problems_behind_lines(SWEEP), strict=True):
         assert str(problem).startswith(expected)
@@ -86,7 +84,10 @@ UNTRAINABLE = "a combination that cannot be trained: "
         ({"model": "vit", "augment": {"values": [{"shift": 0.0}, {"shift": 0.9}]}}, "parameters.augment.values.1: 0.9"),
         (VIT, f"parameters.dim: {UNTRAINABLE}dim 200 is not a multiple of head_dim 16, and 2 more such combinations"),
         (VIT | WIDE | {"lr": 0.1}, f"parameters.dim: {UNTRAINABLE}dim 200 is not a multiple"),
-        (VIT | {"dim": 192, "patch_size": 7}, f"parameters.patch_size: {UNTRAINABLE}patch_size 7 does not divide 48"),
+        (
+            VIT | {"dim": 192, "patch_size": 7},
+            f"parameters.patch_size: {UNTRAINABLE}patch_size 7 does not divide ",
+        ),
         (TWICE, "parameters.augment.shift: given twice: once nested, once with a dotted name"),
         (RESNET, f"parameters.pretrained: {UNTRAINABLE}pretrained weights have the 7x7 stem"),
     ],
@@ -110,6 +111,13 @@ def test_parameter_or_combination_that_cannot_be_trained_is_one_problem(paramete
 )
 def test_valid_sweep_is_accepted_without_a_note(parameters):
     assert notes_on(sweep_of(parameters)) == []
+
+
+def test_patches_are_checked_by_the_images_of_the_data():
+    sweep = parse_sweep(sweep_of({"model": "vit", "data": "wide", "patch_size": 5}))
+    assert bind(sweep, image_size={"wide": (40, 50)}.__getitem__) == ()
+    with pytest.raises(SweepFileError, match="does not divide images of 48x40 pixels"):
+        bind(sweep, image_size={"wide": (40, 48)}.__getitem__)
 
 
 def hyperband(metric="best_val_acc", **settings):
@@ -200,5 +208,5 @@ def test_user_defined_search_space_may_leave_out_the_model():
 def test_result_metrics_are_the_numbers_of_a_result():
     numbers = [name for name, info in TrialResult.model_fields.items() if info.annotation in (int, float)]
     assert list(RESULT_METRICS) == numbers
-    assert {*RESULT_METRICS, *EPOCH_METRICS} >= BETTER_HIGH | BETTER_LOW
-    assert not BETTER_HIGH & BETTER_LOW
+    assert {*RESULT_METRICS, *EPOCH_METRICS} >= {*BETTER_HIGH, *BETTER_LOW}
+    assert not {*BETTER_HIGH} & {*BETTER_LOW}

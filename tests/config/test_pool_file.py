@@ -99,7 +99,7 @@ def test_nothing_can_become_another_line_option_or_command_or_ask_for_what_there
         ({"sbatch": ["--exp=NONE"]}, "set by fersweep"),
         ({"sbatch": ["--no-requeue"]}, "set by fersweep"),
         ({"time": "5", "notice_s": 300}, "notice_s: 300 s leave no time to train (less than time, which is 300 s)"),
-        ({"time": "0:30"}, "time: 0:30 is less than a minute"),
+        ({"time": "0:30"}, "time: '0:30' is less than a minute"),
     ],
 )
 def test_settings_that_contradict_each_other_or_fersweep_are_refused(values, says):

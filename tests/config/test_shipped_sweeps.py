@@ -10,7 +10,7 @@ from sweeps.config import SweepConfig, schema_violations_from_proposed_config
 import sweeps
 from fer_sweep.config.binding import bind
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import load_sweep_file, with_constants, with_run_cap
+from fer_sweep.config.sweep_file import load_sweep_file, parse_sweep, with_constants
 from fer_sweep.config.trial import flatten, parse_trial
 from tests.config.conftest import can_be_drawn
 
@@ -22,10 +22,10 @@ def test_file_is_complete_and_means_the_same_to_wandb_and_every_configuration_ca
     read = yaml.safe_load(path.read_text())
     assert schema_violations_from_proposed_config(read) == []
     SweepConfig(read)
-    sweep = load_sweep_file(path)
+    sweep, _ = load_sweep_file(path)
     assert sweep.to_plain() == read
     space = Space.from_sweep(sweep)
-    assert bind(sweep, space) == ()
+    assert bind(sweep) == ()
     rng = np.random.default_rng(0)
     for _ in range(100):
         parse_trial(space.sample(rng))
@@ -44,5 +44,5 @@ def test_file_is_complete_and_means_the_same_to_wandb_and_every_configuration_ca
 
 
 def test_shortened_sweep_of_the_readme_prunes_too():
-    tour = with_run_cap(with_constants(load_sweep_file(FOLDER / "simple_cnn.yaml"), {"epochs": 4}), 6)
-    assert bind(tour, Space.from_sweep(tour)) == ()
+    tour = with_constants(load_sweep_file(FOLDER / "simple_cnn.yaml")[0], {"epochs": 4})
+    assert bind(parse_sweep({**tour.to_plain(), "run_cap": 6})) == ()

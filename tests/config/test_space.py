@@ -74,7 +74,7 @@ def test_parameter_without_a_grid_is_refused_by_both(form):
     space = space_of({"a": {"value": 1}, "b": {"parameters": {"c": form}}, "d": form})
     with pytest.raises(SweepFileError) as caught:
         space.grid()
-    assert [problem.key for problem in caught.value.problems] == ["parameters.b.c", "parameters.d"]
+    assert [problem.key for problem in caught.value.problems] == ["parameters.b.parameters.c", "parameters.d"]
     with pytest.raises(ValueError, match="disallowed type with grid"):
         grid_of_wandb({"d": form})
 

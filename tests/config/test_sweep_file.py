@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer_sweep.config.sweep_file import EarlyTerminate, load_sweep_file, parse_sweep, with_constants, with_run_cap
+from fer_sweep.config.sweep_file import EarlyTerminate, load_sweep_file, parse_sweep, with_constants
 from fer_sweep.errors import SweepFileError
 from tests.config.conftest import problems_behind_lines
 
@@ -105,7 +105,7 @@ def test_goals_and_other_defaults_are_filled_in():
     assert (settings.min_iter, settings.eta, settings.strict) == (3, 3, True)
 
 
-def test_constants_and_run_cap_are_set_and_checked():
+def test_constants_are_set_and_constants_and_run_cap_are_checked():
     group = {"parameters": {"x": {"min": 1, "max": 2}}}
     sweep = parse_sweep({**MINIMAL, "parameters": {**MINIMAL["parameters"], "g": group}})
     fixed = with_constants(sweep, {"lr": 0.15, "g.x": 2, "g.y": 3, "epochs": 4, "h.z": 5})
@@ -118,9 +118,7 @@ def test_constants_and_run_cap_are_set_and_checked():
     assert sweep.to_plain()["parameters"]["lr"] == {"min": 0.1, "max": 0.2}
     with pytest.raises(SweepFileError, match="not a valid parameter name"):
         with_constants(sweep, {"no name": 1})
-    assert with_run_cap(parse_sweep(MINIMAL), 7).run_cap == 7
-    with pytest.raises(SweepFileError, match="run_cap: 0 is not 1 or more"):
-        with_run_cap(parse_sweep(MINIMAL), 0)
+    assert refusal_of(run_cap=0).startswith("run_cap: 0 is not 1 or more")
 
 
 def test_number_of_bands_is_bounded():

@@ -10,7 +10,6 @@ import pytest
 from sweeps.config import schema_violations_from_proposed_config
 
 from fer_sweep.config.binding import bind
-from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import parse_sweep, with_constants
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import SweepFileError
@@ -203,7 +202,7 @@ def test_both_validators_agree(damages):
         if ours:  # then it is bound or refused with problems, and nothing else is raised
             bound = with_constants(parse_sweep(sweep), {"model": rng.choice(list(ARCHITECTURES))})
             with contextlib.suppress(SweepFileError):
-                bind(bound, Space.from_sweep(bound))
+                bind(bound)
         if theirs != ours:
             assert theirs, f"W&B refuses what we accept: {sweep}"
             assert any(difference(sweep) for difference in DIFFERENCES), f"W&B accepts what we refuse: {sweep}"

@@ -74,7 +74,6 @@ PRETRAINED = {"model": "resnet18", "pretrained": True}
         ({"data": "../secret"}, "data: '../secret': string should match"),
         ({"model": "simple_cnn", "kernel_size": 4}, "kernel_size: 4: input should be 3, 5 or 7"),
         ({"model": "resnet18", "width": 12}, "width: 12: input should be a multiple of 8"),
-        ({"patch_size": 7}, "patch_size 7 does not divide 48: take one of [2, 3, 4, 6, 8, 12, 16, 24]"),
         ({"dim": 200}, "dim 200 is not a multiple of head_dim 32"),
         (PRETRAINED, "pretrained weights have the 7x7 stem: set stem=imagenet"),
         (PRETRAINED | {"stem": "imagenet", "width": 32}, "pretrained weights have width 64, not 32"),
@@ -84,6 +83,12 @@ PRETRAINED = {"model": "resnet18", "pretrained": True}
 def test_value_that_cannot_be_trained_is_refused_with_the_reason(values, says):
     (problem,) = problems_of({"model": "vit", **values})
     assert problem.startswith(says)
+
+
+def test_patches_must_cover_the_images():
+    with pytest.raises(ConfigError, match=r"does not divide images of 40x48 pixels: take one of \[2, 4, 8\]"):
+        parse_trial({"model": "vit", "patch_size": 5}).check_image_size(48, 40)
+    parse_trial({"model": "vit", "patch_size": 7, "pretrained": "some/vit"}).check_image_size(48, 48)
 
 
 def test_all_problems_are_reported_at_once():

@@ -16,8 +16,7 @@ import yaml
 from PIL import Image
 
 from fer_sweep.config.binding import bind
-from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import load_with_lines
+from fer_sweep.config.sweep_file import load_sweep_file
 from fer_sweep.data.cache import prepare
 from fer_sweep.data.dataset import RawFaces
 from fer_sweep.data.images import decode
@@ -45,8 +44,8 @@ def accepts(name: str, content: bytes) -> bool:
 
 def sweep_file(content: bytes) -> None:
     Path("sweep.yaml").write_bytes(content)
-    sweep, lines = load_with_lines(Path("sweep.yaml"))
-    bind(sweep, Space.from_sweep(sweep, source="f", lines=lines), source="f", lines=lines)
+    sweep, lines = load_sweep_file(Path("sweep.yaml"))
+    bind(sweep, source="f", lines=lines)
     yaml.safe_dump(sweep.to_plain(), sort_keys=False).encode()
 
 

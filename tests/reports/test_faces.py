@@ -19,8 +19,8 @@ from fer_sweep.records import CLASSES, TrialOutcome, TrialState, Verdict
 from fer_sweep.reports.faces import worst_faces
 from fer_sweep.selection import Candidate
 from fer_sweep.sweeps.choosing import chosen
+from fer_sweep.training.examination import write_mistakes
 from fer_sweep.training.loop import train
-from fer_sweep.training.mistakes import write_mistakes
 from tests.reports.test_sources import made
 from tests.support.scripted_search import TINY
 from tests.support.shell import Shell

@@ -16,7 +16,7 @@ from fer_sweep.records import StopReason, TrialState
 from fer_sweep.training.checkpoint import MAX_SHARE, PREVIOUS, Checkpoints
 from fer_sweep.training.history import History, read_history
 from fer_sweep.training.loop import train
-from fer_sweep.training.trial import start
+from fer_sweep.training.trial import Trial
 from tests.training.conftest import small
 
 CONFIG = parse_trial({"model": "simple_cnn"})
@@ -36,7 +36,7 @@ def test_previous_checkpoint_is_kept_loaded_where_the_last_is_missing_and_remove
     (tmp_path / LAST_CHECKPOINT).unlink()
     assert saver.load().state == {"step": 1}
     saver.save({"step": 2}, {})
-    saver.remove(tmp_path / "best.safetensors")
+    saver.remove()
     assert not list(tmp_path.iterdir())
 
 
@@ -96,19 +96,15 @@ def test_checkpoints_take_a_bounded_share_of_the_time(tmp_path):
     assert saver.due()
 
 
-def test_pickle_that_runs_code_or_unpacks_to_more_than_the_file_is_skipped(tmp_path, caplog):
+def test_pickle_that_runs_code_is_skipped(tmp_path, caplog):
     forged = io.BytesIO()
     with zipfile.ZipFile(forged, "w") as archive:  # os.system("touch owned")
         archive.writestr("archive/data.pkl", b"\x80\x02cos\nsystem\n(X\x0b\0\0\0touch ownedtR.")
         archive.writestr("archive/version", "3")
-    bomb = io.BytesIO()
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", bytes(50 << 20))
-    for content, reason in ((forged, "weights_only"), (bomb, "compressed")):
-        header = b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(content.getvalue())
-        (tmp_path / LAST_CHECKPOINT).write_bytes(header + content.getvalue())
-        assert checkpoints(tmp_path).load() is None
-        assert reason in caplog.text
+    header = b"fersweep-checkpoint-1 %08x\n" % zlib.crc32(forged.getvalue())
+    (tmp_path / LAST_CHECKPOINT).write_bytes(header + forged.getvalue())
+    assert checkpoints(tmp_path).load() is None
+    assert "weights_only" in caplog.text
     assert not Path("owned").exists()
 
 
@@ -117,7 +113,7 @@ def test_checkpoint_of_the_first_version_is_resumed_with_all_that_it_holds(tmp_p
     stored = gzip.decompress(Path(__file__).with_name("first_version.ckpt.gz").read_bytes())
     config = small("deeper_cnn", blocks=2, width=2, epochs=2, ema_decay=0.9, precision="fp32", augment={"flip": True})
     (tmp_path / LAST_CHECKPOINT).write_bytes(stored)
-    trial = start(config, tmp_path, torch.device("cpu"))
+    trial = Trial(config, tmp_path, torch.device("cpu"))
     assert (trial.progress.epochs_done, trial.progress.step, len(trial.history.rows)) == (1, 1, 1)
     written = torch.load(io.BytesIO(stored.partition(b"\n")[2]), weights_only=True)["state"]
     assert bits(trial.model.state_dict()) == bits(written["model"])
@@ -136,7 +132,7 @@ def bits(tensors):
 def test_checkpoint_that_does_not_fit_the_model_is_refused_with_a_hint(tmp_path):
     config, epochs = small(ema_decay=0.9), []
     train(config, tmp_path, on_epoch=epochs.append, stop=lambda: StopReason.PREEMPTED if epochs else None)
-    trial = start(config, tmp_path, torch.device("cpu"))
+    trial = Trial(config, tmp_path, torch.device("cpu"))
     saved = trial.checkpoints.load()
     without_weight = {name: tensor for name, tensor in saved.tensors.items() if name != "model.features.0.weight"}
     other_moments = saved.tensors | {"optimizer.0.exp_avg": torch.zeros(5)}
@@ -181,11 +177,7 @@ def test_damaged_line_is_refused_by_its_number(line, tmp_path):
     assert caught.value.hint
 
 
-def test_huge_file_or_one_that_cannot_be_written_is_refused(tmp_path):
-    with (tmp_path / "history.jsonl").open("wb") as stream:
-        stream.truncate(3 << 30)  # sparse
-    with pytest.raises(StorageError, match="larger than 16 MiB"):
-        read_history(tmp_path / "history.jsonl")
+def test_file_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(StorageError) as caught:
         History(tmp_path).append({"epoch": 1})
     assert caught.value.hint

@@ -15,7 +15,7 @@ from fer_sweep.training import step as steps_module
 from fer_sweep.training.history import read_history
 from fer_sweep.training.loop import train
 from fer_sweep.training.step import WARM_UP, Batch, Steps
-from fer_sweep.training.trial import start
+from fer_sweep.training.trial import Trial
 
 pytestmark = pytest.mark.gpu
 
@@ -34,7 +34,7 @@ def small(model, **changes):
 
 
 def begun(folder, **changes):
-    trial = start(small("simple_cnn", **changes), folder, torch.device("cuda:0"))
+    trial = Trial(small("simple_cnn", **changes), folder, torch.device("cuda:0"))
     trial.model.train()
     drawn = augment.draw(trial.config.augment, 24, FER2013, np.random.default_rng(0)).to(trial.device)
     return trial, Batch(trial.faces.train[:24], drawn, torch.tensor(0.7, device=trial.device))
