@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli.options import AgentOptions, Json, SweepIds, Trial, expanded, work
-from fer_sweep.cli.printing import mean_json, percent, points, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import mean_json, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
+from fer_sweep.formatting import percent, points
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate, Comparison, Confirmed, Mean

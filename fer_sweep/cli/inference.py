@@ -9,8 +9,9 @@ import typer
 
 from fer_sweep.cli import completing
 from fer_sweep.cli.options import Data, Device, Folder, Json, Threads, Trial, Winner
-from fer_sweep.cli.printing import console, log_warnings, mean_json, percent, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import console, log_warnings, mean_json, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError, printable
+from fer_sweep.formatting import percent
 
 if TYPE_CHECKING:
     from fer_sweep.inference.predict import Prediction

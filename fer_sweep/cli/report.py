@@ -167,12 +167,11 @@ def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
             return tables.csv_text(gathered)
         case Format.JSON:
             return tables.json_text(gathered)
-    from fer_sweep.reports.environment import environment
     from fer_sweep.reports.html import render
     from fer_sweep.worker.gpus import described
 
     found, note = _faces(gathered) if faces else ([], "")
-    return render(gathered, environment(gathered, described()), found, note)
+    return render(gathered, described(), found, note)
 
 
 def _faces(gathered: "Report") -> tuple[list["Face"], str]:

@@ -7,20 +7,15 @@ import typer
 
 from fer_sweep.cli.options import Json, SweepIds, Trials, UploadModels
 from fer_sweep.cli.printing import (
-    ARCHITECTURE_COLUMNS,
-    RANKING_COLUMNS,
-    architecture_rows,
     log_warnings,
     mean_json,
-    percent,
-    points,
     print_json,
     print_table,
     print_text,
-    ranking_rows,
     say,
     selection_json,
 )
+from fer_sweep.formatting import percent, points
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
@@ -99,6 +94,7 @@ def sync(
 
 
 def _print_rankings(choice: "Choice") -> None:
+    from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, RANKING_COLUMNS, architecture_rows, ranking_rows
     from fer_sweep.verdicts import explain
 
     title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"

@@ -16,11 +16,10 @@ import numpy.typing as npt
 from fer_sweep.data.cache import Split, open_dataset
 from fer_sweep.errors import DataError, FersweepError
 from fer_sweep.files import read_json, trial_folder
+from fer_sweep.formatting import percent
 from fer_sweep.selection import Candidate
 
-MISTAKES = "mistakes.json"
-"""Written beside a model by ``fer_sweep.training.mistakes``."""
-SHOWN = 24
+_SHOWN = 24
 _LONGEST_S = 600
 
 
@@ -36,22 +35,18 @@ class Face:
     """The probability of the predicted class, in percent."""
 
 
-def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
+def worst_faces(winner: Candidate) -> list[Face]:
     """The wrong predictions on validation images that a trial's best model was most sure of.
-
-    Args:
-        winner: The trial; its folder must be on this host.
-        count: Largest number of images.
 
     Raises:
         FersweepError: The model is not on this host, or cannot be evaluated.
         DataError: The data set is not the one it was evaluated on.
     """
     folder = trial_folder(winner.sweep, winner.record.trial_id)
-    if not (folder / "best.safetensors").is_file():
+    weights, path = folder / "best.safetensors", folder / "mistakes.json"
+    if not weights.is_file():
         raise FersweepError(f"model not found: no best.safetensors in {folder}", hint="run this where it was trained")
-    path = folder / MISTAKES
-    if not path.is_file() or path.stat().st_mtime < (folder / "best.safetensors").stat().st_mtime:
+    if not path.is_file() or path.stat().st_mtime < weights.stat().st_mtime:
         _evaluate(folder)
     try:
         found = read_json(path)
@@ -67,14 +62,14 @@ def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
     names = dataset.info.spec.classes
     places = set(dataset.indices(Split.VAL).tolist())
     return [
-        Face(_png(dataset.images[index]), names[true], names[predicted], f"{100 * share:.0f} %")
-        for index, true, predicted, share in mistakes[:count]
+        Face(_png(dataset.images[index]), names[true], names[predicted], percent(share, 0))
+        for index, true, predicted, share in mistakes[:_SHOWN]
         if index in places
     ]
 
 
 def _evaluate(folder: Path) -> None:
-    # A process of its own: reports must never import torch.
+    # A process of its own: reports must never import torch. It writes mistakes.json.
     command = [sys.executable, "-m", "fer_sweep.training.mistakes", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False)

@@ -1,16 +1,16 @@
-"""What every figure is made with: its record, escaped labels, numbers as text, and colours.
+"""What every figure is made with: its record, escaped labels and colours.
 
 The colours are safe for colour-blind readers and have a contrast of at least 3:1 against the light and the dark
 background. Figures use the light variants; the page exchanges each for its dark partner in the dark theme.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_sweep.reports.shown import plain
+from fer_sweep.formatting import plain
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Figure:
     summary: str
     """Its caption, and the text for screen readers."""
     spec: dict[str, Any]
-    """Plotly's JSON: data and layout."""
+    """Plotly's JSON: data and layout; empty if there is nothing to draw."""
     heading: tuple[str, ...] = ()
     """Of a table with the figure's numbers, if it has one of its own."""
-    body: tuple[tuple[str, ...], ...] = field(default=())
+    body: tuple[tuple[str, ...], ...] = ()
 
 
 def safe(text: str, limit: int = 60) -> str:
@@ -40,19 +40,9 @@ def safe(text: str, limit: int = 60) -> str:
 def figure_json(traces: Sequence[Any], *, height: int, **layout: Any) -> dict[str, Any]:
     """A figure as Plotly's JSON; the page adds fonts and background by its theme."""
     legend = {"orientation": "h", "yanchor": "top", "y": -0.28, "x": 0}
-    figure = go.Figure(traces, {"height": height, "template": None, "legend": legend, "hovermode": "closest", **layout})
+    figure = go.Figure(traces, {"height": height, "template": None, "legend": legend, **layout})
     document: dict[str, Any] = figure.to_plotly_json()
     return document
-
-
-def in_percent(share: float, digits: int = 2) -> str:
-    """A share in percent."""
-    return f"{100 * share:.{digits}f} %"
-
-
-def in_points(share: float) -> str:
-    """A gap in percentage points."""
-    return f"{100 * share:+.1f} points"
 
 
 LINES = (
@@ -88,11 +78,8 @@ STAR = ("#b3123c", "#ff6b8a")
 """The winner."""
 BAND = ("#d9a400", "#c79a1b")
 """The one-standard-error band."""
-
-
-def dark_colours() -> dict[str, str]:
-    """The dark partner of every light colour."""
-    return dict((*LINES, *SCALE, *SHADES, QUIET, STAR, BAND))
+DARK = dict((*LINES, *SCALE, *SHADES, QUIET, STAR, BAND))
+"""The dark partner of every light colour."""
 
 
 def line_colour(place: int) -> str:
