@@ -31,8 +31,6 @@ from fer_sweep.sweeps import Sweep
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 2.0
-"""Seconds between two looks at the sweep; the dashboard polls no faster."""
 _STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.PRUNED: OptunaState.PRUNED,
@@ -49,24 +47,21 @@ class Mirror:
         self._axes = axes
         self._distributions: dict[str, BaseDistribution] = {}
         self.storage = optuna.storages.InMemoryStorage()
-        directions = [
-            optuna.study.StudyDirection.MAXIMIZE if metric.goal == "maximize" else optuna.study.StudyDirection.MINIMIZE
-            for metric in objectives
-        ]
         with quietly(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study = self.storage.create_new_study(directions, study_name=name)
-            optuna.load_study(study_name=name, storage=self.storage).set_metric_names([m.name for m in objectives])
+            study = optuna.create_study(
+                storage=self.storage, study_name=name, directions=[metric.goal for metric in objectives]
+            )
+            study.set_metric_names([metric.name for metric in objectives])
+        self._study = self.storage.get_study_id_from_name(name)
         self._trials: dict[str, int] = {}
         """Our id of every trial to its id in the storage."""
         self._ended: set[str] = set()
 
     def update(self, records: Sequence[TrialRecord], reports: Callable[[str], Curve]) -> None:
-        """Update the study.
+        """Update the study from all trials of the sweep.
 
-        Args:
-            records: Every trial of the sweep.
-            reports: Returns a trial's metrics by epoch; called for trials that are new or had not ended.
+        ``reports`` returns a trial's metrics by epoch; it is called for trials that are new or had not ended.
         """
         # A distribution must not change: the dashboard would show it as another parameter.
         self._distributions = {**distributions(self._axes, records), **self._distributions}
@@ -121,9 +116,8 @@ class Mirror:
 
     def _end(self, record: TrialRecord, history: Curve) -> tuple[OptunaState, list[float] | None]:
         state = _STATES.get(record.state, OptunaState.RUNNING)
-        if state in (OptunaState.RUNNING, OptunaState.FAIL):
-            return state, None
-        if state is OptunaState.PRUNED and len(self._objectives) == 1:
+        is_valued = state is OptunaState.COMPLETE or (state is OptunaState.PRUNED and len(self._objectives) > 1)
+        if not is_valued:
             return state, None
         worth = [objective_value(metric, history, record.result) for metric in self._objectives]
         known = [value for value in worth if value is not None]
@@ -139,8 +133,8 @@ def serve(
     sweep: Sweep,
     *,
     host: str = "127.0.0.1",
-    port: int = 8080,
-    every_s: float = EVERY_S,
+    port: int,
+    every_s: float = 2.0,
     on_ready: Callable[[str], None],
 ) -> None:
     """Serve the dashboard of a sweep until interrupted.
@@ -149,7 +143,7 @@ def serve(
         sweep: The sweep.
         host: Address to listen on.
         port: 0 selects a free one.
-        every_s: Seconds between two looks at the sweep.
+        every_s: Seconds between two looks at the sweep; the dashboard polls no faster than every 2 s.
         on_ready: Called with the address once the server listens.
 
     Raises:
@@ -215,12 +209,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def _read_only(app: Any, *, only_here: bool) -> Any:
-    """Refuse changes, which would seem to change the sweep.
-
-    Args:
-        app: The dashboard.
-        only_here: Answer only to loopback names, against DNS rebinding.
-    """
+    """Refuse changes, which would seem to change the sweep; ``only_here`` refuses other hosts (DNS rebinding)."""
 
     def guarded(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         host = environ.get("HTTP_HOST", "")

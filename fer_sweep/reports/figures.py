@@ -13,17 +13,7 @@ import plotly.graph_objects as go
 from fer_sweep.formatting import percent, plain, points
 from fer_sweep.records import TrialState
 from fer_sweep.reports.optuna_view import Importance
-from fer_sweep.reports.plot import (
-    BAND,
-    QUIET,
-    SHADES,
-    STAR,
-    Figure,
-    colour_scale,
-    figure_json,
-    line_colour,
-    safe,
-)
+from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR, Figure, colour_scale, figure_json, line_colour, safe
 from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate
 
@@ -46,12 +36,11 @@ def figures_of(
         report: What to show.
         importances: Each sweep's, for accuracy and for gap.
     """
-    selection = report.selection
+    selection, winner = report.selection, report.selection.winner
     if not selection.ranking:
         return {}
     several = len(importances) > 1
     models = best_of_each_model(selection)
-    winner = selection.winner
     return {
         "pareto": [pareto(report)],
         "best": curves(report, best_trials(selection), "best"),
@@ -63,11 +52,7 @@ def figures_of(
 
 
 def pareto(report: Report) -> Figure:
-    """Gap against accuracy: every trial, the Pareto front, the winner, the one-standard-error band.
-
-    Args:
-        report: With at least one trial that has a result.
-    """
+    """Gap against accuracy: every trial with a result, the Pareto front, the winner, the one-standard-error band."""
     selection, winner = report.selection, report.selection.winner
     trained = [c for c in selection.ranking if c.result.best_epoch > 0]
     front = {"color": QUIET[0], "width": 2, "dash": "dash"}
@@ -134,13 +119,10 @@ def curves(report: Report, chosen: Sequence[Candidate], name: str) -> list[Figur
 
 
 def progress(report: Report) -> Figure:
-    """Each sweep's best accuracy so far, over the epochs it has trained.
-
-    Args:
-        report: With at least one trial that has a result.
-    """
+    """Each sweep's best accuracy so far, over the epochs it has trained."""
     traces, words = [], []
     several = len(report.sweeps) > 1
+    hover = "%{text}<br>%{y:.2f} %, %{x} epochs trained<extra></extra>"
     for place, sweep in enumerate(report.sweeps):
         spent, best = 0, 0.0
         so_far: list[_Point] = []
@@ -152,16 +134,16 @@ def progress(report: Report) -> Figure:
             accuracy = 100 * record.result.best_val_acc
             best = max(best, accuracy)
             trial = f"{sweep.id}/{record.trial_id}"
-            so_far.append((spent, best, trial))
-            ended.setdefault(record.state, []).append((spent, accuracy, trial))
-        colour, group = line_colour(place), {"legendgroup": str(place)}
+            so_far.append((trial, spent, best))
+            ended.setdefault(record.state, []).append((trial, spent, accuracy))
+        colour, style = line_colour(place), {"legendgroup": str(place), "hovertemplate": hover}
         name = safe(sweep.label, 40) if several else "best so far"
         stairs = {"color": colour, "width": 2.5, "shape": "hv"}
-        traces.append(_series(report, so_far, name=name, mode="lines", line=stairs, **group))
+        traces.append(_trials(report, so_far, name=name, mode="lines", line=stairs, **style))
         for state, some in ended.items():
             marker = _marker(state, colour, len(so_far))
             shown = f"{name}, {state}" if several else str(state)
-            traces.append(_series(report, some, name=shown, mode="markers", marker=marker, opacity=0.6, **group))
+            traces.append(_trials(report, some, name=shown, mode="markers", marker=marker, opacity=0.6, **style))
         words.append(
             f"{plain(sweep.label, 80)}: {best:.2f} % after {spent:,} epochs in {len(so_far):,} trials, "
             f"{len(ended.get(TrialState.PRUNED, [])):,} of them pruned."
@@ -175,14 +157,7 @@ def progress(report: Report) -> Figure:
 
 
 def importance_bars(sweep: ReportedSweep, accuracy: Importance, gap: Importance, *, several: bool) -> Figure:
-    """How much each parameter of a sweep mattered, for accuracy and for gap.
-
-    Args:
-        sweep: The sweep.
-        accuracy: The importances for accuracy.
-        gap: The importances for the gap.
-        several: Whether the report shows several sweeps.
-    """
+    """How much each parameter of a sweep mattered for accuracy and gap; ``several`` puts the sweep in the title."""
     names = list(accuracy.shares or gap.shares)
     traces, words = [], []
     for place, (what, answer) in enumerate((("accuracy", accuracy), ("gap", gap))):
@@ -262,30 +237,25 @@ def recall(winner: Candidate) -> Figure:
     return Figure("recall", "Recall by class", words, drawn, ("class", "recall", "images"), body)
 
 
-_Point = tuple[int, float, str]
-"""Epochs trained, accuracy in percent, and SWEEP/TRIAL."""
+_Point = tuple[str, float, float]
+"""SWEEP/TRIAL, and where it is drawn."""
 
 
-def _dots(report: Report, chosen: Sequence[Candidate], **style: Any) -> Any:
+def _trials(report: Report, points: Sequence[_Point], **style: Any) -> Any:
+    """Trials as points; the page finds the row of each in ``customdata``."""
     return go.Scatter(
-        **{"mode": "markers", **style},
-        x=[round(100 * c.result.best_val_acc, 3) for c in chosen],
-        y=[round(100 * c.result.train_val_gap, 3) for c in chosen],
-        customdata=[report.places[c.name] for c in chosen],
-        text=[safe(report.label(c.name)) for c in chosen],
-        hovertemplate="%{text}<br>accuracy %{x:.2f} %<br>gap %{y:+.1f} points<extra></extra>",
-    )
-
-
-def _series(report: Report, points: Sequence[_Point], **style: Any) -> Any:
-    return go.Scatter(
-        x=[spent for spent, _, _ in points],
-        y=[round(accuracy, 3) for _, accuracy, _ in points],
-        text=[safe(report.label(trial)) for _, _, trial in points],
-        customdata=[report.places[trial] for _, _, trial in points],
-        hovertemplate="%{text}<br>%{y:.2f} %, %{x} epochs trained<extra></extra>",
+        x=[round(x, 3) for _, x, _ in points],
+        y=[round(y, 3) for _, _, y in points],
+        text=[safe(report.label(trial)) for trial, _, _ in points],
+        customdata=[report.places[trial] for trial, _, _ in points],
         **style,
     )
+
+
+def _dots(report: Report, chosen: Sequence[Candidate], *, mode: str = "markers", **style: Any) -> Any:
+    points = [(c.name, 100 * c.result.best_val_acc, 100 * c.result.train_val_gap) for c in chosen]
+    hover = "%{text}<br>accuracy %{x:.2f} %<br>gap %{y:+.1f} points<extra></extra>"
+    return _trials(report, points, mode=mode, hovertemplate=hover, **style)
 
 
 def _line(curve: Curve, metric: str, *, name: str, **style: Any) -> Any:

@@ -14,28 +14,9 @@ from fer_sweep.reports.plot import DARK, SCALE, Figure, colour_scale, figure_jso
 from fer_sweep.reports.sources import Axis, Report, ReportedSweep, common_axes
 from fer_sweep.reports.tables import flat_rows
 
-_FIRST = {
-    "mark": "text",
-    "sweep": "text",
-    "trial": "text",
-    "state": "text",
-    "best_val_acc": "percent",
-    "train_val_gap": "points",
-    "val_acc_clean": "percent",
-    "verdict": "text",
-}
-"""Columns before the swept parameters, and the format of their values."""
-_LAST = {
-    "best_epoch": "whole",
-    "epochs": "whole",
-    "macro_f1": "number",
-    "parameters": "whole",
-    "seconds": "whole",
-    "images_per_second": "whole",
-    "reason": "text",
-}
-"""Columns after them."""
-_LABELS = {"mark": "", "parameters": "weights", "reason": "note"}
+_FIRST = ("mark", "sweep", "trial", "state", "best_val_acc", "train_val_gap", "val_acc_clean", "verdict")
+_LAST = ("best_epoch", "epochs", "macro_f1", "parameters", "seconds", "images_per_second", "reason")
+"""Columns before and after the swept parameters; the page's script has their labels and formats."""
 _LONGEST_TEXT = 300
 _MOST_CHOICES = 24
 """Choices that an axis has names for; of more only some."""
@@ -55,20 +36,14 @@ def document(report: Report, shown: Mapping[str, Sequence[Figure]]) -> dict[str,
 
 def table(report: Report) -> dict[str, Any]:
     """The table of trials: columns and rows; only swept parameters have a column."""
-    axes = dict.fromkeys(axis.name for sweep in report.sweeps for axis in sweep.axes)
-    kinds = {**_FIRST, **{f"param.{name}": "parameter" for name in axes}, **_LAST}
-    if len(report.sweeps) == 1:
-        del kinds["sweep"]
-    columns = [
-        {"key": key, "label": _LABELS.get(key, plain(key.removeprefix("param."), 40)), "kind": kind}
-        for key, kind in kinds.items()
-    ]
+    swept = dict.fromkeys(f"param.{axis.name}" for sweep in report.sweeps for axis in sweep.axes)
+    keys = [key for key in (*_FIRST, *swept, *_LAST) if key != "sweep" or len(report.sweeps) > 1]
     rows = []
     for row in flat_rows(report):
         row["mark"] = ("winner" if row["winner"] else "") or ("front" if row["pareto"] else "")
         row["reason"] = row["reason"] or ""
-        rows.append([_cell(row.get(key)) for key in kinds])
-    return {"columns": columns, "rows": rows}
+        rows.append([_cell(row.get(key)) for key in keys])
+    return {"columns": [plain(key, 46) for key in keys], "rows": rows}
 
 
 def _cell(value: Any) -> Any:
@@ -93,17 +68,14 @@ def _view(
     ended = [(sweep, r, r.result) for sweep, r in trials if r.result is not None and r.result.best_epoch > 0]
     if not ended:
         return None
-    accuracy = [100 * result.best_val_acc for _, _, result in ended]
-    gap = [100 * result.train_val_gap for _, _, result in ended]
     drawn = [dimension(axis, [record for _, record, _ in ended]) for axis in axes]
-    drawn += [_metric("accuracy, %", accuracy), _metric("gap, points", gap)]
+    drawn.append(_metric("accuracy, %", [result.best_val_acc for _, _, result in ended]))
+    drawn.append(_metric("gap, points", [result.train_val_gap for _, _, result in ended]))
     return {
         "label": label,
-        "figure": _figure(drawn, [round(value, 3) for value in accuracy]),
+        "figure": _figure(drawn),
         "rows": [report.places[f"{sweep.id}/{record.trial_id}"] for sweep, record, _ in ended],
         "dimensions": [{"name": plain(d.name, 40), "kind": d.kind, "choices": list(d.choices)} for d in drawn],
-        "accuracy": [round(value, 3) for value in accuracy],
-        "gap": [round(value, 3) for value in gap],
     }
 
 
@@ -145,10 +117,10 @@ def dimension(axis: Axis, records: Sequence[TrialRecord]) -> Dimension:
     return _numeric(axis, values, min(known), max(known))
 
 
-def _metric(name: str, values: Sequence[float]) -> Dimension:
-    low, high = min(values), max(values)
-    pad = (high - low) * 0.02 or 1.0
-    return Dimension(name, "linear", tuple(values), (low - pad, high + pad))
+def _metric(name: str, shares: Sequence[float]) -> Dimension:
+    values = tuple(100 * share for share in shares)
+    pad = (max(values) - min(values)) * 0.02 or 1.0
+    return Dimension(name, "linear", values, (min(values) - pad, max(values) + pad))
 
 
 def _choice(axis: Axis, values: Sequence[Any]) -> Dimension:
@@ -206,14 +178,9 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _figure(dimensions: Sequence[Dimension], colours: Sequence[float]) -> dict[str, Any]:
-    """Parallel coordinates, to be brushed.
-
-    Args:
-        dimensions: The axes, of as many trials each.
-        colours: A number a trial; the page exchanges them for another metric's.
-    """
-    line = {"color": list(colours), "colorscale": colour_scale(SCALE), "showscale": True}
+def _figure(dimensions: Sequence[Dimension]) -> dict[str, Any]:
+    """Parallel coordinates, to be brushed; the page colours the lines by the last dimension or the one before."""
+    line = {"colorscale": colour_scale(SCALE), "showscale": True}
     trace = go.Parcoords(dimensions=[d.plotly for d in dimensions], line=line, labelangle=-18, labelside="top")
     # Names stand left of their axis, and any axis may be drawn to the left edge.
     longest = max((len(name) for axis in dimensions for _, name in axis.ticks), default=0)

@@ -54,9 +54,9 @@ class _Known:
     report: str | None = None
     workspace: str | None = None
 
-    def is_of(self, other: "_Known") -> bool:
-        """Whether both are views of the same sweeps."""
-        return (self.server, self.project, self.sweeps) == (other.server, other.project, other.sweeps)
+    @property
+    def key(self) -> tuple[str, str, tuple[str, ...]]:
+        return self.server, self.project, self.sweeps
 
 
 _VIEWS = TypeAdapter(list[_Known])
@@ -87,7 +87,7 @@ def save_views(opened: Sequence[Sweep], *, new: bool = False, say: Callable[[str
     folder = sweep_folder(min(sweep.id for sweep in opened))
     views = _Known(who.server, place, tuple(sorted(sweep.id for sweep in sweeps)))
     if not new:
-        views = next((known for known in _remembered(folder) if known.is_of(views)), views)
+        views = next((known for known in _remembered(folder) if known.key == views.key), views)
     with _library_errors("report", who):
         parts = ("title", "description", "blocks", "width")
         report = _saved(wandb_layout.report(sweeps), views.report, parts, say)
@@ -147,28 +147,21 @@ def _shown(sweep: Sweep, say: Callable[[str], None]) -> ShownSweep:
 
 def _saved(fresh: Any, url: str | None, parts: Sequence[str], say: Callable[[str], None]) -> Any:
     """Save a view; one that was saved at an address keeps its id and comments, and its parts are replaced."""
-    view = _found(type(fresh), url, say) or fresh
+    from wandb_workspaces.workspaces.errors import SpecVersionError, UnsupportedViewError
+
+    view = fresh
+    try:
+        view = type(fresh).from_url(url) if url else fresh
+    except Exception as error:  # the loaders raise errors of wandb, its service and pydantic too
+        was_deleted = isinstance(error, TypeError) or "not found" in str(error).lower()
+        if not was_deleted and not isinstance(error, ValueError | SpecVersionError | UnsupportedViewError):
+            raise
+        if not was_deleted:
+            say(f"note: {url} is not updated: this wandb-workspaces cannot read it: {printable(str(error))}")
     for part in parts:
         setattr(view, part, getattr(fresh, part))
     view.save()
     return view
-
-
-def _found(kind: Any, url: str | None, say: Callable[[str], None]) -> Any:
-    """Load the view at an address; None if it cannot be updated."""
-    from wandb_workspaces.workspaces.errors import SpecVersionError, UnsupportedViewError
-
-    if url is None:
-        return None
-    try:
-        return kind.from_url(url)
-    except Exception as error:  # the loaders raise errors of wandb, its service and pydantic too
-        if isinstance(error, TypeError) or "not found" in str(error).lower():
-            return None  # it was deleted
-        if not isinstance(error, ValueError | SpecVersionError | UnsupportedViewError):
-            raise
-        say(f"note: {url} is not updated: this wandb-workspaces cannot read it: {printable(str(error))}")
-        return None
 
 
 @contextlib.contextmanager
@@ -207,6 +200,6 @@ def _remembered(folder: Path) -> list[_Known]:
 
 
 def _remember(folder: Path, views: _Known) -> None:
-    others = [other for other in _remembered(folder) if not other.is_of(views)]
+    others = [other for other in _remembered(folder) if other.key != views.key]
     document = {"views": [asdict(record) for record in (*others, views)]}
     write_atomically(folder / "views.json", json.dumps(document, indent=2) + "\n")

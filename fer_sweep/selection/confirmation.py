@@ -32,20 +32,17 @@ class Confirmed:
     @property
     def accuracy(self) -> Mean | None:
         """The mean of ``best_val_acc`` over the seeds; None without seeds."""
-        return self._mean("best_val_acc")
+        return mean_interval([result.best_val_acc for result in self.seeds.values()]) if self.seeds else None
 
     @property
     def clean(self) -> Mean | None:
         """The mean of ``val_acc_clean``."""
-        return self._mean("val_acc_clean")
+        return mean_interval([result.val_acc_clean for result in self.seeds.values()]) if self.seeds else None
 
     @property
     def gap(self) -> Mean | None:
         """The mean of ``train_val_gap``."""
-        return self._mean("train_val_gap")
-
-    def _mean(self, metric: str) -> Mean | None:
-        return mean_interval([getattr(result, metric) for result in self.seeds.values()]) if self.seeds else None
+        return mean_interval([result.train_val_gap for result in self.seeds.values()]) if self.seeds else None
 
     @property
     def optimism(self) -> float | None:
