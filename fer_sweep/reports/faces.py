@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fer_sweep.data.cache import Split, open_dataset
+from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import DataError, FersweepError
 from fer_sweep.files import read_json, trial_folder
 from fer_sweep.formatting import percent
@@ -50,21 +50,15 @@ def worst_faces(winner: Candidate) -> list[Face]:
         _evaluate(folder)
     try:
         found = read_json(path)
-        data, fingerprint = str(found["data"]), str(found["fingerprint"])
-        mistakes = [
-            (int(m["index"]), int(m["true"]), int(m["predicted"]), float(m["probability"])) for m in found["mistakes"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise FersweepError(f"{path} cannot be read: {error}", hint="delete it; it is written again") from error
-    dataset = open_dataset(data)
-    if dataset.info.fingerprint != fingerprint:
+    data, dataset = found["data"], open_dataset(found["data"])
+    if dataset.info.fingerprint != found["fingerprint"]:
         raise DataError(f"data set {data} has changed since {path} was written", hint="delete it; it is written again")
     names = dataset.info.spec.classes
-    places = set(dataset.indices(Split.VAL).tolist())
     return [
-        Face(_png(dataset.images[index]), names[true], names[predicted], percent(share, 0))
-        for index, true, predicted, share in mistakes[:_SHOWN]
-        if index in places
+        Face(_png(dataset.images[m["index"]]), names[m["true"]], names[m["predicted"]], percent(m["probability"], 0))
+        for m in found["mistakes"][:_SHOWN]
     ]
 
 

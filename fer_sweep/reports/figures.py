@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from fer_sweep.formatting import percent, plain, points
 from fer_sweep.records import TrialState
 from fer_sweep.reports.optuna_view import Importance
-from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR, Figure, colour_scale, figure_json, line_colour, safe
+from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR, Figure, figure_json, line_colour, safe
 from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate
 
@@ -55,7 +55,7 @@ def pareto(report: Report) -> Figure:
     """Gap against accuracy: every trial with a result, the Pareto front, the winner, the one-standard-error band."""
     selection, winner = report.selection, report.selection.winner
     trained = [c for c in selection.ranking if c.result.best_epoch > 0]
-    front = {"color": QUIET[0], "width": 2, "dash": "dash"}
+    front = {"color": QUIET, "width": 2, "dash": "dash"}
     traces = [_dots(report, selection.pareto, name="Pareto front", line=front, mode="lines")]
     for place, model in enumerate(dict.fromkeys(c.model for c in selection.ranking)):
         for state in _SYMBOLS:
@@ -65,7 +65,7 @@ def pareto(report: Report) -> Figure:
                 marker = _marker(state, line_colour(place), len(trained))
                 traces.append(_dots(report, some, name=name, marker=marker, opacity=0.75))
     if winner is not None:
-        star = {"symbol": "star", "size": 18, "color": STAR[0]}
+        star = {"symbol": "star", "size": 18, "color": STAR}
         traces.append(_dots(report, [winner], name="winner", marker=star))
     x = _range([c.result.best_val_acc for c in trained], high_is_good=True)
     y = _range([c.result.train_val_gap for c in trained], high_is_good=False)
@@ -195,7 +195,7 @@ def confusion(winner: Candidate) -> Figure:
         texttemplate="%{text}",
         customdata=[list(row) for row in counts],
         hovertemplate="%{y} predicted as %{x}: %{z} % (%{customdata} images)<extra></extra>",
-        colorscale=colour_scale(SHADES),
+        colorscale=list(SHADES),
         zmin=0,
         zmax=100,
         showscale=False,
@@ -285,7 +285,7 @@ def _band(report: Report) -> dict[str, Any]:
     box = {"type": "rect", "x0": high - error, "x1": high, "yref": "paper", "y0": 0, "y1": 1}
     note = {"x": high - error, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top", "showarrow": False}
     return {
-        "shapes": [box | {"layer": "below", "fillcolor": BAND[0], "opacity": 0.22, "line": {"width": 0}}],
+        "shapes": [box | {"layer": "below", "fillcolor": BAND, "opacity": 0.22, "line": {"width": 0}}],
         "annotations": [note | {"text": "one standard<br>error", "align": "right"}],
     }
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from fer_sweep.config.values import canonical, is_number
 from fer_sweep.formatting import plain, short
 from fer_sweep.records import TrialRecord
-from fer_sweep.reports.plot import DARK, SCALE, Figure, colour_scale, figure_json, safe
+from fer_sweep.reports.plot import DARK, SCALE, Figure, figure_json, safe
 from fer_sweep.reports.sources import Axis, Report, ReportedSweep, common_axes
 from fer_sweep.reports.tables import flat_rows
 
@@ -180,7 +180,7 @@ def _rounded(value: float) -> float:
 
 def _figure(dimensions: Sequence[Dimension]) -> dict[str, Any]:
     """Parallel coordinates, to be brushed; the page colours the lines by the last dimension or the one before."""
-    line = {"colorscale": colour_scale(SCALE), "showscale": True}
+    line = {"colorscale": list(SCALE), "showscale": True}
     trace = go.Parcoords(dimensions=[d.plotly for d in dimensions], line=line, labelangle=-18, labelside="top")
     # Names stand left of their axis, and any axis may be drawn to the left edge.
     longest = max((len(name) for axis in dimensions for _, name in axis.ticks), default=0)

@@ -186,9 +186,8 @@ def title(sweeps: Sequence[ReportedSweep]) -> str:
         return plain(f"{len(sweeps)} sweeps side by side: {models}", _LONGEST_TITLE)
     models, id = plain(models, 40), sweeps[0].id
     name = plain(sweeps[0].name, max(1, _LONGEST_TITLE - len(f"{models} sweep  ({id})")))
-    return plain(
-        f"{models} sweep {name} ({id})" if name not in ("", models) else f"{models} sweep {id}", _LONGEST_TITLE
-    )
+    shown = f"{name} ({id})" if name not in ("", models) else id
+    return plain(f"{models} sweep {shown}", _LONGEST_TITLE)
 
 
 def best_trials(selection: Selection) -> list[Candidate]:
@@ -248,23 +247,15 @@ def common_axes(sweeps: Sequence[ReportedSweep]) -> tuple[Axis, ...]:
 
 
 def _merged(same: Sequence[Axis]) -> Axis:
-    choices = [axis.choices for axis in same if axis.choices is not None]
-    bounds = [axis.bounds for axis in same if axis.bounds is not None]
-    return Axis(
-        name=same[0].name,
-        log=all(axis.log for axis in same),
-        choices=tuple({canonical(v): v for some in choices for v in some}.values())
-        if len(choices) == len(same)
-        else None,
-        bounds=(min(low for low, _ in bounds), max(high for _, high in bounds)) if len(bounds) == len(same) else None,
-    )
+    listed = [axis.choices for axis in same if axis.choices is not None]
+    choices = tuple({canonical(value): value for values in listed for value in values}.values())
+    known = [axis.bounds for axis in same if axis.bounds is not None]
+    bounds = (min(low for low, _ in known), max(high for _, high in known)) if len(known) == len(same) else None
+    return Axis(same[0].name, all(axis.log for axis in same), choices if len(listed) == len(same) else None, bounds)
 
 
 def certainty(report: Report) -> dict[str, list[str]]:
-    """How far the winner can be trusted, as lines under headings: warnings, further seeds, openings of the test split.
-
-    The lines are plain text, in which untrusted parts have no control characters.
-    """
+    """How far the winner can be trusted: lines of plain text under headings."""
     parts = {
         "Warnings": [caveat.message for caveat in report.choice.caveats],
         "Further seeds": _seeds(report),

@@ -20,12 +20,11 @@ from fer_sweep.selection import RULE
 
 RUNS_SHOWN = 20
 """Lines a plot draws for each metric: the runs with the best validation accuracy."""
-_LONGEST_FILE = 20_000
-"""Longest sweep file that a report includes, in characters; the sweep's page has it too."""
 
 ACCURACY, GAP = "best_val_acc", "train_val_gap"
 _PINNED = ["run:displayName", f"summary:{ACCURACY}", f"summary:{GAP}"]
 """Columns of the table of runs."""
+_MEANS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 
 
 def report(sweeps: Sequence[ShownSweep]) -> Any:
@@ -144,8 +143,7 @@ def _again(sweeps: Sequence[ShownSweep]) -> list[Any]:
     for sweep in sweeps:
         lines += [f"# {', '.join(sweep.models)}: the file below, saved as {sweep.file_name}"]
         lines += [sweep.create, "fersweep agent", ""]
-        file = sweep.file if len(sweep.file) <= _LONGEST_FILE else "# too long for a report: see the sweep's page\n"
-        files.append(wr.H3(sweep.file_name, collapsed_blocks=[wr.CodeBlock(file, language="yaml")]))
+        files.append(wr.H3(sweep.file_name, collapsed_blocks=[wr.CodeBlock(sweep.file, language="yaml")]))
     lines += ["# the winner", f"fersweep best {' '.join(s.argument for s in sweeps)}"]
     # W&B does not highlight shell code.
     return [wr.H2("Do it again"), wr.CodeBlock("\n".join(lines), language="python"), *files]
@@ -171,15 +169,9 @@ def _scatter() -> Any:
 
 
 def _curves(groupby: Any) -> list[Any]:
-    # There are as many means as sweeps.
     options: dict[str, Any] = {"max_runs_to_show": RUNS_SHOWN}
-    if groupby is not None:
-        options = {
-            "max_runs_to_show": 100,
-            "groupby": groupby,
-            "groupby_aggfunc": "mean",
-            "groupby_rangefunc": "minmax",
-        }
+    if groupby is not None:  # there are as many means as sweeps
+        options = {"max_runs_to_show": 100, "groupby": groupby, **_MEANS}
     plots = (
         ("Accuracy over epochs", "accuracy", ["val_acc", "train_acc"]),
         ("Loss over epochs", "loss", ["val_loss", "train_loss"]),
@@ -202,8 +194,7 @@ def _compared(sweeps: Sequence[ShownSweep]) -> list[Any]:
             title=f"Train-val gap of each {what}: mean, smallest and largest",
             metrics=[GAP],
             groupby=groupby,
-            groupby_aggfunc="mean",
-            groupby_rangefunc="minmax",
+            **_MEANS,
         ),
     ]
 

@@ -134,6 +134,5 @@ def test_text_and_figures_stand_out_from_their_grounds() -> None:
         colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
         for text, ground in itertools.product(("text", "quiet", "accent", "mark"), ("ground", "card", "chosen")):
             assert contrast(colours[text], colours[ground]) >= 4.5, (selector, text, ground)
-    for light, dark in (*plot.LINES, *plot.SCALE, plot.QUIET, plot.STAR):
-        assert contrast(light, "#ffffff") >= 3 and contrast(dark, "#171c24") >= 3, (light, dark)
-    assert len(plot.DARK) == len(plot.LINES) + len(plot.SCALE) + len(plot.SHADES) + 3
+    for light in (*plot.LINES, *plot.SCALE, plot.QUIET, plot.STAR):
+        assert contrast(light, "#ffffff") >= 3 and contrast(plot.DARK[light], "#171c24") >= 3, light
