@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from fer_sweep.formatting import percent, plain, points
 from fer_sweep.records import TrialState
-from fer_sweep.reports.optuna_view import Importance
+from fer_sweep.reports.optuna_view import Importance, importance
 from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR, Figure, figure_json, line_colour, safe
 from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate
@@ -27,25 +27,22 @@ _CURVES = (
 _ACCURACY_AXIS = "best validation accuracy, %"
 
 
-def figures_of(
-    report: Report, importances: Sequence[tuple[ReportedSweep, Importance, Importance]]
-) -> dict[str, list[Figure]]:
-    """The figures by section; empty if no trial has a result yet.
-
-    Args:
-        report: What to show.
-        importances: Each sweep's, for accuracy and for gap.
-    """
+def figures_of(report: Report) -> dict[str, list[Figure]]:
+    """The figures by section; empty if no trial has a result yet."""
     selection, winner = report.selection, report.selection.winner
     if not selection.ranking:
         return {}
-    several = len(importances) > 1
     models = best_of_each_model(selection)
+    bars = []
+    for sweep in report.sweeps:
+        accuracy = importance(sweep.records, sweep.axes, lambda result: result.best_val_acc, maximize=True)
+        gap = importance(sweep.records, sweep.axes, lambda result: result.train_val_gap, maximize=False)
+        bars.append(importance_bars(sweep, accuracy, gap, several=len(report.sweeps) > 1))
     return {
         "pareto": [pareto(report)],
         "best": curves(report, best_trials(selection), "best"),
         "models": curves(report, models, "models") if len(models) > 1 else [],
-        "importance": [importance_bars(sweep, *both, several=several) for sweep, *both in importances],
+        "importance": bars,
         "winner-classes": [] if winner is None else [confusion(winner), recall(winner)],
         "progress": [progress(report)],
     }

@@ -19,19 +19,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.data.cache import DatasetInfo, Split, find_dataset, is_prepared
 from fer_sweep.errors import FersweepError, InputError
-from fer_sweep.formatting import percent, plain, points, short
 from fer_sweep.reports.faces import Face
 from fer_sweep.reports.figures import figures_of
-from fer_sweep.reports.optuna_view import importance
 from fer_sweep.reports.page import document
 from fer_sweep.reports.sources import MEASURED, Report, certainty, title
+from fer_sweep.reports.tables import templates_of_reports
 from fer_sweep.selection import RULE
 from fer_sweep.sweeps.data import pinned_data
 
@@ -49,27 +47,12 @@ def render(report: Report, devices: Sequence[str] = (), faces: Sequence[Face] = 
         faces: The validation images that the winner gets most wrong.
         faces_note: Why there are none, if they were requested.
     """
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("fer_sweep.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"percent": percent, "plain": plain, "points": points, "short": short, "whole": _whole}
-    templates.filters["shell"] = lambda text: shlex.quote(str(text))
+    templates = templates_of_reports(autoescape=True)
+    templates.filters |= {"whole": _whole, "shell": shlex.quote}
     templates.filters["indented"] = lambda config: json.dumps(dict(config), indent=2)
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     plotly, script = _script(get_plotlyjs()), _script(_source(templates, "report.js"))
-    importances = [
-        (
-            sweep,
-            importance(sweep.records, sweep.axes, lambda result: result.best_val_acc, maximize=True),
-            importance(sweep.records, sweep.axes, lambda result: result.train_val_gap, maximize=False),
-        )
-        for sweep in report.sweeps
-    ]
-    figures = figures_of(report, importances)
+    figures = figures_of(report)
     datasets = sorted({str(record.config.get("data", "")) for _, record in report.trials} - {""})
     return templates.get_template("report.html.j2").render(
         policy=_policy(plotly, script),

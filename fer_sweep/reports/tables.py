@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from fer_sweep.errors import InputError
 from fer_sweep.files import atomic_path
-from fer_sweep.formatting import configurations, percent, plain, points
+from fer_sweep.formatting import configurations, percent, plain, points, short
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports.sources import Report, certainty
 from fer_sweep.selection import Candidate, Selection
@@ -171,15 +171,8 @@ def _column(values: list[Any]) -> list[Any]:
 
 def markdown(report: Report) -> str:
     """A short report: sweeps, winner, certainty, best trials, failed trials, how to repeat it."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("fer_sweep.reports"),
-        finalize=_escaped,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    templates.filters |= {"percent": percent, "plain": plain, "points": points, "fenced": _fenced}
+    templates = templates_of_reports(finalize=_escaped, keep_trailing_newline=True)
+    templates.filters["fenced"] = _fenced
     ranking = ranking_rows(report.selection)
     return templates.get_template("report.md.j2").render(
         report=report,
@@ -189,6 +182,19 @@ def markdown(report: Report) -> str:
         ranking=[row for place, row in enumerate(ranking) if place < _RANKED or row[0]],
         failed=[(sweep, record) for sweep, record in report.trials if record.state is TrialState.FAILED],
     )
+
+
+def templates_of_reports(**options: Any) -> jinja2.Environment:
+    """The templates with the filters that both reports use; ``options`` are jinja's, for escaping."""
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("fer_sweep.reports"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    found.filters |= {"percent": percent, "plain": plain, "points": points, "short": short}
+    return found
 
 
 def _escaped(value: object) -> object:

@@ -135,7 +135,7 @@ def test_labels_are_no_markup() -> None:
     shown = repr(
         [
             f.spec
-            for some in figures.figures_of(made_up.hostile("<a href='javascript:x'>%{x}</a>"), []).values()
+            for some in figures.figures_of(made_up.hostile("<a href='javascript:x'>%{x}</a>")).values()
             for f in some
         ]
     )
