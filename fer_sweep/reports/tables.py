@@ -7,9 +7,8 @@ import math
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from fer_sweep.errors import InputError
@@ -18,6 +17,9 @@ from fer_sweep.formatting import configurations, percent, plain, points, short
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports.sources import Report, certainty
 from fer_sweep.selection import Candidate, Selection
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _MEASURED = ("best_val_acc", "clean", "gap")
 RANKING_COLUMNS = ("", "place", "sweep/trial", "state", *_MEASURED, "epoch", "parameters", "verdict", "configuration")
@@ -184,8 +186,10 @@ def markdown(report: Report) -> str:
     )
 
 
-def templates_of_reports(**options: Any) -> jinja2.Environment:
-    """The templates with the filters that both reports use; ``options`` are jinja's, for escaping."""
+def templates_of_reports(**options: Any) -> "Environment":
+    """The jinja environment with the filters that both reports use; ``options`` are jinja's, for escaping."""
+    import jinja2  # only here: it takes a tenth of a second, and `fersweep best` needs no templates
+
     found = jinja2.Environment(
         loader=jinja2.PackageLoader("fer_sweep.reports"),
         undefined=jinja2.StrictUndefined,
