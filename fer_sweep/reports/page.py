@@ -174,7 +174,7 @@ def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
 
 
 def _rounded(value: float) -> float:
-    """Six digits: no eye sees more, and the page is shorter."""
+    """Six digits, to keep the page small."""
     return float(f"{value:.6g}")
 
 

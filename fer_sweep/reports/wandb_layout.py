@@ -1,7 +1,7 @@
 """What the W&B report and workspace of sweeps show: their texts and panels, as objects of ``wandb-workspaces``.
 
-Nothing here speaks to a server. Names in sweep files are anybody's text: they only become text nodes and labels, which
-W&B shows as they are, never Markdown, LaTeX, HTML or a link.
+This module makes no request. Names in sweep files are untrusted: they only become text nodes and labels, which W&B
+shows as they are, never Markdown, LaTeX, HTML or a link.
 
 The library is optional; ``wandb_views`` imports this module once it knows that the library is installed.
 """
