@@ -145,15 +145,14 @@ class Sweep:
         Raises:
             NothingToDo: It has no trials yet.
         """
-        from fer_sweep.reports.environment import environment  # only here: optuna and Plotly take a second to import
-        from fer_sweep.reports.html import render
+        from fer_sweep.reports.html import render  # only here: optuna and Plotly take a second to import
         from fer_sweep.reports.sources import gather
 
         with open_entry(self.entry) as opened:
             gathered = gather([opened])
         if not gathered.trials:
             raise NothingToDo(f"no trials yet: {self.id}", hint="train some: sweep.agent()")
-        write_atomically(Path(path), render(gathered, environment(gathered, described())))
+        write_atomically(Path(path), render(gathered, described()))
         return Path(path)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fer_sweep.formatting import percent
 from fer_sweep.records import TrialResult, Verdict
 
 COLLAPSED_SHARE = 0.9
@@ -14,10 +15,9 @@ fits about 0.4 of the training images, SimpleCNN well over 0.6."""
 
 
 def judge(*, diverged: bool, confusion: Sequence[Sequence[int]], train_acc: float, val_acc: float) -> Verdict:
-    """The verdict on a trial, from its best epoch; the first that applies of the order of ``Verdict``.
+    """The verdict on a trial at its best epoch: the first of ``Verdict`` that applies by this module's thresholds.
 
-    ... diverged if the loss ever ceased to be finite, whatever the epochs before it reached;
-    ... collapsed, underfit, overfit by the thresholds of this module; balanced otherwise.
+    It diverged if the loss of any epoch was not finite, whatever the epochs before it reached.
     """
     if diverged:
         return Verdict.DIVERGED
@@ -31,22 +31,20 @@ def judge(*, diverged: bool, confusion: Sequence[Sequence[int]], train_acc: floa
 
 def explain(result: TrialResult) -> str:
     """Why a trial has its verdict: the measurement and the threshold, in a sentence."""
-    train, val = f"{100 * result.train_acc:.1f} %", f"{100 * result.best_val_acc:.1f} %"
+    train, val = percent(result.train_acc, 1), percent(result.best_val_acc, 1)
     gap, limit = f"{100 * result.train_val_gap:.1f} points", f"{100 * OVERFIT_GAP:.0f}"
     match result.verdict:
         case Verdict.DIVERGED if result.best_epoch == 0:
             return "the loss became infinite or NaN in the first epoch"
         case Verdict.DIVERGED:
-            return (
-                f"the loss became infinite or NaN after epoch {result.epochs}; its best epoch was {result.best_epoch}"
-            )
+            best = result.best_epoch
+            return f"the loss became infinite or NaN after epoch {result.epochs}; its best epoch was {best}"
         case Verdict.COLLAPSED:
             favourite, share = _favourite(result.confusion_matrix)
-            name = result.classes[favourite]
-            most = f"{100 * COLLAPSED_SHARE:.0f} %"
-            return f"it predicts {name} for {100 * share:.0f} % of the validation images; over {most} is a collapse"
+            found = f"it predicts {result.classes[favourite]} for {percent(share, 0)} of the validation images"
+            return f"{found}; over {percent(COLLAPSED_SHARE, 0)} is a collapse"
         case Verdict.UNDERFIT:
-            return f"its training accuracy is {train}; under {100 * UNDERFIT_TRAIN_ACC:.0f} % is underfit"
+            return f"its training accuracy is {train}; under {percent(UNDERFIT_TRAIN_ACC, 0)} is underfit"
         case Verdict.OVERFIT:
             return f"training images {train}, validation images {val}: a gap of {gap}; over {limit} is overfit"
         case Verdict.BALANCED:

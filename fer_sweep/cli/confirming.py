@@ -8,8 +8,9 @@ import typer
 
 from fer_sweep.cli.agent import work
 from fer_sweep.cli.options import AgentOptions, Json, SweepIds, Trial
-from fer_sweep.cli.printing import note, percent, points, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import note, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
+from fer_sweep.formatting import percent, points
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate, Comparison, Confirmed

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli.options import Device, Json, Threads
-from fer_sweep.cli.printing import percent, points, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import print_json, print_table, print_text, say
 from fer_sweep.errors import FersweepError, InputError
+from fer_sweep.formatting import percent, points
 
 if TYPE_CHECKING:
     from fer_sweep.config.trial import TrialConfig

@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fer_sweep.cli.options import OF_WINNER, Data, Device, Folder, Json, Threads, Trial, Winner, sweep_ids
-from fer_sweep.cli.printing import (
-    console,
-    log_warnings,
-    note,
-    percent,
-    print_json,
-    print_table,
-    print_text,
-    say,
-)
+from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError, printable
+from fer_sweep.formatting import percent
 
 if TYPE_CHECKING:
     from fer_sweep.inference.predict import Prediction

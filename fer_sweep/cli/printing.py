@@ -4,10 +4,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fer_sweep.errors import FersweepError, printable
+from fer_sweep.formatting import configurations, percent, points
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -162,17 +163,13 @@ def selection_json(selection: "Selection") -> dict[str, Any]:
 
 
 TRIAL_COLUMNS = ("trial", "state", "epoch", "best_val_acc", "gap", "verdict", "parameters", "note")
-_MEASURED = ("best_val_acc", "clean", "gap")
-RANKING_COLUMNS = ("", "place", "sweep/trial", "state", *_MEASURED, "epoch", "parameters", "verdict", "configuration")
-ARCHITECTURE_COLUMNS = ("", "architecture", "trials", "winner", *_MEASURED, "parameters", "verdict")
 
 
 def trial_rows(records: Sequence["TrialRecord"]) -> list[list[object]]:
     """Rows for TRIAL_COLUMNS; only parameters that differ between trials are shown."""
-    varying = _varying(records)
     rows: list[list[object]] = []
-    for record in records:
-        metrics, parameters = _all_metrics(record), _parameters(record, varying)
+    for record, parameters in zip(records, configurations([r.parameters for r in records]), strict=True):
+        metrics = _all_metrics(record)
         epoch = f"{metrics['epoch']:.0f}" if "epoch" in metrics else ""
         measured = [epoch, percent(metrics.get("best_val_acc")), points(metrics.get("train_val_gap"))]
         verdict = record.result.verdict if record.result else ""
@@ -181,64 +178,7 @@ def trial_rows(records: Sequence["TrialRecord"]) -> list[list[object]]:
     return rows
 
 
-def ranking_rows(selection: "Selection") -> list[list[object]]:
-    """Rows for RANKING_COLUMNS: ``*`` marks the Pareto front, ``>`` the winner."""
-    varying = _varying([candidate.record for candidate in selection.ranking])
-    rows: list[list[object]] = []
-    for place, candidate in enumerate(selection.ranking, 1):
-        result = candidate.result
-        mark = (">" if candidate is selection.winner else "") + ("*" if candidate in selection.pareto else "")
-        model = [result.best_epoch, f"{result.parameters:,}", result.verdict, _parameters(candidate.record, varying)]
-        rows.append([mark, place, candidate.name, candidate.record.state, *_measured(candidate), *model])
-    return rows
-
-
-def architecture_rows(by_model: Mapping[str, "Selection"], overall: "Selection") -> list[list[object]]:
-    """Rows for ARCHITECTURE_COLUMNS: each architecture's winner; ``>`` marks the overall winner."""
-    rows: list[list[object]] = []
-    for model, selection in by_model.items():
-        winner = selection.winner
-        count = f"{len(selection.ranking)} ({len(selection.pareto)} on the front)"
-        if winner is None:
-            rows.append(["", model, count, "", "", "", "", "", selection.reason])
-            continue
-        mark = ">" if winner == overall.winner else ""
-        size, verdict = f"{winner.result.parameters:,}", winner.result.verdict
-        rows.append([mark, model, count, winner.name, *_measured(winner), size, verdict])
-    return rows
-
-
-def _measured(candidate: "Candidate") -> list[object]:
-    result = candidate.result
-    return [percent(result.best_val_acc), percent(result.val_acc_clean), points(result.train_val_gap)]
-
-
-def _parameters(record: "TrialRecord", names: Sequence[str]) -> str:
-    return " ".join(f"{name}={short(record.parameters[name])}" for name in names if name in record.parameters)
-
-
-def percent(value: float | None) -> str:
-    """An accuracy in [0, 1] as a percentage."""
-    return "" if value is None else f"{100 * value:.2f} %"
-
-
-def points(value: float | None) -> str:
-    """A gap as percentage points."""
-    return "" if value is None else f"{100 * value:+.1f}"
-
-
-def short(value: object) -> str:
-    """A parameter's value in few characters."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def _all_metrics(record: "TrialRecord") -> dict[str, Any]:
     if record.result is None:
         return dict(record.metrics)
     return {"epoch": record.result.epochs, **record.metrics, **record.result.model_dump(mode="json")}
-
-
-def _varying(records: Sequence["TrialRecord"]) -> list[str]:
-    names = dict.fromkeys(name for record in records for name in record.parameters)
-    varying = [n for n in names if len({repr(record.parameters.get(n)) for record in records}) > 1]
-    return varying if len(records) > 1 else list(names)

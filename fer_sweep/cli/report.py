@@ -151,12 +151,11 @@ def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
     texts = {"md": tables.markdown, "csv": tables.csv_text, "json": tables.json_text}
     if format in texts:
         return texts[format](gathered)
-    from fer_sweep.reports.environment import environment
     from fer_sweep.reports.html import render
     from fer_sweep.worker.gpus import described
 
     found, why_none = _faces(gathered) if faces else ([], "")
-    return render(gathered, environment(gathered, described()), found, why_none)
+    return render(gathered, described(), found, why_none)
 
 
 def _faces(gathered: "Report") -> tuple[list["Face"], str]:

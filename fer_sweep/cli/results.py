@@ -5,19 +5,14 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.cli.options import Json, SweepIds, Trials, UploadModels
 from fer_sweep.cli.printing import (
-    ARCHITECTURE_COLUMNS,
-    RANKING_COLUMNS,
-    architecture_rows,
     log_warnings,
-    percent,
-    points,
     print_json,
     print_table,
     print_text,
-    ranking_rows,
     say,
     selection_json,
 )
+from fer_sweep.formatting import percent, points
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
@@ -61,6 +56,7 @@ def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool) -> None:
 
 
 def _print_rankings(choice: "Choice") -> None:
+    from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, RANKING_COLUMNS, architecture_rows, ranking_rows
     from fer_sweep.verdicts import explain
 
     title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"

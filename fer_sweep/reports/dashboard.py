@@ -21,25 +21,22 @@ from optuna.trial import TrialState as OptunaState
 
 from fer_sweep.config.sweep_file import Metric
 from fer_sweep.errors import FersweepError, InputError
+from fer_sweep.formatting import plain
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports.optuna_view import coordinates, distributions
-from fer_sweep.reports.shown import Axis, plain
-from fer_sweep.reports.sources import axes_of
+from fer_sweep.reports.sources import Axis, Curve, axes_of
 from fer_sweep.search.objective import finite_values, objective_value
 from fer_sweep.search.scheduler import quietly
 from fer_sweep.sweeps import Sweep
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 2.0
-"""Seconds between two looks at the sweep; the dashboard polls no faster."""
 _STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.PRUNED: OptunaState.PRUNED,
     TrialState.FAILED: OptunaState.FAIL,
 }
 """All other states are RUNNING in Optuna."""
-Reports = Sequence[Mapping[str, float]]
 
 
 class Mirror:
@@ -50,55 +47,58 @@ class Mirror:
         self._axes = axes
         self._distributions: dict[str, BaseDistribution] = {}
         self.storage = optuna.storages.InMemoryStorage()
-        directions = [
-            optuna.study.StudyDirection.MAXIMIZE if metric.goal == "maximize" else optuna.study.StudyDirection.MINIMIZE
-            for metric in objectives
-        ]
         with quietly(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study = self.storage.create_new_study(directions, study_name=name)
-            optuna.load_study(study_name=name, storage=self.storage).set_metric_names([m.name for m in objectives])
+            study = optuna.create_study(
+                storage=self.storage, study_name=name, directions=[metric.goal for metric in objectives]
+            )
+            study.set_metric_names([metric.name for metric in objectives])
+        self._study = self.storage.get_study_id_from_name(name)
         self._trials: dict[str, int] = {}
         """Our id of every trial to its id in the storage."""
         self._ended: set[str] = set()
 
-    def update(self, records: Sequence[TrialRecord], reports: Callable[[str], Reports]) -> None:
-        """Update the study.
+    def update(self, records: Sequence[TrialRecord], reports: Callable[[str], Curve]) -> None:
+        """Update the study from all trials of the sweep.
 
-        Args:
-            records: Every trial of the sweep.
-            reports: Returns a trial's metrics by epoch; called for trials that are new or had not ended.
+        ``reports`` returns a trial's metrics by epoch; it is called for trials that are new or had not ended.
         """
         # A distribution must not change: the dashboard would show it as another parameter.
         self._distributions = {**distributions(self._axes, records), **self._distributions}
         for record in records:
             if record.trial_id in self._ended:
                 continue
-            history = reports(record.trial_id)
+            now = self._frozen(record, reports(record.trial_id))
             trial = self._trials.get(record.trial_id)
             if trial is None:
-                template = self._frozen(record, history)
-                self._trials[record.trial_id] = self.storage.create_new_trial(self._study, template_trial=template)
+                self._trials[record.trial_id] = self.storage.create_new_trial(self._study, template_trial=now)
             else:
-                for step, value in self._steps(history).items():
+                for step, value in now.intermediate_values.items():
                     self.storage.set_trial_intermediate_value(trial, step, value)
-                if record.state in _STATES:
-                    for name, attribute in self._attributes(record).items():
-                        self.storage.set_trial_user_attr(trial, name, attribute)
-                    self.storage.set_trial_state_values(trial, *self._end(record, history))
-            if record.state in _STATES:
+                for name, attribute in now.user_attrs.items():
+                    self.storage.set_trial_user_attr(trial, name, attribute)
+                if now.state.is_finished():
+                    self.storage.set_trial_state_values(trial, now.state, now.values)
+            if now.state.is_finished():
                 self._ended.add(record.trial_id)
 
-    def _frozen(self, record: TrialRecord, history: Reports) -> FrozenTrial:
+    def _frozen(self, record: TrialRecord, history: Curve) -> FrozenTrial:
         params = coordinates(record, self._distributions)
-        state, values = self._end(record, history) if record.state in _STATES else (OptunaState.RUNNING, None)
+        others = {plain(str(k), 80): _attribute(v) for k, v in record.parameters.items() if k not in params}
+        attributes: dict[str, Any] = {"trial": record.trial_id, **others}
+        if (result := record.result) is not None:
+            attributes |= {"train_val_gap": result.train_val_gap, "weights": result.parameters}
+            attributes["verdict"] = str(result.verdict)
+        if record.reason:
+            attributes["note"] = plain(record.reason, 300)
+        state, values = self._end(record, history)
         trial = optuna.trial.create_trial(
             state=state,
             values=values,
             params=params,
             distributions={name: self._distributions[name] for name in params},
             intermediate_values=self._steps(history),
-            user_attrs=self._attributes(record),
+            user_attrs=attributes,
         )
         if record.started_at is not None:
             trial.datetime_start = datetime.fromtimestamp(record.started_at)
@@ -106,7 +106,7 @@ class Mirror:
             trial.datetime_complete = datetime.fromtimestamp(record.ended_at)
         return trial
 
-    def _steps(self, history: Reports) -> dict[int, float]:
+    def _steps(self, history: Curve) -> dict[int, float]:
         if len(self._objectives) > 1:
             return {}  # Optuna has no intermediate values for several objectives
         name = self._objectives[0].name
@@ -114,34 +114,28 @@ class Mirror:
         values = finite_values("val_acc" if name == "best_val_acc" else name, history)
         return dict(enumerate(values, start=1))
 
-    def _attributes(self, record: TrialRecord) -> dict[str, Any]:
-        """User attributes of a trial: fixed parameters and results."""
-        params = coordinates(record, self._distributions)
-        others = {plain(str(k), 80): _attribute(v) for k, v in record.parameters.items() if k not in params}
-        found: dict[str, Any] = {"trial": record.trial_id, **others}
-        if (result := record.result) is not None:
-            found |= {"train_val_gap": result.train_val_gap, "weights": result.parameters}
-            found["verdict"] = str(result.verdict)
-        return found | ({"note": plain(record.reason, 300)} if record.reason else {})
-
-    def _end(self, record: TrialRecord, history: Reports) -> tuple[OptunaState, list[float] | None]:
+    def _end(self, record: TrialRecord, history: Curve) -> tuple[OptunaState, list[float] | None]:
+        state = _STATES.get(record.state, OptunaState.RUNNING)
+        is_valued = state is OptunaState.COMPLETE or (state is OptunaState.PRUNED and len(self._objectives) > 1)
+        if not is_valued:
+            return state, None
         worth = [objective_value(metric, history, record.result) for metric in self._objectives]
         known = [value for value in worth if value is not None]
-        state = _STATES[record.state]
-        if state is OptunaState.PRUNED and len(self._objectives) == 1:
-            return state, None
         # A diverged trial has no value, which Optuna requires of a complete one.
-        is_whole = state is not OptunaState.FAIL and len(known) == len(worth)
-        return (OptunaState.COMPLETE, known) if is_whole else (OptunaState.FAIL, None)
+        return (OptunaState.COMPLETE, known) if len(known) == len(worth) else (OptunaState.FAIL, None)
+
+
+def _attribute(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float) else plain(str(value), 200)
 
 
 def serve(
     sweep: Sweep,
     *,
     host: str = "127.0.0.1",
-    port: int = 8080,
-    every_s: float = EVERY_S,
-    on_ready: Callable[[str], None] = lambda address: None,
+    port: int,
+    every_s: float = 2.0,
+    on_ready: Callable[[str], None],
 ) -> None:
     """Serve the dashboard of a sweep until interrupted.
 
@@ -149,7 +143,7 @@ def serve(
         sweep: The sweep.
         host: Address to listen on.
         port: 0 selects a free one.
-        every_s: Seconds between two looks at the sweep.
+        every_s: Seconds between two looks at the sweep; the dashboard polls no faster than every 2 s.
         on_ready: Called with the address once the server listens.
 
     Raises:
@@ -185,16 +179,22 @@ def serve(
         follower.join(timeout=5.0)
 
 
+def _follow(sweep: Sweep, mirror: Mirror, every_s: float, stop: threading.Event) -> None:
+    while not stop.wait(every_s):
+        try:
+            mirror.update(sweep.trials(), sweep.reports)
+        except FersweepError as error:
+            log.warning("the dashboard is not up to date: %s", error)
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address is a loopback address.
 
     >>> is_loopback("localhost"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("lab-pc")
     (True, True, False, False)
     """
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -209,14 +209,9 @@ class _Quiet(WSGIRequestHandler):
 
 
 def _read_only(app: Any, *, only_here: bool) -> Any:
-    """Refuse changes, which would seem to change the sweep.
+    """Refuse changes, which would seem to change the sweep; ``only_here`` refuses other hosts (DNS rebinding)."""
 
-    Args:
-        app: The dashboard.
-        only_here: Answer only to loopback names, against DNS rebinding.
-    """
-
-    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def guarded(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         host = environ.get("HTTP_HOST", "")
         name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
         plain_text = [("Content-Type", "text/plain")]
@@ -230,15 +225,3 @@ def _read_only(app: Any, *, only_here: bool) -> Any:
         return answer
 
     return guarded
-
-
-def _follow(sweep: Sweep, mirror: Mirror, every_s: float, stop: threading.Event) -> None:
-    while not stop.wait(every_s):
-        try:
-            mirror.update(sweep.trials(), sweep.reports)
-        except FersweepError as error:
-            log.warning("the dashboard is not up to date: %s", error)
-
-
-def _attribute(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float) else plain(str(value), 200)

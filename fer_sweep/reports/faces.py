@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fer_sweep.data.cache import Split, open_dataset
+from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import DataError, FersweepError
 from fer_sweep.files import read_json, trial_folder
+from fer_sweep.formatting import percent
 from fer_sweep.selection import Candidate
 
-MISTAKES = "mistakes.json"
-"""Written beside a model by ``fer_sweep.training.examination``."""
-SHOWN = 24
+_SHOWN = 24
 _LONGEST_S = 600
 
 
@@ -36,45 +35,35 @@ class Face:
     """The probability of the predicted class, in percent."""
 
 
-def worst_faces(winner: Candidate, *, count: int = SHOWN) -> list[Face]:
+def worst_faces(winner: Candidate) -> list[Face]:
     """The wrong predictions on validation images that a trial's best model was most sure of.
-
-    Args:
-        winner: The trial; its folder must be on this host.
-        count: Largest number of images.
 
     Raises:
         FersweepError: The model is not on this host, or cannot be evaluated.
         DataError: The data set is not the one it was evaluated on.
     """
     folder = trial_folder(winner.sweep, winner.record.trial_id)
-    if not (folder / "best.safetensors").is_file():
+    weights, path = folder / "best.safetensors", folder / "mistakes.json"
+    if not weights.is_file():
         raise FersweepError(f"model not found: no best.safetensors in {folder}", hint="run this where it was trained")
-    path = folder / MISTAKES
-    if not path.is_file() or path.stat().st_mtime < (folder / "best.safetensors").stat().st_mtime:
+    if not path.is_file() or path.stat().st_mtime < weights.stat().st_mtime:
         _evaluate(folder)
     try:
         found = read_json(path)
-        data, fingerprint = str(found["data"]), str(found["fingerprint"])
-        mistakes = [
-            (int(m["index"]), int(m["true"]), int(m["predicted"]), float(m["probability"])) for m in found["mistakes"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise FersweepError(f"{path} cannot be read: {error}", hint="delete it; it is written again") from error
-    dataset = open_dataset(data)
-    if dataset.info.fingerprint != fingerprint:
+    data, dataset = found["data"], open_dataset(found["data"])
+    if dataset.info.fingerprint != found["fingerprint"]:
         raise DataError(f"data set {data} has changed since {path} was written", hint="delete it; it is written again")
     names = dataset.info.spec.classes
-    places = set(dataset.indices(Split.VAL).tolist())
     return [
-        Face(_png(dataset.images[index]), names[true], names[predicted], f"{100 * share:.0f} %")
-        for index, true, predicted, share in mistakes[:count]
-        if index in places
+        Face(_png(dataset.images[m["index"]]), names[m["true"]], names[m["predicted"]], percent(m["probability"], 0))
+        for m in found["mistakes"][:_SHOWN]
     ]
 
 
 def _evaluate(folder: Path) -> None:
-    # A process of its own: reports must never import torch.
+    # A process of its own: reports must never import torch. It writes mistakes.json.
     command = [sys.executable, "-m", "fer_sweep.training.examination", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False)

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from fer_sweep.config.values import canonical, is_number
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
-from fer_sweep.reports.shown import Axis
+from fer_sweep.reports.sources import Axis
 from fer_sweep.search.scheduler import quietly
 
 FEWEST_TRIALS = 20
@@ -24,8 +24,6 @@ _FEWEST_BEST = 5
 """Trials among the best that PED-ANOVA needs, by its authors."""
 _BEST_SHARE = 0.1
 
-_OUTSIDE = object()
-"""None may be a choice."""
 Choice = str | bool | int | float | None
 
 
@@ -37,9 +35,18 @@ def distributions(axes: Sequence[Axis], records: Sequence[TrialRecord]) -> dict[
 
 def coordinates(record: TrialRecord, known: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """A trial's parameters in Optuna's form; one outside its distribution is left out."""
-    given = ((name, record.parameters[name], known[name]) for name in known if name in record.parameters)
-    placed = {name: _placed(value, distribution) for name, value, distribution in given}
-    return {name: value for name, value in placed.items() if value is not _OUTSIDE}
+    found = {}
+    for name, distribution in known.items():
+        value: Any = record.parameters.get(name)
+        if isinstance(distribution, CategoricalDistribution):
+            value = value if _is_listed(value, distribution.choices) else canonical(value)
+            if name in record.parameters and _is_listed(value, distribution.choices):
+                found[name] = value
+            continue
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        if is_number(value) and distribution.low <= value <= distribution.high:
+            found[name] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def importance(
         maximize: Whether larger values are better.
     """
     complete = [
-        (r, r.result)
+        (r, value(r.result))
         for r in records
         if r.state is TrialState.COMPLETE and r.result is not None and r.result.best_epoch > 0
     ]
@@ -72,55 +79,28 @@ def importance(
         return Importance(missing="it takes at least two parameters")
     if len(complete) < FEWEST_TRIALS:
         return Importance(missing=f"it takes {FEWEST_TRIALS} complete trials, and {len(complete)} are complete")
-    if len({value(result) for _, result in complete}) < 2:
+    if len({worth for _, worth in complete}) < 2:
         return Importance(missing="all trials have the same result")
-    return _ped_anova(complete, axes, value, maximize=maximize)
-
-
-def _ped_anova(
-    complete: Sequence[tuple[TrialRecord, TrialResult]],
-    axes: Sequence[Axis],
-    value: Callable[[TrialResult], float],
-    *,
-    maximize: bool,
-) -> Importance:
     space = distributions(axes, [record for record, _ in complete])
-    params = {record.trial_id: coordinates(record, space) for record, _ in complete}
-    varied = [
-        name
-        for name in space
-        if all(name in given for given in params.values()) and len({repr(p[name]) for p in params.values()}) > 1
-    ]
+    given = [coordinates(record, space) for record, _ in complete]
+    varied = [n for n in space if all(n in params for params in given) and len({repr(p[n]) for p in given}) > 1]
     if len(varied) < 2:
         return Importance(missing="fewer than two parameters vary over all trials")
+    space = {name: space[name] for name in varied}
+    trials = [
+        optuna.trial.create_trial(params={n: params[n] for n in varied}, distributions=space, value=worth)
+        for params, (_, worth) in zip(given, complete, strict=True)
+    ]
     share = max(_BEST_SHARE, _FEWEST_BEST / len(complete))
     with quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the evaluator is experimental
         study = optuna.create_study(direction="maximize" if maximize else "minimize")
-        study.add_trials(
-            [
-                optuna.trial.create_trial(
-                    params={name: params[record.trial_id][name] for name in varied},
-                    distributions={name: space[name] for name in varied},
-                    value=value(result),
-                )
-                for record, result in complete
-            ]
-        )
-        shares = optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share), params=varied
-        )
+        study.add_trials(trials)
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
     if not sum(shares.values()) > 0:
         return Importance(missing="the best trials are spread like all trials")
     return Importance(dict(sorted(shares.items(), key=lambda item: -item[1])))
-
-
-def _placed(value: Any, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        value = value if _is_listed(value, distribution.choices) else canonical(value)
-        return value if _is_listed(value, distribution.choices) else _OUTSIDE
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return value if is_number(value) and distribution.low <= value <= distribution.high else _OUTSIDE
 
 
 def _is_listed(value: Any, choices: Sequence[Choice]) -> bool:
@@ -141,7 +121,7 @@ def _distribution(axis: Axis, records: Sequence[TrialRecord]) -> BaseDistributio
 
 
 def _choices(values: Sequence[Any]) -> list[Choice]:
-    distinct = list({canonical(value): value for value in values}.values())
-    is_plain = all(value is None or isinstance(value, bool | int | float | str) for value in distinct)
+    distinct = {canonical(value): value for value in values}
+    plain = [v for v in distinct.values() if v is None or isinstance(v, bool | int | float | str)]
     # Optuna stores only plain scalars, and takes True for 1.
-    return distinct if is_plain and len(set(distinct)) == len(distinct) else [canonical(value) for value in distinct]
+    return plain if len(set(plain)) == len(distinct) else list(distinct)

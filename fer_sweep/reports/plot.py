@@ -1,16 +1,16 @@
-"""What every figure is made with: its record, escaped labels, numbers as text, and colours.
+"""What every figure is made with: its record, escaped labels and colours.
 
 The colours are safe for colour-blind readers and have a contrast of at least 3:1 against the light and the dark
 background. Figures use the light variants; the page exchanges each for its dark partner in the dark theme.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_sweep.reports.shown import plain
+from fer_sweep.formatting import plain
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Figure:
     summary: str
     """Its caption, and the text for screen readers."""
     spec: dict[str, Any]
-    """Plotly's JSON: data and layout."""
+    """Plotly's JSON: data and layout; empty if there is nothing to draw."""
     heading: tuple[str, ...] = ()
     """Of a table with the figure's numbers, if it has one of its own."""
-    body: tuple[tuple[str, ...], ...] = field(default=())
+    body: tuple[tuple[str, ...], ...] = ()
 
 
 def safe(text: str, limit: int = 60) -> str:
@@ -40,66 +40,31 @@ def safe(text: str, limit: int = 60) -> str:
 def figure_json(traces: Sequence[Any], *, height: int, **layout: Any) -> dict[str, Any]:
     """A figure as Plotly's JSON; the page adds fonts and background by its theme."""
     legend = {"orientation": "h", "yanchor": "top", "y": -0.28, "x": 0}
-    figure = go.Figure(traces, {"height": height, "template": None, "legend": legend, "hovermode": "closest", **layout})
+    figure = go.Figure(traces, {"height": height, "template": None, "legend": legend, **layout})
     document: dict[str, Any] = figure.to_plotly_json()
     return document
 
 
-def in_percent(share: float, digits: int = 2) -> str:
-    """A share in percent."""
-    return f"{100 * share:.{digits}f} %"
-
-
-def in_points(share: float) -> str:
-    """A gap in percentage points."""
-    return f"{100 * share:+.1f} points"
-
-
-LINES = (
-    ("#0072b2", "#56b4e9"),
-    ("#d05a00", "#ff9a5c"),
-    ("#00795c", "#2fd6a3"),
-    ("#a8326f", "#f08cc4"),
-    ("#7a5c00", "#e6c84b"),
-    ("#4b3bb0", "#a99dff"),
-    ("#1f7f8c", "#7fe3ef"),
-    ("#5a5f66", "#bcc2ca"),
-)
+LINES = ("#0072b2", "#d05a00", "#00795c", "#a8326f", "#7a5c00", "#4b3bb0", "#1f7f8c", "#5a5f66")
 """For trials, architectures and sweeps, after Okabe and Ito (2008) and darkened for contrast with white."""
-SCALE = (
-    ("#279e69", "#3a76a8"),
-    ("#21868b", "#22948f"),
-    ("#31688e", "#35b779"),
-    ("#443a83", "#90d743"),
-    ("#440154", "#fde725"),
-)
+SCALE = ("#279e69", "#21868b", "#31688e", "#443a83", "#440154")
 """From worse to better: viridis, without the end that would vanish on the background."""
-SHADES = (
-    ("#f3f7fc", "#1d2430"),
-    ("#b7cfe7", "#23415f"),
-    ("#5c98ca", "#2f6ea2"),
-    ("#1f609f", "#6aa9d9"),
-    ("#08305e", "#d0e7fb"),
-)
+SHADES = ("#f3f7fc", "#b7cfe7", "#5c98ca", "#1f609f", "#08305e")
 """From 0 to 100 %."""
-QUIET = ("#6b7280", "#9aa4b2")
-"""For guide lines."""
-STAR = ("#b3123c", "#ff6b8a")
-"""The winner."""
-BAND = ("#d9a400", "#c79a1b")
-"""The one-standard-error band."""
-
-
-def dark_colours() -> dict[str, str]:
-    """The dark partner of every light colour."""
-    return dict((*LINES, *SCALE, *SHADES, QUIET, STAR, BAND))
+QUIET, STAR, BAND = "#6b7280", "#b3123c", "#d9a400"
+"""Guide lines, the winner, the one-standard-error band."""
+_DARK_LINES = ("#56b4e9", "#ff9a5c", "#2fd6a3", "#f08cc4", "#e6c84b", "#a99dff", "#7fe3ef", "#bcc2ca")
+_DARK_SCALE = ("#3a76a8", "#22948f", "#35b779", "#90d743", "#fde725")
+_DARK_SHADES = ("#1d2430", "#23415f", "#2f6ea2", "#6aa9d9", "#d0e7fb")
+DARK = {
+    **dict(zip(LINES, _DARK_LINES, strict=True)),
+    **dict(zip(SCALE, _DARK_SCALE, strict=True)),
+    **dict(zip(SHADES, _DARK_SHADES, strict=True)),
+    **{QUIET: "#9aa4b2", STAR: "#ff6b8a", BAND: "#c79a1b"},
+}
+"""The dark partner of every light colour."""
 
 
 def line_colour(place: int) -> str:
     """The colour of the n-th line."""
-    return LINES[place % len(LINES)][0]
-
-
-def colour_scale(colours: tuple[tuple[str, str], ...]) -> list[list[float | str]]:
-    """A colour scale as Plotly takes it."""
-    return [[place / (len(colours) - 1), light] for place, (light, _) in enumerate(colours)]
+    return LINES[place % len(LINES)]

@@ -5,29 +5,49 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import yaml
 
 from fer_sweep.config.parameters import Categorical, Constant, Distribution, LogNormal, LogUniform
 from fer_sweep.config.space import Space
+from fer_sweep.config.values import canonical
+from fer_sweep.formatting import percent, plain
 from fer_sweep.openings import Opening, how_often
 from fer_sweep.records import TrialRecord
-from fer_sweep.reports.shown import Axis, file_name, plain
 from fer_sweep.selection import Candidate, Selection
 from fer_sweep.sweeps import Sweep
 from fer_sweep.sweeps.choosing import Choice, as_candidates, choose, openings_about
 
 CURVES_SHOWN = 8
 """Trials whose curves are drawn; more colours cannot be told apart."""
-_LOG_DISTRIBUTIONS = (LogUniform, LogNormal)
+_LONGEST_TITLE = 128
+"""Characters; W&B's limit for a report's title."""
 _TAIL = 1e-9
-_LONGEST_LINE = 600
-"""Characters of a line."""
+"""Probability that an unbounded distribution leaves outside an axis on each side."""
 
-TrialKey = tuple[str, str]
-"""Sweep and trial."""
+MEASURED = (
+    "train_acc is measured as val_acc is: in evaluation mode, without augmentation, on a fixed sample of training "
+    "images as large as the validation split. The gap is train_acc minus val_acc at the best epoch."
+)
+
 Curve = Sequence[Mapping[str, float]]
 """A trial's metrics by epoch, earliest first."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A swept parameter."""
+
+    name: str
+    """Dotted where it is nested."""
+    log: bool
+    """Whether it is drawn on a logarithmic scale."""
+    choices: tuple[Any, ...] | None = None
+    """The values of a categorical parameter."""
+    bounds: tuple[float, float] | None = None
+    """The range that is searched, if known."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +66,41 @@ class ReportedSweep:
     """Every parameter with more than one value."""
     file: str
     """The sweep file, as YAML."""
-    create: str
-    """The command that creates it again from that file."""
+    options: str
+    """Of the command that creates it again from that file."""
     records: tuple[TrialRecord, ...]
 
     @property
     def label(self) -> str:
-        """Name and id on one line."""
-        name = plain(self.name, 60)
-        return f"{name} ({self.id})" if name else self.id
+        """Architectures, name and id on one line."""
+        models, name = ", ".join(self.models), plain(self.name, 60)
+        return f"{models}: {name} ({self.id})" if name not in ("", models) else f"{models} ({self.id})"
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in the command that creates it again."""
+        return f"sweep-{self.id}.yaml"
+
+    @property
+    def create(self) -> str:
+        """The command that creates it again."""
+        return f"fersweep create {shlex.quote(self.file_name)} {self.options}"
+
+
+@dataclass(frozen=True)
+class ShownSweep(ReportedSweep):
+    """A sweep as the views on a W&B server show it; ``id`` is its id there."""
+
+    entity: str
+    project: str
+    url: str
+    """Its page."""
+    runs: int
+    """On the server, when the views were saved."""
+    winner: str | None
+    """The run that ``fersweep best`` picks, if any."""
+    argument: str
+    """Its name for other commands."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +111,8 @@ class Report:
     """At least one."""
     choice: Choice
     """What ``fersweep best`` says of these sweeps."""
-    curves: Mapping[TrialKey, Curve] = field(default_factory=dict)
-    """Of the best trials and of each architecture's best."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """Of the best trials and of each architecture's best, by SWEEP/TRIAL."""
     openings: tuple[Opening, ...] = ()
     """Openings of the test splits of these sweeps."""
     made: float = 0.0
@@ -82,6 +128,15 @@ class Report:
         """Every trial with its sweep, in the order of the sweeps."""
         return [(sweep, record) for sweep in self.sweeps for record in sweep.records]
 
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The position of every trial in ``trials``, by SWEEP/TRIAL."""
+        return {f"{sweep.id}/{record.trial_id}": place for place, (sweep, record) in enumerate(self.trials)}
+
+    def label(self, name: str) -> str:
+        """A trial in figures, by SWEEP/TRIAL: without its sweep if there is only one."""
+        return plain(name if len(self.sweeps) > 1 else f"trial {name.removeprefix(self.sweeps[0].id + '/')}", 40)
+
 
 def gather(opened: Sequence[Sweep]) -> Report:
     """Read everything that a report of these sweeps shows.
@@ -93,17 +148,46 @@ def gather(opened: Sequence[Sweep]) -> Report:
         StorageError: The database or the record of opened test splits cannot be read.
         ServerError: A W&B server does not answer.
     """
-    sweeps = tuple(_reported(sweep) for sweep in opened)
+    sweeps = tuple(reported(sweep) for sweep in opened)
     candidates = [candidate for sweep in sweeps for candidate in as_candidates(sweep.id, sweep.records)]
     choice = choose(opened, candidates)
-    selection = choice.overall
     by_id = {sweep.id: sweep for sweep in opened}
-    wanted = dict.fromkeys(
-        (c.sweep, c.record.trial_id) for c in (*best_trials(selection), *best_of_each_model(selection))
-    )
-    curves = {(sweep, trial): by_id[sweep].reports(trial) for sweep, trial in wanted}
-    curves = {key: curve for key, curve in curves.items() if curve}
+    drawn = {c.name: c for c in (*best_trials(choice.overall), *best_of_each_model(choice.overall))}
+    curves = {name: by_id[c.sweep].reports(c.record.trial_id) for name, c in drawn.items()}
+    curves = {name: curve for name, curve in curves.items() if curve}
     return Report(sweeps, choice, curves, openings_about(candidates), time.time())
+
+
+def reported(sweep: Sweep) -> ReportedSweep:
+    """Read what a report shows of one sweep."""
+    records = tuple(sweep.trials())
+    options = ["--search", sweep.entry.search]
+    if sweep.entry.max_gap is not None:
+        options += ["--max-gap", f"{sweep.entry.max_gap:g}"]
+    if sweep.seed:
+        options += ["--seed", str(sweep.seed)]
+    return ReportedSweep(
+        id=sweep.id,
+        name=sweep.file.name or "",
+        description=sweep.file.description or "",
+        models=models_of(sweep.space, records),
+        method=str(sweep.file.method),
+        axes=axes_of(sweep.space, records),
+        file=yaml.safe_dump(sweep.file.to_plain(), sort_keys=False),
+        options=shlex.join(options),
+        records=records,
+    )
+
+
+def title(sweeps: Sequence[ReportedSweep]) -> str:
+    """The title of a report of these sweeps, within W&B's limit."""
+    models = ", ".join(dict.fromkeys(model for sweep in sweeps for model in sweep.models))
+    if len(sweeps) > 1:
+        return plain(f"{len(sweeps)} sweeps side by side: {models}", _LONGEST_TITLE)
+    models, id = plain(models, 40), sweeps[0].id
+    name = plain(sweeps[0].name, max(1, _LONGEST_TITLE - len(f"{models} sweep  ({id})")))
+    shown = f"{name} ({id})" if name not in ("", models) else id
+    return plain(f"{models} sweep {shown}", _LONGEST_TITLE)
 
 
 def best_trials(selection: Selection) -> list[Candidate]:
@@ -120,7 +204,7 @@ def best_of_each_model(selection: Selection) -> list[Candidate]:
     best: dict[str, Candidate] = {}
     for candidate in selection.ranking:
         if candidate.result.best_epoch > 0:
-            best.setdefault(str(candidate.record.config.get("model", "")), candidate)
+            best.setdefault(candidate.model, candidate)
     return list(best.values())[:CURVES_SHOWN]
 
 
@@ -142,65 +226,42 @@ def axes_of(space: Space, records: Sequence[TrialRecord]) -> tuple[Axis, ...]:
     return tuple(Axis(name, log=False) for name in dict.fromkeys(name for r in records for name in r.parameters))
 
 
-def create_command(sweep: Sweep, file_of: str) -> str:
-    """The command that creates a sweep again from its file.
-
-    Args:
-        sweep: The sweep.
-        file_of: The id in the file's name.
-    """
-    words = ["fersweep", "create", file_name(file_of), "--search", sweep.entry.search]
-    if sweep.entry.max_gap is not None:
-        words += ["--max-gap", f"{sweep.entry.max_gap:g}"]
-    if sweep.seed:
-        words += ["--seed", str(sweep.seed)]
-    return shlex.join(words)
-
-
 def _axis(name: str, source: Distribution) -> Axis:
     if isinstance(source, Categorical):
         return Axis(name, log=False, choices=source.possible)
     low, high = float(source.quantile(_TAIL)), float(source.quantile(1 - _TAIL))
-    is_log = isinstance(source, _LOG_DISTRIBUTIONS) and low > 0
+    is_log = isinstance(source, LogUniform | LogNormal) and low > 0
     return Axis(name, is_log, bounds=(low, high) if math.isfinite(low) and low < high < math.inf else None)
 
 
-def _reported(sweep: Sweep) -> ReportedSweep:
-    records = tuple(sweep.trials())
-    return ReportedSweep(
-        id=sweep.id,
-        name=sweep.file.name or "",
-        description=sweep.file.description or "",
-        models=models_of(sweep.space, records),
-        method=str(sweep.file.method),
-        axes=axes_of(sweep.space, records),
-        file=yaml.safe_dump(sweep.file.to_plain(), sort_keys=False),
-        create=create_command(sweep, sweep.id),
-        records=records,
-    )
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some lines under a heading."""
-
-    heading: str
-    lines: tuple[str, ...]
-    """Plain text; untrusted parts are without control characters."""
-
-
-def certainty(report: Report) -> list[Part]:
-    """How far the winner can be trusted: caveats, further seeds, openings of the test split; empty parts left out."""
-    parts = [
-        Part("Warnings", _lines([caveat.message for caveat in report.choice.caveats])),
-        Part("Further seeds", _lines(_seeds(report))),
-        Part("Test split", _lines(_openings(report.openings))),
+def common_axes(sweeps: Sequence[ReportedSweep]) -> tuple[Axis, ...]:
+    """The axes that all sweeps have, after one for the architecture if there are several."""
+    models = tuple(dict.fromkeys(model for sweep in sweeps for model in sweep.models))
+    first, *others = [{axis.name: axis for axis in sweep.axes} for sweep in sweeps]
+    common = [
+        _merged([axis, *(axes[name] for axes in others)])
+        for name, axis in first.items()
+        if name != "model" and all(name in axes for axes in others)
     ]
-    return [part for part in parts if part.lines]
+    return (*([Axis("model", log=False, choices=models)] if len(models) > 1 else []), *common)
 
 
-def _lines(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{plain(text, _LONGEST_LINE)}." for text in texts)
+def _merged(same: Sequence[Axis]) -> Axis:
+    listed = [axis.choices for axis in same if axis.choices is not None]
+    choices = tuple({canonical(value): value for values in listed for value in values}.values())
+    known = [axis.bounds for axis in same if axis.bounds is not None]
+    bounds = (min(low for low, _ in known), max(high for _, high in known)) if len(known) == len(same) else None
+    return Axis(same[0].name, all(axis.log for axis in same), choices if len(listed) == len(same) else None, bounds)
+
+
+def certainty(report: Report) -> dict[str, list[str]]:
+    """How far the winner can be trusted: lines of plain text under headings."""
+    parts = {
+        "Warnings": [caveat.message for caveat in report.choice.caveats],
+        "Further seeds": _seeds(report),
+        "Test split": _openings(report.openings),
+    }
+    return {heading: [f"{plain(line, 600)}." for line in lines] for heading, lines in parts.items() if lines}
 
 
 def _seeds(report: Report) -> list[str]:
@@ -210,8 +271,8 @@ def _seeds(report: Report) -> list[str]:
         role = "The winner, trial" if winner is not None and confirmed.name == winner.name else "Trial"
         line = f"{role} {confirmed.name}: {confirmed.summary}"
         if confirmed.optimism is not None:
-            searched = 100 * confirmed.searched.best_val_acc
-            line += f"; in the search it had {searched:.2f} %, {100 * confirmed.optimism:+.2f} points against the mean"
+            searched = percent(confirmed.searched.best_val_acc)
+            line += f"; in the search it had {searched}, {100 * confirmed.optimism:+.2f} points against the mean"
         found.append(line)
     if winner is not None and report.choice.winner_confirmed is None:
         found.append(

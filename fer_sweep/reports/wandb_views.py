@@ -10,20 +10,16 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
 from fer_sweep.files import read_object, sweep_folder, write_atomically
-from fer_sweep.records import TrialRecord
-from fer_sweep.reports import wandb_layout as layout
-from fer_sweep.reports.shown import ShownSweep
-from fer_sweep.reports.sources import axes_of, create_command, models_of
+from fer_sweep.reports.sources import ShownSweep, reported
 from fer_sweep.selection import select
 from fer_sweep.sweeps import Sweep
 from fer_sweep.sweeps.choosing import as_candidates
@@ -58,6 +54,10 @@ class _Known:
     report: str | None = None
     workspace: str | None = None
 
+    @property
+    def key(self) -> tuple[str, str, tuple[str, ...]]:
+        return self.server, self.project, self.sweeps
+
 
 _VIEWS = TypeAdapter(list[_Known])
 
@@ -75,26 +75,34 @@ def save_views(opened: Sequence[Sweep], *, new: bool = False, say: Callable[[str
         LoginError: There is no key, or it lacks a permission.
         ServerError: The server does not answer, or refuses the report.
     """
-    wr, ws = load_library()
+    load_library()
+    from fer_sweep.reports import wandb_layout  # only here: an optional dependency
+
     quiet_wandb()
     who = account()
     sweeps = tuple(_shown(sweep, say) for sweep in opened)
-    first = sweeps[0]
-    place = f"{first.entity}/{first.project}"
+    place = f"{sweeps[0].entity}/{sweeps[0].project}"
     if any(f"{sweep.entity}/{sweep.project}" != place for sweep in sweeps):
         say(f"note: a workspace shows one project, this one {place}; the report has every sweep")
     folder = sweep_folder(min(sweep.id for sweep in opened))
     views = _Known(who.server, place, tuple(sorted(sweep.id for sweep in sweeps)))
     if not new:
-        views = next((v for v in _remembered(folder) if _key(v) == _key(views)), views)
+        views = next((known for known in _remembered(folder) if known.key == views.key), views)
     with _library_errors("report", who):
-        report = _save_report(wr, layout.report(wr, sweeps), views.report, who, say)
-    views = _Known(views.server, views.project, views.sweeps, report, views.workspace)
+        parts = ("title", "description", "blocks", "width")
+        report = _saved(wandb_layout.report(sweeps), views.report, parts, say)
+        # The library does not escape the title in the address, so a slash or a question mark breaks it.
+        words = "".join(c if c.isascii() and c.isalnum() else " " for c in report.title).split()
+        report_url = f"{who.app}/{report.entity}/{report.project}/reports/{'-'.join(words)}--{report.id.rstrip('=')}"
+    views = replace(views, report=report_url)
     _remember(folder, views)  # now, lest an error below loses the report's address
     with _library_errors("workspace", who):
-        workspace = _save_workspace(ws, layout.workspace(ws, wr, sweeps), views.workspace, who, say)
-    _remember(folder, _Known(views.server, views.project, views.sweeps, report, workspace))
-    return Views(report, workspace, sweeps)
+        parts = ("name", "sections", "settings", "runset_settings")
+        workspace = _saved(wandb_layout.workspace(sweeps), views.workspace, parts, say)
+        address = urlsplit(workspace.url)
+        workspace_url = f"{who.app}{address.path}?{address.query}"
+    _remember(folder, replace(views, workspace=workspace_url))
+    return Views(report_url, workspace_url, sweeps)
 
 
 def load_library() -> tuple[Any, Any]:
@@ -120,71 +128,40 @@ def _shown(sweep: Sweep, say: Callable[[str], None]) -> ShownSweep:
     _ = sweep.state  # raises if the sweep was deleted or the key is wrong
     page = sweep.page()
     runs = {run.id for run in runs_on_server(page.path)}
-    records = sweep.trials()
+    found = reported(sweep)
     if not runs:
-        command = "sync" if records and not sweep.searched_by_server else "agent"
+        command = "sync" if found.records and not sweep.searched_by_server else "agent"
         say(f"note: no run of sweep {sweep.id} is on the server yet; next: fersweep {command} {sweep.argument}")
+    there = [record for record in found.records if sweep.run_id(record.trial_id) in runs]
+    winner = select(as_candidates(sweep.id, there), max_gap=sweep.entry.max_gap).winner
     return ShownSweep(
-        id=page.path.id,
+        **vars(found) | {"id": page.path.id},
         entity=page.path.entity,
         project=page.path.project,
         url=page.url,
-        name=sweep.file.name or "",
-        description=sweep.file.description or "",
-        models=models_of(sweep.space, records),
-        method=str(sweep.file.method),
-        axes=axes_of(sweep.space, records),
         runs=len(runs),
-        winner=_winner(sweep, [r for r in records if sweep.run_id(r.trial_id) in runs]),
-        file=yaml.safe_dump(sweep.file.to_plain(), sort_keys=False),
-        create=create_command(sweep, page.path.id),
+        winner=sweep.run_id(winner.record.trial_id) if winner else None,
         argument=shlex.quote(sweep.argument),
     )
 
 
-def _winner(sweep: Sweep, records: Sequence[TrialRecord]) -> str | None:
-    winner = select(as_candidates(sweep.id, records), max_gap=sweep.entry.max_gap).winner
-    return sweep.run_id(winner.record.trial_id) if winner else None
-
-
-def _save_report(wr: Any, fresh: Any, known: str | None, who: Account, say: Callable[[str], None]) -> str:
-    report = fresh
-    if (there := _found(wr.Report, known, say)) is not None:
-        # Keep its comments, and replace its content.
-        report = there
-        report.title, report.description = fresh.title, fresh.description
-        report.blocks, report.width = fresh.blocks, fresh.width
-    report.save()
-    # The library does not escape the title in the address, so a slash or a question mark breaks it.
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in report.title).split()
-    return f"{who.app}/{report.entity}/{report.project}/reports/{'-'.join(words)}--{report.id.rstrip('=')}"
-
-
-def _save_workspace(ws: Any, fresh: Any, known: str | None, who: Account, say: Callable[[str], None]) -> str:
-    workspace = fresh
-    if (there := _found(ws.Workspace, known, say)) is not None:
-        workspace = there
-        workspace.name, workspace.sections = fresh.name, fresh.sections
-        workspace.settings, workspace.runset_settings = fresh.settings, fresh.runset_settings
-    workspace.save()
-    return f"{who.app}{urlsplit(workspace.url).path}?{urlsplit(workspace.url).query}"
-
-
-def _found(kind: Any, url: str | None, say: Callable[[str], None]) -> Any:
-    """Load the view at an address; None if it cannot be updated."""
+def _saved(fresh: Any, url: str | None, parts: Sequence[str], say: Callable[[str], None]) -> Any:
+    """Save a view; one that was saved at an address keeps its id and comments, and its parts are replaced."""
     from wandb_workspaces.workspaces.errors import SpecVersionError, UnsupportedViewError
 
-    if url is None:
-        return None
+    view = fresh
     try:
-        return kind.from_url(url)
+        view = type(fresh).from_url(url) if url else fresh
     except Exception as error:  # the loaders raise errors of wandb, its service and pydantic too
-        if isinstance(error, TypeError) or "not found" in str(error).lower():
-            return None  # it was deleted
-        if not isinstance(error, ValueError | SpecVersionError | UnsupportedViewError):
+        was_deleted = isinstance(error, TypeError) or "not found" in str(error).lower()
+        if not was_deleted and not isinstance(error, ValueError | SpecVersionError | UnsupportedViewError):
             raise
-        say(f"note: {url} is not updated: this wandb-workspaces cannot read it: {printable(str(error))}")
-        return None
+        if not was_deleted:
+            say(f"note: {url} is not updated: this wandb-workspaces cannot read it: {printable(str(error))}")
+    for part in parts:
+        setattr(view, part, getattr(fresh, part))
+    view.save()
+    return view
 
 
 @contextlib.contextmanager
@@ -215,10 +192,6 @@ def _library_errors(what: str, who: Account) -> Iterator[None]:
         ) from error
 
 
-def _key(views: _Known) -> tuple[str, str, tuple[str, ...]]:
-    return views.server, views.project, views.sweeps
-
-
 def _remembered(folder: Path) -> list[_Known]:
     try:
         return _VIEWS.validate_python(read_object(folder / "views.json").get("views"))
@@ -227,6 +200,6 @@ def _remembered(folder: Path) -> list[_Known]:
 
 
 def _remember(folder: Path, views: _Known) -> None:
-    others = [other for other in _remembered(folder) if _key(other) != _key(views)]
+    others = [other for other in _remembered(folder) if other.key != views.key]
     document = {"views": [asdict(record) for record in (*others, views)]}
     write_atomically(folder / "views.json", json.dumps(document, indent=2) + "\n")

@@ -6,14 +6,11 @@ from fer_sweep.selection.choice import (
     Candidate,
     Selection,
     differing_data,
-    gap_error,
-    pareto_front,
     select,
     select_each,
-    standard_error,
 )
 from fer_sweep.selection.confirmation import Comparison, Confirmed, compare, select_confirmed
-from fer_sweep.selection.intervals import Mean, mean_interval, wilson
+from fer_sweep.selection.intervals import Mean, wilson
 
 __all__ = [
     "RULE",
@@ -26,12 +23,8 @@ __all__ = [
     "caveats",
     "compare",
     "differing_data",
-    "gap_error",
-    "mean_interval",
-    "pareto_front",
     "select",
     "select_confirmed",
     "select_each",
-    "standard_error",
     "wilson",
 ]

@@ -1,14 +1,26 @@
 """Warnings about a choice: ranges that end too early, differences that may be chance, pruned trials."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, LogUniform, Uniform
 from fer_sweep.config.space import Space
+from fer_sweep.config.trial import flatten, parse_trial
+from fer_sweep.config.values import is_number
+from fer_sweep.errors import ConfigError
+from fer_sweep.formatting import percent, short
 from fer_sweep.records import TrialState
 from fer_sweep.selection.choice import Candidate, Selection
-from fer_sweep.selection.edges import edges
 from fer_sweep.selection.intervals import MOST_SEEDS, chance_difference, images_needed, seeds_needed
+
+NEXT_TO = 0.05
+"""Share of a range, on its own scale: a value this close to an end counts as at the end."""
+_BEYOND = 0.1
+"""Share of a range: how far beyond its end a value is tried, to check whether training accepts it."""
+
+Side = Literal["lower", "upper"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +52,15 @@ def _pruned(overall: Selection) -> Iterator[Caveat]:
     first = next((candidate for candidate in overall.ranking if candidate.is_sound), None)
     if overall.winner is None or first is None or first.record.state is not TrialState.PRUNED:
         return
-    at = f"trial {first.name} has the best accuracy though it was stopped after epoch {first.result.epochs}"
+    message = f"trial {first.name} has the best accuracy though it was stopped after epoch {first.result.epochs}"
     if first in overall.eligible:
-        yield Caveat("pruned", f"{at}, and no complete trial can win: the winner is provisional")
+        message += ", and no complete trial can win: the winner is provisional"
     else:
-        yield Caveat(
-            "pruned",
-            f"{at}: its schedule was cut short, so it cannot win; fersweep confirm {first.sweep} "
-            f"--trial {first.record.trial_id} shows its full accuracy",
+        message += (
+            f": its schedule was cut short, so it cannot win; fersweep confirm {first.sweep} "
+            f"--trial {first.record.trial_id} shows its full accuracy"
         )
+    yield Caveat("pruned", message)
 
 
 def _within_the_ranking(overall: Selection) -> Iterator[Caveat]:
@@ -79,24 +91,109 @@ def _edges(by_model: Mapping[str, Selection], spaces: Mapping[str, Space]) -> It
         if winner is None or winner.sweep not in spaces:
             continue
         parameters, values = spaces[winner.sweep].parameters, winner.record.parameters
-        for edge in edges(parameters, values, winner.record.config):
-            distribution = parameters[edge.name]
-            near = [c for c in selection.near if c is not winner and c.sweep == winner.sweep]
-            there = sum(edge.holds(distribution, c.record.parameters.get(edge.name)) for c in near)
+        near = [c for c in selection.near if c is not winner and c.sweep == winner.sweep]
+        for name in at_an_end(parameters, values, winner.record.config):
+            side, (low, high) = side_of(parameters[name], values[name]), _ends(parameters[name])
+            others = [side_of(parameters[name], c.record.parameters.get(name)) for c in near]
             yield Caveat(
                 "edge",
-                f"{edge.name} {_short(values[edge.name])} of trial {winner.name} is at the {edge.side} end of its "
-                f"range ({_short(edge.low)} to {_short(edge.high)}){_company(there, near)}; "
+                f"{name} {short(values[name])} of trial {winner.name} is at the {side} end of its range "
+                f"({short(low)} to {short(high)}){_company(others.count(side), len(near))}; "
                 "a better value may lie beyond: widen the range",
             )
 
 
-def _company(there: int, near: Sequence[Candidate]) -> str:
-    if not near:
+def _company(there: int, near: int) -> str:
+    if near == 0:
         return ""
-    if len(near) == 1:
+    if near == 1:
         return f", {'like' if there else 'unlike'} the other trial within one standard error"
-    return f", like {there or 'none'} of the {len(near)} other trials within one standard error"
+    return f", like {there or 'none'} of the {near} other trials within one standard error"
+
+
+def at_an_end(
+    parameters: Mapping[str, Distribution], values: Mapping[str, Any], config: Mapping[str, Any]
+) -> list[str]:
+    """The parameters whose value is at an end of its range, where training accepts values beyond that end.
+
+    A dropout of 0, for instance, is no reason to widen a range.
+
+    Args:
+        parameters: The sweep's space, by dotted name.
+        values: The trial's values, by dotted name.
+        config: Its whole configuration.
+    """
+    return [
+        name
+        for name, distribution in parameters.items()
+        if name != "seed"  # the order of seeds has no meaning
+        and (side := side_of(distribution, values.get(name))) is not None
+        and _accepts_beyond(distribution, side, name, config)
+    ]
+
+
+def side_of(distribution: Distribution, value: Any) -> Side | None:
+    """The end that a value is at or near; None for a value inside, or a range without two ends.
+
+    In a list, the smallest and the largest number are the ends. A log-uniform range is measured in logarithms.
+
+    >>> [side_of(LogUniform(min=1e-4, max=1e-2), value) for value in (1.1e-4, 1e-3)]
+    ['lower', None]
+    >>> side_of(Categorical(values=[64, 128, 256]), 256)
+    'upper'
+    """
+    low, high = _ends(distribution)
+    if not is_number(value) or not low < high:
+        return None
+    if value <= low:
+        return "lower"
+    if value >= high:
+        return "upper"
+    if isinstance(distribution, Categorical):
+        return None
+    if isinstance(distribution, LogUniform) and low > 0:
+        share = math.log(value / low) / math.log(high / low)
+    else:
+        share = (value - low) / (high - low)
+    return "lower" if share <= NEXT_TO else "upper" if share >= 1 - NEXT_TO else None
+
+
+def _ends(distribution: Distribution) -> tuple[float, float]:
+    """Smallest and largest value; equal for a single value, for text, and without bounds."""
+    match distribution:
+        case Categorical(possible=values) if all(is_number(value) for value in values):
+            return min(values), max(values)
+        case IntUniform() | Uniform() | LogUniform():
+            return distribution.quantile(0.0), distribution.quantile(1.0)
+    return 0, 0
+
+
+def _accepts_beyond(distribution: Distribution, side: Side, name: str, config: Mapping[str, Any]) -> bool:
+    flat = flatten(config)
+    for value in _further(distribution, side):
+        try:
+            parse_trial({**flat, name: value})
+        except ConfigError:
+            continue
+        return True
+    return False
+
+
+def _further(distribution: Distribution, side: Side) -> Iterator[float]:
+    """Values beyond this end that a wider range could contain."""
+    low, high = _ends(distribution)
+    end, sign = (high, 1) if side == "upper" else (low, -1)
+    if isinstance(distribution, Categorical):
+        ordered = sorted(set(distribution.possible), reverse=side == "lower")
+        step, factor = end - ordered[-2], end / ordered[-2] if ordered[-2] else 2.0
+        candidates = [end + step, end * factor, end * 2.0**sign]
+    elif isinstance(distribution, LogUniform) and low > 0:
+        candidates = [end * (high / low) ** (sign * _BEYOND)]
+    else:
+        candidates = [end + sign * _BEYOND * (high - low)]
+    whole = isinstance(low, int) and isinstance(high, int)
+    for candidate in candidates:
+        yield math.ceil(candidate) if whole and sign > 0 else math.floor(candidate) if whole else candidate
 
 
 def _is_chance(first: Candidate, second: Candidate) -> bool:
@@ -107,24 +204,14 @@ def _is_chance(first: Candidate, second: Candidate) -> bool:
 def _both(first: Candidate, second: Candidate) -> str:
     """How far apart two trials are, how much of that may be chance, and what it takes to tell them apart."""
     p, q = first.result.best_val_acc, second.result.best_val_acc
-    chance = 100 * chance_difference(p, first.images, q, second.images)
-    apart = (
-        f"{first.name} ({100 * p:.2f} %) and {second.name} ({100 * q:.2f} %), differ by {100 * abs(p - q):.2f} points"
-    )
+    apart = f"{first.name} ({percent(p)}) and {second.name} ({percent(q)}), differ by {100 * abs(p - q):.2f} points"
     images, seeds = images_needed(p, q), seeds_needed(p, q, min(first.images, second.images))
     if images is None:
-        return f"{apart}"
+        return apart
+    chance = 100 * chance_difference(p, first.images, q, second.images)
+    images = round(images, min(0, 2 - len(str(images))))
     by_seeds = f"about {seeds} seeds each on these (fersweep confirm)" if seeds else f"over {MOST_SEEDS:,} seeds each"
     return (
         f"{apart}, and chance explains up to {chance:.2f}: "
-        f"it takes about {_rounded(images)} validation images, or {by_seeds}, to tell them apart"
+        f"it takes about {images:,} validation images, or {by_seeds}, to tell them apart"
     )
-
-
-def _rounded(count: int) -> str:
-    digits = len(str(count))
-    return f"{round(count, 2 - digits) if digits > 2 else count:,}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

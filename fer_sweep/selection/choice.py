@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fer_sweep.formatting import percent
 from fer_sweep.records import TrialRecord, TrialResult, TrialState, Verdict
 from fer_sweep.selection.intervals import binomial_error
 
@@ -72,8 +73,7 @@ class Selection:
     eligible: tuple[Candidate, ...] = ()
     """The trials that could win, in the ranking's order: sound and complete, or pruned if none is complete."""
     near: tuple[Candidate, ...] = ()
-    """The eligible trials within one standard error of the best accuracy, in the ranking's order; ``near[0]`` has
-    the best accuracy."""
+    """The eligible trials within one standard error of the best accuracy, ``near[0]``, in the ranking's order."""
 
 
 def select(candidates: Iterable[Candidate], *, max_gap: float | None = None) -> Selection:
@@ -95,7 +95,7 @@ def select(candidates: Iterable[Candidate], *, max_gap: float | None = None) -> 
     feasible = [c for c in eligible if max_gap is None or c.gap <= max_gap]
     among = feasible or eligible
     best = among[0]
-    error = standard_error(best.result)
+    error = binomial_error(best.result.best_val_acc, best.images)
     near = [c for c in among if c.result.best_val_acc >= best.result.best_val_acc - error]
     calmest = min(near, key=lambda c: (c.gap, gap_error(c)))
     equal = [c for c in near if c.gap <= calmest.gap + gap_error(calmest)]
@@ -115,17 +115,11 @@ def select_each(candidates: Iterable[Candidate], *, max_gap: float | None = None
     return {model: select(by_model[model], max_gap=max_gap) for model in sorted(by_model)}
 
 
-def standard_error(result: TrialResult) -> float:
-    """The binomial standard error of ``best_val_acc``: sqrt(p (1 - p) / n) over the n validation images."""
-    return binomial_error(result.best_val_acc, sum(map(sum, result.confusion_matrix)))
-
-
 def gap_error(candidate: Candidate) -> float:
     """The standard error of ``train_val_gap``: sqrt(p (1 - p) / n + q (1 - q) / n).
 
-    The gap is the difference of two accuracies, p on n validation images and q on a fixed sample of training images,
-    which is as large as the validation split (smaller only if the training split is). No image is in both samples, so
-    the variances add up. At FER2013's n = 3,589 it is about 1.1 points.
+    The gap is the difference of two accuracies, p on n validation images and q on about as many training images. No
+    image is in both samples, so the variances add up. At FER2013's n = 3,589 it is about 1.1 points.
     """
     result, n = candidate.result, candidate.images
     return math.hypot(binomial_error(result.best_val_acc, n), binomial_error(result.train_acc, n))
@@ -173,9 +167,8 @@ def _why_none(ranking: Sequence[Candidate]) -> str:
     if not ranking:
         return "no trial has a result yet"
     if data := differing_data(ranking):
-        return (
-            f"these trials were measured on different data ({', '.join(data)}), so their accuracies are not comparable"
-        )
+        names = ", ".join(data)
+        return f"these trials were measured on different data ({names}), so their accuracies are not comparable"
     fates = {"collapsed" if c.result.verdict is Verdict.COLLAPSED else "diverged" for c in ranking}
     return f"every trial {' or '.join(sorted(fates))}"
 
@@ -186,7 +179,7 @@ def _why(
     if len(near) == 1:
         return f"no other trial is within one standard error ({100 * error:.2f} points) of its accuracy"
     best = near[0]
-    where = "its own" if winner is best else f"{100 * best.result.best_val_acc:.2f} % in trial {best.name}"
+    where = "its own" if winner is best else f"{percent(best.result.best_val_acc)} in trial {best.name}"
     pool = f"{len(near)} trials are within one standard error ({100 * error:.2f} points) of the best accuracy, {where}"
     within = f"one standard error ({100 * error_of_gap:.2f} points)"
     if len(equal) == 1:
@@ -194,7 +187,7 @@ def _why(
     smallest = [c for c in equal if c.result.parameters == winner.result.parameters]
     merit = "it has the fewest parameters"
     if len(smallest) > 1:
-        merit = f"of the {len(smallest)} with the fewest parameters it is the most accurate"
-        if smallest[0].result.best_val_acc == smallest[1].result.best_val_acc:
-            merit = f"of the {len(smallest)} with the fewest parameters it is the first of the most accurate"
+        is_tied = smallest[0].result.best_val_acc == smallest[1].result.best_val_acc
+        place = "the first of the most accurate" if is_tied else "the most accurate"
+        merit = f"of the {len(smallest)} with the fewest parameters it is {place}"
     return f"{pool}; the gaps of {len(equal)} of them are within {within} of the smallest, and {merit}"

@@ -1,14 +1,15 @@
 """Confirmation of winners with further seeds, and comparison of two of them. Pure.
 
-The accuracy of a trial that a search chose is too high on average, as the best of many noisy measurements (the winner's
-curse), so the seed of the search is left out of these means. Each further seed still selects its best epoch on the
-validation images; only the test split, opened once, is free of that.
+The accuracy of a trial that a search chose is too high on average, as the best of many noisy measurements, so the seed
+of the search is left out of these means. Each further seed still selects its best epoch on the validation images; only
+the test split, opened once, is free of that.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fer_sweep.formatting import percent
 from fer_sweep.records import TrialResult, TrialState
 from fer_sweep.selection.choice import Candidate, Selection, select
 from fer_sweep.selection.intervals import Mean, binomial_error, mean_interval, t_test
@@ -55,10 +56,10 @@ class Confirmed:
         if accuracy is None:
             return "no further seed has a result yet"
         if accuracy.low is None or accuracy.high is None:
-            return f"{100 * accuracy.mean:.2f} % with one further seed, which gives no interval"
+            return f"{percent(accuracy.mean)} with one further seed, which gives no interval"
         return (
-            f"mean over {accuracy.count} further seeds {100 * accuracy.mean:.2f} % "
-            f"({100 * accuracy.level:g} % interval {100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %)"
+            f"mean over {accuracy.count} further seeds {percent(accuracy.mean)} "
+            f"({100 * accuracy.level:g} % interval {100 * accuracy.low:.2f} to {percent(accuracy.high)})"
         )
 
     @property
@@ -118,9 +119,8 @@ def select_confirmed(candidates: Sequence[Candidate], confirmed: Sequence[Confir
             continue
         accuracy, gap = found.accuracy.mean, found.gap.mean
         values = {"best_val_acc": accuracy, "train_acc": accuracy + gap, "train_val_gap": gap}
-        record = replace(
-            candidate.record, state=TrialState.COMPLETE
-        )  # its further seeds are complete, even if it was pruned
+        # Its further seeds are complete, even if it was pruned.
+        record = replace(candidate.record, state=TrialState.COMPLETE)
         means.append(replace(candidate, record=record, result=candidate.result.model_copy(update=values)))
     return select(means)
 

@@ -1,7 +1,4 @@
-"""Uncertainty of measured accuracies: standard errors, intervals, and sample sizes to tell two apart. Pure.
-
-Quantiles of Student's t come from ``scipy.special``, exact for every sample size.
-"""
+"""Uncertainty of measured accuracies: standard errors, intervals, and sample sizes to tell two apart. Pure."""
 
 import math
 import statistics
@@ -95,11 +92,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def t_test(mean: Mean) -> float:
-    """The two-sided p-value of a mean under the hypothesis that the true mean is 0.
-
-    Args:
-        mean: Of at least two measurements.
-    """
+    """The two-sided p-value of a mean of at least two measurements, if the true mean were 0."""
     from scipy.special import stdtr  # only here, as above
 
     assert mean.sd is not None
@@ -125,9 +118,8 @@ def images_needed(p: float, q: float) -> int | None:
 def seeds_needed(p: float, q: float, n: int) -> int | None:
     """Seeds at which the difference of two means over seeds would exceed chance; None above MOST_SEEDS.
 
-    The effect of a seed is unknown beforehand. It is assumed to equal that of the choice of the ``n`` images, which is
-    the right order of magnitude: three seeds of a SimpleCNN of four epochs had a standard deviation of 0.9 points, and
-    this assumes 0.8.
+    The effect of a seed is unknown beforehand. It is assumed to equal that of the choice of the ``n`` images: three
+    seeds of a SimpleCNN of four epochs had a standard deviation of 0.9 points, and this assumes 0.8.
     """
     error = math.hypot(binomial_error(p, n), binomial_error(q, n))
     for count in range(2, MOST_SEEDS + 1):

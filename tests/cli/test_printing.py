@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.cli import main
-from fer_sweep.cli.printing import RANKING_COLUMNS, console, log_warnings, print_json, print_table, print_text
+from fer_sweep.cli.printing import console, log_warnings, print_json, print_table, print_text
+from fer_sweep.reports.tables import RANKING_COLUMNS
 from tests.support.faces import Faces, write_folder
 
 EVIL = "e\x1b[2Jv\x07i\u202el\x7f[red]"

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from fer_sweep.reports.environment import Environment
 from fer_sweep.reports.html import render
 from fer_sweep.reports.sources import Report
 
 INLINED = ("file:", "data:", "blob:")
-NOWHERE = Environment((), "machine", "no GPU", (), "fp32")
 QUIET = ("quic", "background-networking", "component-update", "sync", "gpu")
 ARGUMENTS = ["--no-sandbox", "--no-first-run", "--enable-unsafe-swiftshader", *(f"--disable-{name}" for name in QUIET)]
 """WebGL without a GPU, and no request of the browser's own."""
@@ -83,7 +81,7 @@ def show(chromium: Any, tmp_path: Path) -> Iterator[Show]:
 
     def run(report: Report, **context: Any) -> Shown:
         file = tmp_path / f"report-{len(opened)}.html"
-        file.write_text(render(report, NOWHERE), newline="\n")
+        file.write_text(render(report), newline="\n")
         opened.append(Shown(chromium, file, **context))
         return opened[-1]
 

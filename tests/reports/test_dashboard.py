@@ -107,5 +107,5 @@ def test_it_follows_the_sweep_and_changes_nothing(address: str, entry: Sweep, co
         assert len(client.get("/api/studies").json()["study_summaries"]) == 1
     port = httpx.URL(address).port
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}") as raised:
-        dashboard.serve(entry, port=port or 0)
+        dashboard.serve(entry, port=port or 0, on_ready=print)
     assert raised.value.hint == "use --port 0 for a free port"

@@ -38,7 +38,7 @@ def winner(tmp_path: Path, tiny_data: str) -> Candidate:
 
 
 def test_the_surest_mistakes_first_with_the_pixels_of_the_data(winner: Candidate, shell: Shell) -> None:
-    faces = worst_faces(winner, count=5)  # starts the process
+    faces = worst_faces(winner)  # starts the process
     found = json.loads((trial_folder(winner.sweep, "0") / "mistakes.json").read_text())
     mistakes, confusion, dataset = found["mistakes"], np.array(winner.result.confusion_matrix), open_dataset("tiny")
     assert found["fingerprint"] == dataset.info.fingerprint
@@ -51,7 +51,7 @@ def test_the_surest_mistakes_first_with_the_pixels_of_the_data(winner: Candidate
     assert (counted == confusion * (1 - np.eye(7, dtype=int))).all(), "they are the matrix's"
     sure = [mistake["probability"] for mistake in mistakes]
     assert sure == sorted(sure, reverse=True) and sure[0] <= 1
-    for face, mistake in zip(faces, mistakes[:5], strict=True):
+    for face, mistake in zip(faces[:5], mistakes[:5], strict=True):
         image = Image.open(io.BytesIO(base64.b64decode(face.source.partition(",")[2])))
         assert (np.asarray(image) == dataset.images[mistake["index"]]).all()
         assert (face.true, face.predicted) == (CLASSES[mistake["true"]], CLASSES[mistake["predicted"]])

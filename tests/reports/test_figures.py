@@ -8,10 +8,8 @@ import pytest
 
 from fer_sweep.reports import figures
 from fer_sweep.reports.optuna_view import Importance
-from fer_sweep.reports.page import figures_of, row_places, table, views
-from fer_sweep.reports.parallel import common_axes, dimension
-from fer_sweep.reports.shown import Axis
-from fer_sweep.reports.sources import Report, best_of_each_model, best_trials
+from fer_sweep.reports.page import dimension, table, views
+from fer_sweep.reports.sources import Axis, Report, best_of_each_model, best_trials, common_axes
 from fer_sweep.selection import select
 from tests.support import reports as made_up
 from tests.support.records import candidate
@@ -30,7 +28,7 @@ def test_accuracy_against_gap_with_the_front_the_winner_and_the_band_of_the_cons
     tightest = sorted(c.gap for c in one.selection.eligible)[3]
     selection = select(one.selection.ranking, max_gap=tightest)
     tight = dataclasses.replace(one, choice=dataclasses.replace(one.choice, overall=selection))
-    figure = figures.pareto(tight, row_places(tight))
+    figure = figures.pareto(tight)
     assert selection.winner is not None
     star = named(figure, "winner")
     accuracy = 100 * selection.winner.result.best_val_acc
@@ -51,14 +49,14 @@ def test_one_that_collapsed_is_out_of_sight_and_the_best_never_is(one: Report) -
     records = tuple(candidate(str(place), *pair).record for place, pair in enumerate(values))
     curves = {record.trial_id: [] for record in records}
     report = made_up.report((dataclasses.replace(one.sweeps[0], records=records), curves))
-    layout = figures.pareto(report, row_places(report)).spec["layout"]
+    layout = figures.pareto(report).spec["layout"]
     x, y = layout["xaxis"]["range"], layout["yaxis"]["range"]
     assert x[0] > 14 and x[1] > 80 and y[0] < -20 and y[1] < 86
 
 
 def test_curves_of_the_best_trials_in_percent(one: Report) -> None:
     first, *_ = best = best_trials(one.selection)
-    key = first.sweep, first.record.trial_id
+    key = first.name
     curve = [{**row, "val_loss": math.inf if row["epoch"] == 2 else row["val_loss"]} for row in one.curves[key]]
     accuracy, loss, gap = figures.curves(dataclasses.replace(one, curves={**one.curves, key: curve}), best, "best")
     assert len(accuracy.spec["data"]) == len(loss.spec["data"]) == 16
@@ -70,7 +68,7 @@ def test_curves_of_the_best_trials_in_percent(one: Report) -> None:
 
 
 def test_progress_is_a_stair_over_the_epochs_spent(one: Report) -> None:
-    figure = figures.progress(one, row_places(one))
+    figure = figures.progress(one)
     stair = named(figure, "best so far")
     assert list(stair["y"]) == sorted(stair["y"]) and list(stair["x"]) == sorted(stair["x"])
     spent = sum(record.result.epochs for _, record in one.trials if record.result is not None)
@@ -90,10 +88,10 @@ def test_confusion_and_recall_of_the_winner(one: Report) -> None:
 
 def test_importances_and_why_there_are_none(one: Report) -> None:
     found = Importance({"lr": 0.8, "dropout": 0.2}), Importance(missing="why")
-    figure = figures.importances(one.sweeps[0], *found, several=False)
+    figure = figures.importance_bars(one.sweeps[0], *found, several=False)
     assert [trace["name"] for trace in figure.spec["data"]] == ["for accuracy"]
     assert figure.summary == "For accuracy, lr mattered most (80 %). No importance for gap: why."
-    nothing = figures.importances(one.sweeps[0], found[1], found[1], several=False)
+    nothing = figures.importance_bars(one.sweeps[0], found[1], found[1], several=False)
     assert not nothing.spec and not nothing.body
 
 
@@ -119,21 +117,26 @@ def test_several_sweeps_have_a_view_of_all_and_one_each_and_the_best_of_each_arc
     accuracy, *_ = figures.curves(three, best_of_each_model(three.selection), "models")
     assert {trace["name"].split(",")[0] for trace in accuracy.spec["data"]} == set(models)
     low, high = Axis("lr", log=True, bounds=(1e-4, 1e-2)), Axis("lr", log=True, bounds=(1e-3, 1e-1))
-    joined = common_axes([(low, Axis("depth", log=False)), (high,)], models)
+    axes = (low, Axis("depth", log=False)), (high,), (high,)
+    joined = common_axes([dataclasses.replace(s, axes=a) for s, a in zip(three.sweeps, axes, strict=True)])
     assert joined == (Axis("model", False, models), Axis("lr", True, None, (1e-4, 1e-1)))
     shown = views(three)
     assert [view["label"] for view in shown] == ["all sweeps", *(sweep.label for sweep in three.sweeps)]
     assert shown[0]["dimensions"][0]["name"] == "model"
     for view in shown:
         counts = {len(d["values"]) for d in view["figure"]["data"][0]["dimensions"]}
-        assert counts == {len(view["rows"])} == {len(view["accuracy"])}
-    keys = [column["key"] for column in table(three)["columns"]]
+        assert counts == {len(view["rows"])}
+    keys = table(three)["columns"]
     assert {"sweep", "param.lr"} <= set(keys) and "param.epochs" not in keys, "a column for what varies only"
     assert [len(row) for row in table(three)["rows"]] == [len(keys)] * 45
 
 
 def test_labels_are_no_markup() -> None:
     shown = repr(
-        [f.spec for some in figures_of(made_up.hostile("<a href='javascript:x'>%{x}</a>"), []).values() for f in some]
+        [
+            f.spec
+            for some in figures.figures_of(made_up.hostile("<a href='javascript:x'>%{x}</a>")).values()
+            for f in some
+        ]
     )
     assert "<a" not in shown and "%{x}</" not in shown and "&lt;a" in shown

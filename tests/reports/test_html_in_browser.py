@@ -10,7 +10,7 @@ from fer_sweep.records import TrialRecord
 from fer_sweep.reports.html import render
 from fer_sweep.reports.sources import Report
 from tests.pictures.__main__ import take
-from tests.reports.conftest import NOWHERE, Show, Shown
+from tests.reports.conftest import Show, Shown
 from tests.reports.test_html import EVIL
 from tests.support import reports as made_up
 
@@ -193,7 +193,7 @@ def test_without_webgl_the_fields_still_choose(show: Show, many: Report) -> None
 
 
 def test_pictures_are_taken_of_a_report_and_of_its_sections(chromium: Any) -> None:
-    Path("report.html").write_text(render(made_up.report(made_up.sweep(trials=12, seed=1)), NOWHERE))
+    Path("report.html").write_text(render(made_up.report(made_up.sweep(trials=12, seed=1))))
     for section, least in (("", 1000), ("best", 400)):
         take(chromium, Path("report.html"), Path("picture.png"), section)
         with Image.open("picture.png") as picture:

@@ -7,7 +7,7 @@ import pytest
 
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports.optuna_view import Importance, coordinates, distributions, importance
-from fer_sweep.reports.shown import Axis
+from fer_sweep.reports.sources import Axis
 from tests.support import reports as made_up
 
 

@@ -16,8 +16,7 @@ from fer_sweep.data.dataset import fingerprint_of_test
 from fer_sweep.files import data_folder, home, sweep_folder
 from fer_sweep.openings import Opening, write_down
 from fer_sweep.records import TrialOutcome, TrialRequest
-from fer_sweep.reports.shown import Axis
-from fer_sweep.reports.sources import CURVES_SHOWN, axes_of, gather, models_of
+from fer_sweep.reports.sources import CURVES_SHOWN, Axis, axes_of, gather, models_of
 from fer_sweep.sweeps import Sweep
 from fer_sweep.sweeps.choosing import choose, chosen, with_further_seeds
 from tests.support.scripted_search import TINY
@@ -76,7 +75,9 @@ def test_curves_of_the_best_trials_and_the_choice_of_best_with_its_caveats(tmp_p
     entry = made(tmp_path, [complete(best_val_acc=0.3 + n / 200, train_val_gap=gap) for n, gap in enumerate(gaps)])
     report = gather([entry])
     assert len(report.trials) == 12 and len(report.curves) == CURVES_SHOWN
-    assert [trial for _, trial in report.curves] == ["11", "10", "9", "8", "7", "6", "5", "0"], "the winner's last"
+    assert [name.partition("/")[2] for name in report.curves] == ["11", "10", "9", "8", "7", "6", "5", "0"], (
+        "the winner's last"
+    )
     assert report.choice == choose([entry])
     assert report.choice.caveats
 

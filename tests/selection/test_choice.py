@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.records import TrialState, Verdict
-from fer_sweep.selection import Candidate, gap_error, select
+from fer_sweep.selection import Candidate, select
+from fer_sweep.selection.choice import gap_error
 from tests.support.records import candidate
 
 PRUNED, COMPLETE = TrialState.PRUNED, TrialState.COMPLETE

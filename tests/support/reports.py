@@ -9,8 +9,7 @@ import numpy as np
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialRecord, TrialResult, TrialState
-from fer_sweep.reports.shown import Axis
-from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
+from fer_sweep.reports.sources import Axis, Curve, Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate, caveats, select, select_each
 from fer_sweep.sweeps.choosing import Choice
 from tests.support.records import make_result
@@ -70,8 +69,7 @@ def sweep(
         clock += 4.0 * len(history)
     sweep_id, name = id or f"s{seed:07d}", model if name is None else name
     file = f"method: bayes\nmetric: {{name: best_val_acc, goal: maximize}}\nname: {model}\n"
-    create = f"fersweep create sweep-{sweep_id}.yaml --search optuna"
-    made = ReportedSweep(sweep_id, name, "", (model,), "bayes", AXES, file, create, tuple(records))
+    made = ReportedSweep(sweep_id, name, "", (model,), "bayes", AXES, file, "--search optuna", tuple(records))
     return made, histories
 
 
@@ -80,9 +78,9 @@ def report(*made: tuple[ReportedSweep, Mapping[str, Curve]]) -> Report:
     sweeps = tuple(shown for shown, _ in made)
     candidates = [Candidate(s.id, r, r.result) for s in sweeps for r in s.records if r.result is not None]
     selection, by_model = select(candidates), select_each(candidates)
-    histories = {(shown.id, trial): curve for shown, found in made for trial, curve in found.items()}
+    histories = {f"{shown.id}/{trial}": curve for shown, found in made for trial, curve in found.items()}
     shown = [*best_trials(selection), *best_of_each_model(selection)]
-    curves = {(c.sweep, c.record.trial_id): histories[c.sweep, c.record.trial_id] for c in shown}
+    curves = {c.name: histories[c.name] for c in shown}
     choice = Choice(selection, by_model, caveats(selection, by_model))
     return Report(sweeps, choice, curves, made=1_790_500_000.0)
 
@@ -97,7 +95,7 @@ def hostile(text: str) -> Report:
     records[1] = replace(records[1], state=TrialState.FAILED, result=None, reason=text)
     records[int(best.trial_id)] = replace(best, trial_id=text, config=config, parameters=swept)
     histories[text] = histories[best.trial_id]
-    texts = dict.fromkeys(("id", "name", "description", "file", "create"), text)
+    texts = dict.fromkeys(("id", "name", "description", "file", "options"), text)
     axes = (*made.axes, Axis(text, log=False))
     return report((replace(made, **texts, models=(text,), axes=axes, records=tuple(records)), histories))
 

@@ -91,6 +91,8 @@
     return Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
   };
 
+  const colours = () => view.figure.data[0].dimensions.at(metric() === "gap" ? -1 : -2).values;
+
   function span(values) {
     // The scale ends at the worst tenth, so that one collapsed trial does not compress it.
     const sorted = [...values].sort((a, b) => a - b);
@@ -110,9 +112,9 @@
       return;
     }
     const { data: [trace], layout } = themed(view.figure);
-    const [cmin, cmax] = span(view[metric()]);
+    const [cmin, cmax] = span(colours());
     Object.assign(trace.line, {
-      color: view[metric()], cmin, cmax, reversescale: metric() === "gap",
+      color: colours(), cmin, cmax, reversescale: metric() === "gap",
       colorbar: { title: { text: metric() === "gap" ? "gap, points" : "accuracy, %", side: "right" }, thickness: 12, outlinewidth: 0 },
     });
     trace.unselected = { line: { color: colour("quiet"), opacity: 0.06 } };
@@ -246,7 +248,15 @@
 
   // ---- the table of trials ----
 
-  const { columns, rows } = data.table;
+  const LABELS = { mark: "", parameters: "weights", reason: "note" };
+  const KINDS = {
+    mark: "text", sweep: "text", trial: "text", state: "text", verdict: "text", reason: "text",
+    best_val_acc: "percent", val_acc_clean: "percent", train_val_gap: "points", macro_f1: "number",
+    best_epoch: "whole", epochs: "whole", parameters: "whole", seconds: "whole", images_per_second: "whole",
+  };
+  const { rows } = data.table;
+  const columns = data.table.columns.map((key) => (
+    { key, label: LABELS[key] ?? key.replace(/^param\./, ""), kind: KINDS[key] ?? "parameter" }));
   const ROWS_A_PAGE = 50;
   let page = 0;
   let order = { column: columns.findIndex(({ key }) => key === "best_val_acc"), descending: true };

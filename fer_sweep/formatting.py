@@ -1,0 +1,46 @@
+"""Numbers and untrusted text as tables, messages and reports show them."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """A share in [0, 1] in percent; None is empty."""
+    return "" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def points(gap: float | None) -> str:
+    """A difference of shares in percentage points, with its sign; None is empty."""
+    return "" if gap is None else f"{100 * gap:+.1f}"
+
+
+def short(value: object) -> str:
+    """A parameter's value in few characters.
+
+    >>> short(0.00123456), short(64), short("adamw")
+    ('0.00123', '64', 'adamw')
+    """
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def configurations(trials: Sequence[Mapping[str, object]]) -> list[str]:
+    """The parameters of each trial on one line; of several trials only those that differ.
+
+    >>> configurations([{"lr": 0.1, "epochs": 3}, {"lr": 0.2, "epochs": 3}])
+    ['lr=0.1', 'lr=0.2']
+    """
+    names = list(dict.fromkeys(name for parameters in trials for name in parameters))
+    if len(trials) > 1:
+        names = [name for name in names if len({repr(parameters.get(name)) for parameters in trials}) > 1]
+    return [" ".join(f"{name}={short(p[name])}" for name in names if name in p) for p in trials]
+
+
+def plain(text: str, limit: int) -> str:
+    r"""Untrusted text as one line of at most ``limit`` characters, without control or format characters.
+
+    >>> plain("a\nb\x1b[31m \u202e" + 9 * "c", 12)
+    'a b [31m cc…'
+    """
+    shown = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text[: 4 * limit])
+    line = " ".join(shown.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
