@@ -22,9 +22,8 @@ from fer_sweep.training.history import read_history
 from fer_sweep.wandb_client import sweeps as wandb_sweeps
 from fer_sweep.wandb_client.messages import ServerRun, SweepPath
 from fer_sweep.wandb_client.reconcile import UPLOADS, Action, LocalTrial, reconcile
-from fer_sweep.wandb_client.run_labels import Place, trial_labels
 from fer_sweep.wandb_client.runs import OPEN
-from fer_sweep.wandb_client.tracking import Tracker
+from fer_sweep.wandb_client.tracking import RunLabels, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def upload(
     """
     with _alone(sweep):
         page = sweep.page()
-        place = Place(page.path.entity, page.path.project, page.path.id)
+        labels = RunLabels(sweep.id, page.path.entity, page.path.project, page.path.id)
         chosen = [record for record in sweep.trials() if not trials or record.trial_id in trials]
         records = [record for record in chosen if sweep.uploads(record)]
         runs = {run.id: run for run in runs_on_server(page.path)}
@@ -81,7 +80,7 @@ def upload(
             local = _local(sweep, record, len(rows))
             remote = [runs[local.run_id]] if local.run_id in runs else []
             action = actions[record.trial_id] = reconcile([local], remote)[record.trial_id]
-            if action in UPLOADS and not _upload(tracker, place, sweep, record, rows):
+            if action in UPLOADS and not _upload(tracker, labels, sweep, record, rows):
                 raise ServerError(
                     f"the run of trial {record.trial_id} could not be uploaded ({number} of {len(records)})",
                     hint="repeat the command: it continues with this run",
@@ -174,10 +173,10 @@ def _local(sweep: Sweep, record: TrialRecord, epochs: int) -> LocalTrial:
 
 
 def _upload(
-    tracker: Tracker, place: Place, sweep: Sweep, record: TrialRecord, rows: Sequence[Mapping[str, float]]
+    tracker: Tracker, labels: RunLabels, sweep: Sweep, record: TrialRecord, rows: Sequence[Mapping[str, float]]
 ) -> bool:
     run = tracker.start(
-        trial_labels(sweep.id, record.trial_id, record.config, place),
+        labels.of_trial(record.trial_id, record.config),
         record.config,
         run_id=sweep.run_id(record.trial_id),
         folder=sweep.trial_folder(record.trial_id),

@@ -44,10 +44,6 @@ class Account:
     """Address of the API, without a trailing slash."""
     app: str
     """Address of the web pages, likewise."""
-    entity: str | None
-    """User or team from the environment or a settings file; None for the key's own default."""
-    project: str | None
-    """Project from the environment or a settings file."""
     api_key: str = field(repr=False)
     proxy: str | None = None
     """The proxy that wandb's settings name; the usual environment variables count as well."""
@@ -105,8 +101,6 @@ def account() -> Account:
     return Account(
         server=settings.base_url.rstrip("/"),
         app=settings.app_url.rstrip("/"),
-        entity=settings.entity,
-        project=settings.project,
         api_key=key,
         proxy=settings.https_proxy if settings.base_url.startswith("https") else settings.http_proxy,
         verify=not settings.insecure_disable_ssl,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from fer_sweep.errors import InputError
@@ -110,25 +111,26 @@ def in_time(act: Callable[[], Result], limit_s: float) -> Result:
     """Call into wandb with a timeout: some of its calls block without one.
 
     Raises:
-        WandbTimeout: The call has not returned; it goes on in a thread of its own.
+        WandbTimeout: The call has not returned; it continues in a thread of its own.
     """
-    results: list[Result] = []
-    errors: list[BaseException] = []
+    call = in_thread(act, "wandb-finish")
+    if not wait([call], limit_s).done:
+        raise WandbTimeout("timeout")
+    return call.result()
+
+
+def in_thread(act: Callable[[], Result], name: str) -> "Future[Result]":
+    """Call a function in a thread of its own, which does not keep the process from ending."""
+    call: Future[Result] = Future()
 
     def work() -> None:
         try:
-            results.append(act())
+            call.set_result(act())
         except BaseException as error:
-            errors.append(error)
+            call.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True, name="wandb-finish")
-    thread.start()
-    thread.join(limit_s)
-    if thread.is_alive():
-        raise WandbTimeout("timeout")
-    if errors:
-        raise errors[0]
-    return results[0]
+    threading.Thread(target=work, daemon=True, name=name).start()
+    return call
 
 
 def service_process() -> "subprocess.Popen[bytes] | None":

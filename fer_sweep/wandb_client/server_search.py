@@ -12,19 +12,11 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from fer_sweep.config.trial import flatten, parse_trial, parse_trial_json
 from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
-from fer_sweep.records import (
-    StopReason,
-    TrialOutcome,
-    TrialRecord,
-    TrialRequest,
-    TrialState,
-    Wait,
-)
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.store.config_index import ConfigIndex
 from fer_sweep.store.database import Database, Row, through_restarts
 from fer_sweep.store.leases import Leases
@@ -68,9 +60,6 @@ class WandbSearch:
             clock: Unix time, seconds; the database's if not given.
             can_be_resumed: Whether this host has a trial's checkpoints; other trials come last and restart.
             pace: How often the server is asked.
-
-        Raises:
-            StorageError: The database cannot be used.
         """
         self._path = path
         self._connect = connect
@@ -98,7 +87,10 @@ class WandbSearch:
         try:
             agents, self._agents = self._agents, {}
             for offer in [offer for agent in agents.values() for offer in agent.close()]:
-                self._hand_back(offer.run_id)
+                try:
+                    self._server.requeue(self._path, offer.run_id)
+                except FersweepError as error:
+                    log.warning("run %s was not started and could not be requeued: %s", offer.run_id, error)
         finally:
             self._leases.close()
             if "_server" in self.__dict__:
@@ -123,28 +115,22 @@ class WandbSearch:
                 if self._running:
                     return None  # running trials finish first; the error is raised again then
                 raise
-            if answer is False:
-                request = (self._begin_unowned(slot) if agent.is_without_trial else None) or agent.wait
-            elif answer is True:
-                # The server will not hand out these preempted trials again.
-                if agent.last_state is not SweepState.CANCELLED:
-                    request = self._take_over(slot, TrialState.PREEMPTED) or self._begin_unowned(slot)
-                break
-            else:
-                assert isinstance(answer, Command)
+            if isinstance(answer, Command):
                 request = self._begin(slot, answer)
+            elif answer is not None:
+                request = (self._begin_unowned(slot) if agent.has_no_trial else None) or answer
+            else:
+                # The server will not hand out these preempted trials again.
+                if agent.state is not SweepState.CANCELLED:
+                    request = self._reclaim(slot, TrialState.PREEMPTED) or self._begin_unowned(slot)
+                break
         if isinstance(request, TrialRequest):
             agent.begins(request.trial_id, len(self._agents))
         return request
 
     @through_restarts
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
-        """See ``Search.report``.
-
-        Raises:
-            LostTrial: Another agent has the trial's lease by now.
-            StorageError: The database cannot be written.
-        """
+        """See ``Search.report``."""
         slot, number = self._running.get(trial_id, ("", -1))
         try:
             if metrics or not self._is_fresh(number, trial_id):
@@ -158,14 +144,11 @@ class WandbSearch:
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``Search.finish``; a repetition after a StorageError changes nothing.
-
-        Raises:
-            LostTrial: Another agent has the trial's lease by now.
-            StorageError: The database cannot be written.
-        """
+        """See ``Search.finish``; a repetition after a StorageError changes nothing."""
         with self._leases.ledger() as ledger:
-            number, row = self._latest(ledger, trial_id)
+            known = ledger.find(trial_id)
+            number = known["number"] if known else -1
+            row = self._leases.latest(ledger, number)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
                 ledger.end(
@@ -178,22 +161,16 @@ class WandbSearch:
                 )
         self._let_go(trial_id, number)
 
-    def _latest(self, ledger: Ledger, trial_id: str) -> tuple[int, Row | None]:
-        known = ledger.find(trial_id)
-        number = known["number"] if known else -1
-        return number, self._leases.latest(ledger, number)
-
     @through_restarts
     def records(self) -> Sequence[TrialRecord]:
         """See ``Search.records``: the trials of this database, and from the server those of other hosts."""
         with self._leases.ledger(write=False) as ledger:
             here = [record_of(row, row["identity"]) for row in ledger.all()]
         try:
-            there = list(self._server.runs(self._path))
+            return merged(here, self._server.runs(self._path))
         except (ServerError, LoginError) as error:
             log.warning("%s; showing the trials of this host only", error)
             return here
-        return merged(here, there)
 
     def _is_fresh(self, number: int, trial_id: str) -> bool:
         # Every slot asks each second, so read first: a writing transaction would block the others.
@@ -205,22 +182,22 @@ class WandbSearch:
         """What comes before a new run: a killed agent's trial, or one whose preemption was not uploaded."""
         with self._leases.ledger(write=False) as ledger:
             free = {row["state"] for row in self._leases.free(ledger)}
-        request = self._after_a_dead_agent(slot) if TrialState.RUNNING in free else None
+        request = None
+        if TrialState.RUNNING in free:
+            try:
+                state = self._server.sweep(self._path).state
+            except ServerBusy as error:
+                return Wait(str(error))
+            if state is SweepState.PAUSED:
+                return Wait("the sweep is paused")
+            if state is SweepState.RUNNING:
+                request = self._reclaim(slot, TrialState.RUNNING)
         if request is None and TrialState.PREEMPTED in free:
             request = self._begin_silent(slot)
         return request
 
-    def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
-        try:
-            state = self._server.sweep(self._path).state
-        except ServerBusy as error:
-            return Wait(str(error))
-        if state is SweepState.PAUSED:
-            return Wait("the sweep is paused")
-        return self._take_over(slot, TrialState.RUNNING) if state is SweepState.RUNNING else None
-
     @through_restarts
-    def _take_over(self, slot: str, state: TrialState) -> TrialRequest | None:
+    def _reclaim(self, slot: str, state: TrialState) -> TrialRequest | None:
         """Resume an unleased trial, unless it has ended on another host."""
         while True:
             with self._leases.ledger() as ledger:
@@ -240,7 +217,7 @@ class WandbSearch:
             reason = "it ended on another host" + (f": {record.reason}" if record.reason else "")
             self.finish(request.trial_id, TrialOutcome(record.state, record.result, reason))
 
-    def _resume(self, ledger: Ledger, row: Any, slot: str) -> TrialRequest:
+    def _resume(self, ledger: Ledger, row: Row, slot: str) -> TrialRequest:
         attempt = row["attempt"] + 1
         lease = self._leases.new(slot, attempt)
         ledger.hand_over(row["number"], lease)
@@ -251,39 +228,45 @@ class WandbSearch:
     @through_restarts
     def _begin(self, slot: str, command: Command) -> TrialRequest | None:
         """Start a run that the server proposes; None if it cannot be trained or another agent has it."""
-        run_id = command.run_id
-        parameters = flatten(command.args or {})
-        with self._leases.ledger() as ledger:
-            row = ledger.find(run_id)
-            if row is not None and not self._leases.is_in_hand(row):
-                return self._resume(ledger, row, slot)
-        if row is not None:
-            log.warning("W&B proposes run %s, which is running on another agent already", run_id)
-            return None
+        run_id, parameters = command.run_id, flatten(command.args or {})
         try:
-            config = parse_trial(parameters)
+            with self._leases.ledger() as ledger:
+                row = ledger.find(run_id)
+                if row is not None and self._leases.is_in_hand(row):
+                    log.warning("W&B proposes run %s, which is running on another agent already", run_id)
+                    return None
+                if row is not None:
+                    return self._resume(ledger, row, slot)
+                config = parse_trial(parameters)
+                number, lease = ledger.count(), self._leases.new(slot, 1)
+                twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
+                ledger.add(
+                    number,
+                    identity=run_id,
+                    config=config.model_dump_json(),
+                    parameters=parameters,
+                    memo=None,
+                    lease=lease,
+                    now=self._clock(),
+                )
+                self._hold(slot, run_id, number, lease)
         except ConfigError as error:
             self._refuse(run_id, error)
             return None
         self._refused = 0
-        with self._leases.ledger() as ledger:
-            if ledger.is_taken(run_id):
-                return None  # another agent was faster
-            number, lease = ledger.count(), self._leases.new(slot, 1)
-            twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
-            ledger.add(
-                number,
-                identity=run_id,
-                config=config.model_dump_json(),
-                parameters=parameters,
-                memo=None,
-                lease=lease,
-                now=self._clock(),
-            )
-            self._hold(slot, run_id, number, lease)
         if twins:
             copy_trial(trial_folder(self._path.id, twins[0]["identity"]), trial_folder(self._path.id, run_id))
         return TrialRequest(run_id, config, parameters)
+
+    def _refuse(self, run_id: str, error: ConfigError) -> None:
+        log.warning("run %s cannot be trained and is reported as failed: %s", run_id, error)
+        try:
+            self._server.fail_run(self._path, run_id, str(error))
+        except FersweepError as trouble:
+            log.warning("%s", trouble)
+        self._refused += 1
+        if self._refused >= REFUSED_IN_A_ROW:
+            raise error
 
     def _begin_unowned(self, slot: str) -> TrialRequest | Wait | None:
         """Begin an open run that no agent trains; Wait if one may be such a run.
@@ -316,28 +299,11 @@ class WandbSearch:
         actions = reconcile(local, runs, silent=self._signs.silent(runs))
         self._unowned = [run_id for run_id in actions if run_id not in in_use]
         for run in runs:
-            if actions.get(run.id) is not Action.TRAIN:
-                continue
-            log.warning("run %s is open on the W&B server without a sign of life; it is trained here", run.id)
-            if request := self._begin(slot, Command("run", run.id, run.config)):
-                return request
+            if actions.get(run.id) is Action.TRAIN:
+                log.warning("run %s is open on the W&B server without a sign of life; it is trained here", run.id)
+                if request := self._begin(slot, Command("run", run.id, run.config)):
+                    return request
         return None
-
-    def _hand_back(self, run_id: str) -> None:
-        try:
-            self._server.hand_back(self._path, run_id)
-        except FersweepError as error:
-            log.warning("run %s was proposed and not started, and could not be requeued: %s", run_id, error)
-
-    def _refuse(self, run_id: str, error: ConfigError) -> None:
-        log.warning("run %s cannot be trained and is reported as failed: %s", run_id, error)
-        try:
-            self._server.fail_run(self._path, run_id, str(error))
-        except FersweepError as trouble:
-            log.warning("%s", trouble)
-        self._refused += 1
-        if self._refused >= REFUSED_IN_A_ROW:
-            raise error
 
     def _let_go(self, trial_id: str, number: int) -> None:
         self._leases.ended(number)
