@@ -21,8 +21,7 @@ from fer_sweep.sweeps import Sweep
 from fer_sweep.training.history import read_history
 from fer_sweep.wandb_client import sweeps as wandb_sweeps
 from fer_sweep.wandb_client.messages import ServerRun, SweepPath
-from fer_sweep.wandb_client.reconcile import UPLOADS, Action, LocalTrial, reconcile
-from fer_sweep.wandb_client.runs import OPEN
+from fer_sweep.wandb_client.reconcile import OPEN, UPLOADS, Action, LocalTrial, reconcile
 from fer_sweep.wandb_client.tracking import RunLabels, Tracker
 
 log = logging.getLogger(__name__)
@@ -42,19 +41,11 @@ class Synced:
     actions: Mapping[str, Action]
     """By trial."""
 
-    def count(self, action: Action) -> int:
-        """Trials with this action."""
-        return sum(found is action for found in self.actions.values())
-
 
 def upload(
-    sweep: Sweep,
-    *,
-    trials: Collection[str] = (),
-    keep_models: bool = False,
-    say: Callable[[str], None],
+    sweep: Sweep, *, trials: Collection[str] = (), keep_models: bool = False, say: Callable[[str], None]
 ) -> Synced:
-    """Bring every run of a sweep up to date on the W&B server in use.
+    """Upload what the W&B server in use does not have of a sweep's runs.
 
     Args:
         sweep: The sweep.
@@ -72,20 +63,22 @@ def upload(
         labels = RunLabels(sweep.id, page.path.entity, page.path.project, page.path.id)
         chosen = [record for record in sweep.trials() if not trials or record.trial_id in trials]
         records = [record for record in chosen if sweep.uploads(record)]
-        runs = {run.id: run for run in runs_on_server(page.path)}
+        runs = runs_on_server(page.path)
         tracker = Tracker(mode="online", keep_models=keep_models, obey_pages=False)
         actions = {}
         for number, record in enumerate(records, start=1):
-            rows = _history(sweep, record.trial_id, say)
-            local = _local(sweep, record, len(rows))
-            remote = [runs[local.run_id]] if local.run_id in runs else []
-            action = actions[record.trial_id] = reconcile([local], remote)[record.trial_id]
+            trial, folder = record.trial_id, sweep.trial_folder(record.trial_id)
+            rows = _history(sweep, trial, say)
+            in_use = record.state is TrialState.RUNNING and is_locked(folder / ".lock")
+            lines = len(rows) + (record.result is not None)  # the confusion matrix has a line of its own
+            local = LocalTrial(trial, sweep.run_id(trial), record.state, lines, in_use)
+            action = actions[trial] = reconcile([local], runs)[trial]
             if action in UPLOADS and not _upload(tracker, labels, sweep, record, rows):
                 raise ServerError(
-                    f"the run of trial {record.trial_id} could not be uploaded ({number} of {len(records)})",
+                    f"the run of trial {trial} could not be uploaded ({number} of {len(records)})",
                     hint="repeat the command: it continues with this run",
                 )
-            say(f"{number}/{len(records)} trial {record.trial_id} ({record.state}, {len(rows)} epochs): {action}")
+            say(f"{number}/{len(records)} trial {trial} ({record.state}, {len(rows)} epochs): {action}")
     sweep.close_page()
     return Synced(page.url, actions)
 
@@ -134,11 +127,7 @@ def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) 
 
 
 def runs_on_server(path: SweepPath) -> Sequence[ServerRun]:
-    """Every run that the server in use has of a sweep.
-
-    Raises:
-        ServerError: The server does not answer.
-    """
+    """Every run that the server in use has of a sweep."""
     with contextlib.closing(wandb_sweeps.connect()) as server:
         return list(server.runs(path))
 
@@ -164,12 +153,6 @@ def _history(sweep: Sweep, trial_id: str, say: Callable[[str], None]) -> Sequenc
             raise
         say(f"note: {error}; read from the database instead")
         return rows
-
-
-def _local(sweep: Sweep, record: TrialRecord, epochs: int) -> LocalTrial:
-    in_use = record.state is TrialState.RUNNING and is_locked(sweep.trial_folder(record.trial_id) / ".lock")
-    lines = epochs + (record.result is not None)  # the confusion matrix has a line of its own
-    return LocalTrial(record.trial_id, sweep.run_id(record.trial_id), record.state, lines, in_use)
 
 
 def _upload(
@@ -205,6 +188,5 @@ def _alone(sweep: Sweep) -> Iterator[None]:
         with filelock.FileLock(sweep.folder / ".sync.lock", timeout=0):
             yield
     except filelock.Timeout:
-        raise StorageError(
-            f"another sync of sweep {sweep.id} is running", hint="wait for it, or terminate it"
-        ) from None
+        hint = "wait for it, or terminate it"
+        raise StorageError(f"another sync of sweep {sweep.id} is running", hint=hint) from None

@@ -23,8 +23,7 @@ from fer_sweep.store.leases import Leases
 from fer_sweep.store.trials import Lease, Ledger, SweepState, record_of
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
-from fer_sweep.wandb_client.reconcile import Action, LocalTrial, SignsOfLife, reconcile
-from fer_sweep.wandb_client.runs import OPEN, has_ended, merged, record_from
+from fer_sweep.wandb_client.reconcile import OPEN, has_ended, merged, record_from
 from fer_sweep.wandb_client.slots import RUN_ID, Pace, SlotAgent
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,11 @@ class WandbSearch:
         self._refused = 0
         """Proposals in a row that cannot be trained."""
         self._index = ConfigIndex()
-        self._signs = SignsOfLife(lease_s, self._clock)
+        self._lease_s = lease_s
+        self._looked_at = float("-inf")
+        """When the server was last asked for open runs."""
+        self._seen: dict[tuple[str, float | None, int], float] = {}
+        """When a run was first seen with this heartbeat and number of lines, by our clock: the server's may differ."""
         self._unowned: list[str] = []
         """Open runs that no agent of this database trains, as of the last look."""
 
@@ -272,8 +275,7 @@ class WandbSearch:
         """Begin an open run that no agent trains; Wait if one may be such a run.
 
         Its proposal was lost on its way, or with its agent; or its trial was preempted here, and the server was not
-        told. The server would not propose it again, and never finish the sweep. An agent may be about to begin it, so
-        wait for a lease without a sign of life.
+        told. The server would not propose it again, and never finish the sweep.
         """
         if request := self._begin_silent(slot):
             return request
@@ -282,24 +284,25 @@ class WandbSearch:
 
     @through_restarts
     def _begin_silent(self, slot: str) -> TrialRequest | None:
-        if not self._signs.is_due():
+        """The same once such a run has shown no sign of life for a lease: an agent may be about to begin it."""
+        now = self._clock()
+        if now - self._looked_at < self._lease_s / 4:
             return None
         try:
             runs = [run for run in self._server.runs(self._path, states=OPEN, tries=1) if RUN_ID.fullmatch(run.id)]
         except FersweepError as error:
             log.debug("%s", error)
             return None
+        self._looked_at = now
+        signs = {run.id: (run.id, run.heartbeat_at, run.steps) for run in runs}
+        self._seen = {sign: self._seen.get(sign, now) for sign in signs.values()}
         with self._leases.ledger(write=False) as ledger:
-            states = {run.id: TrialState(row["state"]) for run in runs if (row := ledger.find(run.id)) is not None}
-        in_use = {run_id for run_id, state in states.items() if state is not TrialState.PREEMPTED}
-        local = [
-            LocalTrial(run_id, run_id, state, in_use=run_id in in_use, server_resumes=True)
-            for run_id, state in states.items()
-        ]
-        actions = reconcile(local, runs, silent=self._signs.silent(runs))
-        self._unowned = [run_id for run_id in actions if run_id not in in_use]
-        for run in runs:
-            if actions.get(run.id) is Action.TRAIN:
+            states = {run.id: row["state"] for run in runs if (row := ledger.find(run.id))}
+        # An unknown run that is not pending is trained on another host.
+        unowned = [run for run in runs if states.get(run.id, run.state) in (TrialState.PREEMPTED, "pending")]
+        self._unowned = [run.id for run in unowned]
+        for run in unowned:
+            if now - self._seen[signs[run.id]] >= self._lease_s:
                 log.warning("run %s is open on the W&B server without a sign of life; it is trained here", run.id)
                 if request := self._begin(slot, Command("run", run.id, run.config)):
                     return request

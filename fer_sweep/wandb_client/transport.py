@@ -89,11 +89,12 @@ class Transport:
                 may_be_done=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout),
             ) from error
         status = response.status_code
+        with_status = f"the W&B server {server} answered {operation} with status {status}"
         if status == 401:
             raise self.wrong_key()
         if status == 429 or status >= 500:
             raise ServerBusy(
-                f"the W&B server {server} answered {operation} with status {status}",
+                with_status,
                 hint="it is overloaded or down; try again later",
                 retry_after_s=_seconds(response.headers.get("Retry-After")),
                 may_be_done=status not in (429, 503),
@@ -111,7 +112,7 @@ class Transport:
             what = text or f"{operation}: not found"
             raise NotFound(f"the W&B server {server} says: {what}", hint=self._is_it_wandb())
         if status >= 300 and not text:
-            raise ServerError(f"{server} answered {operation} with status {status}", hint=self._is_it_wandb())
+            raise ServerError(with_status, hint=self._is_it_wandb())
         if status < 300 and not answer and operation != "file_stream":
             raise ServerError(f"the answer of {server} to {operation} is not JSON", hint=self._is_it_wandb())
         return answer

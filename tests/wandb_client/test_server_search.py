@@ -12,7 +12,7 @@ from fer_sweep.errors import ConfigError, ServerBusy
 from fer_sweep.records import StopReason, TrialOutcome, TrialState, Wait
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.wandb_client.messages import ServerRun
-from fer_sweep.wandb_client.runs import record_from
+from fer_sweep.wandb_client.reconcile import record_from
 from fer_sweep.wandb_client.server_search import REFUSED_IN_A_ROW
 from fer_sweep.wandb_client.slots import Pace
 from tests.search.conftest import AT_ONCE, TrackedSearch, take
