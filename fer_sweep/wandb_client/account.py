@@ -56,10 +56,6 @@ class Account:
         """The server's address for messages: without user name and password."""
         return _without_password(self.server)
 
-    def sweep_page(self, entity: str, project: str, sweep: str) -> str:
-        """Address of a sweep's page."""
-        return f"{self.app}/{entity}/{project}/sweeps/{sweep}"
-
 
 def tracking_mode() -> Mode:
     """Whether runs are online: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline."""

@@ -6,55 +6,43 @@ operations are private and changed between 0.28 and 0.31, hence this client; wan
 Source: https://docs.wandb.ai/guides/sweeps and the queries of wandb 0.31.
 """
 
-import functools
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 
-from fer_sweep.errors import ServerError
+from fer_sweep.config.sweep_yaml import parse_document
+from fer_sweep.errors import InputError, ServerError
 from fer_sweep.store.trials import SweepState
-from fer_sweep.wandb_client.messages import (
-    WORDS,
-    Command,
-    Dumper,
-    ServerRun,
-    ServerSweep,
-    SweepPath,
-    command_from,
-    config_from,
-    run_from,
-    state_of_word,
-)
+from fer_sweep.wandb_client.messages import Command, Dumper, ServerRun, ServerSweep, SweepPath, run_from, values
 from fer_sweep.wandb_client.transport import TRIES, NotFound, Transport
 
 _RUNS_A_PAGE = 100
 
-Args = ParamSpec("Args")
-Answer = TypeVar("Answer")
+_WORDS = {SweepState.RUNNING: "RUNNING", SweepState.PAUSED: "PAUSED", SweepState.CANCELLED: "CANCELED"}
+"""W&B's names of states; stopped and finished sweeps are both FINISHED."""
+_STATES = {word: state for state, word in _WORDS.items()}
+_STATES |= {"PENDING": SweepState.RUNNING, "CANCELLED": SweepState.CANCELLED}
 
 
-def _understood(ask: Callable[Args, Answer]) -> Callable[Args, Answer]:
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
     """Raise ``ServerError`` for an answer of an unexpected shape."""
-
-    @functools.wraps(ask)
-    def wrapped(*args: Args.args, **kwargs: Args.kwargs) -> Answer:
-        try:
-            return ask(*args, **kwargs)
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
-            raise ServerError(
-                f"W&B's answer to {ask.__name__} cannot be read: {type(error).__name__}: {error}",
-                hint="check WANDB_BASE_URL: it must be a W&B server that supports wandb 0.31",
-            ) from error
-
-    return wrapped
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
+        raise ServerError(
+            f"W&B's answer to {what} cannot be read: {type(error).__name__}: {error}",
+            hint="check WANDB_BASE_URL: it must be a W&B server that supports wandb 0.31",
+        ) from error
 
 
 class WandbServer(Transport):
     """A server, used with one account; thread-safe."""
 
-    @_understood
+    @_reading("default_entity")
     def default_entity(self, *, tries: int = TRIES) -> str:
         """The default entity of the API key: a user or team."""
         viewer = self.ask("query Viewer { viewer { id username entity } }", {}, tries=tries)["viewer"]
@@ -62,7 +50,7 @@ class WandbServer(Transport):
             raise self.wrong_key()
         return str(viewer.get("entity") or viewer["username"])
 
-    @_understood
+    @_reading("create_sweep")
     def create_sweep(self, config: Mapping[str, Any], *, entity: str, project: str) -> tuple[SweepPath, Sequence[str]]:
         """Create a sweep; gives its path and the server's warnings about its file."""
         answer = self.ask(
@@ -86,7 +74,7 @@ class WandbServer(Transport):
         path = SweepPath((owner.get("entity") or {}).get("name") or entity, owner.get("name") or project, sweep["name"])
         return path, answer.get("configValidationWarnings") or ()
 
-    @_understood
+    @_reading("sweep")
     def sweep(self, path: SweepPath) -> ServerSweep:
         """A sweep; raises ``NotFound`` if none has this path."""
         found = self.ask(
@@ -105,10 +93,15 @@ class WandbServer(Transport):
         if not (sweep := found["sweep"]):
             hint = "it was deleted or is in another project: give ENTITY/PROJECT/ID"
             raise NotFound(f"no sweep {path.id} in {place} on {self.account.shown}", hint=hint)
-        config = config_from(sweep["config"] or "", path)
+        # The reader of sweep files refuses YAML bombs and tags, and reads 1e-4 as a number.
+        config = parse_document(sweep["config"] or "", source=f"sweep {path}").data
+        if not isinstance(config, Mapping):
+            hint = "create it again from its file"
+            raise InputError(f"sweep {path} has an unreadable configuration", hint=hint)
         # The server's spelling of the names counts.
         canonical = SweepPath(found["entityName"] or path.entity, found["name"] or path.project, sweep["name"])
-        return ServerSweep(sweep["id"], canonical, config, state_of_word(sweep["state"] or ""))
+        state = _STATES.get((sweep["state"] or "").upper(), SweepState.FINISHED)
+        return ServerSweep(sweep["id"], canonical, config, state)
 
     def set_state(self, path: SweepPath, state: SweepState) -> None:
         """Pause, resume, stop or cancel a sweep, as the buttons of its page do."""
@@ -118,10 +111,10 @@ class WandbServer(Transport):
                     sweep { name }
                 }
             }""",
-            {**_within(path), "id": self.sweep(path).key, "state": WORDS.get(state, "FINISHED")},
+            {**_within(path), "id": self.sweep(path).key, "state": _WORDS.get(state, "FINISHED")},
         )
 
-    @_understood
+    @_reading("register_agent")
     def register_agent(self, path: SweepPath, host: str) -> str:
         """Register an agent, which may run one trial at a time; gives its id."""
         answer = self.ask(
@@ -135,7 +128,7 @@ class WandbServer(Transport):
         )
         return str(answer["createAgent"]["agent"]["id"])
 
-    @_understood
+    @_reading("heartbeat")
     def heartbeat(self, agent: str, running: str | None) -> Sequence[Command]:
         """Send the run that an agent trains, and receive its commands; ``NotFound`` if it or the sweep was deleted."""
         answer = self.ask(
@@ -145,9 +138,12 @@ class WandbServer(Transport):
             {"id": agent, "metrics": "{}", "runState": json.dumps({running: True} if running else {})},
             tries=1,
         )
-        return [command_from(command) for command in json.loads(answer["agentHeartbeat"]["commands"] or "[]")]
+        return [
+            Command(str(raw.get("type")), str(raw.get("run_id") or ""), values(raw.get("args") or {}))
+            for raw in json.loads(answer["agentHeartbeat"]["commands"] or "[]")
+        ]
 
-    @_understood
+    @_reading("runs")
     def runs(self, path: SweepPath, *, states: Sequence[str] = (), tries: int = TRIES) -> Sequence[ServerRun]:
         """Every run of a sweep, or those in some of the server's states, oldest first."""
         filters = {"sweep": path.id} | ({"state": {"$in": list(states)}} if states else {})
@@ -182,7 +178,7 @@ class WandbServer(Transport):
                 break
         return runs
 
-    @_understood
+    @_reading("run")
     def run(self, path: SweepPath, run_id: str, *, tries: int = TRIES) -> ServerRun | None:
         """One run of a sweep's project; None if the server does not have it."""
         found = self.ask(

@@ -8,14 +8,7 @@ from typing import Any
 
 import yaml
 
-from fer_sweep.config.sweep_yaml import parse_document
-from fer_sweep.errors import InputError
 from fer_sweep.store.trials import SweepState
-
-WORDS = {SweepState.RUNNING: "RUNNING", SweepState.PAUSED: "PAUSED", SweepState.CANCELLED: "CANCELED"}
-"""W&B's names of states; stopped and finished sweeps are both FINISHED."""
-_STATES = {word: state for state, word in WORDS.items()}
-_STATES |= {"PENDING": SweepState.RUNNING, "CANCELLED": SweepState.CANCELLED}
 
 
 @dataclass(frozen=True)
@@ -28,11 +21,7 @@ class SweepPath:
 
     @classmethod
     def read(cls, text: str) -> "SweepPath":
-        """Parse what ``str`` writes; only a project may have a slash in its name.
-
-        Raises:
-            ValueError: It is not ENTITY/PROJECT/ID.
-        """
+        """Parse what ``str`` writes, or raise ``ValueError``; only a project may have a slash in its name."""
         entity, _, rest = text.partition("/")
         project, _, sweep = rest.rpartition("/")
         if not (entity and project and sweep):
@@ -95,38 +84,20 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 Dumper.add_representer(str, _text)
 
 
-def config_from(text: str, path: SweepPath) -> Mapping[str, Any]:
-    """Parse a sweep file as the server returns it.
-
-    Raises:
-        InputError: It cannot be parsed.
-    """
-    # The reader of sweep files refuses YAML bombs and tags, and reads 1e-4 as a number.
-    found = parse_document(text, source=f"sweep {path}").data
-    if not isinstance(found, Mapping):
-        raise InputError(f"sweep {path} has an unreadable configuration", hint="create it again from its file")
-    return found
-
-
-def state_of_word(word: str) -> SweepState:
-    """The state for the server's name of it."""
-    return _STATES.get(word.upper(), SweepState.FINISHED)
-
-
-def command_from(raw: Mapping[str, Any]) -> Command:
-    """Parse a command from the answer to a heartbeat."""
-    return Command(str(raw.get("type")), str(raw.get("run_id") or ""), _values(raw.get("args") or {}))
-
-
 def run_from(node: Mapping[str, Any]) -> ServerRun:
     """Parse a run from the answer to a query."""
-    config = _values(json.loads(node["config"] or "{}"))
-    summary = json.loads(node["summaryMetrics"] or "{}")
-    times = (_unix_time(node.get("createdAt")), _unix_time(node.get("heartbeatAt")))
-    return ServerRun(node["name"], node["state"], config, summary, *times, steps=node.get("historyLineCount") or 0)
+    return ServerRun(
+        node["name"],
+        node["state"],
+        config=values(json.loads(node["config"] or "{}")),
+        summary=json.loads(node["summaryMetrics"] or "{}"),
+        created_at=_unix_time(node.get("createdAt")),
+        heartbeat_at=_unix_time(node.get("heartbeatAt")),
+        steps=node.get("historyLineCount") or 0,
+    )
 
 
-def _values(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+def values(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     """What ``{"name": {"value": ...}}`` gives by name, without wandb's own entry."""
     return {
         name: entry["value"] if isinstance(entry, Mapping) and "value" in entry else entry

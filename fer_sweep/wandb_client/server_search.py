@@ -54,9 +54,7 @@ class WandbSearch:
             path: Where it is on the server.
             database: For leases and reports; it stays open when the search is closed.
             connect: Connects to the server when it is first needed; ``close`` closes it.
-            owner: Names this agent among those of this database; this process if not given.
-            lease_s: Lease of a trial, seconds; once it expires, another agent of this database may resume the trial.
-            clock: Unix time, seconds; the database's if not given.
+            owner, lease_s, clock: See ``Leases``.
             can_be_resumed: Whether this host has a trial's checkpoints; other trials come last and restart.
             pace: How often the server is asked.
         """

@@ -17,8 +17,7 @@ from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import SweepPath
 from fer_sweep.wandb_client.transport import NotFound
 
-PROGRAM = "fersweep"
-COMMAND = ("${env}", "fersweep", "train", "${args}")
+_COMMAND = ("${env}", "fersweep", "train", "${args}")
 """The command of a stock agent for a sweep file without one; it needs ``program`` too, but not the file it names."""
 
 _OWN_HOSTS = frozenset({"api.wandb.ai", "wandb.ai", "www.wandb.ai", "forge.coreweave.com", "api.forge.coreweave.com"})
@@ -53,7 +52,7 @@ def make(server: WandbServer, sweep: SweepFile, *, entity: str | None = None, pr
         entity=entity or usual_entity or server.default_entity(),
         project=project or usual_project,
     )
-    return Made(path, server.account.sweep_page(path.entity, path.project, path.id), warnings)
+    return _made(server, path, warnings)
 
 
 def adopt(server: WandbServer, text: str) -> tuple[Made, SweepFile]:
@@ -63,15 +62,14 @@ def adopt(server: WandbServer, text: str) -> tuple[Made, SweepFile]:
         InputError: The text is not a sweep, or the server does not have it.
         SweepFileError: Its sweep file is invalid.
     """
-    who = server.account
-    _check_host(who, text)
+    _check_host(server.account, text)
     usual_entity, usual_project = place(None, None)
     entity, project, sweep_id = parse_path(text, entity=usual_entity, project=usual_project)
     found = server.sweep(SweepPath(entity or server.default_entity(), project or usual_project, sweep_id))
     path = found.path
     content = {key: value for key, value in found.config.items() if value is not None}
     sweep = parse_sweep(content, source=f"sweep {path}")
-    return Made(path, who.sweep_page(path.entity, path.project, path.id), ()), sweep
+    return _made(server, path), sweep
 
 
 def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
@@ -90,7 +88,7 @@ def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
         if known := known_page(sweep_id, server.account.server):
             try:
                 server.sweep(known)
-                return Made(known, server.account.sweep_page(known.entity, known.project, known.id), ())
+                return _made(server, known)
             except NotFound:
                 pass  # deleted on its page
         if sweep.method != "custom":
@@ -101,14 +99,18 @@ def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
         return made
 
 
-def known_page(sweep_id: str, server: str | None = None) -> SweepPath | None:
-    """The path of an embedded sweep's page, if it has one; on this server, if one is given."""
+def known_page(sweep_id: str, server: str) -> SweepPath | None:
+    """The path of an embedded sweep's page, if it has one on this server."""
     try:
         content = read_json(sweep_folder(sweep_id) / "wandb.json")
         path = SweepPath.read(str(content["path"]))
     except (OSError, ValueError, KeyError):
         return None
-    return path if server in (None, content.get("server")) else None
+    return path if server == content.get("server") else None
+
+
+def _made(server: WandbServer, path: SweepPath, warnings: Sequence[str] = ()) -> Made:
+    return Made(path, f"{server.account.app}/{path.entity}/{path.project}/sweeps/{path.id}", warnings)
 
 
 def check_searchable(sweep: SweepFile) -> None:
@@ -159,8 +161,7 @@ def _as_stock_sends(plain: dict[str, Any]) -> dict[str, Any]:
     """A sweep file as the stock client sends it: with the agents' command and the distribution of each range."""
     sent = dict(plain)
     if "program" not in plain:
-        command = {} if "command" in plain else {"command": list(COMMAND)}
-        sent = {"program": PROGRAM, **command, **plain}
+        sent = {"program": "fersweep", "command": list(_COMMAND), **plain}
     if parameters := plain.get("parameters"):
         sent["parameters"] = {name: _with_distribution(given) for name, given in parameters.items()}
     return sent
