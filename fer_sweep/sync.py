@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 _SETTLED_S = 30.0
 """After a trial's end: its agent has uploaded the end by then, or has failed to for now."""
-_SINGLE_QUERIES = 20
-"""Up to so many runs are asked for one by one; beyond, all runs of the sweep are."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) 
             )
             for trial in ended.keys() | asked
         ]
-        runs = _runs(sweep, [trial.run_id for trial in local if trial.trial_id in asked]) if asked or settled else ()
+        runs = _runs(sweep, [sweep.run_id(trial) for trial in asked]) if asked or settled else ()
     except FersweepError as error:
         log.debug("%s", error)
         return None
@@ -138,10 +136,8 @@ def _runs(sweep: Sweep, run_ids: Sequence[str]) -> Sequence[ServerRun]:
         path = sweep.known_page(server.account.server)
         if path is None:
             return ()
-        if len(run_ids) > _SINGLE_QUERIES:
-            return server.runs(path, tries=1)
-        found = [*server.runs(path, states=OPEN, tries=1), *(server.run(path, name, tries=1) for name in run_ids)]
-        return [run for run in found if run is not None]
+        still_open = server.runs(path, states=OPEN, tries=1)
+        return [*still_open, *(server.runs(path, ids=run_ids, tries=1) if run_ids else ())]
 
 
 def _history(sweep: Sweep, trial_id: str, say: Callable[[str], None]) -> Sequence[Mapping[str, float]]:

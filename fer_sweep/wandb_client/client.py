@@ -144,9 +144,12 @@ class WandbServer(Transport):
         ]
 
     @_reading("runs")
-    def runs(self, path: SweepPath, *, states: Sequence[str] = (), tries: int = TRIES) -> Sequence[ServerRun]:
-        """Every run of a sweep, or those in some of the server's states, oldest first."""
-        filters = {"sweep": path.id} | ({"state": {"$in": list(states)}} if states else {})
+    def runs(
+        self, path: SweepPath, *, ids: Sequence[str] = (), states: Sequence[str] = (), tries: int = TRIES
+    ) -> Sequence[ServerRun]:
+        """Every run of a sweep, or those with some ids or in some of the server's states, oldest first."""
+        chosen = {"name": ids, "state": states}
+        filters = {"sweep": path.id} | {key: {"$in": list(some)} for key, some in chosen.items() if some}
         runs: list[ServerRun] = []
         page = {"endCursor": None, "hasNextPage": True}
         while page["hasNextPage"]:
@@ -177,20 +180,6 @@ class WandbServer(Transport):
             if page["endCursor"] == cursor:
                 break
         return runs
-
-    @_reading("run")
-    def run(self, path: SweepPath, run_id: str, *, tries: int = TRIES) -> ServerRun | None:
-        """One run of a sweep's project; None if the server does not have it."""
-        found = self.ask(
-            """query Run($project: String!, $entity: String!, $name: String!) {
-                project(name: $project, entityName: $entity) {
-                    run(name: $name) { name state config summaryMetrics createdAt heartbeatAt historyLineCount }
-                }
-            }""",
-            {**_within(path), "name": run_id},
-            tries=tries,
-        )["project"]
-        return run_from(found["run"]) if found and found["run"] else None
 
     def fail_run(self, path: SweepPath, run_id: str, reason: str) -> None:
         """Fail a run that was proposed but cannot be trained, so that the search takes it into account."""

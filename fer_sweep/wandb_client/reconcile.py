@@ -95,14 +95,12 @@ def _action(trial: LocalTrial, run: ServerRun | None) -> Action:
     return Action.NONE if has_its_end and run.steps >= trial.lines else Action.COMPLETE
 
 
-def has_ended(run: ServerRun | None) -> bool:
+def has_ended(run: ServerRun) -> bool:
     """Whether the agent that trained a run has reported its end.
 
     The server's state alone does not show that: a run without a heartbeat becomes crashed or killed after some minutes,
     and an agent that lost its trial's lease closes the run as failed.
     """
-    if run is None:
-        return False
     return run.state == "finished" or (run.state == "failed" and run.summary.get("state") == TrialState.FAILED)
 
 
@@ -111,12 +109,11 @@ def merged(here: Sequence[TrialRecord], there: Sequence[ServerRun]) -> Sequence[
 
     The exception is a trial that was preempted here and has ended on another host since.
     """
-    runs = {run.id: run for run in there}
-    found = {run_id: record_from(run) for run_id, run in runs.items()} | {
-        record.trial_id: record
-        for record in here
-        if record.state is not TrialState.PREEMPTED or not has_ended(runs.get(record.trial_id))
-    }
+    found = {run.id: record_from(run) for run in there}
+    ended = {run.id for run in there if has_ended(run)}
+    for record in here:
+        if record.state is not TrialState.PREEMPTED or record.trial_id not in ended:
+            found[record.trial_id] = record
     return sorted(found.values(), key=lambda record: record.started_at or 0.0)
 
 

@@ -103,7 +103,6 @@ class WandbSearch:
         Raises:
             FersweepError: The server refuses this agent or does not answer, and no trial is running.
             ConfigError: The server proposes only configurations that cannot be trained.
-            StorageError: The database cannot be written.
         """
         agent = self._agents.get(slot)
         if agent is None:
@@ -120,13 +119,13 @@ class WandbSearch:
                 request = self._begin(slot, answer)
             elif answer is not None:
                 request = (self._begin_unowned(slot) if agent.has_no_trial else None) or answer
-            else:
-                # The server will not hand out these preempted trials again.
-                if agent.state is not SweepState.CANCELLED:
-                    request = self._reclaim(slot, TrialState.PREEMPTED) or self._begin_unowned(slot)
+            elif agent.state is SweepState.CANCELLED:
+                return None
+            else:  # the server will not hand out these preempted trials again
+                request = self._reclaim(slot, TrialState.PREEMPTED) or self._begin_unowned(slot)
                 break
         if isinstance(request, TrialRequest):
-            agent.begins(request.trial_id, len(self._agents))
+            agent.begins(request.trial_id, agents=len(self._agents))
         return request
 
     @through_restarts
@@ -203,28 +202,27 @@ class WandbSearch:
         while True:
             with self._leases.ledger() as ledger:
                 free = [row for row in self._leases.free(ledger) if row["state"] == state]
-                row = next((row for row in free if self._can_be_resumed(row["identity"])), free[0] if free else None)
-                if row is None:
+                if not free:
                     return None
-                request = self._resume(ledger, row, slot)
+                first = min(free, key=lambda row: not self._can_be_resumed(row["identity"]))
+                request = self._resume(ledger, first, slot)
             try:
-                run = self._server.run(self._path, request.trial_id)
+                runs = self._server.runs(self._path, ids=[request.trial_id])
             except ServerBusy as error:
                 log.warning("%s; trial %s is resumed without the server's record of it", error, request.trial_id)
                 return request
-            if run is None or not has_ended(run):
+            if not runs or not has_ended(runs[0]):
                 return request
-            record = record_from(run)
+            record = record_from(runs[0])
             reason = "it ended on another host" + (f": {record.reason}" if record.reason else "")
             self.finish(request.trial_id, TrialOutcome(record.state, record.result, reason))
 
     def _resume(self, ledger: Ledger, row: Row, slot: str) -> TrialRequest:
-        attempt = row["attempt"] + 1
-        lease = self._leases.new(slot, attempt)
+        config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
+        lease = self._leases.new(slot, row["attempt"] + 1)
         ledger.hand_over(row["number"], lease)
         self._hold(slot, row["identity"], row["number"], lease)
-        config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
-        return TrialRequest(row["identity"], config, parameters, attempt)
+        return TrialRequest(row["identity"], config, parameters, lease.attempt)
 
     @through_restarts
     def _begin(self, slot: str, command: Command) -> TrialRequest | None:
@@ -232,12 +230,11 @@ class WandbSearch:
         run_id, parameters = command.run_id, flatten(command.args or {})
         try:
             with self._leases.ledger() as ledger:
-                row = ledger.find(run_id)
-                if row is not None and self._leases.is_in_hand(row):
+                if row := ledger.find(run_id):
+                    if not self._leases.is_in_hand(row):
+                        return self._resume(ledger, row, slot)
                     log.warning("W&B proposes run %s, which is running on another agent already", run_id)
                     return None
-                if row is not None:
-                    return self._resume(ledger, row, slot)
                 config = parse_trial(parameters)
                 number, lease = ledger.count(), self._leases.new(slot, 1)
                 twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
@@ -275,10 +272,10 @@ class WandbSearch:
         Its proposal was lost on its way, or with its agent; or its trial was preempted here, and the server was not
         told. The server would not propose it again, and never finish the sweep.
         """
-        if request := self._begin_silent(slot):
-            return request
-        names = ", ".join(self._unowned)
-        return Wait(f"run {names} is to be trained and shows no sign of life yet") if names else None
+        request = self._begin_silent(slot)
+        if request is None and self._unowned:
+            return Wait(f"run {', '.join(self._unowned)} is to be trained and shows no sign of life yet")
+        return request
 
     @through_restarts
     def _begin_silent(self, slot: str) -> TrialRequest | None:

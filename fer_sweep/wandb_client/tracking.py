@@ -48,7 +48,7 @@ class RunLabels:
 
     group: str
     entity: str | None = None
-    """None for that of wandb's environment and settings; project likewise."""
+    """None for that of wandb's settings; project likewise."""
     project: str | None = None
     sweep_id: str | None = None
     """The sweep on the server that it belongs to."""
@@ -58,12 +58,7 @@ class RunLabels:
     notes: str | None = None
 
     def of_trial(self, trial_id: str, config: Mapping[str, Any]) -> "RunLabels":
-        """The labels of a trial, given those that all trials of its sweep share.
-
-        Args:
-            trial_id: The trial; the group is its sweep's id in this home.
-            config: Its whole TrialConfig as plain values.
-        """
+        """The labels of a trial, given those that all trials of its sweep share; the group is its sweep's id."""
         return replace(
             self,
             name=f"{config['model']}-{trial_id}",
@@ -217,7 +212,7 @@ class Tracker:
         """Start the W&B run of one trial; several may be open in this process.
 
         Args:
-            labels: Name, group and the rest.
+            labels: Its labels, without those of the environment.
             config: The whole TrialConfig as plain values, nested.
             run_id: The run's id; None lets wandb take it from its environment (a stock ``wandb agent``) or draw one.
             folder: The trial's folder, with its best weights.

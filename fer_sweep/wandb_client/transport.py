@@ -69,7 +69,7 @@ class Transport:
                     raise
                 time.sleep(min(_LONGEST_WAIT_S, error.retry_after_s or 0.5 * 2**attempt))
         if text := _message(answer):
-            raise self._refusal(text, operation)
+            raise _refusal(text, operation)
         data = answer.get("data")
         if not isinstance(data, dict):
             raise ServerError(f"W&B's answer to {operation} has no data", hint=self._is_it_wandb())
@@ -107,7 +107,7 @@ class Transport:
             answer = {}
         text = _message(answer)
         if status == 403:
-            raise self._no_permission(text)
+            raise _refusal(text or "permission denied", operation, is_denied=True)
         if status == 404:
             what = text or f"{operation}: not found"
             raise NotFound(f"the W&B server {server} says: {what}", hint=self._is_it_wandb())
@@ -117,16 +117,6 @@ class Transport:
             raise ServerError(f"the answer of {server} to {operation} is not JSON", hint=self._is_it_wandb())
         return answer
 
-    def _refusal(self, text: str, operation: str) -> InputError:
-        lower = text.lower()
-        if any(word in lower for word in ("permission", "denied", "forbidden", "unauthorized", "not authorized")):
-            return self._no_permission(text)
-        if any(words in lower for words in ("not found", "does not exist", "could not find")):
-            return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
-        return InputError(
-            f"W&B refuses {operation}: {text}", hint="correct what it names, or ask the server's administrator"
-        )
-
     def wrong_key(self) -> LoginError:
         """The error for an API key that the server does not accept."""
         return LoginError(
@@ -134,12 +124,20 @@ class Transport:
             hint="log in again: `wandb login --relogin`, or set both WANDB_API_KEY and WANDB_BASE_URL",
         )
 
-    def _no_permission(self, text: str) -> LoginError:
-        hint = "this API key lacks the permission: name another entity, or ask its owner for access"
-        return LoginError(f"W&B: {text or 'permission denied'}", hint=hint)
-
     def _is_it_wandb(self) -> str:
         return f"check WANDB_BASE_URL: is {self.account.shown} a W&B server?"
+
+
+def _refusal(text: str, operation: str, *, is_denied: bool = False) -> InputError:
+    lower = text.lower()
+    words = ("permission", "denied", "forbidden", "unauthorized", "not authorized")
+    if is_denied or any(word in lower for word in words):
+        hint = "this API key lacks the permission: name another entity, or ask its owner for access"
+        return LoginError(f"W&B: {text}", hint=hint)
+    if any(words in lower for words in ("not found", "does not exist", "could not find")):
+        return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
+    hint = "correct what it names, or ask the server's administrator"
+    return InputError(f"W&B refuses {operation}: {text}", hint=hint)
 
 
 def _seconds(header: str | None) -> float | None:
