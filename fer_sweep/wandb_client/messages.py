@@ -73,15 +73,14 @@ class Command:
 
 
 class Dumper(yaml.SafeDumper):
-    """Quote text that begins with a digit: to some YAML readers "008" is a number."""
+    """Quotes text that begins with a digit: to some YAML readers "008" is a number."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        """The node for a text."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="'" if text[:1].isdigit() else None)
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    quote = "'" if text[:1].isdigit() else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quote)
-
-
-Dumper.add_representer(str, _text)
+Dumper.add_representer(str, Dumper.represent_str)
 
 
 def run_from(node: Mapping[str, Any]) -> ServerRun:

@@ -192,13 +192,10 @@ class SlotAgent:
             self._idle_s = min(self._pace.longest_idle_s, 1.5 * self._idle_s)
 
     def _obey(self, command: Command) -> None:
-        is_cancelled = self.state is SweepState.CANCELLED
         is_running = self._running is not None and self._running == self._sent_for
-        if command.type in ("run", "resume"):
-            if self._sent_for is not None or not RUN_ID.fullmatch(command.run_id):
-                log.warning("W&B proposed run %r, which this agent cannot start", command.run_id)
-            else:
-                self._offers.append(command)
+        is_cancelled = self.state is SweepState.CANCELLED
+        if command.type in ("run", "resume") and self._sent_for is None and RUN_ID.fullmatch(command.run_id):
+            self._offers.append(command)
         elif command.type == "stop":
             if is_running and command.run_id == self._running:
                 self._stop = self._stop or (StopReason.PREEMPTED if is_cancelled else StopReason.PRUNED)
@@ -207,7 +204,7 @@ class SlotAgent:
             if is_running and is_cancelled:
                 self._stop = self._stop or StopReason.PREEMPTED
         else:
-            log.warning("W&B sent an unknown command: %r", command.type)
+            log.warning("W&B sent a command that this agent cannot obey: %r", command)
 
     def _retry_later(self, error: FersweepError) -> None:
         self._error = error

@@ -41,13 +41,10 @@ class Transport:
     def ask(
         self, query: str, variables: Mapping[str, Any], *, tries: int = TRIES, repeatable: bool = True
     ) -> dict[str, Any]:
-        """Run a GraphQL operation; gives its data.
+        """Run a named GraphQL operation; gives its data.
 
-        Args:
-            query: The operation, with its name.
-            variables: Its variables.
-            tries: Attempts, with exponential backoff, while the server is busy or does not answer.
-            repeatable: Whether the operation is idempotent; otherwise it is retried only if it surely was not done.
+        While the server is busy it is retried with exponential backoff; one that is not ``repeatable`` (idempotent)
+        only if it surely was not done.
 
         Raises:
             LoginError: The key is wrong, or may not do this.
@@ -62,9 +59,8 @@ class Transport:
                 break
             except ServerBusy as error:
                 if not repeatable and error.may_be_done:
-                    raise ServerBusy(
-                        str(error), hint=f"{operation} may have been done all the same: check before you repeat it"
-                    ) from error
+                    hint = f"{operation} may have been done all the same: check before you repeat it"
+                    raise ServerBusy(str(error), hint=hint) from error
                 if attempt == tries:
                     raise
                 time.sleep(min(_LONGEST_WAIT_S, error.retry_after_s or 0.5 * 2**attempt))
@@ -100,11 +96,10 @@ class Transport:
                 may_be_done=status not in (429, 503),
             )
         try:
-            answer = response.json()
-            if not isinstance(answer, dict):
-                raise ValueError("no object")
+            found = response.json()
         except (ValueError, RecursionError):
-            answer = {}
+            found = None
+        answer = found if isinstance(found, dict) else {}
         text = _message(answer)
         if status == 403:
             raise _refusal(text or "permission denied", operation, is_denied=True)
@@ -119,10 +114,8 @@ class Transport:
 
     def wrong_key(self) -> LoginError:
         """The error for an API key that the server does not accept."""
-        return LoginError(
-            f"the W&B server {self.account.shown} does not know this API key",
-            hint="log in again: `wandb login --relogin`, or set both WANDB_API_KEY and WANDB_BASE_URL",
-        )
+        hint = "log in again: `wandb login --relogin`, or set both WANDB_API_KEY and WANDB_BASE_URL"
+        return LoginError(f"the W&B server {self.account.shown} does not know this API key", hint=hint)
 
     def _is_it_wandb(self) -> str:
         return f"check WANDB_BASE_URL: is {self.account.shown} a W&B server?"
