@@ -72,10 +72,8 @@ def upload(
             local = LocalTrial(trial, sweep.run_id(trial), record.state, lines, in_use)
             action = actions[trial] = reconcile([local], runs)[trial]
             if action in UPLOADS and not _upload(tracker, labels, sweep, record, rows):
-                raise ServerError(
-                    f"the run of trial {trial} could not be uploaded ({number} of {len(records)})",
-                    hint="repeat the command: it continues with this run",
-                )
+                failed = f"the run of trial {trial} could not be uploaded ({number} of {len(records)})"
+                raise ServerError(failed, hint="repeat the command: it continues with this run")
             say(f"{number}/{len(records)} trial {trial} ({record.state}, {len(rows)} epochs): {action}")
     sweep.close_page()
     return Synced(page.url, actions)
@@ -84,14 +82,14 @@ def upload(
 def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) -> Mapping[str, Action] | None:
     """Compare trials with their runs on the server, for an agent; asks for few runs.
 
-    Compared are the trials given and those that an agent which was killed has ended, and of the other ended trials
-    those whose runs are open: late writes of wandb, also from a killed agent, can reopen a finished run.
+    Compared are the agent's own trials and those that killed agents have ended, and of the other ended trials those
+    whose runs are open: late writes of wandb, also from a killed agent, can reopen a finished run.
 
     Args:
         sweep: The sweep.
         own: Trials whose runs this process has ended.
-        complete: Trials of killed agents, with the time of their end, whose runs are complete and are not asked for
-            again; those found so are added.
+        complete: Trials of killed agents, with the time of their end, that are not asked for again as their runs are
+            complete; those found so are added.
 
     Returns:
         By trial; None if the server or the database does not answer.
@@ -127,7 +125,7 @@ def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) 
 def runs_on_server(path: SweepPath) -> Sequence[ServerRun]:
     """Every run that the server in use has of a sweep."""
     with contextlib.closing(wandb_sweeps.connect()) as server:
-        return list(server.runs(path))
+        return server.runs(path)
 
 
 def _runs(sweep: Sweep, run_ids: Sequence[str]) -> Sequence[ServerRun]:

@@ -25,13 +25,11 @@ _OWN_HOSTS = frozenset({"api.wandb.ai", "wandb.ai", "www.wandb.ai", "forge.corew
 
 @dataclass(frozen=True)
 class Made:
-    """A sweep on a server."""
+    """A sweep on a server, the address of its page, and the server's warnings about its file."""
 
     path: SweepPath
     url: str
-    """Its page."""
     warnings: Sequence[str]
-    """The server's warnings about the file."""
 
 
 def connect() -> WandbServer:
