@@ -21,17 +21,13 @@ from fer_sweep.sweeps import Sweep
 from fer_sweep.training.history import read_history
 from fer_sweep.wandb_client import sweeps as wandb_sweeps
 from fer_sweep.wandb_client.messages import ServerRun, SweepPath
-from fer_sweep.wandb_client.reconcile import UPLOADS, Action, LocalTrial, reconcile
-from fer_sweep.wandb_client.run_labels import Place, trial_labels
-from fer_sweep.wandb_client.runs import OPEN
-from fer_sweep.wandb_client.tracking import Tracker
+from fer_sweep.wandb_client.reconcile import OPEN, UPLOADS, Action, LocalTrial, reconcile
+from fer_sweep.wandb_client.tracking import RunLabels, Tracker
 
 log = logging.getLogger(__name__)
 
 _SETTLED_S = 30.0
 """After a trial's end: its agent has uploaded the end by then, or has failed to for now."""
-_SINGLE_QUERIES = 20
-"""Up to so many runs are asked for one by one; beyond, all runs of the sweep are."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +39,11 @@ class Synced:
     actions: Mapping[str, Action]
     """By trial."""
 
-    def count(self, action: Action) -> int:
-        """Trials with this action."""
-        return sum(found is action for found in self.actions.values())
-
 
 def upload(
-    sweep: Sweep,
-    *,
-    trials: Collection[str] = (),
-    keep_models: bool = False,
-    say: Callable[[str], None],
+    sweep: Sweep, *, trials: Collection[str] = (), keep_models: bool = False, say: Callable[[str], None]
 ) -> Synced:
-    """Bring every run of a sweep up to date on the W&B server in use.
+    """Upload what the W&B server in use does not have of a sweep's runs.
 
     Args:
         sweep: The sweep.
@@ -70,23 +58,23 @@ def upload(
     """
     with _alone(sweep):
         page = sweep.page()
-        place = Place(page.path.entity, page.path.project, page.path.id)
+        labels = RunLabels(sweep.id, page.path.entity, page.path.project, page.path.id)
         chosen = [record for record in sweep.trials() if not trials or record.trial_id in trials]
         records = [record for record in chosen if sweep.uploads(record)]
-        runs = {run.id: run for run in runs_on_server(page.path)}
+        runs = runs_on_server(page.path)
         tracker = Tracker(mode="online", keep_models=keep_models, obey_pages=False)
         actions = {}
         for number, record in enumerate(records, start=1):
-            rows = _history(sweep, record.trial_id, say)
-            local = _local(sweep, record, len(rows))
-            remote = [runs[local.run_id]] if local.run_id in runs else []
-            action = actions[record.trial_id] = reconcile([local], remote)[record.trial_id]
-            if action in UPLOADS and not _upload(tracker, place, sweep, record, rows):
-                raise ServerError(
-                    f"the run of trial {record.trial_id} could not be uploaded ({number} of {len(records)})",
-                    hint="repeat the command: it continues with this run",
-                )
-            say(f"{number}/{len(records)} trial {record.trial_id} ({record.state}, {len(rows)} epochs): {action}")
+            trial, folder = record.trial_id, sweep.trial_folder(record.trial_id)
+            rows = _history(sweep, trial, say)
+            in_use = record.state is TrialState.RUNNING and is_locked(folder / ".lock")
+            lines = len(rows) + (record.result is not None)  # the confusion matrix has a line of its own
+            local = LocalTrial(trial, sweep.run_id(trial), record.state, lines, in_use)
+            action = actions[trial] = reconcile([local], runs)[trial]
+            if action in UPLOADS and not _upload(tracker, labels, sweep, record, rows):
+                failed = f"the run of trial {trial} could not be uploaded ({number} of {len(records)})"
+                raise ServerError(failed, hint="repeat the command: it continues with this run")
+            say(f"{number}/{len(records)} trial {trial} ({record.state}, {len(rows)} epochs): {action}")
     sweep.close_page()
     return Synced(page.url, actions)
 
@@ -94,14 +82,14 @@ def upload(
 def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) -> Mapping[str, Action] | None:
     """Compare trials with their runs on the server, for an agent; asks for few runs.
 
-    Compared are the trials given and those that an agent which was killed has ended, and of the other ended trials
-    those whose runs are open: late writes of wandb, also from a killed agent, can reopen a finished run.
+    Compared are the agent's own trials and those that killed agents have ended, and of the other ended trials those
+    whose runs are open: late writes of wandb, also from a killed agent, can reopen a finished run.
 
     Args:
         sweep: The sweep.
         own: Trials whose runs this process has ended.
-        complete: Trials of killed agents, with the time of their end, whose runs are complete and are not asked for
-            again; those found so are added.
+        complete: Trials of killed agents, with the time of their end, that are not asked for again as their runs are
+            complete; those found so are added.
 
     Returns:
         By trial; None if the server or the database does not answer.
@@ -125,7 +113,7 @@ def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) 
             )
             for trial in ended.keys() | asked
         ]
-        runs = _runs(sweep, [trial.run_id for trial in local if trial.trial_id in asked]) if asked or settled else ()
+        runs = _runs(sweep, [sweep.run_id(trial) for trial in asked]) if asked or settled else ()
     except FersweepError as error:
         log.debug("%s", error)
         return None
@@ -135,13 +123,9 @@ def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) 
 
 
 def runs_on_server(path: SweepPath) -> Sequence[ServerRun]:
-    """Every run that the server in use has of a sweep.
-
-    Raises:
-        ServerError: The server does not answer.
-    """
+    """Every run that the server in use has of a sweep."""
     with contextlib.closing(wandb_sweeps.connect()) as server:
-        return list(server.runs(path))
+        return server.runs(path)
 
 
 def _runs(sweep: Sweep, run_ids: Sequence[str]) -> Sequence[ServerRun]:
@@ -150,10 +134,8 @@ def _runs(sweep: Sweep, run_ids: Sequence[str]) -> Sequence[ServerRun]:
         path = sweep.known_page(server.account.server)
         if path is None:
             return ()
-        if len(run_ids) > _SINGLE_QUERIES:
-            return server.runs(path, tries=1)
-        found = [*server.runs(path, states=OPEN, tries=1), *(server.run(path, name, tries=1) for name in run_ids)]
-        return [run for run in found if run is not None]
+        still_open = server.runs(path, states=OPEN, tries=1)
+        return [*still_open, *(server.runs(path, ids=run_ids, tries=1) if run_ids else ())]
 
 
 def _history(sweep: Sweep, trial_id: str, say: Callable[[str], None]) -> Sequence[Mapping[str, float]]:
@@ -167,17 +149,11 @@ def _history(sweep: Sweep, trial_id: str, say: Callable[[str], None]) -> Sequenc
         return rows
 
 
-def _local(sweep: Sweep, record: TrialRecord, epochs: int) -> LocalTrial:
-    in_use = record.state is TrialState.RUNNING and is_locked(sweep.trial_folder(record.trial_id) / ".lock")
-    lines = epochs + (record.result is not None)  # the confusion matrix has a line of its own
-    return LocalTrial(record.trial_id, sweep.run_id(record.trial_id), record.state, lines, in_use)
-
-
 def _upload(
-    tracker: Tracker, place: Place, sweep: Sweep, record: TrialRecord, rows: Sequence[Mapping[str, float]]
+    tracker: Tracker, labels: RunLabels, sweep: Sweep, record: TrialRecord, rows: Sequence[Mapping[str, float]]
 ) -> bool:
     run = tracker.start(
-        trial_labels(sweep.id, record.trial_id, record.config, place),
+        labels.of_trial(record.trial_id, record.config),
         record.config,
         run_id=sweep.run_id(record.trial_id),
         folder=sweep.trial_folder(record.trial_id),
@@ -206,6 +182,5 @@ def _alone(sweep: Sweep) -> Iterator[None]:
         with filelock.FileLock(sweep.folder / ".sync.lock", timeout=0):
             yield
     except filelock.Timeout:
-        raise StorageError(
-            f"another sync of sweep {sweep.id} is running", hint="wait for it, or terminate it"
-        ) from None
+        hint = "wait for it, or terminate it"
+        raise StorageError(f"another sync of sweep {sweep.id} is running", hint=hint) from None

@@ -14,8 +14,7 @@ from fer_sweep.errors import InputError
 from fer_sweep.files import home, is_locked, trial_folder
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.wandb_client.account import place
-from fer_sweep.wandb_client.run_labels import RunLabels
-from fer_sweep.wandb_client.tracking import Tracker
+from fer_sweep.wandb_client.tracking import RunLabels, Tracker
 from fer_sweep.worker.slots import one_slot
 from fer_sweep.worker.trial_process import EpochReport, FolderInUse, StopFlag, TrialJob, TrialMessage, train_here
 

@@ -121,7 +121,8 @@ def sync(
             done = upload(opened, trials=trial or (), keep_models=upload_models, say=say)
         documents.append({"sweep": opened.id, "url": done.url, "runs": dict(done.actions)})
         if not as_json:
-            counts = ", ".join(f"{done.count(action)} {action}" for action in Action if done.count(action))
+            found = list(done.actions.values())
+            counts = ", ".join(f"{found.count(action)} {action}" for action in Action if action in found)
             print_text(f"sweep {opened.id}: {counts or 'no trials'}")
             print_text(f"page: {done.url}")
     if as_json:

@@ -17,9 +17,8 @@ from fer_sweep.store.database import Database, Row
 from fer_sweep.store.sweeps import load_sweep, sweep_seed
 from fer_sweep.store.trials import Ledger, SweepState
 from fer_sweep.sweeps.entries import SweepEntry
-from fer_sweep.wandb_client.account import tracking_mode
-from fer_sweep.wandb_client.run_labels import Place, trial_labels
-from fer_sweep.wandb_client.tracking import TrackedRun, Tracker
+from fer_sweep.wandb_client.account import place, tracking_mode
+from fer_sweep.wandb_client.tracking import RunLabels, TrackedRun, Tracker
 
 if TYPE_CHECKING:
     from fer_sweep.sweeps.data import SweepData
@@ -237,22 +236,22 @@ class Sweep(ABC):
             obey_pages=not self.searched_by_server,
             on_end=lambda run_id, whole: on_end(trials[run_id], whole),
         )
-        place = Place.from_file(self.file)
+        labels = RunLabels(self.id, *place(self.file.entity, self.file.project))
         if mode == "online":
             try:
                 page = self.page()
                 note(f"runs appear at {page.url}")
-                place = Place(page.path.entity, page.path.project, page.path.id)
+                labels = RunLabels(self.id, page.path.entity, page.path.project, page.path.id)
             except ServerError as error:
                 note(f"{error}; runs are tracked offline")
-                tracker.out_of_reach(for_good=True)
+                tracker.go_offline(for_good=True)
 
         def track(request: TrialRequest) -> TrackedRun:
             run_id = self.run_id(request.trial_id)
             trials[run_id] = request.trial_id
             config = request.config.model_dump(mode="json")
-            labels = trial_labels(self.id, request.trial_id, config, place)
-            return tracker.start(labels, config, run_id=run_id, folder=self.trial_folder(request.trial_id))
+            own = labels.of_trial(request.trial_id, config)
+            return tracker.start(own, config, run_id=run_id, folder=self.trial_folder(request.trial_id))
 
         return track
 

@@ -189,7 +189,7 @@ def _adopt(text: str, note: Callable[[str], None]) -> Sweep:
     from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: httpx and wandb take half a second to import
 
     with contextlib.closing(wandb_sweeps.connect()) as server:
-        made, sweep = wandb_sweeps.take_up(server, text)
+        made, sweep = wandb_sweeps.adopt(server, text)
     wandb_sweeps.check_searchable(sweep)
     source = f"sweep {made.path}"
     for problem in bind(sweep, source=source, image_size=image_size):

@@ -54,7 +54,7 @@ class ServedSweep(Sweep):
     def _requeue(self, numbers: Mapping[str, int]) -> None:
         with contextlib.closing(_connect()) as server:
             for trial_id in numbers:
-                server.hand_back(self.path, trial_id)
+                server.requeue(self.path, trial_id)
             super()._requeue(numbers)
             if server.sweep(self.path).state is SweepState.FINISHED:
                 server.set_state(self.path, SweepState.RUNNING)

@@ -44,35 +44,21 @@ class Account:
     """Address of the API, without a trailing slash."""
     app: str
     """Address of the web pages, likewise."""
-    entity: str | None
-    """User or team from the environment or a settings file; None for the key's own default."""
-    project: str | None
-    """Project from the environment or a settings file."""
     api_key: str = field(repr=False)
     proxy: str | None = None
     """The proxy that wandb's settings name; the usual environment variables count as well."""
     verify: bool = True
     """Whether to verify the server's certificate."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Sent with every request."""
 
     @property
     def shown(self) -> str:
         """The server's address for messages: without user name and password."""
-        parts = urlsplit(self.server)
-        return self.server.replace(f"{parts.netloc.rpartition('@')[0]}@", "") if "@" in parts.netloc else self.server
-
-    def sweep_page(self, entity: str, project: str, sweep: str) -> str:
-        """Address of a sweep's page."""
-        return f"{self.app}/{entity}/{project}/sweeps/{sweep}"
+        return _without_password(self.server)
 
 
 def tracking_mode() -> Mode:
-    """Whether runs are online: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline.
-
-    Raises:
-        InputError: WANDB_MODE is unknown.
-    """
+    """Whether runs are online: ``WANDB_MODE`` or ``wandb offline`` if set, else online with a login, else offline."""
     given = os.environ.get("WANDB_MODE", "")
     mode = _MODES.get(given.lower())
     if given and mode is None:
@@ -86,27 +72,20 @@ def tracking_mode() -> Mode:
 
 def has_login() -> bool:
     """Whether there is an API key, or a token file, for the server in use."""
-    return bool(os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _key(_server()))
+    server = os.environ.get("WANDB_BASE_URL") or (str(_settings().base_url) if _has_settings_file() else None)
+    return bool(os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _key(server))
 
 
 def account() -> Account:
-    """The account in use.
-
-    Raises:
-        LoginError: There is no API key.
-    """
+    """The account in use; raises ``LoginError`` if there is no API key."""
     settings = _settings()
     key = _key(settings.base_url)
     if key is None:
-        raise LoginError(
-            f"no API key for the W&B server {settings.base_url}",
-            hint="log in: `wandb login`, or set WANDB_API_KEY; without W&B: --search optuna and WANDB_MODE=offline",
-        )
+        hint = "log in: `wandb login`, or set WANDB_API_KEY; without W&B: --search optuna and WANDB_MODE=offline"
+        raise LoginError(f"no API key for the W&B server {_without_password(settings.base_url)}", hint=hint)
     return Account(
         server=settings.base_url.rstrip("/"),
         app=settings.app_url.rstrip("/"),
-        entity=settings.entity,
-        project=settings.project,
         api_key=key,
         proxy=settings.https_proxy if settings.base_url.startswith("https") else settings.http_proxy,
         verify=not settings.insecure_disable_ssl,
@@ -132,10 +111,8 @@ def _settings() -> Any:
         settings.update_from_env_vars(dict(os.environ))
     except ValidationError as error:
         wrong = "; ".join(f"WANDB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
-        raise InputError(
-            f"wandb's settings are invalid: {wrong}",
-            hint="correct the environment variable, or the line in wandb's settings file",
-        ) from None
+        hint = "correct the environment variable, or the line in wandb's settings file"
+        raise InputError(f"wandb's settings are invalid: {wrong}", hint=hint) from None
     except wandb.Error as error:
         raise InputError(f"wandb's settings are invalid: {error}", hint="correct the WANDB_ variable named") from None
     return settings
@@ -147,25 +124,21 @@ def _system_folder() -> Path:
 
 def _has_settings_file() -> bool:
     workspace = Path(os.environ.get("WANDB_DIR") or ".")
-    system = _system_folder()
-    return any(
-        path.is_file() for path in (workspace / "wandb/settings", workspace / ".wandb/settings", system / "settings")
-    )
+    folders = (workspace / "wandb", workspace / ".wandb", _system_folder())
+    return any((folder / "settings").is_file() for folder in folders)
 
 
-def _server() -> str | None:
-    if given := os.environ.get("WANDB_BASE_URL"):
-        return given
-    return str(_settings().base_url) if _has_settings_file() else None
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _key(server: str | None) -> str | None:
     """The API key for a server; None for W&B's own server."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
-    hosts = list(_DEFAULT_HOSTS)
-    if server is not None and urlsplit(server).hostname not in _DEFAULT_HOSTS:
-        hosts = [urlsplit(server).netloc]
+    parts = urlsplit(server or "")
+    hosts = _DEFAULT_HOSTS if server is None or parts.hostname in _DEFAULT_HOSTS else (parts.netloc,)
     try:
         entries = netrc.netrc(os.environ.get("NETRC") or None)
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):

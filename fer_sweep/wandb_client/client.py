@@ -6,90 +6,57 @@ operations are private and changed between 0.28 and 0.31, hence this client; wan
 Source: https://docs.wandb.ai/guides/sweeps and the queries of wandb 0.31.
 """
 
-import functools
+import contextlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 
-from fer_sweep.errors import ServerError
+from fer_sweep.config.sweep_yaml import parse_document
+from fer_sweep.errors import InputError, ServerError
 from fer_sweep.store.trials import SweepState
-from fer_sweep.wandb_client.account import Account
-from fer_sweep.wandb_client.messages import (
-    Command,
-    Dumper,
-    ServerRun,
-    ServerSweep,
-    SweepPath,
-    command_from,
-    config_from,
-    run_from,
-    state_of_word,
-)
+from fer_sweep.wandb_client.messages import Command, Dumper, ServerRun, ServerSweep, SweepPath, run_from, values
 from fer_sweep.wandb_client.transport import TRIES, NotFound, Transport
 
 _RUNS_A_PAGE = 100
 
 _WORDS = {SweepState.RUNNING: "RUNNING", SweepState.PAUSED: "PAUSED", SweepState.CANCELLED: "CANCELED"}
 """W&B's names of states; stopped and finished sweeps are both FINISHED."""
+_STATES = {word: state for state, word in _WORDS.items()}
+_STATES |= {"PENDING": SweepState.RUNNING, "CANCELLED": SweepState.CANCELLED}
 
 
-Args = ParamSpec("Args")
-Answer = TypeVar("Answer")
-
-
-def _understood(ask: Callable[Args, Answer]) -> Callable[Args, Answer]:
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
     """Raise ``ServerError`` for an answer of an unexpected shape."""
-
-    @functools.wraps(ask)
-    def wrapped(*args: Args.args, **kwargs: Args.kwargs) -> Answer:
-        try:
-            return ask(*args, **kwargs)
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
-            raise ServerError(
-                f"W&B's answer to {ask.__name__} cannot be read: {type(error).__name__}: {error}",
-                hint="check WANDB_BASE_URL: it must be a W&B server that supports wandb 0.31",
-            ) from error
-
-    return wrapped
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
+        raise ServerError(
+            f"W&B's answer to {what} cannot be read: {type(error).__name__}: {error}",
+            hint="check WANDB_BASE_URL: it must be a W&B server that supports wandb 0.31",
+        ) from error
 
 
-class WandbServer:
+class WandbServer(Transport):
     """A server, used with one account; thread-safe."""
 
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self._transport = Transport(account)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._transport.close()
-
-    @_understood
+    @_reading("default_entity")
     def default_entity(self, *, tries: int = TRIES) -> str:
-        """The default entity of the API key: a user or team.
-
-        Raises:
-            LoginError: The server does not know the key.
-        """
-        viewer = self._transport.ask("query Viewer { viewer { id username entity } }", {}, tries=tries)["viewer"]
+        """The default entity of the API key: a user or team."""
+        viewer = self.ask("query Viewer { viewer { id username entity } }", {}, tries=tries)["viewer"]
         if not viewer:
-            raise self._transport.wrong_key()
+            raise self.wrong_key()
         return str(viewer.get("entity") or viewer["username"])
 
-    @_understood
+    @_reading("create_sweep")
     def create_sweep(self, config: Mapping[str, Any], *, entity: str, project: str) -> tuple[SweepPath, Sequence[str]]:
-        """Create a sweep; gives its path and the server's warnings about its file.
-
-        Raises:
-            InputError: The server refuses the file, the entity or the project.
-            ServerBusy: No answer; if the sweep may have been created all the same, the hint says so.
-        """
-        answer = self._transport.ask(
-            """mutation UpsertSweep($config: String, $description: String, $entityName: String, $projectName: String) {
-                upsertSweep(input: {config: $config, description: $description, entityName: $entityName,
-                                    projectName: $projectName}) {
+        """Create a sweep; gives its path and the server's warnings about its file."""
+        answer = self.ask(
+            """mutation UpsertSweep($config: String, $description: String, $entity: String, $project: String) {
+                upsertSweep(input: {config: $config, description: $description, entityName: $entity,
+                                    projectName: $project}) {
                     sweep { name project { name entity { name } } }
                     configValidationWarnings
                 }
@@ -97,8 +64,8 @@ class WandbServer:
             {
                 "config": yaml.dump(dict(config), Dumper=Dumper, sort_keys=False),
                 "description": config.get("description"),
-                "entityName": entity,
-                "projectName": project,
+                "entity": entity,
+                "project": project,
             },
             repeatable=False,
         )["upsertSweep"]
@@ -107,92 +74,87 @@ class WandbServer:
         path = SweepPath((owner.get("entity") or {}).get("name") or entity, owner.get("name") or project, sweep["name"])
         return path, answer.get("configValidationWarnings") or ()
 
-    @_understood
+    @_reading("sweep")
     def sweep(self, path: SweepPath) -> ServerSweep:
-        """A sweep.
-
-        Raises:
-            NotFound: No sweep has this path.
-        """
-        found = self._transport.ask(
+        """A sweep; raises ``NotFound`` if none has this path."""
+        found = self.ask(
             """query Sweep($entity: String, $project: String, $sweep: String!) {
                 project(name: $project, entityName: $entity) {
                     name entityName
                     sweep(sweepName: $sweep) { id name displayName state config }
                 }
             }""",
-            {"entity": path.entity, "project": path.project, "sweep": path.id},
+            {**_within(path), "sweep": path.id},
         )["project"]
+        place = f"{path.entity}/{path.project}"
         if not found:
-            raise NotFound(
-                f"no project {path.entity}/{path.project} on {self.account.shown}",
-                hint="name the sweep as ENTITY/PROJECT/ID, as in the address of its page",
-            )
-        if not found["sweep"]:
-            raise NotFound(
-                f"no sweep {path.id} in {path.entity}/{path.project} on {self.account.shown}",
-                hint="it was deleted or is in another project: give ENTITY/PROJECT/ID",
-            )
-        sweep = found["sweep"]
-        config = config_from(sweep["config"] or "", path)
+            hint = "name the sweep as ENTITY/PROJECT/ID, as in the address of its page"
+            raise NotFound(f"no project {place} on {self.account.shown}", hint=hint)
+        if not (sweep := found["sweep"]):
+            hint = "it was deleted or is in another project: give ENTITY/PROJECT/ID"
+            raise NotFound(f"no sweep {path.id} in {place} on {self.account.shown}", hint=hint)
+        # The reader of sweep files refuses YAML bombs and tags, and reads 1e-4 as a number.
+        config = parse_document(sweep["config"] or "", source=f"sweep {path}").data
+        if not isinstance(config, Mapping):
+            hint = "create it again from its file"
+            raise InputError(f"sweep {path} has an unreadable configuration", hint=hint)
         # The server's spelling of the names counts.
         canonical = SweepPath(found["entityName"] or path.entity, found["name"] or path.project, sweep["name"])
-        return ServerSweep(sweep["id"], canonical, config, state_of_word(sweep["state"] or ""))
+        state = _STATES.get((sweep["state"] or "").upper(), SweepState.FINISHED)
+        return ServerSweep(sweep["id"], canonical, config, state)
 
     def set_state(self, path: SweepPath, state: SweepState) -> None:
         """Pause, resume, stop or cancel a sweep, as the buttons of its page do."""
-        self._transport.ask(
-            """mutation UpsertSweep($id: ID, $state: String, $entityName: String, $projectName: String) {
-                upsertSweep(input: {id: $id, state: $state, entityName: $entityName, projectName: $projectName}) {
+        self.ask(
+            """mutation UpsertSweep($id: ID, $state: String, $entity: String, $project: String) {
+                upsertSweep(input: {id: $id, state: $state, entityName: $entity, projectName: $project}) {
                     sweep { name }
                 }
             }""",
-            {
-                "id": self.sweep(path).key,
-                "state": _WORDS.get(state, "FINISHED"),
-                "entityName": path.entity,
-                "projectName": path.project,
-            },
+            {**_within(path), "id": self.sweep(path).key, "state": _WORDS.get(state, "FINISHED")},
         )
 
-    @_understood
+    @_reading("register_agent")
     def register_agent(self, path: SweepPath, host: str) -> str:
         """Register an agent, which may run one trial at a time; gives its id."""
-        answer = self._transport.ask(
-            """mutation CreateAgent($host: String!, $projectName: String, $entityName: String, $sweep: String!) {
-                createAgent(input: {host: $host, projectName: $projectName, entityName: $entityName, sweep: $sweep}) {
+        answer = self.ask(
+            """mutation CreateAgent($host: String!, $project: String, $entity: String, $sweep: String!) {
+                createAgent(input: {host: $host, projectName: $project, entityName: $entity, sweep: $sweep}) {
                     agent { id }
                 }
             }""",
-            {"host": host, "entityName": path.entity, "projectName": path.project, "sweep": path.id},
+            {**_within(path), "host": host, "sweep": path.id},
             tries=1,
         )
         return str(answer["createAgent"]["agent"]["id"])
 
-    @_understood
-    def heartbeat(self, agent: str, running: Collection[str]) -> Sequence[Command]:
-        """Send what an agent runs, and receive its commands; no retry.
-
-        Raises:
-            NotFound: The sweep or the agent was deleted.
-        """
-        answer = self._transport.ask(
+    @_reading("heartbeat")
+    def heartbeat(self, agent: str, running: str | None) -> Sequence[Command]:
+        """Send the run that an agent trains, and receive its commands; ``NotFound`` if it or the sweep was deleted."""
+        answer = self.ask(
             """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
                 agentHeartbeat(input: {id: $id, metrics: $metrics, runState: $runState}) { agent { id } commands }
             }""",
-            {"id": agent, "metrics": "{}", "runState": json.dumps(dict.fromkeys(running, True))},
+            {"id": agent, "metrics": "{}", "runState": json.dumps({running: True} if running else {})},
             tries=1,
         )
-        commands = json.loads(answer["agentHeartbeat"]["commands"] or "[]")
-        return [command_from(command) for command in commands]
+        return [
+            Command(str(raw.get("type")), str(raw.get("run_id") or ""), values(raw.get("args") or {}))
+            for raw in json.loads(answer["agentHeartbeat"]["commands"] or "[]")
+        ]
 
-    @_understood
-    def runs(self, path: SweepPath, *, states: Sequence[str] = (), tries: int = TRIES) -> Sequence[ServerRun]:
-        """Every run of a sweep, or those in some of the server's states, oldest first."""
+    @_reading("runs")
+    def runs(
+        self, path: SweepPath, *, ids: Sequence[str] = (), states: Sequence[str] = (), tries: int = TRIES
+    ) -> Sequence[ServerRun]:
+        """Every run of a sweep, or those with some ids or in some of the server's states, oldest first."""
+        chosen = {"name": ids, "state": states}
+        filters = {"sweep": path.id} | {key: {"$in": list(some)} for key, some in chosen.items() if some}
         runs: list[ServerRun] = []
-        cursor = None
-        while True:
-            found = self._transport.ask(
+        page = {"endCursor": None, "hasNextPage": True}
+        while page["hasNextPage"]:
+            cursor = page["endCursor"]
+            found = self.ask(
                 """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int, $order: String,
                               $filters: JSONString) {
                     project(name: $project, entityName: $entity) {
@@ -203,64 +165,43 @@ class WandbServer:
                     }
                 }""",
                 {
-                    "project": path.project,
-                    "entity": path.entity,
+                    **_within(path),
                     "cursor": cursor,
                     "perPage": _RUNS_A_PAGE,
                     "order": "+created_at",
-                    "filters": json.dumps({"sweep": path.id} | ({"state": {"$in": list(states)}} if states else {})),
+                    "filters": json.dumps(filters),
                 },
                 tries=tries,
             )["project"]
             if not found:
-                return runs
+                break
             runs += (run_from(edge["node"]) for edge in found["runs"]["edges"])
             page = found["runs"]["pageInfo"]
-            if not page["hasNextPage"] or page["endCursor"] == cursor:
-                return runs
-            cursor = page["endCursor"]
-
-    @_understood
-    def run(self, path: SweepPath, run_id: str, *, tries: int = TRIES) -> ServerRun | None:
-        """One run of a sweep's project; None if the server does not have it."""
-        found = self._transport.ask(
-            """query Run($project: String!, $entity: String!, $name: String!) {
-                project(name: $project, entityName: $entity) {
-                    run(name: $name) { name state config summaryMetrics createdAt heartbeatAt historyLineCount }
-                }
-            }""",
-            {"project": path.project, "entity": path.entity, "name": run_id},
-            tries=tries,
-        )["project"]
-        return run_from(found["run"]) if found and found["run"] else None
+            if page["endCursor"] == cursor:
+                break
+        return runs
 
     def fail_run(self, path: SweepPath, run_id: str, reason: str) -> None:
         """Fail a run that was proposed but cannot be trained, so that the search takes it into account."""
-        self._join(path, run_id, {"state": "failed", "reason": reason})
-        self._stream(path, run_id, {"complete": True, "exitcode": 1})
+        self._write_run(path, run_id, {"state": "failed", "reason": reason}, {"complete": True, "exitcode": 1})
 
-    def hand_back(self, path: SweepPath, run_id: str) -> None:
+    def requeue(self, path: SweepPath, run_id: str) -> None:
         """Requeue a run that was proposed and not started: mark it preempted, so that the server hands it out again."""
-        self._join(path, run_id, {})
-        self._stream(path, run_id, {"preempting": True})
-        self._stream(path, run_id, {"complete": True, "exitcode": 1})
+        self._write_run(path, run_id, {}, {"preempting": True}, {"complete": True, "exitcode": 1})
 
-    def _join(self, path: SweepPath, run_id: str, summary: Mapping[str, Any]) -> None:
-        self._transport.ask(
+    def _write_run(self, path: SweepPath, run_id: str, summary: Mapping[str, Any], *posts: Mapping[str, Any]) -> None:
+        self.ask(
             """mutation UpsertBucket($name: String, $project: String, $entity: String, $sweep: String,
                                      $summaryMetrics: JSONString) {
                 upsertBucket(input: {name: $name, modelName: $project, entityName: $entity, sweep: $sweep,
                                      summaryMetrics: $summaryMetrics}) { bucket { id } }
             }""",
-            {
-                "name": run_id,
-                "project": path.project,
-                "entity": path.entity,
-                "sweep": path.id,
-                "summaryMetrics": json.dumps(summary),
-            },
+            {**_within(path), "name": run_id, "sweep": path.id, "summaryMetrics": json.dumps(summary)},
             tries=1,
         )
+        for post in posts:
+            self.post(f"/files/{path.entity}/{path.project}/{run_id}/file_stream", post, "file_stream")
 
-    def _stream(self, path: SweepPath, run_id: str, body: Mapping[str, Any]) -> None:
-        self._transport.post(f"/files/{path.entity}/{path.project}/{run_id}/file_stream", body, "file_stream")
+
+def _within(path: SweepPath) -> dict[str, str]:
+    return {"entity": path.entity, "project": path.project}

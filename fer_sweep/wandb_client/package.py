@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from fer_sweep.errors import InputError
@@ -23,45 +24,11 @@ HANGS_S = 60.0
 hangs = threading.Event()
 """Set once wandb blocks for good in this process: version 0.31 deadlocks if its service dies while it starts."""
 
-_WANDBS_THREADS = ("NetStatThr", "wandb-finish")
-
 Result = TypeVar("Result")
 
 
-def quiet_wandb() -> Any:
-    """The wandb package, set up to print nothing in this process; starts its service.
-
-    Raises:
-        InputError: It is missing, broken or too old.
-    """
-    wandb = load_wandb()
-    wandb.setup(wandb.Settings(silent=True))  # runs have a setting of their own, the login has not
-    _hush_threads()
-    return wandb
-
-
-def _hush_threads() -> None:
-    # wandb's threads of an unfinished run print a traceback when its service ends.
-    before = threading.excepthook
-    if getattr(before, "hushed", False):
-        return
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if args.thread is not None and args.thread.name in _WANDBS_THREADS:
-            log.debug("wandb's thread %s ended with %r", args.thread.name, args.exc_value)
-        else:
-            before(args)
-
-    hook.hushed = True  # type: ignore[attr-defined]
-    threading.excepthook = hook
-
-
 def load_wandb() -> Any:
-    """The wandb package, imported on first use.
-
-    Raises:
-        InputError: It is missing, broken or too old.
-    """
+    """The wandb package; raises ``InputError`` if it is missing, broken or too old."""
     needed = ".".join(map(str, OLDEST_WANDB))
     hint = f"pip install 'wandb>={needed}', or train without it: WANDB_MODE=disabled"
     try:
@@ -72,6 +39,27 @@ def load_wandb() -> Any:
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_WANDB:
         raise InputError(f"wandb {version} is too old", hint=hint)
     return wandb
+
+
+def quiet_wandb() -> Any:
+    """The same, set up to print nothing in this process; starts wandb's service."""
+    wandb = load_wandb()
+    wandb.setup(wandb.Settings(silent=True))  # runs have a setting of their own, the login has not
+    usual = threading.excepthook
+    if not isinstance(usual, _QuietHook):
+        threading.excepthook = _QuietHook(usual)
+    return wandb
+
+
+class _QuietHook:
+    """Prints no traceback of wandb's own thread, which fails if its service ends before its run."""
+
+    def __init__(self, usual: Callable[[threading.ExceptHookArgs], Any]) -> None:
+        self._usual = usual
+
+    def __call__(self, args: threading.ExceptHookArgs) -> None:
+        if args.thread is None or args.thread.name != "NetStatThr":
+            self._usual(args)
 
 
 def close_wandb() -> None:
@@ -91,11 +79,7 @@ class WandbTimeout(TimeoutError):
 
 
 def start_in_time(start: Callable[[], Result]) -> Result:
-    """Start a run, and with it wandb's service where there is none; a service that does not answer is killed.
-
-    Raises:
-        WandbTimeout: It did not answer.
-    """
+    """Start a run, and with it wandb's service where there is none; a service that does not answer is killed."""
     try:
         return in_time(start, HANGS_S)
     except WandbTimeout:
@@ -107,28 +91,25 @@ def start_in_time(start: Callable[[], Result]) -> Result:
 
 
 def in_time(act: Callable[[], Result], limit_s: float) -> Result:
-    """Call into wandb with a timeout: some of its calls block without one.
+    """Call into wandb; raises ``WandbTimeout`` if that has not returned in time: it continues in a thread."""
+    call = in_thread(act, "wandb-finish")
+    if not wait([call], limit_s).done:
+        raise WandbTimeout("timeout")
+    return call.result()
 
-    Raises:
-        WandbTimeout: The call has not returned; it goes on in a thread of its own.
-    """
-    results: list[Result] = []
-    errors: list[BaseException] = []
+
+def in_thread(act: Callable[[], Result], name: str) -> "Future[Result]":
+    """Call a function in a thread of its own, which does not keep the process from ending."""
+    call: Future[Result] = Future()
 
     def work() -> None:
         try:
-            results.append(act())
+            call.set_result(act())
         except BaseException as error:
-            errors.append(error)
+            call.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True, name="wandb-finish")
-    thread.start()
-    thread.join(limit_s)
-    if thread.is_alive():
-        raise WandbTimeout("timeout")
-    if errors:
-        raise errors[0]
-    return results[0]
+    threading.Thread(target=work, daemon=True, name=name).start()
+    return call
 
 
 def service_process() -> "subprocess.Popen[bytes] | None":

@@ -1,17 +1,45 @@
-"""What to do so that the runs on the W&B server agree with the trials of this home.
+"""Runs on a W&B server against the trials of this home: what a run records, and what to do so that both agree.
 
 A run can differ from its trial because it was tracked offline, its upload failed, its agent was killed, or late writes
 of wandb reopened it after its end. A server that searches hands out no open run and never finishes a sweep that has
-one, so an open run that nobody trains must be ended or trained.
+one, so an open run that nobody trains must be ended (here) or trained (``server_search``).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fer_sweep.records import TrialState
+from pydantic import ValidationError
+
+from fer_sweep.config.trial import flatten
+from fer_sweep.records import EPOCH_METRICS, TrialRecord, TrialResult, TrialState
 from fer_sweep.wandb_client.messages import ServerRun
-from fer_sweep.wandb_client.runs import state_of
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run's state on the server means."""
+
+    trial: TrialState
+    """The state of its trial, where this home does not know the trial."""
+    ends: tuple[TrialState, ...] = ()
+    """The trial states whose upload leaves a run in this state."""
+    is_open: bool = False
+    """The server waits for the run's end: it hands the run out to no agent, and the sweep does not finish."""
+
+
+RUN_STATES: Mapping[str, RunState] = {
+    "pending": RunState(TrialState.RUNNING, is_open=True),
+    "running": RunState(TrialState.RUNNING, is_open=True),
+    "preempting": RunState(TrialState.RUNNING, (TrialState.PREEMPTED,), is_open=True),
+    "preempted": RunState(TrialState.PREEMPTED, (TrialState.PREEMPTED,)),
+    "finished": RunState(TrialState.COMPLETE, (TrialState.COMPLETE, TrialState.PRUNED)),
+    "failed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
+    "crashed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
+    "killed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
+}
+_UNKNOWN = RunState(TrialState.FAILED)  # a state that W&B adds later
+OPEN = tuple(word for word, state in RUN_STATES.items() if state.is_open)
 
 
 class Action(StrEnum):
@@ -24,8 +52,6 @@ class Action(StrEnum):
     NONE = "already there"
     WAIT = "still running"
     """An agent trains or uploads the run, or may do so."""
-    TRAIN = "trained here"
-    """The server takes the run to be running, and no agent trains it."""
 
 
 UPLOADS = (Action.UPLOAD, Action.COMPLETE)
@@ -49,65 +75,72 @@ class LocalTrial:
     """The server that searches this sweep hands the trial out again once it is preempted."""
 
 
-def reconcile(
-    local: Iterable[LocalTrial], remote: Iterable[ServerRun], *, silent: Collection[str] = ()
-) -> Mapping[str, Action]:
-    """Decide what to do about each trial's run.
-
-    Args:
-        local: The trials of this home.
-        remote: The runs of their sweep on the server.
-        silent: Ids of runs without a sign of life for a lease.
-
-    Returns:
-        By trial; and by run for each one that the server has proposed and this home has never started.
-    """
+def reconcile(local: Iterable[LocalTrial], remote: Iterable[ServerRun]) -> Mapping[str, Action]:
+    """Decide what to do about the run of each trial of this home, given those of its sweep on the server."""
     runs = {run.id: run for run in remote}
-    actions = {trial.trial_id: _action(trial, runs.pop(trial.run_id, None), silent) for trial in local}
-    # Its proposal was lost on its way, or with its agent; or an agent is about to start it.
-    proposed = [run_id for run_id, run in runs.items() if run.state == "pending"]
-    return actions | {run_id: Action.TRAIN if run_id in silent else Action.WAIT for run_id in proposed}
+    return {trial.trial_id: _action(trial, runs.get(trial.run_id)) for trial in local}
 
 
-def _action(trial: LocalTrial, run: ServerRun | None, silent: Collection[str]) -> Action:
-    is_open = run is not None and state_of(run).is_open
+def _action(trial: LocalTrial, run: ServerRun | None) -> Action:
+    on_server = None if run is None else RUN_STATES.get(run.state, _UNKNOWN)
+    is_open = on_server is not None and on_server.is_open
     if trial.in_use:
         return Action.COMPLETE if trial.state.has_ended and trial.is_settled and is_open else Action.WAIT
     if trial.server_resumes and not trial.state.has_ended:
-        if not is_open:
-            return Action.NONE
-        return Action.TRAIN if trial.run_id in silent else Action.WAIT
-    if run is None:
+        return Action.WAIT if is_open else Action.NONE
+    if run is None or on_server is None:
         return Action.UPLOAD
     state = trial.state if trial.state.has_ended else TrialState.PREEMPTED
-    has_its_end = state in state_of(run).ends and run.summary.get("state") == state
+    has_its_end = state in on_server.ends and run.summary.get("state") == state
     return Action.NONE if has_its_end and run.steps >= trial.lines else Action.COMPLETE
 
 
-class SignsOfLife:
-    """When each run last showed a sign of life, by the clock of this host: the server's clock may differ."""
+def has_ended(run: ServerRun) -> bool:
+    """Whether the agent that trained a run has reported its end.
 
-    def __init__(self, lease_s: float, clock: Callable[[], float]) -> None:
-        """Start without runs.
+    The server's state alone does not show that: a run without a heartbeat becomes crashed or killed after some minutes,
+    and an agent that lost its trial's lease closes the run as failed.
+    """
+    return run.state == "finished" or (run.state == "failed" and run.summary.get("state") == TrialState.FAILED)
 
-        Args:
-            lease_s: Seconds without a sign of life after which a run is silent.
-            clock: Unix time, seconds.
-        """
-        self._lease_s = lease_s
-        self._clock = clock
-        self._seen: dict[tuple[str, float | None, int], float] = {}
-        """By run, heartbeat and lines of history: when it was first seen so."""
-        self._checked_at = float("-inf")
 
-    def is_due(self) -> bool:
-        """Whether the last check is at least a quarter of a lease old."""
-        return self._clock() - self._checked_at >= self._lease_s / 4
+def merged(here: Sequence[TrialRecord], there: Sequence[ServerRun]) -> Sequence[TrialRecord]:
+    """The trials of this database and of the server, oldest first; the database's record wins.
 
-    def silent(self, runs: Iterable[ServerRun]) -> Collection[str]:
-        """Note the runs as the server has them now, and give the ids of those that have been silent for a lease."""
-        now = self._checked_at = self._clock()
-        self._seen = {
-            sign: self._seen.get(sign, now) for sign in ((run.id, run.heartbeat_at, run.steps) for run in runs)
-        }
-        return [run_id for (run_id, _, _), since in self._seen.items() if now - since >= self._lease_s]
+    The exception is a trial that was preempted here and has ended on another host since.
+    """
+    found = {run.id: record_from(run) for run in there}
+    ended = {run.id for run in there if has_ended(run)}
+    for record in here:
+        if record.state is not TrialState.PREEMPTED or record.trial_id not in ended:
+            found[record.trial_id] = record
+    return sorted(found.values(), key=lambda record: record.started_at or 0.0)
+
+
+def record_from(run: ServerRun) -> TrialRecord:
+    """The trial that a run records."""
+    try:
+        known = {name: run.summary[name] for name in TrialResult.model_fields if name in run.summary}
+        result = TrialResult.model_validate(known)
+    except ValidationError:
+        result = None  # a run of another program, or one that has not ended
+    state = RUN_STATES.get(run.state, _UNKNOWN).trial
+    if state is TrialState.COMPLETE and run.summary.get("state") == TrialState.PRUNED:
+        state = TrialState.PRUNED
+    numbers = {name: float(run.summary[name]) for name in EPOCH_METRICS if _is_number(run.summary.get(name))}
+    reason = run.summary.get("reason")
+    return TrialRecord(
+        trial_id=run.id,
+        state=state,
+        config=run.config,
+        parameters=flatten(run.config),
+        metrics=result.numbers if state.has_ended and result else numbers,
+        result=result,
+        reason=str(reason) if reason else (run.state if state is TrialState.FAILED else None),
+        started_at=run.created_at,
+        ended_at=run.heartbeat_at if state.has_ended else None,
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

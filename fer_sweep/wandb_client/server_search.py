@@ -12,27 +12,18 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from fer_sweep.config.trial import flatten, parse_trial, parse_trial_json
 from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
-from fer_sweep.records import (
-    StopReason,
-    TrialOutcome,
-    TrialRecord,
-    TrialRequest,
-    TrialState,
-    Wait,
-)
+from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.store.config_index import ConfigIndex
 from fer_sweep.store.database import Database, Row, through_restarts
 from fer_sweep.store.leases import Leases
 from fer_sweep.store.trials import Lease, Ledger, SweepState, record_of
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
-from fer_sweep.wandb_client.reconcile import Action, LocalTrial, SignsOfLife, reconcile
-from fer_sweep.wandb_client.runs import OPEN, has_ended, merged, record_from
+from fer_sweep.wandb_client.reconcile import OPEN, has_ended, merged, record_from
 from fer_sweep.wandb_client.slots import RUN_ID, Pace, SlotAgent
 
 log = logging.getLogger(__name__)
@@ -63,14 +54,9 @@ class WandbSearch:
             path: Where it is on the server.
             database: For leases and reports; it stays open when the search is closed.
             connect: Connects to the server when it is first needed; ``close`` closes it.
-            owner: Names this agent among those of this database; this process if not given.
-            lease_s: Lease of a trial, seconds; once it expires, another agent of this database may resume the trial.
-            clock: Unix time, seconds; the database's if not given.
+            owner, lease_s, clock: See ``Leases``.
             can_be_resumed: Whether this host has a trial's checkpoints; other trials come last and restart.
             pace: How often the server is asked.
-
-        Raises:
-            StorageError: The database cannot be used.
         """
         self._path = path
         self._connect = connect
@@ -85,7 +71,11 @@ class WandbSearch:
         self._refused = 0
         """Proposals in a row that cannot be trained."""
         self._index = ConfigIndex()
-        self._signs = SignsOfLife(lease_s, self._clock)
+        self._lease_s = lease_s
+        self._looked_at = float("-inf")
+        """When the server was last asked for open runs."""
+        self._seen: dict[tuple[str, float | None, int], float] = {}
+        """When a run was first seen with this heartbeat and number of lines, by our clock: the server's may differ."""
         self._unowned: list[str] = []
         """Open runs that no agent of this database trains, as of the last look."""
 
@@ -98,7 +88,10 @@ class WandbSearch:
         try:
             agents, self._agents = self._agents, {}
             for offer in [offer for agent in agents.values() for offer in agent.close()]:
-                self._hand_back(offer.run_id)
+                try:
+                    self._server.requeue(self._path, offer.run_id)
+                except FersweepError as error:
+                    log.warning("run %s was not started and could not be requeued: %s", offer.run_id, error)
         finally:
             self._leases.close()
             if "_server" in self.__dict__:
@@ -110,7 +103,6 @@ class WandbSearch:
         Raises:
             FersweepError: The server refuses this agent or does not answer, and no trial is running.
             ConfigError: The server proposes only configurations that cannot be trained.
-            StorageError: The database cannot be written.
         """
         agent = self._agents.get(slot)
         if agent is None:
@@ -123,28 +115,22 @@ class WandbSearch:
                 if self._running:
                     return None  # running trials finish first; the error is raised again then
                 raise
-            if answer is False:
-                request = (self._begin_unowned(slot) if agent.is_without_trial else None) or agent.wait
-            elif answer is True:
-                # The server will not hand out these preempted trials again.
-                if agent.last_state is not SweepState.CANCELLED:
-                    request = self._take_over(slot, TrialState.PREEMPTED) or self._begin_unowned(slot)
-                break
-            else:
-                assert isinstance(answer, Command)
+            if isinstance(answer, Command):
                 request = self._begin(slot, answer)
+            elif answer is not None:
+                request = (self._begin_unowned(slot) if agent.has_no_trial else None) or answer
+            elif agent.state is SweepState.CANCELLED:
+                return None
+            else:  # the server will not hand out these preempted trials again
+                request = self._reclaim(slot, TrialState.PREEMPTED) or self._begin_unowned(slot)
+                break
         if isinstance(request, TrialRequest):
-            agent.begins(request.trial_id, len(self._agents))
+            agent.begins(request.trial_id, agents=len(self._agents))
         return request
 
     @through_restarts
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
-        """See ``Search.report``.
-
-        Raises:
-            LostTrial: Another agent has the trial's lease by now.
-            StorageError: The database cannot be written.
-        """
+        """See ``Search.report``."""
         slot, number = self._running.get(trial_id, ("", -1))
         try:
             if metrics or not self._is_fresh(number, trial_id):
@@ -158,14 +144,11 @@ class WandbSearch:
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``Search.finish``; a repetition after a StorageError changes nothing.
-
-        Raises:
-            LostTrial: Another agent has the trial's lease by now.
-            StorageError: The database cannot be written.
-        """
+        """See ``Search.finish``; a repetition after a StorageError changes nothing."""
         with self._leases.ledger() as ledger:
-            number, row = self._latest(ledger, trial_id)
+            known = ledger.find(trial_id)
+            number = known["number"] if known else -1
+            row = self._leases.latest(ledger, number)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
                 ledger.end(
@@ -178,22 +161,16 @@ class WandbSearch:
                 )
         self._let_go(trial_id, number)
 
-    def _latest(self, ledger: Ledger, trial_id: str) -> tuple[int, Row | None]:
-        known = ledger.find(trial_id)
-        number = known["number"] if known else -1
-        return number, self._leases.latest(ledger, number)
-
     @through_restarts
     def records(self) -> Sequence[TrialRecord]:
         """See ``Search.records``: the trials of this database, and from the server those of other hosts."""
         with self._leases.ledger(write=False) as ledger:
             here = [record_of(row, row["identity"]) for row in ledger.all()]
         try:
-            there = list(self._server.runs(self._path))
+            return merged(here, self._server.runs(self._path))
         except (ServerError, LoginError) as error:
             log.warning("%s; showing the trials of this host only", error)
             return here
-        return merged(here, there)
 
     def _is_fresh(self, number: int, trial_id: str) -> bool:
         # Every slot asks each second, so read first: a writing transaction would block the others.
@@ -205,129 +182,79 @@ class WandbSearch:
         """What comes before a new run: a killed agent's trial, or one whose preemption was not uploaded."""
         with self._leases.ledger(write=False) as ledger:
             free = {row["state"] for row in self._leases.free(ledger)}
-        request = self._after_a_dead_agent(slot) if TrialState.RUNNING in free else None
+        request = None
+        if TrialState.RUNNING in free:
+            try:
+                state = self._server.sweep(self._path).state
+            except ServerBusy as error:
+                return Wait(str(error))
+            if state is SweepState.PAUSED:
+                return Wait("the sweep is paused")
+            if state is SweepState.RUNNING:
+                request = self._reclaim(slot, TrialState.RUNNING)
         if request is None and TrialState.PREEMPTED in free:
             request = self._begin_silent(slot)
         return request
 
-    def _after_a_dead_agent(self, slot: str) -> TrialRequest | Wait | None:
-        try:
-            state = self._server.sweep(self._path).state
-        except ServerBusy as error:
-            return Wait(str(error))
-        if state is SweepState.PAUSED:
-            return Wait("the sweep is paused")
-        return self._take_over(slot, TrialState.RUNNING) if state is SweepState.RUNNING else None
-
     @through_restarts
-    def _take_over(self, slot: str, state: TrialState) -> TrialRequest | None:
+    def _reclaim(self, slot: str, state: TrialState) -> TrialRequest | None:
         """Resume an unleased trial, unless it has ended on another host."""
         while True:
             with self._leases.ledger() as ledger:
                 free = [row for row in self._leases.free(ledger) if row["state"] == state]
-                row = next((row for row in free if self._can_be_resumed(row["identity"])), free[0] if free else None)
-                if row is None:
+                if not free:
                     return None
-                request = self._resume(ledger, row, slot)
+                first = min(free, key=lambda row: not self._can_be_resumed(row["identity"]))
+                request = self._resume(ledger, first, slot)
             try:
-                run = self._server.run(self._path, request.trial_id)
+                runs = self._server.runs(self._path, ids=[request.trial_id])
             except ServerBusy as error:
                 log.warning("%s; trial %s is resumed without the server's record of it", error, request.trial_id)
                 return request
-            if run is None or not has_ended(run):
+            if not runs or not has_ended(runs[0]):
                 return request
-            record = record_from(run)
+            record = record_from(runs[0])
             reason = "it ended on another host" + (f": {record.reason}" if record.reason else "")
             self.finish(request.trial_id, TrialOutcome(record.state, record.result, reason))
 
-    def _resume(self, ledger: Ledger, row: Any, slot: str) -> TrialRequest:
-        attempt = row["attempt"] + 1
-        lease = self._leases.new(slot, attempt)
+    def _resume(self, ledger: Ledger, row: Row, slot: str) -> TrialRequest:
+        config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
+        lease = self._leases.new(slot, row["attempt"] + 1)
         ledger.hand_over(row["number"], lease)
         self._hold(slot, row["identity"], row["number"], lease)
-        config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
-        return TrialRequest(row["identity"], config, parameters, attempt)
+        return TrialRequest(row["identity"], config, parameters, lease.attempt)
 
     @through_restarts
     def _begin(self, slot: str, command: Command) -> TrialRequest | None:
         """Start a run that the server proposes; None if it cannot be trained or another agent has it."""
-        run_id = command.run_id
-        parameters = flatten(command.args or {})
-        with self._leases.ledger() as ledger:
-            row = ledger.find(run_id)
-            if row is not None and not self._leases.is_in_hand(row):
-                return self._resume(ledger, row, slot)
-        if row is not None:
-            log.warning("W&B proposes run %s, which is running on another agent already", run_id)
-            return None
+        run_id, parameters = command.run_id, flatten(command.args or {})
         try:
-            config = parse_trial(parameters)
+            with self._leases.ledger() as ledger:
+                if row := ledger.find(run_id):
+                    if not self._leases.is_in_hand(row):
+                        return self._resume(ledger, row, slot)
+                    log.warning("W&B proposes run %s, which is running on another agent already", run_id)
+                    return None
+                config = parse_trial(parameters)
+                number, lease = ledger.count(), self._leases.new(slot, 1)
+                twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
+                ledger.add(
+                    number,
+                    identity=run_id,
+                    config=config.model_dump_json(),
+                    parameters=parameters,
+                    memo=None,
+                    lease=lease,
+                    now=self._clock(),
+                )
+                self._hold(slot, run_id, number, lease)
         except ConfigError as error:
             self._refuse(run_id, error)
             return None
         self._refused = 0
-        with self._leases.ledger() as ledger:
-            if ledger.is_taken(run_id):
-                return None  # another agent was faster
-            number, lease = ledger.count(), self._leases.new(slot, 1)
-            twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
-            ledger.add(
-                number,
-                identity=run_id,
-                config=config.model_dump_json(),
-                parameters=parameters,
-                memo=None,
-                lease=lease,
-                now=self._clock(),
-            )
-            self._hold(slot, run_id, number, lease)
         if twins:
             copy_trial(trial_folder(self._path.id, twins[0]["identity"]), trial_folder(self._path.id, run_id))
         return TrialRequest(run_id, config, parameters)
-
-    def _begin_unowned(self, slot: str) -> TrialRequest | Wait | None:
-        """Begin an open run that no agent trains; Wait if one may be such a run.
-
-        Its proposal was lost on its way, or with its agent; or its trial was preempted here, and the server was not
-        told. The server would not propose it again, and never finish the sweep. An agent may be about to begin it, so
-        wait for a lease without a sign of life.
-        """
-        if request := self._begin_silent(slot):
-            return request
-        names = ", ".join(self._unowned)
-        return Wait(f"run {names} is to be trained and shows no sign of life yet") if names else None
-
-    @through_restarts
-    def _begin_silent(self, slot: str) -> TrialRequest | None:
-        if not self._signs.is_due():
-            return None
-        try:
-            runs = [run for run in self._server.runs(self._path, states=OPEN, tries=1) if RUN_ID.fullmatch(run.id)]
-        except FersweepError as error:
-            log.debug("%s", error)
-            return None
-        with self._leases.ledger(write=False) as ledger:
-            states = {run.id: TrialState(row["state"]) for run in runs if (row := ledger.find(run.id)) is not None}
-        in_use = {run_id for run_id, state in states.items() if state is not TrialState.PREEMPTED}
-        local = [
-            LocalTrial(run_id, run_id, state, in_use=run_id in in_use, server_resumes=True)
-            for run_id, state in states.items()
-        ]
-        actions = reconcile(local, runs, silent=self._signs.silent(runs))
-        self._unowned = [run_id for run_id in actions if run_id not in in_use]
-        for run in runs:
-            if actions.get(run.id) is not Action.TRAIN:
-                continue
-            log.warning("run %s is open on the W&B server without a sign of life; it is trained here", run.id)
-            if request := self._begin(slot, Command("run", run.id, run.config)):
-                return request
-        return None
-
-    def _hand_back(self, run_id: str) -> None:
-        try:
-            self._server.hand_back(self._path, run_id)
-        except FersweepError as error:
-            log.warning("run %s was proposed and not started, and could not be requeued: %s", run_id, error)
 
     def _refuse(self, run_id: str, error: ConfigError) -> None:
         log.warning("run %s cannot be trained and is reported as failed: %s", run_id, error)
@@ -338,6 +265,43 @@ class WandbSearch:
         self._refused += 1
         if self._refused >= REFUSED_IN_A_ROW:
             raise error
+
+    def _begin_unowned(self, slot: str) -> TrialRequest | Wait | None:
+        """Begin an open run that no agent trains; Wait if one may be such a run.
+
+        Its proposal was lost on its way, or with its agent; or its trial was preempted here, and the server was not
+        told. The server would not propose it again, and never finish the sweep.
+        """
+        request = self._begin_silent(slot)
+        if request is None and self._unowned:
+            return Wait(f"run {', '.join(self._unowned)} is to be trained and shows no sign of life yet")
+        return request
+
+    @through_restarts
+    def _begin_silent(self, slot: str) -> TrialRequest | None:
+        """The same once such a run has shown no sign of life for a lease: an agent may be about to begin it."""
+        now = self._clock()
+        if now - self._looked_at < self._lease_s / 4:
+            return None
+        try:
+            runs = [run for run in self._server.runs(self._path, states=OPEN, tries=1) if RUN_ID.fullmatch(run.id)]
+        except FersweepError as error:
+            log.debug("%s", error)
+            return None
+        self._looked_at = now
+        signs = {run.id: (run.id, run.heartbeat_at, run.steps) for run in runs}
+        self._seen = {sign: self._seen.get(sign, now) for sign in signs.values()}
+        with self._leases.ledger(write=False) as ledger:
+            states = {run.id: row["state"] for run in runs if (row := ledger.find(run.id))}
+        # An unknown run that is not pending is trained on another host.
+        unowned = [run for run in runs if states.get(run.id, run.state) in (TrialState.PREEMPTED, "pending")]
+        self._unowned = [run.id for run in unowned]
+        for run in unowned:
+            if now - self._seen[signs[run.id]] >= self._lease_s:
+                log.warning("run %s is open on the W&B server without a sign of life; it is trained here", run.id)
+                if request := self._begin(slot, Command("run", run.id, run.config)):
+                    return request
+        return None
 
     def _let_go(self, trial_id: str, number: int) -> None:
         self._leases.ended(number)

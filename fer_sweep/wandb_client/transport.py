@@ -4,7 +4,7 @@ import math
 import os
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import httpx
 from fer_sweep.errors import InputError, LoginError, ServerBusy, ServerError, printable
 from fer_sweep.wandb_client.account import Account
 
-TIMEOUT = httpx.Timeout(20.0, connect=10.0)
+_TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 """Seconds; a bayes proposal takes a server a second or more."""
 TRIES = 4
 """Attempts of an operation that a user waits for, while the server is busy."""
@@ -27,31 +27,24 @@ class NotFound(InputError):
 class Transport:
     """A connection to the server of an account; thread-safe."""
 
-    def __init__(self, account: Account, *, timeout: httpx.Timeout = TIMEOUT) -> None:
+    def __init__(self, account: Account) -> None:
         self.account = account
         self._client = httpx.Client(
             auth=("api", account.api_key),
-            timeout=timeout,
+            timeout=_TIMEOUT,
             headers={"User-Agent": "fersweep", **account.headers},
             proxy=account.proxy,
             verify=_certificates(account),
-            follow_redirects=False,  # the API key would be sent along
         )
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+        self.close = self._client.close
 
     def ask(
         self, query: str, variables: Mapping[str, Any], *, tries: int = TRIES, repeatable: bool = True
     ) -> dict[str, Any]:
-        """Run a GraphQL operation; gives its data.
+        """Run a named GraphQL operation; gives its data.
 
-        Args:
-            query: The operation, with its name.
-            variables: Its variables.
-            tries: Attempts, with exponential backoff, while the server is busy or does not answer.
-            repeatable: Whether the operation is idempotent; if not, it is retried only if it surely was not done.
+        While the server is busy it is retried with exponential backoff; one that is not ``repeatable`` (idempotent)
+        only if it surely was not done.
 
         Raises:
             LoginError: The key is wrong, or may not do this.
@@ -60,31 +53,26 @@ class Transport:
             ServerError: The answer is not that of a W&B server.
         """
         operation = query.split(maxsplit=2)[1].partition("(")[0]
-        for left in reversed(range(tries)):
+        for attempt in range(1, tries + 1):
             try:
                 answer = self.post("/graphql", {"query": query, "variables": dict(variables)}, operation)
                 break
             except ServerBusy as error:
                 if not repeatable and error.may_be_done:
-                    raise ServerBusy(
-                        str(error), hint=f"{operation} may have been done all the same: check before you repeat it"
-                    ) from error
-                if not left:
+                    hint = f"{operation} may have been done all the same: check before you repeat it"
+                    raise ServerBusy(str(error), hint=hint) from error
+                if attempt == tries:
                     raise
-                time.sleep(min(_LONGEST_WAIT_S, error.retry_after_s or 0.5 * 2 ** (tries - left)))
-        if messages := _messages(answer):
-            raise self._refusal(messages, operation)
+                time.sleep(min(_LONGEST_WAIT_S, error.retry_after_s or 0.5 * 2**attempt))
+        if text := _message(answer):
+            raise _refusal(text, operation)
         data = answer.get("data")
         if not isinstance(data, dict):
             raise ServerError(f"W&B's answer to {operation} has no data", hint=self._is_it_wandb())
         return data
 
     def post(self, address: str, body: Mapping[str, Any], operation: str) -> dict[str, Any]:
-        """Send JSON to an address below the server's, once; gives the JSON that comes back.
-
-        Raises:
-            As ``ask`` does.
-        """
+        """Send JSON to an address below the server's, once; gives the JSON that comes back. Raises as ``ask`` does."""
         server = self.account.shown
         try:
             response = self._client.post(self.account.server + address, json=body)
@@ -97,59 +85,52 @@ class Transport:
                 may_be_done=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout),
             ) from error
         status = response.status_code
+        with_status = f"the W&B server {server} answered {operation} with status {status}"
         if status == 401:
             raise self.wrong_key()
         if status == 429 or status >= 500:
             raise ServerBusy(
-                f"the W&B server {server} answered {operation} with status {status}",
+                with_status,
                 hint="it is overloaded or down; try again later",
                 retry_after_s=_seconds(response.headers.get("Retry-After")),
                 may_be_done=status not in (429, 503),
             )
         try:
-            answer = response.json()
-            if not isinstance(answer, dict):
-                raise ValueError("no object")
+            found = response.json()
         except (ValueError, RecursionError):
-            answer = {}
-        messages = _messages(answer)
+            found = None
+        answer = found if isinstance(found, dict) else {}
+        text = _message(answer)
         if status == 403:
-            raise self._no_permission(messages)
+            raise _refusal(text or "permission denied", operation, is_denied=True)
         if status == 404:
-            what = "; ".join(messages) or f"{operation}: not found"
-            raise NotFound(f"the W&B server {server} says: {printable(what)}", hint=self._is_it_wandb())
-        if status >= 300 and not messages:
-            raise ServerError(f"{server} answered {operation} with status {status}", hint=self._is_it_wandb())
+            what = text or f"{operation}: not found"
+            raise NotFound(f"the W&B server {server} says: {what}", hint=self._is_it_wandb())
+        if status >= 300 and not text:
+            raise ServerError(with_status, hint=self._is_it_wandb())
         if status < 300 and not answer and operation != "file_stream":
             raise ServerError(f"the answer of {server} to {operation} is not JSON", hint=self._is_it_wandb())
         return answer
 
-    def _refusal(self, messages: Sequence[str], operation: str) -> InputError:
-        text = printable("; ".join(messages))
-        lower = text.lower()
-        if any(word in lower for word in ("permission", "denied", "forbidden", "unauthorized", "not authorized")):
-            return self._no_permission(messages)
-        if "not found" in lower or "does not exist" in lower or "could not find" in lower:
-            return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
-        return InputError(
-            f"W&B refuses {operation}: {text}", hint="correct what it names, or ask the server's administrator"
-        )
-
     def wrong_key(self) -> LoginError:
         """The error for an API key that the server does not accept."""
-        return LoginError(
-            f"the W&B server {self.account.shown} does not know this API key",
-            hint="log in again: `wandb login --relogin`, or set both WANDB_API_KEY and WANDB_BASE_URL",
-        )
-
-    def _no_permission(self, messages: Sequence[str]) -> LoginError:
-        what = printable("; ".join(messages)) or "permission denied"
-        return LoginError(
-            f"W&B: {what}", hint="this API key lacks the permission: name another entity, or ask its owner for access"
-        )
+        hint = "log in again: `wandb login --relogin`, or set both WANDB_API_KEY and WANDB_BASE_URL"
+        return LoginError(f"the W&B server {self.account.shown} does not know this API key", hint=hint)
 
     def _is_it_wandb(self) -> str:
         return f"check WANDB_BASE_URL: is {self.account.shown} a W&B server?"
+
+
+def _refusal(text: str, operation: str, *, is_denied: bool = False) -> InputError:
+    lower = text.lower()
+    words = ("permission", "denied", "forbidden", "unauthorized", "not authorized")
+    if is_denied or any(word in lower for word in words):
+        hint = "this API key lacks the permission: name another entity, or ask its owner for access"
+        return LoginError(f"W&B: {text}", hint=hint)
+    if any(words in lower for words in ("not found", "does not exist", "could not find")):
+        return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
+    hint = "correct what it names, or ask the server's administrator"
+    return InputError(f"W&B refuses {operation}: {text}", hint=hint)
 
 
 def _seconds(header: str | None) -> float | None:
@@ -160,10 +141,12 @@ def _seconds(header: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _messages(answer: Mapping[str, Any]) -> list[str]:
+def _message(answer: Mapping[str, Any]) -> str:
+    """The errors that an answer names; empty if there are none."""
     errors = answer.get("errors")
     listed = errors if isinstance(errors, list) else [errors] if errors else []
-    return [str(error.get("message", error) if isinstance(error, dict) else error) for error in listed]
+    named = [error.get("message", error) if isinstance(error, dict) else error for error in listed]
+    return printable("; ".join(map(str, named)))
 
 
 def _certificates(account: Account) -> ssl.SSLContext | bool:

@@ -36,7 +36,7 @@ from tests.support.standin.server import StandIn
 from tests.support.standin.state import Run
 
 SLOT = Slot("cpu0", "cpu", 1)
-AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=20.0)
+AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, running_s=0.0, patience_s=20.0, report_patience_s=20.0)
 
 
 class Lab:

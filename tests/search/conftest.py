@@ -28,7 +28,7 @@ from tests.support.standin.server import StandIn
 
 LEASE_S = 3600.0
 """On the manual clock. The keeper of leases wakes by the real one, every quarter of it: in no test."""
-AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, freshness_s=0.0, patience_s=120.0)
+AT_ONCE = Pace(idle_s=0.0, longest_idle_s=0.0, running_s=0.0, patience_s=120.0, report_patience_s=120.0)
 """Each question to a server waits for its answer, however long that takes."""
 _numbers = itertools.count(1)
 
@@ -95,7 +95,7 @@ class TrackedSearch(WandbSearch):
     ) -> None:
         self.stand_in = server
         self.tracked: set[str] = set()
-        account = Account(server.url, server.url, None, None, server.api_key)
+        account = Account(server.url, server.url, server.api_key)
         path = SweepPath("tester", "faces", sweep_id)
         self.database = Database(storage or default_storage())
         super().__init__(path, self.database, connect=lambda: WandbServer(account), pace=pace, **options)

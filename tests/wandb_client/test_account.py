@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.errors import InputError
-from fer_sweep.wandb_client.account import account, has_login, tracking_mode
+from fer_sweep.errors import InputError, LoginError
+from fer_sweep.wandb_client.account import account, has_login, place, tracking_mode
 from tests.support.standin.stock import BIN
 
 NETRC = "machine wandb.example.org\n  login user\n  password " + "0" * 40 + "\n"
@@ -72,11 +72,11 @@ def test_settings_files_decide_where_runs_go_and_name_entity_and_project_as_vari
         assert tracking_mode() == mode, "in spite of the login"
     write_settings(entity="lab", project="faces", base_url=f"{user.url}/")
     found = account()
-    assert (found.server, found.entity, found.project) == (user.url, "lab", "faces")
+    assert (found.server, *place(None, None)) == (user.url, "lab", "faces")
     assert user.api_key not in repr(found)
     monkeypatch.setenv("WANDB_PROJECT", "other")
     monkeypatch.setenv("WANDB_ENTITY", "me")
-    assert (account().entity, account().project) == ("me", "other")
+    assert place("file's", "file's") == ("me", "other")
 
 
 @pytest.mark.parametrize("wrong", ["WANDB_MODE=onlin", "WANDB_BASE_URL=nonsense"])
@@ -90,12 +90,14 @@ def test_invalid_switches_are_refused(user, monkeypatch, wrong):
 
 
 @pytest.mark.parametrize("server", ["https://api.wandb.ai", "https://wandb.example.org"])
-def test_the_page_of_a_sweep_and_an_address_show_no_password(user, monkeypatch, server):
+def test_the_address_of_pages_is_known_and_no_message_shows_a_password(user, monkeypatch, server):
     monkeypatch.setenv("WANDB_BASE_URL", server)
-    page = account().sweep_page("me", "p", "s")
-    assert page.endswith("/me/p/sweeps/s") and "api." not in page
-    assert page.startswith(server) or server == "https://api.wandb.ai", (
-        "only wandb's own server has its pages elsewhere"
-    )
+    app = account().app
+    assert "api." not in app
+    assert app == server or server == "https://api.wandb.ai", "only wandb's own server has its pages elsewhere"
     monkeypatch.setenv("WANDB_BASE_URL", server.replace("://", "://user:secret@"))
     assert account().shown == server
+    monkeypatch.delenv("WANDB_API_KEY")
+    with pytest.raises(LoginError) as raised:
+        account()
+    assert "secret" not in str(raised.value)

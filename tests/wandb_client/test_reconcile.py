@@ -4,8 +4,7 @@ import pytest
 
 from fer_sweep.records import TrialState
 from fer_sweep.wandb_client.messages import ServerRun
-from fer_sweep.wandb_client.reconcile import Action, LocalTrial, SignsOfLife, reconcile
-from fer_sweep.wandb_client.runs import RUN_STATES
+from fer_sweep.wandb_client.reconcile import RUN_STATES, Action, LocalTrial, reconcile
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
 
@@ -14,8 +13,8 @@ def run(state: str, summary: str | None = None, steps: int = 0) -> ServerRun:
     return ServerRun("r", state, {}, {"state": summary} if summary else {}, None, None, steps)
 
 
-def decide(trial: LocalTrial | None, *remote: ServerRun, silent: bool = False) -> Action:
-    (action,) = reconcile([trial] if trial else [], remote, silent=["r"] * silent).values()
+def decide(trial: LocalTrial, *remote: ServerRun) -> Action:
+    (action,) = reconcile([trial], remote).values()
     return action
 
 
@@ -63,27 +62,8 @@ def test_late_writes_that_reopened_a_finished_run_are_closed_whoever_trained_it(
     assert decide(trial(state, in_use=True), run(word)) is Action.WAIT, "its agent is about to end it"
 
 
-def test_an_open_run_that_no_agent_trains_is_trained_here_after_a_lease_of_silence() -> None:
-    for known in (None, trial(TrialState.PREEMPTED, server_resumes=True)):
-        assert decide(known, run("pending")) is Action.WAIT
-        assert decide(known, run("pending"), silent=True) is Action.TRAIN
-    for state in TrialState:
-        in_use = trial(state, in_use=True, server_resumes=True)
-        assert decide(in_use, run("running"), silent=True) is Action.WAIT
+def test_a_preempted_trial_is_left_to_the_server_that_resumes_it() -> None:
     preempted = trial(TrialState.PREEMPTED, server_resumes=True)
-    assert decide(preempted, run("preempted"), silent=True) is Action.NONE, "the server hands it out again"
-    assert reconcile([], [run("running")], silent=["r"]) == {}, "an agent of another host has it"
-
-
-def test_a_run_is_silent_after_a_lease_without_a_new_heartbeat_or_line_by_our_clock() -> None:
-    now = 0.0
-    signs = SignsOfLife(60.0, lambda: now)
-    assert signs.is_due()
-    assert signs.silent([run("running")]) == []
-    assert not signs.is_due()
-    now = 59.0
-    assert signs.silent([run("running")]) == []
-    now = 61.0
-    assert signs.is_due() is False
-    assert signs.silent([run("running")]) == ["r"]
-    assert signs.silent([run("running", steps=1)]) == [], "a sign of life"
+    assert decide(preempted, run("preempted")) is Action.NONE
+    assert decide(preempted, run("running")) is Action.WAIT
+    assert decide(preempted) is Action.NONE

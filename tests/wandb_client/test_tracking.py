@@ -11,11 +11,11 @@ import pytest
 
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.wandb_client.package import close_wandb, service_process
-from fer_sweep.wandb_client.run_labels import RunLabels
 from fer_sweep.wandb_client.tracking import (
     BACK_ONLINE_S,
     FINISH_IN_TROUBLE_S,
     FINISH_S,
+    RunLabels,
     TrackedRun,
     Tracker,
 )

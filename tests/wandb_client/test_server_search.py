@@ -12,14 +12,14 @@ from fer_sweep.errors import ConfigError, ServerBusy
 from fer_sweep.records import StopReason, TrialOutcome, TrialState, Wait
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.wandb_client.messages import ServerRun
-from fer_sweep.wandb_client.runs import record_from
+from fer_sweep.wandb_client.reconcile import record_from
 from fer_sweep.wandb_client.server_search import REFUSED_IN_A_ROW
 from fer_sweep.wandb_client.slots import Pace
 from tests.search.conftest import AT_ONCE, TrackedSearch, take
 from tests.support.standin.runs import upsert_run
 
 LATE = Pace(idle_s=0.0, longest_idle_s=0.0, patience_s=0.0)
-"""A loop that is told of the server's answers at its next question."""
+"""A loop that gets the server's answers at its next question."""
 PREEMPTED = TrialOutcome(TrialState.PREEMPTED)
 
 
@@ -139,11 +139,12 @@ def test_an_offer_that_was_not_begun_is_handed_back(standin, hosts, single):
 
 def test_a_run_whose_offer_was_lost_is_begun_once_after_a_lease(standin, hosts, single, clock):
     standin.faults.drop("Heartbeat", after=True)
-    agents = [hosts(single, owner=owner, clock=clock) for owner in ("a", "b")]
-    assert all(isinstance(agent.next_trial("cpu0"), Wait) for agent in agents)
+    pace = replace(AT_ONCE, longest_retry_s=0.01)
+    agents = [hosts(single, owner=owner, clock=clock, pace=pace) for owner in ("a", "b")]
+    while standin.sweeps[single].state != "FINISHED":
+        assert all(isinstance(agent.next_trial("cpu0"), Wait) for agent in agents)
     (lost,) = standin.runs.values()
     config = lost.config
-    standin.wait_for(lambda server: server.sweeps[single].state == "FINISHED")
     waits = [agent.next_trial("cpu0") for agent in agents]
     assert all(isinstance(wait, Wait) and lost.id in wait.reason for wait in waits), "somebody may be about to begin it"
     clock.now += 61
@@ -206,6 +207,7 @@ def test_a_heartbeat_that_hangs_delays_no_report(standin, hosts, create):
     search = hosts(sweep, pace=Pace(running_s=0.0, patience_s=20.0))
     request = take(search)
     standin.faults.hang("Heartbeat")
+    search.report(request.trial_id, 0, {})
     (agent,) = standin.sweeps[sweep].agents
     standin.wait_for(lambda server: request.trial_id in agent.reported)
     answered = standin.operations()
