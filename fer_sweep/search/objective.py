@@ -1,12 +1,12 @@
-"""What a trial is worth to the search: one number an objective, from its reports and its result. Pure.
+"""What a trial is worth to the search: one number per objective, from its reports and its result. Pure.
 
 - A metric of the result (best_val_acc, train_val_gap, macro_f1, ...) counts with its value there.
 - Any other metric (val_loss, images_per_second, ...) counts with the best value of the trial's epochs, as
   W&B's bayes counts it.
-- A failed trial, and one whose metric was never finite, counts in a bayes search as ``metric.impute`` says:
-  `worst` (the default) of all trials so far, or the `best` or `latest` value it reported itself. A bayes search
-  thereby learns to stay away from configurations that fail, which Optuna alone does not. (A trial still running is
-  Optuna's affair, which spreads its proposals around it; ``metric.impute_while_running`` has no effect.)
+- A failed trial, and one whose metric was never finite, counts in a bayes search as ``metric.impute`` says: `worst`
+  (the default) of all trials so far, or the `best` or `latest` value that it reported. So a bayes search learns to
+  avoid configurations that fail, which Optuna alone does not. (``metric.impute_while_running`` has no effect: Optuna
+  spreads its proposals around running trials.)
 """
 
 import math
@@ -35,7 +35,7 @@ def objective_value(metric: Metric, reports: Reports, result: TrialResult | None
 
 
 def imputed_value(metric: Metric, reports: Reports, others: Iterable[float]) -> float | None:
-    """What a trial without a value of its own counts as, by ``metric.impute``; None if there is nothing to go by.
+    """What a trial without a value of its own counts as, by ``metric.impute``; None if nothing is known.
 
     Args:
         metric: The objective.
@@ -57,7 +57,7 @@ def finite_values(name: str, reports: Reports) -> list[float]:
 
 
 def best(values: Sequence[float], goal: Goal) -> float | None:
-    """The best of some values; None of none."""
+    """The best value; None if there are none."""
     if not values:
         return None
     return max(values) if goal == "maximize" else min(values)

@@ -12,7 +12,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import home, sweep_folder
-from fer_sweep.store.database import check_storage, default_storage, recorded
+from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.sweeps.embedded import EmbeddedSweep
 from fer_sweep.sweeps.entries import SweepEntry, known, remember
@@ -136,10 +136,9 @@ def add(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> Swe
 def new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:
     """The database of a new sweep as its entry stores it: an absolute path, or a URL without its password."""
     storage = storage or os.environ.get("FERSWEEP_STORAGE") or None
-    check_storage(storage or default_storage())
+    kept = check_storage(storage or default_storage())
     if storage is None:
         return None
-    kept = recorded(storage)
     if kept != storage and not kept.startswith("sqlite:"):
         note("the password of the storage URL is not stored: set PGPASSWORD or ~/.pgpass for later commands")
     return kept

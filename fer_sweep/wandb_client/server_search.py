@@ -25,10 +25,10 @@ from fer_sweep.records import (
     TrialState,
     Wait,
 )
-from fer_sweep.store.config_index import ConfigIndex
-from fer_sweep.store.database import Database, Row, through_restarts
+from fer_sweep.store.database import Database, through_restarts
+from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.trials import Lease, Ledger, SweepState, record_of
+from fer_sweep.store.trials import ConfigIndex, Lease, Ledger, SweepState, record_of
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
 from fer_sweep.wandb_client.reconcile import Action, LocalTrial, SignsOfLife, reconcile
@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 REFUSED_IN_A_ROW = 20
 """So many proposals in a row that cannot be trained end the agent: the sweep's space is at fault."""
-_HAS_RESULT = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class WandbSearch:
@@ -168,14 +167,7 @@ class WandbSearch:
             number, row = self._latest(ledger, trial_id)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
-                ledger.end(
-                    number,
-                    outcome.state,
-                    objectives=[],
-                    result=json.dumps(outcome.result.model_dump(mode="json")) if outcome.result else None,
-                    reason=outcome.reason,
-                    now=self._clock(),
-                )
+                ledger.end(number, outcome, now=self._clock())
         self._let_go(trial_id, number)
 
     def _latest(self, ledger: Ledger, trial_id: str) -> tuple[int, Row | None]:
@@ -255,7 +247,7 @@ class WandbSearch:
         parameters = flatten(command.args or {})
         with self._leases.ledger() as ledger:
             row = ledger.find(run_id)
-            if row is not None and not self._leases.is_in_hand(row):
+            if row is not None and not self._leases.is_leased(row):
                 return self._resume(ledger, row, slot)
         if row is not None:
             log.warning("W&B proposes run %s, which is running on another agent already", run_id)
@@ -267,14 +259,14 @@ class WandbSearch:
             return None
         self._refused = 0
         with self._leases.ledger() as ledger:
-            if ledger.is_taken(run_id):
+            if ledger.find(run_id):
                 return None  # another agent was faster
             number, lease = ledger.count(), self._leases.new(slot, 1)
-            twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
+            twins = [row for row in self._index.find(config, ledger) if TrialState(row["state"]).has_value]
             ledger.add(
                 number,
                 identity=run_id,
-                config=config.model_dump_json(),
+                config=config,
                 parameters=parameters,
                 memo=None,
                 lease=lease,

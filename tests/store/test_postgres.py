@@ -178,7 +178,7 @@ def test_connection_that_breaks_is_made_again_and_a_transaction_leaves_nothing(p
     check_works(write=True)
 
 
-def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, monkeypatch):
+def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, monkeypatch, lock_timeout):
     """A real restart is in test_many_processes.py."""
 
     def in_the_first_pause(act):
@@ -193,9 +193,11 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
     postgres_server.run("CREATE ROLE few LOGIN CONNECTION LIMIT 2")
     postgres_server.run("CREATE DATABASE few OWNER few")
     url = postgres_server.url("few", user="few")
-    holder, hasty = Database(url, create=True), Database(url, lock_timeout_s=0.05)
+    holder, hasty = Database(url, create=True), Database(url)
+    lock_timeout(0.0)
     with refused(StorageError, "too many connections", hint="max_connections.*PgBouncer"):
-        Database(url, lock_timeout_s=0.0)
+        Database(url)
+    lock_timeout(60.0)
     with pytest.raises(Interrupted, match="too many connections"):
         Database(url, end_waiting=lambda: True)
     in_the_first_pause(holder.close)  # another agent ends while this one waits
@@ -203,8 +205,10 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
 
     postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS false")
     postgres_server.run(END_CONNECTIONS)
+    lock_timeout(0.05)
     with refused(StorageError, hint="see that the server runs"), hasty.transaction(write=True):
         raise AssertionError("there was no server")
+    lock_timeout(60.0)
     in_the_first_pause(lambda: postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS true"))
     for database in (patient, hasty):
         with database.transaction(write=True) as connection:
