@@ -77,7 +77,6 @@ class OptunaSearch:
 
         Raises:
             InputError: There is no such sweep.
-            StorageError: The database cannot be used.
         """
         self._sweep_id = sweep_id
         self._database = database
@@ -110,7 +109,6 @@ class OptunaSearch:
         Raises:
             ConfigError: The training function refuses every configuration of the sweep's space.
             InputError: The user's own study or space failed.
-            StorageError: The database cannot be written.
         """
         if not isinstance(self._proposer, GridProposer):
             with self._leases.ledger(write=False) as ledger:
@@ -132,12 +130,7 @@ class OptunaSearch:
 
     @through_restarts
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
-        """See ``Search.report``.
-
-        Raises:
-            LostTrial: Another agent has reclaimed the trial.
-            StorageError: The database cannot be written.
-        """
+        """See ``Search.report``."""
         number = _number(trial_id)
         if not metrics:  # every slot asks each second, so read first: a writing transaction would block the others
             with self._leases.ledger(write=False) as ledger:
@@ -160,12 +153,7 @@ class OptunaSearch:
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``Search.finish``; a repetition after a StorageError changes nothing.
-
-        Raises:
-            LostTrial: Another agent has reclaimed the trial.
-            StorageError: The database cannot be written.
-        """
+        """See ``Search.finish``; a repetition after a StorageError changes nothing."""
         number = _number(trial_id)
         with self._leases.ledger() as ledger:
             row = self._leases.latest(ledger, number)

@@ -17,16 +17,13 @@ def should_stop(
     history: Sequence[float],
     histories: Iterable[Sequence[float]],
 ) -> bool:
-    """Whether a running trial should be stopped.
+    """Whether a running trial should be stopped: it has reached a band and is worse there than the best 1/eta.
 
     Args:
         settings: The sweep file's ``early_terminate``.
         goal: Which way the metric is better.
         history: Of this trial.
         histories: Of every trial of the sweep, this one and ended ones included.
-
-    Returns:
-        True if it has reached a band and is worse there than the best 1/eta.
     """
     own = _losses(history, goal)
     reached = [band for band in settings.bands if band <= len(own)]

@@ -20,13 +20,7 @@ Reports = Sequence[Mapping[str, float]]
 
 
 def objective_value(metric: Metric, reports: Reports, result: TrialResult | None) -> float | None:
-    """What an ended trial is worth in one objective; None if it never had a finite value.
-
-    Args:
-        metric: The objective.
-        reports: Of all its attempts, a repeated epoch once.
-        result: As given to ``finish``.
-    """
+    """What an ended trial is worth in one objective; None if it never had a finite value."""
     if result is not None and result.best_epoch > 0:  # without a finite epoch its zeros mean nothing
         known = result.numbers
         if metric.name in known:
@@ -35,11 +29,11 @@ def objective_value(metric: Metric, reports: Reports, result: TrialResult | None
 
 
 def imputed_value(metric: Metric, reports: Reports, others: Iterable[float]) -> float | None:
-    """What a trial without a value of its own counts as, by ``metric.impute``; None if nothing is known.
+    """What a trial without a value counts as, by ``metric.impute``; None if nothing is known.
 
     Args:
         metric: The objective.
-        reports: The trial's own.
+        reports: Of this trial.
         others: The values of the trials that ended before it.
     """
     own = finite_values(metric.name, reports)
@@ -64,12 +58,7 @@ def best(values: Sequence[float], goal: Goal) -> float | None:
 
 
 def reaches_targets(metrics: Sequence[Metric], values: Sequence[float | None]) -> bool:
-    """Whether a trial is as good as every ``target`` there is; never if there is none.
-
-    Args:
-        metrics: The objectives.
-        values: What the trial is worth in each.
-    """
+    """Whether a trial, worth ``values`` in the objectives, reaches every ``target``; false if there is none."""
     pairs = [(metric, value) for metric, value in zip(metrics, values, strict=True) if metric.target is not None]
     return bool(pairs) and all(_reaches(metric, value) for metric, value in pairs)
 

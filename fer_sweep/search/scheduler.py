@@ -7,9 +7,9 @@ runs unchanged, with the rights of its user.
 """
 
 import contextlib
-import importlib.util
 import inspect
 import json
+import runpy
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -148,21 +148,16 @@ def _run(scheduler: Scheduler, failure: str, function: Callable[[Any], Any], arg
 
 def _load(scheduler: Scheduler) -> dict[str, Callable[..., Any]]:
     """The functions that the sweep file names, by its keys."""
-    source = Path(scheduler.source or "")
-    if not source.is_file():
+    source = scheduler.source or ""
+    if not Path(source).is_file():
         raise InputError(f"scheduler.source: there is no file {source}", hint="give the path of a Python file")
-    spec = importlib.util.spec_from_file_location(f"fersweep_source_{source.stem}", source)
-    if spec is None or spec.loader is None:
-        raise InputError(f"scheduler.source: {source} is no Python file", hint="its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    _run(scheduler, "cannot be run", spec.loader.exec_module, module)
+    module = _run(scheduler, "cannot be run", runpy.run_path, source)
     functions = {}
     for key, name in (("optimizer", scheduler.optimizer), ("search_space", scheduler.search_space)):
         if not name:
             continue
-        found = getattr(module, name, None)
-        if not callable(found):
-            known = ", ".join(n for n, value in vars(module).items() if inspect.isfunction(value)) or "none"
+        if not callable(module.get(name)):
+            known = ", ".join(n for n, value in module.items() if inspect.isfunction(value)) or "none"
             raise InputError(f"scheduler.{key}: {source} has no function {name}", hint=f"functions there: {known}")
-        functions[key] = found
+        functions[key] = module[name]
     return functions

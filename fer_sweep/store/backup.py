@@ -37,11 +37,7 @@ class Standing:
 
 
 def snapshot(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment into a new file, without blocking its writers.
-
-    Raises:
-        StorageError: The database cannot be read, or the copy cannot be written.
-    """
+    """Copy a database as it is at one moment into a new file, without blocking its writers."""
     reading = f"{source.as_uri()}?mode=ro"
     try:
         with (
@@ -57,11 +53,7 @@ def snapshot(source: Path, target: Path) -> None:
 
 
 def open_copy(path: Path) -> None:
-    """Check that a copy is whole, and make it a database that agents share.
-
-    Raises:
-        StorageError: It is damaged, or no database.
-    """
+    """Check that a copy is whole, and make it a database that agents share; StorageError if it is damaged."""
     try:
         with contextlib.closing(sqlite3.connect(path)) as raw:
             (found,) = raw.execute("PRAGMA quick_check").fetchone()
@@ -76,11 +68,7 @@ def open_copy(path: Path) -> None:
 
 
 def standings(path: Path) -> Mapping[str, Mapping[int, Standing]]:
-    """Every trial of a database by sweep and number; includes sweeps without trials.
-
-    Raises:
-        StorageError: It cannot be read.
-    """
+    """Every trial of a database by sweep and number; includes sweeps without trials."""
     with _opened(path) as database, database.transaction(write=False) as connection:
         found: dict[str, dict[int, Standing]] = {
             row["id"]: {} for row in connection.rows("SELECT id FROM fersweep_sweeps")

@@ -62,7 +62,7 @@ class Database:
         """Commit when the block ends well, otherwise roll back.
 
         A writing transaction excludes other writers from its start, so what it reads stays true until it ends. A
-        reading one sees one moment, and waits for nobody.
+        reading one sees one moment, and never waits.
 
         Raises:
             ConnectionLost: The connection to the server broke; see ``through_restarts``.

@@ -58,7 +58,7 @@ class Leases:
         """Hold nothing yet.
 
         Args:
-            database: Where the sweep is; it stays open.
+            database: The database; it stays open.
             sweep_id: The sweep.
             owner: Names this agent among all agents; this process if not given.
             lease_s: Seconds until a lease expires.
@@ -79,19 +79,14 @@ class Leases:
         """What the open transaction hands to this agent, by number."""
         self._unsure: dict[int, Lease] = {}
         """The same of transactions whose commit is in doubt: these attempts run nowhere."""
-        self._heard_at = self.clock()
+        self._heartbeat_at = self.clock()
         """When this agent last reported or sent a heartbeat."""
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
 
     @contextlib.contextmanager
     def ledger(self, *, write: bool = True) -> Iterator[Ledger]:
-        """The sweep's trials in one transaction.
-
-        Raises:
-            ConnectionLost: The connection to the database server broke; see ``through_restarts``.
-            StorageError: The database cannot be read or written; nothing has changed.
-        """
+        """The sweep's trials in one transaction; see ``Database.transaction``."""
         with self._lock:
             self._taken = {}
             try:
@@ -104,7 +99,7 @@ class Leases:
                 self._held[number] = lease.attempt
                 self._running.add(number)
                 self._unsure.pop(number, None)
-                self._heard_at = self.clock()
+                self._heartbeat_at = self.clock()
             if self._taken and self._keeper is None:
                 self._keeper = threading.Thread(target=self._keep, daemon=True, name="lease-keeper")
                 self._keeper.start()
@@ -132,7 +127,7 @@ class Leases:
         Raises:
             LostTrial: It does not.
         """
-        self._heard_at = self.clock()
+        self._heartbeat_at = self.clock()
         row = self.latest(ledger, number)
         if row is None or row["state"] != TrialState.RUNNING:
             raise LostTrial(
@@ -195,7 +190,7 @@ class Leases:
 
         An agent that waits, for a slow server say, keeps its trials; a stopped or dead process renews nothing.
         """
-        if self.clock() - self._heard_at > KEPT_LEASES * self._lease_s:
+        if self.clock() - self._heartbeat_at > KEPT_LEASES * self._lease_s:
             return
         with contextlib.suppress(StorageError), self.ledger() as ledger:
             for number in self._running:

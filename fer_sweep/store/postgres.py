@@ -1,7 +1,7 @@
 """PostgreSQL: one database for agents on many hosts; needs psycopg.
 
 Writers take turns by an advisory lock, which a transaction takes before it reads anything, so each of its statements
-sees everything written before. Readers have a snapshot and wait for nobody.
+sees everything written before. Readers have a snapshot and never wait.
 """
 
 import contextlib
@@ -20,10 +20,11 @@ from psycopg.pq import Conninfo, PGconn, Ping
 from psycopg.rows import dict_row
 
 from fer_sweep.errors import InputError, StorageError
-from fer_sweep.store.engine import LOCK_TIMEOUT_S, Connection, ConnectionLost, Dialect, Interrupted
+from fer_sweep.store import engine
+from fer_sweep.store.engine import Connection, ConnectionLost, Dialect, Interrupted
 
 PREFIX = "postgresql+psycopg://"
-SILENCE_S = LOCK_TIMEOUT_S / 2
+SILENCE_S = engine.LOCK_TIMEOUT_S / 2
 """The server ends a writer that is silent for so long, since its host has lost power: before others stop waiting."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
@@ -48,6 +49,12 @@ _DEFAULTS: Mapping[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 4,
     "tcp_user_timeout": 30_000,
+}
+_HINTS: Mapping[type[psycopg.Error], str] = {
+    errors.LockNotAvailable: "another process holds the database: end it, or try again",
+    errors.DiskFull: "the server's disk is full: make room there, then run the same command again",
+    errors.InsufficientPrivilege: "let the user make tables there: GRANT CREATE, USAGE ON SCHEMA public TO USER",
+    errors.ReadOnlySqlTransaction: "it is a server to read from: give the address of the one that is written to",
 }
 _WHEN_BACK = "once the server is back, run the same command again: nothing recorded so far is lost"
 
@@ -132,7 +139,7 @@ class _Raw(psycopg.Connection[dict[str, Any]]):
 
 
 class PostgresServer:
-    """A database of a server; see ``database.Database``. A transaction connects first where there is no connection."""
+    """A database of a server; see ``database.Database``. The first transaction connects, and others reconnect."""
 
     dialect = Dialect(
         real="DOUBLE PRECISION",
@@ -142,16 +149,7 @@ class PostgresServer:
     )
 
     def __init__(self, storage: str, *, end_waiting: Callable[[], bool] = lambda: False) -> None:
-        """Read the URL.
-
-        Args:
-            storage: `postgresql+psycopg://USER@HOST:PORT/DATABASE?SETTING=VALUE`; what is left out, such as the
-                password, comes from PGPASSWORD, PGPASSFILE, PGSERVICE and the like.
-            end_waiting: Asked during a wait; where it is true, ``Interrupted`` is raised.
-
-        Raises:
-            InputError: It is no such URL.
-        """
+        """Read the URL; what it leaves out, such as the password, comes from PGPASSWORD, PGSERVICE and the like."""
         self.name = without_secrets(storage)
         self._end_waiting = end_waiting
         self._ahead_s = 0.0
@@ -170,10 +168,7 @@ class PostgresServer:
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool) -> Iterator[Connection]:
-        """See ``Database.transaction``.
-
-        If the connection breaks within the block, nothing has changed. If it breaks during the commit, that is unknown.
-        """
+        """See ``Database.transaction``; if the connection breaks during the commit, the outcome is unknown."""
         raw = self._begin(write=write)
         try:
             yield Connection(functools.partial(_execute, raw))
@@ -201,7 +196,7 @@ class PostgresServer:
             ) from error
 
     def _begin(self, *, write: bool) -> _Raw:
-        deadline, pauses = time.monotonic() + LOCK_TIMEOUT_S, _pauses()
+        deadline, pauses = time.monotonic() + engine.LOCK_TIMEOUT_S, _pauses()
         while True:
             try:
                 if self._raw is None or self._raw.closed:
@@ -228,7 +223,7 @@ class PostgresServer:
             # what its former holder wrote.
             begin = (
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
-                f" SET LOCAL lock_timeout = {max(1, round(1000 * LOCK_TIMEOUT_S))};"
+                f" SET LOCAL lock_timeout = {max(1, round(1000 * engine.LOCK_TIMEOUT_S))};"
                 f" SET LOCAL idle_in_transaction_session_timeout = {round(1000 * SILENCE_S)};"
                 f" SELECT pg_advisory_xact_lock({_LOCK})"
             )
@@ -295,14 +290,9 @@ def _advice(error: psycopg.Error) -> str:
             "each agent holds one connection: raise the server's max_connections, or put PgBouncer between, with "
             "pool_mode = transaction; or end agents"
         )
-    if isinstance(error, errors.LockNotAvailable):
-        return "another process holds the database: end it, or try again"
-    if isinstance(error, errors.DiskFull):
-        return "the server's disk is full: make room there, then run the same command again"
-    if isinstance(error, errors.InsufficientPrivilege):
-        return "let the user make tables there: GRANT CREATE, USAGE ON SCHEMA public TO USER"
-    if isinstance(error, errors.ReadOnlySqlTransaction):
-        return "it is a server to read from: give the address of the one that is written to"
+    for kind, hint in _HINTS.items():
+        if isinstance(error, kind):
+            return hint
     if error.pgconn is not None and (error.pgconn.needs_password or error.pgconn.used_password):
         return "give the password by PGPASSWORD or ~/.pgpass: fersweep never stores it, so every command needs it"
     return "see that the server runs and lets you in, then run the same command again; nothing recorded so far is lost"

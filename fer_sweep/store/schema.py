@@ -66,8 +66,7 @@ def schema_version(connection: Connection, dialect: Dialect) -> int | None:
     """The version of the tables; None if there are none."""
     if connection.row(dialect.find_table, ["fersweep_schema"]) is None:
         return None
-    row = connection.row("SELECT version FROM fersweep_schema")
-    return None if row is None else int(row["version"])
+    return int(connection.rows("SELECT version FROM fersweep_schema")[0]["version"])
 
 
 def make_tables(connection: Connection, dialect: Dialect) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.mounts import network_file_system
-from fer_sweep.store.engine import LOCK_TIMEOUT_S, Connection, Dialect, NothingCreated
+from fer_sweep.store import engine
+from fer_sweep.store.engine import Connection, Dialect, NothingCreated
 
 PREFIX = "sqlite:///"
 
@@ -69,7 +70,9 @@ class SqliteFile:
             if create:
                 check_place(path)
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._raw = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            self._raw = sqlite3.connect(
+                path, timeout=engine.LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
             self._raw.row_factory = sqlite3.Row
             try:
                 # FULL: a trial recorded as finished is still finished after the power fails. Costs one fsync a commit.
@@ -97,7 +100,7 @@ class SqliteFile:
                 # SQLite would keep writing to the removed file, and all of it would be lost.
                 raise StorageError(
                     f"{self._path} has been removed or replaced while in use",
-                    hint="put it back and start again; the trials' own folders still hold what they did",
+                    hint="put it back and start again; the trials' folders still have their results",
                 )
             if write and not self._may_write:  # a file on a network disk can still be read
                 check_place(self._path)
@@ -114,7 +117,7 @@ class SqliteFile:
 
     def _switch_to_wal(self) -> None:
         # SQLite does not wait for this lock as it does elsewhere, and several processes may create one file at once.
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        deadline = time.monotonic() + engine.LOCK_TIMEOUT_S
         while True:
             try:
                 if self._raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":

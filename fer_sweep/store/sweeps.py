@@ -26,18 +26,11 @@ _MOVES: dict[SweepState, frozenset[SweepState]] = {
 def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, *, max_gap: float | None = None, seed: int = 0) -> bool:
     """Record a sweep, in state `running`; creates the database if it does not exist.
 
-    Args:
-        sweep: Its file.
-        sweep_id: Its name in commands and folders: letters, digits, `_` and `-`.
-        storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
-        max_gap: Trials whose train_val_gap is larger count as infeasible.
-        seed: Of the embedded search.
-
     Returns:
         False if this id is recorded already; that sweep stays as it is.
 
     Raises:
-        InputError: The id is unusable.
+        InputError: The id is not of letters, digits, `_` and `-`.
         StorageError: The database cannot be written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", sweep_id):
@@ -54,27 +47,12 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, *, max_gap: floa
 
 
 def extend_sweep(database: Database, sweep_id: str, sweep: SweepFile) -> None:
-    """Replace a sweep's space by a larger one; a finished sweep runs again.
-
-    Args:
-        database: Where it is.
-        sweep_id: Its id.
-        sweep: Gives every configuration that was handed out already, in the same order.
-
-    Raises:
-        InputError: There is no such sweep.
-        StorageError: The database cannot be written.
-    """
+    """Replace a sweep's grid by a longer one that begins with the same configurations; a finished sweep runs again."""
     with database.transaction(write=True) as connection:
-        state = SweepState(_row(connection, sweep_id, database.name)["state"])
-        connection.change(
-            "UPDATE fersweep_sweeps SET spec = ?, state = ? WHERE id = ?",
-            [
-                json.dumps(sweep.to_plain()),
-                SweepState.RUNNING if state is SweepState.FINISHED else state,
-                sweep_id,
-            ],
-        )
+        _row(connection, sweep_id, database.name)  # refuses an unknown sweep
+        spec = json.dumps(sweep.to_plain())
+        connection.change("UPDATE fersweep_sweeps SET spec = ? WHERE id = ?", [spec, sweep_id])
+        Ledger(connection, sweep_id).reopen_sweep()
 
 
 def sweep_row(database: Database, sweep_id: str) -> Row:
@@ -88,20 +66,12 @@ def sweep_row(database: Database, sweep_id: str) -> Row:
 
 
 def load_sweep(database: Database, sweep_id: str) -> SweepFile:
-    """The sweep file a sweep was created from.
-
-    Raises:
-        InputError: There is no such sweep.
-    """
+    """The sweep file a sweep was created from."""
     return parse_sweep(json.loads(sweep_row(database, sweep_id)["spec"]))
 
 
 def sweep_state(database: Database, sweep_id: str) -> SweepState:
-    """The state of a sweep.
-
-    Raises:
-        InputError: There is no such sweep.
-    """
+    """The state of a sweep."""
     return SweepState(sweep_row(database, sweep_id)["state"])
 
 

@@ -95,7 +95,7 @@ def on_a_network_file_system(host: Host) -> str:
 
 def locked_database(host: Host) -> str:
     assert host.shell(*CREATE.split())[0] == 0
-    host.patch.setattr("fer_sweep.store.sqlite.LOCK_TIMEOUT_S", 0.05)
+    host.patch.setattr("fer_sweep.store.engine.LOCK_TIMEOUT_S", 0.05)
     with contextlib.closing(sqlite3.connect(".fersweep/sweeps.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         return host.run("pause")

@@ -15,6 +15,7 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.embedded import create_sweep
+from fer_sweep.store import engine
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import ConnectionLost, Interrupted
 from fer_sweep.store.trials import Ledger
@@ -178,7 +179,7 @@ def test_connection_that_breaks_is_made_again_and_a_transaction_leaves_nothing(p
     check_works(write=True)
 
 
-def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, monkeypatch, lock_timeout):
+def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_server, monkeypatch):
     """A real restart is in test_many_processes.py."""
 
     def in_the_first_pause(act):
@@ -194,10 +195,9 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
     postgres_server.run("CREATE DATABASE few OWNER few")
     url = postgres_server.url("few", user="few")
     holder, hasty = Database(url, create=True), Database(url)
-    lock_timeout(0.0)
-    with refused(StorageError, "too many connections", hint="max_connections.*PgBouncer"):
+    with monkeypatch.context() as patch, refused(StorageError, "too many connections", hint="connections.*PgBouncer"):
+        patch.setattr(engine, "LOCK_TIMEOUT_S", 0.0)
         Database(url)
-    lock_timeout(60.0)
     with pytest.raises(Interrupted, match="too many connections"):
         Database(url, end_waiting=lambda: True)
     in_the_first_pause(holder.close)  # another agent ends while this one waits
@@ -205,10 +205,10 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
 
     postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS false")
     postgres_server.run(END_CONNECTIONS)
-    lock_timeout(0.05)
-    with refused(StorageError, hint="see that the server runs"), hasty.transaction(write=True):
-        raise AssertionError("there was no server")
-    lock_timeout(60.0)
+    with monkeypatch.context() as patch, refused(StorageError, hint="see that the server runs"):
+        patch.setattr(engine, "LOCK_TIMEOUT_S", 0.05)
+        with hasty.transaction(write=True):
+            raise AssertionError("there was no server")
     in_the_first_pause(lambda: postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS true"))
     for database in (patient, hasty):
         with database.transaction(write=True) as connection:

@@ -8,6 +8,7 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
 from fer_sweep.search.embedded import create_sweep
+from fer_sweep.store import engine
 from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, default_storage
 from fer_sweep.store.sweeps import load_sweep, sweep_row
 from fer_sweep.store.trials import Ledger
@@ -124,8 +125,8 @@ def test_sweep_of_the_first_schema_continues(made, agents, complete):
     assert [record.state for record in search.records()] == ["complete"]
 
 
-def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_once(made, lock_timeout):
-    lock_timeout(0.01)
+def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_once(made, monkeypatch):
+    monkeypatch.setattr(engine, "LOCK_TIMEOUT_S", 0.01)
     with contextlib.closing(Database(made)) as reader, contextlib.closing(Database(made)) as other:
         with reader.transaction(write=False) as reading:
             assert state_seen(reading) == "running"
