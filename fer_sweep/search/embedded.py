@@ -85,17 +85,17 @@ class OptunaSearch:
         self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
         self._objectives = self._sweep.objectives
         self._histories = Histories(self._objectives[0].name if self._objectives else None)
-        space, seed = Space.from_sweep(self._sweep), row["seed"]
         self._study: StudyProposer | None = None
         self._proposer: StudyProposer | GridProposer | RandomProposer
         if self._sweep.method in ("bayes", "custom"):
             from fer_sweep.search import study  # only here: optuna takes half a second to import
 
             self._study = self._proposer = study.StudyProposer(
-                self._sweep, space, sweep_id=sweep_id, seed=seed, max_gap=row["max_gap"], histories=self._histories
+                self._sweep, sweep_id, self._histories, seed=row["seed"], max_gap=row["max_gap"]
             )
         else:
-            self._proposer = GridProposer(space) if self._sweep.method == "grid" else RandomProposer(space, seed)
+            space = Space.from_sweep(self._sweep)
+            self._proposer = GridProposer(space) if self._sweep.method == "grid" else RandomProposer(space, row["seed"])
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
 
     def close(self) -> None:

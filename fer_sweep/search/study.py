@@ -33,18 +33,17 @@ class StudyProposer:
     """TPE, or a user's own sampler and space, over the sweep's trials."""
 
     def __init__(
-        self, sweep: SweepFile, space: Space, *, sweep_id: str, seed: int, max_gap: float | None, histories: Histories
+        self, sweep: SweepFile, sweep_id: str, histories: Histories, *, seed: int = 0, max_gap: float | None = None
     ) -> None:
         self._sweep = sweep
         self._sweep_id = sweep_id
         self._seed = seed
         self._max_gap = max_gap
         self._histories = histories
-        self._axes = axes_of(space.parameters)
+        parameters = Space.from_sweep(sweep).parameters
+        self._axes = axes_of(parameters)
         self._natives: dict[str, BaseDistribution] = {name: axis.native for name, axis in self._axes.items()}
-        self._constants = {
-            name: source.quantile(0.5) for name, source in space.parameters.items() if name not in self._axes
-        }
+        self._constants = {name: source.quantile(0.5) for name, source in parameters.items() if name not in self._axes}
         self._index = ConfigIndex()
         self._rebuild()
 
@@ -93,12 +92,7 @@ class StudyProposer:
         return self._handle(number).should_prune()
 
     def draw(self, number: int, candidates: Candidates) -> Proposal | None:
-        """Draw trial ``number``.
-
-        Raises:
-            InputError: The functions of a user's file fail.
-            ConfigError: The training function refuses what they give, or every configuration of the space.
-        """
+        """Draw trial ``number``; None if every configuration is taken."""
         if self._own.study is None:
             seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
             self._study.sampler = Tpe(self._axes, seed)
@@ -240,6 +234,4 @@ def check_own_search(sweep: SweepFile, sweep_id: str) -> None:
         InputError: The file cannot be run, or a function is missing, fails or returns the wrong type.
         ConfigError: The training function refuses what they give.
     """
-    space = Space.from_sweep(sweep)
-    proposer = StudyProposer(sweep, space, sweep_id=sweep_id, seed=0, max_gap=None, histories=Histories(None))
-    proposer.draw(0, Candidates())
+    StudyProposer(sweep, sweep_id, Histories(None)).draw(0, Candidates())
