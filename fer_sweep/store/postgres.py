@@ -204,6 +204,8 @@ class PostgresServer:
                 self._run_begin(self._raw, write=write)
                 return self._raw
             except psycopg.Error as error:
+                if self._raw is not None:
+                    _roll_back(self._raw)
                 if not self._is_temporary(error) or time.monotonic() >= deadline:
                     raise self._explain(error) from error
                 if self._end_waiting():
@@ -211,11 +213,10 @@ class PostgresServer:
             time.sleep(next(pauses))
 
     def _is_temporary(self, error: psycopg.Error) -> bool:
-        if self._raw is None:
-            # The first connection: a server that is starting or full is waited for, a mistake in the URL is not.
-            return bool(_IS_FULL.search(str(error))) or PGconn.ping(self._target.encode()) == Ping.REJECT
-        _roll_back(self._raw)
-        return self._raw.closed
+        if self._raw is not None:
+            return self._raw.closed
+        # The first connection: a server that is starting or full is waited for, a mistake in the URL is not.
+        return bool(_IS_FULL.search(str(error))) or PGconn.ping(self._target.encode()) == Ping.REJECT
 
     def _run_begin(self, raw: _Raw, *, write: bool) -> None:
         if write:

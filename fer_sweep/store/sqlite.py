@@ -4,7 +4,6 @@ Python's sqlite3 is used without SQLAlchemy, whose import alone takes longer tha
 """
 
 import contextlib
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,8 +16,6 @@ from fer_sweep.store.engine import Connection, Dialect, NothingCreated
 
 PREFIX = "sqlite:///"
 
-_FULL_DISK_BYTES = 1 << 20
-"""With less free space, an I/O error for no stated reason is due to the full disk."""
 _HINTS = {
     sqlite3.SQLITE_NOTADB: "the file is something else or damaged: move it away, or set FERSWEEP_HOME",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: `sqlite3 FILE .recover` may save it; network disks often do this",
@@ -26,6 +23,8 @@ _HINTS = {
     sqlite3.SQLITE_CANTOPEN: "make the folder writable, or set FERSWEEP_HOME to another folder",
     sqlite3.SQLITE_BUSY: "another process holds the database: end it, let it continue if it is paused, or try again",
     sqlite3.SQLITE_FULL: "the disk is full: make room, then run the same command again",
+    # Also of a full disk, where the shared-memory file cannot grow.
+    sqlite3.SQLITE_IOERR: "make room if the disk is full, or check it; then run the same command again",
 }
 
 
@@ -133,10 +132,7 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
-            code = _code(error)
-            if code == sqlite3.SQLITE_IOERR and _is_full(self._path):
-                code = sqlite3.SQLITE_FULL  # the error where the shared-memory file cannot grow
-            hint = _HINTS.get(code, "check the disk, then run the same command again; nothing recorded so far is lost")
+            hint = _HINTS.get(_code(error), "run the same command again; nothing recorded so far is lost")
             raise StorageError(f"{self._path}: {error}", hint=hint) from error
         except OSError as error:
             raise StorageError(
@@ -155,10 +151,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _code(error: sqlite3.Error) -> int:
     """The primary error code; the higher bits refine it."""
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-
-
-def _is_full(path: Path) -> bool:
-    try:
-        return shutil.disk_usage(path.parent).free < _FULL_DISK_BYTES
-    except OSError:
-        return False
