@@ -160,8 +160,10 @@ class StudyProposer:
         latest, self._latest = self._latest, None
         if latest and latest not in [(row["number"], row["memo"]) for row in ledger.numbered([latest[0]])]:
             return True
-        failed = [row for row in ledger.numbered(self._failed) if TrialState(row["state"]).has_ended]
-        return {row["number"]: row["attempt"] for row in failed} != self._failed
+        if not self._failed:
+            return False
+        failed = ledger.numbered(self._failed, "number, attempt, state")
+        return self._failed != {row["number"]: row["attempt"] for row in failed if TrialState(row["state"]).has_ended}
 
     def _end(self, row: Row) -> None:
         number = row["number"]

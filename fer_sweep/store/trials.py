@@ -76,9 +76,9 @@ class Ledger:
         rows = self._trials("*", "AND identity = ?", [identity])
         return rows[0] if rows else None
 
-    def numbered(self, numbers: Collection[int]) -> Sequence[Row]:
+    def numbered(self, numbers: Collection[int], columns: str = "*") -> Sequence[Row]:
         """The trials with these numbers, in order."""
-        return self._trials("*", f"AND number IN ({_marks(numbers)}) ORDER BY number", list(numbers))
+        return self._trials(columns, f"AND number IN ({_marks(numbers)}) ORDER BY number", list(numbers))
 
     def configs_from(self, number: int) -> Sequence[Row]:
         """Number and config of every trial from this number on, in order."""
