@@ -55,6 +55,11 @@ class TrialState(StrEnum):
         """Whether no further attempt follows by itself: it is neither running nor preempted."""
         return self not in (TrialState.RUNNING, TrialState.PREEMPTED)
 
+    @property
+    def has_value(self) -> bool:
+        """Whether it is complete or pruned, so that its result counts."""
+        return self in (TrialState.COMPLETE, TrialState.PRUNED)
+
 
 class StopReason(StrEnum):
     """Why a running trial must stop before its last epoch."""

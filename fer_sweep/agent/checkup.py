@@ -14,7 +14,8 @@ from pathlib import Path
 from fer_sweep.data.cache import list_datasets
 from fer_sweep.errors import FersweepError
 from fer_sweep.files import cache_dir, home, write_atomically
-from fer_sweep.store.database import Database, NothingCreated, check_storage, default_storage, recorded
+from fer_sweep.store.database import Database, check_storage, default_storage
+from fer_sweep.store.engine import NothingCreated
 from fer_sweep.wandb_client.account import has_login, tracking_mode
 from fer_sweep.worker.gpus import choose, discover, visible_devices
 from fer_sweep.worker.slots import usable_cores
@@ -117,8 +118,7 @@ def _database() -> Finding:
     """The database of sweeps created from now on."""
     given = os.environ.get("FERSWEEP_STORAGE")
     try:
-        name = recorded(given or default_storage())
-        check_storage(name)
+        name = check_storage(given or default_storage())
         if given:
             with contextlib.suppress(NothingCreated):
                 Database(given).close()

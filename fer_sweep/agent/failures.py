@@ -148,7 +148,7 @@ class Failures:
         return replace(outcome, state=TrialState.FAILED, reason=reason)
 
     def _count(self, slot: Slot, trial_id: str, outcome: TrialOutcome, was_asked: bool) -> None:
-        if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED):
+        if outcome.state.has_value:
             self._in_a_row.clear()
             self._slot_in_a_row[slot.name] = []
             return

@@ -92,7 +92,7 @@ class Agent:
                 self._stop_all()
                 self.starter.close()
         failed = self._failures.in_a_row
-        nothing_done = not {TrialState.COMPLETE, TrialState.PRUNED} & self._ended.keys()
+        nothing_done = not any(state.has_value for state in self._ended)
         if failed and (nothing_done or self._failures.must_stop):
             raise AgentFailed(
                 f"{len(failed)} trials failed one after another, the last one: {failed[-1]}",

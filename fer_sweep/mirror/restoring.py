@@ -21,7 +21,7 @@ from fer_sweep.mirror.copying import (
     write_mark,
     writing,
 )
-from fer_sweep.store.backup import Standing, release, standings, take_up
+from fer_sweep.store.backup import Standing, open_copy, release, standings
 from fer_sweep.training.history import read_history
 
 _Standings = Mapping[str, Mapping[int, Standing]]
@@ -91,7 +91,7 @@ def _copy_database(folder: Path, staging: Path) -> _Standings:
     if not (folder / DATABASE).is_file():
         return {}
     shutil.copyfile(folder / DATABASE, staging / DATABASE)
-    take_up(staging / DATABASE)
+    open_copy(staging / DATABASE)
     return standings(staging / DATABASE)
 
 
@@ -123,7 +123,7 @@ def _copy_files(source: Path, target: Path) -> None:
 def _check_home(here: Path, folder: Path, theirs: _Standings, kept: Sequence[str], *, force: bool) -> None:
     """Check that no agent uses this home, and unless forced that the mirror has all that it has."""
     ours = standings(here / DATABASE) if (here / DATABASE).is_file() else {}
-    if busy := [f"{sweep}/{t.number}" for sweep, trials in ours.items() for t in trials.values() if t.in_hand]:
+    if busy := [f"{sweep}/{t.number}" for sweep, trials in ours.items() for t in trials.values() if t.is_leased]:
         raise InputError(
             f"an agent is running in {here} (trial {', '.join(busy[:5])})",
             hint="stop it, or set FERSWEEP_HOME to another folder",

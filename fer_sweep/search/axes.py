@@ -1,4 +1,4 @@
-"""W&B's distributions as Optuna sees them: native where Optuna has the like, the unit interval where not.
+"""W&B's distributions as Optuna sees them: native where Optuna has the same one, otherwise the unit interval.
 
 Searching over u in [0, 1] and training with ``quantile(u)`` serves normal, log-normal, beta and all quantized
 distributions exactly: a flat prior over u is W&B's prior over the values.
@@ -18,10 +18,10 @@ from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, L
 from fer_sweep.config.values import canonical
 
 _MOST_OTHERS = 1000
-"""Trials that TPE sets the best ones against."""
+"""Trials that TPE compares the best ones with."""
 
 Coordinate = float | int | str | bool | None
-"""A parameter's value as Optuna sees it: the value itself, the index of a category that is a list or such, or u."""
+"""A parameter's value as Optuna sees it: the value itself, the index of a category such as a list, or u."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Axis:
     native: BaseDistribution
 
     def coordinate(self, u: float) -> Coordinate:
-        """Where the source's quantile of ``u`` lies on this axis."""
+        """The coordinate of the source's quantile of ``u``."""
         if isinstance(self.source, Categorical):
             wanted = canonical(self.source.quantile(u))
             index = [canonical(value) for value in self.source.possible].index(wanted)
@@ -42,7 +42,7 @@ class Axis:
         return u
 
     def value(self, coordinate: Coordinate) -> Any:
-        """What is trained with."""
+        """The value to train with."""
         if isinstance(self.source, Categorical):
             return self.source.possible[_choices(self.source).index(coordinate)]
         if _is_range(self.source):
@@ -82,9 +82,8 @@ class Tpe(TPESampler):
     """Optuna's multivariate TPE (Bergstra et al. 2011, Falkner et al. 2018) over known axes.
 
     W&B's own bayes search is a Gaussian process with expected improvement: another algorithm under the same contract.
-
-    The first ten trials are drawn from W&B's distributions, probabilities of categories included; from then on
-    categories count as equally likely beforehand and their results decide.
+    The first ten trials are drawn from W&B's distributions, probabilities of categories included; after that,
+    categories are equally likely a priori and their results decide.
     """
 
     def __init__(self, axes: Mapping[str, Axis], seed: int) -> None:
@@ -93,15 +92,15 @@ class Tpe(TPESampler):
         self._draws = np.random.default_rng(seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All axes; TPE's own way reads them off every trial anew."""
+        """All axes; TPE's own way derives them from every trial anew."""
         return {name: axis.native for name, axis in self._axes.items()}
 
     def _build_parzen_estimator(
         self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
     ) -> Any:
-        # The trials that are not among the best (of which there are 25 at most) only say where most trials lie, and a
-        # thousand of them say that as well as ten thousand, for which every proposal would pay. Not a public method:
-        # should Optuna rename it, proposals take longer and are otherwise the same.
+        # The trials that are not among the best (at most 25) only say where most trials lie, and a thousand of them say
+        # that as well as ten thousand, which would slow down every proposal. Not a public method: should Optuna rename
+        # it, proposals take longer and are otherwise the same.
         if not handle_below and len(trials) > _MOST_OTHERS:
             trials = [trials[place] for place in np.linspace(0, len(trials) - 1, _MOST_OTHERS).astype(int)]
         return super()._build_parzen_estimator(study, search_space, trials, handle_below)

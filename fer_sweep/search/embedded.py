@@ -1,11 +1,9 @@
-"""The embedded search: every agent of a sweep on one database of their own, no W&B server and no account.
+"""The embedded search: the agents of a sweep share a database, and need no W&B server and no account.
 
-Each step is one transaction, so a process killed anywhere leaves the sweep as it was before or after that step:
-a trial is never half made, handed out twice, or beyond the cap. Our tables are the truth; Optuna's samplers see them
-through a study in memory (``search.study``), which makes a step some ten times faster than Optuna's own tables and
-leaves optuna unimported where it is not needed: grid, random, status, pause.
-
-A trial belongs to whoever holds its lease (``search.leases``).
+Each step is one transaction, so a process killed anywhere leaves the sweep as it was before or after that step: a trial
+is never half created, handed out twice, or beyond the cap. Our tables are the truth; Optuna's samplers see them through
+a study in memory (``search.study``), which makes a step some ten times faster than Optuna's own tables and leaves
+optuna unimported where it is not needed: grid, random, status, pause.
 """
 
 import json
@@ -21,22 +19,22 @@ from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialReques
 from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, RandomProposer
-from fer_sweep.store.database import Database, Row, recorded, through_restarts
+from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.sweeps import SweepState, no_such_sweep, record_sweep
-from fer_sweep.store.trials import Histories, Ledger, record_of
+from fer_sweep.store.sweeps import numbered_trials, record_sweep, sweep_row
+from fer_sweep.store.trials import Histories, Ledger, SweepState
 
 if TYPE_CHECKING:
     from fer_sweep.search.study import StudyProposer
 
 
 SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
-"""Where there is no other: stops trials that are far behind in the first objective. W&B's schema allows no
-early_terminate beside a scheduler, and Optuna itself prunes nothing with several objectives."""
+"""The default with several objectives: stops trials that are far behind in the first one. W&B's schema allows no
+early_terminate beside a scheduler, and Optuna prunes nothing with several objectives."""
 
 
 def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0) -> None:
-    """Record a new embedded sweep, in state `running`; makes the database where there is none.
+    """Record a new embedded sweep, in state `running`; creates the database if it does not exist.
 
     Args:
         sweep: What to search.
@@ -51,7 +49,7 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: floa
     """
     sweep = _searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
     if not record_sweep(sweep, sweep_id, storage, max_gap=max_gap, seed=seed):
-        raise InputError(f"there is already a sweep {sweep_id} in {recorded(storage)}", hint="choose another id")
+        raise InputError(f"there is already a sweep {sweep_id} in {check_storage(storage)}", hint="choose another id")
 
 
 class OptunaSearch:
@@ -73,43 +71,48 @@ class OptunaSearch:
             sweep_id: Its id.
             database: Where it is; it stays open when the search is closed.
             owner: Names this agent among all agents; this process if not given.
-            lease_s: A trial not reported on for so many seconds is handed to another agent.
+            lease_s: Lease of a trial, seconds; once it expires, another agent may reclaim the trial.
             clock: Unix time, seconds; the database's if not given.
-            can_be_resumed: Whether this host sees a trial's checkpoints; others it begins anew, once there is nothing
-                else to do.
+            can_be_resumed: Whether this host has a trial's checkpoints; other trials come last and restart.
 
         Raises:
             InputError: There is no such sweep.
-            StorageError: The database cannot be used.
         """
+        self._sweep_id = sweep_id
+        self._database = database
         self._can_be_resumed = can_be_resumed
-        with database.transaction(write=False) as connection:
-            row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
-            if row is None:
-                raise no_such_sweep(connection, sweep_id, database.name)
+        row = sweep_row(database, sweep_id)
         self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
-        objectives = self._sweep.objectives
-        self._histories = Histories(objectives[0].name if objectives else None)
-        self._study = _study_proposer(self._sweep, row, self._histories)
-        self._proposer = self._study or _plain_proposer(self._sweep, row["seed"])
+        self._objectives = self._sweep.objectives
+        self._histories = Histories(self._objectives[0].name if self._objectives else None)
+        self._study: StudyProposer | None = None
+        self._proposer: StudyProposer | GridProposer | RandomProposer
+        if self._sweep.method in ("bayes", "custom"):
+            from fer_sweep.search import study  # only here: optuna takes half a second to import
+
+            self._study = self._proposer = study.StudyProposer(
+                self._sweep, sweep_id, self._histories, seed=row["seed"], max_gap=row["max_gap"]
+            )
+        else:
+            space = Space.from_sweep(self._sweep)
+            self._proposer = GridProposer(space) if self._sweep.method == "grid" else RandomProposer(space, row["seed"])
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
 
     def close(self) -> None:
-        """Give up the leases that are still held, so that no agent has to wait for them to expire."""
+        """Release the leases that are still held, so that no agent has to wait for them to expire."""
         self._leases.close()
 
     @through_restarts
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
-        """See ``Search.next_trial``; a trial to go on with comes before a new one.
+        """See ``Search.next_trial``; a trial to resume comes before a new one.
 
         Raises:
-            ConfigError: The training function refuses whatever the sweep's space gives.
+            ConfigError: The training function refuses every configuration of the sweep's space.
             InputError: The user's own study or space failed.
-            StorageError: The database cannot be written.
         """
         if not isinstance(self._proposer, GridProposer):
             with self._leases.ledger(write=False) as ledger:
-                self._proposer.catch_up(ledger)  # with most of what is new, before others have to wait for it
+                self._proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
         with self._leases.ledger() as ledger:
             state = ledger.state()
             if state is SweepState.PAUSED:
@@ -117,90 +120,64 @@ class OptunaSearch:
             if state is not SweepState.RUNNING:
                 return None
             request = (
-                self._take_over(ledger, slot, self._is_resumable)
+                self._reclaim(ledger, slot, self._can_be_resumed)
                 or self._start_new(ledger, slot)
-                or self._take_over(ledger, slot, lambda row: True)
+                or self._reclaim(ledger, slot, lambda trial_id: True)
             )
-            if request is None and not ledger.has_unended():
+            if request is None and not ledger.unended():
                 ledger.finish_sweep()
         return request
 
     @through_restarts
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> StopReason | None:
-        """See ``Search.report``.
-
-        Raises:
-            LostTrial: The trial is another agent's by now.
-            StorageError: The database cannot be written.
-        """
+        """See ``Search.report``."""
         number = _number(trial_id)
-        if not metrics:  # asked every second of every slot: a question that writes would make all others wait
+        if not metrics:  # every slot asks each second, so read first: a writing transaction would block the others
             with self._leases.ledger(write=False) as ledger:
                 row, state = self._leases.own(ledger, number, trial_id), ledger.state()
             if self._leases.is_fresh(row):
                 return StopReason.PREEMPTED if state is SweepState.CANCELLED else None
         with self._leases.ledger() as ledger:
             self._leases.own(ledger, number, trial_id)
-            is_news = self._leases.report(ledger, number, epoch, metrics)
-            objectives = self._sweep.objectives
-            if reaches_targets(objectives, [metrics.get(metric.name) for metric in objectives]):
+            is_new = self._leases.report(ledger, number, epoch, metrics)
+            if reaches_targets(self._objectives, [metrics.get(metric.name) for metric in self._objectives]):
                 ledger.finish_sweep()
             if ledger.state() is SweepState.CANCELLED:
                 return StopReason.PREEMPTED
-        if not is_news:
+        if not is_new:
             return None
-        # The rule looks at the reports of all trials: in a transaction of its own, for which nobody waits, and which
-        # sees no report that may yet be undone.
+        # Early termination looks at the reports of all trials: in its own transaction, which blocks nobody and sees no
+        # report that may yet be rolled back.
         with self._leases.ledger(write=False) as ledger:
             return StopReason.PRUNED if self._should_prune(ledger, number) else None
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``Search.finish``; saying the same again, after a StorageError, changes nothing.
-
-        Raises:
-            LostTrial: The trial is another agent's by now.
-            StorageError: The database cannot be written.
-        """
+        """See ``Search.finish``; a repetition after a StorageError changes nothing."""
         number = _number(trial_id)
         with self._leases.ledger() as ledger:
             row = self._leases.latest(ledger, number)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
                 values = self._worth(ledger, number, outcome)
-                ledger.end(
-                    number,
-                    outcome.state,
-                    objectives=values,
-                    result=json.dumps(outcome.result.model_dump(mode="json")) if outcome.result else None,
-                    reason=outcome.reason,
-                    now=self._leases.clock(),
-                )
-                has_value = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
-                if has_value and reaches_targets(self._sweep.objectives, values):
+                ledger.end(number, outcome, objectives=values, now=self._leases.clock())
+                if outcome.state.has_value and reaches_targets(self._objectives, values):
                     ledger.finish_sweep()
         self._leases.ended(number)
 
-    @through_restarts
     def records(self) -> Sequence[TrialRecord]:
         """See ``Search.records``."""
-        with self._leases.ledger(write=False) as ledger:
-            rows = ledger.all()
-        return [record_of(row, str(row["number"])) for row in rows]
+        return numbered_trials(self._database, self._sweep_id)
 
-    def _is_resumable(self, row: Row) -> bool:
-        return self._can_be_resumed(str(row["number"]))
-
-    def _take_over(self, ledger: Ledger, slot: str, may: Callable[[Row], bool]) -> TrialRequest | None:
+    def _reclaim(self, ledger: Ledger, slot: str, may: Callable[[str], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):
-            if not may(row):
-                continue
-            attempt = row["attempt"] + 1
-            lease = self._leases.new(slot, attempt)
-            ledger.hand_over(row["number"], lease)
-            self._leases.hold(row["number"], lease)
-            config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
-            return TrialRequest(str(row["number"]), config, parameters, attempt)
+            number, attempt = row["number"], row["attempt"] + 1
+            if may(str(number)):
+                lease = self._leases.new(slot, attempt)
+                ledger.hand_over(number, lease)
+                self._leases.hold(number, lease)
+                config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
+                return TrialRequest(str(number), config, parameters, attempt)
         return None
 
     def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
@@ -214,7 +191,7 @@ class OptunaSearch:
         ledger.add(
             number,
             identity=proposal.identity,
-            config=proposal.config.model_dump_json(),
+            config=proposal.config,
             parameters=proposal.values,
             memo=proposal.memo,
             lease=lease,
@@ -227,18 +204,17 @@ class OptunaSearch:
         if self._study is not None and self._study.has_pruner:
             return self._study.should_prune(number, ledger)
         rule = self._sweep.early_terminate
-        if rule is None and len(self._sweep.objectives) > 1:
+        if rule is None and len(self._objectives) > 1:
             rule = SEVERAL_OBJECTIVES_RULE
-        if rule is None or not self._sweep.objectives:
+        if rule is None or not self._objectives:
             return False
         self._histories.update(ledger)
-        goal = self._sweep.objectives[0].goal
-        return should_stop(rule, goal, self._histories.of(number), self._histories.all())
+        return should_stop(rule, self._objectives[0].goal, self._histories.of(number), self._histories.all())
 
     def _worth(self, ledger: Ledger, number: int, outcome: TrialOutcome) -> list[float | None]:
         reports = ledger.reports_of(number)
         values: list[float | None] = []
-        for index, metric in enumerate(self._sweep.objectives):
+        for index, metric in enumerate(self._objectives):
             value = objective_value(metric, reports, outcome.result)
             if outcome.state is TrialState.FAILED or (value is None and outcome.state is TrialState.COMPLETE):
                 others = [worths[index] for worths in ledger.objectives()]
@@ -266,7 +242,7 @@ def _searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed:
     if scheduler.engine != "optuna":
         raise InputError(
             f"scheduler.engine {scheduler.engine} needs a W&B server",
-            hint="take engine optuna, which needs none",
+            hint="use engine optuna, which needs none",
         )
     if scheduler.source is not None:
         # An agent may be started in another folder than the sweep was created in.
@@ -277,26 +253,6 @@ def _searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed:
 
         check_own_search(sweep, sweep_id)
     return sweep
-
-
-def _study_proposer(sweep: SweepFile, row: Row, histories: Histories) -> "StudyProposer | None":
-    if sweep.method not in ("bayes", "custom"):
-        return None
-    from fer_sweep.search.study import StudyProposer  # only here: optuna takes half a second to import
-
-    return StudyProposer(
-        sweep,
-        Space.from_sweep(sweep),
-        sweep_id=row["id"],
-        seed=row["seed"],
-        max_gap=row["max_gap"],
-        histories=histories,
-    )
-
-
-def _plain_proposer(sweep: SweepFile, seed: int) -> GridProposer | RandomProposer:
-    space = Space.from_sweep(sweep)
-    return GridProposer(space) if sweep.method == "grid" else RandomProposer(space, seed)
 
 
 def _number(trial_id: str) -> int:

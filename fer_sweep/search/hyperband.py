@@ -1,8 +1,8 @@
 """W&B's hyperband stopping rule (Li et al. 2018, as the ``sweeps`` package applies it), as pure functions.
 
-A *history* is what one trial logged of the metric, oldest first; values that are not finite are passed over, so an
+A *history* is what one trial logged of the metric, oldest first; values that are not finite are skipped, so an
 iteration is the n-th finite value. At each *band*, an iteration number, a trial must be among the best 1/eta of all
-trials that got that far, itself and finished ones included.
+trials that reached it, itself and finished ones included.
 """
 
 import math
@@ -17,16 +17,13 @@ def should_stop(
     history: Sequence[float],
     histories: Iterable[Sequence[float]],
 ) -> bool:
-    """Whether a running trial should be stopped.
+    """Whether a running trial should be stopped: it has reached a band and is worse there than the best 1/eta.
 
     Args:
         settings: The sweep file's ``early_terminate``.
         goal: Which way the metric is better.
-        history: Of the trial in question.
-        histories: Of every trial of the sweep, the one in question and ended ones included.
-
-    Returns:
-        True if it has reached a band and is worse there than the best 1/eta.
+        history: Of this trial.
+        histories: Of every trial of the sweep, this one and ended ones included.
     """
     own = _losses(history, goal)
     reached = [band for band in settings.bands if band <= len(own)]

@@ -1,12 +1,12 @@
-"""What a trial is worth to the search: one number an objective, from its reports and its result. Pure.
+"""What a trial is worth to the search: one number per objective, from its reports and its result. Pure.
 
 - A metric of the result (best_val_acc, train_val_gap, macro_f1, ...) counts with its value there.
 - Any other metric (val_loss, images_per_second, ...) counts with the best value of the trial's epochs, as
   W&B's bayes counts it.
-- A failed trial, and one whose metric was never finite, counts in a bayes search as ``metric.impute`` says:
-  `worst` (the default) of all trials so far, or the `best` or `latest` value it reported itself. A bayes search
-  thereby learns to stay away from configurations that fail, which Optuna alone does not. (A trial still running is
-  Optuna's affair, which spreads its proposals around it; ``metric.impute_while_running`` has no effect.)
+- A failed trial, and one whose metric was never finite, counts in a bayes search as ``metric.impute`` says: `worst`
+  (the default) of all trials so far, or the `best` or `latest` value that it reported. So a bayes search learns to
+  avoid configurations that fail, which Optuna alone does not. (``metric.impute_while_running`` has no effect: Optuna
+  spreads its proposals around running trials.)
 """
 
 import math
@@ -20,13 +20,7 @@ Reports = Sequence[Mapping[str, float]]
 
 
 def objective_value(metric: Metric, reports: Reports, result: TrialResult | None) -> float | None:
-    """What an ended trial is worth in one objective; None if it never had a finite value.
-
-    Args:
-        metric: The objective.
-        reports: Of all its attempts, a repeated epoch once.
-        result: As given to ``finish``.
-    """
+    """What an ended trial is worth in one objective; None if it never had a finite value."""
     if result is not None and result.best_epoch > 0:  # without a finite epoch its zeros mean nothing
         known = result.numbers
         if metric.name in known:
@@ -35,11 +29,11 @@ def objective_value(metric: Metric, reports: Reports, result: TrialResult | None
 
 
 def imputed_value(metric: Metric, reports: Reports, others: Iterable[float]) -> float | None:
-    """What a trial without a value of its own counts as, by ``metric.impute``; None if there is nothing to go by.
+    """What a trial without a value counts as, by ``metric.impute``; None if nothing is known.
 
     Args:
         metric: The objective.
-        reports: The trial's own.
+        reports: Of this trial.
         others: The values of the trials that ended before it.
     """
     own = finite_values(metric.name, reports)
@@ -57,19 +51,14 @@ def finite_values(name: str, reports: Reports) -> list[float]:
 
 
 def best(values: Sequence[float], goal: Goal) -> float | None:
-    """The best of some values; None of none."""
+    """The best value; None if there are none."""
     if not values:
         return None
     return max(values) if goal == "maximize" else min(values)
 
 
 def reaches_targets(metrics: Sequence[Metric], values: Sequence[float | None]) -> bool:
-    """Whether a trial is as good as every ``target`` there is; never if there is none.
-
-    Args:
-        metrics: The objectives.
-        values: What the trial is worth in each.
-    """
+    """Whether a trial, worth ``values`` in the objectives, reaches every ``target``; false if there is none."""
     pairs = [(metric, value) for metric, value in zip(metrics, values, strict=True) if metric.target is not None]
     return bool(pairs) and all(_reaches(metric, value) for metric, value in pairs)
 

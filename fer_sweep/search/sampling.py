@@ -1,8 +1,8 @@
-"""Proposing configurations that were not tried before: grid and random, and what every proposer shares.
+"""Proposing new configurations: grid and random, and what every proposer shares.
 
-Each proposer has ``propose(number, ledger)``, which decides what trial ``number`` is and returns None once every
-configuration is taken. It is called within the transaction that stores the trial, so nothing changes meanwhile, and
-raises ConfigError if the training function refuses everything that the space gives.
+A proposer's ``propose(number, ledger)`` decides what trial ``number`` is, and returns None once every configuration is
+taken. It is called within the transaction that stores the trial, and raises ConfigError if the training function
+refuses every configuration of the space.
 """
 
 import itertools
@@ -18,35 +18,37 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.config.values import canonical
 from fer_sweep.errors import ConfigError
-from fer_sweep.store.config_index import ConfigIndex
-from fer_sweep.store.trials import Ledger
+from fer_sweep.store.trials import ConfigIndex, Ledger
 
 REDRAWS = 100
-"""Draws of a configuration already tried before the rest of a finite space is listed instead."""
+"""Draws of a taken configuration before the rest of a finite space is listed instead."""
 _ENDLESS_REDRAWS = 2_000
-"""The same where there is no list to fall back on; then the space counts as exhausted."""
+"""The same where there is no list; then the space counts as exhausted."""
 _LARGEST_LIST = 200_000
 """Configurations; a space larger than this is never listed."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration to try, of which no trial exists yet."""
+    """A configuration of which no trial exists yet."""
 
     values: Mapping[str, Any]
     """By dotted name, constants included."""
     config: TrialConfig
-    identity: str
-    """The same for configurations that are the same, as long as one version of fersweep made both."""
     memo: str | None = None
-    """What the proposer wants to be given back with the trial's row."""
+    """Stored with the trial for the proposer."""
+
+    @property
+    def identity(self) -> str:
+        """The same for equal configurations, if the same version of fersweep made both."""
+        return self.config.model_dump_json()
 
 
 class Candidates:
     """Turns drawn values into a proposal if they are new and can be trained.
 
-    Values that the training function refuses, such as a `dim` that `head_dim` does not divide, are no
-    configuration: they are passed over, in a grid too, and only a space with nothing else is an error.
+    Values that the training function refuses, such as a `dim` that `head_dim` does not divide, are skipped, in a grid
+    too; only a space with nothing else is an error.
 
     Args:
         is_taken: Whether a trial of a configuration exists.
@@ -64,12 +66,10 @@ class Candidates:
             self._refusal = error
             return None
         # What is trained, not how it is written: 64 and "64" are one batch_size, and a default may be spelt out.
-        if self._is_taken(config):
-            return None
-        return Proposal(dict(values), config, config.model_dump_json(), memo)
+        return None if self._is_taken(config) else Proposal(dict(values), config, memo)
 
     def check_exhausted(self, number: int) -> None:
-        """Having found nothing is an error if no trial was ever found.
+        """After nothing was found, raise if no trial was ever found.
 
         Raises:
             ConfigError: With what was wrong with the last values.
@@ -81,7 +81,7 @@ class Candidates:
 
 
 class GridProposer:
-    """W&B's grid, in its order: trial n is the n-th configuration, whoever was given the ones before."""
+    """W&B's grid, in its order: trial n is the n-th configuration, whichever agents had the ones before."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
@@ -103,13 +103,13 @@ class GridProposer:
         seen: set[str] = set()
         for values in self._space.grid():
             proposal = self._candidates.accept(values)
-            if proposal is not None and proposal.identity not in seen:
-                seen.add(proposal.identity)
+            if proposal is not None and (identity := proposal.identity) not in seen:
+                seen.add(identity)
                 yield proposal
 
 
 class RandomProposer:
-    """Independent draws; trial n's depend on the seed, n and the trials before it, not on who asks."""
+    """Independent draws; trial n's depend on the seed, n and the trials before it, not on the agent."""
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space = space
@@ -121,7 +121,7 @@ class RandomProposer:
         self._index.catch_up(ledger)
 
     def propose(self, number: int, ledger: Ledger) -> Proposal | None:
-        """Draw until the configuration is new; if that does not come about, take one of those left over."""
+        """Draw until a configuration is new; after REDRAWS, take one of those left."""
         candidates = Candidates(lambda config: self._index.find(config, ledger))
         rng = np.random.default_rng([self._seed, number])
         for points in unit_draws(self._space.parameters, rng):
@@ -153,19 +153,16 @@ def unit_points(distribution: Distribution) -> Sequence[float]:
     >>> unit_points(IntUniform(min=1, max=4))
     [0.125, 0.375, 0.625, 0.875]
     """
-    size = distribution.size
-    if size is None:
-        raise ValueError(f"{distribution} has no end of values")
     if isinstance(distribution, Categorical):
         total = math.fsum(distribution.chances)
         ends = [end / total for end in itertools.accumulate(distribution.chances)]
         candidates = [(low + high) / 2 for low, high in itertools.pairwise([0.0, *ends]) if high > low]
-    elif isinstance(distribution, IntUniform):
-        candidates = [(k + 0.5) / size for k in range(size)]
     else:
+        size = distribution.size
+        assert size is not None, f"{distribution} is not finite"
         # Rounding makes stretches of unequal length: look closely enough that none of a usable chance is missed.
-        fine = 64 * size
-        candidates = [(k + 0.5) / fine for k in range(fine)]
+        steps = size if isinstance(distribution, IntUniform) else 64 * size
+        candidates = [(k + 0.5) / steps for k in range(steps)]
     first_of: dict[str, float] = {}
     for u in candidates:
         first_of.setdefault(canonical(distribution.quantile(u)), u)

@@ -1,7 +1,7 @@
-"""Proposing with Optuna: a study in memory that mirrors the sweep's trials, whichever agent runs them.
+"""Proposing with Optuna: a study in memory that mirrors the sweep's trials, whichever agents run them.
 
-The mirror is brought up to date before each proposal. Trial n is sampled by a fresh sampler seeded with the sweep's
-seed and n, so an agent that was restarted proposes what it would have proposed anyway.
+The study is updated before each proposal. Trial n is sampled by a new sampler seeded with the sweep's seed and n, so a
+restarted agent proposes what it would have proposed anyway.
 """
 
 import json
@@ -18,176 +18,152 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.records import TrialState
 from fer_sweep.search.axes import Tpe, axes_of
 from fer_sweep.search.sampling import Candidates, Proposal, unit_draws
-from fer_sweep.search.scheduler import OwnSearch, draw_own, load_own_search, quietly, run_own
-from fer_sweep.store.config_index import ConfigIndex
-from fer_sweep.store.database import Row
-from fer_sweep.store.trials import Histories, Ledger
+from fer_sweep.search.scheduler import load_own_search, quietly
+from fer_sweep.store.engine import Row
+from fer_sweep.store.trials import ConfigIndex, Histories, Ledger
 
 SAMPLER_DRAWS = 10
-"""Proposals of the sampler that may turn out taken before its prior is drawn from instead."""
+"""Proposals of the sampler that may be taken before its prior is drawn from instead."""
 OWN_DRAWS = 200
-"""The same for a user's own sampler or space, which nothing may stand in for; then the sweep is exhausted."""
+"""The same for a user's own sampler or space, which has no such prior; then the sweep is exhausted."""
 GAP = "train_val_gap"
-_STOPPED = "Study.stop"
-"""Part of what Optuna raises when a sampler, such as GridSampler, ends the study outside of optimize()."""
 
 
 class StudyProposer:
     """TPE, or a user's own sampler and space, over the sweep's trials."""
 
     def __init__(
-        self, sweep: SweepFile, space: Space, *, sweep_id: str, seed: int, max_gap: float | None, histories: Histories
+        self, sweep: SweepFile, sweep_id: str, histories: Histories, *, seed: int = 0, max_gap: float | None = None
     ) -> None:
         self._sweep = sweep
         self._sweep_id = sweep_id
         self._seed = seed
         self._max_gap = max_gap
         self._histories = histories
-        self._axes = axes_of(space.parameters)
-        self._constants = {
-            name: source.quantile(0.5) for name, source in space.parameters.items() if name not in self._axes
-        }
+        parameters = Space.from_sweep(sweep).parameters
+        self._axes = axes_of(parameters)
+        self._natives: dict[str, BaseDistribution] = {name: axis.native for name, axis in self._axes.items()}
+        self._constants = {name: source.quantile(0.5) for name, source in parameters.items() if name not in self._axes}
         self._index = ConfigIndex()
-        self._begin_anew()
+        self._rebuild()
 
-    def _begin_anew(self) -> None:
-        self._own = load_own_search(self._sweep, self._sweep_id)
+    def _rebuild(self) -> None:
+        """Start with an empty study: Optuna cannot undo an ask or a tell."""
+        self._own = own = load_own_search(self._sweep, self._sweep_id)
         self._memory = optuna.storages.InMemoryStorage()
-        self._study = _study(self._sweep, self._own, self._memory)
+        pruner = own.study.pruner if own.study and len(self._sweep.objectives) == 1 else optuna.pruners.NopPruner()
+        with quietly():
+            self._study = optuna.create_study(
+                storage=self._memory,
+                directions=[metric.goal for metric in self._sweep.objectives],
+                sampler=own.study.sampler if own.study else None,
+                pruner=pruner,
+            )
+        if own.study is not None:
+            self._study.add_trials(own.study.get_trials())
         self._study_id = self._memory.get_study_id_from_name(self._study.study_name)
         self._mirror: dict[int, int] = {}
-        """Number of every trial of the sweep to its number in the study; the study also has draws thrown away."""
+        """Every trial's number in the sweep to its number in the study, which also has draws thrown away."""
         self._unended: set[int] = set()
         self._failed: dict[int, int] = {}
-        """Number of every trial that has failed, and how often it had been handed out by then."""
+        """The attempt with which each failed trial failed, by number."""
         self._latest: tuple[int, str | None] | None = None
-        """Number and memo of the last proposal, until it is seen that its transaction was not undone."""
+        """Number and memo of the last proposal, until it is known whether its transaction was committed."""
         self._is_stopped = False
 
     @property
     def has_pruner(self) -> bool:
-        """Whether a user's study brought a pruner of its own."""
+        """Whether a user's study brought a pruner."""
         return not isinstance(self._study.pruner, optuna.pruners.NopPruner)
 
     def propose(self, number: int, ledger: Ledger) -> Proposal | None:
         """See ``search.sampling``; None also when the user's terminator or sampler ends the search."""
         self.catch_up(ledger)
-        if self._is_over():
+        is_exhausted = getattr(self._study.sampler, "is_exhausted", None)  # GridSampler has it
+        if self._is_stopped or self._own.is_over(self._study) or (is_exhausted and is_exhausted(self._study)):
             return None
-        candidates = Candidates(lambda config: self._index.find(config, ledger))
-        found = self._draw(number, candidates)
-        if found is None:
-            candidates.check_exhausted(number)
-            return None
-        self._latest = (number, found.memo)
+        found = self.draw(number, Candidates(lambda config: self._index.find(config, ledger)))
+        self._latest = (number, found.memo) if found else None
         return found
-
-    def check(self) -> None:
-        """Draw from a user's file once, so that what is wrong with it shows before the sweep is made.
-
-        Raises:
-            InputError: The file's functions fail.
-            ConfigError: The training function refuses what they give.
-        """
-        candidates = Candidates()
-        if self._draw(0, candidates) is None:
-            candidates.check_exhausted(0)
 
     def should_prune(self, number: int, ledger: Ledger) -> bool:
         """Whether the pruner of the user's study would stop this trial now; for a single objective."""
         self.catch_up(ledger)
-        return self._handle(self._mirror[number]).should_prune()
+        return self._handle(number).should_prune()
 
-    def _is_over(self) -> bool:
-        scheduler, terminator = self._sweep.scheduler, self._own.terminator
-        if scheduler is not None and terminator is not None:
-            return bool(run_own(scheduler, f"the terminator of {scheduler.optimizer}", terminator, self._study))
-        is_exhausted = getattr(self._study.sampler, "is_exhausted", None)  # GridSampler has it
-        return self._is_stopped or (is_exhausted is not None and bool(is_exhausted(self._study)))
-
-    def _draw(self, number: int, candidates: Candidates) -> Proposal | None:
-        natives = {name: axis.native for name, axis in self._axes.items()}
+    def draw(self, number: int, candidates: Candidates) -> Proposal | None:
+        """Draw trial ``number``; None if every configuration is taken."""
         if self._own.study is None:
             seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
             self._study.sampler = Tpe(self._axes, seed)
         has_own = self._own.study is not None or self._own.search_space is not None
-        # Trials that a user's study brought along to be tried first come before what its sampler proposes.
+        # Trials that a user's study has enqueued come before what its sampler proposes.
         waiting = len(self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)))
         for _ in range(waiting + (OWN_DRAWS if has_own else SAMPLER_DRAWS)):
-            trial = self._ask(natives)
-            if found := candidates.accept(self._values(trial), self._memo(trial)):
+            trial = self._own.ask(self._study, self._natives)
+            # What the sweep file fixes, `--set` included, wins over the user's function.
+            if found := candidates.accept({**self._own.draw(trial), **self._values(trial.params)}, self._memo(trial)):
                 self._remember(number, trial.number)
                 return found
             self._tell(trial.number, OptunaState.FAIL, None)
-        if has_own:
-            return None
-        parameters = {name: axis.source for name, axis in self._axes.items()}
-        for points in unit_draws(parameters, np.random.default_rng([self._seed, number])):
-            params = {name: axis.coordinate(points[name]) for name, axis in self._axes.items()}
-            swept = {name: axis.value(params[name]) for name, axis in self._axes.items()}
-            if found := candidates.accept({**swept, **self._constants}, json.dumps({"params": params})):
-                self._remember(number, self._add(params, natives))
-                return found
+        if not has_own:
+            parameters = {name: axis.source for name, axis in self._axes.items()}
+            for points in unit_draws(parameters, np.random.default_rng([self._seed, number])):
+                params = {name: axis.coordinate(points[name]) for name, axis in self._axes.items()}
+                if found := candidates.accept(self._values(params), json.dumps({"params": params})):
+                    self._remember(number, self._add(params, self._natives))
+                    return found
+        candidates.check_exhausted(number)
         return None
 
-    def _ask(self, natives: dict[str, BaseDistribution]) -> optuna.Trial:
-        scheduler = self._sweep.scheduler
-        if scheduler is None or self._own.study is None:
-            return self._study.ask(natives)
-        asked: optuna.Trial = run_own(scheduler, f"the sampler of {scheduler.optimizer}", self._study.ask, natives)
-        return asked
-
-    def _remember(self, number: int, in_study: int) -> None:
-        self._mirror[number] = in_study
-        self._unended.add(number)
-
-    def _values(self, trial: optuna.Trial) -> dict[str, Any]:
-        swept = {name: axis.value(trial.params[name]) for name, axis in self._axes.items()}
-        own: Mapping[str, Any] = {}
-        if self._own.search_space is not None and self._sweep.scheduler is not None:
-            own = draw_own(self._sweep.scheduler, self._own.search_space, trial)
-        # What the sweep file fixes, `--set` among it, wins over the user's function.
-        return {**own, **swept, **self._constants}
+    def _values(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {**{name: axis.value(params[name]) for name, axis in self._axes.items()}, **self._constants}
 
     def _memo(self, trial: optuna.Trial) -> str:
         kept: dict[str, Any] = {"params": trial.params}
         if self._own.search_space is not None:
             kept["distributions"] = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
         if self._own.study is not None:
-            # Some samplers keep their state there, CMA-ES and the grid for two.
-            kept["attributes"] = self._frozen(trial.number).system_attrs
+            # Some samplers keep their state there, such as CMA-ES and the grid.
+            kept["attributes"] = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
         return json.dumps(kept)
 
+    def _remember(self, number: int, in_study: int) -> None:
+        self._mirror[number] = in_study
+        self._unended.add(number)
+
     def catch_up(self, ledger: Ledger) -> None:
-        """Take in what has become of the trials since the last time."""
+        """Update the study with what has changed since the last call."""
         self._histories.update(ledger)
         self._index.catch_up(ledger)
-        if self._failed and ledger.attempts(self._failed) != self._failed:
-            self._begin_anew()  # one is tried again after all, and a study takes back nothing that it was told
-        self._forget_undone(ledger)
+        if self._has_diverged(ledger):
+            self._rebuild()
         for row in ledger.since(len(self._mirror), self._unended):
             number = row["number"]
             if number not in self._mirror:
                 memo = json.loads(row["memo"])
-                natives: Mapping[str, BaseDistribution] = {name: axis.native for name, axis in self._axes.items()}
+                natives: Mapping[str, BaseDistribution] = self._natives
                 if "distributions" in memo:
                     natives = {name: json_to_distribution(text) for name, text in memo["distributions"].items()}
-                self._remember(number, self._add(memo["params"], natives, memo.get("attributes", {})))
+                self._remember(number, self._add(memo["params"], natives, memo.get("attributes")))
             if TrialState(row["state"]).has_ended:
                 self._end(row)
         if self.has_pruner:
             for number in self._unended:
                 self._report(number)
 
-    def _forget_undone(self, ledger: Ledger) -> None:
-        # A proposal whose transaction was undone, by a full disk say, is in the study but not in the sweep, where
-        # another agent's trial may have taken its number.
-        if self._latest is None:
-            return
-        (number, memo), self._latest = self._latest, None
-        if memo not in [row["memo"] for row in ledger.since(number, ()) if row["number"] == number]:
-            self._tell(self._mirror.pop(number), OptunaState.FAIL, None)
-            self._unended.discard(number)
+    def _has_diverged(self, ledger: Ledger) -> bool:
+        """Whether a failed trial was requeued, or the transaction of the last proposal rolled back.
+
+        Then another agent's trial may have that number.
+        """
+        latest, self._latest = self._latest, None
+        if latest and latest not in [(row["number"], row["memo"]) for row in ledger.numbered([latest[0]])]:
+            return True
+        if not self._failed:
+            return False
+        failed = ledger.numbered(self._failed, "number, attempt, state")
+        return self._failed != {row["number"]: row["attempt"] for row in failed if TrialState(row["state"]).has_ended}
 
     def _end(self, row: Row) -> None:
         number = row["number"]
@@ -198,9 +174,8 @@ class StudyProposer:
         known = [value for value in values if value is not None]
         self._report(number)
         if self._max_gap is not None:
-            self._handle(self._mirror[number]).set_constraint(GAP, self._violation(row, self._max_gap))
-        pruned = row["state"] == TrialState.PRUNED and len(values) == 1
-        if pruned:
+            self._handle(number).set_constraint(GAP, self._violation(row, self._max_gap))
+        if row["state"] == TrialState.PRUNED and len(values) == 1:
             self._tell(self._mirror[number], OptunaState.PRUNED, None)
         elif known and len(known) == len(values):
             self._tell(self._mirror[number], OptunaState.COMPLETE, known)
@@ -211,13 +186,13 @@ class StudyProposer:
     def _violation(row: Row, max_gap: float) -> float:
         source = json.loads(row["result"] or row["metrics"])
         gap = source.get(GAP) if source.get("best_epoch", 1) else None
-        # Nothing is known of a trial that failed or diverged early: as infeasible as can be.
+        # Nothing is known of a trial that failed or diverged early: it counts as far beyond the gap.
         return float(gap) - max_gap if gap is not None and np.isfinite(gap) else 1.0
 
     def _report(self, number: int) -> None:
         if len(self._sweep.objectives) > 1:
             return  # Optuna has no intermediate values for several objectives
-        trial_id = self._id(self._mirror[number])
+        trial_id = self._id(number)
         for step, value in enumerate(self._histories.of(number), start=1):
             self._memory.set_trial_intermediate_value(trial_id, step, value)
 
@@ -238,43 +213,27 @@ class StudyProposer:
         )
         return number
 
-    def _tell(self, number: int, state: OptunaState, values: Sequence[float] | None) -> None:
+    def _tell(self, in_study: int, state: OptunaState, values: Sequence[float] | None) -> None:
         try:
-            self._study.tell(number, values, state=state)
+            self._study.tell(in_study, values, state=state)
         except RuntimeError as error:
-            if _STOPPED not in str(error):
+            # A sampler, such as GridSampler, ends the study, which Optuna allows only within optimize().
+            if "Study.stop" not in str(error):
                 raise
             self._is_stopped = True
-
-    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
 
     def _handle(self, number: int) -> optuna.Trial:
         return optuna.Trial(self._study, self._id(number))
 
     def _id(self, number: int) -> int:
-        return self._memory.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        return self._memory.get_trial_id_from_study_id_trial_number(self._study_id, self._mirror[number])
 
 
 def check_own_search(sweep: SweepFile, sweep_id: str) -> None:
-    """Run a user's study and space once, before a sweep is made of them.
+    """Run a user's study and space once, before a sweep is created from them.
 
     Raises:
-        InputError: The file cannot be run, or a function is missing, fails or gives the wrong thing.
+        InputError: The file cannot be run, or a function is missing, fails or returns the wrong type.
         ConfigError: The training function refuses what they give.
     """
-    space = Space.from_sweep(sweep)
-    StudyProposer(sweep, space, sweep_id=sweep_id, seed=0, max_gap=None, histories=Histories(None)).check()
-
-
-def _study(sweep: SweepFile, own: OwnSearch, memory: optuna.storages.InMemoryStorage) -> optuna.Study:
-    with quietly():
-        study = optuna.create_study(
-            storage=memory,
-            directions=[metric.goal for metric in sweep.objectives],
-            sampler=own.study.sampler if own.study else None,
-            pruner=own.study.pruner if own.study and len(sweep.objectives) == 1 else optuna.pruners.NopPruner(),
-        )
-    if own.study is not None:
-        study.add_trials(own.study.get_trials())
-    return study
+    StudyProposer(sweep, sweep_id, Histories(None)).draw(0, Candidates())

@@ -1,4 +1,4 @@
-"""A SQLite database as a whole: copied while agents write to it, looked at, and taken up on another machine."""
+"""A whole SQLite database: copied while agents write to it, compared, and restored on another machine."""
 
 import contextlib
 import sqlite3
@@ -24,11 +24,11 @@ class Standing:
     attempt: int
     epochs: int
     """Reported so far."""
-    in_hand: bool
-    """Whether an agent works on it that may still be there."""
+    is_leased: bool
+    """Whether an agent that may be alive runs it."""
 
     def is_ahead_of(self, other: "Standing | None") -> bool:
-        """Whether this one holds something that the other one lacks."""
+        """Whether this one has something that the other one lacks."""
         if other is None:
             return True
         if not self.state.has_ended:
@@ -37,52 +37,39 @@ class Standing:
 
 
 def snapshot(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment into a file of its own; whoever writes to it is not held up.
-
-    Raises:
-        StorageError: It cannot be read, or the copy not be written.
-    """
+    """Copy a database as it is at one moment into a new file, without blocking its writers."""
+    reading = f"{source.as_uri()}?mode=ro"
     try:
         with (
-            contextlib.closing(
-                sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=LOCK_TIMEOUT_S)
-            ) as from_,
-            contextlib.closing(sqlite3.connect(target)) as to,
+            contextlib.closing(sqlite3.connect(reading, uri=True, timeout=LOCK_TIMEOUT_S)) as original,
+            contextlib.closing(sqlite3.connect(target)) as copy,
         ):
-            from_.backup(to)
-            to.execute("PRAGMA journal_mode=DELETE")  # one file, which no reader need write beside
+            original.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, and readers write none beside it
     except sqlite3.Error as error:
         raise StorageError(
             f"{source} cannot be copied to {target}: {error}", hint="make room, or check the disk"
         ) from error
 
 
-def take_up(path: Path) -> None:
-    """See that a copy is whole, and make it a database that agents share.
-
-    Raises:
-        StorageError: It is damaged, or no database.
-    """
+def open_copy(path: Path) -> None:
+    """Check that a copy is whole, and make it a database that agents share; StorageError if it is damaged."""
     try:
         with contextlib.closing(sqlite3.connect(path)) as raw:
             (found,) = raw.execute("PRAGMA quick_check").fetchone()
             if found != "ok":
-                raise StorageError(f"{path.name} of the mirror is damaged: {found}", hint=_OLDER)
+                raise sqlite3.DatabaseError(found)
             raw.execute("PRAGMA journal_mode=WAL")
     except sqlite3.Error as error:
-        raise StorageError(f"{path.name} of the mirror is damaged: {error}", hint=_OLDER) from error
-
-
-_OLDER = "if the drive keeps older versions of its files, restore one of them"
+        raise StorageError(
+            f"{path.name} of the mirror is damaged: {error}",
+            hint="if the drive keeps older versions of its files, restore one of them",
+        ) from error
 
 
 def standings(path: Path) -> Mapping[str, Mapping[int, Standing]]:
-    """Every trial of a database by sweep and number; empty sweeps too.
-
-    Raises:
-        StorageError: It cannot be read.
-    """
-    with contextlib.closing(Database(_url(path))) as database, database.transaction(write=False) as connection:
+    """Every trial of a database by sweep and number; includes sweeps without trials."""
+    with _opened(path) as database, database.transaction(write=False) as connection:
         found: dict[str, dict[int, Standing]] = {
             row["id"]: {} for row in connection.rows("SELECT id FROM fersweep_sweeps")
         }
@@ -93,38 +80,38 @@ def standings(path: Path) -> Mapping[str, Mapping[int, Standing]]:
         now = database.clock()
         for row in rows:
             state = TrialState(row["state"])
-            held = state is TrialState.RUNNING and row["lease_until"] > now and not owners.is_dead(row["owner"])
-            found[row["sweep_id"]][row["number"]] = Standing(row["number"], state, row["attempt"], row["epochs"], held)
+            leased = state is TrialState.RUNNING and row["lease_until"] > now and not owners.is_dead(row["owner"])
+            standing = Standing(row["number"], state, row["attempt"], row["epochs"], leased)
+            found[row["sweep_id"]][standing.number] = standing
     return found
 
 
 def release(path: Path, history_of: Callable[[str, str], Sequence[Mapping[str, float]]]) -> int:
-    """Give up every lease in a copied database, since the agents that held them are not those of this machine.
+    """Release every lease in a copied database, whose owners are agents of another machine.
 
-    Epochs that a trial wrote down after the copy was made are recorded, so that its history has no gap.
+    Epochs that a trial wrote after the copy was made are recorded, so that its history has no gap.
 
     Args:
         path: The database.
-        history_of: What a trial's history.jsonl holds, by sweep and the name of its folder.
+        history_of: The content of a trial's history.jsonl, by sweep and the name of its folder.
 
     Returns:
-        How many trials go on where they were.
+        The number of trials that can be resumed.
     """
-    going_on = 0
-    with contextlib.closing(Database(_url(path))) as database, database.transaction(write=True) as connection:
-        sweeps = [row["id"] for row in connection.rows("SELECT id FROM fersweep_sweeps")]
-        for sweep_id in sweeps:
+    released = 0
+    with _opened(path) as database, database.transaction(write=True) as connection:
+        for sweep_id in [row["id"] for row in connection.rows("SELECT id FROM fersweep_sweeps")]:
             ledger = Ledger(connection, sweep_id)
             for row in ledger.unended():
-                going_on += 1
+                released += 1
                 number = row["number"]
                 ledger.renew(number, until=0.0)
                 known = max((int(metrics["epoch"]) for metrics in ledger.reports_of(number)), default=0)
                 for metrics in history_of(sweep_id, str(number)) or history_of(sweep_id, row["identity"]):
                     if metrics["epoch"] > known:
-                        ledger.record_epoch(number, int(metrics["epoch"]), metrics)
-    return going_on
+                        ledger.record_epoch(number, int(metrics["epoch"]), metrics, lease_until=0.0)
+    return released
 
 
-def _url(path: Path) -> str:
-    return f"{sqlite.PREFIX}{path}"
+def _opened(path: Path) -> contextlib.closing[Database]:
+    return contextlib.closing(Database(f"{sqlite.PREFIX}{path}"))

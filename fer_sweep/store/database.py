@@ -1,33 +1,21 @@
-"""The database that holds every sweep and trial, in SQLite or PostgreSQL: opening it by its URL, and transactions."""
+"""The database with every sweep and trial, in SQLite or PostgreSQL: opening it by its URL, and transactions."""
 
 import contextlib
 import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from fer_sweep import files
-from fer_sweep.errors import InputError
-from fer_sweep.store import schema as tables
+from fer_sweep.errors import InputError, StorageError
 from fer_sweep.store import sqlite
-from fer_sweep.store.engine import LOCK_TIMEOUT_S, Connection, ConnectionLost, Engine, Interrupted, NothingCreated, Row
-from fer_sweep.store.schema import SCHEMA_VERSION
-from fer_sweep.store.sqlite import database_path
+from fer_sweep.store.engine import LOCK_TIMEOUT_S, Connection, ConnectionLost, Interrupted, NothingCreated
+from fer_sweep.store.schema import SCHEMA_VERSION, make_tables, schema_version
 
-__all__ = [
-    "LOCK_TIMEOUT_S",
-    "SCHEMA_VERSION",
-    "Connection",
-    "Database",
-    "NothingCreated",
-    "Row",
-    "check_storage",
-    "database_path",
-    "default_storage",
-    "recorded",
-    "through_restarts",
-]
+if TYPE_CHECKING:
+    from fer_sweep.store.postgres import PostgresServer
 
 _POSTGRES = "postgresql+psycopg:"
 _Given = ParamSpec("_Given")
@@ -37,51 +25,44 @@ _Result = TypeVar("_Result")
 class Database:
     """A storage URL, opened; safe to share among threads. One writer at a time, readers never wait."""
 
-    def __init__(
-        self,
-        storage: str,
-        *,
-        create: bool = False,
-        lock_timeout_s: float = LOCK_TIMEOUT_S,
-        end_waiting: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, storage: str, *, create: bool = False, end_waiting: Callable[[], bool] = lambda: False) -> None:
         """Open a database.
 
         Args:
             storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
-            create: Make the tables, and for SQLite the file, where they are missing.
-            lock_timeout_s: How long a transaction waits for another one's end, or for a server to come back.
+            create: Create the tables, and for SQLite the file, where they are missing.
             end_waiting: Asked while a server is waited for; where it is true, ``Interrupted`` is raised.
 
         Raises:
-            InputError: The URL is for neither, or psycopg is missing, or SQLite would lie on a network file system.
-            NothingCreated: No sweep has been created there, and nothing is to be made.
+            InputError: The URL is for neither engine, psycopg is missing, or SQLite would be on a network file system.
+            NothingCreated: No sweep has been created there, and ``create`` is false.
             StorageError: The database cannot be used.
         """
         self._lock = threading.RLock()
-        self._engine = _open(storage, create=create, lock_timeout_s=lock_timeout_s, end_waiting=end_waiting)
+        self._engine = _engine(storage, create=create, end_waiting=end_waiting)
         self.name = self._engine.name
-        """What people know it by: the file's path, or the URL without its password."""
+        """For messages: the file's path, or the URL without its password."""
         try:
-            self._bring_up(create=create)
+            self._check_tables(create=create)
         except BaseException:
             self._engine.close()
             raise
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         with self._lock:
             self._engine.close()
 
     def clock(self) -> float:
-        """Unix time in seconds, by a clock that all agents on this database go by."""
+        """Unix time in seconds, by a clock that all agents on this database share."""
         return self._engine.clock()
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool) -> Iterator[Connection]:
-        """All or nothing: committed when the block ends well, undone otherwise.
+        """Commit when the block ends well, otherwise roll back.
 
-        A writing transaction shuts out other writers from its start, so what it reads stays true until it ends.
+        A writing transaction excludes other writers from its start, so what it reads stays true until it ends. A
+        reading one sees one moment, and never waits.
 
         Raises:
             ConnectionLost: The connection to the server broke; see ``through_restarts``.
@@ -90,21 +71,21 @@ class Database:
         with self._lock, self._engine.transaction(write=write) as connection:
             yield connection
 
-    def _bring_up(self, *, create: bool) -> None:
+    def _check_tables(self, *, create: bool) -> None:
+        dialect = self._engine.dialect
         with self.transaction(write=False) as connection:
-            found = tables.schema_version(connection, self._engine.dialect)
-        if found == SCHEMA_VERSION:
-            return
-        if found is not None:
-            tables.way_up(self.name, found)
-        elif not create:
+            found = schema_version(connection, dialect)
+        if found is None and not create:
             raise NothingCreated(self.name)
-        with self.transaction(write=True) as connection:
-            found = tables.schema_version(connection, self._engine.dialect)  # another process may have been first
-            if found is None:
-                tables.make_tables(connection, self._engine.dialect)
-            elif found != SCHEMA_VERSION:
-                tables.upgrade(connection, self._engine.dialect, tables.way_up(self.name, found))
+        if found is None:
+            with self.transaction(write=True) as connection:
+                if schema_version(connection, dialect) is None:  # another process may have been first
+                    make_tables(connection, dialect)
+        elif found > SCHEMA_VERSION:
+            raise StorageError(
+                f"{self.name} was written by a newer fersweep (schema {found}, this one knows {SCHEMA_VERSION})",
+                hint="upgrade fersweep here, or set FERSWEEP_HOME to another folder",
+            )
 
 
 def default_storage() -> str:
@@ -112,50 +93,50 @@ def default_storage() -> str:
     return f"{sqlite.PREFIX}{files.home() / 'sweeps.db'}"
 
 
-def check_storage(storage: str) -> None:
-    """See that a storage could be created, as far as that shows without touching it.
+def database_path(storage: str) -> Path:
+    """The file of a storage URL.
 
     Raises:
-        InputError: The URL is for neither engine, or psycopg is missing, or SQLite would lie on a network file system.
+        InputError: The URL is not `sqlite:///PATH`.
     """
-    recorded(storage)
-    if storage.startswith(sqlite.PREFIX):
-        sqlite.check_place(database_path(storage))
+    if not storage.startswith(sqlite.PREFIX) or storage == sqlite.PREFIX:
+        kind, separator, _ = storage.partition("://")  # the rest of the URL may contain a password
+        raise InputError(
+            f"--storage {kind + '://...' if separator else '...'}: not a database that fersweep knows",
+            hint="give sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE, or leave --storage out",
+        )
+    return Path(storage.removeprefix(sqlite.PREFIX)).absolute()
 
 
-def recorded(storage: str) -> str:
-    """A storage URL as it may be shown and written down: good in every folder, and without a password.
+def check_storage(storage: str) -> str:
+    """Check that a storage could be created, as far as that shows without touching it.
 
-    The password goes on being used by this process.
+    Returns:
+        Its URL as it may be shown and stored: valid in every folder, and without a password, which this process keeps.
 
     Raises:
-        InputError: The URL is for neither engine, or psycopg is missing.
+        InputError: The URL is for neither engine, psycopg is missing, or SQLite would be on a network file system.
     """
-    if storage.startswith(sqlite.PREFIX):
-        return f"{sqlite.PREFIX}{database_path(storage)}"
     if storage.startswith(_POSTGRES):
-        with _wants_psycopg():
-            from fer_sweep.store import postgres_urls  # only here: psycopg is an optional part
-        return postgres_urls.without_secrets(storage)
-    kind, separator, _ = storage.partition("://")
-    raise InputError(
-        # Without the rest of the URL, which may hold a password.
-        f"--storage {kind + '://...' if separator else '...'}: not a database that fersweep knows",
-        hint="give sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE, or leave --storage out",
-    )
+        _check_psycopg()
+        from fer_sweep.store import postgres  # only here: psycopg is optional
+
+        return postgres.without_secrets(storage)
+    path = database_path(storage)
+    sqlite.check_place(path)
+    return f"{sqlite.PREFIX}{path}"
 
 
 def through_restarts(step: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """Do a step again if the connection broke in it, so that a server may be restarted without ending an agent.
+    """Retry a step whose connection broke, so that a server can be restarted without ending an agent.
 
-    The next transaction waits for the server to come back, LOCK_TIMEOUT_S at most. A step writes in one transaction.
-    Mostly nothing of it has been written by then; but if the connection broke while the server was writing it, it may
-    have been. So a step must do no harm when it is done twice:
+    The next transaction waits up to LOCK_TIMEOUT_S for the server. If the connection broke during the commit, the step
+    may have been done, so doing it twice must be harmless. A step writes in one transaction:
 
-    - reading, renewing or giving up leases, moving a sweep to a state, and saying how a trial ended come to the same;
-    - an epoch recorded twice is recorded once, and is not judged by the rule that stops trials: the next one is;
-    - a trial handed out twice: ``Leases`` knows again the one whose handing out it never heard the end of, and hands
-      it out anew as the next attempt. If the agent ends first, nobody renews its lease, and it is taken over.
+    - reading, renewing or releasing leases, setting a sweep's state and finishing a trial are idempotent;
+    - an epoch recorded twice is stored once, and not judged by early termination: the next one is;
+    - a trial handed out twice is recognised by ``Leases`` and handed out as the next attempt. If the agent ends first,
+      the trial's lease expires.
     """
 
     @functools.wraps(step)
@@ -173,19 +154,18 @@ def through_restarts(step: Callable[_Given, _Result]) -> Callable[_Given, _Resul
     return again
 
 
-def _open(storage: str, *, create: bool, lock_timeout_s: float, end_waiting: Callable[[], bool]) -> Engine:
+def _engine(storage: str, *, create: bool, end_waiting: Callable[[], bool]) -> "sqlite.SqliteFile | PostgresServer":
     if storage.startswith(_POSTGRES):
-        with _wants_psycopg():
-            from fer_sweep.store import postgres  # only here: psycopg is an optional part
-        return postgres.PostgresServer(storage, lock_timeout_s=lock_timeout_s, end_waiting=end_waiting)
-    recorded(storage)
-    return sqlite.SqliteFile(storage, create=create, lock_timeout_s=lock_timeout_s)
+        _check_psycopg()
+        from fer_sweep.store import postgres  # only here: psycopg is optional
+
+        return postgres.PostgresServer(storage, end_waiting=end_waiting)
+    return sqlite.SqliteFile(database_path(storage), create=create)
 
 
-@contextlib.contextmanager
-def _wants_psycopg() -> Iterator[None]:
+def _check_psycopg() -> None:
     try:
-        yield
+        import psycopg  # noqa: F401 -- only here: it is optional
     except ImportError as error:
         raise InputError(
             f"--storage {_POSTGRES}...: psycopg is not installed: {error}", hint="pip install 'fersweep[postgres]'"

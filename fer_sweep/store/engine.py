@@ -1,14 +1,13 @@
-"""The seam below ``search.database``: what SQLite and PostgreSQL each bring, and nothing that they share."""
+"""What SQLite and PostgreSQL share below ``store.database``: open transactions, SQL dialects and errors."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fer_sweep.errors import InputError, StorageError
 
 LOCK_TIMEOUT_S = 60.0
-"""How long to wait for another process's transaction, which takes milliseconds, or for a server to come back."""
+"""How long a transaction waits for another one to end, which takes milliseconds, or for a server to come back."""
 
 
 class Row(Protocol):
@@ -17,65 +16,41 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
-class Connection(Protocol):
-    """One open transaction. Values stand for the ``?`` of a statement, in order."""
+class Connection:
+    """One open transaction. Values replace the ``?`` of a statement, in order."""
+
+    def __init__(self, execute: Callable[[str, Sequence[Any]], Any]) -> None:
+        self._execute = execute
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Row]:
         """All rows of a query."""
-        ...
+        found: Sequence[Row] = self._execute(sql, values).fetchall()
+        return found
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """The first row of a query, or None."""
-        ...
+        found: Row | None = self._execute(sql, values).fetchone()
+        return found
 
     def change(self, sql: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement that writes; returns the number of rows it touched."""
-        ...
+        """Run a statement that writes; returns the number of rows it changed."""
+        return int(self._execute(sql, values).rowcount)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What engines spell differently."""
+    """What the engines spell differently."""
 
     real: str
-    """The type of a number of 64 bits with a point."""
+    """The type of a 64-bit floating-point number."""
     counted_key: str
-    """The type of a primary key that counts up by itself, in the order of commits, and is never used again."""
+    """The type of a primary key that counts up in the order of commits and is never reused."""
     find_table: str
-    """A query that has a row if there is a table of the name ``?``."""
-
-
-class Engine(Protocol):
-    """One open database."""
-
-    name: str
-    """What people know it by; holds no password."""
-    dialect: Dialect
-
-    def transaction(self, *, write: bool) -> AbstractContextManager[Connection]:
-        """All or nothing: committed when the block ends well, undone otherwise. One at a time.
-
-        What a writing transaction reads stays true until its end, and so does what a reading one reads; a reading one
-        waits for nobody.
-
-        Raises:
-            InputError: It is not to be written where it lies.
-            ConnectionLost: The server went away in the middle.
-            StorageError: It cannot be read or written; nothing has changed.
-        """
-        ...
-
-    def clock(self) -> float:
-        """Unix time in seconds, by a clock that all who use this database go by."""
-        ...
-
-    def close(self) -> None:
-        """Let go of it."""
-        ...
+    """A query that has a row if the table named ``?`` exists."""
 
 
 class NothingCreated(InputError):
-    """There is no database yet, or none of fersweep's tables in it."""
+    """The database, or its tables, do not exist yet."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -85,8 +60,8 @@ class NothingCreated(InputError):
 
 
 class ConnectionLost(StorageError):
-    """The connection to a database server broke within a transaction; the next transaction makes a new one."""
+    """The connection to a database server broke within a transaction; the next transaction reconnects."""
 
 
 class Interrupted(ConnectionLost):
-    """A server was waited for until there was no time for that any more, such as after Ctrl-C."""
+    """The wait for a database server was ended, such as by Ctrl-C."""

@@ -1,4 +1,4 @@
-"""The trials of one sweep within one transaction: every statement the search runs, and nothing it decides."""
+"""The trials of one sweep in the database: every statement of the searches, and what is read from the rows."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -6,29 +6,30 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from fer_sweep.errors import InputError
-from fer_sweep.records import TrialRecord, TrialResult, TrialState
-from fer_sweep.store.database import Connection, Row
+from fer_sweep.config.trial import TrialConfig, parse_trial_json
+from fer_sweep.errors import ConfigError, InputError
+from fer_sweep.records import TrialOutcome, TrialRecord, TrialResult, TrialState
+from fer_sweep.store.engine import Connection, Row
 from fer_sweep.store.schema import UNENDED
 
 
 class SweepState(StrEnum):
-    """Where a sweep stands."""
+    """The state of a sweep."""
 
     RUNNING = "running"
     PAUSED = "paused"
     """Hands out nothing; agents wait."""
     STOPPED = "stopped"
-    """Hands out nothing; what runs finishes; agents end. Can be resumed."""
+    """Hands out nothing; running trials finish, then agents end. Can be resumed."""
     CANCELLED = "cancelled"
-    """What runs is checkpointed and stopped. For good."""
+    """Running trials are checkpointed and stopped. Final."""
     FINISHED = "finished"
-    """At its cap, exhausted, or its target reached. For good."""
+    """At its cap, exhausted, or its target reached. Final."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who works on a trial, for which time, and until when it is theirs without another word."""
+    """The exclusive ownership of a trial by one attempt."""
 
     owner: str
     slot: str
@@ -45,28 +46,23 @@ class Ledger:
         self._sweep_id = sweep_id
 
     def state(self) -> SweepState:
-        """Where the sweep stands.
-
-        Raises:
-            InputError: The sweep is not there any more.
-        """
+        """The state of the sweep."""
         row = self._connection.row("SELECT state FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
         if row is None:
             raise InputError(f"sweep {self._sweep_id} has been deleted from the database")
         return SweepState(row["state"])
 
     def finish_sweep(self) -> None:
-        """A running sweep is over; one that was paused, stopped or cancelled stays so."""
-        self._connection.change(
-            "UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state = ?",
-            [SweepState.FINISHED, self._sweep_id, SweepState.RUNNING],
-        )
+        """Finish a running sweep; one that was paused, stopped or cancelled stays so."""
+        self._move_sweep(SweepState.RUNNING, SweepState.FINISHED)
 
     def reopen_sweep(self) -> None:
-        """A finished sweep runs again; one in another state stays in it."""
+        """Let a finished sweep run again; one in another state stays in it."""
+        self._move_sweep(SweepState.FINISHED, SweepState.RUNNING)
+
+    def _move_sweep(self, before: SweepState, after: SweepState) -> None:
         self._connection.change(
-            "UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state = ?",
-            [SweepState.RUNNING, self._sweep_id, SweepState.FINISHED],
+            "UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state = ?", [after, self._sweep_id, before]
         )
 
     def count(self) -> int:
@@ -75,42 +71,28 @@ class Ledger:
         last: int | None = self._trials("MAX(number) AS last", "")[0]["last"]
         return 0 if last is None else last + 1
 
-    def is_taken(self, identity: str) -> bool:
-        """Whether a trial with this identity exists."""
-        return self.find(identity) is not None
-
     def find(self, identity: str) -> Row | None:
         """The trial with this identity."""
         rows = self._trials("*", "AND identity = ?", [identity])
         return rows[0] if rows else None
 
-    def numbered(self, numbers: Collection[int]) -> Sequence[Row]:
+    def numbered(self, numbers: Collection[int], columns: str = "*") -> Sequence[Row]:
         """The trials with these numbers, in order."""
-        marks = ", ".join("?" * len(numbers)) or "NULL"
-        return self._trials("*", f"AND number IN ({marks}) ORDER BY number", list(numbers))
+        return self._trials(columns, f"AND number IN ({_marks(numbers)}) ORDER BY number", list(numbers))
 
     def configs_from(self, number: int) -> Sequence[Row]:
         """Number and config of every trial from this number on, in order."""
         return self._trials("number, config", "AND number >= ? ORDER BY number", [number])
 
     def unended(self) -> Sequence[Row]:
-        """Trials running or to be gone on with, in order."""
+        """The running and preempted trials, in order."""
         return self._trials("*", f"AND {UNENDED} ORDER BY number")
 
-    def has_unended(self) -> bool:
-        """Whether a trial runs or is to be gone on with."""
-        return bool(self._trials("number", f"AND {UNENDED} LIMIT 1"))
-
     def perhaps_free(self, owner: str, host: str, now: float) -> Sequence[Row]:
-        """Those unended trials that nobody may have in hand, in order.
+        """The unended trials that may be unleased, in order: those of ``owner``, of owners on ``host``, and stale ones.
 
-        Left out, so that a proposal does not read a row for every agent there is, are those whose lease holds and whose
-        owner is of another host, of which nothing more can be said from here.
-
-        Args:
-            owner: Whose trials to give in any case.
-            host: What the names of owners on this host begin with; their trials are given too.
-            now: Unix time, seconds.
+        The others have a valid lease of another host, about which this one knows no more. A proposal that read them
+        would read a row for every agent: with 256 agents, half as many proposals a second.
         """
         return self._trials(
             "*",
@@ -124,14 +106,13 @@ class Ledger:
         return self._trials("*", "ORDER BY number")
 
     def since(self, number: int, unended: Collection[int]) -> Sequence[Row]:
-        """Those of ``unended``, earlier than ``number``, that have ended meanwhile, and trials from it on, in order."""
-        # Two queries, since with an OR between them engines look at every trial of the sweep.
-        marks = ", ".join("?" * len(unended)) or "NULL"  # an empty list is not for every engine
-        ended = self._trials("*", f"AND number IN ({marks}) AND NOT {UNENDED} ORDER BY number", list(unended))
+        """Those of ``unended``, before ``number``, that have ended by now, and the trials from ``number``, in order."""
+        # Two queries, since with an OR between them the engines look at every trial of the sweep.
+        ended = self._trials("*", f"AND number IN ({_marks(unended)}) AND NOT {UNENDED} ORDER BY number", list(unended))
         return [*ended, *self._trials("*", "AND number >= ? ORDER BY number", [number])]
 
     def held(self, number: int, owner: str, attempt: int) -> Row | None:
-        """The trial if this attempt of this owner is its latest one, whatever its state."""
+        """The trial, whatever its state, if this is its latest attempt and owner."""
         rows = self._trials("*", "AND number = ? AND owner = ? AND attempt = ?", [number, owner, attempt])
         return rows[0] if rows else None
 
@@ -140,7 +121,7 @@ class Ledger:
         number: int,
         *,
         identity: str,
-        config: str,
+        config: TrialConfig,
         parameters: Mapping[str, Any],
         memo: str | None,
         lease: Lease,
@@ -151,18 +132,8 @@ class Ledger:
             "INSERT INTO fersweep_trials (sweep_id, number, identity, config, parameters, memo, state, slot, owner,"
             " attempt, lease_until, started, metrics) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}')",
             [
-                self._sweep_id,
-                number,
-                identity,
-                config,
-                json.dumps(dict(parameters)),
-                memo,
-                TrialState.RUNNING,
-                lease.slot,
-                lease.owner,
-                lease.attempt,
-                lease.until,
-                now,
+                *(self._sweep_id, number, identity, config.model_dump_json(), json.dumps(dict(parameters)), memo),
+                *(TrialState.RUNNING, lease.slot, lease.owner, lease.attempt, lease.until, now),
             ],
         )
 
@@ -175,65 +146,50 @@ class Ledger:
         )
 
     def renew(self, number: int, until: float) -> None:
-        """The lease holds until then."""
+        """The lease is valid until then."""
         self._change(number, "lease_until = ?", [until])
 
-    def record_epoch(
-        self, number: int, epoch: int, metrics: Mapping[str, float], *, lease_until: float | None = None
-    ) -> bool:
-        """Write one epoch's metrics, and the lease if one is given; returns whether they replaced earlier ones."""
+    def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float], lease_until: float) -> bool:
+        """Write one epoch's metrics and the lease; returns whether the epoch is reported for the first time."""
         text = json.dumps(dict(metrics))
         add = "INSERT INTO fersweep_reports (sweep_id, number, epoch, metrics) VALUES (?, ?, ?, ?)"
         values = [self._sweep_id, number, epoch, text]
         is_new = bool(self._connection.change(f"{add} ON CONFLICT (sweep_id, number, epoch) DO NOTHING", values))
         if not is_new:
-            # Not changed in its place: what replaces it has an id of its own, and so is news to those who read on.
+            # Deleted and added instead of updated: with a new id, readers of what is new see it.
             self._connection.change(
                 "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?", values[:3]
             )
             self._connection.change(add, values)
-        if lease_until is None:
-            self._change(number, "metrics = ?", [text])
-        else:  # with one change of the row rather than two
-            self._change(number, "metrics = ?, lease_until = ?", [text, lease_until])
-        return not is_new
+        self._change(number, "metrics = ?, lease_until = ?", [text, lease_until])
+        return is_new
 
-    def end(
-        self,
-        number: int,
-        state: TrialState,
-        *,
-        objectives: Sequence[float | None],
-        result: str | None,
-        reason: str | None,
-        now: float,
-    ) -> None:
-        """How an attempt ended; a preempted trial has not ended."""
+    def end(self, number: int, outcome: TrialOutcome, *, objectives: Sequence[float | None] = (), now: float) -> None:
+        """How an attempt ended, and what the trial is worth in each objective; a preempted trial has not ended."""
         self._change(
             number,
             "state = ?, lease_until = 0, ended = ?, objectives = ?, result = ?, reason = ?",
-            [state, now if state.has_ended else None, json.dumps(list(objectives)), result, reason],
+            [
+                outcome.state,
+                now if outcome.state.has_ended else None,
+                json.dumps(list(objectives)),
+                json.dumps(outcome.result.model_dump(mode="json")) if outcome.result else None,
+                outcome.reason,
+            ],
         )
 
     def failed(self) -> Sequence[Row]:
-        """Trials that have failed, in order."""
+        """The failed trials, in order."""
         return self._trials("*", "AND state = ? ORDER BY number", [TrialState.FAILED])
 
     def requeue(self, number: int) -> None:
-        """Queue a failed trial again: it is resumed as a preempted one is."""
+        """Requeue a failed trial: it is resumed as a preempted one is."""
         self._change(number, "state = ?, reason = NULL, ended = NULL", [TrialState.PREEMPTED])
-
-    def attempts(self, numbers: Collection[int]) -> Mapping[int, int]:
-        """How often each of these trials has been handed out; of those that have ended."""
-        marks = ", ".join("?" * len(numbers)) or "NULL"
-        rows = self._trials("number, attempt", f"AND number IN ({marks}) AND NOT {UNENDED}", list(numbers))
-        return {row["number"]: row["attempt"] for row in rows}
 
     def objectives(self) -> list[list[float | None]]:
         """What every complete or pruned trial is worth, in order."""
-        rows = self._trials(
-            "objectives", "AND state IN (?, ?) ORDER BY number", [TrialState.COMPLETE, TrialState.PRUNED]
-        )
+        valued = [state for state in TrialState if state.has_value]
+        rows = self._trials("objectives", f"AND state IN ({_marks(valued)}) ORDER BY number", valued)
         return [json.loads(row["objectives"]) for row in rows]
 
     def reports_after(self, report: int) -> Sequence[Row]:
@@ -263,6 +219,10 @@ class Ledger:
         )
 
 
+def _marks(values: Collection[object]) -> str:
+    return ", ".join("?" * len(values)) or "NULL"  # PostgreSQL allows no empty list
+
+
 def record_of(row: Row, trial_id: str) -> TrialRecord:
     """A trial's row as the record that crosses the search's seam."""
     state = TrialState(row["state"])
@@ -281,33 +241,67 @@ def record_of(row: Row, trial_id: str) -> TrialRecord:
     )
 
 
-class Histories:
-    """The finite values of one metric of every trial, kept up with what all agents report.
+class ConfigIndex:
+    """Finds the trials of one sweep by their configuration, whichever agent and version of fersweep wrote them.
 
-    Not to be updated in a transaction that reports something: were it undone, its report would stay in here.
+    Parsed models are compared, since the JSON of an earlier version lacks the fields added later.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, list[int]] = {}
+        """Trials by the hash of their configuration. A parsed model takes 4 KB, so candidates are read again."""
+        self._next = 0
+        """Number of the first trial not read yet."""
+
+    def catch_up(self, ledger: Ledger) -> None:
+        """Read the trials added since the last call."""
+        for row in ledger.configs_from(self._next):
+            config = _parsed(row)
+            if config is not None:
+                self._numbers.setdefault(hash(config), []).append(row["number"])
+            self._next = row["number"] + 1
+
+    def find(self, config: TrialConfig, ledger: Ledger) -> list[Row]:
+        """Every trial of this configuration, in order.
+
+        Call it before a transaction adds a trial: if that transaction is rolled back, the index would keep the trial.
+        """
+        self.catch_up(ledger)
+        suspects = self._numbers.get(hash(config))
+        return [row for row in ledger.numbered(suspects) if _parsed(row) == config] if suspects else []
+
+
+def _parsed(row: Row) -> TrialConfig | None:
+    try:
+        return parse_trial_json(row["config"])
+    except ConfigError:
+        return None  # of a version with other fields or bounds: this one cannot propose an equal configuration
+
+
+class Histories:
+    """The values of one metric of every trial, with what all agents report.
+
+    Not to be updated in a transaction that reports something: if it is rolled back, its report would stay.
     """
 
     def __init__(self, metric: str | None) -> None:
         self._metric = metric
         self._latest = 0
-        """Id of the last report taken in."""
+        """Id of the last report read."""
         self._by_epoch: dict[int, dict[int, float]] = {}
         self._values: dict[int, list[float]] = {}
 
     def update(self, ledger: Ledger) -> None:
-        """Take in what is new."""
+        """Read what is new."""
         if self._metric is None:
             return
         changed = set()
         for row in ledger.reports_after(self._latest):
             self._latest = row["id"]
             value = json.loads(row["metrics"]).get(self._metric)
-            epochs = self._by_epoch.setdefault(row["number"], {})
-            if value is None:
-                epochs.pop(row["epoch"], None)
-            else:
-                epochs[row["epoch"]] = float(value)
-            changed.add(row["number"])
+            if value is not None:
+                self._by_epoch.setdefault(row["number"], {})[row["epoch"]] = float(value)
+                changed.add(row["number"])
         for number in changed:
             self._values[number] = [value for _, value in sorted(self._by_epoch[number].items())]
 

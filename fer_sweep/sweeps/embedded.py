@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.errors import FersweepError
 from fer_sweep.records import TrialRecord
-from fer_sweep.store.database import Row, through_restarts
+from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases, lease_seconds
-from fer_sweep.store.sweeps import set_sweep_state, sweep_state
-from fer_sweep.store.trials import Ledger, SweepState, record_of
+from fer_sweep.store.sweeps import numbered_trials, set_sweep_state, sweep_state
+from fer_sweep.store.trials import Ledger, SweepState
 from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
@@ -34,12 +34,9 @@ class EmbeddedSweep(Sweep):
         """See ``Sweep.set_state``."""
         set_sweep_state(self.database, self.id, state)
 
-    @through_restarts
     def trials(self) -> Sequence[TrialRecord]:
         """See ``Sweep.trials``; does not need Optuna."""
-        with self.database.transaction(write=False) as connection:
-            rows = Ledger(connection, self.id).all()
-        return [record_of(row, self.trial_of(row)) for row in rows]
+        return numbered_trials(self.database, self.id)
 
     def remaining(self) -> Remaining:
         """See ``Sweep.remaining``."""

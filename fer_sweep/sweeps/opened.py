@@ -13,8 +13,9 @@ from fer_sweep.errors import InputError, ServerError
 from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest
 from fer_sweep.search import Search
-from fer_sweep.store.database import Database, Row
-from fer_sweep.store.sweeps import load_sweep, sweep_seed
+from fer_sweep.store.database import Database
+from fer_sweep.store.engine import Row
+from fer_sweep.store.sweeps import load_sweep, sweep_row
 from fer_sweep.store.trials import Ledger, SweepState
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.wandb_client.account import place, tracking_mode
@@ -98,7 +99,7 @@ class Sweep(ABC):
     @property
     def seed(self) -> int:
         """The seed of an embedded search."""
-        return sweep_seed(self.database, self.id)
+        return int(sweep_row(self.database, self.id)["seed"])
 
     @property
     def argument(self) -> str:

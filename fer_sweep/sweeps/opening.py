@@ -16,7 +16,7 @@ from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import home, sweep_folder
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.shipped import resolve
-from fer_sweep.store.database import check_storage, default_storage, recorded
+from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.sweeps.data import image_size
 from fer_sweep.sweeps.embedded import EmbeddedSweep
@@ -225,10 +225,9 @@ def _add_served(made: "Made", sweep: SweepFile, storage: str | None, note: Calla
 def _new_storage(storage: str | None, note: Callable[[str], None]) -> str | None:
     """The database of a new sweep as its entry stores it: an absolute path, or a URL without its password."""
     storage = storage or os.environ.get("FERSWEEP_STORAGE") or None
-    check_storage(storage or default_storage())
+    kept = check_storage(storage or default_storage())
     if storage is None:
         return None
-    kept = recorded(storage)
     if kept != storage and not kept.startswith("sqlite:"):
         note("the password of the storage URL is not stored: set PGPASSWORD or ~/.pgpass for later commands")
     return kept

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord
-from fer_sweep.store.database import Row
+from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.store.trials import Ledger, SweepState
 from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep

@@ -17,10 +17,10 @@ from fer_sweep.config.trial import flatten, parse_trial, parse_trial_json
 from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
-from fer_sweep.store.config_index import ConfigIndex
-from fer_sweep.store.database import Database, Row, through_restarts
+from fer_sweep.store.database import Database, through_restarts
+from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.trials import Lease, Ledger, SweepState, record_of
+from fer_sweep.store.trials import ConfigIndex, Lease, Ledger, SweepState, record_of
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
 from fer_sweep.wandb_client.reconcile import OPEN, has_ended, merged, record_from
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 REFUSED_IN_A_ROW = 20
 """So many proposals in a row that cannot be trained end the agent: the sweep's space is at fault."""
-_HAS_RESULT = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class WandbSearch:
@@ -151,14 +150,7 @@ class WandbSearch:
             row = self._leases.latest(ledger, number)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
-                ledger.end(
-                    number,
-                    outcome.state,
-                    objectives=[],
-                    result=json.dumps(outcome.result.model_dump(mode="json")) if outcome.result else None,
-                    reason=outcome.reason,
-                    now=self._clock(),
-                )
+                ledger.end(number, outcome, now=self._clock())
         self._let_go(trial_id, number)
 
     @through_restarts
@@ -231,17 +223,17 @@ class WandbSearch:
         try:
             with self._leases.ledger() as ledger:
                 if row := ledger.find(run_id):
-                    if not self._leases.is_in_hand(row):
+                    if not self._leases.is_leased(row):
                         return self._resume(ledger, row, slot)
                     log.warning("W&B proposes run %s, which is running on another agent already", run_id)
                     return None
                 config = parse_trial(parameters)
                 number, lease = ledger.count(), self._leases.new(slot, 1)
-                twins = [row for row in self._index.find(config, ledger) if row["state"] in _HAS_RESULT]
+                twins = [row for row in self._index.find(config, ledger) if TrialState(row["state"]).has_value]
                 ledger.add(
                     number,
                     identity=run_id,
-                    config=config.model_dump_json(),
+                    config=config,
                     parameters=parameters,
                     memo=None,
                     lease=lease,

@@ -128,10 +128,9 @@ class TrackedSearch(WandbSearch):
             self.tracked.remove(trial_id)
             result = outcome.result.model_dump(mode="json") if outcome.result else {}
             summary = json.dumps({**result, "state": outcome.state, "reason": outcome.reason})
-            is_good = outcome.state in (TrialState.COMPLETE, TrialState.PRUNED)
             preempting = {"preempting": True} if outcome.state is TrialState.PREEMPTED else {}
             self._stream(trial_id, files={"wandb-summary.json": {"offset": 0, "content": [summary]}}, **preempting)
-            self._stream(trial_id, complete=True, exitcode=0 if is_good else 1)
+            self._stream(trial_id, complete=True, exitcode=0 if outcome.state.has_value else 1)
 
     def _stream(self, run_id: str, **body: Any) -> None:
         with self.stand_in.store.changed:

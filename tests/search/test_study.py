@@ -46,7 +46,7 @@ def loss(config):
 
 def in_study(search, number):
     """What Optuna is told of a trial, after the next proposal."""
-    return search._study._frozen(search._study._mirror[number])
+    return search._study._study.get_trials(deepcopy=False)[search._study._mirror[number]]
 
 
 def finish(search, request, value):

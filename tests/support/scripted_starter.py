@@ -101,7 +101,7 @@ class PlayedTrial(threading.Thread):
     def run(self) -> None:
         with contextlib.suppress(Killed), contextlib.closing(self._pipe):
             outcome = self._script(self)
-            if outcome.state in (TrialState.COMPLETE, TrialState.PRUNED) and outcome.result is not None:
+            if outcome.state.has_value and outcome.result is not None:
                 write_atomically(self.job.folder / "result.json", outcome.result.model_dump_json())
                 self._checkpoint.unlink(missing_ok=True)  # what has ended is not resumed
             self.send(outcome)

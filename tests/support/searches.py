@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_sweep.search.embedded import OptunaSearch
-from fer_sweep.store.database import Database, NothingCreated, default_storage
+from fer_sweep.store.database import Database, default_storage
+from fer_sweep.store.engine import NothingCreated
 from fer_sweep.store.sweeps import set_sweep_state, sweep_state
 from fer_sweep.sweeps import Sweep, open_sweep, opening
 

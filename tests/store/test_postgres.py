@@ -15,6 +15,7 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import StorageError
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.embedded import create_sweep
+from fer_sweep.store import engine
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import ConnectionLost, Interrupted
 from fer_sweep.store.trials import Ledger
@@ -193,9 +194,10 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
     postgres_server.run("CREATE ROLE few LOGIN CONNECTION LIMIT 2")
     postgres_server.run("CREATE DATABASE few OWNER few")
     url = postgres_server.url("few", user="few")
-    holder, hasty = Database(url, create=True), Database(url, lock_timeout_s=0.05)
-    with refused(StorageError, "too many connections", hint="max_connections.*PgBouncer"):
-        Database(url, lock_timeout_s=0.0)
+    holder, hasty = Database(url, create=True), Database(url)
+    with monkeypatch.context() as patch, refused(StorageError, "too many connections", hint="connections.*PgBouncer"):
+        patch.setattr(engine, "LOCK_TIMEOUT_S", 0.0)
+        Database(url)
     with pytest.raises(Interrupted, match="too many connections"):
         Database(url, end_waiting=lambda: True)
     in_the_first_pause(holder.close)  # another agent ends while this one waits
@@ -203,8 +205,10 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
 
     postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS false")
     postgres_server.run(END_CONNECTIONS)
-    with refused(StorageError, hint="see that the server runs"), hasty.transaction(write=True):
-        raise AssertionError("there was no server")
+    with monkeypatch.context() as patch, refused(StorageError, hint="see that the server runs"):
+        patch.setattr(engine, "LOCK_TIMEOUT_S", 0.05)
+        with hasty.transaction(write=True):
+            raise AssertionError("there was no server")
     in_the_first_pause(lambda: postgres_server.run("ALTER DATABASE few ALLOW_CONNECTIONS true"))
     for database in (patient, hasty):
         with database.transaction(write=True) as connection:

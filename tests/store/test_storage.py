@@ -8,8 +8,9 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
 from fer_sweep.search.embedded import create_sweep
+from fer_sweep.store import engine
 from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, default_storage
-from fer_sweep.store.sweeps import load_sweep, sweep_seed
+from fer_sweep.store.sweeps import load_sweep, sweep_row
 from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
 from tests.support.searches import database_at, embedded_search, state_in, steer, sweep_ids
@@ -50,7 +51,7 @@ def test_sweep_is_read_back_as_it_was_written_and_before_it_there_is_none(storag
     create_sweep(sweep, sweep_id="b", storage=storage)
     assert load(storage, "a") == sweep
     assert sweep_ids(storage) == ["a", "b"]
-    assert [sweep_seed(database_at(storage), sweep_id) for sweep_id in ("a", "b")] == [3, 0]
+    assert [sweep_row(database_at(storage), sweep_id)["seed"] for sweep_id in ("a", "b")] == [3, 0]
     assert state_in(storage, "a") == "running"
 
 
@@ -99,7 +100,7 @@ def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
         (two, {"max_gap": 0.1}, "--max-gap constrains"),
         ({}, {"storage": "postgresql://me:p@ss@host/db"}, "not a database"),
         ({}, {"storage": "me:p@ss@host"}, "not a database"),
-        ({}, {"storage": "sqlite:///"}, "no SQLite file"),
+        ({}, {"storage": "sqlite:///"}, "not a database"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             create_sweep(parse_sweep(settings(**changes)), **{"sweep_id": "a", "storage": default_storage(), **options})
@@ -107,31 +108,26 @@ def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
     assert sweep_ids(default_storage()) == []
 
 
-@pytest.mark.parametrize(
-    ("version", "message", "hint"),
-    [(SCHEMA_VERSION + 1, "newer fersweep", "upgrade"), (0, "older fersweep", "the fersweep that wrote it")],
-)
-def test_schema_that_is_newer_or_too_old_is_refused(made, sweep, version, message, hint):
+def test_newer_schema_is_refused(made, sweep):
     with writing(made) as connection:
-        connection.change(f"UPDATE fersweep_schema SET version = {version}")
+        connection.change(f"UPDATE fersweep_schema SET version = {SCHEMA_VERSION + 1}")
     for act in (sweep_ids, lambda storage: create_sweep(sweep, sweep_id="b", storage=storage)):
-        with refused(StorageError, message, hint=hint):
+        with refused(StorageError, "newer fersweep", hint="upgrade"):
             act(made)
 
 
-def test_sweep_of_the_first_schema_is_upgraded_and_continues(made, agents, complete):
+def test_sweep_of_the_first_schema_continues(made, agents, complete):
     with writing(made) as connection:
         connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")  # which the second schema added
         connection.change("UPDATE fersweep_schema SET version = 1")
     search = agents(storage=made)
     search.finish(search.next_trial("cpu0").trial_id, complete())
     assert [record.state for record in search.records()] == ["complete"]
-    with writing(made) as connection:
-        assert connection.row("SELECT version FROM fersweep_schema")["version"] == SCHEMA_VERSION
 
 
-def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_once(made):
-    with contextlib.closing(Database(made)) as reader, contextlib.closing(Database(made, lock_timeout_s=0.01)) as other:
+def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_once(made, monkeypatch):
+    monkeypatch.setattr(engine, "LOCK_TIMEOUT_S", 0.01)
+    with contextlib.closing(Database(made)) as reader, contextlib.closing(Database(made)) as other:
         with reader.transaction(write=False) as reading:
             assert state_seen(reading) == "running"
             with writing(made) as holding:
