@@ -52,8 +52,7 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     """
     from fer_sweep.agent.interrupts import Interrupts, heard
     from fer_sweep.config.pool_file import load_pool_file
-    from fer_sweep.pools import AgentCommand, Phase
-    from fer_sweep.pools.following import follow, stop_all
+    from fer_sweep.pools import AgentCommand, Phase, follow, stop_all
     from fer_sweep.shipped import resolve
 
     pool_file = load_pool_file(resolve("agents", file))
