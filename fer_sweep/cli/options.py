@@ -14,7 +14,7 @@ from fer_sweep.cli.printing import console, log_warnings, print_json, say
 from fer_sweep.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_sweep.agent.shown import AgentSummary
+    from fer_sweep.agent.loop import AgentSummary
     from fer_sweep.sweeps import Sweep
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

@@ -169,7 +169,7 @@ def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
             return tables.json_text(gathered)
     from fer_sweep.reports.environment import environment
     from fer_sweep.reports.html import render
-    from fer_sweep.worker.gpus import described
+    from fer_sweep.worker.slots import described
 
     found, note = _faces(gathered) if faces else ([], "")
     return render(gathered, environment(gathered, described()), found, note)
