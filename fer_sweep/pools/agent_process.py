@@ -37,7 +37,7 @@ class AgentProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, words: Sequence[str], environment: Mapping[str, str], folder: str, log: str, title: str) -> str:
-        """Start the agent; returns the name of its host.
+        """Start a command in a folder; returns the name of its host.
 
         Args:
             words: The command.

@@ -35,6 +35,34 @@ PASSED_ON = re.compile(r"FERSWEEP_|WANDB_|PG[A-Z]|HF_|NETRC$|PYTHONPATH$")
 """Names of the variables that agents get from the command's environment; the rest is that of Ray on their node."""
 
 
+def useful(left: Remaining, *, running: int, most: int) -> int:
+    """How many agents may wait for a place: no more than there are trials for.
+
+    >>> useful(Remaining(free=2, leased=3), running=4, most=8)
+    1
+
+    Args:
+        left: The trials that have not ended.
+        running: Agents that run; one that has just started has leased no trial yet.
+        most: The answer for a sweep whose server does not say how many trials are left.
+    """
+    if left.free is None:
+        return most
+    return max(0, min(left.free, left.free + left.leased - running))
+
+
+def remaining(sweep: str) -> Remaining | None:
+    """The remaining trials of a sweep; None if they cannot be read now."""
+    try:
+        for entry in known():
+            if entry.id == sweep:
+                with open_entry(entry, waits=False) as opened:
+                    return opened.remaining()
+    except FersweepError:
+        return None  # asked again in a few seconds
+    return Remaining(None)
+
+
 @dataclass
 class Seat:
     """One agent and its current actor."""
@@ -65,22 +93,14 @@ class RayAgents:
         pool: RayPool,
         *,
         ray: Any = None,
-        left: Callable[[str], Remaining | None] | None = None,
+        left: Callable[[str], Remaining | None] = remaining,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Start no agent yet.
-
-        Args:
-            pool: The pool file.
-            ray: The module; None to import it.
-            left: From a sweep's id to its remaining trials; None for ``remaining``.
-            clock: Monotonic seconds.
-            wait: Waits so many seconds.
-        """
+        """Start no agent yet; ``ray`` is the module, ``left`` gives the remaining trials of a sweep by its id."""
         self._pool = pool
         self._ray = ray
-        self._left = left or remaining
+        self._left = left
         self._clock = clock
         self._wait = wait
         self._lock = threading.Lock()
@@ -251,31 +271,3 @@ class RayAgents:
         if seat.actor is None or seat.host:
             return seat.state
         return AgentState(Phase.WAITING, self._lack or f"for {wanted(self._pool)}")
-
-
-def useful(left: Remaining, *, running: int, most: int) -> int:
-    """How many agents may wait for a place: no more than there are trials for.
-
-    >>> useful(Remaining(free=2, leased=3), running=4, most=8)
-    1
-
-    Args:
-        left: The trials that have not ended.
-        running: Agents that run; one that has just started has leased no trial yet.
-        most: The answer for a sweep whose server does not say how many trials are left.
-    """
-    if left.free is None:
-        return most
-    return max(0, min(left.free, left.free + left.leased - running))
-
-
-def remaining(sweep: str) -> Remaining | None:
-    """The remaining trials of a sweep; None if they cannot be read now."""
-    try:
-        for entry in known():
-            if entry.id == sweep:
-                with open_entry(entry, waits=False) as opened:
-                    return opened.remaining()
-    except FersweepError:
-        return None  # asked again in a few seconds
-    return Remaining(None)

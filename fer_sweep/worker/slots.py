@@ -51,8 +51,7 @@ class Slot:
 def discover(note: Callable[[str], None] = log.warning) -> tuple[Gpu, ...]:
     """Every GPU that NVML shows, by number; a GPU in MIG mode gives its instances instead of itself.
 
-    Args:
-        note: Gets a line about each GPU that cannot be used, and about a driver that does not work.
+    ``note`` gets a line about each GPU that cannot be used, and about a driver that does not work.
     """
     found: list[Gpu] = []
     try:
@@ -90,16 +89,13 @@ def gpus_here(wanted: str, *, option: str = "--gpus", note: Callable[[str], None
 def choose(
     wanted: str, present: Sequence[Gpu], visible: str | None = None, *, option: str = "--gpus"
 ) -> tuple[Gpu, ...]:
-    """The GPUs that ``--gpus`` names.
+    """The GPUs, of those present, that ``--gpus`` names.
 
     Args:
         wanted: ``auto`` (all there are), or numbers and UUIDs (or unique prefixes of them), separated by commas.
         present: What ``discover`` found.
         visible: CUDA_VISIBLE_DEVICES; numbers and ``auto`` then count within it, as every CUDA program does.
         option: The command line option, for error messages.
-
-    Raises:
-        InputError: A GPU is unknown, or named twice.
     """
     usable = tuple(present) if visible is None else _visible(visible, present)
     if wanted == "auto":
@@ -127,9 +123,6 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
         gpus: Those to use; empty for CPU slots.
         per_gpu: Slots sharing each GPU.
         cpu_slots: How many CPU slots; None takes one for every four cores, and at least one.
-
-    Raises:
-        InputError: Fewer than one slot, or more CPU slots than cores.
     """
     cores = usable_cores()
     if per_gpu < 1:
@@ -163,9 +156,6 @@ def usable_cores() -> int:
 
     The least of its affinity mask (Slurm, taskset), its control groups' quotas (Docker), and ``FERSWEEP_CORES``, a
     limit where nothing enforces one (Ray).
-
-    Raises:
-        InputError: FERSWEEP_CORES is not a positive number.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if granted := os.environ.get("FERSWEEP_CORES"):
@@ -177,15 +167,7 @@ def usable_cores() -> int:
 
 
 def one_slot(device: str, threads: int | None) -> Slot:
-    """The slot that ``--device`` and ``--threads`` ask for.
-
-    Args:
-        device: ``auto``, ``cpu``, or a GPU's number or UUID.
-        threads: CPU threads; None for all cores.
-
-    Raises:
-        InputError: There is no such device, or there are not so many cores.
-    """
+    """The slot that ``--device`` (``auto``, ``cpu``, a GPU's number or UUID) and ``--threads`` ask for."""
     gpus = () if device == "cpu" else gpus_here(device, option="--device")
     if len(gpus) > 1 and device != "auto":
         raise InputError(f"--device {device}: a trial trains on one device")
@@ -216,9 +198,7 @@ class Admission:
     def refusal(self, slot: Slot, growing: int) -> str | None:
         """Why no trial should start in a slot now; None if one may.
 
-        Args:
-            slot: Where it would start.
-            growing: How many trials beside it have not finished an epoch, so that their memory is not taken yet.
+        ``growing`` trials beside it have not finished an epoch: their memory is not taken yet.
         """
         need = self._needs.get(slot.device != "cpu")
         free = None if need is None else self._free(slot)

@@ -121,7 +121,6 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
 
     Raises:
         FolderInUse: Another process trains in the folder.
-        FersweepError: As ``training.loop.train`` does.
     """
     last_beat, steps = float("-inf"), 0
 

@@ -32,7 +32,6 @@ class Agent:
     """What an actor runs."""
 
     code: int | None = None
-    ends_on_term = False
 
     def __init__(self) -> None:
         self.told: list[int] = []
@@ -46,8 +45,6 @@ class Agent:
 
     def tell(self, number: int) -> None:
         self.told.append(number)
-        if self.ends_on_term:
-            self.code = 130
 
 
 class Stage:
@@ -171,14 +168,6 @@ def test_stopped_agent_is_killed_after_its_grace_and_dropped_where_its_actor_doe
     stage.pool.stop("0", grace_s=GRACE_S)
     assert agent.told == [TERM, KILL]
     assert stage.states == [AgentState(Phase.DONE, "killed by Ray, since its actor on n1 did not respond")]
-
-
-def test_stopped_agent_that_ends_within_its_grace_is_not_killed() -> None:
-    stage = Stage()
-    agent = stage.actor.object
-    agent.ends_on_term = True
-    stage.pool.stop("0", grace_s=GRACE_S)
-    assert (agent.told, stage.states) == ([TERM], [AgentState(Phase.DONE, "stopped")])
 
 
 def test_remaining_trials_are_read_from_the_sweep(sweep: str) -> None:
