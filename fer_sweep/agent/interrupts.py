@@ -35,7 +35,7 @@ class Interrupts:
 
 
 @contextmanager
-def heard(interrupts: Interrupts) -> Iterator[int]:
+def handling_signals(interrupts: Interrupts) -> Iterator[int]:
     """Handle Ctrl-C and the schedulers' signals; yields a descriptor that becomes readable at each.
 
     Outside the main thread, where Python allows no handlers, nothing is handled.

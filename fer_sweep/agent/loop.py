@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from fer_sweep.agent.failures import Failures, OnOom
-from fer_sweep.agent.interrupts import Interrupts, heard
+from fer_sweep.agent.interrupts import Interrupts, handling_signals
 from fer_sweep.agent.running import HangLimit, Running
-from fer_sweep.agent.view import AgentView
+from fer_sweep.agent.view import View
 from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
@@ -56,7 +56,7 @@ class Agent:
     """From a trial's id to its folder."""
     track: Callable[[TrialRequest], TrackedRun]
     """Starts the W&B run of a trial."""
-    view: AgentView
+    view: View
     checkpoints_of: Callable[[str], Path | None] = lambda trial_id: None
     """From a trial's id to the folder of its checkpoints; None for the trial's own."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Agent:
         Raises:
             AgentFailed: FAILURES_IN_A_ROW trials failed one after another, or every one there was.
         """
-        with heard(self.interrupts) as wakeup:
+        with handling_signals(self.interrupts) as wakeup:
             try:
                 self.starter.warm_up()
                 self._work(wakeup)

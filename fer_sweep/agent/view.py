@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol, Self
+from typing import Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -36,22 +36,6 @@ _STATE_STYLE = {
     TrialState.PREEMPTED: "cyan",
     TrialState.FAILED: "bold red",
 }
-
-
-class AgentView(Protocol):
-    """Shows the progress of an agent."""
-
-    def trial_started(self, slot: str, request: TrialRequest) -> None:
-        """A trial starts in a slot, or is resumed there."""
-
-    def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """A trial has finished an epoch, with the metrics of its line of the history."""
-
-    def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
-        """An attempt at a trial has ended."""
-
-    def note(self, text: str) -> None:
-        """A message for the user."""
 
 
 @dataclass
@@ -94,14 +78,14 @@ class View:
             self._say(headline)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
-        """See ``AgentView.trial_started``."""
+        """A trial starts in a slot, or is resumed there."""
         self._running[slot] = (request, {})
         self._started[slot] = self.clock()
         again = f" (attempt {request.attempt})" if request.attempt > 1 else ""
         self._say_unless_live(f"{slot}: trial {request.trial_id}{again}: {self._parameters(request)}")
 
     def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """See ``AgentView.epoch``; a line only if EPOCH_LINES_S have passed since the last one of this slot."""
+        """A trial has finished an epoch; shown in a line if EPOCH_LINES_S have passed since the slot's last one."""
         request, _ = self._running[slot]
         self._running[slot] = (request, metrics)
         now = self.clock()
@@ -115,7 +99,7 @@ class View:
         )
 
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
-        """See ``AgentView.trial_ended``."""
+        """An attempt at a trial has ended."""
         del self._running[slot]
         seconds = self.clock() - self._started.pop(slot)
         if outcome.state is not TrialState.PREEMPTED:
@@ -138,7 +122,7 @@ class View:
             self._best = (trial_id, result)
 
     def note(self, text: str) -> None:
-        """See ``AgentView.note``."""
+        """Show a message."""
         self._say(text, "bold")
 
     def _say_unless_live(self, text: str) -> None:

@@ -122,6 +122,8 @@ class RayAgents:
             memory=memory_bytes(self._pool),
             resources=dict(self._pool.resources) or None,
             max_restarts=0,
+            # SIGTERM to an agent whose actor ends, as ``agent_process`` arranges, instead of Ray's SIGKILL.
+            runtime_env={"env_vars": {"RAY_kill_child_processes_on_worker_exit": "0"}},
         )
         self._node = self._ray.get_runtime_context().get_node_id()  # starts all actors
         self._command = command

@@ -64,8 +64,10 @@ def test_stopped_agent_may_write_a_checkpoint_until_its_grace_is_over(
     pool.stop(agent, grace_s=grace_s)  # does nothing
 
 
-@pytest.mark.parametrize("kind", ["local", "scripted ray"])
-def test_agents_checkpoint_when_what_started_them_is_killed(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["local", "scripted ray", pytest.param("ray", marks=pytest.mark.cluster)])
+def test_agents_checkpoint_when_what_started_them_is_killed(kind: str, request: pytest.FixtureRequest) -> None:
+    if kind in SYSTEMS:
+        request.getfixturevalue(SYSTEMS[kind])
     with subprocess.Popen([sys.executable, "-m", "tests.support.pool_stage", kind]) as starter:
         until(lambda: bool(calls()))
         starter.send_signal(signal.SIGKILL)
