@@ -2,9 +2,10 @@
 
 import logging
 import os
-import signal
 import socket
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from fer_sweep.config.pool_file import RayPool
@@ -12,6 +13,8 @@ from fer_sweep.errors import PoolError
 
 REACH_S = 10.0
 """Timeout of a connection to the head node, in seconds."""
+ANSWER_S = 120.0
+"""Timeout of Ray's own start: a Ray of this host takes 5 s, and ten times that on busy cores."""
 _UNITS = {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
 _HINTS = {
     True: "run this on a node of the cluster, where `ray status` works, with the same versions of Python and Ray; "
@@ -45,16 +48,27 @@ def connect(ray: Any, pool: RayPool) -> None:
     _check_reachable(pool.address)
     # Agents keep nothing in the object store; it has a least size.
     of_local = {"include_dashboard": False, "object_store_memory": 80 * 2**20} if is_local else {}
-    on_terminate = signal.getsignal(signal.SIGTERM)
+    started: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            ray.init(pool.address or "local", log_to_driver=False, logging_level=logging.ERROR, **of_local)
+            started.set_result(None)
+        except BaseException as error:
+            started.set_exception(error)
+        threading.Event().wait()  # the processes of a local Ray end with the thread that has started them
+
+    # In a thread: in the main one Ray would handle SIGTERM, and a cluster that does not answer is tried for minutes.
+    threading.Thread(target=start, daemon=True, name="ray").start()
     try:
-        ray.init(pool.address or "local", log_to_driver=False, logging_level=logging.ERROR, **of_local)
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
+        started.result(ANSWER_S)
+    except TimeoutError as error:
+        raise PoolError("Ray does not respond", hint="`ray status` shows the cluster") from error
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         first = " ".join(str(error).split())[:300]
         if "Could not find any running Ray" in first:  # Ray's own advice does not apply
             raise PoolError("no Ray cluster found on this host", hint=_HINTS[True]) from error
         raise PoolError(f"cannot connect to Ray: {first}", hint=_HINTS[not is_local]) from error
-    finally:
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray's handler would end this process
     if is_local and (lack := lacking(pool, [node["Resources"] for node in ray.nodes()])):
         raise PoolError(f"on this host {lack}", hint="request less in the pool file: gpus: 0 trains on CPU cores")
 
