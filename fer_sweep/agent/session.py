@@ -18,6 +18,7 @@ from fer_sweep.errors import NothingToDo
 from fer_sweep.files import checkpoint_folder
 from fer_sweep.mirror.copying import Mirror, check_mirrored
 from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweeps import Sweep
 from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
@@ -115,7 +116,7 @@ def work_on(
     fingerprints = sweep.data.provide(notes.append)
     online = tracking_mode() == "online"
     complete: set[tuple[str, float]] = set()
-    uploads = Uploads(sweep.id, check=lambda own: check(sweep, own, complete))
+    uploads = Uploads(sweep.id, check=lambda own: check(sweep, own, complete), pause_s=lease_seconds())
     track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
     copying = contextlib.ExitStack()
     interrupts = Interrupts()

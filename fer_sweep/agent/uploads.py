@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
 """After the end of a run, before the server is asked for it: the server may still process what it was sent."""
-PAUSE_S = 60.0
-"""Between two checks; each failure in a row doubles it."""
 LONGEST_PAUSE_S = 300.0
 LONGEST_UPLOAD_S = 60.0
 """An upload that takes longer is terminated; the next one continues where it stopped."""
@@ -57,6 +55,7 @@ class Uploads:
         sweep_id: str,
         *,
         check: Callable[[Collection[str]], Mapping[str, Action] | None],
+        pause_s: float,
         upload: Callable[[str, Sequence[str]], bool] = upload_in_own_process,
     ) -> None:
         """Start nothing yet.
@@ -64,10 +63,12 @@ class Uploads:
         Args:
             sweep_id: The sweep.
             check: ``sync.check``: what to do about each of these trials; None if the server does not answer.
+            pause_s: Seconds between two checks; each failure in a row doubles them.
             upload: Uploads the runs of some trials; gives whether all of them succeeded.
         """
         self._sweep_id = sweep_id
         self._check = check
+        self._pause_s = pause_s
         self._upload = upload
         self._lock = threading.Lock()
         """Guards what follows."""
@@ -103,10 +104,10 @@ class Uploads:
         return tuple(sorted(self._unsent))
 
     def _work(self) -> None:
-        pause = PAUSE_S
+        pause = self._pause_s
         while True:
             succeeded = self._reconcile(settle_s=SETTLE_S)
-            pause = PAUSE_S if succeeded else min(LONGEST_PAUSE_S, 2 * pause)
+            pause = self._pause_s if succeeded else min(LONGEST_PAUSE_S, 2 * pause)
             if self._closing.wait(pause):
                 return
 
