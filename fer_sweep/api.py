@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fer_sweep.agent.failures import OnOom
+from fer_sweep.agent.loop import AgentSummary
 from fer_sweep.agent.session import slots_here, work_on
-from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import write_atomically
 from fer_sweep.mirror.copying import check_mirror
@@ -30,7 +30,7 @@ from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.records import TrialRecord
 from fer_sweep.sweeps import SweepEntry, last_searched, open_entry, open_sweep, opening
 from fer_sweep.sweeps.choosing import Choice, choose
-from fer_sweep.worker.gpus import described
+from fer_sweep.worker.slots import described
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ import pytest
 
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from fer_sweep.wandb_client.package import close_wandb
-from fer_sweep.worker.gpus import discover
+from fer_sweep.worker.slots import discover
 from fer_sweep.worker.starters import TrialStarter
 from tests.support.control_groups import ControlTree
 from tests.support.faces import Faces, prepare_synthetic

@@ -51,9 +51,6 @@ def train_by_hand(
         threads: CPU threads; None for all cores. A resumed trial is bit-identical only with as many as before.
         keep_model: Upload the best weights to W&B.
         say: Gets a line after every epoch.
-
-    Raises:
-        FersweepError: As ``training.loop.train`` does; the W&B run is closed as failed.
     """
     slot = one_slot(device, threads)
     os.environ.update(slot.environment)
@@ -96,11 +93,10 @@ def _under_stock_agent() -> bool:
 
 
 def _labels(config: TrialConfig, folder: Path) -> RunLabels:
-    under_agent = _under_stock_agent()
     entity, project = place(None, None)
     return RunLabels(
-        name=f"{config.model}-{folder.name}" if under_agent else folder.name,
-        group=os.environ["WANDB_SWEEP_ID"] if under_agent else "by-hand",
+        name=f"{config.model}-{folder.name}" if _under_stock_agent() else folder.name,
+        group=os.environ["WANDB_SWEEP_ID"] if _under_stock_agent() else "by-hand",
         entity=entity,
         project=project,
         tags=(config.model,),

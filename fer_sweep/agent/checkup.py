@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +16,16 @@ from fer_sweep.files import cache_dir, home, write_atomically
 from fer_sweep.store.database import Database, check_storage, default_storage
 from fer_sweep.store.engine import NothingCreated
 from fer_sweep.wandb_client.account import has_login, tracking_mode
-from fer_sweep.worker.gpus import choose, discover, visible_devices
-from fer_sweep.worker.slots import usable_cores
+from fer_sweep.worker.slots import gpus_here, usable_cores
 
 _PACKAGES = ("torch", "torchvision", "transformers", "optuna", "wandb", "pydantic")
+_OPTIONAL = {
+    "parquet": ("pyarrow", "Hugging Face's parquet files"),
+    "postgres": ("psycopg", "searches on many hosts"),
+    "onnx": ("onnxruntime", "exports to ONNX"),
+    "faces": ("cv2", "finding faces in pictures (predict --crop-face)"),
+}
+"""By the name of the extra: its package, and what it is for."""
 _LITTLE_ROOM_BYTES = 2 * 2**30
 
 
@@ -37,30 +42,28 @@ class Finding:
 
 def examine() -> tuple[Finding, ...]:
     """Run all checks; a failed one is a finding, not an error."""
-    return tuple(_findings())
-
-
-def _findings() -> Iterator[Finding]:
-    yield Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    for package in _PACKAGES:
-        yield _package(package)
-    yield _gpus()
-    yield _processor()
-    yield _data()
-    yield _storage()
-    yield _database()
-    yield _room()
-    yield _wandb()
-    yield _optional("parquet", "pyarrow", "Hugging Face's parquet files")
-    yield _optional("postgres", "psycopg", "searches on many hosts")
-    yield _optional("onnx", "onnxruntime", "exports to ONNX")
-    yield _optional("faces", "cv2", "finding faces in pictures (predict --crop-face)")
-
-
-def _optional(part: str, package: str, use: str) -> Finding:
-    if importlib.util.find_spec(package) is not None:
-        return Finding(part, True, f"{package} is installed")
-    return Finding(part, False, f"{package} is not installed", f"only for {use}: pip install 'fersweep[{part}]'")
+    findings = [Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    findings += [_package(package) for package in _PACKAGES]
+    for topic, check in (
+        ("GPUs", _gpus),
+        ("processor", _processor),
+        ("data", _data),
+        ("storage", _storage),
+        ("database", _database),
+        ("disk", _room),
+        ("W&B", _wandb),
+    ):
+        try:
+            findings.append(check())
+        except FersweepError as error:
+            findings.append(Finding(topic, False, str(error), error.hint or ""))
+        except OSError as error:
+            findings.append(Finding(topic, False, str(error), "set FERSWEEP_HOME to a folder that can be written"))
+    for extra, (package, use) in _OPTIONAL.items():
+        is_there = importlib.util.find_spec(package) is not None
+        advice = "" if is_there else f"only for {use}: pip install 'fersweep[{extra}]'"
+        findings.append(Finding(extra, is_there, f"{package} is {'' if is_there else 'not '}installed", advice))
+    return tuple(findings)
 
 
 def _package(name: str) -> Finding:
@@ -71,11 +74,11 @@ def _package(name: str) -> Finding:
 
 
 def _gpus() -> Finding:
-    gpus = choose("auto", discover(), visible_devices())
-    if not gpus:
-        advice = "trials run on the CPU; with an NVIDIA GPU, check that nvidia-smi shows it"
-        return Finding("GPUs", False, "none", advice)
-    return Finding("GPUs", True, "; ".join(f"{gpu.index}: {gpu.name}, {gpu.memory_mb:,} MB" for gpu in gpus))
+    problems: list[str] = []
+    gpus = gpus_here("auto", note=problems.append)
+    found = "; ".join([*(f"{gpu.index}: {gpu.name}, {gpu.memory_mb:,} MB" for gpu in gpus), *problems])
+    advice = "" if gpus else "trials run on the CPU; with an NVIDIA GPU, check that nvidia-smi shows it"
+    return Finding("GPUs", bool(gpus) and not problems, found or "none", advice)
 
 
 def _processor() -> Finding:
@@ -94,10 +97,7 @@ def _processor_flags() -> set[str]:
 
 
 def _data() -> Finding:
-    try:
-        names = [info.name for info in list_datasets()]
-    except FersweepError as error:
-        return Finding("data", False, str(error), error.hint or "")
+    names = [info.name for info in list_datasets()]
     found = f"{', '.join(['synthetic', *(n for n in names if n != 'synthetic')])} (in {cache_dir()})"
     if "fer2013" in names:
         return Finding("data", True, found)
@@ -106,52 +106,37 @@ def _data() -> Finding:
 
 def _storage() -> Finding:
     probe = home() / ".doctor"
-    try:
-        write_atomically(probe, "writable")
-        probe.unlink()
-    except (FersweepError, OSError) as error:
-        return Finding("storage", False, str(error), "set FERSWEEP_HOME to a folder that can be written")
+    write_atomically(probe, "writable")
+    probe.unlink()
     return Finding("storage", True, f"{home()} is writable")
 
 
 def _database() -> Finding:
     """The database of sweeps created from now on."""
     given = os.environ.get("FERSWEEP_STORAGE")
-    try:
-        name = check_storage(given or default_storage())
-        if given:
-            with contextlib.suppress(NothingCreated):
-                Database(given).close()
-    except FersweepError as error:
-        return Finding("database", False, str(error), error.hint or "")
+    name = check_storage(given or default_storage())
+    if given:
+        with contextlib.suppress(NothingCreated):
+            Database(given).close()
     return Finding("database", True, name + (" (from FERSWEEP_STORAGE)" if given else ""))
 
 
 def _room() -> Finding:
-    try:
-        place = next(folder for folder in (home(), *home().parents) if folder.is_dir())
-        free = shutil.disk_usage(place).free
-    except OSError as error:
-        return Finding("disk", False, str(error), "set FERSWEEP_HOME to a folder that can be written")
+    place = next(folder for folder in (home(), *home().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
     enough = free >= _LITTLE_ROOM_BYTES
     found = f"{free / 2**30:,.1f} GiB free in {home()}"
     return Finding("disk", enough, found, "" if enough else "checkpoints need space: free some")
 
 
 def _wandb() -> Finding:
-    try:
-        mode = tracking_mode()
-    except FersweepError as error:
-        return Finding("W&B", False, str(error), error.hint or "")
-    why = "set by WANDB_MODE" if os.environ.get("WANDB_MODE") else "set by wandb's settings"
+    mode = tracking_mode()
     if mode != "online":
         if has_login() or os.environ.get("WANDB_MODE"):
+            why = "set by WANDB_MODE" if os.environ.get("WANDB_MODE") else "set by wandb's settings"
             return Finding("W&B", True, f"{mode}: {why}")
         return Finding("W&B", True, "offline: no login found", "to log online: wandb login, or set WANDB_API_KEY")
     from fer_sweep.wandb_client.sweeps import connect  # only here: wandb takes half a second to import
 
-    try:
-        with contextlib.closing(connect()) as server:
-            return Finding("W&B", True, f"online: {server.default_entity(tries=1)} on {server.account.shown}")
-    except FersweepError as error:
-        return Finding("W&B", False, str(error), error.hint or "")
+    with contextlib.closing(connect()) as server:
+        return Finding("W&B", True, f"online: {server.default_entity(tries=1)} on {server.account.shown}")

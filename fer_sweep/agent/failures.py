@@ -4,9 +4,8 @@ An attempt that ends for a reason outside the trial is retried, a limited number
 memory.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 from fer_sweep.records import Cause, TrialOutcome, TrialRequest, TrialState
@@ -33,33 +32,20 @@ class OnOom(StrEnum):
     """It is resumed with one slot fewer on its device, until the agent ends."""
 
 
-@dataclass(frozen=True)
-class Disabled:
-    """An unhealthy slot, disabled."""
-
-    why: str
-    trials: Sequence[str]
-    """Those that failed there in a row, most likely because of the slot."""
-
-
 class Failures:
     """The failures of one agent's trials."""
 
     def __init__(self, slots: Sequence[Slot], on_oom: OnOom = OnOom.FAIL) -> None:
         self._open = {slot.name: slot for slot in slots}
         self._on_oom = on_oom
-        self._in_a_row: list[tuple[str, TrialOutcome]] = []
-        """Trials, and how they failed or stopped by themselves."""
-        self._slot_in_a_row: dict[str, list[str]] = {}
-        """By slot, the trials that failed or met a device error there since its last success."""
-        self._failed: set[str] = set()
-        """Trials that failed in this agent."""
+        self._in_a_row: list[tuple[str, str]] = []
+        """Since the last success: the slot of each trial that failed or stopped by itself, and how."""
+        self._slot_in_a_row: dict[str, list[tuple[str, TrialOutcome]]] = {}
+        """By slot, since its last success: trials that failed or met a device error there."""
         self._working: set[str] = set()
         """Slots whose latest trial made its first step and has not failed since."""
-        self._losses: Counter[str] = Counter()
-        """By trial, since its last new epoch."""
-        self._furthest: dict[str, int] = {}
-        """By trial, its last epoch in any attempt."""
+        self._losses: dict[str, tuple[int, int]] = {}
+        """By trial: its losses since its last new epoch, and that epoch."""
         self._micro_batches: dict[str, int] = {}
 
     @property
@@ -69,8 +55,8 @@ class Failures:
 
     @property
     def in_a_row(self) -> Sequence[str]:
-        """The reasons of the failures since the last success, each with its trial."""
-        return [f"trial {trial}: {outcome.reason}" for trial, outcome in self._in_a_row]
+        """The failures since the last success, each with its trial."""
+        return [failure for _, failure in self._in_a_row]
 
     def is_open(self, slot: Slot) -> bool:
         """Whether a slot is enabled."""
@@ -78,7 +64,7 @@ class Failures:
 
     def share(self, slot: Slot) -> float:
         """The share of its device's memory for a trial in this slot: the same for all enabled slots there."""
-        return 1.0 / max(1, len(self._sharing(slot)))
+        return 1.0 / max(1, self._sharing(slot))
 
     def micro_batch(self, trial_id: str) -> int | None:
         """Images at once for a trial that ran out of memory with more; None for whole batches."""
@@ -88,45 +74,36 @@ class Failures:
         """A trial in this slot has made its first step: data, model and device work there."""
         self._working.add(slot.name)
 
-    def progressed(self, trial_id: str, epoch: int) -> None:
-        """A trial has reported an epoch; a resumed one reports earlier ones again."""
-        if epoch > self._furthest.get(trial_id, 0):
-            self._furthest[trial_id] = epoch
-            del self._losses[trial_id]
+    def judge(
+        self, slot: Slot, request: TrialRequest, outcome: TrialOutcome, *, epoch: int, was_asked: bool
+    ) -> TrialOutcome:
+        """What the end of an attempt, after this epoch, means for its trial.
 
-    def judge(self, slot: Slot, request: TrialRequest, outcome: TrialOutcome, *, was_asked: bool) -> TrialOutcome:
-        """What the end of an attempt means for its trial.
-
-        Args:
-            slot: Where it ran.
-            request: What ran.
-            outcome: How it ended.
-            was_asked: Whether the agent had asked it to stop: then it is requeued, however it died.
+        One that the agent had asked to stop is requeued, however it died.
         """
         if outcome.cause is not None and was_asked:
             outcome = replace(outcome, state=TrialState.PREEMPTED)
         elif outcome.cause is Cause.OUT_OF_MEMORY:
             outcome = self._out_of_memory(slot, request, outcome)
         elif outcome.cause is not None:
-            outcome = self._lost(request.trial_id, outcome)
-        self._count(slot, request.trial_id, outcome, was_asked)
+            outcome = self._lost(request.trial_id, outcome, epoch)
+        self._count(slot.name, request.trial_id, outcome, was_asked)
         return outcome
 
-    def disable_unhealthy(self) -> Mapping[str, Disabled]:
-        """Disable slots where one trial after another fails while others succeed; returns each once, by its name."""
-        suspects = [name for name in self._open if len(self._slot_in_a_row.get(name, [])) >= SLOT_FAILURES_IN_A_ROW]
-        return {name: self._disable(name, others) for name in suspects if (others := self._working_beside(name))}
-
-    def _working_beside(self, name: str) -> Sequence[str]:
-        return sorted((self._working - {name}) & self._open.keys())
-
-    def _disable(self, name: str, others: Sequence[str]) -> Disabled:
-        there = self._slot_in_a_row[name]
-        del self._open[name]
-        failed = [trial for trial in there if trial in self._failed]
-        self._failed -= set(failed)
-        self._in_a_row = [(trial, outcome) for trial, outcome in self._in_a_row if trial not in failed]
-        return Disabled(f"{len(there)} trials in a row failed there, while {', '.join(others)} did well", failed)
+    def disable_unhealthy(self) -> Sequence[str]:
+        """Disable slots where one trial after another fails while others succeed; returns a note on each."""
+        notes = []
+        for name, there in self._slot_in_a_row.items():
+            others = sorted((self._working - {name}) & self._open.keys())
+            if name not in self._open or len(there) < SLOT_FAILURES_IN_A_ROW or not others:
+                continue
+            del self._open[name]
+            self._in_a_row = [(slot, failure) for slot, failure in self._in_a_row if slot != name]
+            failed = [trial for trial, outcome in there if outcome.state is TrialState.FAILED]
+            again = f"; to retry trial {', '.join(failed)}: fersweep retry" if failed else ""
+            why = f"{len(there)} trials in a row failed there, while {', '.join(others)} did well"
+            notes.append(f"slot {name} is disabled: {why}{again}")
+        return notes
 
     def _out_of_memory(self, slot: Slot, request: TrialRequest, outcome: TrialOutcome) -> TrialOutcome:
         trial = request.trial_id
@@ -135,35 +112,36 @@ class Failures:
             if smaller >= SMALLEST_MICRO_BATCH:
                 self._micro_batches[trial] = smaller
                 return _resumed(outcome, f"resumed with {smaller} images at once")
-        if self._on_oom is OnOom.FEWER_SLOTS and len(self._sharing(slot)) > 1 and self.is_open(slot):
+        if self._on_oom is OnOom.FEWER_SLOTS and self._sharing(slot) > 1 and self.is_open(slot):
             del self._open[slot.name]
             return _resumed(outcome, f"resumed; slot {slot.name} is disabled")
         return replace(outcome, state=TrialState.FAILED)
 
-    def _lost(self, trial_id: str, outcome: TrialOutcome) -> TrialOutcome:
-        self._losses[trial_id] += 1
-        if self._losses[trial_id] < LOSSES_WITHOUT_PROGRESS:
+    def _lost(self, trial_id: str, outcome: TrialOutcome, epoch: int) -> TrialOutcome:
+        losses, furthest = self._losses.get(trial_id, (0, 0))
+        losses = 1 if epoch > furthest else losses + 1
+        self._losses[trial_id] = (losses, max(epoch, furthest))
+        if losses < LOSSES_WITHOUT_PROGRESS:
             return replace(outcome, state=TrialState.PREEMPTED)
-        reason = f"{self._losses[trial_id]} times in a row with no epoch in between: {outcome.reason}"
+        reason = f"{losses} times in a row with no epoch in between: {outcome.reason}"
         return replace(outcome, state=TrialState.FAILED, reason=reason)
 
-    def _count(self, slot: Slot, trial_id: str, outcome: TrialOutcome, was_asked: bool) -> None:
+    def _count(self, slot: str, trial_id: str, outcome: TrialOutcome, was_asked: bool) -> None:
         if outcome.state.has_value:
             self._in_a_row.clear()
-            self._slot_in_a_row[slot.name] = []
+            self._slot_in_a_row.pop(slot, None)
             return
         # One that is preempted unasked stopped by itself, such as on a full disk: not to be retried forever.
         stopped_itself = outcome.state is TrialState.PREEMPTED and outcome.cause is None and not was_asked
         if outcome.state is TrialState.FAILED or stopped_itself:
-            self._in_a_row.append((trial_id, outcome))
-        if outcome.state is TrialState.FAILED:
-            self._failed.add(trial_id)
+            self._in_a_row.append((slot, f"trial {trial_id}: {outcome.reason}"))
         if outcome.state is TrialState.FAILED or outcome.cause is Cause.DEVICE:
-            self._slot_in_a_row.setdefault(slot.name, []).append(trial_id)
-            self._working.discard(slot.name)
+            self._slot_in_a_row.setdefault(slot, []).append((trial_id, outcome))
+            self._working.discard(slot)
 
-    def _sharing(self, slot: Slot) -> list[Slot]:
-        return [other for other in self._open.values() if other.environment == slot.environment]
+    def _sharing(self, slot: Slot) -> int:
+        """How many enabled slots share its device."""
+        return sum(other.environment == slot.environment for other in self._open.values())
 
 
 def _resumed(outcome: TrialOutcome, how: str) -> TrialOutcome:

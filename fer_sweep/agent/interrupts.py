@@ -35,33 +35,24 @@ class Interrupts:
 
 
 @contextmanager
-def heard(interrupts: Interrupts) -> Iterator[int]:
+def handling_signals(interrupts: Interrupts) -> Iterator[int]:
     """Handle Ctrl-C and the schedulers' signals; yields a descriptor that becomes readable at each.
 
     Outside the main thread, where Python allows no handlers, nothing is handled.
     """
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP), interrupts.terminate)
+    handlers[signal.SIGINT] = interrupts.ctrl_c
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     os.set_blocking(reader, False)
-    if threading.current_thread() is not threading.main_thread():
-        try:
-            yield reader
-        finally:
-            os.close(reader)
-            os.close(writer)
-        return
-    handlers = {
-        signal.SIGINT: interrupts.ctrl_c,
-        signal.SIGTERM: interrupts.terminate,
-        signal.SIGUSR2: interrupts.terminate,
-        signal.SIGHUP: interrupts.terminate,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()} if is_main else {}
+    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False) if is_main else -1
     try:
         yield reader
     finally:
-        signal.set_wakeup_fd(wakeup_before)
+        if is_main:
+            signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(reader)

@@ -3,17 +3,17 @@
 import functools
 import logging
 import os
-import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
 
 from fer_sweep.agent.failures import Failures, OnOom
-from fer_sweep.agent.interrupts import Interrupts, heard
+from fer_sweep.agent.interrupts import Interrupts, handling_signals
 from fer_sweep.agent.running import HangLimit, Running
-from fer_sweep.agent.shown import AgentSummary, AgentView
+from fer_sweep.agent.view import View
 from fer_sweep.errors import AgentFailed, LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
@@ -21,7 +21,7 @@ from fer_sweep.store.engine import Interrupted
 from fer_sweep.wandb_client.tracking import TrackedRun
 from fer_sweep.worker.slots import Admission, Slot
 from fer_sweep.worker.starters import Starter, TrialStarter
-from fer_sweep.worker.trial_process import Beat, EpochReport, FirstStep, TrialJob
+from fer_sweep.worker.trial_process import Beat, EpochReport, TrialJob
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,19 @@ POLL_S = 1.0
 """Seconds between two questions to the search: shall a running trial stop, and is the sweep still paused."""
 LAST_CHECKPOINT_S = 10.0
 """How long trials have to write a checkpoint when an error ends the agent; seconds."""
+_NOT_REQUEUED = "trial %s could not be requeued (%s); it can be resumed once its lease expires"
+
+
+@dataclass(frozen=True)
+class AgentSummary:
+    """What one agent did."""
+
+    ended: Mapping[TrialState, int]
+    """Attempts by how they ended."""
+    interrupted: bool
+    """Whether a signal stopped the agent."""
+    turnaround_s: tuple[float, ...]
+    """Seconds from one trial's end to the first step of the next one in its slot."""
 
 
 @dataclass
@@ -43,7 +56,7 @@ class Agent:
     """From a trial's id to its folder."""
     track: Callable[[TrialRequest], TrackedRun]
     """Starts the W&B run of a trial."""
-    view: AgentView
+    view: View
     checkpoints_of: Callable[[str], Path | None] = lambda trial_id: None
     """From a trial's id to the folder of its checkpoints; None for the trial's own."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -83,11 +96,10 @@ class Agent:
         Raises:
             AgentFailed: FAILURES_IN_A_ROW trials failed one after another, or every one there was.
         """
-        with heard(self.interrupts) as wakeup, selectors.DefaultSelector() as selector:
-            selector.register(wakeup, selectors.EVENT_READ)
+        with handling_signals(self.interrupts) as wakeup:
             try:
                 self.starter.warm_up()
-                self._work(selector, wakeup)
+                self._work(wakeup)
             finally:
                 self._stop_all()
                 self.starter.close()
@@ -107,22 +119,22 @@ class Agent:
         others = done - self._ended.get(TrialState.COMPLETE, 0)
         return f"{others} trials are complete elsewhere, so check this host first: fersweep doctor; " if others else ""
 
-    def _work(self, selector: selectors.BaseSelector, wakeup: int) -> None:
+    def _work(self, wakeup: int) -> None:
         asked_at = 0.0
         while True:
             self._act_on_signals()
             if self._may_start():
-                self._fill_slots(selector)
+                self._fill_slots()
             if not self._running and not self._may_start():
                 return
-            for key, _ in selector.select(timeout=self._patience):
-                if key.fd == wakeup:
-                    os.read(wakeup, 4096)
-                elif isinstance(key.data, Running):
-                    self._read(key.data)
-            for ended in [r for r in self._running.values() if r.outcome is not None]:
-                selector.unregister(ended.handle.pipe)
-                self._finish(ended)
+            ready = wait([wakeup, *(running.handle.pipe for running in self._running.values())], self._patience)
+            if wakeup in ready:
+                os.read(wakeup, 4096)
+            for running in list(self._running.values()):
+                if running.handle.pipe in ready:
+                    self._read(running)
+                if running.outcome is not None:
+                    self._finish(running)
             if time.monotonic() - asked_at >= POLL_S:
                 self._poll_search()
                 asked_at = time.monotonic()
@@ -131,7 +143,7 @@ class Agent:
         at_count = self.count is not None and self._handed_out >= self.count
         return not (self._no_more or at_count or self._failures.must_stop or self.interrupts.level)
 
-    def _fill_slots(self, selector: selectors.BaseSelector) -> None:
+    def _fill_slots(self) -> None:
         self._patience = POLL_S
         free = [slot for slot in self.slots if slot.name not in self._running and self._failures.is_open(slot)]
         # A search may answer a question later, so no more slots ask than may still start a trial.
@@ -156,7 +168,7 @@ class Agent:
                     self._waiting = request.reason
                 continue
             self._waiting = None
-            self._start(slot, request, selector)
+            self._start(slot, request)
 
     def _has_room(self, slot: Slot) -> bool:
         others = [r for r in self._running.values() if r.slot.environment == slot.environment]
@@ -170,7 +182,7 @@ class Agent:
             self.view.note(f"slot {slot.name} waits for another trial to end: {refusal}")
         return False
 
-    def _start(self, slot: Slot, request: TrialRequest, selector: selectors.BaseSelector) -> None:
+    def _start(self, slot: Slot, request: TrialRequest) -> None:
         job = TrialJob(
             config=request.config,
             folder=self.folder_of(request.trial_id),
@@ -183,10 +195,8 @@ class Agent:
             micro_batch=self._failures.micro_batch(request.trial_id),
         )
         handle = self.starter.start(job)  # before the W&B run, so that both start at the same time
-        running = Running(slot, request, handle, self.track(request))
+        self._running[slot.name] = Running(slot, request, handle, self.track(request))
         self._handed_out += 1
-        self._running[slot.name] = running
-        selector.register(handle.pipe, selectors.EVENT_READ, running)
         self.view.trial_started(slot.name, request)
 
     def _read(self, running: Running) -> None:
@@ -194,8 +204,6 @@ class Agent:
             for message in running.handle.messages():
                 if isinstance(message, Beat):
                     self._on_beat(running, message)
-                elif isinstance(message, FirstStep):
-                    self._on_first_step(running)
                 elif isinstance(message, EpochReport):
                     if not running.lost:
                         self._on_epoch(running, message)
@@ -205,21 +213,19 @@ class Agent:
             if running.outcome is None:
                 running.outcome, running.ended_at = running.outcome_of_death(), time.monotonic()
 
-    def _on_first_step(self, running: Running) -> None:
-        self._failures.began(running.slot)
-        self._disable_unhealthy_slots()  # others may have failed before this one succeeded
-        if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
-            self._turnaround.append(time.monotonic() - freed)
-
     def _on_beat(self, running: Running, beat: Beat) -> None:
         if running.has_begun:
-            self.hang_limit.learn(beat.at - running.last_beat)
+            self.hang_limit.longest_s = max(self.hang_limit.longest_s, beat.at - running.last_beat)
+        else:
+            self._failures.began(running.slot)
+            self._disable_unhealthy_slots()  # others may have failed before this one succeeded
+            if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
+                self._turnaround.append(time.monotonic() - freed)
         running.last_beat, running.has_begun = beat.at, True
 
     def _on_epoch(self, running: Running, report: EpochReport) -> None:
         trial = running.request.trial_id
         running.epoch = report.epoch
-        self._failures.progressed(trial, report.epoch)
         self._report(running, report.metrics)
         if not running.lost:  # otherwise the new owner logs to the run
             running.run.log(report.metrics)
@@ -246,10 +252,10 @@ class Agent:
         except LostTrial as error:
             self.view.note(f"trial {running.request.trial_id}: {error}; stopped here")
             running.lost = True
+            running.ask_to_stop(StopReason.PREEMPTED)
             running.handle.kill()
-            running.asked_to_stop = StopReason.PREEMPTED
             return
-        if reason is not None and running.asked_to_stop is None:
+        if reason is not None:
             running.ask_to_stop(reason)
 
     def _finish(self, running: Running) -> None:
@@ -260,7 +266,7 @@ class Agent:
         trial = running.request.trial_id
         running.handle.close()
         was_asked = running.asked_to_stop is not None
-        outcome = self._failures.judge(running.slot, running.request, outcome, was_asked=was_asked)
+        outcome = self._failures.judge(running.slot, running.request, outcome, epoch=running.epoch, was_asked=was_asked)
         if outcome.result is not None:
             self.admission.learn(running.slot, outcome.result.peak_memory_mb)
         if outcome.state is TrialState.PRUNED and not outcome.reason:
@@ -269,9 +275,7 @@ class Agent:
             try:
                 self._despite_signals(functools.partial(self.search.finish, trial, outcome))
             except Interrupted as error:
-                log.warning(
-                    "trial %s could not be requeued (%s); it can be resumed once its lease expires", trial, error
-                )
+                log.warning(_NOT_REQUEUED, trial, error)
             except LostTrial as error:
                 self.view.note(f"trial {trial}: {error}")
                 running.lost = True
@@ -287,9 +291,8 @@ class Agent:
         self.on_end()
 
     def _disable_unhealthy_slots(self) -> None:
-        for name, closed in self._failures.disable_unhealthy().items():
-            again = f"; to retry trial {', '.join(closed.trials)}: fersweep retry" if closed.trials else ""
-            self.view.note(f"slot {name} is disabled: {closed.why}{again}")
+        for note in self._failures.disable_unhealthy():
+            self.view.note(note)
 
     def _despite_signals(self, say: Callable[[], Answer]) -> Answer:
         """Repeat a call to the search that a signal interrupted, unless the signal ends all waiting."""
@@ -302,11 +305,10 @@ class Agent:
                     raise
 
     def _act_on_signals(self) -> None:
-        if self.interrupts.level > self.interrupts.heeded:
-            self.interrupts.heeded = self.interrupts.level
-            self._act_on_interrupt(self.interrupts.heeded)
-
-    def _act_on_interrupt(self, level: int) -> None:
+        level = self.interrupts.level
+        if level <= self.interrupts.heeded:
+            return
+        self.interrupts.heeded = level
         if level == 1:
             left = len(self._running)
             self.view.note(
@@ -323,14 +325,13 @@ class Agent:
         else:
             self.view.note("killing the trials; run the agent again to resume each from its last checkpoint")
             for running in self._running.values():
-                running.asked_to_stop = running.asked_to_stop or StopReason.PREEMPTED
+                running.ask_to_stop(StopReason.PREEMPTED)
                 running.handle.kill()
 
     def _stop_all(self) -> None:
         # Trials are left only if an error ended the loop: none may outlive it.
         for running in self._running.values():
-            running.asked_to_stop = running.asked_to_stop or StopReason.PREEMPTED
-            running.handle.ask_to_stop(StopReason.PREEMPTED)
+            running.ask_to_stop(StopReason.PREEMPTED)
         deadline = time.monotonic() + LAST_CHECKPOINT_S
         for running in list(self._running.values()):
             if not running.handle.has_ended(deadline - time.monotonic()):
@@ -339,7 +340,4 @@ class Agent:
             try:
                 self._finish(running)
             except Exception as error:  # the error that ended the loop is raised
-                trial = running.request.trial_id
-                log.warning(
-                    "trial %s could not be requeued (%s); it can be resumed once its lease expires", trial, error
-                )
+                log.warning(_NOT_REQUEUED, running.request.trial_id, error)

@@ -7,29 +7,31 @@ import contextlib
 import json
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Annotated, TypeVar
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import AgentFailed, ConfigError
 from fer_sweep.files import read_object, write_atomically
-from fer_sweep.records import TrialOutcome, TrialState
+from fer_sweep.records import TrialOutcome
 from fer_sweep.worker.slots import Slot, free_mb
 from fer_sweep.worker.starters import Starter, TrialHandle
-from fer_sweep.worker.trial_process import ProbeReady, ProbeResult, TrialJob
-
-_Answer = TypeVar("_Answer", ProbeReady, ProbeResult)
+from fer_sweep.worker.trial_process import Beat, TrialJob
 
 WORTH_IT = 1.05
 """More slots are used only for so many times the throughput: fewer leave more memory and finish trials sooner."""
 MEMORY_SHARE = 0.8
 """Share of the free memory for all slots together: other trials of the sweep are larger than the typical one."""
+FIRST_STEPS = 4
+"""Not measured: they choose kernels and fill caches, and on a GPU the fourth is captured as a graph."""
+MEASURED_S = 1.5
+"""A trial is measured for so many seconds, and so many steps as FIRST_STEPS, at least."""
 _TIMEOUT_S = 300.0
 """For the few steps of a typical trial; seconds."""
 _DRAWS = 1000
@@ -39,14 +41,11 @@ _DRAWS = 1000
 class Load:
     """The load of so many slots that train at once."""
 
-    slots: Annotated[int, Field(ge=1, le=1024)]
-    images_per_second: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    slots: int
+    images_per_second: float
     """Of all slots together."""
-    memory_mb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    memory_mb: float
     """Of each slot."""
-
-
-_LOADS = TypeAdapter(list[Load])
 
 
 def best(curve: Sequence[Load], room_mb: float | None) -> int:
@@ -70,7 +69,7 @@ def measure(config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: 
         config: What trains in each.
         divide: Makes so many slots of one device.
         most: Slots at most.
-        starter: Forks the trials.
+        starter: Starts the trials.
 
     Raises:
         AgentFailed: The trial fails even alone.
@@ -90,34 +89,23 @@ def measure(config: TrialConfig, divide: Callable[[int], Sequence[Slot]], most: 
 
 
 def typical(space: Space) -> TrialConfig:
-    """The configuration in the middle of a space, or one drawn from it where that cannot be trained.
-
-    Raises:
-        ConfigError: The space has no configuration that can be trained.
-    """
+    """The configuration in the middle of a space, or one drawn from it where that cannot be trained."""
     rng = np.random.default_rng(0)
     middle = {name: distribution.quantile(0.5) for name, distribution in space.parameters.items()}
-    refusal: ConfigError | None = None
     for values in (middle, *(space.sample(rng) for _ in range(_DRAWS))):
-        try:
+        with contextlib.suppress(ConfigError):
             return parse_trial(values)
-        except ConfigError as error:
-            refusal = error
-    assert refusal is not None
-    raise refusal
+    return parse_trial(middle)  # raises what is wrong with it
 
 
-def remembered(memory: Path, key: str, find: Callable[[], Sequence[Load]]) -> list[Load]:
+def remembered(memory: Path, key: str, find: Callable[[], Sequence[Load]]) -> Sequence[Load]:
     """The result of ``find``, from a file if this host has measured it before."""
     key = f"{platform.node()}: {key}"
     known = read_object(memory)
-    with contextlib.suppress(KeyError, ValidationError):  # missing or damaged: measured again
-        if loads := _LOADS.validate_python(known[key]):
-            return loads
-    found = list(find())
-    known[key] = [asdict(load) for load in found]
-    write_atomically(memory, json.dumps(known, indent=2) + "\n")
-    return found
+    if key not in known:
+        known[key] = [asdict(load) for load in find()]
+        write_atomically(memory, json.dumps(known, indent=2) + "\n")
+    return [Load(**load) for load in known[key]]
 
 
 def _load(config: TrialConfig, slots: Sequence[Slot], starter: Starter) -> Load:
@@ -127,34 +115,53 @@ def _load(config: TrialConfig, slots: Sequence[Slot], starter: Starter) -> Load:
         before = None
         for slot in slots:
             place = Path(folder) / slot.name.replace("/", "-")
-            job = TrialJob(endless, place, slot.device, slot.threads, slot.environment)
-            handle = starter.start(job, is_probe=True)
+            handle = starter.start(TrialJob(endless, place, slot.device, slot.threads, slot.environment))
             stack.callback(handle.close)
             stack.callback(handle.kill)
             handles.append(handle)
             if len(handles) == 1:
                 before = free_mb(slot)  # the forkserver has imported what the trials share by now
-        for handle in handles:
-            _answer(handle, ProbeReady)
-        for handle in handles:
-            handle.pipe.send(None)  # go, all at once
-        speeds = [_answer(handle, ProbeResult).images_per_second for handle in handles]
+        steps_per_s = _throughput(handles)
         after = free_mb(slots[0])  # while they hold what they took
     taken = 0.0 if before is None or after is None else max(0.0, before - after)
-    return Load(len(slots), sum(speeds), taken / len(slots))
+    return Load(len(slots), steps_per_s * config.batch_size, taken / len(slots))
 
 
-def _answer(handle: TrialHandle, kind: type[_Answer]) -> _Answer:
-    try:
-        answer = handle.pipe.recv() if handle.pipe.poll(_TIMEOUT_S) else None
-    except (EOFError, OSError):
-        answer = TrialOutcome(TrialState.FAILED, reason=handle.why_it_died()[0])
-    if isinstance(answer, kind):
-        return answer
-    reason: str | None = f"no step within {_TIMEOUT_S:.0f} s"
-    if isinstance(answer, TrialOutcome):
-        reason = answer.reason or "it ended before it could be measured"
-    raise AgentFailed(
-        f"a typical trial of the sweep could not be measured: {reason}",
-        hint="give the number of slots instead of auto, or train one trial by hand: fersweep train",
-    )
+def _throughput(handles: Sequence[TrialHandle]) -> float:
+    """Steps per second of all trials together, measured between heartbeats while all of them train."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    latest: dict[TrialHandle, Beat] = {}
+    began: dict[TrialHandle, Beat] = {}
+    all_train = False
+    while True:
+        for handle, beat in _next_beats(handles, deadline):
+            latest[handle] = beat
+            if all_train:
+                began.setdefault(handle, beat)
+        all_train = len(latest) == len(handles) and all(beat.steps >= FIRST_STEPS for beat in latest.values())
+        spans = [(latest[handle].steps - beat.steps, latest[handle].at - beat.at) for handle, beat in began.items()]
+        if len(spans) == len(handles) and all(s >= FIRST_STEPS and seconds >= MEASURED_S for s, seconds in spans):
+            return sum(steps / seconds for steps, seconds in spans)
+
+
+def _next_beats(handles: Sequence[TrialHandle], deadline: float) -> list[tuple[TrialHandle, Beat]]:
+    """Wait for messages; the heartbeats among them, by trial."""
+    problem = None
+    if not wait([handle.pipe for handle in handles], max(0.0, deadline - time.monotonic())):
+        problem = f"it has not made its first steps within {_TIMEOUT_S:.0f} s"
+    beats = []
+    for handle in handles:
+        try:
+            for message in handle.messages():
+                if isinstance(message, Beat):
+                    beats.append((handle, message))
+                elif isinstance(message, TrialOutcome):
+                    problem = message.reason or "it ended before it could be measured"
+        except EOFError:
+            problem = problem or handle.why_it_died()[0]
+    if problem:
+        raise AgentFailed(
+            f"a typical trial of the sweep could not be measured: {problem}",
+            hint="give the number of slots instead of auto, or train one trial by hand: fersweep train",
+        )
+    return beats

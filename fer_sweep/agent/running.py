@@ -14,32 +14,25 @@ LIMIT_S = 300.0
 START_LIMIT_S = 1800.0
 """The same before the first step, in which pretrained weights may be downloaded."""
 TIMES_THE_LONGEST = 10
-"""The limit is at least so many times the longest time between two steps of any trial of this agent."""
+"""The limit is at least so many times the longest time between two steps."""
 ABORT_S = 5.0
 """How long a hung trial has to write its stack trace before it is killed."""
 
 
+@dataclass
 class HangLimit:
-    """How long a trial may make no step before it counts as hung."""
+    """How long a trial may make no step before it counts as hung; in seconds."""
 
-    def __init__(self, limit_s: float | None = None) -> None:
-        """Configure it.
-
-        Args:
-            limit_s: Seconds; None to learn them from the trials.
-        """
-        self._given = limit_s
-        self._longest = 0.0
-
-    def learn(self, seconds: float) -> None:
-        """Record the time between two steps."""
-        self._longest = max(self._longest, seconds)
+    given_s: float | None = None
+    """None to learn it from the trials."""
+    longest_s: float = 0.0
+    """Between two steps of any trial of this agent."""
 
     def seconds(self, *, has_begun: bool) -> float:
         """The limit, before or after a trial's first step."""
-        if self._given is not None:
-            return self._given
-        return max(LIMIT_S if has_begun else START_LIMIT_S, TIMES_THE_LONGEST * self._longest)
+        if self.given_s is not None:
+            return self.given_s
+        return max(LIMIT_S if has_begun else START_LIMIT_S, TIMES_THE_LONGEST * self.longest_s)
 
 
 @dataclass
@@ -67,9 +60,10 @@ class Running:
     """Another agent has reclaimed the trial."""
 
     def ask_to_stop(self, reason: StopReason) -> None:
-        """Have it stop at its next step."""
-        self.asked_to_stop = reason
-        self.handle.ask_to_stop(reason)
+        """Have it stop at its next step, unless it has been asked already."""
+        if self.asked_to_stop is None:
+            self.asked_to_stop = reason
+            self.handle.ask_to_stop(reason)
 
     def end_if_hung(self, limit_s: float) -> None:
         """Abort it, with a stack trace, if it has made no step for so long; kill it if that does not end it."""

@@ -8,12 +8,11 @@ from rich.console import Console
 
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.interrupts import Interrupts
-from fer_sweep.agent.loop import Agent
+from fer_sweep.agent.loop import Agent, AgentSummary
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
 from fer_sweep.agent.running import HangLimit
-from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.uploads import Uploads
-from fer_sweep.agent.view import Progress, make_view
+from fer_sweep.agent.view import View
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import checkpoint_folder
@@ -24,8 +23,7 @@ from fer_sweep.sweeps import Sweep
 from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.package import close_wandb
-from fer_sweep.worker.gpus import choose, discover, visible_devices
-from fer_sweep.worker.slots import Slot, free_mb, make_slots, usable_cores
+from fer_sweep.worker.slots import Gpu, Slot, free_mb, gpus_here, make_slots, usable_cores
 from fer_sweep.worker.starters import TrialStarter
 
 MOST_PER_GPU = 16
@@ -44,42 +42,35 @@ def slots_here(
     """The slots that ``--gpus``, ``--per-gpu`` and ``--slots`` ask for on this host.
 
     Args:
-        sweep: The sweep whose typical trial is measured where that is asked for.
+        sweep: Its typical trial is measured where that is asked for.
         gpus: ``auto``, ``none``, or numbers and UUIDs; ``auto`` means the CPU where there is no GPU.
-        per_gpu: Slots a GPU; None to measure how many.
-        slots: CPU slots; giving a number with ``auto`` means the CPU. None for the rule of ``make_slots``.
+        per_gpu: Slots on each GPU; None to measure how many.
+        slots: CPU slots; a number with ``auto`` means the CPU. None for the rule of ``make_slots``.
         measure_cpu: Measure how many CPU slots instead.
         say: Gets a line about each measurement.
 
     Raises:
-        DataError: The sweep's data set is not prepared.
         AgentFailed: The typical trial cannot be trained.
     """
     if gpus == "auto" and slots is not None:
         gpus = "none"
-    chosen = () if gpus == "none" else choose(gpus, discover(), visible_devices())
+    chosen = gpus_here(gpus)
     if chosen and per_gpu is None:
         names = ", ".join(sorted({gpu.name for gpu in chosen}))
-
-        def on_first_gpu(count: int) -> tuple[Slot, ...]:
-            return make_slots(chosen[:1], per_gpu=count)
-
-        per_gpu = _measured(sweep, names, on_first_gpu, MOST_PER_GPU, say)
+        per_gpu = _measured(sweep, names, chosen[:1], MOST_PER_GPU, say)
     elif not chosen and measure_cpu:
         cores = usable_cores()
-
-        def on_cpu(count: int) -> tuple[Slot, ...]:
-            return make_slots((), cpu_slots=count)
-
-        slots = _measured(sweep, f"CPU, {cores} cores", on_cpu, cores, say)
+        slots = _measured(sweep, f"CPU, {cores} cores", (), cores, say)
     return make_slots(chosen, per_gpu=1 if per_gpu is None else per_gpu, cpu_slots=slots)
 
 
-def _measured(
-    sweep: Sweep, device: str, divide: Callable[[int], Sequence[Slot]], most: int, say: Callable[[str], None]
-) -> int:
+def _measured(sweep: Sweep, device: str, gpus: Sequence[Gpu], most: int, say: Callable[[str], None]) -> int:
+    """The best number of slots on one GPU, or on the CPU."""
     sweep.data.provide(say)
     config = typical(sweep.space)
+
+    def divide(count: int) -> Sequence[Slot]:
+        return make_slots(gpus, per_gpu=count) if gpus else make_slots((), cpu_slots=count)
 
     def find() -> Sequence[Load]:
         say(f"measuring the best number of slots on {device}")
@@ -118,10 +109,6 @@ def work_on(
         mirror: A folder on a drive that outlives this machine, where a copy of the home is kept.
 
     Raises:
-        InputError: The home may not be copied to the mirror.
-        DataError: The sweep's data set is not prepared.
-        LoginError: Runs are to go online, but there is no key or a wrong one.
-        ServerError: The search is on a W&B server that does not answer.
         AgentFailed: Trials failed one after another.
         NothingToDo: The sweep has ended already.
     """
@@ -129,7 +116,7 @@ def work_on(
     fingerprints = sweep.data.provide(notes.append)
     online = tracking_mode() == "online"
     complete: set[tuple[str, float]] = set()
-    uploads = Uploads(sweep.id, check=lambda own: check(sweep, own, complete), every_s=lease_seconds())
+    uploads = Uploads(sweep.id, check=lambda own: check(sweep, own, complete), pause_s=lease_seconds())
     track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
     copying = contextlib.ExitStack()
     interrupts = Interrupts()
@@ -139,8 +126,7 @@ def work_on(
         records = search.records()
         if not sweep.is_open:
             raise _nothing_to_do(sweep, records)  # before a forkserver is started
-        progress = _progress(sweep, records)
-        view = make_view(console, progress, sweep_id=sweep.id, slots=len(slots))
+        view = _view(sweep, slots, records, console)
         for note in (_opening(sweep, slots, records), *notes):
             view.note(note)
         keeper = None
@@ -206,15 +192,14 @@ def architectures(sweep: Sweep) -> tuple[str, ...]:
     return tuple(model for model in ARCHITECTURES if model in (given.grid_values() or ()))
 
 
-def _progress(sweep: Sweep, records: Sequence[TrialRecord]) -> Progress:
+def _view(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord], console: Console) -> View:
     ended = [record for record in records if record.state.has_ended]
     fixed = frozenset(name for name, distribution in sweep.space.parameters.items() if distribution.size == 1)
-    progress = Progress(planned=sweep.planned, fixed=fixed, ended=len(ended))
+    view = View(console, sweep.id, len(slots), planned=sweep.planned, fixed=fixed, ended=len(ended))
     for record in ended:
-        result = record.result
-        if result is not None and (progress.best is None or result.best_val_acc > progress.best[1]):
-            progress.best = (record.trial_id, result.best_val_acc, result.train_val_gap)
-    return progress
+        if record.result is not None:
+            view.compare(record.trial_id, record.result)
+    return view
 
 
 def _opening(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:

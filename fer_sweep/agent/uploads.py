@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
 """After the end of a run, before the server is asked for it: the server may still process what it was sent."""
-FIRST_PAUSE_S = 10.0
-"""After the end of a run or a failed upload; each further failure doubles it."""
 LONGEST_PAUSE_S = 300.0
 LONGEST_UPLOAD_S = 60.0
 """An upload that takes longer is terminated; the next one continues where it stopped."""
@@ -57,94 +55,77 @@ class Uploads:
         sweep_id: str,
         *,
         check: Callable[[Collection[str]], Mapping[str, Action] | None],
-        every_s: float = float("inf"),
+        pause_s: float,
         upload: Callable[[str, Sequence[str]], bool] = upload_in_own_process,
     ) -> None:
         """Start nothing yet.
 
         Args:
             sweep_id: The sweep.
-            check: Compares trials with their runs on the server: those given, and those without a live agent. Gives
-                what to do about each; None if the server does not answer.
-            every_s: Seconds between two checks at most.
+            check: ``sync.check``: what to do about each of these trials; None if the server does not answer.
+            pause_s: Seconds between two checks; each failure in a row doubles them.
             upload: Uploads the runs of some trials; gives whether all of them succeeded.
         """
         self._sweep_id = sweep_id
         self._check = check
-        self._every_s = every_s
+        self._pause_s = pause_s
         self._upload = upload
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        """Guards what follows."""
         self._ended: dict[str, float] = {}
         """Trials whose runs this process has ended, and when; by the monotonic clock. They are checked until they are
         complete on the server, and those that were uploaded again at the end: late writes may reopen their runs."""
         self._uploaded: set[str] = set()
         self._unsent: set[str] = set()
         """Trials whose upload failed, by wandb's word or ours."""
-        self._pause = FIRST_PAUSE_S
-        self._next_check = time.monotonic() + every_s
-        self._closing = False
-        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="uploads")
 
     def start(self) -> None:
         """Check from now on, as the runs of agents that were killed may be incomplete."""
-        self._next_check = time.monotonic()
-        self._thread = threading.Thread(target=self._work, daemon=True, name="uploads")
         self._thread.start()
 
     def ended(self, trial_id: str, is_sent: bool) -> None:
         """Note that wandb has ended a trial's run, and whether it has sent all of it."""
-        with self._changed:
+        with self._lock:
             self._ended[trial_id] = time.monotonic()
             if not is_sent:
                 self._unsent.add(trial_id)
-            self._next_check = min(self._next_check, time.monotonic() + self._pause)
-            self._changed.notify_all()
 
     def finish(self) -> tuple[str, ...]:
         """Upload what is left; gives the trials whose runs are still not complete.
 
         Call it once this process's wandb has been closed: until then its late writes can reopen a finished run.
         """
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        if self._thread is not None:
+        self._closing.set()
+        if self._thread.is_alive():
             self._thread.join()
         self._reconcile(settle_s=0.0)
         return tuple(sorted(self._unsent))
 
     def _work(self) -> None:
+        pause = self._pause_s
         while True:
-            with self._changed:
-                while not self._closing and (left := self._next_check - time.monotonic()) > 0:
-                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
-                if self._closing:
-                    return
-                self._next_check = time.monotonic() + self._every_s
             succeeded = self._reconcile(settle_s=SETTLE_S)
-            with self._changed:
-                self._pause = FIRST_PAUSE_S if succeeded else min(LONGEST_PAUSE_S, 2 * self._pause)
-                again = time.monotonic() + self._pause
-                if not succeeded:
-                    self._next_check = again
-                elif self._unsent or self._ended.keys() - self._uploaded:
-                    self._next_check = min(self._next_check, again)
+            pause = self._pause_s if succeeded else min(LONGEST_PAUSE_S, 2 * pause)
+            if self._closing.wait(pause):
+                return
 
     def _reconcile(self, *, settle_s: float) -> bool:
         """Check the trials that ended at least so long ago, and upload; False if the server or the upload failed."""
-        with self._changed:
+        with self._lock:
             before = time.monotonic() - settle_s
             own = {trial: when for trial, when in self._ended.items() if when <= before}
         if (actions := self._check(own)) is None:
             return False
         trials = sorted(trial for trial, action in actions.items() if action in UPLOADS)
-        with self._changed:
+        with self._lock:
             for trial, action in actions.items():
                 if self._ended.get(trial) == own.get(trial):  # else its next attempt has ended since
                     self._unsent.discard(trial)
                     if action not in UPLOADS and trial not in self._uploaded:
                         self._ended.pop(trial, None)
         succeeded = not trials or self._upload(self._sweep_id, trials)
-        with self._changed:
+        with self._lock:
             (self._uploaded if succeeded else self._unsent).update(trials)
         return succeeded

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fer_sweep.agent.interrupts import Interrupts
-    from fer_sweep.agent.shown import AgentSummary
+    from fer_sweep.agent.loop import AgentSummary
     from fer_sweep.config.pool_file import PoolFile
     from fer_sweep.pools import Pool
     from fer_sweep.sweeps import Sweep
@@ -149,10 +149,9 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
         options: The options of each agent, as on the command line.
         as_json: Print one JSON document at the end.
     """
-    from fer_sweep.agent.interrupts import Interrupts, heard
+    from fer_sweep.agent.interrupts import Interrupts, handling_signals
     from fer_sweep.config.pool_file import load_pool_file
-    from fer_sweep.pools import AgentCommand, Phase
-    from fer_sweep.pools.following import follow, stop_all
+    from fer_sweep.pools import AgentCommand, Phase, follow, stop_all
     from fer_sweep.shipped import resolve
 
     pool_file = load_pool_file(resolve("agents", file))
@@ -165,7 +164,7 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     command = AgentCommand(sweep.id, ("agent", sweep.argument, *options), sweep.folder / pool_file.kind)
     pool = open_pool(pool_file)
     interrupts = Interrupts()
-    with heard(interrupts) as wakeup:  # before the start: a signal must not leave unnamed agents
+    with handling_signals(interrupts) as wakeup:  # before the start: a signal must not leave unnamed agents
 
         def wait(seconds: float) -> bool:
             # Readable too after a signal during a query of the scheduler.

@@ -152,7 +152,7 @@ def _text(gathered: "Report", format: Format, *, faces: bool) -> str:
     if format in texts:
         return texts[format](gathered)
     from fer_sweep.reports.html import render
-    from fer_sweep.worker.gpus import described
+    from fer_sweep.worker.slots import described
 
     found, why_none = _faces(gathered) if faces else ([], "")
     return render(gathered, described(), found, why_none)

@@ -1,19 +1,23 @@
-"""Where agents are started: on this host (``local``), on Slurm (``slurm``), on Ray (``ray_*``)."""
+"""Where agents are started, and how they are followed: on this host (``local``), Slurm (``slurm``), Ray (``ray_*``)."""
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from fer_sweep.errors import PoolError, cannot_write
 from fer_sweep.files import home
 
-DONE_CODES = (0, 3)
-"""Exit codes of an agent without further work; 3 means that no trials were left when it started."""
-STOPPED_CODES = (130, -signal.SIGTERM)
-"""Exit codes of an agent that was told to stop; the latter before it handles signals."""
+FOLLOW_S = 5.0
+"""Seconds between two queries; a shared scheduler should not be queried more often."""
+MOST_NAMED = 6
+"""Agents named in one line."""
+AT_ONCE = 8
+"""Agents that are stopped at the same time."""
 
 
 class Phase(StrEnum):
@@ -41,6 +45,15 @@ class AgentState:
         return self.phase in (Phase.DONE, Phase.FAILED)
 
 
+def state_of_ended(code: int, log: str | Path) -> AgentState:
+    """The state of an agent that has ended with an exit code."""
+    if code in (0, 3):  # 3: no trials were left when it started
+        return AgentState(Phase.DONE)
+    if code in (130, -signal.SIGTERM):  # the latter before it handles signals
+        return AgentState(Phase.DONE, "stopped")
+    return AgentState(Phase.FAILED, f"exit code {code}: see {log}")
+
+
 @dataclass(frozen=True)
 class AgentCommand:
     """The command of an agent."""
@@ -51,6 +64,17 @@ class AgentCommand:
     """The words after ``fersweep``: ``agent``, the sweep, options."""
     logs: Path
     """A folder that all agents reach, with a log file of each."""
+
+    def make_log_folder(self) -> None:
+        """Create the folder.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.logs, error) from error
 
 
 class Pool(Protocol):
@@ -64,6 +88,7 @@ class Pool(Protocol):
 
         Raises:
             PoolError: No agent was started.
+            StorageError: The logs cannot be written.
         """
         ...
 
@@ -83,3 +108,54 @@ class Pool(Protocol):
 def agent_environment() -> dict[str, str]:
     """The environment of an agent: that of this process, with an explicit FERSWEEP_HOME."""
     return {**os.environ, "FERSWEEP_HOME": str(home())}
+
+
+def follow(pool: Pool, say: Callable[[str], None], wait: Callable[[float], bool]) -> Mapping[str, AgentState]:
+    """Report changes of the agents' states until all have ended or ``wait`` was interrupted.
+
+    Args:
+        pool: The pool of the agents.
+        say: Receives a line for each change.
+        wait: Waits this many seconds; returns whether it was interrupted.
+    """
+    shown: dict[str, AgentState] = {}
+    answers = True
+    while True:
+        try:
+            states = pool.states()
+        except PoolError as error:  # a scheduler that restarts or is overloaded; agents run without it
+            if answers:
+                say(f"{error}; retrying")
+            answers = False
+        else:
+            changed = [agent_id for agent_id, state in states.items() if shown.get(agent_id) != state]
+            for state in dict.fromkeys(states[agent_id] for agent_id in changed):
+                agents = [agent_id for agent_id in changed if states[agent_id] == state]
+                say(f"{_named(agents)}: {state.phase}{f' ({state.note})' if state.note else ''}")
+            shown, answers = dict(states), True
+            if all(state.has_ended for state in states.values()):
+                return shown
+        if wait(FOLLOW_S):
+            return shown
+
+
+def stop_all(pool: Pool, agents: Sequence[str], *, grace_s: float) -> None:
+    """Stop agents, several at a time, and return once they have ended.
+
+    Raises:
+        PoolError: Some could not be stopped.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for stopped in [threads.submit(pool.stop, agent_id, grace_s=grace_s) for agent_id in agents]:
+            stopped.result()
+
+
+def _named(agents: Sequence[str]) -> str:
+    """The names of some agents, shortened.
+
+    >>> _named(["7_0"]), _named(["7_0", "7_1"])
+    ('agent 7_0', 'agents 7_0, 7_1')
+    """
+    more = len(agents) - MOST_NAMED
+    names = ", ".join(agents[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"agent{'s' if len(agents) > 1 else ''} {names}"

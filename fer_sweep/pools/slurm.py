@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fer_sweep.config.pool_file import SlurmPool
-from fer_sweep.errors import PoolError, cannot_write
+from fer_sweep.errors import PoolError
 from fer_sweep.host_processes import FERSWEEP
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment
 
@@ -73,16 +73,8 @@ class SlurmAgents:
         self._ended: dict[str, AgentState] = {}
 
     def start(self, command: AgentCommand, agents: int) -> Sequence[str]:
-        """See ``Pool.start``: one array.
-
-        Raises:
-            PoolError: Slurm is not installed, or rejects the job.
-            StorageError: The log folder cannot be written.
-        """
-        try:
-            command.logs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(command.logs, error) from error
+        """See ``Pool.start``: one array."""
+        command.make_log_folder()
         answer = _ask(sbatch_words(self._pool, command, agents), script(self._pool, command))
         job = answer.strip().partition(";")[0]  # a cluster's name may follow
         if not job.isdecimal():
@@ -111,11 +103,7 @@ class SlurmAgents:
         return {agent_id: seen.get(agent_id) or self._ended.get(agent_id, forgotten) for agent_id in self._logs}
 
     def stop(self, agent_id: str, *, grace_s: float) -> None:
-        """See ``Pool.stop``.
-
-        Raises:
-            PoolError: Slurm does not respond.
-        """
+        """See ``Pool.stop``."""
         deadline = time.monotonic() + grace_s
         if self.states()[agent_id].phase is Phase.RUNNING:
             # To the script, which forwards it. A plain scancel would kill the agent after the cluster's KillWait.

@@ -35,13 +35,9 @@ def free_host_mb() -> float:
 
 
 def control_groups(controller: str) -> Sequence[Path]:
-    """The folders of the control groups that limit this process; psutil knows only the host. Linux only.
+    """The folders of the control groups that limit this process's ``memory`` or ``cpu``, its own group first.
 
-    Args:
-        controller: ``memory`` or ``cpu``.
-
-    Returns:
-        Its own group first, the outermost last. The tightest limit counts.
+    The tightest limit counts. psutil knows only the host. Linux only.
     """
     mount, path = _CGROUPS, "/"
     with contextlib.suppress(OSError):
@@ -84,11 +80,7 @@ class OomKills:
         return oom_kills() - self._explained
 
     def explain(self, unexplained_before: int) -> bool:
-        """Whether one explains the end of a process that died by SIGKILL; that one is used up.
-
-        Args:
-            unexplained_before: ``unexplained()`` when the process started.
-        """
+        """Whether one since the process started, when so many were unexplained, explains its end by SIGKILL."""
         explains = self.unexplained() > unexplained_before
         self._explained += explains
         return explains
@@ -122,11 +114,7 @@ def keep_freed_memory() -> None:
 
 
 def limit_memory(share: float) -> None:
-    """Have allocations of this process fail, instead of the kernel killing others, beyond a share. Linux only.
-
-    Args:
-        share: Of all memory, in (0, 1].
-    """
+    """Have allocations of this process fail beyond a share, in (0, 1], of all memory. Linux only."""
     if sys.platform == "linux":
         import resource  # only here: Windows has none
 

@@ -18,16 +18,8 @@ from typing import Any, Protocol
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause, StopReason
-from fer_sweep.worker.causes import mentions_memory
 from fer_sweep.worker.resources import OomKills
-from fer_sweep.worker.trial_process import (
-    HELD_BACK,
-    PRELOAD,
-    TrialJob,
-    TrialMessage,
-    probe_in_fork,
-    run_in_fork,
-)
+from fer_sweep.worker.trial_process import HELD_BACK, PRELOAD, TrialJob, TrialMessage, mentions_memory, run_in_fork
 
 _LOG_TAIL = 2000
 """Characters of trial.log in the reason of a failure."""
@@ -72,7 +64,7 @@ class TrialHandle:
             self.pipe.send(reason)
 
     def has_ended(self, timeout_s: float) -> bool:
-        """Wait for the process to end, at most so long."""
+        """Wait at most so long for the process to end."""
         self.process.join(max(0.0, timeout_s))
         return not self.process.is_alive()
 
@@ -88,9 +80,8 @@ class TrialHandle:
 
     def close(self) -> None:
         """Reap the process, killed if it hangs at its exit, and close the pipe."""
-        self.process.join(_REAP_S)
-        if self.process.is_alive():
-            self.process.kill()
+        if not self.has_ended(_REAP_S):
+            self.kill()
             self.process.join()
         self.pipe.close()
         self.process.close()
@@ -99,7 +90,7 @@ class TrialHandle:
         """Reason and cause of an end without an outcome."""
         self.process.join()
         code = self.process.exitcode
-        tail = log_tail(self.folder / "trial.log")
+        tail = _log_tail(self.folder / "trial.log")
         cause = Cause.KILLED if code == _FORKSERVER_GONE or -(code or 0) in _OUTSIDE_SIGNALS else None
         if code == _FORKSERVER_GONE:
             reason = "ended with the forkserver, which was killed"
@@ -122,8 +113,8 @@ class Starter(Protocol):
     def warm_up(self) -> None:
         """Prepare in the background."""
 
-    def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
-        """Start a trial, or a probe of one.
+    def start(self, job: TrialJob) -> TrialHandle:
+        """Start a trial.
 
         Raises:
             AgentFailed: No process can be started.
@@ -137,11 +128,6 @@ class TrialStarter:
     """The forkserver behind one agent's slots."""
 
     def __init__(self, models: Iterable[str] = tuple(ARCHITECTURES)) -> None:
-        """Configure the forkserver.
-
-        Args:
-            models: Architectures of its trials, imported there once.
-        """
         self._context = multiprocessing.get_context("forkserver")
         self._oom_kills = OomKills()
         modules = [f"fer_sweep.models.{model}" for model in models]
@@ -160,32 +146,33 @@ class TrialStarter:
         """Kill the forkserver; one that is still importing would keep this process's output open."""
         _end_forkserver()
 
-    def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
-        """Fork a trial, or a probe of one: from a warm forkserver about 0.1 s to its first step."""
+    def start(self, job: TrialJob) -> TrialHandle:
+        """Fork a trial: from a warm forkserver about 0.1 s to its first step."""
         try:
             ours, theirs = self._context.Pipe()
+            process = self._fork(job, theirs)
+        except ConnectionError as error:
+            raise AgentFailed(
+                f"the forkserver died {_STARTS} times while starting",
+                hint="it needs about 1 GB of memory to import torch: free some, or use fewer slots",
+            ) from error
         except OSError as error:
-            raise _cannot_start(error) from error
-        work = probe_in_fork if is_probe else run_in_fork
-        process = self._context.Process(target=work, args=(job, theirs), name=f"trial-{job.folder.name}")
-        for starts_left in reversed(range(_STARTS)):
+            hint = "use fewer slots, or raise the limits of open files (ulimit -n) and processes (ulimit -u)"
+            raise AgentFailed(f"no trial can be started: {error.strerror or error}", hint=hint) from error
+        theirs.close()
+        return TrialHandle(process, ours, job.folder, self._oom_kills)
+
+    def _fork(self, job: TrialJob, pipe: Connection) -> BaseProcess:
+        for _ in range(_STARTS):
+            process = self._context.Process(target=run_in_fork, args=(job, pipe), name=f"trial-{job.folder.name}")
             try:
                 with _surroundings():
                     process.start()
-                break
-            except (EOFError, ConnectionError) as error:
-                # The forkserver was killed since the last fork.
-                if not starts_left:
-                    raise AgentFailed(
-                        f"the forkserver died {_STARTS} times while starting",
-                        hint="it needs about 1 GB of memory to import torch: free some, or use fewer slots",
-                    ) from error
+            except (EOFError, ConnectionError):  # the forkserver was killed since the last fork
                 _end_forkserver()  # multiprocessing does not replace one that is still ending
-                process = self._context.Process(target=work, args=(job, theirs), name=process.name)
-            except OSError as error:
-                raise _cannot_start(error) from error
-        theirs.close()
-        return TrialHandle(process, ours, job.folder, self._oom_kills)
+            else:
+                return process
+        raise ConnectionError
 
 
 def _end_forkserver() -> None:
@@ -196,13 +183,7 @@ def _end_forkserver() -> None:
         server._stop()
 
 
-def _cannot_start(error: OSError) -> AgentFailed:
-    hint = "use fewer slots, or raise the limits of open files (ulimit -n) and processes (ulimit -u)"
-    return AgentFailed(f"no trial can be started: {error.strerror or error}", hint=hint)
-
-
-def log_tail(log: Path) -> str:
-    """The last lines of a trial's log, for its reason; empty if there is none."""
+def _log_tail(log: Path) -> str:
     try:
         with log.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
@@ -217,9 +198,8 @@ def log_tail(log: Path) -> str:
 @contextmanager
 def _surroundings() -> Iterator[None]:
     """What the forkserver and its forks inherit from this process: signals blocked, and none of the user's modules."""
-    # A process started now inherits the mask, so that a signal to the whole process group (Ctrl-C, a closed terminal,
-    # scancel) ends neither the forkserver, whose forks would die with it, nor a fork in its first milliseconds. For
-    # the agent itself a signal of this moment only waits.
+    # A signal to the whole process group (Ctrl-C, a closed terminal, scancel) must end neither the forkserver, whose
+    # forks would die with it, nor a fork in its first milliseconds. For the agent itself it only waits.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     # multiprocessing has every child run the main module's file again, for functions defined there. Ours is the
     # console script: that cost each trial 0.1 s, and a fersweep updated on disk under a running agent broke them all.

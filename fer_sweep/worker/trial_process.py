@@ -1,7 +1,7 @@
 """The process of one trial, which knows neither search, tracking nor slot.
 
-It gets a configuration, a folder and a pipe. It sends ``EpochReport``s and at its end a ``TrialOutcome`` through the
-pipe, receives a ``StopReason`` from it, and ends when its agent does, which closes the pipe.
+It gets a configuration, a folder and a pipe. It sends ``Beat``s, ``EpochReport``s and at its end a ``TrialOutcome``
+through the pipe, receives a ``StopReason`` from it, and ends when its agent does, which closes the pipe.
 """
 
 import contextlib
@@ -23,8 +23,7 @@ from filelock import FileLock, Timeout
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import FersweepError, OtherData, StorageError, cannot_write
 from fer_sweep.host_processes import end_with_parent
-from fer_sweep.records import StopReason, TrialOutcome, TrialState
-from fer_sweep.worker.causes import cause_of, described
+from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState
 from fer_sweep.worker.resources import be_killed_first, keep_freed_memory, limit_memory, send_output_to
 
 PRELOAD = "fer_sweep.training.preload"
@@ -33,11 +32,13 @@ PRELOAD = "fer_sweep.training.preload"
 HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 """Signals that a fork starts with blocked, until it has handlers for them."""
 
-PROBE_STEPS, PROBE_S = 4, 1.5
-"""A probe skips so many steps (on a GPU the fourth is captured as a graph), then times as many at least, for so many
-seconds at least."""
-
 _LONGEST_REASON = 2000
+_ONEDNN_OOM = ("could not create a primitive", "could not execute a primitive")
+"""oneDNN's only messages if there is no memory for a convolution's generated code or scratch space."""
+_OOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "ALLOC_FAILED", *_ONEDNN_OOM)
+_DEVICE = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL error", "No CUDA GPUs are available")
+_OWN_FAULT = "device-side assert"
+"""A CUDA error that the trial's own numbers cause, on any GPU."""
 _BEAT_S = 1.0
 _LOCK_WAIT_S = 10.0
 """How long a killed attempt may take to end before its successor gives up."""
@@ -75,31 +76,16 @@ class EpochReport:
 
 
 @dataclass(frozen=True)
-class FirstStep:
-    """The first step begins: model and data are loaded."""
-
-
-@dataclass(frozen=True)
 class Beat:
-    """Heartbeat, sent by a step or a part of an evaluation, at most once a second."""
+    """Heartbeat, sent at the first step and then by a step or a part of an evaluation, at most once a second."""
 
     at: float
     """Time of the step, by the monotonic clock that all processes of a host share, in seconds."""
+    steps: int = 0
+    """Steps and parts of evaluations before it, in this process."""
 
 
-TrialMessage = FirstStep | EpochReport | Beat | TrialOutcome
-
-
-@dataclass(frozen=True)
-class ProbeReady:
-    """A probe has done its first steps and waits for any message to start timing."""
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """What a probe measured."""
-
-    images_per_second: float
+TrialMessage = EpochReport | Beat | TrialOutcome
 
 
 @dataclass
@@ -130,73 +116,23 @@ def run_in_fork(job: TrialJob, pipe: Connection) -> None:
     pipe.close()
 
 
-def probe_in_fork(job: TrialJob, pipe: Connection) -> None:
-    """Entry point of a fork that measures throughput, until it is killed.
-
-    It sends ``ProbeReady``, waits for any message, and sends ``ProbeResult``; a training that ends before that sends
-    its outcome instead.
-    """
-    steps = _timed_steps(job, pipe)
-
-    def training() -> TrialOutcome:
-        _settle(job, StopFlag())
-        return _train(job, lambda: next(steps), lambda metrics: None)
-
-    pipe.send(_outcome(training))
-
-
-def _timed_steps(job: TrialJob, pipe: Connection) -> Iterator[None]:
-    """Advanced before every step; blocks when enough steps were timed."""
-    import torch
-
-    def clock() -> float:
-        if job.device != "cpu":
-            torch.cuda.synchronize()  # not between steps, where training does not wait for the device either
-        return time.perf_counter()
-
-    for _ in range(PROBE_STEPS):  # the first ones choose kernels and fill caches
-        yield
-    pipe.send(ProbeReady())
-    pipe.recv()
-    began, steps = clock(), 0
-    while steps < PROBE_STEPS or time.perf_counter() - began < PROBE_S:
-        yield
-        steps += 1
-    pipe.send(ProbeResult(steps * job.config.batch_size / (clock() - began)))
-    pipe.poll(None)  # keeps the memory until the agent has measured it and kills this process
-    os._exit(1)  # the agent is gone
-
-
 def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], None]) -> TrialOutcome:
-    """Train in this process.
-
-    Args:
-        job: What to train, where and on what.
-        flag: Read at every step.
-        send: Called with FirstStep, with an EpochReport after every epoch, and with Beats in between.
+    """Train in this process; ``send`` gets an EpochReport after every epoch, and Beats in between.
 
     Raises:
         FolderInUse: Another process trains in the folder.
-        FersweepError: As ``training.loop.train`` does.
     """
-    last_beat: float | None = None
+    last_beat, steps = float("-inf"), 0
 
     def stop() -> StopReason | None:
-        nonlocal last_beat
+        nonlocal last_beat, steps
         now = time.monotonic()
-        if last_beat is None:
-            send(FirstStep())
-        if last_beat is None or now - last_beat >= _BEAT_S:
+        if now - last_beat >= _BEAT_S:
             last_beat = now
-            send(Beat(now))
+            send(Beat(now, steps))
+        steps += 1
         return flag.reason
 
-    return _train(job, stop, lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))))
-
-
-def _train(
-    job: TrialJob, stop: Callable[[], StopReason | None], on_epoch: Callable[[Mapping[str, float]], None]
-) -> TrialOutcome:
     with _exclusive(job.folder):
         import torch  # only here: the agent imports this module too, without torch
 
@@ -216,7 +152,7 @@ def _train(
             checkpoints=job.checkpoints,
             fingerprint=job.fingerprint,
             micro_batch=job.micro_batch,
-            on_epoch=on_epoch,
+            on_epoch=lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))),
             stop=stop,
         )
 
@@ -262,10 +198,34 @@ def _outcome(training: Callable[[], TrialOutcome]) -> TrialOutcome:
         return TrialOutcome(TrialState.FAILED, reason=_with_hint(error))
     except Exception as error:
         _print_to_log(traceback.format_exc())
-        reason = described(error)[:_LONGEST_REASON]
+        reason = _described(error)[:_LONGEST_REASON]
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason += f" (in {where.name}, {Path(where.filename).name} line {where.lineno}; the traceback is in trial.log)"
         return TrialOutcome(TrialState.FAILED, reason=reason, cause=cause_of(error))
+
+
+def cause_of(error: Exception) -> Cause | None:
+    """The cause of an error in training, if that is memory or the GPU and not the configuration.
+
+    It is classified by message: the libraries share no exception classes.
+    """
+    message = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or mentions_memory(message):
+        return Cause.OUT_OF_MEMORY
+    if _OWN_FAULT in message:
+        return None
+    return Cause.DEVICE if any(word in message for word in _DEVICE) else None
+
+
+def _described(error: Exception) -> str:
+    """An error's type and message, explained where the message is obscure."""
+    message = f"{type(error).__name__}: {error}"
+    return f"out of memory, most likely: {message}" if any(word in message for word in _ONEDNN_OOM) else message
+
+
+def mentions_memory(text: str) -> bool:
+    """Whether a library's last message says that memory ran out."""
+    return any(word.lower() in text.lower() for word in _OOM)
 
 
 def _print_to_log(text: str) -> None:

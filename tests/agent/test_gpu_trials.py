@@ -9,8 +9,7 @@ from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.probe import measure
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import Cause, TrialState
-from fer_sweep.worker.gpus import discover
-from fer_sweep.worker.slots import Slot, free_mb
+from fer_sweep.worker.slots import Slot, discover, free_mb
 from tests.support import faulty_trials
 from tests.support.agent_stage import ForkingStarter, Stage
 from tests.support.scripted_search import TINY, ScriptedSearch, request

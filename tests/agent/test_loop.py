@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW
-from fer_sweep.agent.interrupts import Interrupts, heard
+from fer_sweep.agent.interrupts import Interrupts, handling_signals
 from fer_sweep.agent.running import HangLimit
 from fer_sweep.errors import AgentFailed, LostTrial
 from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState, Wait
@@ -153,7 +153,7 @@ def test_a_signal_starts_no_new_trial_and_ends_the_running_one_as_urgently_as_as
 
 def test_outside_the_main_thread_signal_handlers_stay_as_they_were() -> None:
     def handler() -> object:
-        with heard(Interrupts()):
+        with handling_signals(Interrupts()):
             return signal.getsignal(signal.SIGINT)
 
     with ThreadPoolExecutor(1) as thread:

@@ -15,9 +15,8 @@ WAIT_S = 60.0
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check again, and upload, without a pause."""
-    for name in ("SETTLE_S", "FIRST_PAUSE_S"):
-        monkeypatch.setattr(module, name, 0.0)
+    """Check a run as soon as it has ended."""
+    monkeypatch.setattr(module, "SETTLE_S", 0.0)
 
 
 class Server:
@@ -44,7 +43,7 @@ class Server:
 
 
 def uploads_to(server: Server) -> Uploads:
-    return Uploads("sweep", check=server.check, upload=server.upload)
+    return Uploads("sweep", check=server.check, pause_s=0.001, upload=server.upload)
 
 
 def test_a_run_that_cannot_be_uploaded_is_named_and_without_one_nothing_is_uploaded() -> None:
@@ -94,7 +93,7 @@ def test_a_trial_that_ends_during_its_upload_is_uploaded_again() -> None:
             uploads.ended("trial", False)
         return server.upload(sweep_id, trials)
 
-    uploads = Uploads("sweep", check=server.check, upload=upload)
+    uploads = Uploads("sweep", check=server.check, pause_s=0.001, upload=upload)
     uploads.start()
     uploads.ended("trial", False)
     assert server.second.wait(WAIT_S)
@@ -103,7 +102,7 @@ def test_a_trial_that_ends_during_its_upload_is_uploaded_again() -> None:
 
 
 def test_if_the_server_does_not_answer_the_runs_that_wandb_could_not_send_are_named() -> None:
-    uploads = Uploads("sweep", check=lambda own: None, upload=lambda sweep_id, trials: False)
+    uploads = Uploads("sweep", check=lambda own: None, pause_s=0.001, upload=lambda sweep_id, trials: False)
     uploads.ended("sent", True)
     uploads.ended("unsent", False)
     assert uploads.finish() == ("unsent",)

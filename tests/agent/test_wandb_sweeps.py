@@ -16,8 +16,8 @@ from rich.console import Console
 
 from fer_sweep import owners
 from fer_sweep.agent import session
+from fer_sweep.agent.loop import AgentSummary
 from fer_sweep.agent.session import work_on
-from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.agent.uploads import Uploads
 from fer_sweep.errors import NothingToDo
 from fer_sweep.files import trial_folder

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from fer_sweep.agent.probe import measure
 from fer_sweep.config.trial import parse_trial
-from fer_sweep.worker.gpus import discover
-from fer_sweep.worker.slots import make_slots, usable_cores
+from fer_sweep.worker.slots import discover, make_slots, usable_cores
 from fer_sweep.worker.starters import TrialStarter
 from tests.benchmarks.commands import run
 from tests.benchmarks.faces import SUBSET, SUBSET_TRAIN, draw_folders, subset

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import pytest_socket
 
 from tests.support import ray_nodes, slurm
 from tests.support.documentation import REPOSITORY
@@ -65,4 +66,6 @@ def real_ray(ray_cluster: ray_nodes.Cluster, monkeypatch: pytest.MonkeyPatch) ->
     """The Ray cluster, as the one that ``address: auto`` means; no agent outlives the pool that started it."""
     for name, value in ray_cluster.environment.items():
         monkeypatch.setenv(name, value)
+    host = ray_cluster.environment["RAY_ADDRESS"].partition(":")[0]
+    pytest_socket.socket_allow_hosts(["127.0.0.1", host], allow_unix_socket=True)
     return ray_cluster

@@ -10,7 +10,7 @@ import pytest
 from fer_sweep.cli import agent as agent_commands
 from fer_sweep.cli.printing import say
 from fer_sweep.errors import PoolError
-from fer_sweep.pools import AgentCommand, AgentState, Phase, following
+from fer_sweep.pools import AgentCommand, AgentState, Phase, follow
 from tests.support.documentation import REPOSITORY
 from tests.support.shell import Shell
 
@@ -117,7 +117,7 @@ def test_changes_are_reported_once_and_a_failed_query_is_retried() -> None:
     pool = ScriptedPool([waiting] * 8, silent, silent, seven, seven, [DONE] * 8)
     pool.start(AgentCommand("abc", (), Path()), 8)
     said: list[str] = []
-    assert set(following.follow(pool, said.append, lambda seconds: False).values()) == {DONE}
+    assert set(follow(pool, said.append, lambda seconds: False).values()) == {DONE}
     assert said == [
         "agents 7_0, 7_1, 7_2, 7_3, 7_4, 7_5 and 2 more: waiting",
         "squeue does not respond; retrying",

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fer_sweep.agent.loop import Agent
+from fer_sweep.agent.loop import Agent, AgentSummary
 from fer_sweep.agent.running import HangLimit
-from fer_sweep.agent.shown import AgentSummary
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.search import Search
 from fer_sweep.wandb_client.tracking import TrackedRun
@@ -37,11 +36,11 @@ class ForkingStarter(TrialStarter):
     def close(self) -> None:
         """Left open: starting it takes longer than most tests, and the next one can have it."""
 
-    def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
+    def start(self, job: TrialJob) -> TrialHandle:
         share = self.memory_share or job.memory_share
         if self.memory_mb is not None and share is not None:
             share *= self.memory_mb / total_mb()
-        handle = super().start(replace(job, memory_share=share), is_probe=is_probe)
+        handle = super().start(replace(job, memory_share=share))
         self.pid_of[job.folder.name] = handle.process.pid
         self.pids.append(handle.process.pid)
         return handle

@@ -2,18 +2,18 @@
 
 import json
 import shlex
-import signal
 import sys
+import time
 from pathlib import Path
 
 from fer_sweep.config.pool_file import parse_pool
 from fer_sweep.pools import AgentCommand, Pool
 from fer_sweep.pools.local import LocalAgents
-from fer_sweep.pools.ray_agent import AgentActor
-from fer_sweep.pools.ray_cluster import DRIVER, RayAgents
+from fer_sweep.pools.ray_cluster import RayAgents
 from fer_sweep.pools.slurm import SlurmAgents
 from tests.support.documentation import code, section
 from tests.support.processes import QUICK, SWEEP, fersweep
+from tests.support.scripted_ray import ScriptedRay
 
 STUB = f"{sys.executable} -S -m tests.support.stub_agent"
 
@@ -21,12 +21,12 @@ STUB = f"{sys.executable} -S -m tests.support.stub_agent"
 def stub_pool(kind: str, **values: object) -> Pool:
     """A pool whose agents are stubs: ``local``, ``fake slurm``, ``scripted ray``, ``slurm`` or ``ray``."""
     if kind == "local":
-        return LocalAgents("tests.support.stub_agent")
+        return LocalAgents(STUB.split())
     described = {"kind": kind.rpartition(" ")[2], "command": STUB, "cpus": 1, **values}
     if kind.endswith("slurm"):
         return SlurmAgents(parse_pool(described), poll_s=0.01)
-    driver = (sys.executable, "-m", "tests.support.scripted_ray") if kind == "scripted ray" else DRIVER
-    return RayAgents(parse_pool({"address": "auto", "gpus": 0.5, **described}), driver=driver)
+    file = parse_pool({"address": "auto", "gpus": 0.5, **described})
+    return RayAgents(file, ray=ScriptedRay()) if kind == "scripted ray" else RayAgents(file)
 
 
 def stub(plan: str) -> AgentCommand:
@@ -75,10 +75,9 @@ def follow_section(title: str, postgres: str, data: str) -> str:
     return followed
 
 
-if __name__ == "__main__":  # start an agent in a pool, or as an actor of Ray's does, and be there until killed
-    given = stub("waits")
-    if sys.argv[1] == "actor":
-        AgentActor().start([*STUB.split(), *given.words], {}, False, ".", "0.log", "agent 0")
-    else:
-        stub_pool(sys.argv[1]).start(given, 1)
-    signal.pause()
+if __name__ == "__main__":  # start an agent in a pool and be there until killed
+    pool = stub_pool(sys.argv[1])
+    pool.start(stub("waits"), 1)
+    while True:
+        pool.states()
+        time.sleep(0.1)

@@ -1,9 +1,5 @@
-"""What the driver uses of the module ``ray``, in one process: actors are objects here, and a test plays the cluster.
+"""What the pool uses of the module ``ray``, in one process: actors are objects here, and a test plays the cluster."""
 
-Run as a program it is a driver whose actors run agents for real.
-"""
-
-import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -11,8 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
-
-from fer_sweep.pools.ray_driver import serve
+from unittest.mock import patch
 
 
 class RayError(Exception):
@@ -65,6 +60,7 @@ class ScriptedRay:
     options: dict[str, Any] = field(default_factory=dict)
     """Of each actor."""
     actors: list[Actor] = field(default_factory=list)
+    is_shut_down: bool = False
 
     exceptions = sys.modules[__name__]
     cloudpickle = SimpleNamespace(register_pickle_by_value=lambda module: None)
@@ -75,7 +71,7 @@ class ScriptedRay:
             raise self.init_fails
 
     def shutdown(self) -> None:
-        """Nothing to end."""
+        self.is_shut_down = True
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": "n1", "Alive": self.is_alive, "Resources": self.resources}]
@@ -102,19 +98,13 @@ class ScriptedRay:
         actor, method = call
         if actor.error is not None:
             raise actor.error
+        # What Ray's processes have on a node; the command's own environment is not theirs.
+        node = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "0"}
         try:
-            return method()
+            with patch.dict(os.environ, node, clear=True):
+                return method()
         except OSError as error:
             raise RayTaskError(error) from error
 
     def kill(self, actor: Actor) -> None:
         actor.answers = False
-
-
-if __name__ == "__main__":
-    # What Ray's processes have on a node; the command's own environment is not theirs.
-    node = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "0"}
-    os.environ.clear()
-    os.environ.update(node)
-    with contextlib.closing(sys.stdout):
-        serve(ScriptedRay(), sys.stdout, poll_s=0.01)

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
@@ -18,16 +19,7 @@ from fer_sweep.records import StopReason, TrialOutcome, TrialState
 from fer_sweep.training.history import History, read_history
 from fer_sweep.worker.resources import OomKills
 from fer_sweep.worker.starters import TrialHandle
-from fer_sweep.worker.trial_process import (
-    Beat,
-    EpochReport,
-    FirstStep,
-    StopFlag,
-    TrialJob,
-    TrialMessage,
-    _outcome,
-    train_here,
-)
+from fer_sweep.worker.trial_process import Beat, EpochReport, StopFlag, TrialJob, TrialMessage, _outcome, train_here
 from tests.support.records import make_result
 
 WAIT_S = 20.0
@@ -63,7 +55,7 @@ class PlayedTrial(threading.Thread):
 
     def begin(self) -> None:
         """Say that the first step begins, then send the checkpoint's epochs again, as the training loop does."""
-        self.send(FirstStep())
+        self.send(Beat(time.monotonic()))
         for row in self._history.rows:
             self.send(EpochReport(int(row["epoch"]), row))
 
@@ -88,7 +80,7 @@ class PlayedTrial(threading.Thread):
         return self._pipe.recv() if self._arrived(0.0) else None
 
     def wait_for_stop(self) -> StopReason:
-        """Train no further until the agent asks for an end (or says go, to a probe), or kills the trial."""
+        """Train no further until the agent asks for an end, or kills the trial."""
         assert self._arrived(WAIT_S), f"trial {self.trial_id} was not asked to stop"
         return self._pipe.recv()
 
@@ -187,8 +179,7 @@ class ScriptedStarter:
     def close(self) -> None:
         self.is_closed = True
 
-    def start(self, job: TrialJob, *, is_probe: bool = False) -> TrialHandle:
-        """Start a trial, or a probe: the script knows which it plays."""
+    def start(self, job: TrialJob) -> TrialHandle:
         job.folder.mkdir(parents=True, exist_ok=True)
         if not (job.folder / "config.json").exists():
             write_atomically(job.folder / "config.json", job.config.model_dump_json())

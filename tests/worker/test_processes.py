@@ -14,7 +14,7 @@ from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause
 from fer_sweep.worker.resources import OomKills
 from fer_sweep.worker.starters import TrialHandle, TrialStarter
-from fer_sweep.worker.trial_process import TrialJob
+from fer_sweep.worker.trial_process import TrialJob, cause_of
 from tests.support.scripted_search import request
 
 
@@ -61,3 +61,25 @@ def test_too_few_open_files_for_a_trial_are_an_error_with_a_hint(few_open_files:
     with pytest.raises(AgentFailed, match="no trial can be started") as caught:
         TrialStarter().start(TrialJob(request("0").config, tmp_path / "0"))
     assert "ulimit -n" in (caught.value.hint or "")
+
+
+class OutOfMemoryError(RuntimeError):
+    """What torch calls it; torch itself would take seconds to import here."""
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (MemoryError(), Cause.OUT_OF_MEMORY),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), Cause.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), Cause.OUT_OF_MEMORY),
+        (RuntimeError("could not create a primitive"), Cause.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), Cause.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), Cause.DEVICE),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), Cause.DEVICE),
+        (RuntimeError("CUDA error: device-side assert triggered"), None),
+        (ValueError("Expected more than 1 value per channel when training"), None),
+    ],
+)
+def test_errors_are_classified_by_their_message(error: Exception, cause: Cause | None) -> None:
+    assert cause_of(error) is cause

@@ -1,11 +1,14 @@
-"""How GPUs and CPU cores are divided into slots, and how many cores control groups of both versions grant."""
+"""Which GPUs are found and chosen, how they and CPU cores are divided into slots, and how many cores are granted."""
 
+import contextlib
+from unittest.mock import Mock
+
+import pynvml
 import pytest
 
 from fer_sweep.errors import InputError
-from fer_sweep.worker.gpus import Gpu
 from fer_sweep.worker.resources import control_groups, granted_cores
-from fer_sweep.worker.slots import make_slots, usable_cores
+from fer_sweep.worker.slots import Gpu, choose, discover, gpus_here, make_slots, usable_cores
 from tests.support.control_groups import ControlTree
 
 GPUS = (Gpu("GPU-a", "0", "H100", 80_000), Gpu("GPU-b", "1", "H100", 80_000))
@@ -96,3 +99,88 @@ def test_the_tightest_quota_is_the_number_of_cores(
             (group / "cpu.cfs_period_us").write_text("100000\n")
     assert granted_cores() == cores
     assert usable_cores() == (1 if cores else without)
+
+
+FOUND = (
+    Gpu("GPU-aaaa1111-0000", "0", "NVIDIA H100", 80_000),
+    Gpu("GPU-aaaa2222-0000", "1", "NVIDIA H100", 80_000),
+    Gpu("MIG-bbbb0000-0000", "2:0", "NVIDIA H100 MIG 3g.40gb", 40_000),
+    Gpu("MIG-bbbb1111-0000", "2:1", "NVIDIA H100 MIG 3g.40gb", 40_000),
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "indices"),
+    [
+        ("auto", ["0", "1", "2:0", "2:1"]),
+        ("1", ["1"]),
+        ("1,0", ["1", "0"]),
+        (" 0 , 2:1 ", ["0", "2:1"]),
+        ("GPU-aaaa2222-0000", ["1"]),
+        ("GPU-aaaa1", ["0"]),
+        ("MIG-bbbb1111-0000", ["2:1"]),
+    ],
+)
+def test_gpus_are_chosen_by_number_uuid_and_mig_id(wanted: str, indices: list[str]) -> None:
+    assert [gpu.index for gpu in choose(wanted, FOUND)] == indices
+    assert gpus_here("none") == ()
+
+
+@pytest.mark.parametrize("wanted", ["7", "GPU-", "GPU-aaaa", "0,0", "", "0,,1", "all", "-1", "GPU-cccc"])
+def test_unknown_gpus_are_refused_and_the_known_ones_named(wanted: str) -> None:
+    with pytest.raises(InputError) as caught:
+        choose(wanted, FOUND)
+    assert wanted in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "indices"),
+    [
+        ("0", "1,0", ["1"]),
+        ("auto", "GPU-aaaa2222-0000", ["1"]),
+        ("auto", "", []),
+        ("auto", "0,9,1", ["0"]),
+        ("1", "0,9,1", None),
+    ],
+)
+def test_numbers_count_within_cuda_visible_devices_which_end_at_the_first_unknown_entry(
+    wanted: str, visible: str, indices: list[str] | None
+) -> None:
+    with pytest.raises(InputError) if indices is None else contextlib.nullcontext():
+        assert [gpu.index for gpu in choose(wanted, FOUND, visible=visible)] == indices
+
+
+@pytest.mark.parametrize(
+    ("init", "lost", "found", "says"),
+    [
+        pytest.param(None, None, ["0", "1"], [], id="a host with two GPUs"),
+        pytest.param(None, pynvml.NVML_ERROR_GPU_IS_LOST, ["1"], ["GPU 0 is left out: GPU is lost"], id="one is lost"),
+        pytest.param(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, None, [], [], id="no driver"),
+        pytest.param(
+            pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+            None,
+            [],
+            ["no GPU can be used, the NVIDIA driver reports: RM has detected an NVML/RM version mismatch."],
+            id="a driver that was updated without a reboot",
+        ),
+    ],
+)
+def test_a_gpu_or_driver_that_fails_is_named_and_the_other_gpus_are_found(
+    init: int | None, lost: int | None, found: list[str], says: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml = {
+        "nvmlInit": Mock(side_effect=init and pynvml.NVMLError(init)),
+        "nvmlShutdown": Mock(),
+        "nvmlDeviceGetCount": Mock(return_value=2),
+        "nvmlDeviceGetHandleByIndex": Mock(side_effect=[pynvml.NVMLError(lost) if lost else 0, 1]),
+        "nvmlDeviceGetMigMode": Mock(side_effect=pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)),
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
+        "nvmlDeviceGetName": lambda handle: "H100",
+        "nvmlDeviceGetMemoryInfo": Mock(return_value=Mock(total=80 * 2**30)),
+    }
+    for name, function in nvml.items():
+        monkeypatch.setattr(pynvml, name, function)
+    said: list[str] = []
+    assert [gpu.index for gpu in discover(said.append)] == found
+    assert said == says

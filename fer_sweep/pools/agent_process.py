@@ -1,7 +1,7 @@
-"""One agent of a Ray cluster: an actor that runs ``fersweep agent`` as a process of its node.
+"""One agent as a process of this host: what a local pool starts, and what an actor of Ray runs on its node.
 
-The class is pickled by value and imports the standard library only: the Python that Ray starts on a node need not have
-fersweep, as long as the one that ``command`` names has it.
+The class travels to Ray's nodes pickled by value and imports the standard library only: the Python that Ray starts on a
+node need not have fersweep, as long as the one that ``command`` names has it.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# The actor of a node that the cluster has lost ends, and so must its agent: another one will lease its trials.
+# An agent must end with what started it. The actor of a node that the cluster has lost ends, and another agent will
+# lease the trials.
 _LAUNCH = """\
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -29,21 +30,18 @@ except OSError as error:
 """
 
 
-class AgentActor:
+class AgentProcess:
     """Runs one agent. All methods return at once, so that Ray can call them in one thread."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(
-        self, words: Sequence[str], environment: Mapping[str, str], has_gpus: bool, folder: str, log: str, title: str
-    ) -> str:
-        """Start the agent; returns the name of its host.
+    def start(self, words: Sequence[str], environment: Mapping[str, str], folder: str, log: str, title: str) -> str:
+        """Start a command in a folder; returns the name of its host.
 
         Args:
             words: The command.
             environment: Overrides the environment of this process.
-            has_gpus: Whether it may see the GPUs of its actor.
             folder: Its working directory.
             log: Its log file, which is appended to.
             title: The heading of this start in the log.
@@ -52,10 +50,7 @@ class AgentActor:
             OSError: The folder is not found, or the log cannot be written.
         """
         host = socket.gethostname()
-        file = Path(log)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "") if has_gpus else ""
-        with file.open("ab", buffering=0) as output:
+        with Path(log).open("ab", buffering=0) as output:
             try:
                 output.write(f"== {title}, on {host} at {time.strftime('%F %T')}\n".encode())
             except OSError as error:  # the error of a full disk names no file
@@ -65,9 +60,9 @@ class AgentActor:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **environment, "CUDA_VISIBLE_DEVICES": seen},
+                env={**os.environ, **environment},
                 cwd=folder,
-                start_new_session=True,  # it and its trials can be killed together
+                start_new_session=True,  # Ctrl-C is not for it, and it and its trials can be killed together
             )
         return host
 
