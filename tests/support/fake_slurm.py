@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,9 +118,9 @@ def _pid(element: Path) -> int:
 
 
 def _until(true: Callable[[], bool]) -> None:
-    from tests.support.processes import until  # not above: the programs have no psutil, as they start without site
-
-    until(true)
+    # Not that of tests.support.processes, which imports psutil: the programs start without site-packages.
+    while not true():
+        time.sleep(0.01)
 
 
 def _write(path: Path, text: str) -> None:
