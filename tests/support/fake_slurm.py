@@ -119,7 +119,9 @@ def _pid(element: Path) -> int:
 
 def _until(true: Callable[[], bool]) -> None:
     # Not that of tests.support.processes, which imports psutil: the programs start without site-packages.
+    deadline = time.monotonic() + 300
     while not true():
+        assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.01)
 
 
