@@ -12,9 +12,7 @@ from pathlib import Path
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SYNTHETIC, SharedConfig
-from fer_sweep.data.cache import find_dataset, is_prepared, open_dataset
 from fer_sweep.data.dataset import DatasetInfo
-from fer_sweep.data.store import copy_shared, is_shared, share
 from fer_sweep.errors import DataError, FersweepError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
@@ -34,9 +32,10 @@ class SweepData:
 
     def pin(self, note: Callable[[str], None]) -> None:
         """Pin and share the data sets of a new sweep that are prepared on this host, and note problems."""
-        for name in filter(is_prepared, self._names):
+        for name in self._names:
             try:
-                self._provide(name, lambda text: None)
+                if _prepared(name) is not None:
+                    self._provide(name, lambda text: None)
             except FersweepError as error:
                 note(str(error))
 
@@ -62,7 +61,9 @@ class SweepData:
         return {name: self._provide(name, say).fingerprint for name in self._names}
 
     def _provide(self, name: str, say: Callable[[str], None]) -> DatasetInfo:
-        here = find_dataset(name) if is_prepared(name) else None
+        from fer_sweep.data.cache import find_dataset
+
+        here = _prepared(name)
         info = read_pin(self._entry.id, name)
         if info is None:
             info = here or find_dataset(name)  # which raises, naming the known ones
@@ -91,8 +92,8 @@ def image_size(name: str) -> tuple[int, int]:
     """Height and width of a data set's images; FER2013's if it is not prepared on this host."""
     spec = FER2013
     with contextlib.suppress(FersweepError):
-        if name != SYNTHETIC and is_prepared(name):
-            spec = find_dataset(name).spec
+        if name != SYNTHETIC and (info := _prepared(name)) is not None:
+            spec = info.spec
     return spec.height, spec.width
 
 
@@ -100,13 +101,24 @@ def share_data(name: str, say: Callable[[str], None]) -> bool:
     """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already."""
     if name == SYNTHETIC:
         raise DataError(f"data set {name} cannot be shared", hint="every host generates it")
+    from fer_sweep.data.cache import open_dataset
+    from fer_sweep.data.store import share
+
     if not share(open_dataset(name), _shared()):
         return False
     say(f"data set {name} copied to {_shared()} for hosts that have not prepared it")
     return True
 
 
+def _prepared(name: str) -> DatasetInfo | None:
+    from fer_sweep.data.cache import find_dataset, is_prepared  # only here: the readers take long to import
+
+    return find_dataset(name) if is_prepared(name) else None
+
+
 def _take(info: DatasetInfo, say: Callable[[str], None]) -> None:
+    from fer_sweep.data.store import copy_shared, is_shared
+
     host = socket.gethostname()
     if not is_shared(info, _shared()):
         raise DataError(
