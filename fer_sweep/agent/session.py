@@ -180,7 +180,7 @@ def _nothing_to_do(sweep: Sweep, records: Sequence[TrialRecord]) -> NothingToDo:
     ended = sum(record.state.has_ended for record in records)
     return NothingToDo(
         f"sweep {sweep.id} is {state} and has no trials left: {ended} have ended",
-        hint=f"see the winner: fersweep best {sweep.id}",
+        hint=f"fersweep {sweep.next_command('finished' if state == 'running' else state, records)}",
     )
 
 

@@ -11,7 +11,7 @@ import typer
 from fer_sweep.cli.options import AgentOptions, File, Json, SweepId, SweepOptions
 from fer_sweep.cli.printing import console, log_warnings, note, print_json, say
 from fer_sweep.cli.results import show_best
-from fer_sweep.cli.sweeps import choosing, new_sweep, next_command
+from fer_sweep.cli.sweeps import new_sweep
 from fer_sweep.errors import AgentFailed, InputError, NothingToDo
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def agent(
             say(f"queued again: trial {', '.join(queued)}")
         if pool is None:
             summary = work(opened, options, count=count, as_json=as_json)
-            command = "retry" if set(summary.ended) == {"failed"} else choosing(opened)
+            command = "retry" if set(summary.ended) == {"failed"} else opened.choosing_command
         else:
             work_in_pool(opened, pool, agents, options.words(count), as_json=as_json)
-            command = choosing(opened)
+            command = opened.choosing_command
     say(f"next: fersweep {command} {opened.id}")
 
 
@@ -157,7 +157,7 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     pool_file = load_pool_file(resolve("agents", file))
     state = sweep.state
     if state not in ("running", "paused"):
-        hint = f"fersweep {next_command(sweep, state, sweep.trials())}"
+        hint = f"fersweep {sweep.next_command(state, sweep.trials())}"
         raise NothingToDo(f"sweep {sweep.id} is {state}", hint=hint)
     sweep.data.provide(say)
     _warn_of_storage(sweep, pool_file)

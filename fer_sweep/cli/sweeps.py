@@ -1,6 +1,6 @@
 """Commands that create sweeps, show them and change their state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,6 @@ from fer_sweep.cli.printing import TRIAL_COLUMNS, note, print_json, print_table,
 from fer_sweep.errors import InputError, NothingToDo, ServerError, SweepFileError
 
 if TYPE_CHECKING:
-    from fer_sweep.records import TrialRecord
     from fer_sweep.sweeps import Sweep
 
 
@@ -114,25 +113,7 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
         return
     title = f"sweep {opened.id} ({opened.entry.name or 'no name'}): {state}"
     print_table(title, TRIAL_COLUMNS, trial_rows(records), key="trial")
-    say(f"next: fersweep {next_command(opened, state, records)}")
-
-
-def next_command(sweep: "Sweep", state: str, trials: "Sequence[TrialRecord]") -> str:
-    """The command that leads on from a sweep in this state, without ``fersweep``."""
-    if state in ("paused", "stopped"):
-        return f"resume {sweep.id}"
-    if state not in ("finished", "cancelled"):
-        return f"agent {sweep.id}"
-    if any(trial.result is not None for trial in trials):
-        return f"{choosing(sweep)} {sweep.id}"
-    if state == "finished" and any(trial.state == "failed" for trial in trials):
-        return f"retry {sweep.id}"
-    return f"create {sweep.folder / 'sweep.yaml'}"
-
-
-def choosing(sweep: "Sweep") -> str:
-    """The command that shows what a sweep's trials came to."""
-    return "best" if sweep.entry.confirms is None else "confirm"
+    say(f"next: fersweep {opened.next_command(state, records)}")
 
 
 def retry(sweep: SweepId = None, trial: Trials = None) -> None:

@@ -11,7 +11,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError, ServerError
 from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
-from fer_sweep.records import TrialRecord, TrialRequest
+from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.search import Search
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Row
@@ -119,6 +119,23 @@ class Sweep(ABC):
     def storage_command(self, url: str) -> str:
         """How to create such a sweep with its state in another database."""
         return f"FERSWEEP_STORAGE={url}" if self.searched_by_server else f"fersweep create --storage {url}"
+
+    @property
+    def choosing_command(self) -> str:
+        """The command, without ``fersweep``, that compares its trials: a confirmation's are seeds of one winner."""
+        return "best" if self.entry.confirms is None else "confirm"
+
+    def next_command(self, state: str, trials: Sequence[TrialRecord]) -> str:
+        """The command, without ``fersweep``, that leads on from a state."""
+        if state in ("paused", "stopped"):
+            return f"resume {self.id}"
+        if state not in ("finished", "cancelled"):
+            return f"agent {self.id}"
+        if any(trial.result is not None for trial in trials):
+            return f"{self.choosing_command} {self.id}"
+        if state == "finished" and any(trial.state is TrialState.FAILED for trial in trials):
+            return f"retry {self.id}"
+        return f"create {self.folder / 'sweep.yaml'}"
 
     # State and trials
 

@@ -129,7 +129,8 @@ def test_hints_lead_to_retry_where_every_trial_failed_and_to_create_once_cancell
     sweep = shell.json("create", small)["sweep"]
     shell("agent", "--gpus", "none", "--slots", "1")
     assert f"next: fersweep retry {sweep}" in shell("status")[2]
-    assert f"hint: fersweep retry {sweep}" in shell("agent", "--pool", str(REPOSITORY / "agents" / "local.yaml"))[2]
+    for where in ([], ["--pool", str(REPOSITORY / "agents" / "local.yaml")]):
+        assert f"hint: fersweep retry {sweep}" in shell("agent", *where)[2]
     code, out, err = shell("retry")
     assert (code, out) == (0, f"sweep {sweep}: queued again: trial 0, 1\n") and "next: fersweep agent" in err
     shell("cancel")
