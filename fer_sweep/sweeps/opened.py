@@ -262,7 +262,7 @@ class Sweep(ABC):
                 labels = RunLabels(self.id, page.path.entity, page.path.project, page.path.id)
             except ServerError as error:
                 note(f"{error}; runs are tracked offline")
-                tracker.go_offline(for_good=True)
+                tracker.go_offline(float("inf"))
 
         def track(request: TrialRequest) -> TrackedRun:
             run_id = self.run_id(request.trial_id)

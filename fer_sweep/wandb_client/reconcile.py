@@ -2,7 +2,7 @@
 
 A run can differ from its trial because it was tracked offline, its upload failed, its agent was killed, or late writes
 of wandb reopened it after its end. A server that searches hands out no open run and never finishes a sweep that has
-one, so an open run that nobody trains must be ended (here) or trained (``server_search``).
+one, so an open run that no agent trains must be ended (here) or trained (``server_search``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -194,10 +194,9 @@ class Tracker:
         self._clock = clock
         self._offline_until = float("-inf")
 
-    def go_offline(self, *, for_good: bool = False) -> None:
-        """Start runs offline for a while, or from now on, because the server does not answer."""
-        until = float("inf") if for_good else self._clock() + BACK_ONLINE_S
-        self._offline_until = max(self._offline_until, until)
+    def go_offline(self, for_s: float = BACK_ONLINE_S) -> None:
+        """Start runs offline for so long, because the server does not answer."""
+        self._offline_until = max(self._offline_until, self._clock() + for_s)
 
     def start(
         self,
