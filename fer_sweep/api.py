@@ -177,11 +177,11 @@ def create(
         data: Data set to train on; overrides the file.
         constants: Parameters to fix, such as ``{"epochs": 4}``; the command line's ``--set``.
         count: Largest number of trials.
-        search: ``wandb`` or ``optuna``; the former by default if you are logged in.
-        storage: Database URL of the search.
+        search: ``wandb`` or ``optuna``; by default the former if runs are tracked online and it supports the sweep.
+        storage: Database URL; by default that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
         max_gap: Largest train-val gap of the winner.
         seed: Of the embedded search.
-        entity: W&B user or team.
+        entity: W&B user or team; like project, overrides environment and file.
         project: W&B project.
         note: Called with warnings; by default they are printed.
 
@@ -190,7 +190,8 @@ def create(
     """
     with opening.create(
         Path(file),
-        constants={**(constants or {}), **({} if data is None else {"data": data})},
+        data=data,
+        constants=constants,
         count=count,
         search=search,
         storage=storage,

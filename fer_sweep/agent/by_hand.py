@@ -93,10 +93,11 @@ def _under_stock_agent() -> bool:
 
 
 def _labels(config: TrialConfig, folder: Path) -> RunLabels:
+    under_agent = _under_stock_agent()
     entity, project = place(None, None)
     return RunLabels(
-        name=f"{config.model}-{folder.name}" if _under_stock_agent() else folder.name,
-        group=os.environ["WANDB_SWEEP_ID"] if _under_stock_agent() else "by-hand",
+        name=f"{config.model}-{folder.name}" if under_agent else folder.name,
+        group=os.environ["WANDB_SWEEP_ID"] if under_agent else "by-hand",
         entity=entity,
         project=project,
         tags=(config.model,),

@@ -19,7 +19,7 @@ from fer_sweep.files import checkpoint_folder
 from fer_sweep.mirror.copying import Mirror
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
-from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps import OPEN_STATES, Sweep
 from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.package import close_wandb
@@ -124,8 +124,8 @@ def work_on(
     search = sweep.search()
     try:
         records = search.records()
-        if not sweep.is_open:
-            raise _nothing_to_do(sweep, records)  # before a forkserver is started
+        if (state := sweep.state) not in OPEN_STATES:
+            raise _nothing_to_do(sweep, state, records)  # before a forkserver is started
         view = _view(sweep, slots, records, console)
         for note in (_opening(sweep, slots, records), *notes):
             view.note(note)
@@ -152,7 +152,7 @@ def work_on(
         with view:
             summary = agent.run()
         if not summary.ended and not summary.interrupted:
-            raise _nothing_to_do(sweep, search.records())
+            raise _nothing_to_do(sweep, sweep.state, search.records())
         return summary
     finally:
         search.close()
@@ -167,8 +167,7 @@ def work_on(
             sweep.close_page()
 
 
-def _nothing_to_do(sweep: Sweep, records: Sequence[TrialRecord]) -> NothingToDo:
-    state = sweep.state
+def _nothing_to_do(sweep: Sweep, state: str, records: Sequence[TrialRecord]) -> NothingToDo:
     elsewhere = [record.trial_id for record in records if record.state is TrialState.RUNNING]
     if state == "stopped":
         return NothingToDo(f"sweep {sweep.id} is stopped", hint=f"hand out trials again: fersweep resume {sweep.id}")

@@ -153,10 +153,11 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     from fer_sweep.config.pool_file import load_pool_file
     from fer_sweep.pools import AgentCommand, Phase, follow, stop_all
     from fer_sweep.shipped import resolve
+    from fer_sweep.sweeps import OPEN_STATES
 
     pool_file = load_pool_file(resolve("agents", file))
     state = sweep.state
-    if state not in ("running", "paused"):
+    if state not in OPEN_STATES:
         hint = f"fersweep {sweep.next_command(state, sweep.trials())}"
         raise NothingToDo(f"sweep {sweep.id} is {state}", hint=hint)
     sweep.data.provide(say)

@@ -120,12 +120,12 @@ def _row(found: "Confirmed") -> list[object]:
 
 
 def _explain(found: "Confirmed") -> None:
-    if found.accuracy is None or found.optimism is None:
+    if found.accuracy is None:
         print_text(f"{found.name}: no further seed has a result yet")
         return
     print_text(
-        f"{found.name}: in the search it had {percent(found.searched.best_val_acc)}, {100 * found.optimism:+.2f} "
-        "points against the mean; the best of many measurements is too high on average, so expect the mean"
+        f"{found.name}: {found.against_search}; the best of many measurements is too high on average, so expect the "
+        "mean"
     )
     print_text(
         f"{found.name}: the interval covers the seeds on these {found.images:,} images; the choice of images adds a "

@@ -90,6 +90,7 @@ def train(
     """
     trial = _trial_config(config, context.args)
     from fer_sweep.agent.by_hand import default_folder, train_by_hand
+    from fer_sweep.files import WEIGHTS
 
     folder = folder or default_folder(trial)
     say(f"training {trial.model} in {folder}")
@@ -108,7 +109,7 @@ def train(
         f"gap {points(result.train_val_gap)} points, {result.verdict}, "
         f"{result.images_per_second:,.0f} images/s ({result.precision}), {result.parameters:,} parameters"
     )
-    print_text(f"model: {folder / 'best.safetensors'}")
+    print_text(f"model: {folder / WEIGHTS}")
 
 
 def _trial_config(file: Path | None, arguments: list[str]) -> "TrialConfig":

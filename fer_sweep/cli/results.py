@@ -71,7 +71,7 @@ def _print_rankings(choice: "Choice") -> None:
 
 
 def _print_winner(choice: "Choice", winner: "Candidate") -> None:
-    from fer_sweep.files import trial_folder
+    from fer_sweep.files import WEIGHTS, trial_folder
     from fer_sweep.verdicts import explain
 
     result = winner.result
@@ -91,7 +91,7 @@ def _print_winner(choice: "Choice", winner: "Candidate") -> None:
     if not folder.is_dir():
         print_text("model: on the host that trained it; --json prints its configuration")
         return
-    for name, file in (("model", "best.safetensors"), ("config", "config.json"), ("history", "history.jsonl")):
+    for name, file in (("model", WEIGHTS), ("config", "config.json"), ("history", "history.jsonl")):
         print_text(f"{name}: {folder / file}")
     if confirmed is None:
         say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")

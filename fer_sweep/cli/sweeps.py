@@ -80,8 +80,6 @@ def new_sweep(file: Path, options: SweepOptions) -> "Sweep":
 
     given = vars(options).copy()
     constants = dict(_constant(text) for text in given.pop("fixed") or [])
-    if (data := given.pop("data")) is not None:
-        constants["data"] = data
     return opening.create(file, constants=constants, note=note, **given)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import DataError, FersweepError
-from fer_sweep.files import read_json, trial_folder
+from fer_sweep.files import WEIGHTS, read_json, trial_folder
 from fer_sweep.formatting import percent
 from fer_sweep.selection import Candidate
 
@@ -43,9 +43,9 @@ def worst_faces(winner: Candidate) -> list[Face]:
         DataError: The data set is not the one it was evaluated on.
     """
     folder = trial_folder(winner.sweep, winner.record.trial_id)
-    weights, path = folder / "best.safetensors", folder / "mistakes.json"
+    weights, path = folder / WEIGHTS, folder / "mistakes.json"
     if not weights.is_file():
-        raise FersweepError(f"model not found: no best.safetensors in {folder}", hint="run this where it was trained")
+        raise FersweepError(f"model not found: no {WEIGHTS} in {folder}", hint="run this where it was trained")
     if not path.is_file() or path.stat().st_mtime < weights.stat().st_mtime:
         _evaluate(folder)
     try:

@@ -13,7 +13,7 @@ import yaml
 from fer_sweep.config.parameters import Categorical, Constant, Distribution, LogNormal, LogUniform
 from fer_sweep.config.space import Space
 from fer_sweep.config.values import canonical
-from fer_sweep.formatting import percent, plain
+from fer_sweep.formatting import plain
 from fer_sweep.openings import Opening, how_often
 from fer_sweep.records import TrialRecord
 from fer_sweep.selection import Candidate, Selection
@@ -269,11 +269,8 @@ def _seeds(report: Report) -> list[str]:
     found = []
     for confirmed in report.choice.confirmed:
         role = "The winner, trial" if winner is not None and confirmed.name == winner.name else "Trial"
-        line = f"{role} {confirmed.name}: {confirmed.summary}"
-        if confirmed.optimism is not None:
-            searched = percent(confirmed.searched.best_val_acc)
-            line += f"; in the search it had {searched}, {100 * confirmed.optimism:+.2f} points against the mean"
-        found.append(line)
+        parts = (f"{role} {confirmed.name}: {confirmed.summary}", confirmed.against_search)
+        found.append("; ".join(filter(None, parts)))
     if winner is not None and report.choice.winner_confirmed is None:
         found.append(
             f"The winner is not confirmed: fersweep confirm {winner.sweep} --trial {winner.record.trial_id} trains it "

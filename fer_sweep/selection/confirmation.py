@@ -50,6 +50,14 @@ class Confirmed:
         return None if self.accuracy is None else self.searched.best_val_acc - self.accuracy.mean
 
     @property
+    def against_search(self) -> str:
+        """Its accuracy in the search, against the mean over the further seeds; empty without seeds."""
+        if self.optimism is None:
+            return ""
+        searched = percent(self.searched.best_val_acc)
+        return f"in the search it had {searched}, {100 * self.optimism:+.2f} points against the mean"
+
+    @property
     def summary(self) -> str:
         """The results of the further seeds as text."""
         accuracy = self.accuracy

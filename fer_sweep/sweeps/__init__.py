@@ -9,7 +9,17 @@ modules know the difference.
 """
 
 from fer_sweep.sweeps.entries import SweepEntry, known
-from fer_sweep.sweeps.opened import Remaining, Sweep
+from fer_sweep.sweeps.opened import OPEN_STATES, Remaining, Sweep
 from fer_sweep.sweeps.opening import last_searched, open_entry, open_sweep, open_sweeps
 
-__all__ = ["Remaining", "Sweep", "SweepEntry", "known", "last_searched", "open_entry", "open_sweep", "open_sweeps"]
+__all__ = [
+    "OPEN_STATES",
+    "Remaining",
+    "Sweep",
+    "SweepEntry",
+    "known",
+    "last_searched",
+    "open_entry",
+    "open_sweep",
+    "open_sweeps",
+]

@@ -11,7 +11,7 @@ from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases, lease_seconds
 from fer_sweep.store.sweeps import numbered_trials, set_sweep_state, sweep_state
 from fer_sweep.store.trials import Ledger, SweepState
-from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
+from fer_sweep.sweeps.opened import OPEN_STATES, OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
     from fer_sweep.wandb_client.messages import SweepPath
@@ -87,7 +87,7 @@ class EmbeddedSweep(Sweep):
         from fer_sweep.wandb_client import sweeps as wandb_sweeps
 
         try:
-            if self.is_open:
+            if self.state in OPEN_STATES:
                 return
             with contextlib.closing(wandb_sweeps.connect()) as server:
                 path = self.known_page(server.account.server)

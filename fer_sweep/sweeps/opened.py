@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from fer_sweep.wandb_client.sweeps import Made
 
 
+OPEN_STATES = (SweepState.RUNNING, SweepState.PAUSED)
+"""States of a sweep in which an agent can work on it."""
+
+
 class OpenSearch(Search, Protocol):
     """A search that must be closed."""
 
@@ -143,11 +147,6 @@ class Sweep(ABC):
     @abstractmethod
     def state(self) -> str:
         """running, paused, stopped, cancelled or finished; a W&B server shows stopped as finished."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is running or paused."""
-        return self.state in ("running", "paused")
 
     @abstractmethod
     def set_state(self, state: str) -> None:

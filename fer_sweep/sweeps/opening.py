@@ -95,6 +95,7 @@ def _open_last(entries: Sequence[SweepEntry]) -> Sweep:
 def create(
     file: Path,
     *,
+    data: str | None = None,
     constants: Mapping[str, Any] | None = None,
     count: int | None = None,
     search: str | None = None,
@@ -107,17 +108,7 @@ def create(
 ) -> Sweep:
     """Check a sweep file, create the sweep and open it.
 
-    Args:
-        file: A sweep file in W&B's format.
-        constants: Parameters to fix, by dotted name; they override the file.
-        count: Replaces the file's run_cap.
-        search: One of SEARCHES; None for the W&B server if runs are tracked online and it supports the sweep.
-        storage: Database URL; None for that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
-        max_gap: Largest train_val_gap the winner may have.
-        seed: Of the embedded search.
-        entity: W&B user or team; like project, overrides environment and file.
-        project: Of W&B.
-        note: Called with warnings.
+    The arguments are those of ``fer_sweep.create``; ``constants`` and ``data`` override the file.
 
     Raises:
         SweepFileError: The file is invalid; no sweep is created.
@@ -126,6 +117,7 @@ def create(
     """
     if search not in (None, *SEARCHES):
         raise InputError(f"unknown search {search!r}", hint=f"use {' or '.join(SEARCHES)}")
+    constants = {**(constants or {}), **({} if data is None else {"data": data})}
     sweep = checked(file, constants=constants, count=count, note=note)
     given = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
     embedded = next((option for option, value in given.items() if value is not None), None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_sweep.files import trial_folder
+from fer_sweep.files import WEIGHTS, trial_folder
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from fer_sweep.wandb_client import package
 from fer_sweep.wandb_client.account import Mode, tracking_mode
@@ -226,7 +226,7 @@ class Tracker:
             # Set by a stock agent, they would give every run of this process the same id.
             for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
                 os.environ.pop(name, None)
-        model = folder / "best.safetensors" if self._keep_models and folder is not None else None
+        model = folder / WEIGHTS if self._keep_models and folder is not None else None
         tracked = TrackedRun(None, model, self._timeout_s, lambda is_sent: self._on_end(run_id, is_sent))
         if mode == "online" and self._is_offline():
             mode, tracked.had_trouble = "offline", True
