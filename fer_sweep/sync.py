@@ -19,8 +19,7 @@ from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps import Sweep
 from fer_sweep.training.history import read_history
-from fer_sweep.wandb_client import sweeps as wandb_sweeps
-from fer_sweep.wandb_client.messages import ServerRun, SweepPath
+from fer_sweep.wandb_client.messages import ServerRun
 from fer_sweep.wandb_client.reconcile import OPEN, UPLOADS, Action, LocalTrial, reconcile
 from fer_sweep.wandb_client.tracking import RunLabels, Tracker
 
@@ -61,7 +60,7 @@ def upload(
         labels = RunLabels(sweep.id, page.path.entity, page.path.project, page.path.id)
         chosen = [record for record in sweep.trials() if not trials or record.trial_id in trials]
         records = [record for record in chosen if sweep.uploads(record)]
-        runs = runs_on_server(page.path)
+        runs = sweep.server.runs(page.path)
         tracker = Tracker(mode="online", keep_models=keep_models, obey_pages=False)
         actions = {}
         for number, record in enumerate(records, start=1):
@@ -122,20 +121,14 @@ def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) 
     return actions
 
 
-def runs_on_server(path: SweepPath) -> Sequence[ServerRun]:
-    """Every run that the server in use has of a sweep."""
-    with contextlib.closing(wandb_sweeps.connect()) as server:
-        return server.runs(path)
-
-
 def _runs(sweep: Sweep, run_ids: Sequence[str]) -> Sequence[ServerRun]:
     """These runs and the open ones of a sweep."""
-    with contextlib.closing(wandb_sweeps.connect()) as server:
-        path = sweep.known_page(server.account.server)
-        if path is None:
-            return ()
-        still_open = server.runs(path, states=OPEN, tries=1)
-        return [*still_open, *(server.runs(path, ids=run_ids, tries=1) if run_ids else ())]
+    server = sweep.server
+    path = sweep.known_page(server.account.server)
+    if path is None:
+        return ()
+    still_open = server.runs(path, states=OPEN, tries=1)
+    return [*still_open, *(server.runs(path, ids=run_ids, tries=1) if run_ids else ())]
 
 
 def _history(sweep: Sweep, trial_id: str, say: Callable[[str], None]) -> Sequence[Mapping[str, float]]:

@@ -8,11 +8,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from fer_sweep.data.cache import list_datasets
 from fer_sweep.errors import FersweepError
 from fer_sweep.files import cache_dir, home, write_atomically
+from fer_sweep.processor import bf16_flags
 from fer_sweep.store.database import Database, check_storage, default_storage
 from fer_sweep.store.engine import NothingCreated
 from fer_sweep.wandb_client.account import has_login, tracking_mode
@@ -82,18 +82,9 @@ def _gpus() -> Finding:
 
 
 def _processor() -> Finding:
-    flags = _processor_flags()
-    has = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
+    has = bf16_flags()
     found = f"{usable_cores()} usable cores, " + (f"bf16 by {', '.join(has)}" if has else "no bf16 instructions")
     return Finding("processor", True, found, "" if has else "`precision: auto` takes fp32 here")
-
-
-def _processor_flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()  # not Linux
-    return next((set(line.split()) for line in text.splitlines() if line.startswith(("flags", "Features"))), set())
 
 
 def _data() -> Finding:

@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -25,6 +24,7 @@ from plotly.offline import get_plotlyjs
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.data.cache import DatasetInfo, Split, find_dataset, is_prepared
 from fer_sweep.errors import FersweepError, InputError
+from fer_sweep.processor import processor_name
 from fer_sweep.reports.faces import Face
 from fer_sweep.reports.figures import figures_of
 from fer_sweep.reports.page import document
@@ -109,18 +109,11 @@ def _environment(report: Report, devices: Sequence[str]) -> dict[str, str]:
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-    found["machine"] = f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} logical cores"
+    processor = processor_name() or platform.processor() or "processor unknown"
+    found["machine"] = f"{platform.system()} {platform.machine()}, {processor}, {os.cpu_count()} logical cores"
     found["GPUs"] = "; ".join(devices) or "no GPU"
     precisions = sorted({record.result.precision for _, record in report.trials if record.result is not None})
     return found | ({"arithmetic of the trials": ", ".join(precisions)} if any(precisions) else {})
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):  # not Linux
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "processor unknown"
 
 
 def _trained_on(name: str, report: Report) -> list[DatasetInfo | None]:

@@ -23,7 +23,6 @@ from fer_sweep.reports.sources import ShownSweep, reported
 from fer_sweep.selection import select
 from fer_sweep.sweeps import Sweep
 from fer_sweep.sweeps.choosing import as_candidates
-from fer_sweep.sync import runs_on_server
 from fer_sweep.wandb_client.account import Account, account
 from fer_sweep.wandb_client.package import quiet_wandb
 
@@ -127,7 +126,7 @@ def load_library() -> tuple[Any, Any]:
 def _shown(sweep: Sweep, say: Callable[[str], None]) -> ShownSweep:
     _ = sweep.state  # raises if the sweep was deleted or the key is wrong
     page = sweep.page()
-    runs = {run.id for run in runs_on_server(page.path)}
+    runs = {run.id for run in sweep.server.runs(page.path)}
     found = reported(sweep)
     if not runs:
         command = "sync" if found.records and not sweep.searched_by_server else "agent"

@@ -33,7 +33,9 @@ SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
 early_terminate beside a scheduler, and Optuna prunes nothing with several objectives."""
 
 
-def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0) -> None:
+def create_sweep(
+    sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0
+) -> SweepFile:
     """Record a new embedded sweep, in state `running`; creates the database if it does not exist.
 
     Args:
@@ -43,6 +45,9 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: floa
         max_gap: Trials whose train_val_gap is larger count as infeasible; for a single objective.
         seed: The same seed and the same results give the same configurations.
 
+    Returns:
+        The file as it was recorded, with absolute paths.
+
     Raises:
         InputError: The id is taken or unusable, or the search cannot do what is asked.
         StorageError: The database cannot be written.
@@ -50,6 +55,7 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: floa
     sweep = _searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
     if not record_sweep(sweep, sweep_id, storage, max_gap=max_gap, seed=seed):
         raise InputError(f"there is already a sweep {sweep_id} in {check_storage(storage)}", hint="choose another id")
+    return sweep
 
 
 class OptunaSearch:

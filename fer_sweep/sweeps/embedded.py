@@ -1,6 +1,5 @@
 """A sweep with the embedded search, whose state is in a database: it needs no server or account."""
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -71,8 +70,7 @@ class EmbeddedSweep(Sweep):
         """See ``Sweep.page``."""
         from fer_sweep.wandb_client import sweeps as wandb_sweeps
 
-        with contextlib.closing(wandb_sweeps.connect()) as server:
-            return wandb_sweeps.stand_in_for(server, self.id, self.file)
+        return wandb_sweeps.stand_in_for(self.server, self.id, self.file)
 
     def known_page(self, server: str) -> "SweepPath | None":
         """See ``Sweep.known_page``."""
@@ -84,14 +82,11 @@ class EmbeddedSweep(Sweep):
         """See ``Sweep.close_page``."""
         if not (self.folder / "wandb.json").exists():
             return
-        from fer_sweep.wandb_client import sweeps as wandb_sweeps
-
         try:
             if self.state in OPEN_STATES:
                 return
-            with contextlib.closing(wandb_sweeps.connect()) as server:
-                path = self.known_page(server.account.server)
-                if path is not None and server.sweep(path).state is SweepState.RUNNING:
-                    server.set_state(path, SweepState.FINISHED)
+            path = self.known_page(self.server.account.server)
+            if path is not None and self.server.sweep(path).state is SweepState.RUNNING:
+                self.server.set_state(path, SweepState.FINISHED)
         except FersweepError as error:
             log.warning("the sweep's page still shows it as running: %s", error)

@@ -23,6 +23,7 @@ from fer_sweep.wandb_client.tracking import RunLabels, TrackedRun, Tracker
 
 if TYPE_CHECKING:
     from fer_sweep.sweeps.data import SweepData
+    from fer_sweep.wandb_client.client import WandbServer
     from fer_sweep.wandb_client.messages import SweepPath
     from fer_sweep.wandb_client.sweeps import Made
 
@@ -50,11 +51,11 @@ class Remaining:
 
 
 class Sweep(ABC):
-    """An opened sweep: its file is parsed once, its state read over one database connection. Thread-safe.
+    """An opened sweep: its file is parsed once, its state read over one connection. Thread-safe.
 
-    File and database are opened on first use. Methods raise StorageError if the database cannot be used and InputError
-    if it does not have this sweep; where a W&B server is needed, LoginError without a valid key and ServerError if it
-    does not answer.
+    File, database and HTTP client are opened on first use. Methods raise StorageError if the database cannot be used
+    and InputError if it does not have this sweep; where a W&B server is needed, LoginError without a valid key and
+    ServerError if it does not answer.
     """
 
     searched_by_server: bool
@@ -74,14 +75,22 @@ class Sweep(ABC):
         self.close()
 
     def close(self) -> None:
-        """Close the database connection."""
-        if (database := self.__dict__.pop("database", None)) is not None:
-            database.close()
+        """Close the connections to the database and to the W&B server."""
+        for name in ("database", "server"):
+            if (connection := self.__dict__.pop(name, None)) is not None:
+                connection.close()
 
     @functools.cached_property
     def database(self) -> Database:
         """The database with its trials."""
         return Database(self.entry.database, end_waiting=lambda: self.end_waiting())
+
+    @functools.cached_property
+    def server(self) -> "WandbServer":
+        """The W&B server in use."""
+        from fer_sweep.wandb_client.sweeps import connect  # only here: httpx and wandb take half a second to import
+
+        return connect()
 
     @functools.cached_property
     def file(self) -> SweepFile:

@@ -134,7 +134,7 @@ def create(
     # Eight letters and digits, as W&B's ids are.
     sweep_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     entry = SweepEntry(sweep_id, search, storage, sweep.name, time.time(), max_gap)
-    create_sweep(sweep, sweep_id=entry.id, storage=entry.database, max_gap=max_gap, seed=seed or 0)
+    sweep = create_sweep(sweep, sweep_id=entry.id, storage=entry.database, max_gap=max_gap, seed=seed or 0)
     return _add(entry, sweep, note)
 
 
@@ -201,6 +201,7 @@ def _add(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> Sw
     """Add a sweep, already in its database, to this home, and open it."""
     remember(entry, sweep)
     opened = open_entry(entry)
+    opened.file = sweep  # so that it need not be read back
     opened.data.pin(note)
     return opened
 

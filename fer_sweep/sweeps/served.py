@@ -12,7 +12,6 @@ from fer_sweep.store.trials import Ledger, SweepState
 from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
-    from fer_sweep.wandb_client.client import WandbServer
     from fer_sweep.wandb_client.messages import SweepPath
     from fer_sweep.wandb_client.sweeps import Made
 
@@ -32,32 +31,29 @@ class ServedSweep(Sweep):
     @property
     def state(self) -> str:
         """See ``Sweep.state``."""
-        with contextlib.closing(_connect()) as server:
-            return str(server.sweep(self.path).state)
+        return str(self.server.sweep(self.path).state)
 
     def set_state(self, state: str) -> None:
         """See ``Sweep.set_state``."""
-        with contextlib.closing(_connect()) as server:
-            current, wanted = server.sweep(self.path).state, SweepState(state)
-            # A server does not distinguish a stopped sweep from a finished one.
-            if current is SweepState.FINISHED and wanted is SweepState.STOPPED:
-                return
-            over = current in (SweepState.FINISHED, SweepState.CANCELLED)
-            if over and wanted is not SweepState.RUNNING and current != wanted:
-                raise InputError(
-                    f"sweep {self.id} is {current} and cannot become {wanted}",
-                    hint="create a new sweep from the same file",
-                )
-            if current != wanted:
-                server.set_state(self.path, wanted)
+        current, wanted = self.server.sweep(self.path).state, SweepState(state)
+        # A server does not distinguish a stopped sweep from a finished one.
+        if current is SweepState.FINISHED and wanted is SweepState.STOPPED:
+            return
+        over = current in (SweepState.FINISHED, SweepState.CANCELLED)
+        if over and wanted is not SweepState.RUNNING and current != wanted:
+            raise InputError(
+                f"sweep {self.id} is {current} and cannot become {wanted}",
+                hint="create a new sweep from the same file",
+            )
+        if current != wanted:
+            self.server.set_state(self.path, wanted)
 
     def _requeue(self, numbers: Mapping[str, int]) -> None:
-        with contextlib.closing(_connect()) as server:
-            for trial_id in numbers:
-                server.requeue(self.path, trial_id)
-            super()._requeue(numbers)
-            if server.sweep(self.path).state is SweepState.FINISHED:
-                server.set_state(self.path, SweepState.RUNNING)
+        for trial_id in numbers:
+            self.server.requeue(self.path, trial_id)
+        super()._requeue(numbers)
+        if self.server.sweep(self.path).state is SweepState.FINISHED:
+            self.server.set_state(self.path, SweepState.RUNNING)
 
     def trials(self) -> Sequence[TrialRecord]:
         """See ``Sweep.trials``: those of this database, and those of other hosts from the server."""
@@ -81,7 +77,11 @@ class ServedSweep(Sweep):
         from fer_sweep.wandb_client.server_search import WandbSearch
 
         return WandbSearch(
-            self.path, self.database, connect=_connect, lease_s=lease_seconds(), can_be_resumed=self._can_be_resumed
+            self.path,
+            self.database,
+            connect=lambda: self.server,
+            lease_s=lease_seconds(),
+            can_be_resumed=self._can_be_resumed,
         )
 
     def run_id(self, trial_id: str) -> str:
@@ -106,9 +106,3 @@ class ServedSweep(Sweep):
         return record.state.has_ended and (
             self.trial_folder(record.trial_id).is_dir() or bool(self.reports(record.trial_id))
         )
-
-
-def _connect() -> "WandbServer":
-    from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: httpx and wandb take half a second to import
-
-    return wandb_sweeps.connect()

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import time
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import StorageError
 from fer_sweep.files import cache_dir, read_object, write_atomically
+from fer_sweep.processor import bf16_flags, processor_name
 
 Precision = Literal["fp32", "bf16"]
 
@@ -76,11 +76,4 @@ def _seconds(images: Tensor, weights: Tensor) -> float:
 
 def _processor() -> str | None:
     """The name of a processor that multiplies bf16 matrices (AMX or AVX512-BF16); None for one that does not."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return None
-    if not {"amx_bf16", "avx512_bf16"} & set(text.split()):
-        return None
-    lines = (line.partition(":") for line in text.splitlines())
-    return next((value.strip() for name, _, value in lines if name.strip() == "model name"), "unknown")
+    return processor_name() or "unknown" if bf16_flags() else None

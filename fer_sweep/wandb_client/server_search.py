@@ -52,7 +52,7 @@ class WandbSearch:
         Args:
             path: Where it is on the server.
             database: For leases and reports; it stays open when the search is closed.
-            connect: Connects to the server when it is first needed; ``close`` closes it.
+            connect: Gives the server when it is first needed; it stays connected when the search is closed.
             owner, lease_s, clock: See ``Leases``.
             can_be_resumed: Whether this host has a trial's checkpoints; other trials come last and restart.
             pace: How often the server is asked.
@@ -83,7 +83,7 @@ class WandbSearch:
         return self._connect()
 
     def close(self) -> None:
-        """Requeue the runs that were proposed and not started, release the leases and close the connection."""
+        """Requeue the runs that were proposed and not started, release the leases."""
         try:
             agents, self._agents = self._agents, {}
             for offer in [offer for agent in agents.values() for offer in agent.close()]:
@@ -93,8 +93,6 @@ class WandbSearch:
                     log.warning("run %s was not started and could not be requeued: %s", offer.run_id, error)
         finally:
             self._leases.close()
-            if "_server" in self.__dict__:
-                self._server.close()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:
         """See ``Search.next_trial``; trials of killed agents of this database come first.

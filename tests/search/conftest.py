@@ -96,12 +96,14 @@ class TrackedSearch(WandbSearch):
         self.stand_in = server
         self.tracked: set[str] = set()
         account = Account(server.url, server.url, server.api_key)
+        self.server = WandbServer(account)
         path = SweepPath("tester", "faces", sweep_id)
         self.database = Database(storage or default_storage())
-        super().__init__(path, self.database, connect=lambda: WandbServer(account), pace=pace, **options)
+        super().__init__(path, self.database, connect=lambda: self.server, pace=pace, **options)
 
     def close(self) -> None:
         super().close()
+        self.server.close()
         self.database.close()
 
     def next_trial(self, slot: str) -> TrialRequest | Wait | None:

@@ -1,6 +1,7 @@
 """Sweeps at rest: states, refusals, transactions, and databases that cannot be used."""
 
 import contextlib
+from functools import partial
 
 import pytest
 
@@ -187,8 +188,8 @@ def test_removed_or_replaced_database_is_an_error_and_keeps_its_trials(own, swee
         part.rename(own_folders / part.name)
     if is_replaced:
         create_sweep(sweep, sweep_id="a", storage=own)
-    report = lambda: search.report(request.trial_id, 1, {"val_acc": 0.5})  # noqa: E731
-    for call in (report, lambda: search.next_trial("cpu/0"), search.records, search.close):
+    report = partial(search.report, request.trial_id, 1, {"val_acc": 0.5})
+    for call in (report, partial(search.next_trial, "cpu/0"), search.records, search.close):
         with pytest.raises(StorageError, match="removed or replaced"):
             call()
     assert len(embedded_search("a", f"sqlite:///{own_folders / 'sweeps.db'}").records()) == 1

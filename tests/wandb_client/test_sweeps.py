@@ -77,7 +77,7 @@ def test_without_a_key_the_trials_of_this_host_are_still_shown(create_sweep, mon
         while not isinstance(request := search.next_trial("cpu0"), TrialRequest):
             pass
     monkeypatch.delenv("WANDB_API_KEY")
-    with closing(entry.search()) as unplugged:
+    with find(entry.id) as opened, closing(opened.search()) as unplugged:
         assert [record.trial_id for record in unplugged.records()] == [request.trial_id]
         with pytest.raises(FersweepError, match="no API key"):
             unplugged.next_trial("cpu0")
