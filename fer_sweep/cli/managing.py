@@ -50,7 +50,7 @@ def list_sweeps(as_json: Json = False) -> None:
         if one.error:
             note(f"sweep {one.id}: {one.error}")
     if any(one.state is None and not one.error for one in found):
-        note("unknown: the W&B server does not answer; the trials known here are counted")
+        note("unknown: the W&B server that searches it was not reached; the trials known here are counted")
     readable = next((one.id for one in found if not one.error), None)
     if readable:
         say(f"next: fersweep status {readable}")

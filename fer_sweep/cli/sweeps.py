@@ -132,7 +132,12 @@ def status(
         if watch:
             seen = watch_sweep(opened)
         else:
-            seen = Glance.at(opened)
+            try:
+                state = opened.state
+            except (ServerError, LoginError) as error:
+                state = None
+                note(str(error))
+            seen = Glance.of(opened, state, opened.trials())
             if as_json:
                 trials = [trial_json(record) for record in seen.records]
                 print_json({"sweep": opened.id, "state": seen.state, "agents": seen.agents, "trials": trials})
@@ -151,17 +156,11 @@ class Glance:
     records: "Sequence[TrialRecord]"
 
     @classmethod
-    def at(cls, sweep: "Sweep") -> "Glance":
-        """A sweep as it is now."""
+    def of(cls, sweep: "Sweep", state: str | None, records: "Sequence[TrialRecord]") -> "Glance":
+        """A sweep of this state, None if it is not known, with the agents that train it now."""
         from fer_sweep.sweeps.managing import live_agents
 
-        records = sweep.trials()
-        try:
-            state = sweep.state
-        except (ServerError, LoginError) as error:
-            state = "unknown"
-            note(str(error))
-        return cls(state, len(live_agents(sweep)), records)
+        return cls(state or "unknown", len(live_agents(sweep)), records)
 
     def words(self, sweep: "Sweep") -> str:
         """The state, and the agents that train it."""
@@ -197,7 +196,7 @@ def watch_sweep(sweep: "Sweep", wait: Callable[[float], None] = time.sleep) -> G
     screen = console()
     shown = ""
     while True:
-        seen = Glance.at(sweep)
+        seen = Glance.of(sweep, *sweep.glance())
         if screen.is_terminal:
             screen.clear()
             rows = max(3, screen.height - 8)
