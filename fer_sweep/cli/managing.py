@@ -102,7 +102,8 @@ def delete(
     entries = with_confirmations([_entry(one) for one in sweep])
     names = ", ".join(f"{entry.id} ({entry.name or 'no name'})" for entry in entries)
     if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete {names} with all trials?", err=True):
-        raise NothingToDo("nothing was deleted", hint="answer y to delete them")
+        again = shlex.join(entry.id for entry in entries)
+        raise NothingToDo("nothing was deleted", hint=f"to delete without a question: fersweep delete {again} --yes")
     done = []
     for one in delete_sweeps(entries):
         done.append(one)

@@ -14,7 +14,7 @@ from fer_sweep.store.engine import NothingCreated
 from fer_sweep.store.sweeps import delete_sweep, refuse_live
 from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps.data import data_names
-from fer_sweep.sweeps.entries import SweepEntry, known, scan
+from fer_sweep.sweeps.entries import SweepEntry, scan
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import open_entry
 from fer_sweep.wandb_client.account import has_login, tracking_mode
@@ -115,7 +115,7 @@ def with_confirmations(entries: Sequence[SweepEntry]) -> list[SweepEntry]:
     """Some sweeps, each followed by those that train its trials with further seeds: these are of no use without it."""
     found = {}
     for entry in entries:
-        theirs = [other for other in known() if (other.confirms or "").rpartition("/")[0] == entry.id]
+        theirs = [other for other in scan()[0] if (other.confirms or "").rpartition("/")[0] == entry.id]
         found.update({each.id: each for each in [entry, *theirs]})
     return list(found.values())
 

@@ -38,6 +38,7 @@ def test_sweeps_are_listed_newest_first_with_live_agents_and_an_unreadable_one_l
             oldest.data == ("synthetic",) and (bad.id, bad.entry) == ("cccc3333", None) and "cannot read" in bad.error
         )
     assert live_agents(first) == []  # released
+    assert [one.id for one in delete(with_confirmations([first.entry]))] == [first.id]  # whatever another one is like
 
 
 def test_agents_that_are_dead_or_silent_are_not_counted(named):
