@@ -6,6 +6,8 @@ In Python, such as in a notebook: ``prepare``, ``create``, ``run``, ``sweep``, `
 
 from typing import TYPE_CHECKING, Any
 
+from fer_sweep.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fer_sweep.api import Sweep as Sweep
     from fer_sweep.api import best as best

@@ -229,7 +229,7 @@ def run(
 
 
 def sweep(sweep_id: str | None = None) -> Sweep:
-    """The sweep of this id, or the one created last.
+    """The sweep of this name, id or beginning of an id, or the one searched last.
 
     Raises:
         NothingToDo: There is none yet.

@@ -14,6 +14,30 @@ def points(gap: float | None) -> str:
     return "" if gap is None else f"{100 * gap:+.1f}"
 
 
+def span(seconds: float) -> str:
+    """A time span in its largest unit.
+
+    >>> span(59), span(150), span(7200), span(200_000)
+    ('59 s', '2 min', '2 h', '2 d')
+    """
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def size(count: int) -> str:
+    """A number of bytes in decimal units, as ``df -H`` shows it.
+
+    >>> size(999), size(45_600_000), size(2_100_000_000)
+    ('999 B', '46 MB', '2.1 GB')
+    """
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= length:
+            return f"{count / length:.{1 if count < 10 * length else 0}f} {unit}"
+    return f"{count} B"
+
+
 def short(value: object) -> str:
     """A parameter's value in few characters.
 

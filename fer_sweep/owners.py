@@ -20,6 +20,11 @@ def on_this_host() -> str:
     return f"{_host()}:"
 
 
+def host_of(owner: str) -> str:
+    """The name of the host of a process."""
+    return owner.rpartition("/")[0] or owner
+
+
 def is_dead(owner: str) -> bool:
     """Whether ``owner`` is surely dead: it ran on this host, and its process does not exist any more.
 

@@ -64,6 +64,12 @@ def slots_here(
     return make_slots(chosen, per_gpu=1 if per_gpu is None else per_gpu, cpu_slots=slots)
 
 
+def check_slots(gpus: str, *, per_gpu: int | None, slots: int | None) -> None:
+    """Raise ``InputError`` if this host cannot be divided as the options of ``slots_here`` ask."""
+    chosen = gpus_here("none" if gpus == "auto" and slots is not None else gpus, note=lambda text: None)
+    make_slots(chosen, per_gpu=1 if per_gpu is None else per_gpu, cpu_slots=slots)
+
+
 def _measured(sweep: Sweep, device: str, gpus: Sequence[Gpu], most: int, say: Callable[[str], None]) -> int:
     """The best number of slots on one GPU, or on the CPU."""
     sweep.data.provide(say)

@@ -6,14 +6,15 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from fer_sweep.cli import agent, confirming, data, host, inference, report, results, sweeps
+from fer_sweep.cli import agent, confirming, data, host, inference, managing, report, results, sweeps
 from fer_sweep.cli.options import expanded
-from fer_sweep.cli.printing import print_error
+from fer_sweep.cli.printing import print_error, print_text
 from fer_sweep.errors import FersweepError
+from fer_sweep.version import __version__
 
 app = typer.Typer(
     name="fersweep",
@@ -26,15 +27,33 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print_text(f"fersweep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Handle the options that need no command."""
+
+
 def _add(*commands: Callable[..., None]) -> None:
     for command in commands:
         app.command()(expanded(command))
 
 
 # In the order of `fersweep --help`.
-_add(sweeps.init, sweeps.validate, sweeps.create, agent.agent, agent.run, sweeps.status, sweeps.retry)
+_add(sweeps.init, sweeps.validate, sweeps.create, agent.agent, agent.run)
+app.command("list")(managing.list_sweeps)
+_add(sweeps.status, managing.logs, sweeps.retry)
 for name, state, effect in sweeps.STATE_COMMANDS:
     app.command(name, help=f"{effect}\n\nExample: fersweep {name}")(sweeps.state_command(state))
+_add(managing.rename, managing.delete)
 _add(results.best, results.sync, confirming.confirm, inference.test, inference.predict, inference.export)
 _add(report.report, report.dashboard, host.restore)
 app.command(cls=host.TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

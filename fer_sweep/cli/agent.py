@@ -85,7 +85,7 @@ def run(file: File, options: SweepOptions, agent: AgentOptions, as_json: Json = 
 
         # Before a sweep is made: a home that has a sweep refuses to restore the mirror of a former machine.
         check_mirror(agent.mirror, options.storage)
-    with new_sweep(file, options) as made:
+    with new_sweep(file, options, agent) as made:
         say(f"sweep {made.id}")
         work(made, agent, quiet=as_json)
         show_best([made], as_json=as_json)

@@ -20,7 +20,7 @@ from fer_sweep.files import data_folder, home, read_json
 
 
 def sweep_ids(incomplete: str) -> list[tuple[str, str]]:
-    """Sweeps of this home with their names, newest first; as ENTITY/PROJECT/ID once a slash is typed."""
+    """Sweeps of this home by id and by name, newest first; as ENTITY/PROJECT/ID once a slash is typed."""
     found = []
     for path in (home() / "sweeps").glob("*/sweep.json"):
         with contextlib.suppress(OSError, ValueError):
@@ -28,7 +28,11 @@ def sweep_ids(incomplete: str) -> list[tuple[str, str]]:
             word = entry.get("path") if "/" in incomplete else path.parent.name
             if isinstance(word, str):
                 found.append((path.stat().st_mtime, word, str(entry.get("name") or "")))
-    return [(word, name) for _, word, name in sorted(found, reverse=True)]
+    ids = {word: name for _, word, name in sorted(found, reverse=True)}
+    given = list(ids.values())
+    # A name with a space would have to be quoted as the user's shell does.
+    names = {name: word for word, name in ids.items() if given.count(name) == 1 and len(name.split()) == 1}
+    return [*ids.items(), *({} if "/" in incomplete else names).items()]
 
 
 def datasets() -> list[str]:
@@ -54,14 +58,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 SweepId = Annotated[
     str | None,
     typer.Argument(
-        help="Sweep id, ENTITY/PROJECT/ID, or address on W&B [default: the last sweep created].",
+        help="Sweep: name, id or its beginning, or on W&B ENTITY/PROJECT/ID [default: the last one searched].",
         autocompletion=sweep_ids,
     ),
 ]
 SweepIds = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Sweep ids, ENTITY/PROJECT/ID or addresses on W&B [default: the last sweep].", autocompletion=sweep_ids
+        help="Sweeps: names, ids or their beginnings, or on W&B ENTITY/PROJECT/ID [default: the last one searched].",
+        autocompletion=sweep_ids,
     ),
 ]
 OF_WINNER = "Sweep whose winner to use [default: the last sweep searched]."
@@ -87,6 +92,7 @@ File = Annotated[
 class SweepOptions:
     """The options of a new sweep; ``expanded`` makes each field an option of a command."""
 
+    name: Annotated[str | None, typer.Option(help="Name of the sweep [default: that of its file].")] = None
     data: Data = None
     fixed: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a parameter to a constant; repeatable.")

@@ -1,17 +1,33 @@
 """Commands that create sweeps, show them and change their state."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer_sweep.cli.options import File, Json, SweepId, SweepOptions, Trials
-from fer_sweep.cli.printing import TRIAL_COLUMNS, note, print_json, print_table, print_text, say, trial_json, trial_rows
-from fer_sweep.errors import InputError, NothingToDo, ServerError, SweepFileError
+from fer_sweep.cli.options import AgentOptions, File, Json, SweepId, SweepOptions, Trials
+from fer_sweep.cli.printing import (
+    TRIAL_COLUMNS,
+    console,
+    note,
+    print_json,
+    print_table,
+    print_text,
+    say,
+    trial_json,
+    trial_rows,
+)
+from fer_sweep.errors import InputError, LoginError, NothingToDo, ServerError, SweepFileError
 
 if TYPE_CHECKING:
+    from fer_sweep.records import TrialRecord
     from fer_sweep.sweeps import Sweep
+
+WATCH_S = 2.0
+"""Seconds between two looks of ``status --watch``."""
 
 
 def init() -> None:
@@ -74,13 +90,18 @@ def create(file: File, options: SweepOptions, as_json: Json = False) -> None:
     say(f"next: fersweep agent {made.argument}")
 
 
-def new_sweep(file: Path, options: SweepOptions) -> "Sweep":
-    """Create a sweep and open it."""
+def new_sweep(file: Path, options: SweepOptions, agent: AgentOptions | None = None) -> "Sweep":
+    """Create a sweep and open it; for an agent on this host, only if that can train it."""
     from fer_sweep.sweeps import opening
 
+    if agent is not None:
+        from fer_sweep.agent.session import check_slots
+
+        per_gpu, cpu_slots = agent.slot_counts
+        check_slots(agent.gpus, per_gpu=per_gpu, slots=cpu_slots)
     given = vars(options).copy()
     constants = dict(_constant(text) for text in given.pop("fixed") or [])
-    return opening.create(file, constants=constants, note=note, **given)
+    return opening.create(file, constants=constants, to_train=agent is not None, note=note, **given)
 
 
 def _constant(text: str) -> tuple[str, Any]:
@@ -92,26 +113,102 @@ def _constant(text: str) -> tuple[str, Any]:
     return name.strip(), parse_document(value, source=f"--set {text}").data
 
 
-def status(sweep: SweepId = None, as_json: Json = False) -> None:
-    """Show a sweep's state and its trials.
+def status(
+    sweep: SweepId = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again every two seconds, until it ends or Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a sweep's state, the agents that train it, and its trials.
 
     Example: fersweep status
     """
     from fer_sweep.sweeps import open_sweep
 
+    if watch and as_json:
+        raise InputError("--watch shows a sweep to people", hint="remove --json or --watch")
     with open_sweep(sweep) as opened:
-        records = opened.trials()
-        try:
-            state = opened.state
-        except ServerError as error:
-            state = "unknown"
-            note(str(error))
-    if as_json:
-        print_json({"sweep": opened.id, "state": state, "trials": [trial_json(record) for record in records]})
-        return
-    title = f"sweep {opened.id} ({opened.entry.name or 'no name'}): {state}"
-    print_table(title, TRIAL_COLUMNS, trial_rows(records), key="trial")
-    say(f"next: fersweep {opened.next_command(state, records)}")
+        if watch:
+            seen = watch_sweep(opened)
+        else:
+            try:
+                state = opened.state
+            except (ServerError, LoginError) as error:
+                state = None
+                note(str(error))
+            seen = Glance.of(opened, state, opened.trials())
+            if as_json:
+                trials = [trial_json(record) for record in seen.records]
+                print_json({"sweep": opened.id, "state": seen.state, "agents": seen.agents, "trials": trials})
+                return
+            print_table(seen.title(opened), TRIAL_COLUMNS, trial_rows(seen.records), key="trial")
+        say(f"next: fersweep {opened.next_command(seen.state, seen.records)}")
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A sweep at one moment."""
+
+    state: str
+    agents: int
+    """Agents of its database that train a trial."""
+    records: "Sequence[TrialRecord]"
+
+    @classmethod
+    def of(cls, sweep: "Sweep", state: str | None, records: "Sequence[TrialRecord]") -> "Glance":
+        """A sweep of this state, None if it is not known, with the agents that train it now."""
+        from fer_sweep.sweeps.managing import live_agents
+
+        return cls(state or "unknown", len(live_agents(sweep)), records)
+
+    def words(self, sweep: "Sweep") -> str:
+        """The state, and the agents that train it."""
+        if self.agents:
+            return f"{self.state}, {self.agents} agent{'s' * (self.agents > 1)}"
+        nobody = "no agent known here" if sweep.searched_by_server else "no agent"
+        return f"{self.state}, {nobody}" if self.state == "running" else self.state
+
+    def title(self, sweep: "Sweep") -> str:
+        """The line above its trials."""
+        return f"sweep {sweep.id} ({sweep.entry.name or 'no name'}): {self.words(sweep)}"
+
+    def summary(self, sweep: "Sweep") -> str:
+        """The sweep in one line."""
+        from fer_sweep.formatting import percent
+        from fer_sweep.sweeps.managing import best_of
+
+        ended = sum(record.state.has_ended for record in self.records)
+        of = "" if sweep.planned is None else f" of {sweep.planned}"
+        running = sum(record.state == "running" for record in self.records)
+        best = best_of(self.records)
+        shown = f"; best_val_acc {percent(best)}" if best is not None else ""
+        return f"{self.title(sweep)}; {ended}{of} trials ended, {running} running{shown}"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self.state in ("finished", "cancelled", "stopped") and not self.agents
+
+
+def watch_sweep(sweep: "Sweep", wait: Callable[[float], None] = time.sleep) -> Glance:
+    """Show a sweep every two seconds until it is over: a table in a terminal, otherwise a line where it has changed."""
+    screen = console()
+    shown = ""
+    while True:
+        seen = Glance.of(sweep, *sweep.glance())
+        if screen.is_terminal:
+            screen.clear()
+            rows = max(3, screen.height - 8)
+            print_table(seen.title(sweep), TRIAL_COLUMNS, trial_rows(seen.records)[-rows:], key="trial")
+            if len(seen.records) > rows:
+                print_text(f"and {len(seen.records) - rows} earlier trials: fersweep status {sweep.id}")
+        elif (line := seen.summary(sweep)) != shown:
+            print_text(line)
+            shown = line
+        if seen.is_over:
+            return seen
+        wait(WATCH_S)
 
 
 def retry(sweep: SweepId = None, trial: Trials = None) -> None:

@@ -155,7 +155,7 @@ def serve(
         raise InputError(
             f"optuna-dashboard is not installed: {error}", hint="pip install 'fersweep[dashboard]'"
         ) from error
-    title = plain(f"{sweep.file.name or 'sweep'} ({sweep.id})", 100)
+    title = plain(f"{sweep.entry.name or 'sweep'} ({sweep.id})", 100)
     records = sweep.trials()
     mirror = Mirror(title, sweep.file.objectives, axes_of(sweep.space, records))
     mirror.update(records, sweep.reports)

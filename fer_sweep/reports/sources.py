@@ -168,7 +168,7 @@ def reported(sweep: Sweep) -> ReportedSweep:
         options += ["--seed", str(sweep.seed)]
     return ReportedSweep(
         id=sweep.id,
-        name=sweep.file.name or "",
+        name=sweep.entry.name or "",
         description=sweep.file.description or "",
         models=models_of(sweep.space, records),
         method=str(sweep.file.method),

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 
+from fer_sweep import owners
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord
@@ -105,6 +106,33 @@ def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) 
                 hint=f"{then}; to search on, create a new sweep from the same file",
             )
         connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [wanted, sweep_id])
+
+
+def delete_sweep(database: Database, sweep_id: str) -> None:
+    """Delete a sweep with its trials and reports; a repetition changes nothing.
+
+    Raises:
+        InputError: An agent is training one of its trials.
+    """
+    with database.transaction(write=True) as connection:
+        refuse_live(Ledger(connection, sweep_id).live_owners(database.clock()), sweep_id)
+        for table, key in _TABLES.items():
+            connection.change(f"DELETE FROM {table} WHERE {key} = ?", [sweep_id])
+
+
+def refuse_live(agents: Sequence[str], sweep_id: str) -> None:
+    """Raise ``InputError`` where agents are training a sweep."""
+    if agents:
+        where = ", ".join(sorted({owners.host_of(agent) for agent in agents}))
+        raise InputError(
+            f"sweep {sweep_id} cannot be deleted: {len(agents)} agent{'s' * (len(agents) > 1)} on {where} "
+            f"{'train' if len(agents) > 1 else 'trains'} it",
+            hint=f"fersweep cancel {sweep_id} ends its trials; then run the same command again",
+        )
+
+
+_TABLES = {"fersweep_reports": "sweep_id", "fersweep_trials": "sweep_id", "fersweep_sweeps": "id"}
+"""The tables with rows of a sweep, in the order in which these can be deleted, and the column with its id."""
 
 
 def _row(connection: Connection, sweep_id: str, name: str) -> Row:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from fer_sweep import owners
 from fer_sweep.config.trial import TrialConfig, parse_trial_json
 from fer_sweep.errors import ConfigError, InputError
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialResult, TrialState
@@ -87,6 +88,11 @@ class Ledger:
     def unended(self) -> Sequence[Row]:
         """The running and preempted trials, in order."""
         return self._trials("*", f"AND {UNENDED} ORDER BY number")
+
+    def live_owners(self, now: float) -> Sequence[str]:
+        """The agents that train trials of this sweep: owners of valid leases that may be alive."""
+        rows = self._trials("DISTINCT owner", "AND state = ? AND lease_until > ?", [TrialState.RUNNING, now])
+        return sorted(row["owner"] for row in rows if not owners.is_dead(row["owner"]))
 
     def perhaps_free(self, owner: str, host: str, now: float) -> Sequence[Row]:
         """The unended trials that may be unleased, in order: those of ``owner``, of owners on ``host``, and stale ones.

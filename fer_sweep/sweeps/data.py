@@ -25,19 +25,17 @@ class SweepData:
 
     def __init__(self, entry: SweepEntry, file: SweepFile, space: Space) -> None:
         self._entry = entry
-        given = space.parameters.get("data")
-        names = given.grid_values() or () if given else (SharedConfig.model_fields["data"].default,)
-        # A space in code is known only when it runs.
-        self._names = [] if file.has_own_space else [str(name) for name in names if name != SYNTHETIC]
+        self.names = data_names(file, space)
+        """Those that its trials may ask for."""
+        self._names = [name for name in self.names if name != SYNTHETIC]
 
     def pin(self, note: Callable[[str], None]) -> None:
-        """Pin and share the data sets of a new sweep that are prepared on this host, and note problems."""
+        """Pin and share the data sets of a new sweep that are prepared on this host, and note the others."""
         for name in self._names:
             try:
-                if _prepared(name) is not None:
-                    self._provide(name, lambda text: None)
+                self._provide(name, lambda text: None)
             except FersweepError as error:
-                note(str(error))
+                note(f"{error}: {error.hint}" if error.hint else str(error))
 
     def inherit(self, origin: SweepEntry) -> None:
         """Copy the pins of another sweep."""
@@ -86,6 +84,22 @@ class SweepData:
         """Whether hosts work on this sweep that cannot read this host's cache."""
         several = self._entry.database.startswith("postgresql") or network_file_system(home()) is not None
         return several and network_file_system(cache_dir()) is None
+
+
+def data_names(file: SweepFile, space: Space) -> list[str]:
+    """The data sets that a sweep's trials may ask for; none where a space in code says so only when it runs."""
+    given = space.parameters.get("data")
+    names = given.grid_values() or () if given else (SharedConfig.model_fields["data"].default,)
+    return [] if file.has_own_space else [str(name) for name in names]
+
+
+def check_prepared(file: SweepFile) -> None:
+    """Raise ``DataError`` if a data set of a sweep file is not prepared on this host."""
+    from fer_sweep.data.cache import find_dataset  # only here: the readers take long to import
+
+    for name in data_names(file, Space.from_sweep(file)):
+        if name != SYNTHETIC:
+            find_dataset(name)
 
 
 def image_size(name: str) -> tuple[int, int]:

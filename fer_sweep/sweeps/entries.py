@@ -2,8 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -53,26 +54,68 @@ def known() -> Sequence[SweepEntry]:
     Raises:
         StorageError: A sweep.json cannot be read.
     """
-    entries = []
-    for path in (home() / "sweeps").glob("*/sweep.json"):
+    entries, unreadable = scan()
+    for error in unreadable.values():
+        raise error
+    return entries
+
+
+def scan() -> tuple[Sequence[SweepEntry], Mapping[str, StorageError]]:
+    """Every sweep created here, oldest first, and by the name of its folder what is wrong with each unreadable one."""
+    entries, unreadable = [], {}
+    for path in sorted((home() / "sweeps").glob("*/sweep.json")):
         try:
             entry = _ENTRY.validate_python(read_json(path))
             if entry.id != path.parent.name:
                 raise ValueError(f"it belongs to sweep {entry.id!r}")  # an id names folders, so it is checked
             entries.append(entry)
         except (OSError, ValueError) as error:  # pydantic raises ValueErrors
-            raise StorageError(
+            unreadable[path.parent.name] = StorageError(
                 f"cannot read {path}: {error}",
                 hint="restore the file, or move the sweep's folder away to continue without it",
-            ) from error
-    return sorted(entries, key=lambda entry: entry.created)
+            )
+    return sorted(entries, key=lambda entry: entry.created), unreadable
+
+
+def home_above() -> Path | None:
+    """A home with sweeps in a folder above the working directory, where ``FERSWEEP_HOME`` is not set."""
+    if not os.environ.get("FERSWEEP_HOME"):
+        with contextlib.suppress(OSError):  # a folder above that may not be read
+            for folder in Path.cwd().parents:
+                if any((folder / ".fersweep" / "sweeps").glob("*/sweep.json")):
+                    return folder / ".fersweep"
+    return None
 
 
 def remember(entry: SweepEntry, sweep: SweepFile) -> None:
     """Write a sweep's entry and file into its folder, so that it can be opened."""
-    folder = sweep_folder(entry.id)
-    write_atomically(folder / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
-    write_atomically(folder / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
+    write_atomically(sweep_folder(entry.id) / "sweep.yaml", yaml.safe_dump(sweep.to_plain(), sort_keys=False))
+    write_entry(entry)
+
+
+def write_entry(entry: SweepEntry) -> None:
+    """Write a sweep's entry alone."""
+    write_atomically(sweep_folder(entry.id) / "sweep.json", json.dumps(asdict(entry), indent=2) + "\n")
+
+
+def rename(entry: SweepEntry, name: str) -> SweepEntry:
+    """Give a sweep another name in this home; on W&B it keeps the former one.
+
+    Raises:
+        InputError: The name cannot be one, or is the id of another sweep.
+    """
+    if any(other.id == usable_name(name) != entry.id for other in scan()[0]):
+        raise InputError(f"{name} is the id of another sweep", hint="choose another name")
+    renamed = replace(entry, name=name)
+    write_entry(renamed)
+    return renamed
+
+
+def usable_name(name: str) -> str:
+    """The name that a person gives to a sweep; InputError if commands could not be given it."""
+    if not name.strip() or name != name.strip() or not name.isprintable() or len(name) > 128:
+        raise InputError(f"{name[:200]!r} cannot name a sweep", hint="use 1 to 128 characters, such as vit-small")
+    return name
 
 
 def pinned_data(sweep_id: str, name: str) -> DatasetInfo | None:

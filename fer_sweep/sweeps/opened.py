@@ -201,6 +201,14 @@ class Sweep(ABC):
     def trials(self) -> Sequence[TrialRecord]:
         """Every trial, oldest first."""
 
+    def glance(self, *, ask_server: bool = True) -> tuple[str | None, Sequence[TrialRecord]]:
+        """Its state and trials without a long wait: state None and the trials known here if a server does not answer.
+
+        Args:
+            ask_server: Ask a server that searches it, once.
+        """
+        return self.state, self.trials()
+
     @abstractmethod
     def remaining(self) -> Remaining:
         """How many trials are left."""

@@ -6,21 +6,21 @@ import secrets
 import string
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_sweep.config.binding import bind
 from fer_sweep.config.sweep_file import SweepFile, load_sweep_file, parse_sweep, with_constants
-from fer_sweep.errors import InputError, NothingToDo, SweepFileError
+from fer_sweep.errors import InputError, ServerError, SweepFileError
 from fer_sweep.files import home, sweep_folder
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.shipped import resolve
 from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
-from fer_sweep.sweeps.data import image_size
+from fer_sweep.sweeps.data import check_prepared, image_size
 from fer_sweep.sweeps.embedded import EmbeddedSweep
-from fer_sweep.sweeps.entries import SweepEntry, known, remember
+from fer_sweep.sweeps.entries import SweepEntry, known, remember, usable_name
+from fer_sweep.sweeps.finding import find_entry, no_sweeps, refuse_sweep_file, unknown_sweep
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.served import ServedSweep
 from fer_sweep.wandb_client.account import has_login, tracking_mode
@@ -32,37 +32,33 @@ SEARCHES = ("wandb", "optuna")
 """What proposes trials: a W&B server, or the embedded search."""
 
 
-def open_sweep(sweep_id: str | None = None, *, note: Callable[[str], None] = lambda text: None) -> Sweep:
-    """Open a sweep by id, or the one created last; a sweep that only the W&B server has is added to this home.
+def open_sweep(sweep: str | None = None, *, note: Callable[[str], None] = lambda text: None) -> Sweep:
+    """Open a sweep, or the one searched last; one that only the W&B server has is added to this home.
 
     Args:
-        sweep_id: An id, ENTITY/PROJECT/ID, or the address of a sweep's page; None for the last one.
+        sweep: What ``find_entry`` finds; or on W&B an id, ENTITY/PROJECT/ID, or the address of a sweep's page. None for
+            the last one.
         note: Called with warnings about a sweep that is added.
 
     Raises:
         NothingToDo: No sweep has been created here yet.
-        InputError: No sweep has this id.
+        InputError: No sweep is meant by this, or several are.
         LoginError: The API key has no access to it.
     """
-    entries = known()
-    if sweep_id is None:
-        return _open_last(entries)
-    for entry in entries:
-        if sweep_id in (entry.id, entry.path, entry.url):
-            return open_entry(entry)
-    elsewhere, hint = "", "name a sweep on W&B as ENTITY/PROJECT/ID"
-    if "/" in sweep_id or (has_login() and tracking_mode() == "online"):
+    if sweep is None:
+        return last_searched()
+    if (entry := find_entry(sweep)) is not None:
+        return open_entry(entry)
+    refuse_sweep_file(sweep)
+    elsewhere = ""
+    if "/" in sweep or (has_login() and tracking_mode() == "online"):
         try:
-            return _adopt(sweep_id, note)
+            return _adopt(sweep, note)
         except InputError as error:
-            if "/" in sweep_id or isinstance(error, SweepFileError):
+            if "/" in sweep or isinstance(error, SweepFileError):
                 raise
             elsewhere = f"; on W&B: {error}"
-    if entries:
-        near = get_close_matches(sweep_id, [entry.id for entry in entries], n=1)
-        latest = ", ".join(entry.id for entry in entries[-5:])
-        hint = f"did you mean {near[0]}?" if near else f"latest sweeps: {latest}; on W&B: ENTITY/PROJECT/ID"
-    raise InputError(f"no sweep {sweep_id!r} in {home()}{elsewhere}", hint=hint)
+    raise unknown_sweep(sweep, elsewhere)
 
 
 @contextlib.contextmanager
@@ -77,8 +73,11 @@ def open_sweeps(sweep_ids: Sequence[str] | None) -> Iterator[list[Sweep]]:
 
 
 def last_searched() -> Sweep:
-    """Open the sweep created last, ignoring those of ``fersweep confirm``."""
-    return _open_last([entry for entry in known() if entry.confirms is None])
+    """Open the sweep created last, ignoring those of ``fersweep confirm`` where there are others."""
+    entries = known()
+    if not entries:
+        raise no_sweeps()
+    return open_entry(([entry for entry in entries if entry.confirms is None] or entries)[-1])
 
 
 def open_entry(entry: SweepEntry) -> Sweep:
@@ -86,15 +85,10 @@ def open_entry(entry: SweepEntry) -> Sweep:
     return ServedSweep(entry) if entry.search == "wandb" else EmbeddedSweep(entry)
 
 
-def _open_last(entries: Sequence[SweepEntry]) -> Sweep:
-    if not entries:
-        raise NothingToDo(f"no sweep in {home()} yet", hint="create one: fersweep create simple_cnn")
-    return open_entry(entries[-1])
-
-
 def create(
     file: Path,
     *,
+    name: str | None = None,
     data: str | None = None,
     constants: Mapping[str, Any] | None = None,
     count: int | None = None,
@@ -104,25 +98,30 @@ def create(
     seed: int | None = None,
     entity: str | None = None,
     project: str | None = None,
+    to_train: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> Sweep:
     """Check a sweep file, create the sweep and open it.
 
-    The arguments are those of ``fer_sweep.create``; ``constants`` and ``data`` override the file.
+    The arguments are those of ``fer_sweep.create``; ``name``, ``constants`` and ``data`` override the file. A sweep
+    ``to_train`` on this host at once is created only if that is possible.
 
     Raises:
         SweepFileError: The file is invalid; no sweep is created.
+        DataError: A sweep to train needs a data set that is not prepared here; none is created.
         LoginError: The API key is invalid, or has no access to the entity.
         InputError: An option does not fit the file, or the server or the database refuses the sweep.
     """
     if search not in (None, *SEARCHES):
         raise InputError(f"unknown search {search!r}", hint=f"use {' or '.join(SEARCHES)}")
     constants = {**(constants or {}), **({} if data is None else {"data": data})}
-    sweep = checked(file, constants=constants, count=count, note=note)
+    sweep = checked(file, name=name, constants=constants, count=count, note=note)
     given = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
     embedded = next((option for option, value in given.items() if value is not None), None)
     if search is None:
         search = "wandb" if tracking_mode() == "online" and not embedded and sweep.method != "custom" else "optuna"
+    if to_train:
+        _check_trainable(sweep, search)
     if search == "wandb":
         if embedded:
             raise InputError(f"{embedded} needs the embedded search", hint="add --search optuna")
@@ -138,20 +137,39 @@ def create(
     return _add(entry, sweep, note)
 
 
+def _check_trainable(sweep: SweepFile, search: str) -> None:
+    """Raise for what would end an agent of a new sweep on this host at its start."""
+    check_prepared(sweep)
+    mode = tracking_mode()
+    if search == "wandb" and mode != "online":
+        raise InputError(
+            f"the search on a W&B server needs the runs of its trials, but runs are {mode}",
+            hint="unset WANDB_MODE or run `wandb online`; or add --search optuna",
+        )
+    if search == "optuna" and mode == "online":
+        from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: the embedded search needs no HTTP
+
+        with contextlib.suppress(ServerError), contextlib.closing(wandb_sweeps.connect()) as server:
+            server.default_entity(tries=1)  # refuses a wrong key; without an answer, runs are tracked offline
+
+
 def checked(
     file: Path,
     *,
+    name: str | None = None,
     constants: Mapping[str, Any] | None = None,
     count: int | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> SweepFile:
-    """Load a sweep file, apply constants and cap, and check every parameter against the training function.
+    """Load a sweep file, apply name, constants and cap, and check every parameter against the training function.
 
     Raises:
         SweepFileError: With every problem found.
     """
     file = resolve("sweeps", file)
     sweep, lines = load_sweep_file(file)
+    if name is not None:
+        sweep = parse_sweep({**sweep.to_plain(), "name": usable_name(name)})
     if constants:
         sweep = with_constants(sweep, constants)
         # A value of the command line has no line in the file.

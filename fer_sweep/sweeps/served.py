@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fer_sweep.errors import InputError
+from fer_sweep.errors import InputError, ServerError
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import lease_seconds
-from fer_sweep.store.trials import Ledger, SweepState
+from fer_sweep.store.trials import Ledger, SweepState, record_of
 from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
@@ -59,6 +59,18 @@ class ServedSweep(Sweep):
         """See ``Sweep.trials``: those of this database, and those of other hosts from the server."""
         with contextlib.closing(self.search()) as search:
             return search.records()
+
+    def glance(self, *, ask_server: bool = True) -> tuple[str | None, Sequence[TrialRecord]]:
+        """See ``Sweep.glance``."""
+        with self.database.transaction(write=False) as connection:
+            here = [record_of(row, row["identity"]) for row in Ledger(connection, self.id).all()]
+        if ask_server:
+            from fer_sweep.wandb_client.reconcile import merged
+
+            with contextlib.suppress(ServerError, InputError):  # no answer, no key, or deleted on its page
+                state = str(self.server.sweep(self.path, tries=1).state)
+                return state, merged(here, self.server.runs(self.path, tries=1))
+        return None, here
 
     def remaining(self) -> Remaining:
         """See ``Sweep.remaining``: the server tells its agents only when no trials are left."""

@@ -75,7 +75,7 @@ class WandbServer(Transport):
         return path, answer.get("configValidationWarnings") or ()
 
     @_reading("sweep")
-    def sweep(self, path: SweepPath) -> ServerSweep:
+    def sweep(self, path: SweepPath, *, tries: int = TRIES) -> ServerSweep:
         """A sweep; raises ``NotFound`` if none has this path."""
         found = self.ask(
             """query Sweep($entity: String, $project: String, $sweep: String!) {
@@ -85,6 +85,7 @@ class WandbServer(Transport):
                 }
             }""",
             {**_within(path), "sweep": path.id},
+            tries=tries,
         )["project"]
         place = f"{path.entity}/{path.project}"
         if not found:

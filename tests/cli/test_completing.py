@@ -35,7 +35,7 @@ def tab(capsys):
 
 
 def test_commands_options_their_values_and_the_fields_of_an_architecture(tab):
-    assert tab("re") == ["retry", "resume", "report", "restore"]
+    assert tab("re") == ["retry", "resume", "rename", "report", "restore"]
     assert tab("agent", "--g") == ["--gpus"]
     assert tab("data", "") == ["prepare", "list", "audit", "share"]
     assert tab("create", "x.yaml", "--search", "") == list(SEARCHES)
@@ -67,5 +67,5 @@ def test_sweeps_are_offered_newest_first_with_their_names_and_damaged_ones_left_
         file.parent.mkdir(parents=True)
         file.write_text(content)
         os.utime(file, (number, number))
-    assert sweep_ids("") == [("new", ""), ("old", "first")]
+    assert sweep_ids("") == [("new", ""), ("old", "first"), ("first", "old")]
     assert sweep_ids("lab/") == [("lab/faces/new", "")]
