@@ -1,5 +1,6 @@
 """What commands print: tables for people, one JSON document for scripts, errors with their hints."""
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Print a note or a next step on stderr; stdout is for the command's output."""
-    print(printable(text), file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk or a closed terminal stops no training
+        print(printable(text), file=sys.stderr)
 
 
 def note(text: str) -> None:

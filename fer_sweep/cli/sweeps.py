@@ -97,7 +97,8 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
 
     Example: fersweep status
     """
-    from fer_sweep.sweeps import open_sweep
+    from fer_sweep.sweeps import OPEN_STATES, open_sweep
+    from fer_sweep.sweeps.forecast import forecast
 
     with open_sweep(sweep) as opened:
         records = opened.trials()
@@ -111,6 +112,8 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
         return
     title = f"sweep {opened.id} ({opened.entry.name or 'no name'}): {state}"
     print_table(title, TRIAL_COLUMNS, trial_rows(records), key="trial")
+    if state in OPEN_STATES:
+        print_text(str(forecast(records, planned=opened.planned)))
     say(f"next: fersweep {opened.next_command(state, records)}")
 
 
