@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Self
 
 from rich import box
@@ -20,13 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_sweep.errors import printable
+from fer_sweep.files import drop_unwritten
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
-from fer_sweep.sweeps.forecast import left_s
+from fer_sweep.sweeps.forecast import duration, left_s
 from fer_sweep.verdicts import OVERFIT_GAP
 
-_WIDTH_WITHOUT_PARAMETERS = 76
-"""Characters that the other columns take at their widest."""
 _NARROWEST_PARAMETERS = 20
+"""Characters in which the parameters of a trial are worth a column."""
 
 EPOCH_LINES_S = 5.0
 """Least seconds between two lines about the epochs of one slot: quick epochs would fill a notebook."""
@@ -176,7 +175,7 @@ class View:
     def _say(self, text: str, style: str = "") -> None:
         self._last_line = text
         line = Text(printable(text), style)
-        with suppress(OSError):  # training goes on while its log cannot be written, such as on a full disk
+        try:
             if self._live is not None:
                 self.console.print(line)
                 return
@@ -184,17 +183,19 @@ class View:
                 self.console.print(line, soft_wrap=True)
             self.console.file.write(lines.get())
             self.console.file.flush()
+        except OSError:  # training goes on while its log cannot be written, such as on a full disk
+            drop_unwritten(self.console.file)
 
-    def _headline(self, slots: int) -> str:
+    def _headline(self, slots: int, *, with_best: bool = True) -> str:
         """One line: trials ended, the best so far, and the time left on so many slots (0 at the end)."""
         parts = [f"{self.ended}/{self.planned} trials" if self.planned else f"{self.ended} trials"]
-        if self._best is not None and self._live is None:  # the live view has a line for it
+        if self._best is not None and with_best:
             trial, result = self._best
             parts.append(f"best {result.best_val_acc:.1%} (gap {100 * result.train_val_gap:+.1f}) in trial {trial}")
         if slots and (speed := sum(row.metrics.get("images_per_second", 0.0) for row in list(self._rows.values()))):
             parts.append(f"{speed:,.0f} images/s")
         if slots and (left := self._left_s(slots)) is not None:
-            parts.append(f"{timedelta(seconds=round(left))} left")
+            parts.append(f"{duration(left)} left")
         if slots and self.deadline:
             parts.append(f"ends {self.deadline}")
         return " | ".join(parts)
@@ -224,34 +225,41 @@ class View:
 
     def draw(self) -> RenderableType:
         """The live view as it is now."""
-        table = Table(title=Text(printable(f"sweep {self.sweep_id}")), title_justify="left", box=box.SIMPLE)
-        table.pad_edge, table.padding = False, (0, 1, 0, 0)
-        for heading in ("slot", "trial"):
-            table.add_column(heading, no_wrap=True)
-        for heading in ("epoch", "of it", "val_acc", "best", "gap", "images/s", "left"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        room = self.console.width - _WIDTH_WITHOUT_PARAMETERS
-        has_room = room >= _NARROWEST_PARAMETERS
-        if has_room:
-            table.add_column("parameters", overflow="ellipsis", no_wrap=True, max_width=room)
-        for slot, row in sorted(self._rows.items()):
-            cells = [*self._cells(row), *([Text(printable(self._parameters(row.request)))] if has_room else [])]
-            table.add_row(Text(slot), Text(row.request.trial_id), *cells)
-        for slot in sorted(set(self.drained) - self._rows.keys()):
-            table.add_row(Text(slot), Text("drained", "cyan"))
-        lines = [Text(self._headline(self.slots))]
+        table = self._table()
+        room = self.console.width - self.console.measure(table).maximum - 1
+        if room >= _NARROWEST_PARAMETERS:
+            table = self._table(room)
+        lines = [Text(self._headline(self.slots, with_best=False))]
         if self._best is not None:
             trial, result = self._best
-            lines.insert(
-                0, Text.assemble(f"leader: trial {trial}, ", (_described(result), VERDICT_STYLE[result.verdict]))
-            )
+            style = VERDICT_STYLE[result.verdict]
+            lines.insert(0, Text.assemble(f"leader: trial {trial}, ", (_described(result), style)))
         return Group(table, *lines)
+
+    def _table(self, room: int = 0) -> Table:
+        """One row a slot, with the parameters if there is room for them."""
+        title = Text(printable(f"sweep {self.sweep_id}"))
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+        for heading in ("slot", "trial"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("epoch", "val_acc", "best", "gap", "images/s", "left"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        if room:
+            table.add_column("parameters", overflow="ellipsis", no_wrap=True, max_width=room)
+        rows = dict(sorted(self._rows.items()))
+        for slot, row in rows.items():
+            cells = [*self._cells(row), Text(printable(self._parameters(row.request)))]
+            table.add_row(Text(slot), Text(row.request.trial_id), *(cells if room else cells[:-1]))
+        for slot in sorted(set(self.drained) - rows.keys()):
+            table.add_row(Text(slot), Text("drained", "cyan"))
+        return table
 
     def _cells(self, row: _Row) -> list[Text]:
         """What a trial has reached."""
         metrics, epochs, left = row.metrics, row.request.config.epochs, row.left_s(self.clock())
-        present = min(metrics.get("epoch", 0.0) + 1, epochs)
-        cells = [Text(f"{present:.0f}/{epochs}"), Text(f"{row.share:.0%}" if row.first else "starts")]
+        done = metrics.get("epoch", 0.0)
+        share = 1.0 if done == epochs else row.share
+        cells = [Text(f"{min(done + 1, epochs):.0f}/{epochs} {share:4.0%}" if row.first else "starts")]
         if metrics:
             gap = metrics["train_val_gap"]
             cells += [Text(f"{metrics[name]:.1%}") for name in ("val_acc", "best_val_acc")]
@@ -259,7 +267,7 @@ class View:
             cells += [Text(f"{metrics['images_per_second']:,.0f}")]
         else:
             cells += [Text("")] * 4
-        return [*cells, Text("" if left is None else str(timedelta(seconds=round(left))))]
+        return [*cells, Text("" if left is None else duration(left))]
 
 
 def _described(result: TrialResult) -> str:

@@ -15,6 +15,7 @@ from fer_sweep.cli import agent, confirming, data, host, inference, report, resu
 from fer_sweep.cli.options import expanded
 from fer_sweep.cli.printing import print_error
 from fer_sweep.errors import FersweepError, StorageError
+from fer_sweep.files import drop_unwritten
 
 app = typer.Typer(
     name="fersweep",
@@ -97,7 +98,7 @@ def _drop_unwritten() -> None:
         try:
             stream.flush()
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            drop_unwritten(stream)
 
 
 def _raise_ctrl_c(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -82,6 +82,8 @@ def agent(
                 return  # it was said how to train on, and there is nothing to choose from
         else:
             work_in_pool(opened, pool, agents, options.words(count), as_json=as_json)
+            if options.deadline is not None:
+                _say_what_is_left(opened, None)
             command = opened.choosing_command
     say(f"next: fersweep {command} {opened.id}")
 
@@ -169,13 +171,19 @@ def work(
         say(f"next: {resumed_by or f'fersweep agent {sweep.id}'} resumes it")
         raise typer.Exit(130)
     if summary.timed_out:
-        from fer_sweep.sweeps.forecast import forecast
-
-        left = forecast(sweep.trials(), planned=sweep.planned, slots=len(slots))
-        if left.trials != 0:
-            none = "" if summary.has_value else "no trial was completed: give it more time; "
-            say(f"the deadline ended this agent; {none}{left}; next: {resumed_by or f'fersweep agent {sweep.id}'}")
+        _say_what_is_left(sweep, len(slots), resumed_by)
     return summary
+
+
+def _say_what_is_left(sweep: "Sweep", slots: int | None, resumed_by: str = "") -> None:
+    """After a deadline, say how many trials are left and how to train them."""
+    from fer_sweep.sweeps.forecast import forecast
+
+    trials = sweep.trials()
+    left = forecast(trials, planned=sweep.planned, slots=slots)
+    if left.trials != 0:
+        none = "" if any(trial.state.has_value for trial in trials) else "no trial is complete, so give it more time; "
+        say(f"the deadline has come; {none}{left}; train on: {resumed_by or f'fersweep agent {sweep.id}'}")
 
 
 def drain(
@@ -203,7 +211,7 @@ def drain(
     while not all(found.is_free for found in drained) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     for found in drained:
-        state = "free" if found.is_free else "drained, and free after its trial"
+        state = "free" if found.is_free else f"drained, and free after its {'checkpoint' if now else 'trial'}"
         print_text(f"sweep {found.sweep}: slot {found.slot} is {state}")
     if not now and not all(found.is_free for found in drained):
         say(f"to free it at once, with a checkpoint: fersweep drain {slot} --now")

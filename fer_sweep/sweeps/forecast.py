@@ -24,7 +24,7 @@ class Forecast:
         """The forecast in words.
 
         >>> str(Forecast(12, 2, seconds=7000.0, per_hour=6.2)), str(Forecast(1, 1))
-        ('12 trials left: about 1.9 hours on 2 slots', '1 trial left')
+        ('12 trials left: about 1.9 h on 2 slots', '1 trial left')
         >>> str(Forecast(None, 1, per_hour=6.2))
         'no limit on trials; about 6.2 an hour on 1 slot'
         """
@@ -71,16 +71,14 @@ def left_s(trials_s: Sequence[float], slots: int) -> float:
 
 
 def duration(seconds: float) -> str:
-    """A time span in words.
+    """A time span, in the unit that suits it.
 
     >>> duration(40), duration(600), duration(7000), duration(400_000)
-    ('40 seconds', '10 minutes', '1.9 hours', '4.6 days')
+    ('40 s', '10 min', '1.9 h', '4.6 d')
     """
-    for unit, length, most in (("seconds", 1, 90), ("minutes", 60, 5400), ("hours", 3600, 172_800)):
-        if seconds < most:
-            value = seconds / length
-            return f"{value:.1f} {unit}" if unit == "hours" else f"{value:.0f} {unit}"
-    return f"{seconds / 86_400:.1f} days"
+    if seconds < 5400:
+        return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
 
 
 def counted(number: int, noun: str) -> str:
