@@ -135,7 +135,8 @@ def work_on(
             raise _nothing_to_do(sweep, state, records)  # before a forkserver is started
         view = _view(sweep, slots, records, console)
         view.deadline = "" if deadline is None else str(deadline)
-        for note in (_opening(sweep, slots, records), *notes):
+        end_note = () if deadline is None else (f"this agent ends by {deadline}",)
+        for note in (_opening(sweep, slots, records), *end_note, *notes):
             view.note(note)
         keeper = None
         if mirror is not None:

@@ -102,6 +102,7 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
 
     with open_sweep(sweep) as opened:
         records = opened.trials()
+        left = forecast(records, planned=opened.planned)
         try:
             state = opened.state
         except ServerError as error:
@@ -113,7 +114,7 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
     title = f"sweep {opened.id} ({opened.entry.name or 'no name'}): {state}"
     print_table(title, TRIAL_COLUMNS, trial_rows(records), key="trial")
     if state in OPEN_STATES:
-        print_text(str(forecast(records, planned=opened.planned)))
+        print_text(str(left))
     say(f"next: fersweep {opened.next_command(state, records)}")
 
 

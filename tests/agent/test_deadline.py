@@ -11,10 +11,12 @@ from fer_sweep.agent.interrupts import Interrupts
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialRequest, TrialState
+from tests.cli.conftest import write_sweep
 from tests.support.agent_stage import Stage, View
 from tests.support.records import make_result
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 from tests.support.scripted_starter import PlayedTrial, Script, ScriptedStarter, train_then_wait
+from tests.support.shell import Shell
 
 NOW = datetime(2026, 3, 1, 20, 0, tzinfo=UTC)
 
@@ -146,3 +148,34 @@ def test_an_end_that_is_not_clear_is_refused(hours: float | None, deadline: str)
 def test_a_deadline_that_has_passed_leaves_nothing_to_do(clock: Clock) -> None:
     with pytest.raises(NothingToDo, match="has passed"):
         Deadline(NOW, clock=clock)
+
+
+@pytest.mark.usefixtures("tiny_data")
+def test_a_run_that_times_out_says_what_is_left_and_how_to_go_on(
+    shell: Shell, played_trials: ScriptedStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [3600.0]
+    monkeypatch.setattr(Deadline, "left_s", property(lambda self: left[0]))
+
+    def script(trial: PlayedTrial) -> TrialOutcome:
+        if trial.trial_id == unfinished:
+            left[0] = 1.0
+            return train_then_wait(1)(trial)
+        return taking(1.0, Clock())(trial)
+
+    played_trials.script = script
+    for unfinished, says in (
+        ("2", "2 trials left: about 2 s on 1 slot"),
+        ("0", "no trial is complete, so give it more time; 4 trials"),
+    ):
+        left[0] = 3600.0
+        code, out, err = shell("run", write_sweep(trials=4), "--slots", "1", "--hours", "1")
+        assert (code, "best_val_acc" in out) == (0, unfinished == "2")
+        (line,) = [line for line in err.splitlines() if "the deadline has come" in line]
+        assert says in line and "train on: fersweep agent " in line
+
+
+def test_a_deadline_is_checked_before_a_sweep_is_created(shell: Shell) -> None:
+    for deadline, code in (("8", 2), ("2020-01-01T08:00", 3)):
+        assert shell("run", write_sweep(), "--deadline", deadline)[0] == code
+    assert shell("status")[0] == 3
