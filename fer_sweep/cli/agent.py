@@ -203,6 +203,8 @@ def drain(
 
     from fer_sweep.agent import draining
 
+    if now and undo:
+        raise InputError("--now frees a slot and --undo gives it back", hint="give one of them")
     drained = draining.drain(slot, now=now, undo=undo)
     if undo:
         print_text("\n".join(f"sweep {found.sweep}: slot {found.slot} is given back" for found in drained))
