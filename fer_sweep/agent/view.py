@@ -234,7 +234,7 @@ class View:
             trial, result = self._best
             style = VERDICT_STYLE[result.verdict]
             lines.insert(0, Text.assemble(f"leader: trial {trial}, ", (_described(result), style)))
-        return Group(table, *lines)
+        return Group(*([table] if table.row_count else []), *lines)
 
     def _table(self, room: int = 0) -> Table:
         """One row a slot, with the parameters if there is room for them."""
