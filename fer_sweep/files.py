@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fer_sweep.errors import InputError, cannot_write
 
@@ -121,6 +121,20 @@ def is_locked(lock: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def drop_unwritten(stream: IO[str]) -> None:
+    """Drop what a stream could not write: every later flush, such as before a process starts or at exit, would fail."""
+    with contextlib.suppress(OSError):  # it has no file
+        number = stream.fileno()
+        kept, nowhere = os.dup(number), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, number)
+            stream.flush()
+        finally:
+            os.dup2(kept, number)  # a disk may have room again later
+            os.close(kept)
+            os.close(nowhere)
 
 
 @contextlib.contextmanager

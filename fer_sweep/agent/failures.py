@@ -7,8 +7,10 @@ memory.
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 
-from fer_sweep.records import Cause, TrialOutcome, TrialRequest, TrialState
+from fer_sweep.errors import AgentFailed
+from fer_sweep.records import Cause, TrialOutcome, TrialRecord, TrialRequest, TrialState
 from fer_sweep.worker.slots import Slot
 
 FAILURES_IN_A_ROW = 5
@@ -57,6 +59,17 @@ class Failures:
     def in_a_row(self) -> Sequence[str]:
         """The failures since the last success, each with its trial."""
         return [failure for _, failure in self._in_a_row]
+
+    def error(self, records: Sequence[TrialRecord], complete_here: int, *, logs: Path) -> AgentFailed:
+        """The error that ends the agent."""
+        # Failures here beside successes elsewhere, or earlier, point to this host and not to the sweep.
+        elsewhere = sum(record.state is TrialState.COMPLETE for record in records) - complete_here
+        others = f"{elsewhere} trials are complete elsewhere, so check this host first: fersweep doctor; "
+        return AgentFailed(
+            f"{len(self.in_a_row)} trials failed one after another, the last one: {self.in_a_row[-1]}",
+            hint=f"{others if elsewhere else ''}fix the cause (see trial.log below {logs}), "
+            "then: fersweep agent --retry-failed",
+        )
 
     def is_open(self, slot: Slot) -> bool:
         """Whether a slot is enabled."""

@@ -1,4 +1,4 @@
-"""Signals to an agent: how often and how urgently it was asked to stop."""
+"""Signals to an agent and its deadline: how often and how urgently it was asked to stop."""
 
 import os
 import signal
@@ -8,30 +8,63 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from fer_sweep.agent.deadline import Deadline
+
 
 @dataclass
 class Interrupts:
-    """How urgently a user or a scheduler wants the agent to stop: 1 drain, 2 checkpoint, 3 kill."""
+    """How urgently a user, a scheduler or a deadline wants the agent to stop: 1 drain, 2 checkpoint, 3 kill."""
 
     level: int = 0
     heeded: int = 0
     """The level that the agent has acted on."""
     presses: int = 0
     """How often Ctrl-C was pressed."""
+    deadline: Deadline | None = None
+    by_signal: bool = False
+    """Whether a signal came, from a user or a scheduler."""
 
     @property
     def end_waiting(self) -> bool:
         """Whether to stop waiting for a server: the agent has to act on a signal, or was told to stop at once."""
+        self.read_clock()
         return self.level > self.heeded or self.level >= 2
+
+    @property
+    def no_new_trials(self) -> bool:
+        """Whether the agent starts no more trials."""
+        return self.level > 0 or (self.deadline is not None and self.deadline.is_too_near)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the deadline stopped the agent."""
+        return self.deadline is not None and (self.deadline.is_too_near or self.deadline.level > 0)
+
+    def read_clock(self) -> None:
+        """Raise the level if the deadline is near or has passed."""
+        if self.deadline is not None:
+            self.level = max(self.level, self.deadline.level)
 
     def ctrl_c(self, _signal: int, _frame: FrameType | None) -> None:
         """Each further one is more urgent."""
         self.presses += 1
+        self.by_signal = True
         self.level = min(3, self.level + 1)
 
     def terminate(self, _signal: int, _frame: FrameType | None) -> None:
         """A scheduler's signal: checkpoint at once, since the scheduler may kill soon."""
+        self.by_signal = True
         self.level = max(2, self.level)
+
+    def note(self, running: int) -> str:
+        """What the agent does at this level, while so many trials run."""
+        if self.level == 1:
+            again = f"{running} running will finish. Ctrl-C again: checkpoint and stop; a third time: kill"
+            return f"no new trials; {again}" if running else "stopping"
+        why = "" if self.deadline is None or not self.deadline.level else f"the deadline is {self.deadline}: "
+        if self.level == 2:
+            return f"{why}writing checkpoints and stopping; Ctrl-C again: kill"
+        return f"{why}killing the trials; run the agent again to resume each from its last checkpoint"
 
 
 @contextmanager

@@ -10,11 +10,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
 
+from fer_sweep.agent.draining import Drains
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, handling_signals
+from fer_sweep.agent.running import AgentSummary as AgentSummary
 from fer_sweep.agent.running import HangLimit, Running
 from fer_sweep.agent.view import View
-from fer_sweep.errors import AgentFailed, LostTrial, StorageError
+from fer_sweep.errors import LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
 from fer_sweep.store.engine import Interrupted
@@ -32,18 +34,6 @@ POLL_S = 1.0
 LAST_CHECKPOINT_S = 10.0
 """How long trials have to write a checkpoint when an error ends the agent; seconds."""
 _NOT_REQUEUED = "trial %s could not be requeued (%s); it can be resumed once its lease expires"
-
-
-@dataclass(frozen=True)
-class AgentSummary:
-    """What one agent did."""
-
-    ended: Mapping[TrialState, int]
-    """Attempts by how they ended."""
-    interrupted: bool
-    """Whether a signal stopped the agent."""
-    turnaround_s: tuple[float, ...]
-    """Seconds from one trial's end to the first step of the next one in its slot."""
 
 
 @dataclass
@@ -73,7 +63,11 @@ class Agent:
     on_end: Callable[[], None] = lambda: None
     """Called when the end of a trial is recorded."""
     interrupts: Interrupts = field(default_factory=Interrupts)
-    """Signals; the search reads them too, to stop waiting for a server."""
+    """Signals and the deadline; the search reads them too, to stop waiting for a server."""
+    drains: Drains = field(default_factory=Drains)
+    """Which slots are to take no trial."""
+    is_over: Callable[[], bool] = lambda: False
+    """Whether the sweep has ended; asked while every slot is drained."""
     _running: dict[str, Running] = field(default_factory=dict, init=False)
     _failures: Failures = field(init=False)
     _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
@@ -103,21 +97,12 @@ class Agent:
             finally:
                 self._stop_all()
                 self.starter.close()
-        failed = self._failures.in_a_row
-        nothing_done = not any(state.has_value for state in self._ended)
-        if failed and (nothing_done or self._failures.must_stop):
-            raise AgentFailed(
-                f"{len(failed)} trials failed one after another, the last one: {failed[-1]}",
-                hint=f"{self._other_agents()}fix the cause (see trial.log below "
-                f"{self.folder_of('0').parent}), then: fersweep agent --retry-failed",
-            )
-        return AgentSummary(dict(self._ended), self.interrupts.level > 0, tuple(self._turnaround))
-
-    def _other_agents(self) -> str:
-        # Failures here beside successes elsewhere, or earlier, point to this host and not to the sweep.
-        done = sum(record.state is TrialState.COMPLETE for record in self.search.records())
-        others = done - self._ended.get(TrialState.COMPLETE, 0)
-        return f"{others} trials are complete elsewhere, so check this host first: fersweep doctor; " if others else ""
+        interrupts = self.interrupts
+        summary = AgentSummary(self._ended, interrupts.by_signal, tuple(self._turnaround), interrupts.timed_out)
+        if self._failures.in_a_row and (not summary.has_value or self._failures.must_stop):
+            complete = self._ended.get(TrialState.COMPLETE, 0)
+            raise self._failures.error(self.search.records(), complete, logs=self.folder_of("0").parent)
+        return summary
 
     def _work(self, wakeup: int) -> None:
         asked_at = 0.0
@@ -137,15 +122,17 @@ class Agent:
                     self._finish(running)
             if time.monotonic() - asked_at >= POLL_S:
                 self._poll_search()
+                self._poll_drains()
                 asked_at = time.monotonic()
 
     def _may_start(self) -> bool:
         at_count = self.count is not None and self._handed_out >= self.count
-        return not (self._no_more or at_count or self._failures.must_stop or self.interrupts.level)
+        return not (self._no_more or at_count or self._failures.must_stop or self.interrupts.no_new_trials)
 
     def _fill_slots(self) -> None:
         self._patience = POLL_S
-        free = [slot for slot in self.slots if slot.name not in self._running and self._failures.is_open(slot)]
+        taken = self._running.keys() | set(self.drains.slots)
+        free = [slot for slot in self.slots if slot.name not in taken and self._failures.is_open(slot)]
         # A search may answer a question later, so no more slots ask than may still start a trial.
         for slot in free if self.count is None else free[: self.count - self._handed_out]:
             if not self._may_start():
@@ -154,6 +141,8 @@ class Agent:
                 continue
             try:
                 request = self.search.next_trial(slot.name)
+                if isinstance(request, TrialRequest) and not self._can_finish(request):
+                    return
             except Interrupted:
                 return
             if request is None:
@@ -169,6 +158,15 @@ class Agent:
                 continue
             self._waiting = None
             self._start(slot, request)
+
+    def _can_finish(self, request: TrialRequest) -> bool:
+        """Whether a trial can finish before the deadline; if not, it is requeued."""
+        deadline = self.interrupts.deadline
+        if deadline is None or deadline.has_time_for(request, self.search.records):
+            return True
+        reason = "not started: it could not finish before the agent's deadline"
+        self.search.finish(request.trial_id, TrialOutcome(TrialState.PREEMPTED, reason=reason))
+        return False
 
     def _has_room(self, slot: Slot) -> bool:
         others = [r for r in self._running.values() if r.slot.environment == slot.environment]
@@ -222,6 +220,7 @@ class Agent:
             if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
                 self._turnaround.append(time.monotonic() - freed)
         running.last_beat, running.has_begun = beat.at, True
+        self.view.progress(running.slot.name, beat.share)
 
     def _on_epoch(self, running: Running, report: EpochReport) -> None:
         trial = running.request.trial_id
@@ -243,6 +242,22 @@ class Agent:
             except StorageError as error:
                 # An unanswered question loses nothing; a report or an end that cannot be written ends the agent.
                 log.warning("%s", error)
+
+    def _poll_drains(self) -> None:
+        for note in self.drains.read({slot: running.request.trial_id for slot, running in self._running.items()}):
+            self.view.note(note)
+        self.view.drained = self.drains.slots
+        is_idle = all(slot.name in self.drains.slots for slot in self.slots if self._failures.is_open(slot))
+        if is_idle and not self._running and self.is_over():
+            self._no_more = True
+        for running in self._running.values():
+            if self.drains.at_once(running.slot.name):
+                self._preempt(running)
+
+    def _preempt(self, running: Running) -> None:
+        if running.asked_to_stop is None:  # one that is being pruned must not be requeued
+            running.ask_to_stop(StopReason.PREEMPTED)
+            running.run.mark_preempting()  # at once: a scheduler may not wait for checkpoints
 
     def _report(self, running: Running, metrics: Mapping[str, float]) -> None:
         try:
@@ -269,6 +284,8 @@ class Agent:
         outcome = self._failures.judge(running.slot, running.request, outcome, epoch=running.epoch, was_asked=was_asked)
         if outcome.result is not None:
             self.admission.learn(running.slot, outcome.result.peak_memory_mb)
+            if self.interrupts.deadline is not None:
+                self.interrupts.deadline.learn(running.request.config, outcome.result)
         if outcome.state is TrialState.PRUNED and not outcome.reason:
             outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
         if not running.lost:
@@ -305,26 +322,16 @@ class Agent:
                     raise
 
     def _act_on_signals(self) -> None:
+        self.interrupts.read_clock()
         level = self.interrupts.level
         if level <= self.interrupts.heeded:
             return
         self.interrupts.heeded = level
-        if level == 1:
-            left = len(self._running)
-            self.view.note(
-                f"no new trials; {left} running will finish. Ctrl-C again: checkpoint and stop; a third time: kill"
-                if left
-                else "stopping"
-            )
-        elif level == 2:
-            self.view.note("writing checkpoints and stopping; Ctrl-C again: kill")
-            for running in self._running.values():
-                if running.asked_to_stop is None:  # one that is being pruned must not be requeued
-                    running.ask_to_stop(StopReason.PREEMPTED)
-                    running.run.mark_preempting()  # at once: a scheduler may not wait for checkpoints
-        else:
-            self.view.note("killing the trials; run the agent again to resume each from its last checkpoint")
-            for running in self._running.values():
+        self.view.note(self.interrupts.note(len(self._running)))
+        for running in self._running.values():
+            if level == 2:
+                self._preempt(running)
+            elif level > 2:
                 running.ask_to_stop(StopReason.PREEMPTED)
                 running.handle.kill()
 

@@ -1,6 +1,7 @@
-"""A trial that runs in a slot, and when its process counts as hung."""
+"""A trial that runs in a slot, when its process counts as hung, and what an agent did in all."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fer_sweep.host_processes import is_paused
@@ -17,6 +18,25 @@ TIMES_THE_LONGEST = 10
 """The limit is at least so many times the longest time between two steps."""
 ABORT_S = 5.0
 """How long a hung trial has to write its stack trace before it is killed."""
+
+
+@dataclass(frozen=True)
+class AgentSummary:
+    """What one agent did."""
+
+    ended: Mapping[TrialState, int]
+    """Attempts by how they ended."""
+    interrupted: bool
+    """Whether a signal stopped the agent."""
+    turnaround_s: tuple[float, ...]
+    """Seconds from one trial's end to the first step of the next one in its slot."""
+    timed_out: bool = False
+    """Whether its deadline stopped the agent."""
+
+    @property
+    def has_value(self) -> bool:
+        """Whether a trial has ended with a result."""
+        return any(state.has_value for state in self.ended)
 
 
 @dataclass

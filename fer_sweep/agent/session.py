@@ -2,10 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
+from fer_sweep.agent.deadline import Deadline
+from fer_sweep.agent.draining import Drains
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.interrupts import Interrupts
 from fer_sweep.agent.loop import Agent, AgentSummary
@@ -14,9 +17,10 @@ from fer_sweep.agent.running import HangLimit
 from fer_sweep.agent.uploads import Uploads
 from fer_sweep.agent.view import View
 from fer_sweep.config.trial import ARCHITECTURES
-from fer_sweep.errors import NothingToDo
+from fer_sweep.errors import FersweepError, NothingToDo
 from fer_sweep.files import checkpoint_folder
 from fer_sweep.mirror.copying import Mirror
+from fer_sweep.owners import this_process
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweeps import OPEN_STATES, Sweep
@@ -101,6 +105,7 @@ def work_on(
     on_oom: OnOom = OnOom.FAIL,
     hang_after_s: float | None = None,
     mirror: Path | None = None,
+    end: datetime | None = None,
 ) -> AgentSummary:
     """Run an agent on a sweep until there is nothing left to do, showing its progress on ``console``.
 
@@ -113,11 +118,13 @@ def work_on(
         on_oom: What happens to a trial that runs out of memory.
         hang_after_s: A trial that makes no step for so many seconds is killed; None to learn what is usual.
         mirror: A folder on a drive that outlives this machine, where a copy of the home is kept.
+        end: When to have ended, with checkpoints; None to work until there is nothing left to do.
 
     Raises:
         AgentFailed: Trials failed one after another.
-        NothingToDo: The sweep has ended already.
+        NothingToDo: The sweep has ended already, or that time has passed.
     """
+    deadline = None if end is None else Deadline(end)
     notes: list[str] = []
     fingerprints = sweep.data.provide(notes.append)
     online = tracking_mode() == "online"
@@ -125,7 +132,7 @@ def work_on(
     uploads = Uploads(sweep.id, check=lambda own: check(sweep, own, complete), pause_s=lease_seconds())
     track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
     copying = contextlib.ExitStack()
-    interrupts = Interrupts()
+    interrupts = Interrupts(deadline=deadline)
     sweep.end_waiting = lambda: interrupts.end_waiting
     search = sweep.search()
     try:
@@ -133,11 +140,14 @@ def work_on(
         if (state := sweep.state) not in OPEN_STATES:
             raise _nothing_to_do(sweep, state, records)  # before a forkserver is started
         view = _view(sweep, slots, records, console)
-        for note in (_opening(sweep, slots, records), *notes):
+        view.deadline = "" if deadline is None else str(deadline)
+        end_note = () if deadline is None else (f"this agent ends by {deadline}",)
+        for note in (_opening(sweep, slots, records), *end_note, *notes):
             view.note(note)
         keeper = None
         if mirror is not None:
             keeper = copying.enter_context(Mirror(mirror, sweep.entry.storage, tell=view.note))
+        drains = Drains(sweep.folder, [slot.name for slot in slots], this_process())
         agent = Agent(
             search=search,
             slots=slots,
@@ -152,12 +162,14 @@ def work_on(
             hang_limit=HangLimit(hang_after_s),
             on_end=keeper.nudge if keeper else lambda: None,
             interrupts=interrupts,
+            drains=drains,
+            is_over=lambda: _is_over(sweep),
         )
         if online:
             uploads.start()
-        with view:
+        with drains, view:
             summary = agent.run()
-        if not summary.ended and not summary.interrupted:
+        if not summary.ended and not summary.interrupted and not summary.timed_out:
             raise _nothing_to_do(sweep, sweep.state, search.records())
         return summary
     finally:
@@ -169,8 +181,16 @@ def work_on(
         if online:
             if left := uploads.finish():
                 names = ", ".join(left)
-                console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
+                with contextlib.suppress(OSError):
+                    console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
             sweep.close_page()
+
+
+def _is_over(sweep: Sweep) -> bool:
+    try:
+        return sweep.state not in OPEN_STATES
+    except FersweepError:  # asked again in a second
+        return False
 
 
 def _nothing_to_do(sweep: Sweep, state: str, records: Sequence[TrialRecord]) -> NothingToDo:

@@ -5,10 +5,11 @@ FORCE_COLOR, but redraw nothing; a live table would print thousands of lines.
 """
 
 import os
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Self
 
 from rich import box
@@ -18,11 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_sweep.errors import printable
-from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState
+from fer_sweep.files import drop_unwritten
+from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
+from fer_sweep.sweeps.forecast import duration, left_s
+from fer_sweep.verdicts import OVERFIT_GAP
 
-_WIDTH_WITHOUT_PARAMETERS = 68
-"""Characters that the other columns take at their widest."""
-_NARROWEST_PARAMETERS = 24
+_NARROWEST_PARAMETERS = 20
+"""Characters in which the parameters of a trial are worth a column."""
 
 EPOCH_LINES_S = 5.0
 """Least seconds between two lines about the epochs of one slot: quick epochs would fill a notebook."""
@@ -31,11 +34,46 @@ NOTEBOOK = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_K
 """Environment variables of a kernel, which the commands of its cells inherit."""
 
 _STATE_STYLE = {
-    TrialState.COMPLETE: "green",
     TrialState.PRUNED: "yellow",
     TrialState.PREEMPTED: "cyan",
     TrialState.FAILED: "bold red",
 }
+VERDICT_STYLE = {
+    Verdict.BALANCED: "green",
+    Verdict.OVERFIT: "yellow",
+    Verdict.UNDERFIT: "yellow",
+    Verdict.COLLAPSED: "bold red",
+    Verdict.DIVERGED: "bold red",
+}
+"""Of a complete trial."""
+_USELESS = (Verdict.COLLAPSED, Verdict.DIVERGED)
+"""Verdicts of trials that cannot lead."""
+
+
+@dataclass
+class _Row:
+    """The trial of one slot."""
+
+    request: TrialRequest
+    started: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of its last epoch."""
+    share: float = 0.0
+    """Of the present epoch's training steps that are done."""
+    first: tuple[float, float] | None = None
+    """When it made its first step in this attempt, and how many epochs it had then."""
+
+    @property
+    def epochs(self) -> float:
+        """Epochs done, with the part of the present one."""
+        return min(self.metrics.get("epoch", 0.0) + self.share, self.request.config.epochs)
+
+    def left_s(self, now: float) -> float | None:
+        """Seconds until its last epoch is done at the speed so far; None before there is one."""
+        if self.first is None or self.epochs <= self.first[1]:
+            return None
+        since, before = self.first
+        return (self.request.config.epochs - self.epochs) * (now - since) / (self.epochs - before)
 
 
 @dataclass
@@ -52,12 +90,14 @@ class View:
     """Parameters that are the same in every trial, and not shown."""
     ended: int = 0
     """Trials that have ended, before this agent started and since."""
+    deadline: str = ""
+    """When the agent ends, if that is set."""
     clock: Callable[[], float] = time.monotonic
+    drained: Collection[str] = ()
+    """Slots that take no trial."""
     _best: tuple[str, TrialResult] | None = None
-    _running: dict[str, tuple[TrialRequest, Mapping[str, float]]] = field(default_factory=dict)
-    """By slot, its trial and the metrics of its last epoch."""
-    _started: dict[str, float] = field(default_factory=dict)
-    """By slot, when its trial started."""
+    _rows: dict[str, _Row] = field(default_factory=dict)
+    """By slot."""
     _durations: list[float] = field(default_factory=list)
     _shown: dict[str, float] = field(default_factory=dict)
     """When each slot's last epoch was shown in a line; a slot without one shows its next."""
@@ -67,58 +107,61 @@ class View:
     def __enter__(self) -> Self:
         in_notebook = any(os.environ.get(name) for name in NOTEBOOK)
         if self.console.is_terminal and not in_notebook:
-            self._live = Live(get_renderable=self._draw, console=self.console, refresh_per_second=4)
+            self._live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=4)
             self._live.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.__exit__(None, None, None)
+            with suppress(OSError):  # the terminal has closed
+                self._live.__exit__(None, None, None)
         elif (headline := self._headline(0)) != self._last_line:  # the end of the last trial may have shown it
             self._say(headline)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         """A trial starts in a slot, or is resumed there."""
-        self._running[slot] = (request, {})
-        self._started[slot] = self.clock()
+        self._rows[slot] = _Row(request, self.clock())
         again = f" (attempt {request.attempt})" if request.attempt > 1 else ""
         self._say_unless_live(f"{slot}: trial {request.trial_id}{again}: {self._parameters(request)}")
 
+    def progress(self, slot: str, share: float) -> None:
+        """A trial has done this share of its present epoch's steps."""
+        row = self._rows[slot]
+        row.share = share
+        row.first = row.first or (self.clock(), row.epochs)
+
     def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
         """A trial has finished an epoch; shown in a line if EPOCH_LINES_S have passed since the slot's last one."""
-        request, _ = self._running[slot]
-        self._running[slot] = (request, metrics)
+        row = self._rows[slot]
+        row.metrics, row.share = metrics, 0.0
         now = self.clock()
         if now - self._shown.get(slot, -EPOCH_LINES_S) < EPOCH_LINES_S:
             return
         self._shown[slot] = now
         self._say_unless_live(
-            f"{slot}: trial {trial_id}: epoch {metrics['epoch']:.0f}/{request.config.epochs} "
+            f"{slot}: trial {trial_id}: epoch {metrics['epoch']:.0f}/{row.request.config.epochs} "
             f"val_acc {metrics['val_acc']:.1%} gap {100 * metrics['train_val_gap']:+.1f} "
             f"{metrics['images_per_second']:,.0f} images/s"
         )
 
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
         """An attempt at a trial has ended."""
-        del self._running[slot]
-        seconds = self.clock() - self._started.pop(slot)
+        seconds = self.clock() - self._rows.pop(slot).started
         if outcome.state is not TrialState.PREEMPTED:
             self.ended += 1
             self._durations.append(seconds)
-        line = f"trial {trial_id} {outcome.state}"
+        line, style = f"trial {trial_id} {outcome.state}", _STATE_STYLE.get(outcome.state, "")
         if outcome.result is not None:
             self.compare(trial_id, outcome.result)
-            line += (
-                f": best_val_acc {outcome.result.best_val_acc:.1%} at epoch {outcome.result.best_epoch}, "
-                f"gap {100 * outcome.result.train_val_gap:+.1f}, {outcome.result.verdict}"
-            )
+            line += f": {_described(outcome.result)}"
+            style = style or VERDICT_STYLE[outcome.result.verdict]
         line += f" ({outcome.reason})" if outcome.reason else ""
-        self._say(line if self._live else f"{slot}: {line}", _STATE_STYLE[outcome.state])
+        self._say(line if self._live else f"{slot}: {line}", style)
         self._say_unless_live(self._headline(self.slots))
 
     def compare(self, trial_id: str, result: TrialResult) -> None:
-        """Keep a trial's result if it is the best so far."""
-        if self._best is None or result.best_val_acc > self._best[1].best_val_acc:
+        """Keep a trial's result if it is the best so far and of use."""
+        if result.verdict not in _USELESS and (self._best is None or result.best_val_acc > self._best[1].best_val_acc):
             self._best = (trial_id, result)
 
     def note(self, text: str) -> None:
@@ -131,20 +174,46 @@ class View:
 
     def _say(self, text: str, style: str = "") -> None:
         self._last_line = text
-        self.console.print(Text(printable(text), style), soft_wrap=self._live is None)
+        line = Text(printable(text), style)
+        try:
+            if self._live is not None:
+                self.console.print(line)
+                return
+            with self.console.capture() as lines:  # a console keeps what it could not write, and grows
+                self.console.print(line, soft_wrap=True)
+            self.console.file.write(lines.get())
+            self.console.file.flush()
+        except OSError:  # training goes on while its log cannot be written, such as on a full disk
+            drop_unwritten(self.console.file)
 
-    def _headline(self, slots: int) -> str:
+    def _headline(self, slots: int, *, with_best: bool = True) -> str:
         """One line: trials ended, the best so far, and the time left on so many slots (0 at the end)."""
         parts = [f"{self.ended}/{self.planned} trials" if self.planned else f"{self.ended} trials"]
-        if self._best is not None:
+        if self._best is not None and with_best:
             trial, result = self._best
             parts.append(f"best {result.best_val_acc:.1%} (gap {100 * result.train_val_gap:+.1f}) in trial {trial}")
-        if slots and self.planned is not None and self._durations:
-            mean = sum(self._durations) / len(self._durations)
-            waiting = max(0, self.planned - self.ended - len(self._running))
-            running = sum(max(0.0, mean - (self.clock() - since)) for since in list(self._started.values()))
-            parts.append(f"{timedelta(seconds=round((waiting * mean + running) / slots))} left")
+        if slots and (speed := sum(row.metrics.get("images_per_second", 0.0) for row in list(self._rows.values()))):
+            parts.append(f"{speed:,.0f} images/s")
+        if slots and (left := self._left_s(slots)) is not None:
+            parts.append(f"{duration(left)} left")
+        if slots and self.deadline:
+            parts.append(f"ends {self.deadline}")
         return " | ".join(parts)
+
+    def _left_s(self, slots: int) -> float | None:
+        """Seconds until the sweep has ended, if only this agent works on it; None if it has no end, or too early."""
+        now, rows = self.clock(), list(self._rows.values())
+        running = [row.left_s(now) for row in rows]
+        known = [now - row.started + left for row, left in zip(rows, running, strict=True) if left is not None]
+        if self.planned is None or not (self._durations or known):
+            return None
+        mean = statistics.fmean(self._durations or known)
+        rest = [
+            max(0.0, mean - (now - row.started)) if left is None else left
+            for row, left in zip(rows, running, strict=True)
+        ]
+        waiting = max(0, self.planned - self.ended - len(rows))
+        return left_s(rest + waiting * [mean], slots)
 
     def _parameters(self, request: TrialRequest) -> str:
         """The values that vary between trials."""
@@ -154,26 +223,55 @@ class View:
             if name not in self.fixed
         )
 
-    def _draw(self) -> RenderableType:
-        room = self.console.width - _WIDTH_WITHOUT_PARAMETERS
-        table = Table(title=Text(printable(f"sweep {self.sweep_id}")), title_justify="left", box=box.SIMPLE)
+    def draw(self) -> RenderableType:
+        """The live view as it is now."""
+        table = self._table()
+        room = self.console.width - self.console.measure(table).maximum - 1
+        if room >= _NARROWEST_PARAMETERS:
+            table = self._table(room)
+        lines = [Text(self._headline(self.slots, with_best=False))]
+        if self._best is not None:
+            trial, result = self._best
+            style = VERDICT_STYLE[result.verdict]
+            lines.insert(0, Text.assemble(f"leader: trial {trial}, ", (_described(result), style)))
+        return Group(*([table] if table.row_count else []), *lines)
+
+    def _table(self, room: int = 0) -> Table:
+        """One row a slot, with the parameters if there is room for them."""
+        title = Text(printable(f"sweep {self.sweep_id}"))
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
         for heading in ("slot", "trial"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("epoch", "val_acc", "best", "gap", "images/s"):
+        for heading in ("epoch", "val_acc", "best", "gap", "images/s", "left"):
             table.add_column(heading, justify="right", no_wrap=True)
-        if room >= _NARROWEST_PARAMETERS:
+        if room:
             table.add_column("parameters", overflow="ellipsis", no_wrap=True, max_width=room)
-        for slot, (request, metrics) in sorted(self._running.items()):
-            row = ["", "", "", "", ""]
-            if metrics:
-                row = [
-                    f"{metrics['epoch']:.0f}/{request.config.epochs}",
-                    f"{metrics['val_acc']:.1%}",
-                    f"{metrics['best_val_acc']:.1%}",
-                    f"{100 * metrics['train_val_gap']:+.1f}",
-                    f"{metrics['images_per_second']:,.0f}",
-                ]
-            if room >= _NARROWEST_PARAMETERS:
-                row.append(printable(self._parameters(request)))
-            table.add_row(*(Text(cell) for cell in (slot, request.trial_id, *row)))
-        return Group(table, Text(self._headline(self.slots)))
+        rows = dict(sorted(self._rows.items()))
+        for slot, row in rows.items():
+            cells = [*self._cells(row), Text(printable(self._parameters(row.request)))]
+            table.add_row(Text(slot), Text(row.request.trial_id), *(cells if room else cells[:-1]))
+        for slot in sorted(set(self.drained) - rows.keys()):
+            table.add_row(Text(slot), Text("drained", "cyan"))
+        return table
+
+    def _cells(self, row: _Row) -> list[Text]:
+        """What a trial has reached."""
+        metrics, epochs, left = row.metrics, row.request.config.epochs, row.left_s(self.clock())
+        done = metrics.get("epoch", 0.0)
+        share = 1.0 if done == epochs else row.share
+        cells = [Text(f"{min(done + 1, epochs):.0f}/{epochs} {share:4.0%}" if row.first else "starts")]
+        if metrics:
+            gap = metrics["train_val_gap"]
+            cells += [Text(f"{metrics[name]:.1%}") for name in ("val_acc", "best_val_acc")]
+            cells += [Text(f"{100 * gap:+.1f}", "yellow" if gap > OVERFIT_GAP else "")]
+            cells += [Text(f"{metrics['images_per_second']:,.0f}")]
+        else:
+            cells += [Text("")] * 4
+        return [*cells, Text("" if left is None else duration(left))]
+
+
+def _described(result: TrialResult) -> str:
+    return (
+        f"best_val_acc {result.best_val_acc:.1%} at epoch {result.best_epoch}, "
+        f"gap {100 * result.train_val_gap:+.1f}, {result.verdict}"
+    )

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Heavy modules are imported inside the commands that need them."""
 
+import errno
 import io
 import os
 import signal
@@ -13,7 +14,8 @@ import typer
 from fer_sweep.cli import agent, confirming, data, host, inference, managing, report, results, sweeps
 from fer_sweep.cli.options import expanded
 from fer_sweep.cli.printing import print_error, print_text
-from fer_sweep.errors import FersweepError
+from fer_sweep.errors import FersweepError, StorageError
+from fer_sweep.files import drop_unwritten
 from fer_sweep.version import __version__
 
 app = typer.Typer(
@@ -48,7 +50,7 @@ def _add(*commands: Callable[..., None]) -> None:
 
 
 # In the order of `fersweep --help`.
-_add(sweeps.init, sweeps.validate, sweeps.create, agent.agent, agent.run)
+_add(sweeps.init, sweeps.validate, sweeps.create, agent.agent, agent.run, agent.drain)
 app.command("list")(managing.list_sweeps)
 _add(sweeps.status, managing.logs, sweeps.retry)
 for name, state, effect in sweeps.STATE_COMMANDS:
@@ -70,6 +72,7 @@ class _CtrlC(BaseException):
 def main() -> None:
     """Run a command, and turn its errors into a message and an exit code: the console script."""
     signal.signal(signal.SIGINT, _raise_ctrl_c)
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a C locale cannot encode
     # Checkpoints, the database and code of a search space are read again, so other users must not be able to write
@@ -80,8 +83,41 @@ def main() -> None:
     except FersweepError as error:
         print_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        print_error(StorageError(f"cannot write to stdout: {error.strerror}"))
+        sys.exit(1)
     except _CtrlC:
         sys.exit(130)
+    finally:
+        _drop_unwritten()
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Errors of a full disk, a hung-up terminal and a closed stdout."""
+
+
+def _open_closed_streams() -> None:
+    # Otherwise the next file that is opened, such as the database, would be stdin, stdout or stderr, also of every
+    # child process. Reading from stdin gives nothing, and writing to stdout is an error.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)  # the lowest that is free
+            os.set_inheritable(descriptor, True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)  # print() would write its lines to stdout
+
+
+def _drop_unwritten() -> None:
+    # Python would complain at exit about what it cannot write, and change the exit code.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            drop_unwritten(stream)
 
 
 def _raise_ctrl_c(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -3,13 +3,14 @@
 import os
 import select
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fer_sweep.cli.options import AgentOptions, File, Json, SweepId, SweepOptions
-from fer_sweep.cli.printing import console, log_warnings, note, print_json, say
+from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_text, say
 from fer_sweep.cli.results import show_best
 from fer_sweep.cli.sweeps import new_sweep
 from fer_sweep.errors import AgentFailed, InputError, NothingToDo
@@ -27,6 +28,10 @@ GRACE_S = 60.0
 """Seconds that stopped agents have to write checkpoints."""
 SECOND_THOUGHTS_S = 5.0
 """Seconds after a first Ctrl-C in which a second one stops the agents."""
+FREED_S = 2.0
+"""Seconds in which an agent says that a drained slot is free already."""
+POLL_S = 0.1
+"""Seconds between two looks at whether a drained slot is free."""
 
 
 def agent(
@@ -52,6 +57,9 @@ def agent(
 
     Ctrl-C once: no new trials. Twice: checkpoint and stop. Three times: kill. The same command resumes the sweep.
 
+    With --hours or --deadline, no trial starts that cannot finish in time, judged by those that have finished; what is
+    running shortly before the end is checkpointed.
+
     With --pool, agents are started elsewhere and followed. On Slurm, Ctrl-C ends only the following, and a second one
     within five seconds ends the agents with checkpoints. On Ray the agents end with this command.
 
@@ -63,14 +71,19 @@ def agent(
         raise InputError("--agents needs --pool FILE", hint="on this host: --pool agents/local.yaml")
     if options.mirror is not None and pool is not None:
         raise InputError("--mirror is for an agent on this host", hint="remove --mirror or --pool")
+    options = with_fixed_end(options)
     with open_sweep(sweep, note=note) as opened:
         if retry_failed and (queued := opened.retry()):
             say(f"queued again: trial {', '.join(queued)}")
         if pool is None:
             summary = work(opened, options, count=count, as_json=as_json)
             command = "retry" if set(summary.ended) == {"failed"} else opened.choosing_command
+            if summary.timed_out and not summary.has_value:
+                return  # it was said how to train on, and there is nothing to choose from
         else:
             work_in_pool(opened, pool, agents, options.words(count), as_json=as_json)
+            if options.deadline is not None:
+                _say_what_is_left(opened, None)
             command = opened.choosing_command
     say(f"next: fersweep {command} {opened.id}")
 
@@ -80,6 +93,7 @@ def run(file: File, options: SweepOptions, agent: AgentOptions, as_json: Json = 
 
     Example: fersweep run simple_cnn --data synthetic --set epochs=4 --count 6
     """
+    agent = with_fixed_end(agent)
     if agent.mirror is not None:
         from fer_sweep.mirror.copying import check_mirror
 
@@ -87,8 +101,24 @@ def run(file: File, options: SweepOptions, agent: AgentOptions, as_json: Json = 
         check_mirror(agent.mirror, options.storage)
     with new_sweep(file, options, agent) as made:
         say(f"sweep {made.id}")
-        work(made, agent, quiet=as_json)
-        show_best([made], as_json=as_json)
+        summary = work(made, agent, quiet=as_json)
+        if summary.has_value or not summary.timed_out:
+            show_best([made], as_json=as_json)
+
+
+def with_fixed_end(options: AgentOptions) -> AgentOptions:
+    """The options with ``--hours`` and a time of day replaced by a date and time: the same for all agents of a pool.
+
+    Raises:
+        InputError: They do not say when to end.
+        NothingToDo: That time has passed.
+    """
+    from datetime import datetime
+
+    from fer_sweep.agent.deadline import Deadline, end_of
+
+    end = end_of(options.hours, options.deadline, now=datetime.now().astimezone())
+    return options if end is None else replace(options, hours=None, deadline=Deadline(end).at.isoformat())
 
 
 def work(
@@ -110,10 +140,13 @@ def work(
         quiet: Leave stdout to the calling command.
         resumed_by: The command that resumes it; ``fersweep agent`` by default.
     """
+    from datetime import datetime
+
     from fer_sweep.agent.failures import OnOom
     from fer_sweep.agent.session import slots_here, work_on
 
     log_warnings()
+    end = with_fixed_end(options).deadline
     per_gpu, cpu_slots = options.slot_counts
     slots = slots_here(
         sweep, options.gpus, per_gpu=per_gpu, slots=cpu_slots, measure_cpu=options.slots == "auto", say=say
@@ -127,6 +160,7 @@ def work(
         on_oom=OnOom(options.on_oom),
         hang_after_s=options.hang_after,
         mirror=options.mirror,
+        end=datetime.fromisoformat(end) if end else None,
     )
     if as_json:
         print_json({"sweep": sweep.id, "ended": summary.ended, "interrupted": summary.interrupted})
@@ -136,7 +170,54 @@ def work(
     if summary.interrupted:
         say(f"next: {resumed_by or f'fersweep agent {sweep.id}'} resumes it")
         raise typer.Exit(130)
+    if summary.timed_out:
+        _say_what_is_left(sweep, len(slots), resumed_by)
     return summary
+
+
+def _say_what_is_left(sweep: "Sweep", slots: int | None, resumed_by: str = "") -> None:
+    """After a deadline, say how many trials are left and how to train them."""
+    from fer_sweep.sweeps.forecast import forecast
+
+    trials = sweep.trials()
+    left = forecast(trials, planned=sweep.planned, slots=slots)
+    if left.trials != 0:
+        none = "" if any(trial.state.has_value for trial in trials) else "no trial is complete, so give it more time; "
+        say(f"the deadline has come; {none}{left}; train on: {resumed_by or f'fersweep agent {sweep.id}'}")
+
+
+def drain(
+    slot: Annotated[str, typer.Argument(metavar="SLOT|GPU", help="Such as gpu1, gpu0/1, cpu0, or a GPU's number.")],
+    now: Annotated[
+        bool, typer.Option("--now", help="Checkpoint the trial that runs there; another slot resumes it.")
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Let the agents use it again.")] = False,
+) -> None:
+    """Free a slot or a whole GPU that agents on this host use, for somebody else: they start no further trial there.
+
+    It is free after its trial, or with --now after a checkpoint.
+
+    Example: fersweep drain gpu1 --now
+    """
+    import time
+
+    from fer_sweep.agent import draining
+
+    if now and undo:
+        raise InputError("--now frees a slot and --undo gives it back", hint="give one of them")
+    drained = draining.drain(slot, now=now, undo=undo)
+    if undo:
+        print_text("\n".join(f"sweep {found.sweep}: slot {found.slot} is given back" for found in drained))
+        return
+    deadline = time.monotonic() + (GRACE_S if now else FREED_S)
+    while not all(found.is_free for found in drained) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    for found in drained:
+        state = "free" if found.is_free else f"drained, and free after its {'checkpoint' if now else 'trial'}"
+        print_text(f"sweep {found.sweep}: slot {found.slot} is {state}")
+    if not now and not all(found.is_free for found in drained):
+        say(f"to free it at once, with a checkpoint: fersweep drain {slot} --now")
+    say(f"to undo: fersweep drain --undo {slot}")
 
 
 def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[str, ...], *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer_sweep.cli.agent import work
+from fer_sweep.cli.agent import with_fixed_end, work
 from fer_sweep.cli.options import AgentOptions, Json, SweepIds, Trial
 from fer_sweep.cli.printing import note, print_json, print_table, print_text, say
 from fer_sweep.errors import InputError
@@ -37,6 +37,7 @@ def confirm(
 
     Example: fersweep confirm --seeds 5
     """
+    agent = with_fixed_end(agent)
     with contextlib.ExitStack() as stack:
         winners, confirmations = _open(sweep, trial, seeds, stack)
         if create_only:
@@ -51,7 +52,8 @@ def confirm(
         for (_, candidate), found in zip(winners, confirmations, strict=True):
             if found.state not in ("finished", "cancelled"):
                 say(f"sweep {found.id}: trial {candidate.name} with further seeds")
-                work(found, agent, quiet=as_json, resumed_by="the same command")
+                if work(found, agent, quiet=as_json, resumed_by="the same command").timed_out:
+                    break
         _show(winners, confirmations, as_json=as_json)
 
 

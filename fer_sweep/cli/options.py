@@ -155,6 +155,13 @@ class AgentOptions:
             help="Seconds without a step after which a trial is killed [default: measured, at least 300].",
         ),
     ] = None
+    hours: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=8760, help="End after this many hours, with checkpoints of what is still running."),
+    ] = None
+    deadline: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End at this time: 18:30, or 2026-12-01T08:00.")
+    ] = None
     mirror: Annotated[
         Path | None,
         typer.Option(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fer_sweep.errors import FersweepError, printable
+from fer_sweep.files import drop_unwritten
 from fer_sweep.formatting import configurations, percent, points
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Print a note or a next step on stderr; stdout is for the command's output."""
-    print(printable(text), file=sys.stderr)
+    try:
+        print(printable(text), file=sys.stderr)
+    except OSError:  # a full disk or a closed terminal stops no training
+        drop_unwritten(sys.stderr)
 
 
 def note(text: str) -> None:

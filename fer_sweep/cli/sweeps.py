@@ -124,7 +124,8 @@ def status(
 
     Example: fersweep status
     """
-    from fer_sweep.sweeps import open_sweep
+    from fer_sweep.sweeps import OPEN_STATES, open_sweep
+    from fer_sweep.sweeps.forecast import forecast
 
     if watch and as_json:
         raise InputError("--watch shows a sweep to people", hint="remove --json or --watch")
@@ -143,6 +144,8 @@ def status(
                 print_json({"sweep": opened.id, "state": seen.state, "agents": seen.agents, "trials": trials})
                 return
             print_table(seen.title(opened), TRIAL_COLUMNS, trial_rows(seen.records), key="trial")
+        if seen.state in OPEN_STATES:
+            print_text(str(forecast(seen.records, planned=opened.planned)))
         say(f"next: fersweep {opened.next_command(seen.state, seen.records)}")
 
 

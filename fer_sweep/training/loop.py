@@ -43,6 +43,7 @@ def train(
     fingerprint: str | None = None,
     micro_batch: int | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda metrics: None,
+    on_step: Callable[[float], None] = lambda share: None,
     stop: Callable[[], StopReason | None] = lambda: None,
 ) -> TrialOutcome:
     """Train one configuration, or resume it from the checkpoint in its folder.
@@ -58,6 +59,7 @@ def train(
             images and their learning rates stay the same; BatchNorm and dropout see the parts.
         on_epoch: Called with ``records.EPOCH_METRICS`` after each epoch. When a trial is resumed, the
             epochs it already has are sent again first.
+        on_step: Called before every step with the share of the epoch's steps that are done.
         stop: Asked before every step, and within an evaluation. PREEMPTED saves a checkpoint and returns; PRUNED ends
             the trial with the result of its best epoch.
 
@@ -98,6 +100,7 @@ def train(
         plan = _plan_epoch(trial, epoch, len(parts))
         trial.model.train()
         while progress.step < len(parts):
+            on_step(progress.step / len(parts))
             if reason := stop():
                 progress.epoch_seconds += time.perf_counter() - began
                 return _stopped(trial, reason, f"in epoch {epoch} of {config.epochs}")
@@ -107,6 +110,7 @@ def train(
                 trial.average.update(step)
             if progress.step % CHECK_EVERY == 0 and not math.isfinite(progress.loss_sum):
                 return _outcome(config, trial.finish(diverged=True), f"the loss was not finite in epoch {epoch}")
+        on_step(1.0)
         train_loss = float(progress.loss_sum) / progress.images  # waits for the device, so the time below is whole
         progress.epoch_seconds += time.perf_counter() - began
 

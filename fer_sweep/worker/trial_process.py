@@ -83,6 +83,8 @@ class Beat:
     """Time of the step, by the monotonic clock that all processes of a host share, in seconds."""
     steps: int = 0
     """Steps and parts of evaluations before it, in this process."""
+    share: float = 0.0
+    """Of the epoch's training steps that are done; 1 during the evaluation."""
 
 
 TrialMessage = EpochReport | Beat | TrialOutcome
@@ -122,14 +124,18 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
     Raises:
         FolderInUse: Another process trains in the folder.
     """
-    last_beat, steps = float("-inf"), 0
+    last_beat, steps, share = float("-inf"), 0, 0.0
+
+    def on_step(done: float) -> None:
+        nonlocal share
+        share = done
 
     def stop() -> StopReason | None:
         nonlocal last_beat, steps
         now = time.monotonic()
         if now - last_beat >= _BEAT_S:
             last_beat = now
-            send(Beat(now, steps))
+            send(Beat(now, steps, share))
         steps += 1
         return flag.reason
 
@@ -153,6 +159,7 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
             fingerprint=job.fingerprint,
             micro_batch=job.micro_batch,
             on_epoch=lambda metrics: send(EpochReport(int(metrics["epoch"]), dict(metrics))),
+            on_step=on_step,
             stop=stop,
         )
 

@@ -1,6 +1,7 @@
 """The live table and the plain lines: both are given the same events, and what they show is read back."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -76,3 +77,62 @@ def test_epochs_are_shown_every_five_seconds_at_most() -> None:
         for slot in ("cpu0", "cpu1"):
             view.epoch(slot, slot, {**METRICS, "epoch": number})
     assert stream.getvalue().count("cpu0: trial cpu0: epoch") == 10 // EPOCH_LINES_S
+
+
+def busy_view(width: int, color: str | None = None) -> View:
+    """An agent with a share of a GPU, whole ones and a drained slot, an hour after its start."""
+    now = 0.0
+    view, _ = shown(terminal=True, width=width)
+    view.console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=color)
+    view.clock, view.planned, view.deadline = lambda: now, 40, "2026-11-30 18:30"
+    view.compare("w9x8y7z6", make_result(best_val_acc=0.512, best_epoch=12, train_val_gap=0.131, verdict="overfit"))
+    view.compare("c0llapse", make_result(best_val_acc=0.9, verdict="collapsed"))
+    for slot, trial in (("gpu0:1/1", "a1b2c3d4"), ("gpu1", "b1b2c3d4"), ("gpu2", "c1b2c3d4")):
+        view.trial_started(slot, request(trial, epochs=60))
+    for slot in ("gpu0:1/1", "gpu1"):
+        view.progress(slot, 0.0)
+    now = 3600.0
+    view.epoch("gpu0:1/1", "a1b2c3d4", {**METRICS, "epoch": 12, "images_per_second": 123456.7})
+    view.progress("gpu0:1/1", 0.45)
+    view.progress("gpu1", 0.37)
+    view.drained = ("cpu0",)
+    return view
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_live_view_breaks_no_word(width: int) -> None:
+    view = busy_view(width)
+    view.console.print(view.draw())
+    lines = view.console.file.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    assert "…" not in text or width == 100, "the parameters may be cut"
+    whole = [
+        "gpu0:1/1  a1b2c3d4  13/60  45%    50.0%  51.0%  +3.1   123,457  3.8 h",
+        "gpu1      b1b2c3d4   1/60  37%                                  6.7 d",
+        "gpu2      c1b2c3d4      starts",
+        "cpu0      drained",
+        "leader: trial w9x8y7z6, best_val_acc 51.2% at epoch 12, gap +13.1, overfit",
+        "0/40 trials | 123,457 images/s | ",
+        " left | ends 2026-11-30 18:30",
+    ]
+    assert [line for line in whole if line not in text] == []
+    assert ("parameters" in text) == (width > 80)
+
+
+def test_a_collapsed_trial_is_not_shown_as_a_success() -> None:
+    view = busy_view(80, "standard")
+    for verdict in ("balanced", "collapsed"):
+        result = make_result(best_val_acc=0.4, verdict=verdict)
+        view.trial_started("cpu1", request("7"))
+        view.trial_ended("cpu1", "7", TrialOutcome(TrialState.COMPLETE, result))
+    balanced, collapsed = [line for line in view.console.file.getvalue().splitlines() if "trial 7 complete" in line]
+    assert "\x1b[32m" in balanced and "\x1b[32m" not in collapsed and "\x1b[1;31m" in collapsed
+
+
+def test_training_goes_on_while_its_log_cannot_be_written(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        view, _ = shown(terminal=False)
+        view.console = Console(file=full)
+        play(view)
+        full.flush()  # as before every start of a process

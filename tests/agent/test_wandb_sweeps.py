@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from rich.console import Console
 
 from fer_sweep import owners
 from fer_sweep.agent import session
+from fer_sweep.agent.deadline import Deadline
+from fer_sweep.agent.interrupts import Interrupts
 from fer_sweep.agent.loop import AgentSummary
 from fer_sweep.agent.session import work_on
 from fer_sweep.agent.uploads import Uploads
@@ -64,11 +67,12 @@ class Lab:
         slots: int = 1,
         count: int | None = None,
         on_epoch: Callable[[str, int], None] = lambda trial, epoch: None,
+        **options: Any,
     ) -> AgentSummary:
         self.stage.view = View(on_epoch)
         with closing(self.entry.search()) as search:
             track = self.entry.tracker(note=self.stage.view.note)
-            return self.stage.run(search, slots=slots, count=count, track=track)
+            return self.stage.run(search, slots=slots, count=count, track=track, **options)
 
     @property
     def runs(self) -> list[Run]:
@@ -204,3 +208,16 @@ def test_the_end_of_a_run_that_a_killed_agent_could_not_send_is_sent_by_the_next
         work_on(entry, [SLOT], console=Console(quiet=True))
     assert [(run.state, epochs(run)) for run in lab.runs] == [("finished", [1, 2, 3])]
     assert lab.server.sweeps[entry.id].state == "FINISHED"
+
+
+def test_a_run_that_could_not_finish_before_the_deadline_is_trained_by_the_next_agent(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_sweep.sweeps.served.lease_seconds", lambda: 0.2)
+    lab.create(search="wandb")
+    deadline = Deadline(datetime.now().astimezone() + timedelta(hours=1))
+    monkeypatch.setattr(deadline, "has_time_for", lambda request, records: setattr(deadline, "is_too_near", True))
+    summary = lab.work(interrupts=Interrupts(deadline=deadline))
+    assert summary.ended == {} and summary.timed_out
+    assert lab.work().ended == {TrialState.COMPLETE: 2}
+    assert len(lab.runs) == 2

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,18 @@ def test_agents_are_started_with_their_options_and_followed_to_their_end(agent: 
     assert f"2 agents on sweep {sweep}: 7_0 to 7_1" in err
     assert f"grep -l 'trial N[ :]' {pool.command.logs}/*" in err
     assert f"agents 7_0, 7_1: done\nnext: fersweep best {sweep}" in err
+
+
+@pytest.mark.parametrize("words", ["--hours=2", "--deadline=18:30"])
+def test_all_agents_end_at_the_same_time(words: str, agent: Agent) -> None:
+    before = datetime.now().astimezone()
+    pool = ScriptedPool([DONE])
+    code, _, err = agent(pool, *LOCAL, words)
+    assert code == 0 and pool.command is not None
+    option, _, end = pool.command.words[-1].partition("=")
+    assert option == "--deadline" and len(pool.command.words) == 3
+    assert timedelta(0) < datetime.fromisoformat(end) - before <= timedelta(hours=24)
+    assert "the deadline has come; no trial is complete" in err
 
 
 def test_some_failed_agents_are_noted_and_all_of_them_are_an_error(agent: Agent) -> None:

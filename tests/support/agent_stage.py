@@ -1,7 +1,7 @@
 """An agent in the test's own process: with trials played by threads, or with real trial processes below it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,13 @@ class View:
     at_note: Callable[[str], None] = lambda text: None
     started: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    drained: Collection[str] = ()
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         self.started.append(request.trial_id)
+
+    def progress(self, slot: str, share: float) -> None:
+        """Shown by the live view only."""
 
     def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
         self.at_epoch(trial_id, int(metrics["epoch"]))

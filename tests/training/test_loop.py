@@ -37,6 +37,16 @@ def never_asked():
     raise AssertionError("a finished trial takes no further step")
 
 
+def test_progress_within_an_epoch_is_told_and_goes_on_after_a_preemption(tmp_path):
+    told, config = [], small(epochs=1)
+    train(config, tmp_path, on_step=told.append, stop=lambda: StopReason.PREEMPTED if len(told) == 3 else None)
+    before = told.copy()
+    train(config, tmp_path, on_step=told.append)
+    steps = round(1 / told[1])
+    assert before == [step / steps for step in range(3)]
+    assert told == [*before, *(step / steps for step in range(2, steps + 1))]
+
+
 def test_trial_reports_every_epoch_and_writes_its_files(tmp_path):
     seen = []
     outcome = train(small(), tmp_path, on_epoch=lambda row: seen.append(dict(row)))
