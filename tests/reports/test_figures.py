@@ -114,7 +114,7 @@ def test_axes_have_logarithms_choices_in_order_and_a_place_for_none() -> None:
 def test_several_sweeps_have_a_view_of_all_and_one_each_and_the_best_of_each_architecture() -> None:
     models = ("simple_cnn", "resnet18", "vit")
     three = made_up.report(*(made_up.sweep(model, trials=15, seed=seed) for seed, model in enumerate(models)))
-    accuracy, *_ = figures.curves(three, best_of_each_model(three.selection), "models")
+    accuracy, *_ = figures.curves(three, best_of_each_model(three.choice), "models")
     assert {trace["name"].split(",")[0] for trace in accuracy.spec["data"]} == set(models)
     low, high = Axis("lr", log=True, bounds=(1e-4, 1e-2)), Axis("lr", log=True, bounds=(1e-3, 1e-1))
     axes = (low, Axis("depth", log=False)), (high,), (high,)
