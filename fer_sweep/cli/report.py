@@ -118,7 +118,9 @@ def compare(
         sweeps = [sweep for (sweep,) in opened]
         one, other = (chosen(sweep, trial) for sweep, (_, trial) in zip(sweeps, references, strict=True))
         if one.name == other.name:
-            raise InputError(f"{first} and {second} are the same trial", hint=f"fersweep status {one.sweep} lists others")
+            raise InputError(
+                f"{first} and {second} are the same trial", hint=f"fersweep status {one.sweep} lists others"
+            )
         seeds = tuple(found for candidate in (one, other) if (found := confirmed(candidate)) is not None)
         pair = Pair(one, other, seeds)
         if output is not None:

@@ -15,7 +15,7 @@ from fer_sweep.formatting import percent, plain, points, short
 from fer_sweep.records import TrialState
 from fer_sweep.reports.optuna_view import Importance, importance
 from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR, Figure, colours_of, figure_json, line_colour, safe
-from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
+from fer_sweep.reports.sources import Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate
 
 _SYMBOLS = {TrialState.COMPLETE: "circle", TrialState.PRUNED: "x-thin-open", TrialState.RUNNING: "triangle-up-open"}
@@ -178,9 +178,7 @@ def progress(report: Report) -> Figure:
     return Figure("progress", "Optimization history", " ".join(words), figure_json(traces, height=400, **axes))
 
 
-def importance_bars(
-    sweep: ReportedSweep, accuracy: Importance, gap: Importance, title: str, colour: str
-) -> Figure:
+def importance_bars(sweep: ReportedSweep, accuracy: Importance, gap: Importance, title: str, colour: str) -> Figure:
     """How much each parameter of a sweep mattered for accuracy, in its colour, and for the gap."""
     names = list(accuracy.shares or gap.shares)
     traces, words = [], []

@@ -29,8 +29,8 @@ from fer_sweep.reports.faces import Face
 from fer_sweep.reports.figures import figures_of
 from fer_sweep.reports.page import document
 from fer_sweep.reports.plot import DARK, colours_of
-from fer_sweep.reports.sources import MEASURED, Report, title
 from fer_sweep.reports.reproducing import steps
+from fer_sweep.reports.sources import MEASURED, Report, title
 from fer_sweep.reports.summary import BY_ARCHITECTURE, answer, architectures, certainty, interval, mean_of
 from fer_sweep.reports.tables import templates_of_reports
 from fer_sweep.selection import RULE

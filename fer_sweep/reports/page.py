@@ -44,7 +44,9 @@ def _chance(sweep: ReportedSweep, record: TrialRecord) -> list[float] | None:
     if record.result is None:
         return None
     found = Candidate(sweep.id, record, record.result)
-    return [_rounded(Z95 * error) for error in (binomial_error(record.result.best_val_acc, found.images), gap_error(found))]
+    return [
+        _rounded(Z95 * error) for error in (binomial_error(record.result.best_val_acc, found.images), gap_error(found))
+    ]
 
 
 def table(report: Report) -> dict[str, Any]:
