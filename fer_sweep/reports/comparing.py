@@ -60,7 +60,8 @@ class Pair:
 
     def configuration_rows(self) -> list[tuple[str, str, str]]:
         """The parameters that differ, as text."""
-        return [(plain(name, 40), *(_shown(value) for value in pair)) for name, pair in self.configuration.items()]
+        both = self.configuration.items()
+        return [(plain(name, 40), _shown(one), _shown(other)) for name, (one, other) in both]
 
     def result_rows(self) -> list[tuple[str, str, str]]:
         """The results, as text."""

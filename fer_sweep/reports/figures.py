@@ -163,7 +163,18 @@ def progress(report: Report) -> Figure:
         for state, some in ended.items():
             marker = _marker(state, colour, len(so_far))
             shown = f"{name}, {state}" if several else str(state)
-            traces.append(_trials(report, some, name=shown, mode="markers", marker=marker, opacity=0.6, **style))
+            traces.append(
+                _trials(
+                    report,
+                    some,
+                    name=shown,
+                    mode="markers",
+                    marker=marker,
+                    opacity=0.6,
+                    showlegend=not several,
+                    **style,
+                )
+            )
         words.append(
             f"{report.names[sweep.id]}: {best:.2f} % after {spent:,} epochs in {len(so_far):,} trials, "
             f"{len(ended.get(TrialState.PRUNED, [])):,} of them pruned."
@@ -175,6 +186,8 @@ def progress(report: Report) -> Figure:
         "xaxis": {"title": {"text": "epochs trained"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": _ACCURACY_AXIS}, "range": _range(accuracies, high_is_good=True)},
     }
+    if several:
+        words.append("Circles are complete trials, crosses pruned ones.")
     return Figure("progress", "Optimization history", " ".join(words), figure_json(traces, height=400, **axes))
 
 

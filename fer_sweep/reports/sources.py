@@ -156,7 +156,7 @@ class Report:
     def named(self, text: str) -> str:
         """A sentence in which trials are called by the names of their sweeps, not by their ids."""
         for id, name in self.names.items():
-            text = re.sub(rf"(?<![\w/]){re.escape(id)}/(?=\w)", lambda _, name=name: f"{name}/", text)
+            text = name.join(re.split(rf"(?<![\w/]){re.escape(id)}(?=/\w)", text))
         return text
 
 

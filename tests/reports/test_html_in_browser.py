@@ -215,6 +215,18 @@ def test_pointing_at_a_trial_marks_it_everywhere_and_clicking_leads_to_its_row(s
     shown = show(many)
     shown.brush()
     shown.page.locator("#parallel polyline.winner").wait_for(state="attached")
+    off = shown.page.evaluate(
+        """() => {
+            const [line, top] = [document.querySelector("polyline.winner"), document.getElementById("parallel")];
+            const {values, ticktext} = top.data[0].dimensions[3], row = [...top.querySelectorAll(".axis")][3];
+            const winner = JSON.parse(document.getElementById("data").textContent).views[0].rows
+                .indexOf(document.querySelector("tr.winner").dataset.row * 1);
+            const tick = [...row.querySelectorAll(".tick")].find(t => t.textContent === ticktext[values[winner]]);
+            const box = tick.querySelector("line").getBoundingClientRect();
+            return line.points[3].y + top.getBoundingClientRect().top - (box.top + box.bottom) / 2;
+        }"""
+    )
+    assert abs(off) < 3, "the winner's line passes through its optimizer"
     figure = shown.page.locator("[data-figure=pareto]")
     figure.scroll_into_view_if_needed()
     figure.locator(".main-svg").first.wait_for()

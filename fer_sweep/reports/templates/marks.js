@@ -66,16 +66,18 @@ function mark(node) {
   }
 }
 
-// The corners of a trial's line: the axes as they lie on the screen, in the order in which they are shown.
+// The corners of a trial's line, on the axes in the order in which they are shown. An axis with named ticks is drawn
+// from the first to the last of them only, so the height is that of an axis without names, such as the accuracy's.
 function lineThrough(row) {
   const trial = view.rows.indexOf(row);
-  if (trial < 0) return [];
-  const origin = parallel.getBoundingClientRect();
+  const { dimensions } = parallel.data[0];
   const axes = [...parallel.querySelectorAll(".axis .domain")].map((axis) => axis.getBoundingClientRect())
     .sort((a, b) => a.left - b.left);
-  return parallel.data[0].dimensions.flatMap(({ values, range: [low, high] }, place) => {
-    const box = axes[place];
-    return box ? [[box.left + box.width / 2 - origin.left,
-      box.bottom - (box.height * (values[trial] - low)) / (high - low) - origin.top]] : [];
-  });
+  const whole = axes[dimensions.findIndex(({ tickvals }) => !tickvals)];
+  if (trial < 0 || !whole || axes.length !== dimensions.length) return [];
+  const origin = parallel.getBoundingClientRect();
+  return dimensions.map(({ values, range: [low, high] }, place) => [
+    axes[place].left + axes[place].width / 2 - origin.left,
+    whole.bottom - (whole.height * (values[trial] - low)) / (high - low) - origin.top,
+  ]);
 }
