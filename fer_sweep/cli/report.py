@@ -1,7 +1,9 @@
 """Commands that show sweeps: report, compare and dashboard."""
 
 import contextlib
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -158,8 +160,9 @@ def _print_pair(pair: "Pair", names: list[str]) -> None:
     else:
         print_text("configuration: the same")
     print_table("results", ("", *names), pair.result_rows())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
     for line in (*pair.verdicts(names), *pair.words(names)):
-        print_text(line)
+        print_text(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False))
 
 
 def dashboard(
