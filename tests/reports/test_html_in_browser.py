@@ -168,6 +168,7 @@ def test_the_table_has_pages_sorts_by_its_headings_and_filters(show: Show, many:
     gaps = [r.result.train_val_gap if r.result else r.metrics.get("train_val_gap", 1) for r in records]
     for query in ("gap < 10 points", "train_val_gap<10", "gap<0.1"):
         assert found(query) == sum(gap < 0.1 for gap in gaps), query
+    assert found("gap < 1") == found("gap < 1 point") < found("gap<0.1")
     assert found("parameters > 11,000,000 state = pruned") == sum(r.state == "pruned" for r in records)
     unknown = shown.page.locator("#unknown")
     assert unknown.inner_text() == "" and found("accurcy>3") == 120

@@ -54,7 +54,7 @@ function placeOf(name) {
 function amount(text, { kind }) {
   const number = Number(text.replaceAll(",", "").replace(/(%|points?)$/, ""));
   if (!["percent", "points"].includes(kind)) return number;
-  return /(%|points?)$/.test(text) || Math.abs(number) > 1 ? number / 100 : number;
+  return /(%|points?)$/.test(text) || Math.abs(number) >= 1 ? number / 100 : number;
 }
 
 function condition([, name, operator, value, unit = ""], unknown) {
