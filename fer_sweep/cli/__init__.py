@@ -57,7 +57,7 @@ for name, state, effect in sweeps.STATE_COMMANDS:
     app.command(name, help=f"{effect}\n\nExample: fersweep {name}")(sweeps.state_command(state))
 _add(managing.rename, managing.delete)
 _add(results.best, results.sync, confirming.confirm, inference.test, inference.predict, inference.export)
-_add(report.report, report.dashboard, host.restore)
+_add(report.report, report.compare, report.dashboard, host.restore)
 app.command(cls=host.TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     host.train
 )

@@ -1,16 +1,20 @@
-"""Commands that show sweeps: report and dashboard."""
+"""Commands that show sweeps: report, compare and dashboard."""
 
+import contextlib
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from fer_sweep.cli.options import SweepId, SweepIds
-from fer_sweep.cli.printing import log_warnings, note, print_json, print_text, say
+from fer_sweep.cli.options import Json, SweepId, SweepIds
+from fer_sweep.cli.printing import candidate_json, log_warnings, note, print_json, print_table, print_text, say
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 
 if TYPE_CHECKING:
+    from fer_sweep.reports.comparing import Pair
     from fer_sweep.reports.faces import Face
     from fer_sweep.reports.sources import Report
 
@@ -88,6 +92,77 @@ def report(
         sys.stdout.flush()
     else:
         _write(gathered, output, format, faces=faces, as_json=as_json)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="SWEEP/TRIAL, or a trial of the last sweep.", metavar="A")],
+    second: Annotated[str, typer.Argument(help="Likewise.", metavar="B")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML file to write, with the learning curves of both.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put two trials side by side: what differs in their configurations, their results, and whether it is noise.
+
+    Example: fersweep compare 0 1
+    """
+    from fer_sweep.reports.comparing import Pair
+    from fer_sweep.reports.sources import gather
+    from fer_sweep.sweeps import open_sweeps
+    from fer_sweep.sweeps.choosing import chosen, confirmed
+
+    log_warnings()
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output {output}: not an HTML file", hint=f"give one, such as -o {output.stem}.html")
+    references = [_trial_named(text) for text in (first, second)]
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open_sweeps(names)) for names, _ in references]
+        sweeps = [sweep for (sweep,) in opened]
+        one, other = (chosen(sweep, trial) for sweep, (_, trial) in zip(sweeps, references, strict=True))
+        if one.name == other.name:
+            raise InputError(
+                f"{first} and {second} are the same trial", hint=f"fersweep status {one.sweep} lists others"
+            )
+        seeds = tuple(found for candidate in (one, other) if (found := confirmed(candidate)) is not None)
+        pair = Pair(one, other, seeds)
+        if output is not None:
+            shown = gather([*{sweep.id: sweep for sweep in sweeps}.values()], only=(one.name, other.name))
+    names = [one.name, other.name]
+    if output is not None:
+        from fer_sweep.files import write_atomically
+        from fer_sweep.reports.html import render
+        from fer_sweep.worker.slots import described
+
+        write_atomically(output, render(shown, described(), pair=pair))
+    if as_json:
+        differences = {d.metric: {**vars(d), "beyond_noise": d.is_beyond_noise} for d in pair.differences}
+        both = {"first": candidate_json(one), "second": candidate_json(other), "configuration": pair.configuration}
+        print_json({**both, "differences": differences, "meaning": pair.words(names), "file": output})
+        return
+    _print_pair(pair, names)
+    if output is not None:
+        print_text(f"report: {output}")
+    better = max(one, other, key=lambda candidate: candidate.result.best_val_acc)
+    say(f"next: fersweep confirm {better.sweep} --trial {better.record.trial_id} trains it with further seeds")
+
+
+def _trial_named(text: str) -> tuple[list[str] | None, str]:
+    sweep, _, trial = text.rpartition("/")
+    if not trial:
+        raise InputError(f"{text!r} names no trial", hint="write SWEEP/TRIAL, as fersweep best does")
+    return [sweep] if sweep else None, trial
+
+
+def _print_pair(pair: "Pair", names: list[str]) -> None:
+    rows = pair.configuration_rows()
+    if rows:
+        print_table("configuration: what differs", ("parameter", *names), rows)
+    else:
+        print_text("configuration: the same")
+    print_table("results", ("", *names), pair.result_rows())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+    for line in (*pair.verdicts(names), *pair.words(names)):
+        print_text(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False))
 
 
 def dashboard(

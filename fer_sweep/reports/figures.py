@@ -4,17 +4,18 @@ Optuna's visualizations do not replace them: they know no standard error, winner
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_sweep.formatting import percent, plain, points
+from fer_sweep.formatting import percent, plain, points, short
 from fer_sweep.records import TrialState
 from fer_sweep.reports.optuna_view import Importance, importance
-from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR, Figure, figure_json, line_colour, safe
-from fer_sweep.reports.sources import Curve, Report, ReportedSweep, best_of_each_model, best_trials
+from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR, Figure, colours_of, figure_json, line_colour, safe
+from fer_sweep.reports.sources import Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate
 
 _SYMBOLS = {TrialState.COMPLETE: "circle", TrialState.PRUNED: "x-thin-open", TrialState.RUNNING: "triangle-up-open"}
@@ -25,6 +26,9 @@ _CURVES = (
 )
 """Id, title, unit, solid line and dotted line."""
 _ACCURACY_AXIS = "best validation accuracy, %"
+_STAR = {"symbol": "star", "size": 16, "color": STAR}
+_DASHES = ("solid", "dash", "dot", "dashdot")
+"""Tell sweeps of one architecture apart."""
 
 
 def figures_of(report: Report) -> dict[str, list[Figure]]:
@@ -32,18 +36,20 @@ def figures_of(report: Report) -> dict[str, list[Figure]]:
     selection, winner = report.selection, report.selection.winner
     if not selection.ranking:
         return {}
-    models = best_of_each_model(selection)
-    bars = []
+    models = best_of_each_model(report.choice)
+    bars, colours = [], colours_of(report.models)
     for sweep in report.sweeps:
         accuracy = importance(sweep.records, sweep.axes, lambda result: result.best_val_acc, maximize=True)
         gap = importance(sweep.records, sweep.axes, lambda result: result.train_val_gap, maximize=False)
-        bars.append(importance_bars(sweep, accuracy, gap, several=len(report.sweeps) > 1))
+        title = report.names[sweep.id] if len(report.sweeps) > 1 else "Parameter importance"
+        colour = colours[sweep.models[0]] if len(sweep.models) == 1 else line_colour(5)
+        bars.append(importance_bars(sweep, accuracy, gap, title, colour))
     return {
         "pareto": [pareto(report)],
         "best": curves(report, best_trials(selection), "best"),
         "models": curves(report, models, "models") if len(models) > 1 else [],
         "importance": bars,
-        "winner-classes": [] if winner is None else [confusion(winner), recall(winner)],
+        "winner-classes": [] if winner is None else [confusion(winner), recall(winner, colours[winner.model])],
         "progress": [progress(report)],
     }
 
@@ -54,16 +60,16 @@ def pareto(report: Report) -> Figure:
     trained = [c for c in selection.ranking if c.result.best_epoch > 0]
     front = {"color": QUIET, "width": 2, "dash": "dash"}
     traces = [_dots(report, selection.pareto, name="Pareto front", line=front, mode="lines")]
-    for place, model in enumerate(dict.fromkeys(c.model for c in selection.ranking)):
+    colours = colours_of(report.models)
+    for model in dict.fromkeys(c.model for c in selection.ranking):
         for state in _SYMBOLS:
             some = [c for c in trained if c.model == model and c.record.state is state]
             if some:
                 name = safe(model) if state is TrialState.COMPLETE else f"{safe(model)}, {state}"
-                marker = _marker(state, line_colour(place), len(trained))
+                marker = _marker(state, colours[model], len(trained))
                 traces.append(_dots(report, some, name=name, marker=marker, opacity=0.75))
     if winner is not None:
-        star = {"symbol": "star", "size": 18, "color": STAR}
-        traces.append(_dots(report, [winner], name="winner", marker=star))
+        traces.append(_dots(report, [winner], name="winner", marker=_STAR))
     x = _range([c.result.best_val_acc for c in trained], high_is_good=True)
     y = _range([c.result.train_val_gap for c in trained], high_is_good=False)
     axes = {
@@ -73,41 +79,51 @@ def pareto(report: Report) -> Figure:
     drawn = figure_json(traces, height=440, **axes, **_band(report))
     words = f"{len(trained):,} trials, the best at the lower right; {len(selection.pareto)} on the Pareto front."
     if winner is None:
-        words += f" No winner: {plain(selection.reason, 600)}."
+        words += f" No winner: {report.named(plain(selection.reason, 600))}."
     else:
         words += (
             f" The winner, {report.label(winner.name)}, has {percent(winner.result.best_val_acc)} and a gap of "
-            f"{points(winner.result.train_val_gap)} points: {plain(selection.reason, 600)}."
+            f"{points(winner.result.train_val_gap)} points: {report.named(plain(selection.reason, 600))}."
         )
     body = tuple(
-        (plain(c.name, 60), percent(c.result.best_val_acc), f"{points(c.result.train_val_gap)} points")
+        (report.label(c.name), percent(c.result.best_val_acc), f"{points(c.result.train_val_gap)} points")
         for c in selection.pareto
     )
     return Figure("pareto", "Accuracy against gap", words, drawn, ("trial", "accuracy", "gap"), body)
 
 
 def curves(report: Report, chosen: Sequence[Candidate], name: str) -> list[Figure]:
-    """Accuracy, loss and gap over the epochs of some trials.
+    """Accuracy, loss and gap over the epochs of some trials; the winner's line is wider, with a star.
 
     Args:
         report: With the curves.
         chosen: The trials, best first.
         name: Prefix of the figures' ids; ``models`` puts the architecture before the trial.
     """
-    known = [c for c in chosen if c.name in report.curves]
-    labels = [safe(report.label(c.name)) for c in known]
+    known, winner = [c for c in chosen if c.name in report.curves], report.selection.winner
+    labels = [report.label(c.name) for c in known]
     if name == "models":
-        labels = [f"{safe(c.model, 20)}, {label}" for c, label in zip(known, labels, strict=True)]
+        labels = [label if c.model in label else f"{c.model}, {label}" for c, label in zip(known, labels, strict=True)]
+    # Trials of one architecture need colours of their own to be told apart.
+    by_model, several = colours_of(report.models), len(report.models) > 1
     figures = []
     for id, title, unit, solid, dotted in _CURVES:
         traces = []
         for place, (candidate, label) in enumerate(zip(known, labels, strict=True)):
-            for metric, dash, width in ((solid, "solid", 2.5), (dotted, "dot", 1.5)):
+            wins = winner is not None and candidate.name == winner.name
+            colour = by_model[candidate.model] if several else line_colour(place)
+            shown = safe(f"★ winner, {label}" if wins else label)
+            for metric, dash, width in ((solid, "solid", 4.5 if wins else 2), (dotted, "dot", 1.5)):
                 if metric is not None:
-                    line = {"color": line_colour(place), "dash": dash, "width": width}
+                    line = {"color": colour, "dash": dash, "width": width}
                     style = {"line": line, "legendgroup": str(place), "showlegend": metric == solid}
-                    traces.append(_line(report.curves[candidate.name], metric, name=label, **style))
+                    style |= {"meta": report.places[candidate.name], "opacity": 1 if wins else 0.8}
+                    traces.append(_line(report, candidate, metric, name=shown, **style))
+            if wins:
+                traces.append(_best_epoch(report, candidate, solid))
         words = f"Over the epochs: {'validation solid, training dotted' if dotted else 'train_acc minus val_acc'}."
+        if any(winner is not None and c.name == winner.name for c in known):
+            words += " The star is the winner's best epoch."
         if not known:
             words = "The curves of these trials are unknown on this host."
         axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": unit}}}
@@ -118,9 +134,14 @@ def curves(report: Report, chosen: Sequence[Candidate], name: str) -> list[Figur
 def progress(report: Report) -> Figure:
     """Each sweep's best accuracy so far, over the epochs it has trained."""
     traces, words = [], []
-    several = len(report.sweeps) > 1
+    several, winner = len(report.sweeps) > 1, report.selection.winner
+    colours, used = colours_of(report.models), Counter[str]()
+    star: list[_Point] = []
     hover = "%{text}<br>%{y:.2f} %, %{x} epochs trained<extra></extra>"
     for place, sweep in enumerate(report.sweeps):
+        colour = colours[sweep.models[0]] if len(sweep.models) == 1 else line_colour(5)
+        dash = _DASHES[used[colour] % len(_DASHES)]
+        used[colour] += 1
         spent, best = 0, 0.0
         so_far: list[_Point] = []
         ended: dict[TrialState, list[_Point]] = {}
@@ -133,31 +154,48 @@ def progress(report: Report) -> Figure:
             trial = f"{sweep.id}/{record.trial_id}"
             so_far.append((trial, spent, best))
             ended.setdefault(record.state, []).append((trial, spent, accuracy))
-        colour, style = line_colour(place), {"legendgroup": str(place), "hovertemplate": hover}
-        name = safe(sweep.label, 40) if several else "best so far"
-        stairs = {"color": colour, "width": 2.5, "shape": "hv"}
+            if winner is not None and trial == winner.name:
+                star = [ended[record.state][-1]]
+        style = {"legendgroup": str(place), "hovertemplate": hover}
+        name = safe(report.names[sweep.id], 40) if several else "best so far"
+        stairs = {"color": colour, "width": 2.5, "shape": "hv", "dash": dash}
         traces.append(_trials(report, so_far, name=name, mode="lines", line=stairs, **style))
         for state, some in ended.items():
             marker = _marker(state, colour, len(so_far))
             shown = f"{name}, {state}" if several else str(state)
-            traces.append(_trials(report, some, name=shown, mode="markers", marker=marker, opacity=0.6, **style))
+            traces.append(
+                _trials(
+                    report,
+                    some,
+                    name=shown,
+                    mode="markers",
+                    marker=marker,
+                    opacity=0.6,
+                    showlegend=not several,
+                    **style,
+                )
+            )
         words.append(
-            f"{plain(sweep.label, 80)}: {best:.2f} % after {spent:,} epochs in {len(so_far):,} trials, "
+            f"{report.names[sweep.id]}: {best:.2f} % after {spent:,} epochs in {len(so_far):,} trials, "
             f"{len(ended.get(TrialState.PRUNED, [])):,} of them pruned."
         )
+    if star:
+        traces.append(_trials(report, star, name="winner", mode="markers", marker=_STAR, hovertemplate=hover))
     accuracies = [c.result.best_val_acc for c in report.selection.ranking]
     axes = {
         "xaxis": {"title": {"text": "epochs trained"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": _ACCURACY_AXIS}, "range": _range(accuracies, high_is_good=True)},
     }
-    return Figure("progress", "The search's progress", " ".join(words), figure_json(traces, height=400, **axes))
+    if several:
+        words.append("Circles are complete trials, crosses pruned ones.")
+    return Figure("progress", "Optimization history", " ".join(words), figure_json(traces, height=400, **axes))
 
 
-def importance_bars(sweep: ReportedSweep, accuracy: Importance, gap: Importance, *, several: bool) -> Figure:
-    """How much each parameter of a sweep mattered for accuracy and gap; ``several`` puts the sweep in the title."""
+def importance_bars(sweep: ReportedSweep, accuracy: Importance, gap: Importance, title: str, colour: str) -> Figure:
+    """How much each parameter of a sweep mattered for accuracy, in its colour, and for the gap."""
     names = list(accuracy.shares or gap.shares)
     traces, words = [], []
-    for place, (what, answer) in enumerate((("accuracy", accuracy), ("gap", gap))):
+    for what, answer, fill in (("accuracy", accuracy, colour), ("gap", gap, QUIET)):
         if not answer.shares:
             words.append(f"No importance for {what}: {answer.missing}.")
             continue
@@ -168,14 +206,13 @@ def importance_bars(sweep: ReportedSweep, accuracy: Importance, gap: Importance,
             orientation="h",
             y=[safe(name, 30) for name in reversed(names)],
             x=[round(100 * answer.shares.get(name, 0.0), 1) for name in reversed(names)],
-            marker={"color": line_colour(place)},
+            marker={"color": fill},
             hovertemplate="%{y}: %{x} %<extra>for " + what + "</extra>",
         )
         traces.append(bar)
     axes = {"xaxis": {"title": {"text": "share, %"}}, "yaxis": {"automargin": True}}
     drawn = figure_json(traces, height=120 + 34 * len(names), barmode="group", **axes)
     body = tuple((plain(n, 40), *(percent(a.shares.get(n), 1) for a in (accuracy, gap))) for n in names)
-    title = plain(sweep.label, 80) if several else "Parameter importance"
     heading = ("parameter", "for accuracy", "for gap")
     return Figure(f"importance-{sweep.id}", title, " ".join(words), drawn if names else {}, heading, body)
 
@@ -208,7 +245,7 @@ def confusion(winner: Candidate) -> Figure:
     return Figure("confusion", "Confusion matrix", words, drawn, ("true \\ predicted", *names), body)
 
 
-def recall(winner: Candidate) -> Figure:
+def recall(winner: Candidate, colour: str) -> Figure:
     """The winner's recall by class."""
     images = [sum(row) for row in winner.result.confusion_matrix]
     classes = zip(winner.result.classes, winner.result.per_class_recall, images, strict=True)
@@ -222,7 +259,7 @@ def recall(winner: Candidate) -> Figure:
         cliponaxis=False,
         customdata=[count for _, _, count in worst_first],
         hovertemplate="%{y}: %{x} % of %{customdata} images<extra></extra>",
-        marker={"color": line_colour(0)},
+        marker={"color": colour},
     )
     drawn = figure_json([trace], height=430, xaxis={"title": {"text": "recall, %"}, "range": [0, 110]})
     (worst, low, _), (best, high, _) = worst_first[0], worst_first[-1]
@@ -255,17 +292,39 @@ def _dots(report: Report, chosen: Sequence[Candidate], *, mode: str = "markers",
     return _trials(report, points, mode=mode, hovertemplate=hover, **style)
 
 
-def _line(curve: Curve, metric: str, *, name: str, **style: Any) -> Any:
-    factor = 1 if metric.endswith("loss") else 100
+def _line(report: Report, candidate: Candidate, metric: str, *, name: str, **style: Any) -> Any:
+    curve, factor = report.curves[candidate.name], _factor(metric)
     values = [row.get(metric) for row in curve]
+    swept = next(sweep.axes for sweep in report.sweeps if sweep.id == candidate.sweep)
+    parameters = candidate.record.parameters
+    config = [safe(f"{a.name} {short(parameters[a.name])}") for a in swept if a.name in parameters]
     return go.Scatter(
         x=[row["epoch"] for row in curve],
         y=[None if v is None or not math.isfinite(v) else float(f"{factor * v:.5g}") for v in values],
         name=name,
         mode="lines" if len(curve) > 1 else "markers",
-        hovertemplate=f"{name}<br>{metric} %{{y:.4g}}, epoch %{{x}}<extra></extra>",
+        hovertemplate="<br>".join([name, f"{metric} %{{y:.4g}}, epoch %{{x}}", *config]) + "<extra></extra>",
         **style,
     )
+
+
+def _best_epoch(report: Report, winner: Candidate, metric: str) -> Any:
+    rows = [row for row in report.curves[winner.name] if row["epoch"] == winner.result.best_epoch]
+    values = [value for row in rows if (value := row.get(metric)) is not None and math.isfinite(value)]
+    return go.Scatter(
+        x=[row["epoch"] for row in rows][: len(values)],
+        y=[_factor(metric) * value for value in values],
+        mode="markers",
+        marker=_STAR,
+        name="winner",
+        showlegend=False,
+        hovertemplate=f"winner, best epoch {winner.result.best_epoch}<extra></extra>",
+        meta=report.places[winner.name],
+    )
+
+
+def _factor(metric: str) -> int:
+    return 1 if metric.endswith("loss") else 100
 
 
 def _marker(state: TrialState, colour: str, among: int) -> dict[str, Any]:

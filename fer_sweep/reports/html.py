@@ -7,11 +7,9 @@ labels of figures. A Content-Security-Policy admits only the scripts of the file
 import base64
 import contextlib
 import hashlib
-import json
 import os
 import platform
 import re
-import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,21 +22,34 @@ from plotly.offline import get_plotlyjs
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.data.cache import DatasetInfo, Split, find_dataset, is_prepared
 from fer_sweep.errors import FersweepError, InputError
+from fer_sweep.openings import how_often
 from fer_sweep.processor import processor_name
+from fer_sweep.reports.comparing import Pair
 from fer_sweep.reports.faces import Face
 from fer_sweep.reports.figures import figures_of
 from fer_sweep.reports.page import document
-from fer_sweep.reports.sources import MEASURED, Report, certainty, title
+from fer_sweep.reports.plot import DARK, colours_of
+from fer_sweep.reports.reproducing import steps
+from fer_sweep.reports.sources import MEASURED, Report, title
+from fer_sweep.reports.summary import BY_ARCHITECTURE, answer, architectures, certainty, interval, mean_of
 from fer_sweep.reports.tables import templates_of_reports
 from fer_sweep.selection import RULE
 from fer_sweep.sweeps.entries import pinned_data
 
 _PACKAGES = ("fersweep", "torch", "torchvision", "transformers", "optuna", "wandb", "numpy", "plotly")
+_SCRIPTS = ("figures.js", "marks.js", "parallel.js", "table.js", "start.js")
+"""One script in this order; everything shown comes from the JSON in #data, and Plotly draws it."""
 _WHOLE = re.compile(r"[\d.]+ %|--\w+")
 """Text that must not be broken: percentages and options of commands."""
 
 
-def render(report: Report, devices: Sequence[str] = (), faces: Sequence[Face] = (), faces_note: str = "") -> str:
+def render(
+    report: Report,
+    devices: Sequence[str] = (),
+    faces: Sequence[Face] = (),
+    faces_note: str = "",
+    pair: Pair | None = None,
+) -> str:
     """The page.
 
     Args:
@@ -46,13 +57,17 @@ def render(report: Report, devices: Sequence[str] = (), faces: Sequence[Face] = 
         devices: The names of this machine's GPUs.
         faces: The validation images that the winner gets most wrong.
         faces_note: Why there are none, if they were requested.
+        pair: The two trials that the page compares, if it does.
     """
     templates = templates_of_reports(autoescape=True)
-    templates.filters |= {"whole": _whole, "shell": shlex.quote}
-    templates.filters["indented"] = lambda config: json.dumps(dict(config), indent=2)
+    templates.filters["whole"] = _whole
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    plotly, script = _script(get_plotlyjs()), _script(_source(templates, "report.js"))
+    parts = "\n".join(_source(templates, name) for name in _SCRIPTS)
+    plotly, script = _script(get_plotlyjs()), _script(f'"use strict";\n(() => {{\n{parts}}})();\n')
     figures = figures_of(report)
+    winner = report.selection.winner
+    mean = mean_of(report, winner) if winner is not None else None
+    names = [report.label(c.name) for c in (pair.first, pair.second)] if pair is not None else []
     datasets = sorted({str(record.config.get("data", "")) for _, record in report.trials} - {""})
     return templates.get_template("report.html.j2").render(
         policy=_policy(plotly, script),
@@ -61,16 +76,26 @@ def render(report: Report, devices: Sequence[str] = (), faces: Sequence[Face] = 
         script=Markup(script),
         data=document(report, figures),
         report=report,
-        title=title(report.sweeps),
+        title=f"{names[0]} and {names[1]} side by side" if pair else title(report.sweeps),
+        answer=answer(report),
+        by_architecture=BY_ARCHITECTURE,
+        architectures=architectures(report),
+        mean=mean,
+        interval=interval(mean),
+        tested=[o for o in report.openings if winner is not None and o.model == winner.name],
+        opened=how_often(len(report.openings)),
+        colours={model: f"light-dark({light}, {DARK[light]})" for model, light in colours_of(report.models).items()},
+        pair=pair,
+        pair_names=names,
         states=Counter(str(record.state) for _, record in report.trials).most_common(),
         made=time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(report.made)),
         certainty=certainty(report),
         figures=figures,
         faces=faces,
         faces_note=faces_note,
-        to_prepare=[name for name in datasets if name != SYNTHETIC],
         environment=_environment(report, devices),
-        datasets=[(name, info) for name in datasets for info in _trained_on(name, report)],
+        datasets=(trained_on := [(name, info) for name in datasets for info in _trained_on(name, report)]),
+        steps=steps(report, {name: info.source if info else "" for name, info in trained_on if name != SYNTHETIC}),
         splits=list(Split),
         measured=f"{MEASURED} {RULE}",
     )

@@ -10,13 +10,16 @@ import plotly.graph_objects as go
 from fer_sweep.config.values import canonical, is_number
 from fer_sweep.formatting import plain, short
 from fer_sweep.records import TrialRecord
-from fer_sweep.reports.plot import DARK, SCALE, Figure, figure_json, safe
+from fer_sweep.reports.plot import DARK, SCALE, Figure, colours_of, figure_json, safe
 from fer_sweep.reports.sources import Axis, Report, ReportedSweep, common_axes
 from fer_sweep.reports.tables import flat_rows
+from fer_sweep.selection import Candidate
+from fer_sweep.selection.choice import gap_error
+from fer_sweep.selection.intervals import Z95, binomial_error
 
-_FIRST = ("mark", "sweep", "trial", "state", "best_val_acc", "train_val_gap", "val_acc_clean", "verdict")
-_LAST = ("best_epoch", "epochs", "macro_f1", "parameters", "seconds", "images_per_second", "reason")
-"""Columns before and after the swept parameters; the page's script has their labels and formats."""
+_FIRST = ("mark", "trial", "state", "best_val_acc", "train_val_gap", "val_acc_clean", "verdict")
+_LAST = ("best_epoch", "epochs", "macro_f1", "parameters", "seconds", "images_per_second", "sweep", "reason")
+"""Columns before and after the parameters; the page's script has their labels and formats."""
 _LONGEST_TEXT = 300
 _MOST_CHOICES = 24
 """Choices that an axis has names for; of more only some."""
@@ -31,19 +34,40 @@ def document(report: Report, shown: Mapping[str, Sequence[Figure]]) -> dict[str,
         "views": views(report),
         "figures": {figure.id: figure.spec for some in shown.values() for figure in some},
         "dark": DARK,
+        "colours": colours_of(report.models),
+        "chance": [_chance(sweep, record) for sweep, record in report.trials],
     }
 
 
+def _chance(sweep: ReportedSweep, record: TrialRecord) -> list[float] | None:
+    """How far chance moves a trial's accuracy and gap, at 95 %: those of two trials add up as squares."""
+    if record.result is None:
+        return None
+    found = Candidate(sweep.id, record, record.result)
+    return [
+        _rounded(Z95 * error) for error in (binomial_error(record.result.best_val_acc, found.images), gap_error(found))
+    ]
+
+
 def table(report: Report) -> dict[str, Any]:
-    """The table of trials: columns and rows; only swept parameters have a column."""
+    """The table of trials: columns and rows; only parameters that are swept, or differ, have a column."""
+    flat = flat_rows(report)
     swept = dict.fromkeys(f"param.{axis.name}" for sweep in report.sweeps for axis in sweep.axes)
-    keys = [key for key in (*_FIRST, *swept, *_LAST) if key != "sweep" or len(report.sweeps) > 1]
+    differ = [key for key in (flat[0] if flat else ()) if key.startswith("param.") and _differs(key, flat)]
+    known = dict.fromkeys(["param.model"] * ("param.model" in differ) + [*swept, *differ])
+    keys = [key for key in (*_FIRST, *known, *_LAST) if key != "sweep" or len(report.sweeps) > 1]
     rows = []
-    for row in flat_rows(report):
+    for row, (sweep, record) in zip(flat, report.trials, strict=True):
+        if len(report.sweeps) > 1:
+            row["trial"] = report.label(f"{sweep.id}/{record.trial_id}")
         row["mark"] = ("winner" if row["winner"] else "") or ("front" if row["pareto"] else "")
         row["reason"] = row["reason"] or ""
         rows.append([_cell(row.get(key)) for key in keys])
     return {"columns": [plain(key, 46) for key in keys], "rows": rows}
+
+
+def _differs(key: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return len({canonical(row[key]) for row in rows}) > 1
 
 
 def _cell(value: Any) -> Any:
@@ -58,7 +82,7 @@ def views(report: Report) -> list[dict[str, Any]]:
     if len(report.sweeps) > 1:
         found.append(_view(report, "all sweeps", report.trials, common_axes(report.sweeps)))
     for sweep in report.sweeps:
-        found.append(_view(report, sweep.label, [(sweep, record) for record in sweep.records], sweep.axes))
+        found.append(_view(report, report.names[sweep.id], [(sweep, record) for record in sweep.records], sweep.axes))
     return [view for view in found if view is not None]
 
 

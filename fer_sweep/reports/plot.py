@@ -1,6 +1,6 @@
 """What every figure is made with: its record, escaped labels and colours.
 
-The colours are safe for colour-blind readers and have a contrast of at least 3:1 against the light and the dark
+The colours are safe for colour-blind readers and have a contrast of at least 4.5:1 against the light and the dark
 background. Figures use the light variants; the page exchanges each for its dark partner in the dark theme.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.formatting import plain
 
 
@@ -45,16 +46,16 @@ def figure_json(traces: Sequence[Any], *, height: int, **layout: Any) -> dict[st
     return document
 
 
-LINES = ("#0072b2", "#d05a00", "#00795c", "#a8326f", "#7a5c00", "#4b3bb0", "#1f7f8c", "#5a5f66")
+LINES = ("#0069a6", "#b84e00", "#00745a", "#a8326f", "#7a5c00", "#4b3bb0", "#1a7480", "#5a5f66")
 """For trials, architectures and sweeps, after Okabe and Ito (2008) and darkened for contrast with white."""
-SCALE = ("#279e69", "#21868b", "#31688e", "#443a83", "#440154")
-"""From worse to better: viridis, without the end that would vanish on the background."""
+SCALE = ("#a8560f", "#806a12", "#52701f", "#1d6a3c", "#00452f")
+"""From worse to better, which is green in both themes: it grows darker on light ground, brighter on dark ground."""
 SHADES = ("#f3f7fc", "#b7cfe7", "#5c98ca", "#1f609f", "#08305e")
 """From 0 to 100 %."""
-QUIET, STAR, BAND = "#6b7280", "#b3123c", "#d9a400"
+QUIET, STAR, BAND = "#656c79", "#b3123c", "#d9a400"
 """Guide lines, the winner, the one-standard-error band."""
 _DARK_LINES = ("#56b4e9", "#ff9a5c", "#2fd6a3", "#f08cc4", "#e6c84b", "#a99dff", "#7fe3ef", "#bcc2ca")
-_DARK_SCALE = ("#3a76a8", "#22948f", "#35b779", "#90d743", "#fde725")
+_DARK_SCALE = ("#b9793f", "#ab9a4c", "#8bbd62", "#5fdc93", "#a5ffd0")
 _DARK_SHADES = ("#1d2430", "#23415f", "#2f6ea2", "#6aa9d9", "#d0e7fb")
 DARK = {
     **dict(zip(LINES, _DARK_LINES, strict=True)),
@@ -68,3 +69,10 @@ DARK = {
 def line_colour(place: int) -> str:
     """The colour of the n-th line."""
     return LINES[place % len(LINES)]
+
+
+def colours_of(models: Sequence[str]) -> dict[str, str]:
+    """The colour of each architecture, the same in every figure and report."""
+    known = list(ARCHITECTURES)
+    others = sorted(set(models) - set(known))
+    return {model: line_colour([*known, *others].index(model)) for model in models}

@@ -1,10 +1,12 @@
-"""What reports show of sweeps: records, axes, curves, how certain the choice is, how to create them again."""
+"""What reports show of sweeps: records, axes, curves, names, how to create them again."""
 
 import math
+import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +16,7 @@ from fer_sweep.config.parameters import Categorical, Constant, Distribution, Log
 from fer_sweep.config.space import Space
 from fer_sweep.config.values import canonical
 from fer_sweep.formatting import plain
-from fer_sweep.openings import Opening, how_often
+from fer_sweep.openings import Opening
 from fer_sweep.records import TrialRecord
 from fer_sweep.selection import Candidate, Selection
 from fer_sweep.sweeps import Sweep
@@ -123,7 +125,7 @@ class Report:
         """The choice among all trials."""
         return self.choice.overall
 
-    @property
+    @cached_property
     def trials(self) -> list[tuple[ReportedSweep, TrialRecord]]:
         """Every trial with its sweep, in the order of the sweeps."""
         return [(sweep, record) for sweep in self.sweeps for record in sweep.records]
@@ -133,26 +135,52 @@ class Report:
         """The position of every trial in ``trials``, by SWEEP/TRIAL."""
         return {f"{sweep.id}/{record.trial_id}": place for place, (sweep, record) in enumerate(self.trials)}
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The architectures of all sweeps and trials."""
+        return tuple(dict.fromkeys([*(m for sweep in self.sweeps for m in sweep.models), *self.choice.by_model]))
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """What each sweep is called, by its id: its name, or its architectures; with the id where several share it."""
+        names = {sweep.id: plain(sweep.name, 30) or plain(", ".join(sweep.models), 30) for sweep in self.sweeps}
+        shared = Counter(names.values())
+        return {id: name if shared[name] == 1 else f"{name} ({plain(id, 20)})" for id, name in names.items()}
+
     def label(self, name: str) -> str:
-        """A trial in figures, by SWEEP/TRIAL: without its sweep if there is only one."""
-        return plain(name if len(self.sweeps) > 1 else f"trial {name.removeprefix(self.sweeps[0].id + '/')}", 40)
+        """A trial, by SWEEP/TRIAL: with the name of its sweep if there are several."""
+        sweep, record = self.trials[self.places[name]]
+        trial = plain(record.trial_id, 30)
+        return f"{self.names[sweep.id]}/{trial}" if len(self.sweeps) > 1 else f"trial {trial}"
+
+    def named(self, text: str) -> str:
+        """A sentence in which trials are called by the names of their sweeps, not by their ids."""
+        for id, name in self.names.items():
+            text = name.join(re.split(rf"(?<![\w/]){re.escape(id)}(?=/\w)", text))
+        return text
 
 
-def gather(opened: Sequence[Sweep]) -> Report:
+def gather(opened: Sequence[Sweep], only: Collection[str] = ()) -> Report:
     """Read everything that a report of these sweeps shows.
 
     Args:
         opened: At least one.
+        only: The trials to show, as SWEEP/TRIAL; empty for all.
 
     Raises:
         StorageError: The database or the record of opened test splits cannot be read.
         ServerError: A W&B server does not answer.
     """
     sweeps = tuple(reported(sweep) for sweep in opened)
+    if only:
+        sweeps = tuple(
+            replace(sweep, records=tuple(r for r in sweep.records if f"{sweep.id}/{r.trial_id}" in only))
+            for sweep in sweeps
+        )
     candidates = [candidate for sweep in sweeps for candidate in as_candidates(sweep.id, sweep.records)]
     choice = choose(opened, candidates)
     by_id = {sweep.id: sweep for sweep in opened}
-    drawn = {c.name: c for c in (*best_trials(choice.overall), *best_of_each_model(choice.overall))}
+    drawn = {c.name: c for c in (*best_trials(choice.overall), *best_of_each_model(choice))}
     curves = {name: by_id[c.sweep].reports(c.record.trial_id) for name, c in drawn.items()}
     curves = {name: curve for name, curve in curves.items() if curve}
     return Report(sweeps, choice, curves, openings_about(candidates), time.time())
@@ -199,13 +227,10 @@ def best_trials(selection: Selection) -> list[Candidate]:
     return best
 
 
-def best_of_each_model(selection: Selection) -> list[Candidate]:
-    """The most accurate trial of each architecture, best first."""
-    best: dict[str, Candidate] = {}
-    for candidate in selection.ranking:
-        if candidate.result.best_epoch > 0:
-            best.setdefault(candidate.model, candidate)
-    return list(best.values())[:CURVES_SHOWN]
+def best_of_each_model(choice: Choice) -> list[Candidate]:
+    """The winner of each architecture, most accurate first."""
+    found = [selection.winner for selection in choice.by_model.values() if selection.winner is not None]
+    return sorted(found, key=lambda c: -c.result.best_val_acc)[:CURVES_SHOWN]
 
 
 def models_of(space: Space, records: Sequence[TrialRecord]) -> tuple[str, ...]:
@@ -252,42 +277,3 @@ def _merged(same: Sequence[Axis]) -> Axis:
     known = [axis.bounds for axis in same if axis.bounds is not None]
     bounds = (min(low for low, _ in known), max(high for _, high in known)) if len(known) == len(same) else None
     return Axis(same[0].name, all(axis.log for axis in same), choices if len(listed) == len(same) else None, bounds)
-
-
-def certainty(report: Report) -> dict[str, list[str]]:
-    """How far the winner can be trusted: lines of plain text under headings."""
-    parts = {
-        "Warnings": [caveat.message for caveat in report.choice.caveats],
-        "Further seeds": _seeds(report),
-        "Test split": _openings(report.openings),
-    }
-    return {heading: [f"{plain(line, 600)}." for line in lines] for heading, lines in parts.items() if lines}
-
-
-def _seeds(report: Report) -> list[str]:
-    winner = report.selection.winner
-    found = []
-    for confirmed in report.choice.confirmed:
-        role = "The winner, trial" if winner is not None and confirmed.name == winner.name else "Trial"
-        parts = (f"{role} {confirmed.name}: {confirmed.summary}", confirmed.against_search)
-        found.append("; ".join(filter(None, parts)))
-    if winner is not None and report.choice.winner_confirmed is None:
-        found.append(
-            f"The winner is not confirmed: fersweep confirm {winner.sweep} --trial {winner.record.trial_id} trains it "
-            "with further seeds. Until then its accuracy, as the best of many, is too high on average"
-        )
-    return found
-
-
-def _openings(openings: Sequence[Opening]) -> list[str]:
-    if not openings:
-        return [f"It was {how_often(0)}"]
-    by_split: dict[str, list[Opening]] = {}
-    for opening in openings:
-        by_split.setdefault(opening.test_fingerprint, []).append(opening)
-    found = []
-    for opened in by_split.values():
-        names = ", ".join(sorted({opening.data for opening in opened}))
-        found.append(f"The test split of {names} was {how_often(len(opened))}")
-        found += [f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(o.opened))}: {o.words}" for o in opened]
-    return found

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.errors import InputError
 from fer_sweep.files import atomic_path
 from fer_sweep.formatting import configurations, percent, plain, points, short
 from fer_sweep.records import TrialRecord, TrialState
-from fer_sweep.reports.sources import Report, certainty
+from fer_sweep.reports.reproducing import steps
+from fer_sweep.reports.sources import Report, title
+from fer_sweep.reports.summary import BY_ARCHITECTURE, answer, architectures, certainty
 from fer_sweep.selection import Candidate, Selection
 
 if TYPE_CHECKING:
@@ -172,13 +175,21 @@ def _column(values: list[Any]) -> list[Any]:
 
 
 def markdown(report: Report) -> str:
-    """A short report: sweeps, winner, certainty, best trials, failed trials, how to repeat it."""
+    """A short report: the answer, the architectures, certainty, best trials, failed trials, how to repeat it."""
     templates = templates_of_reports(finalize=_escaped, keep_trailing_newline=True)
     templates.filters["fenced"] = _fenced
     ranking = ranking_rows(report.selection)
+    for row, candidate in zip(ranking, report.selection.ranking, strict=True):
+        row[RANKING_COLUMNS.index("sweep/trial")] = report.label(candidate.name)
+    data = dict.fromkeys(str(record.config.get("data", "")) for _, record in report.trials)
     return templates.get_template("report.md.j2").render(
         report=report,
+        title=title(report.sweeps),
+        answer=answer(report),
+        by_architecture=BY_ARCHITECTURE,
+        architectures=architectures(report),
         certainty=certainty(report),
+        steps=steps(report, dict.fromkeys((name for name in data if name not in ("", SYNTHETIC)), "")),
         ranked=_RANKED,
         columns=RANKING_COLUMNS,
         ranking=[row for place, row in enumerate(ranking) if place < _RANKED or row[0]],

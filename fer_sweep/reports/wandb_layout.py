@@ -7,7 +7,7 @@ The library is optional; ``wandb_views`` imports this module once it knows that 
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
@@ -16,6 +16,7 @@ from wandb_workspaces import expr
 
 from fer_sweep.formatting import plain
 from fer_sweep.reports.sources import MEASURED, Axis, ShownSweep, common_axes, title
+from fer_sweep.reports.summary import BY_ARCHITECTURE, Architecture
 from fer_sweep.selection import RULE
 
 RUNS_SHOWN = 20
@@ -27,10 +28,11 @@ _PINNED = ["run:displayName", f"summary:{ACCURACY}", f"summary:{GAP}"]
 _MEANS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 
 
-def report(sweeps: Sequence[ShownSweep]) -> Any:
-    """The report of at least one sweep, in the project of the first."""
+def report(sweeps: Sequence[ShownSweep], answer: Mapping[str, str], rows: Sequence[Architecture]) -> Any:
+    """The report of at least one sweep, in the project of the first; answer and rows are those of ``summary``."""
     first = sweeps[0]
-    blocks: list[Any] = [wr.TableOfContents(), *_side_by_side(sweeps)] if len(sweeps) > 1 else []
+    blocks: list[Any] = [*([wr.TableOfContents()] if len(sweeps) > 1 else []), *_answer(answer, rows)]
+    blocks += _side_by_side(sweeps) if len(sweeps) > 1 else []
     for sweep in sweeps:
         blocks += [wr.H2(sweep.label if len(sweeps) > 1 else "Parameters, accuracy and gap"), *_one_sweep(sweep)]
     blocks += [
@@ -95,6 +97,21 @@ def workspace(sweeps: Sequence[ShownSweep]) -> Any:
     )
 
 
+def _answer(answer: Mapping[str, str], rows: Sequence[Architecture]) -> list[Any]:
+    blocks = [
+        wr.H2("Winner"),
+        wr.UnorderedList(items=[f"{name}: {plain(words, 600)}" for name, words in answer.items()]),
+    ]
+    if rows:
+        items = []
+        for row in rows:
+            cells = zip(BY_ARCHITECTURE[1:], row.cells[1:], strict=True)
+            numbers = ", ".join(f"{name} {cell}" for name, cell in cells if cell)
+            items.append(f"{'★ ' if row.is_overall else ''}{row.cells[0]}: {plain(numbers, 600)}")
+        blocks += [wr.H2("By architecture"), wr.UnorderedList(items=items)]
+    return blocks
+
+
 def _side_by_side(sweeps: Sequence[ShownSweep]) -> list[Any]:
     shared = common_axes(sweeps)
     panels = [
@@ -146,7 +163,7 @@ def _again(sweeps: Sequence[ShownSweep]) -> list[Any]:
         files.append(wr.H3(sweep.file_name, collapsed_blocks=[wr.CodeBlock(sweep.file, language="yaml")]))
     lines += ["# the winner", f"fersweep best {' '.join(s.argument for s in sweeps)}"]
     # W&B does not highlight shell code.
-    return [wr.H2("Do it again"), wr.CodeBlock("\n".join(lines), language="python"), *files]
+    return [wr.H2("Reproduce"), wr.CodeBlock("\n".join(lines), language="python"), *files]
 
 
 def _parallel(axes: Sequence[Axis], heading: str = "Swept parameters, accuracy and gap") -> Any:

@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
 from fer_sweep.files import read_object, sweep_folder, write_atomically
-from fer_sweep.reports.sources import ShownSweep, reported
+from fer_sweep.reports.sources import ShownSweep, gather, reported
+from fer_sweep.reports.summary import answer, architectures
 from fer_sweep.selection import select
 from fer_sweep.sweeps import Sweep
 from fer_sweep.sweeps.choosing import as_candidates
@@ -80,6 +81,7 @@ def save_views(opened: Sequence[Sweep], *, new: bool = False, say: Callable[[str
     quiet_wandb()
     who = account()
     sweeps = tuple(_shown(sweep, say) for sweep in opened)
+    gathered = gather(opened)
     place = f"{sweeps[0].entity}/{sweeps[0].project}"
     if any(f"{sweep.entity}/{sweep.project}" != place for sweep in sweeps):
         say(f"note: a workspace shows one project, this one {place}; the report has every sweep")
@@ -89,7 +91,8 @@ def save_views(opened: Sequence[Sweep], *, new: bool = False, say: Callable[[str
         views = next((known for known in _remembered(folder) if known.key == views.key), views)
     with _library_errors("report", who):
         parts = ("title", "description", "blocks", "width")
-        report = _saved(wandb_layout.report(sweeps), views.report, parts, say)
+        fresh = wandb_layout.report(sweeps, answer(gathered), architectures(gathered))
+        report = _saved(fresh, views.report, parts, say)
         # The library does not escape the title in the address, so a slash or a question mark breaks it.
         words = "".join(c if c.isascii() and c.isalnum() else " " for c in report.title).split()
         report_url = f"{who.app}/{report.entity}/{report.project}/reports/{'-'.join(words)}--{report.id.rstrip('=')}"

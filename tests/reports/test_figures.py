@@ -9,6 +9,7 @@ import pytest
 from fer_sweep.reports import figures
 from fer_sweep.reports.optuna_view import Importance
 from fer_sweep.reports.page import dimension, table, views
+from fer_sweep.reports.plot import LINES, colours_of
 from fer_sweep.reports.sources import Axis, Report, best_of_each_model, best_trials, common_axes
 from fer_sweep.selection import select
 from tests.support import reports as made_up
@@ -59,9 +60,10 @@ def test_curves_of_the_best_trials_in_percent(one: Report) -> None:
     key = first.name
     curve = [{**row, "val_loss": math.inf if row["epoch"] == 2 else row["val_loss"]} for row in one.curves[key]]
     accuracy, loss, gap = figures.curves(dataclasses.replace(one, curves={**one.curves, key: curve}), best, "best")
-    assert len(accuracy.spec["data"]) == len(loss.spec["data"]) == 16
+    assert len(accuracy.spec["data"]) == len(loss.spec["data"]) == 17, "two lines each, and the winner's star"
     assert [trace["line"]["dash"] for trace in accuracy.spec["data"][:2]] == ["solid", "dot"]
-    assert len({trace["line"]["color"] for trace in gap.spec["data"]}) == 8, "eight trials, eight colours"
+    lines = [trace for trace in gap.spec["data"] if trace["mode"] == "lines"]
+    assert len({trace["line"]["color"] for trace in lines}) == 8, "eight trials, eight colours"
     assert accuracy.spec["data"][0]["y"][0] == pytest.approx(100 * curve[0]["val_acc"], rel=1e-4)
     assert loss.spec["data"][1]["y"][-1] == pytest.approx(curve[-1]["train_loss"], rel=1e-4)
     assert loss.spec["data"][0]["y"][1] is None, "a loss that is not finite is a hole"
@@ -79,7 +81,7 @@ def test_progress_is_a_stair_over_the_epochs_spent(one: Report) -> None:
 def test_confusion_and_recall_of_the_winner(one: Report) -> None:
     winner = one.selection.winner
     assert winner is not None
-    matrix, bars = figures.confusion(winner), figures.recall(winner)
+    matrix, bars = figures.confusion(winner), figures.recall(winner, LINES[2])
     assert all(sum(row) == pytest.approx(100, abs=0.5) for row in matrix.spec["data"][0]["z"])
     assert matrix.body[3][1:] == tuple(str(n) for n in winner.result.confusion_matrix[3])
     assert list(bars.spec["data"][0]["x"]) == sorted(bars.spec["data"][0]["x"])
@@ -88,10 +90,10 @@ def test_confusion_and_recall_of_the_winner(one: Report) -> None:
 
 def test_importances_and_why_there_are_none(one: Report) -> None:
     found = Importance({"lr": 0.8, "dropout": 0.2}), Importance(missing="why")
-    figure = figures.importance_bars(one.sweeps[0], *found, several=False)
+    figure = figures.importance_bars(one.sweeps[0], *found, "Parameter importance", LINES[2])
     assert [trace["name"] for trace in figure.spec["data"]] == ["for accuracy"]
     assert figure.summary == "For accuracy, lr mattered most (80 %). No importance for gap: why."
-    nothing = figures.importance_bars(one.sweeps[0], found[1], found[1], several=False)
+    nothing = figures.importance_bars(one.sweeps[0], found[1], found[1], "Parameter importance", LINES[2])
     assert not nothing.spec and not nothing.body
 
 
@@ -114,20 +116,29 @@ def test_axes_have_logarithms_choices_in_order_and_a_place_for_none() -> None:
 def test_several_sweeps_have_a_view_of_all_and_one_each_and_the_best_of_each_architecture() -> None:
     models = ("simple_cnn", "resnet18", "vit")
     three = made_up.report(*(made_up.sweep(model, trials=15, seed=seed) for seed, model in enumerate(models)))
-    accuracy, *_ = figures.curves(three, best_of_each_model(three.selection), "models")
-    assert {trace["name"].split(",")[0] for trace in accuracy.spec["data"]} == set(models)
+    accuracy, *_ = figures.curves(three, best_of_each_model(three.choice), "models")
+    by_model = {trace["name"].removeprefix("★ winner, ").split("/")[0]: trace for trace in accuracy.spec["data"]}
+    assert set(by_model) - {"winner"} == set(models)
+    drawn = {model: by_model[model]["line"]["color"] for model in models}
+    dots = {trace["name"]: trace["marker"]["color"] for trace in figures.pareto(three).spec["data"][1:]}
+    stairs = {
+        trace["name"]: trace["line"]["color"] for trace in figures.progress(three).spec["data"] if "line" in trace
+    }
+    assert drawn == {model: dots[model] for model in models} == stairs == colours_of(models), "one colour everywhere"
     low, high = Axis("lr", log=True, bounds=(1e-4, 1e-2)), Axis("lr", log=True, bounds=(1e-3, 1e-1))
     axes = (low, Axis("depth", log=False)), (high,), (high,)
     joined = common_axes([dataclasses.replace(s, axes=a) for s, a in zip(three.sweeps, axes, strict=True)])
     assert joined == (Axis("model", False, models), Axis("lr", True, None, (1e-4, 1e-1)))
     shown = views(three)
-    assert [view["label"] for view in shown] == ["all sweeps", *(sweep.label for sweep in three.sweeps)]
+    assert [view["label"] for view in shown] == ["all sweeps", *models]
     assert shown[0]["dimensions"][0]["name"] == "model"
     for view in shown:
         counts = {len(d["values"]) for d in view["figure"]["data"][0]["dimensions"]}
         assert counts == {len(view["rows"])}
     keys = table(three)["columns"]
-    assert {"sweep", "param.lr"} <= set(keys) and "param.epochs" not in keys, "a column for what varies only"
+    assert {"sweep", "param.lr", "param.model"} <= set(keys) and "param.epochs" not in keys, (
+        "a column for what varies only"
+    )
     assert [len(row) for row in table(three)["rows"]] == [len(keys)] * 45
 
 
@@ -140,3 +151,15 @@ def test_labels_are_no_markup() -> None:
         ]
     )
     assert "<a" not in shown and "%{x}</" not in shown and "&lt;a" in shown
+
+
+def test_the_winner_is_marked_in_every_figure_of_trials(one: Report) -> None:
+    assert one.selection.winner is not None
+    place = one.places[one.selection.winner.name]
+    found = figures.figures_of(one)
+    for figure in [*found["pareto"], *found["progress"]]:
+        assert list(named(figure, "winner")["customdata"]) == [place]
+    for figure in found["best"]:
+        star, line = named(figure, "winner"), next(t for t in figure.spec["data"] if t["name"].startswith("★ winner"))
+        assert star["meta"] == line["meta"] == place and list(star["x"]) == [one.selection.winner.result.best_epoch]
+        assert "dropout" in line["hovertemplate"]

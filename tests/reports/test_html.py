@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+from colorsys import rgb_to_hsv
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_only_the_two_scripts_of_the_file_may_run_on_data_that_ends_none(text: s
     assert sorted(re.findall(r"'sha256-([^']+)'", directives["script-src"])) == sorted(hashes)
     assert len(hashes) == 2 and "unsafe-inline" not in directives["script-src"]
     assert "<" not in data
-    assert set(json.loads(data)) == {"table", "views", "figures", "dark"}
+    assert set(json.loads(data)) == {"table", "views", "figures", "dark", "colours", "chance"}
     assert len(json.loads(data)["table"]["rows"]) == 12
 
 
@@ -77,7 +78,7 @@ def test_the_winner_and_how_to_train_it_are_in_the_page_and_faces_only_if_given(
     assert f"{100 * winner.result.best_val_acc:.2f} %" in text
     assert "fersweep train --config winner.json" in text
     assert "fersweep create sweep-s0000000.yaml --search optuna" in text
-    assert "fersweep data prepare PATH --name fer2013" in text
+    assert "fersweep data prepare auto --name fer2013" in text
     assert render(report) == text, "the same report gives the same bytes"
     assert "<img" not in text and "gets most wrong" not in text
     with_faces = render(report, (), [Face(PNG, "happy", "sad", "93 %")])
@@ -91,7 +92,7 @@ def test_a_page_without_a_winner_says_why() -> None:
     report = made_up.report((dataclasses.replace(sweep, records=running), {}))
     text = render(report)
     assert "No winner: no trial has a result yet." in text
-    assert "None: no trial has a result yet." in markdown(report)
+    assert "- **Winner**: none: no trial has a result yet" in markdown(report)
     data = json.loads(scripts(text)[0])
     assert (data["views"], data["figures"]) == ([], {})
     failure = {"best_epoch": 0, "best_val_acc": 0.0}
@@ -132,7 +133,31 @@ def test_text_and_figures_stand_out_from_their_grounds() -> None:
     for selector in (":root", '[data-theme="dark"]', '[data-theme="auto"]'):
         block = css.split(f"{selector} {{", 1)[1].split("}", 1)[0]
         colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
-        for text, ground in itertools.product(("text", "quiet", "accent", "mark"), ("ground", "card", "chosen")):
+        texts = ("text", "quiet", "accent", "mark", "good", "warn", "bad")
+        for text, ground in itertools.product(texts, ("ground", "card", "chosen")):
             assert contrast(colours[text], colours[ground]) >= 4.5, (selector, text, ground)
     for light in (*plot.LINES, *plot.SCALE, plot.QUIET, plot.STAR):
-        assert contrast(light, "#ffffff") >= 3 and contrast(plot.DARK[light], "#171c24") >= 3, light
+        assert contrast(light, "#ffffff") >= 4.5 and contrast(plot.DARK[light], "#171c24") >= 4.5, light
+
+
+def test_a_good_accuracy_is_green_in_both_themes() -> None:
+    for scale in (plot.SCALE, [plot.DARK[colour] for colour in plot.SCALE]):
+        *_, best = hues = [rgb_to_hsv(*(int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)))[0] for c in scale]
+        assert 0.38 < best < 0.46 and hues == sorted(hues)
+
+
+HEADINGS = (
+    "Winner",
+    "Learning curves",
+    "Parameter importance",
+    "Confusion matrix",
+    "Optimization history",
+    "Reproduce",
+)
+
+
+def test_sections_have_the_usual_headings_and_every_figure_can_be_saved(text: str) -> None:
+    assert all(re.search(rf"<h2 [^>]*>{heading}</h2>", text) for heading in HEADINGS)
+    drawn = [attributes for _, attributes in elements(text) if "plot" in (attributes.get("class") or "").split()]
+    saved = [attributes["data-save"] for _, attributes in elements(text) if "data-save" in attributes]
+    assert saved.count("svg") == saved.count("png") == len(drawn) > 5

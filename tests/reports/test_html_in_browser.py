@@ -62,7 +62,7 @@ def test_every_figure_is_drawn_and_everything_to_operate_has_a_name(show: Show, 
     marks = shown.page.evaluate("performance.getEntriesByType('mark').map(mark => mark.name)")
     assert marks.index("table-shown") < marks.index("plotly-started"), "the table does not wait for Plotly"
     assert shown.parallel(f"{AXIS}.label") == "model"
-    shown.page.get_by_label("Show").select_option(label=three.sweeps[1].label)
+    shown.page.get_by_label("Show").select_option(label=three.names[three.sweeps[1].id])
     shown.wait_for(f"{AXIS}.label === 'lr (log)'")
     count = sum(record.result is not None for record in three.sweeps[1].records)
     assert shown.parallel(f"{AXIS}.values.length") == count, "one sweep's view"
@@ -113,7 +113,7 @@ def test_the_same_brushes_by_keyboard_alone(show: Show, many: Report) -> None:
     shown.brush()
     keyboard = shown.page.keyboard
     shown.page.locator("#clear").focus()
-    for key in ("Tab", "Tab", "Enter", "Tab"):  # the figure that scrolls sideways, then the fields' summary
+    for key in (*["Tab"] * 4, "Enter", "Tab"):  # two buttons to save, the figure that scrolls sideways, the summary
         keyboard.press(key)
     assert shown.page.evaluate("document.activeElement.getAttribute('aria-label')") == "lr from"
     for value in ("0.001", "0.01"):
@@ -161,6 +161,18 @@ def test_the_table_has_pages_sorts_by_its_headings_and_filters(show: Show, many:
     assert found("pruned") == sum(r.state == "pruned" for r in records)
     assert found("state=complete optimizer!=sgd") == len(adamw)
     assert found("best_val_acc>0.6 lr<=1e-2 state!=running") == len(good)
+    accurate = sum(r.result is not None and r.result.best_val_acc > 0.6 for r in records)
+    running = sum(r.state == "running" and r.metrics["best_val_acc"] > 0.6 for r in records)
+    for query in (">60%", "> 60 %", "accuracy>60", "best_val_acc > 0.6", "best_val_acc > 60.0 %"):
+        assert found(query) == accurate + running, query
+    gaps = [r.result.train_val_gap if r.result else r.metrics.get("train_val_gap", 1) for r in records]
+    for query in ("gap < 10 points", "train_val_gap<10", "gap<0.1"):
+        assert found(query) == sum(gap < 0.1 for gap in gaps), query
+    assert found("gap < 1") == found("gap < 1 point") < found("gap<0.1")
+    assert found("parameters > 11,000,000 state = pruned") == sum(r.state == "pruned" for r in records)
+    unknown = shown.page.locator("#unknown")
+    assert unknown.inner_text() == "" and found("accurcy>3") == 120
+    assert unknown.inner_text().startswith("Unknown column accurcy. Columns: ") and "lr" in unknown.inner_text()
     assert found("nothing-like-it") == 0
     assert found("") == 120
 
@@ -198,3 +210,68 @@ def test_pictures_are_taken_of_a_report_and_of_its_sections(chromium: Any) -> No
         take(chromium, Path("report.html"), Path("picture.png"), section)
         with Image.open("picture.png") as picture:
             assert 900 < picture.width <= 1280 and least < picture.height <= 2400
+
+
+def test_pointing_at_a_trial_marks_it_everywhere_and_clicking_leads_to_its_row(show: Show, many: Report) -> None:
+    shown = show(many)
+    shown.brush()
+    shown.page.locator("#parallel polyline.winner").wait_for(state="attached")
+    off = shown.page.evaluate(
+        """() => {
+            const [line, top] = [document.querySelector("polyline.winner"), document.getElementById("parallel")];
+            const {values, ticktext} = top.data[0].dimensions[3], row = [...top.querySelectorAll(".axis")][3];
+            const winner = JSON.parse(document.getElementById("data").textContent).views[0].rows
+                .indexOf(document.querySelector("tr.winner").dataset.row * 1);
+            const tick = [...row.querySelectorAll(".tick")].find(t => t.textContent === ticktext[values[winner]]);
+            const box = tick.querySelector("line").getBoundingClientRect();
+            return line.points[3].y + top.getBoundingClientRect().top - (box.top + box.bottom) / 2;
+        }"""
+    )
+    assert abs(off) < 3, "the winner's line passes through its optimizer"
+    figure = shown.page.locator("[data-figure=pareto]")
+    figure.scroll_into_view_if_needed()
+    figure.locator(".main-svg").first.wait_for()
+    x, y, row = shown.page.evaluate(
+        """() => {
+            const node = document.querySelector("[data-figure=pareto]"), box = node.getBoundingClientRect();
+            const {xaxis, yaxis} = node._fullLayout, trace = node.data.find(t => t.name === "winner");
+            return [box.left + xaxis._offset + xaxis.l2p(trace.x[0]), box.top + yaxis._offset + yaxis.l2p(trace.y[0]),
+                trace.customdata[0]];
+        }"""
+    )
+    shown.page.mouse.move(x - 1, y)
+    shown.page.mouse.move(x, y)
+    figure.locator("svg.marks circle.hovered").wait_for(state="attached")
+    assert shown.page.locator("#parallel polyline.hovered").count() == 1
+    assert "dropout" in (figure.locator(".hoverlayer").text_content() or "")
+    shown.page.mouse.down()
+    shown.page.mouse.up()
+    shown.page.locator(f"tr.target[data-row='{row}']").wait_for()
+    assert shown.errors == []
+
+
+@pytest.mark.parametrize("figure", ["[data-figure=pareto]", "#parallel"])
+def test_figures_are_saved(show: Show, many: Report, figure: str) -> None:
+    shown = show(many)
+    card = shown.page.locator(".card", has=shown.page.locator(figure))
+    for suffix, start in (("svg", b"<svg"), ("png", b"\x89PNG")):
+        with shown.page.expect_download() as saved:
+            card.locator(f"[data-save={suffix}]").click()
+        assert saved.value.suggested_filename.endswith(f".{suffix}")
+        assert Path(saved.value.path()).read_bytes().startswith(start)
+    assert shown.errors == []
+
+
+def test_two_checked_rows_are_compared(show: Show, three: Report) -> None:
+    shown = show(three)
+    boxes = shown.page.locator("#table tbody input")
+    boxes.nth(0).check()
+    assert shown.page.locator("#compared").is_hidden()
+    boxes.nth(5).check()
+    assert "noise: chance explains up to" in shown.page.locator("#difference").inner_text()
+    first, *rows = shown.page.locator("#side-by-side th").all_inner_texts()
+    assert first == "" and "lr" in rows and "best_val_acc" in rows and rows[0].count("/") == 1
+    shown.page.locator("#table thead .trial button").click()
+    assert shown.page.locator("#table tbody input:checked").count() <= 2
+    sticky = "getComputedStyle(document.querySelector('#table tbody th')).position"
+    assert shown.page.evaluate(sticky) == "sticky"

@@ -1,14 +1,19 @@
 """``fersweep report`` into files and on stdout, and ``fersweep dashboard``."""
 
 import csv
+import html
 import io
 import json
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from fer_sweep.reports import dashboard
 from tests.reports.test_sources import Complete, made
+from tests.support.faces import Faces, write_zip
 from tests.support.shell import Shell
 
 
@@ -34,7 +39,7 @@ def test_every_format(shell: Shell, sweep: str) -> None:
     code, out, _ = shell("report", "--format", "json", "-o", "-")
     assert code == 0 and [float(row["param.lr"]) for row in read] == [r["parameters"]["lr"] for r in json.loads(out)]
     code, out, _ = shell("report", "--format", "md", sweep)
-    assert code == 0 and f" of sweep {sweep}: best_val_acc " in out.partition("## Winner")[2]
+    assert code == 0 and f", trial 2 of sweep {sweep}" in out.partition("## Winner")[2]
     assert f"fersweep create sweep-{sweep}.yaml" in out and "| class | recall | images |" in out
     assert shell("report", "-o", "t.parquet")[0] == 0
     assert Path("t.parquet").read_bytes()[:4] == b"PAR1"
@@ -67,3 +72,32 @@ def test_another_address_is_said_aloud(shell: Shell, sweep: str, monkeypatch: py
     code, _, err = shell("dashboard", sweep, "--host", "0.0.0.0")
     assert code == 0 and "warning: listening on 0.0.0.0" in err and "without a password" in err
     assert served == [(sweep, "127.0.0.1"), (sweep, "0.0.0.0")]
+
+
+def test_the_commands_under_reproduce_are_complete(
+    shell: Shell, tmp_path: Path, played_trials: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zip(Path("faces's.zip"), Faces.banded().files())
+    assert shell("data", "prepare", "faces's.zip", "--name", "small")[0] == 0
+    ids = [made(tmp_path, [], data="small", name=name, run_cap=2).id for name in ("it's", "second")]
+    for sweep in ids:
+        assert shell("agent", sweep, "--gpus", "none", "--slots", "1")[0] == 0
+    assert shell("report", *ids, "-o", "report.html")[0] == 0
+    page = Path("report.html").read_text().partition('<section id="again"')[2].partition("</section>")[0]
+    blocks = [html.unescape(code) for code in re.findall("<code>(.*?)</code>", page, flags=re.DOTALL)]
+    assert len(blocks) == 5, "the data, two sweeps, the winner of both, its training"
+    for name in ("FERSWEEP_HOME", "FERSWEEP_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere" / name))
+    known: dict[str, str] = {}
+    for block in blocks:
+        *writing, last = re.split(r"\nEND\n", block)
+        if writing:  # the file, by the shell itself
+            subprocess.run(["sh", "-c", f"{writing[0]}\nEND"], check=True)
+        for line in last.splitlines():
+            variable, command = re.fullmatch(r"(?:(\w+)=\$\()?(.+?)\)?", line).groups()  # type: ignore[union-attr]
+            words = [known.get(word, word) for word in shlex.split(command)]
+            small = {"agent": ["--gpus", "none", "--slots", "1"], "train": ["--epochs", "1", "--device", "cpu"]}
+            code, out, err = shell(*words[1:], *small.get(words[1], []))
+            assert code == 0, f"{line}\n{err}"
+            known |= {f"${variable}": out.strip()} if variable else {}
+    assert len(known) == 2

@@ -148,7 +148,10 @@ def test_the_winners_confusion_matrix(online: StandIn, save: Save, complete: Com
     views = save(entry)
     (shown,) = views.sweeps
     assert (shown.runs, shown.winner) == (2, f"{entry.id}-1")
-    matrix = of_kind(loaded(views)[0].blocks, "PanelGrid")[-1]
+    blocks = loaded(views)[0].blocks
+    said_first = json.dumps([str(item) for item in of_kind(blocks, "UnorderedList")[0].items])
+    assert f"Winner: simple_cnn, trial 1 of sweep {entry.id}" in said_first and "Verdict: balanced" in said_first
+    matrix = of_kind(blocks, "PanelGrid")[-1]
     assert matrix.runsets[0].filters == f"Metric(\"Sweep\") == '{shown.id}' and Metric(\"ID\") == '{shown.winner}'"
     run = online.runs[f"{entry.id}-1"]
     assert run.sweep_id == shown.id

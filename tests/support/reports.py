@@ -79,9 +79,9 @@ def report(*made: tuple[ReportedSweep, Mapping[str, Curve]]) -> Report:
     candidates = [Candidate(s.id, r, r.result) for s in sweeps for r in s.records if r.result is not None]
     selection, by_model = select(candidates), select_each(candidates)
     histories = {f"{shown.id}/{trial}": curve for shown, found in made for trial, curve in found.items()}
-    shown = [*best_trials(selection), *best_of_each_model(selection)]
-    curves = {c.name: histories[c.name] for c in shown}
     choice = Choice(selection, by_model, caveats(selection, by_model))
+    shown = [*best_trials(selection), *best_of_each_model(choice)]
+    curves = {c.name: histories[c.name] for c in shown}
     return Report(sweeps, choice, curves, made=1_790_500_000.0)
 
 
