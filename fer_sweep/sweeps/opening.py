@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_sweep.config.binding import bind
-from fer_sweep.config.sweep_file import SweepFile, load_sweep_file, parse_sweep, with_constants
+from fer_sweep.config.sweep_file import SweepFile, as_written, load_sweep_file, parse_sweep, with_constants
 from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import home, sweep_folder
 from fer_sweep.search.embedded import create_sweep
@@ -93,8 +93,9 @@ def _open_last(entries: Sequence[SweepEntry]) -> Sweep:
 
 
 def create(
-    file: Path,
+    file: Path | Mapping[str, Any],
     *,
+    name: str | None = None,
     data: str | None = None,
     constants: Mapping[str, Any] | None = None,
     count: int | None = None,
@@ -106,9 +107,9 @@ def create(
     project: str | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Sweep:
-    """Check a sweep file, create the sweep and open it.
+    """Check a sweep file, or a sweep given as a dictionary, create the sweep and open it.
 
-    The arguments are those of ``fer_sweep.create``; ``constants`` and ``data`` override the file.
+    The arguments are those of ``fer_sweep.create``; ``name``, ``constants`` and ``data`` override the file.
 
     Raises:
         SweepFileError: The file is invalid; no sweep is created.
@@ -118,7 +119,7 @@ def create(
     if search not in (None, *SEARCHES):
         raise InputError(f"unknown search {search!r}", hint=f"use {' or '.join(SEARCHES)}")
     constants = {**(constants or {}), **({} if data is None else {"data": data})}
-    sweep = checked(file, constants=constants, count=count, note=note)
+    sweep = checked(file, name=name, constants=constants, count=count, note=note)
     given = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
     embedded = next((option for option, value in given.items() if value is not None), None)
     if search is None:
@@ -139,28 +140,35 @@ def create(
 
 
 def checked(
-    file: Path,
+    file: Path | Mapping[str, Any],
     *,
+    name: str | None = None,
     constants: Mapping[str, Any] | None = None,
     count: int | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> SweepFile:
-    """Load a sweep file, apply constants and cap, and check every parameter against the training function.
+    """Load a sweep file, apply name, constants and cap, and check every parameter against the training function.
 
     Raises:
         SweepFileError: With every problem found.
     """
-    file = resolve("sweeps", file)
-    sweep, lines = load_sweep_file(file)
+    if isinstance(file, Mapping):
+        source, lines = "sweep", dict[str, int]()
+        sweep = parse_sweep(as_written(file))
+    else:
+        source = str(file := resolve("sweeps", file))
+        sweep, lines = load_sweep_file(file)
+    if name is not None:
+        sweep = parse_sweep({**sweep.to_plain(), "name": name})
     if constants:
-        sweep = with_constants(sweep, constants)
+        sweep = with_constants(sweep, as_written(constants))
         # A value of the command line has no line in the file.
         given = tuple(f"parameters.{name}" for name in constants)
         lines = {key: line for key, line in lines.items() if not key.startswith(given)}
     if count is not None:
         sweep = parse_sweep({**sweep.to_plain(), "run_cap": count})
-    for problem in bind(sweep, source=str(file), lines=lines, image_size=image_size):
-        note(f"{file}, {problem}")
+    for problem in bind(sweep, source=source, lines=lines, image_size=image_size):
+        note(f"{source}, {problem}")
     return sweep
 
 
