@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from fer_sweep.reports.sources import Report
+
+# Of tqdm, which optuna imports: it asks for ipywidgets in every kernel, and we show no bar of tqdm's.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 File = str | Path
 Gpus = str | Annotated[int, Field(ge=0)] | Sequence[int | str]

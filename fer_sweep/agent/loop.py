@@ -45,6 +45,10 @@ class AgentSummary:
     turnaround_s: tuple[float, ...]
     """Seconds from one trial's end to the first step of the next one in its slot."""
 
+    def __repr__(self) -> str:
+        ended = ", ".join(f"{count} {state}" for state, count in self.ended.items()) or "no trial ended"
+        return f"<AgentSummary: {ended}{', interrupted' if self.interrupted else ''}>"
+
 
 @dataclass
 class Agent:

@@ -23,6 +23,7 @@ def checked_call(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        __tracebackhide__ = True  # by IPython: the user's own line stands above the message
         check_call(function, *args, **kwargs)
         return function(*args, **kwargs)
 
@@ -35,6 +36,7 @@ def check_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     Raises:
         InputError: There is no such argument, or it has another type; the hint is its line in the docstring.
     """
+    __tracebackhide__ = True
     name = function.__name__
     function = inspect.unwrap(function)
     signature = inspect.signature(function)

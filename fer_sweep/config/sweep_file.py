@@ -210,7 +210,8 @@ def as_written(value: Any, key: str = "") -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return str.__str__(value) if isinstance(value, str) else value  # a StrEnum is no text to YAML
     hint = "write numbers, text, True, False, lists and dictionaries"
-    raise SweepFileError("sweep", [Problem(f"a {type(value).__name__} has no place in a sweep", key=key, hint=hint)])
+    message = f"a value of type {type(value).__name__} cannot be part of a sweep"
+    raise SweepFileError("sweep", [Problem(message, key=key, hint=hint)])
 
 
 def _contradictions(data: Mapping[Any, Any]) -> Iterator[Problem]:

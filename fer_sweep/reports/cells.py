@@ -70,7 +70,7 @@ def plotted(report: Report, kind: str) -> Any:
 
 def _parallel(spec: dict[str, Any], label: str) -> Any:
     """Parallel coordinates, coloured by the accuracy, which is the last axis but one."""
-    drawn = go.Figure(spec).update_layout(template="plotly_white", title=plain(label, 80))
+    drawn = go.Figure(spec).update_layout(template="plotly_white", title={"text": plain(label, 80), "y": 0.98})
     trace = drawn.data[0]
     trace.line.color = trace.dimensions[-2]["values"]
     return drawn

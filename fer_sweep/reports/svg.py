@@ -54,8 +54,9 @@ class _Axis:
         low, high = layout.get("range") or (min(known, default=0.0), max(known, default=1.0))
         if layout.get("rangemode") == "tozero":
             low = min(low, 0.0)
-        if low == high:
-            low, high = low - 0.5, high + 0.5
+        if layout.get("range") is None:
+            pad = 0.04 * (high - low) or 0.5
+            low, high = low - pad, high + pad
         self.title = str(layout["title"]["text"])
         self.low, self.high, self._start, self._scale = low, high, start, (end - start) / (high - low)
 
