@@ -56,10 +56,12 @@ class Choice(ChoiceOfTrials):
         measured = f"best_val_acc {winner.result.best_val_acc:.1%}, gap {points(winner.result.train_val_gap)}"
         return f"<Choice: {winner.name}, {measured}, of {len(self.overall.ranking)} trials>"
 
-    def _repr_html_(self) -> str:
-        from fer_sweep.reports.cells import cell
+    def _repr_html_(self) -> str | None:
+        from fer_sweep.reports.cells import cell  # only here: optuna and Plotly take a second to import
 
-        return cell(replace(_gathered(self.entries), choice=self))
+        with contextlib.suppress(FersweepError):  # None has the notebook show the text
+            return cell(replace(_gathered(self.entries), choice=self))
+        return None
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,12 @@ class Sweep:
         leader = f", best {best.metrics['best_val_acc']:.1%} in trial {best.trial_id}" if best else ""
         return f"<Sweep {name}: {state}, {len(trials)} trial{'s'[len(trials) == 1 :]}{leader}>"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         from fer_sweep.reports.cells import cell
 
-        return cell(_gathered([self.entry]), self.state)
+        with contextlib.suppress(FersweepError):
+            return cell(_gathered([self.entry]), self.state)
+        return None
 
     @checked_call
     def agent(
@@ -226,7 +230,11 @@ class Sweep:
 
 
 def gpu_words(gpus: Gpus) -> str:
-    """GPUs as ``--gpus`` takes them."""
+    """GPUs as ``--gpus`` takes them.
+
+    >>> gpu_words([0, "GPU-8a"]), gpu_words(0), gpu_words("auto"), gpu_words([])
+    ('0,GPU-8a', '0', 'auto', 'none')
+    """
     if isinstance(gpus, str | int):
         return str(gpus)
     return ",".join(map(str, gpus)) or "none"
