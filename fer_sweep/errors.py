@@ -32,6 +32,8 @@ class FersweepError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # for tracebacks: in a notebook nothing else would show it
 
 
 class InputError(FersweepError):

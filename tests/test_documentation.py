@@ -121,7 +121,7 @@ def test_the_notebook_starts_on_one_machine_and_resumes_on_the_next(
     drive.mkdir()
     monkeypatch.setenv("HOME", str(own_folders))  # for `data prepare auto`, which looks into Downloads
     cells = code(section("In a notebook"), "python")
-    assert len(cells) == 4
+    assert len(cells) == 7
 
     def run_cells(machine: str, agent: str) -> dict[str, Any]:
         """Run the cells as a fresh kernel of a machine does, in little; returns what they named."""

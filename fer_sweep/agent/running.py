@@ -38,6 +38,10 @@ class AgentSummary:
         """Whether a trial has ended with a result."""
         return any(state.has_value for state in self.ended)
 
+    def __repr__(self) -> str:
+        ended = ", ".join(f"{count} {state}" for state, count in self.ended.items()) or "no trial ended"
+        return f"<AgentSummary: {ended}{', interrupted' if self.interrupted else ''}>"
+
 
 @dataclass
 class HangLimit:

@@ -1,6 +1,6 @@
-"""An agent's progress: a live table in a terminal, plain lines anywhere else.
+"""An agent's progress: a live table in a terminal and in a notebook's own kernel, plain lines anywhere else.
 
-A notebook counts as no terminal: Jupyter, Colab and Kaggle give the commands of a cell a pseudo-terminal and set
+The commands of a notebook's cells have no terminal: Jupyter, Colab and Kaggle give them a pseudo-terminal and set
 FORCE_COLOR, but redraw nothing; a live table would print thousands of lines.
 """
 
@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fer_sweep.agent.live_cell import LiveCell, in_cell
 from fer_sweep.errors import printable
 from fer_sweep.files import drop_unwritten
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
@@ -102,12 +103,15 @@ class View:
     _shown: dict[str, float] = field(default_factory=dict)
     """When each slot's last epoch was shown in a line; a slot without one shows its next."""
     _last_line: str = ""
-    _live: Live | None = None
+    _live: Live | LiveCell | None = None
 
     def __enter__(self) -> Self:
         in_notebook = any(os.environ.get(name) for name in NOTEBOOK)
-        if self.console.is_terminal and not in_notebook:
+        if in_cell():
+            self._live = LiveCell(self.draw, lambda: (self.ended, self.planned))
+        elif self.console.is_terminal and not in_notebook:
             self._live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=4)
+        if self._live is not None:
             self._live.__enter__()
         return self
 

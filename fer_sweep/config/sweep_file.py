@@ -5,14 +5,14 @@ It accepts and refuses what W&B's validator does; the few deliberate differences
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_sweep.config.parameters import Parameters
 from fer_sweep.config.problems import in_file_order, problems_of
-from fer_sweep.config.sweep_yaml import read_document
+from fer_sweep.config.sweep_yaml import DEEPEST, read_document
 from fer_sweep.config.values import Number, PositiveWhole, Text, Whole, Written, is_list, must
 from fer_sweep.errors import Problem, SweepFileError
 
@@ -186,6 +186,32 @@ def parse_sweep(data: Any, *, source: str = "sweep", lines: Mapping[str, int] | 
     if problems:
         raise SweepFileError(source, in_file_order(problems, lines))
     return sweep
+
+
+def as_written(value: Any, key: str = "") -> Any:
+    """A sweep given in Python as a file would give it: tuples, ranges, arrays and numpy's numbers become plain.
+
+    >>> as_written({"values": (1, 2)})
+    {'values': [1, 2]}
+
+    Raises:
+        SweepFileError: A value that no file can hold; its key is named.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if key.count(".") > DEEPEST:
+        raise SweepFileError("sweep", [Problem(f"is nested deeper than {DEEPEST} levels", key=key[:60])])
+    if isinstance(value, Mapping):
+        return {name: as_written(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [as_written(item, f"{key}.{place}".lstrip(".")) for place, item in enumerate(value)]
+    if isinstance(value, PurePath):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return str.__str__(value) if isinstance(value, str) else value  # a StrEnum is no text to YAML
+    hint = "write numbers, text, True, False, lists and dictionaries"
+    message = f"a value of type {type(value).__name__} cannot be part of a sweep"
+    raise SweepFileError("sweep", [Problem(message, key=key, hint=hint)])
 
 
 def _contradictions(data: Mapping[Any, Any]) -> Iterator[Problem]:

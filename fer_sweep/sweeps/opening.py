@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_sweep.config.binding import bind
-from fer_sweep.config.sweep_file import SweepFile, load_sweep_file, parse_sweep, with_constants
+from fer_sweep.config.sweep_file import SweepFile, as_written, load_sweep_file, parse_sweep, with_constants
 from fer_sweep.errors import InputError, ServerError, SweepFileError
 from fer_sweep.files import home, sweep_folder
 from fer_sweep.search.embedded import create_sweep
@@ -86,7 +86,7 @@ def open_entry(entry: SweepEntry) -> Sweep:
 
 
 def create(
-    file: Path,
+    file: Path | Mapping[str, Any],
     *,
     name: str | None = None,
     data: str | None = None,
@@ -101,7 +101,7 @@ def create(
     to_train: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> Sweep:
-    """Check a sweep file, create the sweep and open it.
+    """Check a sweep file, or a sweep given as a dictionary, create the sweep and open it.
 
     The arguments are those of ``fer_sweep.create``; ``name``, ``constants`` and ``data`` override the file. A sweep
     ``to_train`` on this host at once is created only if that is possible.
@@ -154,7 +154,7 @@ def _check_trainable(sweep: SweepFile, search: str) -> None:
 
 
 def checked(
-    file: Path,
+    file: Path | Mapping[str, Any],
     *,
     name: str | None = None,
     constants: Mapping[str, Any] | None = None,
@@ -166,19 +166,23 @@ def checked(
     Raises:
         SweepFileError: With every problem found.
     """
-    file = resolve("sweeps", file)
-    sweep, lines = load_sweep_file(file)
+    if isinstance(file, Mapping):
+        source, lines = "sweep", dict[str, int]()
+        sweep = parse_sweep(as_written(file))
+    else:
+        source = str(file := resolve("sweeps", file))
+        sweep, lines = load_sweep_file(file)
     if name is not None:
         sweep = parse_sweep({**sweep.to_plain(), "name": usable_name(name)})
     if constants:
-        sweep = with_constants(sweep, constants)
+        sweep = with_constants(sweep, as_written(constants))
         # A value of the command line has no line in the file.
         given = tuple(f"parameters.{name}" for name in constants)
         lines = {key: line for key, line in lines.items() if not key.startswith(given)}
     if count is not None:
         sweep = parse_sweep({**sweep.to_plain(), "run_cap": count})
-    for problem in bind(sweep, source=str(file), lines=lines, image_size=image_size):
-        note(f"{file}, {problem}")
+    for problem in bind(sweep, source=source, lines=lines, image_size=image_size):
+        note(f"{source}, {problem}")
     return sweep
 
 
