@@ -166,6 +166,8 @@ def create(
     storage: str | None = None,
     max_gap: float | None = None,
     seed: int | None = None,
+    budget_epochs: int | None = None,
+    start_from: Sequence[Sweep | str] = (),
     entity: str | None = None,
     project: str | None = None,
     note: Callable[[str], None] | None = None,
@@ -181,6 +183,8 @@ def create(
         storage: Database URL; by default that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
         max_gap: Largest train-val gap of the winner.
         seed: Of the embedded search.
+        budget_epochs: Start no new trial once all trials together have trained so many epochs.
+        start_from: Begin with the best configurations of these sweeps, and learn from their trials.
         entity: W&B user or team; like project, overrides environment and file.
         project: W&B project.
         note: Called with warnings; by default they are printed.
@@ -197,6 +201,8 @@ def create(
         storage=storage,
         max_gap=max_gap,
         seed=seed,
+        budget_epochs=budget_epochs,
+        start_from=[found.id if isinstance(found, Sweep) else found for found in start_from],
         entity=entity,
         project=project,
         note=note or (lambda text: print(f"note: {text}")),

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from fer_sweep.cli import agent, confirming, data, host, inference, report, results, sweeps
+from fer_sweep.cli import agent, confirming, data, host, inference, report, results, steering, sweeps
 from fer_sweep.cli.options import expanded
 from fer_sweep.cli.printing import print_error
 from fer_sweep.errors import FersweepError
@@ -35,6 +35,7 @@ def _add(*commands: Callable[..., None]) -> None:
 _add(sweeps.init, sweeps.validate, sweeps.create, agent.agent, agent.run, sweeps.status, sweeps.retry)
 for name, state, effect in sweeps.STATE_COMMANDS:
     app.command(name, help=f"{effect}\n\nExample: fersweep {name}")(sweeps.state_command(state))
+_add(steering.resume, steering.edit, steering.enqueue, steering.extend)
 _add(results.best, results.sync, confirming.confirm, inference.test, inference.predict, inference.export)
 _add(report.report, report.dashboard, host.restore)
 app.command(cls=host.TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

@@ -79,8 +79,12 @@ def new_sweep(file: Path, options: SweepOptions) -> "Sweep":
     from fer_sweep.sweeps import opening
 
     given = vars(options).copy()
-    constants = dict(_constant(text) for text in given.pop("fixed") or [])
-    return opening.create(file, constants=constants, note=note, **given)
+    return opening.create(file, constants=constants(given.pop("fixed")), note=note, **given)
+
+
+def constants(fixed: list[str] | None) -> dict[str, Any]:
+    """The parameters that ``--set`` fixes, by dotted name."""
+    return dict(_constant(text) for text in fixed or [])
 
 
 def _constant(text: str) -> tuple[str, Any]:
@@ -100,7 +104,7 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
     from fer_sweep.sweeps import open_sweep
 
     with open_sweep(sweep) as opened:
-        records = opened.trials()
+        records, outlook = opened.trials(), opened.outlook()
         try:
             state = opened.state
         except ServerError as error:
@@ -111,6 +115,8 @@ def status(sweep: SweepId = None, as_json: Json = False) -> None:
         return
     title = f"sweep {opened.id} ({opened.entry.name or 'no name'}): {state}"
     print_table(title, TRIAL_COLUMNS, trial_rows(records), key="trial")
+    for line in outlook:
+        print_text(line)
     say(f"next: fersweep {opened.next_command(state, records)}")
 
 
@@ -133,7 +139,6 @@ def retry(sweep: SweepId = None, trial: Trials = None) -> None:
 
 STATE_COMMANDS = (
     ("pause", "paused", "Start no new trials for now; running ones finish."),
-    ("resume", "running", "Start trials again, after pause or stop."),
     ("stop", "stopped", "Start no new trials; running ones finish."),
     ("cancel", "cancelled", "Stop for good: running trials write a checkpoint and end."),
 )
