@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fer_sweep.config.problems import in_file_order
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
@@ -25,6 +23,7 @@ from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.trials import Ledger, Picked, SweepState
 from fer_sweep.sweeps.data import image_size
+from fer_sweep.sweeps.differences import differences, in_words, moved
 from fer_sweep.sweeps.entries import remember
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import checked
@@ -51,6 +50,9 @@ class Limit:
         if not number.isdecimal() or int(number) < 1:
             raise InputError(f"{option} {text}: not a number", hint=f"{option} 40, or {option} +10 for ten more")
         return cls(int(number), text.startswith("+"))
+
+    def __str__(self) -> str:
+        return f"{'+' if self.is_more else ''}{self.number}"
 
     def after(self, before: int) -> int:
         """The limit that follows."""
@@ -85,11 +87,15 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
             cap = count.after(started if cap is None else cap)
         if budget_epochs is not None:
             budget = budget_epochs.after(spent if budget is None else budget)
-        if cap is not None and cap <= started:
-            hint = f"fersweep resume {sweep.id} --count +10"
-            raise InputError(f"sweep {sweep.id} has {started} trials already, and its cap would be {cap}", hint=hint)
-        _check_budget(sweep, budget, spent)
-        changed = [*_moved("run_cap", file.run_cap, cap), *_moved("budget_epochs", settings.budget_epochs, budget)]
+        reached = _reached(cap, started, budget, spent)
+        if reached:
+            given = {"--count": count, "--budget-epochs": budget_epochs}
+            options = {option: str(limit) for option, limit in given.items() if limit} | _raised(reached)
+            raise InputError(
+                f"sweep {sweep.id} would start no trial: {' and '.join(reached.values())}",
+                hint=f"fersweep {_resuming(sweep, options)}",
+            )
+        changed = [*moved("run_cap", file.run_cap, cap), *moved("budget_epochs", settings.budget_epochs, budget)]
         file = _with_cap(file, cap)
         ledger.change_settings(file, budget_epochs=budget, steered=settings.steered)
         ledger.resume_sweep()
@@ -126,7 +132,7 @@ def edit(
     if problems := [*_forbidden(sweep, new)]:
         raise SweepFileError(str(file), in_file_order(problems, read_document(resolve("sweeps", file)).lines))
     new = searchable(new, sweep.id, max_gap=sweep.entry.max_gap, seed=sweep.seed)
-    changes = [*_differences(old, new)]
+    changes = [*differences(old, new)]
     if not changes:
         raise NothingToDo(f"{file} changes nothing in sweep {sweep.id}", hint=f"it is as in {sweep.folder}/sweep.yaml")
     more = has_new(sweep.database, sweep.id, new)
@@ -145,14 +151,13 @@ def obstacle(sweep: Sweep) -> tuple[str, str] | None:
     """Why a finished sweep has no trial to start, and the command, without ``fersweep``, that leads on."""
     with sweep.database.transaction(write=False) as connection:
         ledger = Ledger(connection, sweep.id)
-        state, started, settings = ledger.state(), ledger.count(), ledger.settings()
-        spent = settings.budget_epochs is not None and ledger.reported_epochs() >= settings.budget_epochs
+        state, settings = ledger.state(), ledger.settings()
+        cap = parse_sweep(json.loads(settings.spec)).run_cap
+        reached = _reached(cap, ledger.count(), settings.budget_epochs, ledger.reported_epochs())
     if state is not SweepState.FINISHED:
         return None
-    if sweep.file.run_cap is not None and started >= sweep.file.run_cap:
-        return f"it has reached its cap of {sweep.file.run_cap} trials", f"resume {sweep.id} --count +10"
-    if spent:
-        return "its budget of epochs is spent", f"resume {sweep.id} --budget-epochs +10"
+    if reached:
+        return " and ".join(reached.values()), _resuming(sweep, _raised(reached))
     return "every configuration of its space is trained", f"best {sweep.id}"
 
 
@@ -191,7 +196,7 @@ def enqueue(sweep: Sweep, given: Mapping[str, Any]) -> Sequence[str]:
     whole = flatten(config.model_dump(mode="json"))
     rest = {name: whole[name] for name in space if name in whole and name not in {**fixed, **flat}}
     lines = [
-        f"{title}: {_words(values)}" for title, values in (("from the sweep", fixed), ("defaults", rest)) if values
+        f"{title}: {in_words(values)}" for title, values in (("from the sweep", fixed), ("defaults", rest)) if values
     ]
     return [*lines, *_enqueue(sweep, Picked(config, {**fixed, **rest, **flat}))]
 
@@ -239,10 +244,13 @@ def _enqueue(sweep: Sweep, picked: Picked) -> Sequence[str]:
         if any(waiting.config == picked.config for waiting in queue):
             hint = f"train it: fersweep {sweep.next_command('running', ())}"
             raise InputError(f"this configuration is queued already in sweep {sweep.id}", hint=hint)
-        _check_budget(sweep, settings.budget_epochs, ledger.reported_epochs())
         file = parse_sweep(json.loads(settings.spec))
+        reached = _reached(file.run_cap, started, settings.budget_epochs, ledger.reported_epochs())
+        if "--budget-epochs" in reached:
+            hint = f"raise it: fersweep {_resuming(sweep, _raised(reached))}"
+            raise InputError(f"sweep {sweep.id} would not train it: {reached['--budget-epochs']}", hint=hint)
         cap = file.run_cap and max(file.run_cap, started + len(queue) + 1)
-        changed = [*_moved("run_cap", file.run_cap, cap)]
+        changed = [*moved("run_cap", file.run_cap, cap)]
         file = _with_cap(file, cap)
         ledger.change_settings(file, budget_epochs=settings.budget_epochs, steered=settings.steered or 0)
         ledger.enqueue(picked)
@@ -267,12 +275,23 @@ def _check_steerable(sweep: Sweep, what: str) -> None:
         sweep.set_state("running")  # refuses it
 
 
-def _check_budget(sweep: Sweep, budget: int | None, spent: int) -> None:
+def _reached(cap: int | None, started: int, budget: int | None, spent: int) -> dict[str, str]:
+    """The limits that leave no new trial to start: what is reached, by the option that raises it."""
+    reached = {}
+    if cap is not None and started >= cap:
+        reached["--count"] = f"it has {started} trials, and its cap is {cap}"
     if budget is not None and spent >= budget:
-        raise InputError(
-            f"sweep {sweep.id} has spent its budget: {spent} of {budget} epochs are trained",
-            hint=f"raise it: fersweep resume {sweep.id} --budget-epochs +{max(10, spent - budget + 10)}",
-        )
+        reached["--budget-epochs"] = f"{spent} epochs are trained, and its budget is {budget}"
+    return reached
+
+
+def _raised(reached: Mapping[str, str]) -> dict[str, str]:
+    """For each limit that is reached, how much higher it might be."""
+    return {option: {"--count": "+10", "--budget-epochs": "+100"}[option] for option in reached}
+
+
+def _resuming(sweep: Sweep, options: Mapping[str, str]) -> str:
+    return " ".join(["resume", sweep.id, *(f"{option} {text}" for option, text in options.items())])
 
 
 def _forbidden(sweep: Sweep, new: SweepFile) -> Iterator[Problem]:
@@ -297,44 +316,6 @@ def _forbidden(sweep: Sweep, new: SweepFile) -> Iterator[Problem]:
 def _data_of(space: Space) -> set[str]:
     given = space.parameters.get("data")
     return {str(name) for name in (given and given.possible) or [SharedConfig.model_fields["data"].default]}
-
-
-def _differences(old: SweepFile, new: SweepFile) -> Iterator[str]:
-    """A line for each key and parameter that differs."""
-    before, after = old.to_plain(), new.to_plain()
-    for name in dict.fromkeys([*before, *after]):
-        if name != "parameters":
-            yield from _moved(name, before.get(name), after.get(name))
-    forms = [_forms(file.to_plain().get("parameters", {})) for file in (old, new)]
-    for name in dict.fromkeys([*forms[0], *forms[1]]):
-        yield from _moved(name, forms[0].get(name), forms[1].get(name))
-
-
-def _forms(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Each parameter as it is written, by dotted name; a constant as its value."""
-    found: dict[str, Any] = {}
-    for name, form in parameters.items():
-        if "parameters" in form:
-            found |= _forms(form["parameters"], f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = form["value"] if set(form) == {"value"} else form
-    return found
-
-
-def _moved(name: str, before: Any, after: Any) -> Iterator[str]:
-    if before != after:
-        yield f"{name}: {_written(before)} -> {_written(after)}"
-
-
-def _written(value: Any) -> str:
-    if value is None:
-        return "not set"
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    return text.removesuffix("\n...\n").strip()
-
-
-def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_written(value)}" for name, value in values.items())
 
 
 def _with_cap(file: SweepFile, cap: int | None) -> SweepFile:
