@@ -167,7 +167,7 @@ def create(
     max_gap: float | None = None,
     seed: int | None = None,
     budget_epochs: int | None = None,
-    start_from: Sequence[Sweep | str] = (),
+    start_from: Sweep | str | Sequence[Sweep | str] = (),
     entity: str | None = None,
     project: str | None = None,
     note: Callable[[str], None] | None = None,
@@ -184,7 +184,7 @@ def create(
         max_gap: Largest train-val gap of the winner.
         seed: Of the embedded search.
         budget_epochs: Start no new trial once all trials together have trained so many epochs.
-        start_from: Begin with the best configurations of these sweeps, and learn from their trials.
+        start_from: Begin with the best configurations of these sweeps, and learn from their trials; also one sweep.
         entity: W&B user or team; like project, overrides environment and file.
         project: W&B project.
         note: Called with warnings; by default they are printed.
@@ -192,6 +192,7 @@ def create(
     Raises:
         SweepFileError: The file is invalid; no sweep is created.
     """
+    sources = [start_from] if isinstance(start_from, Sweep | str) else start_from
     with opening.create(
         Path(file),
         data=data,
@@ -202,7 +203,7 @@ def create(
         max_gap=max_gap,
         seed=seed,
         budget_epochs=budget_epochs,
-        start_from=[found.id if isinstance(found, Sweep) else found for found in start_from],
+        start_from=[found.id if isinstance(found, Sweep) else found for found in sources],
         entity=entity,
         project=project,
         note=note or (lambda text: print(f"note: {text}")),

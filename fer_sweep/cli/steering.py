@@ -53,7 +53,8 @@ def edit(file: File, sweep: SweepId = None, data: Data = None, fixed: Fixed = No
         given = {**constants(fixed), **({} if data is None else {"data": data})}
         changed = steering.edit(opened, file, constants=given, note=note)
         fit, trials = steering.fitting(opened)
-        _show(opened, "edited", [*changed, f"{fit} of {trials} trials are of the new space, and are not repeated"])
+        kept = [f"{fit} of {trials} trials are of the new space, and are not repeated"] if trials else []
+        _show(opened, "edited", [*changed, *kept])
 
 
 def enqueue(

@@ -17,6 +17,7 @@ from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Row
 from fer_sweep.store.sweeps import load_sweep
 from fer_sweep.store.trials import Ledger, Settings, SweepState
+from fer_sweep.sweeps.differences import number_of
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.wandb_client.account import place, tracking_mode
 from fer_sweep.wandb_client.tracking import RunLabels, TrackedRun, Tracker
@@ -124,7 +125,7 @@ class Sweep(ABC):
         with self.database.transaction(write=False) as connection:
             ledger = Ledger(connection, self.id)
             budget, spent, queue = ledger.settings().budget_epochs, ledger.reported_epochs(), len(ledger.queue())
-        lines = [f"queued next: {queue} configuration{'s' if queue > 1 else ''}"] if queue else []
+        lines = [f"queued next: {number_of(queue, 'configuration')}"] if queue else []
         if budget is not None:
             over = "; no new trial starts" if spent >= budget else ""
             lines.append(f"budget: {spent} of {budget} epochs are trained{over}")

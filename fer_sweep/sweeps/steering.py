@@ -23,7 +23,7 @@ from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.trials import Ledger, Picked, SweepState
 from fer_sweep.sweeps.data import image_size
-from fer_sweep.sweeps.differences import differences, in_words, moved
+from fer_sweep.sweeps.differences import differences, in_words, moved, number_of
 from fer_sweep.sweeps.entries import remember
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import checked
@@ -139,9 +139,10 @@ def edit(
     with sweep.database.transaction(write=True) as connection:
         ledger = Ledger(connection, sweep.id)
         settings, started = ledger.settings(), ledger.count()
+        if parse_sweep(json.loads(settings.spec)) != old:
+            raise InputError(f"sweep {sweep.id} has just been changed by another command", hint="run this one again")
         ledger.change_settings(new, budget_epochs=settings.budget_epochs, steered=started)
-        spent = settings.budget_epochs is not None and ledger.reported_epochs() >= settings.budget_epochs
-        if more and not spent and (new.run_cap is None or new.run_cap > started):
+        if more and not _reached(new.run_cap, started, settings.budget_epochs, ledger.reported_epochs()):
             ledger.reopen_sweep()
     _renew(sweep, new)
     return changes
@@ -279,9 +280,9 @@ def _reached(cap: int | None, started: int, budget: int | None, spent: int) -> d
     """The limits that leave no new trial to start: what is reached, by the option that raises it."""
     reached = {}
     if cap is not None and started >= cap:
-        reached["--count"] = f"it has {started} trials, and its cap is {cap}"
+        reached["--count"] = f"it has {number_of(started, 'trial')}, and its cap is {cap}"
     if budget is not None and spent >= budget:
-        reached["--budget-epochs"] = f"{spent} epochs are trained, and its budget is {budget}"
+        reached["--budget-epochs"] = f"it has trained {number_of(spent, 'epoch')}, and its budget is {budget}"
     return reached
 
 

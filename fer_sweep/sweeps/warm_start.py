@@ -18,6 +18,7 @@ from fer_sweep.search.objective import objective_value
 from fer_sweep.search.sampling import fits, given_values, holds
 from fer_sweep.store.trials import Picked, Prior
 from fer_sweep.sweeps.data import prepared_fingerprint
+from fer_sweep.sweeps.differences import number_of
 from fer_sweep.sweeps.entries import pinned_data
 from fer_sweep.sweeps.opened import Sweep
 
@@ -35,8 +36,8 @@ class WarmStart:
     """What its search learns from."""
 
     def __str__(self) -> str:
-        learnt = f"; the search learns from {len(self.priors)} earlier trials" if self.priors else ""
-        return f"begins with {len(self.queue)} configurations of earlier sweeps{learnt}"
+        learnt = f"; its search learns from {number_of(len(self.priors), 'earlier trial')}" if self.priors else ""
+        return f"begins with {number_of(len(self.queue), 'configuration')} of earlier sweeps{learnt}"
 
 
 def warm_start(file: SweepFile, sources: Sequence[Sweep]) -> WarmStart:

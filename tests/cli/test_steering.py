@@ -42,7 +42,7 @@ def test_a_spent_budget_leads_on_by_its_hint(shell, finished):
     code, out, _ = shell("status")
     assert code == 0 and "of 1 epochs are trained; no new trial starts" in out
     code, _, err = shell("enqueue", "--set", "lr=0.5")
-    assert code == 2 and "epochs are trained, and its budget is 1" in err
+    assert code == 2 and ", and its budget is 1" in err
     assert follow(shell, err)[0] == 0
 
 
@@ -66,7 +66,7 @@ def test_an_edit_prints_what_changes_and_what_becomes_of_the_trials(shell, finis
     code, out, err = shell("edit", "sweep.yaml", finished, "--data", "synthetic", "--set", "epochs=3")
     assert code == 0, err
     assert "epochs: 2 -> 3" in out and "0 of 1 trials are of the new space" in out
-    assert "it stays finished: it has 1 trials, and its cap is 1" in err
+    assert "it stays finished: it has 1 trial, and its cap is 1" in err
     assert follow(shell, err)[0] == 0
     code, _, err = shell("edit", "sweep.yaml")
     assert code == 2 and "line " in err and "the data cannot change from synthetic to" in err
@@ -74,4 +74,4 @@ def test_an_edit_prints_what_changes_and_what_becomes_of_the_trials(shell, finis
 
 def test_a_warm_start_says_what_it_takes(shell, finished):
     code, _, err = shell("create", "sweep.yaml", "--data", "synthetic", "--from", finished)
-    assert code == 0 and "begins with 1 configurations of earlier sweeps" in err
+    assert code == 0 and "begins with 1 configuration of earlier sweeps" in err

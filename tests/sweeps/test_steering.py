@@ -97,7 +97,7 @@ def test_a_spent_budget_is_named_until_it_is_raised():
         lambda: steering.resume(sweep, count=Limit(5)),
         lambda: steering.resume(sweep, count=Limit(1), budget_epochs=Limit(1)),
     ):
-        with pytest.raises(InputError, match="1 epochs are trained, and its budget is 1") as caught:
+        with pytest.raises(InputError, match="it has trained 1 epoch, and its budget is 1") as caught:
             act()
         assert "--budget-epochs +100" in caught.value.hint
     assert caught.value.hint.endswith("--count +10 --budget-epochs +100")
@@ -218,7 +218,7 @@ def test_a_new_sweep_begins_with_the_best_of_earlier_ones_and_learns_from_those_
     notes = []
     sweep = create(bayes(), start_from=[found.id for found in earlier], note=notes.append)
     assert notes == [
-        f"sweep {sweep.id} begins with 5 configurations of earlier sweeps; the search learns from 5 earlier trials"
+        f"sweep {sweep.id} begins with 5 configurations of earlier sweeps; its search learns from 5 earlier trials"
     ]
     order = [1, 2, 4, 0, 3]
     own = [config.model_copy(update={"epochs": 20}) for pair in zip(*best, strict=True) for config in pair]
