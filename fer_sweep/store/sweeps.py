@@ -134,7 +134,7 @@ def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) 
                     f"more trials: fersweep resume {sweep_id} --count +10; another space: fersweep edit FILE {sweep_id}"
                 )
             elif not legal:
-                hint = f"search on in a new sweep that learns from it: fersweep create FILE --from {sweep_id}"
+                hint = "create a new sweep from the same file"
             raise InputError(f"sweep {sweep_id} is {current} and cannot become {wanted}", hint=hint)
         connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [wanted, sweep_id])
 

@@ -69,6 +69,8 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
         InputError: It is cancelled, a limit would leave no trial to start, or all configurations are trained.
     """
     if count is None and budget_epochs is None:
+        if not sweep.searched_by_server:
+            _check_not_cancelled(sweep)
         sweep.set_state("running")
         return []
     _check_steerable(sweep, "be given more trials")
@@ -272,8 +274,15 @@ def _check_steerable(sweep: Sweep, what: str) -> None:
             f"sweep {sweep.id} cannot {what}: it trains one configuration with further seeds",
             hint=f"more seeds: fersweep confirm {origin} --trial {trial} --seeds 10",
         )
+    _check_not_cancelled(sweep)
+
+
+def _check_not_cancelled(sweep: Sweep) -> None:
     if sweep.state == SweepState.CANCELLED:
-        sweep.set_state("running")  # refuses it
+        hint = (
+            f"a new one: fersweep create {sweep.folder / 'sweep.yaml'}, with --from {sweep.id} to learn from this one"
+        )
+        raise InputError(f"sweep {sweep.id} is cancelled for good", hint=hint)
 
 
 def _reached(cap: int | None, started: int, budget: int | None, spent: int) -> dict[str, str]:

@@ -75,10 +75,11 @@ def test_a_sweep_at_rest_is_resumed_by_a_higher_limit_but_only_by_that(state):
     assert [config.channels for config in train(sweep)] == [5, 8]
 
 
-def test_a_cancelled_sweep_cannot_be_steered(finished):
+def test_a_cancelled_sweep_cannot_be_steered():
     sweep = create(write())
     sweep.set_state("cancelled")
     for act in (
+        lambda: steering.resume(sweep),
         lambda: steering.resume(sweep, count=Limit(9)),
         lambda: steering.edit(sweep, write(run_cap=9), constants={}),
         lambda: steering.enqueue(sweep, {"channels": 3}),
