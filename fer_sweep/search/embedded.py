@@ -73,8 +73,8 @@ def create_sweep(
     return sweep
 
 
-def has_new(database: Database, sweep_id: str, sweep: SweepFile) -> bool:
-    """Whether the space of this file has a configuration of which the sweep has no trial yet."""
+def has_new(database: Database, sweep_id: str, sweep: SweepFile | None = None) -> bool:
+    """Whether a sweep's space, or that of another file, has a configuration of which the sweep has no trial yet."""
     search = OptunaSearch(sweep_id, database, sweep=sweep)
     with contextlib.closing(search):
         return search.has_new()
@@ -214,7 +214,7 @@ class OptunaSearch:
                 self._histories,
                 seed=settings.seed,
                 max_gap=settings.max_gap,
-                steered=settings.steered,
+                steered=ledger.count() if self._given else settings.steered,
                 priors=ledger.priors(),
             )
         else:

@@ -74,7 +74,7 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
         sweep.set_state("running")
         return []
     _check_steerable(sweep, "be given more trials")
-    is_exhausted = sweep.state == SweepState.FINISHED and not has_new(sweep.database, sweep.id, sweep.file)
+    is_exhausted = sweep.state == SweepState.FINISHED and not has_new(sweep.database, sweep.id)
     with sweep.database.transaction(write=True) as connection:
         ledger = Ledger(connection, sweep.id)
         settings, started, spent = ledger.settings(), ledger.count(), ledger.reported_epochs()

@@ -124,6 +124,19 @@ def test_an_edit_shows_what_changes_keeps_a_raised_cap_and_lets_a_finished_sweep
     assert [config.channels for config in train(finished)] == [8, 16]
 
 
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_an_edit_is_followed_by_the_agent_that_works_on_the_sweep(method):
+    lr = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
+    sweep = create(write(method=method, run_cap=4, parameters={**GRID, "lr": lr}))
+    with closing(sweep.search()) as search:
+        running = search.next_trial("cpu0")
+        steering.edit(sweep, write("new.yaml", method=method, parameters={**GRID, "lr": {"value": 0.5}}), constants={})
+        new = [search.next_trial(f"cpu{slot}").config for slot in (1, 2)]
+        search.finish(running.trial_id, TrialOutcome(TrialState.COMPLETE, make_result()))
+        assert search.next_trial("cpu0") is None
+    assert sorted((config.channels, config.lr) for config in new) == [(4, 0.5), (8, 0.5)]
+
+
 def test_an_edit_refuses_what_cannot_be_trained_or_compared_with_every_problem_and_its_line(finished):
     other = {**MODEL, "data": {"value": "fer2013"}, "lr": {"min": 0.1, "max": 0.2}}
     file = write(method="random", metric={"name": "val_loss"}, parameters=other)
