@@ -12,7 +12,7 @@ twice to checkpoint and stop, three times to kill.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +45,8 @@ def create(
     storage: str | None = None,
     max_gap: Annotated[float, Field(ge=0, le=1)] | None = None,
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None,
+    budget_epochs: Annotated[int, Field(ge=1)] | None = None,
+    start_from: Sweep | str | Sequence[Sweep | str] = (),
     entity: str | None = None,
     project: str | None = None,
     note: Callable[[str], None] | None = None,
@@ -61,6 +63,8 @@ def create(
         storage: Database URL; by default that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
         max_gap: Largest train-val gap of the winner, from 0 to 1.
         seed: Of the embedded search, 0 or more.
+        budget_epochs: Start no new trial once all trials together have trained so many epochs.
+        start_from: Begin with the best configurations of these sweeps, and learn from their trials; also one sweep.
         entity: W&B user or team; like project, overrides environment and file.
         project: W&B project.
         note: Called with warnings; by default they are printed.
@@ -68,6 +72,7 @@ def create(
     Raises:
         SweepFileError: The file is invalid; no sweep is created.
     """
+    sources = [start_from] if isinstance(start_from, Sweep | str) else start_from
     with opening.create(
         _source(file),
         name=name,
@@ -78,6 +83,8 @@ def create(
         storage=storage,
         max_gap=max_gap,
         seed=seed,
+        budget_epochs=budget_epochs,
+        start_from=[found.id if isinstance(found, Sweep) else found for found in sources],
         entity=entity,
         project=project,
         note=note or (lambda text: print(f"note: {text}")),

@@ -204,7 +204,7 @@ def _nothing_to_do(sweep: Sweep, state: str, records: Sequence[TrialRecord]) -> 
         )
     ended = sum(record.state.has_ended for record in records)
     return NothingToDo(
-        f"sweep {sweep.id} is {state} and has no trials left: {ended} have ended",
+        "; ".join([f"sweep {sweep.id} is {state} and has no trials left: {ended} have ended", *sweep.outlook()]),
         hint=f"fersweep {sweep.next_command('finished' if state == 'running' else state, records)}",
     )
 

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fer_sweep.cli import agent, confirming, data, host, inference, managing, report, results, sweeps
+from fer_sweep.cli import agent, confirming, data, host, inference, managing, report, results, steering, sweeps
 from fer_sweep.cli.options import expanded
 from fer_sweep.cli.printing import print_error, print_text
 from fer_sweep.errors import FersweepError, StorageError
@@ -55,7 +55,7 @@ app.command("list")(managing.list_sweeps)
 _add(sweeps.status, managing.logs, sweeps.retry)
 for name, state, effect in sweeps.STATE_COMMANDS:
     app.command(name, help=f"{effect}\n\nExample: fersweep {name}")(sweeps.state_command(state))
-_add(managing.rename, managing.delete)
+_add(steering.resume, steering.edit, steering.enqueue, steering.extend, managing.rename, managing.delete)
 _add(results.best, results.sync, confirming.confirm, inference.test, inference.predict, inference.export)
 _add(report.report, report.compare, report.dashboard, host.restore)
 app.command(cls=host.TrainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

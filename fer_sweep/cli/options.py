@@ -119,6 +119,18 @@ class SweepOptions:
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the embedded search [default: 0].")
     ] = None
+    budget_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Start no new trial once all trials have trained so many epochs.")
+    ] = None
+    start_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="SWEEP",
+            help="Begin with the best configurations of this sweep, and learn from its trials; repeatable.",
+            autocompletion=sweep_ids,
+        ),
+    ] = None
     entity: Annotated[str | None, typer.Option(help="W&B user or team; overrides environment and file.")] = None
     project: Annotated[str | None, typer.Option(help="W&B project; overrides environment and file.")] = None
 

@@ -100,8 +100,13 @@ def new_sweep(file: Path, options: SweepOptions, agent: AgentOptions | None = No
         per_gpu, cpu_slots = agent.slot_counts
         check_slots(agent.gpus, per_gpu=per_gpu, slots=cpu_slots)
     given = vars(options).copy()
-    constants = dict(_constant(text) for text in given.pop("fixed") or [])
-    return opening.create(file, constants=constants, to_train=agent is not None, note=note, **given)
+    fixed = constants(given.pop("fixed"))
+    return opening.create(file, constants=fixed, to_train=agent is not None, note=note, **given)
+
+
+def constants(fixed: list[str] | None) -> dict[str, Any]:
+    """The parameters that ``--set`` fixes, by dotted name."""
+    return dict(_constant(text) for text in fixed or [])
 
 
 def _constant(text: str) -> tuple[str, Any]:
@@ -146,6 +151,8 @@ def status(
             print_table(seen.title(opened), TRIAL_COLUMNS, trial_rows(seen.records), key="trial")
         if seen.state in OPEN_STATES:
             print_text(str(forecast(seen.records, planned=opened.planned)))
+        for line in opened.outlook():
+            print_text(line)
         say(f"next: fersweep {opened.next_command(seen.state, seen.records)}")
 
 
@@ -233,7 +240,6 @@ def retry(sweep: SweepId = None, trial: Trials = None) -> None:
 
 STATE_COMMANDS = (
     ("pause", "paused", "Start no new trials for now; running ones finish."),
-    ("resume", "running", "Start trials again, after pause or stop."),
     ("stop", "stopped", "Start no new trials; running ones finish."),
     ("cancel", "cancelled", "Stop for good: running trials write a checkpoint and end."),
 )

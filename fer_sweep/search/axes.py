@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 
 from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, LogUniform, Quantized, Uniform
 from fer_sweep.config.values import canonical
+from fer_sweep.search.sampling import unit_of
 
 _MOST_OTHERS = 1000
 """Trials that TPE compares the best ones with."""
@@ -40,6 +41,13 @@ class Axis:
         if _is_range(self.source):
             return cast("float", self.source.quantile(u))
         return u
+
+    def locate(self, value: Any) -> Coordinate:
+        """The coordinate of a value that the source can give."""
+        if isinstance(self.source, Categorical):
+            index = [canonical(possible) for possible in self.source.possible].index(canonical(value))
+            return _choices(self.source)[index]
+        return value if _is_range(self.source) else unit_of(self.source, value)
 
     def value(self, coordinate: Coordinate) -> Any:
         """The value to train with."""

@@ -6,6 +6,7 @@ a study in memory (``search.study``), which makes a step some ten times faster t
 optuna unimported where it is not needed: grid, random, status, pause.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from fer_sweep.errors import InputError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
-from fer_sweep.search.sampling import GridProposer, RandomProposer
+from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
+from fer_sweep.store.caches import Histories
 from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.leases import Leases
 from fer_sweep.store.sweeps import numbered_trials, record_sweep, sweep_row
-from fer_sweep.store.trials import Histories, Ledger, SweepState
+from fer_sweep.store.trials import Ledger, Picked, Prior, Settings, SweepState
 
 if TYPE_CHECKING:
     from fer_sweep.search.study import StudyProposer
@@ -34,7 +36,15 @@ early_terminate beside a scheduler, and Optuna prunes nothing with several objec
 
 
 def create_sweep(
-    sweep: SweepFile, *, sweep_id: str, storage: str, max_gap: float | None = None, seed: int = 0
+    sweep: SweepFile,
+    *,
+    sweep_id: str,
+    storage: str,
+    max_gap: float | None = None,
+    seed: int = 0,
+    budget_epochs: int | None = None,
+    queue: Sequence[Picked] = (),
+    priors: Sequence[Prior] = (),
 ) -> SweepFile:
     """Record a new embedded sweep, in state `running`; creates the database if it does not exist.
 
@@ -44,6 +54,9 @@ def create_sweep(
         storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
         max_gap: Trials whose train_val_gap is larger count as infeasible; for a single objective.
         seed: The same seed and the same results give the same configurations.
+        budget_epochs: Epochs of all trials together, from which on no new trial starts.
+        queue: Its first trials.
+        priors: Trials of other sweeps that the search learns from.
 
     Returns:
         The file as it was recorded, with absolute paths.
@@ -52,10 +65,19 @@ def create_sweep(
         InputError: The id is taken or unusable, or the search cannot do what is asked.
         StorageError: The database cannot be written.
     """
-    sweep = _searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
-    if not record_sweep(sweep, sweep_id, storage, max_gap=max_gap, seed=seed):
+    sweep = searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
+    if not record_sweep(
+        sweep, sweep_id, storage, max_gap=max_gap, seed=seed, budget_epochs=budget_epochs, queue=queue, priors=priors
+    ):
         raise InputError(f"there is already a sweep {sweep_id} in {check_storage(storage)}", hint="choose another id")
     return sweep
+
+
+def has_new(database: Database, sweep_id: str, sweep: SweepFile | None = None) -> bool:
+    """Whether a sweep's space, or that of another file, has a configuration of which the sweep has no trial yet."""
+    search = OptunaSearch(sweep_id, database, sweep=sweep)
+    with contextlib.closing(search):
+        return search.has_new()
 
 
 class OptunaSearch:
@@ -70,6 +92,7 @@ class OptunaSearch:
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
         can_be_resumed: Callable[[str], bool] = lambda trial_id: True,
+        sweep: SweepFile | None = None,
     ) -> None:
         """Open a sweep that ``create_sweep`` made.
 
@@ -80,6 +103,7 @@ class OptunaSearch:
             lease_s: Lease of a trial, seconds; once it expires, another agent may reclaim the trial.
             clock: Unix time, seconds; the database's if not given.
             can_be_resumed: Whether this host has a trial's checkpoints; other trials come last and restart.
+            sweep: Propose from this file in place of the sweep's own.
 
         Raises:
             InputError: There is no such sweep.
@@ -87,22 +111,13 @@ class OptunaSearch:
         self._sweep_id = sweep_id
         self._database = database
         self._can_be_resumed = can_be_resumed
-        row = sweep_row(database, sweep_id)
-        self._sweep = parse_sweep(json.loads(row["spec"]), source=f"sweep {sweep_id}")
-        self._objectives = self._sweep.objectives
-        self._histories = Histories(self._objectives[0].name if self._objectives else None)
+        sweep_row(database, sweep_id)  # refuses an unknown sweep
+        self._given = sweep
+        self._settings: Settings | None = None
         self._study: StudyProposer | None = None
-        self._proposer: StudyProposer | GridProposer | RandomProposer
-        if self._sweep.method in ("bayes", "custom"):
-            from fer_sweep.search import study  # only here: optuna takes half a second to import
-
-            self._study = self._proposer = study.StudyProposer(
-                self._sweep, sweep_id, self._histories, seed=row["seed"], max_gap=row["max_gap"]
-            )
-        else:
-            space = Space.from_sweep(self._sweep)
-            self._proposer = GridProposer(space) if self._sweep.method == "grid" else RandomProposer(space, row["seed"])
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
+        with self._leases.ledger(write=False) as ledger:
+            self._follow(ledger)
 
     def close(self) -> None:
         """Release the leases that are still held, so that no agent has to wait for them to expire."""
@@ -116,10 +131,11 @@ class OptunaSearch:
             ConfigError: The training function refuses every configuration of the sweep's space.
             InputError: The user's own study or space failed.
         """
-        if not isinstance(self._proposer, GridProposer):
-            with self._leases.ledger(write=False) as ledger:
-                self._proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
+        with self._leases.ledger(write=False) as ledger:
+            self._follow(ledger)
+            self._proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
         with self._leases.ledger() as ledger:
+            self._follow(ledger)
             state = ledger.state()
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
@@ -175,6 +191,37 @@ class OptunaSearch:
         """See ``Search.records``."""
         return numbered_trials(self._database, self._sweep_id)
 
+    def has_new(self) -> bool:
+        """Whether there is a configuration of which there is no trial yet."""
+        with self._leases.ledger(write=False) as ledger:
+            return self._proposer.propose(ledger.count(), ledger) is not None
+
+    def _follow(self, ledger: Ledger) -> None:
+        """Search by the sweep's settings, which may have been changed since they were read last."""
+        settings = ledger.settings()
+        if settings == self._settings:
+            return
+        sweep = self._given or parse_sweep(json.loads(settings.spec), source=f"sweep {self._sweep_id}")
+        self._sweep, self._objectives = sweep, sweep.objectives
+        self._histories = Histories(self._objectives[0].name if self._objectives else None)
+        self._proposer: StudyProposer | GridProposer | RandomProposer
+        if sweep.method in ("bayes", "custom"):
+            from fer_sweep.search import study  # only here: optuna takes half a second to import
+
+            self._study = self._proposer = study.StudyProposer(
+                sweep,
+                self._sweep_id,
+                self._histories,
+                seed=settings.seed,
+                max_gap=settings.max_gap,
+                steered=ledger.count() if self._given else settings.steered,
+                priors=ledger.priors(),
+            )
+        else:
+            space = Space.from_sweep(sweep)
+            self._proposer = GridProposer(space) if sweep.method == "grid" else RandomProposer(space, settings.seed)
+        self._settings = settings
+
     def _reclaim(self, ledger: Ledger, slot: str, may: Callable[[str], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):
             number, attempt = row["number"], row["attempt"] + 1
@@ -190,7 +237,11 @@ class OptunaSearch:
         number = ledger.count()
         if self._sweep.run_cap is not None and number >= self._sweep.run_cap:
             return None
-        proposal = self._proposer.propose(number, ledger)
+        budget = self._settings.budget_epochs if self._settings else None
+        if budget is not None and ledger.reported_epochs() >= budget:
+            return None
+        picked = ledger.take_queued()
+        proposal = Proposal(picked.parameters, picked.config) if picked else self._proposer.propose(number, ledger)
         if proposal is None:
             return None
         lease = self._leases.new(slot, 1)
@@ -229,7 +280,12 @@ class OptunaSearch:
         return values
 
 
-def _searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int) -> SweepFile:
+def searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int) -> SweepFile:
+    """The file with absolute paths, if the embedded search can do what it asks.
+
+    Raises:
+        InputError: It cannot.
+    """
     if seed < 0:
         raise InputError(f"seed {seed}: is below 0", hint="give 0 or more")
     if max_gap is not None and len(sweep.objectives) > 1:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from fer_sweep.config.parameters import Categorical, Distribution, IntUniform
+from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, Quantized, Range
 from fer_sweep.config.space import Space
-from fer_sweep.config.trial import TrialConfig, parse_trial
-from fer_sweep.config.values import canonical
+from fer_sweep.config.trial import TrialConfig, flatten, parse_trial
+from fer_sweep.config.values import canonical, is_number
 from fer_sweep.errors import ConfigError
-from fer_sweep.store.trials import ConfigIndex, Ledger
+from fer_sweep.store.caches import ConfigIndex
+from fer_sweep.store.trials import Ledger, Picked
 
 REDRAWS = 100
 """Draws of a taken configuration before the rest of a finite space is listed instead."""
@@ -81,31 +82,30 @@ class Candidates:
 
 
 class GridProposer:
-    """W&B's grid, in its order: trial n is the n-th configuration, whichever agents had the ones before."""
+    """W&B's grid, in its order: the first configuration of which there is no trial yet."""
 
     def __init__(self, space: Space) -> None:
-        self._space = space
-        self._position = 0
+        self._index = ConfigIndex()
         self._candidates = Candidates()
-        self._ahead = self._proposals()
+        self._ahead = filter(None, map(self._candidates.accept, space.grid()))
+        self._next: Proposal | None = None
+        """All configurations before this one have trials. It stays until its own trial is seen: the transaction that
+        adds it may be rolled back."""
+
+    def catch_up(self, ledger: Ledger) -> None:
+        """Pass over the configurations that have trials, which ``propose`` would do otherwise."""
+        self._index.catch_up(ledger)
+        if self._next is None:
+            self._next = next(self._ahead, None)
+        while self._next is not None and self._index.find(self._next.config, ledger):
+            self._next = next(self._ahead, None)
 
     def propose(self, number: int, ledger: Ledger) -> Proposal | None:
-        """The ``number``-th configuration of the grid."""
-        if number < self._position:
-            self._position, self._ahead = 0, self._proposals()
-        found = next(itertools.islice(self._ahead, number - self._position, None), None)
-        self._position = number + 1
-        if found is None:
+        """The next configuration of the grid."""
+        self.catch_up(ledger)
+        if self._next is None:
             self._candidates.check_exhausted(number)
-        return found
-
-    def _proposals(self) -> Iterator[Proposal]:
-        seen: set[str] = set()
-        for values in self._space.grid():
-            proposal = self._candidates.accept(values)
-            if proposal is not None and (identity := proposal.identity) not in seen:
-                seen.add(identity)
-                yield proposal
+        return self._next
 
 
 class RandomProposer:
@@ -167,3 +167,51 @@ def unit_points(distribution: Distribution) -> Sequence[float]:
     for u in candidates:
         first_of.setdefault(canonical(distribution.quantile(u)), u)
     return list(first_of.values())
+
+
+def fits(space: Space, picked: Picked) -> bool:
+    """Whether a configuration is one of the space: each value can be drawn, and all else is what the space fixes."""
+    given = given_values(picked)
+    values = {name: given.get(name) for name in space.parameters}
+    if not all(name in given and holds(space.parameters[name], value) for name, value in values.items()):
+        return False
+    try:
+        return parse_trial(values) == picked.config
+    except ConfigError:
+        return False
+
+
+def given_values(picked: Picked) -> dict[str, Any]:
+    """Every value of a configuration by dotted name, as it was written where it was."""
+    return {**flatten(picked.config.model_dump(mode="json")), **picked.parameters}
+
+
+def holds(distribution: Distribution, value: Any) -> bool:
+    """Whether a distribution can give a value."""
+    if (possible := distribution.possible) is not None and not isinstance(possible, range):
+        return canonical(value) in map(canonical, possible)
+    if not isinstance(distribution, Quantized) and isinstance(distribution, Range):
+        is_within = is_number(value) and distribution.min <= value <= distribution.max
+        return is_within and (value == int(value) or not isinstance(distribution, IntUniform))
+    return is_number(value) and unit_of(distribution, value) is not None
+
+
+def unit_of(distribution: Distribution, value: float) -> float | None:
+    """A u of [0, 1] whose quantile is this number, in the middle of all such; None if there is none.
+
+    >>> unit_of(IntUniform(min=1, max=4), 2), unit_of(IntUniform(min=1, max=4), 5)
+    (0.375, None)
+    """
+    low = _first(lambda u: distribution.quantile(u) >= value)
+    high = _first(lambda u: distribution.quantile(u) > value)
+    u = (low + high) / 2
+    return u if math.isclose(distribution.quantile(u), value, rel_tol=1e-9, abs_tol=1e-12) else None
+
+
+def _first(is_reached: Callable[[float], bool]) -> float:
+    """The least u of [0, 1] from which on a condition holds; 1 if it never does."""
+    low, high = 0.0, 1.0
+    for _ in range(64):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_reached(middle) else (middle, high)
+    return high

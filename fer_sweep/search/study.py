@@ -15,12 +15,15 @@ from optuna.trial import TrialState as OptunaState
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.config.trial import parse_trial_json
+from fer_sweep.errors import ConfigError
 from fer_sweep.records import TrialState
 from fer_sweep.search.axes import Tpe, axes_of
-from fer_sweep.search.sampling import Candidates, Proposal, unit_draws
+from fer_sweep.search.sampling import Candidates, Proposal, fits, given_values, unit_draws
 from fer_sweep.search.scheduler import load_own_search, quietly
+from fer_sweep.store.caches import ConfigIndex, Histories
 from fer_sweep.store.engine import Row
-from fer_sweep.store.trials import ConfigIndex, Histories, Ledger
+from fer_sweep.store.trials import Ledger, Picked, Prior
 
 SAMPLER_DRAWS = 10
 """Proposals of the sampler that may be taken before its prior is drawn from instead."""
@@ -33,14 +36,25 @@ class StudyProposer:
     """TPE, or a user's own sampler and space, over the sweep's trials."""
 
     def __init__(
-        self, sweep: SweepFile, sweep_id: str, histories: Histories, *, seed: int = 0, max_gap: float | None = None
+        self,
+        sweep: SweepFile,
+        sweep_id: str,
+        histories: Histories,
+        *,
+        seed: int = 0,
+        max_gap: float | None = None,
+        steered: int | None = None,
+        priors: Sequence[Prior] = (),
     ) -> None:
         self._sweep = sweep
         self._sweep_id = sweep_id
         self._seed = seed
         self._max_gap = max_gap
+        self._steered = steered or 0
+        self._priors = priors
         self._histories = histories
-        parameters = Space.from_sweep(sweep).parameters
+        self._space = Space.from_sweep(sweep)
+        parameters = self._space.parameters
         self._axes = axes_of(parameters)
         self._natives: dict[str, BaseDistribution] = {name: axis.native for name, axis in self._axes.items()}
         self._constants = {name: source.quantile(0.5) for name, source in parameters.items() if name not in self._axes}
@@ -62,9 +76,13 @@ class StudyProposer:
         if own.study is not None:
             self._study.add_trials(own.study.get_trials())
         self._study_id = self._memory.get_study_id_from_name(self._study.study_name)
+        for prior in self._priors:
+            self._learn(prior)
         self._mirror: dict[int, int] = {}
         """Every trial's number in the sweep to its number in the study, which also has draws thrown away."""
         self._unended: set[int] = set()
+        self._unfit: set[int] = set()
+        """Trials of which the search cannot learn: their configurations are not of this space."""
         self._failed: dict[int, int] = {}
         """The attempt with which each failed trial failed, by number."""
         self._latest: tuple[int, str | None] | None = None
@@ -89,7 +107,7 @@ class StudyProposer:
     def should_prune(self, number: int, ledger: Ledger) -> bool:
         """Whether the pruner of the user's study would stop this trial now; for a single objective."""
         self.catch_up(ledger)
-        return self._handle(number).should_prune()
+        return self._handle(self._mirror[number]).should_prune()
 
     def draw(self, number: int, candidates: Candidates) -> Proposal | None:
         """Draw trial ``number``; None if every configuration is taken."""
@@ -141,16 +159,45 @@ class StudyProposer:
         for row in ledger.since(len(self._mirror), self._unended):
             number = row["number"]
             if number not in self._mirror:
-                memo = json.loads(row["memo"])
-                natives: Mapping[str, BaseDistribution] = self._natives
-                if "distributions" in memo:
-                    natives = {name: json_to_distribution(text) for name, text in memo["distributions"].items()}
-                self._remember(number, self._add(memo["params"], natives, memo.get("attributes")))
+                self._remember(number, self._add_row(row))
             if TrialState(row["state"]).has_ended:
                 self._end(row)
         if self.has_pruner:
             for number in self._unended:
                 self._report(number)
+
+    def _add_row(self, row: Row) -> int:
+        memo = json.loads(row["memo"]) if row["memo"] else {}
+        if "distributions" in memo:
+            natives = {name: json_to_distribution(text) for name, text in memo["distributions"].items()}
+            return self._add(memo["params"], natives, memo.get("attributes"))
+        if memo and row["number"] >= self._steered:
+            return self._add(memo["params"], self._natives, memo.get("attributes"))
+        try:
+            picked = Picked(parse_trial_json(row["config"]), json.loads(row["parameters"]))
+            params = self._located(picked)
+        except ConfigError:
+            params = None  # of a version with other fields or bounds
+        if params is None:
+            self._unfit.add(row["number"])
+        return self._add(params or {}, self._natives if params else {})
+
+    def _located(self, picked: Picked) -> dict[str, Any] | None:
+        """The coordinates of a configuration that this space did not propose; None if it does not fit the space."""
+        if not fits(self._space, picked):
+            return None
+        given = given_values(picked)
+        return {name: axis.locate(given[name]) for name, axis in self._axes.items()}
+
+    def _learn(self, prior: Prior) -> None:
+        params = self._located(prior.picked)
+        if params is None or len(prior.objectives) != len(self._sweep.objectives):
+            return
+        in_study = self._add(params, self._natives)
+        if self._max_gap is not None:
+            violation = 1.0 if prior.gap is None else prior.gap - self._max_gap
+            self._handle(in_study).set_constraint(GAP, violation)
+        self._tell(in_study, OptunaState.COMPLETE, prior.objectives)
 
     def _has_diverged(self, ledger: Ledger) -> bool:
         """Whether a failed trial was requeued, or the transaction of the last proposal rolled back.
@@ -172,9 +219,12 @@ class StudyProposer:
             self._failed[number] = row["attempt"]
         values: list[float | None] = json.loads(row["objectives"])
         known = [value for value in values if value is not None]
+        if number in self._unfit:
+            self._tell(self._mirror[number], OptunaState.FAIL, None)
+            return
         self._report(number)
         if self._max_gap is not None:
-            self._handle(number).set_constraint(GAP, self._violation(row, self._max_gap))
+            self._handle(self._mirror[number]).set_constraint(GAP, self._violation(row, self._max_gap))
         if row["state"] == TrialState.PRUNED and len(values) == 1:
             self._tell(self._mirror[number], OptunaState.PRUNED, None)
         elif known and len(known) == len(values):
@@ -192,7 +242,7 @@ class StudyProposer:
     def _report(self, number: int) -> None:
         if len(self._sweep.objectives) > 1:
             return  # Optuna has no intermediate values for several objectives
-        trial_id = self._id(number)
+        trial_id = self._id(self._mirror[number])
         for step, value in enumerate(self._histories.of(number), start=1):
             self._memory.set_trial_intermediate_value(trial_id, step, value)
 
@@ -222,11 +272,11 @@ class StudyProposer:
                 raise
             self._is_stopped = True
 
-    def _handle(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self._study, self._id(number))
+    def _handle(self, in_study: int) -> optuna.Trial:
+        return optuna.Trial(self._study, self._id(in_study))
 
-    def _id(self, number: int) -> int:
-        return self._memory.get_trial_id_from_study_id_trial_number(self._study_id, self._mirror[number])
+    def _id(self, in_study: int) -> int:
+        return self._memory.get_trial_id_from_study_id_trial_number(self._study_id, in_study)
 
 
 def check_own_search(sweep: SweepFile, sweep_id: str) -> None:

@@ -12,7 +12,7 @@ from fer_sweep import files
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.store import sqlite
 from fer_sweep.store.engine import LOCK_TIMEOUT_S, Connection, ConnectionLost, Interrupted, NothingCreated
-from fer_sweep.store.schema import SCHEMA_VERSION, make_tables, schema_version
+from fer_sweep.store.schema import SCHEMA_VERSION, make_tables, schema_version, upgrade_tables
 
 if TYPE_CHECKING:
     from fer_sweep.store.postgres import PostgresServer
@@ -39,6 +39,7 @@ class Database:
             StorageError: The database cannot be used.
         """
         self._lock = threading.RLock()
+        self._version = SCHEMA_VERSION
         self._engine = _engine(storage, create=create, end_waiting=end_waiting)
         self.name = self._engine.name
         """For messages: the file's path, or the URL without its password."""
@@ -61,15 +62,22 @@ class Database:
     def transaction(self, *, write: bool) -> Iterator[Connection]:
         """Commit when the block ends well, otherwise roll back.
 
-        A writing transaction excludes other writers from its start, so what it reads stays true until it ends. A
-        reading one sees one moment, and never waits.
+        A writing transaction excludes other writers from its start, so what it reads stays true until it ends. The
+        first one in a database of an earlier version upgrades its tables. A reading one sees one moment, and never
+        waits.
 
         Raises:
             ConnectionLost: The connection to the server broke; see ``through_restarts``.
             StorageError: The database cannot be read or written; nothing has changed.
         """
         with self._lock, self._engine.transaction(write=write) as connection:
+            upgrades = write and self._version < SCHEMA_VERSION
+            if upgrades and (schema_version(connection, self._engine.dialect) or 0) < SCHEMA_VERSION:
+                upgrade_tables(connection, self._engine.dialect)
+            connection.version = SCHEMA_VERSION if upgrades else self._version
             yield connection
+        if upgrades:
+            self._version = SCHEMA_VERSION
 
     def _check_tables(self, *, create: bool) -> None:
         dialect = self._engine.dialect
@@ -86,6 +94,8 @@ class Database:
                 f"{self.name} was written by a newer fersweep (schema {found}, this one knows {SCHEMA_VERSION})",
                 hint="upgrade fersweep here, or set FERSWEEP_HOME to another folder",
             )
+        else:
+            self._version = found
 
 
 def default_storage() -> str:

@@ -21,6 +21,8 @@ class Connection:
 
     def __init__(self, execute: Callable[[str, Sequence[Any]], Any]) -> None:
         self._execute = execute
+        self.version = 0
+        """Of the tables, as far as this process knows; see ``schema``."""
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Row]:
         """All rows of a query."""

@@ -1,16 +1,43 @@
 """The tables with every sweep and trial, the same in both engines."""
 
+from collections.abc import Sequence
+
 from fer_sweep.store.engine import Connection, Dialect
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Rises with every change of the tables that an older fersweep cannot work with.
 
-Version 1 lacks the column ``given_back``, which nothing uses any more, and so is used as it is.
+Version 1 lacks the column ``given_back``, which nothing uses any more; 1 and 2 lack what ``_ADDED_BY_3`` adds. The
+first writing transaction brings them to this version; until then they are read as they are.
 """
 
 UNENDED = "state IN ('running', 'preempted')"
 """The condition of a trial that is running or preempted. Spelt out without values: only then do the engines see that
 the partial index covers it."""
+
+_ADDED_BY_3 = (
+    # Epochs, reported by all trials together, from which on no new trial starts; NULL for no limit.
+    "ALTER TABLE fersweep_sweeps ADD COLUMN budget_epochs INTEGER",
+    # Number of the first trial whose memo belongs to the present space; NULL for a sweep that nobody has steered: all
+    # of its trials come from one space.
+    "ALTER TABLE fersweep_sweeps ADD COLUMN steered INTEGER",
+    # Configurations picked by hand: the next trials.
+    """CREATE TABLE fersweep_queue (
+        id {counted_key},
+        sweep_id TEXT NOT NULL,
+        config TEXT NOT NULL,
+        parameters TEXT NOT NULL
+    )""",
+    # Complete trials of other sweeps that the search learns from.
+    """CREATE TABLE fersweep_priors (
+        id {counted_key},
+        sweep_id TEXT NOT NULL,
+        config TEXT NOT NULL,
+        parameters TEXT NOT NULL,
+        objectives TEXT NOT NULL,
+        gap {real}
+    )""",
+)
 
 _TABLES = (
     "CREATE TABLE fersweep_schema (version INTEGER NOT NULL)",
@@ -59,6 +86,7 @@ _TABLES = (
     # Every proposal first looks for a trial to resume, among thousands that have ended. Databases made before this
     # index existed work without it.
     f"CREATE INDEX fersweep_trials_unended ON fersweep_trials (sweep_id, number) WHERE {UNENDED}",
+    *_ADDED_BY_3,
 )
 
 
@@ -71,6 +99,16 @@ def schema_version(connection: Connection, dialect: Dialect) -> int | None:
 
 def make_tables(connection: Connection, dialect: Dialect) -> None:
     """Create all tables."""
-    for statement in _TABLES:
-        connection.change(statement.format(real=dialect.real, counted_key=dialect.counted_key))
+    _run(_TABLES, connection, dialect)
     connection.change("INSERT INTO fersweep_schema (version) VALUES (?)", [SCHEMA_VERSION])
+
+
+def upgrade_tables(connection: Connection, dialect: Dialect) -> None:
+    """Bring the tables of version 1 or 2 to the present one."""
+    _run(_ADDED_BY_3, connection, dialect)
+    connection.change("UPDATE fersweep_schema SET version = ?", [SCHEMA_VERSION])
+
+
+def _run(statements: Sequence[str], connection: Connection, dialect: Dialect) -> None:
+    for statement in statements:
+        connection.change(statement.format(real=dialect.real, counted_key=dialect.counted_key))

@@ -12,20 +12,41 @@ from fer_sweep.errors import InputError
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.database import Database, through_restarts
 from fer_sweep.store.engine import Connection, Row
-from fer_sweep.store.trials import Ledger, SweepState, record_of
+from fer_sweep.store.trials import Ledger, Picked, Prior, SweepState, record_of
 
 _MOVES: dict[SweepState, frozenset[SweepState]] = {
     SweepState.RUNNING: frozenset({SweepState.PAUSED, SweepState.STOPPED, SweepState.CANCELLED}),
     SweepState.PAUSED: frozenset({SweepState.RUNNING, SweepState.STOPPED, SweepState.CANCELLED}),
     SweepState.STOPPED: frozenset({SweepState.RUNNING, SweepState.CANCELLED}),
-    # A sweep that reached its target may still have trials running, which cancelling ends.
+    # A sweep that reached its target may still have trials running, which cancelling ends. What lets it run again is
+    # more than a state: see ``sweeps.steering``.
     SweepState.FINISHED: frozenset({SweepState.CANCELLED}),
     SweepState.CANCELLED: frozenset(),
 }
 
 
-def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, *, max_gap: float | None = None, seed: int = 0) -> bool:
+def record_sweep(
+    sweep: SweepFile,
+    sweep_id: str,
+    storage: str,
+    *,
+    max_gap: float | None = None,
+    seed: int = 0,
+    budget_epochs: int | None = None,
+    queue: Sequence[Picked] = (),
+    priors: Sequence[Prior] = (),
+) -> bool:
     """Record a sweep, in state `running`; creates the database if it does not exist.
+
+    Args:
+        sweep: What to search.
+        sweep_id: Its id.
+        storage: The URL of the database.
+        max_gap: Largest train-val gap of the winner.
+        seed: Of an embedded search.
+        budget_epochs: Epochs of all trials together, from which on no new trial starts.
+        queue: Its first trials.
+        priors: Trials of other sweeps that the search learns from.
 
     Returns:
         False if this id is recorded already; that sweep stays as it is.
@@ -40,10 +61,18 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, *, max_gap: floa
         if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
             return False
         connection.change(
-            "INSERT INTO fersweep_sweeps (id, position, spec, state, max_gap, seed, created)"
-            " VALUES (?, (SELECT COALESCE(MAX(position) + 1, 0) FROM fersweep_sweeps), ?, ?, ?, ?, ?)",
-            [sweep_id, json.dumps(sweep.to_plain()), SweepState.RUNNING, max_gap, seed, time.time()],
+            "INSERT INTO fersweep_sweeps (id, position, spec, state, max_gap, seed, created, budget_epochs, steered)"
+            " VALUES (?, (SELECT COALESCE(MAX(position) + 1, 0) FROM fersweep_sweeps), ?, ?, ?, ?, ?, ?, ?)",
+            [
+                *(sweep_id, json.dumps(sweep.to_plain()), SweepState.RUNNING, max_gap, seed, time.time()),
+                *(budget_epochs, 0 if queue else None),
+            ],
         )
+        ledger = Ledger(connection, sweep_id)
+        for picked in queue:
+            ledger.enqueue(picked)
+        for prior in priors:
+            ledger.add_prior(prior)
     return True
 
 
@@ -100,11 +129,14 @@ def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) 
         if current is SweepState.FINISHED and running is None:
             legal = frozenset()
         if wanted not in legal:
-            then = f"it can become {' or '.join(sorted(legal))}" if legal else "that is final"
-            raise InputError(
-                f"sweep {sweep_id} is {current} and cannot become {wanted}",
-                hint=f"{then}; to search on, create a new sweep from the same file",
-            )
+            hint = f"it can become {' or '.join(sorted(legal))}"
+            if current is SweepState.FINISHED:
+                hint = (
+                    f"more trials: fersweep resume {sweep_id} --count +10; another space: fersweep edit FILE {sweep_id}"
+                )
+            elif not legal:
+                hint = "create a new sweep from the same file"
+            raise InputError(f"sweep {sweep_id} is {current} and cannot become {wanted}", hint=hint)
         connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [wanted, sweep_id])
 
 
@@ -131,7 +163,10 @@ def refuse_live(agents: Sequence[str], sweep_id: str) -> None:
         )
 
 
-_TABLES = {"fersweep_reports": "sweep_id", "fersweep_trials": "sweep_id", "fersweep_sweeps": "id"}
+_TABLES = {
+    **dict.fromkeys(("fersweep_queue", "fersweep_priors", "fersweep_reports", "fersweep_trials"), "sweep_id"),
+    "fersweep_sweeps": "id",
+}
 """The tables with rows of a sweep, in the order in which these can be deleted, and the column with its id."""
 
 

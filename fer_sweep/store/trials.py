@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from fer_sweep import owners
+from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import TrialConfig, parse_trial_json
-from fer_sweep.errors import ConfigError, InputError
+from fer_sweep.errors import InputError
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialResult, TrialState
 from fer_sweep.store.engine import Connection, Row
 from fer_sweep.store.schema import UNENDED
@@ -25,7 +26,8 @@ class SweepState(StrEnum):
     CANCELLED = "cancelled"
     """Running trials are checkpointed and stopped. Final."""
     FINISHED = "finished"
-    """At its cap, exhausted, or its target reached. Final."""
+    """At its cap, exhausted, its budget spent, or its target reached. More trials, a changed space or a configuration
+    picked by hand let it run again."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,40 @@ class Lease:
     """Unix time, seconds."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a sweep searches for, and how."""
+
+    spec: str
+    """The sweep file as JSON; a change of the text is a change of the sweep."""
+    seed: int
+    max_gap: float | None
+    budget_epochs: int | None
+    """Epochs, reported by all trials together, from which on no new trial starts."""
+    steered: int | None
+    """Number of the first trial whose memo belongs to the present space; None if all trials come from one space."""
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A configuration picked by hand."""
+
+    config: TrialConfig
+    parameters: Mapping[str, Any]
+    """By dotted name: what was picked, and what the sweep fixes."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A complete trial of another sweep that the search learns from."""
+
+    picked: Picked
+    objectives: Sequence[float]
+    """What it is worth in each objective of the sweep that learns."""
+    gap: float | None
+    """Its train-val gap."""
+
+
 class Ledger:
     """One sweep's rows, read and written in an open transaction."""
 
@@ -48,10 +84,70 @@ class Ledger:
 
     def state(self) -> SweepState:
         """The state of the sweep."""
-        row = self._connection.row("SELECT state FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
+        return SweepState(self._sweep("state")["state"])
+
+    def settings(self) -> Settings:
+        """The settings of the sweep."""
+        row = self._sweep("*")
+        budget, steered = (row["budget_epochs"], row["steered"]) if self._connection.version >= 3 else (None, None)
+        return Settings(row["spec"], row["seed"], row["max_gap"], budget, steered)
+
+    def _sweep(self, columns: str) -> Row:
+        row = self._connection.row(f"SELECT {columns} FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
         if row is None:
             raise InputError(f"sweep {self._sweep_id} has been deleted from the database")
-        return SweepState(row["state"])
+        return row
+
+    def change_settings(self, sweep: SweepFile, *, budget_epochs: int | None, steered: int | None) -> None:
+        """Replace the sweep's file and limits; its agents read them before their next proposals."""
+        self._connection.change(
+            "UPDATE fersweep_sweeps SET spec = ?, budget_epochs = ?, steered = ? WHERE id = ?",
+            [json.dumps(sweep.to_plain()), budget_epochs, steered, self._sweep_id],
+        )
+
+    def reported_epochs(self) -> int:
+        """Epochs that all trials have reported, each once."""
+        sql = "SELECT COUNT(*) AS epochs FROM fersweep_reports WHERE sweep_id = ?"
+        return int(self._connection.rows(sql, [self._sweep_id])[0]["epochs"])
+
+    def enqueue(self, picked: Picked) -> None:
+        """A configuration picked by hand is trained after those enqueued before."""
+        self._connection.change(
+            "INSERT INTO fersweep_queue (sweep_id, config, parameters) VALUES (?, ?, ?)", self._plain(picked)
+        )
+
+    def queue(self) -> Sequence[Picked]:
+        """The configurations that are trained next, in order."""
+        return [_picked(row) for row in self._own_rows("fersweep_queue")]
+
+    def take_queued(self) -> Picked | None:
+        """Remove the next configuration from the queue; one of which there is a trial by now is skipped."""
+        for row in self._own_rows("fersweep_queue"):
+            self._connection.change("DELETE FROM fersweep_queue WHERE id = ?", [row["id"]])
+            picked = _picked(row)
+            if self.find(picked.config.model_dump_json()) is None:
+                return picked
+        return None
+
+    def add_prior(self, prior: Prior) -> None:
+        """The search learns from a trial of another sweep."""
+        self._connection.change(
+            "INSERT INTO fersweep_priors (sweep_id, config, parameters, objectives, gap) VALUES (?, ?, ?, ?, ?)",
+            [*self._plain(prior.picked), json.dumps(list(prior.objectives)), prior.gap],
+        )
+
+    def priors(self) -> Sequence[Prior]:
+        """The trials of other sweeps that the search learns from."""
+        rows = self._own_rows("fersweep_priors")
+        return [Prior(_picked(row), json.loads(row["objectives"]), row["gap"]) for row in rows]
+
+    def _own_rows(self, table: str) -> Sequence[Row]:
+        if self._connection.version < 3:
+            return []
+        return self._connection.rows(f"SELECT * FROM {table} WHERE sweep_id = ? ORDER BY id", [self._sweep_id])
+
+    def _plain(self, picked: Picked) -> list[str]:
+        return [self._sweep_id, picked.config.model_dump_json(), json.dumps(dict(picked.parameters))]
 
     def finish_sweep(self) -> None:
         """Finish a running sweep; one that was paused, stopped or cancelled stays so."""
@@ -60,6 +156,11 @@ class Ledger:
     def reopen_sweep(self) -> None:
         """Let a finished sweep run again; one in another state stays in it."""
         self._move_sweep(SweepState.FINISHED, SweepState.RUNNING)
+
+    def resume_sweep(self) -> None:
+        """Let a finished, paused or stopped sweep run again."""
+        for before in (SweepState.FINISHED, SweepState.PAUSED, SweepState.STOPPED):
+            self._move_sweep(before, SweepState.RUNNING)
 
     def _move_sweep(self, before: SweepState, after: SweepState) -> None:
         self._connection.change(
@@ -229,6 +330,10 @@ def _marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values)) or "NULL"  # PostgreSQL allows no empty list
 
 
+def _picked(row: Row) -> Picked:
+    return Picked(parse_trial_json(row["config"]), json.loads(row["parameters"]))
+
+
 def record_of(row: Row, trial_id: str) -> TrialRecord:
     """A trial's row as the record that crosses the search's seam."""
     state = TrialState(row["state"])
@@ -245,76 +350,3 @@ def record_of(row: Row, trial_id: str) -> TrialRecord:
         started_at=row["started"],
         ended_at=row["ended"],
     )
-
-
-class ConfigIndex:
-    """Finds the trials of one sweep by their configuration, whichever agent and version of fersweep wrote them.
-
-    Parsed models are compared, since the JSON of an earlier version lacks the fields added later.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: dict[int, list[int]] = {}
-        """Trials by the hash of their configuration. A parsed model takes 4 KB, so candidates are read again."""
-        self._next = 0
-        """Number of the first trial not read yet."""
-
-    def catch_up(self, ledger: Ledger) -> None:
-        """Read the trials added since the last call."""
-        for row in ledger.configs_from(self._next):
-            config = _parsed(row)
-            if config is not None:
-                self._numbers.setdefault(hash(config), []).append(row["number"])
-            self._next = row["number"] + 1
-
-    def find(self, config: TrialConfig, ledger: Ledger) -> list[Row]:
-        """Every trial of this configuration, in order.
-
-        Call it before a transaction adds a trial: if that transaction is rolled back, the index would keep the trial.
-        """
-        self.catch_up(ledger)
-        suspects = self._numbers.get(hash(config))
-        return [row for row in ledger.numbered(suspects) if _parsed(row) == config] if suspects else []
-
-
-def _parsed(row: Row) -> TrialConfig | None:
-    try:
-        return parse_trial_json(row["config"])
-    except ConfigError:
-        return None  # of a version with other fields or bounds: this one cannot propose an equal configuration
-
-
-class Histories:
-    """The values of one metric of every trial, with what all agents report.
-
-    Not to be updated in a transaction that reports something: if it is rolled back, its report would stay.
-    """
-
-    def __init__(self, metric: str | None) -> None:
-        self._metric = metric
-        self._latest = 0
-        """Id of the last report read."""
-        self._by_epoch: dict[int, dict[int, float]] = {}
-        self._values: dict[int, list[float]] = {}
-
-    def update(self, ledger: Ledger) -> None:
-        """Read what is new."""
-        if self._metric is None:
-            return
-        changed = set()
-        for row in ledger.reports_after(self._latest):
-            self._latest = row["id"]
-            value = json.loads(row["metrics"]).get(self._metric)
-            if value is not None:
-                self._by_epoch.setdefault(row["number"], {})[row["epoch"]] = float(value)
-                changed.add(row["number"])
-        for number in changed:
-            self._values[number] = [value for _, value in sorted(self._by_epoch[number].items())]
-
-    def of(self, number: int) -> Sequence[float]:
-        """One trial's values, in the order of its epochs; not all of them need be finite."""
-        return self._values.get(number, [])
-
-    def all(self) -> Sequence[Sequence[float]]:
-        """Every trial's values."""
-        return list(self._values.values())

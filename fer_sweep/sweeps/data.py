@@ -111,6 +111,14 @@ def image_size(name: str) -> tuple[int, int]:
     return spec.height, spec.width
 
 
+def prepared_fingerprint(name: str) -> str | None:
+    """The fingerprint of a data set as it is prepared on this host; None if it is not, or is drawn."""
+    with contextlib.suppress(FersweepError):
+        info = None if name == SYNTHETIC else _prepared(name)
+        return info.fingerprint if info else None
+    return None
+
+
 def share_data(name: str, say: Callable[[str], None]) -> bool:
     """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already."""
     if name == SYNTHETIC:

@@ -43,9 +43,12 @@ class EmbeddedSweep(Sweep):
         with leases.ledger(write=False) as ledger:
             is_open = ledger.state() in (SweepState.RUNNING, SweepState.PAUSED)
             unended, unleased = len(ledger.unended()), sum(1 for _ in leases.free(ledger))
-            started = ledger.count()
+            started, budget = ledger.count(), ledger.settings().budget_epochs
+            is_spent = budget is not None and ledger.reported_epochs() >= budget
         if not is_open:
             return Remaining(0, unended - unleased)
+        if is_spent:
+            return Remaining(unleased, unended - unleased)
         free = None if self.planned is None else max(0, self.planned - started) + unleased
         return Remaining(free, unended - unleased)
 

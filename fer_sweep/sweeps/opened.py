@@ -15,8 +15,9 @@ from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.search import Search
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Row
-from fer_sweep.store.sweeps import load_sweep, sweep_row
-from fer_sweep.store.trials import Ledger, SweepState
+from fer_sweep.store.sweeps import load_sweep
+from fer_sweep.store.trials import Ledger, Settings, SweepState
+from fer_sweep.sweeps.differences import number_of
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.wandb_client.account import place, tracking_mode
 from fer_sweep.wandb_client.tracking import RunLabels, TrackedRun, Tracker
@@ -112,7 +113,23 @@ class Sweep(ABC):
     @property
     def seed(self) -> int:
         """The seed of an embedded search."""
-        return int(sweep_row(self.database, self.id)["seed"])
+        return self._settings.seed
+
+    @property
+    def _settings(self) -> Settings:
+        with self.database.transaction(write=False) as connection:
+            return Ledger(connection, self.id).settings()
+
+    def outlook(self) -> Sequence[str]:
+        """Lines on what comes next and what limits it: the configurations in the queue, the budget of epochs."""
+        with self.database.transaction(write=False) as connection:
+            ledger = Ledger(connection, self.id)
+            budget, spent, queue = ledger.settings().budget_epochs, ledger.reported_epochs(), len(ledger.queue())
+        lines = [f"queued next: {number_of(queue, 'configuration')}"] if queue else []
+        if budget is not None:
+            over = "; no new trial starts" if spent >= budget else ""
+            lines.append(f"budget: {spent} of {budget} epochs are trained{over}")
+        return lines
 
     @property
     def argument(self) -> str:
@@ -122,6 +139,8 @@ class Sweep(ABC):
     @property
     def planned(self) -> int | None:
         """The largest number of trials: its cap or the number of configurations; None if unlimited."""
+        if self._settings.steered is not None:
+            return self.file.run_cap  # some trials may be of no configuration of the space
         whole = self.space.grid_size() if self.file.method == "grid" else self.space.size()
         return min((size for size in (self.file.run_cap, whole) if size is not None), default=None)
 

@@ -23,6 +23,7 @@ from fer_sweep.sweeps.entries import SweepEntry, known, remember, usable_name
 from fer_sweep.sweeps.finding import find_entry, no_sweeps, refuse_sweep_file, unknown_sweep
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.served import ServedSweep
+from fer_sweep.sweeps.warm_start import warm_start
 from fer_sweep.wandb_client.account import has_login, tracking_mode
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def create(
     storage: str | None = None,
     max_gap: float | None = None,
     seed: int | None = None,
+    budget_epochs: int | None = None,
+    start_from: Sequence[str] | None = None,
     entity: str | None = None,
     project: str | None = None,
     to_train: bool = False,
@@ -116,7 +119,8 @@ def create(
         raise InputError(f"unknown search {search!r}", hint=f"use {' or '.join(SEARCHES)}")
     constants = {**(constants or {}), **({} if data is None else {"data": data})}
     sweep = checked(file, name=name, constants=constants, count=count, note=note)
-    given = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
+    given: dict[str, object] = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
+    given |= {"--budget-epochs": budget_epochs, "--from": start_from or None}
     embedded = next((option for option, value in given.items() if value is not None), None)
     if search is None:
         search = "wandb" if tracking_mode() == "online" and not embedded and sweep.method != "custom" else "optuna"
@@ -133,7 +137,20 @@ def create(
     # Eight letters and digits, as W&B's ids are.
     sweep_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     entry = SweepEntry(sweep_id, search, storage, sweep.name, time.time(), max_gap)
-    sweep = create_sweep(sweep, sweep_id=entry.id, storage=entry.database, max_gap=max_gap, seed=seed or 0)
+    with contextlib.ExitStack() as stack:
+        start = warm_start(sweep, [stack.enter_context(open_sweep(name)) for name in dict.fromkeys(start_from or ())])
+    sweep = create_sweep(
+        sweep,
+        sweep_id=entry.id,
+        storage=entry.database,
+        max_gap=max_gap,
+        seed=seed or 0,
+        budget_epochs=budget_epochs,
+        queue=start.queue,
+        priors=start.priors,
+    )
+    if start_from:
+        note(f"sweep {entry.id} {start}")
     return _add(entry, sweep, note)
 
 

@@ -15,7 +15,7 @@ from fer_sweep.errors import ConfigError
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.axes import axes_of
 from fer_sweep.search.embedded import create_sweep
-from fer_sweep.search.sampling import unit_draws
+from fer_sweep.search.sampling import holds, unit_draws
 from fer_sweep.store.database import default_storage
 from tests.support.searches import embedded_search
 
@@ -121,3 +121,30 @@ def test_axis_gives_the_values_of_its_distribution(distribution, u):
     coordinate = axes["x"].coordinate(u)
     assert axes["x"].native._contains(axes["x"].native.to_internal_repr(coordinate))
     assert canonical(axes["x"].value(coordinate)) == canonical(distribution.quantile(u))
+
+
+@given(distribution=FINITE | ENDLESS, u=st.floats(0, 1))
+@hypothesis_settings(derandomize=True, deadline=None, max_examples=200)
+def test_what_a_distribution_gives_is_held_by_it_and_found_on_its_axis(distribution, u):
+    value = distribution.quantile(u)
+    assert holds(distribution, value)
+    for axis in axes_of({"x": distribution}).values():
+        found = axis.value(axis.locate(value))
+        assert canonical(found) == canonical(value) or found == pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "value"),
+    [
+        (d.IntUniform(min=1, max=4), 5),
+        (d.IntUniform(min=1, max=4), 2.5),
+        (d.IntUniform(min=1, max=4), "2"),
+        (d.Uniform(min=0, max=1), 1 + 1e-12),
+        (d.QUniform(min=0, max=1, q=0.25), 0.3),
+        (d.Beta(a=2, b=2), 1.5),
+        (d.Categorical(values=[1, 2]), True),
+        (d.Constant(value=3), 4),
+    ],
+)
+def test_what_a_distribution_cannot_give_is_not_held_by_it(distribution, value):
+    assert not holds(distribution, value)

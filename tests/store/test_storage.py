@@ -117,13 +117,33 @@ def test_newer_schema_is_refused(made, sweep):
             act(made)
 
 
-def test_sweep_of_the_first_schema_continues(made, agents, complete):
+@pytest.mark.parametrize("version", [1, 2])
+def test_database_of_an_earlier_schema_is_read_as_it_is_and_upgraded_by_the_first_writer(
+    made, agents, complete, version
+):
     with writing(made) as connection:
-        connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")  # which the second schema added
-        connection.change("UPDATE fersweep_schema SET version = 1")
-    search = agents(storage=made)
+        if version == 1:
+            connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")
+        for column in ("budget_epochs", "steered"):
+            connection.change(f"ALTER TABLE fersweep_sweeps DROP COLUMN {column}")
+        for table in ("queue", "priors"):
+            connection.change(f"DROP TABLE fersweep_{table}")
+        connection.change(f"UPDATE fersweep_schema SET version = {version}")
+
+    def found(database):
+        with database.transaction(write=False) as connection:
+            ledger = Ledger(connection, "a")
+            version = connection.row("SELECT version FROM fersweep_schema")["version"]
+            return version, ledger.settings().budget_epochs, ledger.queue(), ledger.priors()
+
+    reader, search = database_at(made), agents(storage=made)
+    assert found(reader) == (version, None, [], [])
     search.finish(search.next_trial("cpu0").trial_id, complete())
     assert [record.state for record in search.records()] == ["complete"]
+    assert found(reader) == (SCHEMA_VERSION, None, [], [])
+    assert found(database_at(made)) == (SCHEMA_VERSION, None, [], [])
+    with reader.transaction(write=True) as connection:  # it has seen the earlier schema, and upgrades nothing twice
+        Ledger(connection, "a").finish_sweep()
 
 
 def test_writer_waits_for_the_lock_only_so_long_and_a_reader_sees_one_moment_at_once(made, monkeypatch):

@@ -1,0 +1,339 @@
+"""Steering a sweep under way: more trials, another space, and configurations picked by hand.
+
+A sweep is changed in one transaction, and its agents follow before their next proposals. The embedded search alone can
+be steered: a W&B server decides by itself what its sweeps train.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_sweep.config.problems import in_file_order
+from fer_sweep.config.space import Space
+from fer_sweep.config.sweep_file import SweepFile, parse_sweep
+from fer_sweep.config.sweep_yaml import read_document
+from fer_sweep.config.trial import SharedConfig, flatten, parse_trial
+from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, SweepFileError
+from fer_sweep.search.embedded import has_new, searchable
+from fer_sweep.search.sampling import fits
+from fer_sweep.shipped import resolve
+from fer_sweep.store.caches import ConfigIndex
+from fer_sweep.store.trials import Ledger, Picked, SweepState
+from fer_sweep.sweeps.data import image_size
+from fer_sweep.sweeps.differences import differences, in_words, moved, number_of
+from fer_sweep.sweeps.entries import remember
+from fer_sweep.sweeps.opened import Sweep
+from fer_sweep.sweeps.opening import checked
+
+_INHERITED = ("name", "description", "entity", "project", "run_cap")
+"""Keys of a sweep that stay if a new file does not have them."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A new limit: a number, or so many more than before."""
+
+    number: int
+    is_more: bool = False
+
+    @classmethod
+    def read(cls, option: str, text: str) -> "Limit":
+        """The limit that an option gives: ``40``, or ``+10``.
+
+        Raises:
+            InputError: It is neither.
+        """
+        number = text.removeprefix("+")
+        if not number.isdecimal() or int(number) < 1:
+            raise InputError(f"{option} {text}: not a number", hint=f"{option} 40, or {option} +10 for ten more")
+        return cls(int(number), text.startswith("+"))
+
+    def __str__(self) -> str:
+        return f"{'+' if self.is_more else ''}{self.number}"
+
+    def after(self, before: int) -> int:
+        """The limit that follows."""
+        return before + self.number if self.is_more else self.number
+
+
+def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | None = None) -> Sequence[str]:
+    """Let a sweep hand out trials: after pause or stop, and with a higher limit also once it has finished.
+
+    Returns:
+        A line for each limit that has changed.
+
+    Raises:
+        InputError: It is cancelled, a limit would leave no trial to start, or all configurations are trained.
+    """
+    if count is None and budget_epochs is None:
+        if not sweep.searched_by_server:
+            _check_not_cancelled(sweep)
+        sweep.set_state("running")
+        return []
+    _check_steerable(sweep, "be given more trials")
+    is_exhausted = sweep.state == SweepState.FINISHED and not has_new(sweep.database, sweep.id)
+    with sweep.database.transaction(write=True) as connection:
+        ledger = Ledger(connection, sweep.id)
+        settings, started, spent = ledger.settings(), ledger.count(), ledger.reported_epochs()
+        if is_exhausted and not ledger.queue() and not ledger.unended():
+            raise InputError(
+                f"every configuration of sweep {sweep.id} is trained, and none is trained twice",
+                hint=f"widen its ranges, then: fersweep edit FILE {sweep.id}",
+            )
+        file = parse_sweep(json.loads(settings.spec))
+        cap, budget = file.run_cap, settings.budget_epochs
+        if count is not None:
+            cap = count.after(started if cap is None else cap)
+        if budget_epochs is not None:
+            budget = budget_epochs.after(spent if budget is None else budget)
+        reached = _reached(cap, started, budget, spent)
+        if reached:
+            given = {"--count": count, "--budget-epochs": budget_epochs}
+            options = {option: str(limit) for option, limit in given.items() if limit} | _raised(reached)
+            raise InputError(
+                f"sweep {sweep.id} would start no trial: {' and '.join(reached.values())}",
+                hint=f"fersweep {_resuming(sweep, options)}",
+            )
+        changed = [*moved("run_cap", file.run_cap, cap), *moved("budget_epochs", settings.budget_epochs, budget)]
+        file = _with_cap(file, cap)
+        ledger.change_settings(file, budget_epochs=budget, steered=settings.steered)
+        ledger.resume_sweep()
+    _renew(sweep, file)
+    return changed
+
+
+def edit(
+    sweep: Sweep, file: Path, *, constants: Mapping[str, Any], note: Callable[[str], None] = lambda text: None
+) -> Sequence[str]:
+    """Replace the space and the limits of a sweep by those of a file; its trials stay, and its cap does not fall.
+
+    A finished sweep runs again if the new space has configurations without a trial, and its limits allow one.
+
+    Args:
+        sweep: The sweep.
+        file: The new sweep file.
+        constants: Parameters to fix, by dotted name.
+        note: Called with warnings.
+
+    Returns:
+        A line for each change.
+
+    Raises:
+        SweepFileError: The file is invalid, or changes what must stay; nothing is changed.
+        NothingToDo: The file changes nothing.
+    """
+    _check_steerable(sweep, "be edited")
+    old, wanted = sweep.file, checked(file, constants=constants, note=note)
+    plain = old.to_plain()
+    new = parse_sweep({**{key: plain[key] for key in _INHERITED if key in plain}, **wanted.to_plain()})
+    if new.run_cap and old.run_cap:  # the file may be older than a cap that has been raised
+        new = _with_cap(new, max(new.run_cap, old.run_cap))
+    if problems := [*_forbidden(sweep, new)]:
+        raise SweepFileError(str(file), in_file_order(problems, read_document(resolve("sweeps", file)).lines))
+    new = searchable(new, sweep.id, max_gap=sweep.entry.max_gap, seed=sweep.seed)
+    changes = [*differences(old, new)]
+    if not changes:
+        raise NothingToDo(f"{file} changes nothing in sweep {sweep.id}", hint=f"it is as in {sweep.folder}/sweep.yaml")
+    more = has_new(sweep.database, sweep.id, new)
+    with sweep.database.transaction(write=True) as connection:
+        ledger = Ledger(connection, sweep.id)
+        settings, started = ledger.settings(), ledger.count()
+        if parse_sweep(json.loads(settings.spec)) != old:
+            raise InputError(f"sweep {sweep.id} has just been changed by another command", hint="run this one again")
+        ledger.change_settings(new, budget_epochs=settings.budget_epochs, steered=started)
+        if more and not _reached(new.run_cap, started, settings.budget_epochs, ledger.reported_epochs()):
+            ledger.reopen_sweep()
+    _renew(sweep, new)
+    return changes
+
+
+def obstacle(sweep: Sweep) -> tuple[str, str] | None:
+    """Why a finished sweep has no trial to start, and the command, without ``fersweep``, that leads on."""
+    with sweep.database.transaction(write=False) as connection:
+        ledger = Ledger(connection, sweep.id)
+        state, settings = ledger.state(), ledger.settings()
+        cap = parse_sweep(json.loads(settings.spec)).run_cap
+        reached = _reached(cap, ledger.count(), settings.budget_epochs, ledger.reported_epochs())
+    if state is not SweepState.FINISHED:
+        return None
+    if reached:
+        return " and ".join(reached.values()), _resuming(sweep, _raised(reached))
+    return "every configuration of its space is trained", f"best {sweep.id}"
+
+
+def fitting(sweep: Sweep) -> tuple[int, int]:
+    """How many of a sweep's trials are of its present space, and how many trials there are."""
+    trials, fit = sweep.trials(), 0
+    for trial in trials:
+        with contextlib.suppress(ConfigError):  # of a version with other fields or bounds
+            fit += fits(sweep.space, Picked(parse_trial(trial.config), trial.parameters))
+    return fit, len(trials)
+
+
+def enqueue(sweep: Sweep, given: Mapping[str, Any]) -> Sequence[str]:
+    """Make a configuration the next trial; a finished sweep runs again.
+
+    Args:
+        sweep: The sweep.
+        given: Values by name. Others are what the sweep fixes, or the defaults.
+
+    Returns:
+        Lines that say where the other values come from, and what has changed.
+
+    Raises:
+        ConfigError: It cannot be trained.
+        InputError: There is a trial of this configuration.
+    """
+    _check_steerable(sweep, "be given a configuration")
+    space = sweep.space.parameters
+    flat = flatten(given)
+    fixed = {name: source.quantile(0.5) for name, source in space.items() if source.size == 1 and name not in flat}
+    config = parse_trial({**fixed, **flat})
+    config.check_image_size(*image_size(config.data))
+    if str(config.data) not in (names := _data_of(sweep.space)):
+        hint = "leave it out; for other data, create a new sweep"
+        raise InputError(f"sweep {sweep.id} trains on {', '.join(sorted(names))}, not on {config.data}", hint=hint)
+    whole = flatten(config.model_dump(mode="json"))
+    rest = {name: whole[name] for name in space if name in whole and name not in {**fixed, **flat}}
+    lines = [
+        f"{title}: {in_words(values)}" for title, values in (("from the sweep", fixed), ("defaults", rest)) if values
+    ]
+    return [*lines, *_enqueue(sweep, Picked(config, {**fixed, **rest, **flat}))]
+
+
+def extend(sweep: Sweep, trial_id: str, epochs: int) -> Sequence[str]:
+    """Make a trial's configuration with more epochs the next trial, trained from the start.
+
+    A finished trial has no checkpoint, and its learning rate has fallen to zero along a cosine as long as its training:
+    its weights, trained on, would not be what this configuration gives.
+
+    Returns:
+        Lines that say what has changed.
+
+    Raises:
+        InputError: There is no such trial, it has not ended, or has that many epochs.
+    """
+    _check_steerable(sweep, "be given a configuration")
+    trials = {record.trial_id: record for record in sweep.trials()}
+    if trial_id not in trials:
+        hint = f"its trials: {', '.join([*trials][:20]) or 'none yet'}"
+        raise InputError(f"sweep {sweep.id} has no trial {trial_id}", hint=hint)
+    trial = trials[trial_id]
+    if not trial.state.has_ended:
+        hint = f"wait for its end: fersweep status {sweep.id}"
+        raise InputError(f"trial {trial_id} of sweep {sweep.id} is {trial.state}", hint=hint)
+    before = int(trial.config["epochs"])
+    if epochs <= before:
+        raise InputError(
+            f"--epochs {epochs}: trial {trial_id} has epochs={before} already",
+            hint=f"more, such as --epochs {2 * before}",
+        )
+    config = parse_trial({**trial.config, "epochs": epochs})
+    return _enqueue(sweep, Picked(config, {**trial.parameters, "epochs": epochs}))
+
+
+def _enqueue(sweep: Sweep, picked: Picked) -> Sequence[str]:
+    with sweep.database.transaction(write=True) as connection:
+        ledger = Ledger(connection, sweep.id)
+        for row in ConfigIndex().find(picked.config, ledger):
+            hint = "no configuration is trained twice; another seed makes another one: --set seed=1"
+            if row["state"] == "failed":
+                hint = f"try it again: fersweep retry {sweep.id} --trial {row['number']}"
+            raise InputError(f"trial {row['number']} of sweep {sweep.id} has this configuration", hint=hint)
+        settings, started, queue = ledger.settings(), ledger.count(), ledger.queue()
+        if any(waiting.config == picked.config for waiting in queue):
+            hint = f"train it: fersweep {sweep.next_command('running', ())}"
+            raise InputError(f"this configuration is queued already in sweep {sweep.id}", hint=hint)
+        file = parse_sweep(json.loads(settings.spec))
+        reached = _reached(file.run_cap, started, settings.budget_epochs, ledger.reported_epochs())
+        if "--budget-epochs" in reached:
+            hint = f"raise it: fersweep {_resuming(sweep, _raised(reached))}"
+            raise InputError(f"sweep {sweep.id} would not train it: {reached['--budget-epochs']}", hint=hint)
+        cap = file.run_cap and max(file.run_cap, started + len(queue) + 1)
+        changed = [*moved("run_cap", file.run_cap, cap)]
+        file = _with_cap(file, cap)
+        ledger.change_settings(file, budget_epochs=settings.budget_epochs, steered=settings.steered or 0)
+        ledger.enqueue(picked)
+        ledger.reopen_sweep()
+    _renew(sweep, file)
+    return changed
+
+
+def _check_steerable(sweep: Sweep, what: str) -> None:
+    if sweep.searched_by_server:
+        raise InputError(
+            f"sweep {sweep.id} cannot {what} here: a W&B server proposes its trials",
+            hint="create a sweep that learns from it: fersweep create FILE --search optuna --from " + sweep.id,
+        )
+    if sweep.entry.confirms is not None:
+        origin, _, trial = sweep.entry.confirms.rpartition("/")
+        raise InputError(
+            f"sweep {sweep.id} cannot {what}: it trains one configuration with further seeds",
+            hint=f"more seeds: fersweep confirm {origin} --trial {trial} --seeds 10",
+        )
+    _check_not_cancelled(sweep)
+
+
+def _check_not_cancelled(sweep: Sweep) -> None:
+    if sweep.state == SweepState.CANCELLED:
+        hint = (
+            f"a new one: fersweep create {sweep.folder / 'sweep.yaml'}, with --from {sweep.id} to learn from this one"
+        )
+        raise InputError(f"sweep {sweep.id} is cancelled for good", hint=hint)
+
+
+def _reached(cap: int | None, started: int, budget: int | None, spent: int) -> dict[str, str]:
+    """The limits that leave no new trial to start: what is reached, by the option that raises it."""
+    reached = {}
+    if cap is not None and started >= cap:
+        reached["--count"] = f"it has {number_of(started, 'trial')}, and its cap is {cap}"
+    if budget is not None and spent >= budget:
+        reached["--budget-epochs"] = f"it has trained {number_of(spent, 'epoch')}, and its budget is {budget}"
+    return reached
+
+
+def _raised(reached: Mapping[str, str]) -> dict[str, str]:
+    """For each limit that is reached, how much higher it might be."""
+    return {option: {"--count": "+10", "--budget-epochs": "+100"}[option] for option in reached}
+
+
+def _resuming(sweep: Sweep, options: Mapping[str, str]) -> str:
+    return " ".join(["resume", sweep.id, *(f"{option} {text}" for option, text in options.items())])
+
+
+def _forbidden(sweep: Sweep, new: SweepFile) -> Iterator[Problem]:
+    """Problems of a file that would make the sweep's trials worth nothing to it."""
+    old = sweep.file
+    hint = f"for that, a new sweep: fersweep create FILE --from {sweep.id}"
+    if new.method != old.method:
+        yield Problem(f"a {old.method} search cannot become a {new.method} search", key="method", hint=hint)
+    before, after = ([(metric.name, metric.goal) for metric in file.objectives] for file in (old, new))
+    if after != before:
+        words = [" and ".join(f"{goal} {name}" for name, goal in pairs) or "none" for pairs in (before, after)]
+        key = "metrics" if new.metrics else "metric"
+        yield Problem(f"the objective cannot change from {words[0]} to {words[1]}", key=key, hint=hint)
+    if (old.scheduler and old.scheduler.engine) != (new.scheduler and new.scheduler.engine):
+        yield Problem("the scheduler cannot be added or removed", key="scheduler", hint=hint)
+    if (names := _data_of(Space.from_sweep(new))) != _data_of(sweep.space):
+        words = [", ".join(sorted(found)) for found in (_data_of(sweep.space), names)]
+        hint = f"add --data {words[0]}; {hint}" if len(_data_of(sweep.space)) == 1 else hint
+        yield Problem(f"the data cannot change from {words[0]} to {words[1]}", key="parameters.data", hint=hint)
+
+
+def _data_of(space: Space) -> set[str]:
+    given = space.parameters.get("data")
+    return {str(name) for name in (given and given.possible) or [SharedConfig.model_fields["data"].default]}
+
+
+def _with_cap(file: SweepFile, cap: int | None) -> SweepFile:
+    return file if cap is None else parse_sweep({**file.to_plain(), "run_cap": cap})
+
+
+def _renew(sweep: Sweep, file: SweepFile) -> None:
+    """Let the opened sweep, and the copy of its file in its folder, be of the changed file."""
+    for name in ("file", "space", "data"):
+        vars(sweep).pop(name, None)
+    remember(sweep.entry, file)
