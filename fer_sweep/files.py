@@ -25,16 +25,19 @@ LAST_CHECKPOINT, WEIGHTS = "last.ckpt", "best.safetensors"
 
 def home() -> Path:
     """The folder of sweeps and trials: ``FERSWEEP_HOME``, or ``.fersweep`` in the working directory."""
-    return Path(os.environ.get("FERSWEEP_HOME") or ".fersweep").expanduser().absolute()
+    return _given("FERSWEEP_HOME") or Path(".fersweep").absolute()
 
 
 def cache_dir() -> Path:
     """The folder of prepared data: ``FERSWEEP_CACHE``, or fersweep's part of the user's cache folder."""
-    if given := os.environ.get("FERSWEEP_CACHE"):
-        return Path(given).expanduser().absolute()
+    if given := _given("FERSWEEP_CACHE"):
+        return given
     from platformdirs import user_cache_path  # only here: commands that need no data start faster
 
-    return user_cache_path("fersweep", appauthor=False)
+    with contextlib.suppress(RuntimeError):  # there is no home; older platformdirs give ~ itself
+        if (usual := user_cache_path("fersweep", appauthor=False)).is_absolute():
+            return usual
+    raise _homeless("FERSWEEP_CACHE")
 
 
 def data_folder() -> Path:
@@ -54,10 +57,10 @@ def trial_folder(sweep_id: str, trial_id: str) -> Path:
 
 def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
     """The folder of a trial's checkpoints while it trains: its own, or one below ``FERSWEEP_CHECKPOINTS``."""
-    given = os.environ.get("FERSWEEP_CHECKPOINTS")
+    given = _given("FERSWEEP_CHECKPOINTS")
     if not given:
         return trial_folder(sweep_id, trial_id)
-    return Path(given).expanduser().absolute() / _folder_name(sweep_id) / _folder_name(trial_id)
+    return given / _folder_name(sweep_id) / _folder_name(trial_id)
 
 
 def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
@@ -67,6 +70,21 @@ def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
         return folder == own or folder.is_dir() or (own / LAST_CHECKPOINT).is_file()
     except OSError:
         return False  # saving a trial there reports the error
+
+
+def _given(variable: str) -> Path | None:
+    """The folder that a variable names."""
+    try:
+        return Path(text).expanduser().absolute() if (text := os.environ.get(variable)) else None
+    except RuntimeError:
+        raise _homeless(variable) from None
+
+
+def _homeless(variable: str) -> InputError:
+    return InputError(
+        "this user has no home folder: HOME is not set, and the system knows none",
+        hint=f"set {variable} to the absolute path of a folder that can be written",
+    )
 
 
 def _folder_name(text: str) -> str:
