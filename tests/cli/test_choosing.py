@@ -19,6 +19,7 @@ from tests.cli.conftest import write_sweep
 from tests.support.processes import on_one_core
 from tests.support.records import make_result
 from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, train_all, train_for_real
+from tests.support.searches import read_only
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -250,6 +251,18 @@ def test_the_winner_of_the_last_sweep_is_exported_and_used(shell, searched, pict
     code, out, err = shell("export", searched, "--trial", other, "-o", "other")
     assert code == 0 and f"{searched}/{other}" in out
     assert "model.safetensors" in out and "on 35 validation images" in " ".join(out.split()) and "README.md" in err
+
+
+def test_commands_that_only_read_work_in_a_home_that_cannot_be_written(shell, searched):
+    reading = (("best",), ("status",), ("predict", "one.jpg"))
+    before = [shell.json(*words) for words in reading]
+    read_only(home() / "sweeps.db")
+    assert [shell.json(*words) for words in reading] == before
+    assert shell("report", "-o", "report.html")[0] == shell("export", "-o", "out")[0] == 0
+    code, _, err = shell("retry", "--trial", "0")
+    assert code == 2 and "has not failed" in err
+    code, _, err = shell("pause")
+    assert code == 1 and "read-only" in err and "FERSWEEP_HOME" in err
 
 
 @pytest.mark.parametrize(
