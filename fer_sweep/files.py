@@ -7,6 +7,7 @@ it was.
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -198,22 +199,57 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     taken = InputError(f"{target} exists already", hint="give a new folder, or remove this one first")
     if target.exists() or target.is_symlink():
         raise taken
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for path in temporary.rglob("*"):
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        _sync_folder(temporary)
-        temporary.rename(target)
+        with folder_beside(target) as temporary:
+            yield temporary
+            for path in temporary.rglob("*"):
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            _sync_folder(temporary)
+            temporary.rename(target)
         _sync_folder(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise taken from error  # created meanwhile
         raise cannot_write(target, error) from error
+
+
+@contextlib.contextmanager
+def folder_beside(target: Path, purpose: str = "") -> Iterator[Path]:
+    """Give a temporary folder beside ``target``, removed at the end; those that killed processes left are removed too.
+
+    Raises OSError. A lock tells them from folders in use, so where there are no locks they stay.
+    """
+    beginning = f".{target.name}.{purpose}"
+    for left in target.parent.glob(f"{glob.escape(beginning)}*/"):
+        if re.fullmatch("[0-9a-f]{8}", left.name.removeprefix(beginning)) and (lock := _lock_folder(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+    temporary = target.parent / f"{beginning}{secrets.token_hex(4)}"
+    temporary.mkdir(parents=True)
+    lock = _lock_folder(temporary)
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Lock a folder until the descriptor is closed; None if another process has locked it, or nothing can."""
+    try:
+        import fcntl  # only here: Windows has none
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from fer_sweep.files import (
     atomic_path,
     cache_dir,
     can_be_resumed,
+    folder_beside,
     home,
     trial_folder,
     write_atomically,
@@ -94,3 +95,13 @@ def test_a_user_without_a_home_is_told_which_folder_to_name(monkeypatch, variabl
     with pytest.raises(InputError, match="no home") as caught:
         home() if variable == "FERSWEEP_HOME" else cache_dir()
     assert variable in str(caught.value.hint)
+
+
+def test_what_a_killed_process_left_beside_a_folder_is_removed_and_what_is_in_use_or_not_ours_stays(tmp_path):
+    for name in (".out.0123abcd", ".out.restoring-0123abcd", ".out.notes", ".other.0123abcd"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").touch()
+    with atomic_folder(tmp_path / "out") as first, folder_beside(tmp_path / "out", "restoring-") as second:
+        with folder_beside(tmp_path / "out"):
+            assert first.is_dir() and second.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd", ".out.notes", "out"]
