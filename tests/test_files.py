@@ -101,7 +101,7 @@ def test_what_a_killed_process_left_beside_a_folder_is_removed_and_what_is_in_us
     for name in (".out.0123abcd", ".out.restoring-0123abcd", ".out.notes", ".other.0123abcd"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights").touch()
-    with atomic_folder(tmp_path / "out") as first, folder_beside(tmp_path / "out", "restoring-") as second:
-        with folder_beside(tmp_path / "out"):
-            assert first.is_dir() and second.is_dir()
+    target = tmp_path / "out"
+    with atomic_folder(target) as first, folder_beside(target, "restoring-") as second, folder_beside(target):
+        assert first.is_dir() and second.is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd", ".out.notes", "out"]

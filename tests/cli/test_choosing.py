@@ -309,6 +309,22 @@ def test_several_pictures_are_predicted_as_each_alone_with_bars_on_a_terminal(sh
     assert out.count("%") == 14 and "█" in out
 
 
+def test_a_folder_stands_for_its_pictures_by_name_and_what_is_skipped_is_counted(shell, trained, pictures):
+    for name in ("b.PNG", "a.jpg"):
+        Path("mine/deeper").mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures[name == "b.PNG"], f"mine/{name}")
+    for name in ("broken.png", "notes.txt", ".DS_Store"):
+        Path("mine", name).write_text("no picture")
+    code, out, err = shell("predict", "mine", "one.jpg", "--folder", trained, "--json")
+    assert code == 0, err
+    assert [image["image"] for image in json.loads(out)["images"]] == ["mine/a.jpg", "mine/b.PNG", "one.jpg"]
+    assert "mine: 3 pictures; skipped 2 other entries, such as deeper" in err
+    assert "skipped: mine/broken.png: not a readable image" in err
+    for broken, says in (("mine/broken.png", "mine/broken.png: not a"), ("mine/deeper", "mine/deeper: no pictures")):
+        code, _, err = shell("predict", broken, "--folder", trained)
+        assert code == 2 and says in err
+
+
 def test_crop_face_refuses_a_picture_without_a_face(shell, trained, pictures):
     pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'fersweep[faces]'")
     code, _, err = shell("predict", pictures[0], "--crop-face", "--folder", trained)
