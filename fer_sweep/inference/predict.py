@@ -89,8 +89,8 @@ def _read(given: Sequence[Path], crop_face: bool, note: Callable[[str], None]) -
         if not is_folder or (unusable and not shown):
             wrong += unusable
             continue
-        for error in unusable[:MOST_NAMED]:
-            note(f"skipped: {error}")
+        for skipped in unusable[:MOST_NAMED]:
+            note(f"skipped: {skipped}")
         if len(unusable) > MOST_NAMED:
             note(f"skipped: {len(unusable) - MOST_NAMED:,} more pictures of {path}")
     if wrong:

@@ -20,6 +20,7 @@ from tests.support.processes import on_one_core
 from tests.support.records import make_result
 from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, train_all, train_for_real
 from tests.support.searches import read_only
+from tests.support.walk import Walk
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -198,6 +199,15 @@ def test_the_test_split_is_opened_once_and_again_only_on_request(shell, searched
     assert "Wilson 95 %" in text and "surprise" in text and "mean over 2 further seeds" in text
     lines = [json.loads(line) for line in (sweep_folder(searched) / "tests.jsonl").read_text().splitlines()]
     assert [(line["averaging"], line["again"]) for line in lines] == [("flip", False), ("tencrop", True)]
+
+
+def test_each_hint_leads_on_to_the_test_and_past_it(shell, searched):
+    walk = Walk(shell, weights=True)
+    walk.from_("best")
+    assert [step.split()[0] for step in walk.steps] == ["best", "confirm", "test"]
+    for command in ("best", "confirm", "status", "agent"):
+        walk.from_(command)
+    assert walk.steps[3:5] == ["best (0)", f"report {searched} (0)"]
 
 
 def test_a_folder_is_tested_in_place_on_its_own_or_other_data(shell, trained, tiny_cache, tmp_path):

@@ -4,8 +4,8 @@ import importlib.util
 import json
 import os
 import re
-import stat
 import shutil
+import stat
 
 import numpy as np
 import pytest
