@@ -23,6 +23,11 @@ FersweepError             1  a failure that a retry or a repair may fix
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MOST_SHOWN = 20
+"""Problems of a file that its error prints."""
+MOST_CHARACTERS = 400
+"""Of a problem's message, and of its hint, as printed."""
+
 
 class FersweepError(Exception):
     """The root: ``str(error)`` says what was wrong and where, ``hint`` says what to do about it."""
@@ -55,20 +60,30 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line is not None else ""
-        key = f"{self.key}: " if self.key else ""
-        hint = f" ({self.hint})" if self.hint else ""
-        return f"{where}{key}{self.message}{hint}"
+        key = f"{_cut(self.key)}: " if self.key else ""
+        hint = f" ({_cut(self.hint)})" if self.hint else ""
+        return f"{where}{key}{_cut(self.message)}{hint}"
+
+
+def _cut(text: str) -> str:
+    # A message may quote a value of the file, which may be the whole of it.
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
 
 
 class WrittenFileError(InputError):
-    """A file that cannot be used; ``problems`` holds every one found, in the order of the file."""
+    """A file that cannot be used.
+
+    ``problems`` holds every one found, in the order of the file; the message has the first MOST_SHOWN.
+    """
 
     def __init__(self, source: str, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         self.source = source
         self.problems = tuple(problems)
         count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
-        lines = "\n".join(f"  {source}, {problem}" for problem in self.problems)
-        super().__init__(f"{source}: {count}\n{lines}", hint=hint)
+        lines = [f"  {source}, {problem}" for problem in self.problems[:MOST_SHOWN]]
+        if len(self.problems) > MOST_SHOWN:
+            lines.append(f"  and {len(self.problems) - MOST_SHOWN:,} more")
+        super().__init__("\n".join((f"{source}: {count}", *lines)), hint=hint)
 
 
 class SweepFileError(WrittenFileError):

@@ -7,6 +7,7 @@ it was.
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -25,16 +26,19 @@ LAST_CHECKPOINT, WEIGHTS = "last.ckpt", "best.safetensors"
 
 def home() -> Path:
     """The folder of sweeps and trials: ``FERSWEEP_HOME``, or ``.fersweep`` in the working directory."""
-    return Path(os.environ.get("FERSWEEP_HOME") or ".fersweep").expanduser().absolute()
+    return _given("FERSWEEP_HOME") or Path(".fersweep").absolute()
 
 
 def cache_dir() -> Path:
     """The folder of prepared data: ``FERSWEEP_CACHE``, or fersweep's part of the user's cache folder."""
-    if given := os.environ.get("FERSWEEP_CACHE"):
-        return Path(given).expanduser().absolute()
+    if given := _given("FERSWEEP_CACHE"):
+        return given
     from platformdirs import user_cache_path  # only here: commands that need no data start faster
 
-    return user_cache_path("fersweep", appauthor=False)
+    with contextlib.suppress(RuntimeError):  # there is no home; older platformdirs give ~ itself
+        if (usual := user_cache_path("fersweep", appauthor=False)).is_absolute():
+            return usual
+    raise _homeless("FERSWEEP_CACHE")
 
 
 def data_folder() -> Path:
@@ -54,10 +58,10 @@ def trial_folder(sweep_id: str, trial_id: str) -> Path:
 
 def checkpoint_folder(sweep_id: str, trial_id: str) -> Path:
     """The folder of a trial's checkpoints while it trains: its own, or one below ``FERSWEEP_CHECKPOINTS``."""
-    given = os.environ.get("FERSWEEP_CHECKPOINTS")
+    given = _given("FERSWEEP_CHECKPOINTS")
     if not given:
         return trial_folder(sweep_id, trial_id)
-    return Path(given).expanduser().absolute() / _folder_name(sweep_id) / _folder_name(trial_id)
+    return given / _folder_name(sweep_id) / _folder_name(trial_id)
 
 
 def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
@@ -67,6 +71,21 @@ def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
         return folder == own or folder.is_dir() or (own / LAST_CHECKPOINT).is_file()
     except OSError:
         return False  # saving a trial there reports the error
+
+
+def _given(variable: str) -> Path | None:
+    """The folder that a variable names."""
+    try:
+        return Path(text).expanduser().absolute() if (text := os.environ.get(variable)) else None
+    except RuntimeError:
+        raise _homeless(variable) from None
+
+
+def _homeless(variable: str) -> InputError:
+    return InputError(
+        "this user has no home folder: HOME is not set, and the system knows none",
+        hint=f"set {variable} to the absolute path of a folder that can be written",
+    )
 
 
 def _folder_name(text: str) -> str:
@@ -194,22 +213,57 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     taken = InputError(f"{target} exists already", hint="give a new folder, or remove this one first")
     if target.exists() or target.is_symlink():
         raise taken
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for path in temporary.rglob("*"):
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        _sync_folder(temporary)
-        temporary.rename(target)
+        with folder_beside(target) as temporary:
+            yield temporary
+            for path in temporary.rglob("*"):
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            _sync_folder(temporary)
+            temporary.rename(target)
         _sync_folder(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise taken from error  # created meanwhile
         raise cannot_write(target, error) from error
+
+
+@contextlib.contextmanager
+def folder_beside(target: Path, purpose: str = "") -> Iterator[Path]:
+    """Give a temporary folder beside ``target``, removed at the end; those that killed processes left are removed too.
+
+    Raises OSError. A lock tells them from folders in use, so where there are no locks they stay.
+    """
+    beginning = f".{target.name}.{purpose}"
+    for left in target.parent.glob(f"{glob.escape(beginning)}*/"):
+        if re.fullmatch("[0-9a-f]{8}", left.name.removeprefix(beginning)) and (lock := _lock_folder(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+    temporary = target.parent / f"{beginning}{secrets.token_hex(4)}"
+    temporary.mkdir(parents=True)
+    lock = _lock_folder(temporary)
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Lock a folder until the descriptor is closed; None if another process has locked it, or nothing can."""
+    try:
+        import fcntl  # only here: Windows has none
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _sync_folder(folder: Path) -> None:

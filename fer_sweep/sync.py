@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import filelock
 
 from fer_sweep import owners
-from fer_sweep.errors import FersweepError, ServerError, StorageError
+from fer_sweep.errors import FersweepError, ServerError, StorageError, cannot_write
 from fer_sweep.files import is_locked
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.store.trials import Ledger
@@ -172,8 +172,11 @@ def _when(record: TrialRecord, row: Mapping[str, float]) -> dict[str, float]:
 @contextlib.contextmanager
 def _alone(sweep: Sweep) -> Iterator[None]:
     try:
-        with filelock.FileLock(sweep.folder / ".sync.lock", timeout=0):
-            yield
+        lock = filelock.FileLock(sweep.folder / ".sync.lock", timeout=0).acquire()
     except filelock.Timeout:
         hint = "wait for it, or terminate it"
         raise StorageError(f"another sync of sweep {sweep.id} is running", hint=hint) from None
+    except OSError as error:
+        raise cannot_write(sweep.folder, error) from error
+    with lock:
+        yield

@@ -10,7 +10,9 @@ from fer_sweep.errors import InputError, StorageError
 from fer_sweep.files import (
     atomic_folder,
     atomic_path,
+    cache_dir,
     can_be_resumed,
+    folder_beside,
     home,
     trial_folder,
     write_atomically,
@@ -78,3 +80,28 @@ def test_whatever_exists_is_not_replaced_by_a_new_folder(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "made") as building:
         (building / "ours").touch()
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "made", tmp_path / "made/theirs"])
+
+
+@pytest.mark.parametrize("variable", ["FERSWEEP_HOME", "FERSWEEP_CACHE"])
+def test_a_user_without_a_home_is_told_which_folder_to_name(monkeypatch, variable):
+    def nowhere(path: object) -> str:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("FERSWEEP_HOME", "FERSWEEP_CACHE"):
+        monkeypatch.setenv(name, "/given")
+    monkeypatch.setenv(variable, "~/faces" if variable == "FERSWEEP_HOME" else "")
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: Path("~/.cache/fersweep"))
+    with pytest.raises(InputError, match="no home") as caught:
+        home() if variable == "FERSWEEP_HOME" else cache_dir()
+    assert variable in str(caught.value.hint)
+
+
+def test_what_a_killed_process_left_beside_a_folder_is_removed_and_what_is_in_use_or_not_ours_stays(tmp_path):
+    for name in (".out.0123abcd", ".out.restoring-0123abcd", ".out.notes", ".other.0123abcd"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").touch()
+    target = tmp_path / "out"
+    with atomic_folder(target) as first, folder_beside(target, "restoring-") as second, folder_beside(target):
+        assert first.is_dir() and second.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd", ".out.notes", "out"]

@@ -299,7 +299,10 @@ def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced_and_a_busy_one_
     sweep.agent(gpus="none", slots=1, count=1)
     copy_home(folder)
     mirrored = sweep.trials()
+    left = home().with_name(f".{home().name}.restoring-0123abcd")  # by one that was killed
+    left.mkdir()
     restore(folder)  # the same: nothing would be lost
+    assert not left.exists()
     sweep.agent(gpus="none", slots=1, count=1)
     code, _, err = shell("restore", str(folder))
     assert code == 2 and f": sweep {sweep.id}" in err and "--force" in err

@@ -75,7 +75,7 @@ def _open(
 
 def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
     from fer_sweep.selection import compare, select_confirmed
-    from fer_sweep.sweeps.choosing import confirmed, seeds_of
+    from fer_sweep.sweeps.choosing import after_confirmation, confirmed, seeds_of
 
     shown = [found for _, candidate in winners if (found := confirmed(candidate)) is not None]
     comparisons = compare(shown)
@@ -107,7 +107,7 @@ def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence
     if best is None:
         note(f"none of these can be tested: {selection.reason}")
         return
-    say(f"next: fersweep test {best.sweep} --trial {best.record.trial_id} opens the test split, once")
+    say(f"next: {after_confirmation(best)}")
 
 
 def _row(found: "Confirmed") -> list[object]:

@@ -68,7 +68,9 @@ def test(
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures: JPEG, PNG, BMP, PPM or WebP.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures, or folders of them: JPEG, PNG, BMP, PPM, WebP, GIF or TIFF.")
+    ],
     sweep: Annotated[str | None, typer.Option(help=OF_WINNER, autocompletion=sweep_ids)] = None,
     trial: Trial = None,
     folder: Folder = None,
@@ -90,7 +92,7 @@ def predict(
     from fer_sweep.inference.predict import predict_images
 
     log_warnings()
-    found = predict_images(model.folder, images, crop_face=crop_face, device=device, threads=threads)
+    found = predict_images(model.folder, images, crop_face=crop_face, device=device, threads=threads, note=note)
     if as_json:
         print_json({"model": model.name, "images": [_prediction_json(prediction) for prediction in found]})
         return

@@ -96,7 +96,9 @@ def _print_winner(choice: "Choice", winner: "Candidate") -> None:
     if confirmed is None:
         say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")
     else:
-        say(f"next: fersweep test {winner.sweep} --trial {winner.record.trial_id} opens the test split, once")
+        from fer_sweep.sweeps.choosing import after_confirmation
+
+        say(f"next: {after_confirmation(winner)}")
 
 
 def sync(

@@ -9,6 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -225,6 +226,10 @@ def _notes(sweep: SweepFile, space: Space) -> Iterator[Problem]:
             yield Problem(f"the goal is to {metric.goal} {metric.name}{default}", key=key, hint=f"goal: {right}?")
     if sweep.early_terminate:
         yield from _stopping_notes(sweep.early_terminate, sweep.objectives[0].name, space)
+    if own := _own_program(sweep):
+        what = "it" if len(own) == 1 else _and(own)
+        message = f"fersweep does not run {what}: it trains its own architectures"
+        yield Problem(message, key=own[0], hint="parameters.model names one; wandb agent runs programs")
     size = space.grid_size() if sweep.method == "grid" else space.size()
     if size is not None and sweep.run_cap and sweep.run_cap > size and sweep.parameters:
         yield Problem(f"there are only {size} configurations, and none is trained twice", key="run_cap")
@@ -233,6 +238,14 @@ def _notes(sweep: SweepFile, space: Space) -> Iterator[Problem]:
         if macro and macro[1] not in _MACROS and not macro[1].startswith("envvar:"):
             hint = suggest(macro[1], _MACROS)
             yield Problem(f"the stock agent drops {word}", key=f"command.{index}", hint=hint)
+
+
+def _own_program(sweep: SweepFile) -> list[str]:
+    """The keys that name another program than fersweep."""
+    own = ["program"] if sweep.program and Path(sweep.program).name != "fersweep" else []
+    words = [str(word) for word in sweep.command or () if not str(word).startswith("${")]
+    own += ["command"] if words and "fersweep" not in (Path(word).name for word in words) else []
+    return own + [name for name in ("job", "image_uri") if getattr(sweep, name)]
 
 
 def _stopping_notes(settings: EarlyTerminate, metric: str, space: Space) -> Iterator[Problem]:

@@ -10,13 +10,13 @@ import bisect
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, Self, Union
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from fer_sweep.config import hints
 from fer_sweep.config.values import NotNegative, Number, Positive, WrittenWhole, canonical, is_list, must, refusal
 
 _TAIL = 1e-12
@@ -320,17 +320,16 @@ def _recognized(raw: Any) -> Any:
     if form_of(raw) is not None:
         return raw
     if not isinstance(raw, Mapping):
-        wanted = f"values: {raw}" if isinstance(raw, list) else f"value: {raw}"
-        raise refusal(f"{raw!r} is not a parameter", f"write {wanted}" if raw is not None else "give value: or values:")
+        raise refusal("is empty" if raw is None else f"{raw!r} is not a parameter", hints.parameter(raw))
     if "distribution" not in raw:
-        raise refusal("has no values", "give value, values, min and max, or a distribution")
+        raise refusal("has no values", hints.parameter(raw))
     named = str(raw["distribution"])
     if named in _REPLACED:
         hint = f"use {_REPLACED[named]}, whose min and max are the values themselves"
         raise refusal(f"{named} is deprecated: its min and max are exponents of e", hint)
     known = [name for name in FORMS if name != "nested"]
-    near = get_close_matches(named, [*known, *_REPLACED], n=1)
-    hint = f"did you mean {_REPLACED.get(near[0], near[0])}?" if near else f"one of {', '.join(known)}"
+    near = hints.distribution(named, [*known, *_REPLACED])
+    hint = f"did you mean {_REPLACED.get(near, near)}?" if near else f"one of {', '.join(known)}"
     raise refusal(f"no such distribution: {named!r}", hint)
 
 

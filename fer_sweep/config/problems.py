@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from fer_sweep.config import hints
 from fer_sweep.config.parameters import FORMS, form_of
 from fer_sweep.config.trial import suggest
 from fer_sweep.errors import Problem
@@ -54,9 +55,7 @@ def _problem(item: Any, root: type[BaseModel]) -> Problem:
     if kind == "extra_forbidden":
         known = list(model.model_fields)
         what = f"{form} takes no {path[-1]}" if form else "no such key"
-        misplaced = "move it under parameters:" if model is root and form_of(given) else None
-        hint = misplaced or suggest(path[-1], known) or f"one of {', '.join(known)}"
-        return Problem(what, key=key, hint=hint)
+        return Problem(what, key=key, hint=_hint_for_unknown(path[-1], given, form, known, is_top=model is root))
     if kind == "literal_error":
         choices = re.findall("'([^']*)'", context["expected"])
         hint = suggest(str(given), choices) or f"one of {', '.join(choices)}"
@@ -67,7 +66,18 @@ def _problem(item: Any, root: type[BaseModel]) -> Problem:
     if kind == "string_pattern_mismatch" or "[key]" in item["loc"]:
         hint = "a letter or _ first, then letters, digits, _ . and -"
         return Problem(f"{given!r} is not a valid parameter name", key=key, hint=hint)
-    return Problem(f"{given!r} {_TYPES[kind]}" if kind in _TYPES else item["msg"], key=key)
+    return Problem(
+        f"{given!r} {_TYPES[kind]}" if kind in _TYPES else item["msg"], key=key, hint=hints.wrong_type(key, given)
+    )
+
+
+def _hint_for_unknown(name: str, given: Any, form: str | None, known: list[str], *, is_top: bool) -> str:
+    if form and name == "q":
+        quantized = "q_uniform" if form == "int_uniform" else f"q_{form}"
+        return f"q belongs to {quantized}" if quantized in FORMS else f"remove it: {form} has no steps"
+    meant = hints.unknown_key(name) if is_top and "parameters" in known else None
+    misplaced = "move it under parameters:" if is_top and form_of(given) else None
+    return meant or misplaced or suggest(name, known) or f"one of {', '.join(known)}"
 
 
 def _walk(loc: Sequence[Any], root: type[BaseModel]) -> tuple[list[str], type[BaseModel], str | None]:

@@ -4,15 +4,18 @@ It accepts and refuses what W&B's validator does; the few deliberate differences
 ``tests/config/test_sweep_file_differential.py``. ``config.binding`` then checks whether the parameters can be trained.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fer_sweep.config import hints
 from fer_sweep.config.parameters import Parameters
 from fer_sweep.config.problems import in_file_order, problems_of
 from fer_sweep.config.sweep_yaml import DEEPEST, read_document
+from fer_sweep.config.trial import suggest
 from fer_sweep.config.values import Number, PositiveWhole, Text, Whole, Written, is_list, must
 from fer_sweep.errors import Problem, SweepFileError
 
@@ -182,7 +185,9 @@ def parse_sweep(data: Any, *, source: str = "sweep", lines: Mapping[str, int] | 
     try:
         sweep = SweepFile.model_validate(data)
     except ValidationError as error:
-        problems += problems_of(error, SweepFile)
+        if stranger := _stranger(data):
+            raise SweepFileError(source, [stranger]) from None
+        problems += _of_the_kind(data, problems_of(error, SweepFile))
     if problems:
         raise SweepFileError(source, in_file_order(problems, lines))
     return sweep
@@ -243,6 +248,43 @@ def _contradictions(data: Mapping[Any, Any]) -> Iterator[Problem]:
     for name in ("optimizer", "search_space"):
         if name in scheduler and "source" not in scheduler:
             yield Problem("needs source, the file that defines it", key=f"scheduler.{name}")
+
+
+_LAUNCH = ("job", "num_workers", "resource", "resource_args", "queue", "project")
+"""Settings of W&B Launch's own scheduler."""
+
+
+def _stranger(data: Mapping[Any, Any]) -> Problem | None:
+    """The one problem of a file that is for something else; None for a sweep file."""
+    others = [str(key) for key in data if key not in SweepFile.model_fields]
+    if data.get("kind") in ("local", "slurm", "ray"):
+        return Problem(f"is a pool file (kind: {data['kind']}), not a sweep file", hint="fersweep agent --pool FILE")
+    if {"method", "parameters", "metric", "metrics"} & data.keys() or not others:
+        return None
+    if any(hints.unknown_key(key) or suggest(key, list(SweepFile.model_fields)) for key in others):
+        return None
+    shown = ", ".join(others[:4]) + (" and others" if len(others) > 4 else "")
+    return Problem(
+        f"is not a sweep file: it has {shown}, but neither method nor parameters",
+        hint="fersweep init copies sweep files to start from",
+    )
+
+
+def _of_the_kind(data: Mapping[Any, Any], problems: Sequence[Problem]) -> Iterator[Problem]:
+    """The problems, with those of an anchor at the top and of Launch's scheduler told as such."""
+    scheduler = data.get("scheduler")
+    launch = isinstance(scheduler, Mapping) and "engine" not in scheduler and any(key in scheduler for key in _LAUNCH)
+    if launch:
+        hint = "remove scheduler:; fersweep agent --slots N and --per-gpu N set how many trials run at once"
+        yield Problem("is W&B Launch's scheduler, which fersweep does not have", key="scheduler", hint=hint)
+    for problem in problems:
+        if launch and problem.key.startswith("scheduler."):
+            continue
+        given = data.get(problem.key)
+        if problem.key not in SweepFile.model_fields and hints.anchored(problem.key, given, data.get("parameters")):
+            hint = "W&B allows no such key: write the anchor (&name) where it is first used, under parameters:"
+            problem = replace(problem, hint=hint)
+        yield problem
 
 
 def with_constants(sweep: SweepFile, values: Mapping[str, Any]) -> SweepFile:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from fer_sweep.config import hints
 from fer_sweep.errors import Problem, SweepFileError
 
 LARGEST_FILE = 256_000
@@ -94,8 +95,10 @@ def parse_document(text: str, *, source: str, needs: str = NEEDS) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
-        line = mark.line + 1 if mark else None
-        raise _error(source, f"is not YAML: {what}", line=line, hint=_yaml_hint(what)) from None
+        line, column = (mark.line + 1, mark.column) if mark else (None, 0)
+        opened = (error.context_mark.line + 1, error.context_mark.column) if error.context_mark else None
+        hint = hints.of_yaml(what, text, line, opened, column)
+        raise _error(source, f"is not YAML: {what}", line=line, hint=hint) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise _error(source, "has a character that YAML does not allow", line=line, hint="is it a text file?") from None
@@ -176,14 +179,6 @@ class _Builder:
 
 def _error(source: str | Path, message: str, **where: Any) -> SweepFileError:
     return SweepFileError(str(source), [Problem(message, **where)])
-
-
-def _yaml_hint(what: str) -> str | None:
-    if "\\t" in what:
-        return "indent with spaces, not tabs"
-    if "expected a single document" in what:
-        return "one document a file: remove the --- line"
-    return None
 
 
 def _similar_files(path: Path) -> str | None:

@@ -7,8 +7,19 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
+
+from fer_sweep.config.hints import as_list, unquoted
 
 
 def refusal(message: str, hint: str | None = None) -> PydanticCustomError:
@@ -49,7 +60,7 @@ def between(least: int, most: int) -> AfterValidator:
 
 def _number(value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise refusal(f"{value!r} is not a number")
+        raise refusal(f"{value!r} is not a number", unquoted(value))
     try:
         finite = math.isfinite(value)
     except OverflowError:
@@ -59,9 +70,9 @@ def _number(value: Any) -> int | float:
     return value
 
 
-def _list(value: Any) -> list[Any]:
+def _list(value: Any, info: ValidationInfo) -> list[Any]:
     if not isinstance(value, list):
-        raise refusal(f"{value!r} is not a list")
+        raise refusal(f"{value!r} is not a list", as_list(info.field_name, value))
     return value
 
 

@@ -42,7 +42,10 @@ class Discovery:
 
 def usual_places() -> tuple[Place, ...]:
     """The folders of data sets on Kaggle, in Colab and at home, in order of preference."""
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home, as in a container
+        home = Path("/nonexistent")
     kagglehub = Path(os.environ.get("KAGGLEHUB_CACHE") or home / ".cache" / "kagglehub")
     return (
         Place(Path("/kaggle/input"), 5),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer_sweep.errors import InputError, NothingToDo, StorageError
-from fer_sweep.files import home, read_object
+from fer_sweep.files import folder_beside, home, read_object
 from fer_sweep.mirror.copying import (
     DATABASE,
     NAME,
@@ -59,27 +59,21 @@ def restore(folder: Path, *, force: bool = False) -> Restored:
     folder = folder.absolute()
     mark = read_mark(folder)
     here = home()
-    staging = here.parent / f".{here.name}.restoring-{secrets.token_hex(4)}"
-
-    def history_of(sweep: str, trial: str) -> Sequence[Mapping[str, float]]:
-        with contextlib.suppress(StorageError):  # the trial replaces a damaged file
-            return read_history(staging / "sweeps" / sweep / "trials" / trial / "history.jsonl")
-        return ()
-
-    try:
-        with writing(here):
-            staging.mkdir(parents=True)
-            theirs = _copy_database(folder, staging)
-            kept = _copy_sweeps(folder, staging, theirs)
+    with writing(here), folder_beside(here, "restoring-") as staging:
+        theirs = _copy_database(folder, staging)
+        kept = _copy_sweeps(folder, staging, theirs)
         if not kept:
             raise NothingToDo(f"the mirror in {folder} contains no sweep", hint="create one: fersweep create FILE")
         _check_home(here, folder, theirs, kept, force=force)
+
+        def history_of(sweep: str, trial: str) -> Sequence[Mapping[str, float]]:
+            with contextlib.suppress(StorageError):  # the trial replaces a damaged file
+                return read_history(staging / "sweeps" / sweep / "trials" / trial / "history.jsonl")
+            return ()
+
         going_on = release(staging / DATABASE, history_of) if theirs else 0
         name = name_home(staging)
-        with writing(here):
-            set_aside = _swap(staging, here)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        set_aside = _swap(staging, here)
     # A read-only mirror keeps its owner: no home can write to it.
     with contextlib.suppress(StorageError):
         write_mark(folder, Mark(name, mark.copied))

@@ -4,7 +4,9 @@ Python's sqlite3 is used without SQLAlchemy, whose import alone takes longer tha
 """
 
 import contextlib
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,9 @@ from fer_sweep.store import engine
 from fer_sweep.store.engine import Connection, Dialect, NothingCreated
 
 PREFIX = "sqlite:///"
+COPIES = 20
+"""Attempts to copy a file that cannot be read in place while nobody writes to it."""
+_Version = tuple[tuple[int, int], ...]
 
 _HINTS = {
     sqlite3.SQLITE_NOTADB: "the file is something else or damaged: move it away, or set FERSWEEP_HOME",
@@ -63,6 +68,8 @@ class SqliteFile:
         self._path = path
         self.name = str(path)
         self._may_write = create
+        self._copied: _Version | None = None
+        """Of the file, where only a copy of it can be read."""
         if not create and not path.is_file():
             raise NothingCreated(self.name)
         with self._explained():
@@ -74,9 +81,11 @@ class SqliteFile:
             )
             self._raw.row_factory = sqlite3.Row
             try:
+                self._file = _identity(path)
+                if not create and not self._is_readable():
+                    self._read_copy()
                 # FULL: a trial recorded as finished is still finished after the power fails. Costs one fsync a commit.
                 self._raw.execute("PRAGMA synchronous=FULL")
-                self._file = _identity(path)
                 if create:
                     self._switch_to_wal()
             except BaseException:
@@ -101,6 +110,12 @@ class SqliteFile:
                     f"{self._path} has been removed or replaced while in use",
                     hint="put it back and start again; the trials' folders still have their results",
                 )
+            if self._copied:
+                if write:
+                    hint = _HINTS[sqlite3.SQLITE_READONLY]
+                    raise StorageError(f"{self._path} is read-only: this home can only be looked at", hint=hint)
+                if _version(self._path) != self._copied:  # an agent elsewhere has written to it
+                    self._read_copy()
             if write and not self._may_write:  # a file on a network disk can still be read
                 check_place(self._path)
                 self._may_write = True
@@ -113,6 +128,40 @@ class SqliteFile:
                 if self._raw.in_transaction:
                     self._raw.execute("ROLLBACK")
                 raise
+
+    def _is_readable(self) -> bool:
+        """Whether SQLite can read the file where it is: not in a read-only folder that no agent writes to from outside.
+
+        There it cannot create the shared memory that readers of a WAL database need; where an agent runs, there is one.
+        """
+        try:
+            self._raw.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+        except sqlite3.OperationalError as error:
+            if _code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise
+            return False
+        return True
+
+    def _read_copy(self) -> None:
+        """Read a copy in memory: SQLite's immutable mode would skip the log, and see half of a checkpoint."""
+        with tempfile.TemporaryDirectory(prefix="fersweep-read-") as folder:
+            copy = Path(folder) / "copy.db"
+            for _ in range(COPIES):
+                before = _version(self._path)
+                for source, target in zip(_files(self._path), _files(copy), strict=True):
+                    target.unlink(missing_ok=True)
+                    with contextlib.suppress(FileNotFoundError):
+                        shutil.copyfile(source, target)
+                if _version(self._path) == before:
+                    break
+            else:
+                raise StorageError(f"{self._path} changes while it is read", hint="run the same command again")
+            memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            with contextlib.closing(sqlite3.connect(copy)) as recovered:
+                recovered.backup(memory)
+        self._raw.close()
+        self._raw, self._copied = memory, before
+        self._raw.row_factory = sqlite3.Row
 
     def _switch_to_wal(self) -> None:
         # SQLite does not wait for this lock as it does elsewhere, and several processes may create one file at once.
@@ -146,6 +195,21 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    """A database and its log."""
+    return path, path.with_name(f"{path.name}-wal")
+
+
+def _version(path: Path) -> _Version:
+    """Changes with every commit and every checkpoint."""
+    found = []
+    for file in _files(path):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            found.append((status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 def _code(error: sqlite3.Error) -> int:

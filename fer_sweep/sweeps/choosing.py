@@ -16,7 +16,7 @@ from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.selection import Candidate, Caveat, Confirmed, Selection, caveats, differing_data, select, select_each
 from fer_sweep.store.sweeps import extend_sweep, record_sweep
 from fer_sweep.sweeps.entries import SweepEntry, known, pinned_data, remember
-from fer_sweep.sweeps.opened import Sweep
+from fer_sweep.sweeps.opened import OPEN_STATES, Sweep
 from fer_sweep.sweeps.opening import open_entry, open_sweep
 
 FIRST_SEED = 1000
@@ -86,7 +86,10 @@ def winner_of(selection: Selection, sweeps: Sequence[Sweep]) -> Candidate:
     single = f"list the trials with fersweep status {last}, and select one with --trial in confirm, test or export"
     if differing_data(selection.ranking):
         raise InputError(message, hint="name sweeps of one data set" if len(sweeps) > 1 else single)
-    raise NothingToDo(message, hint=f"train more with fersweep agent {last}, or {single}")
+    if sweeps[-1].state in OPEN_STATES:
+        raise NothingToDo(message, hint=f"train more with fersweep agent {last}, or {single}")
+    look = f"fersweep report {last} shows their curves; search other ranges in a new sweep, or select one with --trial"
+    raise NothingToDo(message, hint=f"{look} in confirm, test or export")
 
 
 def chosen(sweep: Sweep, trial_id: str | None = None) -> Candidate:
@@ -120,6 +123,13 @@ def openings_about(candidates: Sequence[Candidate]) -> tuple[Opening, ...]:
     names = {candidate.name for candidate in candidates}
     splits |= {o.test_fingerprint for o in openings if o.fingerprint in fingerprints or o.model in names}
     return tuple(opening for opening in openings if opening.test_fingerprint in splits)
+
+
+def after_confirmation(candidate: Candidate) -> str:
+    """The command that leads on from a confirmed trial, and what it does."""
+    if openings_about([candidate]):
+        return f"fersweep report {candidate.sweep} shows all of it; fersweep export {candidate.sweep} -o FOLDER"
+    return f"fersweep test {candidate.sweep} --trial {candidate.record.trial_id} opens the test split, once"
 
 
 def _prepared_splits(candidates: Sequence[Candidate]) -> set[str]:

@@ -57,9 +57,13 @@ def unknown_sweep(sweep: str, elsewhere: str = "") -> InputError:
     return InputError(f"no sweep {sweep!r} in {home()}{elsewhere}", hint=hint)
 
 
+FIRST = "create one: fersweep create simple_cnn --data synthetic, or with a data set of fersweep data list"
+"""The hint where there is no sweep."""
+
+
 def no_sweeps() -> NothingToDo:
     """The error where this home has no sweep."""
-    return NothingToDo(f"no sweep in {home()} yet", hint=_above() or "create one: fersweep create simple_cnn")
+    return NothingToDo(f"no sweep in {home()} yet", hint=_above() or FIRST)
 
 
 def _with_age(entry: SweepEntry) -> str:

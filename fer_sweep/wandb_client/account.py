@@ -6,6 +6,7 @@ files). wandb itself reads them, but takes half a second to import, so it is imp
 Source: https://docs.wandb.ai/guides/track/environment-variables
 """
 
+import contextlib
 import netrc
 import os
 from collections.abc import Mapping
@@ -119,13 +120,20 @@ def _settings() -> Any:
 
 
 def _system_folder() -> Path:
-    return Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    given = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb")
+    try:
+        return given.expanduser()
+    except RuntimeError:  # this user has no home
+        return given
 
 
 def _has_settings_file() -> bool:
     workspace = Path(os.environ.get("WANDB_DIR") or ".")
-    folders = (workspace / "wandb", workspace / ".wandb", _system_folder())
-    return any((folder / "settings").is_file() for folder in folders)
+    for folder in (workspace / "wandb", workspace / ".wandb", _system_folder()):
+        with contextlib.suppress(OSError):  # a home of another user, who may not be looked at
+            if (folder / "settings").is_file():
+                return True
+    return False
 
 
 def _without_password(address: str) -> str:

@@ -5,15 +5,18 @@ wandb works through a service, a process of its own, and waits for it without a 
 
 import contextlib
 import logging
+import os
 import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fer_sweep.errors import InputError
+from fer_sweep.files import home
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +47,29 @@ def load_wandb() -> Any:
 def quiet_wandb() -> Any:
     """The same, set up to print nothing in this process; starts wandb's service."""
     wandb = load_wandb()
+    _give_folders()
     wandb.setup(wandb.Settings(silent=True))  # runs have a setting of their own, the login has not
     usual = threading.excepthook
     if not isinstance(usual, _QuietHook):
         threading.excepthook = _QuietHook(usual)
     return wandb
+
+
+def _give_folders() -> None:
+    """Give wandb folders in fersweep's home where the user has no home, or none that this process may use."""
+    own = home() / "wandb"
+    folders = {f"WANDB_{name}_DIR": own for name in ("CACHE", "DATA")}
+    try:
+        user = Path.home()
+        if os.access(user, os.W_OK | os.X_OK):
+            return
+        is_readable = os.access(user, os.R_OK | os.X_OK)
+    except RuntimeError:
+        is_readable = False
+    if not is_readable:
+        folders |= {"WANDB_CONFIG_DIR": own, "XDG_DATA_HOME": own, "NETRC": own / "netrc"}
+    for name, folder in folders.items():
+        os.environ.setdefault(name, str(folder))
 
 
 class _QuietHook:

@@ -19,6 +19,8 @@ from tests.cli.conftest import write_sweep
 from tests.support.processes import on_one_core
 from tests.support.records import make_result
 from tests.support.scripted_starter import PlayedTrial, ScriptedStarter, train_all, train_for_real
+from tests.support.searches import read_only
+from tests.support.walk import Walk
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -199,6 +201,15 @@ def test_the_test_split_is_opened_once_and_again_only_on_request(shell, searched
     assert [(line["averaging"], line["again"]) for line in lines] == [("flip", False), ("tencrop", True)]
 
 
+def test_each_hint_leads_on_to_the_test_and_past_it(shell, searched):
+    walk = Walk(shell, weights=True)
+    walk.from_("best")
+    assert [step.split()[0] for step in walk.steps] == ["best", "confirm", "test"]
+    for command in ("best", "confirm", "status", "agent"):
+        walk.from_(command)
+    assert walk.steps[3:5] == ["best (0)", f"report {searched} (0)"]
+
+
 def test_a_folder_is_tested_in_place_on_its_own_or_other_data(shell, trained, tiny_cache, tmp_path):
     shutil.copytree(tiny_cache, tmp_path / "cache", dirs_exist_ok=True)
     for data, message in (("nowhere", "nowhere"), ("tiny", "no test images")):
@@ -252,6 +263,18 @@ def test_the_winner_of_the_last_sweep_is_exported_and_used(shell, searched, pict
     assert "model.safetensors" in out and "on 35 validation images" in " ".join(out.split()) and "README.md" in err
 
 
+def test_commands_that_only_read_work_in_a_home_that_cannot_be_written(shell, searched):
+    reading = (("best",), ("status",), ("predict", "one.jpg"))
+    before = [shell.json(*words) for words in reading]
+    read_only(home() / "sweeps.db")
+    assert [shell.json(*words) for words in reading] == before
+    assert shell("report", "-o", "report.html")[0] == shell("export", "-o", "out")[0] == 0
+    code, _, err = shell("retry", "--trial", "0")
+    assert code == 2 and "has not failed" in err
+    code, _, err = shell("pause")
+    assert code == 1 and "read-only" in err and "FERSWEEP_HOME" in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -294,6 +317,22 @@ def test_several_pictures_are_predicted_as_each_alone_with_bars_on_a_terminal(sh
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     _, out, _ = shell("predict", *pictures, "--folder", trained)
     assert out.count("%") == 14 and "█" in out
+
+
+def test_a_folder_stands_for_its_pictures_by_name_and_what_is_skipped_is_counted(shell, trained, pictures):
+    for name in ("b.PNG", "a.jpg"):
+        Path("mine/deeper").mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures[name == "b.PNG"], f"mine/{name}")
+    for name in ("broken.png", "notes.txt", ".DS_Store"):
+        Path("mine", name).write_text("no picture")
+    code, out, err = shell("predict", "mine", "one.jpg", "--folder", trained, "--json")
+    assert code == 0, err
+    assert [image["image"] for image in json.loads(out)["images"]] == ["mine/a.jpg", "mine/b.PNG", "one.jpg"]
+    assert "mine: 3 pictures; skipped 2 other entries, such as deeper" in err
+    assert "skipped: mine/broken.png: not a readable image" in err
+    for broken, says in (("mine/broken.png", "mine/broken.png: not a"), ("mine/deeper", "mine/deeper: no pictures")):
+        code, _, err = shell("predict", broken, "--folder", trained)
+        assert code == 2 and says in err
 
 
 def test_crop_face_refuses_a_picture_without_a_face(shell, trained, pictures):

@@ -19,6 +19,7 @@ from tests.faults.test_resources import on_small_disk
 from tests.support.documentation import REPOSITORY, rows
 from tests.support.ray_nodes import missing
 from tests.support.scripted_starter import ScriptedStarter
+from tests.support.searches import read_only
 from tests.support.shell import Shell
 from tests.support.standin.server import StandIn
 
@@ -93,6 +94,17 @@ def on_a_network_file_system(host: Host) -> str:
     return host.run(CREATE)
 
 
+def read_only_home(host: Host) -> str:
+    assert host.shell(*CREATE.split())[0] == 0
+    read_only(Path(".fersweep/sweeps.db").absolute())
+    return host.run("pause")
+
+
+def no_home(host: Host) -> str:
+    host.patch.setenv("FERSWEEP_HOME", "~no-such-user/sweeps")
+    return host.run(CREATE)
+
+
 def locked_database(host: Host) -> str:
     assert host.shell(*CREATE.split())[0] == 0
     host.patch.setattr("fer_sweep.store.engine.LOCK_TIMEOUT_S", 0.05)
@@ -145,6 +157,8 @@ PROVOKED = [
     *(pytest.param(beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
     pytest.param("NUMBER trials failed", every_trial_fails),
     pytest.param("FILE is on a network file system", on_a_network_file_system),
+    pytest.param("FILE is read-only", read_only_home),
+    pytest.param("this user has no home folder", no_home),
     pytest.param("FILE: database is locked", locked_database),
     pytest.param("fersweep needs Python 3.11", old_python, marks=MAKE),
     pytest.param("cannot connect to Ray at ADDRESS", no_ray, marks=pytest.mark.cluster),

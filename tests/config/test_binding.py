@@ -164,6 +164,9 @@ NEVER = "early_terminate: no trial will be stopped early: "
         (hyperband(max_iter=2, s=1), NEVER + "no band is before the last of 20 epochs"),
         (hyperband("macro_f1", min_iter=3), NEVER + "macro_f1 is known only at a trial's end"),
         ({"run_cap": 9}, "run_cap: there are only 2 configurations, and none is trained twice"),
+        ({"program": "train.py"}, "program: fersweep does not run it: it trains its own architectures"),
+        ({"program": "a.py", "command": ["python", "a.py"]}, "program: fersweep does not run program and command:"),
+        ({"program": "/usr/bin/fersweep", "command": ["fersweep", "train"], "job": "x"}, "job: fersweep does not run"),
         ({"command": ["${env}", "${arg}", "${envvar:X}"]}, "command.1: the stock agent drops ${arg} (did you mean"),
     ],
 )

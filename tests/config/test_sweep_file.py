@@ -32,7 +32,7 @@ parameters:
   dropout: {distribution: log_unifrm, min: 0, max: 0.5}  # parameters.dropout: no such distribution: 'log_unifrm' (did
   warmup: {distribution: log_uniform, min: -5, max: -1}  # parameters.warmup: log_uniform is deprecated: its min and max
   epochs: {min: 3}  # parameters.epochs.max: missing (int_uniform needs min and max)
-  blocks: {min: 1, max: 3, q: 2}  # parameters.blocks.q: int_uniform takes no q (one of distribution, min, max)
+  blocks: {min: 1, max: 3, q: 2}  # parameters.blocks.q: int_uniform takes no q (q belongs to q_uniform)
   augment:
     parameters:
       shift: {min: 0.0, max: "0.1"}  # parameters.augment.parameters.shift.max: '0.1' is not a number

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import stat
 
 import numpy as np
 import pytest
@@ -60,10 +62,12 @@ def run_use(folder, monkeypatch):
 @each_model
 def test_safetensors_export_is_the_model(trained, tmp_path, model, monkeypatch):
     target = tmp_path / "out"
+    before = os.umask(0o022)
     done = export_model(trained / model, target, SAFETENSORS, name="a/0")
+    os.umask(before)
     assert done.files == ("README.md", "config.json", "model.safetensors")
     assert (done.checked_on, done.largest_difference) == (70, 0.0)
-    assert len({path.stat().st_mode for path in target.iterdir()}) == 1, "what may read one may read all"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in target.iterdir()} == {0o644}, "others may read it"
     about = json.loads((target / "config.json").read_text())
     mean, std = about["pixel_mean"], about["pixel_std"]
     assert about["classes"] == list(CLASSES)

@@ -1,6 +1,8 @@
 """Sweeps at rest: states, refusals, transactions, and databases that cannot be used."""
 
 import contextlib
+import itertools
+import shutil
 from functools import partial
 
 import pytest
@@ -14,7 +16,7 @@ from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, de
 from fer_sweep.store.sweeps import load_sweep, sweep_row
 from fer_sweep.store.trials import Ledger
 from tests.search.conftest import refused
-from tests.support.searches import database_at, embedded_search, state_in, steer, sweep_ids
+from tests.support.searches import database_at, embedded_search, read_only, state_in, steer, sweep_ids
 
 
 @pytest.fixture
@@ -213,3 +215,36 @@ def test_removed_or_replaced_database_is_an_error_and_keeps_its_trials(own, swee
         with pytest.raises(StorageError, match="removed or replaced"):
             call()
     assert len(embedded_search("a", f"sqlite:///{own_folders / 'sweeps.db'}").records()) == 1
+
+
+def test_a_read_only_home_is_read_with_its_log_and_follows_an_agent_that_writes_elsewhere(own, tmp_path):
+    there, here = database_path(own), tmp_path / "mounted" / "sweeps.db"
+    here.parent.mkdir()
+    read_only(here)
+    other = database_at(own)  # while it is open, what it commits stays in the log
+
+    def mount():
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{there}{suffix}", f"{here}{suffix}")
+
+    seen = []
+    for state in ("stopped", "running"):
+        with other.transaction(write=True) as connection:
+            connection.change("UPDATE fersweep_sweeps SET state = ?", [state])
+        mount()
+        if not seen:
+            database = database_at(f"sqlite:///{here}")
+        with database.transaction(write=False) as connection:
+            seen.append(state_seen(connection))
+    assert seen == ["stopped", "running"]
+    assert sorted(path.name for path in here.parent.iterdir()) == ["sweeps.db", "sweeps.db-shm", "sweeps.db-wal"]
+    with refused(StorageError, "read-only", hint="writable"), database.transaction(write=True):
+        pass
+
+
+def test_a_file_that_changes_whenever_it_is_copied_is_not_read(own, monkeypatch):
+    read_only(database_path(own))
+    moments = itertools.count()
+    monkeypatch.setattr("fer_sweep.store.sqlite._version", lambda path: ((next(moments), 0),))
+    with refused(StorageError, "changes while it is read", hint="again"):
+        Database(own)

@@ -64,3 +64,8 @@ def sweep_ids(storage: str) -> list[str]:
             return [row["id"] for row in connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position")]
     except NothingCreated:
         return []
+
+
+def read_only(database: Path) -> None:
+    """Keep SQLite from creating its shared memory beside a database, as a read-only folder does, also for root."""
+    database.with_name(f"{database.name}-shm").symlink_to("/nonexistent/shm")

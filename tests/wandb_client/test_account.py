@@ -1,12 +1,15 @@
 """Which account is in use and whether runs go online: what stock wandb leaves behind is what counts."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from fer_sweep.errors import InputError, LoginError
+from fer_sweep.files import home
 from fer_sweep.wandb_client.account import account, has_login, place, tracking_mode
+from fer_sweep.wandb_client.package import _give_folders
 from tests.support.standin.stock import BIN
 
 NETRC = "machine wandb.example.org\n  login user\n  password " + "0" * 40 + "\n"
@@ -101,3 +104,28 @@ def test_the_address_of_pages_is_known_and_no_message_shows_a_password(user, mon
     with pytest.raises(LoginError) as raised:
         account()
     assert "secret" not in str(raised.value)
+
+
+def test_a_user_without_a_home_or_with_another_users_has_no_account_and_wandb_gets_folders(monkeypatch, tmp_path):
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "NETRC", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nowhere(path: Path) -> Path:
+        if path.parts[0] == "~":
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    assert tracking_mode() == "offline" and not has_login()
+    _give_folders()
+    own = str(home() / "wandb")
+    assert {os.environ[name] for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "XDG_DATA_HOME")} == {own}
+
+
+def test_a_settings_file_that_may_not_be_looked_at_is_none(monkeypatch):
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    assert tracking_mode() == "offline"
