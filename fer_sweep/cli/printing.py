@@ -141,7 +141,7 @@ _WORDY = 28
 """Cells longer than this are wrapped between their words; shorter ones stay on one line."""
 _ROWS = 3
 """So many lines of a wrapped cell; a longer one follows below its row."""
-_NUMBER = re.compile(r"([+-]?[\d.,]+( %)?)?")
+_NUMBER = re.compile(r"([+-]?[\d.,]+(e[+-]\d+)?( %)?)?")
 
 
 def table_lines(

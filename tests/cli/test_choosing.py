@@ -140,14 +140,14 @@ def test_a_sweep_of_many_trials_shows_ten_and_three_warnings_unless_all_are_aske
         TrialState.COMPLETE, make_result(best_val_acc=0.5 - int(trial.trial_id) / 1000)
     )
     file = Path(write_sweep(trials=12))
-    values = {"channels": [1, 2], "hidden": [7, 8], "batch_size": [16, 32], "lr": [0.001, 0.01]}
+    values = {"channels": [2, 4], "hidden": [8, 16], "batch_size": [16, 32], "lr": [0.001, 0.01]}
     text = file.read_text().partition("  channels")[0]
     file.write_text(text.replace("random", "grid") + "".join(f"  {k}: {{values: {v}}}\n" for k, v in values.items()))
     shell("create", str(file))
     shell("agent", *HERE)
-    for words, trials, warnings in (((), 10, 3), (("--all",), 12, 5)):
+    for words, trials, warnings in (((), 10, 3), (("--all",), 12, 4)):
         _, out, _ = shell("best", *words)
-        assert out.count("balanced  complete") == trials and out.count("warning: ") == warnings
+        assert out.count("balanced  complete") == trials and out.count("\nwarning: ") == warnings
         assert ("--all" in out) is (not words)
     lines = [line for line in out.splitlines() if "balanced  complete" in line]
     assert re.findall(r"(\w+)=", lines[0]) == ["lr", "batch_size", "channels", "hidden"], "lr stands first"
@@ -207,7 +207,8 @@ def test_no_command_breaks_a_word_in_a_narrow_terminal(shell, both, monkeypatch,
             shown[columns] = {word.rstrip(",") for line in lines for word in line.split() if set(word) != {"-"}}
             too_long = [line for line in lines if columns == width < len(line) and not re.search(r"\S{50}", line)]
             assert not too_long, command
-        assert shown[10_000] <= shown[width], command
+        # A cell that has moved below its row speaks for itself.
+        assert shown[10_000] - shown[width] <= {"configuration", "parameters", "note", "what", "to", "do"}, command
 
 
 def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_their_mean(
