@@ -128,7 +128,7 @@ def print_table(
     above, heading, lines = table_lines(headings, cells, width, first)
     for line in wrapped(printable(title), width):
         screen.print(Text(line, style="italic"), soft_wrap=True)
-    for line in wrapped(above, width, indent="  ") if above else ():
+    for line in wrapped(f"in every row: {above}", width, indent="  ") if above else ():
         screen.print(Text(line), soft_wrap=True)
     screen.print(Text(heading, style="bold"), soft_wrap=True)
     for line in lines:

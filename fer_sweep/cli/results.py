@@ -148,14 +148,16 @@ def _print_rankings(choice: "Choice", *, show_all: bool) -> None:
 def _print_yaml(sweeps: "Sequence[Sweep]", *, anyway: bool) -> None:
     import yaml  # only here: it takes 20 ms
 
-    from fer_sweep.sweeps.choosing import choose, file_of, train_command, winner_of
+    from fer_sweep.config.arguments import train_command
+    from fer_sweep.config.trial import parse_trial
+    from fer_sweep.sweeps.choosing import choose, file_of, winner_of
 
     winner = winner_of(choose(sweeps, anyway=anyway).overall, sweeps)
     (sweep,) = (sweep for sweep in sweeps if sweep.id == winner.sweep)
     text = yaml.safe_dump(file_of(sweep, winner).to_plain(), sort_keys=False)
     accuracy = percent(winner.result.best_val_acc)
     print_text(f"# trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {accuracy}")
-    print_text(f"# {train_command(winner)}\n{text.rstrip()}")
+    print_text(f"# {train_command(parse_trial(winner.record.config))}\n{text.rstrip()}")
     say(f"next: save it, such as fersweep best {sweep.id} --yaml > winner.yaml; then fersweep create winner.yaml")
 
 

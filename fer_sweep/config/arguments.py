@@ -7,12 +7,21 @@ dictionary.
 import ast
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fer_sweep.config.trial import ARCHITECTURES, FIELDS, SharedConfig, describe_fields, suggest
+from fer_sweep.config.trial import (
+    ARCHITECTURES,
+    FIELDS,
+    SharedConfig,
+    TrialConfig,
+    describe_fields,
+    flatten,
+    suggest,
+)
 from fer_sweep.errors import ConfigError, InputError, Problem
 
 
@@ -47,6 +56,18 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems, hint="fersweep train --help lists the options")
     return values
+
+
+def train_command(config: TrialConfig) -> str:
+    """The command that trains a configuration; it leaves out what is a default.
+
+    >>> from fer_sweep.config.trial import parse_trial
+    >>> train_command(parse_trial({"model": "vit", "lr": 0.01, "augment.flip": False}))
+    'fersweep train --model vit --lr 0.01 --augment.flip False'
+    """
+    changed = flatten({"model": config.model, **config.model_dump(mode="json", exclude_defaults=True)})
+    words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in changed.items()]
+    return " ".join(["fersweep train", *words])
 
 
 def option_groups() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:

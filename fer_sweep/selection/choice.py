@@ -127,7 +127,9 @@ def select(
         equal = [c for c in near if c.gap <= calmest.gap + gap_error(calmest)]
         winner = min(equal, key=lambda c: (c.result.parameters, -c.result.best_val_acc, *_age(c)))
         of = "best accuracy" if best is ranking[0] else "best accuracy that can win"
-        reason = _why(winner, near, equal, error, gap_error(calmest), of)
+        reason = "it is the only trial that can win"
+        if len(among) > 1:
+            reason = _why(winner, near, equal, error, gap_error(calmest), of)
     else:
         error, near, winner = 0.0, [best], best
         least = "highest" if metric.goal == "maximize" else "lowest"

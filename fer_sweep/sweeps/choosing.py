@@ -10,7 +10,7 @@ from typing import Any
 
 from fer_sweep.config.metrics import RESULT_METRICS
 from fer_sweep.config.sweep_file import Metric, SweepFile, parse_sweep
-from fer_sweep.config.trial import flatten, parse_trial
+from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 from fer_sweep.files import sweep_folder
 from fer_sweep.openings import Opening, all_openings
@@ -311,14 +311,6 @@ def file_of(sweep: Sweep, candidate: Candidate) -> SweepFile:
         "metric": sweep.file.metric.model_dump(exclude_unset=True) if sweep.file.metric else None,
     }
     return _file(sweep, candidate, [int(candidate.record.config.get("seed", 0))], about)
-
-
-def train_command(candidate: Candidate) -> str:
-    """The command that trains a trial's configuration again; it leaves out what is a default."""
-    config = parse_trial(candidate.record.config)
-    changed = flatten({"model": config.model, **config.model_dump(mode="json", exclude_defaults=True)})
-    words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in changed.items()]
-    return " ".join(["fersweep train", *words])
 
 
 def _file(sweep: Sweep, candidate: Candidate, seeds: list[int], about: Mapping[str, Any] | None = None) -> SweepFile:

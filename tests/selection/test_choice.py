@@ -51,6 +51,9 @@ def test_of_equal_accuracies_a_collapsed_trial_does_not_win_by_a_negative_gap() 
     diverged = candidate("d", 0.3, verdict="diverged", best_epoch=2)
     assert select([*collapsed, diverged]).reason == "every trial collapsed or diverged"
     assert select([]).reason == "no trial has a result yet"
+    assert select([*collapsed, candidate("s", 0.6)]).reason == "it is the only trial that can win"
+    clear = "it has the best accuracy, by more than one standard error (0.82 points)"
+    assert select([candidate("a", 0.6), candidate("b", 0.5)]).reason == clear
 
 
 @pytest.mark.parametrize(
