@@ -1,7 +1,14 @@
 """Numbers and untrusted text as tables, messages and reports show them."""
 
+import re
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
+
+_FIRST = ("model", "lr", "optimizer", "batch_size", "epochs", "weight_decay", "dropout")
+"""Parameters that a reader looks for first; the others follow in the order of the sweep file."""
+_COMMAND = re.compile(r"\bfersweep [a-z]+(?: [a-z0-9]{8}\b)?(?: (?:-\S+|[^\s,;:]*[0-9/.=][^\s,;:]*))*")
+"""A command in a message: the words behind it that look like an option, an id, a path or a value."""
 
 
 def percent(share: float | None, digits: int = 2) -> str:
@@ -48,15 +55,57 @@ def short(value: object) -> str:
 
 
 def configurations(trials: Sequence[Mapping[str, object]]) -> list[str]:
-    """The parameters of each trial on one line; of several trials only those that differ.
+    """The parameters of each trial on one line, lr first; of several trials only those that differ.
 
-    >>> configurations([{"lr": 0.1, "epochs": 3}, {"lr": 0.2, "epochs": 3}])
+    >>> configurations([{"epochs": 3, "lr": 0.1}, {"epochs": 3, "lr": 0.2}])
     ['lr=0.1', 'lr=0.2']
     """
-    names = list(dict.fromkeys(name for parameters in trials for name in parameters))
-    if len(trials) > 1:
-        names = [name for name in names if len({repr(parameters.get(name)) for parameters in trials}) > 1]
+    names = _differing(trials) if len(trials) > 1 else _ordered(trials)
     return [" ".join(f"{name}={short(p[name])}" for name in names if name in p) for p in trials]
+
+
+def in_common(trials: Sequence[Mapping[str, object]]) -> str:
+    """The parameters that are the same in all of several trials, on one line: those ``configurations`` leaves out.
+
+    >>> in_common([{"epochs": 3, "lr": 0.1}, {"epochs": 3, "lr": 0.2}])
+    'epochs=3'
+    """
+    if len(trials) < 2:
+        return ""
+    differing = _differing(trials)
+    return " ".join(f"{name}={short(trials[0][name])}" for name in _ordered(trials) if name not in differing)
+
+
+def _ordered(trials: Sequence[Mapping[str, object]]) -> list[str]:
+    names = list(dict.fromkeys(name for parameters in trials for name in parameters))
+    return sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+
+
+def _differing(trials: Sequence[Mapping[str, object]]) -> list[str]:
+    return [name for name in _ordered(trials) if len({repr(parameters.get(name)) for parameters in trials}) > 1]
+
+
+def wrapped(text: str, width: int, *, indent: str = "") -> list[str]:
+    """Text in lines of at most ``width`` characters, broken between words only, and never within a command.
+
+    A word that is longer has a line of its own, which a terminal breaks without harm to who copies it.
+
+    >>> wrapped("next: fersweep test abcdefgh --trial 3 opens the split", 34)
+    ['next:', 'fersweep test abcdefgh --trial 3', 'opens the split']
+
+    Args:
+        text: Its own line breaks stay.
+        width: Of the terminal.
+        indent: Before each line after the first.
+    """
+    lines: list[str] = []
+    for line in text.split("\n"):
+        whole = _COMMAND.sub(lambda command: command[0].replace(" ", "\0"), line)
+        parts = textwrap.wrap(
+            whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, tabsize=4
+        )
+        lines += [part.replace("\0", " ") for part in parts] or [""]
+    return lines
 
 
 def plain(text: str, limit: int) -> str:

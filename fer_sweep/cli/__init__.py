@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fer_sweep.cli import agent, confirming, data, host, inference, managing, report, results, steering, sweeps
+from fer_sweep.cli.groups import Groups
 from fer_sweep.cli.options import expanded
 from fer_sweep.cli.printing import print_error, print_text
 from fer_sweep.errors import FersweepError, StorageError
@@ -20,12 +21,16 @@ from fer_sweep.version import __version__
 
 app = typer.Typer(
     name="fersweep",
+    cls=Groups,
     help="Sweep the hyperparameters of facial expression recognition models: one W&B sweep file, online or offline.",
-    epilog="Start here: fersweep run simple_cnn --data synthetic --set epochs=4 --count 6",
+    epilog="Start here:\n\nfersweep run simple_cnn --data synthetic --set epochs=4 --count 6",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's help costs 0.1 s of import a call
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # --per_gpu is --per-gpu
+    },
 )
 
 
@@ -49,7 +54,7 @@ def _add(*commands: Callable[..., None]) -> None:
         app.command()(expanded(command))
 
 
-# In the order of `fersweep --help`.
+# `fersweep --help` shows them by groups.GROUPS; this is the order of their completion.
 _add(sweeps.init, sweeps.validate, sweeps.create, agent.agent, agent.run, agent.drain)
 app.command("list")(managing.list_sweeps)
 _add(sweeps.status, managing.logs, sweeps.retry)

@@ -8,7 +8,7 @@ import typer
 
 from fer_sweep.cli.agent import with_fixed_end, work
 from fer_sweep.cli.options import AgentOptions, Json, SweepIds, Trial
-from fer_sweep.cli.printing import note, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import note, print_json, print_prose, print_table, print_text, say
 from fer_sweep.errors import InputError
 from fer_sweep.formatting import percent, points
 
@@ -75,7 +75,7 @@ def _open(
 
 def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence[Sweep]", *, as_json: bool) -> None:
     from fer_sweep.selection import compare, select_confirmed
-    from fer_sweep.sweeps.choosing import after_confirmation, confirmed, seeds_of
+    from fer_sweep.sweeps.choosing import confirmed, next_steps, seeds_of
 
     shown = [found for _, candidate in winners if (found := confirmed(candidate)) is not None]
     comparisons = compare(shown)
@@ -90,15 +90,15 @@ def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence
         return
     title = "mean over further seeds with its 95 % t-interval; the seed of the search is left out"
     columns = ("trial", "architecture", "seeds", "mean best_val_acc", "95 % interval", "SD", "clean", "gap")
-    print_table(title, (*columns, "in the search"), [_row(found) for found in shown])
+    print_table(title, (*columns, "in the search"), [_row(found) for found in shown], key="trial")
     for found, sweep in zip(shown, confirmations, strict=True):
         if missing := sorted(set(seeds_of(sweep)) - found.seeds.keys()):
             note(f"no result for seed {', '.join(map(str, missing))}; see fersweep status {sweep.id}")
         _explain(found)
     for comparison in comparisons:
-        print_text(f"{_difference(comparison)}: {comparison.meaning}")
+        print_prose(f"{_difference(comparison)}: {comparison.meaning}")
     if comparisons:
-        print_text(
+        print_prose(
             "differences are seed by seed on the same validation images (paired t-test); other images may differ"
         )
     candidates = [candidate for _, candidate in winners]
@@ -107,7 +107,8 @@ def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence
     if best is None:
         note(f"none of these can be tested: {selection.reason}")
         return
-    say(f"next: {after_confirmation(best)}")
+    for step in next_steps(best, next((found for found in shown if found.name == best.name), None)):
+        say(f"next: fersweep {step}")
 
 
 def _row(found: "Confirmed") -> list[object]:
@@ -123,19 +124,19 @@ def _row(found: "Confirmed") -> list[object]:
 
 def _explain(found: "Confirmed") -> None:
     if found.accuracy is None:
-        print_text(f"{found.name}: no further seed has a result yet")
+        print_prose(f"{found.name}: no further seed has a result yet")
         return
-    print_text(
+    print_prose(
         f"{found.name}: {found.against_search}; the best of many measurements is too high on average, so expect the "
         "mean"
     )
-    print_text(
+    print_prose(
         f"{found.name}: the interval covers the seeds on these {found.images:,} images; the choice of images adds a "
         f"standard error of {100 * found.image_error:.2f} points. Each seed selects its best epoch on these images; "
         "only the test split is free of that"
     )
     if found.accuracy.sd is None:
-        print_text(f"{found.name}: one seed gives no interval; use --seeds 5 or more")
+        print_prose(f"{found.name}: one seed gives no interval; use --seeds 5 or more")
 
 
 def _difference(comparison: "Comparison") -> str:

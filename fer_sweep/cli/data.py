@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from fer_sweep.cli.groups import Groups
 from fer_sweep.cli.options import Json, datasets
 from fer_sweep.cli.printing import print_json, print_table, print_text, say
 
-app = typer.Typer(help="Prepare, list, audit and share data sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    cls=Groups, help="Prepare, list, audit and share data sets.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Name = Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=datasets)]
 

@@ -50,11 +50,19 @@ class TrainCommand(typer.core.TyperCommand):
     """Adds the fields of TrialConfig to ``--help`` and to the completions of ``train``."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the section with the fields."""
-        from fer_sweep.config.arguments import option_lines
+        """Write a section with the fields of each architecture."""
+        from fer_sweep.config.arguments import option_groups
+        from fer_sweep.config.trial import ARCHITECTURES
 
-        with formatter.section("Trial options (any field of the architecture's configuration)"):
-            formatter.write_dl([("--model", "simple_cnn, deeper_cnn, resnet18 or vit"), *option_lines()])
+        groups = list(option_groups())
+        width = max(len(option) for *_, rows in groups for option, _ in rows)
+        with formatter.section("Trial options, by the names of sweep files (_ and - are the same)"):
+            formatter.write_dl([(f"--model {'|'.join(ARCHITECTURES)}", "the architecture")])
+        for heading, about, rows in groups:
+            with formatter.section(heading):
+                if about:
+                    formatter.write_text(about)
+                formatter.write_dl([(option.ljust(width), meaning) for option, meaning in rows])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """The command's own completions, then architectures or fields."""
@@ -86,7 +94,7 @@ def train(
 
     Ctrl-C writes a checkpoint and stops; the same command with --folder resumes. The stock wandb agent runs this too.
 
-    Example: fersweep train --model resnet18 --lr 0.05 --data synthetic --epochs 2
+    Example: fersweep train --model resnet18 --data synthetic --epochs 2
     """
     trial = _trial_config(config, context.args)
     from fer_sweep.agent.by_hand import default_folder, train_by_hand

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fer_sweep.cli.options import OF_WINNER, Data, Device, Folder, Json, Threads, Trial, Winner, sweep_ids
-from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_prose, print_table, print_text, say
 from fer_sweep.errors import InputError, printable
 from fer_sweep.formatting import percent
 
@@ -65,6 +65,8 @@ def test(
         print_json(_report_json(report, model))
     else:
         _print_report(report, model)
+        for step in model.next_steps:
+            say(f"next: fersweep {step}")
 
 
 def predict(
@@ -135,7 +137,7 @@ def export(
         print_json({"model": model.name, **vars(done), "format": format})
         return
     print_text(f"{model.name} as {format} in {done.folder}: {', '.join(done.files)}")
-    print_text(
+    print_prose(
         f"checked: its logits equal the trained model's on {done.checked_on:,} validation images "
         f"(largest difference {done.largest_difference:.1g}; tolerance {done.tolerance:.0e} of the largest logit)"
     )
@@ -156,6 +158,8 @@ class _ChosenModel:
     """The sweep that was searched; None for a folder and for a trial of a confirmation."""
     confirmed: "Confirmed | None" = None
     """The results of its further seeds so far."""
+    next_steps: tuple[str, ...] = ()
+    """Commands that lead on, once it is tested."""
 
 
 def _chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> _ChosenModel:
@@ -168,7 +172,7 @@ def _chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> 
         return _ChosenModel(str(folder.resolve()), folder, folder)
     # Only here: a model in a folder needs no sweep, and these imports take longer.
     from fer_sweep.sweeps import last_searched, open_sweep
-    from fer_sweep.sweeps.choosing import chosen, confirmed
+    from fer_sweep.sweeps.choosing import chosen, confirmed, used
 
     with last_searched() if sweep is None else open_sweep(sweep) as opened:
         candidate = chosen(opened, trial)
@@ -179,7 +183,7 @@ def _chosen_model(sweep: str | None, trial: str | None, folder: Path | None) -> 
                 hint="run this command there, or copy the trial's folder and give it with --folder",
             )
         searched = opened.id if opened.entry.confirms is None else None
-        return _ChosenModel(candidate.name, path, opened.folder, searched, confirmed(candidate))
+        return _ChosenModel(candidate.name, path, opened.folder, searched, confirmed(candidate), used(candidate))
 
 
 _AVERAGED = {"none": "", "flip": ", averaged with the mirror images", "tencrop": ", averaged over ten crops each"}
@@ -226,26 +230,26 @@ def _print_report(report: "Report", model: _ChosenModel) -> None:
         else:
             rows.append([label, 0, "", ""])
     split = "PrivateTest" if report.is_official else "the test split (not FER2013's PrivateTest)"
-    print_text(f"{model.name} on {split} of {report.opening.data}")
+    print_prose(f"{model.name} on {split} of {report.opening.data}")
     print_table("recall by class", ("class", "images", "recall", "95 % interval"), rows)
     whole = wilson(found.right, found.images)
-    print_text(
+    print_prose(
         f"accuracy {percent(found.accuracy)} ({100 * whole.low:.2f} to {100 * whole.high:.2f} %, Wilson 95 %) "
         f"on {found.images:,} images{_AVERAGED[found.averaging]}; macro F1 {found.macro_f1:.3f}"
     )
     if found.clean_images < found.images:
         accuracy = percent(found.clean_accuracy) or "no accuracy"
-        print_text(f"{accuracy} on the {found.clean_images:,} images with no copy in training")
+        print_prose(f"{accuracy} on the {found.clean_images:,} images with no copy in training")
     if found.val_acc is not None:
-        print_text(f"on the validation images, with the same averaging: {percent(found.val_acc)}")
+        print_prose(f"on the validation images, with the same averaging: {percent(found.val_acc)}")
     if model.confirmed is not None and model.confirmed.accuracy is not None:
-        print_text(f"further seeds, on the validation images: {model.confirmed.summary}")
+        print_prose(f"further seeds, on the validation images: {model.confirmed.summary}")
     if not report.before:
-        print_text("opened for the first time; recorded in tests.jsonl")
+        print_prose("opened for the first time; recorded in tests.jsonl")
         return
-    print_text(how_often(len(report.before) + 1))
+    print_prose(how_often(len(report.before) + 1))
     for earlier in report.before:
-        print_text(f"  before: {earlier.words}")
+        print_prose(f"  before: {earlier.words}")
 
 
 def _prediction_json(prediction: "Prediction") -> dict[str, Any]:

@@ -54,10 +54,18 @@ def sweep_files(incomplete: str) -> list[str]:
     return sorted(found)
 
 
+def parameter_names() -> list[str]:
+    """The fields of all architectures, to be followed by their values."""
+    from fer_sweep.config.trial import FIELDS  # only here: pydantic takes a tenth of a second
+
+    return [f"{name}=" for name in FIELDS]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 SweepId = Annotated[
     str | None,
     typer.Argument(
+        metavar="SWEEP",
         help="Sweep: name, id or its beginning, or on W&B ENTITY/PROJECT/ID [default: the last one searched].",
         autocompletion=sweep_ids,
     ),
@@ -65,19 +73,23 @@ SweepId = Annotated[
 SweepIds = Annotated[
     list[str] | None,
     typer.Argument(
+        metavar="SWEEP",
         help="Sweeps: names, ids or their beginnings, or on W&B ENTITY/PROJECT/ID [default: the last one searched].",
         autocompletion=sweep_ids,
     ),
 ]
 OF_WINNER = "Sweep whose winner to use [default: the last sweep searched]."
-Winner = Annotated[str | None, typer.Argument(help=OF_WINNER, autocompletion=sweep_ids)]
-Trial = Annotated[str | None, typer.Option(help="Use this trial instead of the winner.")]
-Trials = Annotated[list[str] | None, typer.Option(help="Only this trial; repeatable.")]
-Folder = Annotated[Path | None, typer.Option(help="Use the model in this folder instead of a sweep's.")]
-Data = Annotated[
-    str | None, typer.Option(help="Data set to use instead of the configured one.", autocompletion=datasets)
+Winner = Annotated[str | None, typer.Argument(metavar="SWEEP", help=OF_WINNER, autocompletion=sweep_ids)]
+Trial = Annotated[str | None, typer.Option(metavar="ID", help="Use this trial instead of the winner.")]
+Trials = Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this trial; repeatable.")]
+Folder = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Use the model in this folder instead of a sweep's.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, or a GPU's number or UUID.")]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Data set to use instead of the configured one.", autocompletion=datasets),
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|GPU", help="auto, cpu, or a GPU's number or UUID.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")]
 UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of complete trials to W&B.")]
 File = Annotated[
@@ -95,7 +107,13 @@ class SweepOptions:
     name: Annotated[str | None, typer.Option(help="Name of the sweep [default: that of its file].")] = None
     data: Data = None
     fixed: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a parameter to a constant; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Fix a parameter to a constant; repeatable.",
+            autocompletion=parameter_names,
+        ),
     ] = None
     count: Annotated[int | None, typer.Option(min=1, help="Largest number of trials in the sweep.")] = None
     search: Annotated[
@@ -141,15 +159,24 @@ class AgentOptions:
 
     gpus: Annotated[
         str,
-        typer.Option(help="auto, none, or GPU numbers and UUIDs such as 0,1.", autocompletion=lambda: ["auto", "none"]),
+        typer.Option(
+            metavar="auto|none|GPU,...",
+            help="auto, none, or GPU numbers and UUIDs such as 0,1.",
+            autocompletion=lambda: ["auto", "none"],
+        ),
     ] = "auto"
     per_gpu: Annotated[
         str,
-        typer.Option(help="Slots per GPU: a number, or auto to measure the best one.", autocompletion=lambda: ["auto"]),
+        typer.Option(
+            metavar="N|auto",
+            help="Slots per GPU: a number, or auto to measure the best one.",
+            autocompletion=lambda: ["auto"],
+        ),
     ] = "1"
     slots: Annotated[
         str | None,
         typer.Option(
+            metavar="N|auto",
             help="Slots on the CPU, which share its cores: a number, or auto to measure the best one "
             "[default: one per four cores].",
             autocompletion=lambda: ["auto"],

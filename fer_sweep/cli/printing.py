@@ -5,11 +5,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fer_sweep.errors import FersweepError, printable
 from fer_sweep.files import drop_unwritten
-from fer_sweep.formatting import configurations, percent, points
+from fer_sweep.formatting import configurations, percent, points, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def say(text: str) -> None:
     """Print a note or a next step on stderr; stdout is for the command's output."""
     try:
-        print(printable(text), file=sys.stderr)
+        print(_fitted(text, sys.stderr), file=sys.stderr)
     except OSError:  # a full disk or a closed terminal stops no training
         drop_unwritten(sys.stderr)
 
@@ -44,6 +44,27 @@ def print_text(text: str) -> None:
         print(printable(text), flush=True)
     except BrokenPipeError:
         _discard_stdout()
+
+
+def print_prose(text: str) -> None:
+    """Print sentences on stdout, which a terminal shows without breaking a word; a pipe gets one line."""
+    print_text(_fitted(text, sys.stdout))
+
+
+def _fitted(text: str, stream: TextIO) -> str:
+    width = _width(stream) if stream.isatty() else None
+    text = printable(text)
+    return text if width is None else "\n".join(wrapped(text, width, indent="  "))
+
+
+def _width(stream: TextIO) -> int | None:
+    """Columns of a terminal, or those that COLUMNS says of a pipe; None for a pipe otherwise."""
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80 if stream.isatty() else None
 
 
 def _discard_stdout() -> None:
@@ -92,45 +113,110 @@ def print_table(
 ) -> None:
     """Print a table on stdout; columns of numbers are aligned on the right.
 
+    No cell is broken within a word. What a narrow terminal cannot show in one line a row follows on further lines of
+    the row, and columns that are the same in every row then stand above the table.
+
     Args:
         title: Printed above the table.
         headings: One a column.
         rows: Cells, printed as text.
-        key: The column that names a row. With a key, the widest column moves below the table, one line a row, where
-            the terminal is too narrow to show it beside the others.
+        key: The column that names a row. It and those before it stay in the row's first line; by default the first.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
+    headings = [printable(heading) for heading in headings]
+    cells = [[" ".join(printable(str(cell)).split()) for cell in row] for row in rows]
     screen = console()
-    if not screen.is_terminal:
-        screen = console(width=200)  # a pipe has no width of its own; 80 would cut parameters off
-    headings, cells = list(headings), [[printable(str(cell)) for cell in row] for row in rows]
-
-    def show(places: Sequence[int], frame: box.Box, title: Text | None = None) -> None:
-        table = Table(title=title, title_justify="left", box=frame, padding=0 if frame is box.SIMPLE else (0, 1))
-        for place in places:
-            is_numeric = all(_NUMBER.fullmatch(row[place]) for row in cells)
-            table.add_column(headings[place], justify="right" if is_numeric else "left", overflow="fold")
-        for row in cells:
-            table.add_row(*(Text(row[place]) for place in places))
-        screen.print(table)
-
-    everything = range(len(headings))
-    widths = [max(len(row[place]) for row in [headings, *cells]) for place in everything]
-    widest = widths.index(max(widths))
-    room = screen.width - (3 * len(widths) + 1) - (sum(widths) - widths[widest])  # a line and two spaces a column
-    if key is None or room >= min(_NARROWEST, widths[widest]):
-        show(everything, box.HEAVY_HEAD, Text(printable(title)))
-    else:
-        show([place for place in everything if place != widest], box.SIMPLE, Text(printable(title)))
-        show([headings.index(key), widest], box.SIMPLE)
+    width = (screen.width if screen.is_terminal else _width(sys.stdout)) or _PIPE
+    first = 1 + (headings.index(key) if key else 0)
+    above, heading, lines = table_lines(headings, cells, width, first)
+    for line in wrapped(printable(title), width):
+        screen.print(Text(line, style="italic"), soft_wrap=True)
+    for line in wrapped(f"in every row: {above}", width, indent="  ") if above else ():
+        screen.print(Text(line), soft_wrap=True)
+    screen.print(Text(heading, style="bold"), soft_wrap=True)
+    for line in lines:
+        screen.print(Text(line), soft_wrap=True)
 
 
-_NUMBER = re.compile(r"([+-]?[\d.,]+( %)?)?")
-_NARROWEST = 32
-"""Characters in which a configuration is still readable; in fewer it takes dozens of lines a trial."""
+_PIPE = 200
+"""Columns of a table where no terminal shows it; 80 would cut parameters off."""
+_WORDY = 28
+"""Cells longer than this are wrapped between their words; shorter ones stay on one line."""
+_ROWS = 3
+"""So many lines of a wrapped cell; a longer one follows below its row."""
+_NUMBER = re.compile(r"([+-]?[\d.,]+(e[+-]\d+)?( %)?)?")
+
+
+def table_lines(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, first: int = 1
+) -> tuple[str, str, list[str]]:
+    """Lay out a table.
+
+    Args:
+        headings: One a column.
+        rows: Their cells, each without line breaks.
+        width: Columns of the terminal.
+        first: So many columns stay in the first line of each row.
+
+    Returns:
+        What is the same in every row, where the table would not fit otherwise; the headings; the lines of the rows.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    columns = list(zip(*rows, strict=True)) or [()] * len(headings)
+    kept = [place for place, column in enumerate(columns) if place < first or not rows or any(column)]
+    longest = [max(map(cell_len, [heading, *column])) for heading, column in zip(headings, columns, strict=True)]
+    words = [max(cell_len(word) for cell in ["", *column] for word in cell.split() or [""]) for column in columns]
+    wordy = {place for place in kept if longest[place] > _WORDY and words[place] < longest[place]}
+    needed = [
+        max(_WORDY, words[place], longest[place] // _ROWS) if place in wordy else longest[place]
+        for place in range(len(headings))
+    ]
+
+    def room() -> int:
+        return width - sum(needed[place] for place in kept) - 2 * (len(kept) - 1)
+
+    def together(place: int, cell: str) -> str:
+        return f"{headings[place]} {cell}".replace(" ", "\0")  # kept on one line by ``wrapped``
+
+    def movable(places: Iterable[int]) -> list[int]:
+        return [place for place in kept if place >= first and place in places] if room() < 0 else []
+
+    above: list[str] = []
+    below: list[int] = []
+    same = {place for place, column in enumerate(columns) if len(rows) > 1 and len(set(column)) == 1} - wordy
+    while places := movable(wordy) or movable(same) or movable(range(len(headings))):
+        place = places[-1]
+        kept.remove(place)
+        if place in same:
+            above.insert(0, together(place, columns[place][0]))
+        else:
+            below.insert(0, place)
+    spare = room()
+    for number, place in enumerate(wide := [place for place in kept if place in wordy]):
+        more = min(longest[place] - needed[place], max(spare, 0) // (len(wide) - number))
+        needed[place] += more
+        spare -= more
+    numeric = {place for place in kept if all(map(_NUMBER.fullmatch, columns[place]))}
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            " " * (needed[place] - cell_len(cell)) + cell if place in numeric else set_cell_size(cell, needed[place])
+            for place, cell in zip(kept, cells, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    lines = ["  ".join("-" * needed[place] for place in kept)]
+    margin = " " * min(sum(needed[place] + 2 for place in kept if place < max(first - 1, 1)), 8)
+    for row in rows:
+        parts = [wrapped(row[place], needed[place]) if place in wordy else [row[place]] for place in kept]
+        for level in range(max(map(len, parts))):
+            lines.append(line([part[level] if level < len(part) else "" for part in parts]))
+        rest = [row[place] if place in wordy else together(place, row[place]) for place in sorted(below) if row[place]]
+        if rest:
+            lines += [margin + part for part in wrapped(", ".join(rest), width - len(margin))]
+    return ", ".join(above), line([headings[place] for place in kept]), lines
 
 
 def trial_json(record: "TrialRecord") -> dict[str, Any]:

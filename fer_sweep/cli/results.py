@@ -1,104 +1,164 @@
 """Commands about the results of sweeps: best and sync."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from fer_sweep.cli.options import Json, SweepIds, Trials, UploadModels
 from fer_sweep.cli.printing import (
     log_warnings,
     print_json,
+    print_prose,
     print_table,
     print_text,
     say,
     selection_json,
 )
-from fer_sweep.formatting import percent, points
+from fer_sweep.errors import InputError
+from fer_sweep.formatting import in_common, percent, points, short
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
     from fer_sweep.sweeps import Sweep
     from fer_sweep.sweeps.choosing import Choice
 
+_RANKED = 10
+"""Trials that `best` shows without --all."""
 
-def best(sweep: SweepIds = None, as_json: Json = False) -> None:
-    """Rank the trials and name the winner: near the best accuracy and the smallest gap, the fewest parameters.
+
+def best(
+    sweep: SweepIds = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every trial and every warning.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Choose although the trials were measured on different data.")
+    ] = False,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print the winner's configuration as a sweep file and a `train` command.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Name the winner and rank the trials: near the best accuracy and the smallest gap, the fewest parameters.
 
     Accuracies within one standard error count as equal, and so do gaps. The choice is made overall and for each
     architecture, with warnings: ranges that end too early, differences that may be chance, trials that were pruned.
+    Where the sweep file's metric is another one than best_val_acc, the trial with its best value wins.
 
     Example: fersweep best
     """
     from fer_sweep.sweeps import open_sweeps
 
+    if as_yaml and as_json:
+        raise InputError("--yaml and --json cannot both go to stdout", hint="remove one of them")
     with open_sweeps(sweep) as opened:
-        show_best(opened, as_json=as_json)
+        if as_yaml:
+            _print_yaml(opened, anyway=anyway)
+        else:
+            show_best(opened, as_json=as_json, show_all=show_all, anyway=anyway)
 
 
-def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool) -> None:
+def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool, show_all: bool = False, anyway: bool = False) -> None:
     """Print the winner of some sweeps and the ranking it was chosen from."""
-    from fer_sweep.sweeps.choosing import choose, winner_of
+    from fer_sweep.sweeps.choosing import choose, next_steps, winner_of
 
-    choice = choose(sweeps)
-    if not as_json and choice.overall.ranking:
-        _print_rankings(choice)
-    winner = winner_of(choice.overall, sweeps)
-    if not as_json:
-        _print_winner(choice, winner)
+    choice = choose(sweeps, anyway=anyway)
+    overall = choice.overall
+    if as_json:
+        winner_of(overall, sweeps)
+        print_json(
+            {
+                **selection_json(overall),
+                "metric": overall.metric.name if overall.metric else "best_val_acc",
+                "architectures": {model: selection_json(found) for model, found in choice.by_model.items()},
+                "warnings": choice.caveats,
+                "confirmed": {found.name: found.accuracy for found in choice.confirmed},
+            }
+        )
         return
-    print_json(
-        {
-            **selection_json(choice.overall),
-            "architectures": {model: selection_json(found) for model, found in choice.by_model.items()},
-            "warnings": choice.caveats,
-            "confirmed": {found.name: found.accuracy for found in choice.confirmed},
-        }
-    )
+    again = " ".join(["fersweep best", *(sweep.id for sweep in sweeps), *(["--anyway"] if anyway else [])])
+    if overall.winner is not None:
+        _print_winner(choice, overall.winner, f"{again} --all", show_all=show_all)
+    if overall.ranking:
+        _print_rankings(choice, show_all=show_all)
+    for step in next_steps(winner_of(overall, sweeps), choice.winner_confirmed):
+        say(f"next: fersweep {step}")
 
 
-def _print_rankings(choice: "Choice") -> None:
-    from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, RANKING_COLUMNS, architecture_rows, ranking_rows
-    from fer_sweep.verdicts import explain
-
-    title = "trials by best validation accuracy (> winner, * Pareto front of accuracy and gap)"
-    print_table(title, RANKING_COLUMNS, ranking_rows(choice.overall), key="sweep/trial")
-    if len(choice.by_model) > 1:
-        title = "winner of each architecture (> overall winner)"
-        print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, choice.overall))
-        for model, selection in choice.by_model.items():
-            if selection.winner is not None:
-                found = selection.winner.result
-                print_text(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
-
-
-def _print_winner(choice: "Choice", winner: "Candidate") -> None:
+def _print_winner(choice: "Choice", winner: "Candidate", more: str, *, show_all: bool) -> None:
     from fer_sweep.files import WEIGHTS, trial_folder
+    from fer_sweep.selection import SHOWN
     from fer_sweep.verdicts import explain
 
     result = winner.result
-    print_text(
+    shown = choice.caveats if show_all else choice.caveats[:SHOWN]
+    for caveat in shown:
+        if caveat.kind == "data":
+            print_prose(f"warning: {caveat.message}")
+    print_prose(
         f"winner: trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {percent(result.best_val_acc)}, "
         f"gap {points(result.train_val_gap)} points, {result.verdict}; "
         f"{percent(result.val_acc_clean)} on validation images with no copy in training"
     )
-    print_text(f"why: {choice.overall.reason}")
-    print_text(f"{result.verdict}: {explain(result)}")
-    for caveat in choice.caveats:
-        print_text(f"warning: {caveat.message}")
-    confirmed = choice.winner_confirmed
-    if confirmed is not None:
-        print_text(f"confirmed: {confirmed.summary}")
+    print_prose(f"why: {choice.overall.reason}")
+    print_prose(f"{result.verdict}: {explain(result)}")
+    if choice.winner_confirmed is not None:
+        print_prose(f"confirmed: {choice.winner_confirmed.summary}")
+    for caveat in shown:
+        if caveat.kind != "data":
+            print_prose(f"warning: {caveat.message}")
+    if hidden := len(choice.caveats) - len(shown):
+        print_prose(f"{hidden} more {'warning' if hidden == 1 else 'warnings'}: {more}")
     folder = trial_folder(winner.sweep, winner.record.trial_id)
-    if not folder.is_dir():
-        print_text("model: on the host that trained it; --json prints its configuration")
-        return
-    for name, file in (("model", WEIGHTS), ("config", "config.json"), ("history", "history.jsonl")):
-        print_text(f"{name}: {folder / file}")
-    if confirmed is None:
-        say(f"next: fersweep confirm {winner.sweep} trains it again with further seeds")
+    if folder.is_dir():
+        print_text(f"model: {folder / WEIGHTS}")
     else:
-        from fer_sweep.sweeps.choosing import after_confirmation
+        print_prose("model: on the host that trained it; --yaml prints its configuration")
+    print_text("")
 
-        say(f"next: {after_confirmation(winner)}")
+
+def _print_rankings(choice: "Choice", *, show_all: bool) -> None:
+    from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, RANKING_COLUMNS, architecture_rows, ranking_rows
+    from fer_sweep.verdicts import explain
+
+    overall = choice.overall
+    columns, rows = [*RANKING_COLUMNS], ranking_rows(overall)
+    if overall.metric is not None:
+        columns.insert(3, overall.metric.name)
+        for row, candidate in zip(rows, overall.ranking, strict=True):
+            row.insert(3, "" if candidate.value is None else short(candidate.value))
+    total = len(rows)
+    if not show_all:
+        rows = [row for place, row in enumerate(rows) if place < _RANKED or ">" in str(row[0])]
+    count = f"{total} trials" if len(rows) == total else f"the best {_RANKED} of {total} trials (--all shows them all)"
+    by = overall.metric.name if overall.metric else "best validation accuracy"
+    title = f"{count} by {by}: > winner, * Pareto front of accuracy and gap"
+    if common := in_common([candidate.record.parameters for candidate in overall.ranking]):
+        print_prose(f"in every trial: {common}")
+    print_table(title, columns, rows, key="sweep/trial")
+    if len(choice.by_model) > 1:
+        print_text("")
+        title = "winner of each architecture (> overall winner)"
+        print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, overall), key="architecture")
+        for model, selection in choice.by_model.items():
+            if selection.winner is not None:
+                found = selection.winner.result
+                print_prose(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
+
+
+def _print_yaml(sweeps: "Sequence[Sweep]", *, anyway: bool) -> None:
+    import yaml  # only here: it takes 20 ms
+
+    from fer_sweep.config.arguments import train_command
+    from fer_sweep.config.trial import parse_trial
+    from fer_sweep.sweeps.choosing import choose, file_of, winner_of
+
+    winner = winner_of(choose(sweeps, anyway=anyway).overall, sweeps)
+    (sweep,) = (sweep for sweep in sweeps if sweep.id == winner.sweep)
+    text = yaml.safe_dump(file_of(sweep, winner).to_plain(), sort_keys=False)
+    accuracy = percent(winner.result.best_val_acc)
+    print_text(f"# trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {accuracy}")
+    print_text(f"# {train_command(parse_trial(winner.record.config))}\n{text.rstrip()}")
+    say(f"next: save it, such as fersweep best {sweep.id} --yaml > winner.yaml; then fersweep create winner.yaml")
 
 
 def sync(

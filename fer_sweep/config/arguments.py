@@ -6,10 +6,22 @@ dictionary.
 
 import ast
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from fer_sweep.config.trial import FIELDS, suggest
+from pydantic.fields import FieldInfo
+
+from fer_sweep.config.trial import (
+    ARCHITECTURES,
+    FIELDS,
+    SharedConfig,
+    TrialConfig,
+    describe_fields,
+    flatten,
+    suggest,
+)
 from fer_sweep.errors import ConfigError, InputError, Problem
 
 
@@ -46,12 +58,46 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def option_lines() -> Iterator[tuple[str, str]]:
-    """Every option with the first sentence of its meaning and its default, shared ones once, for ``--help``."""
-    for field, info in FIELDS.items():
-        if field != "model":
-            meaning = " ".join((info.description or "").split()).partition(". ")[0].rstrip(".")
-            yield f"--{field}", f"{meaning} [{info.default}]"
+def train_command(config: TrialConfig) -> str:
+    """The command that trains a configuration; it leaves out what is a default.
+
+    >>> from fer_sweep.config.trial import parse_trial
+    >>> train_command(parse_trial({"model": "vit", "lr": 0.01, "augment.flip": False}))
+    'fersweep train --model vit --lr 0.01 --augment.flip False'
+    """
+    changed = flatten({"model": config.model, **config.model_dump(mode="json", exclude_defaults=True)})
+    words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in changed.items()]
+    return " ".join(["fersweep train", *words])
+
+
+def option_groups() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    """The options for ``--help``, those of all architectures first: heading, what it is, each option's meaning."""
+    shared = dict(describe_fields(SharedConfig))
+    yield "All architectures", "", [_option(name, info) for name, info in shared.items()]
+    for model, kind in ARCHITECTURES.items():
+        own = [(name, info) for name, info in describe_fields(kind) if name not in (*shared, "model")]
+        yield model, _sentence(kind.__doc__), [_option(name, info) for name, info in own]
+
+
+def _option(name: str, info: FieldInfo) -> tuple[str, str]:
+    choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+    if info.annotation is bool:
+        choices = ("true", "false")
+    shown = f"--{name} {'|'.join(map(str, choices))}".rstrip()
+    default = "" if info.default is None else f" [{str(info.default).lower() if choices else info.default}]"
+    return shown, f"{_sentence(info.description)}{default}"
+
+
+def _sentence(text: str | None) -> str:
+    """The first sentence without its full stop; ``e.g.``, ``i.e.`` and ``et al.`` end none.
+
+    >>> _sentence("Decay, e.g. AdamW's (Loshchilov et al. 2019). SGD has another.")
+    "Decay, e.g. AdamW's (Loshchilov et al. 2019)"
+    """
+    return _END.split(" ".join((text or "").split()))[0].rstrip(".")
+
+
+_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bal)(?<!\bcf)(?<!\bvs)\. (?=[A-Z`])")
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _MEASURED = ("best_val_acc", "clean", "gap")
-RANKING_COLUMNS = ("", "place", "sweep/trial", "state", *_MEASURED, "epoch", "parameters", "verdict", "configuration")
+RANKING_COLUMNS = ("", "#", "sweep/trial", *_MEASURED, "verdict", "state", "epoch", "parameters", "configuration")
 ARCHITECTURE_COLUMNS = ("", "architecture", "trials", "winner", *_MEASURED, "parameters", "verdict")
 _RANKED = 10
 """Trials in the Markdown report."""
@@ -40,8 +40,8 @@ def ranking_rows(selection: Selection) -> list[list[object]]:
     for place, (candidate, line) in enumerate(zip(selection.ranking, lines, strict=True), 1):
         result = candidate.result
         mark = (">" if candidate is selection.winner else "") + ("*" if candidate in selection.pareto else "")
-        model = [result.best_epoch, f"{result.parameters:,}", result.verdict, line]
-        rows.append([mark, place, candidate.name, candidate.record.state, *_measured(candidate), *model])
+        rest = [result.verdict, candidate.record.state, result.best_epoch, f"{result.parameters:,}", line]
+        rows.append([mark, place, candidate.name, *_measured(candidate), *rest])
     return rows
 
 

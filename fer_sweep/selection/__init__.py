@@ -1,10 +1,11 @@
 """From records to a decision: ranking, winner, warnings, confirmation with further seeds. All pure."""
 
-from fer_sweep.selection.caveats import Caveat, caveats
+from fer_sweep.selection.caveats import SHOWN, Caveat, caveats
 from fer_sweep.selection.choice import (
     RULE,
     Candidate,
     Selection,
+    decides,
     differing_data,
     select,
     select_each,
@@ -14,6 +15,7 @@ from fer_sweep.selection.intervals import Mean, wilson
 
 __all__ = [
     "RULE",
+    "SHOWN",
     "Candidate",
     "Caveat",
     "Comparison",
@@ -22,6 +24,7 @@ __all__ = [
     "Selection",
     "caveats",
     "compare",
+    "decides",
     "differing_data",
     "select",
     "select_confirmed",

@@ -12,13 +12,16 @@ from fer_sweep.config.values import is_number
 from fer_sweep.errors import ConfigError
 from fer_sweep.formatting import percent, short
 from fer_sweep.records import TrialState
-from fer_sweep.selection.choice import Candidate, Selection
+from fer_sweep.selection.choice import Candidate, Selection, differing_data
 from fer_sweep.selection.intervals import MOST_SEEDS, chance_difference, images_needed, seeds_needed
 
 NEXT_TO = 0.05
 """Share of a range, on its own scale: a value this close to an end counts as at the end."""
 _BEYOND = 0.1
 """Share of a range: how far beyond its end a value is tried, to check whether training accepts it."""
+
+SHOWN = 3
+"""So many of the gravest are shown first; more hide what matters."""
 
 Side = Literal["lower", "upper"]
 
@@ -27,9 +30,10 @@ Side = Literal["lower", "upper"]
 class Caveat:
     """One warning about a choice."""
 
-    kind: Literal["edge", "noise", "pruned"]
-    """``edge``: a best value at the end of its range. ``noise``: trials whose difference may be chance.
-    ``pruned``: the most accurate sound trial was pruned."""
+    kind: Literal["data", "metric", "pruned", "noise", "edge"]
+    """``data``: the trials were measured on different data. ``metric``: their sweeps rank by different metrics.
+    ``pruned``: the best sound trial was pruned. ``noise``: trials whose difference may be chance. ``edge``: a best
+    value at the end of its range."""
     message: str
     """What it is, and what to do about it."""
 
@@ -37,22 +41,31 @@ class Caveat:
 def caveats(
     overall: Selection, by_model: Mapping[str, Selection], spaces: Mapping[str, Space] | None = None
 ) -> tuple[Caveat, ...]:
-    """Every warning about a choice.
+    """Every warning about a choice, the gravest first.
 
     Args:
         overall: The choice among all trials.
         by_model: The choice among the trials of each architecture.
         spaces: The search space by sweep; without it, the edges of its ranges are not checked.
     """
-    found = [*_pruned(overall), *_within_the_ranking(overall), *_between(overall, by_model)]
-    return (*found, *_edges(by_model, spaces or {}))
+    found = [*_data(overall), *_pruned(overall)]
+    if overall.metric is None:
+        found += [*_within_the_ranking(overall), *_between(overall, by_model)]
+    return (*found, *_edges(overall, by_model, spaces or {}))
+
+
+def _data(overall: Selection) -> Iterator[Caveat]:
+    if overall.winner is not None and (names := differing_data(overall.ranking)):
+        message = f"these trials were measured on different data ({', '.join(names)}), so their order says little"
+        yield Caveat("data", message)
 
 
 def _pruned(overall: Selection) -> Iterator[Caveat]:
     first = next((candidate for candidate in overall.ranking if candidate.is_sound), None)
     if overall.winner is None or first is None or first.record.state is not TrialState.PRUNED:
         return
-    message = f"trial {first.name} has the best accuracy though it was stopped after epoch {first.result.epochs}"
+    merit = "has the best accuracy" if overall.metric is None else f"has the best {overall.metric.name}"
+    message = f"trial {first.name} {merit} though it was stopped after epoch {first.result.epochs}"
     if first in overall.eligible:
         message += ", and no complete trial can win: the winner is provisional"
     else:
@@ -64,15 +77,15 @@ def _pruned(overall: Selection) -> Iterator[Caveat]:
 
 
 def _within_the_ranking(overall: Selection) -> Iterator[Caveat]:
-    if len(overall.eligible) < 2:
+    winner = overall.winner
+    if winner is None:
         return
-    best, *others = overall.eligible
-    alike = [other for other in others if _is_chance(best, other)]
+    others = [c for c in overall.eligible if c is not winner]
+    alike = [other for other in others if _is_chance(winner, other)]
     if alike:
         count = f"{len(alike)} of the {len(others)} other trials" if len(others) > 1 else "the other trial"
         yield Caveat(
-            "noise",
-            f"{best.images:,} images cannot tell {count} from the best; the best two, {_both(best, others[0])}",
+            "noise", f"the winner's accuracy and that of {count} may differ by chance: {_both(winner, alike[0])}"
         )
 
 
@@ -82,11 +95,13 @@ def _between(overall: Selection, by_model: Mapping[str, Selection]) -> Iterator[
         second = selection.winner
         if first is None or second is None or model == first.model or not _is_chance(first, second):
             continue
-        yield Caveat("noise", f"{first.model} and {model} cannot be told apart: their winners, {_both(first, second)}")
+        yield Caveat(
+            "noise", f"{first.model} and {model} may be equally accurate, of whose winners {_both(first, second)}"
+        )
 
 
-def _edges(by_model: Mapping[str, Selection], spaces: Mapping[str, Space]) -> Iterator[Caveat]:
-    for selection in by_model.values():
+def _edges(overall: Selection, by_model: Mapping[str, Selection], spaces: Mapping[str, Space]) -> Iterator[Caveat]:
+    for selection in sorted(by_model.values(), key=lambda found: found.winner != overall.winner):
         winner = selection.winner
         if winner is None or winner.sweep not in spaces:
             continue
@@ -204,14 +219,14 @@ def _is_chance(first: Candidate, second: Candidate) -> bool:
 def _both(first: Candidate, second: Candidate) -> str:
     """How far apart two trials are, how much of that may be chance, and what it takes to tell them apart."""
     p, q = first.result.best_val_acc, second.result.best_val_acc
-    apart = f"{first.name} ({percent(p)}) and {second.name} ({percent(q)}), differ by {100 * abs(p - q):.2f} points"
+    apart = f"{first.name} ({percent(p)}) and {second.name} ({percent(q)}) are {100 * abs(p - q):.2f} points apart"
     images, seeds = images_needed(p, q), seeds_needed(p, q, min(first.images, second.images))
     if images is None:
         return apart
     chance = 100 * chance_difference(p, first.images, q, second.images)
     images = round(images, min(0, 2 - len(str(images))))
-    by_seeds = f"about {seeds} seeds each on these (fersweep confirm)" if seeds else f"over {MOST_SEEDS:,} seeds each"
+    by_seeds = f"about {seeds} seeds each (fersweep confirm)" if seeds else f"over {MOST_SEEDS:,} seeds each"
     return (
-        f"{apart}, and chance explains up to {chance:.2f}: "
-        f"it takes about {images:,} validation images, or {by_seeds}, to tell them apart"
+        f"{apart}, and chance explains up to {chance:.2f} on {first.images:,} images (95 %); "
+        f"{by_seeds} or {images:,} images would tell"
     )

@@ -2,18 +2,31 @@
 
 import contextlib
 import functools
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fer_sweep.config.sweep_file import SweepFile, parse_sweep
+from fer_sweep.config.metrics import RESULT_METRICS
+from fer_sweep.config.sweep_file import Metric, SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 from fer_sweep.files import sweep_folder
 from fer_sweep.openings import Opening, all_openings
 from fer_sweep.records import TrialRecord, TrialState
-from fer_sweep.selection import Candidate, Caveat, Confirmed, Selection, caveats, differing_data, select, select_each
+from fer_sweep.search.objective import objective_value
+from fer_sweep.selection import (
+    Candidate,
+    Caveat,
+    Confirmed,
+    Selection,
+    caveats,
+    decides,
+    differing_data,
+    select,
+    select_each,
+)
 from fer_sweep.store.sweeps import extend_sweep, record_sweep
 from fer_sweep.sweeps.entries import SweepEntry, known, pinned_data, remember
 from fer_sweep.sweeps.opened import OPEN_STATES, Sweep
@@ -58,16 +71,53 @@ def as_candidates(sweep_id: str, records: Iterable[TrialRecord]) -> list[Candida
     ]
 
 
-def choose(sweeps: Sequence[Sweep], candidates: Sequence[Candidate] | None = None) -> Choice:
-    """Choose among all trials of some sweeps, which may be read already; the strictest ``--max-gap`` applies to all."""
+def choose(sweeps: Sequence[Sweep], candidates: Sequence[Candidate] | None = None, *, anyway: bool = False) -> Choice:
+    """Choose among all trials of some sweeps; the strictest ``--max-gap`` applies to all.
+
+    Their metric decides where it is another one than the validation accuracy, and the same in all of them.
+
+    Args:
+        sweeps: At least one.
+        candidates: Their trials with a result, if they are read already.
+        anyway: Choose although the trials were measured on different data.
+    """
     if candidates is None:
         candidates = [candidate for sweep in sweeps for candidate in as_candidates(sweep.id, sweep.trials())]
     limit = min((sweep.entry.max_gap for sweep in sweeps if sweep.entry.max_gap is not None), default=None)
-    overall, by_model = select(candidates, max_gap=limit), select_each(candidates, max_gap=limit)
+    metric, said = _common_metric(sweeps)
+    if metric is not None:
+        candidates = _valued(sweeps, candidates, metric)
+        if candidates and all(candidate.value is None for candidate in candidates):
+            said = (
+                Caveat("metric", f"no trial reports {metric.name}, the sweep file's metric: ranked by best_val_acc"),
+            )
+            metric = None
+    overall = select(candidates, max_gap=limit, metric=metric, anyway=anyway)
+    by_model = select_each(candidates, max_gap=limit, metric=metric, anyway=anyway)
     spaces = {sweep.id: sweep.space for sweep in sweeps}
     by_name = {candidate.name: candidate for candidate in candidates}
     seeds = tuple(_confirmed(found, by_name[found.confirms]) for found in known() if found.confirms in by_name)
-    return Choice(overall, by_model, caveats(overall, by_model, spaces), seeds)
+    return Choice(overall, by_model, (*said, *caveats(overall, by_model, spaces)), seeds)
+
+
+def _common_metric(sweeps: Sequence[Sweep]) -> tuple[Metric | None, tuple[Caveat, ...]]:
+    """The metric that ranks the trials of some sweeps, None for the validation accuracy, and a warning about it."""
+    metrics = {(sweep.file.metric.name, sweep.file.metric.goal) if sweep.file.metric else None for sweep in sweeps}
+    metric = sweeps[0].file.metric
+    if len(metrics) > 1 and any(decides(sweep.file.metric) for sweep in sweeps):
+        names = ", ".join(sorted({sweep.file.metric.name for sweep in sweeps if sweep.file.metric}))
+        return None, (Caveat("metric", f"these sweeps have different metrics ({names}): ranked by best_val_acc"),)
+    return metric if decides(metric) else None, ()
+
+
+def _valued(sweeps: Sequence[Sweep], candidates: Sequence[Candidate], metric: Metric) -> list[Candidate]:
+    by_id = {sweep.id: sweep for sweep in sweeps}
+    is_of_result = metric.name in RESULT_METRICS
+    found = []
+    for candidate in candidates:
+        reports = () if is_of_result else by_id[candidate.sweep].reports(candidate.record.trial_id)
+        found.append(replace(candidate, value=objective_value(metric, reports, candidate.result)))
+    return found
 
 
 def winner_of(selection: Selection, sweeps: Sequence[Sweep]) -> Candidate:
@@ -79,17 +129,19 @@ def winner_of(selection: Selection, sweeps: Sequence[Sweep]) -> Candidate:
     """
     if selection.winner is not None:
         return selection.winner
-    ids, last = ", ".join(sweep.id for sweep in sweeps), sweeps[-1].id
+    ids, last = " ".join(sweep.id for sweep in sweeps), sweeps[-1]
     message = f"{selection.reason}: {ids}"
     if not selection.ranking:
-        raise NothingToDo(message, hint=f"fersweep status {last} shows its trials and what to do next")
-    single = f"list the trials with fersweep status {last}, and select one with --trial in confirm, test or export"
+        raise NothingToDo(message, hint=f"fersweep status {last.id} shows its trials and what to do next")
+    single = "select one with --trial in confirm, test or export"
     if differing_data(selection.ranking):
-        raise InputError(message, hint="name sweeps of one data set" if len(sweeps) > 1 else single)
-    if sweeps[-1].state in OPEN_STATES:
-        raise NothingToDo(message, hint=f"train more with fersweep agent {last}, or {single}")
-    look = f"fersweep report {last} shows their curves; search other ranges in a new sweep, or select one with --trial"
-    raise NothingToDo(message, hint=f"{look} in confirm, test or export")
+        hint = "name sweeps of one data set" if len(sweeps) > 1 else single
+        raise InputError(message, hint=f"{hint}; to rank them anyway: fersweep best {ids} --anyway")
+    if last.state in OPEN_STATES:
+        raise NothingToDo(message, hint=f"train more with fersweep agent {last.id}, or {single}")
+    file = shlex.quote(str(last.folder / "sweep.yaml"))
+    advice = f"lower lr or train more epochs: fersweep create {file} --set lr=0.0003"
+    raise NothingToDo(message, hint=f"{advice}; or {single}")
 
 
 def chosen(sweep: Sweep, trial_id: str | None = None) -> Candidate:
@@ -101,13 +153,42 @@ def chosen(sweep: Sweep, trial_id: str | None = None) -> Candidate:
     """
     candidates = as_candidates(sweep.id, sweep.trials())
     if trial_id is None:
-        return winner_of(select(candidates, max_gap=sweep.entry.max_gap), [sweep])
+        return winner_of(choose([sweep], candidates).overall, [sweep])
     for candidate in candidates:
         if candidate.record.trial_id == trial_id:
             return candidate
     known_ids = ", ".join(candidate.record.trial_id for candidate in candidates[:20]) or "none yet"
     raise InputError(
         f"sweep {sweep.id} has no trial {trial_id} with a result", hint=f"trials with a result: {known_ids}"
+    )
+
+
+def next_steps(candidate: Candidate, further: Confirmed | None) -> tuple[str, ...]:
+    """What leads on from a chosen trial: each a command, without ``fersweep``, and what it does.
+
+    It is confirmed first, then tested once, then reported and used.
+
+    Args:
+        candidate: The trial.
+        further: The results of its further seeds so far.
+    """
+    trial = f"{candidate.sweep} --trial {candidate.record.trial_id}"
+    is_search = all(entry.confirms is None for entry in known() if entry.id == candidate.sweep)
+    if is_search and (further is None or not further.seeds):
+        return (f"confirm {trial} trains it again with further seeds",)
+    info = pinned_data(candidate.sweep, candidate.data)
+    if (info is None or any(info.counts.get("test", {}).values())) and not openings_about([candidate]):
+        return (f"test {trial} opens the test split, once",)
+    return used(candidate)
+
+
+def used(candidate: Candidate) -> tuple[str, ...]:
+    """The steps after the test split was opened, as ``next_steps`` gives them."""
+    trial = f"{candidate.sweep} --trial {candidate.record.trial_id}"
+    return (
+        f"report {candidate.sweep} writes all of this as one HTML page",
+        f"export {trial} -o FOLDER writes the model for other programs",
+        f"predict PICTURE --sweep {trial} shows what it says of a picture",
     )
 
 
@@ -123,13 +204,6 @@ def openings_about(candidates: Sequence[Candidate]) -> tuple[Opening, ...]:
     names = {candidate.name for candidate in candidates}
     splits |= {o.test_fingerprint for o in openings if o.fingerprint in fingerprints or o.model in names}
     return tuple(opening for opening in openings if opening.test_fingerprint in splits)
-
-
-def after_confirmation(candidate: Candidate) -> str:
-    """The command that leads on from a confirmed trial, and what it does."""
-    if openings_about([candidate]):
-        return f"fersweep report {candidate.sweep} shows all of it; fersweep export {candidate.sweep} -o FOLDER"
-    return f"fersweep test {candidate.sweep} --trial {candidate.record.trial_id} opens the test split, once"
 
 
 def _prepared_splits(candidates: Sequence[Candidate]) -> set[str]:
@@ -228,9 +302,21 @@ def _make(sweep: Sweep, candidate: Candidate, seeds: list[int]) -> Sweep:
     return made
 
 
-def _file(sweep: Sweep, candidate: Candidate, seeds: list[int]) -> SweepFile:
+def file_of(sweep: Sweep, candidate: Candidate) -> SweepFile:
+    """A sweep file of one trial's configuration alone."""
     trial = candidate.record.trial_id
-    config = parse_trial(candidate.record.config).model_dump(mode="json")
+    about = {
+        "name": f"{sweep.id}-{trial}",
+        "description": f"the configuration of trial {trial} of sweep {sweep.id}",
+        "metric": sweep.file.metric.model_dump(exclude_unset=True) if sweep.file.metric else None,
+    }
+    return _file(sweep, candidate, [int(candidate.record.config.get("seed", 0))], about)
+
+
+def _file(sweep: Sweep, candidate: Candidate, seeds: list[int], about: Mapping[str, Any] | None = None) -> SweepFile:
+    trial = candidate.record.trial_id
+    trained = parse_trial(candidate.record.config)
+    config = {"model": trained.model, **trained.model_dump(mode="json")}
     entity, project = sweep.file.entity, sweep.file.project
     if sweep.entry.path:
         entity, _, project_and_id = sweep.entry.path.partition("/")
@@ -244,6 +330,7 @@ def _file(sweep: Sweep, candidate: Candidate, seeds: list[int]) -> SweepFile:
         "method": "grid",
         "metric": {"name": "best_val_acc", "goal": "maximize"},
         "parameters": {**_fixed(config), "seed": {"values": seeds}},
+        **(about or {}),
     }
     return parse_sweep({key: value for key, value in plain.items() if value is not None})
 

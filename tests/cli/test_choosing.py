@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -13,6 +15,8 @@ import pytest
 from PIL import Image
 
 from fer_sweep import api
+from fer_sweep.config.arguments import parse_arguments
+from fer_sweep.config.trial import parse_trial
 from fer_sweep.files import home, sweep_folder, trial_folder
 from fer_sweep.records import CLASSES, TrialOutcome, TrialState
 from tests.cli.conftest import write_sweep
@@ -101,6 +105,7 @@ def test_best_explains_its_choice_and_warns(shell, both):
     _, out, err = shell("best")
     assert "why:" in out and winner["verdict_reason"] in " ".join(out.split())
     assert "warning:" in out and "lr 0.005" in out and "upper end" in " ".join(out.split())
+    assert out.startswith("winner: trial") and "in every trial: model=simple_cnn" in " ".join(out.split())
     assert f"fersweep confirm {both[0]}" in err
     document = shell.json("best", *both)
     assert {found["winner"]["sweep"] for found in document["architectures"].values()} == set(both)
@@ -126,6 +131,86 @@ def test_sweeps_of_different_data_have_no_winner(shell, searched, tiny_cache, tm
     shell("agent", *HERE)
     code, _, err = shell("best", searched, other)
     assert code == 2 and "different data" in err and "hint: name sweeps of one data set" in err
+    anyway = err.partition("anyway: fersweep ")[2].split()
+    code, out, _ = shell(*anyway)
+    assert anyway == ["best", searched, other, "--anyway"] and code == 0
+    assert out.startswith("warning: these trials were measured on different data") and "winner: trial" in out
+
+
+def test_a_sweep_of_many_trials_shows_ten_and_three_warnings_unless_all_are_asked_for(shell, tiny_data, played_trials):
+    played_trials.script = lambda trial: TrialOutcome(
+        TrialState.COMPLETE, make_result(best_val_acc=0.5 - int(trial.trial_id) / 1000)
+    )
+    file = Path(write_sweep(trials=12))
+    values = {"channels": [2, 4], "hidden": [8, 16], "batch_size": [16, 32], "lr": [0.001, 0.01]}
+    text = file.read_text().partition("  channels")[0]
+    file.write_text(text.replace("random", "grid") + "".join(f"  {k}: {{values: {v}}}\n" for k, v in values.items()))
+    shell("create", str(file))
+    shell("agent", *HERE)
+    for words, trials, warnings in (((), 10, 3), (("--all",), 12, 4)):
+        _, out, _ = shell("best", *words)
+        assert out.count("balanced  complete") == trials and out.count("\nwarning: ") == warnings
+        assert ("--all" in out) is (not words)
+    lines = [line for line in out.splitlines() if "balanced  complete" in line]
+    assert re.findall(r"(\w+)=", lines[0]) == ["lr", "batch_size", "channels", "hidden"], "lr stands first"
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"), [("macro_f1", "lowest macro_f1, 0.41"), ("val_loss", "lowest val_loss, 1.4")]
+)
+def test_the_metric_of_the_sweep_file_decides(shell, tiny_data, played_trials, metric, words):
+    def script(trial: PlayedTrial) -> TrialOutcome:
+        trial.train(trial.job.config.epochs)
+        number = int(trial.trial_id)
+        return TrialOutcome(
+            TrialState.COMPLETE, make_result(best_val_acc=(0.6, 0.5)[number], macro_f1=(0.43, 0.41)[number])
+        )
+
+    played_trials.script = script
+    file = Path(write_sweep(trials=2))
+    file.write_text(file.read_text().replace("best_val_acc, goal: maximize", f"{metric}, goal: minimize"))
+    shell("create", str(file))
+    shell("agent", *HERE)
+    document = shell.json("best")
+    assert (document["metric"], document["winner"]["id"]) == (metric, "1" if metric == "macro_f1" else "0")
+    out = shell("best")[1]
+    assert f"why: it has the {words}" in out and f"trials by {metric}:" in out
+
+
+def test_the_winner_is_printed_as_a_sweep_file_and_as_a_command(shell, searched):
+    winner = shell.json("best")["winner"]
+    code, text, _ = shell("best", "--yaml")
+    assert code == 0
+    Path("winner.yaml").write_text(text)
+    made = shell.json("create", "winner.yaml")["sweep"]
+    shell("agent", made, *HERE)
+    (trial,) = shell.json("status", made)["trials"]
+    assert trial["config"] == winner["config"]
+    (command,) = [line for line in text.splitlines() if line.startswith("# fersweep train")]
+    arguments = parse_arguments(shlex.split(command)[3:])
+    assert parse_trial(arguments).model_dump(mode="json") == winner["config"]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_command_breaks_a_word_in_a_narrow_terminal(shell, both, monkeypatch, width):
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    names = " ".join(both)
+    shell("confirm", *both, "--seeds", "2", *HERE)
+    shell("test")
+    commands = [f"best {names} --all", f"status {both[0]}", f"confirm {names}", "test --again"]
+    for command in (*commands, "data list", "data audit whole", "doctor", "validate vit", "--help", "train --help"):
+        shown = {}
+        for columns in (width, 10_000):
+            monkeypatch.setenv("COLUMNS", str(columns))
+            _, out, err = shell(*command.split())
+            lines = re.sub(r"\x1b\[\d*m", "", out + err).partition("opened")[0].splitlines()
+            shown[columns] = {word.rstrip(",") for line in lines for word in line.split() if set(word) != {"-"}}
+            too_long = [line for line in lines if columns == width < len(line) and not re.search(r"\S{50}", line)]
+            assert not too_long, command
+        # A cell that has moved below its row speaks for itself.
+        assert shown[10_000] - shown[width] <= {"configuration", "parameters", "note", "what", "to", "do"}, command
 
 
 def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_their_mean(
@@ -196,6 +281,12 @@ def test_the_test_split_is_opened_once_and_again_only_on_request(shell, searched
     assert code == 0 and "not confirmed" not in err
     text = " ".join(out.split())
     assert "opened 2 times" in text and f"before: {found['model']}" in text
+    for used in (err, shell("best")[2]):
+        assert [line.split()[2] for line in used.splitlines() if line.startswith("next:")] == [
+            "report",
+            "export",
+            "predict",
+        ]
     assert "Wilson 95 %" in text and "surprise" in text and "mean over 2 further seeds" in text
     lines = [json.loads(line) for line in (sweep_folder(searched) / "tests.jsonl").read_text().splitlines()]
     assert [(line["averaging"], line["again"]) for line in lines] == [("flip", False), ("tencrop", True)]

@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 
 from fer_sweep.cli import app
+from fer_sweep.cli.groups import GROUPS
 from fer_sweep.config.trial import known_names
 from fer_sweep.records import TrialOutcome, TrialState
 from tests.cli.conftest import write_sweep
@@ -36,6 +37,24 @@ def test_help_of_every_command_has_an_example(shell, command):
     assert code == 0 and "Example: fersweep" in out
     if command == "train":
         assert [name for name in known_names() if f"--{name}" not in out] == []
+
+
+def test_help_has_every_command_in_its_section_with_a_whole_summary(shell):
+    _, out, _ = shell("--help")
+    sections = re.findall(r"^(\w+):\n((?:  .*\n)+)", out, flags=re.MULTILINE)
+    shown = [
+        name
+        for heading, text in sections
+        if heading in GROUPS
+        for name in re.findall(r"^  ((?:data )?\w+)", text, flags=re.MULTILINE)
+    ]
+    assert sorted(shown) == sorted(commands()), "each stands in groups.GROUPS"
+    assert "..." not in out.partition("Start:")[2] and "agents/ of this folder, to edit them." in " ".join(out.split())
+
+
+def test_options_may_be_written_with_either_dash(shell, small):
+    assert shell("create", small, "--max_gap", "0.2")[0] == 0
+    assert shell("agent", "--on_oom", "smaller-micro-batch", "--per_gpu", "x")[2].startswith("error: --per-gpu x")
 
 
 def test_validate_shows_every_problem_with_its_line_and_binds_parameters_unless_told_not_to(shell):

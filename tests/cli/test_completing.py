@@ -46,6 +46,7 @@ def test_commands_options_their_values_and_the_fields_of_an_architecture(tab):
     fields = ["--data", "--drop_val_copies", "--dropout", "--dim", "--depth"]
     assert tab("train", "--model", "vit", "--d") == ["--device", *fields]
     assert tab("train", "--model", "vit", "--data", "x", "--channels") == []
+    assert tab("create", "x.yaml", "--set", "label") == ["label_smoothing="]
 
 
 def test_sweeps_data_sets_and_files(tab, shell, tiny_data):

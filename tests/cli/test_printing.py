@@ -12,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_sweep.cli import main
-from fer_sweep.cli.printing import console, log_warnings, print_json, print_table, print_text
-from fer_sweep.reports.tables import RANKING_COLUMNS
+from fer_sweep.cli.printing import (
+    TRIAL_COLUMNS,
+    console,
+    log_warnings,
+    print_json,
+    print_table,
+    print_text,
+    table_lines,
+)
+from fer_sweep.formatting import wrapped
+from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, RANKING_COLUMNS
 from tests.support.faces import Faces, write_folder
 
 EVIL = "e\x1b[2Jv\x07i\u202el\x7f[red]"
@@ -91,25 +100,48 @@ def test_name_that_the_locale_cannot_encode_is_escaped(monkeypatch, tmp_path):
         assert escaped in stdout.getvalue()
 
 
-CONFIGURATION = " ".join(f"parameter_{number}=0.{number:04}" for number in range(8))
-ROW = [">*", "1", "abcdefgh/0", "complete", "57.62 %", "57.62 %", "+2.6", "4", "9,515,783", "balanced", CONFIGURATION]
+PARAMETERS = " ".join(f"parameter_{number}=0.{number:04}" for number in range(30))
+MEASURED = ("57.62 %", "56.98 %", "+12.6")
+LONG = {
+    "best": (
+        RANKING_COLUMNS,
+        "sweep/trial",
+        [">*", "12", "abcdefgh/ijklmnop", *MEASURED, "collapsed", "complete", "120", "19,515,783", PARAMETERS],
+    ),
+    "architectures": (
+        ARCHITECTURE_COLUMNS,
+        "architecture",
+        [">", "efficientnet_lite", "120 (17 on the front)", "abcdefgh/123", *MEASURED, "19,515,783", "collapsed"],
+    ),
+    "status": (
+        TRIAL_COLUMNS,
+        "trial",
+        [
+            "ijklmnop",
+            "preempted",
+            "120",
+            "57.62 %",
+            "+12.6",
+            "collapsed",
+            PARAMETERS,
+            "killed by the kernel: no memory",
+        ],
+    ),
+}
 
 
-@pytest.mark.parametrize(("width", "is_below"), [(104, True), (160, False)])
-def test_a_narrow_terminal_shows_configurations_below_the_table(width, is_below, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    for name, value in {"COLUMNS": str(width), "TERM": "xterm", "NO_COLOR": "1"}.items():
-        monkeypatch.setenv(name, value)
-    print_table("a title", RANKING_COLUMNS, [ROW] * 2, key="sweep/trial")
-    rows = [row.rstrip() for row in capsys.readouterr().out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()]
-    assert max(map(len, rows)) <= width
-    headings = [number for number, row in enumerate(rows) if row.split() == ["sweep/trial", "configuration"]]
-    assert len(headings) == is_below
-    if is_below:
-        assert sum("57.62 %" in row for row in rows[: headings[0]]) == 2
-        below = [row for row in rows[headings[0] + 2 :] if row]
-        assert " ".join(" ".join(below).split()) == " ".join([f"abcdefgh/0 {CONFIGURATION}"] * 2)
-        assert len(below) == 4, "in a column squeezed between others it takes dozens"
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+@pytest.mark.parametrize("name", LONG)
+def test_a_table_of_long_values_fits_the_terminal_with_every_word_whole(name, width):
+    headings, key, row = LONG[name]
+    other = [cell.replace("1", "9") for cell in row]
+    above, heading, rows = table_lines(headings, [row, other], width, 1 + headings.index(key))
+    lines = [*wrapped(above, width), heading, *rows]
+    assert max(map(len, lines)) <= width
+    shown = {word.rstrip(",") for line in lines for word in line.split()}
+    assert shown >= {word.rstrip(",") for text in (*row, *other) for word in text.split()}
+    starts = [line for line in rows if row[headings.index(key)] in line.split()]
+    assert len(starts) == 2, "each row has its name once"
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from fer_sweep.config.arguments import option_lines, parse_arguments
+from fer_sweep.config.arguments import option_groups, parse_arguments
 from fer_sweep.config.trial import ARCHITECTURES, flatten, known_names, nest, parse_trial, parse_trial_json
 from fer_sweep.errors import ConfigError, InputError
 
@@ -136,10 +136,19 @@ def test_configuration_survives_every_way_of_writing_it(write, values):
     assert parse_trial(parse_arguments(write(values))) == parse_trial(values)
 
 
-def test_every_field_is_an_option_with_a_description():
-    lines = dict(option_lines())
-    assert set(lines) == {f"--{name}" for name in known_names() if name != "model"}
-    assert all(len(meaning) > 10 for meaning in lines.values())
+def test_every_field_is_an_option_of_its_architectures_with_a_whole_sentence_that_describes_it():
+    groups = {heading: dict(rows) for heading, _, rows in option_groups()}
+    shared = groups.pop("All architectures")
+    assert list(groups) == list(ARCHITECTURES)
+    for model, own in groups.items():
+        names = {option.split(" ")[0] for option in (*shared, *own)}
+        assert names == {f"--{name}" for name in known_names(model) if name != "model"}
+        assert all(len(meaning) > 10 for meaning in own.values())
+    assert (
+        "(Zhang et al. 2018)" in shared["--augment.mixup"]
+        and "(Huang et al. 2016)" in groups["vit"]["--stochastic_depth"]
+    )
+    assert "--optimizer adamw|sgd" in shared and "--head gap|flatten" in groups["deeper_cnn"]
 
 
 def test_all_wrong_options_are_reported_with_suggestions():

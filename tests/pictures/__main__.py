@@ -70,7 +70,7 @@ def terminal(command: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         shown = list(moments(run(command, Path(folder))))
     ended = shown[-1]
-    start = next(number for number, row in enumerate(ended) if row.plain.startswith("trials by best"))
+    start = next(number for number, row in enumerate(ended) if row.plain.startswith("winner: "))
     rows = [Text.from_ansi(f"\x1b[32m$\x1b[0m {command}"), *max(shown, key=work), Text(), *ended[start:]]
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor")

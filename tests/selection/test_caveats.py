@@ -21,16 +21,16 @@ def test_nothing_is_said_where_there_is_nothing_to_say() -> None:
 def test_the_best_two_within_chance_are_said_to_be_with_what_would_tell_them_apart() -> None:
     (found,) = of(candidate("1", 0.5946), candidate("2", 0.589), candidate("3", 0.40))
     assert found.kind == "noise"
-    for words in ("1 of the 2 other trials", "differ by 0.56 points", "59,000 validation images", "18 seeds"):
+    for words in ("1 of the 2 other trials", "are 0.56 points apart", "59,000 images", "18 seeds"):
         assert words in found.message
     (equal,) = of(candidate("1", 0.6), candidate("2", 0.6))
-    assert "differ by 0.00 points" in equal.message
+    assert "are 0.00 points apart" in equal.message
     assert of(candidate("1", 0.60, n=100_000), candidate("2", 0.59, n=100_000)) == [], "more images tell them apart"
 
 
 def test_the_winners_of_two_architectures_are_compared() -> None:
     other = candidate("9", 0.605, sweep="r", config={"model": "resnet18", "data": "fer2013"})
-    (message,) = [c.message for c in of(candidate("1", 0.60), other) if "cannot be told apart" in c.message]
+    (message,) = [c.message for c in of(candidate("1", 0.60), other) if "may be equally accurate" in c.message]
     assert all(name in message for name in ("simple_cnn", "resnet18", "s/1", "r/9"))
 
 
@@ -52,3 +52,16 @@ def test_a_best_value_at_the_end_of_its_range_is_named_with_its_company() -> Non
     assert "lr 0.0099 of trial s/1 is at the upper end of its range (0.0001 to 0.01)" in found.message
     assert "unlike the other trial" in found.message and "widen" in found.message
     assert of(inside, space=space) == []
+
+
+def test_warnings_come_gravest_first_and_never_contradict_the_reason() -> None:
+    space = Space({"lr": LogUniform(min=1e-4, max=1e-2)})
+    pruned = candidate("9", 0.70, state=TrialState.PRUNED)
+    best = candidate("1", 0.60, parameters={"lr": 0.01}, fingerprint="a" * 64)
+    other = candidate("2", 0.59, fingerprint="b" * 64, config={"model": "vit", "data": "fer2013"})
+    trials = [pruned, best, other]
+    chosen = select(trials, anyway=True)
+    found = caveats(chosen, select_each(trials, anyway=True), {"s": space})
+    assert [caveat.kind for caveat in found] == ["data", "pruned", "noise", "noise", "edge"]
+    assert "that can win" in chosen.reason, "a pruned trial has a better accuracy"
+    assert "no other" not in chosen.reason and "by chance" in found[2].message

@@ -1,13 +1,16 @@
 """Selection: which trial wins and why, on hand-made results and as properties over many of them."""
 
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fer_sweep.config.sweep_file import Metric
 from fer_sweep.records import TrialState, Verdict
-from fer_sweep.selection import Candidate, select
+from fer_sweep.selection import Candidate, decides, select
 from fer_sweep.selection.choice import gap_error
 from tests.support.records import candidate
 
@@ -48,6 +51,9 @@ def test_of_equal_accuracies_a_collapsed_trial_does_not_win_by_a_negative_gap() 
     diverged = candidate("d", 0.3, verdict="diverged", best_epoch=2)
     assert select([*collapsed, diverged]).reason == "every trial collapsed or diverged"
     assert select([]).reason == "no trial has a result yet"
+    assert select([*collapsed, candidate("s", 0.6)]).reason == "it is the only trial that can win"
+    clear = "it has the best accuracy, by more than one standard error (0.82 points)"
+    assert select([candidate("a", 0.6), candidate("b", 0.5)]).reason == clear
 
 
 @pytest.mark.parametrize(
@@ -77,6 +83,8 @@ def test_trials_measured_on_different_data_have_no_winner() -> None:
         "so their accuracies are not comparable"
     )
     assert "(fer2013, synthetic)" in select([candidate("0", 0.6), candidate("1", 0.6, config=DRAWN)]).reason
+    chosen = select([one, candidate("0", 0.50, sweep="t", fingerprint="b" * 64)], anyway=True).winner
+    assert chosen is not None and chosen.name == "s/0"
     assert winner(one, candidate("1", 0.50, fingerprint="a" * 64, config=DRAWN)) == "0", "one content, two names"
     assert winner(one, candidate("1", 0.50)) == "0", "of one no fingerprint is recorded"
 
@@ -89,6 +97,26 @@ def test_max_gap_keeps_out_what_exceeds_it_unless_all_do() -> None:
     assert select([wide, narrow], max_gap=0.15).reason.endswith("; only gaps of at most 15.0 points were considered")
     assert select([wide, narrow], max_gap=0.01).reason.endswith("; every gap exceeds 1.0 points")
     assert "points were considered" not in select([wide, narrow], max_gap=0.5).reason
+
+
+def test_another_metric_decides_in_the_direction_of_its_goal() -> None:
+    def worth(name: str, accuracy: float, value: float | None, **more: Any) -> Candidate:
+        return replace(candidate(name, accuracy, **more), value=value)
+
+    trials = [worth("a", 0.70, 0.9), worth("b", 0.60, 0.5), worth("c", 0.99, None), worth("d", 0.5, 0.4, state=PRUNED)]
+    low, high = (Metric(name="val_loss", goal=goal) for goal in ("minimize", "maximize"))
+    chosen = select(trials, metric=low)
+    assert [c.record.trial_id for c in chosen.ranking] == ["d", "b", "a", "c"]
+    assert chosen.winner is not None and chosen.winner.record.trial_id == "b"
+    assert (
+        chosen.reason == "it has the lowest val_loss of those that can win, 0.5; the sweep file says to minimize that"
+    )
+    assert {c.record.trial_id for c in select(trials, metric=low, max_gap=0.1).near} == {"b"}
+    most = select(trials, metric=high)
+    assert most.winner is not None and most.winner.record.trial_id == "a"
+    lost = select([worth("x", 0.9, None)], metric=low)
+    assert lost.winner is None and "no trial has a value of val_loss" in lost.reason
+    assert [decides(metric) for metric in (None, low, Metric(name="val_acc", goal="maximize"))] == [False, True, False]
 
 
 CANDIDATES = st.lists(
