@@ -1,4 +1,4 @@
-"""Commands about data sets: prepare, list, audit, share."""
+"""Commands about data sets: prepare, list, audit, share, delete."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from fer_sweep.cli.options import Json, datasets
-from fer_sweep.cli.printing import print_json, print_table, print_text, say
+from fer_sweep.cli.printing import note, print_json, print_table, print_text, say
 
-app = typer.Typer(help="Prepare, list, audit and share data sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Prepare, list, audit, share and delete data sets.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=datasets)]
 
@@ -46,8 +46,12 @@ def prepare(
         print_json(info)
     else:
         print_text(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
-        for note in info.notes:
-            print_text(f"  note: {note}")
+        for text in info.notes:
+            print_text(f"  {'warning' if text in info.warnings else 'note'}: {text}")
+        splits = list(info.counts)
+        rows = [[name, *(f"{info.counts[split][name]:,}" for split in splits)] for name in info.spec.classes]
+        totals = [f"{sum(info.counts[split].values()):,}" for split in splits]
+        print_table("images by class and split", ("class", *splits), [*rows, ["all", *totals]])
     say(f"next: fersweep data audit {info.name}")
 
 
@@ -102,6 +106,8 @@ def audit(name: Name = "fer2013", as_json: Json = False) -> None:
         print_json(report)
         return
     print_table(f"audit of {name}", ("", "figure"), report.lines())
+    for step in report.next_steps():
+        say(f"next: {step}")
 
 
 @app.command()
@@ -116,3 +122,24 @@ def share(name: Name = "fer2013") -> None:
 
     if not share_data(name, say):
         say(f"data set {name} is already shared")
+
+
+@app.command()
+def delete(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Prepared data sets.", autocompletion=datasets)],
+) -> None:
+    """Delete data sets from the cache, without asking; the files that they were prepared from stay.
+
+    Example: fersweep data delete fer2013
+    """
+    from fer_sweep.data.cache import delete as delete_data
+    from fer_sweep.sweeps.data import pinning
+
+    names = list(dict.fromkeys(names))
+    for name, info in zip(names, delete_data(names), strict=True):
+        was = f"{info.total:,} images from {info.source}" if info else "its description was damaged"
+        print_text(f"deleted data set {name} ({was})")
+        sweeps = pinning(name)
+        if sweeps:
+            again = f"fersweep data prepare {info.source if info else 'PATH'} --name {name}"
+            note(f"{name} is pinned by {', '.join(sweeps)}, whose trials need it: {again}")

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from fer_sweep.data.kinds import kind
 from fer_sweep.errors import DataError, InputError
 from fer_sweep.records import FER2013
 
@@ -201,6 +202,9 @@ def _opened(content: bytes, label: str) -> Iterator[Image.Image]:
     except DataError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds over damaged content, SyntaxError among them
+        other = kind(content)
+        if other is not None:
+            raise DataError(f"{label}: {other[0]} in place of an image", hint=other[1]) from error
         raise DataError(
             f"{label}: not a readable image: {error or type(error).__name__}",
             hint=f"it is damaged or not {', '.join(FORMATS)}: download it again, or save it as one of these",
