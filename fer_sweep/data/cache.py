@@ -173,7 +173,7 @@ def complete_splits(
         )
     training = splits == Split.TRAIN
     if not training.any():
-        hint = "give the folder or archive that holds the training split too"
+        hint = "give the folder or archive that holds the training split too, or rename what is meant for training"
         raise DataError(f"{source}: no training images", hint=hint)
     if not (splits == Split.VAL).any():
         drawn = _drawn(labels, groups, training, VAL_SHARE)

@@ -1,5 +1,6 @@
 """Why a source is no data set that fersweep reads: what is there instead, and what to do about it."""
 
+from collections import Counter
 from pathlib import PurePosixPath
 
 from fer_sweep.data.images import ENDINGS
@@ -28,9 +29,18 @@ def unreadable(tree: Tree) -> DataError:
             problem = _problem(tree, member)
             if problem is not None:
                 return DataError(f"{tree.label(member)}: {problem[0]}", hint=problem[1])
-    folders = {member.path.parent for member in tree.members if member.path.suffix.lower() in ENDINGS}
-    if folders:
-        return _no_class(tree.name, folders)
+    images = [member for member in tree.members if member.path.suffix.lower() in ENDINGS]
+    if images and len(tree.members) == 1 and len(images[0].path.parts) == 1:
+        return DataError(f"{tree.name}: one image is no data set", hint="`fersweep predict` takes pictures")
+    if images:
+        return _no_class(tree.name, {image.path.parent for image in images})
+    others = Counter(shown(m.path.suffix.lower()) for m in tree.members if class_code(m.path.parent.name) is not None)
+    if others:
+        kinds = few(f"{ending or 'no ending'} {count:,}" for ending, count in others.items())
+        return DataError(
+            f"{tree.name}: the class folders hold no images of a kind that is read: {kinds}",
+            hint=f"save them as PNG or JPEG; endings that are read: {', '.join(sorted(ENDINGS))}",
+        )
     found = ", ".join(shown(member.path) for member in tree.members[:5]) or "nothing"
     return DataError(
         f"{tree.name}: no data set that fersweep knows; it holds {found}",
@@ -51,17 +61,20 @@ def _problem(tree: Tree, member: Member) -> tuple[str, str] | None:
 
 
 def _csv_problem(head: bytes) -> tuple[str, str] | None:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:64]:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not head[:64:2].strip(b"\0") or not head[1:64:2].strip(b"\0"):
         return "it is text in UTF-16", "save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD.csv > NEW.csv"
     first, _, _ = head.decode("utf-8-sig", errors="replace").partition("\n")
     fields = [field.strip().strip('"') for field in first.split(",")]
     if first.lower().startswith("sep="):
         return "it begins with a line for Excel (sep=)", "remove that line"
     if len(fields) >= _PIXELS // 2 or (len(head) == _HEAD and first.count(",") > _HEAD // 20):
-        return "it has one column a pixel", f"join the {_PIXELS:,} columns to one, `pixels`, with spaces between the numbers"
+        return (
+            "it has one column a pixel",
+            f"join the {_PIXELS:,} columns to one, `pixels`, with spaces between the numbers",
+        )
     if any(len(field.split()) == _PIXELS for field in fields) or len(first) == _HEAD:
         return "it has no header", f"name the columns in a first line of their own, such as {_HEADER}"
-    if len(fields) > 1:
+    if len(fields) > 1 and first.isprintable():
         return (
             f"it is a CSV without a column `pixels`; its columns are {few(map(quoted, fields))}",
             f"fersweep reads the columns {_HEADER} of FER2013: rename yours, or give the images in class folders",

@@ -44,7 +44,8 @@ VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fea
 
 _PIXELS = FER2013.height * FER2013.width
 _DIGITS = re.compile(r"[0-9 ]*")
-_LABELS = {str(label): label for label in range(len(CLASSES))}
+_LABELS = {text: label for label in range(len(CLASSES)) for text in (str(label), f"{label}.0")}
+"""pandas writes `3.0` where a value of the column was missing."""
 _SEPARATORS = ",;\t|"
 _DAMAGED = "the file is damaged or truncated: download it again"
 _PIXELS_HINT = (
@@ -204,7 +205,7 @@ def _votes(path: Path) -> list[tuple[int, str, dict[str, int]]]:
 
 def _columns(tree: Tree, member: Member) -> dict[str, int]:
     """The positions of a CSV's columns by their names in small letters; none of another file."""
-    if member.path.suffix.lower() not in (".csv", ".txt", ""):
+    if member.path.suffix.lower() not in (".csv", ".tsv", ".txt", ""):
         return {}
     line = _header(tree, member)
     names = [name.strip().strip('"').strip().lower() for name in line.split(_separator(line))]
@@ -286,6 +287,10 @@ def _lines(tree: Tree, member: Member) -> Iterator[tuple[int, list[str]]]:
             line = stream.readline(_LONGEST_LINE)
             if not line:
                 return
+            if b"\r" in line.rstrip(b"\r\n"):
+                raise _bad_row(
+                    label, number, "lines end with CR alone", "save it with LF or CR LF at the ends of lines"
+                )
             if len(line) == _LONGEST_LINE:
                 raise _bad_row(label, number, f"over {_LONGEST_LINE:,} characters in one row")
             with readable(f"{label}, line {number}"):

@@ -53,8 +53,13 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         labels=np.array([labelled[member] for member in members], dtype=np.int64),
         splits=np.array(splits, dtype=np.uint8),
         official_split=official,
-        notes=(*root_notes, *class_notes, *changes, *split_notes, *left_out(tree, ())),
+        notes=(*root_notes, *class_notes, *changes, *split_notes, *left_out(tree, _in_class_folders(tree, members))),
     )
+
+
+def _in_class_folders(tree: Tree, images: list[Member]) -> set[Member]:
+    folders = {image.path.parent for image in images}
+    return {member for member in tree.members if member.path.parent in folders}
 
 
 def _is_image(member: Member) -> bool:
