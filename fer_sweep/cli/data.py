@@ -48,11 +48,15 @@ def prepare(
         print_text(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
         for text in info.notes:
             print_text(f"  {'warning' if text in info.warnings else 'note'}: {text}")
-        splits = list(info.counts)
-        rows = [[name, *(f"{info.counts[split][name]:,}" for split in splits)] for name in info.spec.classes]
-        totals = [f"{sum(info.counts[split].values()):,}" for split in splits]
-        print_table("images by class and split", ("class", *splits), [*rows, ["all", *totals]])
+        _print_counts(info.counts)
     say(f"next: fersweep data audit {info.name}")
+
+
+def _print_counts(counts: dict[str, dict[str, int]]) -> None:
+    """Print a table of the images by class and split."""
+    by_class = [[name, *(f"{classes[name]:,}" for classes in counts.values())] for name in counts["train"]]
+    totals = [f"{sum(classes.values()):,}" for classes in counts.values()]
+    print_table("images by class and split", ("class", *counts), [*by_class, ["all", *totals]])
 
 
 def _found() -> Path:
@@ -106,6 +110,7 @@ def audit(name: Name = "fer2013", as_json: Json = False) -> None:
         print_json(report)
         return
     print_table(f"audit of {name}", ("", "figure"), report.lines())
+    _print_counts(report.counts)
     for step in report.next_steps():
         say(f"next: {step}")
 
@@ -126,9 +131,11 @@ def share(name: Name = "fer2013") -> None:
 
 @app.command()
 def delete(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Prepared data sets.", autocompletion=datasets)],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Prepared data sets.", autocompletion=datasets)],
 ) -> None:
-    """Delete data sets from the cache, without asking; the files that they were prepared from stay.
+    """Delete prepared data sets, without asking.
+
+    The files that they were prepared from stay. A note names the sweeps of this home that pin one.
 
     Example: fersweep data delete fer2013
     """

@@ -52,13 +52,12 @@ class AuditReport(BaseModel):
     """Their standard deviation."""
 
     def lines(self) -> list[list[str]]:
-        """The report as rows of a name and a figure."""
+        """The report but for the counts by class, as rows of a name and a figure."""
         rows = [["images", f"{self.images:,}"]]
         for split, classes in self.counts.items():
             size = sum(classes.values())
             if size:
-                by_class = ", ".join(f"{name} {count:,}" for name, count in classes.items())
-                rows.append([split, f"{size:,}: {by_class}"])
+                rows.append([split, f"{size:,}"])
                 rows.append([f"{split}, most frequent class", f"{self.majority_share[split]:.1%}"])
             else:
                 rows.append([split, "none"])

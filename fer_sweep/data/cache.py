@@ -223,7 +223,8 @@ def _read(tree: Tree, report: Progress, *, nested: bool = False) -> RawFaces:
         return _read(open_stream(content, archives[0].path.name), report, nested=True)
     if archives:
         found = ", ".join(str(member.path) for member in archives[:5])
-        raise DataError(f"{tree.name}: no data set, but archives ({found})", hint="give the path of one of them")
+        hint = "give the path of one; if they are the splits of one data set, unpack them side by side first"
+        raise DataError(f"{tree.name}: no data set, but archives ({found})", hint=hint)
     raise unreadable(tree)
 
 

@@ -36,6 +36,6 @@ def kind(head: bytes) -> tuple[str, str] | None:
     >>> kind(b"Rar!....") is None, kind(b" <HTML><title>Sign in")[0]
     (True, 'an HTML page')
     """
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    start = head[:256].removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
     found = (rest for begin, *rest in _KINDS if head.startswith(begin) or start.startswith(begin))
     return next(((what, hint) for what, hint in found), None)

@@ -203,7 +203,7 @@ def unnumbered(path: PurePosixPath) -> PurePosixPath:
 def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, Split], tuple[str, ...]]:
     """The split of each of some folders or files (without endings) of a source, and notes on how it was read.
 
-    A single place that names no split has the one that the source's own name says, or else is training images.
+    A single place that names no split is training images, unless the source's own name says otherwise.
 
     Raises:
         DataError: There are several, and one names no split: it may hold what must not be trained on.
@@ -219,10 +219,11 @@ def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[P
             hint=f"name each for its split: {UNDERSTOOD_SPLITS}. Put what is all for training into one folder train",
         )
     if nameless:
-        split = split_code(re.sub(r"(\.tar)?\.\w+$", "", source))
-        if split is not None:
-            return dict.fromkeys(named, split), (
-                f"the split is that of its own name, {quoted(source)}: {split.name.lower()}",
+        own = split_code(re.sub(r"(\.tar)?\.\w+$", "", source))
+        if own not in (None, Split.TRAIN):
+            raise DataError(
+                f"{source}: its name says that all of it is the {own.name.lower()} split, so nothing is for training",
+                hint="give the folder or archive that holds the training split too, or rename it if all is for that",
             )
         return dict.fromkeys(named, Split.TRAIN), ("no folder or file names a split: all are training images",)
     return {place: found[0] for place, found in named.items() if found is not None}, split_notes(parts)

@@ -139,7 +139,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
     Raises:
         DataError: It does not exist, is damaged, or is an archive that must not be trusted.
     """
-    label = shown(path.name or str(path))
+    label = shown(path.absolute().name or str(path))
     with contextlib.ExitStack() as stack:
         with readable(label):  # such as a name that is too long, or a folder without permission
             if path.is_dir():

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from fer_sweep.data.images import ENDINGS
 from fer_sweep.data.kinds import kind
 from fer_sweep.data.names import UNDERSTOOD_CLASSES, class_code, few, quoted
+from fer_sweep.data.sources.csv_rows import separator_of
 from fer_sweep.data.tree import Member, Tree, shown
 from fer_sweep.errors import DataError
 from fer_sweep.records import FER2013
@@ -14,7 +15,7 @@ _PIXELS = FER2013.height * FER2013.width
 _HEADER = "emotion,pixels,Usage"
 _MOST_LOOKED_AT = 50
 """Files, since each has to be opened."""
-_HEAD = 16_384
+_HEAD = 65_536
 """Bytes: a header with a column a pixel fits in."""
 _DOCUMENTS = frozenset({".html", ".htm", ".xml", ".json", ".pdf", ".ipynb", ".db"})
 """What lies beside data without being meant as it."""
@@ -24,16 +25,16 @@ def unreadable(tree: Tree) -> DataError:
     """The error for a source that no reader claims."""
     if any(member.path == PurePosixPath("xl/workbook.xml") for member in tree.members):
         return DataError(f"{tree.name}: it is an Excel workbook", hint=f"save it as CSV (UTF-8) with columns {_HEADER}")
-    for member in tree.members[:_MOST_LOOKED_AT]:
-        if len(tree.members) == 1 or member.path.suffix.lower() not in _DOCUMENTS:
-            problem = _problem(tree, member)
-            if problem is not None:
-                return DataError(f"{tree.label(member)}: {problem[0]}", hint=problem[1])
     images = [member for member in tree.members if member.path.suffix.lower() in ENDINGS]
     if images and len(tree.members) == 1 and len(images[0].path.parts) == 1:
         return DataError(f"{tree.name}: one image is no data set", hint="`fersweep predict` takes pictures")
     if images:
         return _no_class(tree.name, {image.path.parent for image in images})
+    for member in tree.members[:_MOST_LOOKED_AT]:
+        if len(tree.members) == 1 or member.path.suffix.lower() not in _DOCUMENTS:
+            problem = _problem(tree, member)
+            if problem is not None:
+                return DataError(f"{tree.label(member)}: {problem[0]}", hint=problem[1])
     others = Counter(shown(m.path.suffix.lower()) for m in tree.members if class_code(m.path.parent.name) is not None)
     if others:
         kinds = few(f"{ending or 'no ending'} {count:,}" for ending, count in others.items())
@@ -57,24 +58,27 @@ def _problem(tree: Tree, member: Member) -> tuple[str, str] | None:
         return f"it is {found[0]}", found[1]
     if suffix == ".parquet":
         return "it is no parquet file", "it is damaged: download it again"
-    return _csv_problem(head) if suffix in (".csv", ".tsv", ".txt", "") else None
+    return _csv_problem(head) if suffix in (".csv", ".tsv", ".txt") else None
 
 
 def _csv_problem(head: bytes) -> tuple[str, str] | None:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not head[:64:2].strip(b"\0") or not head[1:64:2].strip(b"\0"):
         return "it is text in UTF-16", "save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD.csv > NEW.csv"
     first, _, _ = head.decode("utf-8-sig", errors="replace").partition("\n")
-    fields = [field.strip().strip('"') for field in first.split(",")]
+    first = first.rstrip("\r")
+    if not first.replace("\t", " ").isprintable():
+        return None
+    fields = [field.strip().strip('"') for field in first.split(separator_of(first))]
     if first.lower().startswith("sep="):
         return "it begins with a line for Excel (sep=)", "remove that line"
-    if len(fields) >= _PIXELS // 2 or (len(head) == _HEAD and first.count(",") > _HEAD // 20):
+    if len(fields) >= _PIXELS // 2:
         return (
             "it has one column a pixel",
             f"join the {_PIXELS:,} columns to one, `pixels`, with spaces between the numbers",
         )
-    if any(len(field.split()) == _PIXELS for field in fields) or len(first) == _HEAD:
+    if any(len(field.split()) == _PIXELS for field in fields):
         return "it has no header", f"name the columns in a first line of their own, such as {_HEADER}"
-    if len(fields) > 1 and first.isprintable():
+    if len(fields) > 1:
         return (
             f"it is a CSV without a column `pixels`; its columns are {few(map(quoted, fields))}",
             f"fersweep reads the columns {_HEADER} of FER2013: rename yours, or give the images in class folders",

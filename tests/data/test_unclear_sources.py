@@ -166,7 +166,7 @@ def test_unclear_source_is_refused(name, faces, tmp_path):
 
 @pytest.mark.parametrize("name", ["test", "FER2013Valid"])
 def test_folder_of_one_split_is_known_by_its_own_name(name, faces, tmp_path):
-    refused(write_folder(tmp_path / name, folders(".", ".", ".")(faces)), f"^{name}: no training images")
+    refused(write_folder(tmp_path / name, folders(".", ".", ".")(faces)), f"^{name}: its name says that all of it is")
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,10 @@ FILES = {
     "noheader.csv": (ROW.encode(), "it has no header", "emotion,pixels,Usage"),
     "wide.csv": (WIDE.encode(), "it has one column a pixel", "join the 2,304 columns"),
     "wide-noheader.csv": (b"7," * 2304 + b"0\n", "it has one column a pixel", "join the 2,304 columns"),
+    "wide.tsv": (WIDE.replace(",", "\t").replace("p", "pixel number ").encode(), "it has one column a pixel", "join"),
     "excel.csv": (b"sep=;\nemotion;pixels;Usage\n", "it begins with a line for Excel", "remove that line"),
     "paths.csv": (
-        b"path,label\na.png,1\n",
+        b"path;label\r\na.png;1\r\n",
         "without a column `pixels`; its columns are 'label', 'path'",
         "class folders",
     ),
@@ -61,7 +62,7 @@ def test_file_is_named_for_what_it_is(name, tmp_path):
 def test_file_is_named_in_a_folder_with_documents_too(name, tmp_path):
     content, message, hint = FILES[name]
     folder = write_folder(
-        tmp_path / "a", {name: content, "LICENSE": b"free", "README.md": b"hello", "a.html": b"<html>"}
+        tmp_path / "a", {name: content, "LICENSE": b"free, and open", "README.md": b"hello", "a.html": b"<html>"}
     )
     refused(folder, f"^a: {name}: {message}", hint)
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from fer_sweep.data.dataset import RawFaces, Split
 from fer_sweep.data.images import Progress
+from fer_sweep.data.kinds import kind
 from fer_sweep.data.names import (
     OFFICIAL_NAMES,
     UNDERSTOOD_SPLITS,
@@ -102,7 +103,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     if not rows.images:
         raise DataError(f"{tree.label(chosen[0])}: a header and no rows", hint="download the file again")
     others = [shown(member.path.name) for member in tables if member not in chosen]
-    separators = {separator for member in chosen if (separator := _separator(_header(tree, member))) != ","}
+    separators = {separator for member in chosen if (separator := separator_of(_header(tree, member))) != ","}
     more_notes = [f"columns are separated by {separator!r}" for separator in sorted(separators)]
     if rows.blank:
         more_notes.append(f"{rows.blank:,} empty rows were left out")
@@ -189,6 +190,9 @@ def _votes(path: Path) -> list[tuple[int, str, dict[str, int]]]:
     with open_tree(path) as tree:
         member = next((member for member in tree.members if wanted <= _columns(tree, member).keys()), None)
         if member is None:
+            other = kind(tree.head(tree.members[0])) if len(tree.members) == 1 else None
+            if other is not None:
+                raise DataError(f"{path.name}: it is {other[0]}", hint=other[1])
             raise DataError(
                 f"{path.name}: not FER+'s labels: no CSV with columns Usage, {', '.join(VOTES)}",
                 hint="give fer2013new.csv as its authors publish it",
@@ -208,7 +212,7 @@ def _columns(tree: Tree, member: Member) -> dict[str, int]:
     if member.path.suffix.lower() not in (".csv", ".tsv", ".txt", ""):
         return {}
     line = _header(tree, member)
-    names = [name.strip().strip('"').strip().lower() for name in line.split(_separator(line))]
+    names = [name.strip().strip('"').strip().lower() for name in line.split(separator_of(line))]
     return {name: names.index(name) for name in names}
 
 
@@ -216,7 +220,7 @@ def _header(tree: Tree, member: Member) -> str:
     return tree.head(member, 4096).decode("utf-8-sig", errors="replace").partition("\n")[0]
 
 
-def _separator(header: str) -> str:
+def separator_of(header: str) -> str:
     """What separates the columns of a header: the most frequent one, or a comma."""
     return max(_SEPARATORS, key=header.count)
 
@@ -281,7 +285,7 @@ def _read_file(
 
 def _lines(tree: Tree, member: Member) -> Iterator[tuple[int, list[str]]]:
     """Rows after the header, each with the number of its line, empty lines left out."""
-    label, separator = tree.label(member), _separator(_header(tree, member))
+    label, separator = tree.label(member), separator_of(_header(tree, member))
     with tree.open(member) as stream:
         for number in itertools.count(1):
             line = stream.readline(_LONGEST_LINE)
