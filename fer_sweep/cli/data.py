@@ -111,8 +111,11 @@ def audit(name: Name = "fer2013", as_json: Json = False) -> None:
         return
     print_table(f"audit of {name}", ("", "figure"), report.lines())
     _print_counts(report.counts)
-    for step in report.next_steps():
-        say(f"next: {step}")
+    for reason, command in report.next_steps():
+        note(reason)
+        say(f"next: {command}")
+    if not report.next_steps():
+        say(f"next: fersweep create simple_cnn --data {name}")
 
 
 @app.command()
@@ -149,4 +152,5 @@ def delete(
         sweeps = pinning(name)
         if sweeps:
             again = f"fersweep data prepare {info.source if info else 'PATH'} --name {name}"
-            note(f"{name} is pinned by {', '.join(sweeps)}, whose trials need it: {again}")
+            word = "sweep" if len(sweeps) == 1 else "sweeps"
+            note(f"{name} is pinned by {word} {', '.join(sweeps)}, whose trials need it; to prepare it again: {again}")

@@ -77,16 +77,18 @@ class AuditReport(BaseModel):
         pixels = f"mean {self.train_mean:.4f}, standard deviation {self.train_std:.4f}"
         return [*rows, ["training pixels in [0, 1]", pixels]]
 
-    def next_steps(self) -> list[str]:
-        """What to do about the figures: each a command and its reason."""
+    def next_steps(self) -> list[tuple[str, str]]:
+        """What to do about the figures: reasons, each with its command."""
         create = f"fersweep create simple_cnn --data {self.name}"
         training, copies = sum(self.counts["train"].values()), self.exact_copies_in_train["val"]
         steps = []
         if copies:
-            steps.append(f"{create} --set drop_val_copies=true, which leaves copies of val images out of training")
+            reason = f"{copies:,} val images are in training too; drop_val_copies leaves them out there"
+            steps.append((reason, f"{create} --set drop_val_copies=true"))
         if training > 2 * FEW:
-            steps.append(f"{create} --set train_samples={FEW}, for fast first trials")
-        return steps or [create]
+            reason = f"train_samples takes {FEW:,} of the {training:,} training images, for fast first trials"
+            steps.append((reason, f"{create} --set train_samples={FEW}"))
+        return steps
 
 
 def audit(dataset: FaceDataset) -> AuditReport:

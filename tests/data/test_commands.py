@@ -32,7 +32,8 @@ def test_audit_names_next_steps_that_work(tmp_path, shell, monkeypatch):
     Faces.barred([70, 14], 70).prepared(tmp_path, "copied", "faces")
     monkeypatch.setenv("FERSWEEP_CACHE", str(tmp_path / "cache"))
     code, _, err = shell("data", "audit", "copied")
-    steps = re.findall(r"next: fersweep (.*), (?:which|for) ", err)
+    steps = re.findall(r"next: fersweep (.*)", err)
+    assert "note: 7 val images are in training too" in err and "note: train_samples takes 20 of the 70" in err
     assert code == 0 and [step.split()[-1] for step in steps] == ["drop_val_copies=true", "train_samples=20"]
     for step in steps:
         code, _, err = shell(*step.split())
@@ -63,7 +64,7 @@ def test_deleting_notes_the_sweeps_that_pin_the_data(source, shell):
     (pin,) = Path(".fersweep/sweeps").glob("*/data-mine.json")
     code, _, err = shell("data", "delete", "mine")
     assert code == 0
-    assert err.startswith(f"note: mine is pinned by {pin.parent.name}, whose trials need it")
+    assert err.startswith(f"note: mine is pinned by sweep {pin.parent.name}, whose trials need it")
     assert "fersweep data prepare faces --name mine" in err
 
 
