@@ -235,6 +235,11 @@ def split_notes(read: Mapping[str, Split], *, plain: Collection[str] = SPLIT_WOR
     return (f"splits were read from names: {few(texts)}",) if texts else ()
 
 
+def order_note(order: Order) -> str:
+    """A note on numbers that were read in an order that the files do not state."""
+    return f"the files do not name their classes: labels 0 to {len(order) - 1} were read as {', '.join(order)}"
+
+
 def left_out(tree: Tree, read: Collection[Member]) -> tuple[str, ...]:
     """A note on the archives and tables of a source that its reader does not read."""
     others = [m.path for m in tree.members if m.path.suffix.lower() in _DATA_ENDINGS and m not in read]

@@ -165,7 +165,9 @@ SOURCES = {
     "CSV from Windows": source(lambda f: {"a.csv": windows(f)}, official=True),
     "gzipped CSV": source(lambda f: {"a.csv.gz": gzip.compress(f.csv().encode())}, official=True),
     "competition": source(competition, "icml_face_data.csv is complete: test.csv, train.csv", official=True),
-    "CSV files of a split each": source(csv_files("train.csv", "val/b.csv", "test_set.csv", columns="emotion,pixels")),
+    "CSV files of a split each": source(
+        csv_files("train.csv", "val/b.csv", "test_set.csv", columns="emotion,pixels"), IN_CSV_ORDER
+    ),
     "CSV files with Usage": source(csv_files("a.csv", "b.csv", "c.csv"), official=True),
     "CSV with other words for splits": source(
         lambda f: {"a.csv": f.csv().replace("PrivateTest", "Test_Set").encode()},

@@ -37,7 +37,7 @@ def reader_of(tree: Tree) -> Reader | None:
     """The reader of a tree; None if it holds no layout that is known, and DataError if it holds several."""
     claiming = [reader for reader in READERS if reader.claims(tree)]
     if len(claiming) > 1:
-        forms = " and ".join(_FORMS.get(reader, str(reader)) for reader in claiming)
+        forms = " and ".join(_FORMS.get(reader, getattr(reader, "__name__", "another layout")) for reader in claiming)
         raise DataError(
             f"{tree.name}: several data sets lie side by side: {forms}",
             hint="give the path of the one that is meant, or move the others away (unpack an archive for that)",

@@ -31,6 +31,7 @@ from fer_sweep.data.names import (
     class_code,
     few,
     left_out,
+    order_note,
     quoted,
     split_code,
     split_notes,
@@ -65,6 +66,8 @@ class _Rows:
     usages: dict[str, Split] = field(default_factory=dict)
     """The split of each value of Usage."""
     names: ClassNames = field(default_factory=ClassNames)
+    has_numbers: bool = False
+    """Whether a label is a number."""
     blank: int = 0
     """Rows of empty columns, which were left out."""
     left_out: int = 0
@@ -104,7 +107,9 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         raise DataError(f"{tree.label(chosen[0])}: a header and no rows", hint="download the file again")
     others = [shown(member.path.name) for member in tables if member not in chosen]
     separators = {separator for member in chosen if (separator := separator_of(_header(tree, member))) != ","}
-    more_notes = [f"columns are separated by {separator!r}" for separator in sorted(separators)]
+    official = bool(with_usage) and rows.usages.keys() <= OFFICIAL_NAMES.keys()
+    more_notes = [order_note(CLASSES)] if rows.has_numbers and not official else []
+    more_notes += [f"columns are separated by {separator!r}" for separator in sorted(separators)]
     if rows.blank:
         more_notes.append(f"{rows.blank:,} empty rows were left out")
     return RawFaces(
@@ -112,7 +117,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         images=np.stack(rows.images).reshape(-1, *FER2013.stored_shape),
         labels=np.array(rows.labels, dtype=np.int64),
         splits=np.array(rows.splits, dtype=np.uint8),
-        official_split=bool(with_usage) and rows.usages.keys() <= OFFICIAL_NAMES.keys(),
+        official_split=official,
         notes=(
             *([f"left out, since {reason}: {few(others)}"] if others else []),
             *notes,
@@ -266,7 +271,9 @@ def _read_file(
         except ValueError as error:
             raise _bad_row(label, line, str(error), _PIXELS_HINT) from None
         code = _LABELS.get(emotion)
-        if code is None:
+        if code is not None:
+            rows.has_numbers = True
+        else:
             code = rows.names.label(emotion, f"{label}, line {line}: emotion")
         if usage is not None:
             split = _split(usage, f"{label}, line {line}")

@@ -19,7 +19,16 @@ import numpy as np
 from fer_sweep.data.dataset import ALPHABETICAL, POOLED, RawFaces, Split
 from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
 from fer_sweep.data.kinds import kind
-from fer_sweep.data.names import ClassNames, Order, left_out, named_order, order_file, splits_by_name, unnumbered
+from fer_sweep.data.names import (
+    ClassNames,
+    Order,
+    left_out,
+    named_order,
+    order_file,
+    order_note,
+    splits_by_name,
+    unnumbered,
+)
 from fer_sweep.data.tree import Member, Tree, is_archive, open_stream, readable
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
@@ -70,8 +79,7 @@ class _Samples:
         official = all(int((splits == split).sum()) == size for split, size in OFFICIAL_SIZES.items())
         notes = [*split_notes, *self.names.notes(), *changes]
         if self.uses_default_order:
-            order = ", ".join(self.default_order)
-            notes.append(f"the files do not name their classes: labels 0 to {len(CLASSES) - 1} were read as {order}")
+            notes.append(order_note(self.default_order))
         if self.without_image:
             notes.append(f"{self.without_image:,} samples with no image of a kind that is read were left out")
         if not official and POOLED not in splits:
