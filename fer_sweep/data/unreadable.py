@@ -62,8 +62,14 @@ def _problem(tree: Tree, member: Member) -> tuple[str, str] | None:
 
 
 def _csv_problem(head: bytes) -> tuple[str, str] | None:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not head[:64:2].strip(b"\0") or not head[1:64:2].strip(b"\0"):
-        return "it is text in UTF-16", "save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD.csv > NEW.csv"
+    utf16 = {
+        "UTF-16": head.startswith((b"\xff\xfe", b"\xfe\xff")),
+        "UTF-16BE": not head[:64:2].strip(b"\0"),
+        "UTF-16LE": not head[1:64:2].strip(b"\0"),
+    }
+    for encoding, found in utf16.items():
+        if found:
+            return f"it is text in {encoding}", f"save it as UTF-8: iconv -f {encoding} -t UTF-8 OLD.csv > NEW.csv"
     first, _, _ = head.decode("utf-8-sig", errors="replace").partition("\n")
     first = first.rstrip("\r")
     if not first.replace("\t", " ").isprintable():
