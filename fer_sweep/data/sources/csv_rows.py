@@ -259,7 +259,7 @@ def _read_file(
     label = tree.label(member)
     done = 0
     for number, (line, row) in enumerate(_lines(tree, member)):
-        if not any(map(str.strip, row)):
+        if not any(cell.strip(" \t") for cell in row):  # a line break in a cell is damage
             rows.blank += 1
             continue
         try:
