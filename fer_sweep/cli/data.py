@@ -1,4 +1,4 @@
-"""Commands about data sets: prepare, list, audit, share."""
+"""Commands about data sets: prepare, list, audit, share, delete."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +7,10 @@ import typer
 
 from fer_sweep.cli.groups import Groups
 from fer_sweep.cli.options import Json, datasets
-from fer_sweep.cli.printing import print_json, print_table, print_text, say
+from fer_sweep.cli.printing import note, print_json, print_table, print_text, say
 
 app = typer.Typer(
-    cls=Groups, help="Prepare, list, audit and share data sets.", no_args_is_help=True, rich_markup_mode=None
+    cls=Groups, help="Prepare, list, audit, share and delete data sets.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Name = Annotated[str, typer.Argument(help="A prepared data set.", autocompletion=datasets)]
@@ -49,9 +49,17 @@ def prepare(
         print_json(info)
     else:
         print_text(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
-        for note in info.notes:
-            print_text(f"  note: {note}")
+        for text in info.notes:
+            print_text(f"  {'warning' if text in info.warnings else 'note'}: {text}")
+        _print_counts(info.counts)
     say(f"next: fersweep data audit {info.name}")
+
+
+def _print_counts(counts: dict[str, dict[str, int]]) -> None:
+    """Print a table of the images by class and split."""
+    by_class = [[name, *(f"{classes[name]:,}" for classes in counts.values())] for name in counts["train"]]
+    totals = [f"{sum(classes.values()):,}" for classes in counts.values()]
+    print_table("images by class and split", ("class", *counts), [*by_class, ["all", *totals]])
 
 
 def _found() -> Path:
@@ -105,6 +113,12 @@ def audit(name: Name = "fer2013", as_json: Json = False) -> None:
         print_json(report)
         return
     print_table(f"audit of {name}", ("", "figure"), report.lines())
+    _print_counts(report.counts)
+    for reason, command in report.next_steps():
+        note(reason)
+        say(f"next: {command}")
+    if not report.next_steps():
+        say(f"next: fersweep create simple_cnn --data {name}")
 
 
 @app.command()
@@ -119,3 +133,27 @@ def share(name: Name = "fer2013") -> None:
 
     if not share_data(name, say):
         say(f"data set {name} is already shared")
+
+
+@app.command()
+def delete(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Prepared data sets.", autocompletion=datasets)],
+) -> None:
+    """Delete prepared data sets, without asking.
+
+    The files that they were prepared from stay. A note names the sweeps of this home that pin one.
+
+    Example: fersweep data delete fer2013
+    """
+    from fer_sweep.data.cache import delete as delete_data
+    from fer_sweep.sweeps.data import pinning
+
+    names = list(dict.fromkeys(names))
+    for name, info in zip(names, delete_data(names), strict=True):
+        was = f"{info.total:,} images from {info.source}" if info else "its description was damaged"
+        print_text(f"deleted data set {name} ({was})")
+        sweeps = pinning(name)
+        if sweeps:
+            again = f"fersweep data prepare {info.source if info else 'PATH'} --name {name}"
+            word = "sweep" if len(sweeps) == 1 else "sweeps"
+            note(f"{name} is pinned by {word} {', '.join(sweeps)}, whose trials need it; to prepare it again: {again}")

@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace as replaced
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,10 +19,11 @@ from fer_sweep.data.dataset import POOLED, FaceDataset, RawFaces, group_copies
 from fer_sweep.data.dataset import DatasetInfo as DatasetInfo
 from fer_sweep.data.dataset import Split as Split
 from fer_sweep.data.images import Progress
-from fer_sweep.data.sources import READERS
+from fer_sweep.data.sources import reader_of
 from fer_sweep.data.sources.csv_rows import relabel
 from fer_sweep.data.sources.hub import OFFICIAL_SIZES
 from fer_sweep.data.tree import Tree, is_archive, open_stream, open_tree
+from fer_sweep.data.unreadable import unreadable
 from fer_sweep.errors import DataError
 
 DEFAULT = "fer2013"
@@ -55,8 +56,7 @@ def find_dataset(name: str) -> DatasetInfo:
         return _synthetic_info()
     info = store.read_info(name) if name in store.names() else None
     if info is None:
-        near = get_close_matches(name, [SYNTHETIC, *store.names()], n=1, cutoff=0.6)
-        start = f"did you mean {near[0]}? Otherwise " if near else ""
+        start = f"{near} Otherwise " if (near := _near(name)) else ""
         raise DataError(
             f"no data set {name!r} has been prepared",
             hint=f"{start}prepare it (fersweep data prepare PATH --name {name}), or use drawn faces "
@@ -73,6 +73,26 @@ def is_prepared(name: str) -> bool:
 def list_datasets() -> list[DatasetInfo]:
     """Every data set prepared here, by name; DataError if the description of one is damaged."""
     return [info for name in store.names() if (info := store.read_info(name)) is not None]
+
+
+def delete(names: Sequence[str]) -> list[DatasetInfo | None]:
+    """Delete prepared data sets, all or none; returns what each was, or None for one with a damaged description.
+
+    Raises:
+        DataError: One is not prepared, or is `synthetic`.
+        StorageError: The cache cannot be written.
+    """
+    known = store.names()
+    for name in names:
+        if name == SYNTHETIC:
+            raise DataError(f"data set {name} cannot be deleted", hint="fersweep draws it whenever it is used")
+        if name not in known:
+            start = f"{near} " if (near := _near(name)) else ""
+            raise DataError(
+                f"no data set {name!r} has been prepared; nothing was deleted",
+                hint=f"{start}fersweep data list shows the prepared ones",
+            )
+    return store.delete(names)
 
 
 def prepare(
@@ -153,7 +173,7 @@ def complete_splits(
         )
     training = splits == Split.TRAIN
     if not training.any():
-        hint = "give the folder or archive that holds the training split too"
+        hint = "give the folder or archive that holds the training split too, or rename what is meant for training"
         raise DataError(f"{source}: no training images", hint=hint)
     if not (splits == Split.VAL).any():
         drawn = _drawn(labels, groups, training, VAL_SHARE)
@@ -194,22 +214,18 @@ def bounded_memory(limit: int = MAX_MEMORY) -> Iterator[None]:
 
 
 def _read(tree: Tree, report: Progress, *, nested: bool = False) -> RawFaces:
-    for reader in READERS:
-        if reader.claims(tree):
-            return reader.read(tree, report)
+    reader = reader_of(tree)
+    if reader is not None:
+        return reader.read(tree, report)
     archives = [member for member in tree.members if is_archive(tree, member)]
     if len(archives) == 1 and not nested:
         content = io.BytesIO(tree.read(archives[0]))
         return _read(open_stream(content, archives[0].path.name), report, nested=True)
     if archives:
         found = ", ".join(str(member.path) for member in archives[:5])
-        raise DataError(f"{tree.name}: no data set, but archives ({found})", hint="give the path of one of them")
-    found = ", ".join(str(member.path) for member in tree.members[:5]) or "nothing"
-    raise DataError(
-        f"{tree.name}: no data set that fersweep knows; it holds {found}",
-        hint="known are image folders <split>/<class>/<image>, fer2013.csv and its kin, Hugging Face parquet and "
-        "WebDataset tars, each plain or in an archive; FER+ labels go with a CSV (--ferplus)",
-    )
+        hint = "give the path of one; if they are the splits of one data set, unpack them side by side first"
+        raise DataError(f"{tree.name}: no data set, but archives ({found})", hint=hint)
+    raise unreadable(tree)
 
 
 def _drawn(
@@ -226,6 +242,11 @@ def _drawn(
         before = np.cumsum(sizes[order]) - sizes[order]
         chosen.append(order[before + sizes[order] / 2 <= share * sizes[order].sum()])
     return among & np.isin(groups, unique[np.concatenate(chosen)])
+
+
+def _near(name: str) -> str:
+    near = get_close_matches(name, [SYNTHETIC, *store.names()], n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _synthetic_info() -> DatasetInfo:

@@ -93,6 +93,11 @@ class DatasetInfo(BaseModel):
         return info
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """Those of its notes that tell of classes without images."""
+        return [warning for warning in _warnings(self.counts) if warning in self.notes]
+
+    @property
     def total(self) -> int:
         """Images in all splits."""
         return sum(self.split_total(split) for split in Split)
@@ -128,7 +133,7 @@ class FaceDataset:
             fingerprint=fingerprint(faces.images, faces.labels, faces.splits),
             counts=counts,
             official_split=faces.official_split,
-            notes=(*faces.notes, *_notes_on_absent(counts)),
+            notes=(*faces.notes, *_warnings(counts)),
             created=time.time(),
             spec=faces.spec,
         )
@@ -186,7 +191,7 @@ def group_copies(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     return np.array([numbers.setdefault(image.tobytes(), len(numbers)) for image in images], dtype=np.int64)
 
 
-def _notes_on_absent(counts: dict[str, dict[str, int]]) -> list[str]:
+def _warnings(counts: dict[str, dict[str, int]]) -> list[str]:
     absent = [name for name in counts["train"] if not any(classes[name] for classes in counts.values())]
     notes = [f"there are no images of {', '.join(absent)}"] if absent else []
     for split, classes in counts.items():

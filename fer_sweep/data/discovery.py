@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from fer_sweep.data.names import OFFICIAL_NAMES, class_code, split_code
-from fer_sweep.data.sources import READERS
+from fer_sweep.data.sources import reader_of
 from fer_sweep.data.tree import Tree, is_archive, open_tree
 from fer_sweep.errors import DataError
 
@@ -16,7 +16,7 @@ MOST_FOLDERS, MOST_CANDIDATES = 500, 100
 MOST_ENTRIES = 2_000
 """Listed of one folder; a class folder, with thousands of images, is not listed whole."""
 
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _WORDS = ("fer", "face", "emotion", "expression", "archive")
 """One of them is in the name of an archive worth opening: Kaggle's own download is called archive.zip."""
 
@@ -143,7 +143,7 @@ def _has_classes(folders: Sequence[Path]) -> bool:
 
 
 def _is_data_set(tree: Tree) -> bool:
-    if not any(reader.claims(tree) for reader in READERS):
+    if reader_of(tree) is None:
         return sum(is_archive(tree, member) for member in tree.members) == 1
     headers = _headers(tree)
     return len(headers) < len(tree.members) or any(b"emotion" in header for header in headers)

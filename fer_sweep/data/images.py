@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from fer_sweep.data.kinds import kind
 from fer_sweep.errors import DataError, InputError
 from fer_sweep.records import FER2013
 
@@ -201,6 +202,9 @@ def _opened(content: bytes, label: str) -> Iterator[Image.Image]:
     except DataError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds over damaged content, SyntaxError among them
+        other = kind(content)
+        if other is not None:
+            raise DataError(f"{label}: not an image but {other[0]}", hint=other[1]) from error
         raise DataError(
             f"{label}: not a readable image: {error or type(error).__name__}",
             hint=f"it is damaged or not {', '.join(FORMATS)}: download it again, or save it as one of these",
@@ -234,6 +238,8 @@ def _to_grey(image: Image.Image, label: str) -> Image.Image:
     them. TIFF's integers of 32 bits are taken for 16 bits in a larger cell: Pillow writes those. Values that do not fit
     are a DataError.
     """
+    if image.mode == "LAB":
+        return image.getchannel("L")
     if not _is_deep(image):
         return image.convert("L")
     tags: dict[int, Any] = getattr(image, "tag_v2", {})

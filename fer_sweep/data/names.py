@@ -1,17 +1,17 @@
-"""Which class and which split a name means: two tables, and the rules by which folders, files and columns are read.
+"""Which class and which split a name means: tables, and the rules by which folders, files and columns are read.
 
 A name that is not in the tables is refused where a guess would change labels or splits.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import PurePosixPath
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.tree import shown
+from fer_sweep.data.tree import Member, Tree, shown
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
@@ -21,7 +21,7 @@ OFFICIAL_NAMES = {"training": Split.TRAIN, "publictest": Split.VAL, "privatetest
 OUTSIDE = frozenset({"contempt", "unknown", "nf"})
 """Classes that other label sets have and FER2013 lacks; their images are left out."""
 
-_CLASS_FORMS = {
+CLASS_FORMS = {
     "angry": "anger angery angrey",
     "disgust": "disgusted disgusting digust disgut disguist digusted",
     "fear": "fearful afraid scared fearfull",
@@ -32,29 +32,40 @@ _CLASS_FORMS = {
 }
 """By class, the other names it goes by, and its misspellings."""
 
-_CLASS_FILLERS = frozenset(
+CLASS_FILLERS = frozenset(
     {"face", "faces", "facial", "expression", "expressions", "emotion", "emotions", "image", "images"}
+    | {"class", "label", "category"}
 )
 """Words beside a class that change nothing, as in `Happy face`; numbers change nothing either (`0_angry`)."""
 
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), Split.TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "dev", "publictest"), Split.VAL),
     **dict.fromkeys(("test", "testing", "privatetest"), Split.TEST),
 }
 """A name with one of them as a part is a split's: `FER2013Train`, `test_set`, `my-val-images`."""
 _SPLIT_PART = re.compile(
-    rf"(?:fer)?({'|'.join(sorted(_SPLIT_WORDS, key=len, reverse=True))})"
+    rf"(?:fer)?({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})"
     r"(?:set|data|images?|imgs?|faces?|files?|split)?s?"
 )
 """A part, and what may be attached to it: `fertrain`, `testset`, `valimages`."""
 
+UNDERSTOOD_CLASSES = f"the classes are {', '.join(CLASSES)}; forms such as happiness or surprised are understood too"
+NUMBERINGS = "the order of numbers differs (FER2013's 0 to 6, FER+'s and AffectNet's 0 to 7, RAF-DB's 1 to 7)"
 UNDERSTOOD_SPLITS = (
     "train or training; val, valid, validation, dev or public_test; test, testing or private_test; "
     "alone or as a part of a name (FER2013Train, test_set)"
 )
 
-_LABELS = {form: label for label, name in enumerate(CLASSES) for form in (name, *_CLASS_FORMS[name].split())}
+Order = tuple[str, ...]
+"""The names of the labels from 0 on."""
+_LABELS = {form: label for label, name in enumerate(CLASSES) for form in (name, *CLASS_FORMS[name].split())}
+_ORDER_FILE = "classnames.txt"
+_LONGEST_ORDER = 1 << 20
+"""Bytes."""
+_DATA_ENDINGS = frozenset(
+    {".csv", ".parquet", ".tar", ".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".npy", ".npz"}
+)
 _NEAREST_FOLDERS = 16
 """Above an image or a file; a hostile path may have thousands."""
 _MOST_SHOWN = 8
@@ -77,16 +88,18 @@ class ClassNames:
             self._outside[outside] += 1
         else:
             near = get_close_matches(name[:_LONGEST_SHOWN].strip().lower(), _LABELS, n=1)
-            hint = f"the classes are {', '.join(CLASSES)}; forms such as happiness or surprised are understood too"
+            hint = UNDERSTOOD_CLASSES
             if near:
                 hint = f"did you mean {CLASSES[_LABELS[near[0]]]}?"
-            raise DataError(f"{where}: {_quoted(name)} is none of the {len(CLASSES)} classes", hint=hint)
+            elif re.fullmatch(r"\s*\d+\s*", name):
+                hint = f"{NUMBERINGS}: write the names of the classes in place of numbers ({', '.join(CLASSES)})"
+            raise DataError(f"{where}: {quoted(name)} is none of the {len(CLASSES)} classes", hint=hint)
         return code
 
     def notes(self) -> tuple[str, ...]:
         """Which other names the classes had, and how many images of which other classes were left out."""
         other = {name: code for name, code in self._known.items() if name.strip().lower() != CLASSES[code]}
-        texts = [f"{_quoted(name)} as {CLASSES[code]}" for name, code in other.items()]
+        texts = [f"{quoted(name)} as {CLASSES[code]}" for name, code in other.items()]
         notes = [f"class names were read as follows: {few(texts)}"] if texts else []
         notes += [f"{count:,} images of class {name} were left out" for name, count in sorted(self._outside.items())]
         return tuple(notes)
@@ -113,6 +126,44 @@ def outside_class(name: str) -> str | None:
 
 
 @lru_cache(maxsize=4096)
+def class_number(name: str) -> int | None:
+    """The number that a name gives in place of a class; None if it has a word of its own, or no number up to 99.
+
+    >>> class_number("03"), class_number("class_3"), class_number("3_happy"), class_number("IMG3")
+    (3, 3, None, None)
+    """
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    numbers = re.findall(r"[0-9]+", name)
+    if len(numbers) != 1 or len(numbers[0]) > 2 or not CLASS_FILLERS.issuperset(words):
+        return None
+    return int(numbers[0])
+
+
+def named_order(names: Iterable[object], where: str) -> Order:
+    """The names of the labels from 0 on; DataError if one is no class, or two are the same."""
+    order = tuple(str(name) for name in names)
+    numbers: dict[int, int] = {}
+    for number, name in enumerate(order):
+        code = ClassNames().label(name, where)
+        if code is not None and (first := numbers.setdefault(code, number)) != number:
+            raise DataError(
+                f"{where}: {quoted(order[first])} and {quoted(name)}, labels {first} and {number}, both mean "
+                f"{CLASSES[code]}",
+                hint="correct the name that is wrong: every class has one number",
+            )
+    return order
+
+
+def order_file(tree: Tree) -> Order | None:
+    """The names of the labels from 0 on, by a source's `classnames.txt`; None if it has none, or an empty one."""
+    member = next((member for member in tree.members if member.path.name == _ORDER_FILE), None)
+    if member is None:
+        return None
+    text = tree.read(member, limit=_LONGEST_ORDER).decode("utf-8-sig", errors="replace")
+    return named_order([line for line in text.splitlines() if line.strip()], tree.label(member)) or None
+
+
+@lru_cache(maxsize=4096)
 def split_code(name: str) -> Split | None:
     """The split a folder, file stem or Usage value names; None if it names none, or several.
 
@@ -121,7 +172,7 @@ def split_code(name: str) -> Split | None:
     """
     found: set[Split] = set()
     for words in _readings(name):
-        meant = {_SPLIT_WORDS[match[1]] for word in words if (match := _SPLIT_PART.fullmatch(word))}
+        meant = {SPLIT_WORDS[match[1]] for word in words if (match := _SPLIT_PART.fullmatch(word))}
         if Split.TEST in meant and "public" in words:
             if "private" in words:  # both of FER2013's test splits in one
                 return None
@@ -152,32 +203,47 @@ def unnumbered(path: PurePosixPath) -> PurePosixPath:
 def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, Split], tuple[str, ...]]:
     """The split of each of some folders or files (without endings) of a source, and notes on how it was read.
 
-    A single place that names no split is training images.
+    A single place that names no split is training images, unless the source's own name says otherwise.
 
     Raises:
         DataError: There are several, and one names no split: it may hold what must not be trained on.
     """
     named = {place: path_split(place) for place in places}
-    nameless = [_quoted(str(place)) for place, found in named.items() if found is None]
+    nameless = [quoted(str(place)) for place, found in named.items() if found is None]
     parts = {part: split for split, part in filter(None, named.values())}
     if nameless and len(named) > 1:
-        beside = f", beside {few(map(_quoted, parts))}" if parts else ""
+        beside = f", beside {few(map(quoted, parts))}" if parts else ""
         verb = "name" if len(nameless) > 1 else "names"
         raise DataError(
             f"{source}: {few(nameless)} {verb} no known split, or several{beside}",
             hint=f"name each for its split: {UNDERSTOOD_SPLITS}. Put what is all for training into one folder train",
         )
     if nameless:
+        own = split_code(re.sub(r"(\.tar)?\.\w+$", "", source))
+        if own not in (None, Split.TRAIN):
+            raise DataError(
+                f"{source}: its name says that all of it is the {own.name.lower()} split, so nothing is for training",
+                hint="give the folder or archive that holds the training split too, or rename it if all is for that",
+            )
         return dict.fromkeys(named, Split.TRAIN), ("no folder or file names a split: all are training images",)
     return {place: found[0] for place, found in named.items() if found is not None}, split_notes(parts)
 
 
-def split_notes(read: Mapping[str, Split]) -> tuple[str, ...]:
+def split_notes(read: Mapping[str, Split], *, plain: Collection[str] = SPLIT_WORDS) -> tuple[str, ...]:
     """A note on names that were read as a split's and are no plain word for it, such as `test_set`."""
-    texts = [
-        f"{_quoted(name)} as {split.name.lower()}" for name, split in read.items() if name.lower() not in _SPLIT_WORDS
-    ]
+    texts = [f"{quoted(name)} as {split.name.lower()}" for name, split in read.items() if name.lower() not in plain]
     return (f"splits were read from names: {few(texts)}",) if texts else ()
+
+
+def order_note(order: Order) -> str:
+    """A note on numbers that were read in an order that the files do not state."""
+    return f"the files do not name their classes: labels 0 to {len(order) - 1} were read as {', '.join(order)}"
+
+
+def left_out(tree: Tree, read: Collection[Member]) -> tuple[str, ...]:
+    """A note on the archives and tables of a source that its reader does not read."""
+    others = [m.path for m in tree.members if m.path.suffix.lower() in _DATA_ENDINGS and m not in read]
+    return (f"{len(others)} other files were left out: {few(quoted(str(path)) for path in others)}",) if others else ()
 
 
 def few(texts: Iterable[str]) -> str:
@@ -190,7 +256,7 @@ def few(texts: Iterable[str]) -> str:
 def _class_words(name: str) -> Iterator[str]:
     """The only word of a name besides fillers and numbers, by each reading that has one."""
     for words in _readings(name):
-        kept = [word for word in words if word not in _CLASS_FILLERS]
+        kept = [word for word in words if word not in CLASS_FILLERS]
         if len(kept) == 1:
             yield kept[0]
 
@@ -202,5 +268,6 @@ def _readings(name: str) -> Iterator[list[str]]:
         yield re.findall(r"[^\W\d_]+", text)
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as messages show it: on one line, in quotes and not too long."""
     return "the top folder" if name == "." else repr(shown(name)[:_LONGEST_SHOWN])

@@ -11,7 +11,7 @@ the system releases if its process dies, so the owner of the lock may remove unf
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,30 +74,43 @@ def save(dataset: FaceDataset, *, replace: bool) -> DatasetInfo:
         StorageError: The disk is full or the folder cannot be written.
     """
     folder, info = data_folder(), dataset.info
-    try:
-        with _only_writer(folder):
-            present = None if replace else read_info(info.name)
-            if present is not None and present.fingerprint != info.fingerprint:
-                raise DataError(
-                    f"there already is a data set {info.name} with other content (from {present.source}, "
-                    f"{present.total} images; the new one has {info.total})",
-                    hint="give the new one another name (--name NAME), or put it in the old one's place (--replace)",
-                )
-            try:
-                load(info, trust_seal=False)
-            except DataError:  # missing or damaged
-                _write_content(dataset, folder)
-            if present is not None and present.model_copy(update={"created": info.created}) == info:
-                info = present
-            else:
-                write_atomically(folder / f"{info.name}.json", info.model_dump_json(indent=2))
-            _remove_orphans(folder)
-    except StorageError as error:
-        raise StorageError(
-            f"the data cache: {error}",
-            hint="make room, or point FERSWEEP_CACHE at a folder that can be written, then run the same command again",
-        ) from error
+    with _cache_errors(), _only_writer(folder):
+        present = None if replace else read_info(info.name)
+        if present is not None and present.fingerprint != info.fingerprint:
+            raise DataError(
+                f"there already is a data set {info.name} with other content (from {present.source}, "
+                f"{present.total} images; the new one has {info.total})",
+                hint="give the new one another name (--name NAME), or put it in the old one's place (--replace)",
+            )
+        try:
+            load(info, trust_seal=False)
+        except DataError:  # missing or damaged
+            _write_content(dataset, folder)
+        if present is not None and present.model_copy(update={"created": info.created}) == info:
+            info = present
+        else:
+            write_atomically(folder / f"{info.name}.json", info.model_dump_json(indent=2))
+        _remove_orphans(folder)
     return info
+
+
+def delete(names: Sequence[str]) -> list[DatasetInfo | None]:
+    """Delete data sets by name, and content that no other name has; returns what each was, or None if it was damaged.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    folder = data_folder()
+    deleted: list[DatasetInfo | None] = []
+    with _cache_errors(), _only_writer(folder):
+        for name in names:
+            try:
+                deleted.append(read_info(name))
+            except DataError:
+                deleted.append(None)
+            (folder / f"{name}.json").unlink(missing_ok=True)
+        _remove_orphans(folder)
+    return deleted
 
 
 def is_shared(info: DatasetInfo, folder: Path) -> bool:
@@ -136,6 +149,17 @@ def copy_shared(info: DatasetInfo, folder: Path) -> DatasetInfo:
             hint=f"remove {where}: the next agent on a host that has the data set copies it there again",
         ) from error
     return save(found, replace=False)
+
+
+@contextlib.contextmanager
+def _cache_errors() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(
+            f"the data cache: {error}",
+            hint="make room, or point FERSWEEP_CACHE at a folder that can be written, then run the same command again",
+        ) from error
 
 
 @contextlib.contextmanager

@@ -4,9 +4,11 @@ Archives are untrusted: absolute names, `..`, links, encryption and decompressio
 before a byte of content is read.
 """
 
+import bz2
 import contextlib
 import gzip
 import io
+import lzma
 import os
 import re
 import stat
@@ -29,9 +31,13 @@ MAX_RATIO = 100
 MAX_EXTENSION = 8 << 10
 """Bytes of one extended header in a tar, such as a long name. Python before 3.11.10 takes minutes for a megabyte of
 digits there (CVE-2024-6232)."""
+MAX_DICTIONARY = 256 << 20
+"""Bytes that reading an xz may take. `xz -9` needs 65 MiB; a header can ask for 4 GiB."""
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-_GZIP = b"\x1f\x8b"
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
+_COMPRESSED = (_GZIP, _BZIP2, _XZ)
+_ENDINGS = re.compile(r"\.(gz|bz2|xz)$")
 _EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -41,6 +47,7 @@ _EXTENDED = (
 )
 _HEAD = 512
 """Bytes that tell an archive from another file."""
+_PIECE = 1 << 20
 T = TypeVar("T")
 
 
@@ -127,12 +134,12 @@ def readable(label: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_tree(path: Path) -> Iterator[Tree]:
-    """Open a folder, a zip, a tar (gzipped or not) or any single file.
+    """Open a folder, a zip, a tar or any single file; the last two also compressed by gzip, bzip2 or xz.
 
     Raises:
         DataError: It does not exist, is damaged, or is an archive that must not be trusted.
     """
-    label = shown(path.name or str(path))
+    label = shown(path.absolute().name or str(path))
     with contextlib.ExitStack() as stack:
         with readable(label):  # such as a name that is too long, or a folder without permission
             if path.is_dir():
@@ -143,7 +150,9 @@ def open_tree(path: Path) -> Iterator[Tree]:
                 hint = "give a folder, an archive, a CSV or a parquet"
                 raise DataError(f"{label}: neither a file nor a folder", hint=hint)
             else:
-                raise DataError(f"{label}: no such file or folder", hint=f"looked for {path.absolute()}")
+                address = re.match(r"\w{2,}:/", str(path))
+                hint = "an address is not read: download it first" if address else f"looked for {path.absolute()}"
+                raise DataError(f"{label}: no such file or folder", hint=hint)
         yield tree
 
 
@@ -154,21 +163,21 @@ def open_stream(stream: IO[bytes], name: str) -> Tree:
         packed = size
         if size == 0:
             raise DataError(f"{name}: the file is empty", hint="download it again")
-        if head.startswith(_GZIP):
-            stream = _unzipped(stream, name, packed)
+        if head.startswith(_COMPRESSED):
+            stream = _decompressed(stream, head, name, packed)
             head, size = _head_and_size(stream)
         if head.startswith(_ZIP):
             return _zip(zipfile.ZipFile(stream), name, packed)
         if _is_tar(head):
             return _tar(tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header), name, size)
-        member = Member(PurePosixPath(name.removesuffix(".gz")), size)
+        member = Member(PurePosixPath(_ENDINGS.sub("", name)), size)
         return Tree(str(member.path), (member,), lambda _: _rewound(stream))
 
 
 def is_archive(tree: Tree, member: Member) -> bool:
-    """Whether a file of a tree is a zip, a tar or gzipped."""
+    """Whether a file of a tree is a zip, a tar or compressed by gzip, bzip2 or xz."""
     head = tree.head(member)
-    return head.startswith((*_ZIP, _GZIP)) or _is_tar(head)
+    return head.startswith((*_ZIP, *_COMPRESSED)) or _is_tar(head)
 
 
 def _head_and_size(stream: IO[bytes]) -> tuple[bytes, int]:
@@ -274,16 +283,33 @@ def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T
     return dict(found.values())
 
 
-def _unzipped(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
-    """The content of a gzip, in memory: in any other order, the members of a gzipped tar are slow to read."""
+def _decompressed(stream: IO[bytes], head: bytes, name: str, packed: int) -> IO[bytes]:
+    """The content of a compressed file, in memory: in any other order, the members of such a tar are slow to read."""
     unpacked = io.BytesIO()
-    with gzip.GzipFile(fileobj=stream) as packed_stream:
-        while chunk := packed_stream.read(1 << 20):
-            unpacked.write(chunk)
-            _check_ratio(name, unpacked.tell(), packed)
-            if unpacked.tell() > MAX_BYTES:
-                raise hostile(name, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
+    if head.startswith(_XZ):
+        pieces = _from_xz(stream)
+    else:
+        opened = gzip.GzipFile(fileobj=stream) if head.startswith(_GZIP) else bz2.BZ2File(stream)
+        pieces = iter(lambda: opened.read(_PIECE), b"")
+    for piece in pieces:
+        unpacked.write(piece)
+        _check_ratio(name, unpacked.tell(), packed)
+        if unpacked.tell() > MAX_BYTES:
+            raise hostile(name, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
     return unpacked
+
+
+def _from_xz(stream: IO[bytes]) -> Iterator[bytes]:
+    # lzma.LZMAFile sets no limit to the memory.
+    rest = stream.read(_PIECE)
+    while rest:
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_DICTIONARY)
+        while not decoder.eof:
+            if decoder.needs_input and not (rest := rest or stream.read(_PIECE)):
+                raise EOFError("it ends too early")
+            yield decoder.decompress(rest, _PIECE)
+            rest = b""
+        rest = (decoder.unused_data or stream.read(_PIECE)).lstrip(b"\0")  # files may be joined, with padding
 
 
 def _check_ratio(archive: str, size: int, packed: int) -> None:

@@ -119,6 +119,13 @@ def prepared_fingerprint(name: str) -> str | None:
     return None
 
 
+def pinning(name: str) -> list[str]:
+    """The ids of the sweeps of this home that have pinned a data set of this name."""
+    return sorted(
+        pin.parent.name for pin in (home() / "sweeps").glob("*/data-*.json") if pin.name == f"data-{name}.json"
+    )
+
+
 def share_data(name: str, say: Callable[[str], None]) -> bool:
     """Copy a prepared data set into fersweep's home for hosts that share it; False if it is there already."""
     if name == SYNTHETIC:

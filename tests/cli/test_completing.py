@@ -37,7 +37,7 @@ def tab(capsys):
 def test_commands_options_their_values_and_the_fields_of_an_architecture(tab):
     assert tab("re") == ["retry", "resume", "rename", "report", "restore"]
     assert tab("agent", "--g") == ["--gpus"]
-    assert tab("data", "") == ["prepare", "list", "audit", "share"]
+    assert tab("data", "") == ["prepare", "list", "audit", "share", "delete"]
     assert tab("create", "x.yaml", "--search", "") == list(SEARCHES)
     assert tab("agent", "--gpus", "n") == ["none"]
     assert tab("agent", "--on-oom", "") == list(OnOom)

@@ -60,6 +60,7 @@ def test_labels_that_do_not_belong_to_the_rows_are_refused(faces, rows, prepare_
     for lines, message in (
         ([HEADER, *rows[:-1]], "97 rows of votes for 98 images"),
         ([HEADER, *reversed(rows)], "line 2: Usage 'PrivateTest' is not that of the image"),
+        (["<!DOCTYPE html>", *rows], "it is an HTML page"),
         (["emotion,pixels,Usage", *rows], "not FER.'s labels: no CSV with columns"),
         ([HEADER, *rows[:3], "Training,x.png,a,b", *rows[4:]], "line 5: ten numbers"),
     ):

@@ -1,5 +1,6 @@
 """Images of every kind and depth keep their own grey values, or are refused; pictures of one's own are upright too."""
 
+import io
 import os
 import struct
 import sys
@@ -71,6 +72,37 @@ def test_8_bits_are_taken_as_they_are_and_of_several_frames_the_first(kind, opti
     image, found = decode(encode(GREY, kind, **options), "x")
     np.testing.assert_array_equal(image, GREY)
     assert found == changes
+
+
+MODES = {
+    **{f"{mode} in {kind}": (Image.fromarray(GREY).convert(mode), kind) for mode, kind in (
+        ("P", "PNG"), ("LA", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "BMP"), ("P", "TIFF"), ("PA", "TIFF"),
+        ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("LA", "GIF"))},
+    "L*a*b* in TIFF": (Image.merge("LAB", [Image.fromarray(GREY)] * 3), "TIFF"),
+    "transparent PNG": (Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (48, 48))]), "PNG"),
+    "palette in another order": (Image.fromarray(GREY).quantize(256), "PNG"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_colours_and_palettes_keep_their_grey_values(name):
+    image, kind = MODES[name]
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    np.testing.assert_array_equal(decode(buffer.getvalue(), name)[0], GREY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM", "GIF"])
+def test_images_of_1_bit_are_black_and_white(kind):
+    np.testing.assert_array_equal(decode(encode(GREY > 128, kind), "x")[0], np.where(GREY > 128, 255, 0))
+
+
+@pytest.mark.parametrize("white", [3, 15, 255, 1023, 65535])
+def test_pgm_is_scaled_by_the_white_that_it_states(white):
+    values = GREY.astype(np.int64) * white // 255
+    content = b"P5 48 48 %d\n" % white + values.astype("u1" if white < 256 else ">u2").tobytes()
+    wanted = values * 255 / white
+    assert np.abs(decode(content, "x")[0] - wanted).max() <= 0.51  # of one grey value
 
 
 SCALE = "its scale is not known: .*"

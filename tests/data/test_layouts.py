@@ -11,7 +11,7 @@ from PIL import Image
 from fer_sweep.data.cache import Split, find_dataset, open_dataset, prepare
 from fer_sweep.records import CLASSES
 from tests.data.conftest import ALPHABETICAL, csv_files, folders, numbered, refused, shards, tables
-from tests.support.faces import PACK, Faces, encode, labels_by_pixels, write_folder, write_tar, write_zip
+from tests.support.faces import PACK, Faces, encode, labels_by_pixels, tar_bytes, write_folder, write_tar, write_zip
 
 IN_CSV_ORDER = f"the files do not name their classes: labels 0 to 6 were read as {', '.join(CLASSES)}"
 IN_FOLDER_ORDER = f"the files do not name their classes: labels 0 to 6 were read as {', '.join(ALPHABETICAL)}"
@@ -78,7 +78,35 @@ def windows(f):
     return ("\ufeff" + "\r\n".join(quoted) + "\r\n\r\n").encode()
 
 
+def renamed(change):
+    """Kaggle's folders with other names for the classes; ``change`` is called with the class and its label."""
+    names = {name: change(name, label) for label, name in enumerate(CLASSES)}
+    return lambda path: "/".join(names.get(part, part) for part in path.split("/"))
+
+
+def csv_text(change, *notes, name="a.csv", official=True, **options):
+    return source(lambda f: {name: change(f.csv()).encode()}, *notes, official=official, **options)
+
+
+def worded(text):
+    """A CSV with names of classes for labels."""
+    header, *rows = text.splitlines()
+    return "\n".join([header, *(CLASSES[int(row[0])].upper() + row[1:] for row in rows)])
+
+
 SOURCES = {
+    "numbers before classes": kaggle(
+        "'0_angry' as angry, '1_disgust' as disgust", change=renamed(lambda name, label: f"{label}_{name}")
+    ),
+    "numbered class folders in a stated order": kaggle(
+        "have numbers, which were read as classnames.txt says: 0 neutral, 1 surprise, 2 sad",
+        change=renamed(lambda name, label: f"class_{6 - label:02}"),
+        add=lambda f: {"classnames.txt": "\n".join(reversed(CLASSES)).encode()},
+    ),
+    "other data beside class folders": kaggle(
+        "2 other files were left out: 'archive.zip', 'labels.csv'",
+        add=lambda f: {"archive.zip": b"PK\5\6" + bytes(18), "labels.csv": b"path,label\n", "README.md": b"hello"},
+    ),
     "misspelt class folder": kaggle(
         "class names were read as follows: 'suprise' as surprise", change=lambda path: path.replace("surpr", "supr")
     ),
@@ -119,11 +147,27 @@ SOURCES = {
         "1 files hold several images: the first of each was taken",
         add=changed_images,
     ),
+    "CSV with semicolons": csv_text(lambda text: text.replace(",", ";"), "columns are separated by ';'"),
+    "CSV with tabs": csv_text(lambda text: text.replace(",", "\t"), "separated by '\\t'", name="a.tsv"),
+    "CSV with words for labels": csv_text(worded),
+    "CSV with decimal labels": csv_text(lambda text: text.replace("\n3,", "\n3.0,")),
+    "CSV with empty rows": csv_text(lambda text: text + ",,\n , ,\n", "2 empty rows were left out"),
+    "CSV with contempt": csv_text(
+        lambda text: text.replace("\n0,", "\ncontempt,", 1),
+        "1 images of class contempt were left out",
+        left_out=1,
+        splits=(69, 14, 14),
+    ),
+    "CSV with a plain word for a split": csv_text(
+        lambda text: text.replace("PrivateTest", "Test"), "splits were read from names: 'test' as test", official=False
+    ),
     "CSV in a folder": source(lambda f: {"README": b"hello", "a/fer2013.csv": f.csv().encode()}, official=True),
     "CSV from Windows": source(lambda f: {"a.csv": windows(f)}, official=True),
     "gzipped CSV": source(lambda f: {"a.csv.gz": gzip.compress(f.csv().encode())}, official=True),
     "competition": source(competition, "icml_face_data.csv is complete: test.csv, train.csv", official=True),
-    "CSV files of a split each": source(csv_files("train.csv", "val/b.csv", "test_set.csv", columns="emotion,pixels")),
+    "CSV files of a split each": source(
+        csv_files("train.csv", "val/b.csv", "test_set.csv", columns="emotion,pixels"), IN_CSV_ORDER
+    ),
     "CSV files with Usage": source(csv_files("a.csv", "b.csv", "c.csv"), official=True),
     "CSV with other words for splits": source(
         lambda f: {"a.csv": f.csv().replace("PrivateTest", "Test_Set").encode()},
@@ -144,6 +188,9 @@ SOURCES = {
     "parquet with words for labels": source(tables(lambda f: [CLASSES[i].title() + "_face" for i in f.labels])),
     "CLIP benchmark": source(clip_benchmark, "pooled test split was divided", splits=(70, 14, 14)),
     "WebDataset": source(shards(), IN_FOLDER_ORDER, "3 samples with no image of a kind that is read were left out"),
+    "WebDataset with folders for classes": source(
+        lambda f: {"fer-train-0.tar": tar_bytes(f.shard(range(98), alphabetical(f), "sad/"))}, splits=(84, 14, 0)
+    ),
     "WebDataset with class names": source(
         shards([*reversed(CLASSES[:-1]), "nuetral"]), "class names were read as follows: 'nuetral' as neutral"
     ),

@@ -1,19 +1,29 @@
 """What names mean as classes and splits; unknown ones, and rows, are refused by name, and nothing is guessed."""
 
+import re
 from pathlib import PurePosixPath
 
 import pytest
 
 from fer_sweep.data.dataset import Split
-from fer_sweep.data.names import class_code, path_split, split_code
+from fer_sweep.data.names import (
+    CLASS_FILLERS,
+    CLASS_FORMS,
+    OUTSIDE,
+    SPLIT_WORDS,
+    class_code,
+    path_split,
+    split_code,
+)
 from fer_sweep.records import CLASSES
 from tests.data.conftest import ALPHABETICAL, csv_files, folders, refused, shards, tables
+from tests.support.documentation import rows, section
 from tests.support.faces import write_folder
 
 TRAIN, VAL, TEST = Split
 CLASS_NAMES = {
     "angry": ["angry", "Anger", "ANGRY", " angry ", "angry_face", "AngryFaces", "0_angry", "angery"],
-    "disgust": ["disgust", "Disgusted", "digust", "disgust-images"],
+    "disgust": ["disgust", "Disgusted", "digust", "disgust-images", "class_disgust"],
     "fear": ["fear", "Fearful", "afraid", "scared", "fears", "fearfull"],
     "happy": ["happy", "Happiness", "joy", "Happy face", "happyFace", "happyness", "3 - happy"],
     "sad": ["sad", "Sadness", "sadnes", "sad.faces"],
@@ -44,6 +54,21 @@ def test_split_is_known_by_one_part_of_its_name():
     assert {name: split_code(name) for name in meant} == meant
 
 
+def test_page_has_the_tables_of_names():
+    assert {name: cell.split(", ") for name, cell in rows("class")} == {
+        name: forms.split() for name, forms in CLASS_FORMS.items()
+    }
+    listed = {name: cell.split(", ") for name, cell in rows("split")}
+    assert listed == {
+        split.name.lower(): [word for word, meant in SPLIT_WORDS.items() if meant == split] for split in Split
+    }
+    text = section("Names of classes and splits").replace("\n", " ")
+    (fillers, outside) = re.search(r"change nothing: (.*?)\. Nor .*Images of (.*?) are left out", text).groups()
+    assert set(re.findall(r"`(\w+)`", fillers)) == CLASS_FILLERS and set(re.findall(r"`(\w+)`", outside)) == OUTSIDE
+    for order in (CLASSES, ALPHABETICAL):
+        assert ", ".join(f"{name} {number}" for number, name in enumerate(order)) in re.sub(r"\s+", " ", text)
+
+
 def test_split_of_a_path_is_that_of_its_nearest_folders():
     meant = {"data/train/person1": TRAIN, "train/validation": VAL, "test/public": VAL, "test/private": TEST}
     meant |= {"fer2013_train_test/images": None, "fer2013_train_test/test": TEST}
@@ -51,9 +76,44 @@ def test_split_of_a_path_is_that_of_its_nearest_folders():
     assert {path: read and read[0] for path, read in found.items()} == meant
 
 
+def renumbered(first):
+    """Image folders with numbers for classes."""
+    return lambda f: {
+        re.sub(rf"/({'|'.join(CLASSES)})/", lambda match: f"/{CLASSES.index(match[1]) + first}/", path): content
+        for path, content in f.files().items()
+    }
+
+
 REFUSED = {
     "class folder": (
         lambda f: f.files() | {"train/hapy/a.png": f.encoded(0)}, r"train/hapy/a\.png.*'hapy'", r"did you mean happy\?"
+    ),
+    "numbered class folders": (
+        renumbered(0), r"^a: class folders have numbers \('0', '1', .*nothing states what they mean", "0_angry"
+    ),
+    "class folders with other numbers than stated": (
+        lambda f: renumbered(1)(f) | {"classnames.txt": "\n".join(CLASSES).encode()},
+        "^a: classnames.txt names the numbers 0 to 6, and the class folders are '1', '2'",
+    ),
+    "numbers beside names": (
+        lambda f: f.files() | {"train/0/a.png": f.encoded(0)}, "'0' is none of the 7 classes", "RAF-DB"
+    ),
+    "class folders in another language": (
+        lambda f: {"train/wut/a.png": f.encoded(0), "train/angst/a.png": f.encoded(0)},
+        "^a: images lie in folders that name no class: 'angst', 'wut'", "the classes are angry",
+    ),
+    "classes above splits": (
+        lambda f: {"angry/train/a.png": f.encoded(0)}, "below those of classes: 'angry/train'", "<split>/<class>"
+    ),
+    "class folders without images that are read": (
+        lambda f: {"train/sad/a.heic": b"?", "train/sad/b.HEIC": b"?", "train/sad/c": b"\x89PNG"},
+        r"no images of a kind that is read: \.heic 2, no ending 1", "PNG or JPEG",
+    ),
+    "class folders beside a shard": (
+        lambda f: f.files() | shards()(f), "^a: several data sets lie side by side: .*WebDataset tars and class folders"
+    ),
+    "class folders beside a CSV": (
+        lambda f: f.files() | csv_files("a.csv")(f), "side by side: CSV files with pixels and class folders"
     ),
     "split folder": (folders("train", "holdout", "test"), "^a: .*'holdout'.* no known split", "name each for"),
     "no split folder": (folders("a", "b", "b"), "^a: 'a', 'b' name no known split"),
@@ -82,6 +142,12 @@ REFUSED = {
         )
         for names in (["boredom", *ALPHABETICAL[1:]], ["angry", None], [1, 2])
     },
+    "one class twice in a parquet": (
+        tables(names=["angry", "Anger", *CLASSES[2:]]), "'angry' and 'Anger', labels 0 and 1, both mean angry"
+    ),
+    "eight numbers in a parquet": (
+        tables(lambda f: [7, *f.labels[1:].tolist()], files=["train"]), "row 0: label: '7' is none", "RAF-DB's 1 to 7"
+    ),
     "class names in one parquet of two": (
         lambda f: tables(names=ALPHABETICAL, files=["train"])(f) | {"val.parquet": f.parquet(f.rows(1))},
         r"val\.parquet: this file and one before it have other columns, or only one of them names its classes",
@@ -98,11 +164,17 @@ def test_unclear_source_is_refused(name, faces, tmp_path):
     refused(write_folder(tmp_path / "a", files(faces)), message, *hint)
 
 
+@pytest.mark.parametrize("name", ["test", "FER2013Valid"])
+def test_folder_of_one_split_is_known_by_its_own_name(name, faces, tmp_path):
+    refused(write_folder(tmp_path / name, folders(".", ".", ".")(faces)), f"^{name}: its name says that all of it is")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("7,{pixels},Training", "emotion '7' is none of 0 to 6"),
-        (",{pixels},Training", "emotion '' is none"),
+        ("7,{pixels},Training", "emotion: '7' is none of the 7 classes"),
+        (",{pixels},Training", "emotion: '' is none of the 7 classes"),
+        ("hapy,{pixels},Training", "emotion: 'hapy' is none of the 7 classes"),
         ("0,{pixels},Trainig", "Usage 'Trainig' is none"),
         ("0,1 2 3,Training", "3 pixels in place of 2304"),
         ("0,25{pixels},Training", "pixels that are not whole numbers from 0 to 255"),

@@ -207,5 +207,7 @@ def write_tar(path: Path, files: Mapping[str, bytes], mode: str = "w") -> Path:
     return path
 
 
-PACK = {"folder": write_folder, "zip": write_zip, "tar": write_tar, "tar.gz": partial(write_tar, mode="w:gz")}
+PACK = {"folder": write_folder, "zip": write_zip, "tar": write_tar} | {
+    f"tar.{kind}": partial(write_tar, mode=f"w:{kind}") for kind in ("gz", "bz2", "xz")
+}
 """How the same files may come."""

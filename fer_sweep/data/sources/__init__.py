@@ -6,6 +6,7 @@ from fer_sweep.data.dataset import RawFaces
 from fer_sweep.data.images import Progress
 from fer_sweep.data.sources import csv_rows, hub, image_folders
 from fer_sweep.data.tree import Tree
+from fer_sweep.errors import DataError
 
 
 class Reader(Protocol):
@@ -23,4 +24,22 @@ class Reader(Protocol):
 
 
 READERS: tuple[Reader, ...] = (csv_rows, hub, image_folders)
-"""Asked in this order; the first that claims a tree reads it."""
+"""One of them reads a tree."""
+
+_FORMS: dict[object, str] = {
+    csv_rows: "CSV files with pixels",
+    hub: "parquet files or WebDataset tars",
+    image_folders: "class folders of images",
+}
+
+
+def reader_of(tree: Tree) -> Reader | None:
+    """The reader of a tree; None if it holds no layout that is known, and DataError if it holds several."""
+    claiming = [reader for reader in READERS if reader.claims(tree)]
+    if len(claiming) > 1:
+        forms = " and ".join(_FORMS.get(reader, getattr(reader, "__name__", "another layout")) for reader in claiming)
+        raise DataError(
+            f"{tree.name}: several data sets lie side by side: {forms}",
+            hint="give the path of the one that is meant, or move the others away (unpack an archive for that)",
+        )
+    return claiming[0] if claiming else None

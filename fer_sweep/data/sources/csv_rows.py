@@ -1,7 +1,8 @@
 """CSV forms, plain or in an archive: `fer2013.csv`, `icml_face_data.csv`, the competition's `train.csv`, FER+'s labels.
 
-A row holds an image as 2,304 numbers in one column, `pixels`. Headers may have leading spaces and any order. A row's
-split is in its `Usage` column; without that column the file's own name, or its folder's, says it.
+A row holds an image as 2,304 numbers in one column, `pixels`. Headers may have leading spaces and any order; commas,
+semicolons, tabs or bars separate columns. The column `emotion` has numbers in FER2013's order, or names of classes. A
+row's split is in its `Usage` column; without that column the file's own name, or its folder's, says it.
 
 FER+ is ten people's votes a face, `fer2013new.csv`, joined onto the rows of FER2013's CSV. Rows are joined by position,
 as its authors say; the names in its `Image name` column do not number the rows. Source: Barsoum et al., "Training Deep
@@ -22,11 +23,16 @@ import numpy.typing as npt
 
 from fer_sweep.data.dataset import RawFaces, Split
 from fer_sweep.data.images import Progress
+from fer_sweep.data.kinds import kind
 from fer_sweep.data.names import (
     OFFICIAL_NAMES,
     UNDERSTOOD_SPLITS,
+    ClassNames,
     class_code,
     few,
+    left_out,
+    order_note,
+    quoted,
     split_code,
     split_notes,
     splits_by_name,
@@ -40,7 +46,14 @@ VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fea
 
 _PIXELS = FER2013.height * FER2013.width
 _DIGITS = re.compile(r"[0-9 ]*")
-_LABELS = {str(label): label for label in range(len(CLASSES))}
+_LABELS = {text: label for label in range(len(CLASSES)) for text in (str(label), f"{label}.0")}
+"""pandas writes `3.0` where a value of the column was missing."""
+_SEPARATORS = ",;\t|"
+_DAMAGED = "the file is damaged or truncated: download it again"
+_PIXELS_HINT = (
+    f"`pixels` must hold {_PIXELS:,} whole numbers from 0 to 255 with spaces between them ({FER2013.width}x"
+    f"{FER2013.height}); give faces of another size as image folders; if the file is FER2013's, download it again"
+)
 _LONGEST_LINE = 65_536
 """Bytes. A face takes at most some 9,300."""
 
@@ -52,6 +65,13 @@ class _Rows:
     splits: list[int] = field(default_factory=list)
     usages: dict[str, Split] = field(default_factory=dict)
     """The split of each value of Usage."""
+    names: ClassNames = field(default_factory=ClassNames)
+    has_numbers: bool = False
+    """Whether a label is a number."""
+    blank: int = 0
+    """Rows of empty columns, which were left out."""
+    left_out: int = 0
+    """Rows of a class that FER2013 lacks."""
 
 
 def claims(tree: Tree) -> bool:
@@ -65,8 +85,10 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     labelled = [member for member, columns in tables.items() if "emotion" in columns]
     if not labelled:
         raise DataError(
-            f"{tree.name}: the CSV has pixels but no `emotion` column, so there is nothing to learn from",
-            hint="give fer2013.csv, icml_face_data.csv, or the folder that holds train.csv",
+            f"{tree.name}: the CSV has pixels but no `emotion` column, so there is nothing to learn from; it has "
+            f"{few(quoted(name) for columns in tables.values() for name in columns)}",
+            hint="give fer2013.csv, icml_face_data.csv, or the folder that holds train.csv; or rename the column of "
+            "classes to emotion",
         )
     rows = _Rows()
     with_usage = [member for member in labelled if "usage" in tables[member]]
@@ -74,7 +96,7 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
         chosen = _read_with_usage(tree, with_usage, tables, rows, progress)
         first = shown(chosen[0].path.name)
         reason = f"{first} is complete" if set(rows.splits) == set(Split) else f"{first} has a Usage column"
-        notes = split_notes({usage: split for usage, split in rows.usages.items() if usage not in OFFICIAL_NAMES})
+        notes = split_notes({u: split for u, split in rows.usages.items() if u not in OFFICIAL_NAMES}, plain=())
     else:
         chosen, reason = labelled, "they have no labels"
         splits, name_notes = splits_by_name(tree.name, [member.path for member in chosen])
@@ -84,14 +106,26 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     if not rows.images:
         raise DataError(f"{tree.label(chosen[0])}: a header and no rows", hint="download the file again")
     others = [shown(member.path.name) for member in tables if member not in chosen]
+    separators = {separator for member in chosen if (separator := separator_of(_header(tree, member))) != ","}
+    official = bool(with_usage) and rows.usages.keys() <= OFFICIAL_NAMES.keys()
+    more_notes = [order_note(CLASSES)] if rows.has_numbers and not official else []
+    more_notes += [f"columns are separated by {separator!r}" for separator in sorted(separators)]
+    if rows.blank:
+        more_notes.append(f"{rows.blank:,} empty rows were left out")
     return RawFaces(
         layout="CSV with a Usage column" if with_usage else "CSV, one file a split",
         images=np.stack(rows.images).reshape(-1, *FER2013.stored_shape),
         labels=np.array(rows.labels, dtype=np.int64),
         splits=np.array(rows.splits, dtype=np.uint8),
-        official_split=bool(with_usage) and rows.usages.keys() <= OFFICIAL_NAMES.keys(),
-        notes=(*([f"left out, since {reason}: {few(others)}"] if others else []), *notes),
-        keeps_csv_rows=bool(with_usage) and len(chosen) == 1,
+        official_split=official,
+        notes=(
+            *([f"left out, since {reason}: {few(others)}"] if others else []),
+            *notes,
+            *rows.names.notes(),
+            *more_notes,
+            *left_out(tree, tables),
+        ),
+        keeps_csv_rows=bool(with_usage) and len(chosen) == 1 and not rows.left_out,
     )
 
 
@@ -161,6 +195,9 @@ def _votes(path: Path) -> list[tuple[int, str, dict[str, int]]]:
     with open_tree(path) as tree:
         member = next((member for member in tree.members if wanted <= _columns(tree, member).keys()), None)
         if member is None:
+            other = kind(tree.head(tree.members[0])) if len(tree.members) == 1 else None
+            if other is not None:
+                raise DataError(f"{path.name}: it is {other[0]}", hint=other[1])
             raise DataError(
                 f"{path.name}: not FER+'s labels: no CSV with columns Usage, {', '.join(VOTES)}",
                 hint="give fer2013new.csv as its authors publish it",
@@ -177,11 +214,20 @@ def _votes(path: Path) -> list[tuple[int, str, dict[str, int]]]:
 
 def _columns(tree: Tree, member: Member) -> dict[str, int]:
     """The positions of a CSV's columns by their names in small letters; none of another file."""
-    if member.path.suffix.lower() not in (".csv", ".txt", ""):
+    if member.path.suffix.lower() not in (".csv", ".tsv", ".txt", ""):
         return {}
-    line = tree.head(member, 4096).decode("utf-8-sig", errors="replace").partition("\n")[0]
-    names = [name.strip().strip('"').strip().lower() for name in line.split(",")]
+    line = _header(tree, member)
+    names = [name.strip().strip('"').strip().lower() for name in line.split(separator_of(line))]
     return {name: names.index(name) for name in names}
+
+
+def _header(tree: Tree, member: Member) -> str:
+    return tree.head(member, 4096).decode("utf-8-sig", errors="replace").partition("\n")[0]
+
+
+def separator_of(header: str) -> str:
+    """What separates the columns of a header: the most frequent one, or a comma."""
+    return max(_SEPARATORS, key=header.count)
 
 
 def _read_with_usage(
@@ -213,21 +259,31 @@ def _read_file(
     label = tree.label(member)
     done = 0
     for number, (line, row) in enumerate(_lines(tree, member)):
+        if not any(cell.strip(" \t") for cell in row):  # a line break in a cell is damage
+            rows.blank += 1
+            continue
         try:
             usage = row[columns["usage"]].strip() if "usage" in columns else None
             emotion = row[columns["emotion"]].strip()
-            rows.images.append(parse_pixels(row[columns["pixels"]]))
+            image = parse_pixels(row[columns["pixels"]])
         except IndexError:
             raise _bad_row(label, line, f"only {len(row)} columns") from None
         except ValueError as error:
-            raise _bad_row(label, line, str(error)) from None
-        if emotion not in _LABELS:
-            raise _bad_row(label, line, f"emotion {emotion[:20]!r} is none of 0 to {len(CLASSES) - 1}")
-        rows.labels.append(_LABELS[emotion])
+            raise _bad_row(label, line, str(error), _PIXELS_HINT) from None
+        code = _LABELS.get(emotion)
+        if code is not None:
+            rows.has_numbers = True
+        else:
+            code = rows.names.label(emotion, f"{label}, line {line}: emotion")
         if usage is not None:
             split = _split(usage, f"{label}, line {line}")
             rows.usages[usage.lower()] = split
-        rows.splits.append(split)
+        if code is None:
+            rows.left_out += 1
+        else:
+            rows.images.append(image)
+            rows.labels.append(code)
+            rows.splits.append(split)
         done += sum(map(len, row))
         if number % 500 == 0:
             progress("reading rows", min(done, member.size), member.size)
@@ -236,17 +292,21 @@ def _read_file(
 
 def _lines(tree: Tree, member: Member) -> Iterator[tuple[int, list[str]]]:
     """Rows after the header, each with the number of its line, empty lines left out."""
-    label = tree.label(member)
+    label, separator = tree.label(member), separator_of(_header(tree, member))
     with tree.open(member) as stream:
         for number in itertools.count(1):
             line = stream.readline(_LONGEST_LINE)
             if not line:
                 return
+            if b"\r" in line.rstrip(b"\r\n"):
+                raise _bad_row(
+                    label, number, "lines end with CR alone", "save it with LF or CR LF at the ends of lines"
+                )
             if len(line) == _LONGEST_LINE:
                 raise _bad_row(label, number, f"over {_LONGEST_LINE:,} characters in one row")
             with readable(f"{label}, line {number}"):
                 # A row is a line: one of several lines could have any number of fields.
-                row = next(csv.reader([line.decode()]), [])
+                row = next(csv.reader([line.decode()], delimiter=separator), [])
             if number > 1 and row:
                 yield number, row
 
@@ -277,5 +337,5 @@ def _split(usage: str, where: str) -> Split:
     return found
 
 
-def _bad_row(label: str, line: int, what: str) -> DataError:
-    return DataError(f"{label}, line {line}: {what}", hint="the file is damaged or truncated: download it again")
+def _bad_row(label: str, line: int, what: str, hint: str = _DAMAGED) -> DataError:
+    return DataError(f"{label}, line {line}: {what}", hint=hint)

@@ -8,7 +8,7 @@ that was made from them (`jpg, cls`), whose test split pools PublicTest and Priv
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePosixPath
@@ -18,7 +18,17 @@ import numpy as np
 
 from fer_sweep.data.dataset import ALPHABETICAL, POOLED, RawFaces, Split
 from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
-from fer_sweep.data.names import ClassNames, splits_by_name, unnumbered
+from fer_sweep.data.kinds import kind
+from fer_sweep.data.names import (
+    ClassNames,
+    Order,
+    left_out,
+    named_order,
+    order_file,
+    order_note,
+    splits_by_name,
+    unnumbered,
+)
 from fer_sweep.data.tree import Member, Tree, is_archive, open_stream, readable
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
@@ -27,9 +37,6 @@ OFFICIAL_SIZES = {Split.TRAIN: 28_709, Split.VAL: 3_589, Split.TEST: 3_589}
 """Images in FER2013's Training, PublicTest and PrivateTest."""
 _COLUMNS = {"image": "label", "jpg": "cls"}
 """The column of images, and that of labels beside it."""
-_NAMES_FILE = "classnames.txt"
-Order = tuple[str, ...]
-"""The names of the labels from 0 on."""
 
 
 @dataclass
@@ -46,6 +53,8 @@ class _Samples:
     names: ClassNames = field(default_factory=ClassNames)
     uses_default_order: bool = False
     without_image: int = 0
+    left_out: tuple[str, ...] = ()
+    """A note."""
 
     def add(self, where: str, image: bytes, label: object, order: Order | None, place: PurePosixPath) -> None:
         """Add a sample, unless its class is one that FER2013 lacks."""
@@ -70,12 +79,12 @@ class _Samples:
         official = all(int((splits == split).sum()) == size for split, size in OFFICIAL_SIZES.items())
         notes = [*split_notes, *self.names.notes(), *changes]
         if self.uses_default_order:
-            order = ", ".join(self.default_order)
-            notes.append(f"the files do not name their classes: labels 0 to {len(CLASSES) - 1} were read as {order}")
+            notes.append(order_note(self.default_order))
         if self.without_image:
             notes.append(f"{self.without_image:,} samples with no image of a kind that is read were left out")
         if not official and POOLED not in splits:
             notes.append("the splits do not have FER2013's official sizes: taken as they come")
+        notes += self.left_out
         return RawFaces(self.layout, images, np.array(self.labels, dtype=np.int64), splits, official, tuple(notes))
 
 
@@ -88,6 +97,8 @@ def read(tree: Tree, progress: Progress) -> RawFaces:
     """Read every parquet file, or else every tar."""
     tables = _tables(tree)
     samples = _read_tables(tree, tables) if tables else _read_shards(tree)
+    shards = [member for member in tree.members if _is_shard(tree, member)]
+    samples.left_out = left_out(tree, tables or shards)
     if not samples.encoded:
         raise DataError(f"{tree.name}: files with no samples", hint="download the data again")
     return samples.faces(tree.name, progress)
@@ -109,7 +120,7 @@ def _read_tables(tree: Tree, members: list[Member]) -> _Samples:
         samples.layout = f"Hugging Face parquet ({image_column}, {label_column})"
         samples.default_order = CLASSES if image_column == "image" else ALPHABETICAL
         names = _names_in_metadata(file, label_column)
-        order = None if names is None else _checked(names, f"{label}: the class names in its metadata")
+        order = None if names is None else named_order(names, f"{label}: the class names in its metadata")
         kinds.add((image_column, order is None))
         if len(kinds) > 1:
             raise DataError(
@@ -139,6 +150,9 @@ def _table(tree: Tree, member: Member) -> tuple[str, Any]:
             f"{label}: reading parquet needs pyarrow, which is not installed",
             hint="pip install 'fersweep[parquet]', or give the CSV or the image folders instead",
         ) from None
+    other = kind(tree.head(member))
+    if other is not None:
+        raise DataError(f"{label}: it is {other[0]}", hint=other[1])
     with readable(label):
         file = pq.ParquetFile(io.BytesIO(tree.read(member)))
         columns = list(file.schema_arrow.names)
@@ -163,21 +177,18 @@ def _names_in_metadata(file: Any, label_column: str) -> list[object] | None:
     return names if isinstance(names, list) else [names]
 
 
-def _checked(names: Iterable[object], where: str) -> Order:
-    order = tuple(str(name) for name in names)
-    for name in order:
-        ClassNames().label(name, where)
-    return order
-
-
 def _shards(tree: Tree) -> Iterator[tuple[PurePosixPath, Tree]]:
     """The tars of a tree, or itself if it is one, each with the path that names its split."""
     if _has_samples(tree):
         yield unnumbered(PurePosixPath(tree.name)), tree
         return
     for member in tree.members:
-        if member.path.suffix == ".tar" and is_archive(tree, member):
+        if _is_shard(tree, member):
             yield unnumbered(member.path), open_stream(io.BytesIO(tree.read(member)), tree.label(member))
+
+
+def _is_shard(tree: Tree, member: Member) -> bool:
+    return member.path.suffix == ".tar" and is_archive(tree, member)
 
 
 def _has_samples(tree: Tree) -> bool:
@@ -186,11 +197,7 @@ def _has_samples(tree: Tree) -> bool:
 
 def _read_shards(tree: Tree) -> _Samples:
     samples = _Samples("WebDataset tars")
-    names_file = next((member for member in tree.members if member.path.name == _NAMES_FILE), None)
-    order = None
-    if names_file is not None:
-        text = tree.read(names_file, limit=MAX_IMAGE_BYTES).decode("utf-8-sig", errors="replace")
-        order = _checked([line for line in text.splitlines() if line.strip()], tree.label(names_file)) or None
+    order = order_file(tree)
     for place, shard in _shards(tree):
         _read_shard(shard, place, order, samples)
     return samples
