@@ -20,7 +20,7 @@ from fer_sweep.errors import FersweepError, InputError, NothingToDo
 from fer_sweep.files import write_atomically
 from fer_sweep.formatting import points
 from fer_sweep.records import TrialRecord
-from fer_sweep.reports.frames import frame_of_epochs, frame_of_trials
+from fer_sweep.notebook.frames import frame_of_epochs, frame_of_trials
 from fer_sweep.sweeps import Sweep as OpenedSweep
 from fer_sweep.sweeps import SweepEntry, open_entry
 from fer_sweep.sweeps.choosing import Choice as ChoiceOfTrials
@@ -57,7 +57,7 @@ class Choice(ChoiceOfTrials):
         return f"<Choice: {winner.name}, {measured}, of {len(self.overall.ranking)} trials>"
 
     def _repr_html_(self) -> str | None:
-        from fer_sweep.reports.cells import cell  # only here: optuna and Plotly take a second to import
+        from fer_sweep.notebook.cells import cell  # only here: optuna and Plotly take a second to import
 
         with contextlib.suppress(FersweepError):  # None has the notebook show the text
             return cell(replace(_gathered(self.entries), choice=self))
@@ -93,7 +93,7 @@ class Sweep:
         return f"<Sweep {name}: {state}, {len(trials)} trial{'s'[len(trials) == 1 :]}{leader}>"
 
     def _repr_html_(self) -> str | None:
-        from fer_sweep.reports.cells import cell
+        from fer_sweep.notebook.cells import cell
 
         with contextlib.suppress(FersweepError):
             return cell(_gathered([self.entry]), self.state)
@@ -205,7 +205,7 @@ class Sweep:
             NothingToDo: Its trials do not suffice for it yet.
         """
         try:
-            from fer_sweep.reports.cells import plotted  # only here: optuna and Plotly take a second to import
+            from fer_sweep.notebook.cells import plotted  # only here: optuna and Plotly take a second to import
         except ImportError as error:
             raise InputError(f"{error.name} is not installed", hint=f"pip install {error.name}") from None
         return plotted(_gathered([self.entry]), kind)

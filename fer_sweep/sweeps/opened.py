@@ -1,6 +1,7 @@
 """The interface of an opened sweep, and what both kinds share."""
 
 import functools
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
-from fer_sweep.errors import InputError, ServerError
+from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.search import Search
@@ -157,6 +158,12 @@ class Sweep(ABC):
         """The command, without ``fersweep``, that compares its trials: a confirmation's are seeds of one winner."""
         return "best" if self.entry.confirms is None else "confirm"
 
+    def cancelled(self) -> NothingToDo:
+        """The error for a command that needs a sweep which is not cancelled."""
+        file = shlex.quote(str(self.folder / "sweep.yaml"))
+        hint = f"a new one: fersweep create {file}, with --from {self.id} to learn from this one"
+        return NothingToDo(f"sweep {self.id} is cancelled for good", hint=hint)
+
     def next_command(self, state: str, trials: Sequence[TrialRecord]) -> str:
         """The command, without ``fersweep``, that leads on from a state."""
         if state in ("paused", "stopped"):
@@ -194,10 +201,11 @@ class Sweep(ABC):
             The trials that were queued.
 
         Raises:
-            InputError: One of these has not failed, or the sweep is cancelled.
+            InputError: One of these has not failed.
+            NothingToDo: The sweep is cancelled.
         """
         if self.state == SweepState.CANCELLED:
-            raise InputError(f"sweep {self.id} is cancelled for good", hint="create a new sweep from the same file")
+            raise self.cancelled()
         with self.database.transaction(write=False) as connection:
             failed = {self.trial_of(row): row["number"] for row in Ledger(connection, self.id).failed()}
         if others := sorted(set(trials) - failed.keys()):

@@ -279,10 +279,7 @@ def _check_steerable(sweep: Sweep, what: str) -> None:
 
 def _check_not_cancelled(sweep: Sweep) -> None:
     if sweep.state == SweepState.CANCELLED:
-        hint = (
-            f"a new one: fersweep create {sweep.folder / 'sweep.yaml'}, with --from {sweep.id} to learn from this one"
-        )
-        raise InputError(f"sweep {sweep.id} is cancelled for good", hint=hint)
+        raise sweep.cancelled()
 
 
 def _reached(cap: int | None, started: int, budget: int | None, spent: int) -> dict[str, str]:

@@ -44,10 +44,7 @@ def test_now_checkpoints_the_trial_which_another_slot_resumes(shell: Shell, tmp_
     ]
     assert summary.ended == {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 1}
     assert stage.history("0") == [1, 2, 3]
-    assert [note for note in stage.view.notes if "cpu0" in note] == [
-        "slot cpu0 is drained: trial 0 runs there, and the slot is free once it is checkpointed",
-        "slot cpu0 is drained and free; to undo: fersweep drain --undo cpu0",
-    ]
+    assert "slot cpu0 is drained: trial 0 runs there, and the slot is free once it is checkpointed" in stage.view.notes
 
 
 def test_a_drained_slot_waits_for_its_trial_and_is_given_back(shell: Shell, tmp_path: Path) -> None:

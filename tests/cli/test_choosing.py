@@ -295,10 +295,10 @@ def test_the_test_split_is_opened_once_and_again_only_on_request(shell, searched
 def test_each_hint_leads_on_to_the_test_and_past_it(shell, searched):
     walk = Walk(shell, weights=True)
     walk.from_("best")
-    assert [step.split()[0] for step in walk.steps] == ["best", "confirm", "test"]
+    assert [step.split()[0] for step in walk.steps] == ["best", "confirm", "test", "report"]
     for command in ("best", "confirm", "status", "agent"):
         walk.from_(command)
-    assert walk.steps[3:5] == ["best (0)", f"report {searched} (0)"]
+    assert walk.steps[4:6] == ["best (0)", f"report {searched} (0)"]
 
 
 def test_a_folder_is_tested_in_place_on_its_own_or_other_data(shell, trained, tiny_cache, tmp_path):

@@ -53,7 +53,7 @@ class Walk:
         words = [word.rstrip(".:") for word in text.split()]
         taken = words[:1]
         for word in words[1:]:
-            is_value = taken[-1] in ("--trial", "--seeds", "--data")
+            is_value = taken[-1] in ("--trial", "--seeds", "--data", "--set")
             if not (is_value or word in ids or word.startswith("-") or Path(word).exists() or word == "simple_cnn"):
                 break
             taken.append(word)

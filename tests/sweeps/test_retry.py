@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_sweep.errors import InputError
+from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.sweeps import Sweep
 from fer_sweep.wandb_client.tracking import TrackedRun
@@ -100,6 +100,6 @@ def test_a_cancelled_sweep_is_not_retried(sweep: Sweep) -> None:
     with closing(Agent(sweep)) as agent:
         agent.end(agent.take(), FAILED)
     sweep.set_state("cancelled")
-    with pytest.raises(InputError, match="cancelled") as caught:
+    with pytest.raises(NothingToDo, match="cancelled") as caught:
         sweep.retry()
-    assert "create a new sweep" in (caught.value.hint or "")
+    assert f"--from {sweep.id}" in (caught.value.hint or "")

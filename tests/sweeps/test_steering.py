@@ -84,7 +84,7 @@ def test_a_cancelled_sweep_cannot_be_steered():
         lambda: steering.edit(sweep, write(run_cap=9), constants={}),
         lambda: steering.enqueue(sweep, {"channels": 3}),
     ):
-        with pytest.raises(InputError, match="is cancelled") as caught:
+        with pytest.raises(NothingToDo, match="is cancelled") as caught:
             act()
         assert f"--from {sweep.id}" in caught.value.hint
 

@@ -10,7 +10,7 @@ from fer_sweep.formatting import plain
 from fer_sweep.reports.figures import curves, figures_of, pareto
 from fer_sweep.reports.page import views
 from fer_sweep.reports.sources import Report, best_trials, title
-from fer_sweep.reports.svg import drawn, legend
+from fer_sweep.notebook.svg import drawn, legend
 from fer_sweep.reports.tables import RANKING_COLUMNS, ranking_rows, templates_of_reports
 
 RANKED = 10

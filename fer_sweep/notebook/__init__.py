@@ -1,0 +1,1 @@
+"""What a notebook shows of sweeps: cells as HTML with small figures, and data frames."""
