@@ -19,8 +19,8 @@ from fer_sweep.config.calls import checked_call
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 from fer_sweep.files import write_atomically
 from fer_sweep.formatting import points
-from fer_sweep.records import TrialRecord
 from fer_sweep.notebook.frames import frame_of_epochs, frame_of_trials
+from fer_sweep.records import TrialRecord
 from fer_sweep.sweeps import Sweep as OpenedSweep
 from fer_sweep.sweeps import SweepEntry, open_entry
 from fer_sweep.sweeps.choosing import Choice as ChoiceOfTrials

@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.formatting import plain
+from fer_sweep.notebook.svg import drawn, legend
 from fer_sweep.reports.figures import curves, figures_of, pareto
 from fer_sweep.reports.page import views
 from fer_sweep.reports.sources import Report, best_trials, title
-from fer_sweep.notebook.svg import drawn, legend
 from fer_sweep.reports.tables import RANKING_COLUMNS, ranking_rows, templates_of_reports
 
 RANKED = 10

@@ -140,7 +140,7 @@ def test_a_sweep_from_file_to_winner_and_another_stopped_and_cancelled(shell, sm
         assert shell.json("status")["state"] == state
         assert shell("agent", "--gpus", "none")[0] == 3
     code, _, err = shell("resume")
-    assert code == 2 and "cancelled" in err
+    assert code == 3 and "cancelled" in err
 
 
 def test_hints_lead_to_retry_where_every_trial_failed_and_to_create_once_cancelled(shell, small, played_trials):

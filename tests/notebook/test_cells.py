@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 from fer_sweep.errors import InputError, NothingToDo
-from fer_sweep.records import Verdict
 from fer_sweep.notebook.cells import KINDS, RANKED, cell, plotted
+from fer_sweep.records import Verdict
 from tests.support import reports as made_up
 
 SVG = "{http://www.w3.org/2000/svg}"
