@@ -73,8 +73,8 @@ def create(
         SweepFileError: The file is invalid; no sweep is created.
     """
     sources = [start_from] if isinstance(start_from, Sweep | str) else start_from
-    with opening.create(
-        _source(file),
+    return _created(
+        file,
         name=name,
         data=data,
         constants=constants,
@@ -87,9 +87,8 @@ def create(
         start_from=[found.id if isinstance(found, Sweep) else found for found in sources],
         entity=entity,
         project=project,
-        note=note or (lambda text: print(f"note: {text}")),
-    ) as made:
-        return Sweep(made.entry)
+        note=note,
+    )
 
 
 @checked_call
@@ -146,7 +145,7 @@ def run(
 
     Raises:
         SweepFileError: The file is invalid; no sweep is created.
-        InputError: An argument does not fit this host; no sweep is created.
+        InputError: An argument does not fit this host, or the data set is not prepared; no sweep is created.
         AgentFailed: Trials failed one after another.
     """
     # All of this before a sweep is made: a home that has a sweep refuses to restore the mirror of a former machine.
@@ -156,7 +155,7 @@ def run(
     slots, gpus = agent.get("slots"), gpu_words(agent.get("gpus", "auto"))
     counted = slots if isinstance(slots, int) else None
     make_slots(() if gpus == "auto" and counted else gpus_here(gpus), cpu_slots=counted)
-    made = create(file, name=name, data=data, constants=constants, count=count)
+    made = _created(file, name=name, data=data, constants=constants, count=count, to_train=True)
     print(f"sweep {made.id}")
     made.agent(mirror=mirror, **agent)
     return made
@@ -219,6 +218,12 @@ def restore(folder: File, *, force: bool = False) -> Restored:
         InputError: This home has other or newer sweeps, and ``force`` is off.
     """
     return _restore(Path(folder), force=force)
+
+
+def _created(file: File | Mapping[str, Any], *, note: Callable[[str], None] | None = None, **given: Any) -> Sweep:
+    say = note or (lambda text: print(f"note: {text}"))
+    with opening.create(_source(file), note=say, **given) as made:
+        return Sweep(made.entry)
 
 
 def _source(file: File | Mapping[str, Any]) -> Path | Mapping[str, Any]:

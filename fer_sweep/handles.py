@@ -5,12 +5,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from rich.console import Console
 
+from fer_sweep.agent.deadline import end_of
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.live_cell import WIDTH, in_cell
 from fer_sweep.agent.loop import AgentSummary
@@ -110,6 +112,8 @@ class Sweep:
         mirror: File | None = None,
         on_oom: Literal["fail", "smaller_micro_batch", "fewer_slots"] = "fail",
         hang_after: Annotated[float, Field(gt=0)] | None = None,
+        hours: Annotated[float, Field(gt=0)] | None = None,
+        deadline: str | None = None,
         upload_models: bool = False,
     ) -> AgentSummary:
         """Train its trials until none is left or the sweep is stopped; a notebook shows a bar and the running trials.
@@ -122,6 +126,8 @@ class Sweep:
             mirror: Copy all sweeps to this folder of a mounted drive; see ``restore``.
             on_oom: What to do with a trial out of memory: ``fail``, ``smaller_micro_batch`` or ``fewer_slots``.
             hang_after: Seconds above 0, without a step, after which a trial is killed.
+            hours: End within so many hours, above 0; trials that cannot finish by then are left for the next agent.
+            deadline: The same by a time of day such as ``18:30``, or a date and time.
             upload_models: Upload the best weights of complete trials to W&B.
 
         Raises:
@@ -129,6 +135,7 @@ class Sweep:
             NothingToDo: It has no trials left.
             AgentFailed: Trials failed one after another.
         """
+        end = end_of(hours, deadline, now=datetime.now().astimezone())
         with open_entry(self.entry) as opened:
             places = slots_here(
                 opened,
@@ -153,6 +160,7 @@ class Sweep:
                 keep_models=upload_models,
                 on_oom=OnOom(on_oom),
                 hang_after_s=hang_after,
+                end=end,
                 mirror=None if mirror is None else Path(mirror),
             )
 

@@ -131,6 +131,8 @@ def test_a_sweep_is_a_dictionary_too_and_a_cell_that_is_run_again_opens_it(capsy
         (lambda sweep: fer_sweep.create(["a"]), "create: file cannot be", "or a dictionary"),
         (lambda sweep: fer_sweep.run("sweep.yaml", gpus=[7]), "unknown GPU '7'", "--gpus none"),
         (lambda sweep: fer_sweep.run("sweep.yaml", slots="two"), "slots cannot be 'two'", "at least 1"),
+        (lambda sweep: fer_sweep.run("sweep.yaml", data="nowhere"), "no data set 'nowhere'", "data prepare"),
+        (lambda sweep: sweep.agent(deadline="8"), "--deadline 8: not a time", "18:30"),
         (lambda sweep: fer_sweep.best([sweep]), "best: sweeps cannot be", "each an argument"),
     ],
 )
