@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from fer_sweep.agent.session import check_slots
 from fer_sweep.config.calls import check_call, checked_call
 from fer_sweep.errors import InputError
 from fer_sweep.handles import Choice, File, Positive, Sweep, choice_among, gpu_words
@@ -25,7 +26,6 @@ from fer_sweep.mirror.copying import check_mirror
 from fer_sweep.mirror.restoring import Restored
 from fer_sweep.mirror.restoring import restore as _restore
 from fer_sweep.sweeps import known, last_searched, open_entry, open_sweep, opening
-from fer_sweep.worker.slots import gpus_here, make_slots
 
 if TYPE_CHECKING:
     from fer_sweep.data.cache import DatasetInfo
@@ -93,7 +93,7 @@ def create(
 
 @checked_call
 def open_or_create(file: File | Mapping[str, Any], name: str, **options: Any) -> Sweep:
-    """Open the sweep of this name, or create it: a cell that is run again goes on with the sweep it made.
+    """Open the sweep of this name, or create it: a cell that is run again continues the sweep it made.
 
     Args:
         file: A path, the name of a shipped file such as ``simple_cnn``, or a dictionary.
@@ -152,9 +152,8 @@ def run(
     if mirror is not None:
         check_mirror(Path(mirror), None)
     check_call(Sweep.agent, None, mirror=mirror, **agent)
-    slots, gpus = agent.get("slots"), gpu_words(agent.get("gpus", "auto"))
-    counted = slots if isinstance(slots, int) else None
-    make_slots(() if gpus == "auto" and counted else gpus_here(gpus), cpu_slots=counted)
+    per_gpu, slots = (value if isinstance(value := agent.get(name), int) else None for name in ("per_gpu", "slots"))
+    check_slots(gpu_words(agent.get("gpus", "auto")), per_gpu=per_gpu, slots=slots)
     made = _created(file, name=name, data=data, constants=constants, count=count, to_train=True)
     print(f"sweep {made.id}")
     made.agent(mirror=mirror, **agent)

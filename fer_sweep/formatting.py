@@ -45,6 +45,15 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "trial"), counted(2, "trial")
+    ('1 trial', '2 trials')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def short(value: object) -> str:
     """A parameter's value in few characters.
 

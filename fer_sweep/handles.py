@@ -20,7 +20,7 @@ from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.config.calls import checked_call
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 from fer_sweep.files import write_atomically
-from fer_sweep.formatting import points
+from fer_sweep.formatting import counted, points
 from fer_sweep.notebook.frames import frame_of_epochs, frame_of_trials
 from fer_sweep.records import TrialRecord
 from fer_sweep.sweeps import Sweep as OpenedSweep
@@ -92,7 +92,7 @@ class Sweep:
             return f"<Sweep {name}: {error}>"
         best = max((r for r in trials if r.result), key=lambda r: r.metrics["best_val_acc"], default=None)
         leader = f", best {best.metrics['best_val_acc']:.1%} in trial {best.trial_id}" if best else ""
-        return f"<Sweep {name}: {state}, {len(trials)} trial{'s'[len(trials) == 1 :]}{leader}>"
+        return f"<Sweep {name}: {state}, {counted(len(trials), 'trial')}{leader}>"
 
     def _repr_html_(self) -> str | None:
         from fer_sweep.notebook.cells import cell
@@ -187,11 +187,7 @@ class Sweep:
             InputError: pandas is not installed, or there is no such trial.
         """
         with open_entry(self.entry) as opened:
-            known = [record.trial_id for record in opened.trials()]
-            if str(trial) not in known:
-                hint = f"its trials: {', '.join(known[:20]) or 'none yet'}"
-                raise InputError(f"sweep {self.id} has no trial {trial}", hint=hint)
-            return frame_of_epochs(opened.reports(str(trial)))
+            return frame_of_epochs(opened.reports(opened.trial(str(trial)).trial_id))
 
     def best(self) -> Choice:
         """The choice among its trials: ``.overall.winner``, ``.overall.reason``, ``.overall.pareto``, ``.caveats``.

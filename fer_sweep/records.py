@@ -89,6 +89,11 @@ class Verdict(StrEnum):
     OVERFIT = "overfit"
     BALANCED = "balanced"
 
+    @property
+    def may_win(self) -> bool:
+        """Whether a trial of this verdict has learnt something: it neither diverged nor collapsed."""
+        return self not in (Verdict.DIVERGED, Verdict.COLLAPSED)
+
 
 class TrialResult(BaseModel):
     """The result of one trained configuration: the content of ``result.json`` and of the W&B summary."""

@@ -1,4 +1,4 @@
-"""``fersweep drain``: free a slot of a running agent for somebody else, and give it back.
+"""``fersweep drain``: free a slot of a running agent for another user, and let the agent use it again.
 
 An agent describes itself in ``agents/NAME.json`` of its sweep's folder: its owner name, its slots, and those it has
 freed. The command writes beside it, in ``NAME.drain``, which slots to free; the agent reads that every second. The
@@ -25,7 +25,7 @@ class Drains:
         """Drain none.
 
         Args:
-            folder: The sweep's; None if nobody can ask.
+            folder: The sweep's; None without one, where no request can arrive.
             slots: The names of the agent's slots.
             owner: The agent's name among all agents.
         """
@@ -97,12 +97,12 @@ class Drained:
 
 
 def drain(word: str, *, now: bool = False, undo: bool = False) -> Sequence[Drained]:
-    """Ask the agents on this host to free slots, or take that back.
+    """Ask the agents on this host to free slots, or to use them again.
 
     Args:
         word: A slot's name, or the number or name of a GPU with all its slots.
         now: Checkpoint the trials that run there.
-        undo: Give the slots back.
+        undo: Let the agents use the slots again.
 
     Raises:
         NothingToDo: No agent runs on this host.

@@ -47,8 +47,6 @@ VERDICT_STYLE = {
     Verdict.DIVERGED: "bold red",
 }
 """Of a complete trial."""
-_USELESS = (Verdict.COLLAPSED, Verdict.DIVERGED)
-"""Verdicts of trials that cannot lead."""
 
 
 @dataclass
@@ -165,7 +163,7 @@ class View:
 
     def compare(self, trial_id: str, result: TrialResult) -> None:
         """Keep a trial's result if it is the best so far and of use."""
-        if result.verdict not in _USELESS and (self._best is None or result.best_val_acc > self._best[1].best_val_acc):
+        if result.verdict.may_win and (self._best is None or result.best_val_acc > self._best[1].best_val_acc):
             self._best = (trial_id, result)
 
     def note(self, text: str) -> None:

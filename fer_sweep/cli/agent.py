@@ -146,7 +146,6 @@ def work(
     from fer_sweep.agent.session import slots_here, work_on
 
     log_warnings()
-    end = with_fixed_end(options).deadline
     per_gpu, cpu_slots = options.slot_counts
     slots = slots_here(
         sweep, options.gpus, per_gpu=per_gpu, slots=cpu_slots, measure_cpu=options.slots == "auto", say=say
@@ -160,7 +159,7 @@ def work(
         on_oom=OnOom(options.on_oom),
         hang_after_s=options.hang_after,
         mirror=options.mirror,
-        end=datetime.fromisoformat(end) if end else None,
+        end=datetime.fromisoformat(options.deadline) if options.deadline else None,
     )
     if as_json:
         print_json({"sweep": sweep.id, "ended": summary.ended, "interrupted": summary.interrupted})

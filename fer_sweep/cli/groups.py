@@ -12,7 +12,7 @@ GROUPS = {
     "Use": "predict export train restore",
     "Data": "data/prepare data/list data/audit data/share data/delete",
 }
-"""The commands of each section, in its order; one that is not here is in a section at the end."""
+"""The commands of each section, in its order; one that is missing here is listed in a section at the end."""
 
 
 class Groups(typer.core.TyperGroup):

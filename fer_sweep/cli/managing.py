@@ -162,11 +162,7 @@ def show_log(
     """
     from fer_sweep.sweeps.managing import host_of_trial
 
-    trials = sweep.trials()
-    record = next((record for record in trials if record.trial_id == trial_id), None)
-    if record is None:
-        known = ", ".join(record.trial_id for record in trials[-20:]) or "none yet"
-        raise InputError(f"sweep {sweep.id} has no trial {trial_id}", hint=f"its trials: {known}")
+    record = sweep.trial(trial_id)
     log = sweep.trial_folder(trial_id) / "trial.log"
     epochs = written = 0
     while True:

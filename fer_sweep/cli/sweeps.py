@@ -21,6 +21,7 @@ from fer_sweep.cli.printing import (
     trial_rows,
 )
 from fer_sweep.errors import InputError, LoginError, NothingToDo, ServerError, SweepFileError
+from fer_sweep.formatting import counted, percent
 
 if TYPE_CHECKING:
     from fer_sweep.records import TrialRecord
@@ -175,9 +176,9 @@ class Glance:
     def words(self, sweep: "Sweep") -> str:
         """The state, and the agents that train it."""
         if self.agents:
-            return f"{self.state}, {self.agents} agent{'s' * (self.agents > 1)}"
-        nobody = "no agent known here" if sweep.searched_by_server else "no agent"
-        return f"{self.state}, {nobody}" if self.state == "running" else self.state
+            return f"{self.state}, {counted(self.agents, 'agent')}"
+        alone = "no agent known here" if sweep.searched_by_server else "no agent"
+        return f"{self.state}, {alone}" if self.state == "running" else self.state
 
     def title(self, sweep: "Sweep") -> str:
         """The line above its trials."""
@@ -185,7 +186,6 @@ class Glance:
 
     def summary(self, sweep: "Sweep") -> str:
         """The sweep in one line."""
-        from fer_sweep.formatting import percent
         from fer_sweep.sweeps.managing import best_of
 
         ended = sum(record.state.has_ended for record in self.records)

@@ -1,6 +1,6 @@
 """Hints for what people write in place of a sweep file's words: a misspelling, another tool's word, YAML gone wrong.
 
-A hint changes no decision: what W&B's validator accepts or refuses is accepted or refused whatever is known here.
+A hint changes no decision: W&B's validator alone says what is accepted.
 """
 
 import json

@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
@@ -23,8 +23,8 @@ from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
 from fer_sweep.store.caches import Histories
 from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.sweeps import numbered_trials, record_sweep, sweep_row
-from fer_sweep.store.trials import Ledger, Picked, Prior, Settings, SweepState
+from fer_sweep.store.sweeps import Beginning, numbered_trials, record_sweep, sweep_row
+from fer_sweep.store.trials import Ledger, Settings, SweepState
 
 if TYPE_CHECKING:
     from fer_sweep.search.study import StudyProposer
@@ -35,28 +35,14 @@ SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
 early_terminate beside a scheduler, and Optuna prunes nothing with several objectives."""
 
 
-def create_sweep(
-    sweep: SweepFile,
-    *,
-    sweep_id: str,
-    storage: str,
-    max_gap: float | None = None,
-    seed: int = 0,
-    budget_epochs: int | None = None,
-    queue: Sequence[Picked] = (),
-    priors: Sequence[Prior] = (),
-) -> SweepFile:
+def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, **beginning: Unpack[Beginning]) -> SweepFile:
     """Record a new embedded sweep, in state `running`; creates the database if it does not exist.
 
     Args:
         sweep: What to search.
         sweep_id: Its name in commands and folders: letters, digits, `_` and `-`.
         storage: `sqlite:///PATH` or `postgresql+psycopg://USER@HOST/DATABASE`.
-        max_gap: Trials whose train_val_gap is larger count as infeasible; for a single objective.
-        seed: The same seed and the same results give the same configurations.
-        budget_epochs: Epochs of all trials together, from which on no new trial starts.
-        queue: Its first trials.
-        priors: Trials of other sweeps that the search learns from.
+        beginning: See ``Beginning``.
 
     Returns:
         The file as it was recorded, with absolute paths.
@@ -65,10 +51,8 @@ def create_sweep(
         InputError: The id is taken or unusable, or the search cannot do what is asked.
         StorageError: The database cannot be written.
     """
-    sweep = searchable(sweep, sweep_id, max_gap=max_gap, seed=seed)
-    if not record_sweep(
-        sweep, sweep_id, storage, max_gap=max_gap, seed=seed, budget_epochs=budget_epochs, queue=queue, priors=priors
-    ):
+    sweep = searchable(sweep, sweep_id, max_gap=beginning.get("max_gap"), seed=beginning.get("seed", 0))
+    if not record_sweep(sweep, sweep_id, storage, **beginning):
         raise InputError(f"there is already a sweep {sweep_id} in {check_storage(storage)}", hint="choose another id")
     return sweep
 

@@ -59,7 +59,7 @@ class Candidate:
     @property
     def is_sound(self) -> bool:
         """Whether it may win: it neither diverged nor collapsed."""
-        return self.result.best_epoch > 0 and self.result.verdict not in (Verdict.DIVERGED, Verdict.COLLAPSED)
+        return self.result.best_epoch > 0 and self.result.verdict.may_win
 
 
 @dataclass(frozen=True)

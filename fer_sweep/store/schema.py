@@ -18,7 +18,7 @@ the partial index covers it."""
 _ADDED_BY_3 = (
     # Epochs, reported by all trials together, from which on no new trial starts; NULL for no limit.
     "ALTER TABLE fersweep_sweeps ADD COLUMN budget_epochs INTEGER",
-    # Number of the first trial whose memo belongs to the present space; NULL for a sweep that nobody has steered: all
+    # Number of the first trial whose memo belongs to the present space; NULL for a sweep that was never steered: all
     # of its trials come from one space.
     "ALTER TABLE fersweep_sweeps ADD COLUMN steered INTEGER",
     # Configurations picked by hand: the next trials.

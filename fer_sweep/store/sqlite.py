@@ -18,7 +18,7 @@ from fer_sweep.store.engine import Connection, Dialect, NothingCreated
 
 PREFIX = "sqlite:///"
 COPIES = 20
-"""Attempts to copy a file that cannot be read in place while nobody writes to it."""
+"""Attempts to copy a file that cannot be read in place, until none has changed it meanwhile."""
 _Version = tuple[tuple[int, int], ...]
 
 _HINTS = {

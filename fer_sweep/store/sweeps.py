@@ -5,10 +5,12 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 from fer_sweep import owners
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError
+from fer_sweep.formatting import counted
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.database import Database, through_restarts
 from fer_sweep.store.engine import Connection, Row
@@ -25,28 +27,23 @@ _MOVES: dict[SweepState, frozenset[SweepState]] = {
 }
 
 
-def record_sweep(
-    sweep: SweepFile,
-    sweep_id: str,
-    storage: str,
-    *,
-    max_gap: float | None = None,
-    seed: int = 0,
-    budget_epochs: int | None = None,
-    queue: Sequence[Picked] = (),
-    priors: Sequence[Prior] = (),
-) -> bool:
-    """Record a sweep, in state `running`; creates the database if it does not exist.
+class Beginning(TypedDict, total=False):
+    """What an embedded search begins with, beside the sweep file."""
 
-    Args:
-        sweep: What to search.
-        sweep_id: Its id.
-        storage: The URL of the database.
-        max_gap: Largest train-val gap of the winner.
-        seed: Of an embedded search.
-        budget_epochs: Epochs of all trials together, from which on no new trial starts.
-        queue: Its first trials.
-        priors: Trials of other sweeps that the search learns from.
+    max_gap: float | None
+    """Trials whose train_val_gap is larger count as infeasible; for a single objective."""
+    seed: int
+    """The same seed and the same results give the same configurations; 0 by default."""
+    budget_epochs: int | None
+    """Epochs of all trials together, from which on no new trial starts."""
+    queue: Sequence[Picked]
+    """Its first trials."""
+    priors: Sequence[Prior]
+    """Trials of other sweeps that it learns from."""
+
+
+def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, **beginning: Unpack[Beginning]) -> bool:
+    """Record a sweep, in state `running`; creates the database if it does not exist.
 
     Returns:
         False if this id is recorded already; that sweep stays as it is.
@@ -57,6 +54,7 @@ def record_sweep(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", sweep_id):
         raise InputError(f"{sweep_id!r} cannot name a sweep", hint="use letters, digits, _ and -, at most 64")
+    queue = beginning.get("queue", ())
     with contextlib.closing(Database(storage, create=True)) as database, database.transaction(write=True) as connection:
         if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
             return False
@@ -64,14 +62,15 @@ def record_sweep(
             "INSERT INTO fersweep_sweeps (id, position, spec, state, max_gap, seed, created, budget_epochs, steered)"
             " VALUES (?, (SELECT COALESCE(MAX(position) + 1, 0) FROM fersweep_sweeps), ?, ?, ?, ?, ?, ?, ?)",
             [
-                *(sweep_id, json.dumps(sweep.to_plain()), SweepState.RUNNING, max_gap, seed, time.time()),
-                *(budget_epochs, 0 if queue else None),
+                *(sweep_id, json.dumps(sweep.to_plain()), SweepState.RUNNING),
+                *(beginning.get("max_gap"), beginning.get("seed", 0), time.time()),
+                *(beginning.get("budget_epochs"), 0 if queue else None),
             ],
         )
         ledger = Ledger(connection, sweep_id)
         for picked in queue:
             ledger.enqueue(picked)
-        for prior in priors:
+        for prior in beginning.get("priors", ()):
             ledger.add_prior(prior)
     return True
 
@@ -157,7 +156,7 @@ def refuse_live(agents: Sequence[str], sweep_id: str) -> None:
     if agents:
         where = ", ".join(sorted({owners.host_of(agent) for agent in agents}))
         raise InputError(
-            f"sweep {sweep_id} cannot be deleted: {len(agents)} agent{'s' * (len(agents) > 1)} on {where} "
+            f"sweep {sweep_id} cannot be deleted: {counted(len(agents), 'agent')} on {where} "
             f"{'train' if len(agents) > 1 else 'trains'} it",
             hint=f"fersweep cancel {sweep_id} ends its trials; then run the same command again",
         )

@@ -1,4 +1,4 @@
-"""Words for what has changed in a sweep: what differs between two versions of its file, values, numbers."""
+"""Words for what has changed in a sweep: what differs between two versions of its file, and values."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -41,11 +41,6 @@ def _written(value: Any) -> str:
         return "not set"
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
     return text.removesuffix("\n...\n").strip()
-
-
-def number_of(count: int, noun: str) -> str:
-    """Such as "1 trial", "2 trials"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def in_words(values: Mapping[str, Any]) -> str:

@@ -113,9 +113,9 @@ class Deleted:
 
 def with_confirmations(entries: Sequence[SweepEntry]) -> list[SweepEntry]:
     """Some sweeps, each followed by those that train its trials with further seeds: these are of no use without it."""
-    found = {}
+    found, known = {}, scan()[0]
     for entry in entries:
-        theirs = [other for other in scan()[0] if (other.confirms or "").rpartition("/")[0] == entry.id]
+        theirs = [other for other in known if (other.confirms or "").rpartition("/")[0] == entry.id]
         found.update({each.id: each for each in [entry, *theirs]})
     return list(found.values())
 

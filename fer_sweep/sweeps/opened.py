@@ -12,13 +12,13 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
+from fer_sweep.formatting import counted
 from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.search import Search
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Row
 from fer_sweep.store.sweeps import load_sweep
 from fer_sweep.store.trials import Ledger, Settings, SweepState
-from fer_sweep.sweeps.differences import number_of
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.wandb_client.account import place, tracking_mode
 from fer_sweep.wandb_client.tracking import RunLabels, TrackedRun, Tracker
@@ -126,7 +126,7 @@ class Sweep(ABC):
         with self.database.transaction(write=False) as connection:
             ledger = Ledger(connection, self.id)
             budget, spent, queue = ledger.settings().budget_epochs, ledger.reported_epochs(), len(ledger.queue())
-        lines = [f"queued next: {number_of(queue, 'configuration')}"] if queue else []
+        lines = [f"queued next: {counted(queue, 'configuration')}"] if queue else []
         if budget is not None:
             over = "; no new trial starts" if spent >= budget else ""
             lines.append(f"budget: {spent} of {budget} epochs are trained{over}")
@@ -158,11 +158,12 @@ class Sweep(ABC):
         """The command, without ``fersweep``, that compares its trials: a confirmation's are seeds of one winner."""
         return "best" if self.entry.confirms is None else "confirm"
 
-    def cancelled(self) -> NothingToDo:
-        """The error for a command that needs a sweep which is not cancelled."""
-        file = shlex.quote(str(self.folder / "sweep.yaml"))
-        hint = f"a new one: fersweep create {file}, with --from {self.id} to learn from this one"
-        return NothingToDo(f"sweep {self.id} is cancelled for good", hint=hint)
+    def check_not_cancelled(self) -> None:
+        """Raise ``NothingToDo`` if it is cancelled."""
+        if self.state == SweepState.CANCELLED:
+            file = shlex.quote(str(self.folder / "sweep.yaml"))
+            hint = f"a new one: fersweep create {file}, with --from {self.id} to learn from this one"
+            raise NothingToDo(f"sweep {self.id} is cancelled for good", hint=hint)
 
     def next_command(self, state: str, trials: Sequence[TrialRecord]) -> str:
         """The command, without ``fersweep``, that leads on from a state."""
@@ -204,8 +205,7 @@ class Sweep(ABC):
             InputError: One of these has not failed.
             NothingToDo: The sweep is cancelled.
         """
-        if self.state == SweepState.CANCELLED:
-            raise self.cancelled()
+        self.check_not_cancelled()
         with self.database.transaction(write=False) as connection:
             failed = {self.trial_of(row): row["number"] for row in Ledger(connection, self.id).failed()}
         if others := sorted(set(trials) - failed.keys()):
@@ -227,6 +227,14 @@ class Sweep(ABC):
     @abstractmethod
     def trials(self) -> Sequence[TrialRecord]:
         """Every trial, oldest first."""
+
+    def trial(self, trial_id: str) -> TrialRecord:
+        """One of its trials; raises ``InputError``, naming its trials, if it has none of this id."""
+        trials = {record.trial_id: record for record in self.trials()}
+        if trial_id not in trials:
+            hint = f"its trials: {', '.join([*trials][:20]) or 'none yet'}"
+            raise InputError(f"sweep {self.id} has no trial {trial_id}", hint=hint)
+        return trials[trial_id]
 
     def glance(self, *, ask_server: bool = True) -> tuple[str | None, Sequence[TrialRecord]]:
         """Its state and trials without a long wait: state None and the trials known here if a server does not answer.

@@ -29,8 +29,6 @@ from fer_sweep.wandb_client.account import has_login, tracking_mode
 if TYPE_CHECKING:
     from fer_sweep.wandb_client.sweeps import Made
 
-FIRST = "create one: fersweep create simple_cnn --data synthetic, or with a data set of fersweep data list"
-"""The hint where there is no sweep."""
 SEARCHES = ("wandb", "optuna")
 """What proposes trials: a W&B server, or the embedded search."""
 

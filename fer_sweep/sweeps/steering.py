@@ -17,13 +17,14 @@ from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.config.trial import SharedConfig, flatten, parse_trial
 from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, SweepFileError
+from fer_sweep.formatting import counted
 from fer_sweep.search.embedded import has_new, searchable
 from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.trials import Ledger, Picked, SweepState
 from fer_sweep.sweeps.data import image_size
-from fer_sweep.sweeps.differences import differences, in_words, moved, number_of
+from fer_sweep.sweeps.differences import differences, in_words, moved
 from fer_sweep.sweeps.entries import remember
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import checked
@@ -70,7 +71,7 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
     """
     if count is None and budget_epochs is None:
         if not sweep.searched_by_server:
-            _check_not_cancelled(sweep)
+            sweep.check_not_cancelled()
         sweep.set_state("running")
         return []
     _check_steerable(sweep, "be given more trials")
@@ -217,11 +218,7 @@ def extend(sweep: Sweep, trial_id: str, epochs: int) -> Sequence[str]:
         InputError: There is no such trial, it has not ended, or has that many epochs.
     """
     _check_steerable(sweep, "be given a configuration")
-    trials = {record.trial_id: record for record in sweep.trials()}
-    if trial_id not in trials:
-        hint = f"its trials: {', '.join([*trials][:20]) or 'none yet'}"
-        raise InputError(f"sweep {sweep.id} has no trial {trial_id}", hint=hint)
-    trial = trials[trial_id]
+    trial = sweep.trial(trial_id)
     if not trial.state.has_ended:
         hint = f"wait for its end: fersweep status {sweep.id}"
         raise InputError(f"trial {trial_id} of sweep {sweep.id} is {trial.state}", hint=hint)
@@ -274,21 +271,16 @@ def _check_steerable(sweep: Sweep, what: str) -> None:
             f"sweep {sweep.id} cannot {what}: it trains one configuration with further seeds",
             hint=f"more seeds: fersweep confirm {origin} --trial {trial} --seeds 10",
         )
-    _check_not_cancelled(sweep)
-
-
-def _check_not_cancelled(sweep: Sweep) -> None:
-    if sweep.state == SweepState.CANCELLED:
-        raise sweep.cancelled()
+    sweep.check_not_cancelled()
 
 
 def _reached(cap: int | None, started: int, budget: int | None, spent: int) -> dict[str, str]:
     """The limits that leave no new trial to start: what is reached, by the option that raises it."""
     reached = {}
     if cap is not None and started >= cap:
-        reached["--count"] = f"it has {number_of(started, 'trial')}, and its cap is {cap}"
+        reached["--count"] = f"it has {counted(started, 'trial')}, and its cap is {cap}"
     if budget is not None and spent >= budget:
-        reached["--budget-epochs"] = f"it has trained {number_of(spent, 'epoch')}, and its budget is {budget}"
+        reached["--budget-epochs"] = f"it has trained {counted(spent, 'epoch')}, and its budget is {budget}"
     return reached
 
 

@@ -13,12 +13,12 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import Metric, SweepFile
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import ConfigError, InputError
-from fer_sweep.records import TrialRecord, TrialState, Verdict
+from fer_sweep.formatting import counted
+from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.search.objective import objective_value
 from fer_sweep.search.sampling import fits, given_values, holds
 from fer_sweep.store.trials import Picked, Prior
 from fer_sweep.sweeps.data import prepared_fingerprint
-from fer_sweep.sweeps.differences import number_of
 from fer_sweep.sweeps.entries import pinned_data
 from fer_sweep.sweeps.opened import Sweep
 
@@ -36,8 +36,8 @@ class WarmStart:
     """What its search learns from."""
 
     def __str__(self) -> str:
-        learnt = f"; its search learns from {number_of(len(self.priors), 'earlier trial')}" if self.priors else ""
-        return f"begins with {number_of(len(self.queue), 'configuration')} of earlier sweeps{learnt}"
+        learnt = f"; its search learns from {counted(len(self.priors), 'earlier trial')}" if self.priors else ""
+        return f"begins with {counted(len(self.queue), 'configuration')} of earlier sweeps{learnt}"
 
 
 def warm_start(file: SweepFile, sources: Sequence[Sweep]) -> WarmStart:
@@ -96,7 +96,7 @@ class _Trial:
             known if len(known) == len(values) else (),
             record.result.train_val_gap if record.result else None,
             is_on_this_data=pin is None or here is None or pin.fingerprint == here,
-            is_sound=record.result is not None and record.result.verdict not in (Verdict.COLLAPSED, Verdict.DIVERGED),
+            is_sound=record.result is not None and record.result.verdict.may_win,
         )
 
 
