@@ -25,7 +25,8 @@ from fer_sweep.handles import Choice, File, Positive, Sweep, choice_among, gpu_w
 from fer_sweep.mirror.copying import check_mirror
 from fer_sweep.mirror.restoring import Restored
 from fer_sweep.mirror.restoring import restore as _restore
-from fer_sweep.sweeps import known, last_searched, open_entry, open_sweep, opening
+from fer_sweep.sweeps import last_searched, open_entry, open_sweep, opening
+from fer_sweep.sweeps.entries import scan
 
 if TYPE_CHECKING:
     from fer_sweep.data.cache import DatasetInfo
@@ -105,8 +106,11 @@ def open_or_create(file: File | Mapping[str, Any], name: str, **options: Any) ->
         InputError: The sweep of this name has another method or other parameters.
     """
     check_call(create, file, name=name, **options)
-    found = next((e for e in reversed(known()) if e.name == name and e.confirms is None), None)
+    entries, unreadable = scan()
+    found = next((e for e in reversed(entries) if e.name == name and e.confirms is None), None)
     if found is None:
+        for error in unreadable.values():
+            raise error  # it may be the one of this name
         return create(file, name=name, **options)
     constants = dict(options.get("constants") or {})
     if (data := options.get("data")) is not None:

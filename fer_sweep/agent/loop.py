@@ -62,6 +62,8 @@ class Agent:
     """How long a trial may make no step."""
     on_end: Callable[[], None] = lambda: None
     """Called when the end of a trial is recorded."""
+    on_poll: Callable[[], None] = lambda: None
+    """Called every POLL_S."""
     interrupts: Interrupts = field(default_factory=Interrupts)
     """Signals and the deadline; the search reads them too, to stop waiting for a server."""
     drains: Drains = field(default_factory=Drains)
@@ -123,6 +125,7 @@ class Agent:
             if time.monotonic() - asked_at >= POLL_S:
                 self._poll_search()
                 self._poll_drains()
+                self.on_poll()
                 asked_at = time.monotonic()
 
     def _may_start(self) -> bool:

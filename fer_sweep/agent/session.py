@@ -161,6 +161,7 @@ def work_on(
             on_oom=on_oom,
             hang_limit=HangLimit(hang_after_s),
             on_end=keeper.nudge if keeper else lambda: None,
+            on_poll=lambda: _follow(sweep, view),
             interrupts=interrupts,
             drains=drains,
             is_over=lambda: _is_over(sweep),
@@ -184,6 +185,11 @@ def work_on(
                 with contextlib.suppress(OSError):
                     console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
             sweep.close_page()
+
+
+def _follow(sweep: Sweep, view: View) -> None:
+    with contextlib.suppress(FersweepError):  # asked again in a second
+        view.planned = sweep.planned  # another one once the sweep has been edited
 
 
 def _is_over(sweep: Sweep) -> bool:
@@ -214,7 +220,7 @@ def architectures(sweep: Sweep) -> tuple[str, ...]:
     given = sweep.space.parameters.get("model")
     if given is None or sweep.file.has_own_space:
         return tuple(ARCHITECTURES)
-    return tuple(model for model in ARCHITECTURES if model in (given.grid_values() or ()))
+    return tuple(model for model in ARCHITECTURES if model in (given.possible or ()))
 
 
 def _view(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord], console: Console) -> View:

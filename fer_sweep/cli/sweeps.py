@@ -26,6 +26,7 @@ from fer_sweep.formatting import counted, percent
 if TYPE_CHECKING:
     from fer_sweep.records import TrialRecord
     from fer_sweep.sweeps import Sweep
+    from fer_sweep.sweeps.managing import Agents
 
 WATCH_S = 2.0
 """Seconds between two looks of ``status --watch``."""
@@ -147,7 +148,8 @@ def status(
             seen = Glance.of(opened, state, opened.trials())
             if as_json:
                 trials = [trial_json(record) for record in seen.records]
-                print_json({"sweep": opened.id, "state": seen.state, "agents": seen.agents, "trials": trials})
+                count = {"agents": len(seen.agents), "waiting": len(seen.agents.waiting)}
+                print_json({"sweep": opened.id, "state": seen.state, **count, "trials": trials})
                 return
             print_table(seen.title(opened), TRIAL_COLUMNS, trial_rows(seen.records), key="trial")
         if seen.state in OPEN_STATES:
@@ -162,21 +164,24 @@ class Glance:
     """A sweep at one moment."""
 
     state: str
-    agents: int
-    """Agents of its database that train a trial."""
+    agents: "Agents"
     records: "Sequence[TrialRecord]"
 
     @classmethod
     def of(cls, sweep: "Sweep", state: str | None, records: "Sequence[TrialRecord]") -> "Glance":
-        """A sweep of this state, None if it is not known, with the agents that train it now."""
+        """A sweep of this state, None if it is not known, with the agents that work on it now."""
         from fer_sweep.sweeps.managing import live_agents
 
-        return cls(state or "unknown", len(live_agents(sweep)), records)
+        return cls(state or "unknown", live_agents(sweep), records)
 
     def words(self, sweep: "Sweep") -> str:
-        """The state, and the agents that train it."""
-        if self.agents:
-            return f"{self.state}, {counted(self.agents, 'agent')}"
+        """The state, and the agents that work on it."""
+        training, waiting = len(self.agents.training), len(self.agents.waiting)
+        if waiting:
+            waits = f"{waiting} more waiting" if training else f"{counted(waiting, 'agent')} waiting"
+            return ", ".join([self.state, *([counted(training, "agent")] if training else []), waits])
+        if training:
+            return f"{self.state}, {counted(training, 'agent')}"
         alone = "no agent known here" if sweep.searched_by_server else "no agent"
         return f"{self.state}, {alone}" if self.state == "running" else self.state
 

@@ -23,7 +23,7 @@ from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
 from fer_sweep.store.caches import Histories
 from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.sweeps import Beginning, numbered_trials, record_sweep, sweep_row
+from fer_sweep.store.sweeps import Beginning, numbered_trials, record_sweep
 from fer_sweep.store.trials import Ledger, Settings, SweepState
 
 if TYPE_CHECKING:
@@ -95,7 +95,6 @@ class OptunaSearch:
         self._sweep_id = sweep_id
         self._database = database
         self._can_be_resumed = can_be_resumed
-        sweep_row(database, sweep_id)  # refuses an unknown sweep
         self._given = sweep
         self._settings: Settings | None = None
         self._study: StudyProposer | None = None
@@ -119,8 +118,7 @@ class OptunaSearch:
             self._follow(ledger)
             self._proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
         with self._leases.ledger() as ledger:
-            self._follow(ledger)
-            state = ledger.state()
+            state = self._follow(ledger)
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
             if state is not SweepState.RUNNING:
@@ -180,12 +178,12 @@ class OptunaSearch:
         with self._leases.ledger(write=False) as ledger:
             return self._proposer.propose(ledger.count(), ledger) is not None
 
-    def _follow(self, ledger: Ledger) -> None:
-        """Search by the sweep's settings, which may have been changed since they were read last."""
+    def _follow(self, ledger: Ledger) -> SweepState:
+        """Search by the sweep's settings, which may have been changed since they were read last; returns its state."""
         settings = ledger.settings()
         if settings == self._settings:
-            return
-        sweep = self._given or parse_sweep(json.loads(settings.spec), source=f"sweep {self._sweep_id}")
+            return settings.state
+        sweep = self._given or settings.file
         self._sweep, self._objectives = sweep, sweep.objectives
         self._histories = Histories(self._objectives[0].name if self._objectives else None)
         self._proposer: StudyProposer | GridProposer | RandomProposer
@@ -205,6 +203,7 @@ class OptunaSearch:
             space = Space.from_sweep(sweep)
             self._proposer = GridProposer(space) if sweep.method == "grid" else RandomProposer(space, settings.seed)
         self._settings = settings
+        return settings.state
 
     def _reclaim(self, ledger: Ledger, slot: str, may: Callable[[str], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):

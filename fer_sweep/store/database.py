@@ -75,6 +75,7 @@ class Database:
             if upgrades and (schema_version(connection, self._engine.dialect) or 0) < SCHEMA_VERSION:
                 upgrade_tables(connection, self._engine.dialect)
             connection.version = SCHEMA_VERSION if upgrades else self._version
+            connection.place = self.name
             yield connection
         if upgrades:
             self._version = SCHEMA_VERSION

@@ -23,6 +23,8 @@ class Connection:
         self._execute = execute
         self.version = 0
         """Of the tables, as far as this process knows; see ``schema``."""
+        self.place = ""
+        """The database, for messages."""
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Row]:
         """All rows of a query."""

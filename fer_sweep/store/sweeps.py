@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
 from fer_sweep import owners
-from fer_sweep.config.sweep_file import SweepFile, parse_sweep
+from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError
 from fer_sweep.formatting import counted
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.database import Database, through_restarts
-from fer_sweep.store.engine import Connection, Row
-from fer_sweep.store.trials import Ledger, Picked, Prior, SweepState, record_of
+from fer_sweep.store.trials import Ledger, Picked, Prior, SweepState, ledger_of, record_of
 
 _MOVES: dict[SweepState, frozenset[SweepState]] = {
     SweepState.RUNNING: frozenset({SweepState.PAUSED, SweepState.STOPPED, SweepState.CANCELLED}),
@@ -75,40 +74,11 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, **beginning: Unp
     return True
 
 
-def extend_sweep(database: Database, sweep_id: str, sweep: SweepFile) -> None:
-    """Replace a sweep's grid by a longer one that begins with the same configurations; a finished sweep runs again."""
-    with database.transaction(write=True) as connection:
-        _row(connection, sweep_id, database.name)  # refuses an unknown sweep
-        spec = json.dumps(sweep.to_plain())
-        connection.change("UPDATE fersweep_sweeps SET spec = ? WHERE id = ?", [spec, sweep_id])
-        Ledger(connection, sweep_id).reopen_sweep()
-
-
-def sweep_row(database: Database, sweep_id: str) -> Row:
-    """A sweep's row: id, spec, state, max_gap and seed, which is 0 if a server searches it.
-
-    Raises:
-        InputError: There is no such sweep.
-    """
-    with database.transaction(write=False) as connection:
-        return _row(connection, sweep_id, database.name)
-
-
-def load_sweep(database: Database, sweep_id: str) -> SweepFile:
-    """The sweep file a sweep was created from."""
-    return parse_sweep(json.loads(sweep_row(database, sweep_id)["spec"]))
-
-
-def sweep_state(database: Database, sweep_id: str) -> SweepState:
-    """The state of a sweep."""
-    return SweepState(sweep_row(database, sweep_id)["state"])
-
-
 @through_restarts
 def numbered_trials(database: Database, sweep_id: str) -> Sequence[TrialRecord]:
     """Every trial of an embedded sweep, oldest first; a trial's id is its number."""
-    with database.transaction(write=False) as connection:
-        rows = Ledger(connection, sweep_id).all()
+    with ledger_of(database, sweep_id) as ledger:
+        rows = ledger.all()
     return [record_of(row, str(row["number"])) for row in rows]
 
 
@@ -119,24 +89,21 @@ def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) 
         InputError: There is no such sweep, or it cannot go from its state to this one.
     """
     wanted = SweepState(state)
-    with database.transaction(write=True) as connection:
-        current = SweepState(_row(connection, sweep_id, database.name)["state"])
-        if wanted == current:
+    with ledger_of(database, sweep_id, write=True) as ledger:
+        current = ledger.state()
+        if wanted is current:
             return
-        running = connection.row("SELECT 1 FROM fersweep_trials WHERE sweep_id = ? AND state = 'running'", [sweep_id])
         legal = _MOVES[current]
-        if current is SweepState.FINISHED and running is None:
+        if current is SweepState.FINISHED and all(row["state"] != "running" for row in ledger.unended()):
             legal = frozenset()
         if wanted not in legal:
-            hint = f"it can become {' or '.join(sorted(legal))}"
+            hint = f"it can become {' or '.join(sorted(legal))}" if legal else "create a new sweep from the same file"
             if current is SweepState.FINISHED:
                 hint = (
                     f"more trials: fersweep resume {sweep_id} --count +10; another space: fersweep edit FILE {sweep_id}"
                 )
-            elif not legal:
-                hint = "create a new sweep from the same file"
             raise InputError(f"sweep {sweep_id} is {current} and cannot become {wanted}", hint=hint)
-        connection.change("UPDATE fersweep_sweeps SET state = ? WHERE id = ?", [wanted, sweep_id])
+        ledger.move_sweep(wanted, current)
 
 
 def delete_sweep(database: Database, sweep_id: str) -> None:
@@ -152,12 +119,12 @@ def delete_sweep(database: Database, sweep_id: str) -> None:
 
 
 def refuse_live(agents: Sequence[str], sweep_id: str) -> None:
-    """Raise ``InputError`` where agents are training a sweep."""
+    """Raise ``InputError`` where agents work on a sweep."""
     if agents:
         where = ", ".join(sorted({owners.host_of(agent) for agent in agents}))
         raise InputError(
             f"sweep {sweep_id} cannot be deleted: {counted(len(agents), 'agent')} on {where} "
-            f"{'train' if len(agents) > 1 else 'trains'} it",
+            f"{'work' if len(agents) > 1 else 'works'} on it",
             hint=f"fersweep cancel {sweep_id} ends its trials; then run the same command again",
         )
 
@@ -167,15 +134,3 @@ _TABLES = {
     "fersweep_sweeps": "id",
 }
 """The tables with rows of a sweep, in the order in which these can be deleted, and the column with its id."""
-
-
-def _row(connection: Connection, sweep_id: str, name: str) -> Row:
-    row = connection.row("SELECT * FROM fersweep_sweeps WHERE id = ?", [sweep_id])
-    if row is None:
-        rows = connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position DESC LIMIT 5")
-        known = ", ".join(row["id"] for row in rows)
-        raise InputError(
-            f"no sweep {sweep_id} in {name}",
-            hint=f"the newest there: {known}" if known else "create one: fersweep create FILE",
-        )
-    return row

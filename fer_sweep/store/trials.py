@@ -1,16 +1,18 @@
 """The trials of one sweep in the database: every statement of the searches, and what is read from the rows."""
 
+import contextlib
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from fer_sweep import owners
-from fer_sweep.config.sweep_file import SweepFile
+from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import TrialConfig, parse_trial_json
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialResult, TrialState
+from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Connection, Row
 from fer_sweep.store.schema import UNENDED
 
@@ -43,8 +45,9 @@ class Lease:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a sweep searches for, and how."""
+    """What a sweep searches for, and how; equal whatever its state."""
 
+    state: SweepState = field(compare=False)
     spec: str
     """The sweep file as JSON; a change of the text is a change of the sweep."""
     seed: int
@@ -53,6 +56,11 @@ class Settings:
     """Epochs, reported by all trials together, from which on no new trial starts."""
     steered: int | None
     """Number of the first trial whose memo belongs to the present space; None if all trials come from one space."""
+
+    @property
+    def file(self) -> SweepFile:
+        """The sweep file, parsed."""
+        return parse_sweep(json.loads(self.spec))
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,15 @@ class Prior:
     """Its train-val gap."""
 
 
+@contextlib.contextmanager
+def ledger_of(database: Database, sweep_id: str, *, write: bool = False) -> Iterator["Ledger"]:
+    """One sweep's rows in a transaction; see ``Database.transaction``."""
+    with database.transaction(write=write) as connection:
+        yield Ledger(connection, sweep_id)
+
+
 class Ledger:
-    """One sweep's rows, read and written in an open transaction."""
+    """One sweep's rows, read and written in an open transaction; InputError where the sweep's own is missing."""
 
     def __init__(self, connection: Connection, sweep_id: str) -> None:
         self._connection = connection
@@ -87,15 +102,18 @@ class Ledger:
         return SweepState(self._sweep("state")["state"])
 
     def settings(self) -> Settings:
-        """The settings of the sweep."""
+        """The settings of the sweep, with its state."""
         row = self._sweep("*")
         budget, steered = (row["budget_epochs"], row["steered"]) if self._connection.version >= 3 else (None, None)
-        return Settings(row["spec"], row["seed"], row["max_gap"], budget, steered)
+        return Settings(SweepState(row["state"]), row["spec"], row["seed"], row["max_gap"], budget, steered)
 
     def _sweep(self, columns: str) -> Row:
         row = self._connection.row(f"SELECT {columns} FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
         if row is None:
-            raise InputError(f"sweep {self._sweep_id} has been deleted from the database")
+            newest = self._connection.rows("SELECT id FROM fersweep_sweeps ORDER BY position DESC LIMIT 5")
+            known = ", ".join(other["id"] for other in newest)
+            hint = f"the newest there: {known}" if known else "create one: fersweep create FILE"
+            raise InputError(f"no sweep {self._sweep_id} in {self._connection.place}", hint=hint)
         return row
 
     def change_settings(self, sweep: SweepFile, *, budget_epochs: int | None, steered: int | None) -> None:
@@ -151,20 +169,17 @@ class Ledger:
 
     def finish_sweep(self) -> None:
         """Finish a running sweep; one that was paused, stopped or cancelled stays so."""
-        self._move_sweep(SweepState.RUNNING, SweepState.FINISHED)
+        self.move_sweep(SweepState.FINISHED, SweepState.RUNNING)
 
     def reopen_sweep(self) -> None:
         """Let a finished sweep run again; one in another state stays in it."""
-        self._move_sweep(SweepState.FINISHED, SweepState.RUNNING)
+        self.move_sweep(SweepState.RUNNING, SweepState.FINISHED)
 
-    def resume_sweep(self) -> None:
-        """Let a finished, paused or stopped sweep run again."""
-        for before in (SweepState.FINISHED, SweepState.PAUSED, SweepState.STOPPED):
-            self._move_sweep(before, SweepState.RUNNING)
-
-    def _move_sweep(self, before: SweepState, after: SweepState) -> None:
+    def move_sweep(self, after: SweepState, *before: SweepState) -> None:
+        """Set the state of a sweep that is in one of some states; one in another state stays in it."""
         self._connection.change(
-            "UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state = ?", [after, self._sweep_id, before]
+            f"UPDATE fersweep_sweeps SET state = ? WHERE id = ? AND state IN ({_marks(before)})",
+            [after, self._sweep_id, *before],
         )
 
     def count(self) -> int:

@@ -27,7 +27,7 @@ from fer_sweep.selection import (
     select,
     select_each,
 )
-from fer_sweep.store.sweeps import extend_sweep, record_sweep
+from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.sweeps.entries import SweepEntry, known, pinned_data, remember
 from fer_sweep.sweeps.opened import OPEN_STATES, Sweep
 from fer_sweep.sweeps.opening import open_entry, open_sweep
@@ -279,10 +279,12 @@ def with_further_seeds(sweep: Sweep, candidate: Candidate, seeds: int | None) ->
         return confirmation
     more = [seed for seed in unused if seed not in present]
     file = _file(sweep, candidate, [*present, *more[: seeds - len(present)]])
-    extend_sweep(confirmation.database, confirmation.id, file)
+    with confirmation.ledger(write=True) as ledger:  # the longer grid begins with the same configurations
+        ledger.change_settings(file, budget_epochs=None, steered=None)
+        ledger.reopen_sweep()
+    confirmation.settings()
     remember(confirmation.entry, file)
-    confirmation.close()
-    return open_entry(confirmation.entry)
+    return confirmation
 
 
 def seeds_of(confirmation: Sweep) -> tuple[int, ...]:

@@ -88,9 +88,9 @@ class SweepData:
 
 def data_names(file: SweepFile, space: Space) -> list[str]:
     """The data sets that a sweep's trials may ask for; none where a space in code says so only when it runs."""
-    given = space.parameters.get("data")
-    names = given.grid_values() or () if given else (SharedConfig.model_fields["data"].default,)
-    return [] if file.has_own_space else [str(name) for name in names]
+    if (given := space.parameters.get("data")) is not None:
+        return [str(name) for name in given.possible or ()]
+    return [] if file.has_own_space else [SharedConfig.model_fields["data"].default]
 
 
 def check_prepared(file: SweepFile) -> None:

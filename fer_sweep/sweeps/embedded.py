@@ -8,7 +8,7 @@ from fer_sweep.errors import FersweepError
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases, lease_seconds
-from fer_sweep.store.sweeps import numbered_trials, set_sweep_state, sweep_state
+from fer_sweep.store.sweeps import numbered_trials, set_sweep_state
 from fer_sweep.store.trials import Ledger, SweepState
 from fer_sweep.sweeps.opened import OPEN_STATES, OpenSearch, Remaining, Sweep
 
@@ -27,7 +27,8 @@ class EmbeddedSweep(Sweep):
     @property
     def state(self) -> str:
         """See ``Sweep.state``."""
-        return str(sweep_state(self.database, self.id))
+        with self.ledger() as ledger:
+            return str(ledger.state())
 
     def set_state(self, state: str) -> None:
         """See ``Sweep.set_state``."""
@@ -41,11 +42,10 @@ class EmbeddedSweep(Sweep):
         """See ``Sweep.remaining``."""
         leases = Leases(self.database, self.id, owner="nobody", lease_s=lease_seconds(), clock=None)
         with leases.ledger(write=False) as ledger:
-            is_open = ledger.state() in (SweepState.RUNNING, SweepState.PAUSED)
+            settings, started = ledger.settings(), ledger.count()
             unended, unleased = len(ledger.unended()), sum(1 for _ in leases.free(ledger))
-            started, budget = ledger.count(), ledger.settings().budget_epochs
-            is_spent = budget is not None and ledger.reported_epochs() >= budget
-        if not is_open:
+            is_spent = settings.budget_epochs is not None and ledger.reported_epochs() >= settings.budget_epochs
+        if settings.state not in OPEN_STATES:
             return Remaining(0, unended - unleased)
         if is_spent:
             return Remaining(unleased, unended - unleased)

@@ -49,15 +49,8 @@ _ENTRY = TypeAdapter(SweepEntry)
 
 
 def known() -> Sequence[SweepEntry]:
-    """Every sweep created here, oldest first.
-
-    Raises:
-        StorageError: A sweep.json cannot be read.
-    """
-    entries, unreadable = scan()
-    for error in unreadable.values():
-        raise error
-    return entries
+    """Every sweep created here whose sweep.json can be read, oldest first."""
+    return scan()[0]
 
 
 def scan() -> tuple[Sequence[SweepEntry], Mapping[str, StorageError]]:
@@ -72,7 +65,7 @@ def scan() -> tuple[Sequence[SweepEntry], Mapping[str, StorageError]]:
         except (OSError, ValueError) as error:  # pydantic raises ValueErrors
             unreadable[path.parent.name] = StorageError(
                 f"cannot read {path}: {error}",
-                hint="restore the file, or move the sweep's folder away to continue without it",
+                hint="restore the file, move the sweep's folder away to continue without it, or name another sweep",
             )
     return sorted(entries, key=lambda entry: entry.created), unreadable
 

@@ -12,7 +12,6 @@ from fer_sweep.files import checkpoint_folder, read_object
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.engine import NothingCreated
 from fer_sweep.store.sweeps import delete_sweep, refuse_live
-from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps.data import data_names
 from fer_sweep.sweeps.entries import SweepEntry, scan
 from fer_sweep.sweeps.opened import Sweep
@@ -30,7 +29,7 @@ class Overview:
     state: str | None = None
     """None if it is not known: a W&B server searches the sweep and does not answer."""
     agents: int = 0
-    """Agents of its database that train a trial."""
+    """Agents that train a trial, and those of this host that wait for one."""
     trials: int = 0
     """Those that have started."""
     ended: int = 0
@@ -82,16 +81,32 @@ def best_of(trials: Sequence[TrialRecord]) -> float | None:
     return max((trial.result.best_val_acc for trial in trials if trial.result is not None), default=None)
 
 
-def live_agents(sweep: Sweep) -> Sequence[str]:
-    """The agents that train trials of a sweep, as far as its database knows them."""
-    with sweep.database.transaction(write=False) as connection:
-        return Ledger(connection, sweep.id).live_owners(sweep.database.clock())
+@dataclass(frozen=True)
+class Agents:
+    """The agents on a sweep, each by its owner name."""
+
+    training: frozenset[str]
+    """Those with a lease on a trial, as far as the sweep's database knows them."""
+    waiting: frozenset[str]
+    """Those of this host without one, such as in a paused sweep; others are not known."""
+
+    def __len__(self) -> int:
+        return len(self.training) + len(self.waiting)
+
+
+def live_agents(sweep: Sweep) -> Agents:
+    """The agents that train trials of a sweep or wait for one."""
+    with sweep.ledger() as ledger:
+        training = frozenset(ledger.live_owners(sweep.database.clock()))
+    described = {str(read_object(file).get("owner", "")) for file in (sweep.folder / "agents").glob("*.json")}
+    here = {owner for owner in described if owner.startswith(owners.on_this_host()) and not owners.is_dead(owner)}
+    return Agents(training, frozenset(here - training))
 
 
 def host_of_trial(sweep: Sweep, trial_id: str) -> str | None:
     """The host that last trained a trial, if it is another one or unknown; None for this host."""
-    with sweep.database.transaction(write=False) as connection:
-        rows = [row for row in Ledger(connection, sweep.id).all() if sweep.trial_of(row) == trial_id]
+    with sweep.ledger() as ledger:
+        rows = [row for row in ledger.all() if sweep.trial_of(row) == trial_id]
     if not rows:
         return "a host with another database"
     owner = str(rows[0]["owner"])
@@ -124,13 +139,14 @@ def delete(entries: Sequence[SweepEntry]) -> Iterator[Deleted]:
     """Delete sweeps: their trials in the database, their folders and their checkpoints; pages on W&B stay.
 
     Raises:
-        InputError: An agent is training one of them; none is deleted.
+        InputError: An agent works on one of them; none is deleted.
         StorageError: A database or a folder cannot be written; a repetition deletes what is left.
     """
     for entry in entries:
         with open_entry(entry) as sweep:
             if _has_database(sweep):
-                refuse_live(live_agents(sweep), sweep.id)
+                agents = live_agents(sweep)
+                refuse_live([*agents.training, *agents.waiting], sweep.id)
     for entry in entries:
         with open_entry(entry) as sweep:
             if _has_database(sweep):

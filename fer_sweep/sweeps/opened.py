@@ -1,9 +1,10 @@
 """The interface of an opened sweep, and what both kinds share."""
 
+import contextlib
 import functools
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -17,8 +18,7 @@ from fer_sweep.records import TrialRecord, TrialRequest, TrialState
 from fer_sweep.search import Search
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Row
-from fer_sweep.store.sweeps import load_sweep
-from fer_sweep.store.trials import Ledger, Settings, SweepState
+from fer_sweep.store.trials import Ledger, Settings, SweepState, ledger_of
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.wandb_client.account import place, tracking_mode
 from fer_sweep.wandb_client.tracking import RunLabels, TrackedRun, Tracker
@@ -53,7 +53,7 @@ class Remaining:
 
 
 class Sweep(ABC):
-    """An opened sweep: its file is parsed once, its state read over one connection. Thread-safe.
+    """An opened sweep: its file is parsed when it is read or changed, over one connection. Thread-safe.
 
     File, database and HTTP client are opened on first use. Methods raise StorageError if the database cannot be used
     and InputError if it does not have this sweep; where a W&B server is needed, LoginError without a valid key and
@@ -67,6 +67,8 @@ class Sweep(ABC):
         self.entry = entry
         self.id = entry.id
         self.folder = sweep_folder(entry.id)
+        self._spec: str | None = None
+        """The sweep file as it was read last, unparsed."""
         self.end_waiting: Callable[[], bool] = lambda: False
         """Asked while a database server does not answer; where it is true, waiting ends with ``Interrupted``."""
 
@@ -87,6 +89,12 @@ class Sweep(ABC):
         """The database with its trials."""
         return Database(self.entry.database, end_waiting=lambda: self.end_waiting())
 
+    @contextlib.contextmanager
+    def ledger(self, *, write: bool = False) -> Iterator[Ledger]:
+        """Its rows in the database, in one transaction."""
+        with ledger_of(self.database, self.id, write=write) as ledger:
+            yield ledger
+
     @functools.cached_property
     def server(self) -> "WandbServer":
         """The W&B server in use."""
@@ -96,8 +104,8 @@ class Sweep(ABC):
 
     @functools.cached_property
     def file(self) -> SweepFile:
-        """The sweep file as it was created, with the constants and the cap of the command line."""
-        return load_sweep(self.database, self.id)
+        """The sweep file with the constants and the cap of the command line, as of the latest ``settings``."""
+        return self.settings().file
 
     @functools.cached_property
     def space(self) -> Space:
@@ -111,20 +119,24 @@ class Sweep(ABC):
 
         return SweepData(self.entry, self.file, self.space)
 
+    def settings(self) -> Settings:
+        """Its state, limits and file as they are now; ``file``, ``space`` and ``data`` follow a change of the file."""
+        with self.ledger() as ledger:
+            found = ledger.settings()
+        if found.spec != self._spec:
+            self._spec = found.spec
+            for name in ("file", "space", "data", "_size"):
+                vars(self).pop(name, None)
+        return found
+
     @property
     def seed(self) -> int:
         """The seed of an embedded search."""
-        return self._settings.seed
-
-    @property
-    def _settings(self) -> Settings:
-        with self.database.transaction(write=False) as connection:
-            return Ledger(connection, self.id).settings()
+        return self.settings().seed
 
     def outlook(self) -> Sequence[str]:
         """Lines on what comes next and what limits it: the configurations in the queue, the budget of epochs."""
-        with self.database.transaction(write=False) as connection:
-            ledger = Ledger(connection, self.id)
+        with self.ledger() as ledger:
             budget, spent, queue = ledger.settings().budget_epochs, ledger.reported_epochs(), len(ledger.queue())
         lines = [f"queued next: {counted(queue, 'configuration')}"] if queue else []
         if budget is not None:
@@ -139,11 +151,14 @@ class Sweep(ABC):
 
     @property
     def planned(self) -> int | None:
-        """The largest number of trials: its cap or the number of configurations; None if unlimited."""
-        if self._settings.steered is not None:
+        """The largest number of trials as of now: its cap or the number of configurations; None if unlimited."""
+        if self.settings().steered is not None:
             return self.file.run_cap  # some trials may be of no configuration of the space
-        whole = self.space.grid_size() if self.file.method == "grid" else self.space.size()
-        return min((size for size in (self.file.run_cap, whole) if size is not None), default=None)
+        return min((size for size in (self.file.run_cap, self._size) if size is not None), default=None)
+
+    @functools.cached_property
+    def _size(self) -> int | None:
+        return self.space.grid_size() if self.file.method == "grid" else self.space.size()
 
     def trial_folder(self, trial_id: str) -> Path:
         """The folder of one of its trials."""
@@ -206,8 +221,8 @@ class Sweep(ABC):
             NothingToDo: The sweep is cancelled.
         """
         self.check_not_cancelled()
-        with self.database.transaction(write=False) as connection:
-            failed = {self.trial_of(row): row["number"] for row in Ledger(connection, self.id).failed()}
+        with self.ledger() as ledger:
+            failed = {self.trial_of(row): row["number"] for row in ledger.failed()}
         if others := sorted(set(trials) - failed.keys()):
             known = ", ".join(failed) or "none"
             raise InputError(f"trial {', '.join(others)} of sweep {self.id} has not failed", hint=f"failed: {known}")
@@ -218,8 +233,7 @@ class Sweep(ABC):
 
     def _requeue(self, numbers: Mapping[str, int]) -> None:
         """Queue trials, by number, and let a finished sweep run again."""
-        with self.database.transaction(write=True) as connection:
-            ledger = Ledger(connection, self.id)
+        with self.ledger(write=True) as ledger:
             for number in numbers.values():
                 ledger.requeue(number)
             ledger.reopen_sweep()
@@ -258,8 +272,7 @@ class Sweep(ABC):
 
     def reports(self, trial_id: str) -> Sequence[Mapping[str, float]]:
         """A trial's metrics by epoch, as its agent reported them."""
-        with self.database.transaction(write=False) as connection:
-            ledger = Ledger(connection, self.id)
+        with self.ledger() as ledger:
             number = self._number(ledger, trial_id)
             return [] if number is None else ledger.reports_of(number)
 

@@ -19,7 +19,7 @@ from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.sweeps.data import check_prepared, image_size
 from fer_sweep.sweeps.embedded import EmbeddedSweep
-from fer_sweep.sweeps.entries import SweepEntry, known, remember, usable_name
+from fer_sweep.sweeps.entries import SweepEntry, known, remember, scan, usable_name
 from fer_sweep.sweeps.finding import find_entry, no_sweeps, refuse_sweep_file, unknown_sweep
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.served import ServedSweep
@@ -74,8 +74,17 @@ def open_sweeps(sweep_ids: Sequence[str] | None) -> Iterator[list[Sweep]]:
 
 
 def last_searched() -> Sweep:
-    """Open the sweep created last, ignoring those of ``fersweep confirm`` where there are others."""
-    entries = known()
+    """Open the sweep created last, ignoring those of ``fersweep confirm`` where there are others.
+
+    Raises:
+        NothingToDo: There is none.
+        StorageError: The sweep.json of what may be the last one cannot be read.
+    """
+    entries, unreadable = scan()
+    for name, error in unreadable.items():
+        written = (home() / "sweeps" / name / "sweep.json").lstat().st_mtime
+        if not entries or written > entries[-1].created:
+            raise error
     if not entries:
         raise no_sweeps()
     return open_entry(([entry for entry in entries if entry.confirms is None] or entries)[-1])

@@ -5,7 +5,6 @@ be steered: a W&B server decides by itself what its sweeps train.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,15 @@ from fer_sweep.config.problems import in_file_order
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.sweep_yaml import read_document
-from fer_sweep.config.trial import SharedConfig, flatten, parse_trial
+from fer_sweep.config.trial import flatten, parse_trial
 from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, SweepFileError
 from fer_sweep.formatting import counted
 from fer_sweep.search.embedded import has_new, searchable
 from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
-from fer_sweep.store.trials import Ledger, Picked, SweepState
-from fer_sweep.sweeps.data import image_size
+from fer_sweep.store.trials import Picked, SweepState
+from fer_sweep.sweeps.data import data_names, image_size
 from fer_sweep.sweeps.differences import differences, in_words, moved
 from fer_sweep.sweeps.entries import remember
 from fer_sweep.sweeps.opened import Sweep
@@ -76,15 +75,14 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
         return []
     _check_steerable(sweep, "be given more trials")
     is_exhausted = sweep.state == SweepState.FINISHED and not has_new(sweep.database, sweep.id)
-    with sweep.database.transaction(write=True) as connection:
-        ledger = Ledger(connection, sweep.id)
+    with sweep.ledger(write=True) as ledger:
         settings, started, spent = ledger.settings(), ledger.count(), ledger.reported_epochs()
         if is_exhausted and not ledger.queue() and not ledger.unended():
             raise InputError(
                 f"every configuration of sweep {sweep.id} is trained, and none is trained twice",
                 hint=f"widen its ranges, then: fersweep edit FILE {sweep.id}",
             )
-        file = parse_sweep(json.loads(settings.spec))
+        file = settings.file
         cap, budget = file.run_cap, settings.budget_epochs
         if count is not None:
             cap = count.after(started if cap is None else cap)
@@ -99,10 +97,9 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
                 hint=f"fersweep {_resuming(sweep, options)}",
             )
         changed = [*moved("run_cap", file.run_cap, cap), *moved("budget_epochs", settings.budget_epochs, budget)]
-        file = _with_cap(file, cap)
-        ledger.change_settings(file, budget_epochs=budget, steered=settings.steered)
-        ledger.resume_sweep()
-    _renew(sweep, file)
+        ledger.change_settings(_with_cap(file, cap), budget_epochs=budget, steered=settings.steered)
+        ledger.move_sweep(SweepState.RUNNING, SweepState.FINISHED, SweepState.PAUSED, SweepState.STOPPED)
+    _renew(sweep)
     return changed
 
 
@@ -139,26 +136,23 @@ def edit(
     if not changes:
         raise NothingToDo(f"{file} changes nothing in sweep {sweep.id}", hint=f"it is as in {sweep.folder}/sweep.yaml")
     more = has_new(sweep.database, sweep.id, new)
-    with sweep.database.transaction(write=True) as connection:
-        ledger = Ledger(connection, sweep.id)
+    with sweep.ledger(write=True) as ledger:
         settings, started = ledger.settings(), ledger.count()
-        if parse_sweep(json.loads(settings.spec)) != old:
+        if settings.file != old:
             raise InputError(f"sweep {sweep.id} has just been changed by another command", hint="run this one again")
         ledger.change_settings(new, budget_epochs=settings.budget_epochs, steered=started)
         if more and not _reached(new.run_cap, started, settings.budget_epochs, ledger.reported_epochs()):
             ledger.reopen_sweep()
-    _renew(sweep, new)
+    _renew(sweep)
     return changes
 
 
 def obstacle(sweep: Sweep) -> tuple[str, str] | None:
     """Why a finished sweep has no trial to start, and the command, without ``fersweep``, that leads on."""
-    with sweep.database.transaction(write=False) as connection:
-        ledger = Ledger(connection, sweep.id)
-        state, settings = ledger.state(), ledger.settings()
-        cap = parse_sweep(json.loads(settings.spec)).run_cap
-        reached = _reached(cap, ledger.count(), settings.budget_epochs, ledger.reported_epochs())
-    if state is not SweepState.FINISHED:
+    with sweep.ledger() as ledger:
+        settings = ledger.settings()
+        reached = _reached(settings.file.run_cap, ledger.count(), settings.budget_epochs, ledger.reported_epochs())
+    if settings.state is not SweepState.FINISHED:
         return None
     if reached:
         return " and ".join(reached.values()), _resuming(sweep, _raised(reached))
@@ -194,7 +188,7 @@ def enqueue(sweep: Sweep, given: Mapping[str, Any]) -> Sequence[str]:
     fixed = {name: source.quantile(0.5) for name, source in space.items() if source.size == 1 and name not in flat}
     config = parse_trial({**fixed, **flat})
     config.check_image_size(*image_size(config.data))
-    if str(config.data) not in (names := _data_of(sweep.space)):
+    if (names := sweep.data.names) and config.data not in names:
         hint = "leave it out; for other data, create a new sweep"
         raise InputError(f"sweep {sweep.id} trains on {', '.join(sorted(names))}, not on {config.data}", hint=hint)
     whole = flatten(config.model_dump(mode="json"))
@@ -233,8 +227,7 @@ def extend(sweep: Sweep, trial_id: str, epochs: int) -> Sequence[str]:
 
 
 def _enqueue(sweep: Sweep, picked: Picked) -> Sequence[str]:
-    with sweep.database.transaction(write=True) as connection:
-        ledger = Ledger(connection, sweep.id)
+    with sweep.ledger(write=True) as ledger:
         for row in ConfigIndex().find(picked.config, ledger):
             hint = "no configuration is trained twice; another seed makes another one: --set seed=1"
             if row["state"] == "failed":
@@ -244,18 +237,18 @@ def _enqueue(sweep: Sweep, picked: Picked) -> Sequence[str]:
         if any(waiting.config == picked.config for waiting in queue):
             hint = f"train it: fersweep {sweep.next_command('running', ())}"
             raise InputError(f"this configuration is queued already in sweep {sweep.id}", hint=hint)
-        file = parse_sweep(json.loads(settings.spec))
+        file = settings.file
         reached = _reached(file.run_cap, started, settings.budget_epochs, ledger.reported_epochs())
         if "--budget-epochs" in reached:
             hint = f"raise it: fersweep {_resuming(sweep, _raised(reached))}"
             raise InputError(f"sweep {sweep.id} would not train it: {reached['--budget-epochs']}", hint=hint)
         cap = file.run_cap and max(file.run_cap, started + len(queue) + 1)
         changed = [*moved("run_cap", file.run_cap, cap)]
-        file = _with_cap(file, cap)
-        ledger.change_settings(file, budget_epochs=settings.budget_epochs, steered=settings.steered or 0)
+        budget, steered = settings.budget_epochs, settings.steered or 0
+        ledger.change_settings(_with_cap(file, cap), budget_epochs=budget, steered=steered)
         ledger.enqueue(picked)
         ledger.reopen_sweep()
-    _renew(sweep, file)
+    _renew(sweep)
     return changed
 
 
@@ -306,23 +299,18 @@ def _forbidden(sweep: Sweep, new: SweepFile) -> Iterator[Problem]:
         yield Problem(f"the objective cannot change from {words[0]} to {words[1]}", key=key, hint=hint)
     if (old.scheduler and old.scheduler.engine) != (new.scheduler and new.scheduler.engine):
         yield Problem("the scheduler cannot be added or removed", key="scheduler", hint=hint)
-    if (names := _data_of(Space.from_sweep(new))) != _data_of(sweep.space):
-        words = [", ".join(sorted(found)) for found in (_data_of(sweep.space), names)]
-        hint = f"add --data {words[0]}; {hint}" if len(_data_of(sweep.space)) == 1 else hint
+    data = sorted(sweep.data.names), sorted(data_names(new, Space.from_sweep(new)))
+    if data[0] != data[1]:
+        words = [", ".join(names) for names in data]
+        hint = f"add --data {words[0]}; {hint}" if len(data[0]) == 1 else hint
         yield Problem(f"the data cannot change from {words[0]} to {words[1]}", key="parameters.data", hint=hint)
-
-
-def _data_of(space: Space) -> set[str]:
-    given = space.parameters.get("data")
-    return {str(name) for name in (given and given.possible) or [SharedConfig.model_fields["data"].default]}
 
 
 def _with_cap(file: SweepFile, cap: int | None) -> SweepFile:
     return file if cap is None else parse_sweep({**file.to_plain(), "run_cap": cap})
 
 
-def _renew(sweep: Sweep, file: SweepFile) -> None:
-    """Let the opened sweep, and the copy of its file in its folder, be of the changed file."""
-    for name in ("file", "space", "data"):
-        vars(sweep).pop(name, None)
-    remember(sweep.entry, file)
+def _renew(sweep: Sweep) -> None:
+    """Let the opened sweep, and the copy of its file in its folder, follow the change."""
+    sweep.settings()
+    remember(sweep.entry, sweep.file)

@@ -13,8 +13,7 @@ from fer_sweep.records import StopReason
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.store import engine
 from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, default_storage
-from fer_sweep.store.sweeps import load_sweep, sweep_row
-from fer_sweep.store.trials import Ledger
+from fer_sweep.store.trials import Ledger, ledger_of
 from tests.search.conftest import refused
 from tests.support.searches import database_at, embedded_search, read_only, state_in, steer, sweep_ids
 
@@ -32,7 +31,8 @@ def own(sweep):
 
 
 def load(storage, sweep_id):
-    return load_sweep(database_at(storage), sweep_id)
+    with ledger_of(database_at(storage), sweep_id) as ledger:
+        return ledger.settings()
 
 
 @contextlib.contextmanager
@@ -52,9 +52,10 @@ def test_sweep_is_read_back_as_it_was_written_and_before_it_there_is_none(storag
         load(storage, "a")
     create_sweep(sweep, sweep_id="a", storage=storage, max_gap=0.15, seed=3)
     create_sweep(sweep, sweep_id="b", storage=storage)
-    assert load(storage, "a") == sweep
+    first, second = load(storage, "a"), load(storage, "b")
+    assert first.file == second.file == sweep
     assert sweep_ids(storage) == ["a", "b"]
-    assert [sweep_row(database_at(storage), sweep_id)["seed"] for sweep_id in ("a", "b")] == [3, 0]
+    assert [(found.max_gap, found.seed) for found in (first, second)] == [(0.15, 3), (None, 0)]
     assert state_in(storage, "a") == "running"
 
 

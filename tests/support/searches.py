@@ -7,7 +7,8 @@ from typing import Any
 from fer_sweep.search.embedded import OptunaSearch
 from fer_sweep.store.database import Database, default_storage
 from fer_sweep.store.engine import NothingCreated
-from fer_sweep.store.sweeps import set_sweep_state, sweep_state
+from fer_sweep.store.sweeps import set_sweep_state
+from fer_sweep.store.trials import ledger_of
 from fer_sweep.sweeps import Sweep, open_sweep, opening
 
 OPENED = contextlib.ExitStack()
@@ -47,8 +48,8 @@ def embedded_search(sweep_id: str, storage: str | None = None, **options: Any) -
 
 def state_in(storage: str, sweep_id: str) -> str:
     """The state of a sweep in a database."""
-    with contextlib.closing(Database(storage)) as database:
-        return sweep_state(database, sweep_id)
+    with contextlib.closing(Database(storage)) as database, ledger_of(database, sweep_id) as ledger:
+        return ledger.state()
 
 
 def steer(storage: str, sweep_id: str, state: str) -> None:

@@ -1,11 +1,12 @@
 """Which sweep is meant: by id, address, name or the beginning of an id; and what is said where none or several are."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from fer_sweep.errors import InputError, NothingToDo, StorageError
-from fer_sweep.sweeps import last_searched, open_sweep
+from fer_sweep.sweeps import known, last_searched, open_sweep
 from fer_sweep.sweeps.choosing import with_further_seeds
 from fer_sweep.sweeps.entries import rename
 from fer_sweep.sweeps.finding import find_entry
@@ -44,13 +45,17 @@ def test_without_a_sweep_the_one_searched_last_is_meant_and_not_one_that_confirm
         assert opened.id == "aaaa1111"
 
 
-def test_an_unreadable_sweep_hides_no_other_one(named):
+def test_an_unreadable_sweep_hides_no_other_one_but_may_be_the_last(named):
     named("good", "aaaa1111")
-    (named("bad", "bbbb2222").folder / "sweep.json").write_text("{")
+    bad = named("bad", "bbbb2222").folder / "sweep.json"
+    bad.write_text("{")
     assert find_entry("good").id == "aaaa1111"
-    for meant in ("bbbb2222", "bad"):
+    assert [entry.id for entry in known()] == ["aaaa1111"]
+    for meant in ("bbbb2222", "bad", None):
         with pytest.raises(StorageError, match=r"cannot read .*bbbb2222"):
-            find_entry(meant)
+            open_sweep(meant)
+    os.utime(bad, (0, 0))
+    assert last_searched().id == "aaaa1111"
 
 
 @pytest.mark.parametrize("given", ["./tiny.yaml", "tiny.yaml", "tiny", "simple_cnn"])

@@ -1,5 +1,6 @@
-"""All sweeps at a glance, and what deleting one leaves: nothing, unless an agent trains it."""
+"""All sweeps at a glance, and what deleting one leaves: nothing, unless an agent works on it."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_sweeps_are_listed_newest_first_with_live_agents_and_an_unreadable_one_l
         assert (
             oldest.data == ("synthetic",) and (bad.id, bad.entry) == ("cccc3333", None) and "cannot read" in bad.error
         )
-    assert live_agents(first) == []  # released
+    assert not live_agents(first)  # released
     assert [one.id for one in delete(with_confirmations([first.entry]))] == [first.id]  # whatever another one is like
 
 
@@ -50,7 +51,10 @@ def test_agents_that_are_dead_or_silent_are_not_counted(named):
         ledger = Ledger(connection, sweep.id)
         ledger.hand_over(numbers[0], Lease(DEAD, "cpu0", 2, now + 60))
         ledger.hand_over(numbers[1], Lease(ELSEWHERE, "cpu0", 2, now - 1))
-    assert live_agents(sweep) == []
+    (sweep.folder / "agents").mkdir()
+    for name, owner in (("dead", DEAD), ("elsewhere", ELSEWHERE)):
+        (sweep.folder / "agents" / f"{name}.json").write_text(json.dumps({"owner": owner}))
+    assert not live_agents(sweep)
     assert (host_of_trial(sweep, "0"), host_of_trial(sweep, "1")) == (None, "node7")
 
 
@@ -102,7 +106,7 @@ def test_a_sweep_that_an_agent_trains_is_not_deleted_nor_are_those_named_with_it
     idle, busy = named("idle", "aaaa1111"), named("busy", "bbbb2222")
     with closing(busy.search()) as search:
         take(search)
-        with pytest.raises(InputError, match=r"bbbb2222 cannot be deleted: 1 agent on .* trains it") as refusal:
+        with pytest.raises(InputError, match=r"bbbb2222 cannot be deleted: 1 agent on .* works on it") as refusal:
             list(delete([idle.entry, busy.entry]))
         assert "fersweep cancel bbbb2222" in refusal.value.hint
     assert len(known()) == 2

@@ -1,17 +1,22 @@
 """Steering an opened sweep: more trials, another space, a configuration of one's own, a warm start."""
 
+import io
 import json
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from fer_sweep.agent.session import work_on
 from fer_sweep.errors import ConfigError, InputError, NothingToDo, SweepFileError
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.sweeps import steering
+from fer_sweep.sweeps import open_sweep, steering
 from fer_sweep.sweeps.choosing import chosen, with_further_seeds
 from fer_sweep.sweeps.steering import Limit
+from fer_sweep.worker.slots import Slot
 from tests.support.records import make_result
+from tests.support.scripted_starter import train_all
 from tests.support.searches import OPENED, create, find
 
 MODEL = {"model": {"value": "simple_cnn"}, "data": {"value": "synthetic"}}
@@ -135,6 +140,22 @@ def test_an_edit_is_followed_by_the_agent_that_works_on_the_sweep(method):
         search.finish(running.trial_id, TrialOutcome(TrialState.COMPLETE, make_result()))
         assert search.next_trial("cpu0") is None
     assert sorted((config.channels, config.lr) for config in new) == [(4, 0.5), (8, 0.5)]
+
+
+def test_the_view_of_an_agent_follows_a_change_of_the_sweep(tiny_data, played_trials, monkeypatch):
+    monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.0)  # it asks whenever a trial has ended
+    parameters = {**MODEL, "data": {"value": tiny_data}, "epochs": {"value": 1}, "channels": {"values": [4, 8, 16]}}
+    sweep, shown = create(write(run_cap=2, parameters=parameters)), io.StringIO()
+
+    def raise_cap(trial):
+        if trial.trial_id == "0":
+            with open_sweep(sweep.id) as other:
+                steering.resume(other, count=Limit(3))
+        return train_all(trial)
+
+    played_trials.script = raise_cap
+    work_on(sweep, [Slot("cpu0", "cpu", 1)], console=Console(file=shown, width=200))
+    assert "2/3 trials" in shown.getvalue() and "3/3 trials" in shown.getvalue()
 
 
 def test_an_edit_refuses_what_cannot_be_trained_or_compared_with_every_problem_and_its_line(finished):
