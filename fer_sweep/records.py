@@ -41,6 +41,21 @@ class DataSpec(BaseModel):
 FER2013 = DataSpec()
 
 
+class SweepState(StrEnum):
+    """The state of a sweep."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    """Hands out nothing; agents wait."""
+    STOPPED = "stopped"
+    """Hands out nothing; running trials finish, then agents end. Can be resumed."""
+    CANCELLED = "cancelled"
+    """Running trials are checkpointed and stopped. Final."""
+    FINISHED = "finished"
+    """At its cap, exhausted, its budget spent, or its target reached. More trials, a changed space or a configuration
+    picked by hand let it run again."""
+
+
 class TrialState(StrEnum):
     """Where a trial stands."""
 

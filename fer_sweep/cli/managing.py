@@ -35,7 +35,7 @@ def list_sweeps(as_json: Json = False) -> None:
 
     Example: fersweep list
     """
-    from fer_sweep.sweeps.finding import no_sweeps
+    from fer_sweep.sweeps.entries import no_sweeps
     from fer_sweep.sweeps.managing import overviews
 
     found = list(overviews())
@@ -118,7 +118,7 @@ def delete(
 
 
 def _entry(sweep: str) -> "SweepEntry":
-    from fer_sweep.sweeps.finding import find_entry, refuse_sweep_file, unknown_sweep
+    from fer_sweep.sweeps.entries import find_entry, refuse_sweep_file, unknown_sweep
 
     if (entry := find_entry(sweep)) is None:
         refuse_sweep_file(sweep)

@@ -16,7 +16,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial_json
 from fer_sweep.errors import InputError
-from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
+from fer_sweep.records import StopReason, SweepState, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
@@ -24,7 +24,7 @@ from fer_sweep.store.caches import Histories
 from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.leases import Leases
 from fer_sweep.store.sweeps import Beginning, numbered_trials, record_sweep
-from fer_sweep.store.trials import Ledger, Settings, SweepState
+from fer_sweep.store.trials import Ledger, Settings
 
 if TYPE_CHECKING:
     from fer_sweep.search.study import StudyProposer

@@ -11,9 +11,9 @@ from fer_sweep import owners
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError
 from fer_sweep.formatting import counted
-from fer_sweep.records import TrialRecord
+from fer_sweep.records import SweepState, TrialRecord
 from fer_sweep.store.database import Database, through_restarts
-from fer_sweep.store.trials import Ledger, Picked, Prior, SweepState, ledger_of, record_of
+from fer_sweep.store.trials import Ledger, Picked, Prior, ledger_of, record_of
 
 _MOVES: dict[SweepState, frozenset[SweepState]] = {
     SweepState.RUNNING: frozenset({SweepState.PAUSED, SweepState.STOPPED, SweepState.CANCELLED}),

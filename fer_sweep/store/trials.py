@@ -4,32 +4,16 @@ import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from fer_sweep import owners
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import TrialConfig, parse_trial_json
 from fer_sweep.errors import InputError
-from fer_sweep.records import TrialOutcome, TrialRecord, TrialResult, TrialState
+from fer_sweep.records import SweepState, TrialOutcome, TrialRecord, TrialResult, TrialState
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Connection, Row
 from fer_sweep.store.schema import UNENDED
-
-
-class SweepState(StrEnum):
-    """The state of a sweep."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    """Hands out nothing; agents wait."""
-    STOPPED = "stopped"
-    """Hands out nothing; running trials finish, then agents end. Can be resumed."""
-    CANCELLED = "cancelled"
-    """Running trials are checkpointed and stopped. Final."""
-    FINISHED = "finished"
-    """At its cap, exhausted, its budget spent, or its target reached. More trials, a changed space or a configuration
-    picked by hand let it run again."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +114,8 @@ class Ledger:
 
     def enqueue(self, picked: Picked) -> None:
         """A configuration picked by hand is trained after those enqueued before."""
-        self._connection.change(
-            "INSERT INTO fersweep_queue (sweep_id, config, parameters) VALUES (?, ?, ?)", self._plain(picked)
-        )
+        add = "INSERT INTO fersweep_queue (sweep_id, config, parameters) VALUES (?, ?, ?)"
+        self._connection.change(add, self._plain(picked))
 
     def queue(self) -> Sequence[Picked]:
         """The configurations that are trained next, in order."""
@@ -149,10 +132,8 @@ class Ledger:
 
     def add_prior(self, prior: Prior) -> None:
         """The search learns from a trial of another sweep."""
-        self._connection.change(
-            "INSERT INTO fersweep_priors (sweep_id, config, parameters, objectives, gap) VALUES (?, ?, ?, ?, ?)",
-            [*self._plain(prior.picked), json.dumps(list(prior.objectives)), prior.gap],
-        )
+        add = "INSERT INTO fersweep_priors (sweep_id, config, parameters, objectives, gap) VALUES (?, ?, ?, ?, ?)"
+        self._connection.change(add, [*self._plain(prior.picked), json.dumps(list(prior.objectives)), prior.gap])
 
     def priors(self) -> Sequence[Prior]:
         """The trials of other sweeps that the search learns from."""
@@ -190,8 +171,7 @@ class Ledger:
 
     def find(self, identity: str) -> Row | None:
         """The trial with this identity."""
-        rows = self._trials("*", "AND identity = ?", [identity])
-        return rows[0] if rows else None
+        return next(iter(self._trials("*", "AND identity = ?", [identity])), None)
 
     def numbered(self, numbers: Collection[int], columns: str = "*") -> Sequence[Row]:
         """The trials with these numbers, in order."""
@@ -235,8 +215,8 @@ class Ledger:
 
     def held(self, number: int, owner: str, attempt: int) -> Row | None:
         """The trial, whatever its state, if this is its latest attempt and owner."""
-        rows = self._trials("*", "AND number = ? AND owner = ? AND attempt = ?", [number, owner, attempt])
-        return rows[0] if rows else None
+        found = self._trials("*", "AND number = ? AND owner = ? AND attempt = ?", [number, owner, attempt])
+        return next(iter(found), None)
 
     def add(
         self,
@@ -273,16 +253,13 @@ class Ledger:
 
     def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float], lease_until: float) -> bool:
         """Write one epoch's metrics and the lease; returns whether the epoch is reported for the first time."""
-        text = json.dumps(dict(metrics))
+        text, key = json.dumps(dict(metrics)), [self._sweep_id, number, epoch]
+        # Deleted and added instead of updated: with a new id, readers of what is new see it.
+        is_new = not self._connection.change(
+            "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?", key
+        )
         add = "INSERT INTO fersweep_reports (sweep_id, number, epoch, metrics) VALUES (?, ?, ?, ?)"
-        values = [self._sweep_id, number, epoch, text]
-        is_new = bool(self._connection.change(f"{add} ON CONFLICT (sweep_id, number, epoch) DO NOTHING", values))
-        if not is_new:
-            # Deleted and added instead of updated: with a new id, readers of what is new see it.
-            self._connection.change(
-                "DELETE FROM fersweep_reports WHERE sweep_id = ? AND number = ? AND epoch = ?", values[:3]
-            )
-            self._connection.change(add, values)
+        self._connection.change(add, [*key, text])
         self._change(number, "metrics = ?, lease_until = ?", [text, lease_until])
         return is_new
 

@@ -104,18 +104,20 @@ def check_prepared(file: SweepFile) -> None:
 
 def image_size(name: str) -> tuple[int, int]:
     """Height and width of a data set's images; FER2013's if it is not prepared on this host."""
-    spec = FER2013
-    with contextlib.suppress(FersweepError):
-        if name != SYNTHETIC and (info := _prepared(name)) is not None:
-            spec = info.spec
+    info = _usable(name)
+    spec = info.spec if info else FER2013
     return spec.height, spec.width
 
 
 def prepared_fingerprint(name: str) -> str | None:
     """The fingerprint of a data set as it is prepared on this host; None if it is not, or is drawn."""
+    info = _usable(name)
+    return info.fingerprint if info else None
+
+
+def _usable(name: str) -> DatasetInfo | None:
     with contextlib.suppress(FersweepError):
-        info = None if name == SYNTHETIC else _prepared(name)
-        return info.fingerprint if info else None
+        return None if name == SYNTHETIC else _prepared(name)
     return None
 
 

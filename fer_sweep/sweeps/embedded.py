@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.errors import FersweepError
-from fer_sweep.records import TrialRecord
+from fer_sweep.records import SweepState, TrialRecord
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases, lease_seconds
 from fer_sweep.store.sweeps import numbered_trials, set_sweep_state
-from fer_sweep.store.trials import Ledger, SweepState
+from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps.opened import OPEN_STATES, OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """The interface of an opened sweep, and what both kinds share."""
 
-import contextlib
 import functools
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -14,11 +14,11 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
 from fer_sweep.formatting import counted
-from fer_sweep.records import TrialRecord, TrialRequest, TrialState
+from fer_sweep.records import SweepState, TrialRecord, TrialRequest, TrialState
 from fer_sweep.search import Search
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Row
-from fer_sweep.store.trials import Ledger, Settings, SweepState, ledger_of
+from fer_sweep.store.trials import Ledger, Settings, ledger_of
 from fer_sweep.sweeps.entries import SweepEntry
 from fer_sweep.wandb_client.account import place, tracking_mode
 from fer_sweep.wandb_client.tracking import RunLabels, TrackedRun, Tracker
@@ -89,11 +89,9 @@ class Sweep(ABC):
         """The database with its trials."""
         return Database(self.entry.database, end_waiting=lambda: self.end_waiting())
 
-    @contextlib.contextmanager
-    def ledger(self, *, write: bool = False) -> Iterator[Ledger]:
+    def ledger(self, *, write: bool = False) -> AbstractContextManager[Ledger]:
         """Its rows in the database, in one transaction."""
-        with ledger_of(self.database, self.id, write=write) as ledger:
-            yield ledger
+        return ledger_of(self.database, self.id, write=write)
 
     @functools.cached_property
     def server(self) -> "WandbServer":

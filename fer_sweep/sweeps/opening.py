@@ -19,8 +19,17 @@ from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.sweeps.data import check_prepared, image_size
 from fer_sweep.sweeps.embedded import EmbeddedSweep
-from fer_sweep.sweeps.entries import SweepEntry, known, remember, scan, usable_name
-from fer_sweep.sweeps.finding import find_entry, no_sweeps, refuse_sweep_file, unknown_sweep
+from fer_sweep.sweeps.entries import (
+    SweepEntry,
+    find_entry,
+    known,
+    no_sweeps,
+    refuse_sweep_file,
+    remember,
+    scan,
+    unknown_sweep,
+    usable_name,
+)
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.served import ServedSweep
 from fer_sweep.sweeps.warm_start import warm_start

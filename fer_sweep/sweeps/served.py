@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.errors import InputError, ServerError
-from fer_sweep.records import TrialRecord
+from fer_sweep.records import SweepState, TrialRecord
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import lease_seconds
-from fer_sweep.store.trials import Ledger, SweepState, record_of
+from fer_sweep.store.trials import Ledger, record_of
 from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.config.trial import flatten, parse_trial
 from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, SweepFileError
 from fer_sweep.formatting import counted
+from fer_sweep.records import SweepState
 from fer_sweep.search.embedded import has_new, searchable
 from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
-from fer_sweep.store.trials import Picked, SweepState
+from fer_sweep.store.trials import Picked
 from fer_sweep.sweeps.data import data_names, image_size
 from fer_sweep.sweeps.differences import differences, in_words, moved
 from fer_sweep.sweeps.entries import remember

@@ -5,6 +5,7 @@
   from their results as from those of its own trials. They count neither as its trials nor towards its cap.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from fer_sweep.config.sweep_file import Metric, SweepFile
 from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import ConfigError, InputError
 from fer_sweep.formatting import counted
-from fer_sweep.records import TrialRecord, TrialState
+from fer_sweep.records import TrialState
 from fer_sweep.search.objective import objective_value
 from fer_sweep.search.sampling import fits, given_values, holds
 from fer_sweep.store.trials import Picked, Prior
@@ -51,15 +52,12 @@ def warm_start(file: SweepFile, sources: Sequence[Sweep]) -> WarmStart:
     ranked: list[list[Picked]] = []
     priors: list[Prior] = []
     for source in sources:
-        trials = [_Trial.read(source, record, metrics) for record in source.trials() if _is_complete(record)]
-        worth = [(trial.objectives[0], trial) for trial in trials if trial.objectives]
-        worth.sort(key=lambda pair: pair[0], reverse=metrics[0].goal == "maximize")
-        best = [trial for _, trial in worth if trial.is_sound] or [trial for _, trial in worth]
-        ranked.append([found for trial in best if (found := _own(space, trial.picked)) is not None])
+        trials = [*_complete_trials(source, metrics)]
+        trials.sort(key=lambda trial: trial.prior.objectives[0], reverse=metrics[0].goal == "maximize")
+        best = [trial for trial in trials if trial.is_sound] or trials
+        ranked.append([found for trial in best if (found := _own(space, trial.prior.picked)) is not None])
         if file.method in ("bayes", "custom"):
-            priors += [
-                Prior(t.picked, t.objectives, t.gap) for _, t in worth if t.is_on_this_data and fits(space, t.picked)
-            ]
+            priors += [t.prior for t in trials if t.is_on_this_data and fits(space, t.prior.picked)]
     # One of each sweep in turn: results on other data, or of other lengths of training, do not compare.
     first: dict[TrialConfig, Picked] = {}
     for found in itertools.chain.from_iterable(itertools.zip_longest(*ranked)):
@@ -76,56 +74,44 @@ def warm_start(file: SweepFile, sources: Sequence[Sweep]) -> WarmStart:
 
 @dataclass(frozen=True)
 class _Trial:
-    picked: Picked
-    objectives: Sequence[float]
-    """In each objective of the new sweep; empty if one is unknown."""
-    gap: float | None
+    prior: Prior
     is_on_this_data: bool
     is_sound: bool
     """Whether it neither collapsed nor diverged."""
 
-    @classmethod
-    def read(cls, sweep: Sweep, record: TrialRecord, metrics: Sequence[Metric]) -> "_Trial":
+
+def _complete_trials(sweep: Sweep, metrics: Sequence[Metric]) -> Iterator[_Trial]:
+    """A sweep's complete trials whose worth is known in each objective of the new sweep."""
+    for record in sweep.trials():
+        result = record.result
+        if record.state is not TrialState.COMPLETE or result is None or not result.best_epoch:
+            continue
         reports = sweep.reports(record.trial_id)
-        values = [objective_value(metric, reports, record.result) for metric in metrics]
-        known = [value for value in values if value is not None]
-        config = parse_trial(record.config)
-        pin, here = pinned_data(sweep.id, config.data), prepared_fingerprint(config.data)
-        return cls(
-            Picked(config, record.parameters),
-            known if len(known) == len(values) else (),
-            record.result.train_val_gap if record.result else None,
-            is_on_this_data=pin is None or here is None or pin.fingerprint == here,
-            is_sound=record.result is not None and record.result.verdict.may_win,
-        )
-
-
-def _is_complete(record: TrialRecord) -> bool:
-    if record.state is not TrialState.COMPLETE or record.result is None or not record.result.best_epoch:
-        return False
-    try:
-        parse_trial(record.config)
-    except ConfigError:
-        return False  # of a version with other fields or bounds
-    return True
+        objectives = [objective_value(metric, reports, result) for metric in metrics]
+        known = [value for value in objectives if value is not None]
+        with contextlib.suppress(ConfigError):  # of a version with other fields or bounds
+            config = parse_trial(record.config)
+            if len(known) == len(objectives):
+                pin, here = pinned_data(sweep.id, config.data), prepared_fingerprint(config.data)
+                yield _Trial(
+                    Prior(Picked(config, record.parameters), known, result.train_val_gap),
+                    is_on_this_data=pin is None or here is None or pin.fingerprint == here,
+                    is_sound=result.verdict.may_win,
+                )
 
 
 def _own(space: Space, picked: Picked) -> Picked | None:
     """The configuration with the values that the space fixes; None if the space cannot give it."""
-    given = given_values(picked)
-    values = dict(_chosen(space, given))
-    if len(values) < len(space.parameters):
-        return None
+    given, values = given_values(picked), {}
+    for name, source in space.parameters.items():
+        if source.size == 1:
+            values[name] = source.quantile(0.5)
+        elif name in given and holds(source, given[name]):
+            values[name] = given[name]
+        else:
+            return None
     try:
         config = parse_trial(values)
     except ConfigError:
         return None
     return Picked(config, values) if config.model == picked.config.model else None
-
-
-def _chosen(space: Space, given: dict[str, object]) -> Iterator[tuple[str, object]]:
-    for name, source in space.parameters.items():
-        if source.size == 1:
-            yield name, source.quantile(0.5)
-        elif name in given and holds(source, given[name]):
-            yield name, given[name]

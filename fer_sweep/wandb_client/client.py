@@ -15,7 +15,7 @@ import yaml
 
 from fer_sweep.config.sweep_yaml import parse_document
 from fer_sweep.errors import InputError, ServerError
-from fer_sweep.store.trials import SweepState
+from fer_sweep.records import SweepState
 from fer_sweep.wandb_client.messages import Command, Dumper, ServerRun, ServerSweep, SweepPath, run_from, values
 from fer_sweep.wandb_client.transport import TRIES, NotFound, Transport
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from fer_sweep.store.trials import SweepState
+from fer_sweep.records import SweepState
 
 
 @dataclass(frozen=True)

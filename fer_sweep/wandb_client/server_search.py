@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from fer_sweep.config.trial import flatten, parse_trial, parse_trial_json
 from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
-from fer_sweep.records import StopReason, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
+from fer_sweep.records import StopReason, SweepState, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
 from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.database import Database, through_restarts
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.trials import Lease, Ledger, SweepState, record_of
+from fer_sweep.store.trials import Lease, Ledger, record_of
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
 from fer_sweep.wandb_client.reconcile import OPEN, has_ended, merged, record_from

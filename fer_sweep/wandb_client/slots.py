@@ -16,8 +16,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 from fer_sweep.errors import FersweepError, LoginError, ServerBusy
-from fer_sweep.records import StopReason, Wait
-from fer_sweep.store.trials import SweepState
+from fer_sweep.records import StopReason, SweepState, Wait
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
 from fer_sweep.wandb_client.package import in_thread

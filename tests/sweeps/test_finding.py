@@ -8,8 +8,7 @@ import pytest
 from fer_sweep.errors import InputError, NothingToDo, StorageError
 from fer_sweep.sweeps import known, last_searched, open_sweep
 from fer_sweep.sweeps.choosing import with_further_seeds
-from fer_sweep.sweeps.entries import rename
-from fer_sweep.sweeps.finding import find_entry
+from fer_sweep.sweeps.entries import find_entry, rename
 from tests.search.conftest import refused
 from tests.support.records import candidate
 
