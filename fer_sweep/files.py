@@ -191,7 +191,7 @@ def write_atomically(target: Path, content: str | bytes) -> None:
 def write_first(target: Path, content: str) -> None:
     """Write a file atomically unless it exists."""
     with atomic_path(target, replace=False) as temporary:
-        temporary.write_text(content)
+        temporary.write_bytes(content.encode())
 
 
 def _put_unless_there(temporary: Path, target: Path) -> None:

@@ -114,8 +114,9 @@ def delete_sweep(database: Database, sweep_id: str) -> None:
     """
     with database.transaction(write=True) as connection:
         refuse_live(Ledger(connection, sweep_id).live_owners(database.clock()), sweep_id)
-        for table, key in _TABLES.items():
-            connection.change(f"DELETE FROM {table} WHERE {key} = ?", [sweep_id])
+        for table in ("queue", "priors", "reports", "trials"):  # the sweep last: trials refer to it
+            connection.change(f"DELETE FROM fersweep_{table} WHERE sweep_id = ?", [sweep_id])
+        connection.change("DELETE FROM fersweep_sweeps WHERE id = ?", [sweep_id])
 
 
 def refuse_live(agents: Sequence[str], sweep_id: str) -> None:
@@ -127,10 +128,3 @@ def refuse_live(agents: Sequence[str], sweep_id: str) -> None:
             f"{'work' if len(agents) > 1 else 'works'} on it",
             hint=f"fersweep cancel {sweep_id} ends its trials; then run the same command again",
         )
-
-
-_TABLES = {
-    **dict.fromkeys(("fersweep_queue", "fersweep_priors", "fersweep_reports", "fersweep_trials"), "sweep_id"),
-    "fersweep_sweeps": "id",
-}
-"""The tables with rows of a sweep, in the order in which these can be deleted, and the column with its id."""

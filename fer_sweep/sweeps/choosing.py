@@ -224,15 +224,9 @@ def _prepared_splits(candidates: Sequence[Candidate]) -> set[str]:
     return found
 
 
-def confirmation_of(candidate: Candidate) -> SweepEntry | None:
-    """The sweep that confirms a trial, if there is one."""
-    return next((found for found in known() if found.confirms == candidate.name), None)
-
-
 def confirmed(candidate: Candidate) -> Confirmed | None:
     """The results of a chosen trial's further seeds so far; None without a confirmation."""
-    confirmation = confirmation_of(candidate)
-    return None if confirmation is None else _confirmed(confirmation, candidate)
+    return next((_confirmed(found, candidate) for found in known() if found.confirms == candidate.name), None)
 
 
 def _confirmed(confirmation: SweepEntry, candidate: Candidate) -> Confirmed:
@@ -266,7 +260,7 @@ def with_further_seeds(sweep: Sweep, candidate: Candidate, seeds: int | None) ->
         candidate: Its chosen trial.
         seeds: How many; fewer than it has changes nothing. None for those it has, or USUAL_SEEDS.
     """
-    found = confirmation_of(candidate)
+    found = next((found for found in known() if found.confirms == candidate.name), None)
     if found and seeds is None:
         return open_entry(found)
     seeds = seeds or USUAL_SEEDS

@@ -12,7 +12,6 @@ from fer_sweep.files import checkpoint_folder, read_object
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.engine import NothingCreated
 from fer_sweep.store.sweeps import delete_sweep, refuse_live
-from fer_sweep.sweeps.data import data_names
 from fer_sweep.sweeps.entries import SweepEntry, scan
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import open_entry
@@ -72,7 +71,7 @@ def _overview(sweep: Sweep, ask_server: bool) -> Overview:
         sum(trial.state.has_ended for trial in trials),
         sweep.planned,
         best_of(trials),
-        tuple(data_names(sweep.file, sweep.space)),
+        tuple(sweep.data.names),
     )
 
 

@@ -90,13 +90,13 @@ def last_searched() -> Sweep:
         StorageError: The sweep.json of what may be the last one cannot be read.
     """
     entries, unreadable = scan()
+    last = next(iter(([entry for entry in entries if entry.confirms is None] or entries)[::-1]), None)
     for name, error in unreadable.items():
-        written = (home() / "sweeps" / name / "sweep.json").lstat().st_mtime
-        if not entries or written > entries[-1].created:
+        if last is None or (home() / "sweeps" / name / "sweep.json").lstat().st_mtime > last.created:
             raise error
-    if not entries:
+    if last is None:
         raise no_sweeps()
-    return open_entry(([entry for entry in entries if entry.confirms is None] or entries)[-1])
+    return open_entry(last)
 
 
 def open_entry(entry: SweepEntry) -> Sweep:

@@ -12,7 +12,7 @@ from fer_sweep.errors import InputError, NothingToDo, SweepFileError
 from fer_sweep.files import sweep_folder
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
 from fer_sweep.selection import Candidate
-from fer_sweep.sweeps.choosing import chosen, confirmation_of, seeds_of, with_further_seeds
+from fer_sweep.sweeps.choosing import chosen, confirmed, seeds_of, with_further_seeds
 from fer_sweep.sweeps.entries import known
 from tests.search.conftest import refused
 from tests.support.records import make_result
@@ -110,7 +110,7 @@ def test_confirmation_is_completed_after_a_crash_between_its_two_steps(searched)
     made = with_further_seeds(entry, candidate, None)
     assert seeds_of(made) == (1001, 1003, 1004, 1005, 1006)
     (sweep_folder(made.id) / "sweep.json").unlink()
-    assert confirmation_of(candidate) is None
+    assert confirmed(candidate) is None
     again = with_further_seeds(entry, candidate, 6)
     assert replace(again.entry, created=made.entry.created) == made.entry
     assert seeds_of(again) == (1001, 1003, 1004, 1005, 1006, 1007)
