@@ -16,7 +16,6 @@ from fer_sweep.data.dataset import DatasetInfo
 from fer_sweep.errors import DataError, FersweepError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
-from fer_sweep.records import FER2013
 from fer_sweep.sweeps.entries import SweepEntry, pin_path, read_pin
 
 
@@ -100,15 +99,6 @@ def check_prepared(file: SweepFile) -> None:
     for name in data_names(file, Space.from_sweep(file)):
         if name != SYNTHETIC:
             find_dataset(name)
-
-
-def image_size(name: str) -> tuple[int, int]:
-    """Height and width of a data set's images; FER2013's if it is not prepared on this host."""
-    spec = FER2013
-    with contextlib.suppress(FersweepError):
-        if name != SYNTHETIC and (info := _prepared(name)) is not None:
-            spec = info.spec
-    return spec.height, spec.width
 
 
 def prepared_fingerprint(name: str) -> str | None:

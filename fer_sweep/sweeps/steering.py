@@ -16,6 +16,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.config.trial import SharedConfig, flatten, parse_trial
+from fer_sweep.data.store import image_size
 from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, SweepFileError
 from fer_sweep.formatting import counted
 from fer_sweep.search.embedded import has_new, searchable
@@ -23,7 +24,6 @@ from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.trials import Ledger, Picked, SweepState
-from fer_sweep.sweeps.data import image_size
 from fer_sweep.sweeps.differences import differences, in_words, moved
 from fer_sweep.sweeps.entries import remember
 from fer_sweep.sweeps.opened import Sweep
