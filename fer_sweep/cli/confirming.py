@@ -95,6 +95,12 @@ def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence
         if missing := sorted(set(seeds_of(sweep)) - found.seeds.keys()):
             note(f"no result for seed {', '.join(map(str, missing))}; see fersweep status {sweep.id}")
         _explain(found)
+    for _, candidate in winners:
+        if earlier := candidate.record.config.get("weights_from"):
+            print_prose(
+                f"{candidate.name}: every seed starts from the weights of trial {earlier}, so the interval covers "
+                "their further epochs only; trainings from scratch would differ by more"
+            )
     for comparison in comparisons:
         print_prose(f"{_difference(comparison)}: {comparison.meaning}")
     if comparisons:

@@ -98,21 +98,21 @@ def extend(
     trial: Annotated[
         str, typer.Argument(metavar="[SWEEP/]TRIAL", help="An ended trial, such as 3 of the last sweep or abcd1234/3.")
     ],
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the longer training.")],
+    epochs: Annotated[str, typer.Option(metavar="N|+N", help="Epochs in all, with those it has, or +N for N more.")],
 ) -> None:
-    """Train a trial's configuration for more epochs, as a new trial, the next one.
+    """Train an ended trial longer, as a new trial, the next one.
 
-    It is trained from the start: the learning rate falls to zero over all epochs of a training, so the weights of a
-    shorter one do not lie on its way.
+    It starts from the weights of the trial's best epoch. Over the further epochs the learning rate rises to lr and
+    falls to zero again (a warm restart), so the accuracy may drop at first.
 
-    Example: fersweep extend 0 --epochs 8
+    Example: fersweep extend 0 --epochs +8
     """
     from fer_sweep.sweeps import open_sweep, steering
 
     name, _, trial_id = trial.rpartition("/")
     with open_sweep(name or None) as opened:
-        changed = steering.extend(opened, trial_id, epochs)
-        _show(opened, f"trial {trial_id} with {epochs} epochs queued, trained from the start", changed)
+        changed = steering.extend(opened, trial_id, steering.Limit.read("--epochs", epochs))
+        _show(opened, f"a longer training of trial {trial_id} queued", changed)
 
 
 def _show(sweep: "Sweep", done: str, lines: Sequence[str]) -> None:

@@ -82,7 +82,7 @@ def bind(
         *_value_problems(space, probes, models),
     ]
     if not (problems or sweep.has_own_space):
-        problems = _combination_problems(space, _combinations(space, probes, grid=grid), functools.cache(image_size))
+        problems = _combination_problems(space, probes, functools.cache(image_size), grid=grid)
     if problems:
         raise SweepFileError(source, in_file_order(problems, lines))
     return tuple(in_file_order(_notes(sweep, space), lines))
@@ -163,16 +163,22 @@ def _value_problems(space: Space, probes: Probes, models: list[str]) -> Iterator
                     yield Problem(problem.message, key=key, hint=problem.hint or hint)
 
 
-def _combination_problems(space: Space, combinations: Iterator[dict[str, Any]], image_size: ImageSize) -> list[Problem]:
-    """One problem for each set of parameters that does not go together."""
-    groups: dict[tuple[str, ...], dict[str, None]] = {}
-    for values in combinations:
+def _combination_problems(space: Space, probes: Probes, image_size: ImageSize, *, grid: bool) -> list[Problem]:
+    """One problem for each set of parameters that does not go together, and for each listed value that never fits."""
+    groups: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for values in _combinations(space, probes, grid=grid):
         for problem in _refusals(values, image_size):
             words = set(re.findall(r"\w+", problem.message))
             involved = tuple(name for name in space.parameters if name in words or name == problem.key)
-            groups.setdefault(involved, {})[problem.message] = None
+            groups.setdefault(involved, {})[problem.message] = values
     problems = []
     for involved, messages in groups.items():
+        if len(involved) == 1 and isinstance(space.parameters[involved[0]], forms.Constant | forms.Categorical):
+            (name,) = involved
+            parts = {canonical(value): part for value, part in probes[name]}
+            for message, values in messages.items():
+                problems.append(Problem(message, key=f"{space.keys[name]}.{parts[canonical(values[name])]}"))
+            continue
         searched = [name for name in involved if not isinstance(space.parameters[name], forms.Constant)]
         key = next((space.keys[name] for name in [*searched, *involved]), "parameters")
         more = f", and {len(messages) - 1} more such combinations" if len(messages) > 1 else ""

@@ -82,8 +82,13 @@ class SharedConfig(_Frozen):
     """Seeds weights, data order, augmentation and dropout."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training batches."""
+    weights_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$")] | None = (
+        None
+    )
+    """Start from the weights of the best epoch of an earlier trial, `SWEEP/TRIAL` by their ids, with the same model,
+    sizes and data."""
 
-    @field_validator("train_samples", mode="before")
+    @field_validator("train_samples", "weights_from", mode="before")
     @classmethod
     def _none_is_a_word(cls, value: object) -> object:
         return None if value in ("none", "None", "null", "") else value

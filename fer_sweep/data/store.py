@@ -20,6 +20,7 @@ from filelock import FileLock
 from fer_sweep.data.dataset import DatasetInfo, FaceDataset, fingerprint, group_copies
 from fer_sweep.errors import DataError, StorageError, cannot_write
 from fer_sweep.files import atomic_folder, data_folder, write_atomically
+from fer_sweep.records import FER2013
 
 ARRAYS = {"images": np.uint8, "labels": np.int64, "splits": np.uint8, "groups": np.int64}
 _SEAL, _LOCK = "seal.json", ".lock"
@@ -35,6 +36,16 @@ def read_info(name: str) -> DatasetInfo | None:
             f"data set {name}: its description {path} is damaged or unreadable ({type(error).__name__})",
             hint=f"remove {path} and prepare the data again: fersweep data prepare PATH --name {name}",
         ) from error
+
+
+def image_size(name: str) -> tuple[int, int]:
+    """Height and width in pixels of a data set's images; FER2013's if it is not prepared on this host."""
+    try:
+        info = read_info(name)
+    except DataError:
+        info = None
+    spec = info.spec if info else FER2013
+    return spec.height, spec.width
 
 
 def names() -> list[str]:

@@ -1,9 +1,11 @@
-"""The four architectures, one file each: from a configuration and the data's shape to an nn.Module."""
+"""The architectures, one module each, named as in a configuration, whose ``build`` gives the nn.Module."""
+
+import importlib
 
 import torch
 from torch import nn
 
-from fer_sweep.config.trial import DeeperCNNConfig, ResNet18Config, SimpleCNNConfig, TrialConfig, ViTConfig
+from fer_sweep.config.trial import ResNet18Config, TrialConfig, ViTConfig
 from fer_sweep.records import DataSpec
 
 
@@ -16,24 +18,9 @@ def build_model(config: TrialConfig, spec: DataSpec) -> nn.Module:
         ConfigError: The configuration does not fit images of this shape.
         WeightsUnavailable: Pretrained weights are neither on disk nor downloadable.
     """
-    # Inner imports: torchvision and transformers take seconds, and a trial needs one of them at most.
-    match config:
-        case SimpleCNNConfig():
-            from fer_sweep.models import simple_cnn
-
-            return simple_cnn.build(config, spec)
-        case DeeperCNNConfig():
-            from fer_sweep.models import deeper_cnn
-
-            return deeper_cnn.build(config, spec)
-        case ResNet18Config():
-            from fer_sweep.models import resnet18
-
-            return resnet18.build(config, spec)
-        case ViTConfig():
-            from fer_sweep.models import vit
-
-            return vit.build(config, spec)
+    # Imported only here: torchvision and transformers take seconds, and a trial needs one of them at most.
+    model: nn.Module = importlib.import_module(f"fer_sweep.models.{config.model}").build(config, spec)
+    return model
 
 
 def memory_format(config: TrialConfig) -> torch.memory_format:

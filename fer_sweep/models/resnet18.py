@@ -64,7 +64,7 @@ def _stage(channels: int, width: int, stride: int) -> nn.Sequential:
 def build(config: ResNet18Config, spec: DataSpec) -> nn.Module:
     """The network, from random or from torchvision's ImageNet weights; WeightsUnavailable if it cannot get those."""
     model = ResNet18(spec, stem=config.stem, width=config.width, dropout=config.dropout)
-    if config.pretrained:
+    if config.pretrained and config.weights_from is None:
         weights = _imagenet_weights()
         if absent := dict(model.named_parameters()).keys() - weights.keys():
             raise WeightsUnavailable(

@@ -5,6 +5,7 @@ taken. It is called within the transaction that stores the trial, and raises Con
 refuses every configuration of the space.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, Q
 from fer_sweep.config.space import Space
 from fer_sweep.config.trial import TrialConfig, flatten, parse_trial
 from fer_sweep.config.values import canonical, is_number
+from fer_sweep.data.store import image_size
 from fer_sweep.errors import ConfigError
 from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.trials import Ledger, Picked
@@ -48,8 +50,8 @@ class Proposal:
 class Candidates:
     """Turns drawn values into a proposal if they are new and can be trained.
 
-    Values that the training function refuses, such as a `dim` that `head_dim` does not divide, are skipped, in a grid
-    too; only a space with nothing else is an error.
+    Values that the training function refuses, such as a `dim` that `head_dim` does not divide or a `patch_size` that
+    does not divide the images, are skipped, in a grid too; only a space with nothing else is an error.
 
     Args:
         is_taken: Whether a trial of a configuration exists.
@@ -57,12 +59,14 @@ class Candidates:
 
     def __init__(self, is_taken: Callable[[TrialConfig], object] = lambda config: False) -> None:
         self._is_taken = is_taken
+        self._image_size = functools.cache(image_size)
         self._refusal: ConfigError | None = None
 
     def accept(self, values: Mapping[str, Any], memo: str | None = None) -> Proposal | None:
         """The proposal, or None for values refused or taken."""
         try:
             config = parse_trial(values)
+            config.check_image_size(*self._image_size(config.data))
         except ConfigError as error:
             self._refusal = error
             return None

@@ -49,6 +49,9 @@ def _parsed(row: Row) -> TrialConfig | None:
 class Histories:
     """The values of one metric of every trial, with what all agents report.
 
+    A trial that starts from another's weights has none: it is ahead of all others at the same epoch, so it is neither
+    stopped by comparison with them nor does it stop them.
+
     Not to be updated in a transaction that reports something: if it is rolled back, its report would stay.
     """
 
@@ -58,16 +61,24 @@ class Histories:
         """Id of the last report read."""
         self._by_epoch: dict[int, dict[int, float]] = {}
         self._values: dict[int, list[float]] = {}
+        self._ahead: set[int] = set()
+        """Trials that start from another's weights."""
+        self._next = 0
+        """Number of the first trial not read yet."""
 
     def update(self, ledger: Ledger) -> None:
         """Read what is new."""
         if self._metric is None:
             return
+        for row in ledger.configs_from(self._next):
+            if json.loads(row["config"]).get("weights_from"):
+                self._ahead.add(row["number"])
+            self._next = row["number"] + 1
         changed = set()
         for row in ledger.reports_after(self._latest):
             self._latest = row["id"]
             value = json.loads(row["metrics"]).get(self._metric)
-            if value is not None:
+            if value is not None and row["number"] not in self._ahead:
                 self._by_epoch.setdefault(row["number"], {})[row["epoch"]] = float(value)
                 changed.add(row["number"])
         for number in changed:

@@ -16,7 +16,6 @@ from fer_sweep.data.dataset import DatasetInfo
 from fer_sweep.errors import DataError, FersweepError, OtherData
 from fer_sweep.files import cache_dir, home, sweep_folder, write_atomically, write_first
 from fer_sweep.mounts import network_file_system
-from fer_sweep.records import FER2013
 from fer_sweep.sweeps.entries import SweepEntry, pin_path, read_pin
 
 
@@ -102,22 +101,11 @@ def check_prepared(file: SweepFile) -> None:
             find_dataset(name)
 
 
-def image_size(name: str) -> tuple[int, int]:
-    """Height and width of a data set's images; FER2013's if it is not prepared on this host."""
-    info = _usable(name)
-    spec = info.spec if info else FER2013
-    return spec.height, spec.width
-
-
 def prepared_fingerprint(name: str) -> str | None:
     """The fingerprint of a data set as it is prepared on this host; None if it is not, or is drawn."""
-    info = _usable(name)
-    return info.fingerprint if info else None
-
-
-def _usable(name: str) -> DatasetInfo | None:
     with contextlib.suppress(FersweepError):
-        return None if name == SYNTHETIC else _prepared(name)
+        info = None if name == SYNTHETIC else _prepared(name)
+        return info.fingerprint if info else None
     return None
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from fer_sweep.config.binding import bind
 from fer_sweep.config.sweep_file import SweepFile, as_written, load_sweep_file, parse_sweep, with_constants
+from fer_sweep.data.store import image_size
 from fer_sweep.errors import InputError, ServerError, SweepFileError
 from fer_sweep.files import home, sweep_folder
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.shipped import resolve
 from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
-from fer_sweep.sweeps.data import check_prepared, image_size
+from fer_sweep.sweeps.data import check_prepared
 from fer_sweep.sweeps.embedded import EmbeddedSweep
 from fer_sweep.sweeps.entries import (
     SweepEntry,

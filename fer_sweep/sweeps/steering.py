@@ -15,15 +15,16 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.sweep_yaml import read_document
 from fer_sweep.config.trial import flatten, parse_trial
+from fer_sweep.data.store import image_size
 from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, SweepFileError
 from fer_sweep.formatting import counted
-from fer_sweep.records import SweepState
+from fer_sweep.records import SweepState, TrialRecord, TrialState
 from fer_sweep.search.embedded import has_new, searchable
 from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.trials import Picked
-from fer_sweep.sweeps.data import data_names, image_size
+from fer_sweep.sweeps.data import data_names
 from fer_sweep.sweeps.differences import differences, in_words, moved
 from fer_sweep.sweeps.entries import remember
 from fer_sweep.sweeps.opened import Sweep
@@ -200,31 +201,52 @@ def enqueue(sweep: Sweep, given: Mapping[str, Any]) -> Sequence[str]:
     return [*lines, *_enqueue(sweep, Picked(config, {**fixed, **rest, **flat}))]
 
 
-def extend(sweep: Sweep, trial_id: str, epochs: int) -> Sequence[str]:
-    """Make a trial's configuration with more epochs the next trial, trained from the start.
+def extend(sweep: Sweep, trial_id: str, epochs: Limit) -> Sequence[str]:
+    """Make the longer training of a trial the next trial: its configuration, from the weights of its best epoch.
 
-    A finished trial has no checkpoint, and its learning rate has fallen to zero along a cosine as long as its training:
-    its weights, trained on, would not be what this configuration gives.
+    A finished trial's learning rate has fallen to zero. In the new one it rises and falls again, over the new epochs: a
+    warm restart (Loshchilov and Hutter 2017).
+
+    Args:
+        sweep: The sweep.
+        trial_id: The trial.
+        epochs: In all, with those of the trial and of the trials that it extends; or so many more.
 
     Returns:
         Lines that say what has changed.
 
     Raises:
-        InputError: There is no such trial, it has not ended, or has that many epochs.
+        InputError: There is no such trial, it has not ended or left no weights, or has that many epochs.
     """
     _check_steerable(sweep, "be given a configuration")
     trial = sweep.trial(trial_id)
     if not trial.state.has_ended:
         hint = f"wait for its end: fersweep status {sweep.id}"
         raise InputError(f"trial {trial_id} of sweep {sweep.id} is {trial.state}", hint=hint)
-    before = int(trial.config["epochs"])
-    if epochs <= before:
+    if trial.result is None or not trial.result.best_epoch:
+        failed = f"fersweep retry {sweep.id} --trial {trial_id}, or " if trial.state is TrialState.FAILED else ""
         raise InputError(
-            f"--epochs {epochs}: trial {trial_id} has epochs={before} already",
-            hint=f"more, such as --epochs {2 * before}",
+            f"trial {trial_id} of sweep {sweep.id} ended before its first epoch did and left no weights to start from",
+            hint=f"{failed}train another configuration: fersweep enqueue {sweep.id} --set lr=0.0003",
         )
-    config = parse_trial({**trial.config, "epochs": epochs})
-    return _enqueue(sweep, Picked(config, {**trial.parameters, "epochs": epochs}))
+    before = _epochs_behind(sweep, trial)
+    more = epochs.after(before) - before
+    if more < 1:
+        raise InputError(
+            f"--epochs {epochs}: trial {trial_id} has trained {counted(before, 'epoch')} already",
+            hint=f"more, such as --epochs {2 * before}, or --epochs +{before}",
+        )
+    changed = {"epochs": more, "weights_from": f"{sweep.id}/{trial_id}"}
+    line = f"{counted(more, 'epoch')} after {before}, from the weights of epoch {trial.result.best_epoch}"
+    picked = Picked(parse_trial({**trial.config, **changed}), {**trial.parameters, **changed})
+    return [line, *_enqueue(sweep, picked)]
+
+
+def _epochs_behind(sweep: Sweep, trial: TrialRecord) -> int:
+    """The epochs of a trial, and of those of this sweep that it extends."""
+    origin, _, earlier = str(trial.config.get("weights_from")).rpartition("/")
+    before = _epochs_behind(sweep, sweep.trial(earlier)) if origin == sweep.id else 0
+    return before + (trial.result.epochs if trial.result else 0)
 
 
 def _enqueue(sweep: Sweep, picked: Picked) -> Sequence[str]:

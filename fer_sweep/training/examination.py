@@ -12,24 +12,23 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer_sweep.config.trial import ResNet18Config, TrialConfig, parse_trial
+from fer_sweep.config.trial import ResNet18Config
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import FaceDataset, Split, positions_of_test
-from fer_sweep.errors import CheckpointError, ConfigError, DataError, FersweepError
-from fer_sweep.files import WEIGHTS, parse_object, write_atomically
+from fer_sweep.errors import CheckpointError, DataError, FersweepError
+from fer_sweep.files import WEIGHTS, write_atomically
 from fer_sweep.models import build_model, memory_format
-from fer_sweep.records import Averaging, DataSpec, Examination
+from fer_sweep.records import Averaging, Examination
 from fer_sweep.training.evaluation import accuracy, confusion_matrix, forward, scores
 from fer_sweep.training.precision import Precision, choose_precision
+from fer_sweep.training.weights import Trained, read_weights
 
 EXPORTED = "model.safetensors"
 """The weights in a folder that ``fersweep export`` made."""
@@ -45,22 +44,13 @@ _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Examinee:
+class Examinee(Trained):
     """A trained model, ready to be evaluated."""
 
-    config: TrialConfig
     model: nn.Module
     """In evaluation mode, on its device."""
     device: torch.device
     precision: Precision
-    pixel_mean: float
-    """Of raw pixel values, 0 to 255, as in training."""
-    pixel_std: float
-    val_acc: float
-    """Of its best epoch, as the training measured it."""
-    fingerprint: str | None
-    """Of the data set it was trained on; None in a model that an earlier release trained."""
-    spec: DataSpec
 
 
 def load_examinee(folder: Path, device: torch.device) -> Examinee:
@@ -71,21 +61,11 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
         WeightsUnavailable: The architecture's description comes from a hub that is out of reach.
     """
     path = weights_in(folder)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as stored:
-            about: dict[str, Any] = parse_object((stored.metadata() or {})["fersweep"].encode())
-            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 it is no mapping
-        config = parse_trial(about["config"])
-        spec = DataSpec.model_validate(about.get("spec", {}))  # an earlier release knew only the default
-        mean, std, val_acc = (float(about[name]) for name in ("pixel_mean", "pixel_std", "val_acc"))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
-        raise CheckpointError(
-            f"cannot load a model from {folder}: {error}",
-            hint="give the folder of a trained trial, or one that fersweep export wrote",
-        ) from error
+    trained, weights = read_weights(path)
+    config = trained.config
     # Its weights are about to be replaced, so that those it started from are not needed again.
     built = config.model_copy(update={"pretrained": False}) if isinstance(config, ResNet18Config) else config
-    model = build_model(built, spec)
+    model = build_model(built, trained.spec)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -93,8 +73,7 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
             f"{path} does not fit its architecture: {error}", hint="it was trained by another version of fersweep"
         ) from error
     model = model.to(device).to(memory_format=memory_format(config)).eval()
-    fingerprint = str(about["data"]) if "data" in about else None
-    return Examinee(config, model, device, choose_precision(config, device), mean, std, val_acc, fingerprint, spec)
+    return Examinee(**vars(trained), model=model, device=device, precision=choose_precision(config, device))
 
 
 def weights_in(folder: Path) -> Path:

@@ -59,9 +59,6 @@ def _stratified(positions: npt.NDArray[np.int64], labels: npt.NDArray[np.int64],
     place = np.empty(len(positions))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        place[members] = (_ranks(len(members)) + 0.5) / len(members)
+        ranks = np.random.default_rng(_SEED).permutation(len(members))
+        place[members] = (ranks + 0.5) / len(members)
     return positions[np.sort(np.argsort(place, kind="stable")[:count])]
-
-
-def _ranks(count: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng(_SEED).permutation(count)

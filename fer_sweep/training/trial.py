@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fer_sweep.config.trial import TrialConfig, parse_trial
+from fer_sweep.config.trial import SharedConfig, TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError, ConfigError, OtherData
-from fer_sweep.files import WEIGHTS, read_json, write_atomically
+from fer_sweep.files import WEIGHTS, read_json, trial_folder, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import TrialResult
 from fer_sweep.training.checkpoint import Checkpoints, on_cpu
@@ -25,6 +25,7 @@ from fer_sweep.training.history import History
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer, moments, restore_moments
 from fer_sweep.training.precision import Precision, choose_precision
 from fer_sweep.training.samples import choose_samples
+from fer_sweep.training.weights import read_weights
 from fer_sweep.verdicts import judge
 
 CONFIG, HISTORY, RESULT = "config.json", "history.jsonl", "result.json"
@@ -145,11 +146,14 @@ class Trial:
         """Resume from the newest checkpoint, or start with an empty history if there is none.
 
         Raises:
-            CheckpointError: It belongs to another configuration or to other data, or does not fit this version's model.
+            CheckpointError: It belongs to another configuration or to other data, or does not fit this version's model;
+                or the weights to start from are missing or do not fit.
         """
         saved = self.checkpoints.load()
         if saved is None:
             self.history.restart([])
+            if self.config.weights_from is not None:
+                self._start_from(self.config.weights_from)
             return
         try:
             loss_sum = saved.tensors["loss_sum"].to(self.device)
@@ -172,6 +176,34 @@ class Trial:
         self.progress = state.progress
         self.precision = state.precision  # this host might choose another, and end with other bits
         self.history.restart(state.history)
+
+    def _start_from(self, name: str) -> None:
+        folder = trial_folder(*name.split("/"))
+        if not (folder / RESULT).is_file():  # the weights of a running trial change
+            raise CheckpointError(
+                f"weights_from={name}: there is no finished trial in {folder}",
+                hint="name a trial of this home, SWEEP/TRIAL as in fersweep best; if another host has trained it, "
+                "train this one there",
+            )
+        theirs, weights = read_weights(folder / WEIGHTS)
+        if theirs.fingerprint not in (None, self.fingerprint) or theirs.spec != self.faces.spec:
+            # It may have been trained on images that are validation images here.
+            raise CheckpointError(
+                f"weights_from={name}: that trial was trained on other data, {theirs.config.data} "
+                f"({str(theirs.fingerprint)[:12]}), than {self.config.data} ({self.fingerprint[:12]})",
+                hint="start from a trial on the same data, or leave weights_from out",
+            )
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            own = [field for field in type(theirs.config).model_fields if field not in SharedConfig.model_fields]
+            sizes = [f"{field}={getattr(theirs.config, field)}" for field in own]
+            raise CheckpointError(
+                f"weights_from={name}: those weights do not fit this model, they are of {', '.join(sizes)}",
+                hint="set the same model and sizes, or leave weights_from out",
+            ) from error
+        if self.average:
+            self.average.model.load_state_dict(weights)
 
     def finish(self, *, diverged: bool = False) -> TrialResult:
         """Write best.safetensors and result.json, and remove the checkpoints, which nothing needs any more."""

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from fer_sweep.config.trial import flatten, parse_trial, parse_trial_json
+from fer_sweep.data.store import image_size
 from fer_sweep.errors import ConfigError, FersweepError, LoginError, LostTrial, ServerBusy, ServerError
 from fer_sweep.files import copy_trial, trial_folder
 from fer_sweep.records import StopReason, SweepState, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
@@ -227,6 +228,7 @@ class WandbSearch:
                     log.warning("W&B proposes run %s, which is running on another agent already", run_id)
                     return None
                 config = parse_trial(parameters)
+                config.check_image_size(*image_size(config.data))
                 number, lease = ledger.count(), self._leases.new(slot, 1)
                 twins = [row for row in self._index.find(config, ledger) if TrialState(row["state"]).has_value]
                 ledger.add(

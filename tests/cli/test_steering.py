@@ -57,8 +57,8 @@ def test_a_configuration_from_a_file_is_checked_by_line_and_trained_next(shell, 
     assert shell("agent", "--gpus", "none", "--slots", "1")[0] == 0
     trial = shell.json("status")["trials"][1]
     assert (trial["config"]["lr"], trial["config"]["augment"]["shift"]) == (0.5, 0.3)
-    code, out, err = shell("extend", f"{finished}/1", "--epochs", "9")
-    assert code == 0 and "trained from the start" in out, err
+    code, out, err = shell("extend", f"{finished}/1", "--epochs", "+9")
+    assert code == 0 and "9 epochs after" in out, err
     assert shell("enqueue")[0] == 2
 
 

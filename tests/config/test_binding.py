@@ -84,10 +84,7 @@ UNTRAINABLE = "a combination that cannot be trained: "
         ({"model": "vit", "augment": {"values": [{"shift": 0.0}, {"shift": 0.9}]}}, "parameters.augment.values.1: 0.9"),
         (VIT, f"parameters.dim: {UNTRAINABLE}dim 200 is not a multiple of head_dim 16, and 2 more such combinations"),
         (VIT | WIDE | {"lr": 0.1}, f"parameters.dim: {UNTRAINABLE}dim 200 is not a multiple"),
-        (
-            VIT | {"dim": 192, "patch_size": 7},
-            f"parameters.patch_size: {UNTRAINABLE}patch_size 7 does not divide ",
-        ),
+        (VIT | {"dim": 192, "patch_size": 7}, "parameters.patch_size.value: patch_size 7 does not divide "),
         (TWICE, "parameters.augment.shift: given twice: once nested, once with a dotted name"),
         (RESNET, f"parameters.pretrained: {UNTRAINABLE}pretrained weights have the 7x7 stem"),
     ],
@@ -113,11 +110,13 @@ def test_valid_sweep_is_accepted_without_a_note(parameters):
     assert notes_on(sweep_of(parameters)) == []
 
 
-def test_patches_are_checked_by_the_images_of_the_data():
-    sweep = parse_sweep(sweep_of({"model": "vit", "data": "wide", "patch_size": 5}))
+def test_patches_are_checked_by_the_images_of_the_data_and_each_value_that_does_not_fit_is_named():
+    sweep = parse_sweep(sweep_of({"model": "vit", "data": "wide", "patch_size": {"values": [5, 2, 10]}}))
     assert bind(sweep, image_size={"wide": (40, 50)}.__getitem__) == ()
-    with pytest.raises(SweepFileError, match="does not divide images of 48x40 pixels"):
+    with pytest.raises(SweepFileError) as caught:
         bind(sweep, image_size={"wide": (40, 48)}.__getitem__)
+    assert [problem.key for problem in caught.value.problems] == [f"parameters.patch_size.values.{n}" for n in (0, 2)]
+    assert "patch_size 5 does not divide images of 48x40 pixels" in str(caught.value)
 
 
 def hyperband(metric="best_val_acc", **settings):

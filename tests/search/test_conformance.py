@@ -65,6 +65,7 @@ def test_finite_space_is_exhausted_without_repeats_and_without_untrainable_confi
     if method != "grid":
         owes(harness, "exhaust")
     parameters = {"model": {"value": "vit"}, "dim": {"values": [64, 96]}, "head_dim": {"values": [32, 48]}}
+    parameters["patch_size"] = {"values": [7, 8]}  # of images of 48x48 pixels
     sweep, search = opened(harness, settings, "a", method=method, parameters=parameters)
     given = []
     while request := search.next_trial("cpu/0"):

@@ -131,3 +131,13 @@ def test_tpe_learns_from_trials_of_other_sweeps_which_are_none_of_its_own(steere
     told = search._study._study.get_trials(deepcopy=False)[:2]
     assert [(trial.params["lr"], trial.value) for trial in told] == [(2e-3, 2e-3), (3e-3, 3e-3)]
     assert told[0].constraints["train_val_gap"] == pytest.approx(0.1)
+
+
+def test_a_trial_that_starts_from_anothers_weights_is_not_compared_with_those_from_scratch(steered):
+    rule = {"type": "hyperband", "min_iter": 1, "eta": 10}  # only the best at epoch 1 is not stopped
+    search, steer = steered(method="random", parameters={**MODEL, "lr": LR}, early_terminate=rule)
+    train(search, 0.5)
+    steer(*({"weights_from": "a/0", "epochs": epochs} for epochs in (1, 2)))
+    ahead, behind, scratch = (search.next_trial(f"cpu/{slot}") for slot in range(3))
+    answers = [search.report(t.trial_id, 1, {"val_loss": v}) for t, v in ((ahead, 0.1), (behind, 0.9), (scratch, 0.4))]
+    assert answers == [None, None, None]

@@ -193,18 +193,34 @@ def test_a_configuration_picked_by_hand_is_the_next_trial_with_the_sweeps_consta
         steering.enqueue(finished, {"data": "fer2013"})
 
 
-def test_an_ended_trial_is_trained_for_more_epochs_as_a_new_trial_and_once(finished):
-    assert steering.extend(finished, "1", 40) == ["run_cap: 2 -> 3"]
+def test_an_ended_trial_is_trained_longer_from_its_weights_as_a_new_trial_and_once(finished):
+    trained = finished.trials()[1]  # one epoch, as all that `train` trains
+    assert steering.extend(finished, "1", Limit(40)) == [
+        "39 epochs after 1, from the weights of epoch 1",
+        "run_cap: 2 -> 3",
+    ]
     (longer,) = train(finished)
-    old = finished.trials()[1].config
-    assert longer.model_dump(mode="json") == {**old, "epochs": 40}
+    changed = {"epochs": 39, "weights_from": f"{finished.id}/1"}
+    assert longer.model_dump(mode="json") == {**trained.config, **changed}
+    assert finished.trials()[2].parameters == {**trained.parameters, **changed}
     for trial, epochs, message in (
-        ("1", 40, "trial 2 .* has this"),
-        ("1", 20, "epochs=20 already"),
-        ("7", 40, "no trial 7"),
+        ("1", Limit(40), "trial 2 .* has this"),
+        ("1", Limit(1), "has trained 1 epoch already"),
+        ("2", Limit(2), "has trained 2 epochs already"),
+        ("7", Limit(40), "no trial 7"),
     ):
         with pytest.raises(InputError, match=message):
             steering.extend(finished, trial, epochs)
+    assert steering.extend(finished, "2", Limit(5, is_more=True))[0].startswith("5 epochs after 2, ")
+
+
+def test_a_trial_without_weights_cannot_be_extended():
+    sweep = create(write(parameters=MODEL))
+    with closing(sweep.search()) as search:
+        search.finish(search.next_trial("cpu0").trial_id, TrialOutcome(TrialState.FAILED, reason="no"))
+    with pytest.raises(InputError, match="left no weights") as caught:
+        steering.extend(sweep, "0", Limit(9))
+    assert f"fersweep retry {sweep.id} --trial 0" in caught.value.hint
 
 
 def test_a_failed_configuration_that_is_enqueued_again_leads_to_retry():
@@ -230,7 +246,7 @@ def test_a_sweep_that_a_server_searches_is_resumed_but_not_steered(scripted_wand
         lambda: steering.resume(sweep, count=Limit(9)),
         lambda: steering.edit(sweep, write(run_cap=9), constants={}),
         lambda: steering.enqueue(sweep, {"channels": 3}),
-        lambda: steering.extend(sweep, "a", 9),
+        lambda: steering.extend(sweep, "a", Limit(9)),
     ):
         with pytest.raises(InputError, match="a W&B server proposes its trials") as caught:
             act()

@@ -6,7 +6,6 @@ import pytest
 
 from fer_sweep.worker.resources import OomKills, free_host_mb, oom_kills, total_mb
 from fer_sweep.worker.slots import CUDA_CONTEXT_MB, Admission, Slot, free_mb
-from tests.support.control_groups import ControlTree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody says")
 CPU = Slot("cpu0", "cpu", 1, {"CUDA_VISIBLE_DEVICES": ""})
@@ -19,7 +18,7 @@ NAMES = {
 """What a version calls the limit, none, what is used, the files among that, and the count of kills."""
 
 
-def test_the_free_memory_of_this_host_is_told_and_that_of_an_unknown_gpu_is_not() -> None:
+def test_the_free_memory_of_this_host_is_told_and_that_of_an_unknown_gpu_is_not():
     free, total = free_mb(CPU), total_mb()
     assert free is not None and total is not None
     assert 0 < free <= total
@@ -27,9 +26,7 @@ def test_the_free_memory_of_this_host_is_told_and_that_of_an_unknown_gpu_is_not(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_limits_of_all_groups_around_and_the_own_count_of_kills_are_read(
-    control_tree: ControlTree, version: int
-) -> None:
+def test_the_limits_of_all_groups_around_and_the_own_count_of_kills_are_read(control_tree, version):
     # As on a node of Slurm's: the limit is the job's, and a process is two groups further down.
     job = control_tree.group(version, "memory", "slurm/job_1")
     own = control_tree.group(version, "memory", "slurm/job_1/step_0/task_0")
@@ -47,7 +44,7 @@ def test_the_limits_of_all_groups_around_and_the_own_count_of_kills_are_read(
     assert free_host_mb() == 150
 
 
-def test_one_kernel_kill_explains_one_ended_trial(control_tree: ControlTree) -> None:
+def test_one_kernel_kill_explains_one_ended_trial(control_tree):
     counts = control_tree.group(2, "memory", "job") / "memory.events"
     control_tree.join(2, "memory", "/job")
     counts.write_text("oom_kill 3\n")
@@ -66,9 +63,7 @@ def test_one_kernel_kill_explains_one_ended_trial(control_tree: ControlTree) -> 
     ("free", "growing", "admitted"),
     [(1000.0, 0, True), (399.0, 0, False), (799.0, 1, False), (800.0, 1, True), (None, 5, True)],
 )
-def test_a_trial_is_admitted_if_the_largest_so_far_fits_beside_those_still_growing(
-    free: float | None, growing: int, admitted: bool
-) -> None:
+def test_a_trial_is_admitted_if_the_largest_so_far_fits_beside_those_still_growing(free, growing, admitted):
     admission = Admission(free=lambda slot: free)
     admission.learn(CPU, 400.0)
     admission.learn(CPU, 100.0)
@@ -76,7 +71,7 @@ def test_a_trial_is_admitted_if_the_largest_so_far_fits_beside_those_still_growi
     assert refusal is None if admitted else "400" in (refusal or "")
 
 
-def test_admission_knows_cpu_and_gpus_apart_and_refuses_nothing_before_a_first_trial() -> None:
+def test_admission_knows_cpu_and_gpus_apart_and_refuses_nothing_before_a_first_trial():
     admission = Admission(free=lambda slot: 10.0)
     assert admission.refusal(CPU, 3) is None
     admission.learn(GPU, 100.0)

@@ -2,8 +2,6 @@
 
 import resource
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -29,14 +27,7 @@ from tests.support.scripted_search import request
         (-signal.SIGABRT, {"log": "std::bad_alloc"}, "ended by SIGABRT", Cause.OUT_OF_MEMORY),
     ],
 )
-def test_the_reason_and_cause_of_an_end_without_an_outcome(
-    exitcode: int,
-    found: dict[str, Any],
-    reason: str,
-    cause: Cause | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_reason_and_cause_of_an_end_without_an_outcome(exitcode, found, reason, cause, tmp_path, monkeypatch):
     kills = [0]
     monkeypatch.setattr("fer_sweep.worker.resources.oom_kills", lambda: kills[0])
     if log := found.get("log"):
@@ -49,7 +40,7 @@ def test_the_reason_and_cause_of_an_end_without_an_outcome(
 
 
 @pytest.fixture
-def few_open_files() -> Iterator[None]:
+def few_open_files():
     """No file can be opened beside those that are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -57,7 +48,7 @@ def few_open_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_too_few_open_files_for_a_trial_are_an_error_with_a_hint(few_open_files: None, tmp_path: Path) -> None:
+def test_too_few_open_files_for_a_trial_are_an_error_with_a_hint(few_open_files, tmp_path):
     with pytest.raises(AgentFailed, match="no trial can be started") as caught:
         TrialStarter().start(TrialJob(request("0").config, tmp_path / "0"))
     assert "ulimit -n" in (caught.value.hint or "")
@@ -81,5 +72,5 @@ class OutOfMemoryError(RuntimeError):
         (ValueError("Expected more than 1 value per channel when training"), None),
     ],
 )
-def test_errors_are_classified_by_their_message(error: Exception, cause: Cause | None) -> None:
+def test_errors_are_classified_by_their_message(error, cause):
     assert cause_of(error) is cause

@@ -9,12 +9,11 @@ import pytest
 from fer_sweep.errors import InputError
 from fer_sweep.worker.resources import control_groups, granted_cores
 from fer_sweep.worker.slots import Gpu, choose, discover, gpus_here, make_slots, usable_cores
-from tests.support.control_groups import ControlTree
 
 GPUS = (Gpu("GPU-a", "0", "H100", 80_000), Gpu("GPU-b", "1", "H100", 80_000))
 
 
-def test_slots_sharing_a_gpu_have_names_of_their_own_and_see_one_device() -> None:
+def test_slots_sharing_a_gpu_have_names_of_their_own_and_see_one_device():
     slots = make_slots(GPUS, per_gpu=2)
     assert [slot.name for slot in slots] == ["gpu0/0", "gpu0/1", "gpu1/0", "gpu1/1"]
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["GPU-a", "GPU-a", "GPU-b", "GPU-b"]
@@ -25,16 +24,14 @@ def test_slots_sharing_a_gpu_have_names_of_their_own_and_see_one_device() -> Non
     ("cores", "count", "threads"),
     [(8, 3, [3, 3, 2]), (8, 1, [8]), (8, None, [4, 4]), (1, None, [1])],
 )
-def test_cpu_slots_divide_every_core_and_see_no_gpu(
-    cores: int, count: int | None, threads: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cpu_slots_divide_every_core_and_see_no_gpu(cores, count, threads, monkeypatch):
     monkeypatch.setattr("fer_sweep.worker.slots.usable_cores", lambda: cores)
     slots = make_slots((), cpu_slots=count)
     assert [slot.threads for slot in slots] == threads
     assert {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots} == {""}
 
 
-def test_granted_cores_count_where_nothing_enforces_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_granted_cores_count_where_nothing_enforces_them(monkeypatch):
     here = usable_cores()
     for granted, cores in (("1", 1), ("10000", here)):
         monkeypatch.setenv("FERSWEEP_CORES", granted)
@@ -42,7 +39,7 @@ def test_granted_cores_count_where_nothing_enforces_them(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
-def test_a_number_of_cores_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_cores_that_is_none_is_refused(text, monkeypatch):
     monkeypatch.setenv("FERSWEEP_CORES", text)
     with pytest.raises(InputError, match=f"FERSWEEP_CORES={text}"):
         usable_cores()
@@ -57,7 +54,7 @@ def test_a_number_of_cores_that_is_none_is_refused(text: str, monkeypatch: pytes
         (GPUS, {"per_gpu": 0}, "--per-gpu 0"),
     ],
 )
-def test_impossible_numbers_of_slots_are_refused(gpus: tuple[Gpu, ...], wanted: dict[str, int], message: str) -> None:
+def test_impossible_numbers_of_slots_are_refused(gpus, wanted, message):
     with pytest.raises(InputError, match=message):
         make_slots(gpus, **wanted)
 
@@ -71,9 +68,7 @@ def test_impossible_numbers_of_slots_are_refused(gpus: tuple[Gpu, ...], wanted: 
     ],
 )
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_group_of_a_container_is_the_outermost_that_is_mounted(
-    control_tree: ControlTree, version: int, path: str
-) -> None:
+def test_the_group_of_a_container_is_the_outermost_that_is_mounted(control_tree, version, path):
     outermost = control_tree.group(version, "memory", "")
     control_tree.group(version, "memory", "other")
     control_tree.join(version, "memory", path)
@@ -85,9 +80,7 @@ def test_the_group_of_a_container_is_the_outermost_that_is_mounted(
     ("around", "own", "cores"),
     [(None, 100_000, 1.0), (150_000, None, 1.5), (50_000, 900_000, 0.5), (None, None, None)],
 )
-def test_the_tightest_quota_is_the_number_of_cores(
-    control_tree: ControlTree, version: int, around: int | None, own: int | None, cores: float | None
-) -> None:
+def test_the_tightest_quota_is_the_number_of_cores(control_tree, version, around, own, cores):
     without = usable_cores()
     control_tree.join(version, "cpu", "/job/task")
     for path, quota in (("job", around), ("job/task", own)):
@@ -121,13 +114,13 @@ FOUND = (
         ("MIG-bbbb1111-0000", ["2:1"]),
     ],
 )
-def test_gpus_are_chosen_by_number_uuid_and_mig_id(wanted: str, indices: list[str]) -> None:
+def test_gpus_are_chosen_by_number_uuid_and_mig_id(wanted, indices):
     assert [gpu.index for gpu in choose(wanted, FOUND)] == indices
     assert gpus_here("none") == ()
 
 
 @pytest.mark.parametrize("wanted", ["7", "GPU-", "GPU-aaaa", "0,0", "", "0,,1", "all", "-1", "GPU-cccc"])
-def test_unknown_gpus_are_refused_and_the_known_ones_named(wanted: str) -> None:
+def test_unknown_gpus_are_refused_and_the_known_ones_named(wanted):
     with pytest.raises(InputError) as caught:
         choose(wanted, FOUND)
     assert wanted in str(caught.value)
@@ -144,9 +137,7 @@ def test_unknown_gpus_are_refused_and_the_known_ones_named(wanted: str) -> None:
         ("1", "0,9,1", None),
     ],
 )
-def test_numbers_count_within_cuda_visible_devices_which_end_at_the_first_unknown_entry(
-    wanted: str, visible: str, indices: list[str] | None
-) -> None:
+def test_numbers_count_within_cuda_visible_devices_which_end_at_the_first_unknown_entry(wanted, visible, indices):
     with pytest.raises(InputError) if indices is None else contextlib.nullcontext():
         assert [gpu.index for gpu in choose(wanted, FOUND, visible=visible)] == indices
 
@@ -166,9 +157,7 @@ def test_numbers_count_within_cuda_visible_devices_which_end_at_the_first_unknow
         ),
     ],
 )
-def test_a_gpu_or_driver_that_fails_is_named_and_the_other_gpus_are_found(
-    init: int | None, lost: int | None, found: list[str], says: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_or_driver_that_fails_is_named_and_the_other_gpus_are_found(init, lost, found, says, monkeypatch):
     nvml = {
         "nvmlInit": Mock(side_effect=init and pynvml.NVMLError(init)),
         "nvmlShutdown": Mock(),
