@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fer_sweep.errors import InputError, LoginError, NothingToDo, ServerError
+from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.records import TrialRecord
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import lease_seconds
@@ -80,7 +80,7 @@ class ServedSweep(Sweep):
         if ask_server:
             from fer_sweep.wandb_client.reconcile import merged
 
-            with contextlib.suppress(ServerError, LoginError):
+            with contextlib.suppress(ServerError, InputError):
                 return self._state(tries=1), merged(here, self.server.runs(self.path, tries=1))
         return None, here
 
