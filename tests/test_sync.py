@@ -13,7 +13,8 @@ from fer_sweep import sync
 from fer_sweep.errors import StorageError
 from fer_sweep.files import sweep_folder, trial_folder
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.sweeps import Sweep
+from fer_sweep.sweeps import Sweep, steering
+from fer_sweep.sweeps.steering import Limit
 from fer_sweep.wandb_client.reconcile import Action
 from tests.support.scripted_search import TINY
 from tests.support.searches import create
@@ -112,6 +113,20 @@ def test_a_run_that_is_there_in_part_is_completed(ended, any_server):
     assert upload(ended) == {"0": Action.COMPLETE, "1": Action.NONE, "2": Action.NONE}
     assert steps(any_server, run.id) == [1, 2, 3]
     assert (run.state, run.summary["state"]) == ("finished", "complete")
+
+
+def test_the_page_of_a_sweep_that_is_given_more_trials_is_open_until_these_have_ended(ended, server, complete):
+    upload(ended)
+    (page,) = server.sweeps.values()
+    steering.resume(ended, count=Limit(4))
+    ended.page()  # as each agent asks for it
+    assert page.state == "RUNNING"
+    train(ended, 1, complete(epochs=1))
+    with closing(ended.search()) as search:
+        assert search.next_trial("cpu0") is None
+    ended.close_page()
+    ended.page()
+    assert page.state == "FINISHED"
 
 
 def test_a_deleted_page_is_created_again_also_without_a_history_file(ended, server):

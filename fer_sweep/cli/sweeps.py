@@ -203,7 +203,7 @@ class Glance:
     @property
     def is_over(self) -> bool:
         """Whether nothing more happens by itself."""
-        return self.state in ("finished", "cancelled", "stopped") and not self.agents
+        return self.state not in ("running", "paused", "unknown") and not self.agents
 
 
 def watch_sweep(sweep: "Sweep", wait: Callable[[float], None] = time.sleep) -> Glance:

@@ -127,8 +127,8 @@ def load_library() -> tuple[Any, Any]:
 
 
 def _shown(sweep: Sweep, say: Callable[[str], None]) -> ShownSweep:
-    _ = sweep.state  # raises if the sweep was deleted or the key is wrong
     page = sweep.page()
+    sweep.server.sweep(page.path)  # raises if it was deleted or the key is wrong
     runs = {run.id for run in sweep.server.runs(page.path)}
     found = reported(sweep)
     if not runs:

@@ -73,7 +73,7 @@ class EmbeddedSweep(Sweep):
         """See ``Sweep.page``."""
         from fer_sweep.wandb_client import sweeps as wandb_sweeps
 
-        return wandb_sweeps.stand_in_for(self.server, self.id, self.file)
+        return wandb_sweeps.stand_in_for(self.server, self.id, self.file, is_open=self.state in OPEN_STATES)
 
     def known_page(self, server: str) -> "SweepPath | None":
         """See ``Sweep.known_page``."""

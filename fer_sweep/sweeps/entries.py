@@ -44,6 +44,8 @@ class SweepEntry:
     """Its page, for a search on a server."""
     path: str | None = None
     """ENTITY/PROJECT/ID, for a search on a server."""
+    added: bool = False
+    """Whether it was not created here, but named by its path on W&B: the last sweep only once it is trained here."""
     confirms: str | None = None
     """For a sweep of ``fersweep confirm``: the SWEEP/TRIAL that it trains with further seeds."""
 

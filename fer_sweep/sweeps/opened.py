@@ -174,15 +174,19 @@ class Sweep(ABC):
     def check_not_cancelled(self) -> None:
         """Raise ``NothingToDo`` if it is cancelled."""
         if self.state == SweepState.CANCELLED:
-            file = shlex.quote(str(self.folder / "sweep.yaml"))
-            hint = f"a new one: fersweep create {file}, with --from {self.id} to learn from this one"
-            raise NothingToDo(f"sweep {self.id} is cancelled for good", hint=hint)
+            raise NothingToDo(f"sweep {self.id} is cancelled for good", hint=self.successor)
+
+    @property
+    def successor(self) -> str:
+        """The hint for a sweep that starts no more trials."""
+        file = shlex.quote(str(self.folder / "sweep.yaml"))
+        return f"a new one: fersweep create {file}, with --from {self.id} to learn from this one"
 
     def next_command(self, state: str, trials: Sequence[TrialRecord]) -> str:
         """The command, without ``fersweep``, that leads on from a state."""
         if state in ("paused", "stopped"):
             return f"resume {self.id}"
-        if state not in ("finished", "cancelled"):
+        if state in ("running", "unknown"):
             return f"agent {self.id}"
         if any(trial.result is not None for trial in trials):
             return f"{self.choosing_command} {self.id}"
@@ -195,7 +199,7 @@ class Sweep(ABC):
     @property
     @abstractmethod
     def state(self) -> str:
-        """running, paused, stopped, cancelled or finished; a W&B server shows stopped as finished."""
+        """running, paused, stopped, cancelled, finished; a W&B server shows stopped as finished, or has it no more."""
 
     @abstractmethod
     def set_state(self, state: str) -> None:

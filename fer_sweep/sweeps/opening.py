@@ -18,7 +18,8 @@ from fer_sweep.search.embedded import create_sweep
 from fer_sweep.shipped import resolve
 from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
-from fer_sweep.sweeps.data import check_prepared
+from fer_sweep.store.trials import Ledger
+from fer_sweep.sweeps.data import check_prepared, image_size
 from fer_sweep.sweeps.embedded import EmbeddedSweep
 from fer_sweep.sweeps.entries import (
     SweepEntry,
@@ -84,20 +85,30 @@ def open_sweeps(sweep_ids: Sequence[str] | None) -> Iterator[list[Sweep]]:
 
 
 def last_searched() -> Sweep:
-    """Open the sweep created last, ignoring those of ``fersweep confirm`` where there are others.
+    """Open the sweep created last, or one of W&B that was added later and has been trained here.
+
+    Those of ``fersweep confirm`` count only where there are no others.
 
     Raises:
         NothingToDo: There is none.
         StorageError: The sweep.json of what may be the last one cannot be read.
     """
     entries, unreadable = scan()
-    last = next(iter(([entry for entry in entries if entry.confirms is None] or entries)[::-1]), None)
+    candidates = [entry for entry in entries if entry.confirms is None] or entries
+    last = next((entry for entry in reversed(candidates) if _is_searched(entry)), candidates[-1] if candidates else None)
     for name, error in unreadable.items():
         if last is None or (home() / "sweeps" / name / "sweep.json").lstat().st_mtime > last.created:
             raise error
     if last is None:
         raise no_sweeps()
     return open_entry(last)
+
+
+def _is_searched(entry: SweepEntry) -> bool:
+    if not entry.added:
+        return True
+    with open_entry(entry) as sweep, sweep.database.transaction(write=False) as connection:
+        return Ledger(connection, entry.id).count() > 0
 
 
 def open_entry(entry: SweepEntry) -> Sweep:
@@ -252,7 +263,7 @@ def _adopt(text: str, note: Callable[[str], None]) -> Sweep:
                 f"{home()} has another sweep with the id {entry.id}: {entry.path or 'an embedded one'}",
                 hint="set FERSWEEP_HOME to another folder for this one",
             )
-    return _add_served(made, sweep, _new_storage(None, note), note)
+    return _add_served(made, sweep, _new_storage(None, note), note, added=True)
 
 
 def _add(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> Sweep:
@@ -264,11 +275,13 @@ def _add(entry: SweepEntry, sweep: SweepFile, note: Callable[[str], None]) -> Sw
     return opened
 
 
-def _add_served(made: "Made", sweep: SweepFile, storage: str | None, note: Callable[[str], None]) -> Sweep:
+def _add_served(
+    made: "Made", sweep: SweepFile, storage: str | None, note: Callable[[str], None], *, added: bool = False
+) -> Sweep:
     """Add a sweep that a W&B server searches, and open it; its leases and reports are in the database."""
     path = made.path
     sweep_folder(path.id)  # refuses an id that cannot name a folder
-    entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path))
+    entry = SweepEntry(path.id, "wandb", storage, sweep.name, time.time(), url=made.url, path=str(path), added=added)
     record_sweep(sweep, entry.id, entry.database)
     return _add(entry, sweep, note)
 

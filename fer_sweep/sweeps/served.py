@@ -4,16 +4,20 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fer_sweep.errors import InputError, ServerError
+from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.records import SweepState, TrialRecord
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.store.trials import Ledger, record_of
-from fer_sweep.sweeps.opened import OpenSearch, Remaining, Sweep
+from fer_sweep.sweeps.opened import OPEN_STATES, OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:
     from fer_sweep.wandb_client.messages import SweepPath
     from fer_sweep.wandb_client.sweeps import Made
+
+
+NOT_FOUND = "not found on W&B"
+"""The state of a sweep that was deleted on its page, or that the account in use does not see."""
 
 
 class ServedSweep(Sweep):
@@ -31,29 +35,38 @@ class ServedSweep(Sweep):
     @property
     def state(self) -> str:
         """See ``Sweep.state``."""
-        return str(self.server.sweep(self.path).state)
+        return self._state()
+
+    def _state(self, **tries: int) -> str:
+        from fer_sweep.wandb_client.transport import NotFound
+
+        try:
+            return str(self.server.sweep(self.path, **tries).state)
+        except NotFound:  # deleted on its page, or another account or server is in use
+            return NOT_FOUND
 
     def set_state(self, state: str) -> None:
         """See ``Sweep.set_state``."""
-        current, wanted = self.server.sweep(self.path).state, SweepState(state)
+        current = self.state
         # A server does not distinguish a stopped sweep from a finished one.
-        if current is SweepState.FINISHED and wanted is SweepState.STOPPED:
+        if current == state or (current, state) == (SweepState.FINISHED, SweepState.STOPPED):
             return
-        over = current in (SweepState.FINISHED, SweepState.CANCELLED)
-        if over and wanted is not SweepState.RUNNING and current != wanted:
-            raise InputError(
-                f"sweep {self.id} is {current} and cannot become {wanted}",
-                hint="create a new sweep from the same file",
-            )
-        if current != wanted:
-            self.server.set_state(self.path, wanted)
+        if current == NOT_FOUND or (current not in OPEN_STATES and state != SweepState.RUNNING):
+            raise InputError(f"sweep {self.id} is {current} and cannot become {state}", hint=self.successor)
+        self.server.set_state(self.path, SweepState(state))
+
+    def check_not_cancelled(self) -> None:
+        """See ``Sweep.check_not_cancelled``."""
+        if self.state == NOT_FOUND:
+            raise NothingToDo(f"sweep {self.path} is {NOT_FOUND}", hint=self.successor)
+        super().check_not_cancelled()
 
     def _requeue(self, numbers: Mapping[str, int]) -> None:
         for trial_id in numbers:
             self.server.requeue(self.path, trial_id)
         super()._requeue(numbers)
-        if self.server.sweep(self.path).state is SweepState.FINISHED:
-            self.server.set_state(self.path, SweepState.RUNNING)
+        if self.state == SweepState.FINISHED:
+            self.set_state(SweepState.RUNNING)
 
     def trials(self) -> Sequence[TrialRecord]:
         """See ``Sweep.trials``: those of this database, and those of other hosts from the server."""
@@ -67,9 +80,8 @@ class ServedSweep(Sweep):
         if ask_server:
             from fer_sweep.wandb_client.reconcile import merged
 
-            with contextlib.suppress(ServerError, InputError):  # no answer, no key, or deleted on its page
-                state = str(self.server.sweep(self.path, tries=1).state)
-                return state, merged(here, self.server.runs(self.path, tries=1))
+            with contextlib.suppress(ServerError, InputError):
+                return self._state(tries=1), merged(here, self.server.runs(self.path, tries=1))
         return None, here
 
     def remaining(self) -> Remaining:

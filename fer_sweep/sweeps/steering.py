@@ -5,6 +5,7 @@ be steered: a W&B server decides by itself what its sweeps train.
 """
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,9 +278,10 @@ def _enqueue(sweep: Sweep, picked: Picked) -> Sequence[str]:
 
 def _check_steerable(sweep: Sweep, what: str) -> None:
     if sweep.searched_by_server:
+        file = shlex.quote(str(sweep.folder / "sweep.yaml"))
         raise InputError(
             f"sweep {sweep.id} cannot {what} here: a W&B server proposes its trials",
-            hint="create a sweep that learns from it: fersweep create FILE --search optuna --from " + sweep.id,
+            hint=f"a sweep that learns from it and can be steered: fersweep create {file} --from {sweep.id}",
         )
     if sweep.entry.confirms is not None:
         origin, _, trial = sweep.entry.confirms.rpartition("/")

@@ -19,8 +19,6 @@ from fer_sweep.records import SweepState
 from fer_sweep.wandb_client.messages import Command, Dumper, ServerRun, ServerSweep, SweepPath, run_from, values
 from fer_sweep.wandb_client.transport import TRIES, NotFound, Transport
 
-_RUNS_A_PAGE = 100
-
 _WORDS = {SweepState.RUNNING: "RUNNING", SweepState.PAUSED: "PAUSED", SweepState.CANCELLED: "CANCELED"}
 """W&B's names of states; stopped and finished sweeps are both FINISHED."""
 _STATES = {word: state for state, word in _WORDS.items()}
@@ -81,7 +79,7 @@ class WandbServer(Transport):
             """query Sweep($entity: String, $project: String, $sweep: String!) {
                 project(name: $project, entityName: $entity) {
                     name entityName
-                    sweep(sweepName: $sweep) { id name displayName state config }
+                    sweep(sweepName: $sweep) { id name state config }
                 }
             }""",
             {**_within(path), "sweep": path.id},
@@ -152,35 +150,27 @@ class WandbServer(Transport):
         chosen = {"name": ids, "state": states}
         filters = {"sweep": path.id} | {key: {"$in": list(some)} for key, some in chosen.items() if some}
         runs: list[ServerRun] = []
-        page = {"endCursor": None, "hasNextPage": True}
-        while page["hasNextPage"]:
-            cursor = page["endCursor"]
+        cursor = None
+        while True:
             found = self.ask(
-                """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int, $order: String,
-                              $filters: JSONString) {
+                """query Runs($project: String!, $entity: String!, $cursor: String, $filters: JSONString) {
                     project(name: $project, entityName: $entity) {
-                        runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {
+                        runs(filters: $filters, after: $cursor, first: 100, order: "+created_at") {
                             edges { node { name state config summaryMetrics createdAt heartbeatAt historyLineCount } }
                             pageInfo { endCursor hasNextPage }
                         }
                     }
                 }""",
-                {
-                    **_within(path),
-                    "cursor": cursor,
-                    "perPage": _RUNS_A_PAGE,
-                    "order": "+created_at",
-                    "filters": json.dumps(filters),
-                },
+                {**_within(path), "cursor": cursor, "filters": json.dumps(filters)},
                 tries=tries,
             )["project"]
             if not found:
-                break
+                return runs
             runs += (run_from(edge["node"]) for edge in found["runs"]["edges"])
             page = found["runs"]["pageInfo"]
-            if page["endCursor"] == cursor:
-                break
-        return runs
+            if not page["hasNextPage"] or page["endCursor"] == cursor:
+                return runs
+            cursor = page["endCursor"]
 
     def fail_run(self, path: SweepPath, run_id: str, reason: str) -> None:
         """Fail a run that was proposed but cannot be trained, so that the search takes it into account."""

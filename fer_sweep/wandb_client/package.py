@@ -25,7 +25,7 @@ HANGS_S = 60.0
 """Timeout for any call into wandb; longer than all of its own."""
 
 hangs = threading.Event()
-"""Set once wandb blocks for good in this process: version 0.31 deadlocks if its service dies while it starts."""
+"""Set once wandb did not answer in this process, which then starts no more runs; version 0.31 may be deadlocked."""
 
 Result = TypeVar("Result")
 
@@ -100,14 +100,12 @@ class WandbTimeout(TimeoutError):
 
 
 def start_in_time(start: Callable[[], Result]) -> Result:
-    """Start a run, and with it wandb's service where there is none; a service that does not answer is killed."""
+    """Start a run, and with it wandb's service where there is none; if it does not answer, the last one here."""
     try:
         return in_time(start, HANGS_S)
     except WandbTimeout:
-        if _kill(service_process()):
-            close_wandb()  # the next run starts a new service
-        else:
-            hangs.set()
+        hangs.set()
+        _kill(service_process())  # wandb waits for it at the end of this process
         raise
 
 
@@ -143,9 +141,7 @@ def service_process() -> "subprocess.Popen[bytes] | None":
     return None
 
 
-def _kill(service: "subprocess.Popen[bytes] | None") -> bool:
-    """Kill the service with all that it has not sent; gives whether there was one."""
-    if service is None or service.poll() is not None:
-        return False
-    service.kill()
-    return True
+def _kill(service: "subprocess.Popen[bytes] | None") -> None:
+    """Kill the service, if there is one, with all that it has not sent."""
+    if service is not None:
+        service.kill()

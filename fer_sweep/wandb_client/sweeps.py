@@ -12,6 +12,7 @@ import filelock
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError, cannot_write, printable
 from fer_sweep.files import read_json, sweep_folder, write_atomically
+from fer_sweep.store.trials import SweepState
 from fer_sweep.wandb_client.account import Account, account, place
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import SweepPath
@@ -70,11 +71,12 @@ def adopt(server: WandbServer, text: str) -> tuple[Made, SweepFile]:
     return _made(server, path), sweep
 
 
-def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
+def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile, *, is_open: bool) -> Made:
     """The page of an embedded sweep: a sweep on the server that its runs belong to, created on first use.
 
-    If several agents call this at once, one creates it. It proposes nothing: its controller is declared local. Raises
-    as ``make`` does, and ``StorageError`` if the sweep's folder cannot be written.
+    If several agents call this at once, one creates it. It proposes nothing: its controller is declared local. The page
+    of an open sweep that shows it as finished is reopened: the sweep has been given more trials since. Raises as
+    ``make`` does, and ``StorageError`` if the sweep's folder cannot be written.
     """
     folder = sweep_folder(sweep_id)
     try:
@@ -85,7 +87,8 @@ def stand_in_for(server: WandbServer, sweep_id: str, sweep: SweepFile) -> Made:
     with lock:  # released at the end
         if known := known_page(sweep_id, server.account.server):
             try:
-                server.sweep(known)
+                if server.sweep(known).state is SweepState.FINISHED and is_open:
+                    server.set_state(known, SweepState.RUNNING)
                 return _made(server, known)
             except NotFound:
                 pass  # deleted on its page

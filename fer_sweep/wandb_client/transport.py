@@ -1,7 +1,7 @@
 """HTTP and GraphQL to a W&B server, and its errors as ours."""
 
-import math
 import os
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -89,10 +89,11 @@ class Transport:
         if status == 401:
             raise self.wrong_key()
         if status == 429 or status >= 500:
+            after = response.headers.get("Retry-After", "")
             raise ServerBusy(
                 with_status,
                 hint="it is overloaded or down; try again later",
-                retry_after_s=_seconds(response.headers.get("Retry-After")),
+                retry_after_s=float(after) if re.fullmatch(r"\d+(\.\d+)?", after) else None,  # it may be a date
                 may_be_done=status not in (429, 503),
             )
         try:
@@ -131,14 +132,6 @@ def _refusal(text: str, operation: str, *, is_denied: bool = False) -> InputErro
         return NotFound(f"W&B: {text}", hint="check entity and project: WANDB_ENTITY, WANDB_PROJECT or the options")
     hint = "correct what it names, or ask the server's administrator"
     return InputError(f"W&B refuses {operation}: {text}", hint=hint)
-
-
-def _seconds(header: str | None) -> float | None:
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        return None  # a date: rare, so use our own backoff
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _message(answer: Mapping[str, Any]) -> str:

@@ -44,17 +44,17 @@ class Walk:
 
     def _state(self) -> object:
         """What a command may change."""
-        sweeps = [find(entry.id) for entry in known()]
-        return [(sweep.id, sweep.state, [record.state for record in sweep.trials()]) for sweep in sweeps]
+        seen = [(entry.id, *find(entry.id).glance()) for entry in known()]
+        return [(sweep, state, [record.state for record in records]) for sweep, state, records in seen]
 
     def _command(self, text: str) -> str:
         """The command at the beginning of a sentence."""
-        ids = {entry.id for entry in known()}
+        names = {name for entry in known() for name in (entry.id, entry.path)}
         words = [word.rstrip(".:") for word in text.split()]
         taken = words[:1]
         for word in words[1:]:
             is_value = taken[-1] in ("--trial", "--seeds", "--data", "--set")
-            if not (is_value or word in ids or word.startswith("-") or Path(word).exists() or word == "simple_cnn"):
+            if not (is_value or word in names or word.startswith("-") or Path(word).exists() or word == "simple_cnn"):
                 break
             taken.append(word)
         return shlex.join(taken)

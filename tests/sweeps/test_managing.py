@@ -13,6 +13,7 @@ from fer_sweep.store.trials import Lease, Ledger
 from fer_sweep.sweeps import known
 from fer_sweep.sweeps.choosing import with_further_seeds
 from fer_sweep.sweeps.managing import Overview, delete, host_of_trial, live_agents, overviews, with_confirmations
+from fer_sweep.sweeps.served import NOT_FOUND
 from fer_sweep.wandb_client.transport import ServerBusy
 from tests.search.conftest import take
 from tests.support.records import candidate, make_result
@@ -69,9 +70,12 @@ def test_a_sweep_on_a_server_that_does_not_answer_shows_what_is_known_here(named
         asked.append(given)
         raise ServerBusy("no answer")
 
-    monkeypatch.setattr("fer_sweep.wandb_client.client.WandbServer.sweep", unreachable)
-    assert [shown(one)[:4] for one in overviews()] == [(other.id, None, 0, 0), (sweep.id, None, 0, 1)]
+    with monkeypatch.context() as patch:
+        patch.setattr("fer_sweep.wandb_client.client.WandbServer.sweep", unreachable)
+        assert [shown(one)[:4] for one in overviews()] == [(other.id, None, 0, 0), (sweep.id, None, 0, 1)]
     assert len(asked) == 1
+    scripted_wandb.server.delete_sweep(other.id)
+    assert [one.state for one in overviews()] == [NOT_FOUND, "running"]
     (deleted,) = delete([sweep.entry])
     assert deleted.page == sweep.entry.url and [entry.id for entry in known()] == [other.id]
 

@@ -91,6 +91,18 @@ def test_agents_that_find_a_sweep_of_others_by_its_address_at_once_record_it_onc
     assert len(known()) == 1
 
 
+def test_a_sweep_of_others_is_the_last_one_once_it_is_trained_here(online, create_sweep, settings):
+    own = create_sweep()
+    others = online.create_sweep({"program": "x.py", **settings()})
+    with pytest.raises(InputError, match="no trial 5"):
+        find(f"tester/faces/{others.id}").trial("5")
+    assert find().id == own.id, "not the one of a command that failed"
+    with closing(find(others.id).search()) as search:
+        while not isinstance(search.next_trial("cpu0"), TrialRequest):
+            pass
+    assert find().id == others.id
+
+
 def test_a_sweep_whose_recording_was_interrupted_is_found(online, settings):
     sweep = online.create_sweep({"program": "x", **settings()})
     record_sweep(parse_sweep(settings()), sweep.id, default_storage())  # and then its process was killed
