@@ -13,8 +13,7 @@ from typing import TypeVar
 from fer_sweep.agent.draining import Drains
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, handling_signals
-from fer_sweep.agent.running import AgentSummary as AgentSummary
-from fer_sweep.agent.running import HangLimit, Running
+from fer_sweep.agent.running import AgentSummary, HangLimit, Running
 from fer_sweep.agent.view import View
 from fer_sweep.errors import LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
@@ -247,6 +246,8 @@ class Agent:
         for note in self.drains.read({slot: running.request.trial_id for slot, running in self._running.items()}):
             self.view.note(note)
         self.view.drained = self.drains.slots
+        for slot in self.drains.slots:
+            self._freed_at.pop(slot, None)  # a wait is no turnaround
         is_idle = all(slot.name in self.drains.slots for slot in self.slots if self._failures.is_open(slot))
         if is_idle and not self._running and self.is_over():
             self._no_more = True

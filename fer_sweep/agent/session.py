@@ -11,9 +11,9 @@ from fer_sweep.agent.deadline import Deadline
 from fer_sweep.agent.draining import Drains
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.interrupts import Interrupts
-from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.loop import Agent
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
-from fer_sweep.agent.running import HangLimit
+from fer_sweep.agent.running import AgentSummary, HangLimit
 from fer_sweep.agent.uploads import Uploads
 from fer_sweep.agent.view import View
 from fer_sweep.config.trial import ARCHITECTURES

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fer_sweep.agent.interrupts import Interrupts
-    from fer_sweep.agent.loop import AgentSummary
+    from fer_sweep.agent.running import AgentSummary
     from fer_sweep.config.pool_file import PoolFile
     from fer_sweep.pools import Pool
     from fer_sweep.sweeps import Sweep
@@ -203,10 +203,10 @@ def drain(
     from fer_sweep.agent import draining
 
     if now and undo:
-        raise InputError("--now frees a slot and --undo gives it back", hint="give one of them")
+        raise InputError("--now frees a slot and --undo lets it take trials again", hint="give one of them")
     drained = draining.drain(slot, now=now, undo=undo)
     if undo:
-        print_text("\n".join(f"sweep {found.sweep}: slot {found.slot} is given back" for found in drained))
+        print_text("\n".join(f"sweep {found.sweep}: slot {found.slot} takes trials again" for found in drained))
         return
     deadline = time.monotonic() + (GRACE_S if now else FREED_S)
     while not all(found.is_free for found in drained) and time.monotonic() < deadline:

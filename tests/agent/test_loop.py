@@ -143,7 +143,9 @@ def test_a_signal_starts_no_new_trial_and_ends_the_running_one_as_urgently_as_as
     assert signal.getsignal(number) is handler, "as it was before"
     assert summary.interrupted
     assert summary.ended == {state: 1}
-    assert search.outcomes["0"][0].cause is cause
+    (outcome,) = search.outcomes["0"]
+    assert outcome.cause is cause
+    assert ("SIGKILL, by its agent" in (outcome.reason or "")) == (cause is Cause.KILLED)
     assert stage.view.started == ["0"]
     assert stage.starter.all_have_ended
     stage.starter.script, stage.view = train_all, View()
