@@ -19,8 +19,8 @@ from fer_sweep.agent.view import View
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import FersweepError, NothingToDo
 from fer_sweep.files import checkpoint_folder
+from fer_sweep.formatting import counted
 from fer_sweep.mirror.copying import Mirror
-from fer_sweep.owners import this_process
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweeps import OPEN_STATES, Sweep
@@ -147,7 +147,7 @@ def work_on(
         keeper = None
         if mirror is not None:
             keeper = copying.enter_context(Mirror(mirror, sweep.entry.storage, tell=view.note))
-        drains = Drains(sweep.folder, [slot.name for slot in slots], this_process())
+        drains = Drains(sweep.folder, [slot.name for slot in slots])
         agent = Agent(
             search=search,
             slots=slots,
@@ -230,5 +230,5 @@ def _view(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord], c
 def _opening(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:
     places = ", ".join(f"{slot.name} ({slot.threads} threads)" for slot in slots)
     preempted = sum(record.state is TrialState.PREEMPTED for record in records)
-    again = f"; {preempted} trials to resume from their checkpoints" if preempted else ""
+    again = f"; {counted(preempted, 'trial')} to resume from checkpoints" if preempted else ""
     return f"agent on sweep {sweep.id}: slots {places}; tracking {tracking_mode()}{again}"

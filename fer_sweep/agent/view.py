@@ -117,7 +117,7 @@ class View:
         if self._live is not None:
             with suppress(OSError):  # the terminal has closed
                 self._live.__exit__(None, None, None)
-        elif (headline := self._headline(0)) != self._last_line:  # the end of the last trial may have shown it
+        elif not self._last_line.startswith(headline := self._headline(0)):  # as the end of the last trial shows it
             self._say(headline)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:

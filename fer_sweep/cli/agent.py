@@ -231,6 +231,7 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     """
     from fer_sweep.agent.interrupts import Interrupts, handling_signals
     from fer_sweep.config.pool_file import load_pool_file
+    from fer_sweep.files import writing
     from fer_sweep.pools import AgentCommand, Phase, follow, stop_all
     from fer_sweep.shipped import resolve
     from fer_sweep.sweeps import OPEN_STATES
@@ -243,6 +244,8 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     sweep.data.provide(say)
     _warn_of_storage(sweep, pool_file)
     command = AgentCommand(sweep.id, ("agent", sweep.argument, *options), sweep.folder / pool_file.kind)
+    with writing(command.logs):
+        command.logs.mkdir(parents=True, exist_ok=True)
     pool = open_pool(pool_file)
     interrupts = Interrupts()
     with handling_signals(interrupts) as wakeup:  # before the start: a signal must not leave unnamed agents

@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -19,12 +18,6 @@ from fer_sweep.worker.slots import Admission, Slot
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
 from tests.support.scripted_starter import PlayedTrial, Script, ScriptedStarter, outcome_of, train_all, train_then_wait
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.01)
-    return Stage(tmp_path / "trials")
 
 
 def failing(trial: PlayedTrial) -> TrialOutcome:

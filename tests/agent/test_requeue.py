@@ -72,7 +72,7 @@ def test_an_agent_on_an_unhealthy_host_stops_and_says_where_to_look(
     with pytest.raises(AgentFailed) as caught:
         stage.run(search)
     hint = caught.value.hint or ""
-    assert "1 trials are complete elsewhere" in hint and "fersweep agent --retry-failed" in hint
+    assert "complete elsewhere: 1 trial, so" in hint and "fersweep agent --retry-failed" in hint
     assert [str(record.state) for record in search.records()] == ["complete", *["failed"] * FAILURES_IN_A_ROW]
 
 
