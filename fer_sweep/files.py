@@ -157,15 +157,6 @@ def drop_unwritten(stream: IO[str]) -> None:
 
 
 @contextlib.contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Turn the errors of the file system into StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(target, error) from error
-
-
-@contextlib.contextmanager
 def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Give a temporary path that becomes ``target``, synced to disk, if the block succeeds.
 

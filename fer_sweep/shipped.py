@@ -4,8 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from fer_sweep.errors import InputError
-from fer_sweep.files import writing
+from fer_sweep.errors import InputError, writing
 
 Kind = Literal["sweeps", "agents"]
 

@@ -13,7 +13,7 @@ from fer_sweep.cli.options import AgentOptions, File, Json, SweepId, SweepOption
 from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_text, say
 from fer_sweep.cli.results import show_best
 from fer_sweep.cli.sweeps import new_sweep
-from fer_sweep.errors import AgentFailed, InputError, NothingToDo
+from fer_sweep.errors import AgentFailed, InputError, NothingToDo, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -231,7 +231,6 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     """
     from fer_sweep.agent.interrupts import Interrupts, handling_signals
     from fer_sweep.config.pool_file import load_pool_file
-    from fer_sweep.files import writing
     from fer_sweep.pools import AgentCommand, Phase, follow, stop_all
     from fer_sweep.shipped import resolve
     from fer_sweep.sweeps import OPEN_STATES

@@ -28,8 +28,8 @@ from typing import Self
 
 from filelock import FileLock
 
-from fer_sweep.errors import FersweepError, InputError, NothingToDo, StorageError
-from fer_sweep.files import LAST_CHECKPOINT, atomic_path, home, read_json, read_object, write_atomically, writing
+from fer_sweep.errors import FersweepError, InputError, NothingToDo, StorageError, writing
+from fer_sweep.files import LAST_CHECKPOINT, atomic_path, home, read_json, read_object, write_atomically
 from fer_sweep.store.backup import snapshot
 from fer_sweep.store.sqlite import PREFIX
 

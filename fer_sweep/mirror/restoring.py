@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_sweep.errors import InputError, NothingToDo, StorageError
-from fer_sweep.files import folder_beside, home, read_object, writing
+from fer_sweep.errors import InputError, NothingToDo, StorageError, writing
+from fer_sweep.files import folder_beside, home, read_object
 from fer_sweep.mirror.copying import DATABASE, NAME, Mark, folders, is_mirrored, name_home, read_mark, write_mark
 from fer_sweep.store.backup import Standing, open_copy, release, standings
 from fer_sweep.training.history import read_history

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fer_sweep.files import writing
+from fer_sweep.errors import writing
 from fer_sweep.host_processes import FERSWEEP
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment, state_of_ended
 from fer_sweep.pools.agent_process import AgentProcess
