@@ -205,7 +205,7 @@ def test_a_finished_sweep_is_whole_on_the_next_machine(write_sweep, folder, play
     before, winner, former = sweep.trials(), sweep.best().overall.winner, Mirror(folder, tell=print)
     move()
     done = restore(folder)
-    assert (done.sweeps, done.trials, done.going_on, done.set_aside) == ([sweep.id], 3, 0, None)
+    assert (done.sweeps, done.trials, done.unfinished, done.set_aside) == ([sweep.id], 3, 0, None)
     again = api.sweep()
     assert again.trials() == before
     assert again.best().overall.winner == winner
@@ -236,7 +236,7 @@ def test_a_trial_that_was_running_resumes_from_its_copied_checkpoint(
     # Its leases are another host's here, of which nothing is known; without restoring they would last a minute.
     monkeypatch.setattr("fer_sweep.owners._host", lambda: "another-host/000000000000")
     done = restore(folder)
-    assert (done.trials, done.going_on) == (1, 1)
+    assert (done.trials, done.unfinished) == (1, 1)
     (record,) = api.sweep(sweep).trials()
     assert (record.attempt, str(record.state)) == (1, "running")
     trial = home() / "sweeps" / sweep / "trials" / "0"

@@ -131,11 +131,16 @@ def work_on(
     complete: set[tuple[str, float]] = set()
     uploads = Uploads(sweep.id, check=lambda own: check(sweep, own, complete), pause_s=lease_seconds())
     track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
-    copying = contextlib.ExitStack()
     interrupts = Interrupts(deadline=deadline)
     sweep.end_waiting = lambda: interrupts.end_waiting
     search = sweep.search()
-    try:
+    with contextlib.ExitStack() as ending:
+        if online:
+            ending.callback(_finish_uploads, sweep, uploads, console)
+        ending.callback(close_wandb)
+        # Closed after the leases were given up, and before anything that waits for a server.
+        copying = ending.enter_context(contextlib.ExitStack())
+        ending.callback(search.close)
         records = search.records()
         if (state := sweep.state) not in OPEN_STATES:
             raise _nothing_to_do(sweep, state, records)  # before a forkserver is started
@@ -172,18 +177,14 @@ def work_on(
         if not summary.ended and not summary.interrupted and not summary.timed_out:
             raise _nothing_to_do(sweep, sweep.state, search.records())
         return summary
-    finally:
-        search.close()
-        try:
-            copying.close()  # after the leases were given up, and before anything that waits for a server
-        finally:
-            close_wandb()
-        if online:
-            if left := uploads.finish():
-                names = ", ".join(left)
-                with contextlib.suppress(OSError):
-                    console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
-            sweep.close_page()
+
+
+def _finish_uploads(sweep: Sweep, uploads: Uploads, console: Console) -> None:
+    if left := uploads.finish():
+        with contextlib.suppress(OSError):
+            names = ", ".join(left)
+            console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
+    sweep.close_page()
 
 
 def _is_over(sweep: Sweep) -> bool:

@@ -192,7 +192,7 @@ class View:
                 self.console.print(line, soft_wrap=True)
             self.console.file.write(lines.get())
             self.console.file.flush()
-        except OSError:  # training goes on while its log cannot be written, such as on a full disk
+        except OSError:  # training continues while its log cannot be written, such as on a full disk
             drop_unwritten(self.console.file)
 
     def _headline(self, slots: int, *, with_best: bool = True) -> str:

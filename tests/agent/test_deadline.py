@@ -144,7 +144,7 @@ def test_a_deadline_that_has_passed_leaves_nothing_to_do(clock: Clock) -> None:
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_a_run_that_times_out_says_what_is_left_and_how_to_go_on(
+def test_a_run_that_times_out_says_what_is_left_and_how_to_continue(
     shell: Shell, played_trials: ScriptedStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [3600.0]
