@@ -20,7 +20,8 @@ FersweepError             1  a failure that a retry or a repair may fix
 `-- AgentFailed           1  the agent stopped itself: trials failed one after another
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 MOST_SHOWN = 20
@@ -167,6 +168,15 @@ def cannot_write(target: object, error: OSError) -> StorageError:
         f"cannot write {target}: {error.strerror or error}",
         hint="make room or make the folder writable, then run the same command again",
     )
+
+
+@contextlib.contextmanager
+def writing(target: object) -> Iterator[None]:
+    """Turn errors of the file system into StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(target, error) from error
 
 
 def printable(text: str) -> str:

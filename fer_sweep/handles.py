@@ -15,7 +15,7 @@ from rich.console import Console
 from fer_sweep.agent.deadline import end_of
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.live_cell import WIDTH, in_cell
-from fer_sweep.agent.loop import AgentSummary
+from fer_sweep.agent.running import AgentSummary
 from fer_sweep.agent.session import slots_here, work_on
 from fer_sweep.config.calls import checked_call
 from fer_sweep.errors import FersweepError, InputError, NothingToDo

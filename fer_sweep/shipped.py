@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from fer_sweep.errors import InputError, cannot_write
+from fer_sweep.errors import InputError, writing
 
 Kind = Literal["sweeps", "agents"]
 
@@ -48,8 +48,6 @@ def copy_shipped(target: Path) -> list[Path]:
         hint = "rename it, or run fersweep init in another folder"
         raise InputError(f"already here: {', '.join(present)}", hint=hint)
     for kind, folder in folders.items():
-        try:
+        with writing(folder):
             shutil.copytree(shipped_folder(kind), folder)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
     return list(folders.values())

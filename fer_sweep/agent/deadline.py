@@ -87,11 +87,6 @@ class Deadline:
 def end_of(hours: float | None, deadline: str | None, *, now: datetime) -> datetime | None:
     """When an agent with ``--hours`` or ``--deadline`` has to end; None without either.
 
-    >>> from datetime import timezone
-    >>> evening = datetime(2026, 3, 1, 20, 0, tzinfo=timezone.utc)
-    >>> str(end_of(1.5, None, now=evening)), str(end_of(None, "18:30Z", now=evening).astimezone(timezone.utc))
-    ('2026-03-01 21:30:00+00:00', '2026-03-02 18:30:00+00:00')
-
     Args:
         hours: From now.
         deadline: A time of day, today or tomorrow, or an ISO date and time; in this host's time zone by default.

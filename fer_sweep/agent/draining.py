@@ -15,20 +15,20 @@ from typing import Any, Self
 
 from fer_sweep.errors import InputError, NothingToDo, StorageError
 from fer_sweep.files import home, read_object, write_atomically
-from fer_sweep.owners import is_dead, on_this_host
+from fer_sweep.owners import is_dead, on_this_host, this_process
 
 
 class Drains:
     """An agent's side: which of its slots are drained."""
 
-    def __init__(self, folder: Path | None = None, slots: Sequence[str] = (), owner: str = "") -> None:
+    def __init__(self, folder: Path | None = None, slots: Sequence[str] = ()) -> None:
         """Drain none.
 
         Args:
             folder: The sweep's; None without one, where no request can arrive.
             slots: The names of the agent's slots.
-            owner: The agent's name among all agents.
         """
+        owner = this_process()
         name = hashlib.sha256(owner.encode()).hexdigest()[:16]
         self._file = None if folder is None else folder / "agents" / f"{name}.json"
         self._about = {"owner": owner, "slots": list(slots)}
@@ -64,7 +64,7 @@ class Drains:
         if self._file is None:
             return ()
         asked = {slot: now is True for slot, now in read_object(self._file.with_suffix(".drain")).items()}
-        notes = [f"slot {slot} is given back" for slot in self._asked.keys() - asked.keys()]
+        notes = [f"slot {slot} takes trials again" for slot in self._asked.keys() - asked.keys()]
         for slot in [slot for slot in asked.keys() & busy.keys() if asked[slot] != self._asked.get(slot)]:
             how = "once it is checkpointed" if asked[slot] else "after it"
             notes.append(f"slot {slot} is drained: trial {busy[slot]} runs there, and the slot is free {how}")

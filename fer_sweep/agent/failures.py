@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from fer_sweep.errors import AgentFailed
+from fer_sweep.formatting import counted
 from fer_sweep.records import Cause, TrialOutcome, TrialRecord, TrialRequest, TrialState
 from fer_sweep.worker.slots import Slot
 
@@ -64,9 +65,11 @@ class Failures:
         """The error that ends the agent."""
         # Failures here beside successes elsewhere, or earlier, point to this host and not to the sweep.
         elsewhere = sum(record.state is TrialState.COMPLETE for record in records) - complete_here
-        others = f"{elsewhere} trials are complete elsewhere, so check this host first: fersweep doctor; "
+        others = f"complete elsewhere: {counted(elsewhere, 'trial')}, so check this host first: fersweep doctor; "
+        failed, *more = reversed(self.in_a_row)
+        several = " one after another, the last one" if more else ""
         return AgentFailed(
-            f"{len(self.in_a_row)} trials failed one after another, the last one: {self.in_a_row[-1]}",
+            f"{counted(1 + len(more), 'trial')} failed{several}: {failed}",
             hint=f"{others if elsewhere else ''}fix the cause (see trial.log below {logs}), "
             "then: fersweep agent --retry-failed",
         )

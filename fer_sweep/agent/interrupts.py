@@ -63,7 +63,7 @@ class Interrupts:
             return f"no new trials; {again}" if running else "stopping"
         why = "" if self.deadline is None or not self.deadline.level else f"the deadline is {self.deadline}: "
         if self.level == 2:
-            return f"{why}writing checkpoints and stopping; Ctrl-C again: kill"
+            return f"{why}writing checkpoints and stopping; Ctrl-C{' again' if self.presses else ''}: kill"
         return f"{why}killing the trials; run the agent again to resume each from its last checkpoint"
 
 

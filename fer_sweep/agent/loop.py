@@ -1,6 +1,5 @@
 """The agent's loop: start trials in free slots, forward their reports to the search, and record how they end."""
 
-import functools
 import logging
 import os
 import time
@@ -13,8 +12,7 @@ from typing import TypeVar
 from fer_sweep.agent.draining import Drains
 from fer_sweep.agent.failures import Failures, OnOom
 from fer_sweep.agent.interrupts import Interrupts, handling_signals
-from fer_sweep.agent.running import AgentSummary as AgentSummary
-from fer_sweep.agent.running import HangLimit, Running
+from fer_sweep.agent.running import AgentSummary, HangLimit, Running, Turnaround
 from fer_sweep.agent.view import View
 from fer_sweep.errors import LostTrial, StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
@@ -74,8 +72,7 @@ class Agent:
     _failures: Failures = field(init=False)
     _ended: dict[TrialState, int] = field(default_factory=dict, init=False)
     _handed_out: int = field(default=0, init=False)
-    _freed_at: dict[str, float] = field(default_factory=dict, init=False)
-    _turnaround: list[float] = field(default_factory=list, init=False)
+    _turnaround: Turnaround = field(default_factory=Turnaround, init=False)
     _no_more: bool = field(default=False, init=False)
     _waiting: str | None = field(default=None, init=False)
     _without_room: set[str] = field(default_factory=set, init=False)
@@ -100,7 +97,7 @@ class Agent:
                 self._stop_all()
                 self.starter.close()
         interrupts = self.interrupts
-        summary = AgentSummary(self._ended, interrupts.by_signal, tuple(self._turnaround), interrupts.timed_out)
+        summary = AgentSummary(self._ended, interrupts.by_signal, tuple(self._turnaround.seconds), interrupts.timed_out)
         if self._failures.in_a_row and (not summary.has_value or self._failures.must_stop):
             complete = self._ended.get(TrialState.COMPLETE, 0)
             raise self._failures.error(self.search.records(), complete, logs=self.folder_of("0").parent)
@@ -152,15 +149,19 @@ class Agent:
                 self._no_more = True  # until a trial ends: it may be preempted
                 return
             if isinstance(request, Wait):
-                self._patience = min(self._patience, request.again_s)
-                if not request.is_brief:
-                    if self._waiting != request.reason:
-                        self.view.note(f"waiting: {request.reason}")
-                    self._freed_at.pop(slot.name, None)  # a wait is no turnaround
-                    self._waiting = request.reason
-                continue
-            self._waiting = None
-            self._start(slot, request)
+                self._wait(slot, request)
+            else:
+                self._waiting = None
+                self._start(slot, request)
+
+    def _wait(self, slot: Slot, asked: Wait) -> None:
+        self._patience = min(self._patience, asked.again_s)
+        if asked.is_brief:
+            return
+        if self._waiting != asked.reason:
+            self.view.note(f"waiting: {asked.reason}")
+        self._waiting = asked.reason
+        self._turnaround.waits(slot.name)
 
     def _can_finish(self, request: TrialRequest) -> bool:
         """Whether a trial can finish before the deadline; if not, it is requeued."""
@@ -179,7 +180,7 @@ class Agent:
             return True
         if slot.name not in self._without_room:
             self._without_room.add(slot.name)
-            self._freed_at.pop(slot.name, None)  # a wait is no turnaround
+            self._turnaround.waits(slot.name)
             self.view.note(f"slot {slot.name} waits for another trial to end: {refusal}")
         return False
 
@@ -220,8 +221,7 @@ class Agent:
         else:
             self._failures.began(running.slot)
             self._disable_unhealthy_slots()  # others may have failed before this one succeeded
-            if (freed := self._freed_at.pop(running.slot.name, None)) is not None:
-                self._turnaround.append(time.monotonic() - freed)
+            self._turnaround.began(running.slot.name)
         running.last_beat, running.has_begun = beat.at, True
         self.view.progress(running.slot.name, beat.share)
 
@@ -250,6 +250,8 @@ class Agent:
         for note in self.drains.read({slot: running.request.trial_id for slot, running in self._running.items()}):
             self.view.note(note)
         self.view.drained = self.drains.slots
+        for slot in self.drains.slots:
+            self._turnaround.waits(slot)
         is_idle = all(slot.name in self.drains.slots for slot in self.slots if self._failures.is_open(slot))
         if is_idle and not self._running and self.is_over():
             self._no_more = True
@@ -264,7 +266,7 @@ class Agent:
 
     def _report(self, running: Running, metrics: Mapping[str, float]) -> None:
         try:
-            reason = self._despite_signals(lambda: self.search.report(running.request.trial_id, running.epoch, metrics))
+            reason = self._despite_signals(self.search.report, running.request.trial_id, running.epoch, metrics)
         except Interrupted:
             return  # the trial's next attempt reports it again
         except LostTrial as error:
@@ -293,7 +295,7 @@ class Agent:
             outcome = replace(outcome, reason="stopped early: worse than the others at this epoch")
         if not running.lost:
             try:
-                self._despite_signals(functools.partial(self.search.finish, trial, outcome))
+                self._despite_signals(self.search.finish, trial, outcome)
             except Interrupted as error:
                 log.warning(_NOT_REQUEUED, trial, error)
             except LostTrial as error:
@@ -306,7 +308,7 @@ class Agent:
             running.run.finish(outcome)
         self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
         self._disable_unhealthy_slots()
-        self._freed_at[running.slot.name] = running.ended_at
+        self._turnaround.freed(running.slot.name, running.ended_at)
         self.view.trial_ended(running.slot.name, trial, outcome)
         self.on_end()
 
@@ -314,11 +316,11 @@ class Agent:
         for note in self._failures.disable_unhealthy():
             self.view.note(note)
 
-    def _despite_signals(self, say: Callable[[], Answer]) -> Answer:
+    def _despite_signals(self, say: Callable[..., Answer], *arguments: object) -> Answer:
         """Repeat a call to the search that a signal interrupted, unless the signal ends all waiting."""
         while True:
             try:
-                return say()
+                return say(*arguments)
             except Interrupted:
                 self._act_on_signals()
                 if self.interrupts.end_waiting:

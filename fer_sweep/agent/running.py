@@ -43,6 +43,28 @@ class AgentSummary:
         return f"<AgentSummary: {ended}{', interrupted' if self.interrupted else ''}>"
 
 
+class Turnaround:
+    """How long slots stay empty between two trials."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        """From one trial's end to the first step of the next one in its slot."""
+        self._freed_at: dict[str, float] = {}
+
+    def freed(self, slot: str, at: float) -> None:
+        """The slot's trial has ended."""
+        self._freed_at[slot] = at
+
+    def waits(self, slot: str) -> None:
+        """The slot is to stay empty, which is no turnaround."""
+        self._freed_at.pop(slot, None)
+
+    def began(self, slot: str) -> None:
+        """The slot's next trial has made its first step."""
+        if (freed := self._freed_at.pop(slot, None)) is not None:
+            self.seconds.append(time.monotonic() - freed)
+
+
 @dataclass
 class HangLimit:
     """How long a trial may make no step before it counts as hung; in seconds."""

@@ -11,16 +11,16 @@ from fer_sweep.agent.deadline import Deadline
 from fer_sweep.agent.draining import Drains
 from fer_sweep.agent.failures import OnOom
 from fer_sweep.agent.interrupts import Interrupts
-from fer_sweep.agent.loop import Agent, AgentSummary
+from fer_sweep.agent.loop import Agent
 from fer_sweep.agent.probe import Load, best, measure, remembered, typical
-from fer_sweep.agent.running import HangLimit
+from fer_sweep.agent.running import AgentSummary, HangLimit
 from fer_sweep.agent.uploads import Uploads
 from fer_sweep.agent.view import View
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import FersweepError, NothingToDo
 from fer_sweep.files import checkpoint_folder
+from fer_sweep.formatting import counted
 from fer_sweep.mirror.copying import Mirror
-from fer_sweep.owners import this_process
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweeps import OPEN_STATES, Sweep
@@ -131,11 +131,16 @@ def work_on(
     complete: set[tuple[str, float]] = set()
     uploads = Uploads(sweep.id, check=lambda own: check(sweep, own, complete), pause_s=lease_seconds())
     track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
-    copying = contextlib.ExitStack()
     interrupts = Interrupts(deadline=deadline)
     sweep.end_waiting = lambda: interrupts.end_waiting
     search = sweep.search()
-    try:
+    with contextlib.ExitStack() as ending:
+        if online:
+            ending.callback(_finish_uploads, sweep, uploads, console)
+        ending.callback(close_wandb)
+        # Closed after the leases were given up, and before anything that waits for a server.
+        copying = ending.enter_context(contextlib.ExitStack())
+        ending.callback(search.close)
         records = search.records()
         if (state := sweep.state) not in OPEN_STATES:
             raise _nothing_to_do(sweep, state, records)  # before a forkserver is started
@@ -147,7 +152,7 @@ def work_on(
         keeper = None
         if mirror is not None:
             keeper = copying.enter_context(Mirror(mirror, sweep.entry.storage, tell=view.note))
-        drains = Drains(sweep.folder, [slot.name for slot in slots], this_process())
+        drains = Drains(sweep.folder, [slot.name for slot in slots])
         agent = Agent(
             search=search,
             slots=slots,
@@ -173,18 +178,14 @@ def work_on(
         if not summary.ended and not summary.interrupted and not summary.timed_out:
             raise _nothing_to_do(sweep, sweep.state, search.records())
         return summary
-    finally:
-        search.close()
-        try:
-            copying.close()  # after the leases were given up, and before anything that waits for a server
-        finally:
-            close_wandb()
-        if online:
-            if left := uploads.finish():
-                names = ", ".join(left)
-                with contextlib.suppress(OSError):
-                    console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
-            sweep.close_page()
+
+
+def _finish_uploads(sweep: Sweep, uploads: Uploads, console: Console) -> None:
+    if left := uploads.finish():
+        with contextlib.suppress(OSError):
+            names = ", ".join(left)
+            console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
+    sweep.close_page()
 
 
 def _follow(sweep: Sweep, view: View) -> None:
@@ -236,5 +237,5 @@ def _view(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord], c
 def _opening(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:
     places = ", ".join(f"{slot.name} ({slot.threads} threads)" for slot in slots)
     preempted = sum(record.state is TrialState.PREEMPTED for record in records)
-    again = f"; {preempted} trials to resume from their checkpoints" if preempted else ""
+    again = f"; {counted(preempted, 'trial')} to resume from checkpoints" if preempted else ""
     return f"agent on sweep {sweep.id}: slots {places}; tracking {tracking_mode()}{again}"

@@ -117,7 +117,7 @@ class View:
         if self._live is not None:
             with suppress(OSError):  # the terminal has closed
                 self._live.__exit__(None, None, None)
-        elif (headline := self._headline(0)) != self._last_line:  # the end of the last trial may have shown it
+        elif not self._last_line.startswith(headline := self._headline(0)):  # as the end of the last trial shows it
             self._say(headline)
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
@@ -130,14 +130,21 @@ class View:
         """A trial has done this share of its present epoch's steps."""
         row = self._rows[slot]
         row.share = share
-        row.first = row.first or (self.clock(), row.epochs)
+        if row.first is None:
+            row.first = (self.clock(), row.epochs)
+            if row.metrics:
+                done = f"{row.metrics['epoch']:.0f}/{row.request.config.epochs}"
+                self._say_unless_live(f"{slot}: trial {row.request.trial_id}: resumed after epoch {done}")
 
     def epoch(self, slot: str, trial_id: str, metrics: Mapping[str, float]) -> None:
-        """A trial has finished an epoch; shown in a line if EPOCH_LINES_S have passed since the slot's last one."""
+        """A trial has finished an epoch; shown in a line if EPOCH_LINES_S have passed since the slot's last one.
+
+        Those that a resumed trial sends again, before its first step, are not shown.
+        """
         row = self._rows[slot]
         row.metrics, row.share = metrics, 0.0
         now = self.clock()
-        if now - self._shown.get(slot, -EPOCH_LINES_S) < EPOCH_LINES_S:
+        if row.first is None or now - self._shown.get(slot, -EPOCH_LINES_S) < EPOCH_LINES_S:
             return
         self._shown[slot] = now
         self._say_unless_live(
@@ -157,7 +164,7 @@ class View:
             self.compare(trial_id, outcome.result)
             line += f": {_described(outcome.result)}"
             style = style or VERDICT_STYLE[outcome.result.verdict]
-        line += f" ({outcome.reason})" if outcome.reason else ""
+        line += f" ({outcome.reason.removeprefix(f'{outcome.state} ')})" if outcome.reason else ""
         self._say(line if self._live else f"{slot}: {line}", style)
         self._say_unless_live(self._headline(self.slots))
 
@@ -185,18 +192,18 @@ class View:
                 self.console.print(line, soft_wrap=True)
             self.console.file.write(lines.get())
             self.console.file.flush()
-        except OSError:  # training goes on while its log cannot be written, such as on a full disk
+        except OSError:  # training continues while its log cannot be written, such as on a full disk
             drop_unwritten(self.console.file)
 
     def _headline(self, slots: int, *, with_best: bool = True) -> str:
-        """One line: trials ended, the best so far, and the time left on so many slots (0 at the end)."""
+        """One line: trials ended, the best so far, and the time left on so many slots (0 when the agent ends)."""
         parts = [f"{self.ended}/{self.planned} trials" if self.planned else f"{self.ended} trials"]
         if self._best is not None and with_best:
             trial, result = self._best
             parts.append(f"best {result.best_val_acc:.1%} (gap {100 * result.train_val_gap:+.1f}) in trial {trial}")
         if slots and (speed := sum(row.metrics.get("images_per_second", 0.0) for row in list(self._rows.values()))):
             parts.append(f"{speed:,.0f} images/s")
-        if slots and (left := self._left_s(slots)) is not None:
+        if slots and (left := self._left_s(slots)):
             parts.append(f"{duration(left)} left")
         if slots and self.deadline:
             parts.append(f"ends {self.deadline}")

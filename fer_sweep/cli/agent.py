@@ -13,13 +13,13 @@ from fer_sweep.cli.options import AgentOptions, File, Json, SweepId, SweepOption
 from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_text, say
 from fer_sweep.cli.results import show_best
 from fer_sweep.cli.sweeps import new_sweep
-from fer_sweep.errors import AgentFailed, InputError, NothingToDo
+from fer_sweep.errors import AgentFailed, InputError, NothingToDo, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fer_sweep.agent.interrupts import Interrupts
-    from fer_sweep.agent.loop import AgentSummary
+    from fer_sweep.agent.running import AgentSummary
     from fer_sweep.config.pool_file import PoolFile
     from fer_sweep.pools import Pool
     from fer_sweep.sweeps import Sweep
@@ -203,10 +203,10 @@ def drain(
     from fer_sweep.agent import draining
 
     if now and undo:
-        raise InputError("--now frees a slot and --undo gives it back", hint="give one of them")
+        raise InputError("--now frees a slot and --undo lets it take trials again", hint="give one of them")
     drained = draining.drain(slot, now=now, undo=undo)
     if undo:
-        print_text("\n".join(f"sweep {found.sweep}: slot {found.slot} is given back" for found in drained))
+        print_text("\n".join(f"sweep {found.sweep}: slot {found.slot} takes trials again" for found in drained))
         return
     deadline = time.monotonic() + (GRACE_S if now else FREED_S)
     while not all(found.is_free for found in drained) and time.monotonic() < deadline:
@@ -243,6 +243,8 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     sweep.data.provide(say)
     _warn_of_storage(sweep, pool_file)
     command = AgentCommand(sweep.id, ("agent", sweep.argument, *options), sweep.folder / pool_file.kind)
+    with writing(command.logs):
+        command.logs.mkdir(parents=True, exist_ok=True)
     pool = open_pool(pool_file)
     interrupts = Interrupts()
     with handling_signals(interrupts) as wakeup:  # before the start: a signal must not leave unnamed agents

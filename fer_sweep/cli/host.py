@@ -38,7 +38,7 @@ def restore(
     else:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(done.copied)) if done.copied else "never completely"
         print_text(
-            f"{home()}: sweep {', '.join(done.sweeps)}; {done.trials} trials, of which {done.going_on} resume "
+            f"{home()}: sweep {', '.join(done.sweeps)}; {done.trials} trials, of which {done.unfinished} resume "
             f"(mirrored {when})"
         )
         if done.set_aside:

@@ -21,14 +21,14 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from filelock import FileLock
 
-from fer_sweep.errors import FersweepError, InputError, NothingToDo, StorageError, cannot_write
+from fer_sweep.errors import FersweepError, InputError, NothingToDo, StorageError, writing
 from fer_sweep.files import LAST_CHECKPOINT, atomic_path, home, read_json, read_object, write_atomically
 from fer_sweep.store.backup import snapshot
 from fer_sweep.store.sqlite import PREFIX
@@ -131,8 +131,6 @@ def check_mirror(folder: Path, storage: str | None) -> None:
         raise InputError(
             f"--mirror {folder}: folder {target.parent} not found", hint="mount the drive first, or create the folder"
         )
-    if target.exists() and not target.is_dir():
-        raise InputError(f"--mirror {folder}: this is a file", hint="give a folder")
     try:
         target.mkdir(exist_ok=True)
         content = [path.name for path in target.iterdir()]
@@ -162,15 +160,6 @@ def is_mirrored(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and not is_own_file
 
 
-@contextlib.contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Turn the errors of the file system into StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(target, error) from error
-
-
 class Mirror:
     """Copies this home to a folder during the block and once at its end. Its failures do not stop the agent."""
 
@@ -190,7 +179,6 @@ class Mirror:
         if not (self.folder / MARK).exists():
             write_mark(self.folder, Mark(self._name))
         self._copied: dict[Path, tuple[int, int, int]] = {}  # inode, bytes, modification time in nanoseconds
-        self._cleaned = False
         self._nudged, self._closing = threading.Event(), threading.Event()
         self._moved_at = time.monotonic()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="mirror")
@@ -221,9 +209,8 @@ class Mirror:
         """
         with writing(self.folder), FileLock(self._home / ".mirror.lock"):  # for the agents of this home
             self._check_owner()
-            if not self._cleaned:
+            if not self._copied:  # the first time
                 self._clean()
-                self._cleaned = True
             with tempfile.TemporaryDirectory(prefix="fersweep-mirror-") as aside:
                 database = Path(aside) / DATABASE
                 if (self._home / DATABASE).is_file():

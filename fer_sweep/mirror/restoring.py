@@ -8,19 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_sweep.errors import InputError, NothingToDo, StorageError
+from fer_sweep.errors import InputError, NothingToDo, StorageError, writing
 from fer_sweep.files import folder_beside, home, read_object
-from fer_sweep.mirror.copying import (
-    DATABASE,
-    NAME,
-    Mark,
-    folders,
-    is_mirrored,
-    name_home,
-    read_mark,
-    write_mark,
-    writing,
-)
+from fer_sweep.mirror.copying import DATABASE, NAME, Mark, folders, is_mirrored, name_home, read_mark, write_mark
 from fer_sweep.store.backup import Standing, open_copy, release, standings
 from fer_sweep.training.history import read_history
 
@@ -38,7 +28,7 @@ class Restored:
     """When the last copy to the mirror was completed: Unix time, seconds; 0 for never."""
     trials: int
     """Of all sweeps."""
-    going_on: int
+    unfinished: int
     """Of these, the ones that an agent resumes."""
     set_aside: Path | None
     """Where the former home is; None if there was none."""
@@ -71,14 +61,14 @@ def restore(folder: Path, *, force: bool = False) -> Restored:
                 return read_history(staging / "sweeps" / sweep / "trials" / trial / "history.jsonl")
             return ()
 
-        going_on = release(staging / DATABASE, history_of) if theirs else 0
+        unfinished = release(staging / DATABASE, history_of) if theirs else 0
         name = name_home(staging)
         set_aside = _swap(staging, here)
     # A read-only mirror keeps its owner: no home can write to it.
     with contextlib.suppress(StorageError):
         write_mark(folder, Mark(name, mark.copied))
     trials = sum(len(theirs.get(sweep, {})) for sweep in kept)
-    return Restored(kept, mark.copied, trials, going_on, set_aside)
+    return Restored(kept, mark.copied, trials, unfinished, set_aside)
 
 
 def _copy_database(folder: Path, staging: Path) -> _Standings:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from fer_sweep.errors import PoolError, cannot_write
+from fer_sweep.errors import PoolError
 from fer_sweep.files import home
 
 FOLLOW_S = 5.0
@@ -63,18 +63,7 @@ class AgentCommand:
     words: tuple[str, ...]
     """The words after ``fersweep``: ``agent``, the sweep, options."""
     logs: Path
-    """A folder that all agents reach, with a log file of each."""
-
-    def make_log_folder(self) -> None:
-        """Create the folder.
-
-        Raises:
-            StorageError: It cannot be written.
-        """
-        try:
-            self.logs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self.logs, error) from error
+    """A folder that all agents reach, with a log file of each; it exists."""
 
 
 class Pool(Protocol):

@@ -31,10 +31,7 @@ except OSError as error:
 
 
 class AgentProcess:
-    """Runs one agent. All methods return at once, so that Ray can call them in one thread."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+    """Runs one agent. All methods return at once, so that Ray can call them in one thread; the first is ``start``."""
 
     def start(self, words: Sequence[str], environment: Mapping[str, str], folder: str, log: str, title: str) -> str:
         """Start a command in a folder; returns the name of its host.
@@ -68,11 +65,11 @@ class AgentProcess:
 
     def poll(self) -> int | None:
         """The agent's exit code; None while it runs."""
-        return None if self._process is None else self._process.poll()
+        return self._process.poll()
 
     def tell(self, number: int) -> None:
         """Send the agent a signal; SIGKILL also kills its trials."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process.poll() is not None:
             return
         if number == signal.SIGKILL:
             with contextlib.suppress(ProcessLookupError):

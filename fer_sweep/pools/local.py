@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fer_sweep.errors import cannot_write
+from fer_sweep.errors import writing
 from fer_sweep.host_processes import FERSWEEP
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment, state_of_ended
 from fer_sweep.pools.agent_process import AgentProcess
@@ -26,15 +26,12 @@ class LocalAgents:
 
     def start(self, command: AgentCommand, agents: int) -> Sequence[str]:
         """See ``Pool.start``."""
-        command.make_log_folder()
         words = [*self._command, *command.words]
         for agent_id in map(str, range(agents)):
             log = command.logs / f"local-{os.getpid()}-{agent_id}.log"
             process = AgentProcess()
-            try:
+            with writing(log):
                 process.start(words, agent_environment(), str(Path.cwd()), str(log), f"agent {agent_id}")
-            except OSError as error:
-                raise cannot_write(log, error) from error
             self._agents[agent_id] = (process, log)
         return list(self._agents)
 

@@ -38,9 +38,6 @@ PASSED_ON = re.compile(r"FERSWEEP_|WANDB_|PG[A-Z]|HF_|NETRC$|PYTHONPATH$")
 def useful(left: Remaining, *, running: int, most: int) -> int:
     """How many agents may wait for a place: no more than there are trials for.
 
-    >>> useful(Remaining(free=2, leased=3), running=4, most=8)
-    1
-
     Args:
         left: The trials that have not ended.
         running: Agents that run; one that has just started has leased no trial yet.
@@ -113,7 +110,6 @@ class RayAgents:
 
     def start(self, command: AgentCommand, agents: int) -> Sequence[str]:
         """See ``Pool.start``: no more agents than there are trials run at the same time."""
-        command.make_log_folder()
         self._ray = self._ray or import_ray()
         connect(self._ray, self._pool)
         self._ray.cloudpickle.register_pickle_by_value(agent_process)

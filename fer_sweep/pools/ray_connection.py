@@ -16,11 +16,11 @@ REACH_S = 10.0
 ANSWER_S = 120.0
 """Timeout of Ray's own start: a Ray of this host takes 5 s, and ten times that on busy cores."""
 _UNITS = {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
-_HINTS = {
-    True: "run this on a node of the cluster, where `ray status` works, with the same versions of Python and Ray; "
-    "or start a cluster with `ray start --head`; or leave the address out for a Ray of this host alone",
-    False: "see the logs below /tmp/ray",
-}
+_NO_CLUSTER = (
+    "run this on a node of the cluster, where `ray status` works, with the same versions of Python and Ray; "
+    "or start a cluster with `ray start --head`; or leave the address out for a Ray of this host alone"
+)
+"""The hint where a cluster cannot be reached."""
 
 
 def import_ray() -> Any:
@@ -67,8 +67,9 @@ def connect(ray: Any, pool: RayPool) -> None:
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         first = " ".join(str(error).split())[:300]
         if "Could not find any running Ray" in first:  # Ray's own advice does not apply
-            raise PoolError("no Ray cluster found on this host", hint=_HINTS[True]) from error
-        raise PoolError(f"cannot connect to Ray: {first}", hint=_HINTS[not is_local]) from error
+            raise PoolError("no Ray cluster found on this host", hint=_NO_CLUSTER) from error
+        hint = "see the logs below /tmp/ray" if is_local else _NO_CLUSTER
+        raise PoolError(f"cannot connect to Ray: {first}", hint=hint) from error
     if is_local and (lack := lacking(pool, [node["Resources"] for node in ray.nodes()])):
         raise PoolError(f"on this host {lack}", hint="request less in the pool file: gpus: 0 trains on CPU cores")
 

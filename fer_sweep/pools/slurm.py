@@ -74,7 +74,6 @@ class SlurmAgents:
 
     def start(self, command: AgentCommand, agents: int) -> Sequence[str]:
         """See ``Pool.start``: one array."""
-        command.make_log_folder()
         answer = _ask(sbatch_words(self._pool, command, agents), script(self._pool, command))
         job = answer.strip().partition(";")[0]  # a cluster's name may follow
         if not job.isdecimal():

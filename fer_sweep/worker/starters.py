@@ -45,6 +45,7 @@ class TrialHandle:
         self.folder = folder
         self._oom_kills = oom_kills
         self._oom_kills_before = oom_kills.unexplained()
+        self._killed_by_agent = False
 
     def messages(self) -> Iterator[TrialMessage]:
         """What has arrived since the last call; never blocks.
@@ -70,6 +71,7 @@ class TrialHandle:
 
     def kill(self) -> None:
         """Kill it; its files stay whole."""
+        self._killed_by_agent = True
         self.process.kill()
 
     def abort(self) -> None:
@@ -98,7 +100,9 @@ class TrialHandle:
             reason = f"ended by {signal.Signals(-code).name}"
         else:
             reason = f"ended with exit code {code} and no outcome"
-        if code == -signal.SIGKILL and self._oom_kills.explain(self._oom_kills_before):
+        if code == -signal.SIGKILL and self._killed_by_agent:
+            reason = f"{reason}, by its agent"
+        elif code == -signal.SIGKILL and self._oom_kills.explain(self._oom_kills_before):
             reason, cause = f"{reason}, by the kernel: out of memory", Cause.OUT_OF_MEMORY
         elif code == -signal.SIGKILL:
             reason = f"{reason}, by a user, a scheduler or an out-of-memory daemon"

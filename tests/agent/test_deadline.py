@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -34,12 +33,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.01)
-    return Stage(tmp_path / "trials")
 
 
 def within(hours: float, clock: Clock) -> Interrupts:
@@ -151,7 +144,7 @@ def test_a_deadline_that_has_passed_leaves_nothing_to_do(clock: Clock) -> None:
 
 
 @pytest.mark.usefixtures("tiny_data")
-def test_a_run_that_times_out_says_what_is_left_and_how_to_go_on(
+def test_a_run_that_times_out_says_what_is_left_and_how_to_continue(
     shell: Shell, played_trials: ScriptedStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [3600.0]

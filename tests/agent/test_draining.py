@@ -1,7 +1,6 @@
-"""``fersweep drain``: a slot of a running agent is freed for somebody else, and given back."""
+"""``fersweep drain``: a slot of a running agent is freed for somebody else, and takes trials again."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -18,17 +17,16 @@ from tests.support.shell import Shell
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.01)
     monkeypatch.setattr(agent_commands, "FREED_S", 0.0)
     monkeypatch.setattr(agent_commands, "GRACE_S", 0.0)
 
 
 def agent_with(*slots: str) -> Drains:
-    return Drains(sweep_folder("abc"), slots, this_process())
+    return Drains(sweep_folder("abc"), slots)
 
 
-def test_now_checkpoints_the_trial_which_another_slot_resumes(shell: Shell, tmp_path: Path) -> None:
-    stage, said = Stage(tmp_path), []
+def test_now_checkpoints_the_trial_which_another_slot_resumes(shell: Shell, stage: Stage) -> None:
+    said = []
 
     def drain(trial_id: str, epoch: int) -> None:
         if epoch == 1 and not said:
@@ -47,8 +45,7 @@ def test_now_checkpoints_the_trial_which_another_slot_resumes(shell: Shell, tmp_
     assert "slot cpu0 is drained: trial 0 runs there, and the slot is free once it is checkpointed" in stage.view.notes
 
 
-def test_a_drained_slot_waits_for_its_trial_and_is_given_back(shell: Shell, tmp_path: Path) -> None:
-    stage = Stage(tmp_path)
+def test_a_drained_slot_waits_for_its_trial_and_takes_trials_again(shell: Shell, stage: Stage) -> None:
     stage.view = View(
         at_epoch=lambda trial_id, epoch: shell("drain", "cpu0") if (trial_id, epoch) == ("0", 1) else None,
         at_note=lambda note: shell("drain", "cpu0", "--undo") if "and free" in note else None,
@@ -56,11 +53,11 @@ def test_a_drained_slot_waits_for_its_trial_and_is_given_back(shell: Shell, tmp_
     with agent_with("cpu0") as drains:
         summary = stage.run(ScriptedSearch([request("0"), request("1")]), drains=drains)
     assert summary.ended == {TrialState.COMPLETE: 2}
-    assert stage.view.notes[-1] == "slot cpu0 is given back"
+    assert summary.turnaround_s == (), "nothing was started as soon as it could have been"
+    assert stage.view.notes[-1] == "slot cpu0 takes trials again"
 
 
-def test_an_agent_without_slots_ends_with_its_sweep(shell: Shell, tmp_path: Path) -> None:
-    stage = Stage(tmp_path)
+def test_an_agent_without_slots_ends_with_its_sweep(shell: Shell, stage: Stage) -> None:
     search = ScriptedSearch([request("0"), request("1")])
     stage.view = View(at_epoch=lambda trial_id, epoch: shell("drain", "cpu0"))
     with agent_with("cpu0") as drains:

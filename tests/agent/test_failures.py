@@ -1,10 +1,12 @@
 """The retry policy: what failed and lost attempts mean for a trial, a slot and the agent, and what counts as hung."""
 
+from pathlib import Path
+
 import pytest
 
 from fer_sweep.agent.failures import FAILURES_IN_A_ROW, LOSSES_WITHOUT_PROGRESS, Failures, OnOom
 from fer_sweep.agent.running import LIMIT_S, START_LIMIT_S, TIMES_THE_LONGEST, HangLimit
-from fer_sweep.records import Cause, TrialOutcome, TrialState
+from fer_sweep.records import Cause, TrialOutcome, TrialRecord, TrialState
 from fer_sweep.worker.slots import Slot
 from tests.support.scripted_search import request
 
@@ -106,6 +108,21 @@ def test_failures_in_a_row_close_a_slot_or_stop_the_agent(
     assert failures.is_open(OTHER_GPU) == (not closed)
     assert len(failures.in_a_row) == in_a_row
     assert failures.must_stop == (in_a_row >= FAILURES_IN_A_ROW)
+
+
+@pytest.mark.parametrize(
+    ("failed", "message", "hint"),
+    [(1, "1 trial failed: trial 0: KeyError", "fix the cause"), (2, "2 trials failed one after another, the last", "")],
+)
+def test_the_error_of_an_agent_says_where_to_look(failed: int, message: str, hint: str) -> None:
+    failures = Failures([FIRST])
+    for number in range(failed):
+        judge(failures, FAILED, trial=str(number))
+    complete = [TrialRecord(str(number), TrialState.COMPLETE, {}, {}, {}) for number in range(2)]
+    error = failures.error(complete, complete_here=1 + (failed == 1), logs=Path("trials"))
+    assert str(error).startswith(message)
+    assert (error.hint or "").startswith(hint or "complete elsewhere: 1 trial, so check this host first")
+    assert "fersweep agent --retry-failed" in (error.hint or "")
 
 
 def test_the_limit_grows_with_the_longest_silence_that_ended_unless_it_is_given() -> None:

@@ -5,11 +5,10 @@ import signal
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from fer_sweep.agent.failures import FAILURES_IN_A_ROW
+from fer_sweep.agent.failures import FAILURES_IN_A_ROW, SLOT_FAILURES_IN_A_ROW, OnOom
 from fer_sweep.agent.interrupts import Interrupts, handling_signals
 from fer_sweep.agent.running import HangLimit
 from fer_sweep.errors import AgentFailed, LostTrial
@@ -18,13 +17,15 @@ from fer_sweep.store.engine import Interrupted
 from fer_sweep.worker.slots import Admission, Slot
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import ENDLESS, ScriptedSearch, request
-from tests.support.scripted_starter import PlayedTrial, Script, ScriptedStarter, outcome_of, train_all, train_then_wait
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    monkeypatch.setattr("fer_sweep.agent.loop.POLL_S", 0.01)
-    return Stage(tmp_path / "trials")
+from tests.support.scripted_starter import (
+    WAIT_S,
+    PlayedTrial,
+    Script,
+    ScriptedStarter,
+    outcome_of,
+    train_all,
+    train_then_wait,
+)
 
 
 def failing(trial: PlayedTrial) -> TrialOutcome:
@@ -143,7 +144,9 @@ def test_a_signal_starts_no_new_trial_and_ends_the_running_one_as_urgently_as_as
     assert signal.getsignal(number) is handler, "as it was before"
     assert summary.interrupted
     assert summary.ended == {state: 1}
-    assert search.outcomes["0"][0].cause is cause
+    (outcome,) = search.outcomes["0"]
+    assert outcome.cause is cause
+    assert ("SIGKILL, by its agent" in (outcome.reason or "")) == (cause is Cause.KILLED)
     assert stage.view.started == ["0"]
     assert stage.starter.all_have_ended
     stage.starter.script, stage.view = train_all, View()
@@ -190,6 +193,49 @@ def test_an_agent_fails_if_its_only_trial_did_or_several_in_a_row(stage: Stage, 
     with pytest.raises(AgentFailed, match="no such data"):
         stage.run(search)
     assert len(search.outcomes) == min(trials, FAILURES_IN_A_ROW)
+
+
+def test_an_unhealthy_slot_is_disabled_and_the_others_train_on(stage: Stage) -> None:
+    is_disabled = threading.Event()
+    stage.view = View(at_note=lambda text: is_disabled.set() if "is disabled" in text else None)
+
+    def play(trial: PlayedTrial) -> TrialOutcome:
+        if trial.job.environment["FERSWEEP_CACHE"] == "broken":
+            return TrialOutcome(TrialState.FAILED, reason="no such data")
+        trial.begin()
+        assert trial.trial_id != "0" or is_disabled.wait(WAIT_S)
+        return train_all(trial)
+
+    stage.starter = ScriptedStarter(play)
+    search = ScriptedSearch([request(str(number)) for number in range(SLOT_FAILURES_IN_A_ROW + 3)])
+    summary = stage.run(search, slots=2, caches={1: "broken"})
+    assert summary.ended == {TrialState.FAILED: SLOT_FAILURES_IN_A_ROW, TrialState.COMPLETE: 3}
+    assert stage.view.notes == [
+        "slot cpu1 is disabled: 3 trials in a row failed there, while cpu0 did well; "
+        "to retry trial 1, 2, 3: fersweep retry"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("on_oom", "ended", "reason"),
+    [
+        (OnOom.SMALLER_MICRO_BATCH, {TrialState.PREEMPTED: 2, TrialState.COMPLETE: 2}, "resumed with 8 images at once"),
+        (OnOom.FEWER_SLOTS, {TrialState.PREEMPTED: 1, TrialState.COMPLETE: 2}, "slot cpu0 is disabled"),
+    ],
+)
+def test_a_trial_that_runs_out_of_memory_retries_with_less(
+    stage: Stage, on_oom: OnOom, ended: dict[TrialState, int], reason: str
+) -> None:
+    def large(trial: PlayedTrial) -> TrialOutcome:
+        fits = (trial.job.micro_batch or 16) <= 4 or trial.job.memory_share == 1.0
+        if trial.trial_id == "0" and not fits:
+            return TrialOutcome(TrialState.FAILED, reason="no room", cause=Cause.OUT_OF_MEMORY)
+        return train_all(trial)
+
+    stage.starter = ScriptedStarter(large)
+    search = ScriptedSearch([request("0"), request("1")])
+    assert stage.run(search, slots=2, on_oom=on_oom).ended == ended
+    assert reason in (search.outcomes["0"][0].reason or "")
 
 
 def test_a_trial_reclaimed_by_another_agent_is_left_to_it(stage: Stage) -> None:

@@ -1,6 +1,6 @@
 """The agent with forked trials: how a real process crashes, hangs, is killed or starved, and resumes.
 
-Two smoke tests are part of the default run; what the agent makes of an end is tested in test_loop and test_requeue.
+Two smoke tests are part of the default run; what the agent makes of an end is tested in test_loop.
 """
 
 import os

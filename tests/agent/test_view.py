@@ -30,9 +30,13 @@ def shown(*, terminal: bool, width: int = 120) -> tuple[View, io.StringIO]:
 def play(view: View) -> None:
     with view:
         view.trial_started("cpu0", request("7"))
+        view.epoch("cpu0", "7", {**METRICS, "epoch": 1})  # sent again by a resumed trial
+        view.progress("cpu0", 0.0)
         view.epoch("cpu0", "7", METRICS)
         view.note("a note [bold]")
         view.trial_ended("cpu0", "7", TrialOutcome(TrialState.COMPLETE, RESULT))
+        view.trial_started("cpu1", request("8"))
+        view.trial_ended("cpu1", "8", TrialOutcome(TrialState.PREEMPTED, reason="preempted in epoch 1 of 3"))
         view.trial_started("cpu1", request("8"))
         view.trial_ended("cpu1", "8", TrialOutcome(TrialState.FAILED, reason="[/] broke\x1b[31m"))
 
@@ -41,9 +45,11 @@ def test_a_pipe_gets_plain_lines() -> None:
     view, stream = shown(terminal=False)
     play(view)
     text = stream.getvalue()
+    assert "epoch 1/3 val" not in text and "cpu0: trial 7: resumed after epoch 1/3" in text
     assert "cpu0: trial 7: epoch 2/3 val_acc 50.0% gap +3.1 1,234 images/s" in text
     assert "trial 7 complete: best_val_acc 51.0% at epoch 1, gap +3.1, balanced" in text
     assert "a note [bold]" in text
+    assert "trial 8 preempted (in epoch 1 of 3)" in text
     assert "data=tiny" in text and "model=" not in text, "parameters that vary"
     assert "broke" in text and "\x1b" not in text
     assert text.rstrip().splitlines()[-1].startswith("2/4 trials | best 51.0% (gap +3.1) in trial 7")
@@ -72,6 +78,7 @@ def test_epochs_are_shown_every_five_seconds_at_most() -> None:
     view.clock = lambda: now
     for slot in ("cpu0", "cpu1"):
         view.trial_started(slot, request(slot))
+        view.progress(slot, 0.0)
     for number in range(1, 1001):
         now += 0.01
         for slot in ("cpu0", "cpu1"):

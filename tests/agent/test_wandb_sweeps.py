@@ -19,7 +19,7 @@ from fer_sweep import owners
 from fer_sweep.agent import session
 from fer_sweep.agent.deadline import Deadline
 from fer_sweep.agent.interrupts import Interrupts
-from fer_sweep.agent.loop import AgentSummary
+from fer_sweep.agent.running import AgentSummary
 from fer_sweep.agent.session import work_on
 from fer_sweep.agent.uploads import Uploads
 from fer_sweep.errors import NothingToDo

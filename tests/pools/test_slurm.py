@@ -64,6 +64,7 @@ def test_modules_and_container_precede_the_agent_and_no_shell_reads_the_words(fa
         fake_slurm.program(name, f'echo "{name}: $*"')
     values = {"modules": ["cuda/12.4"], "container": "apptainer exec 'my image.sif'", "command": "fersweep"}
     logs = Path("100% logs").absolute()
+    logs.mkdir()
     pool, agent = started(AgentCommand("abc", ("agent", "abc", "--gpus=$(id)"), logs), **values)
     assert ended(pool, agent) == DONE
     said = (logs / f"{agent}.log").read_text().splitlines()

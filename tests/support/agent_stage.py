@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fer_sweep.agent.loop import Agent, AgentSummary
-from fer_sweep.agent.running import HangLimit
+from fer_sweep.agent.loop import Agent
+from fer_sweep.agent.running import AgentSummary, HangLimit
 from fer_sweep.records import TrialOutcome, TrialRequest
 from fer_sweep.search import Search
 from fer_sweep.wandb_client.tracking import TrackedRun

@@ -31,7 +31,7 @@ def stub_pool(kind: str, **values: object) -> Pool:
 
 def stub(plan: str) -> AgentCommand:
     """The command of an agent that does what ``tests/support/stub_agent.py`` makes of a plan."""
-    return AgentCommand("abc", ("agent", "abc", plan), Path("logs").absolute())
+    return _command("abc", "abc", plan)
 
 
 def make(epochs: int, trials: int = 1) -> str:
@@ -43,7 +43,13 @@ def make(epochs: int, trials: int = 1) -> str:
 
 
 def command(sweep: str) -> AgentCommand:
-    return AgentCommand(sweep, ("agent", sweep, "--gpus=none", "--slots=1"), Path("logs").absolute())
+    return _command(sweep, sweep, "--gpus=none", "--slots=1")
+
+
+def _command(sweep: str, *words: str) -> AgentCommand:
+    logs = Path("logs").absolute()
+    logs.mkdir(exist_ok=True)
+    return AgentCommand(sweep, ("agent", *words), logs)
 
 
 def trials_of(sweep: str) -> list[str]:

@@ -54,10 +54,10 @@ class PlayedTrial(threading.Thread):
         return len(self._history.rows)
 
     def begin(self) -> None:
-        """Say that the first step begins, then send the checkpoint's epochs again, as the training loop does."""
-        self.send(Beat(time.monotonic()))
+        """Send the checkpoint's epochs again, then say that the first step begins, as the training loop does."""
         for row in self._history.rows:
             self.send(EpochReport(int(row["epoch"]), row))
+        self.send(Beat(time.monotonic()))
 
     def train(self, epochs: int = 1) -> None:
         """Train so many epochs, each with a checkpoint."""
