@@ -64,7 +64,7 @@ class Drains:
         if self._file is None:
             return ()
         asked = {slot: now is True for slot, now in read_object(self._file.with_suffix(".drain")).items()}
-        notes = [f"slot {slot} is given back" for slot in self._asked.keys() - asked.keys()]
+        notes = [f"slot {slot} is no longer drained" for slot in self._asked.keys() - asked.keys()]
         for slot in [slot for slot in asked.keys() & busy.keys() if asked[slot] != self._asked.get(slot)]:
             how = "once it is checkpointed" if asked[slot] else "after it"
             notes.append(f"slot {slot} is drained: trial {busy[slot]} runs there, and the slot is free {how}")

@@ -10,15 +10,15 @@ import typer
 
 from fer_sweep.cli.options import AgentOptions, File, Json, SweepId, SweepOptions, Trials
 from fer_sweep.cli.printing import (
-    TRIAL_COLUMNS,
     console,
+    has_reader,
     note,
     print_json,
-    print_table,
+    print_prose,
     print_text,
+    print_trials,
     say,
     trial_json,
-    trial_rows,
 )
 from fer_sweep.errors import InputError, LoginError, NothingToDo, ServerError, SweepFileError
 from fer_sweep.formatting import counted, percent
@@ -32,7 +32,9 @@ WATCH_S = 2.0
 
 
 def init() -> None:
-    """Copy the shipped sweep files and pool files into sweeps/ and agents/ of this folder, to edit them.
+    """Copy the shipped sweep and pool files here, to edit them.
+
+    They are written into the folders sweeps/ and agents/.
 
     Example: fersweep init
     """
@@ -96,10 +98,7 @@ def new_sweep(file: Path, options: SweepOptions, agent: AgentOptions | None = No
     from fer_sweep.sweeps import opening
 
     if agent is not None:
-        from fer_sweep.agent.session import check_slots
-
-        per_gpu, cpu_slots = agent.slot_counts
-        check_slots(agent.gpus, per_gpu=per_gpu, slots=cpu_slots)
+        agent.check_slots()
     given = vars(options).copy()
     fixed = constants(given.pop("fixed"))
     return opening.create(file, constants=fixed, to_train=agent is not None, note=note, **given)
@@ -124,17 +123,18 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again every two seconds, until it ends or Ctrl-C.")
     ] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every parameter that differs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a sweep's state, the agents that train it, and its trials.
+    """Show a sweep's state, its agents and its trials.
 
     Example: fersweep status
     """
     from fer_sweep.sweeps import OPEN_STATES, open_sweep
     from fer_sweep.sweeps.forecast import forecast
 
-    if watch and as_json:
-        raise InputError("--watch shows a sweep to people", hint="remove --json or --watch")
+    if watch and (as_json or show_all):
+        raise InputError("--watch cannot be combined with --json or --all", hint="remove one of them")
     with open_sweep(sweep) as opened:
         if watch:
             seen = watch_sweep(opened)
@@ -149,11 +149,11 @@ def status(
                 trials = [trial_json(record) for record in seen.records]
                 print_json({"sweep": opened.id, "state": seen.state, "agents": seen.agents, "trials": trials})
                 return
-            print_table(seen.title(opened), TRIAL_COLUMNS, trial_rows(seen.records), key="trial")
+            print_trials(seen.title, seen.records, show_all=show_all)
         if seen.state in OPEN_STATES:
-            print_text(str(forecast(seen.records, planned=opened.planned)))
+            print_prose(str(forecast(seen.records, planned=opened.planned)))
         for line in opened.outlook():
-            print_text(line)
+            print_prose(line)
         say(f"next: fersweep {opened.next_command(seen.state, seen.records)}")
 
 
@@ -161,6 +161,8 @@ def status(
 class Glance:
     """A sweep at one moment."""
 
+    title: str
+    """Its names, its state, and how many agents train it."""
     state: str
     agents: int
     """Agents of its database that train a trial."""
@@ -171,18 +173,13 @@ class Glance:
         """A sweep of this state, None if it is not known, with the agents that train it now."""
         from fer_sweep.sweeps.managing import live_agents
 
-        return cls(state or "unknown", len(live_agents(sweep)), records)
-
-    def words(self, sweep: "Sweep") -> str:
-        """The state, and the agents that train it."""
-        if self.agents:
-            return f"{self.state}, {counted(self.agents, 'agent')}"
-        alone = "no agent known here" if sweep.searched_by_server else "no agent"
-        return f"{self.state}, {alone}" if self.state == "running" else self.state
-
-    def title(self, sweep: "Sweep") -> str:
-        """The line above its trials."""
-        return f"sweep {sweep.id} ({sweep.entry.name or 'no name'}): {self.words(sweep)}"
+        state, agents = state or "unknown", len(live_agents(sweep))
+        title = f"sweep {sweep.id} ({sweep.entry.name or 'no name'}): {state}"
+        if agents:
+            title += f", {counted(agents, 'agent')}"
+        elif state == "running":
+            title += ", no agent known here" if sweep.searched_by_server else ", no agent"
+        return cls(title, state, agents, records)
 
     def summary(self, sweep: "Sweep") -> str:
         """The sweep in one line."""
@@ -193,16 +190,14 @@ class Glance:
         running = sum(record.state == "running" for record in self.records)
         best = best_of(self.records)
         shown = f"; best_val_acc {percent(best)}" if best is not None else ""
-        return f"{self.title(sweep)}; {ended}{of} trials ended, {running} running{shown}"
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more happens by itself."""
-        return self.state in ("finished", "cancelled", "stopped") and not self.agents
+        return f"{self.title}; {ended}{of} trials ended, {running} running{shown}"
 
 
 def watch_sweep(sweep: "Sweep", wait: Callable[[float], None] = time.sleep) -> Glance:
-    """Show a sweep every two seconds until it is over: a table in a terminal, otherwise a line where it has changed."""
+    """Show a sweep every two seconds until it is over or stdout is no longer read.
+
+    A terminal shows a table; anything else gets a line where the sweep has changed.
+    """
     screen = console()
     shown = ""
     while True:
@@ -210,21 +205,22 @@ def watch_sweep(sweep: "Sweep", wait: Callable[[float], None] = time.sleep) -> G
         if screen.is_terminal:
             screen.clear()
             rows = max(3, screen.height - 8)
-            print_table(seen.title(sweep), TRIAL_COLUMNS, trial_rows(seen.records)[-rows:], key="trial")
+            print_trials(seen.title, seen.records[-rows:])
             if len(seen.records) > rows:
                 print_text(f"and {len(seen.records) - rows} earlier trials: fersweep status {sweep.id}")
         elif (line := seen.summary(sweep)) != shown:
             print_text(line)
             shown = line
-        if seen.is_over:
+        is_over = seen.state in ("finished", "cancelled", "stopped") and not seen.agents
+        if is_over or not has_reader():
             return seen
         wait(WATCH_S)
 
 
 def retry(sweep: SweepId = None, trial: Trials = None) -> None:
-    """Queue failed trials again once their cause is fixed; each resumes from its last checkpoint.
+    """Queue failed trials again, once their cause is fixed.
 
-    A finished sweep runs again.
+    Each resumes from its last checkpoint. A finished sweep runs again.
 
     Example: fersweep retry --trial 3
     """

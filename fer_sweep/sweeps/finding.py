@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.files import home
-from fer_sweep.formatting import span
+from fer_sweep.formatting import duration
 from fer_sweep.shipped import resolve
 from fer_sweep.sweeps.entries import SweepEntry, home_above, scan
 
@@ -68,7 +68,7 @@ def no_sweeps() -> NothingToDo:
 
 def _with_age(entry: SweepEntry) -> str:
     words = [entry.name] if entry.name and entry.name != entry.id else []
-    return f"{entry.id} ({', '.join([*words, span(time.time() - entry.created)])} old)"
+    return f"{entry.id} ({', '.join([*words, duration(time.time() - entry.created)])} old)"
 
 
 def _above() -> str | None:

@@ -1,4 +1,4 @@
-"""``fersweep drain``: a slot of a running agent is freed for somebody else, and given back."""
+"""``fersweep drain``: a slot of a running agent is freed, and used again."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_now_checkpoints_the_trial_which_another_slot_resumes(shell: Shell, tmp_
     assert "slot cpu0 is drained: trial 0 runs there, and the slot is free once it is checkpointed" in stage.view.notes
 
 
-def test_a_drained_slot_waits_for_its_trial_and_is_given_back(shell: Shell, tmp_path: Path) -> None:
+def test_a_drained_slot_waits_for_its_trial_and_is_used_again(shell: Shell, tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     stage.view = View(
         at_epoch=lambda trial_id, epoch: shell("drain", "cpu0") if (trial_id, epoch) == ("0", 1) else None,
@@ -56,7 +56,7 @@ def test_a_drained_slot_waits_for_its_trial_and_is_given_back(shell: Shell, tmp_
     with agent_with("cpu0") as drains:
         summary = stage.run(ScriptedSearch([request("0"), request("1")]), drains=drains)
     assert summary.ended == {TrialState.COMPLETE: 2}
-    assert stage.view.notes[-1] == "slot cpu0 is given back"
+    assert stage.view.notes[-1] == "slot cpu0 is no longer drained"
 
 
 def test_an_agent_without_slots_ends_with_its_sweep(shell: Shell, tmp_path: Path) -> None:
