@@ -177,7 +177,7 @@ def _say_what_is_left(sweep: "Sweep", slots: int | None, resumed_by: str = "") -
     left = forecast(trials, planned=sweep.planned, slots=slots)
     if left.trials != 0:
         none = "" if any(trial.state.has_value for trial in trials) else "no trial is complete, so give it more time; "
-        say(f"the deadline has come; {none}{left}; train on: {resumed_by or f'fersweep agent {sweep.id}'}")
+        say(f"the deadline has come; {none}{left}; resume: {resumed_by or f'fersweep agent {sweep.id}'}")
 
 
 def drain(
@@ -217,12 +217,7 @@ def drain(
 def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[str, ...], *, as_json: bool) -> None:
     """Start agents of a sweep in the pool of a file and follow them; after an interrupt, exit with 130.
 
-    Args:
-        sweep: The sweep.
-        file: The pool file.
-        agents: How many; None for the number of the file.
-        options: Those of each agent, as words of a command line.
-        as_json: Print one JSON document at the end.
+    ``options`` are those of each agent, as words of a command line.
     """
     from fer_sweep.agent.interrupts import Interrupts, handling_signals
     from fer_sweep.config.pool_file import load_pool_file

@@ -97,7 +97,12 @@ def predict(
     log_warnings()
     found = predict_images(model.folder, images, crop_face=crop_face, device=device, threads=threads, note=note)
     if as_json:
-        print_json({"model": model.name, "images": [_prediction_json(prediction) for prediction in found]})
+        places = ("left", "top", "side")
+        shown = [
+            vars(p) | {"expression": p.expression, "square": {place: getattr(p.square, place) for place in places}}
+            for p in found
+        ]
+        print_json({"model": model.name, "images": shown})
         return
     say(f"model: {model.name}")
     for prediction in found:
@@ -251,17 +256,6 @@ def _print_report(report: "Report", model: _ChosenModel) -> None:
     print_prose(how_often(len(report.before) + 1))
     for earlier in report.before:
         print_prose(f"  before: {earlier.words}")
-
-
-def _prediction_json(prediction: "Prediction") -> dict[str, Any]:
-    square = prediction.square
-    return {
-        "image": prediction.image,
-        "expression": prediction.expression,
-        "probabilities": prediction.probabilities,
-        "square": {"left": square.left, "top": square.top, "side": square.side},
-        "faces": prediction.faces,
-    }
 
 
 def _draw(prediction: "Prediction") -> None:

@@ -68,9 +68,8 @@ def _row(one: "Overview") -> list[object]:
 
 
 def _overview_json(one: "Overview") -> dict[str, object]:
-    plain = {key: value for key, value in vars(one).items() if key not in ("id", "entry")}
     kept = {key: getattr(one.entry, key, None) for key in ("name", "search", "created", "confirms")}
-    return {"sweep": one.id, **kept, **plain}
+    return {"sweep": one.id, **kept, **{key: value for key, value in vars(one).items() if key not in ("id", "entry")}}
 
 
 def rename(sweep: One, name: Name) -> None:

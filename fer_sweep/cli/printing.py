@@ -6,7 +6,6 @@ import re
 import select
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fer_sweep.errors import FersweepError, printable
@@ -121,7 +120,7 @@ def print_table(
     rows: Sequence[Sequence[object]],
     *,
     key: str | None = None,
-    extra: Mapping[str, Sequence[object]] = MappingProxyType({}),
+    extra: Mapping[str, Sequence[object]] | None = None,
 ) -> list[str]:
     """Print a table on stdout; columns of numbers are aligned on the right.
 
@@ -145,7 +144,7 @@ def print_table(
     screen, width = console(), _width(sys.stdout) or _PIPE
     first = 1 + (headings.index(key) if key else 0)
     heading, lines = table_lines(headings, cells, width, first)
-    for name, column in extra.items():
+    for name, column in (extra or {}).items():
         wider = [*headings, name], [[*row, _cell(cell)] for row, cell in zip(cells, column, strict=True)]
         shown = table_lines(*wider, width, first)
         if len(shown[1]) == len(lines):
@@ -155,7 +154,7 @@ def print_table(
     screen.print(Text(heading, style="bold"), soft_wrap=True)
     for line in lines:
         screen.print(Text(line), soft_wrap=True)
-    return [name for name in extra if name not in headings]
+    return [name for name in extra or () if name not in headings]
 
 
 def _cell(value: object) -> str:

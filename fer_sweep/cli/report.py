@@ -126,15 +126,14 @@ def compare(
             )
         seeds = tuple(found for candidate in (one, other) if (found := confirmed(candidate)) is not None)
         pair = Pair(one, other, seeds)
+        names = [one.name, other.name]
         if output is not None:
-            shown = gather([*{sweep.id: sweep for sweep in sweeps}.values()], only=(one.name, other.name))
-    names = [one.name, other.name]
-    if output is not None:
-        from fer_sweep.files import write_atomically
-        from fer_sweep.reports.html import render
-        from fer_sweep.worker.slots import described
+            from fer_sweep.files import write_atomically
+            from fer_sweep.reports.html import render
+            from fer_sweep.worker.slots import described
 
-        write_atomically(output, render(shown, described(), pair=pair))
+            shown = gather([*{sweep.id: sweep for sweep in sweeps}.values()], only=names)
+            write_atomically(output, render(shown, described(), pair=pair))
     if as_json:
         differences = {d.metric: {**vars(d), "beyond_noise": d.is_beyond_noise} for d in pair.differences}
         both = {"first": candidate_json(one), "second": candidate_json(other), "configuration": pair.configuration}

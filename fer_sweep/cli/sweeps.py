@@ -106,16 +106,15 @@ def new_sweep(file: Path, options: SweepOptions, agent: AgentOptions | None = No
 
 def constants(fixed: list[str] | None) -> dict[str, Any]:
     """The parameters that ``--set`` fixes, by dotted name."""
-    return dict(_constant(text) for text in fixed or [])
-
-
-def _constant(text: str) -> tuple[str, Any]:
     from fer_sweep.config.sweep_yaml import parse_document
 
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip() or not value.strip():
-        raise InputError(f"--set {text}: not KEY=VALUE", hint="for example --set epochs=2")
-    return name.strip(), parse_document(value, source=f"--set {text}").data
+    found = {}
+    for text in fixed or ():
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise InputError(f"--set {text}: not KEY=VALUE", hint="for example --set epochs=2")
+        found[name] = parse_document(value, source=f"--set {text}").data
+    return found
 
 
 def status(
@@ -251,6 +250,6 @@ def state_command(state: str) -> Callable[[str | None], None]:
         with open_sweep(sweep) as opened:
             opened.set_state(state)
         print_text(f"sweep {opened.id}: {state}")
-        say(f"next: fersweep {'agent' if state == 'running' else 'status'} {opened.id}")
+        say(f"next: fersweep status {opened.id}")
 
     return change
