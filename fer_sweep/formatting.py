@@ -21,16 +21,15 @@ def points(gap: float | None) -> str:
     return "" if gap is None else f"{100 * gap:+.1f}"
 
 
-def span(seconds: float) -> str:
-    """A time span in its largest unit.
+def duration(seconds: float) -> str:
+    """A time span, in the unit that suits it.
 
-    >>> span(59), span(150), span(7200), span(200_000)
-    ('59 s', '2 min', '2 h', '2 d')
+    >>> duration(40), duration(600), duration(7000), duration(400_000)
+    ('40 s', '10 min', '1.9 h', '4.6 d')
     """
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+    if seconds < 5400:
+        return f"{max(0.0, seconds):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
 
 
 def size(count: int) -> str:
@@ -69,8 +68,17 @@ def configurations(trials: Sequence[Mapping[str, object]]) -> list[str]:
     >>> configurations([{"epochs": 3, "lr": 0.1}, {"epochs": 3, "lr": 0.2}])
     ['lr=0.1', 'lr=0.2']
     """
-    names = _differing(trials) if len(trials) > 1 else _ordered(trials)
+    names = _telling(trials)
     return [" ".join(f"{name}={short(p[name])}" for name in names if name in p) for p in trials]
+
+
+def parameter_columns(trials: Sequence[Mapping[str, object]]) -> dict[str, list[str]]:
+    """The same by parameter: its value in each trial, empty where it has none.
+
+    >>> parameter_columns([{"epochs": 3, "lr": 0.1}, {"epochs": 3, "lr": 0.2}])
+    {'lr': ['0.1', '0.2']}
+    """
+    return {name: [short(p[name]) if name in p else "" for p in trials] for name in _telling(trials)}
 
 
 def in_common(trials: Sequence[Mapping[str, object]]) -> str:
@@ -79,10 +87,8 @@ def in_common(trials: Sequence[Mapping[str, object]]) -> str:
     >>> in_common([{"epochs": 3, "lr": 0.1}, {"epochs": 3, "lr": 0.2}])
     'epochs=3'
     """
-    if len(trials) < 2:
-        return ""
-    differing = _differing(trials)
-    return " ".join(f"{name}={short(trials[0][name])}" for name in _ordered(trials) if name not in differing)
+    telling = _telling(trials)
+    return " ".join(f"{name}={short(trials[0][name])}" for name in _ordered(trials) if name not in telling)
 
 
 def _ordered(trials: Sequence[Mapping[str, object]]) -> list[str]:
@@ -90,8 +96,10 @@ def _ordered(trials: Sequence[Mapping[str, object]]) -> list[str]:
     return sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
 
 
-def _differing(trials: Sequence[Mapping[str, object]]) -> list[str]:
-    return [name for name in _ordered(trials) if len({repr(parameters.get(name)) for parameters in trials}) > 1]
+def _telling(trials: Sequence[Mapping[str, object]]) -> list[str]:
+    """The parameters that tell trials apart; of one trial, all."""
+    names = _ordered(trials)
+    return [name for name in names if len(trials) == 1 or len({repr(p.get(name)) for p in trials}) > 1]
 
 
 def wrapped(text: str, width: int, *, indent: str = "") -> list[str]:

@@ -120,8 +120,8 @@ def test_a_sweep_is_a_dictionary_too_and_a_cell_that_is_run_again_opens_it(capsy
     ("call", "said", "hint"),
     [
         (lambda sweep: sweep.agent(on_oom="cry"), "agent: on_oom cannot be 'cry'", "smaller_micro_batch"),
-        (lambda sweep: sweep.agent(gpus=[0]), "unknown GPU '0'", "--gpus none"),
-        (lambda sweep: sweep.agent(gpus=0), "unknown GPU '0'", "--gpus none"),
+        (lambda sweep: sweep.agent(gpus=[0]), "unknown GPU '0'", "gpus none"),
+        (lambda sweep: sweep.agent(gpus=0), "unknown GPU '0'", "gpus none"),
         (lambda sweep: sweep.agent(gpus=None), "gpus cannot be None", "auto, none, a number"),
         (lambda sweep: sweep.agent(gpus=True), "gpus cannot be True", "auto, none, a number"),
         (lambda sweep: sweep.agent(per_gpu="many"), "per_gpu cannot be 'many'", "auto or None"),
@@ -129,10 +129,10 @@ def test_a_sweep_is_a_dictionary_too_and_a_cell_that_is_run_again_opens_it(capsy
         (lambda sweep: sweep.agent(gpu=0), "unexpected keyword argument 'gpu'", "did you mean gpus?"),
         (lambda sweep: sweep.plot("nonsense"), "no figure 'nonsense'", "pareto, accuracy"),
         (lambda sweep: fer_sweep.create(["a"]), "create: file cannot be", "or a dictionary"),
-        (lambda sweep: fer_sweep.run("sweep.yaml", gpus=[7]), "unknown GPU '7'", "--gpus none"),
+        (lambda sweep: fer_sweep.run("sweep.yaml", gpus=[7]), "unknown GPU '7'", "gpus none"),
         (lambda sweep: fer_sweep.run("sweep.yaml", slots="two"), "slots cannot be 'two'", "at least 1"),
         (lambda sweep: fer_sweep.run("sweep.yaml", data="nowhere"), "no data set 'nowhere'", "data prepare"),
-        (lambda sweep: sweep.agent(deadline="8"), "--deadline 8: not a time", "18:30"),
+        (lambda sweep: sweep.agent(deadline="8"), "deadline 8: not a time", "18:30"),
         (lambda sweep: fer_sweep.best([sweep]), "best: sweeps cannot be", "each an argument"),
     ],
 )
@@ -142,6 +142,7 @@ def test_a_wrong_argument_is_refused_with_a_hint_before_anything_is_created(file
     with pytest.raises(InputError, match=re.escape(said)) as error:
         call(sweep)
     assert hint in str(error.value.hint) and f"hint: {error.value.hint}" in error.value.__notes__
+    assert "--" not in f"{error.value} {error.value.hint}".partition("fersweep")[0], "an option of the command line"
     assert len(known()) == 1
 
 

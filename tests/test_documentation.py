@@ -72,7 +72,7 @@ def run_block(block: Block, shell: Shell) -> None:
             assert shell("create", "sweep.yaml")[0] == 0
         code, out, err = shell(*words, *SMALLER.get(words[0], []))
         if line in GPU_LINES:
-            assert code == 2 and re.search(r"--gpus [\d,]+: unknown GPU '\d'", err), line
+            assert code == 2 and re.search(r"gpus [\d,]+: unknown GPU '\d'", err), line
             continue
         assert code == 0, f"{line}\n{out}\n{err}"
         assert out, line

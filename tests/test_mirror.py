@@ -293,7 +293,7 @@ def test_a_home_with_other_or_newer_sweeps_is_kept_unless_forced_and_a_busy_one_
     assert not left.exists()
     sweep.agent(gpus="none", slots=1, count=1)
     code, _, err = shell("restore", str(folder))
-    assert code == 2 and f": sweep {sweep.id}" in err and "--force" in err
+    assert code == 2 and f": sweep {sweep.id}" in err and "with force" in err
     assert len(sweep.trials()) == 2
     other = api.create(write_sweep())
     with pytest.raises(InputError, match=other.id):

@@ -84,6 +84,6 @@ def test_sqlite_on_a_network_file_system_is_read_only(tmp_path, mount):
         with pytest.raises(InputError, match=r"network file system \(nfs4\)") as caught:
             refused()
         hint = caught.value.hint or ""
-        assert "--storage postgresql+psycopg://" in hint and "FERSWEEP_HOME" in hint
+        assert "storage postgresql+psycopg://" in hint and "FERSWEEP_HOME" in hint
     search.close()
     assert not Path("other.db").exists() and len(known()) == 1

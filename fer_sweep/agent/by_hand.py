@@ -60,7 +60,7 @@ def train_by_hand(
     except OSError as error:
         raise InputError(f"--folder {folder}: {error.strerror}", hint="give a folder that can be created") from error
     if is_locked(folder / ".lock"):  # before a W&B run is started: it would be the other process's
-        raise FolderInUse(f"another process trains in {folder}", hint="end it first")
+        raise FolderInUse(f"another process trains in {folder}", hint="terminate it first")
     flag = StopFlag()
     _obey_signals(flag)  # before wandb, which takes a second to start a run
     run = Tracker(keep_models=keep_model).start(_labels(config, folder), config.model_dump(mode="json"), folder=folder)

@@ -98,14 +98,14 @@ def end_of(hours: float | None, deadline: str | None, *, now: datetime) -> datet
     if deadline is None:
         return None if hours is None else now + timedelta(hours=hours)
     if hours is not None:
-        raise InputError("--hours and --deadline both say when to end", hint="give one of them")
+        raise InputError("hours and deadline both say when to end", hint="give one of them")
     try:
         if ":" not in deadline:  # "8" is no time of day, and a date alone does not say when
             raise ValueError
         return _parsed(deadline.strip(), now)
     except ValueError:
         hint = "a time of day such as 18:30, or a date and time such as 2026-12-01T08:00"
-        raise InputError(f"--deadline {deadline}: not a time", hint=hint) from None
+        raise InputError(f"deadline {deadline}: not a time", hint=hint) from None
 
 
 def _parsed(text: str, now: datetime) -> datetime:

@@ -21,8 +21,9 @@ from rich.text import Text
 from fer_sweep.agent.live_cell import LiveCell, in_cell
 from fer_sweep.errors import printable
 from fer_sweep.files import drop_unwritten
+from fer_sweep.formatting import duration
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
-from fer_sweep.sweeps.forecast import duration, left_s
+from fer_sweep.sweeps.forecast import left_s
 from fer_sweep.verdicts import OVERFIT_GAP
 
 _NARROWEST_PARAMETERS = 20

@@ -22,8 +22,8 @@ from fer_sweep.version import __version__
 app = typer.Typer(
     name="fersweep",
     cls=Groups,
-    help="Sweep the hyperparameters of facial expression recognition models: one W&B sweep file, online or offline.",
-    epilog="Start here:\n\nfersweep run simple_cnn --data synthetic --set epochs=4 --count 6",
+    help="Sweep the hyperparameters of facial expression recognition models.",
+    epilog="Try: fersweep run simple_cnn --data synthetic --set epochs=4 --count 6",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's help costs 0.1 s of import a call

@@ -14,6 +14,7 @@ from fer_sweep.cli.printing import console, log_warnings, note, print_json, prin
 from fer_sweep.cli.results import show_best
 from fer_sweep.cli.sweeps import new_sweep
 from fer_sweep.errors import AgentFailed, InputError, NothingToDo, writing
+from fer_sweep.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ def agent(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train the trials of a sweep until none is left or the sweep is stopped.
+    """Train a sweep's trials until none is left.
 
     Ctrl-C once: no new trials. Twice: checkpoint and stop. Three times: kill. The same command resumes the sweep.
 
@@ -89,7 +90,7 @@ def agent(
 
 
 def run(file: File, options: SweepOptions, agent: AgentOptions, as_json: Json = False) -> None:
-    """Create a sweep, train it and show the winner: create, agent and best in one.
+    """Create a sweep, train it and show the winner.
 
     Example: fersweep run simple_cnn --data synthetic --set epochs=4 --count 6
     """
@@ -130,15 +131,9 @@ def work(
     quiet: bool = False,
     resumed_by: str = "",
 ) -> "AgentSummary":
-    """Run an agent on a sweep; after an interrupt, say how to resume it and exit with 130.
+    """Run an agent on a sweep; after an interrupt, name the command that resumes it and exit with 130.
 
-    Args:
-        sweep: The sweep.
-        options: The agent's.
-        count: Its ``--count``.
-        as_json: Print one JSON document at the end.
-        quiet: Leave stdout to the calling command.
-        resumed_by: The command that resumes it; ``fersweep agent`` by default.
+    Its view is shown on stdout, unless the calling command is ``quiet`` there.
     """
     from datetime import datetime
 
@@ -182,7 +177,7 @@ def _say_what_is_left(sweep: "Sweep", slots: int | None, resumed_by: str = "") -
     left = forecast(trials, planned=sweep.planned, slots=slots)
     if left.trials != 0:
         none = "" if any(trial.state.has_value for trial in trials) else "no trial is complete, so give it more time; "
-        say(f"the deadline has come; {none}{left}; train on: {resumed_by or f'fersweep agent {sweep.id}'}")
+        say(f"the deadline has come; {none}{left}; resume: {resumed_by or f'fersweep agent {sweep.id}'}")
 
 
 def drain(
@@ -192,9 +187,9 @@ def drain(
     ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Let the agents use it again.")] = False,
 ) -> None:
-    """Free a slot or a whole GPU that agents on this host use, for somebody else: they start no further trial there.
+    """Free a slot or a GPU that agents on this host use.
 
-    It is free after its trial, or with --now after a checkpoint.
+    They start no further trial there. It is free after its trial, or with --now after a checkpoint.
 
     Example: fersweep drain gpu1 --now
     """
@@ -203,7 +198,7 @@ def drain(
     from fer_sweep.agent import draining
 
     if now and undo:
-        raise InputError("--now frees a slot and --undo lets it take trials again", hint="give one of them")
+        raise InputError("--now cannot be combined with --undo", hint="remove one of them")
     drained = draining.drain(slot, now=now, undo=undo)
     if undo:
         print_text("\n".join(f"sweep {found.sweep}: slot {found.slot} takes trials again" for found in drained))
@@ -222,12 +217,7 @@ def drain(
 def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[str, ...], *, as_json: bool) -> None:
     """Start agents of a sweep in the pool of a file and follow them; after an interrupt, exit with 130.
 
-    Args:
-        sweep: The sweep.
-        file: The pool file.
-        agents: Number of agents; None for that of the file.
-        options: The options of each agent, as on the command line.
-        as_json: Print one JSON document at the end.
+    ``options`` are those of each agent, as words of a command line.
     """
     from fer_sweep.agent.interrupts import Interrupts, handling_signals
     from fer_sweep.config.pool_file import load_pool_file
@@ -255,9 +245,8 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
             return bool(ready and os.read(wakeup, 4096))
 
         ids = pool.start(command, agents or pool_file.agents)
-        started = f"{len(ids)} agents" if len(ids) > 1 else "1 agent"
-        span = f"{ids[0]} to {ids[-1]}" if len(ids) > 1 else ids[0]
-        say(f"{started} on sweep {sweep.id}: {span}")
+        names = f"{ids[0]} to {ids[-1]}" if len(ids) > 1 else ids[0]
+        say(f"{counted(len(ids), 'agent')} on sweep {sweep.id}: {names}")
         folder = shlex.quote(str(command.logs))
         say(f"logs: {command.logs}; which agent trained trial N: grep -l 'trial N[ :]' {folder}/*")
         states = follow(pool, say, wait)

@@ -30,14 +30,17 @@ def confirm(
     agent: AgentOptions,
     as_json: Json = False,
 ) -> None:
-    """Train the winner with further seeds, as a sweep of its own, and print the mean accuracy with its interval.
+    """Train the winner with further seeds, for its mean accuracy.
 
-    The seed of the search is left out, because its accuracy, as the best of many, is too high on average. Several
-    sweeps are compared seed by seed. The same command resumes an interrupted one; a higher --seeds adds seeds.
+    They are a sweep of their own. The mean is printed with its interval. The seed of the search is left out, because
+    its accuracy, as the best of many, is too high on average. Several sweeps are compared seed by seed. The same
+    command resumes an interrupted one; a higher --seeds adds seeds.
 
     Example: fersweep confirm --seeds 5
     """
     agent = with_fixed_end(agent)
+    if not create_only:
+        agent.check_slots()  # before a sweep is created
     with contextlib.ExitStack() as stack:
         winners, confirmations = _open(sweep, trial, seeds, stack)
         if create_only:

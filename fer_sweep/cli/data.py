@@ -7,7 +7,7 @@ import typer
 
 from fer_sweep.cli.groups import Groups
 from fer_sweep.cli.options import Json, datasets
-from fer_sweep.cli.printing import note, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import note, print_json, print_prose, print_table, say
 
 app = typer.Typer(
     cls=Groups, help="Prepare, list, audit, share and delete data sets.", no_args_is_help=True, rich_markup_mode=None
@@ -25,7 +25,7 @@ def prepare(
     replace: Annotated[bool, typer.Option("--replace", help="Replace an existing data set of this name.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read a data set in any known layout into the cache that training uses.
+    """Read a data set, in any known layout, for training.
 
     auto searches the usual folders of Kaggle (/kaggle/input), Colab (/content, Drive) and kagglehub, the working
     directory and Downloads, and prints which one it uses. (For a folder of that name, write ./auto.)
@@ -48,9 +48,9 @@ def prepare(
     if as_json:
         print_json(info)
     else:
-        print_text(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
+        print_prose(f"{info.name}: {info.total:,} images from {info.source} ({info.layout})")
         for text in info.notes:
-            print_text(f"  {'warning' if text in info.warnings else 'note'}: {text}")
+            print_prose(f"{'warning' if text in info.warnings else 'note'}: {text}")
         _print_counts(info.counts)
     say(f"next: fersweep data audit {info.name}")
 
@@ -101,7 +101,7 @@ def list_datasets(as_json: Json = False) -> None:
 
 @app.command()
 def audit(name: Name = "fer2013", as_json: Json = False) -> None:
-    """Check a data set for imbalance, blank images, copies, leaks between splits and conflicting labels.
+    """Check a data set for copies, leaks, imbalance and bad labels.
 
     Example: fersweep data audit fer2013
     """
@@ -123,7 +123,7 @@ def audit(name: Name = "fer2013", as_json: Json = False) -> None:
 
 @app.command()
 def share(name: Name = "fer2013") -> None:
-    """Copy a data set into fersweep's home, for agents on other hosts that share it.
+    """Copy a data set into fersweep's home, for other hosts.
 
     Agents do this themselves if the sweep is in PostgreSQL or the home is on a network file system.
 
@@ -151,7 +151,7 @@ def delete(
     names = list(dict.fromkeys(names))
     for name, info in zip(names, delete_data(names), strict=True):
         was = f"{info.total:,} images from {info.source}" if info else "its description was damaged"
-        print_text(f"deleted data set {name} ({was})")
+        print_prose(f"deleted data set {name} ({was})")
         sweeps = pinning(name)
         if sweeps:
             again = f"fersweep data prepare {info.source if info else 'PATH'} --name {name}"

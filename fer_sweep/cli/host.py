@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli.options import Device, Json, Threads
-from fer_sweep.cli.printing import print_json, print_table, print_text, say
+from fer_sweep.cli.printing import print_json, print_prose, print_table, print_text, say
 from fer_sweep.errors import FersweepError, InputError
 from fer_sweep.formatting import percent, points
 
@@ -23,7 +23,7 @@ def restore(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Restore the sweeps that an agent on a former machine has mirrored to a drive.
+    """Restore the sweeps that a former machine has mirrored.
 
     Trials that were running resume from their last mirrored checkpoint once an agent is started.
 
@@ -37,7 +37,7 @@ def restore(
         print_json(done)
     else:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(done.copied)) if done.copied else "never completely"
-        print_text(
+        print_prose(
             f"{home()}: sweep {', '.join(done.sweeps)}; {done.trials} trials, of which {done.unfinished} resume "
             f"(mirrored {when})"
         )
@@ -112,7 +112,7 @@ def train(
     if as_json:
         print_json(result)
         return
-    print_text(
+    print_prose(
         f"best_val_acc {percent(result.best_val_acc)} at epoch {result.best_epoch}, "
         f"gap {points(result.train_val_gap)} points, {result.verdict}, "
         f"{result.images_per_second:,.0f} images/s ({result.precision}), {result.parameters:,} parameters"
@@ -136,7 +136,7 @@ def _trial_config(file: Path | None, arguments: list[str]) -> "TrialConfig":
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check GPUs, processor, data, storage and W&B, and say what to do about what is missing.
+    """Check this host, its data and W&B, and say what is missing.
 
     Example: fersweep doctor
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fer_sweep.cli.options import OF_WINNER, Data, Device, Folder, Json, Threads, Trial, Winner, sweep_ids
-from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_prose, print_table, print_text, say
+from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_prose, print_table, say
 from fer_sweep.errors import InputError, printable
 from fer_sweep.formatting import percent
 
@@ -36,9 +36,10 @@ def test(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate the chosen model on the test split (FER2013's PrivateTest), once, and record it.
+    """Evaluate the chosen model on the test split, once.
 
-    Decide on --tta and confirm the choice first: a test split that is opened twice is a validation split.
+    This is FER2013's PrivateTest. The result is recorded. Decide on --tta and confirm the choice first: a test split
+    that is opened twice is a validation split.
 
     Example: fersweep test --tta flip
     """
@@ -83,7 +84,7 @@ def predict(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Print the probability of each of the seven expressions for pictures.
+    """Print the probability of each expression for pictures.
 
     Each picture is turned upright and converted to grey, and its central square is scaled to 48x48. With --crop-face
     the largest face is used instead, cropped as tightly as in FER2013.
@@ -96,7 +97,12 @@ def predict(
     log_warnings()
     found = predict_images(model.folder, images, crop_face=crop_face, device=device, threads=threads, note=note)
     if as_json:
-        print_json({"model": model.name, "images": [_prediction_json(prediction) for prediction in found]})
+        places = ("left", "top", "side")
+        shown = [
+            vars(p) | {"expression": p.expression, "square": {place: getattr(p.square, place) for place in places}}
+            for p in found
+        ]
+        print_json({"model": model.name, "images": shown})
         return
     say(f"model: {model.name}")
     for prediction in found:
@@ -116,10 +122,10 @@ def export(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Write the chosen model for other programs, with a README.md that describes it.
+    """Write the chosen model for other programs.
 
-    The export is loaded again and must give the trained model's logits on validation images; otherwise nothing is
-    written. --data names another data set for this check.
+    A README.md describes it. The export is loaded again and must give the trained model's logits on validation images;
+    otherwise nothing is written. --data names another data set for this check.
 
     Example: fersweep export --format onnx -o faces
     """
@@ -136,7 +142,7 @@ def export(
     if as_json:
         print_json({"model": model.name, **vars(done), "format": format})
         return
-    print_text(f"{model.name} as {format} in {done.folder}: {', '.join(done.files)}")
+    print_prose(f"{model.name} as {format} in {done.folder}: {', '.join(done.files)}")
     print_prose(
         f"checked: its logits equal the trained model's on {done.checked_on:,} validation images "
         f"(largest difference {done.largest_difference:.1g}; tolerance {done.tolerance:.0e} of the largest logit)"
@@ -250,17 +256,6 @@ def _print_report(report: "Report", model: _ChosenModel) -> None:
     print_prose(how_often(len(report.before) + 1))
     for earlier in report.before:
         print_prose(f"  before: {earlier.words}")
-
-
-def _prediction_json(prediction: "Prediction") -> dict[str, Any]:
-    square = prediction.square
-    return {
-        "image": prediction.image,
-        "expression": prediction.expression,
-        "probabilities": prediction.probabilities,
-        "square": {"left": square.left, "top": square.top, "side": square.side},
-        "faces": prediction.faces,
-    }
 
 
 def _draw(prediction: "Prediction") -> None:

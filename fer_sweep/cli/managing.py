@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer_sweep.cli.options import Json, sweep_ids
-from fer_sweep.cli.printing import note, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import has_reader, note, print_json, print_prose, print_table, print_text, say
 from fer_sweep.errors import InputError, NothingToDo
-from fer_sweep.formatting import percent, short, size, span
+from fer_sweep.formatting import duration, percent, short, size
 
 if TYPE_CHECKING:
     from fer_sweep.records import TrialRecord
@@ -31,7 +31,7 @@ FOLLOW_S = 0.5
 
 
 def list_sweeps(as_json: Json = False) -> None:
-    """List the sweeps of this folder, newest first, with their agents, trials, best accuracy, data set and age.
+    """List the sweeps of this folder, newest first.
 
     Example: fersweep list
     """
@@ -59,7 +59,7 @@ def list_sweeps(as_json: Json = False) -> None:
 def _row(one: "Overview") -> list[object]:
     entry = one.entry
     name = entry.name if entry and entry.name != one.id else None  # a confirmation is named by its id
-    age = span(time.time() - entry.created) if entry else ""
+    age = duration(time.time() - entry.created) if entry else ""
     if one.error:
         return [name or "", one.id, "unreadable", "", "", "", "", age]
     trials = f"{one.ended}/{one.planned}" if one.planned is not None else f"{one.ended}"
@@ -68,9 +68,8 @@ def _row(one: "Overview") -> list[object]:
 
 
 def _overview_json(one: "Overview") -> dict[str, object]:
-    plain = {key: value for key, value in vars(one).items() if key not in ("id", "entry")}
     kept = {key: getattr(one.entry, key, None) for key in ("name", "search", "created", "confirms")}
-    return {"sweep": one.id, **kept, **plain}
+    return {"sweep": one.id, **kept, **{key: value for key, value in vars(one).items() if key not in ("id", "entry")}}
 
 
 def rename(sweep: One, name: Name) -> None:
@@ -90,7 +89,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, in a terminal.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete sweeps: their trials, files and checkpoints, and the sweeps that confirm their trials.
+    """Delete sweeps with their trials, files and confirmations.
 
     Refused while an agent trains one of them. Pages on W&B stay.
 
@@ -109,7 +108,7 @@ def delete(
         done.append(one)
         if not as_json:
             where = " and ".join(str(folder) for folder in one.folders) or "no files"
-            print_text(f"sweep {one.id} ({one.name or 'no name'}) deleted: {size(one.bytes)} in {where}")
+            print_prose(f"sweep {one.id} ({one.name or 'no name'}) deleted: {size(one.bytes)} in {where}")
         if one.page:
             say(f"its page on W&B stays: {one.page}")
     if as_json:
@@ -147,7 +146,7 @@ def logs(
     with open_sweep(given or sweep) as opened:
         record = show_log(opened, trial_id, follow=follow)
         if record.reason:
-            print_text(f"trial {trial_id} {record.state}: {record.reason}")
+            print_prose(f"trial {trial_id} {record.state}: {record.reason}")
         retry = "retry" if record.state == "failed" else "status"
         say(f"next: fersweep {retry} {opened.id}")
 
@@ -178,7 +177,7 @@ def show_log(
             written += len(added)
             if added:
                 print_text(added.decode(errors="replace").rstrip("\n"))
-        if not follow or record.state.has_ended:
+        if not follow or record.state.has_ended or not has_reader():
             break
         wait(FOLLOW_S)
         # A W&B server is not asked again: it knows no more of a trial whose log is here.

@@ -218,6 +218,13 @@ class AgentOptions:
         """
         return _slot_count("--per-gpu", self.per_gpu), _slot_count("--slots", self.slots)
 
+    def check_slots(self) -> None:
+        """Raise ``InputError`` if this host does not have the slots that they ask for."""
+        from fer_sweep.agent.session import check_slots
+
+        per_gpu, slots = self.slot_counts
+        check_slots(self.gpus, per_gpu=per_gpu, slots=slots)
+
     def words(self, count: int | None) -> tuple[str, ...]:
         """The options as words of a command line with ``--count``, without those left at their defaults."""
         _ = self.slot_counts  # refused here rather than by every agent

@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import select
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fer_sweep.errors import FersweepError, printable
 from fer_sweep.files import drop_unwritten
-from fer_sweep.formatting import configurations, percent, points, wrapped
+from fer_sweep.formatting import configurations, parameter_columns, percent, points, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,11 +44,21 @@ def print_text(text: str) -> None:
     try:
         print(printable(text), flush=True)
     except BrokenPipeError:
-        _discard_stdout()
+        drop_unwritten(sys.stdout)
+
+
+def has_reader() -> bool:
+    """Whether stdout is still read: not once ``| head`` has closed the pipe, even before anything else is printed."""
+    try:
+        pipe = select.poll()
+        pipe.register(sys.stdout.fileno(), 0)
+    except (AttributeError, OSError, ValueError):  # there is no poll on Windows, or it has no file
+        return True
+    return not any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def print_prose(text: str) -> None:
-    """Print sentences on stdout, which a terminal shows without breaking a word; a pipe gets one line."""
+    """Print sentences on stdout: a terminal breaks them between words, a pipe gets each as one line."""
     print_text(_fitted(text, sys.stdout))
 
 
@@ -65,11 +76,6 @@ def _width(stream: TextIO) -> int | None:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
         return 80 if stream.isatty() else None
-
-
-def _discard_stdout() -> None:
-    # Python would otherwise complain at exit about what it could not flush.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(document: Any) -> None:
@@ -94,49 +100,65 @@ def log_warnings() -> None:
     logging.getLogger("wandb").propagate = False  # it has a log of its own
 
 
-def console(*, stderr: bool = False, width: int | None = None) -> "Console":
+def console(*, stderr: bool = False) -> "Console":
     """A console that survives a reader who leaves early (``| head``, a killed tee), where rich's own would exit."""
     from rich.console import Console  # only here: rich costs 0.1 s, and most commands do without
 
     class Patient(Console):
         def on_broken_pipe(self) -> None:
             self.quiet = True
-            _discard_stdout()
+            drop_unwritten(self.file)
 
     # FORCE_COLOR, which notebooks set, would treat a pipe as a terminal.
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Patient(stderr=stderr, width=width, force_terminal=is_terminal)
+    return Patient(stderr=stderr, force_terminal=is_terminal)
 
 
 def print_table(
-    title: str, headings: Iterable[str], rows: Sequence[Sequence[object]], *, key: str | None = None
-) -> None:
+    title: str,
+    headings: Iterable[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    key: str | None = None,
+    extra: Mapping[str, Sequence[object]] | None = None,
+) -> list[str]:
     """Print a table on stdout; columns of numbers are aligned on the right.
 
     No cell is broken within a word. What a narrow terminal cannot show in one line a row follows on further lines of
-    the row, and columns that are the same in every row then stand above the table.
+    the row.
 
     Args:
         title: Printed above the table.
         headings: One a column.
         rows: Cells, printed as text.
         key: The column that names a row. It and those before it stay in the row's first line; by default the first.
+        extra: Further columns by heading, the most important first. Those are added that need no further line.
+
+    Returns:
+        The headings of the further columns that were not added.
     """
     from rich.text import Text
 
     headings = [printable(heading) for heading in headings]
-    cells = [[" ".join(printable(str(cell)).split()) for cell in row] for row in rows]
-    screen = console()
-    width = (screen.width if screen.is_terminal else _width(sys.stdout)) or _PIPE
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    screen, width = console(), _width(sys.stdout) or _PIPE
     first = 1 + (headings.index(key) if key else 0)
-    above, heading, lines = table_lines(headings, cells, width, first)
+    heading, lines = table_lines(headings, cells, width, first)
+    for name, column in (extra or {}).items():
+        wider = [*headings, name], [[*row, _cell(cell)] for row, cell in zip(cells, column, strict=True)]
+        shown = table_lines(*wider, width, first)
+        if len(shown[1]) == len(lines):
+            (headings, cells), (heading, lines) = wider, shown
     for line in wrapped(printable(title), width):
         screen.print(Text(line, style="italic"), soft_wrap=True)
-    for line in wrapped(f"in every row: {above}", width, indent="  ") if above else ():
-        screen.print(Text(line), soft_wrap=True)
     screen.print(Text(heading, style="bold"), soft_wrap=True)
     for line in lines:
         screen.print(Text(line), soft_wrap=True)
+    return [name for name in extra or () if name not in headings]
+
+
+def _cell(value: object) -> str:
+    return " ".join(printable(str(value)).split())
 
 
 _PIPE = 200
@@ -150,7 +172,7 @@ _NUMBER = re.compile(r"([+-]?[\d.,]+(e[+-]\d+)?( %)?)?")
 
 def table_lines(
     headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, first: int = 1
-) -> tuple[str, str, list[str]]:
+) -> tuple[str, list[str]]:
     """Lay out a table.
 
     Args:
@@ -160,7 +182,7 @@ def table_lines(
         first: So many columns stay in the first line of each row.
 
     Returns:
-        What is the same in every row, where the table would not fit otherwise; the headings; the lines of the rows.
+        The headings, and the lines of the rows.
     """
     from rich.cells import cell_len, set_cell_size
 
@@ -180,19 +202,10 @@ def table_lines(
     def together(place: int, cell: str) -> str:
         return f"{headings[place]} {cell}".replace(" ", "\0")  # kept on one line by ``wrapped``
 
-    def movable(places: Iterable[int]) -> list[int]:
-        return [place for place in kept if place >= first and place in places] if room() < 0 else []
-
-    above: list[str] = []
     below: list[int] = []
-    same = {place for place, column in enumerate(columns) if len(rows) > 1 and len(set(column)) == 1} - wordy
-    while places := movable(wordy) or movable(same) or movable(range(len(headings))):
-        place = places[-1]
-        kept.remove(place)
-        if place in same:
-            above.insert(0, together(place, columns[place][0]))
-        else:
-            below.insert(0, place)
+    while room() < 0 and (movable := [place for place in kept if place >= first]):
+        below.append(max(movable, key=lambda place: (place in wordy, place)))
+        kept.remove(below[-1])
     spare = room()
     for number, place in enumerate(wide := [place for place in kept if place in wordy]):
         more = min(longest[place] - needed[place], max(spare, 0) // (len(wide) - number))
@@ -216,7 +229,7 @@ def table_lines(
         rest = [row[place] if place in wordy else together(place, row[place]) for place in sorted(below) if row[place]]
         if rest:
             lines += [margin + part for part in wrapped(", ".join(rest), width - len(margin))]
-    return ", ".join(above), line([headings[place] for place in kept]), lines
+    return line([headings[place] for place in kept]), lines
 
 
 def trial_json(record: "TrialRecord") -> dict[str, Any]:
@@ -252,20 +265,25 @@ def selection_json(selection: "Selection") -> dict[str, Any]:
     }
 
 
-TRIAL_COLUMNS = ("trial", "state", "epoch", "best_val_acc", "gap", "verdict", "parameters", "note")
+TRIAL_COLUMNS = ("trial", "state", "epoch", "best_val_acc", "gap", "verdict", "note")
 
 
-def trial_rows(records: Sequence["TrialRecord"]) -> list[list[object]]:
-    """Rows for TRIAL_COLUMNS; only parameters that differ between trials are shown."""
+def print_trials(title: str, records: Sequence["TrialRecord"], *, show_all: bool = False) -> None:
+    """Print a table of trials, one line each with the parameters that fit; with all parameters on request."""
     rows: list[list[object]] = []
-    for record, parameters in zip(records, configurations([r.parameters for r in records]), strict=True):
+    for record in records:
         metrics = _all_metrics(record)
         epoch = f"{metrics['epoch']:.0f}" if "epoch" in metrics else ""
         measured = [epoch, percent(metrics.get("best_val_acc")), points(metrics.get("train_val_gap"))]
         verdict = record.result.verdict if record.result else ""
         note = record.reason.splitlines()[0] if record.reason else ""
-        rows.append([record.trial_id, record.state, *measured, verdict, parameters, note])
-    return rows
+        rows.append([record.trial_id, record.state, *measured, verdict, note])
+    parameters = [record.parameters for record in records]
+    if show_all:
+        rows = [[*row, line] for row, line in zip(rows, configurations(parameters), strict=True)]
+        print_table(title, (*TRIAL_COLUMNS, "parameters"), rows, key="trial")
+    elif left_out := print_table(title, TRIAL_COLUMNS, rows, key="trial", extra=parameter_columns(parameters)):
+        print_prose(f"--all also shows {', '.join(left_out)}")
 
 
 def _all_metrics(record: "TrialRecord") -> dict[str, Any]:

@@ -1,16 +1,23 @@
 """Commands that show sweeps: report, compare and dashboard."""
 
 import contextlib
-import shutil
 import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from fer_sweep.cli.options import Json, SweepId, SweepIds
-from fer_sweep.cli.printing import candidate_json, log_warnings, note, print_json, print_table, print_text, say
+from fer_sweep.cli.printing import (
+    candidate_json,
+    log_warnings,
+    note,
+    print_json,
+    print_prose,
+    print_table,
+    print_text,
+    say,
+)
 from fer_sweep.errors import FersweepError, InputError, NothingToDo
 
 if TYPE_CHECKING:
@@ -19,14 +26,7 @@ if TYPE_CHECKING:
     from fer_sweep.reports.sources import Report
 
 Format = Literal["html", "md", "csv", "parquet", "json"]
-_FORMATS: dict[str, Format] = {
-    ".html": "html",
-    ".htm": "html",
-    ".md": "md",
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".json": "json",
-}
+_FORMATS: dict[str, Format] = {**{f".{name}": name for name in get_args(Format)}, ".htm": "html"}
 
 
 def report(
@@ -58,10 +58,11 @@ def report(
         bool, typer.Option("--json", help="Print what was written as a JSON document on stdout.")
     ] = False,
 ) -> None:
-    """Report on sweeps, side by side if there are several: winner, certainty, parameters, curves, gap.
+    """Report on sweeps: winner, certainty, parameters, curves.
 
-    HTML is one file that needs no network; csv, parquet and json have one row per trial; md is short.
-    With --wandb, the same command updates the report and the workspace, and replaces changes made by hand.
+    Several sweeps stand side by side. HTML is one file that needs no network; csv, parquet and json have one row per
+    trial; md is short. With --wandb, the same command updates the report and the workspace, and replaces changes made
+    by hand.
 
     Example: fersweep report -o report.html
     """
@@ -102,7 +103,7 @@ def compare(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put two trials side by side: what differs in their configurations, their results, and whether it is noise.
+    """Put two trials side by side: what differs beyond noise.
 
     Example: fersweep compare 0 1
     """
@@ -125,15 +126,14 @@ def compare(
             )
         seeds = tuple(found for candidate in (one, other) if (found := confirmed(candidate)) is not None)
         pair = Pair(one, other, seeds)
+        names = [one.name, other.name]
         if output is not None:
-            shown = gather([*{sweep.id: sweep for sweep in sweeps}.values()], only=(one.name, other.name))
-    names = [one.name, other.name]
-    if output is not None:
-        from fer_sweep.files import write_atomically
-        from fer_sweep.reports.html import render
-        from fer_sweep.worker.slots import described
+            from fer_sweep.files import write_atomically
+            from fer_sweep.reports.html import render
+            from fer_sweep.worker.slots import described
 
-        write_atomically(output, render(shown, described(), pair=pair))
+            shown = gather([*{sweep.id: sweep for sweep in sweeps}.values()], only=names)
+            write_atomically(output, render(shown, described(), pair=pair))
     if as_json:
         differences = {d.metric: {**vars(d), "beyond_noise": d.is_beyond_noise} for d in pair.differences}
         both = {"first": candidate_json(one), "second": candidate_json(other), "configuration": pair.configuration}
@@ -160,9 +160,8 @@ def _print_pair(pair: "Pair", names: list[str]) -> None:
     else:
         print_text("configuration: the same")
     print_table("results", ("", *names), pair.result_rows())
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
     for line in (*pair.verdicts(names), *pair.words(names)):
-        print_text(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False))
+        print_prose(line)
 
 
 def dashboard(
@@ -172,9 +171,9 @@ def dashboard(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free one.")] = 8080,
 ) -> None:
-    """Watch a sweep in optuna-dashboard, in a browser; Ctrl-C ends it.
+    """Watch a sweep in optuna-dashboard, in a browser.
 
-    It shows a read-only copy that follows the sweep.
+    It shows a read-only copy that follows the sweep. Ctrl-C ends it.
 
     Example: fersweep dashboard --port 8081
     """

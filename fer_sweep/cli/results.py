@@ -1,5 +1,6 @@
 """Commands about the results of sweeps: best and sync."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from fer_sweep.cli.printing import (
     selection_json,
 )
 from fer_sweep.errors import InputError
-from fer_sweep.formatting import in_common, percent, points, short
+from fer_sweep.formatting import in_common, parameter_columns, percent, points, short
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
@@ -38,11 +39,12 @@ def best(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Name the winner and rank the trials: near the best accuracy and the smallest gap, the fewest parameters.
+    """Name the winner, say why, and rank the trials.
 
-    Accuracies within one standard error count as equal, and so do gaps. The choice is made overall and for each
-    architecture, with warnings: ranges that end too early, differences that may be chance, trials that were pruned.
-    Where the sweep file's metric is another one than best_val_acc, the trial with its best value wins.
+    The winner has the fewest parameters near the best accuracy and the smallest gap. Accuracies within one standard
+    error count as equal, and so do gaps. The choice is made overall and for each architecture, with warnings: ranges
+    that end too early, differences that may be chance, trials that were pruned. Where the sweep file's metric is
+    another one than best_val_acc, the trial with its best value wins.
 
     Example: fersweep best
     """
@@ -75,74 +77,96 @@ def show_best(sweeps: "Sequence[Sweep]", *, as_json: bool, show_all: bool = Fals
             }
         )
         return
-    again = " ".join(["fersweep best", *(sweep.id for sweep in sweeps), *(["--anyway"] if anyway else [])])
     if overall.winner is not None:
-        _print_winner(choice, overall.winner, f"{again} --all", show_all=show_all)
+        _print_winner(choice, overall.winner, show_all=show_all)
     if overall.ranking:
-        _print_rankings(choice, show_all=show_all)
+        _print_ranking(choice, [sweep.id for sweep in sweeps], show_all=show_all)
+    if len(choice.by_model) > 1:
+        _print_architectures(choice, show_all=show_all)
+    if overall.ranking and not show_all:
+        again = " ".join(["fersweep best", *(sweep.id for sweep in sweeps), *(["--anyway"] if anyway else []), "--all"])
+        print_prose(f"all trials, parameters and warnings: {again}")
     for step in next_steps(winner_of(overall, sweeps), choice.winner_confirmed):
         say(f"next: fersweep {step}")
 
 
-def _print_winner(choice: "Choice", winner: "Candidate", more: str, *, show_all: bool) -> None:
+def _print_winner(choice: "Choice", winner: "Candidate", *, show_all: bool) -> None:
+    """Print the winner, why it won, and the gravest warning; on request every warning and its measurements."""
     from fer_sweep.files import WEIGHTS, trial_folder
-    from fer_sweep.selection import SHOWN
+    from fer_sweep.records import Verdict
     from fer_sweep.verdicts import explain
 
     result = winner.result
-    shown = choice.caveats if show_all else choice.caveats[:SHOWN]
-    for caveat in shown:
-        if caveat.kind == "data":
-            print_prose(f"warning: {caveat.message}")
+    warnings = [caveat.message for caveat in choice.caveats]
+    if not show_all:
+        warnings = [re.split("[:;] ", message)[0] for message in warnings[:1]]  # the reasons follow behind
+    of_data = sum(caveat.kind == "data" for caveat in choice.caveats)  # the gravest: whether there is a winner at all
+    for message in warnings[:of_data]:
+        print_prose(f"warning: {message}")
     print_prose(
         f"winner: trial {winner.record.trial_id} of sweep {winner.sweep}: best_val_acc {percent(result.best_val_acc)}, "
-        f"gap {points(result.train_val_gap)} points, {result.verdict}; "
-        f"{percent(result.val_acc_clean)} on validation images with no copy in training"
+        f"gap {points(result.train_val_gap)}, {result.verdict}"
     )
+    if show_all:
+        print_prose(f"on validation images with no copy in training: {percent(result.val_acc_clean)}")
     print_prose(f"why: {choice.overall.reason}")
-    print_prose(f"{result.verdict}: {explain(result)}")
+    if show_all or result.verdict is not Verdict.BALANCED:
+        print_prose(f"{result.verdict}: {explain(result)}")
     if choice.winner_confirmed is not None:
         print_prose(f"confirmed: {choice.winner_confirmed.summary}")
-    for caveat in shown:
-        if caveat.kind != "data":
-            print_prose(f"warning: {caveat.message}")
-    if hidden := len(choice.caveats) - len(shown):
-        print_prose(f"{hidden} more {'warning' if hidden == 1 else 'warnings'}: {more}")
+    for message in warnings[of_data:]:
+        print_prose(f"warning: {message}")
     folder = trial_folder(winner.sweep, winner.record.trial_id)
     if folder.is_dir():
         print_text(f"model: {folder / WEIGHTS}")
     else:
         print_prose("model: on the host that trained it; --yaml prints its configuration")
-    print_text("")
 
 
-def _print_rankings(choice: "Choice", *, show_all: bool) -> None:
-    from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, RANKING_COLUMNS, architecture_rows, ranking_rows
-    from fer_sweep.verdicts import explain
+def _print_ranking(choice: "Choice", sweeps: "Sequence[str]", *, show_all: bool) -> None:
+    """Print the best trials, one line each; on request all of them with everything known of them."""
+    from fer_sweep.reports.tables import RANKING_COLUMNS, ranking_rows
 
     overall = choice.overall
-    columns, rows = [*RANKING_COLUMNS], ranking_rows(overall)
-    if overall.metric is not None:
-        columns.insert(3, overall.metric.name)
-        for row, candidate in zip(rows, overall.ranking, strict=True):
-            row.insert(3, "" if candidate.value is None else short(candidate.value))
-    total = len(rows)
+    parameters = [candidate.record.parameters for candidate in overall.ranking]
+    rows = [dict(zip(RANKING_COLUMNS, row, strict=True)) for row in ranking_rows(overall)]
+    columns, key, extra = list(RANKING_COLUMNS), "sweep/trial", {}
     if not show_all:
-        rows = [row for place, row in enumerate(rows) if place < _RANKED or ">" in str(row[0])]
-    count = f"{total} trials" if len(rows) == total else f"the best {_RANKED} of {total} trials (--all shows them all)"
-    by = overall.metric.name if overall.metric else "best validation accuracy"
-    title = f"{count} by {by}: > winner, * Pareto front of accuracy and gap"
-    if common := in_common([candidate.record.parameters for candidate in overall.ranking]):
+        key = "trial" if len(sweeps) == 1 else key
+        of_state = ["state"] if any(candidate.record.state != "complete" for candidate in overall.ranking) else []
+        columns = ["", key, "best_val_acc", "gap", "verdict", *of_state]
+        extra = parameter_columns(parameters)
+    if overall.metric is not None:
+        columns.insert(columns.index("best_val_acc"), overall.metric.name)
+    for row, candidate in zip(rows, overall.ranking, strict=True):
+        row["trial"] = candidate.record.trial_id
+        if overall.metric is not None:
+            row[overall.metric.name] = "" if candidate.value is None else short(candidate.value)
+    shown = [place for place, row in enumerate(rows) if show_all or place < _RANKED or ">" in str(row[""])]
+    count = f"{len(rows)} trials" if len(shown) == len(rows) else f"best {_RANKED} of {len(rows)} trials"
+    by = overall.metric.name if overall.metric else "best_val_acc"
+    if show_all and (common := in_common(parameters)):
         print_prose(f"in every trial: {common}")
-    print_table(title, columns, rows, key="sweep/trial")
-    if len(choice.by_model) > 1:
-        print_text("")
-        title = "winner of each architecture (> overall winner)"
-        print_table(title, ARCHITECTURE_COLUMNS, architecture_rows(choice.by_model, overall), key="architecture")
-        for model, selection in choice.by_model.items():
-            if selection.winner is not None:
-                found = selection.winner.result
-                print_prose(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
+    print_table(
+        f"{count} by {by} (> winner, * Pareto front)",
+        columns,
+        [[rows[place][column] for column in columns] for place in shown],
+        key=key,
+        extra={name: [column[place] for place in shown] for name, column in extra.items()},
+    )
+
+
+def _print_architectures(choice: "Choice", *, show_all: bool) -> None:
+    """Print the winner of each architecture."""
+    from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, architecture_rows
+    from fer_sweep.verdicts import explain
+
+    title, rows = "winner of each architecture (> overall winner)", architecture_rows(choice.by_model, choice.overall)
+    print_table(title, ARCHITECTURE_COLUMNS, rows, key="architecture")
+    for model, selection in choice.by_model.items():
+        if show_all and selection.winner is not None:
+            found = selection.winner.result
+            print_prose(f"{model}: {selection.reason}; {found.verdict}: {explain(found)}")
 
 
 def _print_yaml(sweeps: "Sequence[Sweep]", *, anyway: bool) -> None:
@@ -164,28 +188,26 @@ def _print_yaml(sweeps: "Sequence[Sweep]", *, anyway: bool) -> None:
 def sync(
     sweep: SweepIds = None, trial: Trials = None, upload_models: UploadModels = False, as_json: Json = False
 ) -> None:
-    """Upload runs that the W&B server you are logged in to does not have, such as those tracked offline.
+    """Upload runs that the W&B server does not have.
 
-    Runs are rebuilt from fersweep's own records. Runs that are already complete there are left alone, so the command
-    can be repeated.
+    Such were tracked offline, or cut off. Runs are rebuilt from fersweep's own records. Runs that are already complete
+    there are left alone, so the command can be repeated.
 
     Example: fersweep sync
     """
-    from fer_sweep.sweeps import open_sweep
+    from fer_sweep.sweeps import open_sweeps
     from fer_sweep.sync import upload
     from fer_sweep.wandb_client.reconcile import Action
 
     log_warnings()
     documents = []
-    names: list[str | None] = [*dict.fromkeys(sweep)] if sweep else [None]
-    for name in names:
-        with open_sweep(name) as opened:
+    with open_sweeps(sweep) as sweeps:
+        for opened in sweeps:
             done = upload(opened, trials=trial or (), keep_models=upload_models, say=say)
-        documents.append({"sweep": opened.id, "url": done.url, "runs": dict(done.actions)})
-        if not as_json:
-            found = list(done.actions.values())
-            counts = ", ".join(f"{found.count(action)} {action}" for action in Action if action in found)
-            print_text(f"sweep {opened.id}: {counts or 'no trials'}")
-            print_text(f"page: {done.url}")
+            documents.append({"sweep": opened.id, "url": done.url, "runs": dict(done.actions)})
+            if not as_json:
+                found = list(done.actions.values())
+                counts = ", ".join(f"{found.count(action)} {action}" for action in Action if action in found)
+                print_text(f"sweep {opened.id}: {counts or 'no trials'}\npage: {done.url}")
     if as_json:
         print_json({"sweeps": documents})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_sweep.cli.options import Data, File, SweepId
-from fer_sweep.cli.printing import note, print_text, say
+from fer_sweep.cli.printing import note, print_prose, print_text, say
 from fer_sweep.cli.sweeps import constants
 from fer_sweep.errors import ConfigError, InputError, SweepFileError
 
@@ -26,7 +26,9 @@ def resume(
         str | None, typer.Option(metavar="N|+N", help="Raise the budget of epochs to N, or by N.")
     ] = None,
 ) -> None:
-    """Start trials again, after pause or stop; with a higher limit also in a finished sweep.
+    """Start trials again after pause, stop, or at its limit.
+
+    A finished sweep needs a higher limit: --count or --budget-epochs.
 
     Example: fersweep resume --count +10
     """
@@ -40,7 +42,7 @@ def resume(
 
 
 def edit(file: File, sweep: SweepId = None, data: Data = None, fixed: Fixed = None) -> None:
-    """Replace the space and limits of a sweep by those of a file: ranges and values dropped, added or widened.
+    """Replace a sweep's space and limits by those of a file.
 
     Its trials stay. The search learns from those that fit the new space, and none is repeated. Give again what the
     sweep was created with by --set and --data, or edit sweep.yaml in its folder, which has it.
@@ -64,9 +66,10 @@ def enqueue(
     ] = None,
     fixed: Fixed = None,
 ) -> None:
-    """Make a configuration of your choice the next trial, also in a finished sweep.
+    """Make a configuration of your choice the next trial.
 
-    Parameters that you leave out have the value that the sweep fixes, or else their default.
+    A finished sweep runs again for it. Parameters that you leave out have the value that the sweep fixes, or else their
+    default.
 
     Example: fersweep enqueue --set lr=0.002 --set dropout=0.3
     """
@@ -120,7 +123,7 @@ def _show(sweep: "Sweep", done: str, lines: Sequence[str]) -> None:
 
     print_text(f"sweep {sweep.id}: {done}")
     for line in lines:
-        print_text(f"  {line}")
+        print_prose(f"  {line}")
     if found := obstacle(sweep):
         note(f"it stays finished: {found[0]}")
     say(f"next: fersweep {found[1] if found else sweep.next_command(sweep.state, ())}")

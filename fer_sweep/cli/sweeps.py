@@ -10,15 +10,15 @@ import typer
 
 from fer_sweep.cli.options import AgentOptions, File, Json, SweepId, SweepOptions, Trials
 from fer_sweep.cli.printing import (
-    TRIAL_COLUMNS,
     console,
+    has_reader,
     note,
     print_json,
-    print_table,
+    print_prose,
     print_text,
+    print_trials,
     say,
     trial_json,
-    trial_rows,
 )
 from fer_sweep.errors import InputError, LoginError, NothingToDo, ServerError, SweepFileError
 from fer_sweep.formatting import counted, percent
@@ -33,7 +33,9 @@ WATCH_S = 2.0
 
 
 def init() -> None:
-    """Copy the shipped sweep files and pool files into sweeps/ and agents/ of this folder, to edit them.
+    """Copy the shipped sweep and pool files here, to edit them.
+
+    They are written into the folders sweeps/ and agents/.
 
     Example: fersweep init
     """
@@ -97,10 +99,7 @@ def new_sweep(file: Path, options: SweepOptions, agent: AgentOptions | None = No
     from fer_sweep.sweeps import opening
 
     if agent is not None:
-        from fer_sweep.agent.session import check_slots
-
-        per_gpu, cpu_slots = agent.slot_counts
-        check_slots(agent.gpus, per_gpu=per_gpu, slots=cpu_slots)
+        agent.check_slots()
     given = vars(options).copy()
     fixed = constants(given.pop("fixed"))
     return opening.create(file, constants=fixed, to_train=agent is not None, note=note, **given)
@@ -108,16 +107,15 @@ def new_sweep(file: Path, options: SweepOptions, agent: AgentOptions | None = No
 
 def constants(fixed: list[str] | None) -> dict[str, Any]:
     """The parameters that ``--set`` fixes, by dotted name."""
-    return dict(_constant(text) for text in fixed or [])
-
-
-def _constant(text: str) -> tuple[str, Any]:
     from fer_sweep.config.sweep_yaml import parse_document
 
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip() or not value.strip():
-        raise InputError(f"--set {text}: not KEY=VALUE", hint="for example --set epochs=2")
-    return name.strip(), parse_document(value, source=f"--set {text}").data
+    found = {}
+    for text in fixed or ():
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise InputError(f"--set {text}: not KEY=VALUE", hint="for example --set epochs=2")
+        found[name] = parse_document(value, source=f"--set {text}").data
+    return found
 
 
 def status(
@@ -125,17 +123,18 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again every two seconds, until it ends or Ctrl-C.")
     ] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every parameter that differs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a sweep's state, the agents that train it, and its trials.
+    """Show a sweep's state, its agents and its trials.
 
     Example: fersweep status
     """
     from fer_sweep.sweeps import OPEN_STATES, open_sweep
     from fer_sweep.sweeps.forecast import forecast
 
-    if watch and as_json:
-        raise InputError("--watch shows a sweep to people", hint="remove --json or --watch")
+    if watch and (as_json or show_all):
+        raise InputError("--watch cannot be combined with --json or --all", hint="remove one of them")
     with open_sweep(sweep) as opened:
         if watch:
             seen = watch_sweep(opened)
@@ -151,11 +150,11 @@ def status(
                 count = {"agents": len(seen.agents), "waiting": len(seen.agents.waiting)}
                 print_json({"sweep": opened.id, "state": seen.state, **count, "trials": trials})
                 return
-            print_table(seen.title(opened), TRIAL_COLUMNS, trial_rows(seen.records), key="trial")
+            print_trials(seen.title(opened), seen.records, show_all=show_all)
         if seen.state in OPEN_STATES:
-            print_text(str(forecast(seen.records, planned=opened.planned)))
+            print_prose(str(forecast(seen.records, planned=opened.planned)))
         for line in opened.outlook():
-            print_text(line)
+            print_prose(line)
         say(f"next: fersweep {opened.next_command(seen.state, seen.records)}")
 
 
@@ -207,7 +206,10 @@ class Glance:
 
 
 def watch_sweep(sweep: "Sweep", wait: Callable[[float], None] = time.sleep) -> Glance:
-    """Show a sweep every two seconds until it is over: a table in a terminal, otherwise a line where it has changed."""
+    """Show a sweep every two seconds until it is over or stdout is no longer read.
+
+    A terminal shows a table; anything else gets a line where the sweep has changed.
+    """
     screen = console()
     shown = ""
     while True:
@@ -215,21 +217,21 @@ def watch_sweep(sweep: "Sweep", wait: Callable[[float], None] = time.sleep) -> G
         if screen.is_terminal:
             screen.clear()
             rows = max(3, screen.height - 8)
-            print_table(seen.title(sweep), TRIAL_COLUMNS, trial_rows(seen.records)[-rows:], key="trial")
+            print_trials(seen.title(sweep), seen.records[-rows:])
             if len(seen.records) > rows:
                 print_text(f"and {len(seen.records) - rows} earlier trials: fersweep status {sweep.id}")
         elif (line := seen.summary(sweep)) != shown:
             print_text(line)
             shown = line
-        if seen.is_over:
+        if seen.is_over or not has_reader():
             return seen
         wait(WATCH_S)
 
 
 def retry(sweep: SweepId = None, trial: Trials = None) -> None:
-    """Queue failed trials again once their cause is fixed; each resumes from its last checkpoint.
+    """Queue failed trials again, once their cause is fixed.
 
-    A finished sweep runs again.
+    Each resumes from its last checkpoint. A finished sweep runs again.
 
     Example: fersweep retry --trial 3
     """
@@ -260,6 +262,6 @@ def state_command(state: str) -> Callable[[str | None], None]:
         with open_sweep(sweep) as opened:
             opened.set_state(state)
         print_text(f"sweep {opened.id}: {state}")
-        say(f"next: fersweep {'agent' if state == 'running' else 'status'} {opened.id}")
+        say(f"next: fersweep status {opened.id}")
 
     return change

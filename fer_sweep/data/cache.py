@@ -60,7 +60,7 @@ def find_dataset(name: str) -> DatasetInfo:
         raise DataError(
             f"no data set {name!r} has been prepared",
             hint=f"{start}prepare it (fersweep data prepare PATH --name {name}), or use drawn faces "
-            f"(--data {SYNTHETIC}); fersweep data list shows the prepared ones",
+            f"(the data set {SYNTHETIC}); fersweep data list shows the prepared ones",
         )
     return info
 
@@ -119,9 +119,7 @@ def prepare(
     name = name or DEFAULT
     if not _NAME.fullmatch(name) or name == SYNTHETIC:
         reason = "is the drawn faces' own" if name == SYNTHETIC else "cannot name a data set"
-        raise DataError(
-            f"{name!r} {reason}", hint="give another (--name NAME): letters, digits, '.', '_', '-', at most 64"
-        )
+        raise DataError(f"{name!r} {reason}", hint="give another: letters, digits, '.', '_', '-', at most 64")
     report = progress or (lambda stage, done, total: None)
     try:
         with bounded_memory():

@@ -88,7 +88,7 @@ def discover(places: Sequence[Place] | None = None) -> Discovery:
             f"no FER2013 found in {looked}{saw}",
             hint="get it here, then run this again: `kaggle datasets download -d msambare/fer2013`, or in Python "
             'kagglehub.dataset_download("msambare/fer2013"), or on Kaggle Add Input, fer2013; or name its path: '
-            "fersweep data prepare PATH; or use drawn faces: --data synthetic",
+            "fersweep data prepare PATH; or use drawn faces: the data set synthetic",
         )
     return Discovery(found[0], tuple(found[1:]), tuple(unusable))
 

@@ -91,7 +91,7 @@ def save(dataset: FaceDataset, *, replace: bool) -> DatasetInfo:
             raise DataError(
                 f"there already is a data set {info.name} with other content (from {present.source}, "
                 f"{present.total} images; the new one has {info.total})",
-                hint="give the new one another name (--name NAME), or put it in the old one's place (--replace)",
+                hint="give the new one another name, or replace the old one",
             )
         try:
             load(info, trust_seal=False)

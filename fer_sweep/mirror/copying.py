@@ -114,37 +114,37 @@ def check_mirror(folder: Path, storage: str | None) -> None:
     here = home()
     if place := os.environ.get("FERSWEEP_CHECKPOINTS"):
         raise InputError(
-            f"--mirror copies {here}, but FERSWEEP_CHECKPOINTS puts checkpoints into {place}", hint="unset it"
+            f"mirror copies {here}, but FERSWEEP_CHECKPOINTS puts checkpoints into {place}", hint="unset it"
         )
     if storage is not None and storage.startswith(PREFIX):
         raise InputError(
-            f"--mirror copies {here}, but the state of this sweep is in {storage.removeprefix(PREFIX)}",
-            hint="create the sweep without --storage",
+            f"mirror copies {here}, but the state of this sweep is in {storage.removeprefix(PREFIX)}",
+            hint="create the sweep without storage",
         )
     target = folder.resolve()
     if target.is_relative_to(here.resolve()) or here.resolve().is_relative_to(target):
         raise InputError(
-            f"--mirror {folder}: one of this folder and {here} contains the other", hint="give another folder"
+            f"mirror {folder}: one of this folder and {here} contains the other", hint="give another folder"
         )
     # Parents are not created: below an unmounted drive they would be on this machine's own disk.
     if not target.parent.is_dir():
         raise InputError(
-            f"--mirror {folder}: folder {target.parent} not found", hint="mount the drive first, or create the folder"
+            f"mirror {folder}: folder {target.parent} not found", hint="mount the drive first, or create the folder"
         )
     try:
         target.mkdir(exist_ok=True)
         content = [path.name for path in target.iterdir()]
     except OSError as error:
-        raise InputError(f"--mirror {folder}: {error.strerror or error}", hint="give a writable folder") from error
+        raise InputError(f"mirror {folder}: {error.strerror or error}", hint="give a writable folder") from error
     if content and MARK not in content:
         raise InputError(
-            f"--mirror {folder}: the folder contains other files, such as {content[0]}",
+            f"mirror {folder}: the folder contains other files, such as {content[0]}",
             hint=f"give an empty folder, such as {folder / 'fersweep'}",
         )
     if content and (mark := read_mark(target)).home != home_name():
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(mark.copied)) if mark.copied else "never"
         raise InputError(
-            f"--mirror {folder}: this is the mirror of another home (last copied: {when})",
+            f"mirror {folder}: this is the mirror of another home (last copied: {when})",
             hint=f"continue its sweeps: fersweep restore {folder}; or give another folder",
         )
 

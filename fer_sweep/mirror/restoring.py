@@ -122,7 +122,7 @@ def _check_home(here: Path, folder: Path, theirs: _Standings, kept: Sequence[str
     if lost and not force:
         raise InputError(
             f"the mirror in {folder} lacks trials or sweeps of {here}: sweep {', '.join(lost[:5])}",
-            hint="continue with this home, set FERSWEEP_HOME to another folder, or set this home aside with --force",
+            hint="continue with this home, set FERSWEEP_HOME to another folder, or set this home aside with force",
         )
 
 

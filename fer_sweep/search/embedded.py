@@ -273,8 +273,8 @@ def searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: 
         raise InputError(f"seed {seed}: is below 0", hint="give 0 or more")
     if max_gap is not None and len(sweep.objectives) > 1:
         raise InputError(
-            "--max-gap constrains a sweep with one objective, and this file has several",
-            hint="leave --max-gap out and choose from the Pareto front, or use `metric:` instead of `metrics:`",
+            "max_gap constrains a sweep with one objective, and this file has several",
+            hint="leave max_gap out and choose from the Pareto front, or use `metric:` instead of `metrics:`",
         )
     if sweep.method in ("bayes", "custom") and not sweep.objectives:
         raise InputError(

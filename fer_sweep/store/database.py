@@ -113,8 +113,8 @@ def database_path(storage: str) -> Path:
     if not storage.startswith(sqlite.PREFIX) or storage == sqlite.PREFIX:
         kind, separator, _ = storage.partition("://")  # the rest of the URL may contain a password
         raise InputError(
-            f"--storage {kind + '://...' if separator else '...'}: not a database that fersweep knows",
-            hint="give sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE, or leave --storage out",
+            f"storage {kind + '://...' if separator else '...'}: not a database that fersweep knows",
+            hint="give sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE, or leave the storage out",
         )
     return Path(storage.removeprefix(sqlite.PREFIX)).absolute()
 
@@ -179,5 +179,5 @@ def _check_psycopg() -> None:
         import psycopg  # noqa: F401 -- only here: it is optional
     except ImportError as error:
         raise InputError(
-            f"--storage {_POSTGRES}...: psycopg is not installed: {error}", hint="pip install 'fersweep[postgres]'"
+            f"storage {_POSTGRES}...: psycopg is not installed: {error}", hint="pip install 'fersweep[postgres]'"
         ) from error

@@ -59,7 +59,7 @@ class NothingCreated(InputError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"no sweep has been created in {name}",
-            hint="create one: fersweep create FILE; or give the --storage with which it was created",
+            hint="create one: fersweep create FILE; or give the storage with which it was created",
         )
 
 

@@ -84,7 +84,7 @@ def without_secrets(storage: str) -> str:
         InputError: It is not the URL of a PostgreSQL database.
     """
     unreadable = InputError(
-        "--storage postgresql+psycopg:... cannot be read",  # any part of the rest may belong to a password
+        "storage postgresql+psycopg:... cannot be read",  # any part of the rest may belong to a password
         hint="give postgresql+psycopg://USER@HOST:PORT/DATABASE?SETTING=VALUE, with @ : / ? # % & in names as %40 %3A "
         "%2F %3F %23 %25 %26, and the password in PGPASSWORD or ~/.pgpass",
     )

@@ -4,6 +4,8 @@ Python's sqlite3 is used without SQLAlchemy, whose import alone takes longer tha
 """
 
 import contextlib
+import errno
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -24,7 +26,6 @@ _Version = tuple[tuple[int, int], ...]
 _HINTS = {
     sqlite3.SQLITE_NOTADB: "the file is something else or damaged: move it away, or set FERSWEEP_HOME",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: `sqlite3 FILE .recover` may save it; network disks often do this",
-    sqlite3.SQLITE_READONLY: "make the file and its folder writable, or set FERSWEEP_HOME to another folder",
     sqlite3.SQLITE_CANTOPEN: "make the folder writable, or set FERSWEEP_HOME to another folder",
     sqlite3.SQLITE_BUSY: "another process holds the database: end it, let it continue if it is paused, or try again",
     sqlite3.SQLITE_FULL: "the disk is full: make room, then run the same command again",
@@ -43,7 +44,7 @@ def check_place(path: Path) -> None:
     if kind := network_file_system(path):
         raise InputError(
             f"{path} is on a network file system ({kind}), where SQLite's locks do not hold",
-            hint="keep the search in PostgreSQL, by --storage postgresql+psycopg://USER@HOST/DATABASE or the same in "
+            hint="keep the search in PostgreSQL: storage postgresql+psycopg://USER@HOST/DATABASE, or the same in "
             "FERSWEEP_STORAGE; or set FERSWEEP_HOME to a folder on a local disk",
         )
 
@@ -112,8 +113,7 @@ class SqliteFile:
                 )
             if self._copied:
                 if write:
-                    hint = _HINTS[sqlite3.SQLITE_READONLY]
-                    raise StorageError(f"{self._path} is read-only: this home can only be looked at", hint=hint)
+                    raise self._read_only()
                 if _version(self._path) != self._copied:  # an agent elsewhere has written to it
                     self._read_copy()
             if write and not self._may_write:  # a file on a network disk can still be read
@@ -181,12 +181,21 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
+            is_closed = _code(error) == sqlite3.SQLITE_CANTOPEN and not os.access(self._path.parent, os.W_OK)
+            if is_closed or _code(error) == sqlite3.SQLITE_READONLY:
+                raise self._read_only() from error
             hint = _HINTS.get(_code(error), "run the same command again; nothing recorded so far is lost")
             raise StorageError(f"{self._path}: {error}", hint=hint) from error
         except OSError as error:
-            raise StorageError(
-                f"{self._path}: {error.strerror or error}", hint="make the folder writable, or set FERSWEEP_HOME"
-            ) from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise self._read_only() from error
+            hint = "make the folder writable, or set FERSWEEP_HOME to another folder"
+            raise StorageError(f"{self._path}: {error.strerror or error}", hint=hint) from error
+
+    def _read_only(self) -> StorageError:
+        where = next((path for path in (self._path, *self._path.parents) if path.exists()), self._path)
+        hint = "make it writable, or set FERSWEEP_HOME to a folder that is"
+        return StorageError(f"{where} is read-only: nothing can be written to this home", hint=hint)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.data.dataset import DatasetInfo
 from fer_sweep.errors import DataError, InputError, NothingToDo, StorageError
 from fer_sweep.files import home, read_json, sweep_folder, write_atomically
-from fer_sweep.formatting import span
+from fer_sweep.formatting import duration
 from fer_sweep.shipped import resolve
 from fer_sweep.store.database import default_storage
 
@@ -166,7 +166,7 @@ def no_sweeps() -> NothingToDo:
 
 def _with_age(entry: SweepEntry) -> str:
     words = [entry.name] if entry.name and entry.name != entry.id else []
-    return f"{entry.id} ({', '.join([*words, span(time.time() - entry.created)])} old)"
+    return f"{entry.id} ({', '.join([*words, duration(time.time() - entry.created)])} old)"
 
 
 def _above() -> str | None:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fer_sweep.formatting import counted
+from fer_sweep.formatting import counted, duration
 from fer_sweep.records import TrialRecord, TrialState
 
 
@@ -69,17 +69,6 @@ def left_s(trials_s: Sequence[float], slots: int) -> float:
     for seconds in trials_s:
         ends[ends.index(min(ends))] += seconds
     return max(ends)
-
-
-def duration(seconds: float) -> str:
-    """A time span, in the unit that suits it.
-
-    >>> duration(40), duration(600), duration(7000), duration(400_000)
-    ('40 s', '10 min', '1.9 h', '4.6 d')
-    """
-    if seconds < 5400:
-        return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
 
 
 def _done(record: TrialRecord) -> float:

@@ -312,7 +312,7 @@ class Sweep(ABC):
         if self.searched_by_server and mode != "online":
             raise InputError(
                 f"the W&B server that searches sweep {self.id} needs the runs of its trials, but runs are {mode}",
-                hint="unset WANDB_MODE or run `wandb online`; for offline runs, create the sweep with --search optuna",
+                hint="unset WANDB_MODE or run `wandb online`; for offline runs, use the search optuna",
             )
         trials: dict[str, str] = {}
         tracker = Tracker(

@@ -149,16 +149,16 @@ def create(
         raise InputError(f"unknown search {search!r}", hint=f"use {' or '.join(SEARCHES)}")
     constants = {**(constants or {}), **({} if data is None else {"data": data})}
     sweep = checked(file, name=name, constants=constants, count=count, note=note)
-    given: dict[str, object] = {"--storage": storage, "--max-gap": max_gap, "--seed": seed}
-    given |= {"--budget-epochs": budget_epochs, "--from": start_from or None}
-    embedded = next((option for option, value in given.items() if value is not None), None)
+    given: dict[str, object] = {"storage": storage, "max_gap": max_gap, "seed": seed}
+    given |= {"budget_epochs": budget_epochs, "an earlier sweep to learn from": start_from or None}
+    embedded = next((what for what, value in given.items() if value is not None), None)
     if search is None:
         search = "wandb" if tracking_mode() == "online" and not embedded and sweep.method != "custom" else "optuna"
     if to_train:
         _check_trainable(sweep, search)
     if search == "wandb":
         if embedded:
-            raise InputError(f"{embedded} needs the embedded search", hint="add --search optuna")
+            raise InputError(f"{embedded} needs the embedded search", hint="use the search optuna")
         return _create_on_server(sweep, entity, project, note)
     storage = _new_storage(storage, note)
     place = {name: value for name, value in (("entity", entity), ("project", project)) if value}
@@ -191,7 +191,7 @@ def _check_trainable(sweep: SweepFile, search: str) -> None:
     if search == "wandb" and mode != "online":
         raise InputError(
             f"the search on a W&B server needs the runs of its trials, but runs are {mode}",
-            hint="unset WANDB_MODE or run `wandb online`; or add --search optuna",
+            hint="unset WANDB_MODE or run `wandb online`; or use the search optuna",
         )
     if search == "optuna" and mode == "online":
         from fer_sweep.wandb_client import sweeps as wandb_sweeps  # only here: the embedded search needs no HTTP

@@ -71,7 +71,8 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
     Raises:
         InputError: It is cancelled, a limit would leave no trial to start, or all configurations are trained.
     """
-    if count is None and budget_epochs is None:
+    as_it_is = count is None and budget_epochs is None
+    if as_it_is and (sweep.searched_by_server or sweep.state != SweepState.FINISHED):
         if not sweep.searched_by_server:
             sweep.check_not_cancelled()
         sweep.set_state("running")
@@ -83,7 +84,7 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
         if is_exhausted and not ledger.queue() and not ledger.unended():
             raise InputError(
                 f"every configuration of sweep {sweep.id} is trained, and none is trained twice",
-                hint=f"widen its ranges, then: fersweep edit FILE {sweep.id}",
+                hint=f"copy {sweep.folder / 'sweep.yaml'}, widen its ranges, then: fersweep edit FILE {sweep.id}",
             )
         file = settings.file
         cap, budget = file.run_cap, settings.budget_epochs
@@ -95,8 +96,9 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
         if reached:
             given = {"--count": count, "--budget-epochs": budget_epochs}
             options = {option: str(limit) for option, limit in given.items() if limit} | _raised(reached)
+            what = "is finished" if as_it_is else "would start no trial"
             raise InputError(
-                f"sweep {sweep.id} would start no trial: {' and '.join(reached.values())}",
+                f"sweep {sweep.id} {what}: {' and '.join(reached.values())}",
                 hint=f"fersweep {_resuming(sweep, options)}",
             )
         changed = [*moved("run_cap", file.run_cap, cap), *moved("budget_epochs", settings.budget_epochs, budget)]

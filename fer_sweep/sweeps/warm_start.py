@@ -66,8 +66,8 @@ def warm_start(file: SweepFile, sources: Sequence[Sweep]) -> WarmStart:
     if sources and not first:
         names = ", ".join(source.id for source in sources)
         raise InputError(
-            f"--from {names}: no complete trial there fits the space of the new sweep",
-            hint="its model and the values it searches must be within the file's: widen them, or leave --from out",
+            f"{names}: no complete trial there fits the space of the new sweep",
+            hint="its model and the values it searches must be within the file's: widen them, or take another sweep",
         )
     return WarmStart([*first.values()][: min(FIRST, file.run_cap or FIRST)], priors)
 

@@ -82,7 +82,7 @@ def account() -> Account:
     settings = _settings()
     key = _key(settings.base_url)
     if key is None:
-        hint = "log in: `wandb login`, or set WANDB_API_KEY; without W&B: --search optuna and WANDB_MODE=offline"
+        hint = "log in: `wandb login`, or set WANDB_API_KEY; without W&B: the search optuna and WANDB_MODE=offline"
         raise LoginError(f"no API key for the W&B server {_without_password(settings.base_url)}", hint=hint)
     return Account(
         server=settings.base_url.rstrip("/"),

@@ -117,7 +117,7 @@ def _made(server: WandbServer, path: SweepPath, warnings: Sequence[str] = ()) ->
 def check_searchable(sweep: SweepFile) -> None:
     """Raise ``InputError`` if a server cannot propose runs for a sweep file."""
     if sweep.method == "custom":
-        hint = "use --search optuna; its runs can be tracked online all the same"
+        hint = "use the search optuna; its runs can be tracked online all the same"
         raise InputError("a W&B server proposes nothing for method custom", hint=hint)
 
 

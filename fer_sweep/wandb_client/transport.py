@@ -81,7 +81,7 @@ class Transport:
         except httpx.RequestError as error:
             raise ServerBusy(
                 f"no answer from the W&B server {server}: {type(error).__name__}: {error}",
-                hint="check the network and WANDB_BASE_URL. Without a server: --search optuna",
+                hint="check the network and WANDB_BASE_URL. Without a server: the search optuna",
                 may_be_done=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout),
             ) from error
         status = response.status_code

@@ -79,23 +79,21 @@ def free_gpu_mb(uuid: str) -> float | None:
     return None
 
 
-def gpus_here(wanted: str, *, option: str = "--gpus", note: Callable[[str], None] = log.warning) -> tuple[Gpu, ...]:
+def gpus_here(wanted: str, *, option: str = "gpus", note: Callable[[str], None] = log.warning) -> tuple[Gpu, ...]:
     """The GPUs of this host that ``wanted`` names; see ``choose``."""
     if wanted == "none":
         return ()
     return choose(wanted, discover(note), os.environ.get("CUDA_VISIBLE_DEVICES"), option=option)
 
 
-def choose(
-    wanted: str, present: Sequence[Gpu], visible: str | None = None, *, option: str = "--gpus"
-) -> tuple[Gpu, ...]:
+def choose(wanted: str, present: Sequence[Gpu], visible: str | None = None, *, option: str = "gpus") -> tuple[Gpu, ...]:
     """The GPUs, of those present, that ``--gpus`` names.
 
     Args:
         wanted: ``auto`` (all there are), or numbers and UUIDs (or unique prefixes of them), separated by commas.
         present: What ``discover`` found.
         visible: CUDA_VISIBLE_DEVICES; numbers and ``auto`` then count within it, as every CUDA program does.
-        option: The command line option, for error messages.
+        option: The option or argument, for error messages.
     """
     usable = tuple(present) if visible is None else _visible(visible, present)
     if wanted == "auto":
@@ -105,12 +103,12 @@ def choose(
         gpu = _find(word, usable, by_place=visible is not None)
         if gpu is None:
             known = ", ".join(f"{g.index} ({g.uuid})" for g in usable) or "none"
-            cpu = f"{option} {'cpu' if option == '--device' else 'none'} trains on the CPU"
+            cpu = f"{option} {'cpu' if option == 'device' else 'none'} trains on the CPU"
             hint = None if usable else f"{cpu}; if the host has an NVIDIA GPU, check that nvidia-smi lists it"
             raise InputError(f"{option} {wanted}: unknown GPU {word!r}; this host has: {known}", hint=hint)
         if gpu in chosen:
             raise InputError(
-                f"{option} {wanted}: GPU {word!r} is named twice", hint="for several slots on one GPU: --per-gpu N"
+                f"{option} {wanted}: GPU {word!r} is named twice", hint="for several slots on one GPU: per_gpu"
             )
         chosen.append(gpu)
     return tuple(chosen)
@@ -126,10 +124,10 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
     """
     cores = usable_cores()
     if per_gpu < 1:
-        raise InputError(f"--per-gpu {per_gpu}: at least 1")
+        raise InputError(f"per_gpu {per_gpu}: at least 1")
     if gpus:
         if cpu_slots is not None:
-            raise InputError("--slots divides CPU cores and goes with --gpus none", hint="on GPUs use --per-gpu N")
+            raise InputError("slots divide CPU cores and go with gpus none", hint="on GPUs use per_gpu")
         threads = max(1, cores // (len(gpus) * per_gpu))
         return tuple(
             Slot(
@@ -143,7 +141,7 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
         )
     count = cpu_slots if cpu_slots is not None else max(1, cores // 4)
     if not 1 <= count <= cores:
-        raise InputError(f"--slots {count}: this host has {cores} usable cores", hint=f"1 to {cores} slots")
+        raise InputError(f"slots {count}: this host has {cores} usable cores", hint=f"1 to {cores} slots")
     # Threads are dealt out so that none is left over: 8 cores over 3 slots give 3, 3 and 2.
     return tuple(
         Slot(f"cpu{number}", "cpu", cores // count + (number < cores % count), {"CUDA_VISIBLE_DEVICES": ""})
@@ -168,11 +166,11 @@ def usable_cores() -> int:
 
 def one_slot(device: str, threads: int | None) -> Slot:
     """The slot that ``--device`` (``auto``, ``cpu``, a GPU's number or UUID) and ``--threads`` ask for."""
-    gpus = () if device == "cpu" else gpus_here(device, option="--device")
+    gpus = () if device == "cpu" else gpus_here(device, option="device")
     if len(gpus) > 1 and device != "auto":
-        raise InputError(f"--device {device}: a trial trains on one device")
+        raise InputError(f"device {device}: a trial trains on one device")
     if threads is not None and threads > usable_cores():
-        raise InputError(f"--threads {threads}: this host has {usable_cores()} usable cores")
+        raise InputError(f"threads {threads}: this host has {usable_cores()} usable cores")
     return make_slots(gpus[:1], cpu_slots=None if gpus else 1)[0]
 
 

@@ -171,7 +171,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise FolderInUse(f"another process trains in {folder}", hint="end it first") from None
+        raise FolderInUse(f"another process trains in {folder}", hint="terminate it first") from None
     except OSError as error:
         raise cannot_write(folder, error) from error
     with lock:

@@ -165,7 +165,7 @@ def test_a_run_that_times_out_says_what_is_left_and_how_to_continue(
         code, out, err = shell("run", write_sweep(trials=4), "--slots", "1", "--hours", "1")
         assert (code, "best_val_acc" in out) == (0, unfinished == "2")
         (line,) = [line for line in err.splitlines() if "the deadline has come" in line]
-        assert says in line and "train on: fersweep agent " in line
+        assert says in line and "resume: fersweep agent " in line
 
 
 def test_a_deadline_is_checked_before_a_sweep_is_created(shell: Shell) -> None:

@@ -103,10 +103,10 @@ def test_best_explains_its_choice_and_warns(shell, both):
     winner = shell.json("best")["winner"]
     assert winner["sweep"] == both[0]
     _, out, err = shell("best")
-    assert "why:" in out and winner["verdict_reason"] in " ".join(out.split())
-    assert "warning:" in out and "lr 0.005" in out and "upper end" in " ".join(out.split())
-    assert out.startswith("winner: trial") and "in every trial: model=simple_cnn" in " ".join(out.split())
-    assert f"fersweep confirm {both[0]}" in err
+    assert out.startswith("winner: trial") and "\nwhy: " in out and f"fersweep confirm {both[0]}" in err
+    text = " ".join(shell("best", "--all")[1].split())
+    assert winner["verdict_reason"] in text and "in every trial: model=simple_cnn" in text
+    assert "warning: lr 0.005" in text and "upper end" in text
     document = shell.json("best", *both)
     assert {found["winner"]["sweep"] for found in document["architectures"].values()} == set(both)
     assert len(document["ranking"]) == 4
@@ -137,22 +137,32 @@ def test_sweeps_of_different_data_have_no_winner(shell, searched, tiny_cache, tm
     assert out.startswith("warning: these trials were measured on different data") and "winner: trial" in out
 
 
-def test_a_sweep_of_many_trials_shows_ten_and_three_warnings_unless_all_are_asked_for(shell, tiny_data, played_trials):
+def test_many_trials_of_many_parameters_fit_a_screen_unless_all_are_asked_for(
+    shell, tiny_data, played_trials, monkeypatch
+):
     played_trials.script = lambda trial: TrialOutcome(
         TrialState.COMPLETE, make_result(best_val_acc=0.5 - int(trial.trial_id) / 1000)
     )
     file = Path(write_sweep(trials=12))
-    values = {"channels": [2, 4], "hidden": [8, 16], "batch_size": [16, 32], "lr": [0.001, 0.01]}
-    text = file.read_text().partition("  channels")[0]
-    file.write_text(text.replace("random", "grid") + "".join(f"  {k}: {{values: {v}}}\n" for k, v in values.items()))
+    names = ("label_smoothing", "dropout", "weight_decay", "augment.shift", "augment.erasing", "lr")
+    ranges = "".join(f"  {name}: {{min: 0.0001, max: 0.1}}\n" for name in names)
+    file.write_text(
+        file.read_text().partition("  lr:")[0].replace("channels: {value: 4}", "channels: {values: [2, 4]}")
+    )
+    file.write_text(file.read_text().replace("hidden: {value: 8}", "hidden: {values: [8, 16]}") + ranges)
     shell("create", str(file))
     shell("agent", *HERE)
-    for words, trials, warnings in (((), 10, 3), (("--all",), 12, 4)):
-        _, out, _ = shell("best", *words)
-        assert out.count("balanced  complete") == trials and out.count("\nwarning: ") == warnings
-        assert ("--all" in out) is (not words)
-    lines = [line for line in out.splitlines() if "balanced  complete" in line]
-    assert re.findall(r"(\w+)=", lines[0]) == ["lr", "batch_size", "channels", "hidden"], "lr stands first"
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, err = shell("best")
+    assert len((out + err).splitlines()) < 24 and out.count(" balanced ") == 10 and out.count("\nwarning: ") == 1
+    assert re.findall(r"verdict +(.*)\x1b", out)[0].split() == ["lr", "weight_decay", "dropout", "hidden"], "lr first"
+    _, out, _ = shell("best", "--all")
+    assert out.count(" balanced ") == 12 and out.count("augment.erasing=") == 12 and out.count("\nwarning: ") > 1
+    _, out, err = shell("status")
+    assert len((out + err).splitlines()) < 24 and "\n--all also shows dropout, " in out
+    assert shell("status", "--all")[1].count("augment.erasing=") == 12
 
 
 @pytest.mark.parametrize(
@@ -174,7 +184,7 @@ def test_the_metric_of_the_sweep_file_decides(shell, tiny_data, played_trials, m
     document = shell.json("best")
     assert (document["metric"], document["winner"]["id"]) == (metric, "1" if metric == "macro_f1" else "0")
     out = shell("best")[1]
-    assert f"why: it has the {words}" in out and f"trials by {metric}:" in out
+    assert f"why: it has the {words}" in out and f"trials by {metric} (" in out
 
 
 def test_the_winner_is_printed_as_a_sweep_file_and_as_a_command(shell, searched):
@@ -244,6 +254,7 @@ def test_confirm_trains_further_seeds_once_in_spite_of_an_interrupt_and_gives_th
 
 
 def test_a_confirmation_of_a_named_trial_that_is_only_created_is_any_agents_work(shell, searched):
+    assert shell("confirm", "--trial", "1", "--gpus", "77")[0] == 2 and len(shell.json("list")) == 2, "none is created"
     (made,) = shell.json("confirm", "--trial", "1", "--seeds", "1", "--create-only")["sweeps"]
     assert shell.json("status", made)["trials"] == []
     code, _, err = shell("agent", made, *HERE)
@@ -374,7 +385,7 @@ def test_commands_that_only_read_work_in_a_home_that_cannot_be_written(shell, se
         ("export --folder trial -o out --format pickle", "'safetensors', 'onnx', 'huggingface'"),
         ("export asweep --folder trial -o out", "one or the other"),
         ("predict one.jpg --folder nowhere", "no such folder"),
-        ("predict one.jpg --folder trial --device 7", "--device"),
+        ("predict one.jpg --folder trial --device 7", "device 7"),
         ("predict one.jpg text.jpg missing\x1b.png --folder trial", "text.jpg: not a readable image"),
         ("predict one.jpg text.jpg missing\x1b.png --folder trial", "missing\\x1b.png: no such file"),
     ],

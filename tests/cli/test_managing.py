@@ -1,5 +1,6 @@
 """Commands that manage sweeps: list, status --watch, logs, rename, delete; and what ``run`` checks first."""
 
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -121,12 +122,21 @@ def test_a_log_is_followed_to_the_end_of_its_trial_and_says_why_it_failed(shell,
     assert shell("logs", "mine/0", "--sweep", "mine")[0] == 2
 
 
+def test_a_watch_ends_when_its_reader_has_left(sweep, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    stdout = os.fdopen(writer, "w")
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert watch_sweep(sweep[0], lambda seconds: pytest.fail("it watches on")).state == "running"
+    stdout.close()  # has nothing left to write, which would be an error
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ("--data nosuch", "no data set 'nosuch' has been prepared"),
         ("--gpus 7", "unknown GPU '7'"),
-        ("--gpus none --slots 4096", "--slots 4096: this host has"),
+        ("--gpus none --slots 4096", "slots 4096: this host has"),
         ("--per-gpu many", "--per-gpu many: not a number"),
         ("--set lr=fast", "lr"),
     ],

@@ -28,7 +28,7 @@ def follow(shell, text):
 
 def test_a_finished_sweep_leads_on_by_its_hints(shell, finished):
     code, _, err = shell("resume")
-    assert code == 2 and "is finished" in err
+    assert code == 2 and "is finished: it has 1 trial, and its cap is 1" in err
     code, out, err = follow(shell, err)
     assert (code, out) == (0, f"sweep {finished}: running\n  run_cap: 1 -> 11\n"), err
     assert f"next: fersweep agent {finished}" in err

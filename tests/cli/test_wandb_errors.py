@@ -75,7 +75,7 @@ def test_a_sweep_that_the_server_refuses_leaves_nothing(shell, online):
 
 @pytest.mark.parametrize("words", [("--max-gap", "0.1"), ("--seed", "3"), ("--storage", "sqlite:///x.db")])
 def test_options_of_the_embedded_search_are_refused_for_a_server(shell, online, words):
-    assert "--search optuna" in refused(shell, "create", "sweep.yaml", "--search", "wandb", *words)
+    assert "search optuna" in refused(shell, "create", "sweep.yaml", "--search", "wandb", *words)
     assert shell.json("create", "sweep.yaml", *words)["search"] == "optuna", "by default, the one that knows the option"
 
 

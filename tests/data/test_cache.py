@@ -56,7 +56,7 @@ def test_unknown_data_set_has_a_hint(source):
     prepare(source)
     with pytest.raises(DataError, match="no data set 'fer2031'") as caught:
         open_dataset("fer2031")
-    for word in ("did you mean fer2013?", "fersweep data prepare PATH --name fer2031", "--data synthetic"):
+    for word in ("did you mean fer2013?", "fersweep data prepare PATH --name fer2031", "the data set synthetic"):
         assert word in caught.value.hint
     with pytest.raises(DataError):
         open_dataset("../../etc")
@@ -67,7 +67,7 @@ def test_other_content_under_the_same_name_needs_replace(source, other_source):
     assert prepare(source) == first
     with pytest.raises(DataError, match=r"other content \(from faces\.zip, 98 images; the new one has 97\)") as caught:
         prepare(other_source)
-    assert "--replace" in caught.value.hint
+    assert "replace" in caught.value.hint
     mapped, two = open_dataset("fer2013").images, prepare(source, "two")
     assert listed() == contents(first, two)  # what two names share is stored once, and kept while one needs it
     second = prepare(other_source, replace=True)

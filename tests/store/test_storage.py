@@ -48,7 +48,7 @@ def state_seen(connection):
 def test_sweep_is_read_back_as_it_was_written_and_before_it_there_is_none(storage, sweep, own_folders):
     assert sweep_ids(storage) == []
     assert list(own_folders.rglob("*.db")) == []
-    with refused(InputError, "no sweep has been created in", hint="--storage"):
+    with refused(InputError, "no sweep has been created in", hint="give the storage"):
         load(storage, "a")
     create_sweep(sweep, sweep_id="a", storage=storage, max_gap=0.15, seed=3)
     create_sweep(sweep, sweep_id="b", storage=storage)
@@ -101,7 +101,7 @@ def test_what_cannot_be_searched_is_refused_before_it_is_created(settings):
         ({"method": "bayes", "metric": None}, {}, "names none"),
         ({"method": "custom", "scheduler": {"engine": "ax"}}, {}, "needs a W&B server"),
         ({}, {"seed": -1}, "below 0"),
-        (two, {"max_gap": 0.1}, "--max-gap constrains"),
+        (two, {"max_gap": 0.1}, "max_gap constrains"),
         ({}, {"storage": "postgresql://me:p@ss@host/db"}, "not a database"),
         ({}, {"storage": "me:p@ss@host"}, "not a database"),
         ({}, {"storage": "sqlite:///"}, "not a database"),

@@ -48,10 +48,10 @@ def test_a_number_of_cores_that_is_none_is_refused(text, monkeypatch):
 @pytest.mark.parametrize(
     ("gpus", "wanted", "message"),
     [
-        ((), {"cpu_slots": 0}, "--slots 0"),
-        ((), {"cpu_slots": 10_000}, "--slots 10000"),
-        (GPUS, {"cpu_slots": 2}, "--gpus none"),
-        (GPUS, {"per_gpu": 0}, "--per-gpu 0"),
+        ((), {"cpu_slots": 0}, "slots 0"),
+        ((), {"cpu_slots": 10_000}, "slots 10000"),
+        (GPUS, {"cpu_slots": 2}, "gpus none"),
+        (GPUS, {"per_gpu": 0}, "per_gpu 0"),
     ],
 )
 def test_impossible_numbers_of_slots_are_refused(gpus, wanted, message):
