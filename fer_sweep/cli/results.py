@@ -16,7 +16,7 @@ from fer_sweep.cli.printing import (
     selection_json,
 )
 from fer_sweep.errors import InputError
-from fer_sweep.formatting import in_common, percent, points, short
+from fer_sweep.formatting import in_common, percent, points
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
@@ -117,15 +117,11 @@ def _print_winner(choice: "Choice", winner: "Candidate", more: str, *, show_all:
 
 
 def _print_rankings(choice: "Choice", *, show_all: bool) -> None:
-    from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, RANKING_COLUMNS, architecture_rows, ranking_rows
+    from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, architecture_rows, ranking
     from fer_sweep.verdicts import explain
 
     overall = choice.overall
-    columns, rows = [*RANKING_COLUMNS], ranking_rows(overall)
-    if overall.metric is not None:
-        columns.insert(3, overall.metric.name)
-        for row, candidate in zip(rows, overall.ranking, strict=True):
-            row.insert(3, "" if candidate.value is None else short(candidate.value))
+    columns, rows = ranking(overall)
     total = len(rows)
     if not show_all:
         rows = [row for place, row in enumerate(rows) if place < _RANKED or ">" in str(row[0])]

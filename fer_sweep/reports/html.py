@@ -33,7 +33,7 @@ from fer_sweep.reports.reproducing import steps
 from fer_sweep.reports.sources import MEASURED, Report, title
 from fer_sweep.reports.summary import BY_ARCHITECTURE, answer, architectures, certainty, interval, mean_of
 from fer_sweep.reports.tables import templates_of_reports
-from fer_sweep.selection import RULE
+from fer_sweep.selection import RULE, SHOWN
 from fer_sweep.sweeps.entries import pinned_data
 
 _PACKAGES = ("fersweep", "torch", "torchvision", "transformers", "optuna", "wandb", "numpy", "plotly")
@@ -90,6 +90,7 @@ def render(
         states=Counter(str(record.state) for _, record in report.trials).most_common(),
         made=time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(report.made)),
         certainty=certainty(report),
+        shown=SHOWN,
         figures=figures,
         faces=faces,
         faces_note=faces_note,

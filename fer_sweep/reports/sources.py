@@ -154,9 +154,13 @@ class Report:
         return f"{self.names[sweep.id]}/{trial}" if len(self.sweeps) > 1 else f"trial {trial}"
 
     def named(self, text: str) -> str:
-        """A sentence in which trials are called by the names of their sweeps, not by their ids."""
+        """A sentence in which trials are called as ``label`` calls them, not by the ids of their sweeps."""
         for id, name in self.names.items():
-            text = name.join(re.split(rf"(?<![\w/]){re.escape(id)}(?=/\w)", text))
+            pattern = rf"((?:[Tt]rial )?)(?<![\w/]){re.escape(id)}/(?=\w)"
+            if len(self.names) > 1:
+                text = re.sub(pattern, lambda found, name=name: f"{found[1]}{name}/", text)
+            else:
+                text = re.sub(pattern, lambda found: found[1] or "trial ", text)
         return text
 
 

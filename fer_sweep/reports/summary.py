@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.formatting import percent, plain, points
 from fer_sweep.openings import Opening, how_often
 from fer_sweep.reports.sources import Report
@@ -50,6 +51,8 @@ def answer(report: Report) -> dict[str, str]:
     if winner is None:
         return {"Winner": f"none: {report.named(report.selection.reason)}"}
     result, data = winner.result, plain(winner.data, 60) or "unknown"
+    if winner.data != SYNTHETIC or winner.fingerprint:  # that of drawn faces follows from fersweep's version
+        data += f", fingerprint {winner.fingerprint[:12] or 'not recorded'}"
     return {
         "Winner": f"{plain(winner.model, 40)}, {_trial(report, winner)}",
         "Best validation accuracy": (
@@ -59,7 +62,7 @@ def answer(report: Report) -> dict[str, str]:
         "Verdict": f"{result.verdict}: {explain(result)}",
         "Confirmed": _confirmed(report, winner),
         "Test split": _tested(report, winner),
-        "Data set": f"{data}, fingerprint {winner.fingerprint[:12] or 'not recorded'}",
+        "Data set": data,
         "Parameters": f"{result.parameters:,}",
         "Why": report.named(plain(report.selection.reason, 600)),
     }
@@ -109,16 +112,28 @@ def interval(mean: Mean | None) -> str:
     return f"{100 * mean.low:.2f} to {percent(mean.high)}"
 
 
-def certainty(report: Report) -> dict[str, list[str]]:
-    """How far the winner can be trusted: lines of plain text under headings."""
+def certainty(report: Report, *, most: int | None = None) -> dict[str, list[str]]:
+    """How far the winner can be trusted: lines of plain text under headings.
+
+    Args:
+        report: What is shown.
+        most: Caveats to give, the gravest; a last line says where the others are. None for all.
+    """
+    warnings = [caveat.message for caveat in report.choice.caveats]
+    if most is not None and (hidden := len(warnings[most:])):
+        ids = " ".join(sweep.id for sweep in report.sweeps)
+        warnings[most:] = [f"{hidden} more: fersweep best {ids} --all"]
     parts = {
-        "Caveats": [caveat.message for caveat in report.choice.caveats],
+        "Caveats": warnings,
         "Further seeds": _seeds(report),
         "Test split": _openings(report.openings),
     }
-    return {
-        heading: [f"{plain(report.named(line), 600)}." for line in lines] for heading, lines in parts.items() if lines
-    }
+    return {heading: [_sentence(report, line) for line in lines] for heading, lines in parts.items() if lines}
+
+
+def _sentence(report: Report, line: str) -> str:
+    said = plain(report.named(line), 600)
+    return f"{said[:1].upper()}{said[1:]}."
 
 
 def _trial(report: Report, candidate: Candidate) -> str:
@@ -138,7 +153,7 @@ def _tested(report: Report, winner: Candidate) -> str:
     shown = []
     for opening in tested:
         ends = wilson(opening.right, opening.images)
-        averaging = "" if opening.averaging == "none" else f", {plain(opening.averaging, 20)}"
+        averaging = f", {plain(opening.averaging, 20)}" if opening.is_averaged else ""
         shown.append(
             f"{percent(opening.accuracy)} (95 % interval {100 * ends.low:.2f} to {percent(ends.high)}{averaging})"
         )

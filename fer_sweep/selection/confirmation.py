@@ -63,11 +63,13 @@ class Confirmed:
         accuracy = self.accuracy
         if accuracy is None:
             return "no further seed has a result yet"
+        lost = sum(not result.verdict.may_win for result in self.seeds.values())
+        failed = f"; {lost} of {accuracy.count} collapsed or diverged" if lost else ""
         if accuracy.low is None or accuracy.high is None:
-            return f"{percent(accuracy.mean)} with one further seed, which gives no interval"
+            return f"{percent(accuracy.mean)} with one further seed, which gives no interval{failed}"
         return (
             f"mean over {accuracy.count} further seeds {percent(accuracy.mean)} "
-            f"({100 * accuracy.level:g} % interval {100 * accuracy.low:.2f} to {percent(accuracy.high)})"
+            f"({100 * accuracy.level:g} % interval {100 * accuracy.low:.2f} to {percent(accuracy.high)}){failed}"
         )
 
     @property
@@ -101,9 +103,14 @@ class Comparison:
         return low is not None and high is not None and not low <= 0 <= high
 
     @property
+    def better_first(self) -> tuple[Confirmed, Confirmed]:
+        """Both, the one with the higher mean first."""
+        return (self.first, self.second) if self.difference.mean >= 0 else (self.second, self.first)
+
+    @property
     def meaning(self) -> str:
         """The result of the comparison, in a sentence."""
-        better, other = (self.first, self.second) if self.difference.mean >= 0 else (self.second, self.first)
+        better, other = self.better_first
         if self.is_decided:
             return f"over seeds, {better.model} {better.name} is better than {other.model} {other.name} on these images"
         return (
