@@ -5,7 +5,7 @@ Optuna's visualizations do not replace them: they know no standard error, winner
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import quantiles
 from typing import Any
 
@@ -36,8 +36,7 @@ def figures_of(report: Report) -> dict[str, list[Figure]]:
         accuracy = importance(sweep.records, sweep.axes, lambda result: result.best_val_acc, maximize=True)
         gap = importance(sweep.records, sweep.axes, lambda result: result.train_val_gap, maximize=False)
         title = report.names[sweep.id] if len(report.sweeps) > 1 else "Parameter importance"
-        colour = colours[sweep.models[0]] if len(sweep.models) == 1 else line_colour(5)
-        bars.append(importance_bars(sweep, accuracy, gap, title, colour))
+        bars.append(importance_bars(sweep, accuracy, gap, title, _colour(sweep, colours)))
     return {
         "pareto": [pareto(report)],
         "best": curves(report, best_trials(selection), "best"),
@@ -94,7 +93,7 @@ def progress(report: Report) -> Figure:
     star: list[_Point] = []
     hover = "%{text}<br>%{y:.2f} %, %{x} epochs trained<extra></extra>"
     for place, sweep in enumerate(report.sweeps):
-        colour = colours[sweep.models[0]] if len(sweep.models) == 1 else line_colour(5)
+        colour = _colour(sweep, colours)
         dash = _DASHES[used[colour] % len(_DASHES)]
         used[colour] += 1
         spent, best = 0, 0.0
@@ -237,6 +236,11 @@ def _dots(report: Report, chosen: Sequence[Candidate], *, mode: str = "markers",
     points = [(c.name, 100 * c.result.best_val_acc, 100 * c.result.train_val_gap) for c in chosen]
     hover = "%{text}<br>accuracy %{x:.2f} %<br>gap %{y:+.1f} points<extra></extra>"
     return _trials(report, points, mode=mode, hovertemplate=hover, **style)
+
+
+def _colour(sweep: ReportedSweep, colours: Mapping[str, str]) -> str:
+    """That of its architecture; one of its own if it has several."""
+    return colours[sweep.models[0]] if len(sweep.models) == 1 else line_colour(5)
 
 
 def _marker(state: TrialState, colour: str, among: int) -> dict[str, Any]:

@@ -81,7 +81,6 @@ def architectures(report: Report) -> list[Architecture]:
             found.append(Architecture(model, None, False, cells))
             continue
         result, mean = winner.result, mean_of(report, winner)
-        tested = [o for o in report.openings if o.model == winner.name]
         cells = (
             plain(model, 40),
             report.label(winner.name),
@@ -94,7 +93,7 @@ def architectures(report: Report) -> list[Architecture]:
             f"{result.parameters:,}",
             str(result.epochs),
             f"{result.seconds / 60:.1f}",
-            ", ".join(percent(o.accuracy) for o in tested) or NOT_YET,
+            ", ".join(percent(opening.accuracy) for opening in tests_of(report, winner)) or NOT_YET,
         )
         found.append(Architecture(model, winner, overall is not None and winner.name == overall.name, cells))
     return sorted(found, key=lambda row: -row.winner.result.best_val_acc if row.winner else 1.0)
@@ -103,6 +102,11 @@ def architectures(report: Report) -> list[Architecture]:
 def mean_of(report: Report, candidate: Candidate) -> Mean | None:
     """The mean accuracy over a trial's further seeds; None without any."""
     return next((found.accuracy for found in report.choice.confirmed if found.name == candidate.name), None)
+
+
+def tests_of(report: Report, candidate: Candidate) -> list[Opening]:
+    """The openings of a test split for a trial, earliest first."""
+    return [opening for opening in report.openings if opening.model == candidate.name]
 
 
 def interval(mean: Mean | None) -> str:
@@ -149,14 +153,11 @@ def _confirmed(report: Report, winner: Candidate) -> str:
 
 
 def _tested(report: Report, winner: Candidate) -> str:
-    tested = [opening for opening in report.openings if opening.model == winner.name]
     shown = []
-    for opening in tested:
-        ends = wilson(opening.right, opening.images)
+    for opening in tests_of(report, winner):
+        low, high = wilson(opening.right, opening.images)
         averaging = f", {plain(opening.averaging, 20)}" if opening.is_averaged else ""
-        shown.append(
-            f"{percent(opening.accuracy)} (95 % interval {100 * ends.low:.2f} to {percent(ends.high)}{averaging})"
-        )
+        shown.append(f"{percent(opening.accuracy)} (95 % interval {100 * low:.2f} to {percent(high)}{averaging})")
     count = how_often(len(report.openings))
     return f"{', '.join(shown)}; {count}" if shown else count if not report.openings else f"for other models {count}"
 

@@ -120,7 +120,7 @@ def _edges(overall: Selection, by_model: Mapping[str, Selection], spaces: Mappin
             continue
         parameters, values = spaces[winner.sweep].parameters, winner.record.parameters
         near = [c for c in selection.near if c is not winner and c.sweep == winner.sweep]
-        # At opposite ends, the values of two architectures would contradict each other if it were not said whose they are.
+        # Of two architectures the values may be at opposite ends, so it is said whose they are.
         whose = f"{winner.model}'s winner" if len(by_model) > 1 else "trial"
         for name, side in ends_reached(parameters, values, winner.record.config).items():
             low, high = _ends(parameters[name])
