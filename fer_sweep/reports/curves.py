@@ -25,11 +25,11 @@ def curves(report: Report, chosen: Sequence[Candidate], name: str) -> list[Figur
     Args:
         report: With the curves.
         chosen: The trials, best first.
-        name: Prefix of the figures' ids.
+        name: Prefix of the figures' ids; ``models`` puts the architecture before the trial.
     """
     known, winner = [c for c in chosen if c.name in report.curves], report.selection.winner
     labels = [report.label(c.name) for c in known]
-    if len(report.models) > 1:
+    if name == "models":
         labels = [label if c.model in label else f"{c.model}, {label}" for c, label in zip(known, labels, strict=True)]
     # Trials of one architecture need colours of their own to be told apart.
     by_model, is_each = colours_of(report.models), len({c.model for c in known}) == len(known)

@@ -155,13 +155,12 @@ class Report:
 
     def named(self, text: str) -> str:
         """A sentence in which trials are called as ``label`` calls them, not by the ids of their sweeps."""
-        for id, name in self.names.items():
-            pattern = rf"((?:[Tt]rial )?)(?<![\w/]){re.escape(id)}/(?=\w)"
-            if len(self.names) > 1:
-                text = re.sub(pattern, lambda found, name=name: f"{found[1]}{name}/", text)
-            else:
-                text = re.sub(pattern, lambda found: found[1] or "trial ", text)
-        return text
+        ids = "|".join(map(re.escape, self.names))
+
+        def called(found: re.Match[str]) -> str:
+            return f"{found[1]}{self.names[found[2]]}/" if len(self.names) > 1 else found[1] or "trial "
+
+        return re.sub(rf"((?:[Tt]rial )?)(?<![\w/])({ids})/(?=\w)", called, text)
 
 
 def gather(opened: Sequence[Sweep], only: Collection[str] = ()) -> Report:

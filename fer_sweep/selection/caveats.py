@@ -110,7 +110,9 @@ def _against(
         )
     if rivals:
         models = f"{', '.join(c.model for c in rivals)} and {winner.model}"
-        yield Caveat("noise", f"{models} may be equally accurate: the winners {_both(winner, rivals[0])}")
+        yield Caveat(
+            "noise", f"the architectures {models} may be equally accurate: the winners {_both(winner, rivals[0])}"
+        )
 
 
 def _edges(overall: Selection, by_model: Mapping[str, Selection], spaces: Mapping[str, Space]) -> Iterator[Caveat]:
@@ -121,13 +123,13 @@ def _edges(overall: Selection, by_model: Mapping[str, Selection], spaces: Mappin
         parameters, values = spaces[winner.sweep].parameters, winner.record.parameters
         near = [c for c in selection.near if c is not winner and c.sweep == winner.sweep]
         # Of two architectures the values may be at opposite ends, so it is said whose they are.
-        whose = f"{winner.model}'s winner" if len(by_model) > 1 else "trial"
+        who = f"the winner of {winner.model}" if len(by_model) > 1 else "the winner"
         for name, side in ends_reached(parameters, values, winner.record.config).items():
             low, high = _ends(parameters[name])
             others = [side_of(parameters[name], c.record.parameters.get(name)) for c in near]
             yield Caveat(
                 "edge",
-                f"the {name} of {whose} {winner.name}, {short(values[name])}, is at the {side} end of its range "
+                f"{who}, trial {winner.name}, has {name} {short(values[name])}, at the {side} end of its range "
                 f"({short(low)} to {short(high)}){_company(others.count(side), len(near))}; "
                 "a better value may lie beyond: widen the range",
             )

@@ -104,7 +104,7 @@ def test_best_explains_its_choice_and_warns(shell, both):
     assert winner["sweep"] == both[0]
     _, out, err = shell("best")
     assert "why:" in out and winner["verdict_reason"] in " ".join(out.split())
-    assert "warning:" in out and "0.005, is at the" in " ".join(out.split()) and "upper end" in " ".join(out.split())
+    assert "warning:" in out and "lr 0.005" in out and "upper end" in " ".join(out.split())
     assert out.startswith("winner: trial") and "in every trial: model=simple_cnn" in " ".join(out.split())
     assert f"fersweep confirm {both[0]}" in err
     document = shell.json("best", *both)

@@ -42,6 +42,7 @@ def test_caveats_further_seeds_and_openings_of_the_test_split(report: Report, pl
     found, without = (certainty(shown) for shown in (report, plain))
     (caveat,) = report.choice.caveats
     assert [line.lower() for line in found["Caveats"]] == [report.named(f"{caveat.message}.").lower()]
+    assert certainty(report, most=0)["Caveats"] == ["1 more: fersweep best s0000001 --all."]
     (seeds,) = found["Further seeds"]
     assert seeds.startswith(f"The winner, {report.label(report.selection.winner.name)}: ")
     assert "mean over 3 further seeds 61.00 % (95 % interval 58.52 to 63.48 %)" in seeds

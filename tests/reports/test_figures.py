@@ -95,7 +95,7 @@ def test_importances_and_why_there_are_none(one: Report) -> None:
     assert [trace["name"] for trace in figure.spec["data"]] == ["for accuracy"]
     assert figure.summary == "For accuracy, lr mattered most (80 %). No importance for gap: why."
     nothing = figures.importance_bars(one.sweeps[0], found[1], found[1], "Parameter importance", LINES[2])
-    assert not nothing.spec and not nothing.body
+    assert nothing.summary == "No importance: why." and not nothing.spec and not nothing.body
 
 
 def test_axes_have_logarithms_choices_in_order_and_a_place_for_none() -> None:
@@ -126,6 +126,8 @@ def test_several_sweeps_have_a_view_of_all_and_one_each_and_the_best_of_each_arc
         trace["name"]: trace["line"]["color"] for trace in figures.progress(three).spec["data"] if "line" in trace
     }
     assert drawn == {model: dots[model] for model in models} == stairs == colours_of(models), "one colour everywhere"
+    best = curves(three, best_trials(three.selection), "best")[0].spec["data"]
+    assert len({t["line"]["color"] for t in best if t["mode"] == "lines"}) == 8, "several of one architecture"
     low, high = Axis("lr", log=True, bounds=(1e-4, 1e-2)), Axis("lr", log=True, bounds=(1e-3, 1e-1))
     axes = (low, Axis("depth", log=False)), (high,), (high,)
     joined = common_axes([dataclasses.replace(s, axes=a) for s, a in zip(three.sweeps, axes, strict=True)])

@@ -37,11 +37,11 @@ def other_model(name: str, accuracy: float, model: str = "resnet18") -> Candidat
 def test_architectures_that_may_be_equal_are_named_once() -> None:
     (found,) = of(candidate("1", 0.60), other_model("9", 0.605))
     assert found.message.startswith(
-        "resnet18 and simple_cnn may be equally accurate: the winners s/1 (60.00 %) and r/9"
+        "the architectures resnet18 and simple_cnn may be equally accurate: the winners s/1 (60.00 %) and r/9"
     )
     same, both = of(candidate("1", 0.60), candidate("2", 0.60), other_model("9", 0.605), other_model("8", 0.601, "vit"))
     assert "that of 3 of the 3 other trials" in same.message and "s/2" in same.message
-    assert both.message.startswith("resnet18, vit and simple_cnn may be equally accurate: ")
+    assert both.message.startswith("the architectures resnet18, vit and simple_cnn may be equally accurate: ")
 
 
 def test_further_seeds_decide_in_the_place_of_chance() -> None:
@@ -74,12 +74,14 @@ def test_a_best_value_at_the_end_of_its_range_is_named_with_its_company() -> Non
     at_the_end = candidate("1", 0.60, 0.0, parameters={"lr": 0.0099})
     inside = candidate("2", 0.597, 0.1, parameters={"lr": 0.001})
     (found,) = [c for c in of(at_the_end, inside, space=space) if c.kind == "edge"]
-    assert "the lr of trial s/1, 0.0099, is at the upper end of its range (0.0001 to 0.01)" in found.message
+    assert "the winner, trial s/1, has lr 0.0099, at the upper end of its range (0.0001 to 0.01)" in found.message
     assert "unlike the other trial" in found.message and "widen" in found.message
     assert of(inside, space=space) == []
     vit = candidate("3", 0.5, parameters={"lr": 1e-4}, config={"model": "vit", "data": "fer2013"})
     both = [c.message for c in of(at_the_end, vit, space=space) if c.kind == "edge"]
-    assert "of simple_cnn's winner s/1" in both[0] and "of vit's winner s/3" in both[1], "opposite ends"
+    assert "the winner of simple_cnn, trial s/1, has" in both[0] and "of vit, trial s/3, has" in both[1], (
+        "opposite ends"
+    )
 
 
 def test_warnings_come_gravest_first_and_never_contradict_the_reason() -> None:
