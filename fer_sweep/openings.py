@@ -54,7 +54,12 @@ class Opening:
     @property
     def words(self) -> str:
         """The model and its accuracy."""
-        return f"{self.model}, {100 * self.accuracy:.2f} % ({self.averaging})"
+        return f"{self.model}, {100 * self.accuracy:.2f} %" + (f" ({self.averaging})" if self.is_averaged else "")
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether predictions were averaged over several views of a face."""
+        return self.averaging != "none"
 
 
 def openings_of(test_fingerprint: str) -> list[Opening]:

@@ -199,7 +199,6 @@ def _report_json(report: "Report", model: _ChosenModel) -> dict[str, Any]:
     from fer_sweep.selection import wilson
 
     found = report.examination
-    interval = wilson(found.right, found.images)
     return {
         "model": model.name,
         "folder": model.folder,
@@ -207,7 +206,7 @@ def _report_json(report: "Report", model: _ChosenModel) -> dict[str, Any]:
         "is_private_test": report.is_official,
         "tta": found.averaging,
         "accuracy": found.accuracy,
-        "interval": [interval.low, interval.high],
+        "interval": wilson(found.right, found.images),
         "images": found.images,
         "right": found.right,
         "clean": {"accuracy": found.clean_accuracy, "images": found.clean_images},
@@ -230,17 +229,17 @@ def _print_report(report: "Report", model: _ChosenModel) -> None:
     rows = []
     for index, (label, row) in enumerate(zip(found.classes, found.confusion_matrix, strict=True)):
         if images := sum(row):
-            interval = wilson(row[index], images)
-            ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+            low, high = wilson(row[index], images)
+            ends = f"{100 * low:.1f} to {100 * high:.1f} %"
             rows.append([label, images, percent(found.per_class_recall[index]), ends])
         else:
             rows.append([label, 0, "", ""])
     split = "PrivateTest" if report.is_official else "the test split (not FER2013's PrivateTest)"
     print_prose(f"{model.name} on {split} of {report.opening.data}")
     print_table("recall by class", ("class", "images", "recall", "95 % interval"), rows)
-    whole = wilson(found.right, found.images)
+    low, high = wilson(found.right, found.images)
     print_prose(
-        f"accuracy {percent(found.accuracy)} ({100 * whole.low:.2f} to {100 * whole.high:.2f} %, Wilson 95 %) "
+        f"accuracy {percent(found.accuracy)} ({100 * low:.2f} to {100 * high:.2f} %, Wilson 95 %) "
         f"on {found.images:,} images{_AVERAGED[found.averaging]}; macro F1 {found.macro_f1:.3f}"
     )
     if found.clean_images < found.images:

@@ -110,7 +110,7 @@ def compare(
     from fer_sweep.reports.comparing import Pair
     from fer_sweep.reports.sources import gather
     from fer_sweep.sweeps import open_sweeps
-    from fer_sweep.sweeps.choosing import chosen, confirmed
+    from fer_sweep.sweeps.choosing import chosen, confirmed, next_steps
 
     log_warnings()
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
@@ -143,7 +143,8 @@ def compare(
     if output is not None:
         print_text(f"report: {output}")
     better = max(one, other, key=lambda candidate: candidate.result.best_val_acc)
-    say(f"next: fersweep confirm {better.sweep} --trial {better.record.trial_id} trains it with further seeds")
+    for step in next_steps(better, next((found for found in seeds if found.name == better.name), None)):
+        say(f"next: fersweep {step}")
 
 
 def _trial_named(text: str) -> tuple[list[str] | None, str]:

@@ -17,7 +17,7 @@ from fer_sweep.cli.printing import (
     selection_json,
 )
 from fer_sweep.errors import InputError
-from fer_sweep.formatting import in_common, parameter_columns, percent, points, short
+from fer_sweep.formatting import in_common, parameter_columns, percent, points
 
 if TYPE_CHECKING:
     from fer_sweep.selection import Candidate
@@ -125,23 +125,21 @@ def _print_winner(choice: "Choice", winner: "Candidate", *, show_all: bool) -> N
 
 def _print_ranking(choice: "Choice", sweeps: "Sequence[str]", *, show_all: bool) -> None:
     """Print the best trials, one line each; on request all of them with everything known of them."""
-    from fer_sweep.reports.tables import RANKING_COLUMNS, ranking_rows
+    from fer_sweep.reports.tables import ranking
 
     overall = choice.overall
     parameters = [candidate.record.parameters for candidate in overall.ranking]
-    rows = [dict(zip(RANKING_COLUMNS, row, strict=True)) for row in ranking_rows(overall)]
-    columns, key, extra = list(RANKING_COLUMNS), "sweep/trial", {}
+    columns, found = ranking(overall)
+    rows = [dict(zip(columns, row, strict=True)) for row in found]
+    key, extra = "sweep/trial", {}
     if not show_all:
         key = "trial" if len(sweeps) == 1 else key
         of_state = ["state"] if any(candidate.record.state != "complete" for candidate in overall.ranking) else []
-        columns = ["", key, "best_val_acc", "gap", "verdict", *of_state]
+        metric = [] if overall.metric is None else [overall.metric.name]
+        columns = ["", key, *metric, "best_val_acc", "gap", "verdict", *of_state]
         extra = parameter_columns(parameters)
-    if overall.metric is not None:
-        columns.insert(columns.index("best_val_acc"), overall.metric.name)
     for row, candidate in zip(rows, overall.ranking, strict=True):
         row["trial"] = candidate.record.trial_id
-        if overall.metric is not None:
-            row[overall.metric.name] = "" if candidate.value is None else short(candidate.value)
     shown = [place for place, row in enumerate(rows) if show_all or place < _RANKED or ">" in str(row[""])]
     count = f"{len(rows)} trials" if len(shown) == len(rows) else f"best {_RANKED} of {len(rows)} trials"
     by = overall.metric.name if overall.metric else "best_val_acc"

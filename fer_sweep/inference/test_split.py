@@ -90,7 +90,6 @@ def _refusal(last: Opening, count: int) -> InputError:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.opened))
     times = "once" if count == 1 else f"{count} times"
     return InputError(
-        f"the test split of {last.data} was opened {times} already, last on {when} for {last.model}: "
-        f"{last.accuracy:.2%} ({last.averaging})",
+        f"the test split of {last.data} was opened {times} already, last on {when}: {last.words}",
         hint="a second opening makes it a validation split; --again opens it nevertheless, and records that",
     )

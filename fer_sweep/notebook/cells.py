@@ -8,14 +8,16 @@ import plotly.graph_objects as go
 from fer_sweep.errors import InputError, NothingToDo
 from fer_sweep.formatting import plain
 from fer_sweep.notebook.svg import drawn, legend
-from fer_sweep.reports.figures import curves, figures_of, pareto
+from fer_sweep.reports.curves import curves
+from fer_sweep.reports.figures import figures_of, pareto
 from fer_sweep.reports.page import views
 from fer_sweep.reports.sources import Report, best_trials, title
-from fer_sweep.reports.tables import RANKING_COLUMNS, ranking_rows, templates_of_reports
+from fer_sweep.reports.summary import answer, certainty
+from fer_sweep.reports.tables import ranking, templates_of_reports
+from fer_sweep.selection import SHOWN
 
 RANKED = 10
 """Trials in the table; the winner is one of them."""
-_MOST_CAVEATS = 3
 KINDS = ("pareto", "accuracy", "loss", "gap", "progress", "importance", "confusion", "recall", "parallel")
 """The figures that every sweep has once its trials suffice."""
 
@@ -27,7 +29,7 @@ def cell(report: Report, state: str = "") -> str:
     if selection.ranking:
         accuracy = curves(report, best_trials(selection), "best")[0]
         shown = [figure for figure in (pareto(report), accuracy) if figure.spec]
-    ranking = ranking_rows(selection)
+    columns, ranked = ranking(selection, report.label)
     return (
         templates_of_reports(autoescape=True)
         .get_template("cell.html.j2")
@@ -36,9 +38,10 @@ def cell(report: Report, state: str = "") -> str:
             title=title(report.sweeps),
             state=state,
             states=Counter(str(record.state) for _, record in report.trials).most_common(),
-            caveats=report.choice.caveats[:_MOST_CAVEATS],
-            columns=RANKING_COLUMNS,
-            ranking=[row for place, row in enumerate(ranking) if place < RANKED or ">" in str(row[0])],
+            answer=answer(report),
+            caveats=certainty(report, most=SHOWN).get("Caveats", ()),
+            columns=columns,
+            ranking=[row for place, row in enumerate(ranked) if place < RANKED or ">" in str(row[0])],
             figures=[(figure, drawn(figure), legend(figure)) for figure in shown],
         )
     )

@@ -1,32 +1,26 @@
-"""The figures of the HTML report: trials, curves, progress, importances, classes. Pure.
+"""The figures of the HTML report: trials, progress, importances, classes; curves are in ``curves``. Pure.
 
 Optuna's visualizations do not replace them: they know no standard error, winner or epochs spent, and escape no label.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import quantiles
 from typing import Any
 
 import plotly.graph_objects as go
 
-from fer_sweep.formatting import percent, plain, points, short
+from fer_sweep.formatting import percent, plain, points
 from fer_sweep.records import TrialState
+from fer_sweep.reports.curves import curves
 from fer_sweep.reports.optuna_view import Importance, importance
-from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR, Figure, colours_of, figure_json, line_colour, safe
+from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR_MARKER, Figure, colours_of, figure_json, line_colour, safe
 from fer_sweep.reports.sources import Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate
 
 _SYMBOLS = {TrialState.COMPLETE: "circle", TrialState.PRUNED: "x-thin-open", TrialState.RUNNING: "triangle-up-open"}
-_CURVES = (
-    ("accuracy", "Accuracy", "accuracy, %", "val_acc", "train_acc"),
-    ("loss", "Loss", "loss", "val_loss", "train_loss"),
-    ("gap", "Train-val gap", "train-val gap, points", "train_val_gap", None),
-)
-"""Id, title, unit, solid line and dotted line."""
 _ACCURACY_AXIS = "best validation accuracy, %"
-_STAR = {"symbol": "star", "size": 16, "color": STAR}
 _DASHES = ("solid", "dash", "dot", "dashdot")
 """Tell sweeps of one architecture apart."""
 
@@ -42,8 +36,7 @@ def figures_of(report: Report) -> dict[str, list[Figure]]:
         accuracy = importance(sweep.records, sweep.axes, lambda result: result.best_val_acc, maximize=True)
         gap = importance(sweep.records, sweep.axes, lambda result: result.train_val_gap, maximize=False)
         title = report.names[sweep.id] if len(report.sweeps) > 1 else "Parameter importance"
-        colour = colours[sweep.models[0]] if len(sweep.models) == 1 else line_colour(5)
-        bars.append(importance_bars(sweep, accuracy, gap, title, colour))
+        bars.append(importance_bars(sweep, accuracy, gap, title, _colour(sweep, colours)))
     return {
         "pareto": [pareto(report)],
         "best": curves(report, best_trials(selection), "best"),
@@ -69,7 +62,7 @@ def pareto(report: Report) -> Figure:
                 marker = _marker(state, colours[model], len(trained))
                 traces.append(_dots(report, some, name=name, marker=marker, opacity=0.75))
     if winner is not None:
-        traces.append(_dots(report, [winner], name="winner", marker=_STAR))
+        traces.append(_dots(report, [winner], name="winner", marker=STAR_MARKER))
     x = _range([c.result.best_val_acc for c in trained], high_is_good=True)
     y = _range([c.result.train_val_gap for c in trained], high_is_good=False)
     axes = {
@@ -92,45 +85,6 @@ def pareto(report: Report) -> Figure:
     return Figure("pareto", "Accuracy against gap", words, drawn, ("trial", "accuracy", "gap"), body)
 
 
-def curves(report: Report, chosen: Sequence[Candidate], name: str) -> list[Figure]:
-    """Accuracy, loss and gap over the epochs of some trials; the winner's line is wider, with a star.
-
-    Args:
-        report: With the curves.
-        chosen: The trials, best first.
-        name: Prefix of the figures' ids; ``models`` puts the architecture before the trial.
-    """
-    known, winner = [c for c in chosen if c.name in report.curves], report.selection.winner
-    labels = [report.label(c.name) for c in known]
-    if name == "models":
-        labels = [label if c.model in label else f"{c.model}, {label}" for c, label in zip(known, labels, strict=True)]
-    # Trials of one architecture need colours of their own to be told apart.
-    by_model, several = colours_of(report.models), len(report.models) > 1
-    figures = []
-    for id, title, unit, solid, dotted in _CURVES:
-        traces = []
-        for place, (candidate, label) in enumerate(zip(known, labels, strict=True)):
-            wins = winner is not None and candidate.name == winner.name
-            colour = by_model[candidate.model] if several else line_colour(place)
-            shown = safe(f"★ winner, {label}" if wins else label)
-            for metric, dash, width in ((solid, "solid", 4.5 if wins else 2), (dotted, "dot", 1.5)):
-                if metric is not None:
-                    line = {"color": colour, "dash": dash, "width": width}
-                    style = {"line": line, "legendgroup": str(place), "showlegend": metric == solid}
-                    style |= {"meta": report.places[candidate.name], "opacity": 1 if wins else 0.8}
-                    traces.append(_line(report, candidate, metric, name=shown, **style))
-            if wins:
-                traces.append(_best_epoch(report, candidate, solid))
-        words = f"Over the epochs: {'validation solid, training dotted' if dotted else 'train_acc minus val_acc'}."
-        if any(winner is not None and c.name == winner.name for c in known):
-            words += " The star is the winner's best epoch."
-        if not known:
-            words = "The curves of these trials are unknown on this host."
-        axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": unit}}}
-        figures.append(Figure(f"curves-{name}-{id}", title, words, figure_json(traces, height=420, **axes)))
-    return figures
-
-
 def progress(report: Report) -> Figure:
     """Each sweep's best accuracy so far, over the epochs it has trained."""
     traces, words = [], []
@@ -139,7 +93,7 @@ def progress(report: Report) -> Figure:
     star: list[_Point] = []
     hover = "%{text}<br>%{y:.2f} %, %{x} epochs trained<extra></extra>"
     for place, sweep in enumerate(report.sweeps):
-        colour = colours[sweep.models[0]] if len(sweep.models) == 1 else line_colour(5)
+        colour = _colour(sweep, colours)
         dash = _DASHES[used[colour] % len(_DASHES)]
         used[colour] += 1
         spent, best = 0, 0.0
@@ -163,24 +117,14 @@ def progress(report: Report) -> Figure:
         for state, some in ended.items():
             marker = _marker(state, colour, len(so_far))
             shown = f"{name}, {state}" if several else str(state)
-            traces.append(
-                _trials(
-                    report,
-                    some,
-                    name=shown,
-                    mode="markers",
-                    marker=marker,
-                    opacity=0.6,
-                    showlegend=not several,
-                    **style,
-                )
-            )
+            look = {"mode": "markers", "marker": marker, "opacity": 0.6, "showlegend": not several}
+            traces.append(_trials(report, some, name=shown, **look, **style))
         words.append(
             f"{report.names[sweep.id]}: {best:.2f} % after {spent:,} epochs in {len(so_far):,} trials, "
             f"{len(ended.get(TrialState.PRUNED, [])):,} of them pruned."
         )
     if star:
-        traces.append(_trials(report, star, name="winner", mode="markers", marker=_STAR, hovertemplate=hover))
+        traces.append(_trials(report, star, name="winner", mode="markers", marker=STAR_MARKER, hovertemplate=hover))
     accuracies = [c.result.best_val_acc for c in report.selection.ranking]
     axes = {
         "xaxis": {"title": {"text": "epochs trained"}, "rangemode": "tozero"},
@@ -195,6 +139,8 @@ def importance_bars(sweep: ReportedSweep, accuracy: Importance, gap: Importance,
     """How much each parameter of a sweep mattered for accuracy, in its colour, and for the gap."""
     names = list(accuracy.shares or gap.shares)
     traces, words = [], []
+    if not names and accuracy.missing == gap.missing:
+        return Figure(f"importance-{sweep.id}", title, f"No importance: {accuracy.missing}.", {})
     for what, answer, fill in (("accuracy", accuracy, colour), ("gap", gap, QUIET)):
         if not answer.shares:
             words.append(f"No importance for {what}: {answer.missing}.")
@@ -292,39 +238,9 @@ def _dots(report: Report, chosen: Sequence[Candidate], *, mode: str = "markers",
     return _trials(report, points, mode=mode, hovertemplate=hover, **style)
 
 
-def _line(report: Report, candidate: Candidate, metric: str, *, name: str, **style: Any) -> Any:
-    curve, factor = report.curves[candidate.name], _factor(metric)
-    values = [row.get(metric) for row in curve]
-    swept = next(sweep.axes for sweep in report.sweeps if sweep.id == candidate.sweep)
-    parameters = candidate.record.parameters
-    config = [safe(f"{a.name} {short(parameters[a.name])}") for a in swept if a.name in parameters]
-    return go.Scatter(
-        x=[row["epoch"] for row in curve],
-        y=[None if v is None or not math.isfinite(v) else float(f"{factor * v:.5g}") for v in values],
-        name=name,
-        mode="lines" if len(curve) > 1 else "markers",
-        hovertemplate="<br>".join([name, f"{metric} %{{y:.4g}}, epoch %{{x}}", *config]) + "<extra></extra>",
-        **style,
-    )
-
-
-def _best_epoch(report: Report, winner: Candidate, metric: str) -> Any:
-    rows = [row for row in report.curves[winner.name] if row["epoch"] == winner.result.best_epoch]
-    values = [value for row in rows if (value := row.get(metric)) is not None and math.isfinite(value)]
-    return go.Scatter(
-        x=[row["epoch"] for row in rows][: len(values)],
-        y=[_factor(metric) * value for value in values],
-        mode="markers",
-        marker=_STAR,
-        name="winner",
-        showlegend=False,
-        hovertemplate=f"winner, best epoch {winner.result.best_epoch}<extra></extra>",
-        meta=report.places[winner.name],
-    )
-
-
-def _factor(metric: str) -> int:
-    return 1 if metric.endswith("loss") else 100
+def _colour(sweep: ReportedSweep, colours: Mapping[str, str]) -> str:
+    """That of its architecture; one of its own if it has several."""
+    return colours[sweep.models[0]] if len(sweep.models) == 1 else line_colour(5)
 
 
 def _marker(state: TrialState, colour: str, among: int) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def coordinates(record: TrialRecord, known: Mapping[str, BaseDistribution]) -> d
     for name, distribution in known.items():
         value: Any = record.parameters.get(name)
         if isinstance(distribution, CategoricalDistribution):
-            value = value if _is_listed(value, distribution.choices) else canonical(value)
-            if name in record.parameters and _is_listed(value, distribution.choices):
+            value = value if value in distribution.choices else canonical(value)
+            if name in record.parameters and value in distribution.choices:
                 found[name] = value
             continue
         assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -103,11 +103,6 @@ def importance(
     return Importance(dict(sorted(shares.items(), key=lambda item: -item[1])))
 
 
-def _is_listed(value: Any, choices: Sequence[Choice]) -> bool:
-    # In Python, 1 == True.
-    return any(type(value) is type(choice) and value == choice for choice in choices)
-
-
 def _distribution(axis: Axis, records: Sequence[TrialRecord]) -> BaseDistribution | None:
     values = [record.parameters[axis.name] for record in records if axis.name in record.parameters]
     if axis.choices is not None:
@@ -123,5 +118,5 @@ def _distribution(axis: Axis, records: Sequence[TrialRecord]) -> BaseDistributio
 def _choices(values: Sequence[Any]) -> list[Choice]:
     distinct = {canonical(value): value for value in values}
     plain = [v for v in distinct.values() if v is None or isinstance(v, bool | int | float | str)]
-    # Optuna stores only plain scalars, and takes True for 1.
+    # Optuna stores only plain scalars, and takes True for 1: the others are text.
     return plain if len(set(plain)) == len(distinct) else list(distinct)

@@ -53,7 +53,8 @@ def table(report: Report) -> dict[str, Any]:
     """The table of trials: columns and rows; only parameters that are swept, or differ, have a column."""
     flat = flat_rows(report)
     swept = dict.fromkeys(f"param.{axis.name}" for sweep in report.sweeps for axis in sweep.axes)
-    differ = [key for key in (flat[0] if flat else ()) if key.startswith("param.") and _differs(key, flat)]
+    names = [key for key in (flat[0] if flat else ()) if key.startswith("param.")]
+    differ = [key for key in names if len({canonical(row[key]) for row in flat}) > 1]
     known = dict.fromkeys(["param.model"] * ("param.model" in differ) + [*swept, *differ])
     keys = [key for key in (*_FIRST, *known, *_LAST) if key != "sweep" or len(report.sweeps) > 1]
     rows = []
@@ -64,10 +65,6 @@ def table(report: Report) -> dict[str, Any]:
         row["reason"] = row["reason"] or ""
         rows.append([_cell(row.get(key)) for key in keys])
     return {"columns": [plain(key, 46) for key in keys], "rows": rows}
-
-
-def _differs(key: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    return len({canonical(row[key]) for row in rows}) > 1
 
 
 def _cell(value: Any) -> Any:

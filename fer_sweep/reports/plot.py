@@ -54,6 +54,7 @@ SHADES = ("#f3f7fc", "#b7cfe7", "#5c98ca", "#1f609f", "#08305e")
 """From 0 to 100 %."""
 QUIET, STAR, BAND = "#656c79", "#b3123c", "#d9a400"
 """Guide lines, the winner, the one-standard-error band."""
+STAR_MARKER = {"symbol": "star", "size": 16, "color": STAR}
 _DARK_LINES = ("#56b4e9", "#ff9a5c", "#2fd6a3", "#f08cc4", "#e6c84b", "#a99dff", "#7fe3ef", "#bcc2ca")
 _DARK_SCALE = ("#b9793f", "#ab9a4c", "#8bbd62", "#5fdc93", "#a5ffd0")
 _DARK_SHADES = ("#1d2430", "#23415f", "#2f6ea2", "#6aa9d9", "#d0e7fb")

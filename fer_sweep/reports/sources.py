@@ -154,10 +154,13 @@ class Report:
         return f"{self.names[sweep.id]}/{trial}" if len(self.sweeps) > 1 else f"trial {trial}"
 
     def named(self, text: str) -> str:
-        """A sentence in which trials are called by the names of their sweeps, not by their ids."""
-        for id, name in self.names.items():
-            text = name.join(re.split(rf"(?<![\w/]){re.escape(id)}(?=/\w)", text))
-        return text
+        """A sentence in which trials are called as ``label`` calls them, not by the ids of their sweeps."""
+        ids = "|".join(map(re.escape, self.names))
+
+        def called(found: re.Match[str]) -> str:
+            return f"{found[1]}{self.names[found[2]]}/" if len(self.names) > 1 else found[1] or "trial "
+
+        return re.sub(rf"((?:[Tt]rial )?)(?<![\w/])({ids})/(?=\w)", called, text)
 
 
 def gather(opened: Sequence[Sweep], only: Collection[str] = ()) -> Report:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.formatting import percent, plain, points
 from fer_sweep.openings import Opening, how_often
 from fer_sweep.reports.sources import Report
@@ -50,6 +51,8 @@ def answer(report: Report) -> dict[str, str]:
     if winner is None:
         return {"Winner": f"none: {report.named(report.selection.reason)}"}
     result, data = winner.result, plain(winner.data, 60) or "unknown"
+    if winner.data != SYNTHETIC or winner.fingerprint:  # that of drawn faces follows from fersweep's version
+        data += f", fingerprint {winner.fingerprint[:12] or 'not recorded'}"
     return {
         "Winner": f"{plain(winner.model, 40)}, {_trial(report, winner)}",
         "Best validation accuracy": (
@@ -59,7 +62,7 @@ def answer(report: Report) -> dict[str, str]:
         "Verdict": f"{result.verdict}: {explain(result)}",
         "Confirmed": _confirmed(report, winner),
         "Test split": _tested(report, winner),
-        "Data set": f"{data}, fingerprint {winner.fingerprint[:12] or 'not recorded'}",
+        "Data set": data,
         "Parameters": f"{result.parameters:,}",
         "Why": report.named(plain(report.selection.reason, 600)),
     }
@@ -78,7 +81,6 @@ def architectures(report: Report) -> list[Architecture]:
             found.append(Architecture(model, None, False, cells))
             continue
         result, mean = winner.result, mean_of(report, winner)
-        tested = [o for o in report.openings if o.model == winner.name]
         cells = (
             plain(model, 40),
             report.label(winner.name),
@@ -91,7 +93,7 @@ def architectures(report: Report) -> list[Architecture]:
             f"{result.parameters:,}",
             str(result.epochs),
             f"{result.seconds / 60:.1f}",
-            ", ".join(percent(o.accuracy) for o in tested) or NOT_YET,
+            ", ".join(percent(opening.accuracy) for opening in tests_of(report, winner)) or NOT_YET,
         )
         found.append(Architecture(model, winner, overall is not None and winner.name == overall.name, cells))
     return sorted(found, key=lambda row: -row.winner.result.best_val_acc if row.winner else 1.0)
@@ -102,6 +104,11 @@ def mean_of(report: Report, candidate: Candidate) -> Mean | None:
     return next((found.accuracy for found in report.choice.confirmed if found.name == candidate.name), None)
 
 
+def tests_of(report: Report, candidate: Candidate) -> list[Opening]:
+    """The openings of a test split for a trial, earliest first."""
+    return [opening for opening in report.openings if opening.model == candidate.name]
+
+
 def interval(mean: Mean | None) -> str:
     """The ends of a mean's interval; empty with fewer than two seeds."""
     if mean is None or mean.low is None or mean.high is None:
@@ -109,16 +116,28 @@ def interval(mean: Mean | None) -> str:
     return f"{100 * mean.low:.2f} to {percent(mean.high)}"
 
 
-def certainty(report: Report) -> dict[str, list[str]]:
-    """How far the winner can be trusted: lines of plain text under headings."""
+def certainty(report: Report, *, most: int | None = None) -> dict[str, list[str]]:
+    """How far the winner can be trusted: lines of plain text under headings.
+
+    Args:
+        report: What is shown.
+        most: Caveats to give, the gravest; a last line says where the others are. None for all.
+    """
+    warnings = [caveat.message for caveat in report.choice.caveats]
+    if most is not None and (hidden := len(warnings[most:])):
+        ids = " ".join(sweep.id for sweep in report.sweeps)
+        warnings[most:] = [f"{hidden} more: fersweep best {ids} --all"]
     parts = {
-        "Caveats": [caveat.message for caveat in report.choice.caveats],
+        "Caveats": warnings,
         "Further seeds": _seeds(report),
         "Test split": _openings(report.openings),
     }
-    return {
-        heading: [f"{plain(report.named(line), 600)}." for line in lines] for heading, lines in parts.items() if lines
-    }
+    return {heading: [_sentence(report, line) for line in lines] for heading, lines in parts.items() if lines}
+
+
+def _sentence(report: Report, line: str) -> str:
+    said = plain(report.named(line), 600)
+    return f"{said[:1].upper()}{said[1:]}."
 
 
 def _trial(report: Report, candidate: Candidate) -> str:
@@ -134,14 +153,11 @@ def _confirmed(report: Report, winner: Candidate) -> str:
 
 
 def _tested(report: Report, winner: Candidate) -> str:
-    tested = [opening for opening in report.openings if opening.model == winner.name]
     shown = []
-    for opening in tested:
-        ends = wilson(opening.right, opening.images)
-        averaging = "" if opening.averaging == "none" else f", {plain(opening.averaging, 20)}"
-        shown.append(
-            f"{percent(opening.accuracy)} (95 % interval {100 * ends.low:.2f} to {percent(ends.high)}{averaging})"
-        )
+    for opening in tests_of(report, winner):
+        low, high = wilson(opening.right, opening.images)
+        averaging = f", {plain(opening.averaging, 20)}" if opening.is_averaged else ""
+        shown.append(f"{percent(opening.accuracy)} (95 % interval {100 * low:.2f} to {percent(high)}{averaging})")
     count = how_often(len(report.openings))
     return f"{', '.join(shown)}; {count}" if shown else count if not report.openings else f"for other models {count}"
 

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,15 @@ from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports.reproducing import steps
 from fer_sweep.reports.sources import Report, title
 from fer_sweep.reports.summary import BY_ARCHITECTURE, answer, architectures, certainty
-from fer_sweep.selection import Candidate, Selection
+from fer_sweep.selection import SHOWN, Candidate, Selection
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _MEASURED = ("best_val_acc", "clean", "gap")
 RANKING_COLUMNS = ("", "#", "sweep/trial", *_MEASURED, "verdict", "state", "epoch", "parameters", "configuration")
+_AFTER_TRIAL = 3
+"""Where RANKING_COLUMNS admit the metric that ranks, if it is another one than the validation accuracy."""
 ARCHITECTURE_COLUMNS = ("", "architecture", "trials", "winner", *_MEASURED, "parameters", "verdict")
 _RANKED = 10
 """Trials in the Markdown report."""
@@ -33,16 +35,26 @@ _START_OF_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters that a spreadsheet takes for a formula."""
 
 
-def ranking_rows(selection: Selection) -> list[list[object]]:
-    """Rows for RANKING_COLUMNS: ``*`` marks the Pareto front, ``>`` the winner."""
+def ranking(selection: Selection, label: Callable[[str], str] = str) -> tuple[list[str], list[list[object]]]:
+    """RANKING_COLUMNS, with the metric that ranks, and a row a trial: ``*`` marks the Pareto front, ``>`` the winner.
+
+    Args:
+        selection: The choice among the trials.
+        label: What a trial is called, by SWEEP/TRIAL.
+    """
+    columns = list(RANKING_COLUMNS)
     lines = configurations([candidate.record.parameters for candidate in selection.ranking])
     rows: list[list[object]] = []
     for place, (candidate, line) in enumerate(zip(selection.ranking, lines, strict=True), 1):
         result = candidate.result
         mark = (">" if candidate is selection.winner else "") + ("*" if candidate in selection.pareto else "")
         rest = [result.verdict, candidate.record.state, result.best_epoch, f"{result.parameters:,}", line]
-        rows.append([mark, place, candidate.name, *_measured(candidate), *rest])
-    return rows
+        rows.append([mark, place, label(candidate.name), *_measured(candidate), *rest])
+    if selection.metric is not None:
+        columns.insert(_AFTER_TRIAL, selection.metric.name)
+        for row, candidate in zip(rows, selection.ranking, strict=True):
+            row.insert(_AFTER_TRIAL, "" if candidate.value is None else short(candidate.value))
+    return columns, rows
 
 
 def architecture_rows(by_model: Mapping[str, Selection], overall: Selection) -> list[list[object]]:
@@ -178,9 +190,7 @@ def markdown(report: Report) -> str:
     """A short report: the answer, the architectures, certainty, best trials, failed trials, how to repeat it."""
     templates = templates_of_reports(finalize=_escaped, keep_trailing_newline=True)
     templates.filters["fenced"] = _fenced
-    ranking = ranking_rows(report.selection)
-    for row, candidate in zip(ranking, report.selection.ranking, strict=True):
-        row[RANKING_COLUMNS.index("sweep/trial")] = report.label(candidate.name)
+    columns, ranked = ranking(report.selection, report.label)
     data = dict.fromkeys(str(record.config.get("data", "")) for _, record in report.trials)
     return templates.get_template("report.md.j2").render(
         report=report,
@@ -188,11 +198,11 @@ def markdown(report: Report) -> str:
         answer=answer(report),
         by_architecture=BY_ARCHITECTURE,
         architectures=architectures(report),
-        certainty=certainty(report),
+        certainty=certainty(report, most=SHOWN),
         steps=steps(report, dict.fromkeys((name for name in data if name not in ("", SYNTHETIC)), "")),
         ranked=_RANKED,
-        columns=RANKING_COLUMNS,
-        ranking=[row for place, row in enumerate(ranking) if place < _RANKED or row[0]],
+        columns=columns,
+        ranking=[row for place, row in enumerate(ranked) if place < _RANKED or row[0]],
         failed=[(sweep, record) for sweep, record in report.trials if record.state is TrialState.FAILED],
     )
 

@@ -7,7 +7,7 @@ The library is optional; ``wandb_views`` imports this module once it knows that 
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
@@ -15,9 +15,9 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
 from fer_sweep.formatting import plain
-from fer_sweep.reports.sources import MEASURED, Axis, ShownSweep, common_axes, title
-from fer_sweep.reports.summary import BY_ARCHITECTURE, Architecture
-from fer_sweep.selection import RULE
+from fer_sweep.reports.sources import MEASURED, Axis, Report, ShownSweep, common_axes, title
+from fer_sweep.reports.summary import BY_ARCHITECTURE, answer, architectures, certainty
+from fer_sweep.selection import RULE, SHOWN
 
 RUNS_SHOWN = 20
 """Lines a plot draws for each metric: the runs with the best validation accuracy."""
@@ -28,10 +28,10 @@ _PINNED = ["run:displayName", f"summary:{ACCURACY}", f"summary:{GAP}"]
 _MEANS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 
 
-def report(sweeps: Sequence[ShownSweep], answer: Mapping[str, str], rows: Sequence[Architecture]) -> Any:
-    """The report of at least one sweep, in the project of the first; answer and rows are those of ``summary``."""
+def report(sweeps: Sequence[ShownSweep], gathered: Report) -> Any:
+    """The report of at least one sweep, in the project of the first; it begins as all reports of ``gathered`` do."""
     first = sweeps[0]
-    blocks: list[Any] = [*([wr.TableOfContents()] if len(sweeps) > 1 else []), *_answer(answer, rows)]
+    blocks: list[Any] = [*([wr.TableOfContents()] if len(sweeps) > 1 else []), *_answer(gathered)]
     blocks += _side_by_side(sweeps) if len(sweeps) > 1 else []
     for sweep in sweeps:
         blocks += [wr.H2(sweep.label if len(sweeps) > 1 else "Parameters, accuracy and gap"), *_one_sweep(sweep)]
@@ -97,19 +97,15 @@ def workspace(sweeps: Sequence[ShownSweep]) -> Any:
     )
 
 
-def _answer(answer: Mapping[str, str], rows: Sequence[Architecture]) -> list[Any]:
-    blocks = [
-        wr.H2("Winner"),
-        wr.UnorderedList(items=[f"{name}: {plain(words, 600)}" for name, words in answer.items()]),
-    ]
-    if rows:
-        items = []
-        for row in rows:
-            cells = zip(BY_ARCHITECTURE[1:], row.cells[1:], strict=True)
-            numbers = ", ".join(f"{name} {cell}" for name, cell in cells if cell)
-            items.append(f"{'★ ' if row.is_overall else ''}{row.cells[0]}: {plain(numbers, 600)}")
-        blocks += [wr.H2("By architecture"), wr.UnorderedList(items=items)]
-    return blocks
+def _answer(gathered: Report) -> list[Any]:
+    lists = {"Winner": [f"{name}: {plain(words, 600)}" for name, words in answer(gathered).items()]}
+    for row in architectures(gathered):
+        cells = zip(BY_ARCHITECTURE[1:], row.cells[1:], strict=True)
+        numbers = ", ".join(f"{name} {cell}" for name, cell in cells if cell)
+        line = f"{'★ ' if row.is_overall else ''}{row.cells[0]}: {plain(numbers, 600)}"
+        lists.setdefault("By architecture", []).append(line)
+    lists |= certainty(gathered, most=SHOWN)
+    return [block for heading, items in lists.items() for block in (wr.H2(heading), wr.UnorderedList(items=items))]
 
 
 def _side_by_side(sweeps: Sequence[ShownSweep]) -> list[Any]:

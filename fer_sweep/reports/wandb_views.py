@@ -20,7 +20,6 @@ from pydantic import TypeAdapter, ValidationError
 from fer_sweep.errors import FersweepError, InputError, LoginError, ServerError, printable
 from fer_sweep.files import read_object, sweep_folder, write_atomically
 from fer_sweep.reports.sources import ShownSweep, gather, reported
-from fer_sweep.reports.summary import answer, architectures
 from fer_sweep.selection import select
 from fer_sweep.sweeps import Sweep
 from fer_sweep.sweeps.choosing import as_candidates
@@ -91,7 +90,7 @@ def save_views(opened: Sequence[Sweep], *, new: bool = False, say: Callable[[str
         views = next((known for known in _remembered(folder) if known.key == views.key), views)
     with _library_errors("report", who):
         parts = ("title", "description", "blocks", "width")
-        fresh = wandb_layout.report(sweeps, answer(gathered), architectures(gathered))
+        fresh = wandb_layout.report(sweeps, gathered)
         report = _saved(fresh, views.report, parts, say)
         # The library does not escape the title in the address, so a slash or a question mark breaks it.
         words = "".join(c if c.isascii() and c.isalnum() else " " for c in report.title).split()

@@ -1,7 +1,7 @@
 """Warnings about a choice: ranges that end too early, differences that may be chance, pruned trials."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from fer_sweep.errors import ConfigError
 from fer_sweep.formatting import percent, short
 from fer_sweep.records import TrialState
 from fer_sweep.selection.choice import Candidate, Selection, differing_data
+from fer_sweep.selection.confirmation import Confirmed, compare
 from fer_sweep.selection.intervals import MOST_SEEDS, chance_difference, images_needed, seeds_needed
 
 NEXT_TO = 0.05
@@ -27,16 +28,19 @@ Side = Literal["lower", "upper"]
 class Caveat:
     """One warning about a choice."""
 
-    kind: Literal["data", "metric", "pruned", "noise", "edge"]
+    kind: Literal["data", "metric", "pruned", "seeds", "noise", "edge"]
     """``data``: the trials were measured on different data. ``metric``: their sweeps rank by different metrics.
-    ``pruned``: the best sound trial was pruned. ``noise``: trials whose difference may be chance. ``edge``: a best
-    value at the end of its range."""
+    ``pruned``: the best sound trial was pruned. ``seeds``: further seeds decide against the winner. ``noise``: trials
+    whose difference may be chance. ``edge``: a best value at the end of its range."""
     message: str
     """What it is, and what to do about it."""
 
 
 def caveats(
-    overall: Selection, by_model: Mapping[str, Selection], spaces: Mapping[str, Space] | None = None
+    overall: Selection,
+    by_model: Mapping[str, Selection],
+    spaces: Mapping[str, Space] | None = None,
+    confirmed: Sequence[Confirmed] = (),
 ) -> tuple[Caveat, ...]:
     """Every warning about a choice, the gravest first.
 
@@ -44,10 +48,11 @@ def caveats(
         overall: The choice among all trials.
         by_model: The choice among the trials of each architecture.
         spaces: The search space by sweep; without it, the edges of its ranges are not checked.
+        confirmed: The trials with further seeds. Where these decide between two trials, chance no longer does.
     """
     found = [*_data(overall), *_pruned(overall)]
-    if overall.metric is None:
-        found += [*_within_the_ranking(overall), *_between(overall, by_model)]
+    if overall.metric is None and overall.winner is not None:
+        found += _against(overall.winner, overall, by_model, confirmed)
     return (*found, *_edges(overall, by_model, spaces or {}))
 
 
@@ -73,27 +78,37 @@ def _pruned(overall: Selection) -> Iterator[Caveat]:
     yield Caveat("pruned", message)
 
 
-def _within_the_ranking(overall: Selection) -> Iterator[Caveat]:
-    winner = overall.winner
-    if winner is None:
-        return
+def _against(
+    winner: Candidate, overall: Selection, by_model: Mapping[str, Selection], confirmed: Sequence[Confirmed]
+) -> Iterator[Caveat]:
+    """The winner against other trials: those better over further seeds, and those it leads by chance."""
+    decided = set()
+    for comparison in compare(confirmed):
+        names = [found.name for found in comparison.better_first]
+        if comparison.is_decided and winner.name in names:
+            decided.update(names)
+            if winner.name == names[1]:
+                advice = "name it with --trial in test, export or predict to use it"
+                yield Caveat("seeds", f"{comparison.meaning}, so the search chose by chance; {advice}")
+
+    def is_chance(other: Candidate) -> bool:
+        # On different data no number of images tells two trials apart.
+        return other.name not in decided and not differing_data((winner, other)) and _is_chance(winner, other)
+
+    rivals = [found.winner for found in by_model.values() if found.winner and found.winner.model != winner.model]
+    rivals = sorted(filter(is_chance, rivals), key=lambda c: -c.result.best_val_acc)
     others = [c for c in overall.eligible if c is not winner]
-    alike = [other for other in others if _is_chance(winner, other)]
-    if alike:
+    alike = [c for c in others if is_chance(c)]
+    unnamed = [c for c in alike if c not in rivals]
+    if unnamed:
         count = f"{len(alike)} of the {len(others)} other trials" if len(others) > 1 else "the other trial"
         yield Caveat(
-            "noise", f"the winner's accuracy and that of {count} may differ by chance: {_both(winner, alike[0])}"
+            "noise", f"the winner's accuracy and that of {count} may differ by chance: {_both(winner, unnamed[0])}"
         )
-
-
-def _between(overall: Selection, by_model: Mapping[str, Selection]) -> Iterator[Caveat]:
-    first = overall.winner
-    for model, selection in by_model.items():
-        second = selection.winner
-        if first is None or second is None or model == first.model or not _is_chance(first, second):
-            continue
+    if rivals:
+        models = f"{', '.join(c.model for c in rivals)} and {winner.model}"
         yield Caveat(
-            "noise", f"{first.model} and {model} may be equally accurate, of whose winners {_both(first, second)}"
+            "noise", f"the architectures {models} may be equally accurate: the winners {_both(winner, rivals[0])}"
         )
 
 
@@ -104,12 +119,14 @@ def _edges(overall: Selection, by_model: Mapping[str, Selection], spaces: Mappin
             continue
         parameters, values = spaces[winner.sweep].parameters, winner.record.parameters
         near = [c for c in selection.near if c is not winner and c.sweep == winner.sweep]
-        for name in at_an_end(parameters, values, winner.record.config):
-            side, (low, high) = side_of(parameters[name], values[name]), _ends(parameters[name])
+        # Of two architectures the values may be at opposite ends, so it is said whose they are.
+        who = f"the winner of {winner.model}" if len(by_model) > 1 else "the winner"
+        for name, side in ends_reached(parameters, values, winner.record.config).items():
+            low, high = _ends(parameters[name])
             others = [side_of(parameters[name], c.record.parameters.get(name)) for c in near]
             yield Caveat(
                 "edge",
-                f"{name} {short(values[name])} of trial {winner.name} is at the {side} end of its range "
+                f"{who}, trial {winner.name}, has {name} {short(values[name])}, at the {side} end of its range "
                 f"({short(low)} to {short(high)}){_company(others.count(side), len(near))}; "
                 "a better value may lie beyond: widen the range",
             )
@@ -123,9 +140,9 @@ def _company(there: int, near: int) -> str:
     return f", like {there or 'none'} of the {near} other trials within one standard error"
 
 
-def at_an_end(
+def ends_reached(
     parameters: Mapping[str, Distribution], values: Mapping[str, Any], config: Mapping[str, Any]
-) -> list[str]:
+) -> dict[str, Side]:
     """The parameters whose value is at an end of its range, where training accepts values beyond that end.
 
     A dropout of 0, for instance, is no reason to widen a range.
@@ -135,13 +152,10 @@ def at_an_end(
         values: The trial's values, by dotted name.
         config: Its whole configuration.
     """
-    return [
-        name
-        for name, distribution in parameters.items()
-        if name != "seed"  # the order of seeds has no meaning
-        and (side := side_of(distribution, values.get(name))) is not None
-        and _accepts_beyond(distribution, side, name, config)
-    ]
+    # The order of seeds has no meaning.
+    sides = {name: side_of(found, values.get(name)) for name, found in parameters.items() if name != "seed"}
+    flat = flatten(config)
+    return {name: side for name, side in sides.items() if side and _accepts_beyond(parameters[name], side, name, flat)}
 
 
 def side_of(distribution: Distribution, value: Any) -> Side | None:
@@ -173,7 +187,7 @@ def side_of(distribution: Distribution, value: Any) -> Side | None:
 def _ends(distribution: Distribution) -> tuple[float, float]:
     """Smallest and largest value; equal for a single value, for text, and without bounds."""
     match distribution:
-        case Categorical(possible=values) if all(is_number(value) for value in values):
+        case Categorical(possible=values) if all(map(is_number, values)):
             return min(values), max(values)
         case IntUniform() | Uniform() | LogUniform():
             return distribution.quantile(0.0), distribution.quantile(1.0)
@@ -181,10 +195,9 @@ def _ends(distribution: Distribution) -> tuple[float, float]:
 
 
 def _accepts_beyond(distribution: Distribution, side: Side, name: str, config: Mapping[str, Any]) -> bool:
-    flat = flatten(config)
     for value in _further(distribution, side):
         try:
-            parse_trial({**flat, name: value})
+            parse_trial({**config, name: value})
         except ConfigError:
             continue
         return True

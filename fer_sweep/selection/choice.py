@@ -221,19 +221,15 @@ def _why_none(ranking: Sequence[Candidate], metric: Metric | None) -> str:
 
 
 def _why(
-    winner: Candidate,
-    near: Sequence[Candidate],
-    equal: Sequence[Candidate],
-    error: float,
-    error_of_gap: float,
-    of: str,
+    winner: Candidate, near: Sequence[Candidate], equal: Sequence[Candidate], error: float, gap: float, of: str
 ) -> str:
+    """``error`` and ``gap`` are the standard errors of the best accuracy and of the smallest gap."""
     if len(near) == 1:
         return f"it has the {of}, by more than one standard error ({100 * error:.2f} points)"
     best = near[0]
     where = "its own" if winner is best else f"{percent(best.result.best_val_acc)} in trial {best.name}"
     pool = f"{len(near)} trials are within one standard error ({100 * error:.2f} points) of the {of}, {where}"
-    within = f"one standard error ({100 * error_of_gap:.2f} points)"
+    within = f"one standard error ({100 * gap:.2f} points)"
     if len(equal) == 1:
         return f"{pool}; its gap is the smallest by more than {within}"
     smallest = [c for c in equal if c.result.parameters == winner.result.parameters]

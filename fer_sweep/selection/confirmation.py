@@ -32,17 +32,20 @@ class Confirmed:
     @property
     def accuracy(self) -> Mean | None:
         """The mean of ``best_val_acc`` over the seeds; None without seeds."""
-        return mean_interval([result.best_val_acc for result in self.seeds.values()]) if self.seeds else None
+        return self._mean("best_val_acc")
 
     @property
     def clean(self) -> Mean | None:
         """The mean of ``val_acc_clean``."""
-        return mean_interval([result.val_acc_clean for result in self.seeds.values()]) if self.seeds else None
+        return self._mean("val_acc_clean")
 
     @property
     def gap(self) -> Mean | None:
         """The mean of ``train_val_gap``."""
-        return mean_interval([result.train_val_gap for result in self.seeds.values()]) if self.seeds else None
+        return self._mean("train_val_gap")
+
+    def _mean(self, metric: str) -> Mean | None:
+        return mean_interval([getattr(result, metric) for result in self.seeds.values()]) if self.seeds else None
 
     @property
     def optimism(self) -> float | None:
@@ -63,11 +66,13 @@ class Confirmed:
         accuracy = self.accuracy
         if accuracy is None:
             return "no further seed has a result yet"
+        lost = sum(not result.verdict.may_win for result in self.seeds.values())
+        failed = f"; {lost} of {accuracy.count} collapsed or diverged" if lost else ""
         if accuracy.low is None or accuracy.high is None:
-            return f"{percent(accuracy.mean)} with one further seed, which gives no interval"
+            return f"{percent(accuracy.mean)} with one further seed, which gives no interval{failed}"
         return (
             f"mean over {accuracy.count} further seeds {percent(accuracy.mean)} "
-            f"({100 * accuracy.level:g} % interval {100 * accuracy.low:.2f} to {percent(accuracy.high)})"
+            f"({100 * accuracy.level:g} % interval {100 * accuracy.low:.2f} to {percent(accuracy.high)}){failed}"
         )
 
     @property
@@ -101,9 +106,14 @@ class Comparison:
         return low is not None and high is not None and not low <= 0 <= high
 
     @property
+    def better_first(self) -> tuple[Confirmed, Confirmed]:
+        """Both, the one with the higher mean first."""
+        return (self.first, self.second) if self.difference.mean >= 0 else (self.second, self.first)
+
+    @property
     def meaning(self) -> str:
         """The result of the comparison, in a sentence."""
-        better, other = (self.first, self.second) if self.difference.mean >= 0 else (self.second, self.first)
+        better, other = self.better_first
         if self.is_decided:
             return f"over seeds, {better.model} {better.name} is better than {other.model} {other.name} on these images"
         return (
@@ -139,11 +149,12 @@ def compare(confirmed: Sequence[Confirmed]) -> list[Comparison]:
     The same seed means the same order of images and the same augmentation, and the validation images are the same;
     pairing removes the variance of both. The result holds for these images only.
     """
-    pairs = []
-    for first, second in itertools.combinations(confirmed, 2):
-        seeds = tuple(sorted(first.seeds.keys() & second.seeds.keys()))
-        if first.data == second.data and first.images == second.images and len(seeds) > 1:
-            pairs.append((first, second, seeds))
+    pairs = [
+        (first, second, seeds)
+        for first, second in itertools.combinations(confirmed, 2)
+        if (first.data, first.images) == (second.data, second.images)
+        and len(seeds := tuple(sorted(first.seeds.keys() & second.seeds.keys()))) > 1
+    ]
     comparisons = []
     for first, second, seeds in pairs:
         differences = [first.seeds[seed].best_val_acc - second.seeds[seed].best_val_acc for seed in seeds]

@@ -27,14 +27,6 @@ class Mean:
     """The confidence level, if measurements are about normal."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Two ends."""
-
-    low: float
-    high: float
-
-
 def binomial_error(p: float, n: int) -> float:
     """The standard error sqrt(p (1 - p) / n) of a share ``p`` of ``n`` images; 0 of none.
 
@@ -44,12 +36,11 @@ def binomial_error(p: float, n: int) -> float:
     return math.sqrt(p * (1 - p) / n) if n else 0.0
 
 
-def wilson(right: int, n: int) -> Interval:
+def wilson(right: int, n: int) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson 1927), which keeps its level close to 0 and 1.
 
-    >>> interval = wilson(8, 10)
-    >>> round(interval.low, 3), round(interval.high, 3)
-    (0.49, 0.943)
+    >>> [round(end, 3) for end in wilson(8, 10)]
+    [0.49, 0.943]
 
     Args:
         right: Successes.
@@ -58,7 +49,7 @@ def wilson(right: int, n: int) -> Interval:
     p, square = right / n, Z95**2
     centre = (p + square / (2 * n)) / (1 + square / n)
     half = Z95 * math.sqrt(p * (1 - p) / n + square / (4 * n**2)) / (1 + square / n)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Mean:

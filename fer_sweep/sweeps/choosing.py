@@ -97,7 +97,7 @@ def choose(sweeps: Sequence[Sweep], candidates: Sequence[Candidate] | None = Non
     spaces = {sweep.id: sweep.space for sweep in sweeps}
     by_name = {candidate.name: candidate for candidate in candidates}
     seeds = tuple(_confirmed(found, by_name[found.confirms]) for found in known() if found.confirms in by_name)
-    return Choice(overall, by_model, (*said, *caveats(overall, by_model, spaces)), seeds)
+    return Choice(overall, by_model, (*said, *caveats(overall, by_model, spaces, seeds)), seeds)
 
 
 def _common_metric(sweeps: Sequence[Sweep]) -> tuple[Metric | None, tuple[Caveat, ...]]:

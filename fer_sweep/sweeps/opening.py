@@ -19,7 +19,7 @@ from fer_sweep.shipped import resolve
 from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.store.trials import Ledger
-from fer_sweep.sweeps.data import check_prepared, image_size
+from fer_sweep.sweeps.data import check_prepared
 from fer_sweep.sweeps.embedded import EmbeddedSweep
 from fer_sweep.sweeps.entries import (
     SweepEntry,
@@ -95,7 +95,7 @@ def last_searched() -> Sweep:
     """
     entries, unreadable = scan()
     candidates = [entry for entry in entries if entry.confirms is None] or entries
-    last = next((entry for entry in reversed(candidates) if _is_searched(entry)), candidates[-1] if candidates else None)
+    last = next((entry for entry in reversed(candidates) if _is_searched(entry)), next(reversed(candidates), None))
     for name, error in unreadable.items():
         if last is None or (home() / "sweeps" / name / "sweep.json").lstat().st_mtime > last.created:
             raise error

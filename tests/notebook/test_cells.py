@@ -19,7 +19,8 @@ def test_a_cell_has_the_state_the_winner_the_ten_best_and_two_pictures_of_every_
     shown = cell(report, "finished")
     winner = report.selection.winner
     assert winner is not None and "finished, " in shown and f"Winner: <b>{report.label(winner.name)}</b>" in shown
-    ranked = re.findall(r"<td[^>]*>s0000000/(\d+)</td>", shown)
+    ranked = re.findall(r"<td[^>]*>trial (\d+)</td>", shown)
+    assert "Confirmed: not yet: fersweep confirm s0000000 --trial " in shown and "Test split: never opened" in shown
     assert ranked == [candidate.record.trial_id for candidate in report.selection.ranking[:RANKED]]
     pareto, accuracy = (ElementTree.fromstring(svg) for svg in re.findall(r"<svg viewBox.*?</svg></svg>", shown))
     assert len(pareto.findall(".//circle")) == len(report.selection.ranking)

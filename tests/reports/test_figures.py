@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fer_sweep.reports import figures
+from fer_sweep.reports.curves import curves
 from fer_sweep.reports.optuna_view import Importance
 from fer_sweep.reports.page import dimension, table, views
 from fer_sweep.reports.plot import LINES, colours_of
@@ -59,7 +60,7 @@ def test_curves_of_the_best_trials_in_percent(one: Report) -> None:
     first, *_ = best = best_trials(one.selection)
     key = first.name
     curve = [{**row, "val_loss": math.inf if row["epoch"] == 2 else row["val_loss"]} for row in one.curves[key]]
-    accuracy, loss, gap = figures.curves(dataclasses.replace(one, curves={**one.curves, key: curve}), best, "best")
+    accuracy, loss, gap = curves(dataclasses.replace(one, curves={**one.curves, key: curve}), best, "best")
     assert len(accuracy.spec["data"]) == len(loss.spec["data"]) == 17, "two lines each, and the winner's star"
     assert [trace["line"]["dash"] for trace in accuracy.spec["data"][:2]] == ["solid", "dot"]
     lines = [trace for trace in gap.spec["data"] if trace["mode"] == "lines"]
@@ -94,7 +95,7 @@ def test_importances_and_why_there_are_none(one: Report) -> None:
     assert [trace["name"] for trace in figure.spec["data"]] == ["for accuracy"]
     assert figure.summary == "For accuracy, lr mattered most (80 %). No importance for gap: why."
     nothing = figures.importance_bars(one.sweeps[0], found[1], found[1], "Parameter importance", LINES[2])
-    assert not nothing.spec and not nothing.body
+    assert nothing.summary == "No importance: why." and not nothing.spec and not nothing.body
 
 
 def test_axes_have_logarithms_choices_in_order_and_a_place_for_none() -> None:
@@ -116,7 +117,7 @@ def test_axes_have_logarithms_choices_in_order_and_a_place_for_none() -> None:
 def test_several_sweeps_have_a_view_of_all_and_one_each_and_the_best_of_each_architecture() -> None:
     models = ("simple_cnn", "resnet18", "vit")
     three = made_up.report(*(made_up.sweep(model, trials=15, seed=seed) for seed, model in enumerate(models)))
-    accuracy, *_ = figures.curves(three, best_of_each_model(three.choice), "models")
+    accuracy, *_ = curves(three, best_of_each_model(three.choice), "models")
     by_model = {trace["name"].removeprefix("★ winner, ").split("/")[0]: trace for trace in accuracy.spec["data"]}
     assert set(by_model) - {"winner"} == set(models)
     drawn = {model: by_model[model]["line"]["color"] for model in models}
@@ -125,6 +126,8 @@ def test_several_sweeps_have_a_view_of_all_and_one_each_and_the_best_of_each_arc
         trace["name"]: trace["line"]["color"] for trace in figures.progress(three).spec["data"] if "line" in trace
     }
     assert drawn == {model: dots[model] for model in models} == stairs == colours_of(models), "one colour everywhere"
+    best = curves(three, best_trials(three.selection), "best")[0].spec["data"]
+    assert len({t["line"]["color"] for t in best if t["mode"] == "lines"}) == 8, "several of one architecture"
     low, high = Axis("lr", log=True, bounds=(1e-4, 1e-2)), Axis("lr", log=True, bounds=(1e-3, 1e-1))
     axes = (low, Axis("depth", log=False)), (high,), (high,)
     joined = common_axes([dataclasses.replace(s, axes=a) for s, a in zip(three.sweeps, axes, strict=True)])

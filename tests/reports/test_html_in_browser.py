@@ -169,6 +169,12 @@ def test_the_table_has_pages_sorts_by_its_headings_and_filters(show: Show, many:
     for query in ("gap < 10 points", "train_val_gap<10", "gap<0.1"):
         assert found(query) == sum(gap < 0.1 for gap in gaps), query
     assert found("gap < 1") == found("gap < 1 point") < found("gap<0.1")
+    times = [r.result.seconds if r.result else 0 for r in records]
+    short = sum(0 < seconds < 60 for seconds in times)
+    for query in ("< 1 min", "<60s", "minutes < 1", "seconds < 60", "time < 0.01667 h"):
+        assert found(query) == short, query
+    pruned = [r for r in records if r.state == "pruned" and r.result is not None]
+    assert found("pruned >40%") == sum(r.result.best_val_acc > 0.4 for r in pruned) > 0, "a word, and a condition"
     assert found("parameters > 11,000,000 state = pruned") == sum(r.state == "pruned" for r in records)
     unknown = shown.page.locator("#unknown")
     assert unknown.inner_text() == "" and found("accurcy>3") == 120
@@ -214,7 +220,7 @@ def test_pictures_are_taken_of_a_report_and_of_its_sections(chromium: Any) -> No
 
 def test_pointing_at_a_trial_marks_it_everywhere_and_clicking_leads_to_its_row(show: Show, many: Report) -> None:
     shown = show(many)
-    shown.brush()
+    shown.draw_all()
     shown.page.locator("#parallel polyline.winner").wait_for(state="attached")
     off = shown.page.evaluate(
         """() => {
@@ -243,6 +249,7 @@ def test_pointing_at_a_trial_marks_it_everywhere_and_clicking_leads_to_its_row(s
     shown.page.mouse.move(x, y)
     figure.locator("svg.marks circle.hovered").wait_for(state="attached")
     assert shown.page.locator("#parallel polyline.hovered").count() == 1
+    assert shown.page.locator("[data-figure=curves-best-loss] polyline.hovered").count() == 1, "the trial's curve"
     assert "dropout" in (figure.locator(".hoverlayer").text_content() or "")
     shown.page.mouse.down()
     shown.page.mouse.up()

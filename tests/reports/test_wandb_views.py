@@ -151,6 +151,7 @@ def test_the_winners_confusion_matrix(online: StandIn, save: Save, complete: Com
     blocks = loaded(views)[0].blocks
     said_first = json.dumps([str(item) for item in of_kind(blocks, "UnorderedList")[0].items])
     assert f"Winner: simple_cnn, trial 1 of sweep {entry.id}" in said_first and "Verdict: balanced" in said_first
+    assert [h.text for h in of_kind(blocks, "H2")][:4] == ["Winner", "Caveats", "Further seeds", "Test split"]
     matrix = of_kind(blocks, "PanelGrid")[-1]
     assert matrix.runsets[0].filters == f"Metric(\"Sweep\") == '{shown.id}' and Metric(\"ID\") == '{shown.winner}'"
     run = online.runs[f"{entry.id}-1"]

@@ -1,5 +1,7 @@
 """Means over further seeds leave the searched one out, and pairs are compared seed by seed."""
 
+from dataclasses import replace
+
 import pytest
 from scipy import stats
 
@@ -24,6 +26,8 @@ def test_the_mean_over_further_seeds_leaves_the_searched_one_out() -> None:
     assert confirmed("s/1", {1: 0.60, 2: 0.61, 3: 0.62}).summary == (
         "mean over 3 further seeds 61.00 % (95 % interval 58.52 to 63.48 %)"
     )
+    collapsed = replace(found, seeds={**found.seeds, 1002: make_result(verdict="collapsed")})
+    assert collapsed.summary.endswith("; 1 of 3 collapsed or diverged")
 
 
 def test_a_pair_is_compared_over_the_seeds_both_have() -> None:

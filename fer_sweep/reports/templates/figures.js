@@ -18,7 +18,7 @@ const shown = (value) => {
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => root.dataset.theme === "dark" || (root.dataset.theme === "auto" && systemDark.matches);
-const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).match(/#\w+/g)[isDark() ? 1 : 0];
 
 function themed(spec) {
   const dark = isDark() ? data.dark : {};

@@ -57,10 +57,17 @@ function mark(node) {
   }
   const { xaxis, yaxis } = node._fullLayout;
   if (hovered === null || !xaxis) return;
+  const at = (trace, place) => [[xaxis, trace.x[place]], [yaxis, trace.y[place]]].map(([axis, value]) => axis._offset + axis.l2p(value));
+  const curve = node.data.find((trace) => trace.meta === hovered && trace.mode === "lines" && trace.visible !== "legendonly");
+  if (curve) {
+    const known = [...curve.y.keys()].filter((place) => curve.y[place] !== null);
+    add("polyline", { points: known.map((place) => at(curve, place)).join(" "), class: "hovered" });
+    return;
+  }
   for (const trace of node.data) {
     const place = trace.mode === "markers" ? [...(trace.customdata || [])].indexOf(hovered) : -1;
     if (place < 0) continue;
-    const [x, y] = [[xaxis, trace.x[place]], [yaxis, trace.y[place]]].map(([axis, value]) => axis._offset + axis.l2p(value));
+    const [x, y] = at(trace, place);
     if (x >= xaxis._offset && y >= yaxis._offset) add("circle", { cx: x, cy: y, r: 11, class: "hovered" });
     return;
   }

@@ -1,10 +1,10 @@
 // ---- the table of trials ----
 
-const LABELS = { mark: "", reason: "note" };
+const LABELS = { mark: "", reason: "note", seconds: "minutes" };
 const KINDS = {
   mark: "text", sweep: "text", trial: "text", state: "text", verdict: "text", reason: "text",
   best_val_acc: "percent", val_acc_clean: "percent", train_val_gap: "points", macro_f1: "number",
-  best_epoch: "whole", epochs: "whole", parameters: "whole", seconds: "whole", images_per_second: "whole",
+  best_epoch: "whole", epochs: "whole", parameters: "whole", seconds: "minutes", images_per_second: "whole",
 };
 const { rows } = data.table;
 const columns = data.table.columns.map((key) => {
@@ -20,6 +20,7 @@ const isNumber = ({ kind }) => !["text", "parameter"].includes(kind);
 const WRITE = {
   percent: (value) => `${(100 * value).toFixed(2)} %`,
   points: (value) => `${value < 0 ? "" : "+"}${(100 * value).toFixed(1)} points`,
+  minutes: (value) => (value / 60).toFixed(1),
   whole: (value) => Math.round(value).toLocaleString("en-US"),
   number: (value) => value.toFixed(3),
   parameter: (value) => (typeof value === "number" ? shown(value) : String(value)),
@@ -36,12 +37,19 @@ function compare(a, b) {
 
 // ---- the filter: words, and conditions with units as the table shows them ----
 
-const ALIASES = { accuracy: "best_val_acc", acc: "best_val_acc", clean: "val_acc_clean", gap: "train_val_gap", weights: "parameters" };
+const ALIASES = {
+  accuracy: "best_val_acc", acc: "best_val_acc", clean: "val_acc_clean", gap: "train_val_gap", weights: "parameters",
+  time: "seconds",
+};
+// What a condition without a column is about.
+const MEANT = { point: "train_val_gap", points: "train_val_gap", s: "seconds", min: "seconds", h: "seconds" };
+const SECONDS = { s: 1, min: 60, h: 3600 };
 const TESTS = {
   "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b,
   "=": (a, b) => a === b, "!=": (a, b) => a !== b,
 };
-const CONDITION = /([^\s<>=!"]+)?\s*(<=|>=|!=|=|<|>)\s*("[^"]*"|[^\s<>=!"]+)(\s*(?:%|points?\b))?/g;
+const CONDITION = /([^\s<>=!"]+)?\s*(<=|>=|!=|=|<|>)\s*("[^"]*"|[^\s<>=!"]+)(\s*(?:%|(?:points?|s|min|h)\b))?/g;
+const QUANTITY = /^([-+.\de]+)(%|points?|s|min|h)?$/;
 
 function placeOf(name) {
   const wanted = name.toLowerCase();
@@ -50,36 +58,43 @@ function placeOf(name) {
   return place.find((one) => one >= 0) ?? columnOf[ALIASES[wanted]] ?? -1;
 }
 
-// 60%, 60 and 0.6 are the same accuracy; 12.6 points, 12.6 and 0.126 the same gap.
-function amount(text, { kind }) {
-  const number = Number(text.replaceAll(",", "").replace(/(%|points?)$/, ""));
-  if (!["percent", "points"].includes(kind)) return number;
-  return /(%|points?)$/.test(text) || Math.abs(number) >= 1 ? number / 100 : number;
+// 60%, 60 and 0.6 are the same accuracy; 12.6 points, 12.6 and 0.126 the same gap; 5 min, 5 and 300 s the same time.
+function amount([, digits, unit], name, { kind }) {
+  const number = Number(digits);
+  if (kind === "minutes") return number * SECONDS[unit ?? (name === "seconds" ? "s" : "min")];
+  return ["percent", "points"].includes(kind) && (unit || Math.abs(number) >= 1) ? number / 100 : number;
 }
 
 function condition([, name, operator, value, unit = ""], unknown) {
-  const place = name ? placeOf(name) : columnOf.best_val_acc; // >60% alone is about the accuracy
+  const wanted = value.replaceAll('"', "").toLowerCase();
+  const quantity = QUANTITY.exec(wanted.replaceAll(",", "") + unit.trim()) ?? [];
+  let place = name ? placeOf(name) : -1;
+  // The word before a condition without a column, as in pruned >60%.
+  const isWord = place < 0 && rows.some((row) => row.some((cell) => String(cell).toLowerCase() === name?.toLowerCase()));
+  if (!name || isWord) place = columnOf[MEANT[quantity[2]] ?? "best_val_acc"];
   if (place < 0) {
     unknown.push(name);
     return () => true;
   }
-  const wanted = value.replaceAll('"', "").toLowerCase();
   return (row) => {
+    if (isWord && !contains(row, name.toLowerCase())) return false;
     const cell = row[place];
     if (cell === null) return operator === "!=";
-    const number = amount(wanted + unit.trim(), columns[place]);
+    const number = amount(quantity, name, columns[place]);
     return typeof cell === "number" && !Number.isNaN(number)
       ? TESTS[operator](cell, number)
       : TESTS[operator](String(cell).toLowerCase(), wanted);
   };
 }
 
+const contains = (row, word) => row.some((cell) => cell !== null && String(cell).toLowerCase().includes(word));
+
 function filter() {
   const unknown = [];
   const text = byId("filter").value;
   const tests = [...text.matchAll(CONDITION)].map((found) => condition(found, unknown));
   for (const word of text.replace(CONDITION, " ").toLowerCase().split(/\s+/).filter(Boolean)) {
-    tests.push((row) => row.some((cell) => cell !== null && String(cell).toLowerCase().includes(word)));
+    tests.push((row) => contains(row, word));
   }
   byId("unknown").textContent = unknown.length === 0 ? ""
     : `Unknown column ${unknown.join(", ")}. Columns: ${columns.map(({ label, key }) => label || key).join(", ")}`;
