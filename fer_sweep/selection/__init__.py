@@ -1,6 +1,6 @@
 """From records to a decision: ranking, winner, warnings, confirmation with further seeds. All pure."""
 
-from fer_sweep.selection.caveats import Caveat, caveats
+from fer_sweep.selection.caveats import SHOWN, Caveat, caveats
 from fer_sweep.selection.choice import (
     RULE,
     Candidate,
@@ -15,6 +15,7 @@ from fer_sweep.selection.intervals import Mean, wilson
 
 __all__ = [
     "RULE",
+    "SHOWN",
     "Candidate",
     "Caveat",
     "Comparison",

@@ -21,6 +21,9 @@ NEXT_TO = 0.05
 _BEYOND = 0.1
 """Share of a range: how far beyond its end a value is tried, to check whether training accepts it."""
 
+SHOWN = 3
+"""So many of the gravest are shown first; more hide what matters."""
+
 Side = Literal["lower", "upper"]
 
 

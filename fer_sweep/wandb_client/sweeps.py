@@ -12,7 +12,7 @@ import filelock
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.errors import InputError, cannot_write, printable
 from fer_sweep.files import read_json, sweep_folder, write_atomically
-from fer_sweep.store.trials import SweepState
+from fer_sweep.records import SweepState
 from fer_sweep.wandb_client.account import Account, account, place
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import SweepPath
