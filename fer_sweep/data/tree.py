@@ -231,7 +231,7 @@ def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
             yield info.filename, info.file_size, info
 
     infos = _checked(name, entries())
-    _check_ratio(name, sum(member.size for member in infos), packed)
+    check_ratio(name, sum(member.size for member in infos), packed)
     return Tree(name, _sorted(infos), lambda member: archive.open(infos[member]))
 
 
@@ -270,8 +270,8 @@ def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T
     found: dict[PurePosixPath, tuple[Member, T]] = {}
     total = 0
     for raw, size, info in entries:
-        path = PurePosixPath(raw)
-        if path.is_absolute() or ".." in path.parts or "\\" in raw or "\0" in raw or re.match(r"[A-Za-z]:", raw):
+        path = PurePosixPath(raw.replace("\\", "/"))  # as some programs on Windows write it
+        if path.is_absolute() or ".." in path.parts or "\0" in raw or re.match(r"[A-Za-z]:", raw):
             raise hostile(name, f"{raw!r} leads out of it")
         total += size
         if total > MAX_BYTES or len(found) >= MAX_FILES:
@@ -293,7 +293,7 @@ def _decompressed(stream: IO[bytes], head: bytes, name: str, packed: int) -> IO[
         pieces = iter(lambda: opened.read(_PIECE), b"")
     for piece in pieces:
         unpacked.write(piece)
-        _check_ratio(name, unpacked.tell(), packed)
+        check_ratio(name, unpacked.tell(), packed)
         if unpacked.tell() > MAX_BYTES:
             raise hostile(name, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
     return unpacked
@@ -312,14 +312,15 @@ def _from_xz(stream: IO[bytes]) -> Iterator[bytes]:
         rest = (decoder.unused_data or stream.read(_PIECE)).lstrip(b"\0")  # files may be joined, with padding
 
 
-def _check_ratio(archive: str, size: int, packed: int) -> None:
-    # Of the whole archive: its members may share packed bytes.
+def check_ratio(archive: str, size: int, packed: int) -> None:
+    """Refuse a decompression bomb by the bytes of the whole archive: its members may share packed ones."""
     if size > 32 << 20 and size > MAX_RATIO * packed:
         raise hostile(archive, f"it unpacks to {size // packed} times its size: a decompression bomb")
 
 
 def _is_clutter(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts) or path.name == "Thumbs.db"
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return hidden or path.name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def _sorted(members: Iterable[Member]) -> tuple[Member, ...]:

@@ -7,22 +7,16 @@ files in training/, weights in models/, printed text in cli/test_printing.py, mo
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fer_sweep.data.cache import bounded_memory, list_datasets, prepare
+from fer_sweep.data.cache import list_datasets, prepare
+from fer_sweep.data.memory import bounded_memory
 from fer_sweep.errors import DataError, InputError
 from fer_sweep.files import sweep_folder, trial_folder
-
-
-@pytest.fixture(autouse=True)
-def _bounded() -> Iterator[None]:
-    with bounded_memory(2 << 30):
-        yield
 
 
 def tar_with_large_header(kind: bytes) -> bytes:
@@ -78,7 +72,7 @@ def one_value_repeated_by_its_number() -> bytes:
         ("a.csv", endless_row, MAX_LINE),
         ("a.csv.gz", endless_row_packed, MAX_LINE),
         ("a.csv", lambda: HEADING + b'"\n",' * (1 << 20), "line 2: only 1 columns"),
-        ("a.parquet", one_value_repeated_by_its_number, "a.parquet"),
+        ("a.parquet", one_value_repeated_by_its_number, "a decompression bomb"),
     ],
 )
 def test_source_that_would_take_all_memory_or_time_is_refused(
@@ -99,17 +93,11 @@ def test_name_in_an_archive_is_shown_without_control_characters(tmp_path: Path) 
     assert str(caught.value).isprintable()
 
 
-def test_memory_bound_holds_in_all_threads_and_ends_with_its_block() -> None:
-    def is_refused() -> bool:
-        try:
-            np.empty(1 << 30, np.uint8)  # more than could be freed meanwhile; never touched
-        except MemoryError:
-            return True
-        return False
-
-    with bounded_memory(128 << 20), ThreadPoolExecutor(1) as thread:
-        assert is_refused() and thread.submit(is_refused).result()
-    assert not is_refused()
+def test_source_is_refused_when_reading_it_takes_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_sweep.data.memory.MAX_MEMORY", 128 << 20)
+    with pytest.raises(DataError, match="a.parquet: refused: reading it takes over"), bounded_memory("a.parquet"):
+        np.empty(1 << 30, np.uint8)  # more than could be freed meanwhile; never touched
+    np.empty(1 << 30, np.uint8)
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/b", "/etc", "", "a\n", ".hidden", "x" * 200, "\x1b[31m", "a\0"])

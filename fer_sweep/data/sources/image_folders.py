@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_sweep.data.dataset import RawFaces, Split
-from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
+from fer_sweep.data.images import CONVERT, ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
 from fer_sweep.data.names import (
     NUMBERINGS,
     OFFICIAL_NAMES,
@@ -95,7 +95,7 @@ def _labelled(tree: Tree) -> tuple[dict[Member, int], list[str]]:
         notes.append(f"class folders have numbers, which were read as classnames.txt says: {texts}")
     if other_kinds:
         kinds = few(f"{kind} {count:,}" for kind, count in other_kinds.items())
-        notes.append(f"{other_kinds.total():,} files of kinds that are not read were left out: {kinds}")
+        notes.append(f"{other_kinds.total():,} files of kinds that are not read were left out: {kinds}; {CONVERT}")
     if elsewhere:
         notes.append(f"{elsewhere:,} images that lie in no class folder were left out")
     return labelled, notes
