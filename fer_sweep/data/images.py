@@ -27,11 +27,11 @@ from fer_sweep.records import FER2013
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how many are done and how many there are."""
 
-FORMATS = "JPEG PNG BMP DIB PPM WEBP GIF TIFF AVIF JPEG2000 PCX SGI SUN QOI".split()
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "PPM", "WEBP", "GIF", "TIFF", "AVIF", "JPEG2000", "PCX", "SGI", "SUN", "QOI")
 """Of Pillow's decoders, those of single pictures that say what they are and what white is.
 
-Not read: EPS and WMF (other programs draw them), TGA (nothing tells it from damaged data), FITS, IM and SPIDER (no white
-is stated), icons, textures and films (several pictures), and what Pillow recognizes and cannot decode (HDF5, MPEG).
+Not read: EPS and WMF (other programs draw them), TGA (damage cannot be told from an image), FITS, IM and SPIDER (they
+do not state what white is), icons, textures and films (several pictures), and HDF5 and MPEG (Pillow decodes neither).
 """
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm"}

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Self, TypeVar, cast
+from typing import IO, Any, Self, TypeVar, cast
 
 from fer_sweep.errors import DataError, printable
 
@@ -31,12 +31,14 @@ MAX_RATIO = 100
 MAX_EXTENSION = 8 << 10
 """Bytes of one extended header in a tar, such as a long name. Python before 3.11.10 takes minutes for a megabyte of
 digits there (CVE-2024-6232)."""
-MAX_DICTIONARY = 256 << 20
-"""Bytes that reading an xz may take. `xz -9` needs 65 MiB; a header can ask for 4 GiB."""
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
-_COMPRESSED = (_GZIP, _BZIP2, _XZ)
+_COMPRESSED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+"""What opens a compressed file, by how it begins."""
 _ENDINGS = re.compile(r"\.(gz|bz2|xz)$")
 _EXTENDED = (
     tarfile.XHDTYPE,
@@ -163,8 +165,8 @@ def open_stream(stream: IO[bytes], name: str) -> Tree:
         packed = size
         if size == 0:
             raise DataError(f"{name}: the file is empty", hint="download it again")
-        if head.startswith(_COMPRESSED):
-            stream = _decompressed(stream, head, name, packed)
+        if opener := next((opener for begin, opener in _COMPRESSED.items() if head.startswith(begin)), None):
+            stream = _decompressed(opener(stream), name, packed)
             head, size = _head_and_size(stream)
         if head.startswith(_ZIP):
             return _zip(zipfile.ZipFile(stream), name, packed)
@@ -283,33 +285,15 @@ def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T
     return dict(found.values())
 
 
-def _decompressed(stream: IO[bytes], head: bytes, name: str, packed: int) -> IO[bytes]:
+def _decompressed(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
     """The content of a compressed file, in memory: in any other order, the members of such a tar are slow to read."""
     unpacked = io.BytesIO()
-    if head.startswith(_XZ):
-        pieces = _from_xz(stream)
-    else:
-        opened = gzip.GzipFile(fileobj=stream) if head.startswith(_GZIP) else bz2.BZ2File(stream)
-        pieces = iter(lambda: opened.read(_PIECE), b"")
-    for piece in pieces:
+    while piece := stream.read(_PIECE):
         unpacked.write(piece)
         check_ratio(name, unpacked.tell(), packed)
         if unpacked.tell() > MAX_BYTES:
             raise hostile(name, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
     return unpacked
-
-
-def _from_xz(stream: IO[bytes]) -> Iterator[bytes]:
-    # lzma.LZMAFile sets no limit to the memory.
-    rest = stream.read(_PIECE)
-    while rest:
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_DICTIONARY)
-        while not decoder.eof:
-            if decoder.needs_input and not (rest := rest or stream.read(_PIECE)):
-                raise EOFError("it ends too early")
-            yield decoder.decompress(rest, _PIECE)
-            rest = b""
-        rest = (decoder.unused_data or stream.read(_PIECE)).lstrip(b"\0")  # files may be joined, with padding
 
 
 def check_ratio(archive: str, size: int, packed: int) -> None:

@@ -34,6 +34,7 @@ from fer_sweep.data.tree import Member, Tree, check_ratio, is_archive, open_stre
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
+FORM = "parquet files or WebDataset tars"
 OFFICIAL_SIZES = {Split.TRAIN: 28_709, Split.VAL: 3_589, Split.TEST: 3_589}
 """Images in FER2013's Training, PublicTest and PrivateTest."""
 _BATCH = 64

@@ -33,6 +33,8 @@ from fer_sweep.data.tree import Member, Tree, shown
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
+FORM = "class folders of images"
+
 
 def claims(tree: Tree) -> bool:
     """Whether some image is in a folder named for a class, or several are in numbered folders."""
