@@ -44,8 +44,6 @@ TIFF_COMPRESSIONS = frozenset(
     | {"tiff_ccitt"}
 )
 """Not lzma, whose header may ask for 4 GiB, nor what no program has written for decades, such as the older JPEG."""
-CONVERT = "convert images to PNG first, such as: magick mogrify -format png FILES"
-"""The hint for images of another kind."""
 MAX_IMAGE_BYTES = 32 << 20
 """Of one encoded image."""
 MAX_PIXELS = 64_000_000

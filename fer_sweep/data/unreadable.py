@@ -3,8 +3,8 @@
 from collections import Counter
 from pathlib import PurePosixPath
 
-from fer_sweep.data.images import CONVERT, ENDINGS
-from fer_sweep.data.kinds import kind
+from fer_sweep.data.images import ENDINGS
+from fer_sweep.data.kinds import CONVERT, kind
 from fer_sweep.data.names import UNDERSTOOD_CLASSES, class_code, few, quoted
 from fer_sweep.data.sources.csv_rows import separator_of
 from fer_sweep.data.tree import Member, Tree, shown

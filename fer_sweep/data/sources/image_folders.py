@@ -13,7 +13,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_sweep.data.dataset import RawFaces, Split
-from fer_sweep.data.images import CONVERT, ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
+from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
+from fer_sweep.data.kinds import CONVERT
 from fer_sweep.data.names import (
     NUMBERINGS,
     OFFICIAL_NAMES,
