@@ -14,6 +14,7 @@ from fer_sweep.files import (
     can_be_resumed,
     folder_beside,
     home,
+    sweep_folder,
     trial_folder,
     write_atomically,
     write_first,
@@ -105,3 +106,11 @@ def test_what_a_killed_process_left_beside_a_folder_is_removed_and_what_is_in_us
     with atomic_folder(target) as first, folder_beside(target, "restoring-") as second, folder_beside(target):
         assert first.is_dir() and second.is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd", ".out.notes", "out"]
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "/etc", "", "a\n", ".hidden", "x" * 200, "\x1b[31m", "a\0"])
+def test_id_that_would_lead_elsewhere_is_refused(name: str) -> None:
+    for act in (lambda: sweep_folder(name), lambda: trial_folder("abc", name), lambda: trial_folder(name, "0")):
+        with pytest.raises(InputError, match="invalid id") as caught:
+            act()
+        assert caught.value.hint

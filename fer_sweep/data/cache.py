@@ -3,15 +3,13 @@
 import contextlib
 import io
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace as replaced
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from fer_sweep.config.trial import SYNTHETIC
 from fer_sweep.data import store
@@ -19,7 +17,8 @@ from fer_sweep.data.dataset import POOLED, FaceDataset, RawFaces, group_copies
 from fer_sweep.data.dataset import DatasetInfo as DatasetInfo
 from fer_sweep.data.dataset import Split as Split
 from fer_sweep.data.images import Progress
-from fer_sweep.data.sources import reader_of
+from fer_sweep.data.memory import bounded_memory
+from fer_sweep.data.sources import Reader, reader_of
 from fer_sweep.data.sources.csv_rows import relabel
 from fer_sweep.data.sources.hub import OFFICIAL_SIZES
 from fer_sweep.data.tree import Tree, is_archive, open_stream, open_tree
@@ -27,8 +26,6 @@ from fer_sweep.data.unreadable import unreadable
 from fer_sweep.errors import DataError
 
 DEFAULT = "fer2013"
-MAX_MEMORY = 4 << 30
-"""Bytes beyond what the process has already, for reading a source. FER2013 takes a tenth of it in its largest form."""
 VAL_SHARE = 0.125
 """Of the training images, where a validation split has to be made; FER2013's is an eighth of its training split."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -121,18 +118,13 @@ def prepare(
         reason = "is the drawn faces' own" if name == SYNTHETIC else "cannot name a data set"
         raise DataError(f"{name!r} {reason}", hint="give another: letters, digits, '.', '_', '-', at most 64")
     report = progress or (lambda stage, done, total: None)
-    try:
-        with bounded_memory():
-            with open_tree(path) as tree:
-                faces = _read(tree, report)
-            sizes = {split: int((faces.splits == split).sum()) for split in Split}
-            if ferplus is not None:
-                faces = relabel(faces, ferplus)
-    except MemoryError:
-        raise DataError(
-            f"{path.name}: refused: reading it takes over {MAX_MEMORY >> 30} GiB of memory",
-            hint="no set of faces takes so much: get it from another place",
-        ) from None
+    with contextlib.ExitStack() as opened:
+        with bounded_memory(path.name):
+            reader, tree = _reader_and_tree(opened.enter_context(open_tree(path)))
+        faces = reader.read(tree, report)
+    sizes = {split: int((faces.splits == split).sum()) for split in Split}
+    if ferplus is not None:
+        faces = relabel(faces, ferplus)
     source, total = path.resolve().name, len(faces.images)
     report("finding copies", 0, total)
     splits, split_notes = complete_splits(source, faces.labels, faces.splits, group_copies(faces.images))
@@ -190,35 +182,15 @@ def complete_splits(
     return splits, tuple(notes)
 
 
-@contextlib.contextmanager
-def bounded_memory(limit: int = MAX_MEMORY) -> Iterator[None]:
-    """Raise MemoryError in the block, in any thread, beyond so many bytes more than the process has. Linux only.
-
-    Stated sizes are checked before reading; but a library may take gigabytes for what a hundred bytes imply, such as
-    one large value that a parquet file repeats by its number in a dictionary.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    import resource  # does not exist on Windows
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    bound = psutil.Process().memory_info().data + limit
-    resource.setrlimit(resource.RLIMIT_DATA, (bound if soft == resource.RLIM_INFINITY else min(soft, bound), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _read(tree: Tree, report: Progress, *, nested: bool = False) -> RawFaces:
+def _reader_and_tree(tree: Tree, *, nested: bool = False) -> tuple[Reader, Tree]:
+    """The reader of a tree or of the only archive in it, and what it is to read."""
     reader = reader_of(tree)
     if reader is not None:
-        return reader.read(tree, report)
+        return reader, tree
     archives = [member for member in tree.members if is_archive(tree, member)]
     if len(archives) == 1 and not nested:
         content = io.BytesIO(tree.read(archives[0]))
-        return _read(open_stream(content, archives[0].path.name), report, nested=True)
+        return _reader_and_tree(open_stream(content, archives[0].path.name), nested=True)
     if archives:
         found = ", ".join(str(member.path) for member in archives[:5])
         hint = "give the path of one; if they are the splits of one data set, unpack them side by side first"

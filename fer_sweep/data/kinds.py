@@ -1,5 +1,7 @@
 """What a file is that fersweep does not read, by how it begins, and what to do about it."""
 
+CONVERT = "convert images to PNG first, such as: magick mogrify -format png FILES"
+"""The hint for images of a kind that is not read."""
 _UNPACK = "unpack it, and give the folder"
 _CONVERT = "save it as CSV, parquet or image folders"
 _DOWNLOAD = "the download needs a login or another address: open it in a browser, then download the file again"
@@ -25,6 +27,12 @@ _KINDS = (
     (b"\x93NUMPY", "a numpy array", _CONVERT),
     (b"SQLite format 3\0", "an SQLite database", _CONVERT),
     (b"ARROW1", "an Arrow or Feather file", _CONVERT),
+    (b"ftypheic", "an HEIC image", CONVERT),
+    (b"ftypheix", "an HEIC image", CONVERT),
+    (b"ftypmif1", "an HEIF image", CONVERT),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image", CONVERT),
+    (b"8BPS", "a Photoshop document", CONVERT),
+    (b"%!PS", "a PostScript document", CONVERT),
     (b"\x80\x04\x95", "a Python pickle, which could run code", _CONVERT),
 )
 """How it begins, in any case; what it is; what to do."""
@@ -37,5 +45,7 @@ def kind(head: bytes) -> tuple[str, str] | None:
     (True, 'an HTML page')
     """
     start = head[:256].removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    if head[4:8] == b"ftyp":
+        head = head[4:]  # after the length of HEIC's first part
     found = (rest for begin, *rest in _KINDS if head.startswith(begin) or start.startswith(begin))
     return next(((what, hint) for what, hint in found), None)

@@ -87,7 +87,7 @@ class ClassNames:
         elif outside is not None:
             self._outside[outside] += 1
         else:
-            near = get_close_matches(name[:_LONGEST_SHOWN].strip().lower(), _LABELS, n=1)
+            near = get_close_matches(name[:_LONGEST_SHOWN].strip().lower(), _LABELS, n=1, cutoff=0.7)
             hint = UNDERSTOOD_CLASSES
             if near:
                 hint = f"did you mean {CLASSES[_LABELS[near[0]]]}?"
@@ -129,14 +129,14 @@ def outside_class(name: str) -> str | None:
 def class_number(name: str) -> int | None:
     """The number that a name gives in place of a class; None if it has a word of its own, or no number up to 99.
 
-    >>> class_number("03"), class_number("class_3"), class_number("3_happy"), class_number("IMG3")
-    (3, 3, None, None)
+    >>> class_number("03"), class_number("class_3"), class_number("class003"), class_number("IMG3")
+    (3, 3, 3, None)
     """
     words = re.findall(r"[^\W\d_]+", name.lower())
     numbers = re.findall(r"[0-9]+", name)
-    if len(numbers) != 1 or len(numbers[0]) > 2 or not CLASS_FILLERS.issuperset(words):
+    if len(numbers) != 1 or len(numbers[0]) > 3 or not CLASS_FILLERS.issuperset(words):
         return None
-    return int(numbers[0])
+    return int(numbers[0]) if int(numbers[0]) < 100 else None
 
 
 def named_order(names: Iterable[object], where: str) -> Order:
@@ -203,7 +203,8 @@ def unnumbered(path: PurePosixPath) -> PurePosixPath:
 def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, Split], tuple[str, ...]]:
     """The split of each of some folders or files (without endings) of a source, and notes on how it was read.
 
-    A single place that names no split is training images, unless the source's own name says otherwise.
+    A single place that names no split is training images, unless the source's own name says otherwise. The same
+    split of several data sets in folders side by side is put together.
 
     Raises:
         DataError: There are several, and one names no split: it may hold what must not be trained on.
@@ -226,7 +227,13 @@ def splits_by_name(source: str, places: Iterable[PurePosixPath]) -> tuple[dict[P
                 hint="give the folder or archive that holds the training split too, or rename it if all is for that",
             )
         return dict.fromkeys(named, Split.TRAIN), ("no folder or file names a split: all are training images",)
-    return {place: found[0] for place, found in named.items() if found is not None}, split_notes(parts)
+    read = {place: found for place, found in named.items() if found is not None}
+    notes = split_notes(parts)
+    roots = {(split, str(place).rpartition(part)[0].rstrip("/") or ".") for place, (split, part) in read.items()}
+    if len(roots) > len({split for split, _ in roots}):
+        folders = few(quoted(root) for root in {root for _, root in roots})
+        notes += (f"several data sets were put together, split by split: {folders}",)
+    return {place: split for place, (split, _) in read.items()}, notes
 
 
 def split_notes(read: Mapping[str, Split], *, plain: Collection[str] = SPLIT_WORDS) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Self, TypeVar, cast
+from typing import IO, Any, Self, TypeVar, cast
 
 from fer_sweep.errors import DataError, printable
 
@@ -31,12 +31,14 @@ MAX_RATIO = 100
 MAX_EXTENSION = 8 << 10
 """Bytes of one extended header in a tar, such as a long name. Python before 3.11.10 takes minutes for a megabyte of
 digits there (CVE-2024-6232)."""
-MAX_DICTIONARY = 256 << 20
-"""Bytes that reading an xz may take. `xz -9` needs 65 MiB; a header can ask for 4 GiB."""
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
-_COMPRESSED = (_GZIP, _BZIP2, _XZ)
+_COMPRESSED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+"""What opens a compressed file, by how it begins."""
 _ENDINGS = re.compile(r"\.(gz|bz2|xz)$")
 _EXTENDED = (
     tarfile.XHDTYPE,
@@ -163,8 +165,8 @@ def open_stream(stream: IO[bytes], name: str) -> Tree:
         packed = size
         if size == 0:
             raise DataError(f"{name}: the file is empty", hint="download it again")
-        if head.startswith(_COMPRESSED):
-            stream = _decompressed(stream, head, name, packed)
+        if opener := next((opener for begin, opener in _COMPRESSED.items() if head.startswith(begin)), None):
+            stream = _decompressed(opener(stream), name, packed)
             head, size = _head_and_size(stream)
         if head.startswith(_ZIP):
             return _zip(zipfile.ZipFile(stream), name, packed)
@@ -231,7 +233,7 @@ def _zip(archive: zipfile.ZipFile, name: str, packed: int) -> Tree:
             yield info.filename, info.file_size, info
 
     infos = _checked(name, entries())
-    _check_ratio(name, sum(member.size for member in infos), packed)
+    check_ratio(name, sum(member.size for member in infos), packed)
     return Tree(name, _sorted(infos), lambda member: archive.open(infos[member]))
 
 
@@ -270,8 +272,8 @@ def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T
     found: dict[PurePosixPath, tuple[Member, T]] = {}
     total = 0
     for raw, size, info in entries:
-        path = PurePosixPath(raw)
-        if path.is_absolute() or ".." in path.parts or "\\" in raw or "\0" in raw or re.match(r"[A-Za-z]:", raw):
+        path = PurePosixPath(raw.replace("\\", "/"))  # as some programs on Windows write it
+        if path.is_absolute() or ".." in path.parts or "\0" in raw or re.match(r"[A-Za-z]:", raw):
             raise hostile(name, f"{raw!r} leads out of it")
         total += size
         if total > MAX_BYTES or len(found) >= MAX_FILES:
@@ -283,43 +285,26 @@ def _checked(name: str, entries: Iterable[tuple[str, int, T]]) -> dict[Member, T
     return dict(found.values())
 
 
-def _decompressed(stream: IO[bytes], head: bytes, name: str, packed: int) -> IO[bytes]:
+def _decompressed(stream: IO[bytes], name: str, packed: int) -> IO[bytes]:
     """The content of a compressed file, in memory: in any other order, the members of such a tar are slow to read."""
     unpacked = io.BytesIO()
-    if head.startswith(_XZ):
-        pieces = _from_xz(stream)
-    else:
-        opened = gzip.GzipFile(fileobj=stream) if head.startswith(_GZIP) else bz2.BZ2File(stream)
-        pieces = iter(lambda: opened.read(_PIECE), b"")
-    for piece in pieces:
+    while piece := stream.read(_PIECE):
         unpacked.write(piece)
-        _check_ratio(name, unpacked.tell(), packed)
+        check_ratio(name, unpacked.tell(), packed)
         if unpacked.tell() > MAX_BYTES:
             raise hostile(name, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
     return unpacked
 
 
-def _from_xz(stream: IO[bytes]) -> Iterator[bytes]:
-    # lzma.LZMAFile sets no limit to the memory.
-    rest = stream.read(_PIECE)
-    while rest:
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_DICTIONARY)
-        while not decoder.eof:
-            if decoder.needs_input and not (rest := rest or stream.read(_PIECE)):
-                raise EOFError("it ends too early")
-            yield decoder.decompress(rest, _PIECE)
-            rest = b""
-        rest = (decoder.unused_data or stream.read(_PIECE)).lstrip(b"\0")  # files may be joined, with padding
-
-
-def _check_ratio(archive: str, size: int, packed: int) -> None:
-    # Of the whole archive: its members may share packed bytes.
+def check_ratio(archive: str, size: int, packed: int) -> None:
+    """Refuse a decompression bomb by the bytes of the whole archive: its members may share packed ones."""
     if size > 32 << 20 and size > MAX_RATIO * packed:
         raise hostile(archive, f"it unpacks to {size // packed} times its size: a decompression bomb")
 
 
 def _is_clutter(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts) or path.name == "Thumbs.db"
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return hidden or path.name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def _sorted(members: Iterable[Member]) -> tuple[Member, ...]:

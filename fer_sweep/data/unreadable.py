@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 
 from fer_sweep.data.images import ENDINGS
-from fer_sweep.data.kinds import kind
+from fer_sweep.data.kinds import CONVERT, kind
 from fer_sweep.data.names import UNDERSTOOD_CLASSES, class_code, few, quoted
 from fer_sweep.data.sources.csv_rows import separator_of
 from fer_sweep.data.tree import Member, Tree, shown
@@ -40,7 +40,7 @@ def unreadable(tree: Tree) -> DataError:
         kinds = few(f"{ending or 'no ending'} {count:,}" for ending, count in others.items())
         return DataError(
             f"{tree.name}: the class folders hold no images of a kind that is read: {kinds}",
-            hint=f"save them as PNG or JPEG; endings that are read: {', '.join(sorted(ENDINGS))}",
+            hint=f"{CONVERT}; endings that are read: {', '.join(sorted(ENDINGS))}",
         )
     found = ", ".join(shown(member.path) for member in tree.members[:5]) or "nothing"
     return DataError(

@@ -10,9 +10,12 @@ import struct
 import tarfile
 import zlib
 
+import numpy as np
 import pytest
 
 from fer_sweep.data.cache import prepare
+from fer_sweep.data.memory import bounded_memory
+from fer_sweep.errors import DataError
 from tests.data.conftest import refused
 from tests.support.faces import PACK, tar_bytes, write_folder, write_zip
 
@@ -41,12 +44,47 @@ def tar_of(kind):
     return info.tobuf() + bytes(1024)
 
 
-XZ_OF_A_GIGABYTE = (
-    b"\xfd7zXZ\0\0\4\xe6\xd6\xb4\x46"  # what begins an xz file, with its checksum
-    + (block := b"\2\0\x21\1\x24\0\0\0")  # one LZMA2 filter, whose dictionary has 1 GiB
-    + zlib.crc32(block).to_bytes(4, "little")
-    + bytes(64)
-)
+def tar_with_large_header(kind):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 4 << 20
+    member = tarfile.TarInfo("train/angry/a.png")
+    return header.tobuf() + b"1" * (4 << 20) + member.tobuf() + bytes(1024)
+
+
+def sparse_tar(kind, **headers):
+    info = tarfile.TarInfo("train/angry/a.png")
+    info.type, info.pax_headers = kind, {f"GNU.sparse.{name}": value for name, value in headers.items()}
+    return info.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
+
+
+HEADING = b"emotion,pixels,Usage\n"
+MAX_LINE = "line 2: over 65,536 characters"
+
+
+def endless_row():
+    return HEADING + b"," * (30 << 20)
+
+
+def endless_row_packed():
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return packer.compress(endless_row()) + packer.flush()
+
+
+def one_value_repeated_by_its_number():
+    """A parquet file of 10 kB whose rows would take 20 GB."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    rows = 20_000
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([b"\xff\xd8" + bytes(1 << 20)]))
+    table = pa.table({"jpg": images, "cls": pa.array([0] * rows)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+    content = sink.getvalue().to_pybytes()
+    assert len(content) < 10_000
+    return content
+
+
 TAR = tar_bytes({A: bytes(1000), B: bytes(1000)})
 SECOND_HEADER = TAR.find(B.encode())
 FILES = {
@@ -67,11 +105,18 @@ FILES = {
         f"{kind} bomb": (tar_bytes({A: bytes(40 << 20)}, f"w:{kind}"), "it unpacks to .* a decompression bomb")
         for kind in ("gz", "bz2", "xz")
     },
-    "xz that takes a gigabyte to read": (XZ_OF_A_GIGABYTE, "cannot be read: Memory usage limit exceeded"),
-    "xz that is cut within its header": (XZ_OF_A_GIGABYTE[:8], "cannot be read: it ends too early"),
     # To tarfile both are shorter archives with nothing wrong.
     "tar cut between two members": (TAR[:SECOND_HEADER], "ends too early"),
     "tar with a damaged header": (TAR[:SECOND_HEADER] + b"\xff" * 8 + TAR[SECOND_HEADER + 8 :], "ends too early"),
+    **{
+        f"tar with a large header of type {kind!r}": (tar_with_large_header(kind), "header of 4096 K")
+        for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+    },
+    "sparse tar": (sparse_tar(tarfile.GNUTYPE_SPARSE), "sparse"),
+    "sparse tar by its extended header": (
+        sparse_tar(tarfile.REGTYPE, major="1", minor="0", name="x", realsize="9"),
+        "cannot be read",
+    ),
     "empty file": (b"", "is empty"),
     "empty zip": (zipped({}), "it holds nothing"),
     "other content": (zipped({"readme.txt": b"hello"}), r"it holds readme\.txt"),
@@ -83,6 +128,34 @@ def test_hostile_file_is_refused(name, tmp_path):
     content, match = FILES[name]
     (tmp_path / "a.bin").write_bytes(content)
     refused(tmp_path / "a.bin", match)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", endless_row, MAX_LINE),
+        ("a.csv.gz", endless_row_packed, MAX_LINE),
+        ("a.csv", lambda: HEADING + b'"\n",' * (1 << 20), "line 2: only 1 columns"),
+        ("a.parquet", one_value_repeated_by_its_number, "a decompression bomb"),
+    ],
+)
+def test_table_that_would_take_all_memory_or_time_is_refused(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content())
+    refused(tmp_path / name, message)
+
+
+def test_source_is_refused_when_reading_it_takes_too_much_memory(monkeypatch):
+    monkeypatch.setattr("fer_sweep.data.memory.MAX_MEMORY", 128 << 20)
+    with pytest.raises(DataError, match=r"a\.parquet: refused: reading it takes over"), bounded_memory("a.parquet"):
+        np.empty(1 << 30, np.uint8)  # more than could be freed meanwhile; never touched
+    np.empty(1 << 30, np.uint8)
+
+
+def test_name_in_an_archive_is_shown_without_control_characters(tmp_path):
+    hostile = {"train/angry/line\nhint: run me \x1b[31m\u202e.png": b"no image"}
+    with pytest.raises(DataError) as caught:
+        prepare(write_zip(tmp_path / "a.zip", hostile))
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "train/../../evil.png", "/etc/evil.png", "C:/e.png", "a\\..\\b.png"])

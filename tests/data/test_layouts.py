@@ -122,7 +122,9 @@ SOURCES = {
         "98 images in deeper folders", add=lambda f: {f"a/{path}": file for path, file in f.files().items()}
     ),
     "clutter of file managers": kaggle(
-        add=lambda f: dict.fromkeys(["__MACOSX/train/sad/1.png", "train/.DS_Store", "train/sad/._1.jpg"], b"\0\5\26\7")
+        add=lambda f: dict.fromkeys(
+            ["__MACOSX/train/sad/1.png", "train/.DS_Store", "train/sad/Desktop.ini"], b"\0\5\26\7"
+        )
     ),
     "official names in folders that are no splits": kaggle(
         change=lambda path: f"part{len(path) % 2}/{path.partition('/')[2]}"
@@ -134,6 +136,10 @@ SOURCES = {
         divided("{}.jpg", "validation"), "not FER2013's official", "no test split", splits=(70, 28, 0)
     ),
     "folders between split and class": source(divided("{}.png", "val", "/person1"), splits=(70, 28, 0)),
+    "data sets side by side": source(
+        lambda f: {f"{'ab'[len(path) % 2]}/{path}": c for path, c in folders("train", "val", "test")(f).items()},
+        "several data sets were put together, split by split: 'a', 'b'",
+    ),
     "classes alone": source(folders(".", ".", "."), "a split: all are training images", splits=(84, 14, 0)),
     "splits by a part of their names": source(
         folders("FER2013Train", "Validation Images/a", "test_set"), "splits were read from names:"
@@ -234,6 +240,11 @@ def test_single_archive_in_a_source_is_opened_and_none_within_it(faces, tmp_path
     refused(write_zip(tmp_path / "deeper.zip", {"a.zip": outer.read_bytes()}), "no data set, but archives", name="b")
 
 
+def test_backslashes_of_a_zip_from_windows_part_folders(faces, tmp_path):
+    prepare(write_zip(tmp_path / "a.zip", {path.replace("/", "\\"): file for path, file in faces.files().items()}))
+    check(faces, kaggle())
+
+
 def test_folder_of_links_is_followed_as_download_caches_have_them(faces, tmp_path):
     real = write_folder(tmp_path / "blobs", faces.files())
     (tmp_path / "snapshot").mkdir()
@@ -257,7 +268,7 @@ def test_files_that_are_not_read_are_counted_by_kind_and_absent_classes_noted(fa
     files = {path: content for path, content in files.items() if "/sad/PublicTest" not in path}
     info = prepare(write_folder(tmp_path / "a", files | {"train/happy/LICENSE": b"free", "README.md": b"hello"}))
     assert info.total == 82
-    assert "15 files of kinds that are not read were left out: .heic 14, no ending 1" in info.notes
+    assert any("15 files of kinds that are not read were left out: .heic 14, no ending 1;" in n for n in info.notes)
     assert {"there are no images of angry", "val has no images of sad"} <= set(info.notes)
 
 

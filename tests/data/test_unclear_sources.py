@@ -91,6 +91,10 @@ REFUSED = {
     "numbered class folders": (
         renumbered(0), r"^a: class folders have numbers \('0', '1', .*nothing states what they mean", "0_angry"
     ),
+    "class folders numbered in three digits": (
+        lambda f: {path.replace("/", "/class00", 1): file for path, file in renumbered(1)(f).items()},
+        r"^a: class folders have numbers \('class001', "
+    ),
     "class folders with other numbers than stated": (
         lambda f: renumbered(1)(f) | {"classnames.txt": "\n".join(CLASSES).encode()},
         "^a: classnames.txt names the numbers 0 to 6, and the class folders are '1', '2'",
@@ -107,7 +111,7 @@ REFUSED = {
     ),
     "class folders without images that are read": (
         lambda f: {"train/sad/a.heic": b"?", "train/sad/b.HEIC": b"?", "train/sad/c": b"\x89PNG"},
-        r"no images of a kind that is read: \.heic 2, no ending 1", "PNG or JPEG",
+        r"no images of a kind that is read: \.heic 2, no ending 1", "convert images to PNG first",
     ),
     "class folders beside a shard": (
         lambda f: f.files() | shards()(f), "^a: several data sets lie side by side: .*WebDataset tars and class folders"

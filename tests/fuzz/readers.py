@@ -119,7 +119,8 @@ def parquet_seeds() -> list[bytes]:
 def image_seeds() -> list[bytes]:
     modes = {
         "PNG": ("L", "P", "RGBA", "I;16"), "JPEG": ("L", "RGB", "CMYK"), "BMP": ("L", "1"), "PPM": ("L", "RGB", "1"),
-        "WEBP": ("RGB", "RGBA"), "GIF": ("L", "P"), "TIFF": ("L", "RGB", "F", "I", "I;16"),
+        "WEBP": ("RGB", "RGBA"), "GIF": ("L", "P"), "TIFF": ("L", "RGB", "F", "I", "I;16"), "AVIF": ("L", "RGBA"),
+        "JPEG2000": ("L", "RGB", "I;16"), "PCX": ("1", "L", "RGB"), "SGI": ("L", "RGB"), "QOI": ("RGB", "RGBA"),
     }  # fmt: skip
     buffers = [(io.BytesIO(), kind, mode) for kind, names in modes.items() for mode in names]
     for buffer, kind, mode in buffers:

@@ -10,7 +10,9 @@ from fer_sweep.errors import DataError
 
 
 class Reader(Protocol):
-    """What a module here has: whether a tree is laid out its way, and how to read it."""
+    """What a module here has: its layout in words, whether a tree is laid out so, and how to read it."""
+
+    FORM: str
 
     def claims(self, tree: Tree) -> bool:
         """Whether the tree's content, not only its name, is of this layout."""
@@ -26,18 +28,12 @@ class Reader(Protocol):
 READERS: tuple[Reader, ...] = (csv_rows, hub, image_folders)
 """One of them reads a tree."""
 
-_FORMS: dict[object, str] = {
-    csv_rows: "CSV files with pixels",
-    hub: "parquet files or WebDataset tars",
-    image_folders: "class folders of images",
-}
-
 
 def reader_of(tree: Tree) -> Reader | None:
     """The reader of a tree; None if it holds no layout that is known, and DataError if it holds several."""
     claiming = [reader for reader in READERS if reader.claims(tree)]
     if len(claiming) > 1:
-        forms = " and ".join(_FORMS.get(reader, getattr(reader, "__name__", "another layout")) for reader in claiming)
+        forms = " and ".join(reader.FORM for reader in claiming)
         raise DataError(
             f"{tree.name}: several data sets lie side by side: {forms}",
             hint="give the path of the one that is meant, or move the others away (unpack an archive for that)",

@@ -41,6 +41,7 @@ from fer_sweep.data.tree import Member, Tree, open_tree, readable, shown
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES, FER2013
 
+FORM = "CSV files with pixels"
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 """The columns of votes; NF is "not a face"."""
 

@@ -19,6 +19,7 @@ import numpy as np
 from fer_sweep.data.dataset import ALPHABETICAL, POOLED, RawFaces, Split
 from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
 from fer_sweep.data.kinds import kind
+from fer_sweep.data.memory import bounded_memory
 from fer_sweep.data.names import (
     ClassNames,
     Order,
@@ -29,12 +30,15 @@ from fer_sweep.data.names import (
     splits_by_name,
     unnumbered,
 )
-from fer_sweep.data.tree import Member, Tree, is_archive, open_stream, readable
+from fer_sweep.data.tree import Member, Tree, check_ratio, is_archive, open_stream, readable
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
 
+FORM = "parquet files or WebDataset tars"
 OFFICIAL_SIZES = {Split.TRAIN: 28_709, Split.VAL: 3_589, Split.TEST: 3_589}
 """Images in FER2013's Training, PublicTest and PrivateTest."""
+_BATCH = 64
+"""Rows of parquet that are decoded at once."""
 _COLUMNS = {"image": "label", "jpg": "cls"}
 """The column of images, and that of labels beside it."""
 
@@ -96,7 +100,8 @@ def claims(tree: Tree) -> bool:
 def read(tree: Tree, progress: Progress) -> RawFaces:
     """Read every parquet file, or else every tar."""
     tables = _tables(tree)
-    samples = _read_tables(tree, tables) if tables else _read_shards(tree)
+    with bounded_memory(tree.name):
+        samples = _read_tables(tree, tables) if tables else _read_shards(tree)
     shards = [member for member in tree.members if _is_shard(tree, member)]
     samples.left_out = left_out(tree, tables or shards)
     if not samples.encoded:
@@ -127,17 +132,24 @@ def _read_tables(tree: Tree, members: list[Member]) -> _Samples:
                 f"{label}: this file and one before it have other columns, or only one of them names its classes",
                 hint="give a folder that holds the files of one data set only, or download all of them again",
             )
-        with readable(label):
-            table = file.read(columns=[image_column, label_column])
-            images, labels = (table.column(name).to_pylist() for name in (image_column, label_column))
-        for number, (image, answer) in enumerate(zip(images, labels, strict=True)):
+        unpacked = 0
+        for number, (image, answer) in enumerate(_rows(file, (image_column, label_column), label)):
             where = f"{label}, row {number}"
             content = image.get("bytes") if isinstance(image, dict) else image
             if not isinstance(content, bytes):
                 hint = "the file only refers to images: download the data set's own parquet"
                 raise DataError(f"{where}: no image in the row", hint=hint)
+            unpacked += len(content)
+            check_ratio(label, unpacked, member.size)
             samples.add(where, content, answer, order, unnumbered(member.path))
     return samples
+
+
+def _rows(file: Any, columns: tuple[str, str], label: str) -> Iterator[tuple[Any, Any]]:
+    """Image and label of each row. In pieces: a small file may repeat one large value by its number in a dictionary."""
+    with readable(label):
+        for batch in file.iter_batches(_BATCH, columns=list(columns), use_threads=False):
+            yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
 
 
 def _table(tree: Tree, member: Member) -> tuple[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fer_sweep.data.dataset import RawFaces, Split
 from fer_sweep.data.images import ENDINGS, MAX_IMAGE_BYTES, Progress, decode_all
+from fer_sweep.data.kinds import CONVERT
 from fer_sweep.data.names import (
     NUMBERINGS,
     OFFICIAL_NAMES,
@@ -32,6 +33,8 @@ from fer_sweep.data.names import (
 from fer_sweep.data.tree import Member, Tree, shown
 from fer_sweep.errors import DataError
 from fer_sweep.records import CLASSES
+
+FORM = "class folders of images"
 
 
 def claims(tree: Tree) -> bool:
@@ -95,7 +98,7 @@ def _labelled(tree: Tree) -> tuple[dict[Member, int], list[str]]:
         notes.append(f"class folders have numbers, which were read as classnames.txt says: {texts}")
     if other_kinds:
         kinds = few(f"{kind} {count:,}" for kind, count in other_kinds.items())
-        notes.append(f"{other_kinds.total():,} files of kinds that are not read were left out: {kinds}")
+        notes.append(f"{other_kinds.total():,} files of kinds that are not read were left out: {kinds}; {CONVERT}")
     if elsewhere:
         notes.append(f"{elsewhere:,} images that lie in no class folder were left out")
     return labelled, notes
