@@ -192,7 +192,7 @@ def test_file_that_is_no_database_is_left_as_it_is(sweep, own_folders):
 
 
 def test_full_disk_and_a_read_only_file_are_errors_that_change_nothing(own):
-    full, read_only = ("max_page_count = 1", "full", "make room"), ("query_only = ON", "readonly", "writable")
+    full, read_only = ("max_page_count = 1", "full", "make room"), ("query_only = ON", "read-only", "writable")
     for pragma, message, hint in (full, read_only):
         with contextlib.closing(Database(own)) as database:
             with database.transaction(write=False) as connection:
