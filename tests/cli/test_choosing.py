@@ -106,7 +106,7 @@ def test_best_explains_its_choice_and_warns(shell, both):
     assert out.startswith("winner: trial") and "\nwhy: " in out and f"fersweep confirm {both[0]}" in err
     text = " ".join(shell("best", "--all")[1].split())
     assert winner["verdict_reason"] in text and "in every trial: model=simple_cnn" in text
-    assert "warning: lr 0.005" in text and "upper end" in text
+    assert "has lr 0.005, at the upper end" in text
     document = shell.json("best", *both)
     assert {found["winner"]["sweep"] for found in document["architectures"].values()} == set(both)
     assert len(document["ranking"]) == 4

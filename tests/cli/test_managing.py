@@ -11,7 +11,6 @@ import pytest
 from fer_sweep.agent.draining import Drains
 from fer_sweep.cli.managing import show_log
 from fer_sweep.cli.sweeps import watch_sweep
-from fer_sweep.owners import this_process
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.sweeps import known
 from fer_sweep.version import __version__
@@ -63,7 +62,7 @@ def test_in_a_terminal_delete_asks_first(shell, sweep, monkeypatch):
 def test_status_tells_a_sweep_that_an_agent_trains_from_one_that_waits_for_an_agent(shell, sweep):
     opened, search = sweep
     assert "(mine): running, no agent" in shell("status", "mine")[1]
-    with Drains(opened.folder, ["cpu0"], this_process()):
+    with Drains(opened.folder, ["cpu0"]):
         shell("pause", "mine")
         assert "(mine): paused, 1 agent waiting" in shell("status", "mine")[1]
         found = shell.json("status", "mine")

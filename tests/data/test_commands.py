@@ -20,7 +20,7 @@ def test_prepare_warns_of_classes_without_images_and_ends_with_counts(faces, tmp
     files = {path: content for path, content in faces.files().items() if "/sad/Public" not in path}
     code, out, err = shell("data", "prepare", str(write_folder(tmp_path / "a", files)))
     assert code == 0, err
-    assert "  warning: val has no images of sad\n" in out and "  note: the official split was recovered" in out
+    assert "\nwarning: val has no images of sad\n" in out and "\nnote: the official split was recovered" in out
     lines = [line.split() for line in out.splitlines()]
     table = lines[lines.index(["class", "train", "val", "test"]) + 2 :]
     assert table[0] == ["angry", "10", "2", "2"] and table[4] == ["sad", "10", "0", "2"]
