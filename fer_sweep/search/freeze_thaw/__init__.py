@@ -115,9 +115,9 @@ class FreezeThaw:
         places = np.array([self._place(seen.values) for seen in observations])
         ends = self._ends(seen.values for seen in observations)
         history = History.of(observations, places, ends, self._goal) if observations else None
-        if history is None or len(observations) < FIRST_TRIALS:
-            if (values := self._draw(is_new, rng)) is not None:
-                return self._start(values, fitted)
+        is_early = history is None or len(observations) < FIRST_TRIALS
+        if is_early and (values := self._draw(is_new, rng)) is not None:
+            return self._start(values, fitted)
         if history is None:
             paused = [place for place, seen in enumerate(observations) if seen.is_paused]
             return self._resume(observations, paused[0], fitted) if paused else None
@@ -151,11 +151,14 @@ class FreezeThaw:
         """Paused trials and points of the unit cube, by falling expected improvement at their last epoch."""
         groups, points = self._encoding.groups, history.points
         process = Process(points, groups, h)
-        mean, _ = process.predict(points.places, np.arange(len(ends)), ends)
-        running = np.flatnonzero([seen.is_running for seen in observations])
+        running = np.array([k for k, seen in enumerate(observations) if seen.running_until is not None], dtype=np.intp)
         if len(running):
-            # Kriging believer: what runs ends where the process expects it, so that another slot looks elsewhere.
-            process = Process(points.with_more(running, ends[running], mean[running]), groups, h)
+            # Kriging believer: what runs will be at its turn's end where the process expects it, so that another slot
+            # looks elsewhere. A belief about the last epoch would put slots off for longer than the turn.
+            until = np.array([observations[k].running_until for k in running], dtype=np.float64)
+            expected, _ = process.predict(points.places[running], running, until)
+            process = Process(points.with_more(running, until, expected), groups, h)
+        mean, _ = process.predict(points.places, np.arange(len(ends)), ends)
         ranked = [place for place in np.argsort(-mean, kind="stable") if not math.isnan(history.peaks[place])]
         fresh = self._fresh([observations[place].values for place in ranked[:_PARENTS]], rng)
         places = self._encoding.places(fresh)

@@ -64,7 +64,8 @@ class Encoding:
         """The coordinates of the configurations at points of the unit cube: (n, parameters) to (n, columns)."""
         if self._is_active is not None:
             return np.array([self.place(self.values(unit)) for unit in units])
-        return np.hstack([axis.columns(u) for axis, u in zip(self._axes.values(), units.T, strict=True)])
+        columns = (axis.columns(u) for axis, u in zip(self._axes.values(), units.T, strict=True))
+        return np.hstack([np.empty((len(units), 0)), *columns])
 
 
 class _Axis:
@@ -101,7 +102,8 @@ class _Axis:
         if isinstance(source, Categorical):
             ends = np.cumsum(source.chances)
             drawn = np.searchsorted(ends, units * ends[-1], side="right")
-            return np.array([self.column(value) for value in source.values])[np.minimum(drawn, len(ends) - 1)]
+            columns = np.array([self.column(value) for value in source.values])
+            return np.asarray(columns[np.minimum(drawn, len(ends) - 1)])
         return np.array([self.column(source.quantile(u)) for u in units.tolist()])
 
     def unit(self, value: Any) -> float:

@@ -1,4 +1,4 @@
-"""Trials as the process of freeze-thaw search sees them: a few points of every curve, standardized, higher is better."""
+"""Trials as the process sees them: a few points of every curve, standardized, higher is better."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fer_sweep.config.sweep_file import Goal
-from fer_sweep.search.freeze_thaw.process import Array, Indices, Points
+from fer_sweep.search.freeze_thaw.process import Array, Points
 
 _MOST_POINTS = 600
 """Of all curves together, if two of each are not more: a proposal's time grows with their square."""
@@ -26,8 +25,8 @@ class Observation:
     """The configuration by dotted name."""
     curve: Sequence[float] = ()
     """The metric after each epoch; an epoch without a finite value is nan or infinite."""
-    is_running: bool = False
-    """A slot trains it, up to some later epoch."""
+    running_until: int | None = None
+    """The epoch its turn ends after, while a slot trains it."""
     is_paused: bool = False
     """It may be resumed."""
     has_failed: bool = False
@@ -56,13 +55,15 @@ class History:
         peaks = np.array([curve[-1] if len(curve) else math.nan for curve in curves])
         if np.isnan(peaks).all():
             return None
-        best, worst, middle = np.nanmax(peaks), np.nanmin(peaks), np.nanmedian(peaks)
+        worst = np.nanmin(peaks)
+        has_failed = [seen.has_failed or not all(map(math.isfinite, seen.curve[-1:])) for seen in observations]
+        peaks[has_failed] = math.nan
+        best, middle = (worst, worst) if np.isnan(peaks).all() else (np.nanmax(peaks), np.nanmedian(peaks))
         floor = middle - _SPREAD * (best - middle) if best > middle else worst
         per_curve = 4 if 4 * len(curves) <= _MOST_POINTS else 2
         rows: list[tuple[int, float, float]] = []
-        for trial, (seen, curve) in enumerate(zip(observations, curves, strict=True)):
-            if seen.has_failed or (len(seen.curve) and not math.isfinite(seen.curve[-1])):
-                peaks[trial] = math.nan
+        for trial, curve in enumerate(curves):
+            if has_failed[trial]:
                 rows.append((trial, ends[trial], worst))
             else:
                 rows.extend((trial, epoch, curve[epoch - 1]) for epoch in _thinned(curve, per_curve))
@@ -96,4 +97,4 @@ def _thinned(curve: Array, most: int) -> list[int]:
     """Epochs of a curve that say most about its end: the first, the middle and the last two; or the first and last."""
     length = len(curve)
     kept = {1, length} if most == 2 else {1, math.ceil(length / 2), length - 1, length}
-    return sorted(epoch for epoch in kept if epoch > 0 and not math.isnan(curve[epoch - 1]))
+    return sorted(epoch for epoch in kept if 0 < epoch <= length and not math.isnan(curve[epoch - 1]))

@@ -4,9 +4,9 @@ The covariance of trial i at epoch t and trial j at epoch u is
 
     scale * matern52(x_i, x_j) * (shared + (1 - shared) * ou(t, u)) + own * [i = j] * ou(t, u) + noise * [same point]
 
-with ``ou(t, u) = exp(-|log t - log u| / memory)``, the Ornstein-Uhlenbeck covariance in the logarithm of the epoch: what
-similar configurations have in common, at all epochs and by epoch, and what a trial's curve has for itself. Values are
-standardized by the caller.
+with ``ou(t, u) = exp(-|log t - log u| / memory)``, the Ornstein-Uhlenbeck covariance in the logarithm of the epoch:
+what similar configurations have in common, at all epochs and by epoch, and what a trial's curve has for itself. Values
+are standardized by the caller.
 """
 
 from collections.abc import Sequence
@@ -42,10 +42,12 @@ class Points:
 
     def with_more(self, trials: Indices, epochs: Array, values: Array) -> Self:
         """More points, of trials in any order."""
-        joined = (
-            np.concatenate(pair) for pair in ((self.trials, trials), (self.epochs, epochs), (self.values, values))
+        return replace(
+            self,
+            trials=np.concatenate([self.trials, trials]),
+            epochs=np.concatenate([self.epochs, epochs]),
+            values=np.concatenate([self.values, values]),
         )
-        return replace(self, **dict(zip(("trials", "epochs", "values"), joined, strict=True)))
 
     def chosen(self, mask: npt.NDArray[np.bool_]) -> Self:
         """Some of the points, in their order."""
@@ -160,26 +162,29 @@ def ornstein_uhlenbeck(left: Array, right: Array, memory: float) -> Array:
 
 def fit(points: Points, groups: Indices, start: Array) -> Array:
     """The most likely hyperparameters given the points and the prior, as a vector; ``start`` is one too."""
-    posterior = _Posterior(points, groups, start.size - _WIDTHS.size)
+    posterior = Posterior(points, groups, start.size - _WIDTHS.size)
     best: Array = minimize(posterior, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}).x
     return best
 
 
-class _Posterior:
-    """The negative logarithm of likelihood times prior, with its gradient."""
+class Posterior:
+    """The negative logarithm of likelihood times prior, of hyperparameters as a vector."""
 
     def __init__(self, points: Points, groups: Indices, parameters: int) -> None:
         self._points = points
         self._first, self._trial = np.unique(points.trials, return_index=True, return_inverse=True)[1:]
         places = points.places[points.trials[self._first]]
         squares = (places[:, None, :] - places) ** 2
-        self._squares = np.stack([squares[:, :, groups == group].sum(2) for group in range(parameters)])
+        self._squares = np.empty((parameters, *squares.shape[:2]))
+        for group in range(parameters):
+            self._squares[group] = squares[:, :, groups == group].sum(2)
         self._steps = np.abs(np.log(points.epochs)[:, None] - np.log(points.epochs))
         self._same = self._trial[:, None] == self._trial
         self._mode = Hyperparameters.typical(parameters).to_vector()
         self._widths = np.concatenate([_WIDTHS, np.full(parameters, _LENGTH_WIDTH)])
 
     def __call__(self, vector: Array) -> tuple[float, Array]:
+        """The value and its gradient."""
         h = Hyperparameters.from_vector(vector)
         scaled = self._squares / (h.lengths**2)[:, None, None]
         squares = scaled.sum(0)
