@@ -1,13 +1,16 @@
 """The benchmarks run and compare like with like; what they measure is nobody's test."""
 
 import argparse
+import contextlib
+import itertools
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fer_sweep.config.trial import parse_trial
@@ -17,8 +20,22 @@ from tests.benchmarks import plain
 from tests.benchmarks.commands import REPOSITORY
 from tests.benchmarks.faces import draw_folders
 from tests.benchmarks.rows import Row, table
-from tests.benchmarks.search_efficiency.compare import PARAMETERS, SEARCHES, Seen, Table, place, reached, walk
-from tests.benchmarks.search_efficiency.record import EPOCHS, GRID
+from tests.benchmarks.search_efficiency.compare import quartiles, ranks, spent_by_seed, walk
+from tests.benchmarks.search_efficiency.searches import SEARCHES, Trial, WholeTrials
+from tests.benchmarks.search_efficiency.tables import TABLES, Table
+
+CNN = TABLES["simple_cnn_12"]
+
+
+class WithoutTarget(Table):
+    """A table whose target no configuration reaches."""
+
+    @property
+    def target(self) -> float:
+        return 1.0
+
+
+UNREACHABLE = WithoutTarget(**{field.name: getattr(CNN, field.name) for field in fields(CNN)})
 
 
 @pytest.mark.parametrize("model", ["simple_cnn", "deeper_cnn", "resnet18", "vit"])
@@ -72,28 +89,83 @@ def test_table_takes_ratios_within_a_repeat_and_says_how_far_sides_agree() -> No
     ]
 
 
-def test_recorded_curves_are_whole_and_every_configuration_finds_its_own() -> None:
-    curves = Table()
-    assert len(curves.curves) == 324
-    assert {len(curve) for curve in curves.curves} == {EPOCHS}
-    assert 0.4 < curves.best < 0.5
-    assert place({name: levels[-1] for name, levels in GRID.items()}) == tuple(len(v) - 1 for v in GRID.values())
+@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.path.exists()])
+def test_recorded_curves_are_whole_and_every_configuration_finds_its_own(name: str) -> None:
+    recorded = TABLES[name]
+    assert len(recorded.curves) == math.prod(map(len, recorded.grid.values()))
+    assert {len(curve) for curve in recorded.curves} == {recorded.epochs}
+    assert 0.3 < recorded.target < recorded.best < 0.7
+    last = {name: levels[-1] for name, levels in recorded.grid.items()}
+    assert recorded.place(last) == tuple(len(levels) - 1 for levels in recorded.grid.values())
+    assert set(recorded.parameters) == set(recorded.grid)
+
+
+def test_nearest_configuration_is_nearest_by_the_logarithm_of_the_learning_rate() -> None:
     near = {"lr": 0.0005, "dropout": 0.3, "channels": 32, "hidden": 64, "batch_size": 128}
-    assert place(near) == (1, 1, 1, 0, 1), "by the logarithm of the learning rate"
-    assert set(PARAMETERS) == set(GRID)
+    assert CNN.place(near) == (1, 1, 1, 0, 1)
 
 
+@pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_search_of_the_comparison_spends_its_budget(name: str) -> None:
-    spent = []
+def test_search_of_the_comparison_is_charged_for_every_epoch_of_its_trials(name: str, slots: int) -> None:
+    seen: list[Trial | None] = []
+    player = SEARCHES[name](CNN, 0)
 
-    def counted(table: Table, seed: int) -> Seen:
-        for took, accuracy in SEARCHES[name](table, seed):
-            spent.append(took)
-            yield took, accuracy
+    class Remembering:
+        stops, ended = player.stops, player.ended
 
-    bests = walk(counted, Table(), seed=0, budget=60)
-    first = spent[0]
-    assert first <= EPOCHS and sum(spent[:-1]) <= 60 < sum(spent)
-    assert np.isnan(bests[:first]).all() and list(bests[first:]) == sorted(bests[first:])
-    assert (reached(bests, 0.0), reached(bests, 1.0)) == (first, math.inf)
+        def next(self) -> Trial | None:
+            seen.append(player.next())
+            return seen[-1]
+
+        def close(self) -> None:
+            player.close()
+
+    with contextlib.closing(Remembering()) as remembering:
+        assert walk(remembering, UNREACHABLE, slots=slots, budget=60) == math.inf
+    trials = {id(trial): trial for trial in seen if trial is not None}.values()
+    assert sum(len(trial.accuracies) for trial in trials) == 60
+    assert all(tuple(trial.accuracies) == CNN.curve(trial.values)[: len(trial.accuracies)] for trial in trials)
+
+
+def test_walk_ends_with_the_first_epoch_that_reaches_the_target() -> None:
+    class Script(WholeTrials):
+        def __init__(self, *configurations: Mapping[str, float]) -> None:
+            self._waiting = [Trial(values) for values in configurations]
+
+        def next(self) -> Trial | None:
+            return self._waiting.pop(0) if self._waiting else None
+
+        def ended(self, trial: Trial) -> None:
+            pass
+
+    places = list(itertools.product(*CNN.grid.values()))
+    good, bad = (
+        next(dict(zip(CNN.grid, place, strict=True)) for place in places if reaches(place) is wanted)
+        for wanted in (True, False)
+    )
+    epoch = next(epoch for epoch, accuracy in enumerate(CNN.curve(good), 1) if accuracy >= CNN.target)
+    assert walk(Script(bad, good), CNN, slots=1, budget=99) == CNN.epochs + epoch
+    assert walk(Script(bad, good), CNN, slots=2, budget=99) == 2 * epoch
+    assert walk(Script(bad, good), CNN, slots=1, budget=CNN.epochs + epoch - 1) == math.inf
+    assert walk(Script(bad), CNN, slots=2, budget=99) == math.inf
+
+
+def reaches(place: Sequence[float]) -> bool:
+    return max(CNN.curve(dict(zip(CNN.grid, place, strict=True)))) >= CNN.target
+
+
+def test_freeze_thaw_finds_a_good_model_in_a_third_of_the_epochs_of_random_search() -> None:
+    spent = spent_by_seed(SEARCHES["freeze-thaw"], CNN, slots=1, seeds=8, budget=240)
+    assert quartiles(spent)[1] < 80, "random search takes 237"
+
+
+def test_mean_ranks_and_their_critical_difference() -> None:
+    # Demsar 2006: with four searches and fourteen blocks, 1.25.
+    ordered = {name: [10.0 * place + block for block in range(14)] for place, name in enumerate("abcd")}
+    means, p, difference = ranks(ordered)
+    assert means == {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    assert p < 1e-6
+    assert difference == pytest.approx(1.25, abs=0.005)
+    means, _, _ = ranks({"a": [5.0, math.inf], "b": [math.inf, math.inf], "c": [math.inf, math.inf]})
+    assert means == {"a": 1.5, "b": 2.25, "c": 2.25}

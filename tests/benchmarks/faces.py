@@ -15,8 +15,10 @@ SUBSET, SUBSET_TRAIN, SUBSET_VAL = "fer2013-subset", 4096, 1024
 """A part of FER2013 as a data set, and how many images of each split it has."""
 
 
-def extract_subset(folder: Path, *, train: int, val: int) -> Path:
+def extract_subset(folder: Path, *, train: int, val: int, start: float = 0.0) -> Path:
     """Unpack about so many evenly spaced images of FER2013's training and PublicTest as image folders.
+
+    The first image is ``start`` spacings from the first of each split, 0 <= start < 1.
 
     The Kaggle archive is FERSWEEP_FER2013_ZIP, or ``shared/data/fer2013.zip`` beside the checkout.
     """
@@ -28,7 +30,7 @@ def extract_subset(folder: Path, *, train: int, val: int) -> Path:
         for split, usage, wanted in (("train", "/Training_", train), ("test", "/PublicTest_", val)):
             ours = [name for name in names if name.startswith(f"{split}/") and usage in name]
             wanted = min(wanted, len(ours))
-            chosen = [ours[number * len(ours) // wanted] for number in range(wanted)]
+            chosen = [ours[int((number + start) * len(ours) / wanted)] for number in range(wanted)]
             write_folder(folder, {name: archive.read(name) for name in chosen})
     return folder
 

@@ -1,203 +1,199 @@
-"""Which search finds a good SimpleCNN with the fewest epochs: every one on the recorded curves, over many seeds.
+"""Which search finds a good model with the fewest epochs: every one on the recorded tables, over many seeds.
 
     python -m tests.benchmarks.search_efficiency.compare
 
-A proposal is answered with the curve of the nearest configuration of the table (``record.py``). A search has found it
-once its best validation accuracy is within one standard error of the table's best. Searches run one trial at a time,
-as fersweep's agent, Optuna's ``ask`` or W&B's ``sweeps`` package propose them. Writes ``efficiency.png``.
+A proposal is answered with the curve of the table's nearest configuration (``tables.py``), epoch by epoch; every epoch
+of every trial counts, and a paused trial keeps its curve. A search is done once an epoch is within one standard error
+of the table's best. Slots train side by side, an epoch each in turn. Writes ``results.csv`` and, from all that is in
+it, ``efficiency.png``: a run of some tables, slots or searches replaces those alone.
 """
 
 import argparse
 import contextlib
 import csv
 import math
-import tempfile
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 from matplotlib import pyplot
+from scipy import stats
 
-from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import parse_sweep
-from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
-from fer_sweep.search.axes import axes_of
-from fer_sweep.search.embedded import create_sweep
-from tests.benchmarks.search_efficiency.record import CURVES, FIXED, GRID, VAL
-from tests.support.searches import embedded_search
+from tests.benchmarks.search_efficiency.searches import SEARCHES, SETTINGS, Player, Trial
+from tests.benchmarks.search_efficiency.tables import TABLES, Table
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it is written for an older pydantic
-    import sweeps
-
-PARAMETERS: Mapping[str, Mapping[str, Any]] = {
-    "lr": {"distribution": "log_uniform_values", "min": min(GRID["lr"]), "max": max(GRID["lr"])},
-    "dropout": {"min": min(GRID["dropout"]), "max": max(GRID["dropout"])},
-    **{name: {"values": GRID[name]} for name in ("channels", "hidden", "batch_size")},
-}
-Seen = Generator[tuple[int, float], None, None]
-"""Epochs a trial took, and its best accuracy in them."""
-Best = npt.NDArray[np.float64]
-"""The best accuracy after each number of epochs; nan before the first trial has ended."""
+RESULTS = Path(__file__).with_name("results.csv")
+Key = tuple[str, int, str]
+"""Table, slots, search."""
+Results = dict[Key, list[float]]
+"""Epochs to the target by seed; infinity if the budget was spent before."""
 
 
-class Table:
-    """Recorded validation accuracies by epoch, looked up by the nearest configuration."""
-
-    def __init__(self) -> None:
-        with CURVES.open() as stream:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
-        self._by_place = {place(row): tuple(row.values())[len(GRID) :] for row in rows}
-        self.curves = list(self._by_place.values())
-        self.best = max(map(max, self.curves))
-
-    def curve(self, values: Mapping[str, Any]) -> tuple[float, ...]:
-        return self._by_place[place(values)]
-
-
-def place(values: Mapping[str, Any]) -> tuple[int, ...]:
-    """The nearest value on each axis of the grid, by its index; learning rates are compared by their logarithm."""
-
-    def distance(name: str, level: int) -> float:
-        scaled = math.log if name == "lr" else float
-        return abs(scaled(GRID[name][level]) - scaled(values[name]))
-
-    return tuple(min(range(len(GRID[name])), key=partial(distance, name)) for name in GRID)
-
-
-def ours(table: Table, seed: int, *, method: str, hyperband: Mapping[str, int] | None = None) -> Seen:
-    """fersweep's embedded search, as an agent of one slot meets it."""
-    fixed = {name: {"value": value} for name, value in FIXED.items()}
-    spec: dict[str, Any] = {"program": "fersweep", "method": method, "parameters": {**PARAMETERS, **fixed}}
-    spec["metric"] = {"name": "best_val_acc", "goal": "maximize"}
-    if hyperband is not None:
-        spec["early_terminate"] = {"type": "hyperband", **hyperband}
-    with tempfile.TemporaryDirectory() as folder:
-        storage = f"sqlite:///{folder}/sweeps.db"
-        create_sweep(parse_sweep(spec), sweep_id="compare", storage=storage, seed=seed)
-        with contextlib.closing(embedded_search("compare", storage)) as search:
-            while isinstance(request := search.next_trial("cpu0"), TrialRequest):
-                curve, state = table.curve(request.parameters), TrialState.COMPLETE
-                for epoch, accuracy in enumerate(curve, 1):
-                    best = max(curve[:epoch])
-                    metrics = {"epoch": epoch, "val_acc": accuracy, "best_val_acc": best}
-                    if search.report(request.trial_id, epoch, metrics) is not None and epoch < len(curve):
-                        state = TrialState.PRUNED
-                        break
-                search.finish(request.trial_id, TrialOutcome(state))
-                yield epoch, best
-
-
-def optunas(table: Table, seed: int, *, sampler: Callable[..., optuna.samplers.BaseSampler]) -> Seen:
-    """One of Optuna's own samplers."""
-    axes = axes_of(Space.from_sweep(parse_sweep({"method": "bayes", "parameters": PARAMETERS})).parameters)
-    natives = {name: axis.native for name, axis in axes.items()}
-    study = optuna.create_study(direction="maximize", sampler=sampler(seed=seed))
+def walk(player: Player, table: Table, *, slots: int, budget: int) -> float:
+    """Epochs that a search spends until one of its trials reaches the target; infinity if none does."""
+    running: list[Trial | None] = [None] * slots
+    spent = 0
     while True:
-        trial = study.ask(natives)
-        curve = table.curve({name: axis.value(trial.params[name]) for name, axis in axes.items()})
-        study.tell(trial, max(curve))
-        yield len(curve), max(curve)
+        for slot in range(slots):
+            if running[slot] is None:
+                running[slot] = player.next()
+        if not any(running):
+            return math.inf
+        for slot, trial in enumerate(running):
+            if trial is None:
+                continue
+            if spent == budget:
+                return math.inf
+            curve = table.curve(trial.values)
+            trial.accuracies.append(curve[len(trial.accuracies)])
+            spent += 1
+            if trial.accuracies[-1] >= table.target:
+                return float(spent)
+            if len(trial.accuracies) == len(curve) or player.stops(trial):
+                player.ended(trial)
+                running[slot] = None
 
 
-def wandbs(table: Table, seed: int) -> Seen:
-    """W&B's bayes, as its server runs it: the ``sweeps`` package."""
-    np.random.seed(seed)
-    metric = {"name": "best_val_acc", "goal": "maximize"}
-    config = {"method": "bayes", "metric": metric, "parameters": {k: dict(v) for k, v in PARAMETERS.items()}}
-    runs: list[Any] = []
-    while True:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            run = sweeps.next_run(config, runs)
-        curve = table.curve({name: given["value"] for name, given in run.config.items()})
-        run.state, run.summary_metrics = sweeps.RunState.finished, {"best_val_acc": max(curve)}
-        runs.append(run)
-        yield len(curve), max(curve)
+def spent_by_seed(
+    search: Callable[[Table, int], Player], table: Table, *, slots: int, seeds: int, budget: int
+) -> list[float]:
+    """``walk`` of seeds 0, 1, ..."""
+    spent = []
+    for seed in range(seeds):
+        with contextlib.closing(search(table, seed)) as player:
+            spent.append(walk(player, table, slots=slots, budget=budget))
+    return spent
 
 
-HYPERBAND = {"min_iter": 3, "eta": 3}
-SEARCHES: Mapping[str, Callable[[Table, int], Seen]] = {
-    "random": partial(ours, method="random"),
-    "random + hyperband": partial(ours, method="random", hyperband=HYPERBAND),
-    "TPE (fersweep's bayes)": partial(ours, method="bayes"),
-    "TPE + hyperband": partial(ours, method="bayes", hyperband=HYPERBAND),
-    "Optuna's GP": partial(optunas, sampler=optuna.samplers.GPSampler),
-    "W&B's bayes (GP)": wandbs,
-}
-SETTINGS: Mapping[str, Callable[[Table, int], Seen]] = {
-    f"TPE + hyperband, {settings}": partial(ours, method="bayes", hyperband=settings)
-    for settings in ({"min_iter": first, "eta": eta} for first in (1, 2, 3, 4, 6) for eta in (2, 3, 4))
-}
+def quartiles(spent: Sequence[float]) -> list[float]:
+    """First quartile, median and third quartile, each one of the values."""
+    return [float(epochs) for epochs in np.quantile(spent, [0.25, 0.5, 0.75], method="inverted_cdf")]
 
 
-def walk(search: Callable[[Table, int], Seen], table: Table, seed: int, budget: int) -> Best:
-    """Run a search until its epochs are spent or it ends."""
-    best, spent = np.full(budget + 1, np.nan), 0
-    with contextlib.closing(search(table, seed)) as seen:
-        for took, accuracy in seen:
-            spent += took
-            if spent > budget:
-                break
-            best[spent:] = np.fmax(best[spent:], accuracy)
-    return best
+def ranks(spent: Mapping[str, Sequence[float]]) -> tuple[dict[str, float], float, float]:
+    """How searches compare over blocks, each a seed of a table, that all of them ran (Demsar 2006).
+
+    Returns:
+        Each search's mean rank, 1 the best; the p of Friedman's test that all are alike; and Nemenyi's critical
+        difference at 5 %: mean ranks that differ by less do not differ.
+    """
+    columns: npt.NDArray[np.float64] = np.array(list(spent.values()))
+    count, blocks = columns.shape
+    means = stats.rankdata(columns, axis=0).mean(1)
+    # The largest value stands for infinity, whose differences are nan.
+    p = float(stats.friedmanchisquare(*np.where(np.isinf(columns), 1e9, columns)).pvalue) if count > 2 else math.nan
+    studentized = stats.studentized_range.ppf(0.95, count, np.inf) / math.sqrt(2)
+    difference = float(studentized * math.sqrt(count * (count + 1) / (6 * blocks)))
+    return dict(zip(spent, means.tolist(), strict=True)), p, difference
 
 
-def reached(best: Best, target: float) -> float:
-    """Epochs spent when the target was reached; infinity if it was not."""
-    return next((float(spent) for spent in np.flatnonzero(best >= target)), math.inf)
+def read_results() -> Results:
+    """What was measured before."""
+    if not RESULTS.exists():
+        return {}
+    results: Results = {}
+    with RESULTS.open() as stream:
+        for table, slots, search, *spent in list(csv.reader(stream))[1:]:
+            results[table, int(slots), search] = [float(epochs) for epochs in spent]
+    return results
+
+
+def write_results(results: Results) -> None:
+    """Write the file anew."""
+    with RESULTS.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["table", "slots", "search", "epochs to the target by seed"])
+        for key in sorted(results):
+            writer.writerow([*key, *(f"{epochs:g}" for epochs in results[key])])
+
+
+def report(results: Results, budget: int) -> None:
+    """Print medians and quartiles by table, and the comparison over all tables by number of slots."""
+
+    def text(epochs: float) -> str:
+        return f"{epochs:g}" if math.isfinite(epochs) else f"over {budget}"
+
+    for name, slots in sorted({key[:2] for key in results}):
+        table = TABLES[name]
+        good = sum(max(curve) >= table.target for curve in table.curves)
+        print(f"\n{name}, {slots} slots: {len(table.curves)} configurations, best {table.best:.2%}, ", end="")
+        print(f"target {table.target:.2%} ({good} of them reach it)\n")
+        print("| search | epochs to the target: median | quarter to three quarters | seeds that reached it |")
+        print("|---|---|---|---|")
+        for search in SEARCHES:
+            if spent := results.get((name, slots, search)):
+                first, middle, third = map(text, quartiles(spent))
+                print(f"| {search} | {middle} | {first} to {third} | {np.isfinite(spent).sum()} of {len(spent)} |")
+    for slots in sorted({key[1] for key in results}):
+        tables = sorted({key[0] for key in results if key[1] == slots})
+        complete = [search for search in SEARCHES if all((name, slots, search) in results for name in tables)]
+        joined = {search: [spent for name in tables for spent in results[name, slots, search]] for search in complete}
+        if len(complete) < 2 or len(set(map(len, joined.values()))) > 1:
+            continue
+        means, p, difference = ranks(joined)
+        print(f"\n{slots} slots, {', '.join(tables)}: Friedman p = {p:.1g}, critical difference {difference:.2f}\n")
+        print("| search | mean rank |\n|---|---|")
+        for search in sorted(means, key=means.__getitem__):
+            print(f"| {search} | {means[search]:.2f} |")
+
+
+def draw(results: Results, budget: int) -> None:
+    """The share of seeds that have reached the target, over epochs spent."""
+    tables = [name for name in TABLES if any(key[0] == name for key in results)]
+    slots = sorted({key[1] for key in results})
+    size = (5.5 * len(tables) + 2.5, 3.8 * len(slots))
+    figure, grid = pyplot.subplots(len(slots), len(tables), figsize=size, layout="constrained", squeeze=False)
+    ticks = [6, 12, 24, 48, 96, 192, 384, 768]
+    for (row, column), axes in np.ndenumerate(grid):
+        for style, search in enumerate(SEARCHES):
+            spent = results.get((tables[column], slots[row], search))
+            if spent:
+                reached = [*sorted(epochs for epochs in spent if math.isfinite(epochs)), budget]
+                shares = [*np.arange(1, len(reached)), len(reached) - 1]
+                line = ("-", "--", "-.", ":")[style % 4]
+                axes.step(reached, 100 * np.array(shares) / len(spent), line, where="post", label=search)
+        axes.set(title=f"{tables[column]}, {slots[row]} slots", xlabel="epochs trained", xscale="log", ylim=(0, 101))
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    grid[0, 0].set_ylabel("seeds that reached the target, %")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    figure.savefig(Path(__file__).with_name("efficiency.png"), dpi=110)
 
 
 def main() -> None:
-    """Compare, print the table and draw the plot."""
+    """Compare, print the tables and draw the plot."""
+    recorded = [name for name, table in TABLES.items() if table.path.exists()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--tables", nargs="+", choices=recorded, default=recorded)
+    parser.add_argument("--slots", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=list(SEARCHES))
+    parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--budget", type=int, default=720, metavar="EPOCHS")
-    parser.add_argument("--hyperband", action="store_true", help="compare settings of hyperband instead, and no plot")
+    parser.add_argument(
+        "--hyperband", action="store_true", help="compare settings of hyperband instead, and only print"
+    )
     arguments = parser.parse_args()
-    searches = SETTINGS if arguments.hyperband else SEARCHES
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    table = Table()
-    target = table.best - math.sqrt(table.best * (1 - table.best) / VAL)
-    good = sum(max(curve) >= target for curve in table.curves)
-    print(f"{len(table.curves)} configurations, best {table.best:.2%}, target {target:.2%} ({good} of them reach it)\n")
-    print("| search | epochs to the target: median | quarter to three quarters | seeds that reached it |")
-    print("|---|---|---|---|")
-    walks: dict[str, list[Best]] = {}
-    for name in searches:
-        walks[name] = [walk(searches[name], table, seed, arguments.budget) for seed in range(arguments.seeds)]
-        spent = [reached(best, target) for best in walks[name]]
-        first, middle, third = (
-            f"{epochs:,.0f}" if math.isfinite(epochs) else f"over {arguments.budget}"
-            for epochs in np.quantile(spent, [0.25, 0.5, 0.75], method="inverted_cdf")
-        )
-        print(f"| {name} | {middle} | {first} to {third} | {np.isfinite(spent).sum()} of {len(spent)} |", flush=True)
+    searches = SETTINGS if arguments.hyperband else {name: SEARCHES[name] for name in arguments.searches}
+    size = {"seeds": arguments.seeds, "budget": arguments.budget}
+    for name in arguments.tables:
+        for slots in arguments.slots:
+            for search in searches:
+                spent = spent_by_seed(searches[search], TABLES[name], slots=slots, **size)
+                print(name, slots, search, quartiles(spent), flush=True)
+                if not arguments.hyperband:
+                    # Read again each time: another process may have added to it.
+                    write_results(read_results() | {(name, slots, search): spent})
     if not arguments.hyperband:
-        draw(walks, target, arguments.budget)
-
-
-def draw(walks: Mapping[str, Sequence[Best]], target: float, budget: int) -> None:
-    """The mean best accuracy over epochs spent, by search."""
-    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
-    spent = range(12, budget + 1, 4)
-    for style, (name, bests) in enumerate(walks.items()):
-        means = 100 * np.mean(bests, axis=0)[spent]
-        axes.plot(spent, means, label=name, linestyle=("-", "--", "-.", ":")[style % 4], linewidth=1.8)
-    axes.axhline(100 * target, color="0.4", linewidth=1)
-    axes.text(spent[0], 100 * target, "one standard error from the best", va="bottom", color="0.3")
-    axes.set(xlabel="epochs trained", ylabel="best validation accuracy so far, % (mean over seeds)", xscale="log")
-    ticks = [12, 24, 48, 96, 192, 384, 720]
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(Path(__file__).with_name("efficiency.png"), dpi=110)
+        results = read_results()
+        report(results, arguments.budget)
+        draw(results, arguments.budget)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,229 @@
+"""Freeze-thaw search: give the next epochs to the trial that is most likely to matter (Swersky et al. 2014).
+
+Trials are trained in turns of a few epochs and paused between them. A Gaussian process over configuration and epoch
+(``process``) predicts where every curve ends; the next turn goes to the paused trial or new configuration with the
+highest expected improvement at its last epoch. Pure over records: it knows no database and no network.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from fer_sweep.config.parameters import Distribution
+from fer_sweep.config.sweep_file import Goal
+from fer_sweep.config.values import canonical
+from fer_sweep.search.freeze_thaw.encoding import Encoding, IsActive
+from fer_sweep.search.freeze_thaw.history import History, Observation
+from fer_sweep.search.freeze_thaw.process import Array, Hyperparameters, Process, fit, squared_distances
+from fer_sweep.search.sampling import unit_draws
+
+FIRST_TRIALS = 6
+"""Drawn from the space before the process decides."""
+REFIT = 8
+"""Turns between two fits of the hyperparameters."""
+_FIT_TRIALS = 50
+"""Trials whose curves the hyperparameters are fitted to, at most."""
+_DRAWS = 400
+"""New configurations drawn from the whole space for each turn."""
+_MOVES = 200
+"""The same near the best trials."""
+_PARENTS = 5
+"""Trials that moves start from."""
+_APART = 0.2
+"""Length scales between a new configuration and any trial, at least: nearer, resuming the trial says as much for fewer
+epochs."""
+
+Accepts = Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The hyperparameters of a turn, from which the next turn goes on; plain enough to be stored as JSON."""
+
+    vector: tuple[float, ...]
+    """See ``Hyperparameters.to_vector``."""
+    age: int
+    """Turns since they were fitted."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What to train next."""
+
+    trial: int | None
+    """The paused trial to resume, by its place among the observations; None to start a new one."""
+    values: Mapping[str, Any]
+    """The configuration."""
+    until: int
+    """The epoch to pause after; at the configuration's last epoch it is complete."""
+    fitted: Fitted | None = None
+    """To be given with the next call; None while there is nothing to fit."""
+
+
+class FreezeThaw:
+    """Decides turn by turn; the same arguments give the same turns, whichever process asks.
+
+    Args:
+        parameters: The space: distributions by dotted name.
+        epochs: The last epoch of a configuration without a value for ``epochs``.
+        goal: Which way the metric is better.
+        turn: Epochs of a turn.
+        is_active: See ``Encoding``.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Distribution],
+        *,
+        epochs: int,
+        goal: Goal,
+        turn: int = 2,
+        is_active: IsActive | None = None,
+    ) -> None:
+        self._encoding = Encoding(parameters, is_active)
+        self._epochs, self._goal, self._turn = epochs, goal, turn
+        self._places: dict[str, Array] = {}
+        """Coordinates by canonical configuration, which some distributions take long to find."""
+
+    def propose(
+        self,
+        observations: Sequence[Observation],
+        rng: np.random.Generator,
+        *,
+        fitted: Fitted | None = None,
+        accepts: Accepts = lambda values: True,
+        may_start: bool = True,
+    ) -> Turn | None:
+        """The next turn; None if nothing can be trained now.
+
+        Args:
+            observations: Every trial, oldest first, those that run included.
+            rng: Draws the new configurations.
+            fitted: Of the turn before; without it, hyperparameters are fitted anew.
+            accepts: Whether a configuration, other than the trials', can be trained.
+            may_start: Whether new trials are allowed beside paused ones.
+        """
+        taken = {canonical(seen.values) for seen in observations}
+
+        def is_new(values: Mapping[str, Any]) -> bool:
+            return may_start and canonical(values) not in taken and accepts(values)
+
+        places = np.array([self._place(seen.values) for seen in observations])
+        ends = self._ends(seen.values for seen in observations)
+        history = History.of(observations, places, ends, self._goal) if observations else None
+        is_early = history is None or len(observations) < FIRST_TRIALS
+        if is_early and (values := self._draw(is_new, rng)) is not None:
+            return self._start(values, fitted)
+        if history is None:
+            paused = [place for place, seen in enumerate(observations) if seen.is_paused]
+            return self._resume(observations, paused[0], fitted) if paused else None
+        fitted = self._fit(history, fitted)
+        choices = self._ranked(observations, history, ends, Hyperparameters.from_vector(fitted.vector), rng)
+        for choice in choices:
+            if isinstance(choice, int):
+                return self._resume(observations, choice, fitted)
+            if is_new(values := self._encoding.values(choice)):
+                return self._start(values, fitted)
+        drawn = self._draw(is_new, rng)
+        return None if drawn is None else self._start(drawn, fitted)
+
+    def _fit(self, history: History, fitted: Fitted | None) -> Fitted:
+        start = Hyperparameters.typical(len(self._encoding.sources)).to_vector()
+        if fitted is not None and len(fitted.vector) == len(start):  # the space may have been changed
+            if fitted.age + 1 < REFIT:
+                return Fitted(fitted.vector, fitted.age + 1)
+            start = np.array(fitted.vector)
+        likeliest = fit(history.sample(_FIT_TRIALS), self._encoding.groups, start)
+        return Fitted(tuple(likeliest.tolist()), 0)
+
+    def _ranked(
+        self,
+        observations: Sequence[Observation],
+        history: History,
+        ends: Array,
+        h: Hyperparameters,
+        rng: np.random.Generator,
+    ) -> Iterable[int | Array]:
+        """Paused trials and points of the unit cube, by falling expected improvement at their last epoch."""
+        groups, points = self._encoding.groups, history.points
+        process = Process(points, groups, h)
+        running = np.array([k for k, seen in enumerate(observations) if seen.running_until is not None], dtype=np.intp)
+        if len(running):
+            # Kriging believer: what runs will be at its turn's end where the process expects it, so that another slot
+            # looks elsewhere. A belief about the last epoch would put slots off for longer than the turn.
+            until = np.array([observations[k].running_until for k in running], dtype=np.float64)
+            expected, _ = process.predict(points.places[running], running, until)
+            process = Process(points.with_more(running, until, expected), groups, h)
+        mean, _ = process.predict(points.places, np.arange(len(ends)), ends)
+        ranked = [place for place in np.argsort(-mean, kind="stable") if not math.isnan(history.peaks[place])]
+        fresh = self._fresh([observations[place].values for place in ranked[:_PARENTS]], rng)
+        places = self._encoding.places(fresh)
+        is_apart = squared_distances(places, points.places, h.lengths[groups]).min(1) >= _APART**2
+        fresh, places = fresh[is_apart], places[is_apart]
+        # Only where epochs are searched do configurations end at different ones.
+        sample = fresh if "epochs" in self._encoding.sources else fresh[:1]
+        last = np.broadcast_to(self._ends(map(self._encoding.values, sample)), len(fresh))
+        paused = np.flatnonzero([seen.is_paused for seen in observations])
+        gain = expected_improvement(
+            *process.predict(
+                np.concatenate([points.places[paused], places]),
+                np.concatenate([paused, np.full(len(fresh), -1)]),
+                np.concatenate([ends[paused], last]),
+            ),
+            history.best,
+        )
+        choices = [*paused.tolist(), *fresh]
+        return (choices[place] for place in np.argsort(-gain, kind="stable"))
+
+    def _fresh(self, parents: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> Array:
+        """Points of the unit cube, shape (n, parameters): draws from all of it, and moves from the best trials."""
+        size = len(self._encoding.sources)
+        draws = rng.random((_DRAWS, size))
+        if not parents or not size:
+            return draws
+        origins = np.array([self._encoding.unit(values) for values in parents])[rng.integers(len(parents), size=_MOVES)]
+        # Some parameters move a little, some are drawn anew, as a category has no neighbours; one at least changes.
+        near = np.clip(origins + rng.normal(0.0, rng.choice([0.05, 0.2], (_MOVES, 1)), origins.shape), 0.0, 1.0)
+        moved = np.where(rng.random(origins.shape) < 0.3, rng.random(origins.shape), near)
+        changes = rng.random(origins.shape) < max(2 / size, 0.3)
+        changes[np.arange(_MOVES), rng.integers(size, size=_MOVES)] = True
+        return np.concatenate([draws, np.where(changes, moved, origins)])
+
+    def _draw(self, is_new: Accepts, rng: np.random.Generator) -> Mapping[str, Any] | None:
+        """A new configuration from the whole space; None if it is exhausted."""
+        for drawn in unit_draws(self._encoding.sources, rng):
+            values = self._encoding.values(np.array(list(drawn.values())))
+            if is_new(values):
+                return values
+        return None
+
+    def _start(self, values: Mapping[str, Any], fitted: Fitted | None) -> Turn:
+        return Turn(None, values, min(self._turn, self._end(values)), fitted)
+
+    def _resume(self, observations: Sequence[Observation], trial: int, fitted: Fitted | None) -> Turn:
+        seen = observations[trial]
+        return Turn(trial, seen.values, min(len(seen.curve) + self._turn, self._end(seen.values)), fitted)
+
+    def _end(self, values: Mapping[str, Any]) -> int:
+        return int(values.get("epochs", self._epochs))
+
+    def _ends(self, configurations: Iterable[Mapping[str, Any]]) -> Array:
+        return np.array([self._end(values) for values in configurations], dtype=np.float64)
+
+    def _place(self, values: Mapping[str, Any]) -> Array:
+        key = canonical(values)
+        if key not in self._places:
+            self._places[key] = self._encoding.place(values)
+        return self._places[key]
+
+
+def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """Over ``best``, of normal distributions (Jones et al. 1998)."""
+    z = (mean - best) / deviation
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    gain: Array = deviation * (z * ndtr(z) + density)
+    return gain
