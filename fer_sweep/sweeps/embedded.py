@@ -42,7 +42,8 @@ class EmbeddedSweep(Sweep):
         leases = Leases(self.database, self.id, owner="nobody", lease_s=lease_seconds(), clock=None)
         with leases.ledger(write=False) as ledger:
             is_open = ledger.state() in (SweepState.RUNNING, SweepState.PAUSED)
-            unended, unleased = len(ledger.unended()), sum(1 for _ in leases.free(ledger))
+            unended = len(ledger.unended())
+            unleased = len(ledger.paused()) + sum(1 for _ in leases.free(ledger))
             started, budget = ledger.count(), ledger.settings().budget_epochs
             is_spent = budget is not None and ledger.reported_epochs() >= budget
         if not is_open:
