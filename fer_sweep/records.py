@@ -63,17 +63,19 @@ class TrialState(StrEnum):
     COMPLETE = "complete"
     PRUNED = "pruned"
     PREEMPTED = "preempted"
+    PAUSED = "paused"
+    """Checkpointed at the end of a turn; resumed if the search asks for it, pruned if the sweep ends without that."""
     FAILED = "failed"
 
     @property
     def has_ended(self) -> bool:
-        """Whether no further attempt follows by itself: it is neither running nor preempted."""
-        return self not in (TrialState.RUNNING, TrialState.PREEMPTED)
+        """Whether no further attempt follows: it is neither running, preempted nor paused."""
+        return self not in (TrialState.RUNNING, TrialState.PREEMPTED, TrialState.PAUSED)
 
     @property
     def has_value(self) -> bool:
-        """Whether it is complete or pruned, so that its result counts."""
-        return self in (TrialState.COMPLETE, TrialState.PRUNED)
+        """Whether it is complete, pruned or paused, so that its result counts."""
+        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.PAUSED)
 
 
 class StopReason(StrEnum):
@@ -82,7 +84,9 @@ class StopReason(StrEnum):
     PRUNED = "pruned"
     """The search has seen enough; never resumed."""
     PREEMPTED = "preempted"
-    """Checkpointed; resumed later, on this host or another."""
+    """Checkpointed; resumed as soon as a slot is free, on this host or another."""
+    PAUSED = "paused"
+    """Checkpointed; resumed when the search asks for it."""
 
 
 class Cause(StrEnum):
@@ -244,7 +248,7 @@ class TrialOutcome:
 
     state: TrialState
     result: TrialResult | None = None
-    """Present when complete, and when pruned after at least one epoch."""
+    """Present when complete, and when pruned or paused after at least one epoch."""
     reason: str | None = None
     """Why it failed, was pruned or preempted, in a sentence."""
     cause: Cause | None = None

@@ -38,6 +38,7 @@ NOTEBOOK = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_K
 _STATE_STYLE = {
     TrialState.PRUNED: "yellow",
     TrialState.PREEMPTED: "cyan",
+    TrialState.PAUSED: "cyan",
     TrialState.FAILED: "bold red",
 }
 VERDICT_STYLE = {
@@ -157,7 +158,7 @@ class View:
     def trial_ended(self, slot: str, trial_id: str, outcome: TrialOutcome) -> None:
         """An attempt at a trial has ended."""
         seconds = self.clock() - self._rows.pop(slot).started
-        if outcome.state is not TrialState.PREEMPTED:
+        if outcome.state.has_ended:
             self.ended += 1
             self._durations.append(seconds)
         line, style = f"trial {trial_id} {outcome.state}", _STATE_STYLE.get(outcome.state, "")

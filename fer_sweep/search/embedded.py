@@ -16,12 +16,23 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial_json
 from fer_sweep.errors import InputError
-from fer_sweep.records import StopReason, SweepState, TrialOutcome, TrialRecord, TrialRequest, TrialState, Wait
+from fer_sweep.records import (
+    StopReason,
+    SweepState,
+    TrialOutcome,
+    TrialRecord,
+    TrialRequest,
+    TrialResult,
+    TrialState,
+    Wait,
+)
 from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
+from fer_sweep.search.turns import TurnProposer, can_take_turns
 from fer_sweep.store.caches import Histories
 from fer_sweep.store.database import Database, check_storage, through_restarts
+from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases
 from fer_sweep.store.sweeps import Beginning, numbered_trials, record_sweep
 from fer_sweep.store.trials import Ledger, Settings
@@ -98,6 +109,7 @@ class OptunaSearch:
         self._given = sweep
         self._settings: Settings | None = None
         self._study: StudyProposer | None = None
+        self._turns: TurnProposer | None = None
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         with self._leases.ledger(write=False) as ledger:
             self._follow(ledger)
@@ -125,10 +137,11 @@ class OptunaSearch:
                 return None
             request = (
                 self._reclaim(ledger, slot, self._can_be_resumed)
-                or self._start_new(ledger, slot)
+                or (self._take_turn(ledger, slot) if self._turns else self._start_new(ledger, slot))
                 or self._reclaim(ledger, slot, lambda trial_id: True)
             )
-            if request is None and not ledger.unended():
+            if request is None and not any(row["state"] != TrialState.PAUSED for row in ledger.unended()):
+                self._prune_paused(ledger)
                 ledger.finish_sweep()
         return request
 
@@ -153,6 +166,8 @@ class OptunaSearch:
         # Early termination looks at the reports of all trials: in its own transaction, which blocks nobody and sees no
         # report that may yet be rolled back.
         with self._leases.ledger(write=False) as ledger:
+            if self._turns is not None:
+                return StopReason.PAUSED if self._should_pause(ledger, number, epoch) else None
             return StopReason.PRUNED if self._should_prune(ledger, number) else None
 
     @through_restarts
@@ -186,8 +201,11 @@ class OptunaSearch:
         sweep = self._given or settings.file
         self._sweep, self._objectives = sweep, sweep.objectives
         self._histories = Histories(self._objectives[0].name if self._objectives else None)
-        self._proposer: StudyProposer | GridProposer | RandomProposer
-        if sweep.method in ("bayes", "custom"):
+        self._proposer: StudyProposer | GridProposer | RandomProposer | TurnProposer
+        self._study = self._turns = None
+        if takes_turns(sweep, settings):
+            self._turns = self._proposer = TurnProposer(sweep, self._histories, seed=settings.seed)
+        elif sweep.method in ("bayes", "custom"):
             from fer_sweep.search import study  # only here: optuna takes half a second to import
 
             self._study = self._proposer = study.StudyProposer(
@@ -207,26 +225,77 @@ class OptunaSearch:
 
     def _reclaim(self, ledger: Ledger, slot: str, may: Callable[[str], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):
-            number, attempt = row["number"], row["attempt"] + 1
-            if may(str(number)):
-                lease = self._leases.new(slot, attempt)
-                ledger.hand_over(number, lease)
-                self._leases.hold(number, lease)
-                config, parameters = parse_trial_json(row["config"]), json.loads(row["parameters"])
-                return TrialRequest(str(number), config, parameters, attempt)
+            if may(str(row["number"])):
+                return self._hand_over(ledger, row, slot)
         return None
+
+    def _hand_over(self, ledger: Ledger, row: Row, slot: str) -> TrialRequest:
+        number, attempt = row["number"], row["attempt"] + 1
+        lease = self._leases.new(slot, attempt)
+        ledger.hand_over(number, lease)
+        self._leases.hold(number, lease)
+        if self._turns is not None:
+            self._turns.pace.begin(number, len(ledger.reports_of(number)))
+        return TrialRequest(str(number), parse_trial_json(row["config"]), json.loads(row["parameters"]), attempt)
+
+    def _take_turn(self, ledger: Ledger, slot: str) -> TrialRequest | None:
+        """Start or resume the trial of the next turn."""
+        assert self._turns is not None
+        self._turns.pace.slot_is_free(slot)
+        if self._budget_is_spent(ledger):
+            return None
+        may_start = self._sweep.run_cap is None or ledger.count() < self._sweep.run_cap
+        if may_start and (picked := ledger.take_queued()):
+            return self._begin(ledger, Proposal(picked.parameters, picked.config), slot)
+        turn = self._turns.next_turn(
+            ledger, may_resume=lambda number: self._can_be_resumed(str(number)), may_start=may_start
+        )
+        if isinstance(turn, Proposal):
+            return self._begin(ledger, turn, slot)
+        return None if turn is None else self._hand_over(ledger, ledger.numbered([turn])[0], slot)
+
+    def _should_pause(self, ledger: Ledger, number: int, epoch: int) -> bool:
+        """Whether a trial's turn is over and another trial has the next one."""
+        assert self._turns is not None
+        row = ledger.numbered([number])[0]
+        if not self._turns.pace.is_over(number, epoch) or epoch >= parse_trial_json(row["config"]).epochs:
+            return False
+        may_start = self._sweep.run_cap is None or ledger.count() < self._sweep.run_cap
+        turn = self._turns.next_turn(
+            ledger,
+            may_resume=lambda number: self._can_be_resumed(str(number)),
+            may_start=may_start,
+            ending=number,
+        )
+        if turn == number:
+            self._turns.pace.begin(number, epoch)
+            return False
+        self._turns.pace.pause(row["slot"])
+        return True
+
+    def _prune_paused(self, ledger: Ledger) -> None:
+        """The sweep ends without its paused trials: what they have reached so far is their result."""
+        for row in ledger.paused():
+            result = TrialResult.model_validate_json(row["result"]) if row["result"] else None
+            outcome = TrialOutcome(TrialState.PRUNED, result, "paused, and the sweep ended before its next turn")
+            ledger.end(row["number"], outcome, objectives=json.loads(row["objectives"]), now=self._leases.clock())
+
+    def _budget_is_spent(self, ledger: Ledger) -> bool:
+        budget = self._settings.budget_epochs if self._settings else None
+        return budget is not None and ledger.reported_epochs() >= budget
 
     def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
         number = ledger.count()
         if self._sweep.run_cap is not None and number >= self._sweep.run_cap:
             return None
-        budget = self._settings.budget_epochs if self._settings else None
-        if budget is not None and ledger.reported_epochs() >= budget:
+        if self._budget_is_spent(ledger):
             return None
         picked = ledger.take_queued()
         proposal = Proposal(picked.parameters, picked.config) if picked else self._proposer.propose(number, ledger)
-        if proposal is None:
-            return None
+        return None if proposal is None else self._begin(ledger, proposal, slot)
+
+    def _begin(self, ledger: Ledger, proposal: Proposal, slot: str) -> TrialRequest:
+        number = ledger.count()
         lease = self._leases.new(slot, 1)
         ledger.add(
             number,
@@ -238,6 +307,8 @@ class OptunaSearch:
             now=self._leases.clock(),
         )
         self._leases.hold(number, lease)
+        if self._turns is not None:
+            self._turns.pace.begin(number, 0)
         return TrialRequest(str(number), proposal.config, proposal.values)
 
     def _should_prune(self, ledger: Ledger, number: int) -> bool:
@@ -261,6 +332,13 @@ class OptunaSearch:
                 value = imputed_value(metric, reports, [other for other in others if other is not None])
             values.append(value)
         return values
+
+
+def takes_turns(sweep: SweepFile, settings: Settings) -> bool:
+    """Whether freeze-thaw searches a sweep."""
+    if settings.sampler is not None:
+        return settings.sampler == "freeze_thaw"
+    return can_take_turns(sweep, max_gap=settings.max_gap)
 
 
 def searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int) -> SweepFile:

@@ -72,8 +72,8 @@ class Database:
         """
         with self._lock, self._engine.transaction(write=write) as connection:
             upgrades = write and self._version < SCHEMA_VERSION
-            if upgrades and (schema_version(connection, self._engine.dialect) or 0) < SCHEMA_VERSION:
-                upgrade_tables(connection, self._engine.dialect)
+            if upgrades and (found := schema_version(connection, self._engine.dialect) or 0) < SCHEMA_VERSION:
+                upgrade_tables(connection, self._engine.dialect, found)
             connection.version = SCHEMA_VERSION if upgrades else self._version
             connection.place = self.name
             yield connection

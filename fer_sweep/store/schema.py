@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 from fer_sweep.store.engine import Connection, Dialect
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Rises with every change of the tables that an older fersweep cannot work with.
 
-Version 1 lacks the column ``given_back``, which nothing uses any more; 1 and 2 lack what ``_ADDED_BY_3`` adds. The
-first writing transaction brings them to this version; until then they are read as they are.
+Version 1 lacks the column ``given_back``, which nothing uses any more; 1 and 2 lack what ``_ADDED_BY_3`` adds, and 3
+what ``_ADDED_BY_4`` adds. The first writing transaction brings them to this version; until then they are read as they
+are.
 """
 
-UNENDED = "state IN ('running', 'preempted')"
-"""The condition of a trial that is running or preempted. Spelt out without values: only then do the engines see that
-the partial index covers it."""
+UNENDED = "state IN ('running', 'preempted', 'paused')"
+"""The condition of a trial that has not ended. Spelt out without values: only then do the engines see that the partial
+index covers it."""
 
 _ADDED_BY_3 = (
     # Epochs, reported by all trials together, from which on no new trial starts; NULL for no limit.
@@ -37,6 +38,15 @@ _ADDED_BY_3 = (
         objectives TEXT NOT NULL,
         gap {real}
     )""",
+)
+
+_ADDED_BY_4 = (
+    # How a sweep of method bayes searches; NULL to choose by its file.
+    "ALTER TABLE fersweep_sweeps ADD COLUMN sampler TEXT",
+    # Every proposal first looks for a trial to resume, among thousands that have ended. Until version 4 the index did
+    # not cover paused trials.
+    "DROP INDEX IF EXISTS fersweep_trials_unended",
+    f"CREATE INDEX fersweep_trials_unended ON fersweep_trials (sweep_id, number) WHERE {UNENDED}",
 )
 
 _TABLES = (
@@ -83,10 +93,8 @@ _TABLES = (
         UNIQUE (sweep_id, number, epoch)
     )""",
     "CREATE INDEX fersweep_reports_news ON fersweep_reports (sweep_id, id)",
-    # Every proposal first looks for a trial to resume, among thousands that have ended. Databases made before this
-    # index existed work without it.
-    f"CREATE INDEX fersweep_trials_unended ON fersweep_trials (sweep_id, number) WHERE {UNENDED}",
     *_ADDED_BY_3,
+    *_ADDED_BY_4,
 )
 
 
@@ -103,9 +111,11 @@ def make_tables(connection: Connection, dialect: Dialect) -> None:
     connection.change("INSERT INTO fersweep_schema (version) VALUES (?)", [SCHEMA_VERSION])
 
 
-def upgrade_tables(connection: Connection, dialect: Dialect) -> None:
-    """Bring the tables of version 1 or 2 to the present one."""
-    _run(_ADDED_BY_3, connection, dialect)
+def upgrade_tables(connection: Connection, dialect: Dialect, version: int) -> None:
+    """Bring the tables of an earlier version to the present one."""
+    if version < 3:
+        _run(_ADDED_BY_3, connection, dialect)
+    _run(_ADDED_BY_4, connection, dialect)
     connection.change("UPDATE fersweep_schema SET version = ?", [SCHEMA_VERSION])
 
 

@@ -33,6 +33,8 @@ class Beginning(TypedDict, total=False):
     """Trials whose train_val_gap is larger count as infeasible; for a single objective."""
     seed: int
     """The same seed and the same results give the same configurations; 0 by default."""
+    sampler: str | None
+    """How a sweep of method bayes searches; None to choose by its file."""
     budget_epochs: int | None
     """Epochs of all trials together, from which on no new trial starts."""
     queue: Sequence[Picked]
@@ -58,12 +60,13 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, **beginning: Unp
         if connection.row("SELECT id FROM fersweep_sweeps WHERE id = ?", [sweep_id]):
             return False
         connection.change(
-            "INSERT INTO fersweep_sweeps (id, position, spec, state, max_gap, seed, created, budget_epochs, steered)"
-            " VALUES (?, (SELECT COALESCE(MAX(position) + 1, 0) FROM fersweep_sweeps), ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO fersweep_sweeps"
+            " (id, position, spec, state, max_gap, seed, created, budget_epochs, steered, sampler)"
+            " VALUES (?, (SELECT COALESCE(MAX(position) + 1, 0) FROM fersweep_sweeps), ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 *(sweep_id, json.dumps(sweep.to_plain()), SweepState.RUNNING),
                 *(beginning.get("max_gap"), beginning.get("seed", 0), time.time()),
-                *(beginning.get("budget_epochs"), 0 if queue else None),
+                *(beginning.get("budget_epochs"), 0 if queue else None, beginning.get("sampler")),
             ],
         )
         ledger = Ledger(connection, sweep_id)

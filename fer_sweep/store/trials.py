@@ -40,6 +40,8 @@ class Settings:
     """Epochs, reported by all trials together, from which on no new trial starts."""
     steered: int | None
     """Number of the first trial whose memo belongs to the present space; None if all trials come from one space."""
+    sampler: str | None = None
+    """How a sweep of method bayes searches; None to choose by its file."""
 
     @property
     def file(self) -> SweepFile:
@@ -88,8 +90,10 @@ class Ledger:
     def settings(self) -> Settings:
         """The settings of the sweep, with its state."""
         row = self._sweep("*")
-        budget, steered = (row["budget_epochs"], row["steered"]) if self._connection.version >= 3 else (None, None)
-        return Settings(SweepState(row["state"]), row["spec"], row["seed"], row["max_gap"], budget, steered)
+        version = self._connection.version
+        budget, steered = (row["budget_epochs"], row["steered"]) if version >= 3 else (None, None)
+        sampler = row["sampler"] if version >= 4 else None
+        return Settings(SweepState(row["state"]), row["spec"], row["seed"], row["max_gap"], budget, steered, sampler)
 
     def _sweep(self, columns: str) -> Row:
         row = self._connection.row(f"SELECT {columns} FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
@@ -182,8 +186,12 @@ class Ledger:
         return self._trials("number, config", "AND number >= ? ORDER BY number", [number])
 
     def unended(self) -> Sequence[Row]:
-        """The running and preempted trials, in order."""
+        """The running, preempted and paused trials, in order."""
         return self._trials("*", f"AND {UNENDED} ORDER BY number")
+
+    def paused(self) -> Sequence[Row]:
+        """The paused trials, in order."""
+        return [row for row in self.unended() if row["state"] == TrialState.PAUSED]
 
     def live_owners(self, now: float) -> Sequence[str]:
         """The agents that train trials of this sweep: owners of valid leases that may be alive."""
@@ -198,10 +206,15 @@ class Ledger:
         """
         return self._trials(
             "*",
-            f"AND {UNENDED} AND (state = 'preempted' OR lease_until <= ? OR owner = ? OR SUBSTR(owner, 1, ?) = ?)"
+            f"AND {UNENDED} AND state <> 'paused'"
+            " AND (state = 'preempted' OR lease_until <= ? OR owner = ? OR SUBSTR(owner, 1, ?) = ?)"
             " ORDER BY number",
             [now, owner, len(host), host],
         )
+
+    def states(self) -> Sequence[Row]:
+        """Number, state and parameters of every trial, in order."""
+        return self._trials("number, state, parameters", "ORDER BY number")
 
     def all(self) -> Sequence[Row]:
         """Every trial, in order."""
@@ -243,7 +256,8 @@ class Ledger:
         """An unended trial gets a new owner, who runs it."""
         self._change(
             number,
-            "state = ?, slot = ?, owner = ?, attempt = ?, lease_until = ?, reason = NULL",
+            "state = ?, slot = ?, owner = ?, attempt = ?, lease_until = ?,"
+            " reason = NULL, objectives = NULL, result = NULL",
             [TrialState.RUNNING, lease.slot, lease.owner, lease.attempt, lease.until],
         )
 
@@ -264,7 +278,7 @@ class Ledger:
         return is_new
 
     def end(self, number: int, outcome: TrialOutcome, *, objectives: Sequence[float | None] = (), now: float) -> None:
-        """How an attempt ended, and what the trial is worth in each objective; a preempted trial has not ended."""
+        """How an attempt ended, and what the trial is worth in each objective; see ``TrialState.has_ended``."""
         self._change(
             number,
             "state = ?, lease_until = 0, ended = ?, objectives = ?, result = ?, reason = ?",

@@ -43,7 +43,8 @@ class EmbeddedSweep(Sweep):
         leases = Leases(self.database, self.id, owner="nobody", lease_s=lease_seconds(), clock=None)
         with leases.ledger(write=False) as ledger:
             settings, started = ledger.settings(), ledger.count()
-            unended, unleased = len(ledger.unended()), sum(1 for _ in leases.free(ledger))
+            unended = len(ledger.unended())
+            unleased = len(ledger.paused()) + sum(1 for _ in leases.free(ledger))
             is_spent = settings.budget_epochs is not None and ledger.reported_epochs() >= settings.budget_epochs
         if settings.state not in OPEN_STATES:
             return Remaining(0, unended - unleased)

@@ -60,11 +60,11 @@ def train(
         on_epoch: Called with ``records.EPOCH_METRICS`` after each epoch. When a trial is resumed, the
             epochs it already has are sent again first.
         on_step: Called before every step with the share of the epoch's steps that are done.
-        stop: Asked before every step, and within an evaluation. PREEMPTED saves a checkpoint and returns; PRUNED ends
-            the trial with the result of its best epoch.
+        stop: Asked before every step, and within an evaluation. PREEMPTED and PAUSED save a checkpoint and return;
+            PRUNED ends the trial with the result of its best epoch.
 
     Returns:
-        Complete, pruned (with a result if an epoch was finished) or preempted. A loss that is not finite
+        Complete, pruned, paused (both with a result if an epoch was finished) or preempted. A loss that is not finite
         completes the trial with verdict ``diverged`` and the best epoch before it, or best_val_acc 0.0 if there
         was none, so that a search learns how bad the configuration is. A folder whose training is over gives
         its result again.
@@ -199,11 +199,13 @@ def _measure(
 
 
 def _stopped(trial: Trial, reason: StopReason, where: str) -> TrialOutcome:
-    if reason is StopReason.PREEMPTED:
-        trial.save()
-        return TrialOutcome(TrialState.PREEMPTED, reason=f"preempted {where}")
-    result = trial.finish() if trial.progress.best else None
-    return TrialOutcome(TrialState.PRUNED, result=result, reason=f"pruned {where}")
+    state, text = TrialState(reason), f"{reason} {where}"
+    if reason is StopReason.PRUNED:
+        return TrialOutcome(state, result=trial.finish() if trial.progress.best else None, reason=text)
+    trial.save()
+    # The result so far is the trial's last one if the search never resumes it.
+    so_far = trial.result() if reason is StopReason.PAUSED and trial.progress.best else None
+    return TrialOutcome(state, result=so_far, reason=text)
 
 
 def _outcome(config: TrialConfig, result: TrialResult, reason: str | None = None) -> TrialOutcome:

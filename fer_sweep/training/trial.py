@@ -208,11 +208,18 @@ class Trial:
     def finish(self, *, diverged: bool = False) -> TrialResult:
         """Write best.safetensors and result.json, and remove the checkpoints, which nothing needs any more."""
         self._write_best()
+        result = self.result(diverged=diverged)
+        write_atomically(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
+        self.checkpoints.remove()
+        return result
+
+    def result(self, *, diverged: bool = False) -> TrialResult:
+        """The result of the epochs so far."""
         classes = self.faces.spec.classes
         no_hits = tuple((0,) * len(classes) for _ in classes)
         best = self.progress.best or Best(epoch=0, val_acc=0.0, train_acc=0.0, val_acc_clean=0.0, confusion=no_hits)
         macro_f1, recall = scores(best.confusion)
-        result = TrialResult(
+        return TrialResult(
             best_val_acc=best.val_acc,
             best_epoch=best.epoch,
             train_acc=best.train_acc,
@@ -233,9 +240,6 @@ class Trial:
             micro_batch=self.micro_batch,
             verdict=judge(diverged=diverged, confusion=best.confusion, train_acc=best.train_acc, val_acc=best.val_acc),
         )
-        write_atomically(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
-        self.checkpoints.remove()
-        return result
 
     def _write_best(self) -> None:
         if self._unwritten is None or self.progress.best is None:

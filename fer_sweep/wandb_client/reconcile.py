@@ -33,7 +33,7 @@ RUN_STATES: Mapping[str, RunState] = {
     "running": RunState(TrialState.RUNNING, is_open=True),
     "preempting": RunState(TrialState.RUNNING, (TrialState.PREEMPTED,), is_open=True),
     "preempted": RunState(TrialState.PREEMPTED, (TrialState.PREEMPTED,)),
-    "finished": RunState(TrialState.COMPLETE, (TrialState.COMPLETE, TrialState.PRUNED)),
+    "finished": RunState(TrialState.COMPLETE, (TrialState.COMPLETE, TrialState.PRUNED, TrialState.PAUSED)),
     "failed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
     "crashed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
     "killed": RunState(TrialState.FAILED, (TrialState.FAILED, TrialState.PREEMPTED)),
@@ -90,7 +90,7 @@ def _action(trial: LocalTrial, run: ServerRun | None) -> Action:
         return Action.WAIT if is_open else Action.NONE
     if run is None or on_server is None:
         return Action.UPLOAD
-    state = trial.state if trial.state.has_ended else TrialState.PREEMPTED
+    state = TrialState.PREEMPTED if trial.state is TrialState.RUNNING else trial.state
     has_its_end = state in on_server.ends and run.summary.get("state") == state
     return Action.NONE if has_its_end and run.steps >= trial.lines else Action.COMPLETE
 
@@ -101,7 +101,10 @@ def has_ended(run: ServerRun) -> bool:
     The server's state alone does not show that: a run without a heartbeat becomes crashed or killed after some minutes,
     and an agent that lost its trial's lease closes the run as failed.
     """
-    return run.state == "finished" or (run.state == "failed" and run.summary.get("state") == TrialState.FAILED)
+    state = run.summary.get("state")
+    return (run.state == "finished" and state != TrialState.PAUSED) or (
+        run.state == "failed" and state == TrialState.FAILED
+    )
 
 
 def merged(here: Sequence[TrialRecord], there: Sequence[ServerRun]) -> Sequence[TrialRecord]:
@@ -125,8 +128,8 @@ def record_from(run: ServerRun) -> TrialRecord:
     except ValidationError:
         result = None  # a run of another program, or one that has not ended
     state = RUN_STATES.get(run.state, _UNKNOWN).trial
-    if state is TrialState.COMPLETE and run.summary.get("state") == TrialState.PRUNED:
-        state = TrialState.PRUNED
+    if state is TrialState.COMPLETE and run.summary.get("state") in (TrialState.PRUNED, TrialState.PAUSED):
+        state = TrialState(run.summary["state"])
     numbers = {name: float(run.summary[name]) for name in EPOCH_METRICS if _is_number(run.summary.get(name))}
     reason = run.summary.get("reason")
     return TrialRecord(
