@@ -14,17 +14,20 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
 from fer_sweep.records import TrialState
-from fer_sweep.search.freeze_thaw import MOST_TRIALS, FreezeThaw, Observation
+from fer_sweep.search.freeze_thaw import Fitted, FreezeThaw
+from fer_sweep.search.freeze_thaw.history import Observation
 from fer_sweep.search.sampling import Candidates, Proposal
 from fer_sweep.store.caches import ConfigIndex, Histories
 from fer_sweep.store.trials import Ledger
 
+MOST_TRIALS = 300
+"""A decision about more takes over 0.2 s; sweeps with a larger cap are searched by TPE."""
 SHORTEST_TURN = 2
 """Epochs."""
 SWITCHING_SHARE = 0.05
 """Largest share of the time that goes into pausing and resuming trials."""
 LEAST_GAIN = 0.01
-"""Once no new trial may start: what one more turn must be expected to gain, as a share of the trials' spread."""
+"""Once no new trial may start, a turn must be expected to gain so many standard deviations; else the sweep ends."""
 
 
 def can_take_turns(sweep: SweepFile, *, max_gap: float | None) -> bool:
@@ -60,6 +63,10 @@ class Pace:
         self._until[number] = epoch + self.turn
         self._reported_at.pop(number, None)
 
+    def end_of(self, number: int, epochs: int) -> int:
+        """The epoch after which a running trial's turn ends, of which so many are done; a guess for other agents'."""
+        return max(epochs + 1, self._until.get(number, epochs + self.turn))
+
     def is_over(self, number: int, epoch: int) -> bool:
         """Whether a trial's turn is over, now that it has finished this epoch."""
         now = self._clock()
@@ -88,6 +95,7 @@ class TurnProposer:
         self._index = ConfigIndex()
         self._parameters: dict[int, Mapping[str, Any]] = {}
         """Of every trial read so far, by number."""
+        self._fitted: Fitted | None = None
         self._goal = sweep.objectives[0].goal
         default = SharedConfig.model_fields["epochs"].default
         self._core = FreezeThaw(Space.from_sweep(sweep).parameters, epochs=default, goal=self._goal)
@@ -122,11 +130,13 @@ class TurnProposer:
                 self._parameters[number] = json.loads(row["parameters"])
             if (state is TrialState.PAUSED and may_resume(number)) or number == ending:
                 paused.add(number)
+            curve = self._histories.of(number)
+            has_ended = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
             observations.append(
                 Observation(
                     self._parameters[number],
-                    self._histories.of(number),
-                    is_running=state in (TrialState.RUNNING, TrialState.PREEMPTED) and number != ending,
+                    curve,
+                    running_until=None if has_ended or number == ending else self.pace.end_of(number, len(curve)),
                     is_paused=number in paused,
                     has_failed=state is TrialState.FAILED,
                 )
@@ -141,10 +151,11 @@ class TurnProposer:
 
         decisions = sum(len(seen.curve) for seen in observations)
         rng = np.random.default_rng([self._seed, len(observations), decisions])
-        turn = self._core.propose(observations, rng, accepts=accepts, may_start=may_start)
+        turn = self._core.propose(observations, rng, fitted=self._fitted, accepts=accepts, may_start=may_start)
         if turn is None:
             candidates.check_exhausted(len(observations))
             return None
+        self._fitted = turn.fitted
         if turn.trial is None:
             return found
         if not may_start and turn.gain < LEAST_GAIN:

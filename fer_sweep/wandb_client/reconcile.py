@@ -102,9 +102,7 @@ def has_ended(run: ServerRun) -> bool:
     and an agent that lost its trial's lease closes the run as failed.
     """
     state = run.summary.get("state")
-    return (run.state == "finished" and state != TrialState.PAUSED) or (
-        run.state == "failed" and state == TrialState.FAILED
-    )
+    return state == TrialState.FAILED if run.state == "failed" else run.state == "finished" and state != "paused"
 
 
 def merged(here: Sequence[TrialRecord], there: Sequence[ServerRun]) -> Sequence[TrialRecord]:

@@ -38,11 +38,8 @@ TRANSMIT_S = 5.0
 """Metrics are sent this often, in whole seconds; wandb's default of 15 s would delay a server's early stop."""
 _SERVICE_IS_GONE = ("MailboxClosedError", "ServiceDiedError", "WandbServiceConnectionError", "HandleAbandonedError")
 """What wandb raises once its service has been killed."""
-_EXIT_CODES = {
-    TrialState.COMPLETE: 0,
-    TrialState.PRUNED: 0,
-    TrialState.PAUSED: 0,
-}  # any other code shows as failed in the W&B UI
+_EXIT_CODES = {TrialState.COMPLETE: 0, TrialState.PRUNED: 0, TrialState.PAUSED: 0}
+"""Any other code shows as failed in the W&B UI."""
 
 
 @dataclass(frozen=True)

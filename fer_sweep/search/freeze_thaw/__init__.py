@@ -7,7 +7,7 @@ highest expected improvement at its last epoch. Pure over records: it knows no d
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,9 @@ class Turn:
     """The epoch to pause after; at the configuration's last epoch it is complete."""
     fitted: Fitted | None = None
     """To be given with the next call; None while there is nothing to fit."""
+    gain: float = math.inf
+    """Expected improvement at the configuration's last epoch, in standard deviations of the values seen so far;
+    infinite where nothing is known yet."""
 
 
 class FreezeThaw:
@@ -123,11 +126,11 @@ class FreezeThaw:
             return self._resume(observations, paused[0], fitted) if paused else None
         fitted = self._fit(history, fitted)
         choices = self._ranked(observations, history, ends, Hyperparameters.from_vector(fitted.vector), rng)
-        for choice in choices:
+        for choice, gain in choices:
             if isinstance(choice, int):
-                return self._resume(observations, choice, fitted)
+                return replace(self._resume(observations, choice, fitted), gain=gain)
             if is_new(values := self._encoding.values(choice)):
-                return self._start(values, fitted)
+                return replace(self._start(values, fitted), gain=gain)
         drawn = self._draw(is_new, rng)
         return None if drawn is None else self._start(drawn, fitted)
 
@@ -147,8 +150,8 @@ class FreezeThaw:
         ends: Array,
         h: Hyperparameters,
         rng: np.random.Generator,
-    ) -> Iterable[int | Array]:
-        """Paused trials and points of the unit cube, by falling expected improvement at their last epoch."""
+    ) -> Iterable[tuple[int | Array, float]]:
+        """Paused trials and points of the unit cube, with their expected improvement at their last epoch, falling."""
         groups, points = self._encoding.groups, history.points
         process = Process(points, groups, h)
         running = np.array([k for k, seen in enumerate(observations) if seen.running_until is not None], dtype=np.intp)
@@ -177,7 +180,7 @@ class FreezeThaw:
             history.best,
         )
         choices = [*paused.tolist(), *fresh]
-        return (choices[place] for place in np.argsort(-gain, kind="stable"))
+        return ((choices[place], float(gain[place])) for place in np.argsort(-gain, kind="stable"))
 
     def _fresh(self, parents: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> Array:
         """Points of the unit cube, shape (n, parameters): draws from all of it, and moves from the best trials."""
