@@ -16,7 +16,6 @@ from fer_sweep import owners
 from fer_sweep.errors import FersweepError, ServerError, StorageError, cannot_write
 from fer_sweep.files import is_locked
 from fer_sweep.records import TrialOutcome, TrialRecord, TrialState
-from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps import Sweep
 from fer_sweep.training.history import read_history
 from fer_sweep.wandb_client.messages import ServerRun
@@ -94,8 +93,8 @@ def check(sweep: Sweep, own: Collection[str], complete: set[tuple[str, float]]) 
         By trial; None if the server or the database does not answer.
     """
     try:
-        with sweep.database.transaction(write=False) as connection:
-            rows = {sweep.trial_of(row): row for row in Ledger(connection, sweep.id).all()}
+        with sweep.ledger() as ledger:
+            rows = {sweep.trial_of(row): row for row in ledger.all()}
         now = sweep.database.clock()
         ended = {trial: row["ended"] for trial, row in rows.items() if TrialState(row["state"]).has_ended}
         orphans = {end for end in ended.items() if end not in complete and owners.is_dead(rows[end[0]]["owner"])}

@@ -133,7 +133,7 @@ def test_the_notebook_starts_on_one_machine_and_resumes_on_the_next(
             text = text.replace("count=12", "count=2, constants={'epochs': 1}")
             commands = [line.removeprefix("!fersweep ") for line in text.splitlines() if line.startswith("!")]
             for command in commands:
-                status, _, err = shell(*shlex.split(command))  # a cell goes on whatever it returns
+                status, _, err = shell(*shlex.split(command))  # a cell continues whatever it returns
                 assert status in (0, 3), err
             if not commands:
                 exec(text, named)

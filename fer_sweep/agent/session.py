@@ -235,7 +235,7 @@ def _view(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord], c
 
 
 def _opening(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> str:
-    places = ", ".join(f"{slot.name} ({slot.threads} threads)" for slot in slots)
+    places = ", ".join(f"{slot.name} ({counted(slot.threads, 'thread')})" for slot in slots)
     preempted = sum(record.state is TrialState.PREEMPTED for record in records)
     again = f"; {counted(preempted, 'trial')} to resume from checkpoints" if preempted else ""
     return f"agent on sweep {sweep.id}: slots {places}; tracking {tracking_mode()}{again}"

@@ -21,7 +21,7 @@ from rich.text import Text
 from fer_sweep.agent.live_cell import LiveCell, in_cell
 from fer_sweep.errors import printable
 from fer_sweep.files import drop_unwritten
-from fer_sweep.formatting import duration
+from fer_sweep.formatting import configurations, duration
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialResult, TrialState, Verdict
 from fer_sweep.sweeps.forecast import left_s
 from fer_sweep.verdicts import OVERFIT_GAP
@@ -228,11 +228,7 @@ class View:
 
     def _parameters(self, request: TrialRequest) -> str:
         """The values that vary between trials."""
-        return " ".join(
-            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in request.parameters.items()
-            if name not in self.fixed
-        )
+        return configurations([{n: value for n, value in request.parameters.items() if n not in self.fixed}])[0]
 
     def draw(self) -> RenderableType:
         """The live view as it is now."""

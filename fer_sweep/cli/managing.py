@@ -146,7 +146,7 @@ def logs(
     with open_sweep(given or sweep) as opened:
         record = show_log(opened, trial_id, follow=follow)
         if record.reason:
-            print_prose(f"trial {trial_id} {record.state}: {record.reason}")
+            print_prose(f"trial {trial_id} {record.state}: {record.reason.removeprefix(f'{record.state} ')}")
         retry = "retry" if record.state == "failed" else "status"
         say(f"next: fersweep {retry} {opened.id}")
 
@@ -168,7 +168,7 @@ def show_log(
         # Read after the state: what an ended trial wrote is then complete.
         reports = sweep.reports(trial_id)
         for metrics in reports[epochs:]:
-            print_text(_epoch(metrics))
+            print_prose(_epoch(metrics))
         epochs = len(reports)
         if log.is_file():
             with log.open("rb") as stream:

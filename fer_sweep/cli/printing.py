@@ -276,14 +276,19 @@ def print_trials(title: str, records: Sequence["TrialRecord"], *, show_all: bool
         epoch = f"{metrics['epoch']:.0f}" if "epoch" in metrics else ""
         measured = [epoch, percent(metrics.get("best_val_acc")), points(metrics.get("train_val_gap"))]
         verdict = record.result.verdict if record.result else ""
-        note = record.reason.splitlines()[0] if record.reason else ""
-        rows.append([record.trial_id, record.state, *measured, verdict, note])
+        rows.append([record.trial_id, record.state, *measured, verdict, _note(record)])
     parameters = [record.parameters for record in records]
     if show_all:
         rows = [[*row, line] for row, line in zip(rows, configurations(parameters), strict=True)]
         print_table(title, (*TRIAL_COLUMNS, "parameters"), rows, key="trial")
     elif left_out := print_table(title, TRIAL_COLUMNS, rows, key="trial", extra=parameter_columns(parameters)):
         print_prose(f"--all also shows {', '.join(left_out)}")
+
+
+def _note(record: "TrialRecord") -> str:
+    """The reason of a trial's state, unless state and epoch say as much."""
+    is_plain = record.state in ("pruned", "paused") or (record.reason or "").startswith(f"{record.state} in epoch")
+    return "" if is_plain or not record.reason else record.reason.splitlines()[0]
 
 
 def _all_metrics(record: "TrialRecord") -> dict[str, Any]:

@@ -188,8 +188,8 @@ def sync(
 ) -> None:
     """Upload runs that the W&B server does not have.
 
-    Such were tracked offline, or cut off. Runs are rebuilt from fersweep's own records. Runs that are already complete
-    there are left alone, so the command can be repeated.
+    These were tracked offline, or the network was cut. Runs are rebuilt from fersweep's own records. Complete runs are
+    left alone, so the command can be repeated.
 
     Example: fersweep sync
     """

@@ -26,9 +26,9 @@ def resume(
         str | None, typer.Option(metavar="N|+N", help="Raise the budget of epochs to N, or by N.")
     ] = None,
 ) -> None:
-    """Start trials again after pause, stop, or at its limit.
+    """Start trials again, after pause or stop or with a higher limit.
 
-    A finished sweep needs a higher limit: --count or --budget-epochs.
+    A finished sweep needs the limit: --count or --budget-epochs.
 
     Example: fersweep resume --count +10
     """
@@ -103,7 +103,7 @@ def extend(
     ],
     epochs: Annotated[str, typer.Option(metavar="N|+N", help="Epochs in all, with those it has, or +N for N more.")],
 ) -> None:
-    """Train an ended trial longer, as a new trial, the next one.
+    """Train an ended trial longer: a new trial, which comes next.
 
     It starts from the weights of the trial's best epoch. Over the further epochs the learning rate rises to lr and
     falls to zero again (a warm restart), so the accuracy may drop at first.

@@ -42,7 +42,7 @@ def init() -> None:
     from fer_sweep.shipped import copy_shipped
 
     for folder in copy_shipped(Path()):
-        print_text(f"{folder}/: {', '.join(sorted(path.name for path in folder.glob('*.yaml')))}")
+        print_prose(f"{folder}/: {', '.join(sorted(path.name for path in folder.glob('*.yaml')))}")
     say("next: fersweep run sweeps/simple_cnn.yaml --data synthetic --set epochs=4 --count 6")
 
 

@@ -337,7 +337,7 @@ if TYPE_CHECKING:
     Parameter = Distribution | Nested
 else:
     Parameter = Annotated[
-        Union[tuple(Annotated[form, Tag(name)] for name, form in FORMS.items())],  # noqa: UP007
+        Union[tuple(Annotated[form, Tag(name)] for name, form in FORMS.items())],  # noqa: UP007 made from a table
         Discriminator(form_of),
         BeforeValidator(_recognized),
     ]

@@ -82,7 +82,7 @@ def write(examinee: Examinee, folder: Path) -> None:
         image_mean=[examinee.pixel_mean / 255] * len(_GREY),
         image_std=[examinee.pixel_std / 255] * len(_GREY),
     )
-    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
     coloured.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -94,7 +94,8 @@ def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float3
     Raises:
         FersweepError: The image processor resizes images differently than the training did.
     """
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    load = AutoImageProcessor.from_pretrained
+    processor = load(folder, local_files_only=True)  # type: ignore[no-untyped-call] # transformers leaves it untyped
     model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
     inputs: torch.Tensor = processor([Image.fromarray(face[0]) for face in pixels], return_tensors="pt")["pixel_values"]
     size = (processor.size["height"], processor.size["width"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,7 +177,7 @@ def _engine(storage: str, *, create: bool, end_waiting: Callable[[], bool]) -> "
 
 def _check_psycopg() -> None:
     try:
-        import psycopg  # noqa: F401 -- only here: it is optional
+        importlib.import_module("psycopg")  # only here: it is optional
     except ImportError as error:
         raise InputError(
             f"storage {_POSTGRES}...: psycopg is not installed: {error}", hint="pip install 'fersweep[postgres]'"

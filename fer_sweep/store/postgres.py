@@ -39,6 +39,8 @@ _HURRIED_CONNECT_S = 2
 _IS_FULL = re.compile("too many (clients|connections)|remaining connection slots|no more connections allowed")
 """How a server, or PgBouncer, says that it has no connection left: psycopg gives no code for an attempt to connect. In
 other languages than English the error is a general one."""
+_IS_RESTARTING = re.compile("server closed the connection unexpectedly|is (starting up|shutting down)|in recovery mode")
+"""How an attempt to connect fails while the server restarts; a moment later, the server may answer a ping already."""
 _LOCK = int.from_bytes(b"fersweep")
 """The number of the advisory lock of writers."""
 _DEFAULTS: Mapping[str, Any] = {
@@ -216,7 +218,9 @@ class PostgresServer:
         if self._raw is not None:
             return self._raw.closed
         # The first connection: a server that is starting or full is waited for, a mistake in the URL is not.
-        return bool(_IS_FULL.search(str(error))) or PGconn.ping(self._target.encode()) == Ping.REJECT
+        if _IS_FULL.search(str(error)) or _IS_RESTARTING.search(str(error)):
+            return True
+        return PGconn.ping(self._target.encode()) == Ping.REJECT
 
     def _run_begin(self, raw: _Raw, *, write: bool) -> None:
         if write:

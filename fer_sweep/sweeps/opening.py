@@ -18,7 +18,6 @@ from fer_sweep.search.embedded import create_sweep
 from fer_sweep.shipped import resolve
 from fer_sweep.store.database import check_storage, default_storage
 from fer_sweep.store.sweeps import record_sweep
-from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps.data import check_prepared
 from fer_sweep.sweeps.embedded import EmbeddedSweep
 from fer_sweep.sweeps.entries import (
@@ -107,8 +106,8 @@ def last_searched() -> Sweep:
 def _is_searched(entry: SweepEntry) -> bool:
     if not entry.added:
         return True
-    with open_entry(entry) as sweep, sweep.database.transaction(write=False) as connection:
-        return Ledger(connection, entry.id).count() > 0
+    with open_entry(entry) as sweep, sweep.ledger() as ledger:
+        return ledger.count() > 0
 
 
 def open_entry(entry: SweepEntry) -> Sweep:

@@ -75,8 +75,8 @@ class ServedSweep(Sweep):
 
     def glance(self, *, ask_server: bool = True) -> tuple[str | None, Sequence[TrialRecord]]:
         """See ``Sweep.glance``."""
-        with self.database.transaction(write=False) as connection:
-            here = [record_of(row, row["identity"]) for row in Ledger(connection, self.id).all()]
+        with self.ledger() as ledger:
+            here = [record_of(row, row["identity"]) for row in ledger.all()]
         if ask_server:
             from fer_sweep.wandb_client.reconcile import merged
 

@@ -187,7 +187,7 @@ def _read(path: Path) -> Checkpoint:
     with safe_open(path, framework="pt", device="cpu") as stored:
         metadata = stored.metadata() or {}
         # Copied: the mapped file may be deleted or change while the trial trains.
-        tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118 not a mapping
+        tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118 it is no mapping
     if metadata["crc32"] != str(_crc32(metadata["fersweep"], tensors)):
         raise ValueError("the checksum does not match the content")
     return Checkpoint(**json.loads(metadata["fersweep"]), tensors=tensors)

@@ -68,7 +68,7 @@ class _Graphs:
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
-        self._stream = torch.cuda.Stream(trial.device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(trial.device)  # type: ignore[no-untyped-call] # torch leaves it untyped
         self._lr = torch.zeros((), device=trial.device)
         self._taken: dict[int, int] = {}
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Batch]] = {}
@@ -148,7 +148,7 @@ def _step(trial: Trial, batch: Batch, lr: float | Tensor) -> None:
         logits = forward(trial.model, images[chunk], trial.precision)
         of_chunk = _loss(logits, labels[chunk], labels.flip(0)[chunk], batch.mixup, config.label_smoothing)
         of_chunk = of_chunk * (len(logits) / len(batch))
-        of_chunk.backward()  # type: ignore[no-untyped-call]
+        of_chunk.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
         loss += of_chunk.detach()
     if config.clip_norm:
         torch.nn.utils.clip_grad_norm_(trial.model.parameters(), config.clip_norm)

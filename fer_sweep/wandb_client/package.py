@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 OLDEST_WANDB = (0, 31)
 HANGS_S = 60.0
 """Timeout for any call into wandb; longer than all of its own."""
+ENDS_S = 5.0
+"""How long a killed service may take to end."""
 
 hangs = threading.Event()
 """Set once wandb did not answer in this process, which then starts no more runs; version 0.31 may be deadlocked."""
@@ -93,6 +95,9 @@ def close_wandb() -> None:
             log.debug("wandb's service could not be ended: %s", error)
             if isinstance(error, WandbTimeout):
                 _kill(service)
+            elif service is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    service.wait(ENDS_S)  # wandb reaps it only if it ends in order
 
 
 class WandbTimeout(TimeoutError):

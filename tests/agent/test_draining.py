@@ -1,4 +1,4 @@
-"""``fersweep drain``: a slot of a running agent is freed for somebody else, and takes trials again."""
+"""``fersweep drain``: a slot of a running agent is freed, and takes trials again."""
 
 import json
 

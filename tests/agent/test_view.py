@@ -1,6 +1,7 @@
 """The live table and the plain lines: both are given the same events, and what they show is read back."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert "data=tiny" in text and "model=" not in text, "parameters that vary"
     assert "broke" in text and "\x1b" not in text
     assert text.rstrip().splitlines()[-1].startswith("2/4 trials | best 51.0% (gap +3.1) in trial 7")
+
+
+def test_the_parameters_of_a_trial_begin_with_the_learning_rate() -> None:
+    view, stream = shown(terminal=False)
+    with view:
+        view.trial_started(
+            "cpu0", replace(request("7"), parameters={"augment.shift": 0.01234, "model": "vit", "lr": 0.5})
+        )
+    assert "lr=0.5 augment.shift=0.0123\n" in stream.getvalue()
 
 
 @pytest.mark.parametrize("width", [20, 80, 200])

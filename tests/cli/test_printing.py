@@ -19,8 +19,10 @@ from fer_sweep.cli.printing import (
     print_json,
     print_table,
     print_text,
+    print_trials,
     table_lines,
 )
+from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.reports.tables import ARCHITECTURE_COLUMNS, RANKING_COLUMNS
 from tests.support.faces import Faces, write_folder
 
@@ -148,3 +150,17 @@ def test_force_color_makes_no_terminal_of_a_pipe(stream, monkeypatch, tmp_path):
     with (tmp_path / "piped").open("w") as piped:
         monkeypatch.setattr(sys, stream, piped)
         assert not console(stderr=stream == "stderr").is_terminal
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "is_shown"),
+    [
+        ("failed", "KeyError: 'faces'", True),
+        ("preempted", "no room: resumed with 8 images at once", True),
+        ("preempted", "preempted in epoch 1 of 4", False),
+        ("pruned", "stopped early: worse than the others at this epoch", False),
+    ],
+)
+def test_a_trial_has_a_note_only_if_its_state_and_epoch_do_not_say_as_much(state, reason, is_shown, capsys):
+    print_trials("trials", [TrialRecord("0", TrialState(state), {}, {}, {"epoch": 1.0}, reason=reason)])
+    assert (reason in capsys.readouterr().out) == is_shown

@@ -1,10 +1,11 @@
 """What tests of sweep files share."""
 
+import importlib
 import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # sweeps 0.3 uses a name that pydantic has renamed
-    import sweeps  # noqa: F401
+    importlib.import_module("sweeps")
 
 import numpy as np
 

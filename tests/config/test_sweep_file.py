@@ -16,7 +16,7 @@ def refusal_of(**changes):
     return str(problem)
 
 
-# Each problem stands behind its line; the message goes on with a remedy where there is no more room.
+# Each problem stands behind its line; the message continues with a remedy where there is no more room.
 SWEEP = """\
 metod: bayes  # metod: no such key (did you mean method?)
 metric:  # metric.name: missing (such as best_val_acc)

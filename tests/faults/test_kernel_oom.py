@@ -11,8 +11,8 @@ from tests.support.processes import COMMAND, fersweep
 
 LIMIT_MB = 1200
 OTHERS_MB = 550
-"""What somebody else has of it. Agent, forkserver and small trials take 200 to 500 beside it, and so less is left than
-the slot's share: half the limit, beyond which a trial would run out of memory by itself."""
+"""What other processes take of it. Agent, forkserver and small trials take 200 to 500 beside it, and so less is left
+than the slot's share: half the limit, beyond which a trial would run out of memory by itself."""
 LARGE, *SMALL = 128, 4, 6, 8
 """Channels; with 128 the feature maps of a batch take 600 MB."""
 CONSTANTS = {"model": "simple_cnn", "data": "tiny", "epochs": 2, "hidden": 8, "batch_size": 128, "precision": "fp32"}

@@ -1,4 +1,4 @@
-"""Every reader of what somebody else may have written, each as a function of bytes, with seeds to begin from.
+"""Every reader of untrusted input, each as a function of bytes, with seeds to begin from.
 
 A reader may give a result or raise one of ``fer_sweep.errors``; anything else is a finding, as are a hang and memory
 beyond the bound. Some write to the working directory. ``python -m tests.fuzz`` feeds them what coverage suggests, and

@@ -6,6 +6,7 @@ import yaml
 from typer.main import get_command
 
 from fer_sweep.cli import app
+from fer_sweep.cli.groups import Groups
 from fer_sweep.errors import InputError
 from tests.support.documentation import REPOSITORY, section
 
@@ -39,5 +40,7 @@ def test_manifests_fit_each_other_and_the_guide() -> None:
     rule = JOB["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]
     assert (rule["containerName"], rule["values"]) == (CONTAINER["name"], [InputError.exit_code])
     _, name, *words = CONTAINER["command"]
-    with get_command(app).commands[name].make_context(name, words) as context:  # type: ignore[attr-defined]
+    group = get_command(app)
+    assert isinstance(group, Groups)
+    with group.commands[name].make_context(name, words) as context:
         assert context.params["sweep"] == "ENTITY/PROJECT/ID"

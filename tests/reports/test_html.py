@@ -29,9 +29,12 @@ PNG = "data:image/png;base64,iVBORw0KGgo="
 def elements(text: str) -> list[tuple[str, dict[str, str | None]]]:
     """What a browser would see: elements with their attributes."""
     found: list[tuple[str, dict[str, str | None]]] = []
-    parser = HTMLParser()
-    parser.handle_starttag = lambda tag, attrs: found.append((tag, dict(attrs)))  # type: ignore[method-assign]
-    parser.feed(text)
+
+    class Elements(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.append((tag, dict(attrs)))
+
+    Elements().feed(text)
     return found
 
 

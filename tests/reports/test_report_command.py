@@ -94,7 +94,9 @@ def test_the_commands_under_reproduce_are_complete(
         if writing:  # the file, by the shell itself
             subprocess.run(["sh", "-c", f"{writing[0]}\nEND"], check=True)
         for line in last.splitlines():
-            variable, command = re.fullmatch(r"(?:(\w+)=\$\()?(.+?)\)?", line).groups()  # type: ignore[union-attr]
+            parts = re.fullmatch(r"(?:(\w+)=\$\()?(.+?)\)?", line)
+            assert parts is not None, line
+            variable, command = parts.groups()
             words = [known.get(word, word) for word in shlex.split(command)]
             small = {"agent": ["--gpus", "none", "--slots", "1"], "train": ["--epochs", "1", "--device", "cpu"]}
             code, out, err = shell(*words[1:], *small.get(words[1], []))

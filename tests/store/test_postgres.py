@@ -4,10 +4,12 @@ import contextlib
 import os
 import re
 import socket
+import tempfile
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
@@ -216,6 +218,34 @@ def test_connection_that_cannot_be_had_is_waited_for_but_not_for_ever(postgres_s
         database.close()
     postgres_server.run("DROP DATABASE few WITH (FORCE)")
     postgres_server.run("DROP ROLE few")
+
+
+def test_a_first_connection_that_a_restarting_server_drops_is_tried_again(postgres, monkeypatch):
+    real = parse_qs(urlsplit(postgres).query)["host"][0]
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = Path(folder, ".s.PGSQL.5432")
+        listener.bind(str(path))
+        listener.listen()
+
+        def drop():
+            accepted, _ = listener.accept()
+            accepted.recv(1)
+            accepted.close()
+            path.unlink()
+            path.symlink_to(Path(real, path.name))  # from here on, the server itself
+
+        dropping = threading.Thread(target=drop)
+        dropping.start()
+
+        def pauses():
+            dropping.join()
+            while True:
+                yield 0.0
+
+        monkeypatch.setattr("fer_sweep.store.postgres._pauses", pauses)
+        url = postgres.replace(quote(real, safe=""), quote(folder, safe=""))
+        with contextlib.closing(Database(url, create=True)) as database, database.transaction(write=False) as found:
+            assert found.rows("SELECT id FROM fersweep_sweeps") == []
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def killed_in_epoch_2(job: TrialJob, pipe: Connection) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         whole(message)
 
-    pipe.send = send  # type: ignore[method-assign]
+    pipe.send = send  # type: ignore[method-assign] # the fault
     run_in_fork(job, pipe)
 
 
@@ -27,5 +27,5 @@ def reading_beyond_the_data(job: TrialJob, pipe: Connection) -> None:
 
     batch = Faces.batch
     if job.folder.name == "0":
-        Faces.batch = lambda faces, positions: batch(faces, positions + 10**6)  # type: ignore[method-assign]
+        Faces.batch = lambda faces, positions: batch(faces, positions + 10**6)  # type: ignore[method-assign] # the fault
     run_in_fork(job, pipe)

@@ -86,7 +86,7 @@ def report(*made: tuple[ReportedSweep, Mapping[str, Curve]]) -> Report:
 
 
 def hostile(text: str) -> Report:
-    """A report of a sweep whose every text is somebody's attempt; the best trial's among them."""
+    """A report of a sweep whose every text is an attempt at injection; the best trial's among them."""
     made, histories = sweep(trials=24, seed=1)
     complete = [record for record in made.records if record.result and record.state is TrialState.COMPLETE]
     best = max(complete, key=lambda record: record.result.best_val_acc)

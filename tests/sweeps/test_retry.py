@@ -1,4 +1,4 @@
-"""``Sweep.retry`` queues failed trials again, whoever searches the sweep and whatever state it is in."""
+"""``Sweep.retry`` queues failed trials again, in an embedded sweep and on a server, in every state."""
 
 import json
 import time

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-import fer_sweep.training.preload  # noqa: F401 first: what it sets counts for libraries imported after it
+import fer_sweep.training.preload  # noqa: F401 comes first: what it sets counts for libraries imported after it
 from fer_sweep.config.trial import parse_trial_json
 from fer_sweep.training.loop import train
 

@@ -1,4 +1,4 @@
-"""Checkpoints and history.jsonl: written atomically, refused for another trial, and safe to read whoever wrote them."""
+"""Checkpoints and history.jsonl: written atomically, refused for another trial, and safe to read from any source."""
 
 import gzip
 import io

@@ -69,7 +69,7 @@ def test_a_trial_preempted_here_and_ended_elsewhere_is_not_trained_again(hosts, 
 @pytest.mark.parametrize(
     ("state", "summary", "reason"),
     [
-        ("crashed", {}, None),  # as the server calls one that it has not heard of for minutes
+        ("crashed", {}, None),  # as the server calls one without a heartbeat for minutes
         ("failed", {}, None),  # closed by an agent that had lost the trial
         ("failed", {"state": "failed", "reason": "a crash"}, "it ended on another host: a crash"),
     ],
@@ -99,7 +99,7 @@ def test_a_preempted_trial_that_the_server_calls_running_is_resumed_after_a_sile
     first.finish(request.trial_id, PREEMPTED)  # which does not reach the server
     for sign_of_life in ("2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"):
         new = take(second)
-        assert new.trial_id != request.trial_id, "somebody may have it"
+        assert new.trial_id != request.trial_id, "another agent may own it"
         second.finish(new.trial_id, complete())
         clock.now += 61
         standin.runs[request.trial_id].heartbeat_at = sign_of_life
@@ -146,7 +146,7 @@ def test_a_run_whose_offer_was_lost_is_begun_once_after_a_lease(standin, hosts, 
     (lost,) = standin.runs.values()
     config = lost.config
     waits = [agent.next_trial("cpu0") for agent in agents]
-    assert all(isinstance(wait, Wait) and lost.id in wait.reason for wait in waits), "somebody may be about to begin it"
+    assert all(isinstance(wait, Wait) and lost.id in wait.reason for wait in waits), "another agent may begin it"
     clock.now += 61
     request = take(agents[0])
     assert (request.trial_id, dict(request.parameters)) == (lost.id, config)

@@ -165,6 +165,7 @@ def test_a_run_after_a_killed_service_has_a_new_one(online, labels):
     service.kill()
     second = Tracker().start(labels, {}, run_id="r2")
     assert second.run is None and second.had_trouble
+    assert service.returncode is not None, "reaped"
     third = Tracker().start(labels, {}, run_id="r3")
     log_epochs(third, 1)
     for run in (first, third):

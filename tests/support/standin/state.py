@@ -160,7 +160,7 @@ class Store:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[None]:
-        """Hold the records, and wake whoever waits for a change."""
+        """Hold the records, and wake those who wait for a change."""
         with self.changed:
             yield
             self.changed.notify_all()
