@@ -52,6 +52,7 @@ bench: $(READY)
 # Kills, pauses and a broken server for some minutes a search; fails if a trial is lost, doubled or not the same bits.
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --search optuna $(CHAOS_ARGS)
+	$(BIN)/python -m tests.chaos --search optuna --in-turns $(CHAOS_ARGS)
 	$(BIN)/python -m tests.chaos --search wandb $(CHAOS_ARGS)
 
 # Coverage-guided fuzzing of every reader of foreign files, FUZZ_SECONDS each; FUZZ_ARGS may name some of them.

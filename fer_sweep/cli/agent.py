@@ -38,7 +38,7 @@ POLL_S = 0.1
 def agent(
     sweep: SweepId = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="End after this many attempts, resumed trials included.")
+        int | None, typer.Option(min=1, help="End after this many attempts, resumed trials included; none is paused.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Queue failed trials again first.")] = False,
     *,

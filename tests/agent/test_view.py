@@ -65,6 +65,33 @@ def test_the_parameters_of_a_trial_begin_with_the_learning_rate() -> None:
     assert "lr=0.5 augment.shift=0.0123\n" in stream.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_trial_in_turns_shows_its_turn_and_the_headline_what_is_paused(terminal: bool) -> None:
+    view, stream = shown(terminal=terminal)
+    view.paused = {"6"}
+    turn = replace(request("7"), attempt=2, until=2)
+    with view:
+        view.trial_started("cpu0", turn)
+        view.progress("cpu0", 0.0)
+        view.epoch("cpu0", "7", METRICS)
+        if terminal:
+            view.console.print(view.draw())
+        view.trial_ended("cpu0", "7", TrialOutcome(TrialState.PAUSED, RESULT, "paused in epoch 3 of 3"))
+        if terminal:
+            view.console.print(view.draw())
+        view.trial_started("cpu0", replace(request("6"), attempt=3, until=3))
+    text = stream.getvalue()
+    if terminal:
+        assert "7, turn 2" in text and "\x1b[36mtrial 7 paused" in text, "in cyan"
+    else:
+        assert "trial 7 (turn 2, until epoch 2): " in text
+        assert "trial 7: turn 2, epoch 2/3 val_acc" in text
+        assert "cpu0: trial 7 paused: best_val_acc 51.0% at epoch 1, gap +3.1, balanced (in epoch 3 of 3)" in text
+    assert "0/4 trials, 2 paused" in text
+    assert view.paused == {"7"}
+    assert terminal or " left" not in text, "most trials do not get all of their epochs"
+
+
 @pytest.mark.parametrize("width", [20, 80, 200])
 def test_a_terminal_gets_a_live_table_of_any_width(width: int) -> None:
     view, stream = shown(terminal=True, width=width)

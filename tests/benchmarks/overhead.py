@@ -31,10 +31,13 @@ from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import study
 from fer_sweep.search.axes import axes_of
 from fer_sweep.search.embedded import OptunaSearch, create_sweep
+from fer_sweep.search.sampling import RandomProposer
+from fer_sweep.search.turns import MOST_TRIALS
+from fer_sweep.store.trials import Lease, ledger_of
 from tests.benchmarks.commands import FERSWEEP, SIMPLE_CNN, WANDB, agent_at_work, run
 from tests.benchmarks.rows import Row
 from tests.support.processes import descendants, private_mb, until
-from tests.support.searches import embedded_search
+from tests.support.searches import database_at, embedded_search
 from tests.support.standin.server import StandIn
 
 TRIALS = 6
@@ -102,6 +105,40 @@ def ms_of_next_trial(trials: int) -> float:
         with patch.object(study, "SAMPLER_DRAWS", 0):  # filled from the prior, in a hundredth of the time
             opened(trials)
         return opened(ASKED)
+
+
+def ms_of_next_turn(trials: int) -> float:
+    """Milliseconds of ``next_trial`` where freeze-thaw decides, with so many trials paused after different epochs."""
+    plain = load_sweep_file(SIMPLE_CNN)[0].to_plain()
+    del plain["early_terminate"]
+    sweep = parse_sweep({**plain, "run_cap": trials + ASKED if trials < MOST_TRIALS else trials})
+    with tempfile.TemporaryDirectory() as folder:
+        storage = f"sqlite:///{folder}/sweeps.db"
+        create_sweep(sweep, sweep_id="cost", storage=storage, seed=0)
+        database = database_at(storage)
+        with ledger_of(database, "cost", write=True) as ledger:
+            drawn = RandomProposer(Space.from_sweep(sweep), seed=1)
+            for number in range(trials):
+                proposal = drawn.propose(number, ledger)
+                assert proposal is not None
+                given = {"identity": proposal.identity, "config": proposal.config, "parameters": proposal.values}
+                ledger.add(number, **given, memo=None, lease=Lease("filler", "cpu0", 1, 0.0), now=0.0)
+                for epoch in range(1, 3 + number % 10):
+                    ledger.record_epoch(number, epoch, _after(number, epoch), 0.0)
+                ledger.end(number, TrialOutcome(TrialState.PAUSED), objectives=[_worth(number)], now=0.0)
+
+        def end(request: TrialRequest) -> None:
+            epoch = request.until or 0
+            search.report(request.trial_id, epoch - 1, _after(int(request.trial_id), epoch))
+            search.finish(request.trial_id, TrialOutcome(TrialState.PAUSED))
+
+        with contextlib.closing(embedded_search("cost", storage)) as search:
+            return _median(ASKED, lambda: search.next_trial("cpu0"), end)
+
+
+def _after(number: int, epoch: int) -> dict[str, float]:
+    worth = _worth(number) * (1 - 0.8 / epoch)
+    return {"epoch": epoch, "best_val_acc": worth, "val_acc": worth}
 
 
 def ms_of_optunas_ask(trials: int) -> float:
@@ -192,6 +229,13 @@ def _search(trials: int, *, is_slow: bool) -> Row:
     return Row(title, sides, "less", is_slow)
 
 
+def _turn(trials: int) -> Row:
+    title = f"the next turn in a sweep of {trials:,} (freeze-thaw), ms"
+    theirs = "Optuna's `ask` on SQLite, TPE"
+    sides = {"fersweep": lambda _: ms_of_next_turn(trials), theirs: lambda _: ms_of_optunas_ask(trials)}
+    return Row(title, sides, "less")
+
+
 CREATE = (FERSWEEP, "create", str(SIMPLE_CNN))
 WANDB_SWEEP = command(WANDB, "sweep", str(SIMPLE_CNN), online=True)
 ROWS = {
@@ -222,4 +266,6 @@ ROWS = {
     ),
     "search-1000": _search(1_000, is_slow=False),
     "search-10000": _search(10_000, is_slow=True),
+    "turn-100": _turn(100),
+    "turn-300": _turn(300),
 }

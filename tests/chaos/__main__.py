@@ -7,6 +7,9 @@ done; the lease is short, so that a pause of seconds is a long one. Afterwards e
 exactly once, whole, and bit for bit what an undisturbed sweep gives (some are trained again); no process may be left.
 The exit code is 1 if anything is wrong; how fast the machine is only decides how much happens. With search wandb the
 server is the stand-in, whose connections break as well.
+
+With --in-turns freeze-thaw searches, and its trials, slower ones, are paused and resumed as well. Afterwards each is
+complete, or pruned while it was paused, with every epoch up to there once; the best one is complete.
 """
 
 import argparse
@@ -42,6 +45,16 @@ TRIALS, EPOCHS = 8, 40
 """Of a sweep; another sweep follows until time is up."""
 CONFIG = {"model": "simple_cnn", "data": "tiny", "epochs": EPOCHS, "channels": 4, "hidden": 8, "batch_size": 16}
 CONFIG |= {"dropout": 0.2, "lr": 0.005}
+TURNS = {
+    "model": "resnet18",
+    "data": "tiny",
+    "epochs": 20,
+    "stem": "imagenet",
+    "width": 8,
+    "batch_size": 8,
+    "lr": 0.005,
+}
+"""The same for trials in turns: their epochs take so long that a turn is a part of them."""
 
 
 class Chaos:
@@ -102,18 +115,25 @@ class Chaos:
     def _next_sweep(self) -> checks.Sweep:
         begun = len(self.sweeps) * TRIALS
         seeds = range(begun, begun + TRIALS)
-        self.sweeps.append(self._create(seeds, self.environment, "--search", self.given.search))
+        words = ("--search", self.given.search)
+        self.sweeps.append(self._create(seeds, self.environment, *words, in_turns=self.given.in_turns))
         return self.sweeps[-1]
 
-    def _create(self, seeds: Sequence[int], environment: Mapping[str, str], *words: str) -> checks.Sweep:
-        parameters: dict[str, Any] = {name: {"value": value} for name, value in CONFIG.items()}
+    def _create(
+        self, seeds: Sequence[int], environment: Mapping[str, str], *words: str, in_turns: bool = False
+    ) -> checks.Sweep:
+        config = TURNS if self.given.in_turns else CONFIG
+        parameters: dict[str, Any] = {name: {"value": value} for name, value in config.items()}
         parameters["seed"] = {"values": list(seeds)}
         metric = {"name": "best_val_acc", "goal": "maximize"}
         sweep = {"program": "fersweep", "method": "grid", "metric": metric, "parameters": parameters}
+        if in_turns:
+            sweep |= {"method": "bayes", "run_cap": len(seeds)}
         file = self.folder / "sweep.yaml"
         file.write_text(json.dumps(sweep))  # JSON is YAML
         made = json.loads(self._command(environment, "create", str(file), "--json", *words))
-        return checks.Sweep(made["sweep"], Path(environment["FERSWEEP_HOME"]), seeds, EPOCHS)
+        home, epochs = Path(environment["FERSWEEP_HOME"]), int(str(config["epochs"]))
+        return checks.Sweep(made["sweep"], home, seeds, epochs, in_turns)
 
     def _command(self, environment: Mapping[str, str], *words: str) -> str:
         done = subprocess.run(
@@ -173,7 +193,7 @@ class Chaos:
         """Whether nothing of the last sweep is left to be trained, as far as database and server know."""
         sweep = self.sweeps[-1]
         states = sweep.states()
-        if any(state in ("running", "preempted") for state in states):
+        if any(state in ("running", "preempted", "paused") for state in states):
             return False
         if self.server is None:
             return len(states) >= len(sweep.seeds)
@@ -189,7 +209,7 @@ class Chaos:
             if parts:
                 self._command(self.environment, "sync", sweep.id)
         self.findings += checks.findings(sweep, trials, self.server)
-        return [folder for folder in sweep.disturbed() if (folder / "result.json").exists()]
+        return [folder for folder in sweep.disturbed() if checks.epochs_of(folder) == sweep.epochs]
 
     def _compare(self, disturbed: Sequence[Path]) -> int:
         """Train some configurations again without faults, and compare; gives how many."""
@@ -211,6 +231,7 @@ def main() -> int:
     """Run it and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--search", choices=("optuna", "wandb"), required=True)
+    parser.add_argument("--in-turns", action="store_true", help="with --search optuna: freeze-thaw pauses trials")
     parser.add_argument("--seconds", type=float, default=300.0, help="of faults; then the trials of the sweep may end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work, kept; a temporary folder if not given")

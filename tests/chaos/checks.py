@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,19 @@ class Sweep:
     seeds: Sequence[int]
     """One configuration each."""
     epochs: int
+    in_turns: bool = False
+    """Its trials may be pruned while they are paused."""
 
     @property
     def folders(self) -> list[Path]:
         """One a trial."""
         trials = self.home / "sweeps" / self.id / "trials"
         return sorted(trials.iterdir()) if trials.is_dir() else []
+
+    @property
+    def ends(self) -> Collection[str]:
+        """The states in which its trials may end."""
+        return ("complete", "pruned") if self.in_turns else ("complete",)
 
     def states(self) -> list[str]:
         """The state of every trial that has been begun, as the database has it."""
@@ -70,8 +77,14 @@ def _in_status(sweep: Sweep, status: Sequence[Row]) -> Iterator[str]:
         if times[seed] != (seed in sweep.seeds):
             yield f"the configuration with seed {seed} was trained as {times[seed]} trials"
     for trial in status:
-        if trial["state"] != "complete":
+        if trial["state"] not in sweep.ends:
             yield f"trial {trial['id']} is {trial['state']}: {trial['reason']}"
+    best = max(status, key=lambda trial: trial["metrics"].get("best_val_acc", 0.0), default=None)
+    if best is not None and not any(
+        trial["state"] == "complete" and trial["metrics"]["best_val_acc"] >= best["metrics"]["best_val_acc"]
+        for trial in status
+    ):
+        yield f"trial {best['id']} is the best and {best['state']}"
 
 
 def _in_folders(sweep: Sweep) -> Iterator[str]:
@@ -81,7 +94,9 @@ def _in_folders(sweep: Sweep) -> Iterator[str]:
             yield f"trial {folder.name} lacks {', '.join(sorted(missing))}"
         else:
             found = [row["epoch"] for row in history(folder)]
-            yield from _in_epochs(f"history.jsonl of trial {folder.name}", found, sweep)
+            yield from _in_epochs(f"history.jsonl of trial {folder.name}", found, sweep, epochs_of(folder))
+        if left := [path.name for path in folder.glob("*.ckpt")]:
+            yield f"trial {folder.name} still has {', '.join(left)}"
 
 
 def _in_database(sweep: Sweep) -> Iterator[str]:
@@ -92,10 +107,11 @@ def _in_database(sweep: Sweep) -> Iterator[str]:
     trials = sweep.query("SELECT number, state FROM fersweep_trials WHERE sweep_id = ?", sweep.id)
     reports = sweep.query("SELECT number, epoch FROM fersweep_reports WHERE sweep_id = ? ORDER BY epoch", sweep.id)
     for number, state in trials:
-        if state != "complete":
+        if state not in sweep.ends:
             yield f"trial number {number} is {state} in the database"
         found = [epoch for trial, epoch in reports if trial == number]
-        yield from _in_epochs(f"the database's trial number {number}", found, sweep)
+        last = sweep.epochs if state == "complete" else len(found)
+        yield from _in_epochs(f"the database's trial number {number}", found, sweep, last)
 
 
 def _on_server(sweep: Sweep, server: StandIn) -> Iterator[str]:
@@ -109,11 +125,18 @@ def _on_server(sweep: Sweep, server: StandIn) -> Iterator[str]:
     yield from (f"run {run.id} on the server is {standing(run)}" for run in runs if not is_whole(run, sweep))
 
 
-def _in_epochs(where: str, found: Sequence[int], sweep: Sweep) -> Iterator[str]:
-    """Each epoch once, in order."""
-    if found != list(range(1, sweep.epochs + 1)):
+def epochs_of(folder: Path) -> int:
+    """Epochs of a trial's result; 0 if it has none."""
+    result = folder / "result.json"
+    return int(_object(result)["epochs"]) if result.exists() else 0
+
+
+def _in_epochs(where: str, found: Sequence[int], sweep: Sweep, last: int) -> Iterator[str]:
+    """Each epoch up to the last once, in order; the last one is the configuration's unless trials may be pruned."""
+    last = last if sweep.in_turns else sweep.epochs
+    if found != list(range(1, last + 1)):
         again = sorted(epoch for epoch, times in Counter(found).items() if times > 1)
-        missing = sorted(set(range(1, sweep.epochs + 1)) - set(found))
+        missing = sorted(set(range(1, last + 1)) - set(found))
         yield f"{where} lacks epochs {missing}, has {again} more than once, or has them out of order"
 
 

@@ -14,7 +14,7 @@ from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 CAP = 6
 AGENTS = range(3)
 AGENT = st.sampled_from(AGENTS)
-ENDS = st.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.PREEMPTED])
+ENDS = st.sampled_from([state for state in TrialState if state is not TrialState.RUNNING])
 UNENDED = (TrialState.RUNNING, TrialState.PREEMPTED)
 SPACE = {"model": {"value": "simple_cnn"}, "channels": {"min": 1, "max": 3}, "seed": {"min": 0, "max": 2}}
 
@@ -29,10 +29,13 @@ class Crowd(RuleBasedStateMachine):
         self.heard: set[int] = set()
         """Agents whose leases have been renewed since the last silence."""
         self.ended: dict[str, TrialState] = {}
+        self.paused: set[str] = set()
+        """Trials that wait for their next turn, or were pruned when the sweep ended without it."""
         self.attempts: dict[str, int] = {}
 
     @initialize(method=st.sampled_from(["random", "grid", "bayes"]))
     def create(self, method):
+        self.in_turns = method == "bayes"
         metric = {"name": "val_acc", "goal": "maximize"}
         self.sweep = self.harness.create(method=method, run_cap=CAP, metric=metric, parameters=SPACE)
         self.searches = [self.harness.agent(self.sweep, f"agent {agent}") for agent in AGENTS]
@@ -49,6 +52,7 @@ class Crowd(RuleBasedStateMachine):
             assert request.trial_id not in (*leased, *self.ended)
             assert request.attempt == self.attempts.get(request.trial_id, 0) + 1
             self.attempts[request.trial_id] = request.attempt
+            self.paused.discard(request.trial_id)
             self.requests[agent] = request
             self.heard.add(agent)
 
@@ -63,6 +67,8 @@ class Crowd(RuleBasedStateMachine):
     def finish(self, agent, end):
         if (request := self.requests[agent]) is None:
             return
+        if end is TrialState.PAUSED and not self.in_turns:
+            end = TrialState.PREEMPTED
         try:
             self.searches[agent].finish(request.trial_id, TrialOutcome(end))
         except LostTrial:
@@ -70,7 +76,9 @@ class Crowd(RuleBasedStateMachine):
         else:
             # Finishing again in the same way is no error and changes nothing.
             assert self.owns(agent) or self.ended.get(request.trial_id) is end
-            if end is not TrialState.PREEMPTED:
+            if end is TrialState.PAUSED:
+                self.paused.add(request.trial_id)
+            elif end is not TrialState.PREEMPTED:
                 self.ended[request.trial_id] = end
         self.requests[agent] = None
 
@@ -96,8 +104,12 @@ class Crowd(RuleBasedStateMachine):
         assert len({canonical(dict(record.parameters)) for record in records}) == len(records)
         for record in records:
             assert record.attempt == self.attempts[record.trial_id]
-            end = self.ended.get(record.trial_id)
-            assert record.state is end if end else record.state in UNENDED
+            if record.trial_id in self.paused:
+                is_over = self.harness.state(self.sweep) == "finished"
+                assert record.state is (TrialState.PRUNED if is_over else TrialState.PAUSED)
+            else:
+                end = self.ended.get(record.trial_id)
+                assert record.state is end if end else record.state in UNENDED
 
     def teardown(self):
         """Let one agent complete the sweep, whatever the others left behind."""
@@ -109,7 +121,7 @@ class Crowd(RuleBasedStateMachine):
             self.next(0)
             self.finish(0, TrialState.COMPLETE)
         self.check()
-        assert (self.harness.state(self.sweep), len(self.ended)) == ("finished", CAP)
+        assert (self.harness.state(self.sweep), len(self.ended) + len(self.paused)) == ("finished", CAP)
         for search in self.searches:
             search.close()
 
