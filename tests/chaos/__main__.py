@@ -45,7 +45,15 @@ TRIALS, EPOCHS = 8, 40
 """Of a sweep; another sweep follows until time is up."""
 CONFIG = {"model": "simple_cnn", "data": "tiny", "epochs": EPOCHS, "channels": 4, "hidden": 8, "batch_size": 16}
 CONFIG |= {"dropout": 0.2, "lr": 0.005}
-TURNS = {"model": "resnet18", "data": "tiny", "epochs": 20, "stem": "imagenet", "width": 8, "batch_size": 8, "lr": 0.005}
+TURNS = {
+    "model": "resnet18",
+    "data": "tiny",
+    "epochs": 20,
+    "stem": "imagenet",
+    "width": 8,
+    "batch_size": 8,
+    "lr": 0.005,
+}
 """The same for trials in turns: their epochs take so long that a turn is a part of them."""
 
 
