@@ -154,6 +154,8 @@ def status(
             print_trials(seen.title(opened), seen.records, show_all=show_all)
         if seen.state in OPEN_STATES:
             print_prose(str(forecast(seen.records, planned=opened.planned)))
+        paused = sum(record.state == "paused" for record in seen.records)
+        print_prose(f"search: {opened.searched_by}" + (f"; {paused} paused" if paused else ""))
         for line in opened.outlook():
             print_prose(line)
         say(f"next: fersweep {opened.next_command(seen.state, seen.records)}")

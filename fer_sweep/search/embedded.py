@@ -22,7 +22,6 @@ from fer_sweep.records import (
     TrialOutcome,
     TrialRecord,
     TrialRequest,
-    TrialResult,
     TrialState,
     Wait,
 )
@@ -279,10 +278,7 @@ class OptunaSearch:
 
     def _prune_paused(self, ledger: Ledger) -> None:
         """The sweep ends without its paused trials: what they have reached so far is their result."""
-        for row in ledger.paused():
-            result = TrialResult.model_validate_json(row["result"]) if row["result"] else None
-            outcome = TrialOutcome(TrialState.PRUNED, result, "paused, and the sweep ended before its next turn")
-            ledger.end(row["number"], outcome, objectives=json.loads(row["objectives"]), now=self._leases.clock())
+        ledger.prune_paused("paused, and the sweep ended before its next turn", self._leases.clock())
 
     def _budget_is_spent(self, ledger: Ledger) -> bool:
         budget = self._settings.budget_epochs if self._settings else None

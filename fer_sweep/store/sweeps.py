@@ -107,6 +107,8 @@ def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) 
                 )
             raise InputError(f"sweep {sweep_id} is {current} and cannot become {wanted}", hint=hint)
         ledger.move_sweep(wanted, current)
+        if wanted is SweepState.CANCELLED:
+            ledger.prune_paused("paused, and the sweep was cancelled", database.clock())
 
 
 def delete_sweep(database: Database, sweep_id: str) -> None:

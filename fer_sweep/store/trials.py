@@ -291,6 +291,13 @@ class Ledger:
             ],
         )
 
+    def prune_paused(self, reason: str, now: float) -> None:
+        """End the paused trials, which are not resumed any more: what they have reached so far is their result."""
+        for row in self.paused():
+            result = TrialResult.model_validate_json(row["result"]) if row["result"] else None
+            outcome = TrialOutcome(TrialState.PRUNED, result, reason)
+            self.end(row["number"], outcome, objectives=json.loads(row["objectives"]), now=now)
+
     def failed(self) -> Sequence[Row]:
         """The failed trials, in order."""
         return self._trials("*", "AND state = ? ORDER BY number", [TrialState.FAILED])
