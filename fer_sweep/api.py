@@ -85,6 +85,7 @@ def create(
         constants=constants,
         count=count,
         search=search,
+        sampler=sampler,
         storage=storage,
         max_gap=max_gap,
         seed=seed,
