@@ -107,6 +107,10 @@ def test_a_sweep_is_a_dictionary_too_and_a_cell_that_is_run_again_opens_it(capsy
     assert fer_sweep.create(space).id != sweep.id and capsys.readouterr().out == ""
     fer_sweep.open_or_create(space, name="rates", constants={"epochs": 1}, count=3)
     assert "keeps its largest number of trials, 2" in capsys.readouterr().out
+    plain = {**space, "method": "bayes", "metric": {"name": "val_acc", "goal": "maximize"}}
+    for sampler in ("tpe", "random"):
+        fer_sweep.open_or_create(plain, name="chosen", sampler=sampler)
+    assert capsys.readouterr().out == "note: sweep chosen keeps its search, TPE\n"
     sweep.agent(gpus=[], slots=1)
     assert [trial.parameters["lr"] for trial in sweep.trials()] == pytest.approx([0.001, 0.01])
     with pytest.raises(InputError, match="other parameters"):

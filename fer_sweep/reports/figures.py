@@ -19,7 +19,12 @@ from fer_sweep.reports.plot import BAND, QUIET, SHADES, STAR_MARKER, Figure, col
 from fer_sweep.reports.sources import Report, ReportedSweep, best_of_each_model, best_trials
 from fer_sweep.selection import Candidate
 
-_SYMBOLS = {TrialState.COMPLETE: "circle", TrialState.PRUNED: "x-thin-open", TrialState.RUNNING: "triangle-up-open"}
+_SYMBOLS = {
+    TrialState.COMPLETE: "circle",
+    TrialState.PRUNED: "x-thin-open",
+    TrialState.PAUSED: "diamond-open",
+    TrialState.RUNNING: "triangle-up-open",
+}
 _ACCURACY_AXIS = "best validation accuracy, %"
 _DASHES = ("solid", "dash", "dot", "dashdot")
 """Tell sweeps of one architecture apart."""

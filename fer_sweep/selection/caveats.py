@@ -33,8 +33,8 @@ class Caveat:
 
     kind: Literal["data", "metric", "pruned", "seeds", "noise", "edge"]
     """``data``: the trials were measured on different data. ``metric``: their sweeps rank by different metrics.
-    ``pruned``: the best sound trial was pruned. ``seeds``: further seeds decide against the winner. ``noise``: trials
-    whose difference may be chance. ``edge``: a best value at the end of its range."""
+    ``pruned``: the best sound trial was pruned or is paused. ``seeds``: further seeds decide against the winner.
+    ``noise``: trials whose difference may be chance. ``edge``: a best value at the end of its range."""
     message: str
     """What it is, and what to do about it."""
 
@@ -67,12 +67,16 @@ def _data(overall: Selection) -> Iterator[Caveat]:
 
 def _pruned(overall: Selection) -> Iterator[Caveat]:
     first = next((candidate for candidate in overall.ranking if candidate.is_sound), None)
-    if overall.winner is None or first is None or first.record.state is not TrialState.PRUNED:
+    if overall.winner is None or first is None or first.record.state is TrialState.COMPLETE:
         return
+    is_paused = first.record.state is TrialState.PAUSED
     merit = "has the best accuracy" if overall.metric is None else f"has the best {overall.metric.name}"
-    message = f"trial {first.name} {merit} though it was stopped after epoch {first.result.epochs}"
+    was_stopped = "is paused" if is_paused else "was stopped"
+    message = f"trial {first.name} {merit} though it {was_stopped} after epoch {first.result.epochs}"
     if first in overall.eligible:
         message += ", and no complete trial can win: the winner is provisional"
+    elif is_paused:
+        message += ": it can win once it is complete, and the search resumes it if that is likely"
     else:
         message += (
             f": its schedule was cut short, so it cannot win; fersweep confirm {first.sweep} "

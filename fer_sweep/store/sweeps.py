@@ -34,7 +34,7 @@ class Beginning(TypedDict, total=False):
     seed: int
     """The same seed and the same results give the same configurations; 0 by default."""
     sampler: str | None
-    """How a sweep of method bayes searches; None to choose by its file."""
+    """What searches a sweep of method bayes, see ``config.samplers``; None to choose by its file."""
     budget_epochs: int | None
     """Epochs of all trials together, from which on no new trial starts."""
     queue: Sequence[Picked]
@@ -107,6 +107,8 @@ def set_sweep_state(database: Database, sweep_id: str, state: SweepState | str) 
                 )
             raise InputError(f"sweep {sweep_id} is {current} and cannot become {wanted}", hint=hint)
         ledger.move_sweep(wanted, current)
+        if wanted is SweepState.CANCELLED:
+            ledger.prune_paused("paused, and the sweep was cancelled", database.clock())
 
 
 def delete_sweep(database: Database, sweep_id: str) -> None:

@@ -41,7 +41,7 @@ class Settings:
     steered: int | None
     """Number of the first trial whose memo belongs to the present space; None if all trials come from one space."""
     sampler: str | None = None
-    """How a sweep of method bayes searches; None to choose by its file."""
+    """What searches a sweep of method bayes, see ``config.samplers``; None to choose by its file."""
 
     @property
     def file(self) -> SweepFile:
@@ -290,6 +290,13 @@ class Ledger:
                 outcome.reason,
             ],
         )
+
+    def prune_paused(self, reason: str, now: float) -> None:
+        """End the paused trials, which are not resumed any more: what they have reached so far is their result."""
+        for row in self.paused():
+            result = TrialResult.model_validate_json(row["result"]) if row["result"] else None
+            outcome = TrialOutcome(TrialState.PRUNED, result, reason)
+            self.end(row["number"], outcome, objectives=json.loads(row["objectives"]), now=now)
 
     def failed(self) -> Sequence[Row]:
         """The failed trials, in order."""

@@ -43,6 +43,6 @@ def _written(value: Any) -> str:
     return text.removesuffix("\n...\n").strip()
 
 
-def in_words(values: Mapping[str, Any]) -> str:
+def listed(values: Mapping[str, Any]) -> str:
     """Values by name, on one line."""
     return ", ".join(f"{name}={_written(value)}" for name, value in values.items())

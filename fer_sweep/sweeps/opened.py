@@ -148,6 +148,16 @@ class Sweep(ABC):
         return lines
 
     @property
+    @abstractmethod
+    def sampler(self) -> str | None:
+        """The algorithm of an embedded search, see ``config.samplers``; None where a server decides."""
+
+    @property
+    @abstractmethod
+    def searched_by(self) -> str:
+        """What proposes its trials, in words."""
+
+    @property
     def argument(self) -> str:
         """Its name for commands on any host."""
         return self.entry.path or self.id

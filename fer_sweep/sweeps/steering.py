@@ -21,12 +21,13 @@ from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, Swee
 from fer_sweep.formatting import counted
 from fer_sweep.records import SweepState, TrialRecord, TrialState
 from fer_sweep.search.embedded import has_new, searchable
+from fer_sweep.search.method import check_sampler, in_words, takes_turns
 from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
-from fer_sweep.store.trials import Picked
+from fer_sweep.store.trials import Ledger, Picked
 from fer_sweep.sweeps.data import data_names
-from fer_sweep.sweeps.differences import differences, in_words, moved
+from fer_sweep.sweeps.differences import differences, listed, moved
 from fer_sweep.sweeps.entries import remember
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import checked
@@ -102,7 +103,10 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
                 hint=f"fersweep {_resuming(sweep, options)}",
             )
         changed = [*moved("run_cap", file.run_cap, cap), *moved("budget_epochs", settings.budget_epochs, budget)]
-        ledger.change_settings(_with_cap(file, cap), budget_epochs=budget, steered=settings.steered)
+        new = _with_cap(file, cap)
+        check_sampler(new, settings.sampler, max_gap=settings.max_gap)
+        changed += _search_by(new, sweep, ledger)
+        ledger.change_settings(new, budget_epochs=budget, steered=settings.steered)
         ledger.move_sweep(SweepState.RUNNING, SweepState.FINISHED, SweepState.PAUSED, SweepState.STOPPED)
     _renew(sweep)
     return changed
@@ -136,7 +140,8 @@ def edit(
         new = _with_cap(new, max(new.run_cap, old.run_cap))
     if problems := [*_forbidden(sweep, new)]:
         raise SweepFileError(str(file), in_file_order(problems, read_document(resolve("sweeps", file)).lines))
-    new = searchable(new, sweep.id, max_gap=sweep.entry.max_gap, seed=sweep.seed)
+    now = sweep.settings()
+    new = searchable(new, sweep.id, max_gap=now.max_gap, seed=now.seed, sampler=now.sampler)
     changes = [*differences(old, new)]
     if not changes:
         raise NothingToDo(f"{file} changes nothing in sweep {sweep.id}", hint=f"it is as in {sweep.folder}/sweep.yaml")
@@ -145,6 +150,7 @@ def edit(
         settings, started = ledger.settings(), ledger.count()
         if settings.file != old:
             raise InputError(f"sweep {sweep.id} has just been changed by another command", hint="run this one again")
+        changes += _search_by(new, sweep, ledger)
         ledger.change_settings(new, budget_epochs=settings.budget_epochs, steered=started)
         if more and not _reached(new.run_cap, started, settings.budget_epochs, ledger.reported_epochs()):
             ledger.reopen_sweep()
@@ -199,7 +205,7 @@ def enqueue(sweep: Sweep, given: Mapping[str, Any]) -> Sequence[str]:
     whole = flatten(config.model_dump(mode="json"))
     rest = {name: whole[name] for name in space if name in whole and name not in {**fixed, **flat}}
     lines = [
-        f"{title}: {in_words(values)}" for title, values in (("from the sweep", fixed), ("defaults", rest)) if values
+        f"{title}: {listed(values)}" for title, values in (("from the sweep", fixed), ("defaults", rest)) if values
     ]
     return [*lines, *_enqueue(sweep, Picked(config, {**fixed, **rest, **flat}))]
 
@@ -225,6 +231,8 @@ def extend(sweep: Sweep, trial_id: str, epochs: Limit) -> Sequence[str]:
     trial = sweep.trial(trial_id)
     if not trial.state.has_ended:
         hint = f"wait for its end: fersweep status {sweep.id}"
+        if trial.state is TrialState.PAUSED:
+            hint = f"the search resumes it if it may still win: fersweep {sweep.next_command(sweep.state, ())}"
         raise InputError(f"trial {trial_id} of sweep {sweep.id} is {trial.state}", hint=hint)
     if trial.result is None or not trial.result.best_epoch:
         failed = f"fersweep retry {sweep.id} --trial {trial_id}, or " if trial.state is TrialState.FAILED else ""
@@ -331,6 +339,16 @@ def _forbidden(sweep: Sweep, new: SweepFile) -> Iterator[Problem]:
         words = [", ".join(names) for names in data]
         hint = f"add --data {words[0]}; {hint}" if len(data[0]) == 1 else hint
         yield Problem(f"the data cannot change from {words[0]} to {words[1]}", key="parameters.data", hint=hint)
+
+
+def _search_by(new: SweepFile, sweep: Sweep, ledger: Ledger) -> Sequence[str]:
+    """Lines on how the search changes with the file; without freeze-thaw nothing resumes paused trials, so they end."""
+    settings = ledger.settings()
+    lines = [*moved("search", in_words(settings.file, settings), in_words(new, settings))]
+    if takes_turns(settings.file, settings) and not takes_turns(new, settings) and (paused := len(ledger.paused())):
+        ledger.prune_paused("paused, and the search does not take turns any more", sweep.database.clock())
+        lines.append(f"{counted(paused, 'paused trial')} pruned: only freeze-thaw resumes them")
+    return lines
 
 
 def _with_cap(file: SweepFile, cap: int | None) -> SweepFile:

@@ -12,6 +12,7 @@ from tests.cli.conftest import write_sweep
 from tests.search.conftest import AT_ONCE
 from tests.support.records import make_result
 from tests.support.scripted_starter import PlayedTrial, Script, ScriptedStarter, train_all
+from tests.support.searches import find, pause_trials
 from tests.support.standin.server import StandIn
 from tests.support.walk import Walk
 
@@ -35,6 +36,9 @@ STATES: dict[str, tuple[str, ...]] = {
     "cancelled": ("create", "cancel"),
     "cancelled with a trial": ("create", "agent --count 1", "cancel"),
     "finished": ("create", "agent --count 9"),
+    "trials paused, no agent": ("create", "pause trials"),
+    "trials paused, then stopped": ("create", "pause trials", "stop"),
+    "trials paused, then cancelled": ("create", "pause trials", "cancel"),
     "confirmed": ("create", "agent", "confirm --seeds 1"),
 }
 """The commands that lead to each state; the first word may say how its trials end."""
@@ -57,12 +61,15 @@ def served(scripted_wandb, monkeypatch):
 
 def lead(steps: tuple[str, ...], walk: Walk, trials: ScriptedStarter, server: StandIn | None = None) -> None:
     """Bring a sweep into a state."""
-    write_sweep(trials=2, epochs=1)
+    turns = "pause trials" in steps
+    write_sweep(trials=2, epochs=6 if turns else 1, method="bayes" if turns else "random")
     for step in steps:
         first, _, rest = step.partition(" ")
         trials.script = SCRIPTS.get(first, train_all)
         if first == "delete" and server:
             server.delete_sweep(known()[-1].id)
+        elif step == "pause trials":
+            pause_trials(find(known()[-1].id))
         else:
             walk.run("create sweep.yaml" if step == "create" else rest if first in SCRIPTS else step)
     trials.script = train_all
@@ -73,6 +80,7 @@ def walk_from(steps: tuple[str, ...], walk: Walk, trials: ScriptedStarter, serve
     for command in FROM:
         if not (command == "agent" and steps[-1:] == ("pause",)):
             walk.from_(command)
+    assert "pause trials" not in steps or all(record.state.has_ended for record in find(known()[0].id).trials())
 
 
 @pytest.mark.parametrize("state", STATES)

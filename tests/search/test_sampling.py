@@ -37,7 +37,8 @@ def walk(sweep_id, limit=1000, agents=1):
 
 def make(sweep_id, method, parameters, *, seed=0):
     sweep = parse_sweep({"method": method, "metric": {"name": "val_loss"}, "parameters": parameters})
-    create_sweep(sweep, sweep_id=sweep_id, storage=default_storage(), seed=seed)
+    sampler = "tpe" if method == "bayes" else None
+    create_sweep(sweep, sweep_id=sweep_id, storage=default_storage(), seed=seed, sampler=sampler)
     return sweep_id
 
 

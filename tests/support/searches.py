@@ -4,12 +4,16 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from fer_sweep.files import write_atomically
+from fer_sweep.records import StopReason, TrialRequest, TrialState
 from fer_sweep.search.embedded import OptunaSearch
 from fer_sweep.store.database import Database, default_storage
 from fer_sweep.store.engine import NothingCreated
 from fer_sweep.store.sweeps import set_sweep_state
 from fer_sweep.store.trials import ledger_of
 from fer_sweep.sweeps import Sweep, open_sweep, opening
+from fer_sweep.training.history import History
+from tests.support.scripted_starter import metrics_of, outcome_of
 
 OPENED = contextlib.ExitStack()
 
@@ -34,6 +38,25 @@ def create(file: Path, **options: Any) -> Sweep:
 def find(sweep_id: str | None = None) -> Sweep:
     """The sweep of this id, or the last one, opened."""
     return OPENED.enter_context(open_sweep(sweep_id))
+
+
+def pause_trials(sweep: Sweep, count: int = 2) -> None:
+    """Give so many new trials of a freeze-thaw sweep a turn, each by an agent of its own; they are paused."""
+    for _ in range(count):
+        # One that has paused a trial makes the next turn longer, as epochs take no time here.
+        with contextlib.closing(sweep.search()) as search:
+            request = search.next_trial("cpu0")
+            assert isinstance(request, TrialRequest)
+            folder = sweep.trial_folder(request.trial_id)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / "config.json", request.config.model_dump_json())
+            history = History(folder / "history.jsonl")
+            for epoch in range(1, request.config.epochs):
+                history.append(metrics_of(epoch))
+                if search.report(request.trial_id, epoch, history.rows[-1]) is StopReason.PAUSED:
+                    break
+            write_atomically(folder / "last.ckpt", str(epoch))
+            search.finish(request.trial_id, outcome_of(TrialState.PAUSED, epoch))
 
 
 def database_at(storage: str | None = None) -> Database:
