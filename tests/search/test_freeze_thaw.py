@@ -133,6 +133,39 @@ def test_slots_train_different_trials():
     assert len(set(started)) == 4
 
 
+def test_slot_keeps_away_from_what_runs_to_the_end():
+    def distance(one, other):
+        return math.hypot(math.log10(one["lr"] / other["lr"]) / 4, 2 * (one["dropout"] - other["dropout"]))
+
+    def chosen(beside, seed):
+        return search().propose([*trials(8), *beside], rng(seed)).values
+
+    distances = []
+    for seed in range(6):
+        alone = chosen([], seed)
+        running = Observation(alone, running_until=EPOCHS)
+        distances.append([distance(alone, chosen(beside, seed + 100)) for beside in ([], [running])])
+    without, beside = np.mean(distances, axis=0)
+    assert without < 0.3
+    assert beside > 2 * without
+
+
+def test_new_configuration_is_no_near_copy_of_a_trial():
+    encoding = Encoding(SPACE)
+    turns, _ = play(search(), 30)
+    places, checked = [], 0
+    for turn in turns:
+        if turn.trial is not None:
+            continue
+        place = encoding.place(turn.values)
+        if turn.fitted is not None:
+            lengths = Hyperparameters.from_vector(turn.fitted.vector).lengths
+            assert min(np.linalg.norm((place - other) / lengths) for other in places) > 0.15
+            checked += 1
+        places.append(place)
+    assert checked >= 3
+
+
 def test_turn_ends_with_the_last_epoch_that_the_configuration_has():
     parameters = {**SPACE, "epochs": d.Categorical(values=[3, 5])}
     observations = [
@@ -171,6 +204,10 @@ def test_hyperparameters_are_kept_for_some_turns_and_do_not_outlive_the_space():
     first = search().propose(observations, rng()).fitted
     second = search().propose(observations, rng(), fitted=first).fitted
     assert (first.age, second.age, second.vector) == (0, 1, first.vector)
+    turns, _ = play(search(), FIRST_TRIALS + 2 * REFIT)
+    fits = [turn.fitted for turn in turns[FIRST_TRIALS:]]
+    assert [fit.age for fit in fits] == [*range(REFIT)] * 2
+    assert len({fit.vector for fit in fits}) == 2
     wider = {**SPACE, "hidden": d.IntUniform(min=1, max=9)}
     assert search(wider).propose(observations, rng(), fitted=second).fitted.age == 0
 

@@ -119,7 +119,7 @@ def report(results: Results, budget: int) -> None:
     for name, slots in sorted({key[:2] for key in results}):
         table = TABLES[name]
         good = sum(max(curve) >= table.target for curve in table.curves)
-        print(f"\n{name}, {slots} slots: {len(table.curves)} configurations, best {table.best:.2%}, ", end="")
+        print(f"\n{name}, {counted(slots)}: {len(table.curves)} configurations, best {table.best:.2%}, ", end="")
         print(f"target {table.target:.2%} ({good} of them reach it)\n")
         print("| search | epochs to the target: median | quarter to three quarters | seeds that reached it |")
         print("|---|---|---|---|")
@@ -134,10 +134,15 @@ def report(results: Results, budget: int) -> None:
         if len(complete) < 2 or len(set(map(len, joined.values()))) > 1:
             continue
         means, p, difference = ranks(joined)
-        print(f"\n{slots} slots, {', '.join(tables)}: Friedman p = {p:.1g}, critical difference {difference:.2f}\n")
+        print(f"\n{counted(slots)}, {', '.join(tables)}: Friedman p = {p:.1g}, critical difference {difference:.2f}\n")
         print("| search | mean rank |\n|---|---|")
         for search in sorted(means, key=means.__getitem__):
             print(f"| {search} | {means[search]:.2f} |")
+
+
+def counted(slots: int) -> str:
+    """``1 slot``, ``4 slots``."""
+    return f"{slots} slot{'s' * (slots != 1)}"
 
 
 def draw(results: Results, budget: int) -> None:
@@ -153,9 +158,16 @@ def draw(results: Results, budget: int) -> None:
             if spent:
                 reached = [*sorted(epochs for epochs in spent if math.isfinite(epochs)), budget]
                 shares = [*np.arange(1, len(reached)), len(reached) - 1]
-                line = ("-", "--", "-.", ":")[style % 4]
-                axes.step(reached, 100 * np.array(shares) / len(spent), line, where="post", label=search)
-        axes.set(title=f"{tables[column]}, {slots[row]} slots", xlabel="epochs trained", xscale="log", ylim=(0, 101))
+                line = ("--", "-.", ":")[style % 3]
+                own = {"color": "black", "linestyle": "-", "linewidth": 2.2} if search == "freeze-thaw" else {}
+                axes.step(
+                    reached,
+                    100 * np.array(shares) / len(spent),
+                    where="post",
+                    label=search,
+                    **{"linestyle": line, **own},
+                )
+        axes.set(title=f"{tables[column]}, {counted(slots[row])}", xlabel="epochs trained", xscale="log", ylim=(0, 101))
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
