@@ -204,7 +204,9 @@ class OptunaSearch:
         self._proposer: StudyProposer | GridProposer | RandomProposer | TurnProposer
         self._study = self._turns = None
         if takes_turns(sweep, settings):
-            self._turns = self._proposer = TurnProposer(sweep, self._histories, seed=settings.seed)
+            self._turns = self._proposer = TurnProposer(
+                sweep, self._histories, seed=settings.seed, max_gap=settings.max_gap, priors=ledger.priors()
+            )
         elif sweep.method in ("bayes", "custom"):
             from fer_sweep.search import study  # only here: optuna takes half a second to import
 

@@ -185,6 +185,23 @@ def fits(space: Space, picked: Picked) -> bool:
         return False
 
 
+def within(space: Space, picked: Picked) -> Picked | None:
+    """The configuration with the values that the space fixes; None if the space cannot give it."""
+    given, values = given_values(picked), {}
+    for name, source in space.parameters.items():
+        if source.size == 1:
+            values[name] = source.quantile(0.5)
+        elif name in given and holds(source, given[name]):
+            values[name] = given[name]
+        else:
+            return None
+    try:
+        config = parse_trial(values)
+    except ConfigError:
+        return None
+    return Picked(config, values) if config.model == picked.config.model else None
+
+
 def given_values(picked: Picked) -> dict[str, Any]:
     """Every value of a configuration by dotted name, as it was written where it was."""
     return {**flatten(picked.config.model_dump(mode="json")), **picked.parameters}

@@ -4,21 +4,21 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fer_sweep.config.metrics import EPOCH_METRICS
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
 from fer_sweep.records import TrialState
 from fer_sweep.search.freeze_thaw import Fitted, FreezeThaw
 from fer_sweep.search.freeze_thaw.history import Observation
+from fer_sweep.search.outputs import Curves, earlier_observations, outputs_of
 from fer_sweep.search.sampling import Candidates, Proposal
 from fer_sweep.store.caches import ConfigIndex, Histories
-from fer_sweep.store.trials import Ledger
+from fer_sweep.store.trials import Ledger, Prior
 
 MOST_TRIALS = 300
 """A decision about more takes over 0.2 s; sweeps with a larger cap are searched by TPE."""
@@ -31,10 +31,15 @@ LEAST_GAIN = 0.01
 
 
 def can_take_turns(sweep: SweepFile, *, max_gap: float | None) -> bool:
-    """Whether freeze-thaw searches a sweep of method bayes unless another sampler is asked for."""
-    is_plain = sweep.method == "bayes" and sweep.early_terminate is None and max_gap is None
-    has_curve = len(sweep.objectives) == 1 and sweep.objectives[0].name in EPOCH_METRICS
-    return is_plain and has_curve and (sweep.run_cap is None or sweep.run_cap <= MOST_TRIALS)
+    """Whether freeze-thaw searches a sweep unless another sampler is asked for.
+
+    It does for method bayes without early_terminate, and for method custom without a study or space of the user's own,
+    if the objectives are metrics of every epoch.
+    """
+    is_own = sweep.scheduler is not None and sweep.scheduler.source is not None
+    is_plain = sweep.method in ("bayes", "custom") and sweep.early_terminate is None and not is_own
+    is_small = sweep.run_cap is None or sweep.run_cap <= MOST_TRIALS
+    return is_plain and is_small and bool(outputs_of(sweep, max_gap=max_gap))
 
 
 class Pace:
@@ -88,21 +93,39 @@ class Pace:
 class TurnProposer:
     """The turns of one sweep, as one agent decides them."""
 
-    def __init__(self, sweep: SweepFile, histories: Histories, *, seed: int) -> None:
+    def __init__(
+        self,
+        sweep: SweepFile,
+        histories: Histories,
+        *,
+        seed: int,
+        max_gap: float | None = None,
+        priors: Sequence[Prior] = (),
+    ) -> None:
         self.pace = Pace()
         self._seed = seed
-        self._histories = histories
+        outputs = outputs_of(sweep, max_gap=max_gap)
+        names = [metric.name for metric in sweep.objectives]
+        self._curves = Curves(outputs, histories, names[0])
+        self._max_gap = max_gap
         self._index = ConfigIndex()
         self._parameters: dict[int, Mapping[str, Any]] = {}
         """Of every trial read so far, by number."""
         self._fitted: Fitted | None = None
-        self._goal = sweep.objectives[0].goal
-        default = SharedConfig.model_fields["epochs"].default
-        self._core = FreezeThaw(Space.from_sweep(sweep).parameters, epochs=default, goal=self._goal)
+        first, *others = outputs.values()
+        self._goal = first.goal
+        space = Space.from_sweep(sweep)
+        self._core = FreezeThaw(
+            space.parameters,
+            epochs=SharedConfig.model_fields["epochs"].default,
+            goal=self._goal,
+            second=others[0] if others else None,
+            earlier=earlier_observations(priors, space, outputs, names),
+        )
 
     def catch_up(self, ledger: Ledger) -> None:
         """Read what is new, which a decision would read otherwise."""
-        self._histories.update(ledger)
+        self._curves.update(ledger)
         self._index.catch_up(ledger)
 
     def propose(self, number: int, ledger: Ledger) -> Proposal | None:
@@ -130,12 +153,13 @@ class TurnProposer:
                 self._parameters[number] = json.loads(row["parameters"])
             if (state is TrialState.PAUSED and may_resume(number)) or number == ending:
                 paused.add(number)
-            curve = self._histories.of(number)
+            curve, second = self._curves.of(number)
             has_ended = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
             observations.append(
                 Observation(
                     self._parameters[number],
                     curve,
+                    second,
                     running_until=None if has_ended or number == ending else self.pace.end_of(number, len(curve)),
                     is_paused=number in paused,
                     has_failed=state is TrialState.FAILED,
@@ -163,11 +187,16 @@ class TurnProposer:
         return turn.trial
 
     def _unfinished_best(self, observations: list[Observation]) -> int | None:
-        """The best trial if it is paused: no sweep ends before its winner has been trained to the end."""
+        """The best trial if it is paused: no sweep ends before its winner has been trained to the end.
+
+        With a limit on the gap, it is the best within the limit; of two objectives, the best in the first.
+        """
         sign = 1.0 if self._goal == "maximize" else -1.0
 
-        def reached(trial: int) -> float:
-            return max((sign * value for value in observations[trial].curve if math.isfinite(value)), default=-math.inf)
+        def reached(trial: int) -> tuple[bool, float]:
+            seen = observations[trial]
+            is_within = self._max_gap is None or any(gap <= self._max_gap for gap in seen.second[-1:])
+            return is_within, max((sign * value for value in seen.curve if math.isfinite(value)), default=-math.inf)
 
         best = max(range(len(observations)), key=reached)
         return best if observations[best].is_paused else None
