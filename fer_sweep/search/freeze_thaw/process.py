@@ -89,7 +89,7 @@ class Hyperparameters:
     def typical(cls, parameters: int) -> Self:
         """The mode of the prior; in more dimensions, points are farther apart and lengths longer."""
         lengths = np.full(parameters, 0.5 * np.sqrt(max(parameters, 1)))
-        return cls(lengths, memory=2.0, shared=0.7, own=0.02, noise=1e-3, scale=1.0, offset=0.5, kinship=0.8)
+        return cls(lengths, memory=2.0, shared=0.7, own=0.02, noise=1e-3, scale=1.0, offset=0.5, kinship=0.4)
 
     def to_vector(self) -> Array:
         """Unconstrained: logarithms, and the logits of ``shared`` and ``kinship``."""
@@ -107,7 +107,7 @@ class Hyperparameters:
         return cls(np.exp(vector[7:]), memory, shared, own, noise, scale, offset, kinship)
 
 
-_WIDTHS = np.array([0.5, 0.5, 0.5, 0.3, 0.3, 1.0, 1.0])
+_WIDTHS = np.array([0.5, 0.5, 0.5, 0.3, 0.3, 1.0, 1.5])
 """Standard deviations of the normal prior on ``Hyperparameters.to_vector``, but for the lengths."""
 _LENGTH_WIDTH = 0.4
 """The same for each length."""
