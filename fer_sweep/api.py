@@ -20,6 +20,7 @@ from pydantic import Field
 
 from fer_sweep.agent.session import check_slots
 from fer_sweep.config.calls import check_call, checked_call
+from fer_sweep.config.samplers import Sampler
 from fer_sweep.errors import InputError
 from fer_sweep.handles import Choice, File, Positive, Sweep, choice_among, gpu_words
 from fer_sweep.mirror.copying import check_mirror
@@ -43,6 +44,7 @@ def create(
     constants: Mapping[str, Any] | None = None,
     count: Positive | None = None,
     search: str | None = None,
+    sampler: Sampler | None = None,
     storage: str | None = None,
     max_gap: Annotated[float, Field(ge=0, le=1)] | None = None,
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None,
@@ -61,6 +63,8 @@ def create(
         constants: Parameters to fix, such as ``{"epochs": 4}``; the command line's ``--set``.
         count: Largest number of trials, at least 1.
         search: ``wandb`` or ``optuna``; by default the former if runs are tracked online and it supports the sweep.
+        sampler: What searches a sweep of method bayes: ``freeze_thaw``, ``tpe``, ``gp`` (Gaussian process), ``random``
+            or ``cmaes``; by default the first without early_terminate in the file, where it fits, else the second.
         storage: Database URL; by default that of ``FERSWEEP_STORAGE``, or ``sweeps.db`` in fersweep's home.
         max_gap: Largest train-val gap of the winner, from 0 to 1.
         seed: Of the embedded search, 0 or more.
@@ -122,6 +126,8 @@ def open_or_create(file: File | Mapping[str, Any], name: str, **options: Any) ->
             raise InputError(f"sweep {name!r} ({found.id}) has another method or other parameters", hint=hint)
         if opened.file.run_cap != wanted.run_cap:
             print(f"note: sweep {name} keeps its largest number of trials, {opened.file.run_cap or 'no limit'}")
+        if options.get("sampler") not in (None, opened.sampler):
+            print(f"note: sweep {name} keeps its search, {opened.searched_by}")
     return Sweep(found)
 
 

@@ -175,7 +175,7 @@ def _say_what_is_left(sweep: "Sweep", slots: int | None, resumed_by: str = "") -
 
     trials = sweep.trials()
     left = forecast(trials, planned=sweep.planned, slots=slots)
-    if left.trials != 0:
+    if left.trials != 0 or left.paused:
         none = "" if any(trial.state.has_value for trial in trials) else "no trial is complete, so give it more time; "
         say(f"the deadline has come; {none}{left}; resume: {resumed_by or f'fersweep agent {sweep.id}'}")
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fer_sweep.config.samplers import Sampler
 from fer_sweep.errors import InputError
 from fer_sweep.files import data_folder, home, read_json
 
@@ -121,6 +122,13 @@ class SweepOptions:
         typer.Option(
             help="What proposes the trials: the W&B server or the embedded search "
             "[default: wandb if you are logged in]."
+        ),
+    ] = None
+    sampler: Annotated[
+        Sampler | None,
+        typer.Option(
+            help="What searches a sweep of method bayes "
+            "[default: freeze-thaw without early_terminate in the file, where it fits; else tpe]."
         ),
     ] = None
     storage: Annotated[

@@ -86,7 +86,7 @@ def create(file: File, options: SweepOptions, as_json: Json = False) -> None:
     with new_sweep(file, options) as made:
         url = made.entry.url
         if as_json:
-            print_json({"sweep": made.id, "search": made.entry.search, "url": url})
+            print_json({"sweep": made.id, "search": made.entry.search, "sampler": made.sampler, "url": url})
         else:
             print_text(made.id)
     if url:
@@ -148,7 +148,8 @@ def status(
             if as_json:
                 trials = [trial_json(record) for record in seen.records]
                 count = {"agents": len(seen.agents), "waiting": len(seen.agents.waiting)}
-                print_json({"sweep": opened.id, "state": seen.state, **count, "trials": trials})
+                about = {"sweep": opened.id, "state": seen.state, "sampler": opened.sampler}
+                print_json({**about, **count, "trials": trials})
                 return
             print_trials(seen.title(opened), seen.records, show_all=show_all)
         if seen.state in OPEN_STATES:

@@ -64,6 +64,7 @@ class ReportedSweep:
     models: tuple[str, ...]
     """The architectures it trains."""
     method: str
+    """In its file; for an embedded search of method bayes or custom also the algorithm."""
     axes: tuple[Axis, ...]
     """Every parameter with more than one value."""
     file: str
@@ -197,12 +198,16 @@ def reported(sweep: Sweep) -> ReportedSweep:
         options += ["--max-gap", f"{sweep.entry.max_gap:g}"]
     if sweep.seed:
         options += ["--seed", str(sweep.seed)]
+    if (sampler := sweep.settings().sampler) is not None:
+        options += ["--sampler", sampler]
+    method, words = str(sweep.file.method), sweep.searched_by
+    is_named = sweep.searched_by_server or words.startswith(method)
     return ReportedSweep(
         id=sweep.id,
         name=sweep.entry.name or "",
         description=sweep.file.description or "",
         models=models_of(sweep.space, records),
-        method=str(sweep.file.method),
+        method=method if is_named else f"{method} ({words})",
         axes=axes_of(sweep.space, records),
         file=yaml.safe_dump(sweep.file.to_plain(), sort_keys=False),
         options=shlex.join(options),

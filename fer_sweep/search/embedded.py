@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
+from fer_sweep.config.sweep_file import SweepFile, parse_sweep
 from fer_sweep.config.trial import parse_trial_json
 from fer_sweep.errors import InputError
 from fer_sweep.records import (
@@ -27,9 +27,10 @@ from fer_sweep.records import (
     Wait,
 )
 from fer_sweep.search.hyperband import should_stop
+from fer_sweep.search.method import check_sampler, sampler_of, stopping_rule, takes_turns
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
-from fer_sweep.search.turns import TurnProposer, can_take_turns
+from fer_sweep.search.turns import TurnProposer
 from fer_sweep.store.caches import Histories
 from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.engine import Row
@@ -39,11 +40,6 @@ from fer_sweep.store.trials import Ledger, Settings
 
 if TYPE_CHECKING:
     from fer_sweep.search.study import StudyProposer
-
-
-SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
-"""The default with several objectives: stops trials that are far behind in the first one. W&B's schema allows no
-early_terminate beside a scheduler, and Optuna prunes nothing with several objectives."""
 
 
 def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, **beginning: Unpack[Beginning]) -> SweepFile:
@@ -62,7 +58,13 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, **beginning: 
         InputError: The id is taken or unusable, or the search cannot do what is asked.
         StorageError: The database cannot be written.
     """
-    sweep = searchable(sweep, sweep_id, max_gap=beginning.get("max_gap"), seed=beginning.get("seed", 0))
+    sweep = searchable(
+        sweep,
+        sweep_id,
+        max_gap=beginning.get("max_gap"),
+        seed=beginning.get("seed", 0),
+        sampler=beginning.get("sampler"),
+    )
     if not record_sweep(sweep, sweep_id, storage, **beginning):
         raise InputError(f"there is already a sweep {sweep_id} in {check_storage(storage)}", hint="choose another id")
     return sweep
@@ -203,25 +205,27 @@ class OptunaSearch:
         self._histories = Histories(self._objectives[0].name if self._objectives else None)
         self._proposer: StudyProposer | GridProposer | RandomProposer | TurnProposer
         self._study = self._turns = None
+        sampler = sampler_of(sweep, settings)
         if takes_turns(sweep, settings):
             self._turns = self._proposer = TurnProposer(
                 sweep, self._histories, seed=settings.seed, max_gap=settings.max_gap, priors=ledger.priors()
             )
-        elif sweep.method in ("bayes", "custom"):
+        elif sampler in ("grid", "random"):
+            space = Space.from_sweep(sweep)
+            self._proposer = GridProposer(space) if sampler == "grid" else RandomProposer(space, settings.seed)
+        else:
             from fer_sweep.search import study  # only here: optuna takes half a second to import
 
             self._study = self._proposer = study.StudyProposer(
                 sweep,
                 self._sweep_id,
                 self._histories,
+                sampler=sampler,
                 seed=settings.seed,
                 max_gap=settings.max_gap,
                 steered=ledger.count() if self._given else settings.steered,
                 priors=ledger.priors(),
             )
-        else:
-            space = Space.from_sweep(sweep)
-            self._proposer = GridProposer(space) if sweep.method == "grid" else RandomProposer(space, settings.seed)
         self._settings = settings
         return settings.state
 
@@ -316,9 +320,7 @@ class OptunaSearch:
     def _should_prune(self, ledger: Ledger, number: int) -> bool:
         if self._study is not None and self._study.has_pruner:
             return self._study.should_prune(number, ledger)
-        rule = self._sweep.early_terminate
-        if rule is None and len(self._objectives) > 1:
-            rule = SEVERAL_OBJECTIVES_RULE
+        rule = stopping_rule(self._sweep)
         if rule is None or not self._objectives:
             return False
         self._histories.update(ledger)
@@ -336,14 +338,9 @@ class OptunaSearch:
         return values
 
 
-def takes_turns(sweep: SweepFile, settings: Settings) -> bool:
-    """Whether freeze-thaw searches a sweep."""
-    if settings.sampler is not None:
-        return settings.sampler == "freeze_thaw"
-    return can_take_turns(sweep, max_gap=settings.max_gap)
-
-
-def searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int) -> SweepFile:
+def searchable(
+    sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int, sampler: str | None = None
+) -> SweepFile:
     """The file with absolute paths, if the embedded search can do what it asks.
 
     Raises:
@@ -361,6 +358,7 @@ def searchable(sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: 
             f"method {sweep.method} searches for the best metric, but the sweep file names none",
             hint="add `metric: {name: best_val_acc, goal: maximize}`",
         )
+    check_sampler(sweep, sampler, max_gap=max_gap)
     scheduler = sweep.scheduler
     if scheduler is None:
         return sweep

@@ -18,7 +18,8 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import parse_trial_json
 from fer_sweep.errors import ConfigError
 from fer_sweep.records import TrialState
-from fer_sweep.search.axes import Tpe, axes_of
+from fer_sweep.search.axes import axes_of
+from fer_sweep.search.samplers import LEARN_FROM_PRUNED, STATEFUL, make_sampler
 from fer_sweep.search.sampling import Candidates, Proposal, fits, given_values, unit_draws
 from fer_sweep.search.scheduler import load_own_search, quietly
 from fer_sweep.store.caches import ConfigIndex, Histories
@@ -33,7 +34,7 @@ GAP = "train_val_gap"
 
 
 class StudyProposer:
-    """TPE, or a user's own sampler and space, over the sweep's trials."""
+    """One of Optuna's samplers, or a user's own sampler and space, over the sweep's trials."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class StudyProposer:
         sweep_id: str,
         histories: Histories,
         *,
+        sampler: str = "tpe",
         seed: int = 0,
         max_gap: float | None = None,
         steered: int | None = None,
@@ -48,6 +50,7 @@ class StudyProposer:
     ) -> None:
         self._sweep = sweep
         self._sweep_id = sweep_id
+        self._sampler = sampler
         self._seed = seed
         self._max_gap = max_gap
         self._steered = steered or 0
@@ -113,7 +116,7 @@ class StudyProposer:
         """Draw trial ``number``; None if every configuration is taken."""
         if self._own.study is None:
             seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-            self._study.sampler = Tpe(self._axes, seed)
+            self._study.sampler = make_sampler(self._sampler, self._axes, seed)
         has_own = self._own.study is not None or self._own.search_space is not None
         # Trials that a user's study has enqueued come before what its sampler proposes.
         waiting = len(self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)))
@@ -141,7 +144,7 @@ class StudyProposer:
         kept: dict[str, Any] = {"params": trial.params}
         if self._own.search_space is not None:
             kept["distributions"] = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
-        if self._own.study is not None:
+        if self._own.study is not None or self._sampler in STATEFUL:
             # Some samplers keep their state there, such as CMA-ES and the grid.
             kept["attributes"] = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
         return json.dumps(kept)
@@ -225,7 +228,7 @@ class StudyProposer:
         self._report(number)
         if self._max_gap is not None:
             self._handle(self._mirror[number]).set_constraint(GAP, self._violation(row, self._max_gap))
-        if row["state"] == TrialState.PRUNED and len(values) == 1:
+        if row["state"] == TrialState.PRUNED and len(values) == 1 and self._sampler in LEARN_FROM_PRUNED:
             self._tell(self._mirror[number], OptunaState.PRUNED, None)
         elif known and len(known) == len(values):
             self._tell(self._mirror[number], OptunaState.COMPLETE, known)

@@ -34,7 +34,7 @@ class Beginning(TypedDict, total=False):
     seed: int
     """The same seed and the same results give the same configurations; 0 by default."""
     sampler: str | None
-    """How a sweep of method bayes searches; None to choose by its file."""
+    """What searches a sweep of method bayes, see ``config.samplers``; None to choose by its file."""
     budget_epochs: int | None
     """Epochs of all trials together, from which on no new trial starts."""
     queue: Sequence[Picked]

@@ -41,7 +41,7 @@ class Settings:
     steered: int | None
     """Number of the first trial whose memo belongs to the present space; None if all trials come from one space."""
     sampler: str | None = None
-    """How a sweep of method bayes searches; None to choose by its file."""
+    """What searches a sweep of method bayes, see ``config.samplers``; None to choose by its file."""
 
     @property
     def file(self) -> SweepFile:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fer_sweep.errors import FersweepError
 from fer_sweep.records import SweepState, TrialRecord
+from fer_sweep.search.method import in_words, sampler_of
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases, lease_seconds
 from fer_sweep.store.sweeps import numbered_trials, set_sweep_state
@@ -23,6 +24,18 @@ class EmbeddedSweep(Sweep):
     """Its W&B runs have the ids SWEEP-TRIAL; its page on the server is created with the first run."""
 
     searched_by_server = False
+
+    @property
+    def sampler(self) -> str:
+        """See ``Sweep.sampler``."""
+        settings = self.settings()  # first: the file follows it
+        return sampler_of(self.file, settings)
+
+    @property
+    def searched_by(self) -> str:
+        """See ``Sweep.searched_by``: such as "TPE with hyperband"."""
+        settings = self.settings()
+        return in_words(self.file, settings)
 
     @property
     def state(self) -> str:

@@ -34,6 +34,8 @@ class Overview:
     ended: int = 0
     planned: int | None = None
     """The largest number of trials; None if unlimited."""
+    sampler: str | None = None
+    """The algorithm of an embedded search."""
     best_val_acc: float | None = None
     data: tuple[str, ...] = ()
     """Data sets that its trials may ask for."""
@@ -70,6 +72,7 @@ def _overview(sweep: Sweep, ask_server: bool) -> Overview:
         len(trials),
         sum(trial.state.has_ended for trial in trials),
         sweep.planned,
+        sweep.sampler,
         best_of(trials),
         tuple(sweep.data.names),
     )

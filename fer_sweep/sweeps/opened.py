@@ -133,14 +133,27 @@ class Sweep(ABC):
         return self.settings().seed
 
     def outlook(self) -> Sequence[str]:
-        """Lines on what comes next and what limits it: the configurations in the queue, the budget of epochs."""
+        """Lines on what searches, what comes next and what limits it: the queue, the budget of epochs."""
         with self.ledger() as ledger:
             budget, spent, queue = ledger.settings().budget_epochs, ledger.reported_epochs(), len(ledger.queue())
-        lines = [f"queued next: {counted(queue, 'configuration')}"] if queue else []
+            paused = len(ledger.paused())
+        lines = [f"search: {self.searched_by}" + (f"; {paused} paused" if paused else "")]
+        if queue:
+            lines.append(f"queued next: {counted(queue, 'configuration')}")
         if budget is not None:
             over = "; no new trial starts" if spent >= budget else ""
             lines.append(f"budget: {spent} of {budget} epochs are trained{over}")
         return lines
+
+    @property
+    @abstractmethod
+    def sampler(self) -> str | None:
+        """The algorithm of an embedded search, see ``config.samplers``; None where a server decides."""
+
+    @property
+    @abstractmethod
+    def searched_by(self) -> str:
+        """What proposes its trials, in words."""
 
     @property
     def argument(self) -> str:

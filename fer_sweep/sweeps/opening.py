@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_sweep.config.binding import bind
+from fer_sweep.config.samplers import Sampler
 from fer_sweep.config.sweep_file import SweepFile, as_written, load_sweep_file, parse_sweep, with_constants
 from fer_sweep.data.store import image_size
 from fer_sweep.errors import InputError, ServerError, SweepFileError
@@ -124,6 +125,7 @@ def create(
     constants: Mapping[str, Any] | None = None,
     count: int | None = None,
     search: str | None = None,
+    sampler: Sampler | None = None,
     storage: str | None = None,
     max_gap: float | None = None,
     seed: int | None = None,
@@ -149,7 +151,7 @@ def create(
         raise InputError(f"unknown search {search!r}", hint=f"use {' or '.join(SEARCHES)}")
     constants = {**(constants or {}), **({} if data is None else {"data": data})}
     sweep = checked(file, name=name, constants=constants, count=count, note=note)
-    given: dict[str, object] = {"storage": storage, "max_gap": max_gap, "seed": seed}
+    given: dict[str, object] = {"sampler": sampler, "storage": storage, "max_gap": max_gap, "seed": seed}
     given |= {"budget_epochs": budget_epochs, "an earlier sweep to learn from": start_from or None}
     embedded = next((what for what, value in given.items() if value is not None), None)
     if search is None:
@@ -169,17 +171,20 @@ def create(
     entry = SweepEntry(sweep_id, search, storage, sweep.name, time.time(), max_gap)
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(open_sweep(name)) for name in dict.fromkeys(start_from or ())]
-        start = warm_start(sweep, sources, max_gap=max_gap)
+        start = warm_start(sweep, sources, max_gap=max_gap, sampler=sampler)
     sweep = create_sweep(
         sweep,
         sweep_id=entry.id,
         storage=entry.database,
         max_gap=max_gap,
         seed=seed or 0,
+        sampler=sampler,
         budget_epochs=budget_epochs,
         queue=start.queue,
         priors=start.priors,
     )
+    if sampler == "freeze_thaw" and sweep.early_terminate is not None:
+        note("early_terminate of the file is not used: freeze-thaw pauses trials, and stops none")
     if start_from:
         note(f"sweep {entry.id} {start}")
     return _add(entry, sweep, note)

@@ -26,6 +26,15 @@ class ServedSweep(Sweep):
     searched_by_server = True
 
     @property
+    def sampler(self) -> None:
+        """See ``Sweep.sampler``: the server decides."""
+
+    @property
+    def searched_by(self) -> str:
+        """See ``Sweep.searched_by``."""
+        return f"the W&B server's {self.file.method}"
+
+    @property
     def path(self) -> "SweepPath":
         """Where it is on the server."""
         from fer_sweep.wandb_client.messages import SweepPath

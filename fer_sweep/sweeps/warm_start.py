@@ -46,7 +46,9 @@ class WarmStart:
         return f"begins with {counted(len(self.queue), 'configuration')} of earlier sweeps{learnt}"
 
 
-def warm_start(file: SweepFile, sources: Sequence[Sweep], *, max_gap: float | None = None) -> WarmStart:
+def warm_start(
+    file: SweepFile, sources: Sequence[Sweep], *, max_gap: float | None = None, sampler: str | None = None
+) -> WarmStart:
     """What a new sweep of this file takes from earlier ones.
 
     Raises:
@@ -56,7 +58,7 @@ def warm_start(file: SweepFile, sources: Sequence[Sweep], *, max_gap: float | No
     metrics = file.objectives or (Metric(name="best_val_acc", goal="maximize"),)
     ranked: list[list[Picked]] = []
     priors: list[Prior] = []
-    learns_levels = can_take_turns(file, max_gap=max_gap)
+    learns_levels = can_take_turns(file, max_gap=max_gap) if sampler is None else sampler == "freeze_thaw"
     for source in sources:
         trials = [*_complete_trials(source, metrics)]
         trials.sort(key=lambda trial: trial.prior.objectives[0], reverse=metrics[0].goal == "maximize")

@@ -69,7 +69,7 @@ def test_tpe_learns_from_the_trials_that_fit_the_new_space_and_repeats_none(stee
         "dropout": {"distribution": "beta", "a": 2, "b": 2},
         "channels": {"values": [4, 8]},
     }
-    search, steer = steered(method="bayes", parameters=parameters)
+    search, steer = steered({"sampler": "tpe"}, method="bayes", parameters=parameters)
     configs = [train(search) for _ in range(12)]
     narrower = {**LR, "min": sorted(config.lr for config in configs)[4]}
     wider = {**parameters, "lr": narrower, "channels": {"values": [16, 8, 4]}, "dropout": {"min": 0.0, "max": 0.999}}
@@ -98,8 +98,10 @@ def test_queue_precedes_proposals_counts_towards_the_cap_and_skips_what_has_a_tr
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_a_sweep_that_nobody_steers_proposes_the_same_beside_one_that_is(steered, storage, agents, settings, method):
-    search, steer = steered(method=method)
-    create_sweep(parse_sweep(settings(metric={"name": "val_loss"}, method=method)), sweep_id="b", storage=storage)
+    sampler = {"sampler": "tpe"} if method == "bayes" else {}
+    search, steer = steered(sampler, method=method)
+    file = parse_sweep(settings(metric={"name": "val_loss"}, method=method))
+    create_sweep(file, sweep_id="b", storage=storage, **sampler)
     other = agents("b", storage=storage)
     alike = [(train(search, 1 / k), train(other, 1 / k)) for k in range(1, 13)]
     steer(method=method)  # the same space: located by their values, the trials mean the same

@@ -28,12 +28,14 @@ PRUNED = TrialOutcome(TrialState.PRUNED)
 
 @pytest.fixture
 def sweep_of(agents):
-    """Creates a sweep `s` and opens an agent of it: a bayes search of SPACE for the least loss, with changes."""
+    """Creates a sweep `s` and opens an agent of it: a TPE search of SPACE for the least loss, with changes."""
 
     def make(sweep_id="s", *, seed=0, max_gap=None, **changes):
         plain = {"method": "bayes", "metric": LOSS, "parameters": SPACE, **changes}
         sweep = parse_sweep({key: value for key, value in plain.items() if value is not None})
-        create_sweep(sweep, sweep_id=sweep_id, storage=default_storage(), seed=seed, max_gap=max_gap)
+        sampler = "tpe" if sweep.method == "bayes" else None
+        beginning = {"seed": seed, "max_gap": max_gap, "sampler": sampler}
+        create_sweep(sweep, sweep_id=sweep_id, storage=default_storage(), **beginning)
         return agents(sweep_id)
 
     return make
@@ -57,7 +59,7 @@ def finish(search, request, value):
 
 @pytest.mark.parametrize("others", [1000, 10])
 def test_tpe_beats_random_search_on_a_quadratic_and_prints_nothing(sweep_of, others, monkeypatch, capfd):
-    monkeypatch.setattr("fer_sweep.search.axes._MOST_OTHERS", others)
+    monkeypatch.setattr("fer_sweep.search.samplers._MOST_OTHERS", others)
     regrets = {"bayes": [], "random": []}
     for method, found in regrets.items():
         for seed in range(2):

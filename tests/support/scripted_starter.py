@@ -93,7 +93,7 @@ class PlayedTrial(threading.Thread):
     def run(self) -> None:
         with contextlib.suppress(Killed), contextlib.closing(self._pipe):
             outcome = self._script(self)
-            if outcome.state.has_value and outcome.result is not None:
+            if outcome.state.has_ended and outcome.result is not None:
                 write_atomically(self.job.folder / "result.json", outcome.result.model_dump_json())
                 self._checkpoint.unlink(missing_ok=True)  # what has ended is not resumed
             self.send(outcome)
@@ -131,9 +131,9 @@ def outcome_of(state: TrialState, epochs: int) -> TrialOutcome:
 
 def stopped(trial: PlayedTrial, reason: StopReason) -> TrialOutcome:
     """End as the training loop does when it is asked to stop."""
-    if reason is StopReason.PREEMPTED:
-        return TrialOutcome(TrialState.PREEMPTED)
-    return outcome_of(TrialState.PRUNED, trial.epoch) if trial.epoch else TrialOutcome(TrialState.PRUNED)
+    state = TrialState(reason)
+    has_result = reason is not StopReason.PREEMPTED and trial.epoch
+    return outcome_of(state, trial.epoch) if has_result else TrialOutcome(state)
 
 
 def train_all(trial: PlayedTrial) -> TrialOutcome:

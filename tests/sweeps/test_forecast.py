@@ -15,6 +15,7 @@ def trial(state: str, **values: Any) -> TrialRecord:
 
 COMPLETE = trial("complete", result=make_result(seconds=3600.0))
 RUNNING = trial("running", metrics={"epoch": 5.0})
+PAUSED = trial("paused", metrics={"epoch": 5.0}, result=make_result(seconds=1800.0))
 WAITING, FAILED = trial("preempted", metrics={"epoch": 9.0}), trial("failed", reason="x")
 
 
@@ -29,6 +30,9 @@ WAITING, FAILED = trial("preempted", metrics={"epoch": 9.0}), trial("failed", re
         ([COMPLETE], 1, None, "0 trials left"),
         ([COMPLETE, RUNNING], None, 2, "no limit on trials; about 2 an hour on 2 slots"),
         ([], None, None, "no limit on trials"),
+        ([PAUSED, PAUSED], 3, None, "1 trial left, 2 paused: at most 2.0 h on 1 slot"),
+        ([COMPLETE, PAUSED], 2, 2, "0 trials left, 1 paused: at most 30 min on 2 slots"),
+        ([COMPLETE, PAUSED], None, 2, "no limit on trials"),
     ],
 )
 def test_a_forecast(records: list[TrialRecord], planned: int | None, slots: int | None, says: str) -> None:
