@@ -20,7 +20,7 @@ from typing import IO, Any
 from fer_sweep.errors import InputError, cannot_write
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-LAST_CHECKPOINT, WEIGHTS = "last.ckpt", "best.safetensors"
+LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, WEIGHTS = "last.ckpt", "previous.ckpt", "best.safetensors"
 """A trial's newest checkpoint, and the weights of its best epoch."""
 
 
@@ -71,6 +71,21 @@ def can_be_resumed(sweep_id: str, trial_id: str) -> bool:
         return folder == own or folder.is_dir() or (own / LAST_CHECKPOINT).is_file()
     except OSError:
         return False  # saving a trial there reports the error
+
+
+def has_checkpoint(sweep_id: str, trial_id: str) -> bool:
+    """Whether this host can read a checkpoint of a trial."""
+    folders = checkpoint_folder(sweep_id, trial_id), trial_folder(sweep_id, trial_id)
+    try:
+        return any((folder / LAST_CHECKPOINT).is_file() for folder in folders)
+    except OSError:
+        return False
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints in a folder; they need not be there."""
+    for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _given(variable: str) -> Path | None:

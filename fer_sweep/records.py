@@ -228,6 +228,9 @@ class TrialRequest:
     """What the sweep file's space gave, by dotted name: the part of ``config`` that is swept or fixed there."""
     attempt: int = 1
     """Attempts at this trial, this one included; above 1 it resumes from its checkpoint."""
+    until: int | None = None
+    """The epoch that its turn ends after, if the search may pause it: another trial may have the next turn. Every
+    attempt is a turn then."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ def upload(
             trial, folder = record.trial_id, sweep.trial_folder(record.trial_id)
             rows = _history(sweep, trial, say)
             in_use = record.state is TrialState.RUNNING and is_locked(folder / ".lock")
-            lines = len(rows) + (record.result is not None)  # the confusion matrix has a line of its own
+            has_matrix = record.result is not None and record.state.has_ended
+            lines = len(rows) + has_matrix  # the confusion matrix has a line of its own
             local = LocalTrial(trial, sweep.run_id(trial), record.state, lines, in_use)
             action = actions[trial] = reconcile([local], runs)[trial]
             if action in UPLOADS and not _upload(tracker, labels, sweep, record, rows):

@@ -51,7 +51,7 @@ def train(entry: Sweep, epochs: int, outcome: TrialOutcome | None) -> None:
         assert isinstance(request, TrialRequest)
         rows = [{"epoch": n, "val_acc": n / 100, "train_loss": 1 / n} for n in range(1, epochs + 1)]
         folder = trial_folder(entry.id, request.trial_id)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for row in rows:
             search.report(request.trial_id, int(row["epoch"]), row)
@@ -113,6 +113,20 @@ def test_a_run_that_is_there_in_part_is_completed(ended, any_server):
     assert upload(ended) == {"0": Action.COMPLETE, "1": Action.NONE, "2": Action.NONE}
     assert steps(any_server, run.id) == [1, 2, 3]
     assert (run.state, run.summary["state"]) == ("finished", "complete")
+
+
+def test_a_paused_trial_is_one_run_that_is_completed_when_it_has_ended(any_server, complete):
+    plain = {"method": "bayes", "metric": {"name": "val_acc", "goal": "maximize"}, "run_cap": 1}
+    Path("sweep.yaml").write_text(yaml.safe_dump({**plain, "parameters": PARAMETERS}))
+    sweep = create(Path("sweep.yaml"), search="optuna")
+    train(sweep, 2, TrialOutcome(TrialState.PAUSED, complete(epochs=2).result, "paused in epoch 3 of 3"))
+    assert upload(sweep) == {"0": Action.UPLOAD}
+    run = any_server.runs[f"{sweep.id}-0"]
+    assert (run.state, run.summary["state"], steps(any_server, run.id)) == ("finished", "paused", [1, 2])
+    assert upload(sweep) == {"0": Action.NONE}
+    train(sweep, 3, complete(epochs=3))
+    assert upload(sweep) == {"0": Action.COMPLETE}
+    assert (run.state, run.summary["state"], steps(any_server, run.id)) == ("finished", "complete", [1, 2, 3])
 
 
 def test_the_page_of_a_sweep_that_is_given_more_trials_is_open_until_these_have_ended(ended, server, complete):

@@ -49,6 +49,11 @@ class Deadline:
         return self.at.timestamp() - self._clock()
 
     @property
+    def training_s(self) -> float:
+        """Seconds until running trials are asked for checkpoints."""
+        return self.left_s - self._notice_s
+
+    @property
     def level(self) -> int:
         """How urgent it is, as ``Interrupts.level``: 0 not yet, 2 checkpoint, 3 kill."""
         left = self.left_s
@@ -60,7 +65,9 @@ class Deadline:
             self._finished.append((config, result.seconds / result.epochs))
 
     def has_time_for(self, request: TrialRequest, records: Callable[[], Sequence[TrialRecord]]) -> bool:
-        """Whether a trial can finish, judged by the most similar ones of its architecture; True before there is one.
+        """Whether a trial can finish, or its turn, judged by the most similar ones of its architecture.
+
+        True before there is one.
 
         Args:
             request: The trial.
@@ -80,7 +87,8 @@ class Deadline:
         done = 0.0
         if request.attempt > 1:
             done = sum(record.metrics.get("epoch", 0.0) for record in records() if record.trial_id == request.trial_id)
-        self.is_too_near = (config.epochs - done) * epoch_s > self.left_s - self._notice_s
+        last = config.epochs if request.until is None else request.until
+        self.is_too_near = (last - done) * epoch_s > self.training_s
         return not self.is_too_near
 
 

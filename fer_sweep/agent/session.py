@@ -1,6 +1,7 @@
 """One agent on one sweep: opens its search, slots, tracking and view, and runs the loop."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +25,14 @@ from fer_sweep.mirror.copying import Mirror
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweeps import OPEN_STATES, Sweep
+from fer_sweep.sweeps.paused import limit_disk, settle_pruned
 from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.package import close_wandb
 from fer_sweep.worker.slots import Gpu, Slot, free_mb, gpus_here, make_slots, usable_cores
 from fer_sweep.worker.starters import TrialStarter
+
+log = logging.getLogger(__name__)
 
 MOST_PER_GPU = 16
 """Slots that ``--per-gpu auto`` tries at most on one GPU."""
@@ -133,6 +137,9 @@ def work_on(
     track = sweep.tracker(keep_models=keep_models, note=notes.append, on_end=uploads.ended)
     interrupts = Interrupts(deadline=deadline)
     sweep.end_waiting = lambda: interrupts.end_waiting
+    sweep.may_pause = count is None  # else it would give all of its trials a turn and finish none
+    if deadline is not None:
+        sweep.time_left_s = lambda: deadline.training_s
     search = sweep.search()
     with contextlib.ExitStack() as ending:
         if online:
@@ -140,6 +147,7 @@ def work_on(
         ending.callback(close_wandb)
         # Closed after the leases were given up, and before anything that waits for a server.
         copying = ending.enter_context(contextlib.ExitStack())
+        ending.callback(_settle_pruned, sweep, uploads)
         ending.callback(search.close)
         records = search.records()
         if (state := sweep.state) not in OPEN_STATES:
@@ -165,7 +173,7 @@ def work_on(
             starter=TrialStarter(architectures(sweep)),
             on_oom=on_oom,
             hang_limit=HangLimit(hang_after_s),
-            on_end=keeper.nudge if keeper else lambda: None,
+            on_end=lambda: _after_a_trial(sweep, view, keeper),
             on_poll=lambda: _follow(sweep, view),
             interrupts=interrupts,
             drains=drains,
@@ -175,6 +183,7 @@ def work_on(
             uploads.start()
         with drains, view:
             summary = agent.run()
+            _count_ended(view, search.records)
         if not summary.ended and not summary.interrupted and not summary.timed_out:
             raise _nothing_to_do(sweep, sweep.state, search.records())
         return summary
@@ -186,6 +195,32 @@ def _finish_uploads(sweep: Sweep, uploads: Uploads, console: Console) -> None:
             names = ", ".join(left)
             console.print(f"not uploaded to W&B: trial {names}; upload: fersweep sync {sweep.id}", markup=False)
     sweep.close_page()
+
+
+def _after_a_trial(sweep: Sweep, view: View, keeper: Mirror | None) -> None:
+    with contextlib.suppress(FersweepError):  # looked at again when the next trial pauses
+        if lost := limit_disk(sweep):
+            names = ", ".join(lost)
+            view.note(f"paused trials take too much of the disk: trial {names} lost its checkpoint and stays paused")
+    if keeper is not None:
+        keeper.nudge()
+
+
+def _settle_pruned(sweep: Sweep, uploads: Uploads) -> None:
+    try:
+        for trial in settle_pruned(sweep):
+            uploads.ended(trial, is_sent=True)  # its run still shows it as paused
+    except (FersweepError, OSError) as error:
+        log.warning("checkpoints of paused trials are left: %s", error)
+
+
+def _count_ended(view: View, records: Callable[[], Sequence[TrialRecord]]) -> None:
+    """Count also the trials that the end of the sweep has pruned."""
+    if view.paused:
+        with contextlib.suppress(FersweepError):
+            found = records()
+            view.ended = sum(record.state.has_ended for record in found)
+            view.paused = {record.trial_id for record in found if record.state is TrialState.PAUSED}
 
 
 def _follow(sweep: Sweep, view: View) -> None:
@@ -228,8 +263,9 @@ def _view(sweep: Sweep, slots: Sequence[Slot], records: Sequence[TrialRecord], c
     ended = [record for record in records if record.state.has_ended]
     fixed = frozenset(name for name, distribution in sweep.space.parameters.items() if distribution.size == 1)
     view = View(console, sweep.id, len(slots), planned=sweep.planned, fixed=fixed, ended=len(ended))
-    for record in ended:
-        if record.result is not None:
+    view.paused = {record.trial_id for record in records if record.state is TrialState.PAUSED}
+    for record in records:
+        if record.state.has_value and record.result is not None:
             view.compare(record.trial_id, record.result)
     return view
 

@@ -69,9 +69,14 @@ class _Row:
         """Epochs done, with the part of the present one."""
         return min(self.metrics.get("epoch", 0.0) + self.share, self.request.config.epochs)
 
+    @property
+    def turn(self) -> str:
+        """Its turn, where trials are trained in turns, with a comma."""
+        return "" if self.request.until is None else f"turn {self.request.attempt}, "
+
     def left_s(self, now: float) -> float | None:
-        """Seconds until its last epoch is done at the speed so far; None before there is one."""
-        if self.first is None or self.epochs <= self.first[1]:
+        """Seconds until its last epoch is done at the speed so far; None before there is one, or if it may pause."""
+        if self.first is None or self.epochs <= self.first[1] or self.request.until is not None:
             return None
         since, before = self.first
         return (self.request.config.epochs - self.epochs) * (now - since) / (self.epochs - before)
@@ -91,6 +96,8 @@ class View:
     """Parameters that are the same in every trial, and not shown."""
     ended: int = 0
     """Trials that have ended, before this agent started and since."""
+    paused: set[str] = field(default_factory=set)
+    """Trials that wait for their next turn."""
     deadline: str = ""
     """When the agent ends, if that is set."""
     clock: Callable[[], float] = time.monotonic
@@ -124,8 +131,10 @@ class View:
 
     def trial_started(self, slot: str, request: TrialRequest) -> None:
         """A trial starts in a slot, or is resumed there."""
-        self._rows[slot] = _Row(request, self.clock())
-        again = f" (attempt {request.attempt})" if request.attempt > 1 else ""
+        self.paused.discard(request.trial_id)
+        row = self._rows[slot] = _Row(request, self.clock())
+        again = f" ({row.turn}until epoch {request.until})" if row.turn else ""
+        again = again or (f" (attempt {request.attempt})" if request.attempt > 1 else "")
         self._say_unless_live(f"{slot}: trial {request.trial_id}{again}: {self._parameters(request)}")
 
     def progress(self, slot: str, share: float) -> None:
@@ -150,7 +159,7 @@ class View:
             return
         self._shown[slot] = now
         self._say_unless_live(
-            f"{slot}: trial {trial_id}: epoch {metrics['epoch']:.0f}/{row.request.config.epochs} "
+            f"{slot}: trial {trial_id}: {row.turn}epoch {metrics['epoch']:.0f}/{row.request.config.epochs} "
             f"val_acc {metrics['val_acc']:.1%} gap {100 * metrics['train_val_gap']:+.1f} "
             f"{metrics['images_per_second']:,.0f} images/s"
         )
@@ -161,6 +170,8 @@ class View:
         if outcome.state.has_ended:
             self.ended += 1
             self._durations.append(seconds)
+        elif outcome.state is TrialState.PAUSED:
+            self.paused.add(trial_id)
         line, style = f"trial {trial_id} {outcome.state}", _STATE_STYLE.get(outcome.state, "")
         if outcome.result is not None:
             self.compare(trial_id, outcome.result)
@@ -199,7 +210,8 @@ class View:
 
     def _headline(self, slots: int, *, with_best: bool = True) -> str:
         """One line: trials ended, the best so far, and the time left on so many slots (0 when the agent ends)."""
-        parts = [f"{self.ended}/{self.planned} trials" if self.planned else f"{self.ended} trials"]
+        waiting = f", {len(self.paused)} paused" if self.paused else ""
+        parts = [(f"{self.ended}/{self.planned} trials" if self.planned else f"{self.ended} trials") + waiting]
         if self._best is not None and with_best:
             trial, result = self._best
             parts.append(f"best {result.best_val_acc:.1%} (gap {100 * result.train_val_gap:+.1f}) in trial {trial}")
@@ -212,8 +224,13 @@ class View:
         return " | ".join(parts)
 
     def _left_s(self, slots: int) -> float | None:
-        """Seconds until the sweep has ended, if only this agent works on it; None if it has no end, or too early."""
+        """Seconds until the sweep has ended, if only this agent works on it.
+
+        None if it has no end, too early, or if trials are trained in turns: most of them do not get all epochs.
+        """
         now, rows = self.clock(), list(self._rows.values())
+        if self.paused or any(row.turn for row in rows):
+            return None
         running = [row.left_s(now) for row in rows]
         known = [now - row.started + left for row, left in zip(rows, running, strict=True) if left is not None]
         if self.planned is None or not (self._durations or known):
@@ -260,7 +277,8 @@ class View:
         rows = dict(sorted(self._rows.items()))
         for slot, row in rows.items():
             cells = [*self._cells(row), Text(printable(self._parameters(row.request)))]
-            table.add_row(Text(slot), Text(row.request.trial_id), *(cells if room else cells[:-1]))
+            trial = Text(", ".join(filter(None, (row.request.trial_id, row.turn.rstrip(", ")))))
+            table.add_row(Text(slot), trial, *(cells if room else cells[:-1]))
         for slot in sorted(set(self.drained) - rows.keys()):
             table.add_row(Text(slot), Text("drained", "cyan"))
         return table

@@ -8,13 +8,15 @@ optuna unimported where it is not needed: grid, random, status, pause.
 
 import contextlib
 import json
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
-from fer_sweep.config.trial import parse_trial_json
+from fer_sweep.config.trial import TrialConfig, parse_trial_json
 from fer_sweep.errors import InputError
 from fer_sweep.records import (
     StopReason,
@@ -89,6 +91,9 @@ class OptunaSearch:
         lease_s: float = 60.0,
         clock: Callable[[], float] | None = None,
         can_be_resumed: Callable[[str], bool] = lambda trial_id: True,
+        has_checkpoint: Callable[[str], bool] = lambda trial_id: True,
+        may_pause: bool = True,
+        time_left_s: Callable[[], float] = lambda: math.inf,
         sweep: SweepFile | None = None,
     ) -> None:
         """Open a sweep that ``create_sweep`` made.
@@ -98,8 +103,11 @@ class OptunaSearch:
             database: Where it is; it stays open when the search is closed.
             owner: Names this agent among all agents; this process if not given.
             lease_s: Lease of a trial, seconds; once it expires, another agent may reclaim the trial.
-            clock: Unix time, seconds; the database's if not given.
+            clock: Unix time, seconds; if not given, the database's for leases, and this process's for the pace.
             can_be_resumed: Whether this host has a trial's checkpoints; other trials come last and restart.
+            has_checkpoint: Whether it has one of a paused trial; others stay paused.
+            may_pause: Whether this agent's trials may be paused in favour of others; else each trains to its end.
+            time_left_s: For this agent's training, seconds.
             sweep: Propose from this file in place of the sweep's own.
 
         Raises:
@@ -108,6 +116,10 @@ class OptunaSearch:
         self._sweep_id = sweep_id
         self._database = database
         self._can_be_resumed = can_be_resumed
+        self._has_checkpoint = has_checkpoint
+        self._may_pause = may_pause
+        self._time_left_s = time_left_s
+        self._clock = clock or time.monotonic
         self._given = sweep
         self._settings: Settings | None = None
         self._study: StudyProposer | None = None
@@ -131,6 +143,8 @@ class OptunaSearch:
         with self._leases.ledger(write=False) as ledger:
             self._follow(ledger)
             self._proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
+            if self._turns is not None:
+                self._turns.pace.slot_is_free(slot)
         with self._leases.ledger() as ledger:
             state = self._follow(ledger)
             if state is SweepState.PAUSED:
@@ -143,8 +157,7 @@ class OptunaSearch:
                 or self._reclaim(ledger, slot, lambda trial_id: True)
             )
             if request is None and not any(row["state"] != TrialState.PAUSED for row in ledger.unended()):
-                self._prune_paused(ledger)
-                ledger.finish_sweep()
+                self._finish_sweep(ledger)
         return request
 
     @through_restarts
@@ -160,8 +173,9 @@ class OptunaSearch:
             self._leases.own(ledger, number, trial_id)
             is_new = self._leases.report(ledger, number, epoch, metrics)
             if reaches_targets(self._objectives, [metrics.get(metric.name) for metric in self._objectives]):
-                ledger.finish_sweep()
-            if ledger.state() is SweepState.CANCELLED:
+                self._finish_sweep(ledger)
+            state = ledger.state()
+            if state is SweepState.CANCELLED:
                 return StopReason.PREEMPTED
         if not is_new:
             return None
@@ -169,7 +183,9 @@ class OptunaSearch:
         # report that may yet be rolled back.
         with self._leases.ledger(write=False) as ledger:
             if self._turns is not None:
-                return StopReason.PAUSED if self._should_pause(ledger, number, epoch) else None
+                # Running trials of a sweep that hands out nothing finish.
+                pauses = state is SweepState.RUNNING and self._should_pause(ledger, number, epoch)
+                return StopReason.PAUSED if pauses else None
             return StopReason.PRUNED if self._should_prune(ledger, number) else None
 
     @through_restarts
@@ -182,8 +198,11 @@ class OptunaSearch:
                 self._leases.own(ledger, number, trial_id)
                 values = self._worth(ledger, number, outcome)
                 ledger.end(number, outcome, objectives=values, now=self._leases.clock())
+                is_paused = outcome.state is TrialState.PAUSED
                 if outcome.state.has_value and reaches_targets(self._objectives, values):
-                    ledger.finish_sweep()
+                    self._finish_sweep(ledger)
+                elif is_paused and ledger.state() is SweepState.FINISHED:  # since this trial was asked to pause
+                    self._prune_paused(ledger)
         self._leases.ended(number)
 
     def records(self) -> Sequence[TrialRecord]:
@@ -208,7 +227,12 @@ class OptunaSearch:
         sampler = sampler_of(sweep, settings)
         if takes_turns(sweep, settings):
             self._turns = self._proposer = TurnProposer(
-                sweep, self._histories, seed=settings.seed, max_gap=settings.max_gap, priors=ledger.priors()
+                sweep,
+                self._histories,
+                seed=settings.seed,
+                clock=self._clock,
+                max_gap=settings.max_gap,
+                priors=ledger.priors(),
             )
         elif sampler in ("grid", "random"):
             space = Space.from_sweep(sweep)
@@ -240,22 +264,17 @@ class OptunaSearch:
         lease = self._leases.new(slot, attempt)
         ledger.hand_over(number, lease)
         self._leases.hold(number, lease)
-        if self._turns is not None:
-            self._turns.pace.begin(number, len(ledger.reports_of(number)))
-        return TrialRequest(str(number), parse_trial_json(row["config"]), json.loads(row["parameters"]), attempt)
+        config = parse_trial_json(row["config"])
+        until = self._begin_turn(number, len(ledger.reports_of(number)), config)
+        return TrialRequest(str(number), config, json.loads(row["parameters"]), attempt, until)
 
     def _take_turn(self, ledger: Ledger, slot: str) -> TrialRequest | None:
         """Start or resume the trial of the next turn."""
         assert self._turns is not None
-        self._turns.pace.slot_is_free(slot)
-        if self._budget_is_spent(ledger):
-            return None
-        may_start = self._sweep.run_cap is None or ledger.count() < self._sweep.run_cap
+        may_start = not self._budget_is_spent(ledger) and not self._is_at_cap(ledger)
         if may_start and (picked := ledger.take_queued()):
             return self._begin(ledger, Proposal(picked.parameters, picked.config), slot)
-        turn = self._turns.next_turn(
-            ledger, may_resume=lambda number: self._can_be_resumed(str(number)), may_start=may_start
-        )
+        turn = self._next_turn(ledger)
         if isinstance(turn, Proposal):
             return self._begin(ledger, turn, slot)
         return None if turn is None else self._hand_over(ledger, ledger.numbered([turn])[0], slot)
@@ -264,20 +283,38 @@ class OptunaSearch:
         """Whether a trial's turn is over and another trial has the next one."""
         assert self._turns is not None
         row = ledger.numbered([number])[0]
-        if not self._turns.pace.is_over(number, epoch) or epoch >= parse_trial_json(row["config"]).epochs:
+        is_over = self._turns.pace.is_over(number, epoch)
+        if not is_over or not self._may_pause or epoch >= parse_trial_json(row["config"]).epochs:
             return False
-        may_start = self._sweep.run_cap is None or ledger.count() < self._sweep.run_cap
-        turn = self._turns.next_turn(
-            ledger,
-            may_resume=lambda number: self._can_be_resumed(str(number)),
-            may_start=may_start,
-            ending=number,
-        )
-        if turn == number:
-            self._turns.pace.begin(number, epoch)
+        if self._next_turn(ledger, ending=number) == number:
+            self._turns.pace.extend(number, epoch)
             return False
         self._turns.pace.pause(row["slot"])
         return True
+
+    def _next_turn(self, ledger: Ledger, *, ending: int | None = None) -> Proposal | int | None:
+        """See ``TurnProposer.next_turn``."""
+        assert self._turns is not None
+        return self._turns.next_turn(
+            ledger,
+            may_resume=lambda number: self._has_checkpoint(str(number)),
+            may_start=not self._is_at_cap(ledger),
+            ending=ending,
+            only_best=self._budget_is_spent(ledger),
+            time_left_s=self._time_left_s(),
+        )
+
+    def _begin_turn(self, number: int, epochs: int, config: TrialConfig) -> int | None:
+        """A trial of so many epochs begins its turn; returns ``TrialRequest.until``."""
+        if self._turns is None:
+            return None
+        until = self._turns.pace.begin(number, epochs)
+        return min(until, config.epochs) if self._may_pause else None
+
+    def _finish_sweep(self, ledger: Ledger) -> None:
+        ledger.finish_sweep()
+        if ledger.state() is SweepState.FINISHED:
+            self._prune_paused(ledger)
 
     def _prune_paused(self, ledger: Ledger) -> None:
         """The sweep ends without its paused trials: what they have reached so far is their result."""
@@ -290,14 +327,16 @@ class OptunaSearch:
         budget = self._settings.budget_epochs if self._settings else None
         return budget is not None and ledger.reported_epochs() >= budget
 
+    def _is_at_cap(self, ledger: Ledger) -> bool:
+        return self._sweep.run_cap is not None and ledger.count() >= self._sweep.run_cap
+
     def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
-        number = ledger.count()
-        if self._sweep.run_cap is not None and number >= self._sweep.run_cap:
-            return None
-        if self._budget_is_spent(ledger):
+        if self._is_at_cap(ledger) or self._budget_is_spent(ledger):
             return None
         picked = ledger.take_queued()
-        proposal = Proposal(picked.parameters, picked.config) if picked else self._proposer.propose(number, ledger)
+        proposal = (
+            Proposal(picked.parameters, picked.config) if picked else self._proposer.propose(ledger.count(), ledger)
+        )
         return None if proposal is None else self._begin(ledger, proposal, slot)
 
     def _begin(self, ledger: Ledger, proposal: Proposal, slot: str) -> TrialRequest:
@@ -313,9 +352,8 @@ class OptunaSearch:
             now=self._leases.clock(),
         )
         self._leases.hold(number, lease)
-        if self._turns is not None:
-            self._turns.pace.begin(number, 0)
-        return TrialRequest(str(number), proposal.config, proposal.values)
+        until = self._begin_turn(number, 0, proposal.config)
+        return TrialRequest(str(number), proposal.config, proposal.values, until=until)
 
     def _should_prune(self, ledger: Ledger, number: int) -> bool:
         if self._study is not None and self._study.has_pruner:

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +26,8 @@ SHORTEST_TURN = 2
 """Epochs."""
 SWITCHING_SHARE = 0.05
 """Largest share of the time that goes into pausing and resuming trials."""
+KEPT_TIMES = 100
+"""The pace is the median of so many times, the latest ones."""
 LEAST_GAIN = 0.01
 """Once no new trial may start, a turn must be expected to gain so many standard deviations; else the sweep ends."""
 
@@ -45,10 +47,12 @@ def can_take_turns(sweep: SweepFile, *, max_gap: float | None) -> bool:
 class Pace:
     """How long epochs and pauses take on this host, which says how long a turn must be."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._epoch_s: list[float] = []
-        self._switch_s: list[float] = []
+        self._epoch_s: deque[float] = deque(maxlen=KEPT_TIMES)
+        self._epoch_s_of: dict[int, float] = {}
+        """Of each trial's latest epoch."""
+        self._switch_s: deque[float] = deque(maxlen=KEPT_TIMES)
         """From the end of a turn until its slot asks for the next one. That is half of what a pause costs: the next
         trial takes about as long again to read its checkpoint."""
         self._reported_at: dict[int, float] = {}
@@ -58,15 +62,31 @@ class Pace:
     @property
     def turn(self) -> int:
         """Epochs of a turn: SHORTEST_TURN, or more if pauses would take over SWITCHING_SHARE of the time."""
-        if not self._epoch_s or not self._switch_s:
+        epoch_s = statistics.median(self._epoch_s) if self._epoch_s else 0.0
+        if not epoch_s:
             return SHORTEST_TURN
-        pause = 2 * statistics.median(self._switch_s)
-        return max(SHORTEST_TURN, math.ceil(pause / (SWITCHING_SHARE * statistics.median(self._epoch_s))))
+        return max(SHORTEST_TURN, math.ceil(self._pause_s / (SWITCHING_SHARE * epoch_s)))
 
-    def begin(self, number: int, epoch: int) -> None:
-        """A trial's turn begins after this epoch."""
-        self._until[number] = epoch + self.turn
+    @property
+    def _pause_s(self) -> float:
+        return 2 * statistics.median(self._switch_s) if self._switch_s else 0.0
+
+    def seconds_to_finish(self, number: int, epochs: int) -> float:
+        """Seconds that a trial needs for so many epochs if another trial has a turn first; 0 while nothing is known."""
+        if not self._epoch_s:
+            return 0.0
+        epoch_s = statistics.median(self._epoch_s)
+        return epochs * self._epoch_s_of.get(number, epoch_s) + self.turn * epoch_s + 2 * self._pause_s
+
+    def begin(self, number: int, epoch: int) -> int:
+        """A trial's turn begins after this epoch; returns the epoch that it ends after."""
         self._reported_at.pop(number, None)
+        return self.extend(number, epoch)
+
+    def extend(self, number: int, epoch: int) -> int:
+        """The trial that has finished this epoch has the next turn as well; returns the epoch that it ends after."""
+        self._until[number] = epoch + self.turn
+        return self._until[number]
 
     def end_of(self, number: int, epochs: int) -> int:
         """The epoch after which a running trial's turn ends, of which so many are done; a guess for other agents'."""
@@ -77,6 +97,7 @@ class Pace:
         now = self._clock()
         if (before := self._reported_at.get(number)) is not None:
             self._epoch_s.append(now - before)
+            self._epoch_s_of[number] = now - before
         self._reported_at[number] = now
         return epoch >= self._until.get(number, 0)
 
@@ -99,10 +120,11 @@ class TurnProposer:
         histories: Histories,
         *,
         seed: int,
+        clock: Callable[[], float],
         max_gap: float | None = None,
         priors: Sequence[Prior] = (),
     ) -> None:
-        self.pace = Pace()
+        self.pace = Pace(clock)
         self._seed = seed
         outputs = outputs_of(sweep, max_gap=max_gap)
         names = [metric.name for metric in sweep.objectives]
@@ -112,12 +134,15 @@ class TurnProposer:
         self._parameters: dict[int, Mapping[str, Any]] = {}
         """Of every trial read so far, by number."""
         self._fitted: Fitted | None = None
+        self._decided: tuple[object, Proposal | int | None] | None = None
+        """The last decision, and on what: a turn's end asks first, and then the slot that has become free."""
         first, *others = outputs.values()
         self._goal = first.goal
+        self._epochs: int = SharedConfig.model_fields["epochs"].default
         space = Space.from_sweep(sweep)
         self._core = FreezeThaw(
             space.parameters,
-            epochs=SharedConfig.model_fields["epochs"].default,
+            epochs=self._epochs,
             goal=self._goal,
             second=others[0] if others else None,
             earlier=earlier_observations(priors, space, outputs, names),
@@ -135,7 +160,14 @@ class TurnProposer:
         return turn
 
     def next_turn(
-        self, ledger: Ledger, *, may_resume: Callable[[int], bool], may_start: bool, ending: int | None = None
+        self,
+        ledger: Ledger,
+        *,
+        may_resume: Callable[[int], bool],
+        may_start: bool,
+        ending: int | None = None,
+        only_best: bool = False,
+        time_left_s: float = math.inf,
     ) -> Proposal | int | None:
         """The number of the paused trial to resume, or the configuration to start; None if neither is worth it.
 
@@ -144,16 +176,20 @@ class TurnProposer:
             may_resume: Whether this host has a paused trial's checkpoint.
             may_start: Whether new trials are allowed.
             ending: A running trial at the end of its turn, which may be given another one.
+            only_best: Only the best trial may be resumed: no sweep ends before it has been trained to the end.
+            time_left_s: For training, seconds; where it gets short for the best trial, that one has the next turn.
         """
         self.catch_up(ledger)
-        observations, paused = [], set()
+        observations: list[Observation] = []
+        paused_elsewhere, epochs = set(), []
         for row in ledger.states():
             number, state = row["number"], TrialState(row["state"])
             if number not in self._parameters:
                 self._parameters[number] = json.loads(row["parameters"])
-            if (state is TrialState.PAUSED and may_resume(number)) or number == ending:
-                paused.add(number)
             curve, second = self._curves.of(number)
+            is_paused = number == ending or (state is TrialState.PAUSED and may_resume(number))
+            if state is TrialState.PAUSED and not is_paused:
+                paused_elsewhere.add(number)
             has_ended = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
             observations.append(
                 Observation(
@@ -161,10 +197,33 @@ class TurnProposer:
                     curve,
                     second,
                     running_until=None if has_ended or number == ending else self.pace.end_of(number, len(curve)),
-                    is_paused=number in paused,
+                    is_paused=is_paused,
                     has_failed=state is TrialState.FAILED,
                 )
             )
+            epochs.append(int(self._parameters[number].get("epochs", self._epochs)))
+        best = self._best(observations)
+        if best is not None and observations[best].is_paused:
+            needs_s = self.pace.seconds_to_finish(best, epochs[best] - len(observations[best].curve))
+            if only_best or time_left_s < needs_s:
+                return best
+        if only_best:
+            turn = None
+        else:
+            asked = (may_start, [(len(o.curve), o.is_paused, o.running_until is None) for o in observations])
+            if self._decided is None or self._decided[0] != asked:
+                self._decided = asked, self._decide(observations, ledger, may_start=may_start)
+            turn = self._decided[1]
+        if turn is not None or best is None:
+            return turn
+        if observations[best].is_paused:
+            return best
+        # A host that has its checkpoint may be gone: if it were not, it would train something.
+        is_left_behind = best in paused_elsewhere and all(seen.running_until is None for seen in observations)
+        return best if is_left_behind else None
+
+    def _decide(self, observations: list[Observation], ledger: Ledger, *, may_start: bool) -> Proposal | int | None:
+        """What ``FreezeThaw`` proposes, if it is worth a turn."""
         found: Proposal | None = None
         candidates = Candidates(lambda config: self._index.find(config, ledger))
 
@@ -182,14 +241,13 @@ class TurnProposer:
         self._fitted = turn.fitted
         if turn.trial is None:
             return found
-        if not may_start and turn.gain < LEAST_GAIN:
-            return self._unfinished_best(observations)
-        return turn.trial
+        return turn.trial if may_start or turn.gain >= LEAST_GAIN else None
 
-    def _unfinished_best(self, observations: list[Observation]) -> int | None:
-        """The best trial if it is paused: no sweep ends before its winner has been trained to the end.
+    def _best(self, observations: Sequence[Observation]) -> int | None:
+        """The trial that has reached most and did not fail; None before the first finite value.
 
-        With a limit on the gap, it is the best within the limit; of two objectives, the best in the first.
+        With a limit on the gap, it is the best of those within it, if there are any; of two objectives, the best in the
+        first.
         """
         sign = 1.0 if self._goal == "maximize" else -1.0
 
@@ -198,5 +256,7 @@ class TurnProposer:
             is_within = self._max_gap is None or any(gap <= self._max_gap for gap in seen.second[-1:])
             return is_within, max((sign * value for value in seen.curve if math.isfinite(value)), default=-math.inf)
 
-        best = max(range(len(observations)), key=reached)
-        return best if observations[best].is_paused else None
+        known = [
+            k for k, seen in enumerate(observations) if not seen.has_failed and any(map(math.isfinite, seen.curve))
+        ]
+        return max(known, key=reached, default=None)

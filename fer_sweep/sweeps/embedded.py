@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fer_sweep.errors import FersweepError
+from fer_sweep.files import has_checkpoint
 from fer_sweep.records import SweepState, TrialRecord
 from fer_sweep.search.method import in_words, sampler_of
 from fer_sweep.store.engine import Row
@@ -77,7 +78,15 @@ class EmbeddedSweep(Sweep):
         """See ``Sweep.search``."""
         from fer_sweep.search.embedded import OptunaSearch  # only here: reading a sweep needs no search
 
-        return OptunaSearch(self.id, self.database, lease_s=lease_seconds(), can_be_resumed=self._can_be_resumed)
+        return OptunaSearch(
+            self.id,
+            self.database,
+            lease_s=lease_seconds(),
+            can_be_resumed=self._can_be_resumed,
+            has_checkpoint=lambda trial_id: has_checkpoint(self.id, trial_id),
+            may_pause=self.may_pause,
+            time_left_s=lambda: self.time_left_s(),
+        )
 
     def run_id(self, trial_id: str) -> str:
         """See ``Sweep.run_id``."""

@@ -1,6 +1,7 @@
 """The interface of an opened sweep, and what both kinds share."""
 
 import functools
+import math
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -71,6 +72,10 @@ class Sweep(ABC):
         """The sweep file as it was read last, unparsed."""
         self.end_waiting: Callable[[], bool] = lambda: False
         """Asked while a database server does not answer; where it is true, waiting ends with ``Interrupted``."""
+        self.may_pause = True
+        """Whether the search of this process's agent may pause trials."""
+        self.time_left_s: Callable[[], float] = lambda: math.inf
+        """For the training of this process's agent, seconds."""
 
     def __enter__(self) -> Self:
         return self

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import CheckpointError
-from fer_sweep.files import LAST_CHECKPOINT, WEIGHTS, atomic_path
+from fer_sweep.files import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, WEIGHTS, atomic_path, remove_checkpoints
 
-PREVIOUS = "previous.ckpt"
 MAX_SHARE = 0.05
 """Largest share of the training time spent on checkpoints at the ends of epochs."""
 
@@ -96,11 +95,15 @@ class Checkpoints:
         with atomic_path(last) as temporary:
             temporary.write_bytes(content)
             if last.exists():
-                last.replace(self._folder / PREVIOUS)
+                last.replace(self._folder / PREVIOUS_CHECKPOINT)
         if self._folder != self._trial:
-            _remove_from(self._trial)  # older, and the best weights there may be those of a later epoch
+            remove_checkpoints(self._trial)  # older, and the best weights there may be those of a later epoch
         self._saved_at = self._clock()
         self._cost = self._saved_at - began
+
+    def keep_newest(self) -> None:
+        """Delete the checkpoint before the newest: a paused trial may wait for long, and many do."""
+        (self._folder / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
 
     def load(self) -> Checkpoint | None:
         """The newest undamaged checkpoint; None if there is none, so that training starts from scratch.
@@ -109,7 +112,7 @@ class Checkpoints:
             CheckpointError: The checkpoint belongs to another configuration or to other data.
         """
         folders = dict.fromkeys((self._folder, self._trial))
-        for path in (folder / name for folder in folders for name in (LAST_CHECKPOINT, PREVIOUS)):
+        for path in (folder / name for folder in folders for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
             if not path.exists():
                 continue
             try:
@@ -134,7 +137,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the checkpoints of a finished trial; its best weights stay."""
         for folder in {self._folder, self._trial}:
-            _remove_from(folder)
+            remove_checkpoints(folder)
         if self._folder != self._trial:
             (self._folder / WEIGHTS).unlink(missing_ok=True)
             for folder in (self._folder, self._folder.parent):  # the trial's and, after its last trial, the sweep's
@@ -160,11 +163,6 @@ def _copy_weights(source: Path, target: Path) -> None:
     if source != target and (source / WEIGHTS).is_file():
         with atomic_path(target / WEIGHTS) as temporary:
             shutil.copyfile(source / WEIGHTS, temporary)
-
-
-def _remove_from(folder: Path) -> None:
-    for name in (LAST_CHECKPOINT, PREVIOUS):
-        (folder / name).unlink(missing_ok=True)
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

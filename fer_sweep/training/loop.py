@@ -203,9 +203,11 @@ def _stopped(trial: Trial, reason: StopReason, where: str) -> TrialOutcome:
     if reason is StopReason.PRUNED:
         return TrialOutcome(state, result=trial.finish() if trial.progress.best else None, reason=text)
     trial.save()
+    if reason is StopReason.PREEMPTED:
+        return TrialOutcome(state, reason=text)
+    trial.checkpoints.keep_newest()
     # The result so far is the trial's last one if the search never resumes it.
-    so_far = trial.result() if reason is StopReason.PAUSED and trial.progress.best else None
-    return TrialOutcome(state, result=so_far, reason=text)
+    return TrialOutcome(state, result=trial.result() if trial.progress.best else None, reason=text)
 
 
 def _outcome(config: TrialConfig, result: TrialResult, reason: str | None = None) -> TrialOutcome:

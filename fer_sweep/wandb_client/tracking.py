@@ -120,7 +120,8 @@ class TrackedRun:
                 run.mark_preempting()
             if outcome.result is not None:
                 run.summary.update(outcome.result.model_dump(mode="json"))
-                self._log_confusion_matrix(run, outcome.result)
+                if outcome.state.has_ended:  # its line would stand where a resumed trial logs its next epoch
+                    self._log_confusion_matrix(run, outcome.result)
                 if outcome.state is TrialState.COMPLETE and self.model is not None and self.model.is_file():
                     self._log_model(run, self.model, outcome.result)
             run.summary.update({"state": str(outcome.state)} | ({"reason": outcome.reason} if outcome.reason else {}))

@@ -1,6 +1,7 @@
 """An agent that has to end in time: what it starts and stops, by a clock that the test moves."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -114,6 +115,7 @@ def test_similar_trials_say_how_long_one_takes(
 
     assert deadline.has_time_for(asked, records) == fits
     assert deadline.is_too_near != fits
+    assert deadline.has_time_for(replace(asked, until=epoch + 2), records), "its turn can finish"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The live table and the plain lines: both are given the same events, and what they show is read back."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,33 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert "data=tiny" in text and "model=" not in text, "parameters that vary"
     assert "broke" in text and "\x1b" not in text
     assert text.rstrip().splitlines()[-1].startswith("2/4 trials | best 51.0% (gap +3.1) in trial 7")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_trial_in_turns_shows_its_turn_and_the_headline_what_is_paused(terminal: bool) -> None:
+    view, stream = shown(terminal=terminal)
+    view.paused = {"6"}
+    turn = replace(request("7"), attempt=2, until=2)
+    with view:
+        view.trial_started("cpu0", turn)
+        view.progress("cpu0", 0.0)
+        view.epoch("cpu0", "7", METRICS)
+        if terminal:
+            view.console.print(view.draw())
+        view.trial_ended("cpu0", "7", TrialOutcome(TrialState.PAUSED, RESULT, "paused in epoch 3 of 3"))
+        if terminal:
+            view.console.print(view.draw())
+        view.trial_started("cpu0", replace(request("6"), attempt=3, until=3))
+    text = stream.getvalue()
+    if terminal:
+        assert "7, turn 2" in text and "\x1b[36mtrial 7 paused" in text, "in cyan"
+    else:
+        assert "trial 7 (turn 2, until epoch 2): " in text
+        assert "trial 7: turn 2, epoch 2/3 val_acc" in text
+        assert "cpu0: trial 7 paused: best_val_acc 51.0% at epoch 1, gap +3.1, balanced (in epoch 3 of 3)" in text
+    assert "0/4 trials, 2 paused" in text
+    assert view.paused == {"7"}
+    assert terminal or " left" not in text, "most trials do not get all of their epochs"
 
 
 @pytest.mark.parametrize("width", [20, 80, 200])

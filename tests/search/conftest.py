@@ -68,9 +68,9 @@ class OptunaHarness:
         create_sweep(parse_sweep(sweep), sweep_id=sweep_id, storage=self.storage)
         return sweep_id
 
-    def agent(self, sweep_id: str, owner: str) -> Search:
+    def agent(self, sweep_id: str, owner: str, **options: Any) -> Search:
         """One more agent of the sweep."""
-        search = OwnSearch(sweep_id, self.storage, owner=owner, lease_s=LEASE_S, clock=self.clock)
+        search = OwnSearch(sweep_id, self.storage, owner=owner, lease_s=LEASE_S, clock=self.clock, **options)
         return self._opened.enter_context(contextlib.closing(search))
 
     def steer(self, sweep_id: str, state: str) -> None:
@@ -85,6 +85,13 @@ class OptunaHarness:
 
     def close(self) -> None:
         self._opened.close()
+
+
+class FreezeThawHarness(OptunaHarness):
+    """The same for sweeps that are searched by freeze-thaw, wherever their file allows it."""
+
+    def create(self, **sweep: Any) -> str:
+        return super().create(**{**sweep, "method": sweep["method"].replace("random", "bayes")})
 
 
 class TrackedSearch(WandbSearch):
@@ -211,6 +218,7 @@ def agents() -> Callable[..., OptunaSearch]:
 @pytest.fixture(
     params=[
         *(("optuna", "sqlite"), ("optuna", "postgres"), ("wandb", "sqlite")),
+        *(("freeze-thaw", "sqlite"), ("freeze-thaw", "postgres")),
         pytest.param(("wandb", "postgres"), marks=pytest.mark.cluster),
     ],
     ids="-".join,
@@ -218,7 +226,7 @@ def agents() -> Callable[..., OptunaSearch]:
 def harness(request: pytest.FixtureRequest) -> Iterator[OptunaHarness]:
     """Another search joins the conformance suite by its harness and its storages here."""
     search, kind = request.param
-    make = {"optuna": OptunaHarness, "wandb": WandbHarness}[search]
+    make = {"optuna": OptunaHarness, "wandb": WandbHarness, "freeze-thaw": FreezeThawHarness}[search]
     with _empty_storage(kind, request) as url, contextlib.closing(make(url)) as made:
         yield made
 

@@ -120,31 +120,35 @@ def test_newer_schema_is_refused(made, sweep):
             act(made)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_database_of_an_earlier_schema_is_read_as_it_is_and_upgraded_by_the_first_writer(
     made, agents, complete, version
 ):
     with writing(made) as connection:
         if version == 1:
             connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")
-        for column in ("budget_epochs", "steered"):
+        for column in ("sampler", "budget_epochs", "steered")[: 1 if version == 3 else 3]:
             connection.change(f"ALTER TABLE fersweep_sweeps DROP COLUMN {column}")
-        for table in ("queue", "priors"):
+        for table in ("queue", "priors") if version < 3 else ():
             connection.change(f"DROP TABLE fersweep_{table}")
+        connection.change("DROP INDEX fersweep_trials_unended")
+        unended = "ON fersweep_trials (sweep_id, number) WHERE state IN ('running', 'preempted')"
+        connection.change(f"CREATE INDEX fersweep_trials_unended {unended}")
         connection.change(f"UPDATE fersweep_schema SET version = {version}")
 
     def found(database):
         with database.transaction(write=False) as connection:
             ledger = Ledger(connection, "a")
             version = connection.row("SELECT version FROM fersweep_schema")["version"]
-            return version, ledger.settings().budget_epochs, ledger.queue(), ledger.priors()
+            settings = ledger.settings()
+            return version, settings.budget_epochs, settings.sampler, ledger.queue(), ledger.priors(), ledger.paused()
 
     reader, search = database_at(made), agents(storage=made)
-    assert found(reader) == (version, None, [], [])
+    assert found(reader) == (version, None, None, [], [], [])
     search.finish(search.next_trial("cpu0").trial_id, complete())
     assert [record.state for record in search.records()] == ["complete"]
-    assert found(reader) == (SCHEMA_VERSION, None, [], [])
-    assert found(database_at(made)) == (SCHEMA_VERSION, None, [], [])
+    assert found(reader) == (SCHEMA_VERSION, None, None, [], [], [])
+    assert found(database_at(made)) == (SCHEMA_VERSION, None, None, [], [], [])
     with reader.transaction(write=True) as connection:  # it has seen the earlier schema, and upgrades nothing twice
         Ledger(connection, "a").finish_sweep()
 

@@ -11,9 +11,9 @@ import torch
 
 from fer_sweep.config.trial import SimpleCNNConfig, parse_trial
 from fer_sweep.errors import CheckpointError, StorageError
-from fer_sweep.files import LAST_CHECKPOINT
+from fer_sweep.files import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from fer_sweep.records import StopReason, TrialState
-from fer_sweep.training.checkpoint import MAX_SHARE, PREVIOUS, Checkpoints
+from fer_sweep.training.checkpoint import MAX_SHARE, Checkpoints
 from fer_sweep.training.history import History, read_history
 from fer_sweep.training.loop import train
 from fer_sweep.training.trial import Trial
@@ -31,7 +31,7 @@ def test_previous_checkpoint_is_kept_loaded_where_the_last_is_missing_and_remove
     assert saver.load() is None
     for step in range(3):
         saver.save({"step": step}, {})
-    assert {path.name for path in tmp_path.iterdir()} == {LAST_CHECKPOINT, PREVIOUS}
+    assert {path.name for path in tmp_path.iterdir()} == {LAST_CHECKPOINT, PREVIOUS_CHECKPOINT}
     assert saver.load().state == {"step": 2}
     (tmp_path / LAST_CHECKPOINT).unlink()
     assert saver.load().state == {"step": 1}

@@ -15,7 +15,7 @@ from tests.training.conftest import SIZES, small
 
 EPOCHS, EPOCH = 3, 5
 """An epoch asks five times whether to stop: before three steps and within the two halves of its evaluation."""
-PREEMPTED = StopReason.PREEMPTED
+PREEMPTED, PAUSED = StopReason.PREEMPTED, StopReason.PAUSED
 TIMING = {"seconds", "images_per_second", "peak_memory_mb"}
 
 
@@ -48,7 +48,7 @@ def after(asks, how=PREEMPTED):
 def interrupted(config, folder, attempts):
     for how, asks in attempts:
         with contextlib.suppress(Killed):
-            assert train(config, folder, stop=after(asks, how)).state is TrialState.PREEMPTED
+            assert train(config, folder, stop=after(asks, how)).state == how
 
 
 def what_stays(folder, outcome):
@@ -70,6 +70,8 @@ def uninterrupted(tmp_path):
 
 LAST_STEP = (EPOCHS - 1) * EPOCH + 2
 SCHEDULES = {
+    # At the first step after each epoch, as turns end, and in the middle of the last one.
+    "paused": [(PAUSED, EPOCH), (PAUSED, EPOCH), (PAUSED, 2)],
     # Before the first step; inside an epoch; again at once; at the end of an epoch; in the middle of its evaluation;
     # inside the last epoch.
     "preempted": [(PREEMPTED, 0), (PREEMPTED, 2), (PREEMPTED, 0), (PREEMPTED, 1), (PREEMPTED, 1), (PREEMPTED, 9)],
@@ -98,6 +100,19 @@ def test_interrupted_trial_ends_bit_identical(model, tmp_path, monkeypatch):
             assert _plain(state.state["history"]) == _plain(whole_state.state["history"])
             assert _plain(state.tensors) == _plain(whole_state.tensors)
         assert what_stays(folder, train(config, folder)) == whole, folder.name
+
+
+def test_a_paused_trial_has_the_result_so_far_its_weights_and_one_checkpoint(tmp_path):
+    config = everything_on()
+    assert train(config, tmp_path, stop=after(1, PAUSED)).result is None, "of no epoch"
+    outcome = train(config, tmp_path, stop=after(2 * EPOCH + 1, PAUSED))
+    assert (outcome.state, outcome.reason) == (TrialState.PAUSED, "paused in epoch 3 of 3")
+    weights = (tmp_path / "best.safetensors").read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["last.ckpt"]
+    assert not (tmp_path / "result.json").exists()
+    pruned = train(config, tmp_path, stop=after(0, StopReason.PRUNED))
+    assert pruned.result.model_dump(exclude=TIMING) == outcome.result.model_dump(exclude=TIMING)
+    assert (tmp_path / "best.safetensors").read_bytes() == weights
 
 
 def test_trial_resumes_on_a_host_that_shares_only_the_checkpoints(tmp_path, uninterrupted):

@@ -4,7 +4,7 @@ import pytest
 
 from fer_sweep.records import TrialState
 from fer_sweep.wandb_client.messages import ServerRun
-from fer_sweep.wandb_client.reconcile import RUN_STATES, Action, LocalTrial, reconcile
+from fer_sweep.wandb_client.reconcile import RUN_STATES, Action, LocalTrial, has_ended, reconcile, record_from
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
 
@@ -44,6 +44,7 @@ def test_states_that_show_an_end() -> None:
         TrialState.COMPLETE: ["finished"],
         TrialState.PRUNED: ["finished"],
         TrialState.FAILED: ["failed", "crashed", "killed"],
+        TrialState.PAUSED: ["finished"],
         TrialState.PREEMPTED: ["preempting", "preempted", "failed", "crashed", "killed"],
     }
 
@@ -60,6 +61,14 @@ def test_late_writes_that_reopened_a_finished_run_are_closed_whoever_trained_it(
     expected = Action.COMPLETE if word in ("pending", "running", "preempting") else Action.WAIT
     assert decide(trial(state, in_use=True, is_settled=True), run(word)) is expected
     assert decide(trial(state, in_use=True), run(word)) is Action.WAIT, "its agent is about to end it"
+
+
+def test_a_run_that_shows_its_trial_as_paused_is_completed_once_the_trial_is_pruned() -> None:
+    paused = run("finished", "paused")
+    assert decide(trial(TrialState.PAUSED), paused) is Action.NONE
+    assert decide(trial(TrialState.PRUNED), paused) is Action.COMPLETE
+    assert not has_ended(paused)
+    assert record_from(paused).state is TrialState.PAUSED
 
 
 def test_a_preempted_trial_is_left_to_the_server_that_resumes_it() -> None:
