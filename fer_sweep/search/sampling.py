@@ -16,7 +16,7 @@ import numpy as np
 
 from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, Quantized, Range
 from fer_sweep.config.space import Space
-from fer_sweep.config.trial import TrialConfig, flatten, parse_trial
+from fer_sweep.config.trial import ARCHITECTURES, TrialConfig, flatten, parse_trial
 from fer_sweep.config.values import canonical, is_number
 from fer_sweep.data.store import image_size
 from fer_sweep.errors import ConfigError
@@ -171,6 +171,23 @@ def unit_points(distribution: Distribution) -> Sequence[float]:
     for u in candidates:
         first_of.setdefault(canonical(distribution.quantile(u)), u)
     return list(first_of.values())
+
+
+def default_trial(space: Space) -> Picked | None:
+    """The configuration that the training function would take by itself; None if it cannot be trained.
+
+    A parameter whose default is not in the space has the middle of its distribution.
+    """
+    values = {name: source.quantile(0.5) for name, source in space.parameters.items()}
+    kind = ARCHITECTURES.get(str(values.get("model")))
+    if kind is None:
+        return None
+    defaults = flatten(kind().model_dump(mode="json"))
+    for name, source in space.parameters.items():
+        if name != "model" and source.size != 1 and name in defaults and holds(source, defaults[name]):
+            values[name] = defaults[name]
+    found = Candidates().accept(values)
+    return Picked(found.config, found.values) if found else None
 
 
 def fits(space: Space, picked: Picked) -> bool:

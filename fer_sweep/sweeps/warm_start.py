@@ -1,4 +1,7 @@
-"""A warm start: what a new sweep takes from the trials of earlier ones.
+"""What a new sweep begins with: the defaults, or with a warm start what it takes from the trials of earlier ones.
+
+Without earlier sweeps, a bayes search begins with the defaults of `fersweep train`: the model that a person would train
+first, and that the search has to beat. W&B's schema has no key for a parameter's default.
 
 - Their best configurations are its first trials: the values that it searches are theirs, all others its own.
 - Complete trials of the same model whose values it searches are a prior of its search. Freeze-thaw learns from their
@@ -21,7 +24,7 @@ from fer_sweep.formatting import counted
 from fer_sweep.records import TrialState
 from fer_sweep.search.objective import objective_value
 from fer_sweep.search.outputs import GAP
-from fer_sweep.search.sampling import fits, within
+from fer_sweep.search.sampling import default_trial, fits, within
 from fer_sweep.search.turns import can_take_turns
 from fer_sweep.store.trials import Picked, Prior
 from fer_sweep.sweeps.data import prepared_fingerprint
@@ -55,6 +58,10 @@ def warm_start(
         InputError: Not one of their trials fits the file's space.
     """
     space = Space.from_sweep(file)
+    if not sources:
+        is_own = file.scheduler is not None and file.scheduler.source is not None
+        first_trial = default_trial(space) if file.method in ("bayes", "custom") and not is_own else None
+        return WarmStart([first_trial] if first_trial else [])
     metrics = file.objectives or (Metric(name="best_val_acc", goal="maximize"),)
     ranked: list[list[Picked]] = []
     priors: list[Prior] = []
@@ -74,7 +81,7 @@ def warm_start(
     for found in itertools.chain.from_iterable(itertools.zip_longest(*ranked)):
         if found is not None:
             first.setdefault(found.config, found)
-    if sources and not first:
+    if not first:
         names = ", ".join(source.id for source in sources)
         raise InputError(
             f"{names}: no complete trial there fits the space of the new sweep",
