@@ -225,7 +225,14 @@ class OptunaSearch:
         self._study = self._turns = None
         sampler = sampler_of(sweep, settings)
         if takes_turns(sweep, settings):
-            self._turns = self._proposer = TurnProposer(sweep, self._histories, seed=settings.seed, clock=self._clock)
+            self._turns = self._proposer = TurnProposer(
+                sweep,
+                self._histories,
+                seed=settings.seed,
+                clock=self._clock,
+                max_gap=settings.max_gap,
+                priors=ledger.priors(),
+            )
         elif sampler in ("grid", "random"):
             space = Space.from_sweep(sweep)
             self._proposer = GridProposer(space) if sampler == "grid" else RandomProposer(space, settings.seed)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fer_sweep.config.parameters import Categorical, Distribution, IntUniform, Quantized, Range
 from fer_sweep.config.space import Space
-from fer_sweep.config.trial import TrialConfig, flatten, parse_trial
+from fer_sweep.config.trial import ARCHITECTURES, TrialConfig, flatten, parse_trial
 from fer_sweep.config.values import canonical, is_number
 from fer_sweep.data.store import image_size
 from fer_sweep.errors import ConfigError
@@ -173,6 +173,23 @@ def unit_points(distribution: Distribution) -> Sequence[float]:
     return list(first_of.values())
 
 
+def default_trial(space: Space) -> Picked | None:
+    """The configuration that the training function would take by itself; None if it cannot be trained.
+
+    A parameter whose default is not in the space has the middle of its distribution.
+    """
+    values = {name: source.quantile(0.5) for name, source in space.parameters.items()}
+    kind = ARCHITECTURES.get(str(values.get("model")))
+    if kind is None:
+        return None
+    defaults = flatten(kind().model_dump(mode="json"))
+    for name, source in space.parameters.items():
+        if name != "model" and source.size != 1 and name in defaults and holds(source, defaults[name]):
+            values[name] = defaults[name]
+    found = Candidates().accept(values)
+    return Picked(found.config, found.values) if found else None
+
+
 def fits(space: Space, picked: Picked) -> bool:
     """Whether a configuration is one of the space: each value can be drawn, and all else is what the space fixes."""
     given = given_values(picked)
@@ -183,6 +200,23 @@ def fits(space: Space, picked: Picked) -> bool:
         return parse_trial(values) == picked.config
     except ConfigError:
         return False
+
+
+def within(space: Space, picked: Picked) -> Picked | None:
+    """The configuration with the values that the space fixes; None if the space cannot give it."""
+    given, values = given_values(picked), {}
+    for name, source in space.parameters.items():
+        if source.size == 1:
+            values[name] = source.quantile(0.5)
+        elif name in given and holds(source, given[name]):
+            values[name] = given[name]
+        else:
+            return None
+    try:
+        config = parse_trial(values)
+    except ConfigError:
+        return None
+    return Picked(config, values) if config.model == picked.config.model else None
 
 
 def given_values(picked: Picked) -> dict[str, Any]:

@@ -193,7 +193,7 @@ class StudyProposer:
         return {name: axis.locate(given[name]) for name, axis in self._axes.items()}
 
     def _learn(self, prior: Prior) -> None:
-        params = self._located(prior.picked)
+        params = self._located(prior.picked) if prior.is_alike else None
         if params is None or len(prior.objectives) != len(self._sweep.objectives):
             return
         in_study = self._add(params, self._natives)

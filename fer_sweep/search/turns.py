@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from fer_sweep.config.metrics import EPOCH_METRICS
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
 from fer_sweep.records import TrialState
 from fer_sweep.search.freeze_thaw import Fitted, FreezeThaw
 from fer_sweep.search.freeze_thaw.history import Observation
+from fer_sweep.search.outputs import Curves, earlier_observations, outputs_of
 from fer_sweep.search.sampling import Candidates, Proposal
 from fer_sweep.store.caches import ConfigIndex, Histories
-from fer_sweep.store.trials import Ledger
+from fer_sweep.store.trials import Ledger, Prior
 
 MOST_TRIALS = 300
 """A decision about more takes over 0.2 s; sweeps with a larger cap are searched by TPE."""
@@ -33,10 +33,15 @@ LEAST_GAIN = 0.01
 
 
 def can_take_turns(sweep: SweepFile, *, max_gap: float | None) -> bool:
-    """Whether freeze-thaw searches a sweep of method bayes unless another sampler is asked for."""
-    is_plain = sweep.method == "bayes" and sweep.early_terminate is None and max_gap is None
-    has_curve = len(sweep.objectives) == 1 and sweep.objectives[0].name in EPOCH_METRICS
-    return is_plain and has_curve and (sweep.run_cap is None or sweep.run_cap <= MOST_TRIALS)
+    """Whether freeze-thaw searches a sweep unless another sampler is asked for.
+
+    It does for method bayes without early_terminate, and for method custom without a study or space of the user's own,
+    if the objectives are metrics of every epoch.
+    """
+    is_own = sweep.scheduler is not None and sweep.scheduler.source is not None
+    is_plain = sweep.method in ("bayes", "custom") and sweep.early_terminate is None and not is_own
+    is_small = sweep.run_cap is None or sweep.run_cap <= MOST_TRIALS
+    return is_plain and is_small and bool(outputs_of(sweep, max_gap=max_gap))
 
 
 class Pace:
@@ -109,23 +114,43 @@ class Pace:
 class TurnProposer:
     """The turns of one sweep, as one agent decides them."""
 
-    def __init__(self, sweep: SweepFile, histories: Histories, *, seed: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        sweep: SweepFile,
+        histories: Histories,
+        *,
+        seed: int,
+        clock: Callable[[], float],
+        max_gap: float | None = None,
+        priors: Sequence[Prior] = (),
+    ) -> None:
         self.pace = Pace(clock)
         self._seed = seed
-        self._histories = histories
+        outputs = outputs_of(sweep, max_gap=max_gap)
+        names = [metric.name for metric in sweep.objectives]
+        self._curves = Curves(outputs, histories, names[0])
+        self._max_gap = max_gap
         self._index = ConfigIndex()
         self._parameters: dict[int, Mapping[str, Any]] = {}
         """Of every trial read so far, by number."""
         self._fitted: Fitted | None = None
         self._decided: tuple[object, Proposal | int | None] | None = None
         """The last decision, and on what: a turn's end asks first, and then the slot that has become free."""
-        self._goal = sweep.objectives[0].goal
+        first, *others = outputs.values()
+        self._goal = first.goal
         self._epochs: int = SharedConfig.model_fields["epochs"].default
-        self._core = FreezeThaw(Space.from_sweep(sweep).parameters, epochs=self._epochs, goal=self._goal)
+        space = Space.from_sweep(sweep)
+        self._core = FreezeThaw(
+            space.parameters,
+            epochs=self._epochs,
+            goal=self._goal,
+            second=others[0] if others else None,
+            earlier=earlier_observations(priors, space, outputs, names),
+        )
 
     def catch_up(self, ledger: Ledger) -> None:
         """Read what is new, which a decision would read otherwise."""
-        self._histories.update(ledger)
+        self._curves.update(ledger)
         self._index.catch_up(ledger)
 
     def propose(self, number: int, ledger: Ledger) -> Proposal | None:
@@ -161,7 +186,7 @@ class TurnProposer:
             number, state = row["number"], TrialState(row["state"])
             if number not in self._parameters:
                 self._parameters[number] = json.loads(row["parameters"])
-            curve = self._histories.of(number)
+            curve, second = self._curves.of(number)
             is_paused = number == ending or (state is TrialState.PAUSED and may_resume(number))
             if state is TrialState.PAUSED and not is_paused:
                 paused_elsewhere.add(number)
@@ -170,6 +195,7 @@ class TurnProposer:
                 Observation(
                     self._parameters[number],
                     curve,
+                    second,
                     running_until=None if has_ended or number == ending else self.pace.end_of(number, len(curve)),
                     is_paused=is_paused,
                     has_failed=state is TrialState.FAILED,
@@ -218,14 +244,19 @@ class TurnProposer:
         return turn.trial if may_start or turn.gain >= LEAST_GAIN else None
 
     def _best(self, observations: Sequence[Observation]) -> int | None:
-        """The trial that has reached most and did not fail; None before the first finite value."""
+        """The trial that has reached most and did not fail; None before the first finite value.
+
+        With a limit on the gap, it is the best of those within it, if there are any; of two objectives, the best in the
+        first.
+        """
         sign = 1.0 if self._goal == "maximize" else -1.0
-        reached = [
-            max(
-                (sign * value for value in seen.curve if math.isfinite(value) and not seen.has_failed),
-                default=-math.inf,
-            )
-            for seen in observations
+
+        def reached(trial: int) -> tuple[bool, float]:
+            seen = observations[trial]
+            is_within = self._max_gap is None or any(gap <= self._max_gap for gap in seen.second[-1:])
+            return is_within, max((sign * value for value in seen.curve if math.isfinite(value)), default=-math.inf)
+
+        known = [
+            k for k, seen in enumerate(observations) if not seen.has_failed and any(map(math.isfinite, seen.curve))
         ]
-        best = max(range(len(reached)), key=reached.__getitem__, default=None)
-        return None if best is None or reached[best] == -math.inf else best
+        return max(known, key=reached, default=None)

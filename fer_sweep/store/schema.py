@@ -43,6 +43,11 @@ _ADDED_BY_3 = (
 _ADDED_BY_4 = (
     # How a sweep of method bayes searches; NULL to choose by its file.
     "ALTER TABLE fersweep_sweeps ADD COLUMN sampler TEXT",
+    # Of an earlier sweep's trial: the sweep, whether its results compare as they are, and its metrics by epoch; NULL
+    # for one recorded before, of which the results are known and compare.
+    "ALTER TABLE fersweep_priors ADD COLUMN source TEXT",
+    "ALTER TABLE fersweep_priors ADD COLUMN is_alike INTEGER",
+    "ALTER TABLE fersweep_priors ADD COLUMN curves TEXT",
     # Every proposal first looks for a trial to resume, among thousands that have ended. Until version 4 the index did
     # not cover paused trials.
     "DROP INDEX IF EXISTS fersweep_trials_unended",

@@ -67,6 +67,12 @@ class Prior:
     """What it is worth in each objective of the sweep that learns."""
     gap: float | None
     """Its train-val gap."""
+    source: str = ""
+    """Id of its sweep."""
+    is_alike: bool = True
+    """Its results compare with those of the sweep that learns: same data, and a configuration of the same space."""
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Metrics by epoch: the objectives, the gap and the accuracy; empty if only its results are known."""
 
 
 @contextlib.contextmanager
@@ -136,13 +142,31 @@ class Ledger:
 
     def add_prior(self, prior: Prior) -> None:
         """The search learns from a trial of another sweep."""
-        add = "INSERT INTO fersweep_priors (sweep_id, config, parameters, objectives, gap) VALUES (?, ?, ?, ?, ?)"
-        self._connection.change(add, [*self._plain(prior.picked), json.dumps(list(prior.objectives)), prior.gap])
+        self._connection.change(
+            "INSERT INTO fersweep_priors (sweep_id, config, parameters, objectives, gap, source, is_alike, curves)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                *(*self._plain(prior.picked), json.dumps(list(prior.objectives)), prior.gap),
+                *(prior.source, int(prior.is_alike), json.dumps({k: list(v) for k, v in prior.curves.items()})),
+            ],
+        )
 
     def priors(self) -> Sequence[Prior]:
         """The trials of other sweeps that the search learns from."""
         rows = self._own_rows("fersweep_priors")
-        return [Prior(_picked(row), json.loads(row["objectives"]), row["gap"]) for row in rows]
+        if self._connection.version < 4:
+            return [Prior(_picked(row), json.loads(row["objectives"]), row["gap"]) for row in rows]
+        return [
+            Prior(
+                _picked(row),
+                json.loads(row["objectives"]),
+                row["gap"],
+                source=row["source"] or "",  # empty of what version 3 recorded
+                is_alike=row["is_alike"] != 0,
+                curves=json.loads(row["curves"] or "{}"),
+            )
+            for row in rows
+        ]
 
     def _own_rows(self, table: str) -> Sequence[Row]:
         if self._connection.version < 3:

@@ -169,7 +169,8 @@ def create(
     sweep_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     entry = SweepEntry(sweep_id, search, storage, sweep.name, time.time(), max_gap)
     with contextlib.ExitStack() as stack:
-        start = warm_start(sweep, [stack.enter_context(open_sweep(name)) for name in dict.fromkeys(start_from or ())])
+        sources = [stack.enter_context(open_sweep(name)) for name in dict.fromkeys(start_from or ())]
+        start = warm_start(sweep, sources, max_gap=max_gap, sampler=sampler)
     sweep = create_sweep(
         sweep,
         sweep_id=entry.id,

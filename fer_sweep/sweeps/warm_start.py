@@ -1,14 +1,20 @@
-"""A warm start: what a new sweep takes from the trials of earlier ones.
+"""What a new sweep begins with: the defaults, or with a warm start what it takes from the trials of earlier ones.
+
+Without earlier sweeps, a bayes search begins with the defaults of `fersweep train`: the model that a person would train
+first, and that the search has to beat. W&B's schema has no key for a parameter's default.
 
 - Their best configurations are its first trials: the values that it searches are theirs, all others its own.
-- Complete trials whose whole configuration could be its own, on the same data, are a prior of its search: it learns
-  from their results as from those of its own trials. They count neither as its trials nor towards its cap.
+- Complete trials of the same model whose values it searches are a prior of its search. Freeze-thaw learns from their
+  curves, on whatever data and for however many epochs they were trained: it fits how far each earlier sweep's level and
+  shape agree with its own. TPE learns only from those whose whole configuration could be the new sweep's, on the same
+  data, as from trials of its own. They count neither as its trials nor towards its cap.
 """
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import Metric, SweepFile
@@ -17,7 +23,9 @@ from fer_sweep.errors import ConfigError, InputError
 from fer_sweep.formatting import counted
 from fer_sweep.records import TrialState
 from fer_sweep.search.objective import objective_value
-from fer_sweep.search.sampling import fits, given_values, holds
+from fer_sweep.search.outputs import GAP
+from fer_sweep.search.sampling import default_trial, fits, within
+from fer_sweep.search.turns import can_take_turns
 from fer_sweep.store.trials import Picked, Prior
 from fer_sweep.sweeps.data import prepared_fingerprint
 from fer_sweep.sweeps.entries import pinned_data
@@ -41,29 +49,39 @@ class WarmStart:
         return f"begins with {counted(len(self.queue), 'configuration')} of earlier sweeps{learnt}"
 
 
-def warm_start(file: SweepFile, sources: Sequence[Sweep]) -> WarmStart:
+def warm_start(
+    file: SweepFile, sources: Sequence[Sweep], *, max_gap: float | None = None, sampler: str | None = None
+) -> WarmStart:
     """What a new sweep of this file takes from earlier ones.
 
     Raises:
         InputError: Not one of their trials fits the file's space.
     """
     space = Space.from_sweep(file)
+    if not sources:
+        is_own = file.scheduler is not None and file.scheduler.source is not None
+        first_trial = default_trial(space) if file.method in ("bayes", "custom") and not is_own else None
+        return WarmStart([first_trial] if first_trial else [])
     metrics = file.objectives or (Metric(name="best_val_acc", goal="maximize"),)
     ranked: list[list[Picked]] = []
     priors: list[Prior] = []
+    learns_levels = can_take_turns(file, max_gap=max_gap) if sampler is None else sampler == "freeze_thaw"
     for source in sources:
         trials = [*_complete_trials(source, metrics)]
         trials.sort(key=lambda trial: trial.prior.objectives[0], reverse=metrics[0].goal == "maximize")
         best = [trial for trial in trials if trial.is_sound] or trials
-        ranked.append([found for trial in best if (found := _own(space, trial.prior.picked)) is not None])
+        ranked.append([found for trial in best if (found := within(space, trial.prior.picked)) is not None])
         if file.method in ("bayes", "custom"):
-            priors += [t.prior for t in trials if t.is_on_this_data and fits(space, t.prior.picked)]
+            for trial in trials:
+                is_alike = trial.is_on_this_data and fits(space, trial.prior.picked)
+                if is_alike or (learns_levels and within(space, trial.prior.picked)):
+                    priors.append(replace(trial.prior, is_alike=is_alike))
     # One of each sweep in turn: results on other data, or of other lengths of training, do not compare.
     first: dict[TrialConfig, Picked] = {}
     for found in itertools.chain.from_iterable(itertools.zip_longest(*ranked)):
         if found is not None:
             first.setdefault(found.config, found)
-    if sources and not first:
+    if not first:
         names = ", ".join(source.id for source in sources)
         raise InputError(
             f"{names}: no complete trial there fits the space of the new sweep",
@@ -92,26 +110,17 @@ def _complete_trials(sweep: Sweep, metrics: Sequence[Metric]) -> Iterator[_Trial
         with contextlib.suppress(ConfigError):  # of a version with other fields or bounds
             config = parse_trial(record.config)
             if len(known) == len(objectives):
+                names = {*(metric.name for metric in metrics), "val_acc", GAP}
+                curves = {name: [report.get(name, math.nan) for report in reports] for name in sorted(names)}
                 pin, here = pinned_data(sweep.id, config.data), prepared_fingerprint(config.data)
                 yield _Trial(
-                    Prior(Picked(config, record.parameters), known, result.train_val_gap),
+                    Prior(
+                        Picked(config, record.parameters),
+                        known,
+                        result.train_val_gap,
+                        source=sweep.id,
+                        curves=curves if reports else {},
+                    ),
                     is_on_this_data=pin is None or here is None or pin.fingerprint == here,
                     is_sound=result.verdict.may_win,
                 )
-
-
-def _own(space: Space, picked: Picked) -> Picked | None:
-    """The configuration with the values that the space fixes; None if the space cannot give it."""
-    given, values = given_values(picked), {}
-    for name, source in space.parameters.items():
-        if source.size == 1:
-            values[name] = source.quantile(0.5)
-        elif name in given and holds(source, given[name]):
-            values[name] = given[name]
-        else:
-            return None
-    try:
-        config = parse_trial(values)
-    except ConfigError:
-        return None
-    return Picked(config, values) if config.model == picked.config.model else None

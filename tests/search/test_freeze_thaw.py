@@ -10,7 +10,7 @@ from fer_sweep.config import parameters as d
 from fer_sweep.config.values import canonical
 from fer_sweep.search.freeze_thaw import FIRST_TRIALS, REFIT, FreezeThaw, Observation
 from fer_sweep.search.freeze_thaw.encoding import Encoding
-from fer_sweep.search.freeze_thaw.history import History
+from fer_sweep.search.freeze_thaw.history import History, Output
 from fer_sweep.search.freeze_thaw.process import Hyperparameters, Points, Posterior, Process, fit
 
 LR = d.LogUniform(min=1e-4, max=1.0)
@@ -159,7 +159,7 @@ def test_new_configuration_is_no_near_copy_of_a_trial():
             continue
         place = encoding.place(turn.values)
         if turn.fitted is not None:
-            lengths = Hyperparameters.from_vector(turn.fitted.vector).lengths
+            lengths = Hyperparameters.from_vector(turn.fitted.vectors[0]).lengths
             assert min(np.linalg.norm((place - other) / lengths) for other in places) > 0.15
             checked += 1
         places.append(place)
@@ -203,11 +203,11 @@ def test_hyperparameters_are_kept_for_some_turns_and_do_not_outlive_the_space():
     observations = trials()
     first = search().propose(observations, rng()).fitted
     second = search().propose(observations, rng(), fitted=first).fitted
-    assert (first.age, second.age, second.vector) == (0, 1, first.vector)
+    assert (first.age, second.age, second.vectors) == (0, 1, first.vectors)
     turns, _ = play(search(), FIRST_TRIALS + 2 * REFIT)
     fits = [turn.fitted for turn in turns[FIRST_TRIALS:]]
     assert [fit.age for fit in fits] == [*range(REFIT)] * 2
-    assert len({fit.vector for fit in fits}) == 2
+    assert len({fit.vectors for fit in fits}) == 2
     wider = {**SPACE, "hidden": d.IntUniform(min=1, max=9)}
     assert search(wider).propose(observations, rng(), fitted=second).fitted.age == 0
 
@@ -216,7 +216,7 @@ def test_loss_that_explodes_does_not_hide_the_differences_of_the_others():
     places = np.linspace(0, 1, 4)[:, None]
     ends = np.full(4, 10.0)
     seen = [Observation({}, [loss]) for loss in (1.0, 1.1, 1.2, 1e30)]
-    history = History.of(seen, places, ends, "minimize")
+    history = History.of(seen, places, ends, Output("minimize"))
     assert np.ptp(history.points.values[:3]) > 0.5
     assert history.points.values.argmin() == 3
 
@@ -275,12 +275,12 @@ def points(count=12, columns=3, seed=0):
     places = rng(seed).random((count, columns))
     of_trial, epochs = np.repeat(np.arange(count), 5), np.tile(np.arange(1.0, 6.0), count)
     values = np.sin(5 * places[of_trial, 0]) + 0.3 * np.log(epochs)
-    return Points(places, of_trial, epochs, (values - values.mean()) / values.std())
+    return Points(places, of_trial, epochs, (values - values.mean()) / values.std(), np.zeros(count, dtype=np.intp))
 
 
 def test_gradient_of_the_posterior_is_that_of_finite_differences():
     posterior = Posterior(points(), np.arange(3), 3)
-    vector = Hyperparameters.typical(3).to_vector() + rng().normal(0, 0.3, 8)
+    vector = Hyperparameters.typical(3).to_vector() + rng().normal(0, 0.3, 10)
     numeric = approx_fprime(vector, lambda at: posterior(at)[0], 1e-6)
     assert posterior(vector)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-3)
 

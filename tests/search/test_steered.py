@@ -1,5 +1,7 @@
 """What agents do with a sweep that is steered while they work: another space, a queue, a budget, earlier trials."""
 
+from dataclasses import replace
+
 import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
@@ -124,7 +126,8 @@ def test_no_trial_starts_once_the_budget_is_spent_and_running_ones_finish(steere
 
 def test_tpe_learns_from_trials_of_other_sweeps_which_are_none_of_its_own(steered):
     prior = [Prior(picked({"lr": lr}), [lr], 0.3) for lr in (2e-3, 3e-3, 0.5)]
-    limits = {"priors": prior, "queue": [picked({"lr": 2e-3})], "max_gap": 0.2}
+    prior.insert(0, replace(prior[0], is_alike=False))  # on other data, say
+    limits = {"priors": prior, "queue": [picked({"lr": 2e-3})], "max_gap": 0.2, "sampler": "tpe"}
     search, _ = steered(limits, method="bayes", parameters={**MODEL, "lr": LR}, run_cap=2)
     assert train(search).lr == 2e-3
     assert train(search) is not None

@@ -33,7 +33,8 @@ def sweep_of(agents):
     def make(sweep_id="s", *, seed=0, max_gap=None, **changes):
         plain = {"method": "bayes", "metric": LOSS, "parameters": SPACE, **changes}
         sweep = parse_sweep({key: value for key, value in plain.items() if value is not None})
-        sampler = "tpe" if sweep.method == "bayes" else None
+        is_own = sweep.scheduler is not None and sweep.scheduler.source is not None
+        sampler = "tpe" if sweep.method in ("bayes", "custom") and not is_own else None
         beginning = {"seed": seed, "max_gap": max_gap, "sampler": sampler}
         create_sweep(sweep, sweep_id=sweep_id, storage=default_storage(), **beginning)
         return agents(sweep_id)

@@ -8,12 +8,13 @@ from functools import partial
 import pytest
 
 from fer_sweep.config.sweep_file import parse_sweep
+from fer_sweep.config.trial import parse_trial
 from fer_sweep.errors import InputError, StorageError
 from fer_sweep.records import StopReason
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.store import engine
 from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, default_storage
-from fer_sweep.store.trials import Ledger, ledger_of
+from fer_sweep.store.trials import Ledger, Picked, Prior, ledger_of
 from tests.search.conftest import refused
 from tests.support.searches import database_at, embedded_search, read_only, state_in, steer, sweep_ids
 
@@ -131,6 +132,14 @@ def test_database_of_an_earlier_schema_is_read_as_it_is_and_upgraded_by_the_firs
             connection.change(f"ALTER TABLE fersweep_sweeps DROP COLUMN {column}")
         for table in ("queue", "priors") if version < 3 else ():
             connection.change(f"DROP TABLE fersweep_{table}")
+        for column in ("source", "is_alike", "curves") if version == 3 else ():
+            connection.change(f"ALTER TABLE fersweep_priors DROP COLUMN {column}")
+        priors = [Prior(Picked(parse_trial({"model": "vit"}), {}), [0.5], 0.1)] if version == 3 else []
+        for prior in priors:
+            connection.change(
+                "INSERT INTO fersweep_priors (sweep_id, config, parameters, objectives, gap) VALUES (?, ?, ?, ?, ?)",
+                ["a", prior.picked.config.model_dump_json(), "{}", "[0.5]", 0.1],
+            )
         connection.change("DROP INDEX fersweep_trials_unended")
         unended = "ON fersweep_trials (sweep_id, number) WHERE state IN ('running', 'preempted')"
         connection.change(f"CREATE INDEX fersweep_trials_unended {unended}")
@@ -144,11 +153,11 @@ def test_database_of_an_earlier_schema_is_read_as_it_is_and_upgraded_by_the_firs
             return version, settings.budget_epochs, settings.sampler, ledger.queue(), ledger.priors(), ledger.paused()
 
     reader, search = database_at(made), agents(storage=made)
-    assert found(reader) == (version, None, None, [], [], [])
+    assert found(reader) == (version, None, None, [], priors, [])
     search.finish(search.next_trial("cpu0").trial_id, complete())
     assert [record.state for record in search.records()] == ["complete"]
-    assert found(reader) == (SCHEMA_VERSION, None, None, [], [], [])
-    assert found(database_at(made)) == (SCHEMA_VERSION, None, None, [], [], [])
+    assert found(reader) == (SCHEMA_VERSION, None, None, [], priors, [])
+    assert found(database_at(made)) == (SCHEMA_VERSION, None, None, [], priors, [])
     with reader.transaction(write=True) as connection:  # it has seen the earlier schema, and upgrades nothing twice
         Ledger(connection, "a").finish_sweep()
 

@@ -267,10 +267,17 @@ def test_a_new_sweep_begins_with_the_best_of_earlier_ones_and_learns_from_those_
     earlier = [create(bayes()), create(bayes(epochs={"value": 2}))]
     best = [train(sweep, 0.2, 0.6, 0.4, 0.1, 0.3) for sweep in earlier]
     notes = []
-    sweep = create(bayes(), start_from=[found.id for found in earlier], note=notes.append)
-    assert notes == [
-        f"sweep {sweep.id} begins with 5 configurations of earlier sweeps; its search learns from 5 earlier trials"
-    ]
+    for sampler in ("tpe", None):  # TPE cannot learn from trials of another length
+        sweep = create(bayes(), sampler=sampler, start_from=[found.id for found in earlier], note=notes.append)
+        learnt = {"tpe": 5, None: 10}[sampler]
+        assert notes.pop() == (
+            f"sweep {sweep.id} begins with 5 configurations of earlier sweeps; its search learns from {learnt} earlier"
+            " trials"
+        )
+    with sweep.ledger() as ledger:
+        priors = ledger.priors()
+    assert [(found.source, found.is_alike) for found in priors[::5]] == [(earlier[0].id, True), (earlier[1].id, False)]
+    assert priors[0].curves["val_acc"] == [0.6]
     order = [1, 2, 4, 0, 3]
     own = [config.model_copy(update={"epochs": 20}) for pair in zip(*best, strict=True) for config in pair]
     wanted = list(dict.fromkeys(own[2 * place + which] for place in order for which in (0, 1)))[:5]

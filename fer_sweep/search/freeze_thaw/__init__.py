@@ -2,7 +2,10 @@
 
 Trials are trained in turns of a few epochs and paused between them. A Gaussian process over configuration and epoch
 (``process``) predicts where every curve ends; the next turn goes to the paused trial or new configuration with the
-highest expected improvement at its last epoch. Pure over records: it knows no database and no network.
+highest expected improvement at its last epoch (``acquisition``). Pure over records: it knows no database and no
+network.
+
+A second output has a process of its own: a metric with a limit, or a second objective.
 """
 
 import math
@@ -11,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from fer_sweep.config.parameters import Distribution
 from fer_sweep.config.sweep_file import Goal
 from fer_sweep.config.values import canonical
+from fer_sweep.search.freeze_thaw.acquisition import Acquisition, Hypervolume, Improvement
 from fer_sweep.search.freeze_thaw.encoding import Encoding, IsActive
-from fer_sweep.search.freeze_thaw.history import History, Observation
+from fer_sweep.search.freeze_thaw.history import History, Observation, Output
 from fer_sweep.search.freeze_thaw.process import Array, Hyperparameters, Process, fit, squared_distances
 from fer_sweep.search.sampling import unit_draws
 
@@ -36,6 +39,8 @@ _PARENTS = 5
 _APART = 0.2
 """Length scales between a new configuration and any trial, at least: nearer, resuming the trial says as much for fewer
 epochs."""
+_MOST_EARLIER = 60
+"""Trials of earlier sweeps that are learnt from."""
 
 Accepts = Callable[[Mapping[str, Any]], bool]
 
@@ -44,8 +49,8 @@ Accepts = Callable[[Mapping[str, Any]], bool]
 class Fitted:
     """The hyperparameters of a turn, from which the next turn goes on; plain enough to be stored as JSON."""
 
-    vector: tuple[float, ...]
-    """See ``Hyperparameters.to_vector``."""
+    vectors: tuple[tuple[float, ...], ...]
+    """Of each output; see ``Hyperparameters.to_vector``."""
     age: int
     """Turns since they were fitted."""
 
@@ -63,8 +68,8 @@ class Turn:
     fitted: Fitted | None = None
     """To be given with the next call; None while there is nothing to fit."""
     gain: float = math.inf
-    """Expected improvement at the configuration's last epoch, in standard deviations of the values seen so far;
-    infinite where nothing is known yet."""
+    """Expected improvement at the configuration's last epoch, in standard deviations of the values seen so far (of two
+    objectives in products of them); infinite where nothing is known yet."""
 
 
 class FreezeThaw:
@@ -76,6 +81,8 @@ class FreezeThaw:
         goal: Which way the metric is better.
         turn: Epochs of a turn.
         is_active: See ``Encoding``.
+        second: A limit on another metric, or a second objective.
+        earlier: Trials of earlier sweeps to learn from, the best first; not of sweep 0.
     """
 
     def __init__(
@@ -86,9 +93,14 @@ class FreezeThaw:
         goal: Goal,
         turn: int = 2,
         is_active: IsActive | None = None,
+        second: Output | None = None,
+        earlier: Sequence[Observation] = (),
     ) -> None:
         self._encoding = Encoding(parameters, is_active)
-        self._epochs, self._goal, self._turn = epochs, goal, turn
+        self._epochs, self._turn = epochs, turn
+        self._outputs = [Output(goal)] if second is None else [Output(goal), second]
+        kept = np.linspace(0, len(earlier) - 1, min(len(earlier), _MOST_EARLIER)).astype(np.intp)
+        self._earlier = [earlier[place] for place in kept]
         self._places: dict[str, Array] = {}
         """Coordinates by canonical configuration, which some distributions take long to find."""
 
@@ -115,18 +127,15 @@ class FreezeThaw:
         def is_new(values: Mapping[str, Any]) -> bool:
             return may_start and canonical(values) not in taken and accepts(values)
 
-        places = np.array([self._place(seen.values) for seen in observations])
-        ends = self._ends(seen.values for seen in observations)
-        history = History.of(observations, places, ends, self._goal) if observations else None
-        is_early = history is None or len(observations) < FIRST_TRIALS
+        histories = self._histories(observations)
+        is_early = not histories or len(observations) + len(self._earlier) < FIRST_TRIALS
         if is_early and (values := self._draw(is_new, rng)) is not None:
             return self._start(values, fitted)
-        if history is None:
+        if not histories:
             paused = [place for place, seen in enumerate(observations) if seen.is_paused]
             return self._resume(observations, paused[0], fitted) if paused else None
-        fitted = self._fit(history, fitted)
-        choices = self._ranked(observations, history, ends, Hyperparameters.from_vector(fitted.vector), rng)
-        for choice, gain in choices:
+        fitted = self._fit(histories, fitted)
+        for choice, gain in self._ranked(observations, histories, fitted, rng):
             if isinstance(choice, int):
                 return replace(self._resume(observations, choice, fitted), gain=gain)
             if is_new(values := self._encoding.values(choice)):
@@ -134,53 +143,95 @@ class FreezeThaw:
         drawn = self._draw(is_new, rng)
         return None if drawn is None else self._start(drawn, fitted)
 
-    def _fit(self, history: History, fitted: Fitted | None) -> Fitted:
-        start = Hyperparameters.typical(len(self._encoding.sources)).to_vector()
-        if fitted is not None and len(fitted.vector) == len(start):  # the space may have been changed
+    def _histories(self, observations: Sequence[Observation]) -> Sequence[History]:
+        """Of each output that has a value; none while the first has none."""
+        if not observations:
+            return []
+        seen = [*observations, *self._earlier]
+        places = np.array([self._place(one.values) for one in seen])
+        ends = self._ends(one.values for one in seen)
+        first = History.of(seen, places, ends, self._outputs[0])
+        if first is None or len(self._outputs) == 1:
+            return [] if first is None else [first]
+        second = History.of([replace(one, curve=one.second) for one in seen], places, ends, self._outputs[1])
+        return [first] if second is None else [first, second]
+
+    def _fit(self, histories: Sequence[History], fitted: Fitted | None) -> Fitted:
+        starts = [Hyperparameters.typical(len(self._encoding.sources)).to_vector()] * len(histories)
+        if fitted is not None and [*map(len, fitted.vectors)] == [*map(len, starts)]:  # the space may have been changed
             if fitted.age + 1 < REFIT:
-                return Fitted(fitted.vector, fitted.age + 1)
-            start = np.array(fitted.vector)
-        likeliest = fit(history.sample(_FIT_TRIALS), self._encoding.groups, start)
-        return Fitted(tuple(likeliest.tolist()), 0)
+                return Fitted(fitted.vectors, fitted.age + 1)
+            starts = [np.array(vector) for vector in fitted.vectors]
+        groups = self._encoding.groups
+        likeliest = [fit(h.sample(_FIT_TRIALS), groups, start) for h, start in zip(histories, starts, strict=True)]
+        return Fitted(tuple(tuple(vector.tolist()) for vector in likeliest), 0)
 
     def _ranked(
         self,
         observations: Sequence[Observation],
-        history: History,
-        ends: Array,
-        h: Hyperparameters,
+        histories: Sequence[History],
+        fitted: Fitted,
         rng: np.random.Generator,
     ) -> Iterable[tuple[int | Array, float]]:
         """Paused trials and points of the unit cube, with their expected improvement at their last epoch, falling."""
-        groups, points = self._encoding.groups, history.points
-        process = Process(points, groups, h)
-        running = np.array([k for k, seen in enumerate(observations) if seen.running_until is not None], dtype=np.intp)
-        if len(running):
-            # Kriging believer: what runs will be at its turn's end where the process expects it, so that another slot
-            # looks elsewhere. A belief about the last epoch would put slots off for longer than the turn.
-            until = np.array([observations[k].running_until for k in running], dtype=np.float64)
-            expected, _ = process.predict(points.places[running], running, until)
-            process = Process(points.with_more(running, until, expected), groups, h)
-        mean, _ = process.predict(points.places, np.arange(len(ends)), ends)
-        ranked = [place for place in np.argsort(-mean, kind="stable") if not math.isnan(history.peaks[place])]
-        fresh = self._fresh([observations[place].values for place in ranked[:_PARENTS]], rng)
+        groups, size = self._encoding.groups, len(observations)
+        fits = [Hyperparameters.from_vector(vector) for vector in fitted.vectors]
+        processes = [
+            self._believing(observations, Process(history.points, groups, h), history, h)
+            for history, h in zip(histories, fits, strict=True)
+        ]
+        points, ends = histories[0].points, self._ends(seen.values for seen in observations)
+        means = [process.predict(points.places[:size], np.arange(size), ends)[0] for process in processes]
+        acquisition = self._acquisition(histories, means)
+        worth = np.where(np.isnan(histories[0].peaks), -math.inf, acquisition.worth(means))
+        parents = [place for place in np.argsort(-worth, kind="stable")[:_PARENTS] if worth[place] > -math.inf]
+        fresh = self._fresh([observations[place].values for place in parents], rng)
         places = self._encoding.places(fresh)
-        is_apart = squared_distances(places, points.places, h.lengths[groups]).min(1) >= _APART**2
+        # Not apart from trials of earlier sweeps: how good their best is in this one is what is asked.
+        distances = squared_distances(places, points.places[:size], fits[0].lengths[groups])
+        is_apart = distances.min(1) >= _APART**2
         fresh, places = fresh[is_apart], places[is_apart]
         # Only where epochs are searched do configurations end at different ones.
         sample = fresh if "epochs" in self._encoding.sources else fresh[:1]
         last = np.broadcast_to(self._ends(map(self._encoding.values, sample)), len(fresh))
         paused = np.flatnonzero([seen.is_paused for seen in observations])
-        gain = expected_improvement(
-            *process.predict(
-                np.concatenate([points.places[paused], places]),
-                np.concatenate([paused, np.full(len(fresh), -1)]),
-                np.concatenate([ends[paused], last]),
-            ),
-            history.best,
+        candidates = (
+            np.concatenate([points.places[paused], places]),
+            np.concatenate([paused, np.full(len(fresh), -1)]),
+            np.concatenate([ends[paused], last]),
         )
+        gain = acquisition.gain([process.predict(*candidates) for process in processes])
         choices = [*paused.tolist(), *fresh]
         return ((choices[place], float(gain[place])) for place in np.argsort(-gain, kind="stable"))
+
+    def _believing(
+        self, observations: Sequence[Observation], process: Process, history: History, h: Hyperparameters
+    ) -> Process:
+        """The process that takes what runs to be, at its turn's end, where it is expected (kriging believer).
+
+        So another slot looks elsewhere. A belief about the last epoch would put slots off for longer than the turn.
+        """
+        running = np.array([k for k, seen in enumerate(observations) if seen.running_until is not None], dtype=np.intp)
+        if not len(running):
+            return process
+        points = history.points
+        until = np.array([observations[k].running_until for k in running], dtype=np.float64)
+        expected, _ = process.predict(points.places[running], running, until)
+        return Process(points.with_more(running, until, expected), self._encoding.groups, h)
+
+    def _acquisition(self, histories: Sequence[History], means: Sequence[Array]) -> Acquisition:
+        """How candidates compare, given where the trials are expected to end."""
+        first, output = histories[0], self._outputs[-1]
+        if len(histories) == 1:
+            return Improvement(first.best)
+        if output.bound is not None:
+            bound = histories[1].scaled(output.bound, output.goal)
+            return Improvement.within(first.peaks, first.lowest, means[1], bound)
+        peaks = np.stack([history.peaks for history in histories], axis=1)
+        # The corner is the worst of what is and what is expected: a trial of two epochs has hardly any gap yet, and one
+        # that is trained to the end must not count for nothing because of that.
+        worst = [np.nanmin([*p, m.min()]) for p, m in zip(peaks.T, means, strict=True)]
+        return Hypervolume.of(peaks, np.array(worst))
 
     def _fresh(self, parents: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> Array:
         """Points of the unit cube, shape (n, parameters): draws from all of it, and moves from the best trials."""
@@ -222,11 +273,3 @@ class FreezeThaw:
         if key not in self._places:
             self._places[key] = self._encoding.place(values)
         return self._places[key]
-
-
-def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
-    """Over ``best``, of normal distributions (Jones et al. 1998)."""
-    z = (mean - best) / deviation
-    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    gain: Array = deviation * (z * ndtr(z) + density)
-    return gain

@@ -7,6 +7,10 @@ The covariance of trial i at epoch t and trial j at epoch u is
 with ``ou(t, u) = exp(-|log t - log u| / memory)``, the Ornstein-Uhlenbeck covariance in the logarithm of the epoch:
 what similar configurations have in common, at all epochs and by epoch, and what a trial's curve has for itself. Values
 are standardized by the caller.
+
+With trials of earlier sweeps, the first term is multiplied by ``kinship`` between trials of different sweeps, and
+``offset`` is added between trials of the same one: every sweep has its own level, and shares its shape with the others
+as far as the data say (a free-form task covariance of one parameter; Bonilla et al. 2007).
 """
 
 from collections.abc import Sequence
@@ -39,6 +43,13 @@ class Points:
     """Of each point, from 1; shape (points,)."""
     values: Array
     """Standardized; shape (points,)."""
+    sweeps: Indices
+    """Of every trial: 0 is the sweep that is searched, others are earlier ones; shape (trials,)."""
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether there are trials of earlier sweeps."""
+        return bool(self.sweeps.any())
 
     def with_more(self, trials: Indices, epochs: Array, values: Array) -> Self:
         """More points, of trials in any order."""
@@ -69,29 +80,34 @@ class Hyperparameters:
     noise: float
     scale: float
     """Variance between configurations."""
+    offset: float
+    """Variance between the levels of sweeps."""
+    kinship: float
+    """Share of the covariance of configurations that holds across sweeps, in (0, 1)."""
 
     @classmethod
     def typical(cls, parameters: int) -> Self:
         """The mode of the prior; in more dimensions, points are farther apart and lengths longer."""
         lengths = np.full(parameters, 0.5 * np.sqrt(max(parameters, 1)))
-        return cls(lengths, memory=2.0, shared=0.7, own=0.02, noise=1e-3, scale=1.0)
+        return cls(lengths, memory=2.0, shared=0.7, own=0.02, noise=1e-3, scale=1.0, offset=0.5, kinship=0.4)
 
     def to_vector(self) -> Array:
-        """Unconstrained: logarithms, and the logit of ``shared``."""
-        logit = np.log(self.shared / (1 - self.shared))
-        return np.array(
-            [np.log(self.memory), logit, *np.log([self.own, self.noise, self.scale]), *np.log(self.lengths)]
-        )
+        """Unconstrained: logarithms, and the logits of ``shared`` and ``kinship``."""
+        shares = np.array([self.shared, self.kinship])
+        shared, kinship = np.log(shares / (1 - shares))
+        variances = np.log([self.own, self.noise, self.scale, self.offset])
+        return np.array([np.log(self.memory), shared, *variances, kinship, *np.log(self.lengths)])
 
     @classmethod
     def from_vector(cls, vector: Sequence[float] | Array) -> Self:
         """The inverse of ``to_vector``."""
         vector = np.asarray(vector)
-        memory, own, noise, scale = np.exp(vector[[0, 2, 3, 4]])
-        return cls(np.exp(vector[5:]), float(memory), float(1 / (1 + np.exp(-vector[1]))), own, noise, scale)
+        memory, own, noise, scale, offset = np.exp(vector[[0, 2, 3, 4, 5]]).tolist()
+        shared, kinship = (1 / (1 + np.exp(-vector[[1, 6]]))).tolist()
+        return cls(np.exp(vector[7:]), memory, shared, own, noise, scale, offset, kinship)
 
 
-_WIDTHS = np.array([0.5, 0.5, 0.5, 0.3, 0.3])
+_WIDTHS = np.array([0.5, 0.5, 0.5, 0.3, 0.3, 1.0, 1.5])
 """Standard deviations of the normal prior on ``Hyperparameters.to_vector``, but for the lengths."""
 _LENGTH_WIDTH = 0.4
 """The same for each length."""
@@ -110,13 +126,14 @@ class Process:
         """
         self._points, self._groups, self._h = points, groups, hyperparameters
         squares = squared_distances(points.places, points.places, hyperparameters.lengths[groups])
-        covariance = self._covariance(matern(squares)[points.trials], points.trials, points.epochs)
+        sweeps = points.sweeps[points.trials]
+        covariance = self._covariance(matern(squares)[points.trials], points.trials, points.epochs, sweeps)
         covariance[np.diag_indices_from(covariance)] += hyperparameters.noise + _JITTER
         self._factor = np.linalg.cholesky(covariance)
         self._weights = cho_solve((self._factor, True), points.values)
 
     def predict(self, places: Array, trials: Indices, epochs: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation at each query, of the curve without noise.
+        """Mean and standard deviation at each query, of the curve in the sweep that is searched, without noise.
 
         Args:
             places: Coordinates, shape (queries, columns).
@@ -124,17 +141,21 @@ class Process:
             epochs: Of each query, shape (queries,).
         """
         squares = squared_distances(places, self._points.places, self._h.lengths[self._groups])
-        across = self._covariance(matern(squares), trials, epochs)
+        across = self._covariance(matern(squares), trials, epochs, np.zeros(len(trials), dtype=np.intp))
         mean = across @ self._weights
         explained = solve_triangular(self._factor, across.T, lower=True, check_finite=False)
-        variance = self._h.scale + self._h.own - np.einsum("ij,ij->j", explained, explained)
+        level = self._h.offset if self._points.has_earlier else 0.0
+        variance = self._h.scale + self._h.own + level - np.einsum("ij,ij->j", explained, explained)
         return mean, np.sqrt(np.maximum(variance, 1e-9))
 
-    def _covariance(self, alike: Array, trials: Indices, epochs: Array) -> Array:
+    def _covariance(self, alike: Array, trials: Indices, epochs: Array, sweeps: Indices) -> Array:
         """Between queries and points, shape (queries, points); ``alike`` is of queries and trials."""
         h, points = self._h, self._points
         similar = ornstein_uhlenbeck(epochs, points.epochs, h.memory)
         covariance: Array = h.scale * alike[:, points.trials] * (h.shared + (1 - h.shared) * similar)
+        if points.has_earlier:
+            is_same = sweeps[:, None] == points.sweeps[points.trials]
+            covariance = covariance * np.where(is_same, 1.0, h.kinship) + h.offset * is_same
         covariance += h.own * (trials[:, None] == points.trials) * similar
         return covariance
 
@@ -180,6 +201,8 @@ class Posterior:
             self._squares[group] = squares[:, :, groups == group].sum(2)
         self._steps = np.abs(np.log(points.epochs)[:, None] - np.log(points.epochs))
         self._same = self._trial[:, None] == self._trial
+        sweeps = points.sweeps[points.trials]
+        self._same_sweep = (sweeps[:, None] == sweeps) if points.has_earlier else None
         self._mode = Hyperparameters.typical(parameters).to_vector()
         self._widths = np.concatenate([_WIDTHS, np.full(parameters, _LENGTH_WIDTH)])
 
@@ -189,11 +212,13 @@ class Posterior:
         scaled = self._squares / (h.lengths**2)[:, None, None]
         squares = scaled.sum(0)
         rows = np.ix_(self._trial, self._trial)
-        alike = matern(squares)[rows]
+        related = 1.0 if self._same_sweep is None else np.where(self._same_sweep, 1.0, h.kinship)
+        alike = matern(squares)[rows] * related
         similar = np.exp(-self._steps / h.memory)
         over_time = h.shared + (1 - h.shared) * similar
         common, own = h.scale * alike * over_time, h.own * self._same * similar
-        covariance = common + own
+        level = 0.0 if self._same_sweep is None else h.offset * self._same_sweep
+        covariance = common + own + level
         covariance[np.diag_indices_from(covariance)] += h.noise + _JITTER
         try:
             factor = np.linalg.cholesky(covariance)
@@ -205,7 +230,8 @@ class Posterior:
         inverse = np.tril(inverse) + np.tril(inverse, -1).T
         sensitivity = (inverse - np.outer(weights, weights)) / 2
         decay = similar * self._steps / h.memory
-        by_trial = np.add.reduceat(np.add.reduceat(sensitivity * h.scale * over_time, self._first, 0), self._first, 1)
+        by_point = sensitivity * h.scale * over_time * related
+        by_trial = np.add.reduceat(np.add.reduceat(by_point, self._first, 0), self._first, 1)
         root = np.sqrt(5 * squares)
         by_distance = by_trial * (5 / 3) * (1 + root) * np.exp(-root)
         gradient = np.array(
@@ -215,6 +241,8 @@ class Posterior:
                 (sensitivity * own).sum(),
                 h.noise * np.trace(sensitivity),
                 (sensitivity * common).sum(),
+                (sensitivity * level).sum(),
+                0.0 if self._same_sweep is None else (sensitivity * common)[~self._same_sweep].sum() * (1 - h.kinship),
                 *np.einsum("ij,gij->g", by_distance, scaled),
             ]
         )
