@@ -19,9 +19,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_solve, solve_triangular
-from scipy.linalg.lapack import dpotri
-from scipy.optimize import minimize
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -124,6 +121,8 @@ class Process:
             groups: The parameter that each column of the coordinates belongs to, shape (columns,).
             hyperparameters: Of the covariance.
         """
+        from scipy.linalg import cho_solve  # only where it computes: scipy takes 0.4 s to import
+
         self._points, self._groups, self._h = points, groups, hyperparameters
         squares = squared_distances(points.places, points.places, hyperparameters.lengths[groups])
         sweeps = points.sweeps[points.trials]
@@ -140,6 +139,8 @@ class Process:
             trials: The trial of each query, -1 for a configuration that is no trial yet; shape (queries,).
             epochs: Of each query, shape (queries,).
         """
+        from scipy.linalg import solve_triangular  # only here, as above
+
         squares = squared_distances(places, self._points.places, self._h.lengths[self._groups])
         across = self._covariance(matern(squares), trials, epochs, np.zeros(len(trials), dtype=np.intp))
         mean = across @ self._weights
@@ -184,6 +185,8 @@ def ornstein_uhlenbeck(left: Array, right: Array, memory: float) -> Array:
 def fit(points: Points, groups: Indices, start: Array) -> Array:
     """The most likely hyperparameters given the points and the prior, as a vector; ``start`` is one too."""
     posterior = Posterior(points, groups, start.size - _WIDTHS.size)
+    from scipy.optimize import minimize  # only here, as above
+
     best: Array = minimize(posterior, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}).x
     return best
 
@@ -224,6 +227,9 @@ class Posterior:
             factor = np.linalg.cholesky(covariance)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(vector)
+        from scipy.linalg import cho_solve  # only here, as above
+        from scipy.linalg.lapack import dpotri
+
         weights = cho_solve((factor, True), self._points.values)
         # dpotri fills one triangle; W = (K^-1 - w w') / 2 gives the derivative sum(W * dK) of each hyperparameter.
         inverse = dpotri(factor, lower=1)[0]
