@@ -211,6 +211,9 @@ class Posterior:
 
     def __call__(self, vector: Array) -> tuple[float, Array]:
         """The value and its gradient."""
+        from scipy.linalg import cho_solve  # only here, as above
+        from scipy.linalg.lapack import dpotri
+
         h = Hyperparameters.from_vector(vector)
         scaled = self._squares / (h.lengths**2)[:, None, None]
         squares = scaled.sum(0)
@@ -227,9 +230,6 @@ class Posterior:
             factor = np.linalg.cholesky(covariance)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(vector)
-        from scipy.linalg import cho_solve  # only here, as above
-        from scipy.linalg.lapack import dpotri
-
         weights = cho_solve((factor, True), self._points.values)
         # dpotri fills one triangle; W = (K^-1 - w w') / 2 gives the derivative sum(W * dK) of each hyperparameter.
         inverse = dpotri(factor, lower=1)[0]
