@@ -30,6 +30,7 @@ from fer_sweep.search.hyperband import should_stop
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
 from fer_sweep.search.turns import TurnProposer, can_take_turns
+from fer_sweep.search.worth import Worth, check_can_converge
 from fer_sweep.store.caches import Histories
 from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.engine import Row
@@ -63,6 +64,8 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, **beginning: 
         StorageError: The database cannot be written.
     """
     sweep = searchable(sweep, sweep_id, max_gap=beginning.get("max_gap"), seed=beginning.get("seed", 0))
+    if beginning.get("until_converged"):
+        check_can_converge(sweep)
     if not record_sweep(sweep, sweep_id, storage, **beginning):
         raise InputError(f"there is already a sweep {sweep_id} in {check_storage(storage)}", hint="choose another id")
     return sweep
@@ -110,6 +113,7 @@ class OptunaSearch:
         self._settings: Settings | None = None
         self._study: StudyProposer | None = None
         self._turns: TurnProposer | None = None
+        self._rule: Worth | None = None
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         with self._leases.ledger(write=False) as ledger:
             self._follow(ledger)
@@ -129,6 +133,7 @@ class OptunaSearch:
         with self._leases.ledger(write=False) as ledger:
             self._follow(ledger)
             self._proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
+            self._apply_rule(ledger)
         with self._leases.ledger() as ledger:
             state = self._follow(ledger)
             if state is SweepState.PAUSED:
@@ -166,6 +171,7 @@ class OptunaSearch:
         # Early termination looks at the reports of all trials: in its own transaction, which blocks nobody and sees no
         # report that may yet be rolled back.
         with self._leases.ledger(write=False) as ledger:
+            self._apply_rule(ledger)
             if self._turns is not None:
                 return StopReason.PAUSED if self._should_pause(ledger, number, epoch) else None
             return StopReason.PRUNED if self._should_prune(ledger, number) else None
@@ -203,6 +209,7 @@ class OptunaSearch:
         self._histories = Histories(self._objectives[0].name if self._objectives else None)
         self._proposer: StudyProposer | GridProposer | RandomProposer | TurnProposer
         self._study = self._turns = None
+        self._rule = Worth(sweep, self._histories, seed=settings.seed) if settings.until_converged else None
         if takes_turns(sweep, settings):
             self._turns = self._proposer = TurnProposer(sweep, self._histories, seed=settings.seed)
         elif sweep.method in ("bayes", "custom"):
@@ -222,6 +229,16 @@ class OptunaSearch:
             self._proposer = GridProposer(space) if sweep.method == "grid" else RandomProposer(space, settings.seed)
         self._settings = settings
         return settings.state
+
+    def _apply_rule(self, ledger: Ledger) -> None:
+        """Find out whether going on is worth it, if the sweep finishes by that; not in a writing transaction."""
+        if self._rule is not None:
+            self._histories.update(ledger)
+            self._rule.apply(ledger)
+
+    @property
+    def _is_converged(self) -> bool:
+        return self._rule is not None and self._rule.is_over
 
     def _reclaim(self, ledger: Ledger, slot: str, may: Callable[[str], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):
@@ -248,7 +265,10 @@ class OptunaSearch:
         if may_start and (picked := ledger.take_queued()):
             return self._begin(ledger, Proposal(picked.parameters, picked.config), slot)
         turn = self._turns.next_turn(
-            ledger, may_resume=lambda number: self._can_be_resumed(str(number)), may_start=may_start
+            ledger,
+            may_resume=lambda number: self._can_be_resumed(str(number)),
+            may_start=may_start,
+            is_over=self._is_converged,
         )
         if isinstance(turn, Proposal):
             return self._begin(ledger, turn, slot)
@@ -266,6 +286,7 @@ class OptunaSearch:
             may_resume=lambda number: self._can_be_resumed(str(number)),
             may_start=may_start,
             ending=number,
+            is_over=self._is_converged,
         )
         if turn == number:
             self._turns.pace.begin(number, epoch)
@@ -291,6 +312,8 @@ class OptunaSearch:
         if self._budget_is_spent(ledger):
             return None
         picked = ledger.take_queued()
+        if picked is None and self._is_converged:
+            return None
         proposal = Proposal(picked.parameters, picked.config) if picked else self._proposer.propose(number, ledger)
         return None if proposal is None else self._begin(ledger, proposal, slot)
 

@@ -112,7 +112,13 @@ class TurnProposer:
         return turn
 
     def next_turn(
-        self, ledger: Ledger, *, may_resume: Callable[[int], bool], may_start: bool, ending: int | None = None
+        self,
+        ledger: Ledger,
+        *,
+        may_resume: Callable[[int], bool],
+        may_start: bool,
+        ending: int | None = None,
+        is_over: bool = False,
     ) -> Proposal | int | None:
         """The number of the paused trial to resume, or the configuration to start; None if neither is worth it.
 
@@ -121,6 +127,7 @@ class TurnProposer:
             may_resume: Whether this host has a paused trial's checkpoint.
             may_start: Whether new trials are allowed.
             ending: A running trial at the end of its turn, which may be given another one.
+            is_over: Whether only the best trial is to be trained to its end.
         """
         self.catch_up(ledger)
         observations, paused = [], set()
@@ -141,6 +148,8 @@ class TurnProposer:
                     has_failed=state is TrialState.FAILED,
                 )
             )
+        if is_over:
+            return self._unfinished_best(observations)
         found: Proposal | None = None
         candidates = Candidates(lambda config: self._index.find(config, ledger))
 

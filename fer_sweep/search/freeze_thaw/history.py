@@ -40,9 +40,13 @@ class History:
     points: Points
     peaks: Array
     """The best value of each trial; nan before its first, and for one that failed. Shape (trials,)."""
+    spread: float
+    """Units of the metric in one unit of the standardized values."""
 
     @classmethod
-    def of(cls, observations: Sequence[Observation], places: Array, ends: Array, goal: Goal) -> "History | None":
+    def of(
+        cls, observations: Sequence[Observation], places: Array, ends: Array, goal: Goal, below: float = _SPREAD
+    ) -> "History | None":
         """The history of trials; None if none has a finite value.
 
         Args:
@@ -50,6 +54,7 @@ class History:
             places: Their coordinates, shape (trials, columns).
             ends: Their last epochs, shape (trials,).
             goal: Which way the metric is better.
+            below: See ``_SPREAD``.
         """
         curves = [_best_so_far(seen.curve, goal) for seen in observations]
         peaks = np.array([curve[-1] if len(curve) else math.nan for curve in curves])
@@ -59,7 +64,7 @@ class History:
         has_failed = [seen.has_failed or not all(map(math.isfinite, seen.curve[-1:])) for seen in observations]
         peaks[has_failed] = math.nan
         best, middle = (worst, worst) if np.isnan(peaks).all() else (np.nanmax(peaks), np.nanmedian(peaks))
-        floor = middle - _SPREAD * (best - middle) if best > middle else worst
+        floor = middle - below * (best - middle) if best > middle else worst
         per_curve = 4 if 4 * len(curves) <= _MOST_POINTS else 2
         rows: list[tuple[int, float, float]] = []
         for trial, curve in enumerate(curves):
@@ -69,9 +74,9 @@ class History:
                 rows.extend((trial, epoch, curve[epoch - 1]) for epoch in _thinned(curve, per_curve))
         trials, epochs, values = np.array(rows).T
         values = np.maximum(values, floor)
-        mean, spread = values.mean(), values.std() or 1.0
+        mean, spread = values.mean(), float(values.std()) or 1.0
         points = Points(places, trials.astype(np.intp), epochs, (values - mean) / spread)
-        return cls(points, (np.maximum(peaks, floor) - mean) / spread)
+        return cls(points, (np.maximum(peaks, floor) - mean) / spread, spread)
 
     @property
     def best(self) -> float:
