@@ -10,6 +10,7 @@ measured by ``tests/benchmarks/search_efficiency/stopping.py``.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -19,20 +20,23 @@ from fer_sweep.search.freeze_thaw.encoding import Encoding
 from fer_sweep.search.freeze_thaw.history import History, Observation
 from fer_sweep.search.freeze_thaw.process import Array, Hyperparameters, Process, fit
 
+Searched = Literal["freeze_thaw", "model", "random"]
+"""What makes the trials: freeze-thaw, another search that learns from its trials, or one that does not."""
+
 FIRST_TRIALS = 6
 """Nothing is predicted from fewer trials."""
 WHOLE_TRIALS = 2
 """Nor from fewer trials that were trained to their last epoch: the process cannot know how far curves rise."""
 COVERED = 0.9
 """Share of the draws in the interval."""
-LEAST_CHANCE = 0.02
+LEAST_CHANCE = 0.01
 """Of gaining more than one standard error by training as many epochs again; with less, going on is not worth it."""
-_STEP = 1.1
+_STEP = 1.2
 """The rule is applied each time that the epochs trained have grown by this factor: with every further look, a chance
 that it stops too early is added."""
-_FLOOR = 0.25
+_FLOORS: Mapping[Searched, float] = {"freeze_thaw": 0.25, "model": 1.0, "random": 1.0}
 """Values farther below the median than this many times the distance of the best above it are raised to there. How bad
-the bad half is would blur the best."""
+the bad half is would blur the best; the less so, the fewer good trials a search makes."""
 _TRIALS = 60
 """Trials that the process learns from, at most, for its time: half of them the best, the others the newest."""
 _RESUMABLE = 100
@@ -79,7 +83,7 @@ def expected_gain(
     last_epoch: int,
     goal: Goal,
     more: int,
-    learns: bool,
+    searched: Searched,
     seed: int,
 ) -> Gain | None:
     """What so many more epochs gain; None while too little is known.
@@ -90,7 +94,7 @@ def expected_gain(
         last_epoch: Of a configuration without a value for ``epochs``.
         goal: Which way the metric is better.
         more: Epochs, of all trials together.
-        learns: Whether the search learns from its trials.
+        searched: How.
         seed: The same arguments give the same gain.
     """
     seen = [observation for observation in observations if len(observation.curve) or observation.has_failed]
@@ -98,10 +102,11 @@ def expected_gain(
     lengths = np.array([len(found.curve) for found in seen], dtype=np.float64)
     if len(seen) < FIRST_TRIALS or (lengths >= ends).sum() < WHOLE_TRIALS:
         return None
+    learns = searched != "random"
     rng = np.random.default_rng([seed, len(seen), int(lengths.sum())])
     encoding = Encoding(parameters)
     places = np.array([encoding.place(found.values) for found in seen])
-    history = History.of(seen, places, ends, goal, _FLOOR)
+    history = History.of(seen, places, ends, goal, _FLOORS[searched])
     if history is None or not np.ptp(history.points.values):
         return None
     ranked = np.array([k for k in np.argsort(-history.peaks) if not math.isnan(history.peaks[k])], dtype=np.intp)
@@ -136,7 +141,7 @@ def expected_gain(
 def look(spent: int) -> int:
     """Rises with the epochs trained each time that the rule is to be applied again.
 
-    >>> look(100) == look(105), look(100) == look(115)
+    >>> look(100) == look(105), look(100) == look(125)
     (True, False)
     """
     return math.floor(math.log(max(spent, 1), _STEP))

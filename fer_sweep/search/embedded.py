@@ -209,7 +209,10 @@ class OptunaSearch:
         self._histories = Histories(self._objectives[0].name if self._objectives else None)
         self._proposer: StudyProposer | GridProposer | RandomProposer | TurnProposer
         self._study = self._turns = None
-        self._rule = Worth(sweep, self._histories, seed=settings.seed) if settings.until_converged else None
+        self._rule = None
+        if settings.until_converged:
+            takes = takes_turns(sweep, settings)
+            self._rule = Worth(sweep, self._histories, seed=settings.seed, takes_turns=takes)
         if takes_turns(sweep, settings):
             self._turns = self._proposer = TurnProposer(sweep, self._histories, seed=settings.seed)
         elif sweep.method in ("bayes", "custom"):

@@ -10,8 +10,8 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialResult, TrialState
-from fer_sweep.search.convergence import Gain, expected_gain, is_converged, look
-from fer_sweep.search.freeze_thaw import Observation
+from fer_sweep.search.convergence import Gain, Searched, expected_gain, is_converged, look
+from fer_sweep.search.freeze_thaw.history import Observation
 from fer_sweep.selection.intervals import binomial_error
 from fer_sweep.store.caches import Histories
 from fer_sweep.store.trials import Ledger
@@ -41,11 +41,14 @@ class Worth:
         sweep: Its file; see ``is_predictable``.
         histories: The values of its objective, up to date.
         seed: Of the search.
+        takes_turns: Whether freeze-thaw searches it.
     """
 
-    def __init__(self, sweep: SweepFile, histories: Histories, *, seed: int) -> None:
+    def __init__(self, sweep: SweepFile, histories: Histories, *, seed: int, takes_turns: bool) -> None:
         self._metric = sweep.objectives[0]
-        self._learns = sweep.method not in ("random", "grid")
+        self._searched: Searched = "random" if sweep.method in ("random", "grid") else "model"
+        if takes_turns:
+            self._searched = "freeze_thaw"
         self._parameters = Space.from_sweep(sweep).parameters
         self._histories, self._seed = histories, seed
         self._looked = 0
@@ -69,7 +72,7 @@ class Worth:
             last_epoch=SharedConfig.model_fields["epochs"].default,
             goal=self._metric.goal,
             more=more or sum(len(seen.curve) for seen in observations),
-            learns=self._learns,
+            searched=self._searched,
             seed=self._seed,
         )
 

@@ -22,10 +22,12 @@ def expectation(sweep: Sweep, records: Sequence[TrialRecord]) -> str | None:
         return None
     # Only here: scipy takes a third of a second to import.
     from fer_sweep.search.convergence import LEAST_CHANCE, WHOLE_TRIALS, is_converged
+    from fer_sweep.search.embedded import takes_turns
     from fer_sweep.search.worth import ACCURACIES, Worth, is_predictable
     from fer_sweep.store.caches import Histories
 
-    seed, file = sweep.seed, sweep.file  # read in transactions of their own
+    settings, file = sweep.settings(), sweep.file  # read in transactions of their own
+    takes = not sweep.searched_by_server and takes_turns(file, settings)
     unknown = "expected gain of further training: unknown"
     if not is_predictable(file):
         return f"{unknown}, since that takes one objective that is reported each epoch, and a space in the sweep file"
@@ -33,7 +35,7 @@ def expectation(sweep: Sweep, records: Sequence[TrialRecord]) -> str | None:
     histories = Histories(metric)
     with sweep.ledger() as ledger:
         histories.update(ledger)
-        worth = Worth(file, histories, seed=seed)
+        worth = Worth(file, histories, seed=settings.seed, takes_turns=takes)
         spent = sum(map(len, histories.all()))
         epoch_s = _epoch_s(records)
         slots = max(1, sum(record.state is TrialState.RUNNING for record in records))

@@ -20,10 +20,8 @@ def observation(lr, length=EPOCHS, sign=1.0, **state):
     return Observation(values, [sign * height * (1 - 0.5**epoch) for epoch in range(1, length + 1)], **state)
 
 
-def gain(observations, more=EPOCHS, goal="maximize", learns=True, seed=0):
-    return expected_gain(
-        SPACE, observations, last_epoch=EPOCHS, goal=goal, more=more, learns=learns, seed=seed
-    )
+def gain(observations, more=EPOCHS, goal="maximize", searched="model", seed=0):
+    return expected_gain(SPACE, observations, last_epoch=EPOCHS, goal=goal, more=more, searched=searched, seed=seed)
 
 
 FAR_FROM_THE_BEST = [observation(lr) for lr in np.linspace(0.0, 0.3, FIRST_TRIALS)]
@@ -40,12 +38,12 @@ def test_search_that_has_not_seen_the_best_region_gains_and_one_that_has_does_no
 def test_more_epochs_gain_more_and_a_search_that_learns_more_than_one_that_does_not():
     few, many = gain(FAR_FROM_THE_BEST, more=EPOCHS), gain(FAR_FROM_THE_BEST, more=12 * EPOCHS)
     assert few.mean < many.mean
-    assert gain(FAR_FROM_THE_BEST, learns=False).mean < few.mean
+    assert gain(FAR_FROM_THE_BEST, searched="random").mean < few.mean
 
 
 def test_trial_that_can_be_trained_on_is_part_of_the_gain():
     ended, paused = (
-        gain([*ALL_OVER[:30], observation(0.8, length=3, is_paused=is_paused)], more=5, learns=False).mean
+        gain([*ALL_OVER[:30], observation(0.8, length=3, is_paused=is_paused)], more=5, searched="random").mean
         for is_paused in (False, True)
     )
     assert paused > ended

@@ -127,7 +127,7 @@ def test_database_of_an_earlier_schema_is_read_as_it_is_and_upgraded_by_the_firs
     with writing(made) as connection:
         if version == 1:
             connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")
-        for column in ("budget_epochs", "steered"):
+        for column in ("budget_epochs", "steered", "sampler", "until_converged"):
             connection.change(f"ALTER TABLE fersweep_sweeps DROP COLUMN {column}")
         for table in ("queue", "priors"):
             connection.change(f"DROP TABLE fersweep_{table}")

@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import optuna
 
-from fer_sweep.search.convergence import Gain, expected_gain, is_converged, look
+from fer_sweep.search.convergence import Gain, Searched, expected_gain, is_converged, look
 from fer_sweep.search.freeze_thaw import Observation
 from tests.benchmarks.search_efficiency.searches import SEARCHES, Player, parameters_of
 from tests.benchmarks.search_efficiency.tables import TABLES, Table
 
-BUDGETS = {"freeze-thaw": 360, "TPE + hyperband": 480, "random + hyperband": 720}
+BUDGETS = {"freeze-thaw": 360, "TPE + hyperband": 480, "random": 720}
 """Epochs by search: several times what it takes to the target."""
+
+BY: Mapping[str, Searched] = {"freeze-thaw": "freeze_thaw", "TPE + hyperband": "model", "random": "random"}
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,8 @@ def score(search: str, table: Table, *, seeds: int, budget: int, more: int) -> S
 
         def gain(spent: int, more: int, replay: Replay = replay, seed: int = seed) -> Gain | None:
             trials = replay.after(spent, whole=table.epochs, pauses=search == "freeze-thaw")
-            learns = not search.startswith("random")
             return expected_gain(
-                space, trials, last_epoch=table.epochs, goal="maximize", more=more, learns=learns, seed=seed
+                space, trials, last_epoch=table.epochs, goal="maximize", more=more, searched=BY[search], seed=seed
             )
 
         looks = [n for n in range(2, len(replay.steps)) if look(n) > look(n - 1)]
