@@ -27,6 +27,8 @@ FIRST_TRIALS = 6
 """Nothing is predicted from fewer trials."""
 WHOLE_TRIALS = 2
 """Nor from fewer trials that were trained to their last epoch: the process cannot know how far curves rise."""
+LEAST_TRIALS = 20
+"""The rule stops no sweep with fewer: six bad trials look as converged as a hundred good ones."""
 COVERED = 0.9
 """Share of the draws in the interval."""
 LEAST_CHANCE = 0.01
@@ -56,6 +58,8 @@ class Gain:
 
     epochs: int
     """How many more are trained, of all trials together."""
+    trials: int
+    """How many trials it was predicted from."""
     draws: Array
     """Equally likely gains, rising."""
 
@@ -135,7 +139,7 @@ def expected_gain(
     if learns:
         choices = values.argmax(1)[choices]
     reached = np.take_along_axis(values, choices, 1).max(1)
-    return Gain(more, np.sort(np.maximum(reached - history.best, 0.0) * history.spread))
+    return Gain(more, len(seen), np.sort(np.maximum(reached - history.best, 0.0) * history.spread))
 
 
 def look(spent: int) -> int:
@@ -149,7 +153,7 @@ def look(spent: int) -> int:
 
 def is_converged(gain: Gain, least: float) -> bool:
     """Whether going on is not worth it, by the gain of training as many epochs again; ``least`` is what counts."""
-    return gain.chance(least) <= LEAST_CHANCE
+    return gain.trials >= LEAST_TRIALS and gain.chance(least) <= LEAST_CHANCE
 
 
 def _moved(units: Array, rng: np.random.Generator) -> Array:

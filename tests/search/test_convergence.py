@@ -32,7 +32,7 @@ def test_search_that_has_not_seen_the_best_region_gains_and_one_that_has_does_no
     early, late = gain(FAR_FROM_THE_BEST, more=48), gain(ALL_OVER, more=328)
     assert early.chance(ERROR) > 0.5 and early.mean > 0.01 and not is_converged(early, ERROR)
     assert is_converged(late, ERROR) and late.interval[1] < ERROR
-    assert is_converged(early, least=1.0)
+    assert early.chance(1.0) == 0.0 and not is_converged(early, least=1.0)  # few trials say little
 
 
 def test_more_epochs_gain_more_and_a_search_that_learns_more_than_one_that_does_not():
@@ -75,7 +75,7 @@ def test_gain_is_unknown_at_first(observations):
 
 
 def test_interval_is_the_shortest_that_holds_its_share():
-    skewed = Gain(8, np.array([0.0] * 60 + [0.01] * 30 + [0.5] * 10))
+    skewed = Gain(8, 30, np.array([0.0] * 60 + [0.01] * 30 + [0.5] * 10))
     assert skewed.interval == (0.0, 0.01) and skewed.chance(0.01) == 0.1
-    low, high = Gain(8, np.array([0.0, *np.linspace(5, 6, 101)])).interval
+    low, high = Gain(8, 30, np.array([0.0, *np.linspace(5, 6, 101)])).interval
     assert low >= 5 and high - low == pytest.approx(COVERED, abs=0.02)
