@@ -36,7 +36,7 @@ LEAST_CHANCE = 0.01
 _STEP = 1.2
 """The rule is applied each time that the epochs trained have grown by this factor: with every further look, a chance
 that it stops too early is added."""
-_FLOORS: Mapping[Searched, float] = {"freeze_thaw": 0.25, "model": 1.0, "random": 1.0}
+_FLOORS: Mapping[Searched, float] = {"freeze_thaw": 0.25, "model": 1.0, "random": 4.0}
 """Values farther below the median than this many times the distance of the best above it are raised to there. How bad
 the bad half is would blur the best; the less so, the fewer good trials a search makes."""
 _TRIALS = 60
