@@ -49,6 +49,7 @@ def create(
     max_gap: Annotated[float, Field(ge=0, le=1)] | None = None,
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None,
     budget_epochs: Annotated[int, Field(ge=1)] | None = None,
+    until_converged: bool = False,
     start_from: Sweep | str | Sequence[Sweep | str] = (),
     entity: str | None = None,
     project: str | None = None,
@@ -69,6 +70,7 @@ def create(
         max_gap: Largest train-val gap of the winner, from 0 to 1.
         seed: Of the embedded search, 0 or more.
         budget_epochs: Start no new trial once all trials together have trained so many epochs.
+        until_converged: Finish once as many epochs again would hardly gain more than one standard error.
         start_from: Begin with the best configurations of these sweeps, and learn from their trials; also one sweep.
         entity: W&B user or team; like project, overrides environment and file.
         project: W&B project.
@@ -90,6 +92,7 @@ def create(
         max_gap=max_gap,
         seed=seed,
         budget_epochs=budget_epochs,
+        until_converged=until_converged,
         start_from=[found.id if isinstance(found, Sweep) else found for found in sources],
         entity=entity,
         project=project,

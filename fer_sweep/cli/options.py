@@ -148,6 +148,13 @@ class SweepOptions:
     budget_epochs: Annotated[
         int | None, typer.Option(min=1, help="Start no new trial once all trials have trained so many epochs.")
     ] = None
+    until_converged: Annotated[
+        bool,
+        typer.Option(
+            "--until-converged",
+            help="Finish once as many epochs again would hardly gain more than one standard error.",
+        ),
+    ] = False
     start_from: Annotated[
         list[str] | None,
         typer.Option(

@@ -131,6 +131,7 @@ def status(
     Example: fersweep status
     """
     from fer_sweep.sweeps import OPEN_STATES, open_sweep
+    from fer_sweep.sweeps.expectation import expectation
     from fer_sweep.sweeps.forecast import forecast
 
     if watch and (as_json or show_all):
@@ -154,6 +155,8 @@ def status(
             print_trials(seen.title(opened), seen.records, show_all=show_all)
         if seen.state in OPEN_STATES:
             print_prose(str(forecast(seen.records, planned=opened.planned)))
+            if said := expectation(opened, seen.records):
+                print_prose(said)
         paused = sum(record.state == "paused" for record in seen.records)
         print_prose(f"search: {opened.searched_by}" + (f"; {paused} paused" if paused else ""))
         for line in opened.outlook():

@@ -21,6 +21,7 @@ from fer_sweep.records import TrialRecord
 from fer_sweep.selection import Candidate, Selection
 from fer_sweep.sweeps import Sweep
 from fer_sweep.sweeps.choosing import Choice, as_candidates, choose, openings_about
+from fer_sweep.sweeps.expectation import expectation
 
 CURVES_SHOWN = 8
 """Trials whose curves are drawn; more colours cannot be told apart."""
@@ -72,6 +73,8 @@ class ReportedSweep:
     options: str
     """Of the command that creates it again from that file."""
     records: tuple[TrialRecord, ...]
+    expectation: str = field(default="", kw_only=True)
+    """What another hour of training is expected to gain; empty for a sweep that has just begun."""
 
     @property
     def label(self) -> str:
@@ -212,6 +215,7 @@ def reported(sweep: Sweep) -> ReportedSweep:
         file=yaml.safe_dump(sweep.file.to_plain(), sort_keys=False),
         options=shlex.join(options),
         records=records,
+        expectation=expectation(sweep, records) or "",
     )
 
 

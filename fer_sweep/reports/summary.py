@@ -131,6 +131,7 @@ def certainty(report: Report, *, most: int | None = None) -> dict[str, list[str]
         "Caveats": warnings,
         "Further seeds": _seeds(report),
         "Test split": _openings(report.openings),
+        "Further training": _further(report),
     }
     return {heading: [_sentence(report, line) for line in lines] for heading, lines in parts.items() if lines}
 
@@ -175,6 +176,11 @@ def _seeds(report: Report) -> list[str]:
             "with further seeds. Until then its accuracy, as the best of many, is too high on average"
         )
     return found
+
+
+def _further(report: Report) -> list[str]:
+    of = {sweep.id: f"{report.names[sweep.id]}: " if len(report.sweeps) > 1 else "" for sweep in report.sweeps}
+    return [f"{of[sweep.id]}{sweep.expectation}" for sweep in report.sweeps if sweep.expectation]
 
 
 def _openings(openings: Sequence[Opening]) -> list[str]:

@@ -32,6 +32,7 @@ from fer_sweep.search.method import check_sampler, sampler_of, stopping_rule, ta
 from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
 from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
 from fer_sweep.search.turns import TurnProposer
+from fer_sweep.search.worth import Worth, check_can_converge
 from fer_sweep.store.caches import Histories
 from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.engine import Row
@@ -66,6 +67,8 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, **beginning: 
         seed=beginning.get("seed", 0),
         sampler=beginning.get("sampler"),
     )
+    if beginning.get("until_converged"):
+        check_can_converge(sweep)
     if not record_sweep(sweep, sweep_id, storage, **beginning):
         raise InputError(f"there is already a sweep {sweep_id} in {check_storage(storage)}", hint="choose another id")
     return sweep
@@ -123,6 +126,7 @@ class OptunaSearch:
         self._settings: Settings | None = None
         self._study: StudyProposer | None = None
         self._turns: TurnProposer | None = None
+        self._rule: Worth | None = None
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         with self._leases.ledger(write=False) as ledger:
             self._follow(ledger)
@@ -144,6 +148,7 @@ class OptunaSearch:
             self._proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
             if self._turns is not None:
                 self._turns.pace.slot_is_free(slot)
+            self._apply_rule(ledger)
         with self._leases.ledger() as ledger:
             state = self._follow(ledger)
             if state is SweepState.PAUSED:
@@ -181,6 +186,7 @@ class OptunaSearch:
         # Early termination looks at the reports of all trials: in its own transaction, which blocks nobody and sees no
         # report that may yet be rolled back.
         with self._leases.ledger(write=False) as ledger:
+            self._apply_rule(ledger)
             if self._turns is not None:
                 # Running trials of a sweep that hands out nothing finish.
                 pauses = state is SweepState.RUNNING and self._should_pause(ledger, number, epoch)
@@ -224,6 +230,10 @@ class OptunaSearch:
         self._proposer: StudyProposer | GridProposer | RandomProposer | TurnProposer
         self._study = self._turns = None
         sampler = sampler_of(sweep, settings)
+        self._rule = None
+        if settings.until_converged:
+            takes = takes_turns(sweep, settings)
+            self._rule = Worth(sweep, self._histories, seed=settings.seed, takes_turns=takes)
         if takes_turns(sweep, settings):
             self._turns = self._proposer = TurnProposer(
                 sweep,
@@ -251,6 +261,16 @@ class OptunaSearch:
             )
         self._settings = settings
         return settings.state
+
+    def _apply_rule(self, ledger: Ledger) -> None:
+        """Find out whether going on is worth it, if the sweep finishes by that; not in a writing transaction."""
+        if self._rule is not None:
+            self._histories.update(ledger)
+            self._rule.apply(ledger)
+
+    @property
+    def _is_converged(self) -> bool:
+        return self._rule is not None and self._rule.is_over
 
     def _reclaim(self, ledger: Ledger, slot: str, may: Callable[[str], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):
@@ -299,7 +319,7 @@ class OptunaSearch:
             may_resume=lambda number: self._has_checkpoint(str(number)),
             may_start=not self._is_at_cap(ledger),
             ending=ending,
-            only_best=self._budget_is_spent(ledger),
+            only_best=self._is_converged or self._budget_is_spent(ledger),
             time_left_s=self._time_left_s(),
         )
 
@@ -330,6 +350,8 @@ class OptunaSearch:
         if self._is_at_cap(ledger) or self._budget_is_spent(ledger):
             return None
         picked = ledger.take_queued()
+        if picked is None and self._is_converged:
+            return None
         proposal = (
             Proposal(picked.parameters, picked.config) if picked else self._proposer.propose(ledger.count(), ledger)
         )

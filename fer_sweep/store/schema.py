@@ -48,6 +48,8 @@ _ADDED_BY_4 = (
     "ALTER TABLE fersweep_priors ADD COLUMN source TEXT",
     "ALTER TABLE fersweep_priors ADD COLUMN is_alike INTEGER",
     "ALTER TABLE fersweep_priors ADD COLUMN curves TEXT",
+    # 1 for a sweep that finishes once going on is not worth it.
+    "ALTER TABLE fersweep_sweeps ADD COLUMN until_converged INTEGER NOT NULL DEFAULT 0",
     # Every proposal first looks for a trial to resume, among thousands that have ended. Until version 4 the index did
     # not cover paused trials.
     "DROP INDEX IF EXISTS fersweep_trials_unended",

@@ -37,6 +37,8 @@ class Beginning(TypedDict, total=False):
     """What searches a sweep of method bayes, see ``config.samplers``; None to choose by its file."""
     budget_epochs: int | None
     """Epochs of all trials together, from which on no new trial starts."""
+    until_converged: bool
+    """Whether it finishes once going on is not worth it; see ``search.convergence``."""
     queue: Sequence[Picked]
     """Its first trials."""
     priors: Sequence[Prior]
@@ -61,12 +63,13 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, **beginning: Unp
             return False
         connection.change(
             "INSERT INTO fersweep_sweeps"
-            " (id, position, spec, state, max_gap, seed, created, budget_epochs, steered, sampler)"
-            " VALUES (?, (SELECT COALESCE(MAX(position) + 1, 0) FROM fersweep_sweeps), ?, ?, ?, ?, ?, ?, ?, ?)",
+            " (id, position, spec, state, max_gap, seed, created, budget_epochs, steered, sampler, until_converged)"
+            " VALUES (?, (SELECT COALESCE(MAX(position) + 1, 0) FROM fersweep_sweeps), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 *(sweep_id, json.dumps(sweep.to_plain()), SweepState.RUNNING),
                 *(beginning.get("max_gap"), beginning.get("seed", 0), time.time()),
                 *(beginning.get("budget_epochs"), 0 if queue else None, beginning.get("sampler")),
+                int(beginning.get("until_converged", False)),
             ],
         )
         ledger = Ledger(connection, sweep_id)

@@ -42,6 +42,8 @@ class Settings:
     """Number of the first trial whose memo belongs to the present space; None if all trials come from one space."""
     sampler: str | None = None
     """What searches a sweep of method bayes, see ``config.samplers``; None to choose by its file."""
+    until_converged: bool = False
+    """Whether it finishes once going on is not worth it."""
 
     @property
     def file(self) -> SweepFile:
@@ -98,8 +100,11 @@ class Ledger:
         row = self._sweep("*")
         version = self._connection.version
         budget, steered = (row["budget_epochs"], row["steered"]) if version >= 3 else (None, None)
-        sampler = row["sampler"] if version >= 4 else None
-        return Settings(SweepState(row["state"]), row["spec"], row["seed"], row["max_gap"], budget, steered, sampler)
+        sampler, until_converged = (row["sampler"], bool(row["until_converged"])) if version >= 4 else (None, False)
+        return Settings(
+            SweepState(row["state"]),
+            *(row["spec"], row["seed"], row["max_gap"], budget, steered, sampler, until_converged),
+        )
 
     def _sweep(self, columns: str) -> Row:
         row = self._connection.row(f"SELECT {columns} FROM fersweep_sweeps WHERE id = ?", [self._sweep_id])
@@ -116,6 +121,10 @@ class Ledger:
             "UPDATE fersweep_sweeps SET spec = ?, budget_epochs = ?, steered = ? WHERE id = ?",
             [json.dumps(sweep.to_plain()), budget_epochs, steered, self._sweep_id],
         )
+
+    def go_on(self) -> None:
+        """The sweep no longer finishes because going on is not worth it."""
+        self._connection.change("UPDATE fersweep_sweeps SET until_converged = 0 WHERE id = ?", [self._sweep_id])
 
     def reported_epochs(self) -> int:
         """Epochs that all trials have reported, each once."""
@@ -321,6 +330,10 @@ class Ledger:
             result = TrialResult.model_validate_json(row["result"]) if row["result"] else None
             outcome = TrialOutcome(TrialState.PRUNED, result, reason)
             self.end(row["number"], outcome, objectives=json.loads(row["objectives"]), now=now)
+
+    def results(self) -> Sequence[str]:
+        """The results of the trials that have one, as JSON, in order."""
+        return [row["result"] for row in self._trials("result", "AND result IS NOT NULL ORDER BY number")]
 
     def failed(self) -> Sequence[Row]:
         """The failed trials, in order."""

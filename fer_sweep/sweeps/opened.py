@@ -140,11 +140,13 @@ class Sweep(ABC):
     def outlook(self) -> Sequence[str]:
         """Lines on what comes next and what limits it: the configurations in the queue, the budget of epochs."""
         with self.ledger() as ledger:
-            budget, spent, queue = ledger.settings().budget_epochs, ledger.reported_epochs(), len(ledger.queue())
+            settings, spent, queue = ledger.settings(), ledger.reported_epochs(), len(ledger.queue())
         lines = [f"queued next: {counted(queue, 'configuration')}"] if queue else []
-        if budget is not None:
+        if (budget := settings.budget_epochs) is not None:
             over = "; no new trial starts" if spent >= budget else ""
             lines.append(f"budget: {spent} of {budget} epochs are trained{over}")
+        if settings.until_converged:
+            lines.append("until converged: it finishes once going on is not worth it")
         return lines
 
     @property

@@ -129,6 +129,7 @@ def create(
     max_gap: float | None = None,
     seed: int | None = None,
     budget_epochs: int | None = None,
+    until_converged: bool = False,
     start_from: Sequence[str] | None = None,
     entity: str | None = None,
     project: str | None = None,
@@ -151,7 +152,8 @@ def create(
     constants = {**(constants or {}), **({} if data is None else {"data": data})}
     sweep = checked(file, name=name, constants=constants, count=count, note=note)
     given: dict[str, object] = {"sampler": sampler, "storage": storage, "max_gap": max_gap, "seed": seed}
-    given |= {"budget_epochs": budget_epochs, "an earlier sweep to learn from": start_from or None}
+    given |= {"budget_epochs": budget_epochs, "until_converged": until_converged or None}
+    given |= {"an earlier sweep to learn from": start_from or None}
     embedded = next((what for what, value in given.items() if value is not None), None)
     if search is None:
         search = "wandb" if tracking_mode() == "online" and not embedded and sweep.method != "custom" else "optuna"
@@ -179,6 +181,7 @@ def create(
         seed=seed or 0,
         sampler=sampler,
         budget_epochs=budget_epochs,
+        until_converged=until_converged,
         queue=start.queue,
         priors=start.priors,
     )

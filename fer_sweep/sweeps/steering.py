@@ -107,6 +107,9 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
         check_sampler(new, settings.sampler, max_gap=settings.max_gap)
         changed += _search_by(new, sweep, ledger)
         ledger.change_settings(new, budget_epochs=budget, steered=settings.steered)
+        if settings.until_converged and settings.state is SweepState.FINISHED:
+            ledger.go_on()
+            changed.append("until_converged: true -> false")
         ledger.move_sweep(SweepState.RUNNING, SweepState.FINISHED, SweepState.PAUSED, SweepState.STOPPED)
     _renew(sweep)
     return changed
@@ -152,6 +155,8 @@ def edit(
             raise InputError(f"sweep {sweep.id} has just been changed by another command", hint="run this one again")
         changes += _search_by(new, sweep, ledger)
         ledger.change_settings(new, budget_epochs=settings.budget_epochs, steered=started)
+        if settings.until_converged and settings.state is SweepState.FINISHED:
+            ledger.go_on()
         if more and not _reached(new.run_cap, started, settings.budget_epochs, ledger.reported_epochs()):
             ledger.reopen_sweep()
     _renew(sweep)
@@ -167,6 +172,8 @@ def obstacle(sweep: Sweep) -> tuple[str, str] | None:
         return None
     if reached:
         return " and ".join(reached.values()), _resuming(sweep, _raised(reached))
+    if settings.until_converged and has_new(sweep.database, sweep.id):
+        return "going on is not worth it", f"resume {sweep.id}"
     return "every configuration of its space is trained", f"best {sweep.id}"
 
 

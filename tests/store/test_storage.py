@@ -128,7 +128,7 @@ def test_database_of_an_earlier_schema_is_read_as_it_is_and_upgraded_by_the_firs
     with writing(made) as connection:
         if version == 1:
             connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")
-        for column in ("sampler", "budget_epochs", "steered")[: 1 if version == 3 else 3]:
+        for column in ("sampler", "until_converged", "budget_epochs", "steered")[: 2 if version == 3 else 4]:
             connection.change(f"ALTER TABLE fersweep_sweeps DROP COLUMN {column}")
         for table in ("queue", "priors") if version < 3 else ():
             connection.change(f"DROP TABLE fersweep_{table}")

@@ -62,7 +62,14 @@ class History:
     """Values are standardized with these two, signed so that higher is better."""
 
     @classmethod
-    def of(cls, observations: Sequence[Observation], places: Array, ends: Array, output: Output) -> "History | None":
+    def of(
+        cls,
+        observations: Sequence[Observation],
+        places: Array,
+        ends: Array,
+        output: Output,
+        below: float = _SPREAD,
+    ) -> "History | None":
         """The history of trials; None if no trial of the searched sweep has a finite value.
 
         Args:
@@ -70,6 +77,7 @@ class History:
             places: Their coordinates, shape (trials, columns).
             ends: Their last epochs, shape (trials,).
             output: How the metric is judged.
+            below: See ``_SPREAD``.
         """
         curves = [_worth(seen.curve, output) for seen in observations]
         peaks = np.array([curve[-1] if len(curve) else math.nan for curve in curves])
@@ -81,7 +89,7 @@ class History:
         has_failed = [seen.has_failed or not all(map(math.isfinite, seen.curve[-1:])) for seen in observations]
         peaks[has_failed] = math.nan
         # A bound may be anywhere, so that nothing may be moved across it.
-        floors = np.array([_floor(peaks[own], lowest) for own, lowest in zip(of_sweep, worst, strict=True)])
+        floors = np.array([_floor(peaks[own], lowest, below) for own, lowest in zip(of_sweep, worst, strict=True)])
         floor = floors[sweeps] if output.bound is None else np.full(len(peaks), -math.inf)
         per_curve = 4 if 4 * np.count_nonzero(sweeps == 0) <= _MOST_POINTS else 2
         rows: list[tuple[int, float, float]] = []
@@ -141,12 +149,12 @@ def _worth(curve: Sequence[float], output: Output) -> Array:
     return np.asarray(values[latest])
 
 
-def _floor(peaks: Array, worst: float) -> float:
+def _floor(peaks: Array, worst: float, below: float) -> float:
     """Values of a sweep below this say no more than that they are low."""
     if np.isnan(peaks).all():
         return worst
     best, middle = float(np.nanmax(peaks)), float(np.nanmedian(peaks))
-    return middle - _SPREAD * (best - middle) if best > middle else worst
+    return middle - below * (best - middle) if best > middle else worst
 
 
 def _thinned(curve: Array, most: int) -> list[int]:

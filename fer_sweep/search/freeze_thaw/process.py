@@ -139,15 +139,34 @@ class Process:
             trials: The trial of each query, -1 for a configuration that is no trial yet; shape (queries,).
             epochs: Of each query, shape (queries,).
         """
+        mean, explained = self._explained(places, trials, epochs)
+        variance = self._h.scale + self._h.own + self._level - np.einsum("ij,ij->j", explained, explained)
+        return mean, np.sqrt(np.maximum(variance, 1e-9))
+
+    def sample(self, places: Array, trials: Indices, epochs: Array, count: int, rng: np.random.Generator) -> Array:
+        """Joint draws at the queries of ``predict``, which are of different trials; shape (count, queries)."""
+        mean, explained = self._explained(places, trials, epochs)
+        lengths = self._h.lengths[self._groups]
+        over_time = self._h.shared + (1 - self._h.shared) * ornstein_uhlenbeck(epochs, epochs, self._h.memory)
+        covariance = self._h.scale * matern(squared_distances(places, places, lengths)) * over_time + self._level
+        covariance -= explained.T @ explained
+        covariance[np.diag_indices_from(covariance)] += self._h.own + _JITTER
+        draws: Array = mean + rng.standard_normal((count, len(mean))) @ np.linalg.cholesky(covariance).T
+        return draws
+
+    @property
+    def _level(self) -> float:
+        """Variance of the level of the searched sweep, where there are others."""
+        return self._h.offset if self._points.has_earlier else 0.0
+
+    def _explained(self, places: Array, trials: Indices, epochs: Array) -> tuple[Array, Array]:
+        """Mean at each query; and a matrix E, shape (points, queries), such that E'E is the variance explained."""
         from scipy.linalg import solve_triangular  # only here, as above
 
         squares = squared_distances(places, self._points.places, self._h.lengths[self._groups])
         across = self._covariance(matern(squares), trials, epochs, np.zeros(len(trials), dtype=np.intp))
-        mean = across @ self._weights
         explained = solve_triangular(self._factor, across.T, lower=True, check_finite=False)
-        level = self._h.offset if self._points.has_earlier else 0.0
-        variance = self._h.scale + self._h.own + level - np.einsum("ij,ij->j", explained, explained)
-        return mean, np.sqrt(np.maximum(variance, 1e-9))
+        return across @ self._weights, explained
 
     def _covariance(self, alike: Array, trials: Indices, epochs: Array, sweeps: Indices) -> Array:
         """Between queries and points, shape (queries, points); ``alike`` is of queries and trials."""
