@@ -257,12 +257,7 @@ class Agent:
             self._no_more = True
         for running in self._running.values():
             if self.drains.at_once(running.slot.name):
-                self._preempt(running)
-
-    def _preempt(self, running: Running) -> None:
-        if running.asked_to_stop is None:  # one that is being pruned must not be requeued
-            running.ask_to_stop(StopReason.PREEMPTED)
-            running.run.mark_preempting()  # at once: a scheduler may not wait for checkpoints
+                running.preempt()
 
     def _report(self, running: Running, metrics: Mapping[str, float]) -> None:
         try:
@@ -272,8 +267,7 @@ class Agent:
         except LostTrial as error:
             self.view.note(f"trial {running.request.trial_id}: {error}; stopped here")
             running.lost = True
-            running.ask_to_stop(StopReason.PREEMPTED)
-            running.handle.kill()
+            running.kill()
             return
         if reason is not None:
             running.ask_to_stop(reason)
@@ -335,10 +329,9 @@ class Agent:
         self.view.note(self.interrupts.note(len(self._running)))
         for running in self._running.values():
             if level == 2:
-                self._preempt(running)
+                running.preempt()
             elif level > 2:
-                running.ask_to_stop(StopReason.PREEMPTED)
-                running.handle.kill()
+                running.kill()
 
     def _stop_all(self) -> None:
         # Trials are left only if an error ended the loop: none may outlive it.

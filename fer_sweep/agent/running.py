@@ -111,6 +111,17 @@ class Running:
             self.asked_to_stop = reason
             self.handle.ask_to_stop(reason)
 
+    def preempt(self) -> None:
+        """Have it stop with a checkpoint and be requeued, unless it has been asked to stop already."""
+        if self.asked_to_stop is None:  # one that is being pruned must not be requeued
+            self.ask_to_stop(StopReason.PREEMPTED)
+            self.run.mark_preempting()  # at once: a scheduler may not wait for checkpoints
+
+    def kill(self) -> None:
+        """Kill it; it counts as preempted, unless it has been asked to stop already."""
+        self.ask_to_stop(StopReason.PREEMPTED)
+        self.handle.kill()
+
     def end_if_hung(self, limit_s: float) -> None:
         """Abort it, with a stack trace, if it has made no step for so long; kill it if that does not end it."""
         now = time.monotonic()
