@@ -9,7 +9,8 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.search.freeze_thaw.history import Observation, Output
 from fer_sweep.search.sampling import within
 from fer_sweep.store.caches import Histories
-from fer_sweep.store.trials import Ledger, Prior
+from fer_sweep.store.queue import Prior
+from fer_sweep.store.trials import Ledger
 
 GAP = "train_val_gap"
 _ACCURACY = "val_acc"

@@ -21,7 +21,8 @@ from fer_sweep.config.values import canonical, is_number
 from fer_sweep.data.store import image_size
 from fer_sweep.errors import ConfigError
 from fer_sweep.store.caches import ConfigIndex
-from fer_sweep.store.trials import Ledger, Picked
+from fer_sweep.store.queue import Picked
+from fer_sweep.store.trials import Ledger
 
 REDRAWS = 100
 """Draws of a taken configuration before the rest of a finite space is listed instead."""

@@ -24,7 +24,8 @@ from fer_sweep.search.sampling import Candidates, Proposal, fits, given_values, 
 from fer_sweep.search.scheduler import load_own_search, quietly
 from fer_sweep.store.caches import ConfigIndex, Histories
 from fer_sweep.store.engine import Row
-from fer_sweep.store.trials import Ledger, Picked, Prior
+from fer_sweep.store.queue import Picked, Prior
+from fer_sweep.store.trials import Ledger
 
 SAMPLER_DRAWS = 10
 """Proposals of the sampler that may be taken before its prior is drawn from instead."""

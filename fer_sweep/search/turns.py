@@ -18,7 +18,8 @@ from fer_sweep.search.freeze_thaw.history import Observation
 from fer_sweep.search.outputs import Curves, earlier_observations, outputs_of
 from fer_sweep.search.sampling import Candidates, Proposal
 from fer_sweep.store.caches import ConfigIndex, Histories
-from fer_sweep.store.trials import Ledger, Prior
+from fer_sweep.store.queue import Prior
+from fer_sweep.store.trials import Ledger
 
 MOST_TRIALS = 300
 """A decision about more takes over 0.2 s; sweeps with a larger cap are searched by TPE."""

@@ -11,9 +11,11 @@ from fer_sweep import owners
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError
 from fer_sweep.formatting import counted
-from fer_sweep.records import SweepState, TrialRecord
+from fer_sweep.records import SweepState, TrialRecord, TrialResult, TrialState
 from fer_sweep.store.database import Database, through_restarts
-from fer_sweep.store.trials import Ledger, Picked, Prior, ledger_of, record_of
+from fer_sweep.store.engine import Row
+from fer_sweep.store.queue import Picked, Prior
+from fer_sweep.store.trials import Ledger, ledger_of
 
 _MOVES: dict[SweepState, frozenset[SweepState]] = {
     SweepState.RUNNING: frozenset({SweepState.PAUSED, SweepState.STOPPED, SweepState.CANCELLED}),
@@ -78,6 +80,24 @@ def record_sweep(sweep: SweepFile, sweep_id: str, storage: str, **beginning: Unp
         for prior in beginning.get("priors", ()):
             ledger.add_prior(prior)
     return True
+
+
+def record_of(row: Row, trial_id: str) -> TrialRecord:
+    """A trial's row as the record that crosses the search's seam."""
+    state = TrialState(row["state"])
+    result = TrialResult.model_validate(json.loads(row["result"])) if row["result"] else None
+    return TrialRecord(
+        trial_id=trial_id,
+        state=state,
+        config=json.loads(row["config"]),
+        parameters=json.loads(row["parameters"]),
+        metrics=result.numbers if state.has_ended and result is not None else json.loads(row["metrics"]),
+        result=result,
+        reason=row["reason"],
+        attempt=row["attempt"],
+        started_at=row["started"],
+        ended_at=row["ended"],
+    )
 
 
 @through_restarts

@@ -1,4 +1,4 @@
-"""The trials of one sweep in the database: every statement of the searches, and what is read from the rows."""
+"""The trials of one sweep in the database: every statement of the searches."""
 
 import contextlib
 import json
@@ -8,11 +8,12 @@ from typing import Any
 
 from fer_sweep import owners
 from fer_sweep.config.sweep_file import SweepFile, parse_sweep
-from fer_sweep.config.trial import TrialConfig, parse_trial_json
+from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
-from fer_sweep.records import SweepState, TrialOutcome, TrialRecord, TrialResult, TrialState
+from fer_sweep.records import SweepState, TrialOutcome, TrialResult, TrialState
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Connection, Row
+from fer_sweep.store.queue import Picked, Prior
 from fer_sweep.store.schema import UNENDED
 
 
@@ -49,32 +50,6 @@ class Settings:
     def file(self) -> SweepFile:
         """The sweep file, parsed."""
         return parse_sweep(json.loads(self.spec))
-
-
-@dataclass(frozen=True)
-class Picked:
-    """A configuration picked by hand."""
-
-    config: TrialConfig
-    parameters: Mapping[str, Any]
-    """By dotted name: what was picked, and what the sweep fixes."""
-
-
-@dataclass(frozen=True)
-class Prior:
-    """A complete trial of another sweep that the search learns from."""
-
-    picked: Picked
-    objectives: Sequence[float]
-    """What it is worth in each objective of the sweep that learns."""
-    gap: float | None
-    """Its train-val gap."""
-    source: str = ""
-    """Id of its sweep."""
-    is_alike: bool = True
-    """Its results compare with those of the sweep that learns: same data, and a configuration of the same space."""
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Metrics by epoch: the objectives, the gap and the accuracy; empty if only its results are known."""
 
 
 @contextlib.contextmanager
@@ -134,17 +109,17 @@ class Ledger:
     def enqueue(self, picked: Picked) -> None:
         """A configuration picked by hand is trained after those enqueued before."""
         add = "INSERT INTO fersweep_queue (sweep_id, config, parameters) VALUES (?, ?, ?)"
-        self._connection.change(add, self._plain(picked))
+        self._connection.change(add, [self._sweep_id, *picked.columns()])
 
     def queue(self) -> Sequence[Picked]:
         """The configurations that are trained next, in order."""
-        return [_picked(row) for row in self._own_rows("fersweep_queue")]
+        return [Picked.of(row) for row in self._own_rows("fersweep_queue")]
 
     def take_queued(self) -> Picked | None:
         """Remove the next configuration from the queue; one of which there is a trial by now is skipped."""
         for row in self._own_rows("fersweep_queue"):
             self._connection.change("DELETE FROM fersweep_queue WHERE id = ?", [row["id"]])
-            picked = _picked(row)
+            picked = Picked.of(row)
             if self.find(picked.config.model_dump_json()) is None:
                 return picked
         return None
@@ -154,36 +129,17 @@ class Ledger:
         self._connection.change(
             "INSERT INTO fersweep_priors (sweep_id, config, parameters, objectives, gap, source, is_alike, curves)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                *(*self._plain(prior.picked), json.dumps(list(prior.objectives)), prior.gap),
-                *(prior.source, int(prior.is_alike), json.dumps({k: list(v) for k, v in prior.curves.items()})),
-            ],
+            [self._sweep_id, *prior.columns()],
         )
 
     def priors(self) -> Sequence[Prior]:
         """The trials of other sweeps that the search learns from."""
-        rows = self._own_rows("fersweep_priors")
-        if self._connection.version < 4:
-            return [Prior(_picked(row), json.loads(row["objectives"]), row["gap"]) for row in rows]
-        return [
-            Prior(
-                _picked(row),
-                json.loads(row["objectives"]),
-                row["gap"],
-                source=row["source"] or "",  # empty of what version 3 recorded
-                is_alike=row["is_alike"] != 0,
-                curves=json.loads(row["curves"] or "{}"),
-            )
-            for row in rows
-        ]
+        return [Prior.of(row, self._connection.version) for row in self._own_rows("fersweep_priors")]
 
     def _own_rows(self, table: str) -> Sequence[Row]:
         if self._connection.version < 3:
             return []
         return self._connection.rows(f"SELECT * FROM {table} WHERE sweep_id = ? ORDER BY id", [self._sweep_id])
-
-    def _plain(self, picked: Picked) -> list[str]:
-        return [self._sweep_id, picked.config.model_dump_json(), json.dumps(dict(picked.parameters))]
 
     def finish_sweep(self) -> None:
         """Finish a running sweep; one that was paused, stopped or cancelled stays so."""
@@ -378,25 +334,3 @@ class Ledger:
 
 def _marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values)) or "NULL"  # PostgreSQL allows no empty list
-
-
-def _picked(row: Row) -> Picked:
-    return Picked(parse_trial_json(row["config"]), json.loads(row["parameters"]))
-
-
-def record_of(row: Row, trial_id: str) -> TrialRecord:
-    """A trial's row as the record that crosses the search's seam."""
-    state = TrialState(row["state"])
-    result = TrialResult.model_validate(json.loads(row["result"])) if row["result"] else None
-    return TrialRecord(
-        trial_id=trial_id,
-        state=state,
-        config=json.loads(row["config"]),
-        parameters=json.loads(row["parameters"]),
-        metrics=result.numbers if state.has_ended and result is not None else json.loads(row["metrics"]),
-        result=result,
-        reason=row["reason"],
-        attempt=row["attempt"],
-        started_at=row["started"],
-        ended_at=row["ended"],
-    )

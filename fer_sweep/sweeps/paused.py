@@ -19,7 +19,7 @@ from fer_sweep.files import (
 )
 from fer_sweep.records import TrialState
 from fer_sweep.store.engine import Row
-from fer_sweep.store.trials import record_of
+from fer_sweep.store.sweeps import record_of
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.training.history import read_history
 

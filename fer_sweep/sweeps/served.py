@@ -8,7 +8,8 @@ from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.records import SweepState, TrialRecord
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import lease_seconds
-from fer_sweep.store.trials import Ledger, record_of
+from fer_sweep.store.sweeps import record_of
+from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps.opened import OPEN_STATES, OpenSearch, Remaining, Sweep
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from fer_sweep.search.method import check_sampler, in_words, takes_turns
 from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
-from fer_sweep.store.trials import Ledger, Picked
+from fer_sweep.store.queue import Picked
+from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps.data import data_names
 from fer_sweep.sweeps.differences import differences, listed, moved
 from fer_sweep.sweeps.entries import remember

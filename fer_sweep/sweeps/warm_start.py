@@ -26,7 +26,7 @@ from fer_sweep.search.objective import objective_value
 from fer_sweep.search.outputs import GAP
 from fer_sweep.search.sampling import default_trial, fits, within
 from fer_sweep.search.turns import can_take_turns
-from fer_sweep.store.trials import Picked, Prior
+from fer_sweep.store.queue import Picked, Prior
 from fer_sweep.sweeps.data import prepared_fingerprint
 from fer_sweep.sweeps.entries import pinned_data
 from fer_sweep.sweeps.opened import Sweep

@@ -22,7 +22,8 @@ from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.database import Database, through_restarts
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases
-from fer_sweep.store.trials import Lease, Ledger, record_of
+from fer_sweep.store.sweeps import record_of
+from fer_sweep.store.trials import Lease, Ledger
 from fer_sweep.wandb_client.client import WandbServer
 from fer_sweep.wandb_client.messages import Command, SweepPath
 from fer_sweep.wandb_client.reconcile import OPEN, has_ended, merged, record_from

@@ -12,7 +12,8 @@ from fer_sweep.search.embedded import create_sweep
 from fer_sweep.search.outputs import earlier_observations, outputs_of
 from fer_sweep.search.turns import can_take_turns
 from fer_sweep.store.database import default_storage
-from fer_sweep.store.trials import Ledger, Picked, Prior
+from fer_sweep.store.queue import Picked, Prior
+from fer_sweep.store.trials import Ledger
 from tests.search.conftest import Clock
 from tests.support.records import make_result
 from tests.support.searches import database_at

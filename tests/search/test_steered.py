@@ -8,7 +8,8 @@ from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.search.embedded import create_sweep
-from fer_sweep.store.trials import Ledger, Picked, Prior
+from fer_sweep.store.queue import Picked, Prior
+from fer_sweep.store.trials import Ledger
 from tests.support.searches import database_at, state_in
 
 COMPLETE = TrialOutcome(TrialState.COMPLETE)

@@ -14,7 +14,8 @@ from fer_sweep.records import StopReason
 from fer_sweep.search.embedded import create_sweep
 from fer_sweep.store import engine
 from fer_sweep.store.database import SCHEMA_VERSION, Database, database_path, default_storage
-from fer_sweep.store.trials import Ledger, Picked, Prior, ledger_of
+from fer_sweep.store.queue import Picked, Prior
+from fer_sweep.store.trials import Ledger, ledger_of
 from tests.search.conftest import refused
 from tests.support.searches import database_at, embedded_search, read_only, state_in, steer, sweep_ids
 
