@@ -25,6 +25,7 @@ from fer_sweep.mirror.copying import Mirror
 from fer_sweep.records import TrialRecord, TrialState
 from fer_sweep.store.leases import lease_seconds
 from fer_sweep.sweeps import OPEN_STATES, Sweep
+from fer_sweep.sweeps.next_steps import next_command, outlook
 from fer_sweep.sweeps.paused import limit_disk, settle_pruned
 from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
@@ -246,8 +247,8 @@ def _nothing_to_do(sweep: Sweep, state: str, records: Sequence[TrialRecord]) -> 
         )
     ended = sum(record.state.has_ended for record in records)
     return NothingToDo(
-        "; ".join([f"sweep {sweep.id} is {state} and has no trials left: {ended} have ended", *sweep.outlook()]),
-        hint=f"fersweep {sweep.next_command('finished' if state == 'running' else state, records)}",
+        "; ".join([f"sweep {sweep.id} is {state} and has no trials left: {ended} have ended", *outlook(sweep)]),
+        hint=f"fersweep {next_command(sweep, 'finished' if state == 'running' else state, records)}",
     )
 
 

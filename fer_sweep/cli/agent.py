@@ -224,11 +224,12 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
     from fer_sweep.pools import AgentCommand, Phase, follow, stop_all
     from fer_sweep.shipped import resolve
     from fer_sweep.sweeps import OPEN_STATES
+    from fer_sweep.sweeps.next_steps import next_command
 
     pool_file = load_pool_file(resolve("agents", file))
     state = sweep.state
     if state not in OPEN_STATES:
-        hint = f"fersweep {sweep.next_command(state, sweep.trials())}"
+        hint = f"fersweep {next_command(sweep, state, sweep.trials())}"
         raise NothingToDo(f"sweep {sweep.id} is {state}", hint=hint)
     sweep.data.provide(say)
     _warn_of_storage(sweep, pool_file)

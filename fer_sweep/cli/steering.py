@@ -119,11 +119,11 @@ def extend(
 
 
 def _show(sweep: "Sweep", done: str, lines: Sequence[str]) -> None:
-    from fer_sweep.sweeps.steering import obstacle
+    from fer_sweep.sweeps.next_steps import next_command, obstacle
 
     print_text(f"sweep {sweep.id}: {done}")
     for line in lines:
         print_prose(f"  {line}")
     if found := obstacle(sweep):
         note(f"it stays finished: {found[0]}")
-    say(f"next: fersweep {found[1] if found else sweep.next_command(sweep.state, ())}")
+    say(f"next: fersweep {found[1] if found else next_command(sweep, sweep.state, ())}")

@@ -133,6 +133,7 @@ def status(
     from fer_sweep.sweeps import OPEN_STATES, open_sweep
     from fer_sweep.sweeps.expectation import expectation
     from fer_sweep.sweeps.forecast import forecast
+    from fer_sweep.sweeps.next_steps import next_command, outlook
 
     if watch and (as_json or show_all):
         raise InputError("--watch cannot be combined with --json or --all", hint="remove one of them")
@@ -159,9 +160,9 @@ def status(
                 print_prose(said)
         paused = sum(record.state == "paused" for record in seen.records)
         print_prose(f"search: {opened.searched_by}" + (f"; {paused} paused" if paused else ""))
-        for line in opened.outlook():
+        for line in outlook(opened):
             print_prose(line)
-        say(f"next: fersweep {opened.next_command(seen.state, seen.records)}")
+        say(f"next: fersweep {next_command(opened, seen.state, seen.records)}")
 
 
 @dataclass(frozen=True)

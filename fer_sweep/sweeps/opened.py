@@ -14,8 +14,7 @@ from fer_sweep.config.space import Space
 from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.errors import InputError, NothingToDo, ServerError
 from fer_sweep.files import can_be_resumed, sweep_folder, trial_folder
-from fer_sweep.formatting import counted
-from fer_sweep.records import SweepState, TrialRecord, TrialRequest, TrialState
+from fer_sweep.records import SweepState, TrialRecord, TrialRequest
 from fer_sweep.search import Search
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Row
@@ -137,18 +136,6 @@ class Sweep(ABC):
         """The seed of an embedded search."""
         return self.settings().seed
 
-    def outlook(self) -> Sequence[str]:
-        """Lines on what comes next and what limits it: the configurations in the queue, the budget of epochs."""
-        with self.ledger() as ledger:
-            settings, spent, queue = ledger.settings(), ledger.reported_epochs(), len(ledger.queue())
-        lines = [f"queued next: {counted(queue, 'configuration')}"] if queue else []
-        if (budget := settings.budget_epochs) is not None:
-            over = "; no new trial starts" if spent >= budget else ""
-            lines.append(f"budget: {spent} of {budget} epochs are trained{over}")
-        if settings.until_converged:
-            lines.append("until converged: it finishes once going on is not worth it")
-        return lines
-
     @property
     @abstractmethod
     def sampler(self) -> str | None:
@@ -198,18 +185,6 @@ class Sweep(ABC):
         """The hint for a sweep that starts no more trials."""
         file = shlex.quote(str(self.folder / "sweep.yaml"))
         return f"a new one: fersweep create {file}, with --from {self.id} to learn from this one"
-
-    def next_command(self, state: str, trials: Sequence[TrialRecord]) -> str:
-        """The command, without ``fersweep``, that leads on from a state."""
-        if state in ("paused", "stopped"):
-            return f"resume {self.id}"
-        if state in ("running", "unknown"):
-            return f"agent {self.id}"
-        if any(trial.result is not None for trial in trials):
-            return f"{self.choosing_command} {self.id}"
-        if state == "finished" and any(trial.state is TrialState.FAILED for trial in trials):
-            return f"retry {self.id}"
-        return f"create {self.folder / 'sweep.yaml'}"
 
     # State and trials
 

@@ -30,6 +30,7 @@ from fer_sweep.store.trials import Ledger
 from fer_sweep.sweeps.data import data_names
 from fer_sweep.sweeps.differences import differences, listed, moved
 from fer_sweep.sweeps.entries import remember
+from fer_sweep.sweeps.next_steps import next_command, raised, reached_limits, resume_command
 from fer_sweep.sweeps.opened import Sweep
 from fer_sweep.sweeps.opening import checked
 
@@ -94,14 +95,14 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
             cap = count.after(started if cap is None else cap)
         if budget_epochs is not None:
             budget = budget_epochs.after(spent if budget is None else budget)
-        reached = _reached(cap, started, budget, spent)
+        reached = reached_limits(cap, started, budget, spent)
         if reached:
             given = {"--count": count, "--budget-epochs": budget_epochs}
-            options = {option: str(limit) for option, limit in given.items() if limit} | _raised(reached)
+            options = {option: str(limit) for option, limit in given.items() if limit} | raised(reached)
             what = "is finished" if as_it_is else "would start no trial"
             raise InputError(
                 f"sweep {sweep.id} {what}: {' and '.join(reached.values())}",
-                hint=f"fersweep {_resuming(sweep, options)}",
+                hint=f"fersweep {resume_command(sweep, options)}",
             )
         changed = [*moved("run_cap", file.run_cap, cap), *moved("budget_epochs", settings.budget_epochs, budget)]
         new = _with_cap(file, cap)
@@ -158,24 +159,10 @@ def edit(
         ledger.change_settings(new, budget_epochs=settings.budget_epochs, steered=started)
         if settings.until_converged and settings.state is SweepState.FINISHED:
             ledger.go_on()
-        if more and not _reached(new.run_cap, started, settings.budget_epochs, ledger.reported_epochs()):
+        if more and not reached_limits(new.run_cap, started, settings.budget_epochs, ledger.reported_epochs()):
             ledger.reopen_sweep()
     _renew(sweep)
     return changes
-
-
-def obstacle(sweep: Sweep) -> tuple[str, str] | None:
-    """Why a finished sweep has no trial to start, and the command, without ``fersweep``, that leads on."""
-    with sweep.ledger() as ledger:
-        settings = ledger.settings()
-        reached = _reached(settings.file.run_cap, ledger.count(), settings.budget_epochs, ledger.reported_epochs())
-    if settings.state is not SweepState.FINISHED:
-        return None
-    if reached:
-        return " and ".join(reached.values()), _resuming(sweep, _raised(reached))
-    if settings.until_converged and has_new(sweep.database, sweep.id):
-        return "going on is not worth it", f"resume {sweep.id}"
-    return "every configuration of its space is trained", f"best {sweep.id}"
 
 
 def fitting(sweep: Sweep) -> tuple[int, int]:
@@ -240,7 +227,7 @@ def extend(sweep: Sweep, trial_id: str, epochs: Limit) -> Sequence[str]:
     if not trial.state.has_ended:
         hint = f"wait for its end: fersweep status {sweep.id}"
         if trial.state is TrialState.PAUSED:
-            hint = f"the search resumes it if it may still win: fersweep {sweep.next_command(sweep.state, ())}"
+            hint = f"the search resumes it if it may still win: fersweep {next_command(sweep, sweep.state, ())}"
         raise InputError(f"trial {trial_id} of sweep {sweep.id} is {trial.state}", hint=hint)
     if trial.result is None or not trial.result.best_epoch:
         failed = f"fersweep retry {sweep.id} --trial {trial_id}, or " if trial.state is TrialState.FAILED else ""
@@ -277,12 +264,12 @@ def _enqueue(sweep: Sweep, picked: Picked) -> Sequence[str]:
             raise InputError(f"trial {row['number']} of sweep {sweep.id} has this configuration", hint=hint)
         settings, started, queue = ledger.settings(), ledger.count(), ledger.queue()
         if any(waiting.config == picked.config for waiting in queue):
-            hint = f"train it: fersweep {sweep.next_command('running', ())}"
+            hint = f"train it: fersweep agent {sweep.id}"
             raise InputError(f"this configuration is queued already in sweep {sweep.id}", hint=hint)
         file = settings.file
-        reached = _reached(file.run_cap, started, settings.budget_epochs, ledger.reported_epochs())
+        reached = reached_limits(file.run_cap, started, settings.budget_epochs, ledger.reported_epochs())
         if "--budget-epochs" in reached:
-            hint = f"raise it: fersweep {_resuming(sweep, _raised(reached))}"
+            hint = f"raise it: fersweep {resume_command(sweep, raised(reached))}"
             raise InputError(f"sweep {sweep.id} would not train it: {reached['--budget-epochs']}", hint=hint)
         cap = file.run_cap and max(file.run_cap, started + len(queue) + 1)
         changed = [*moved("run_cap", file.run_cap, cap)]
@@ -308,25 +295,6 @@ def _check_steerable(sweep: Sweep, what: str) -> None:
             hint=f"more seeds: fersweep confirm {origin} --trial {trial} --seeds 10",
         )
     sweep.check_not_cancelled()
-
-
-def _reached(cap: int | None, started: int, budget: int | None, spent: int) -> dict[str, str]:
-    """The limits that leave no new trial to start: what is reached, by the option that raises it."""
-    reached = {}
-    if cap is not None and started >= cap:
-        reached["--count"] = f"it has {counted(started, 'trial')}, and its cap is {cap}"
-    if budget is not None and spent >= budget:
-        reached["--budget-epochs"] = f"it has trained {counted(spent, 'epoch')}, and its budget is {budget}"
-    return reached
-
-
-def _raised(reached: Mapping[str, str]) -> dict[str, str]:
-    """For each limit that is reached, how much higher it might be."""
-    return {option: {"--count": "+10", "--budget-epochs": "+100"}[option] for option in reached}
-
-
-def _resuming(sweep: Sweep, options: Mapping[str, str]) -> str:
-    return " ".join(["resume", sweep.id, *(f"{option} {text}" for option, text in options.items())])
 
 
 def _forbidden(sweep: Sweep, new: SweepFile) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ import pytest
 from fer_sweep.errors import InputError
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 from fer_sweep.search.convergence import LEAST_TRIALS
-from fer_sweep.sweeps import steering
+from fer_sweep.sweeps import next_steps, steering
 from fer_sweep.sweeps.expectation import expectation
 from tests.support.records import make_result
 from tests.support.searches import create
@@ -65,7 +65,7 @@ def test_sweep_finishes_before_its_cap_and_its_best_trial_is_whole(method):
 def test_resuming_a_finished_one_trains_on_without_the_rule():
     sweep = make("random", until_converged=True)
     trained = len(train(sweep))
-    assert steering.obstacle(sweep) == ("going on is not worth it", f"resume {sweep.id}")
+    assert next_steps.obstacle(sweep) == ("going on is not worth it", f"resume {sweep.id}")
     assert steering.resume(sweep) == ["until_converged: true -> false"]
     assert sweep.state == "running"
     assert len(train(sweep)) == CAP - trained

@@ -11,7 +11,7 @@ from rich.console import Console
 from fer_sweep.agent.session import work_on
 from fer_sweep.errors import ConfigError, InputError, NothingToDo, SweepFileError
 from fer_sweep.records import TrialOutcome, TrialState
-from fer_sweep.sweeps import open_sweep, steering
+from fer_sweep.sweeps import next_steps, open_sweep, steering
 from fer_sweep.sweeps.choosing import chosen, with_further_seeds
 from fer_sweep.sweeps.steering import Limit
 from fer_sweep.worker.slots import Slot
@@ -97,7 +97,7 @@ def test_a_cancelled_sweep_cannot_be_steered():
 def test_a_spent_budget_is_named_until_it_is_raised():
     sweep = create(write(), budget_epochs=1)
     assert (len(train(sweep)), sweep.state) == (1, "finished")
-    assert sweep.outlook() == ["budget: 1 of 1 epochs are trained; no new trial starts"]
+    assert next_steps.outlook(sweep) == ["budget: 1 of 1 epochs are trained; no new trial starts"]
     for act in (
         lambda: steering.enqueue(sweep, {"channels": 3}),
         lambda: steering.resume(sweep, count=Limit(5)),
@@ -116,7 +116,7 @@ def test_an_edit_shows_what_changes_keeps_a_raised_cap_and_lets_a_finished_sweep
     changes = steering.edit(finished, Path("sweep.yaml"), constants={"epochs": 3})
     assert changes == ["hidden: {values: [16, 32]} -> not set", "lr: not set -> 0.1", "epochs: not set -> 3"]
     assert (finished.state, finished.file.run_cap, steering.fitting(finished)) == ("finished", 2, (0, 2))
-    assert steering.obstacle(finished) == (
+    assert next_steps.obstacle(finished) == (
         "it has 2 trials, and its cap is 2",
         f"resume {finished.id} --count +10",
     )
@@ -180,7 +180,7 @@ def test_a_configuration_picked_by_hand_is_the_next_trial_with_the_sweeps_consta
     assert lines == ["from the sweep: data=synthetic, model=simple_cnn", "defaults: hidden=128", "run_cap: 2 -> 3"]
     with pytest.raises(InputError, match="queued already"):
         steering.enqueue(finished, {"channels": 5, "augment.shift": 0.2})
-    assert finished.outlook() == ["queued next: 1 configuration"]
+    assert next_steps.outlook(finished) == ["queued next: 1 configuration"]
     (config,) = train(finished)
     assert (config.channels, config.hidden, config.augment.shift) == (5, 128, 0.2)
     assert finished.trials()[2].parameters["hidden"] == 128
