@@ -7,15 +7,14 @@ optuna unimported where it is not needed: grid, random, status, pause.
 """
 
 import contextlib
+import functools
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
-from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import SweepFile, parse_sweep
+from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import TrialConfig, parse_trial_json
 from fer_sweep.errors import InputError
 from fer_sweep.records import (
@@ -27,21 +26,17 @@ from fer_sweep.records import (
     TrialState,
     Wait,
 )
-from fer_sweep.search.hyperband import should_stop
-from fer_sweep.search.method import check_sampler, sampler_of, stopping_rule, takes_turns
-from fer_sweep.search.objective import imputed_value, objective_value, reaches_targets
-from fer_sweep.search.sampling import GridProposer, Proposal, RandomProposer
+from fer_sweep.search.algorithm import Algorithm
+from fer_sweep.search.method import searchable
+from fer_sweep.search.objective import reaches_targets
+from fer_sweep.search.sampling import Proposal
 from fer_sweep.search.turns import TurnProposer
-from fer_sweep.search.worth import Worth, check_can_converge
-from fer_sweep.store.caches import Histories
+from fer_sweep.search.worth import check_can_converge
 from fer_sweep.store.database import Database, check_storage, through_restarts
 from fer_sweep.store.engine import Row
 from fer_sweep.store.leases import Leases
 from fer_sweep.store.sweeps import Beginning, numbered_trials, record_sweep
-from fer_sweep.store.trials import Ledger, Settings
-
-if TYPE_CHECKING:
-    from fer_sweep.search.study import StudyProposer
+from fer_sweep.store.trials import Ledger
 
 
 def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, **beginning: Unpack[Beginning]) -> SweepFile:
@@ -76,12 +71,12 @@ def create_sweep(sweep: SweepFile, *, sweep_id: str, storage: str, **beginning: 
 
 def has_new(database: Database, sweep_id: str, sweep: SweepFile | None = None) -> bool:
     """Whether a sweep's space, or that of another file, has a configuration of which the sweep has no trial yet."""
-    search = OptunaSearch(sweep_id, database, sweep=sweep)
+    search = EmbeddedSearch(sweep_id, database, sweep=sweep)
     with contextlib.closing(search):
         return search.has_new()
 
 
-class OptunaSearch:
+class EmbeddedSearch:
     """One agent's view of a sweep; safe to share among its threads."""
 
     def __init__(
@@ -113,7 +108,7 @@ class OptunaSearch:
             sweep: Propose from this file in place of the sweep's own.
 
         Raises:
-            InputError: There is no such sweep.
+            InputError: There is no such sweep, or the user's own study or space failed.
         """
         self._sweep_id = sweep_id
         self._database = database
@@ -121,15 +116,10 @@ class OptunaSearch:
         self._has_checkpoint = has_checkpoint
         self._may_pause = may_pause
         self._time_left_s = time_left_s
-        self._clock = clock or time.monotonic
-        self._given = sweep
-        self._settings: Settings | None = None
-        self._study: StudyProposer | None = None
-        self._turns: TurnProposer | None = None
-        self._rule: Worth | None = None
+        self._algorithm_of = functools.partial(Algorithm, sweep_id, clock=clock or time.monotonic, sweep=sweep)
         self._leases = Leases(database, sweep_id, owner=owner, lease_s=lease_s, clock=clock)
         with self._leases.ledger(write=False) as ledger:
-            self._follow(ledger)
+            self._algorithm = self._algorithm_of(ledger.settings(), ledger)
 
     def close(self) -> None:
         """Release the leases that are still held, so that no agent has to wait for them to expire."""
@@ -145,19 +135,20 @@ class OptunaSearch:
         """
         with self._leases.ledger(write=False) as ledger:
             self._follow(ledger)
-            self._proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
-            if self._turns is not None:
-                self._turns.pace.slot_is_free(slot)
-            self._apply_rule(ledger)
+            self._algorithm.proposer.catch_up(ledger)  # reads most of what is new before other writers have to wait
+            if self._algorithm.turns is not None:
+                self._algorithm.turns.pace.slot_is_free(slot)
+            self._algorithm.look(ledger)
         with self._leases.ledger() as ledger:
             state = self._follow(ledger)
             if state is SweepState.PAUSED:
                 return Wait("the sweep is paused")
             if state is not SweepState.RUNNING:
                 return None
+            turns = self._algorithm.turns
             request = (
                 self._reclaim(ledger, slot, self._can_be_resumed)
-                or (self._take_turn(ledger, slot) if self._turns else self._start_new(ledger, slot))
+                or (self._take_turn(ledger, turns, slot) if turns else self._start_new(ledger, slot))
                 or self._reclaim(ledger, slot, lambda trial_id: True)
             )
             if request is None and not any(row["state"] != TrialState.PAUSED for row in ledger.unended()):
@@ -176,7 +167,8 @@ class OptunaSearch:
         with self._leases.ledger() as ledger:
             self._leases.own(ledger, number, trial_id)
             is_new = self._leases.report(ledger, number, epoch, metrics)
-            if reaches_targets(self._objectives, [metrics.get(metric.name) for metric in self._objectives]):
+            objectives = self._algorithm.objectives
+            if reaches_targets(objectives, [metrics.get(metric.name) for metric in objectives]):
                 self._finish_sweep(ledger)
             state = ledger.state()
             if state is SweepState.CANCELLED:
@@ -186,12 +178,12 @@ class OptunaSearch:
         # Early termination looks at the reports of all trials: in its own transaction, which blocks nobody and sees no
         # report that may yet be rolled back.
         with self._leases.ledger(write=False) as ledger:
-            self._apply_rule(ledger)
-            if self._turns is not None:
+            self._algorithm.look(ledger)
+            if (turns := self._algorithm.turns) is not None:
                 # Running trials of a sweep that hands out nothing finish.
-                pauses = state is SweepState.RUNNING and self._should_pause(ledger, number, epoch)
+                pauses = state is SweepState.RUNNING and self._should_pause(ledger, turns, number, epoch)
                 return StopReason.PAUSED if pauses else None
-            return StopReason.PRUNED if self._should_prune(ledger, number) else None
+            return StopReason.PRUNED if self._algorithm.should_prune(ledger, number) else None
 
     @through_restarts
     def finish(self, trial_id: str, outcome: TrialOutcome) -> None:
@@ -201,10 +193,10 @@ class OptunaSearch:
             row = self._leases.latest(ledger, number)
             if row is None or row["state"] != outcome.state:
                 self._leases.own(ledger, number, trial_id)
-                values = self._worth(ledger, number, outcome)
+                values = self._algorithm.values_of(ledger, number, outcome)
                 ledger.end(number, outcome, objectives=values, now=self._leases.clock())
                 is_paused = outcome.state is TrialState.PAUSED
-                if outcome.state.has_value and reaches_targets(self._objectives, values):
+                if outcome.state.has_value and reaches_targets(self._algorithm.objectives, values):
                     self._finish_sweep(ledger)
                 elif is_paused and ledger.state() is SweepState.FINISHED:  # since this trial was asked to pause
                     self._prune_paused(ledger)
@@ -217,60 +209,14 @@ class OptunaSearch:
     def has_new(self) -> bool:
         """Whether there is a configuration of which there is no trial yet."""
         with self._leases.ledger(write=False) as ledger:
-            return self._proposer.propose(ledger.count(), ledger) is not None
+            return self._algorithm.proposer.propose(ledger.count(), ledger) is not None
 
     def _follow(self, ledger: Ledger) -> SweepState:
         """Search by the sweep's settings, which may have been changed since they were read last; returns its state."""
         settings = ledger.settings()
-        if settings == self._settings:
-            return settings.state
-        sweep = self._given or settings.file
-        self._sweep, self._objectives = sweep, sweep.objectives
-        self._histories = Histories(self._objectives[0].name if self._objectives else None)
-        self._proposer: StudyProposer | GridProposer | RandomProposer | TurnProposer
-        self._study = self._turns = None
-        sampler = sampler_of(sweep, settings)
-        self._rule = None
-        if settings.until_converged:
-            takes = takes_turns(sweep, settings)
-            self._rule = Worth(sweep, self._histories, seed=settings.seed, takes_turns=takes)
-        if takes_turns(sweep, settings):
-            self._turns = self._proposer = TurnProposer(
-                sweep,
-                self._histories,
-                seed=settings.seed,
-                clock=self._clock,
-                max_gap=settings.max_gap,
-                priors=ledger.priors(),
-            )
-        elif sampler in ("grid", "random"):
-            space = Space.from_sweep(sweep)
-            self._proposer = GridProposer(space) if sampler == "grid" else RandomProposer(space, settings.seed)
-        else:
-            from fer_sweep.search import study  # only here: optuna takes half a second to import
-
-            self._study = self._proposer = study.StudyProposer(
-                sweep,
-                self._sweep_id,
-                self._histories,
-                sampler=sampler,
-                seed=settings.seed,
-                max_gap=settings.max_gap,
-                steered=ledger.count() if self._given else settings.steered,
-                priors=ledger.priors(),
-            )
-        self._settings = settings
+        if settings != self._algorithm.settings:
+            self._algorithm = self._algorithm_of(settings, ledger)
         return settings.state
-
-    def _apply_rule(self, ledger: Ledger) -> None:
-        """Find out whether going on is worth it, if the sweep finishes by that; not in a writing transaction."""
-        if self._rule is not None:
-            self._histories.update(ledger)
-            self._rule.apply(ledger)
-
-    @property
-    def _is_converged(self) -> bool:
-        return self._rule is not None and self._rule.is_over
 
     def _reclaim(self, ledger: Ledger, slot: str, may: Callable[[str], bool]) -> TrialRequest | None:
         for row in self._leases.free(ledger):
@@ -287,47 +233,44 @@ class OptunaSearch:
         until = self._begin_turn(number, len(ledger.reports_of(number)), config)
         return TrialRequest(str(number), config, json.loads(row["parameters"]), attempt, until)
 
-    def _take_turn(self, ledger: Ledger, slot: str) -> TrialRequest | None:
+    def _take_turn(self, ledger: Ledger, turns: TurnProposer, slot: str) -> TrialRequest | None:
         """Start or resume the trial of the next turn."""
-        assert self._turns is not None
-        may_start = not self._budget_is_spent(ledger) and not self._is_at_cap(ledger)
+        may_start = not self._algorithm.budget_is_spent(ledger) and not self._algorithm.is_at_cap(ledger)
         if may_start and (picked := ledger.take_queued()):
             return self._begin(ledger, Proposal(picked.parameters, picked.config), slot)
-        turn = self._next_turn(ledger)
+        turn = self._next_turn(ledger, turns)
         if isinstance(turn, Proposal):
             return self._begin(ledger, turn, slot)
         return None if turn is None else self._hand_over(ledger, ledger.numbered([turn])[0], slot)
 
-    def _should_pause(self, ledger: Ledger, number: int, epoch: int) -> bool:
+    def _should_pause(self, ledger: Ledger, turns: TurnProposer, number: int, epoch: int) -> bool:
         """Whether a trial's turn is over and another trial has the next one."""
-        assert self._turns is not None
         row = ledger.numbered([number])[0]
-        is_over = self._turns.pace.is_over(number, epoch)
+        is_over = turns.pace.is_over(number, epoch)
         if not is_over or not self._may_pause or epoch >= parse_trial_json(row["config"]).epochs:
             return False
-        if self._next_turn(ledger, ending=number) == number:
-            self._turns.pace.extend(number, epoch)
+        if self._next_turn(ledger, turns, ending=number) == number:
+            turns.pace.extend(number, epoch)
             return False
-        self._turns.pace.pause(row["slot"])
+        turns.pace.pause(row["slot"])
         return True
 
-    def _next_turn(self, ledger: Ledger, *, ending: int | None = None) -> Proposal | int | None:
+    def _next_turn(self, ledger: Ledger, turns: TurnProposer, *, ending: int | None = None) -> Proposal | int | None:
         """See ``TurnProposer.next_turn``."""
-        assert self._turns is not None
-        return self._turns.next_turn(
+        return turns.next_turn(
             ledger,
             may_resume=lambda number: self._has_checkpoint(str(number)),
-            may_start=not self._is_at_cap(ledger),
+            may_start=not self._algorithm.is_at_cap(ledger),
             ending=ending,
-            only_best=self._is_converged or self._budget_is_spent(ledger),
+            only_best=self._algorithm.is_converged or self._algorithm.budget_is_spent(ledger),
             time_left_s=self._time_left_s(),
         )
 
     def _begin_turn(self, number: int, epochs: int, config: TrialConfig) -> int | None:
         """A trial of so many epochs begins its turn; returns ``TrialRequest.until``."""
-        if self._turns is None:
+        if self._algorithm.turns is None:
             return None
-        until = self._turns.pace.begin(number, epochs)
+        until = self._algorithm.turns.pace.begin(number, epochs)
         return min(until, config.epochs) if self._may_pause else None
 
     def _finish_sweep(self, ledger: Ledger) -> None:
@@ -339,22 +282,15 @@ class OptunaSearch:
         """The sweep ends without its paused trials: what they have reached so far is their result."""
         ledger.prune_paused("paused, and the sweep ended before its next turn", self._leases.clock())
 
-    def _budget_is_spent(self, ledger: Ledger) -> bool:
-        budget = self._settings.budget_epochs if self._settings else None
-        return budget is not None and ledger.reported_epochs() >= budget
-
-    def _is_at_cap(self, ledger: Ledger) -> bool:
-        return self._sweep.run_cap is not None and ledger.count() >= self._sweep.run_cap
-
     def _start_new(self, ledger: Ledger, slot: str) -> TrialRequest | None:
-        if self._is_at_cap(ledger) or self._budget_is_spent(ledger):
+        if self._algorithm.is_at_cap(ledger) or self._algorithm.budget_is_spent(ledger):
             return None
         picked = ledger.take_queued()
-        if picked is None and self._is_converged:
+        if picked is not None:
+            return self._begin(ledger, Proposal(picked.parameters, picked.config), slot)
+        if self._algorithm.is_converged:
             return None
-        proposal = (
-            Proposal(picked.parameters, picked.config) if picked else self._proposer.propose(ledger.count(), ledger)
-        )
+        proposal = self._algorithm.proposer.propose(ledger.count(), ledger)
         return None if proposal is None else self._begin(ledger, proposal, slot)
 
     def _begin(self, ledger: Ledger, proposal: Proposal, slot: str) -> TrialRequest:
@@ -372,66 +308,6 @@ class OptunaSearch:
         self._leases.hold(number, lease)
         until = self._begin_turn(number, 0, proposal.config)
         return TrialRequest(str(number), proposal.config, proposal.values, until=until)
-
-    def _should_prune(self, ledger: Ledger, number: int) -> bool:
-        if self._study is not None and self._study.has_pruner:
-            return self._study.should_prune(number, ledger)
-        rule = stopping_rule(self._sweep)
-        if rule is None or not self._objectives:
-            return False
-        self._histories.update(ledger)
-        return should_stop(rule, self._objectives[0].goal, self._histories.of(number), self._histories.all())
-
-    def _worth(self, ledger: Ledger, number: int, outcome: TrialOutcome) -> list[float | None]:
-        reports = ledger.reports_of(number)
-        values: list[float | None] = []
-        for index, metric in enumerate(self._objectives):
-            value = objective_value(metric, reports, outcome.result)
-            if outcome.state is TrialState.FAILED or (value is None and outcome.state is TrialState.COMPLETE):
-                others = [worths[index] for worths in ledger.objectives()]
-                value = imputed_value(metric, reports, [other for other in others if other is not None])
-            values.append(value)
-        return values
-
-
-def searchable(
-    sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int, sampler: str | None = None
-) -> SweepFile:
-    """The file with absolute paths, if the embedded search can do what it asks.
-
-    Raises:
-        InputError: It cannot.
-    """
-    if seed < 0:
-        raise InputError(f"seed {seed}: is below 0", hint="give 0 or more")
-    if max_gap is not None and len(sweep.objectives) > 1:
-        raise InputError(
-            "max_gap constrains a sweep with one objective, and this file has several",
-            hint="leave max_gap out and choose from the Pareto front, or use `metric:` instead of `metrics:`",
-        )
-    if sweep.method in ("bayes", "custom") and not sweep.objectives:
-        raise InputError(
-            f"method {sweep.method} searches for the best metric, but the sweep file names none",
-            hint="add `metric: {name: best_val_acc, goal: maximize}`",
-        )
-    check_sampler(sweep, sampler, max_gap=max_gap)
-    scheduler = sweep.scheduler
-    if scheduler is None:
-        return sweep
-    if scheduler.engine != "optuna":
-        raise InputError(
-            f"scheduler.engine {scheduler.engine} needs a W&B server",
-            hint="use engine optuna, which needs none",
-        )
-    if scheduler.source is not None:
-        # An agent may be started in another folder than the sweep was created in.
-        plain = sweep.to_plain()
-        plain["scheduler"]["source"] = str(Path(scheduler.source).absolute())
-        sweep = parse_sweep(plain)
-        from fer_sweep.search.study import check_own_search  # only here: optuna takes half a second to import
-
-        check_own_search(sweep, sweep_id)
-    return sweep
 
 
 def _number(trial_id: str) -> int:

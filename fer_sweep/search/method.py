@@ -1,10 +1,12 @@
-"""Which algorithm searches a sweep, and whether the one that is asked for can."""
+"""Which algorithm searches a sweep, and whether it can do what is asked."""
+
+from pathlib import Path
 
 from fer_sweep.config.metrics import EPOCH_METRICS
 from fer_sweep.config.parameters import Categorical
 from fer_sweep.config.samplers import IN_WORDS
 from fer_sweep.config.space import Space
-from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile
+from fer_sweep.config.sweep_file import EarlyTerminate, SweepFile, parse_sweep
 from fer_sweep.errors import InputError
 from fer_sweep.search.turns import MOST_TRIALS, can_take_turns
 from fer_sweep.store.trials import Settings
@@ -42,6 +44,46 @@ def in_words(sweep: SweepFile, settings: Settings) -> str:
     sampler = sampler_of(sweep, settings)
     stops = stopping_rule(sweep) is not None and sampler not in ("freeze_thaw", "own")
     return IN_WORDS[sampler] + (" with hyperband" if stops else "")
+
+
+def searchable(
+    sweep: SweepFile, sweep_id: str, *, max_gap: float | None, seed: int, sampler: str | None = None
+) -> SweepFile:
+    """The file with absolute paths, if the embedded search can do what it asks.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if seed < 0:
+        raise InputError(f"seed {seed}: is below 0", hint="give 0 or more")
+    if max_gap is not None and len(sweep.objectives) > 1:
+        raise InputError(
+            "max_gap constrains a sweep with one objective, and this file has several",
+            hint="leave max_gap out and choose from the Pareto front, or use `metric:` instead of `metrics:`",
+        )
+    if sweep.method in ("bayes", "custom") and not sweep.objectives:
+        raise InputError(
+            f"method {sweep.method} searches for the best metric, but the sweep file names none",
+            hint="add `metric: {name: best_val_acc, goal: maximize}`",
+        )
+    check_sampler(sweep, sampler, max_gap=max_gap)
+    scheduler = sweep.scheduler
+    if scheduler is None:
+        return sweep
+    if scheduler.engine != "optuna":
+        raise InputError(
+            f"scheduler.engine {scheduler.engine} needs a W&B server",
+            hint="use engine optuna, which needs none",
+        )
+    if scheduler.source is not None:
+        # An agent may be started in another folder than the sweep was created in.
+        plain = sweep.to_plain()
+        plain["scheduler"]["source"] = str(Path(scheduler.source).absolute())
+        sweep = parse_sweep(plain)
+        from fer_sweep.search.study import check_own_search  # only here: optuna takes half a second to import
+
+        check_own_search(sweep, sweep_id)
+    return sweep
 
 
 def check_sampler(sweep: SweepFile, sampler: str | None, *, max_gap: float | None) -> None:

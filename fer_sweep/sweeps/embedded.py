@@ -76,9 +76,9 @@ class EmbeddedSweep(Sweep):
 
     def search(self) -> OpenSearch:
         """See ``Sweep.search``."""
-        from fer_sweep.search.embedded import OptunaSearch  # only here: reading a sweep needs no search
+        from fer_sweep.search.embedded import EmbeddedSearch  # only here: reading a sweep needs no search
 
-        return OptunaSearch(
+        return EmbeddedSearch(
             self.id,
             self.database,
             lease_s=lease_seconds(),

@@ -20,8 +20,8 @@ from fer_sweep.data.store import image_size
 from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, SweepFileError
 from fer_sweep.formatting import counted
 from fer_sweep.records import SweepState, TrialRecord, TrialState
-from fer_sweep.search.embedded import has_new, searchable
-from fer_sweep.search.method import check_sampler, in_words, takes_turns
+from fer_sweep.search.embedded import has_new
+from fer_sweep.search.method import check_sampler, in_words, searchable, takes_turns
 from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex

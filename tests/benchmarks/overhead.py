@@ -30,7 +30,7 @@ from fer_sweep.config.sweep_file import load_sweep_file, parse_sweep
 from fer_sweep.records import TrialOutcome, TrialRequest, TrialState
 from fer_sweep.search import study
 from fer_sweep.search.axes import axes_of
-from fer_sweep.search.embedded import OptunaSearch, create_sweep
+from fer_sweep.search.embedded import EmbeddedSearch, create_sweep
 from fer_sweep.search.sampling import RandomProposer
 from fer_sweep.search.turns import MOST_TRIALS
 from fer_sweep.store.trials import Lease, ledger_of
@@ -166,7 +166,7 @@ def _median(asks: int, ask: Callable[[], Any], end: Callable[[Any], object]) -> 
     return 1000 * statistics.median(times[1:])
 
 
-def _end(search: OptunaSearch, request: TrialRequest) -> None:
+def _end(search: EmbeddedSearch, request: TrialRequest) -> None:
     worth = _worth(int(request.trial_id))
     search.report(request.trial_id, 1, {"epoch": 1, "best_val_acc": worth, "val_acc": worth})
     search.finish(request.trial_id, TrialOutcome(TrialState.COMPLETE))

@@ -14,7 +14,7 @@ import yaml
 from fer_sweep.config.sweep_file import parse_sweep
 from fer_sweep.records import StopReason, TrialOutcome, TrialRequest, TrialState, Wait
 from fer_sweep.search import Search
-from fer_sweep.search.embedded import OptunaSearch, create_sweep
+from fer_sweep.search.embedded import EmbeddedSearch, create_sweep
 from fer_sweep.store.database import Database, default_storage
 from fer_sweep.store.sweeps import record_sweep
 from fer_sweep.wandb_client.account import Account
@@ -49,7 +49,7 @@ def take(search: Search) -> TrialRequest:
     return request
 
 
-class OptunaHarness:
+class EmbeddedHarness:
     """How the conformance suite creates and steers sweeps of the embedded search."""
 
     cannot: ClassVar[Mapping[str, str]] = {}
@@ -87,7 +87,7 @@ class OptunaHarness:
         self._opened.close()
 
 
-class FreezeThawHarness(OptunaHarness):
+class FreezeThawHarness(EmbeddedHarness):
     """The same for sweeps that are searched by freeze-thaw, wherever their file allows it."""
 
     def create(self, **sweep: Any) -> str:
@@ -147,7 +147,7 @@ class TrackedSearch(WandbSearch):
             self.stand_in.store.changed.notify_all()
 
 
-class WandbHarness(OptunaHarness):
+class WandbHarness(EmbeddedHarness):
     """How the conformance suite creates and steers sweeps of a W&B server: the stand-in, over HTTP."""
 
     cannot: ClassVar[Mapping[str, str]] = {
@@ -210,7 +210,7 @@ def made(storage, settings) -> str:
 
 
 @pytest.fixture
-def agents() -> Callable[..., OptunaSearch]:
+def agents() -> Callable[..., EmbeddedSearch]:
     """Opens agents of the embedded search."""
     return lambda sweep_id="a", *, storage=None, **options: embedded_search(sweep_id, storage, **options)
 
@@ -223,10 +223,10 @@ def agents() -> Callable[..., OptunaSearch]:
     ],
     ids="-".join,
 )
-def harness(request: pytest.FixtureRequest) -> Iterator[OptunaHarness]:
+def harness(request: pytest.FixtureRequest) -> Iterator[EmbeddedHarness]:
     """Another search joins the conformance suite by its harness and its storages here."""
     search, kind = request.param
-    make = {"optuna": OptunaHarness, "wandb": WandbHarness, "freeze-thaw": FreezeThawHarness}[search]
+    make = {"optuna": EmbeddedHarness, "wandb": WandbHarness, "freeze-thaw": FreezeThawHarness}[search]
     with _empty_storage(kind, request) as url, contextlib.closing(make(url)) as made:
         yield made
 

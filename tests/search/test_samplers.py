@@ -67,7 +67,7 @@ def test_a_sampler_learns_from_pruned_trials(new_sweep, agents, sampler, told):
     search = agents("a")
     value = loss(played(search, PRUNED))
     played(search)
-    seen = search._study._study.get_trials(deepcopy=False)[0]
+    seen = search._algorithm.proposer._study.get_trials(deepcopy=False)[0]
     assert (seen.state.name, seen.value) == (told, value)
 
 

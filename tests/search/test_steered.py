@@ -52,7 +52,7 @@ def train(search, value=0.5):
 
 def in_study(search):
     """The states and parameters of Optuna's trials."""
-    return [(trial.state.name, trial.params) for trial in search._study._study.get_trials(deepcopy=False)]
+    return [(trial.state.name, trial.params) for trial in search._algorithm.proposer._study.get_trials(deepcopy=False)]
 
 
 def test_a_grid_goes_on_with_the_configurations_that_are_new(steered):
@@ -134,7 +134,7 @@ def test_tpe_learns_from_trials_of_other_sweeps_which_are_none_of_its_own(steere
     assert train(search) is not None
     assert train(search) is None
     assert len(search.records()) == 2
-    told = search._study._study.get_trials(deepcopy=False)[:2]
+    told = search._algorithm.proposer._study.get_trials(deepcopy=False)[:2]
     assert [(trial.params["lr"], trial.value) for trial in told] == [(2e-3, 2e-3), (3e-3, 3e-3)]
     assert told[0].constraints["train_val_gap"] == pytest.approx(0.1)
 

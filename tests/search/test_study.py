@@ -49,7 +49,8 @@ def loss(config):
 
 def in_study(search, number):
     """What Optuna is told of a trial, after the next proposal."""
-    return search._study._study.get_trials(deepcopy=False)[search._study._mirror[number]]
+    proposer = search._algorithm.proposer
+    return proposer._study.get_trials(deepcopy=False)[proposer._mirror[number]]
 
 
 def finish(search, request, value):

@@ -6,7 +6,7 @@ from typing import Any
 
 from fer_sweep.files import write_atomically
 from fer_sweep.records import StopReason, TrialRequest, TrialState
-from fer_sweep.search.embedded import OptunaSearch
+from fer_sweep.search.embedded import EmbeddedSearch
 from fer_sweep.store.database import Database, default_storage
 from fer_sweep.store.engine import NothingCreated
 from fer_sweep.store.sweeps import set_sweep_state
@@ -18,7 +18,7 @@ from tests.support.scripted_starter import metrics_of, outcome_of
 OPENED = contextlib.ExitStack()
 
 
-class OwnSearch(OptunaSearch):
+class OwnSearch(EmbeddedSearch):
     """A search that closes its database with itself."""
 
     def __init__(self, sweep_id: str, storage: str | None, **options: Any) -> None:
@@ -64,7 +64,7 @@ def database_at(storage: str | None = None) -> Database:
     return OPENED.enter_context(contextlib.closing(Database(storage or default_storage())))
 
 
-def embedded_search(sweep_id: str, storage: str | None = None, **options: Any) -> OptunaSearch:
+def embedded_search(sweep_id: str, storage: str | None = None, **options: Any) -> EmbeddedSearch:
     """One agent's search of a sweep in the database of this URL, or of this home."""
     return OPENED.enter_context(contextlib.closing(OwnSearch(sweep_id, storage, **options)))
 
