@@ -78,7 +78,10 @@ def test_a_sweep_ends_with_its_best_trial_complete_and_no_checkpoint_left(sweep:
     assert "turn 2, " in text and " paused: " in text
     assert text.rstrip().splitlines()[-1].startswith(f"{TRIALS}/{TRIALS} trials | best ")
     trials = sweep.trials()
-    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    states = {trial.state for trial in trials}
+    # Of two slots, either may report first: they decide which trials are worth another turn, and all of them may be.
+    assert TrialState.COMPLETE in states and states <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert slots == 2 or TrialState.PRUNED in states
     for trial in trials:
         folder = sweep.trial_folder(trial.trial_id)
         epochs = [json.loads(line)["epoch"] for line in (folder / "history.jsonl").read_text().splitlines()]
