@@ -56,10 +56,11 @@ class Interrupts:
         self.by_signal = True
         self.level = max(2, self.level)
 
-    def note(self, running: int) -> str:
-        """What the agent does at this level, while so many trials run."""
+    def note(self, running: int, *, may_pause: bool = False) -> str:
+        """What the agent does at this level, while so many trials run, each to its end or that of its turn."""
         if self.level == 1:
-            again = f"{running} running will finish. Ctrl-C again: checkpoint and stop; a third time: kill"
+            until = "finish or pause" if may_pause else "finish"
+            again = f"{running} running will {until}. Ctrl-C again: checkpoint and stop; a third time: kill"
             return f"no new trials; {again}" if running else "stopping"
         why = "" if self.deadline is None or not self.deadline.level else f"the deadline is {self.deadline}: "
         if self.level == 2:

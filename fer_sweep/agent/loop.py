@@ -326,7 +326,8 @@ class Agent:
         if level <= self.interrupts.heeded:
             return
         self.interrupts.heeded = level
-        self.view.note(self.interrupts.note(len(self._running)))
+        may_pause = any(running.request.until is not None for running in self._running.values())
+        self.view.note(self.interrupts.note(len(self._running), may_pause=may_pause))
         for running in self._running.values():
             if level == 2:
                 running.preempt()

@@ -1,5 +1,6 @@
 """The tables with every sweep and trial, the same in both engines."""
 
+import json
 from collections.abc import Sequence
 
 from fer_sweep.store.engine import Connection, Dialect
@@ -123,7 +124,20 @@ def upgrade_tables(connection: Connection, dialect: Dialect, version: int) -> No
     if version < 3:
         _run(_ADDED_BY_3, connection, dialect)
     _run(_ADDED_BY_4, connection, dialect)
+    for row in connection.rows("SELECT id, spec FROM fersweep_sweeps"):
+        if sampler := sampler_before_4(row["spec"]):
+            connection.change("UPDATE fersweep_sweeps SET sampler = ? WHERE id = ?", [sampler, row["id"]])
     connection.change("UPDATE fersweep_schema SET version = ?", [SCHEMA_VERSION])
+
+
+def sampler_before_4(spec: str) -> str | None:
+    """The sampler of a sweep that was recorded before version 4, so that a sweep under way keeps it.
+
+    It was always TPE, except where the file's own code proposes the trials or its method needs no sampler: None then.
+    """
+    plain = json.loads(spec)
+    has_own_search = "source" in (plain.get("scheduler") or {})
+    return "tpe" if plain["method"] in ("bayes", "custom") and not has_own_search else None
 
 
 def _run(statements: Sequence[str], connection: Connection, dialect: Dialect) -> None:

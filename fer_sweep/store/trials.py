@@ -14,7 +14,7 @@ from fer_sweep.records import SweepState, TrialOutcome, TrialResult, TrialState
 from fer_sweep.store.database import Database
 from fer_sweep.store.engine import Connection, Row
 from fer_sweep.store.queue import Picked, Prior
-from fer_sweep.store.schema import UNENDED
+from fer_sweep.store.schema import UNENDED, sampler_before_4
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Ledger:
         row = self._sweep("*")
         version = self._connection.version
         budget, steered = (row["budget_epochs"], row["steered"]) if version >= 3 else (None, None)
-        sampler, until_converged = (row["sampler"], bool(row["until_converged"])) if version >= 4 else (None, False)
+        sampler = row["sampler"] if version >= 4 else sampler_before_4(row["spec"])
+        until_converged = version >= 4 and bool(row["until_converged"])
         return Settings(
             SweepState(row["state"]),
             *(row["spec"], row["seed"], row["max_gap"], budget, steered, sampler, until_converged),

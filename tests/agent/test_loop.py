@@ -168,6 +168,11 @@ def test_a_signal_ends_waiting_until_it_is_acted_on_and_a_second_one_for_good() 
     assert waiting == [False, True, False, True, True], "after the first one, what runs may take its time"
 
 
+def test_after_one_ctrl_c_trials_that_take_turns_are_said_to_pause() -> None:
+    notes = [Interrupts(level=1).note(2, may_pause=may_pause).split(". ")[0] for may_pause in (False, True)]
+    assert notes == ["no new trials; 2 running will finish", "no new trials; 2 running will finish or pause"]
+
+
 def test_ctrl_c_stops_an_agent_whose_database_does_not_answer(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     class Away(ScriptedSearch):
         """Ctrl-C is pressed each time that its database is waited for."""

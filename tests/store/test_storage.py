@@ -124,8 +124,10 @@ def test_newer_schema_is_refused(made, sweep):
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_database_of_an_earlier_schema_is_read_as_it_is_and_upgraded_by_the_first_writer(
-    made, agents, complete, version
+    made, agents, complete, version, settings
 ):
+    bayes = settings(method="bayes", metric={"name": "val_acc", "goal": "maximize"})
+    create_sweep(parse_sweep(bayes), sweep_id="b", storage=made)
     with writing(made) as connection:
         if version == 1:
             connection.change("ALTER TABLE fersweep_trials DROP COLUMN given_back")
@@ -150,15 +152,15 @@ def test_database_of_an_earlier_schema_is_read_as_it_is_and_upgraded_by_the_firs
         with database.transaction(write=False) as connection:
             ledger = Ledger(connection, "a")
             version = connection.row("SELECT version FROM fersweep_schema")["version"]
-            settings = ledger.settings()
-            return version, settings.budget_epochs, settings.sampler, ledger.queue(), ledger.priors(), ledger.paused()
+            settings, samplers = ledger.settings(), [Ledger(connection, name).settings().sampler for name in ("a", "b")]
+            return version, settings.budget_epochs, samplers, ledger.queue(), ledger.priors(), ledger.paused()
 
     reader, search = database_at(made), agents(storage=made)
-    assert found(reader) == (version, None, None, [], priors, [])
+    assert found(reader) == (version, None, [None, "tpe"], [], priors, [])
     search.finish(search.next_trial("cpu0").trial_id, complete())
     assert [record.state for record in search.records()] == ["complete"]
-    assert found(reader) == (SCHEMA_VERSION, None, None, [], priors, [])
-    assert found(database_at(made)) == (SCHEMA_VERSION, None, None, [], priors, [])
+    assert found(reader) == (SCHEMA_VERSION, None, [None, "tpe"], [], priors, [])
+    assert found(database_at(made)) == (SCHEMA_VERSION, None, [None, "tpe"], [], priors, [])
     with reader.transaction(write=True) as connection:  # it has seen the earlier schema, and upgrades nothing twice
         Ledger(connection, "a").finish_sweep()
 
