@@ -94,7 +94,7 @@ def test_recorded_curves_are_whole_and_every_configuration_finds_its_own(name: s
     recorded = TABLES[name]
     assert len(recorded.curves) == math.prod(map(len, recorded.grid.values()))
     assert {len(curve) for curve in recorded.curves} == {recorded.epochs}
-    assert 0.3 < recorded.target < recorded.best < 0.7
+    assert 0.25 < recorded.target < recorded.best < 0.7  # a quarter of the images is of the largest class
     last = {name: levels[-1] for name, levels in recorded.grid.items()}
     assert recorded.place(last) == tuple(len(levels) - 1 for levels in recorded.grid.values())
     assert set(recorded.parameters) == set(recorded.grid)
