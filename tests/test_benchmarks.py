@@ -94,7 +94,7 @@ def test_recorded_curves_are_whole_and_every_configuration_finds_its_own(name: s
     recorded = TABLES[name]
     assert len(recorded.curves) == math.prod(map(len, recorded.grid.values()))
     assert {len(curve) for curve in recorded.curves} == {recorded.epochs}
-    assert 0.3 < recorded.target < recorded.best < 0.7
+    assert 0.25 < recorded.target < recorded.best < 0.7  # a quarter of the images is of the largest class
     last = {name: levels[-1] for name, levels in recorded.grid.items()}
     assert recorded.place(last) == tuple(len(levels) - 1 for levels in recorded.grid.values())
     assert set(recorded.parameters) == set(recorded.grid)
@@ -105,9 +105,8 @@ def test_nearest_configuration_is_nearest_by_the_logarithm_of_the_learning_rate(
     assert CNN.place(near) == (1, 1, 1, 0, 1)
 
 
-@pytest.mark.parametrize("slots", [1, 3])
-@pytest.mark.parametrize("name", SEARCHES)
-def test_search_of_the_comparison_is_charged_for_every_epoch_of_its_trials(name: str, slots: int) -> None:
+def trials_of_sixty_epochs(name: str, slots: int) -> Sequence[Trial]:
+    """What a search of the comparison starts, and how far it trains each trial."""
     seen: list[Trial | None] = []
     player = SEARCHES[name](CNN, 0)
 
@@ -123,9 +122,20 @@ def test_search_of_the_comparison_is_charged_for_every_epoch_of_its_trials(name:
 
     with contextlib.closing(Remembering()) as remembering:
         assert walk(remembering, UNREACHABLE, slots=slots, budget=60) == math.inf
-    trials = {id(trial): trial for trial in seen if trial is not None}.values()
+    return [*{id(trial): trial for trial in seen if trial is not None}.values()]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_search_of_the_comparison_is_charged_for_every_epoch_of_its_trials(name: str, slots: int) -> None:
+    trials = trials_of_sixty_epochs(name, slots)
     assert sum(len(trial.accuracies) for trial in trials) == 60
     assert all(tuple(trial.accuracies) == CNN.curve(trial.values)[: len(trial.accuracies)] for trial in trials)
+
+
+@pytest.mark.parametrize("name", ["random", "TPE"])
+def test_search_without_hyperband_trains_every_trial_to_its_end(name: str) -> None:
+    assert [len(trial.accuracies) for trial in trials_of_sixty_epochs(name, 1) if trial.accuracies] == [12] * 5
 
 
 def test_walk_ends_with_the_first_epoch_that_reaches_the_target() -> None:

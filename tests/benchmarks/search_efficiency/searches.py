@@ -57,7 +57,7 @@ class Player(Protocol):
 
 
 class Embedded:
-    """fersweep's embedded search, with hyperband if settings are given."""
+    """fersweep's embedded search, random or TPE (bayes), with hyperband if settings are given."""
 
     def __init__(self, table: Table, seed: int, *, method: str, hyperband: Mapping[str, int] | None = None) -> None:
         self._epochs = table.epochs
@@ -67,7 +67,9 @@ class Embedded:
             spec["early_terminate"] = {"type": "hyperband", **hyperband}
         self._open = contextlib.ExitStack()
         storage = f"sqlite:///{self._open.enter_context(tempfile.TemporaryDirectory())}/sweeps.db"
-        create_sweep(parse_sweep(spec), sweep_id="compare", storage=storage, seed=seed)
+        # Without early_terminate, bayes would be freeze-thaw, whose turns this player does not take.
+        sampler = "tpe" if method == "bayes" else None
+        create_sweep(parse_sweep(spec), sweep_id="compare", storage=storage, seed=seed, sampler=sampler)
         self._search = self._open.enter_context(contextlib.closing(embedded_search("compare", storage)))
 
     def next(self) -> Trial | None:
