@@ -18,6 +18,7 @@ from fer_sweep.search.freeze_thaw.history import Observation
 from fer_sweep.search.outputs import Curves, earlier_observations, outputs_of
 from fer_sweep.search.sampling import Candidates, Proposal
 from fer_sweep.store.caches import ConfigIndex, Histories
+from fer_sweep.store.engine import Row
 from fer_sweep.store.queue import Prior
 from fer_sweep.store.trials import Ledger
 
@@ -181,32 +182,15 @@ class TurnProposer:
             time_left_s: For training, seconds; where it gets short for the best trial, that one has the next turn.
         """
         self.catch_up(ledger)
-        observations: list[Observation] = []
-        paused_elsewhere, epochs = set(), []
-        for row in ledger.states():
-            number, state = row["number"], TrialState(row["state"])
-            if number not in self._parameters:
-                self._parameters[number] = json.loads(row["parameters"])
-            curve, second = self._curves.of(number)
-            is_paused = number == ending or (state is TrialState.PAUSED and may_resume(number))
-            if state is TrialState.PAUSED and not is_paused:
-                paused_elsewhere.add(number)
-            has_ended = state not in (TrialState.RUNNING, TrialState.PREEMPTED)
-            observations.append(
-                Observation(
-                    self._parameters[number],
-                    curve,
-                    second,
-                    running_until=None if has_ended or number == ending else self.pace.end_of(number, len(curve)),
-                    is_paused=is_paused,
-                    has_failed=state is TrialState.FAILED,
-                )
-            )
-            epochs.append(int(self._parameters[number].get("epochs", self._epochs)))
+        states = {row["number"]: TrialState(row["state"]) for row in self._read(ledger)}
+        paused = {trial for trial, state in states.items() if state is TrialState.PAUSED}
+        resumable = {trial for trial in paused if may_resume(trial)} | ({ending} - {None})
+        observations = [self._observe(trial, state, trial in resumable) for trial, state in states.items()]
         best = self._best(observations)
-        if best is not None and observations[best].is_paused:
-            needs_s = self.pace.seconds_to_finish(best, epochs[best] - len(observations[best].curve))
-            if only_best or time_left_s < needs_s:
+        if best is not None and best in resumable:
+            seen = observations[best]
+            last_epoch = int(seen.values.get("epochs", self._epochs))
+            if only_best or time_left_s < self.pace.seconds_to_finish(best, last_epoch - len(seen.curve)):
                 return best
         if only_best:
             turn = None
@@ -217,11 +201,28 @@ class TurnProposer:
             turn = self._decided[1]
         if turn is not None or best is None:
             return turn
-        if observations[best].is_paused:
-            return best
-        # A host that has its checkpoint may be gone: if it were not, it would train something.
-        is_left_behind = best in paused_elsewhere and all(seen.running_until is None for seen in observations)
-        return best if is_left_behind else None
+        # The best trial alone is worth it. A host that has its checkpoint may be gone, if none trains anything.
+        is_left_behind = best in paused and all(seen.running_until is None for seen in observations)
+        return best if best in resumable or is_left_behind else None
+
+    def _read(self, ledger: Ledger) -> Sequence[Row]:
+        """The state of every trial; the parameters of those that are new are kept."""
+        rows = ledger.states()
+        for row in rows[len(self._parameters) :]:
+            self._parameters[row["number"]] = json.loads(row["parameters"])
+        return rows
+
+    def _observe(self, number: int, state: TrialState, is_resumable: bool) -> Observation:
+        curve, second = self._curves.of(number)
+        is_running = state in (TrialState.RUNNING, TrialState.PREEMPTED) and not is_resumable
+        return Observation(
+            self._parameters[number],
+            curve,
+            second,
+            running_until=self.pace.end_of(number, len(curve)) if is_running else None,
+            is_paused=is_resumable,
+            has_failed=state is TrialState.FAILED,
+        )
 
     def _decide(self, observations: list[Observation], ledger: Ledger, *, may_start: bool) -> Proposal | int | None:
         """What ``FreezeThaw`` proposes, if it is worth a turn."""
