@@ -1,6 +1,8 @@
 """``fersweep drain``: a slot of a running agent is freed, and takes trials again."""
 
 import json
+import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -8,10 +10,10 @@ from fer_sweep.agent.draining import Drains
 from fer_sweep.cli import agent as agent_commands
 from fer_sweep.files import sweep_folder
 from fer_sweep.owners import this_process
-from fer_sweep.records import TrialState
+from fer_sweep.records import TrialOutcome, TrialState
 from tests.support.agent_stage import Stage, View
 from tests.support.scripted_search import ScriptedSearch, request
-from tests.support.scripted_starter import ScriptedStarter, train_then_wait
+from tests.support.scripted_starter import WAIT_S, PlayedTrial, ScriptedStarter, train_all, train_then_wait
 from tests.support.shell import Shell
 
 
@@ -23,6 +25,31 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def agent_with(*slots: str) -> Drains:
     return Drains(sweep_folder("abc"), slots)
+
+
+def drain_in_trial_0(shell: Shell, stage: Stage, at_note: Callable[[str], object] = lambda note: None) -> None:
+    """Drain the slot in the first epoch of trial 0, which does not go on before the agent has read that.
+
+    Else it may end, and the next trial start, before the agent looks for a request.
+    """
+    is_read = threading.Event()
+
+    def play(trial: PlayedTrial) -> TrialOutcome:
+        trial.begin()
+        trial.train()
+        assert is_read.wait(WAIT_S)
+        return train_all(trial)
+
+    def note(text: str) -> None:
+        if "trial 0 runs there" in text:
+            is_read.set()
+        at_note(text)
+
+    stage.starter = ScriptedStarter(play)
+    stage.view = View(
+        at_epoch=lambda trial_id, epoch: shell("drain", "cpu0") if (trial_id, epoch) == ("0", 1) else None,
+        at_note=note,
+    )
 
 
 def test_now_checkpoints_the_trial_which_another_slot_resumes(shell: Shell, stage: Stage) -> None:
@@ -46,10 +73,7 @@ def test_now_checkpoints_the_trial_which_another_slot_resumes(shell: Shell, stag
 
 
 def test_a_drained_slot_waits_for_its_trial_and_takes_trials_again(shell: Shell, stage: Stage) -> None:
-    stage.view = View(
-        at_epoch=lambda trial_id, epoch: shell("drain", "cpu0") if (trial_id, epoch) == ("0", 1) else None,
-        at_note=lambda note: shell("drain", "cpu0", "--undo") if "and free" in note else None,
-    )
+    drain_in_trial_0(shell, stage, lambda note: shell("drain", "cpu0", "--undo") if "and free" in note else None)
     with agent_with("cpu0") as drains:
         summary = stage.run(ScriptedSearch([request("0"), request("1")]), drains=drains)
     assert summary.ended == {TrialState.COMPLETE: 2}
@@ -59,7 +83,7 @@ def test_a_drained_slot_waits_for_its_trial_and_takes_trials_again(shell: Shell,
 
 def test_an_agent_without_slots_ends_with_its_sweep(shell: Shell, stage: Stage) -> None:
     search = ScriptedSearch([request("0"), request("1")])
-    stage.view = View(at_epoch=lambda trial_id, epoch: shell("drain", "cpu0"))
+    drain_in_trial_0(shell, stage)
     with agent_with("cpu0") as drains:
         assert stage.run(search, drains=drains, is_over=lambda: True).ended == {TrialState.COMPLETE: 1}
 
