@@ -41,6 +41,7 @@ class _KnownAxes(BaseSampler):
         """Only called for what the algorithm does not decide, as while there are too few results."""
         if param_name in self._axes:
             return self._axes[param_name].coordinate(self._draws.random())
+        # Abstract in the base, but the next class in the order has it.
         return super().sample_independent(study, trial, param_name, param_distribution)  # type: ignore[safe-super]
 
 

@@ -138,7 +138,7 @@ def in_thread(act: Callable[[], Result], name: str) -> "Future[Result]":
 
 def service_process() -> "subprocess.Popen[bytes] | None":
     """The process of wandb's service, if this process has started one."""
-    # wandb has no public name for it; if a later version renames the private ones, there is none to kill.
+    # wandb has no public name for it, and mypy knows no private one; if a later version renames them, none is killed.
     setup = sys.modules.get("wandb.sdk.wandb_setup")
     with contextlib.suppress(AttributeError):
         found: subprocess.Popen[bytes] = setup._singleton._connection._proc._process  # type: ignore[union-attr]

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -103,9 +103,9 @@ def test_a_paused_trials_run_is_resumed_and_shows_in_the_end_that_it_was_pruned(
 ) -> None:
     request.getfixturevalue(wandb)
 
-    def upload(sweep_id: str, trials: object) -> bool:
-        uploaded.extend(trials)  # type: ignore[arg-type]
-        sync.upload(sweep, trials=trials, say=lambda line: None)  # type: ignore[arg-type]
+    def upload(sweep_id: str, trials: Sequence[str]) -> bool:
+        uploaded.extend(trials)
+        sync.upload(sweep, trials=trials, say=lambda line: None)
         return True
 
     uploaded: list[str] = []

@@ -7,7 +7,7 @@ import pytest
 from fer_sweep.worker.resources import OomKills, free_host_mb, oom_kills, total_mb
 from fer_sweep.worker.slots import CUDA_CONTEXT_MB, Admission, Slot, free_mb
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody says")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups and /proc as Linux has them")
 CPU = Slot("cpu0", "cpu", 1, {"CUDA_VISIBLE_DEVICES": ""})
 GPU = Slot("gpu0/1", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "GPU-nowhere"})
 
