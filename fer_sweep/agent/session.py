@@ -199,10 +199,12 @@ def _finish_uploads(sweep: Sweep, uploads: Uploads, console: Console) -> None:
 
 
 def _after_a_trial(sweep: Sweep, view: View, keeper: Mirror | None) -> None:
-    with contextlib.suppress(FersweepError):  # looked at again when the next trial pauses
-        if lost := limit_disk(sweep):
-            names = ", ".join(lost)
-            view.note(f"paused trials take too much of the disk: trial {names} lost its checkpoint and stays paused")
+    if view.paused:  # else a trial that ends need not wait for a transaction
+        with contextlib.suppress(FersweepError):  # looked at again when the next trial pauses
+            if lost := limit_disk(sweep):
+                names = ", ".join(lost)
+                note = f"paused trials take too much of the disk: trial {names} lost its checkpoint and stays paused"
+                view.note(note)
     if keeper is not None:
         keeper.nudge()
 

@@ -152,6 +152,11 @@ class SweepFile(Written):
         """Whether the search space is the user's code, whose parameters are known only when it runs."""
         return self.scheduler is not None and self.scheduler.search_space is not None
 
+    @property
+    def has_own_code(self) -> bool:
+        """Whether the user's code has a part in the search: its space, its study or both."""
+        return self.scheduler is not None and self.scheduler.source is not None
+
     def to_plain(self) -> dict[str, Any]:
         """The file as it was written, in plain dictionaries and lists; ``parse_sweep`` reads it back."""
         plain: dict[str, Any] = _plain(self)

@@ -80,66 +80,98 @@ class Gain:
         return float((self.draws > least).mean())
 
 
-def expected_gain(
+class Prediction:
+    """What the process, fitted to the trials of a sweep, expects of further epochs; see ``predict``."""
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        seen: Sequence[Observation],
+        history: History,
+        *,
+        last_epoch: int,
+        searched: Searched,
+        seed: int,
+    ) -> None:
+        self._encoding, self._seen, self._history = encoding, seen, history
+        self._last_epoch, self._searched, self._seed = last_epoch, searched, seed
+        self._lengths, self._ends = _lengths(seen), _ends(seen, last_epoch)
+        points = history.sample(_TRIALS)
+        vector = fit(points, encoding.groups, Hyperparameters.typical(len(encoding.sources)).to_vector())
+        self._process = Process(points, encoding.groups, Hyperparameters.from_vector(vector))
+
+    @property
+    def spent(self) -> int:
+        """Epochs that the trials have been trained, together."""
+        return int(self._lengths.sum())
+
+    def gain(self, more: int) -> Gain:
+        """What so many more epochs, of all trials together, gain."""
+        seen, history, encoding, lengths = self._seen, self._history, self._encoding, self._lengths
+        learns = self._searched != "random"
+        rng = np.random.default_rng([self._seed, len(seen), self.spent])
+        ranked = np.array([k for k in np.argsort(-history.peaks) if not math.isnan(history.peaks[k])], dtype=np.intp)
+        open_ = [k for k in ranked if seen[k].is_paused or seen[k].running_until is not None][:_RESUMABLE]
+        units = rng.random((_POINTS, len(encoding.sources)))
+        if learns:
+            parents = np.array([encoding.unit(seen[k].values) for k in ranked[:_PARENTS]])
+            units = np.concatenate([units, _moved(parents[rng.integers(len(parents), size=_MOVES)], rng)])
+        new = np.full(len(units), self._last_epoch, dtype=np.float64)
+        if "epochs" in encoding.sources:
+            new = np.array([int(encoding.values(unit)["epochs"]) for unit in units], dtype=np.float64)
+        resumable = np.array(open_, dtype=np.intp)
+        values = self._process.sample(
+            np.concatenate([history.points.places[resumable], encoding.places(units)]),
+            np.concatenate([resumable, np.full(len(units), -1)]),
+            np.concatenate([np.minimum(self._ends[resumable], lengths[resumable] + more), np.minimum(new, more)]),
+            _DRAWS,
+            rng,
+        )
+        trained = max(1, round(more * len(seen) / lengths.sum()))  # trials, if they take as many epochs as until now
+        choices = rng.integers(_DRAWS if learns else values.shape[1], size=(_DRAWS, trained))
+        if learns:
+            choices = values.argmax(1)[choices]
+        reached = np.take_along_axis(values, choices, 1).max(1)
+        return Gain(more, len(seen), np.sort(np.maximum(reached - history.best, 0.0) * history.spread))
+
+
+def predict(
     parameters: Mapping[str, Distribution],
     observations: Sequence[Observation],
     *,
     last_epoch: int,
     goal: Goal,
-    more: int,
     searched: Searched,
     seed: int,
-) -> Gain | None:
-    """What so many more epochs gain; None while too little is known.
+) -> Prediction | None:
+    """Fit the process to the trials of a sweep; None while too little is known.
 
     Args:
         parameters: The space: distributions by dotted name.
         observations: Every trial; those that are paused or running can be trained on.
         last_epoch: Of a configuration without a value for ``epochs``.
         goal: Which way the metric is better.
-        more: Epochs, of all trials together.
         searched: How.
-        seed: The same arguments give the same gain.
+        seed: The same arguments give the same gains.
     """
     seen = [observation for observation in observations if len(observation.curve) or observation.has_failed]
-    ends = np.array([int(found.values.get("epochs", last_epoch)) for found in seen], dtype=np.float64)
-    lengths = np.array([len(found.curve) for found in seen], dtype=np.float64)
-    if len(seen) < FIRST_TRIALS or (lengths >= ends).sum() < WHOLE_TRIALS:
+    ends = _ends(seen, last_epoch)
+    if len(seen) < FIRST_TRIALS or (_lengths(seen) >= ends).sum() < WHOLE_TRIALS:
         return None
-    learns = searched != "random"
-    rng = np.random.default_rng([seed, len(seen), int(lengths.sum())])
     encoding = Encoding(parameters)
     places = np.array([encoding.place(found.values) for found in seen])
     history = History.of(seen, places, ends, Output(goal), _FLOORS[searched])
     if history is None or not np.ptp(history.points.values):
         return None
-    ranked = np.array([k for k in np.argsort(-history.peaks) if not math.isnan(history.peaks[k])], dtype=np.intp)
-    points = history.sample(_TRIALS)
-    vector = fit(points, encoding.groups, Hyperparameters.typical(len(encoding.sources)).to_vector())
-    process = Process(points, encoding.groups, Hyperparameters.from_vector(vector))
+    return Prediction(encoding, seen, history, last_epoch=last_epoch, searched=searched, seed=seed)
 
-    open_ = [k for k in ranked if seen[k].is_paused or seen[k].running_until is not None][:_RESUMABLE]
-    units = rng.random((_POINTS, len(encoding.sources)))
-    if learns:
-        parents = np.array([encoding.unit(seen[k].values) for k in ranked[:_PARENTS]])
-        units = np.concatenate([units, _moved(parents[rng.integers(len(parents), size=_MOVES)], rng)])
-    new = np.full(len(units), last_epoch, dtype=np.float64)
-    if "epochs" in encoding.sources:
-        new = np.array([int(encoding.values(unit)["epochs"]) for unit in units], dtype=np.float64)
-    resumable = np.array(open_, dtype=np.intp)
-    values = process.sample(
-        np.concatenate([places[resumable], encoding.places(units)]),
-        np.concatenate([resumable, np.full(len(units), -1)]),
-        np.concatenate([np.minimum(ends[resumable], lengths[resumable] + more), np.minimum(new, more)]),
-        _DRAWS,
-        rng,
-    )
-    trained = max(1, round(more * len(seen) / lengths.sum()))  # trials, if they take as many epochs as until now
-    choices = rng.integers(_DRAWS if learns else values.shape[1], size=(_DRAWS, trained))
-    if learns:
-        choices = values.argmax(1)[choices]
-    reached = np.take_along_axis(values, choices, 1).max(1)
-    return Gain(more, len(seen), np.sort(np.maximum(reached - history.best, 0.0) * history.spread))
+
+def _lengths(seen: Sequence[Observation]) -> Array:
+    return np.array([len(found.curve) for found in seen], dtype=np.float64)
+
+
+def _ends(seen: Sequence[Observation], last_epoch: int) -> Array:
+    return np.array([int(found.values.get("epochs", last_epoch)) for found in seen], dtype=np.float64)
 
 
 def look(spent: int) -> int:

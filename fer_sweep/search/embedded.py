@@ -230,7 +230,7 @@ class EmbeddedSearch:
         ledger.hand_over(number, lease)
         self._leases.hold(number, lease)
         config = parse_trial_json(row["config"])
-        until = self._begin_turn(number, len(ledger.reports_of(number)), config)
+        until = self._begin_turn(ledger, number, config)
         return TrialRequest(str(number), config, json.loads(row["parameters"]), attempt, until)
 
     def _take_turn(self, ledger: Ledger, turns: TurnProposer, slot: str) -> TrialRequest | None:
@@ -266,11 +266,11 @@ class EmbeddedSearch:
             time_left_s=self._time_left_s(),
         )
 
-    def _begin_turn(self, number: int, epochs: int, config: TrialConfig) -> int | None:
-        """A trial of so many epochs begins its turn; returns ``TrialRequest.until``."""
+    def _begin_turn(self, ledger: Ledger, number: int, config: TrialConfig) -> int | None:
+        """A trial begins a turn, if it is trained in turns; returns ``TrialRequest.until``."""
         if self._algorithm.turns is None:
             return None
-        until = self._algorithm.turns.pace.begin(number, epochs)
+        until = self._algorithm.turns.pace.begin(number, len(ledger.reports_of(number)))
         return min(until, config.epochs) if self._may_pause else None
 
     def _finish_sweep(self, ledger: Ledger) -> None:
@@ -306,7 +306,7 @@ class EmbeddedSearch:
             now=self._leases.clock(),
         )
         self._leases.hold(number, lease)
-        until = self._begin_turn(number, 0, proposal.config)
+        until = self._begin_turn(ledger, number, proposal.config)
         return TrialRequest(str(number), proposal.config, proposal.values, until=until)
 
 

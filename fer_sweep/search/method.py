@@ -16,11 +16,9 @@ SEVERAL_OBJECTIVES_RULE = EarlyTerminate(type="hyperband", min_iter=3)
 early_terminate beside a scheduler, and Optuna prunes nothing with several objectives."""
 
 
-def takes_turns(sweep: SweepFile, settings: Settings) -> bool:
-    """Whether freeze-thaw searches a sweep."""
-    if settings.sampler is not None:
-        return settings.sampler == "freeze_thaw"
-    return can_take_turns(sweep, max_gap=settings.max_gap)
+def takes_turns(sweep: SweepFile, *, sampler: str | None, max_gap: float | None) -> bool:
+    """Whether freeze-thaw searches a sweep, given the sampler that was asked for, if any."""
+    return can_take_turns(sweep, max_gap=max_gap) if sampler is None else sampler == "freeze_thaw"
 
 
 def sampler_of(sweep: SweepFile, settings: Settings) -> str:
@@ -29,7 +27,7 @@ def sampler_of(sweep: SweepFile, settings: Settings) -> str:
         return sweep.method
     if sweep.scheduler is not None and sweep.scheduler.optimizer:
         return "own"
-    if takes_turns(sweep, settings):
+    if takes_turns(sweep, sampler=settings.sampler, max_gap=settings.max_gap):
         return "freeze_thaw"
     return settings.sampler or "tpe"
 
@@ -97,7 +95,7 @@ def check_sampler(sweep: SweepFile, sampler: str | None, *, max_gap: float | Non
             f"sampler {sampler} is for method bayes, and the sweep file has method {sweep.method}",
             hint="set `method: bayes` in the file, or leave the sampler out",
         )
-    if sweep.scheduler is not None and sweep.scheduler.source is not None:
+    if sweep.has_own_code:
         raise InputError(
             f"sampler {sampler} is not used beside scheduler.source, whose functions propose the trials",
             hint="leave the sampler out, or set one in the study that the file's optimizer returns",

@@ -40,8 +40,7 @@ def can_take_turns(sweep: SweepFile, *, max_gap: float | None) -> bool:
     It does for method bayes without early_terminate, and for method custom without a study or space of the user's own,
     if the objectives are metrics of every epoch.
     """
-    is_own = sweep.scheduler is not None and sweep.scheduler.source is not None
-    is_plain = sweep.method in ("bayes", "custom") and sweep.early_terminate is None and not is_own
+    is_plain = sweep.method in ("bayes", "custom") and sweep.early_terminate is None and not sweep.has_own_code
     is_small = sweep.run_cap is None or sweep.run_cap <= MOST_TRIALS
     return is_plain and is_small and bool(outputs_of(sweep, max_gap=max_gap))
 

@@ -10,7 +10,7 @@ from fer_sweep.config.sweep_file import SweepFile
 from fer_sweep.config.trial import SharedConfig
 from fer_sweep.errors import InputError
 from fer_sweep.records import TrialResult, TrialState
-from fer_sweep.search.convergence import Gain, Searched, expected_gain, is_converged, look
+from fer_sweep.search.convergence import Prediction, Searched, is_converged, look, predict
 from fer_sweep.search.freeze_thaw.history import Observation
 from fer_sweep.selection.intervals import binomial_error
 from fer_sweep.store.caches import Histories
@@ -60,18 +60,16 @@ class Worth:
         now = look(ledger.reported_epochs())
         if now != self._looked:
             self._looked = now
-            gain, error = self.gain(ledger), self.standard_error(ledger)
-            self.is_over = gain is not None and error is not None and is_converged(gain, error)
+            found, error = self.predict(ledger), self.standard_error(ledger)
+            self.is_over = found is not None and error is not None and is_converged(found.gain(found.spent), error)
 
-    def gain(self, ledger: Ledger, more: int | None = None) -> Gain | None:
-        """The expected gain of so many epochs, by default as many as are trained; None while it is unknown."""
-        observations = self._observations(ledger)
-        return expected_gain(
+    def predict(self, ledger: Ledger) -> Prediction | None:
+        """What further epochs are expected to gain; None while it is unknown."""
+        return predict(
             self._parameters,
-            observations,
+            self._observations(ledger),
             last_epoch=SharedConfig.model_fields["epochs"].default,
             goal=self._metric.goal,
-            more=more or sum(len(seen.curve) for seen in observations),
             searched=self._searched,
             seed=self._seed,
         )

@@ -21,12 +21,12 @@ from fer_sweep.errors import ConfigError, InputError, NothingToDo, Problem, Swee
 from fer_sweep.formatting import counted
 from fer_sweep.records import SweepState, TrialRecord, TrialState
 from fer_sweep.search.embedded import has_new
-from fer_sweep.search.method import check_sampler, in_words, searchable, takes_turns
+from fer_sweep.search.method import check_sampler, in_words, sampler_of, searchable
 from fer_sweep.search.sampling import fits
 from fer_sweep.shipped import resolve
 from fer_sweep.store.caches import ConfigIndex
 from fer_sweep.store.queue import Picked
-from fer_sweep.store.trials import Ledger
+from fer_sweep.store.trials import Ledger, Settings
 from fer_sweep.sweeps.data import data_names
 from fer_sweep.sweeps.differences import differences, listed, moved
 from fer_sweep.sweeps.entries import remember
@@ -107,7 +107,7 @@ def resume(sweep: Sweep, *, count: Limit | None = None, budget_epochs: Limit | N
         changed = [*moved("run_cap", file.run_cap, cap), *moved("budget_epochs", settings.budget_epochs, budget)]
         new = _with_cap(file, cap)
         check_sampler(new, settings.sampler, max_gap=settings.max_gap)
-        changed += _search_by(new, sweep, ledger)
+        changed += _search_by(new, sweep, settings, ledger)
         ledger.change_settings(new, budget_epochs=budget, steered=settings.steered)
         if settings.until_converged and settings.state is SweepState.FINISHED:
             ledger.go_on()
@@ -155,7 +155,7 @@ def edit(
         settings, started = ledger.settings(), ledger.count()
         if settings.file != old:
             raise InputError(f"sweep {sweep.id} has just been changed by another command", hint="run this one again")
-        changes += _search_by(new, sweep, ledger)
+        changes += _search_by(new, sweep, settings, ledger)
         ledger.change_settings(new, budget_epochs=settings.budget_epochs, steered=started)
         if settings.until_converged and settings.state is SweepState.FINISHED:
             ledger.go_on()
@@ -317,11 +317,12 @@ def _forbidden(sweep: Sweep, new: SweepFile) -> Iterator[Problem]:
         yield Problem(f"the data cannot change from {words[0]} to {words[1]}", key="parameters.data", hint=hint)
 
 
-def _search_by(new: SweepFile, sweep: Sweep, ledger: Ledger) -> Sequence[str]:
+def _search_by(new: SweepFile, sweep: Sweep, settings: Settings, ledger: Ledger) -> Sequence[str]:
     """Lines on how the search changes with the file; without freeze-thaw nothing resumes paused trials, so they end."""
-    settings = ledger.settings()
-    lines = [*moved("search", in_words(settings.file, settings), in_words(new, settings))]
-    if takes_turns(settings.file, settings) and not takes_turns(new, settings) and (paused := len(ledger.paused())):
+    old = settings.file
+    lines = [*moved("search", in_words(old, settings), in_words(new, settings))]
+    before, after = (sampler_of(file, settings) for file in (old, new))
+    if before == "freeze_thaw" != after and (paused := len(ledger.paused())):
         ledger.prune_paused("paused, and the search does not take turns any more", sweep.database.clock())
         lines.append(f"{counted(paused, 'paused trial')} pruned: only freeze-thaw resumes them")
     return lines

@@ -22,10 +22,10 @@ from fer_sweep.config.trial import TrialConfig, parse_trial
 from fer_sweep.errors import ConfigError, InputError
 from fer_sweep.formatting import counted
 from fer_sweep.records import TrialState
+from fer_sweep.search.method import takes_turns
 from fer_sweep.search.objective import objective_value
 from fer_sweep.search.outputs import GAP
 from fer_sweep.search.sampling import default_trial, fits, within
-from fer_sweep.search.turns import can_take_turns
 from fer_sweep.store.queue import Picked, Prior
 from fer_sweep.sweeps.data import prepared_fingerprint
 from fer_sweep.sweeps.entries import pinned_data
@@ -59,13 +59,13 @@ def warm_start(
     """
     space = Space.from_sweep(file)
     if not sources:
-        is_own = file.scheduler is not None and file.scheduler.source is not None
-        first_trial = default_trial(space) if file.method in ("bayes", "custom") and not is_own else None
+        learns = file.method in ("bayes", "custom") and not file.has_own_code
+        first_trial = default_trial(space) if learns else None
         return WarmStart([first_trial] if first_trial else [])
     metrics = file.objectives or (Metric(name="best_val_acc", goal="maximize"),)
     ranked: list[list[Picked]] = []
     priors: list[Prior] = []
-    learns_levels = can_take_turns(file, max_gap=max_gap) if sampler is None else sampler == "freeze_thaw"
+    learns_levels = takes_turns(file, sampler=sampler, max_gap=max_gap)
     for source in sources:
         trials = [*_complete_trials(source, metrics)]
         trials.sort(key=lambda trial: trial.prior.objectives[0], reverse=metrics[0].goal == "maximize")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_sweep.config import parameters as d
-from fer_sweep.search.convergence import COVERED, FIRST_TRIALS, Gain, expected_gain, is_converged
+from fer_sweep.search.convergence import COVERED, FIRST_TRIALS, Gain, is_converged, predict
 from fer_sweep.search.freeze_thaw import Observation
 
 EPOCHS = 8
@@ -21,7 +21,8 @@ def observation(lr, length=EPOCHS, sign=1.0, **state):
 
 
 def gain(observations, more=EPOCHS, goal="maximize", searched="model", seed=0):
-    return expected_gain(SPACE, observations, last_epoch=EPOCHS, goal=goal, more=more, searched=searched, seed=seed)
+    found = predict(SPACE, observations, last_epoch=EPOCHS, goal=goal, searched=searched, seed=seed)
+    return found and found.gain(more)
 
 
 FAR_FROM_THE_BEST = [observation(lr) for lr in np.linspace(0.0, 0.3, FIRST_TRIALS)]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from fer_sweep.search.freeze_thaw.process import Array
+
 Prediction = tuple[Array, Array]
 
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fer_sweep.config.parameters import Categorical, Distribution, Quantized
 from fer_sweep.config.values import canonical, is_number
+from fer_sweep.search.freeze_thaw.process import Array
 from fer_sweep.search.sampling import unit_of, unit_points
 
-Array = npt.NDArray[np.float64]
 IsActive = Callable[[str, Mapping[str, Any]], bool]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from fer_sweep.search.convergence import Gain, Searched, expected_gain, is_converged, look
+from fer_sweep.search.convergence import Prediction, Searched, is_converged, look, predict
 from fer_sweep.search.freeze_thaw import Observation
 from tests.benchmarks.search_efficiency.searches import SEARCHES, Player, parameters_of
 from tests.benchmarks.search_efficiency.tables import TABLES, Table
@@ -101,20 +101,21 @@ def score(search: str, table: Table, *, seeds: int, budget: int, more: int) -> S
             replay = Replay.of(player, table, budget)
         end = None
 
-        def gain(spent: int, more: int, replay: Replay = replay, seed: int = seed) -> Gain | None:
+        def prediction(spent: int, replay: Replay = replay, seed: int = seed) -> Prediction | None:
             trials = replay.after(spent, whole=table.epochs, pauses=search == "freeze-thaw")
-            return expected_gain(
-                space, trials, last_epoch=table.epochs, goal="maximize", more=more, searched=BY[search], seed=seed
-            )
+            return predict(space, trials, last_epoch=table.epochs, goal="maximize", searched=BY[search], seed=seed)
 
         looks = [n for n in range(2, len(replay.steps)) if look(n) > look(n - 1)]
         for spent in looks:
-            if spent + more <= len(replay.steps) and (found := gain(spent, more)):
-                low, high = found.interval
-                total.predicted.append(found.mean)
+            if (found := prediction(spent)) is None:
+                continue
+            if spent + more <= len(replay.steps):
+                gain = found.gain(more)
+                low, high = gain.interval
+                total.predicted.append(gain.mean)
                 total.gained.append(replay.best(spent + more) - replay.best(spent))
                 total.inside.append(low - 1e-9 <= total.gained[-1] <= high + 1e-9)
-            if end is None and (found := gain(spent, spent)) and is_converged(found, error):
+            if end is None and is_converged(found.gain(spent), error):
                 end = spent
         total.by_rule += end is not None
         total.stopped.append(end or len(replay.steps))
