@@ -235,14 +235,19 @@ class TurnProposer:
 
         decisions = sum(len(seen.curve) for seen in observations)
         rng = np.random.default_rng([self._seed, len(observations), decisions])
-        turn = self._core.propose(observations, rng, fitted=self._fitted, accepts=accepts, may_start=may_start)
+        turn = self._core.propose(
+            observations,
+            rng,
+            fitted=self._fitted,
+            accepts=accepts,
+            may_start=may_start,
+            least_gain=0.0 if may_start else LEAST_GAIN,
+        )
         if turn is None:
             candidates.check_exhausted(len(observations))
             return None
         self._fitted = turn.fitted
-        if turn.trial is None:
-            return found
-        return turn.trial if may_start or turn.gain >= LEAST_GAIN else None
+        return found if turn.trial is None else turn.trial
 
     def _best(self, observations: Sequence[Observation]) -> int | None:
         """The trial that has reached most and did not fail; None before the first finite value.

@@ -2,7 +2,7 @@
 
 Trials are trained in turns of a few epochs and paused between them. A Gaussian process over configuration and epoch
 (``process``) predicts where every curve ends; the next turn goes to the paused trial or new configuration with the
-highest expected improvement at its last epoch (``acquisition``). Pure over records: it knows no database and no
+highest expected improvement (``acquisition``) for each epoch that it still takes. Pure over records: it knows no database and no
 network.
 
 A second output has a process of its own: a metric with a limit, or a second objective.
@@ -67,9 +67,6 @@ class Turn:
     """The epoch to pause after; at the configuration's last epoch it is complete."""
     fitted: Fitted | None = None
     """To be given with the next call; None while there is nothing to fit."""
-    gain: float = math.inf
-    """Expected improvement at the configuration's last epoch, in standard deviations of the values seen so far (of two
-    objectives in products of them); infinite where nothing is known yet."""
 
 
 class FreezeThaw:
@@ -112,6 +109,7 @@ class FreezeThaw:
         fitted: Fitted | None = None,
         accepts: Accepts = lambda values: True,
         may_start: bool = True,
+        least_gain: float = 0.0,
     ) -> Turn | None:
         """The next turn; None if nothing can be trained now.
 
@@ -121,6 +119,8 @@ class FreezeThaw:
             fitted: Of the turn before; without it, hyperparameters are fitted anew.
             accepts: Whether a configuration, other than the trials', can be trained.
             may_start: Whether new trials are allowed beside paused ones.
+            least_gain: What a choice must be expected to improve on the best by, in standard deviations of the values
+                seen so far (of two objectives in products of them).
         """
         taken = {canonical(seen.values) for seen in observations}
 
@@ -135,11 +135,11 @@ class FreezeThaw:
             paused = [place for place, seen in enumerate(observations) if seen.is_paused]
             return self._resume(observations, paused[0], fitted) if paused else None
         fitted = self._fit(histories, fitted)
-        for choice, gain in self._ranked(observations, histories, fitted, rng):
+        for choice in self._ranked(observations, histories, fitted, rng, least_gain):
             if isinstance(choice, int):
-                return replace(self._resume(observations, choice, fitted), gain=gain)
+                return self._resume(observations, choice, fitted)
             if is_new(values := self._encoding.values(choice)):
-                return replace(self._start(values, fitted), gain=gain)
+                return self._start(values, fitted)
         drawn = self._draw(is_new, rng)
         return None if drawn is None else self._start(drawn, fitted)
 
@@ -172,8 +172,9 @@ class FreezeThaw:
         histories: Sequence[History],
         fitted: Fitted,
         rng: np.random.Generator,
-    ) -> Iterable[tuple[int | Array, float]]:
-        """Paused trials and points of the unit cube, with their expected improvement at their last epoch, falling."""
+        least_gain: float,
+    ) -> Iterable[int | Array]:
+        """Paused trials and points of the unit cube, by the improvement that an epoch of each is expected to bring."""
         groups, size = self._encoding.groups, len(observations)
         fits = [Hyperparameters.from_vector(vector) for vector in fitted.vectors]
         processes = [
@@ -201,8 +202,12 @@ class FreezeThaw:
             np.concatenate([ends[paused], last]),
         )
         gain = acquisition.gain([process.predict(*candidates) for process in processes])
+        # An improvement shows at the end. Where early epochs say little, so that all candidates are much the same, this
+        # trains one trial to its end after the other, and not the first epochs of many.
+        trained = [*(len(observations[place].curve) for place in paused), *[0] * len(fresh)]
+        rate = gain / np.maximum(candidates[2] - trained, 1)
         choices = [*paused.tolist(), *fresh]
-        return ((choices[place], float(gain[place])) for place in np.argsort(-gain, kind="stable"))
+        return (choices[place] for place in np.argsort(-rate, kind="stable") if gain[place] >= least_gain)
 
     def _believing(
         self, observations: Sequence[Observation], process: Process, history: History, h: Hyperparameters

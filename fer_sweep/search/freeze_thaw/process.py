@@ -104,7 +104,7 @@ class Hyperparameters:
         return cls(np.exp(vector[7:]), memory, shared, own, noise, scale, offset, kinship)
 
 
-_WIDTHS = np.array([0.5, 0.5, 0.5, 0.3, 0.3, 1.0, 1.5])
+_WIDTHS = np.array([0.5, 0.5, 1.0, 0.3, 0.3, 1.0, 1.5])
 """Standard deviations of the normal prior on ``Hyperparameters.to_vector``, but for the lengths."""
 _LENGTH_WIDTH = 0.4
 """The same for each length."""

@@ -150,7 +150,7 @@ TABLES = {
                 "batch_size": [64, 256],
             },
             fixed={"model": "resnet18", "stem": "imagenet", "width": 8, "optimizer": "sgd", "augment.rotation": 10.0},
-            choices=("batch_size",),
+            choices=("lr", "weight_decay", "label_smoothing", "batch_size"),
         ),
     )
 }
