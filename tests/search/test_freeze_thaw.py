@@ -84,6 +84,24 @@ def test_best_trial_is_trained_to_the_end_and_others_stay_paused():
     assert all(turn.values == observations[turn.trial].values for turn in resumed)
 
 
+def test_one_trial_is_trained_to_the_end_before_others_where_first_epochs_tell_nothing():
+    flat = [Observation(seen.values, [0.25, 0.25], is_paused=True) for seen in trials()]
+    length, chosen = 2, set()
+    fitted = None
+    while length < EPOCHS:
+        turn = search().propose(flat, rng(length), fitted=fitted)
+        chosen.add(turn.trial)
+        length, fitted = turn.until, turn.fitted
+        flat[turn.trial] = Observation(turn.values, [0.25] * length, is_paused=length < EPOCHS)
+    assert len(chosen) == 1 and None not in chosen
+
+
+def test_gain_below_the_least_one_is_no_reason_for_a_turn():
+    observations = trials()
+    assert search().propose(observations, rng(), may_start=False, least_gain=0.01) is not None
+    assert search().propose(observations, rng(), may_start=False, least_gain=10.0) is None
+
+
 def test_smallest_is_best_where_the_metric_is_minimized():
     observations = trials()
     mirrored = [Observation(seen.values, [-value for value in seen.curve], is_paused=True) for seen in observations]
