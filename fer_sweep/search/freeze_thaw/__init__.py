@@ -2,8 +2,8 @@
 
 Trials are trained in turns of a few epochs and paused between them. A Gaussian process over configuration and epoch
 (``process``) predicts where every curve ends; the next turn goes to the paused trial or new configuration with the
-highest expected improvement (``acquisition``) for each epoch that it still takes. Pure over records: it knows no database and no
-network.
+highest expected improvement (``acquisition``) for each epoch that it still takes. Pure over records: it knows no
+database and no network.
 
 A second output has a process of its own: a metric with a limit, or a second objective.
 """
@@ -204,7 +204,7 @@ class FreezeThaw:
         gain = acquisition.gain([process.predict(*candidates) for process in processes])
         # An improvement shows at the end. Where early epochs say little, so that all candidates are much the same, this
         # trains one trial to its end after the other, and not the first epochs of many.
-        trained = [*(len(observations[place].curve) for place in paused), *[0] * len(fresh)]
+        trained = [*(len(observations[place].curve) for place in paused.tolist()), *[0] * len(fresh)]
         rate = gain / np.maximum(candidates[2] - trained, 1)
         choices = [*paused.tolist(), *fresh]
         return (choices[place] for place in np.argsort(-rate, kind="stable") if gain[place] >= least_gain)
