@@ -173,13 +173,14 @@ def _combination_problems(space: Space, probes: Probes, image_size: ImageSize, *
             groups.setdefault(involved, {})[problem.message] = values
     problems = []
     for involved, messages in groups.items():
-        if len(involved) == 1 and isinstance(space.parameters[involved[0]], forms.Constant | forms.Categorical):
-            (name,) = involved
+        searched = [name for name in involved if not isinstance(space.parameters[name], forms.Constant)]
+        varied = searched or involved
+        if len(varied) == 1 and isinstance(space.parameters[varied[0]], forms.Constant | forms.Categorical):
+            (name,) = varied
             parts = {canonical(value): part for value, part in probes[name]}
             for message, values in messages.items():
                 problems.append(Problem(message, key=f"{space.keys[name]}.{parts[canonical(values[name])]}"))
             continue
-        searched = [name for name in involved if not isinstance(space.parameters[name], forms.Constant)]
         key = next((space.keys[name] for name in [*searched, *involved]), "parameters")
         more = f", and {len(messages) - 1} more such combinations" if len(messages) > 1 else ""
         problems.append(Problem(f"a combination that cannot be trained: {next(iter(messages))}{more}", key=key))

@@ -158,6 +158,10 @@ class ResNet18Config(SharedConfig):
         return self
 
 
+_POWERS = (2, 4, 8, 16)
+"""Patch sizes that convolutions of stride 2 can have."""
+
+
 class ViTConfig(SharedConfig):
     """Hugging Face ViTForImageClassification with stochastic depth."""
 
@@ -165,6 +169,12 @@ class ViTConfig(SharedConfig):
     """The architecture."""
     patch_size: Annotated[int, Field(ge=2, le=24)] = 8
     """Side of a patch in pixels; divides height and width of the images."""
+    stem: Literal["patch", "conv"] = "patch"
+    """What makes tokens of an image: a linear projection of patches, or log2(patch_size) 3x3 convolutions of stride 2
+    with BatchNorm, which give as many tokens; then patch_size is 2, 4, 8 or 16."""
+    pool: Literal["cls", "mean", "sequence"] = "cls"
+    """What the classifier reads: the class token, or the patches' tokens by their mean or by weights that a linear
+    layer gives (sequence pooling, Hassani et al. 2021)."""
     dim: Annotated[int, Field(ge=16, le=1024)] = 192
     """Width of a token; a multiple of head_dim."""
     depth: Annotated[int, Field(ge=1, le=32)] = 9
@@ -188,13 +198,18 @@ class ViTConfig(SharedConfig):
     def _sizes_fit(self) -> "ViTConfig":
         if self.pretrained is None and self.dim % self.head_dim:
             raise ValueError(f"dim {self.dim} is not a multiple of head_dim {self.head_dim}")
+        if self.pretrained is not None and (self.stem != "patch" or self.pool != "cls"):
+            raise ValueError("pretrained weights have patches and a class token: set stem=patch and pool=cls")
+        if self.stem == "conv" and self.patch_size not in _POWERS:
+            raise ValueError(f"patch_size {self.patch_size} cannot have stem=conv: take one of {list(_POWERS)}")
         return self
 
     def check_image_size(self, height: int, width: int) -> None:
         """Check that whole patches cover the images."""
         common = math.gcd(height, width)
         if self.pretrained is None and common % self.patch_size:
-            divisors = [size for size in range(2, 25) if common % size == 0]
+            sizes = _POWERS if self.stem == "conv" else range(2, 25)
+            divisors = [size for size in sizes if common % size == 0]
             message = f"patch_size {self.patch_size} does not divide images of {width}x{height} pixels"
             raise ConfigError([Problem(f"{message}: take one of {divisors}")])
 

@@ -1,53 +1,60 @@
-"""The format huggingface: a ViT for transformers' own classes, image processor included.
+"""The format huggingface: a ViT for transformers' Auto classes, image processor included.
+
+transformers' own classes load a ViT with patches and a class token. For another stem or pooling it has no class, so the
+export holds a copy of ours, models/fersweep_vit.py, which it loads with trust_remote_code=True.
 
 Their image processor reads RGB, our model has one channel. The first layer is linear, so its weights are multiplied by
 the shares of red, green and blue in grey (ITU-R 601, as in Pillow), which gives the same output for RGB input.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional
-from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    ViTForImageClassification,
-    ViTImageProcessor,
-)
-from transformers import ViTConfig as HFConfig
+from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessor
 from transformers.utils import logging as hf_logging
 
 from fer_sweep.errors import FersweepError, InputError
+from fer_sweep.models.fersweep_vit import FersweepViTConfig, FersweepViTForImageClassification
 from fer_sweep.models.vit import ViT
 from fer_sweep.training.examination import Examinee
 
 _GREY = torch.tensor([19595, 38470, 7471]) / 65536
 """Shares of red, green and blue in Pillow's grey; their sum is 1, so grey pictures are unchanged."""
-_FIRST = "vit.embeddings.patch_embeddings.projection.weight"
 LIBRARY, PACKAGES = "transformers", ("torch", "transformers")
 USE = """\
+{% set own = config.model == "vit" and (config.stem != "patch" or config.pool != "cls") %}
+{% set trust = ", trust_remote_code=True" if own else "" %}
+{% if own %}
+transformers has no class of its own for a ViT with stem {{ config.stem | code }} and pool {{ config.pool | code }}.
+This folder holds one in `fersweep_vit.py`, which needs torch and transformers only. `trust_remote_code=True` runs that
+file: read it first.
+
+{% endif %}
 ```python
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 processor = AutoImageProcessor.from_pretrained(".")
-model = AutoModelForImageClassification.from_pretrained(".").eval()
+model = AutoModelForImageClassification.from_pretrained("."{{ trust }}).eval()
 inputs = processor(Image.open("face.png"), return_tensors="pt")
 with torch.inference_mode():
     print(model.config.id2label[int(model(**inputs).logits.argmax())])
 ```
 
-`transformers.pipeline("image-classification", ".")` works too. Pictures may be grey or in colour; the first layer
-converts colours to grey.
+`transformers.pipeline("image-classification", "."{{ trust }})` works too.
+Pictures may be grey or in colour; the first layer converts colours to grey.
 """
 
 
 def write(examinee: Examinee, folder: Path) -> None:
-    """Write config.json, model.safetensors and preprocessor_config.json.
+    """Write config.json, model.safetensors and preprocessor_config.json; where needed, also fersweep_vit.py.
 
     Raises:
         InputError: The model is not a ViT.
@@ -58,18 +65,25 @@ def write(examinee: Examinee, folder: Path) -> None:
             f"--format huggingface is for vit, and this model is {examinee.config.model}",
             hint="use --format safetensors or --format onnx",
         )
+    if isinstance(model.transformer, FersweepViTForImageClassification):
+        # save_pretrained then copies the module and names its classes in config.json.
+        FersweepViTConfig.register_for_auto_class()
+        FersweepViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
     names = dict(enumerate(examinee.spec.classes))
-    config = HFConfig.from_dict(
+    grey = model.transformer.config
+    config = type(grey).from_dict(
         {
-            **model.transformer.config.to_dict(),
+            **grey.to_dict(),
             "num_channels": len(_GREY),
             "id2label": names,
             "label2id": {name: code for code, name in names.items()},
         }
     )
     weights = model.transformer.state_dict()
-    weights[_FIRST] = weights[_FIRST] * _GREY[None, :, None, None]
-    coloured = ViTForImageClassification(config)
+    convolutions = (name for name, part in model.transformer.named_modules() if isinstance(part, nn.Conv2d))
+    first = f"{next(convolutions)}.weight"
+    weights[first] = weights[first] * _GREY[None, :, None, None]
+    coloured = type(model.transformer)(config)
     coloured.load_state_dict(weights)
     processor = ViTImageProcessor(
         do_convert_rgb=True,
@@ -96,7 +110,10 @@ def logits(folder: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float3
     """
     load = AutoImageProcessor.from_pretrained
     processor = load(folder, local_files_only=True)  # type: ignore[no-untyped-call] # transformers leaves it untyped
-    model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
+    # By its class, where it has ours: AutoModel would leave a copy of it in the user's cache at each export.
+    is_ours = (folder / "fersweep_vit.py").exists()
+    kind: Any = FersweepViTForImageClassification if is_ours else AutoModelForImageClassification
+    model = kind.from_pretrained(folder, local_files_only=True).eval()
     inputs: torch.Tensor = processor([Image.fromarray(face[0]) for face in pixels], return_tensors="pt")["pixel_values"]
     size = (processor.size["height"], processor.size["width"])
     if size != pixels.shape[-2:]:

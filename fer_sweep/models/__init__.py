@@ -25,7 +25,7 @@ def build_model(config: TrialConfig, spec: DataSpec) -> nn.Module:
 
 def memory_format(config: TrialConfig) -> torch.memory_format:
     """The fastest memory format of an architecture's weights, which its activations have too."""
-    if isinstance(config, ViTConfig):
+    if isinstance(config, ViTConfig) and config.stem == "patch":
         return torch.contiguous_format  # it has one convolution
     if isinstance(config, ResNet18Config) and config.width < _NARROWEST_STRIDED:
         return torch.contiguous_format

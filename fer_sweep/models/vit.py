@@ -1,7 +1,7 @@
 """ViT (Dosovitskiy et al. 2021): Hugging Face's ViTForImageClassification for small images.
 
 Stochastic depth (Huang et al. 2016) and attention that is fast on the device are added from outside, so that the names
-of the weights stay Hugging Face's own.
+of the weights stay Hugging Face's own. A convolutional stem or a pooling of tokens makes it a FersweepViT, a subclass.
 """
 
 import functools
@@ -21,6 +21,7 @@ from transformers.models.vit.modeling_vit import ViTAttention, ViTLayer, eager_a
 
 from fer_sweep.config.trial import ViTConfig
 from fer_sweep.errors import WeightsUnavailable
+from fer_sweep.models.fersweep_vit import FersweepViTConfig, FersweepViTForImageClassification
 from fer_sweep.records import DataSpec
 
 ATTENTION = "fersweep"
@@ -141,8 +142,25 @@ def build(config: ViTConfig, spec: DataSpec) -> nn.Module:
             "num_attention_heads": config.dim // config.head_dim,
             "intermediate_size": round(config.dim * config.mlp_ratio),
         }
-        transformer = ViTForImageClassification(HFConfig(**sizes, **common))
+        if config.stem == "patch" and config.pool == "cls":
+            transformer = ViTForImageClassification(HFConfig(**sizes, **common))
+        else:
+            own = FersweepViTConfig(**sizes, **common, stem=config.stem, pool=config.pool)
+            transformer = FersweepViTForImageClassification(own)
+            if config.stem == "conv":
+                _initialise_convolutions(transformer)
     return ViT(transformer, config.stochastic_depth)
+
+
+def _initialise_convolutions(transformer: ViTForImageClassification) -> None:
+    """He's initialisation (He et al. 2015), as in the other architectures.
+
+    The outputs would be the same with Hugging Face's deviation of 0.02, because BatchNorm follows. But the smaller the
+    weights, the more a step of the optimizer turns them: at 0.02 the first convolution's would be a third of these.
+    """
+    for module in transformer.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _pretrained(name: str, settings: dict[str, Any], spec: DataSpec) -> ViTForImageClassification:

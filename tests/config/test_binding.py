@@ -34,7 +34,7 @@ metric: {name: best_val_ac, goal: maximize}  # metric.name: no trial reports 'be
 parameters:
   model: {value: simple_cnn}
   batchsize: {value: 3}  # parameters.batchsize: no such parameter (did you mean batch_size?)
-  stem: {value: cifar}  # parameters.stem: simple_cnn has no stem: it belongs to resnet18 (remove it, or use model
+  stem: {value: cifar}  # parameters.stem: simple_cnn has no stem: it belongs to resnet18 and vit (remove it
   epochs: {value: 0}  # parameters.epochs.value: 0: input should be greater than or equal to 1
   optimizer: {values: [adamw, sgdd, adam]}  # parameters.optimizer.values.1: 'sgdd':
   kernel_size: {min: 3, max: 7}  # parameters.kernel_size: 4:
@@ -67,6 +67,7 @@ def test_every_problem_is_reported_at_its_line_in_the_order_of_the_file(tmp_path
 
 
 VIT = {"model": "vit", "dim": {"values": [192, 200]}, "head_dim": {"values": [16, 32, 64]}}
+CONV = {"model": "vit", "stem": "conv"}
 WIDE = {name: {"min": 0.0, "max": 0.5} for name in ("dropout", "label_smoothing", "warmup", "momentum")}
 RESNET = {"model": "resnet18", "pretrained": {"values": [True, False]}, "stem": {"values": ["imagenet", "cifar"]}}
 TWICE = {"model": "vit", "augment.shift": 0.1, "augment": {"parameters": {"shift": {"value": 0.2}}}}
@@ -79,12 +80,17 @@ UNTRAINABLE = "a combination that cannot be trained: "
     [
         ({"lr": 0.1}, "parameters: no model is given: which architecture to train (add model: {value: simple_cnn}"),
         ({"model": "resnet"}, "parameters.model: no such model: 'resnet' (did you mean resnet18?)"),
-        (THREE | {"stem": "cifar"}, "parameters.stem: resnet18 has stem, but vit and simple_cnn have not (write one"),
+        (THREE | {"width": 8}, "parameters.width: resnet18 has width, but vit and simple_cnn have not (write one"),
         ({"model": {"values": ["resnet18", "deeper_cnn"]}, "width": 4}, "parameters.width.value: 4: "),
         ({"model": "vit", "augment": {"values": [{"shift": 0.0}, {"shift": 0.9}]}}, "parameters.augment.values.1: 0.9"),
         (VIT, f"parameters.dim: {UNTRAINABLE}dim 200 is not a multiple of head_dim 16, and 2 more such combinations"),
         (VIT | WIDE | {"lr": 0.1}, f"parameters.dim: {UNTRAINABLE}dim 200 is not a multiple"),
         (VIT | {"dim": 192, "patch_size": 7}, "parameters.patch_size.value: patch_size 7 does not divide "),
+        (CONV | {"patch_size": 6}, f"parameters.patch_size: {UNTRAINABLE}patch_size 6 cannot have stem=conv: take"),
+        (
+            CONV | {"patch_size": {"values": [4, 6]}},
+            "parameters.patch_size.values.1: patch_size 6 cannot have stem=conv",
+        ),
         (TWICE, "parameters.augment.shift: given twice: once nested, once with a dotted name"),
         (RESNET, f"parameters.pretrained: {UNTRAINABLE}pretrained weights have the 7x7 stem"),
     ],

@@ -75,6 +75,11 @@ PRETRAINED = {"model": "resnet18", "pretrained": True}
         ({"model": "simple_cnn", "kernel_size": 4}, "kernel_size: 4: input should be 3, 5 or 7"),
         ({"model": "resnet18", "width": 12}, "width: 12: input should be a multiple of 8"),
         ({"dim": 200}, "dim 200 is not a multiple of head_dim 32"),
+        ({"stem": "conv", "patch_size": 6}, "patch_size 6 cannot have stem=conv: take one of [2, 4, 8, 16]"),
+        (
+            {"pool": "mean", "pretrained": "some/vit"},
+            "pretrained weights have patches and a class token: set stem=patch",
+        ),
         (PRETRAINED, "pretrained weights have the 7x7 stem: set stem=imagenet"),
         (PRETRAINED | {"stem": "imagenet", "width": 32}, "pretrained weights have width 64, not 32"),
         ({"lr": 0.1, "lr.x": 1}, "lr.x: lr is a value and cannot also be a group"),
@@ -88,6 +93,8 @@ def test_value_that_cannot_be_trained_is_refused_with_the_reason(values, says):
 def test_patches_must_cover_the_images():
     with pytest.raises(ConfigError, match=r"does not divide images of 40x48 pixels: take one of \[2, 4, 8\]"):
         parse_trial({"model": "vit", "patch_size": 5}).check_image_size(48, 40)
+    with pytest.raises(ConfigError, match=r"take one of \[2, 4, 8\]"):
+        parse_trial({"model": "vit", "patch_size": 16, "stem": "conv"}).check_image_size(24, 24)
     parse_trial({"model": "vit", "patch_size": 7, "pretrained": "some/vit"}).check_image_size(48, 48)
 
 

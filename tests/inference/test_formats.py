@@ -6,12 +6,19 @@ import os
 import re
 import shutil
 import stat
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    dynamic_module_utils,
+)
 from transformers import pipeline as hugging_face_pipeline
 
 from fer_sweep.data.cache import open_dataset
@@ -26,17 +33,19 @@ from tests.training.conftest import SIZES, small
 
 pytestmark = pytest.mark.usefixtures("tiny_data")
 SAFETENSORS, ONNX, HUGGINGFACE = ExportFormat.SAFETENSORS, ExportFormat.ONNX, ExportFormat.HUGGINGFACE
-each_model = pytest.mark.parametrize("model", SIZES)
+KINDS = {model: {"model": model} for model in SIZES}
+KINDS["vit_conv"] = {"model": "vit", "stem": "conv", "pool": "sequence"}
+each_model = pytest.mark.parametrize("model", KINDS)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_cache):
-    """A folder with a trained trial of each architecture, by its name."""
+    """A folder with a trained trial of each of KINDS, by its name."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FERSWEEP_CACHE", str(tiny_cache))
-        for model in SIZES:
-            train(small(model, epochs=1, train_samples=32, lr=3e-3, precision="fp32"), folder / model)
+        for name, values in KINDS.items():
+            train(small(**values, epochs=1, train_samples=32, lr=3e-3, precision="fp32"), folder / name)
     return folder
 
 
@@ -98,17 +107,23 @@ def test_onnx_export_is_the_model(trained, tmp_path, model, monkeypatch):
     np.testing.assert_allclose(logits, expected(trained / model, faces(1)), atol=1e-4)
 
 
-def test_hugging_face_export_is_the_model(trained, tmp_path, monkeypatch):
-    target = tmp_path / "out"
-    done = export_model(trained / "vit", target, HUGGINGFACE, name="a/0")
+@pytest.mark.parametrize("kind", ["vit", "vit_conv"])
+def test_hugging_face_export_is_the_model(trained, tmp_path, kind, monkeypatch):
+    cache = tmp_path / "modules"  # of transformers, which copies fersweep_vit.py there and imports it
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(cache))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    target, trust = tmp_path / "out", {"trust_remote_code": True} if kind == "vit_conv" else {}
+    done = export_model(trained / kind, target, HUGGINGFACE, name="a/0")
     assert {"README.md", "fersweep.json", "preprocessor_config.json", "model.safetensors"} < {*done.files}
+    card = (target / "README.md").read_text()
+    assert ("fersweep_vit.py" in done.files) is ("trust_remote_code" in card) is bool(trust)
     processor = AutoImageProcessor.from_pretrained(target)
-    model = AutoModelForImageClassification.from_pretrained(target).eval()
+    model = AutoModelForImageClassification.from_pretrained(target, **trust).eval()
     assert model.config.id2label == dict(enumerate(CLASSES))
     images = [Image.fromarray(face[0]) for face in faces(5)]
     colours = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
-    wanted = expected(trained / "vit", faces(5))
-    of_grey = expected(trained / "vit", np.asarray(colours.convert("L"))[None, None])
+    wanted = expected(trained / kind, faces(5))
+    of_grey = expected(trained / kind, np.asarray(colours.convert("L"))[None, None])
     # A picture in colour means what its grey means, up to the rounding of a grey level.
     for pictures, logits, tolerance in (
         (images, wanted, 1e-4),
@@ -118,9 +133,17 @@ def test_hugging_face_export_is_the_model(trained, tmp_path, monkeypatch):
         with torch.inference_mode():
             found = model(**processor(pictures, return_tensors="pt")).logits.numpy()
         np.testing.assert_allclose(found, logits, atol=tolerance)
-    answers = hugging_face_pipeline("image-classification", str(target))(images[0], top_k=7)
+    answers = hugging_face_pipeline("image-classification", str(target), **trust)(images[0], top_k=7)
     assert answers[0]["label"] == CLASSES[int(wanted[0].argmax())]
     assert run_use(target, monkeypatch)["inputs"]["pixel_values"].shape == (1, 3, 48, 48)
+    assert type(model).__module__.startswith("transformers_modules." if trust else "transformers.models.vit.")
+    assert model(**processor(images, return_tensors="pt"), labels=torch.zeros(5, dtype=torch.long)).loss > 0.0
+
+
+def test_hugging_face_export_with_our_class_is_not_loaded_as_another_model(trained, tmp_path):
+    export_model(trained / "vit_conv", tmp_path / "out", HUGGINGFACE, name="a/0")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        AutoModelForImageClassification.from_pretrained(tmp_path / "out", trust_remote_code=False)
 
 
 def test_vit_pretrained_at_another_size_is_exported(tmp_path):

@@ -10,8 +10,14 @@ from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import FER2013
 from tests.training.conftest import SIZES
 
-SMALL = SIZES | {"deeper_cnn": {"blocks": 3, "convs_per_block": 1, "width": 8, "conv_dropout": 0.0}}
-each_model = pytest.mark.parametrize("model", SMALL)
+SMALL = {model: {"model": model, **sizes} for model, sizes in SIZES.items()}
+SMALL["deeper_cnn"] |= {"blocks": 3, "convs_per_block": 1, "width": 8, "conv_dropout": 0.0}
+each_model = pytest.mark.parametrize("values", SMALL.values(), ids=SMALL)
+each_kind = pytest.mark.parametrize(
+    "values",
+    [*SMALL.values(), *(SMALL["vit"] | {"stem": "conv", "pool": pool} for pool in ("cls", "mean", "sequence"))],
+    ids=[*SMALL, "conv cls", "conv mean", "conv sequence"],
+)
 
 
 def build(**values):
@@ -34,6 +40,9 @@ def build(**values):
         (176_383, {"model": "resnet18", "stem": "imagenet", "width": 8}),
         (2_694_727, {"model": "vit"}),
         (11_010, {"model": "vit", "patch_size": 24, "dim": 16, "depth": 1, "head_dim": 16, "mlp_ratio": 0.7}),
+        (2_890_711, {"model": "vit", "stem": "conv"}),
+        (2_694_919, {"model": "vit", "pool": "sequence"}),
+        (11_799, {"model": "vit", "stem": "conv", "patch_size": 2, "dim": 16, "depth": 1, "head_dim": 8}),
         (12_439, {"model": "vit", "patch_size": 6, "dim": 24, "depth": 2, "head_dim": 8, "stochastic_depth": 0.9}),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
@@ -48,9 +57,9 @@ def test_every_size_has_its_parameters_and_gives_finite_logits(parameters, value
         assert torch.isfinite(logits).all()
 
 
-@each_model
-def test_gradient_reaches_every_parameter_and_one_small_batch_is_memorised(model):
-    network = build(model=model, **SMALL[model])
+@each_kind
+def test_gradient_reaches_every_parameter_and_one_small_batch_is_memorised(values):
+    network = build(**values)
     faces, labels = torch.randn(7, 1, 48, 48), torch.arange(7)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
     for step in range(200):
@@ -67,8 +76,8 @@ def test_gradient_reaches_every_parameter_and_one_small_batch_is_memorised(model
 
 
 @each_model
-def test_dropout_is_active_in_training_only(model):
-    network = build(model=model, **SMALL[model], dropout=0.5).eval()
+def test_dropout_is_active_in_training_only(values):
+    network = build(**values, dropout=0.5).eval()
     assert 0.5 in {module.p for module in network.modules() if isinstance(module, nn.Dropout)}
     faces = torch.randn(4, 1, 48, 48)
     assert torch.equal(network(faces), network(faces))
@@ -88,19 +97,23 @@ def test_narrowest_resnet_is_not_in_channels_last_which_crashes_on_odd_batches()
 
 
 @each_model
-def test_every_field_changes_the_network_and_equal_seeds_do_not(model):
+def test_every_field_changes_the_network_and_equal_seeds_do_not(values):
+    model = values["model"]
     changes = {
         "simple_cnn": {"channels": 9, "kernel_size": 5, "hidden": 33},
         "deeper_cnn": {"blocks": 2, "convs_per_block": 2, "width": 9, "head": "flatten", "conv_dropout": 0.4},
         "resnet18": {"stem": "cifar", "width": 16},
-        "vit": {"patch_size": 12, "dim": 40, "depth": 3, "head_dim": 16, "mlp_ratio": 4.0, "stochastic_depth": 0.4},
+        "vit": {
+            **{"patch_size": 12, "dim": 40, "depth": 3, "head_dim": 16, "mlp_ratio": 4.0, "stochastic_depth": 0.4},
+            **{"stem": "conv", "pool": "mean"},
+        },
     }[model]
     own = type(parse_trial({"model": model})).model_fields.keys() - SharedConfig.model_fields.keys()
     assert changes.keys() == own - {"model", "pretrained"}
     faces = torch.randn(4, 1, 48, 48)
 
     def logits(**changed):
-        network = build(model=model, **{**SMALL[model], **changed})
+        network = build(**values | changed)
         torch.manual_seed(1)
         return network(faces)
 

@@ -16,9 +16,11 @@ from fer_sweep.training.optimizer import WeightAverage, build_optimizer, learnin
 from tests.training.conftest import SIZES, small
 
 
-@pytest.mark.parametrize("model", SIZES)
-def test_only_weights_decay(model):
-    config = small(model, weight_decay=0.3)
+@pytest.mark.parametrize(
+    "values", [*({"model": model} for model in SIZES), {"model": "vit", "stem": "conv", "pool": "sequence"}], ids=str
+)
+def test_only_weights_decay(values):
+    config = small(**values, weight_decay=0.3)
     network = build_model(config, FER2013)
     groups = build_optimizer(network, config).param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
