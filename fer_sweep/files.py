@@ -21,7 +21,9 @@ from fer_sweep.errors import InputError, cannot_write
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, WEIGHTS = "last.ckpt", "previous.ckpt", "best.safetensors"
-"""A trial's newest checkpoint, and the weights of its best epoch."""
+"""A trial's newest checkpoint, the one before it, and the weights of its best epoch."""
+RESULT = "result.json"
+"""The result of a trial that has ended."""
 
 
 def home() -> Path:
@@ -136,9 +138,9 @@ def read_object(path: Path) -> dict[str, Any]:
 def copy_trial(source: Path, target: Path) -> None:
     """Copy the files of a finished trial into a new trial of the same configuration, as far as they still exist."""
     names = [name for name in ("config.json", "history.jsonl", WEIGHTS) if (source / name).is_file()]
-    if (target / "config.json").exists() or not (source / "result.json").is_file() or "config.json" not in names:
+    if (target / "config.json").exists() or not (source / RESULT).is_file() or "config.json" not in names:
         return
-    for name in [*names, "result.json"]:  # the result last: it marks the training as finished
+    for name in [*names, RESULT]:  # the result last: it marks the training as finished
         with atomic_path(target / name) as temporary:
             shutil.copyfile(source / name, temporary)
 

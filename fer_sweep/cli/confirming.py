@@ -104,6 +104,11 @@ def _show(winners: "Sequence[tuple[Sweep, Candidate]]", confirmations: "Sequence
                 f"{candidate.name}: every seed starts from the weights of trial {earlier}, so the interval covers "
                 "their further epochs only; trainings from scratch would differ by more"
             )
+        if teacher := candidate.record.config.get("distill_from"):
+            print_prose(
+                f"{candidate.name}: every seed learns from the same teacher, {teacher}, so the interval does not cover "
+                "how much a teacher with another seed would change"
+            )
     for comparison in comparisons:
         print_prose(f"{_difference(comparison)}: {comparison.meaning}")
     if comparisons:

@@ -5,8 +5,10 @@ under each field.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -20,6 +22,9 @@ SYNTHETIC = "synthetic"
 """The data set that each host generates itself."""
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+TRIAL_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+"""Pattern of `SWEEP/TRIAL`, a trial by its ids."""
 
 
 class _Frozen(BaseModel):
@@ -82,16 +87,33 @@ class SharedConfig(_Frozen):
     """Seeds weights, data order, augmentation and dropout."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training batches."""
-    weights_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$")] | None = (
-        None
-    )
+    weights_from: Annotated[str, Field(pattern=TRIAL_NAME)] | None = None
     """Start from the weights of the best epoch of an earlier trial, `SWEEP/TRIAL` by their ids, with the same model,
     sizes and data."""
+    distill_from: str | None = None
+    """Learn also from the predictions of a teacher, the best epoch of an earlier trial on the same data, `SWEEP/TRIAL`
+    by their ids, or the absolute path of a trial's or an export's folder. It may be of another architecture."""
+    distill_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Weight of the loss against the teacher; the loss against the labels has the rest."""
+    distill_temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 3.0
+    """Temperature of both models' probabilities in the loss against the teacher (Hinton et al. 2015); 0 takes the
+    teacher's likeliest class as a hard label (Touvron et al. 2021)."""
 
-    @field_validator("train_samples", "weights_from", mode="before")
+    @field_validator("train_samples", "weights_from", "distill_from", mode="before")
     @classmethod
     def _none_is_a_word(cls, value: object) -> object:
         return None if value in ("none", "None", "null", "") else value
+
+    @field_validator("distill_from")
+    @classmethod
+    def _names_a_model(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(TRIAL_NAME, value):
+            return value
+        if not any(kind(value).is_absolute() for kind in (PurePosixPath, PureWindowsPath)):
+            raise ValueError(
+                "give SWEEP/TRIAL by their ids, or the absolute path of the folder of a trial or an export"
+            )
+        return value
 
     def check_image_size(self, height: int, width: int) -> None:
         """Check the configuration against the images of its data set, in pixels.

@@ -27,7 +27,8 @@ from fer_sweep.inference.loading import load_model
 from fer_sweep.openings import openings_in
 from fer_sweep.records import ExportFormat, TrialResult
 from fer_sweep.training.evaluation import forward
-from fer_sweep.training.examination import Examinee, check_on_validation, weights_in
+from fer_sweep.training.examination import Examinee, check_on_validation
+from fer_sweep.training.weights import weights_in
 from fer_sweep.verdicts import explain
 
 TOLERANCE = 1e-4

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from fer_sweep.inference.export import logits_of
-from fer_sweep.training.examination import EXPORTED, Examinee, load_examinee
+from fer_sweep.training.examination import Examinee, load_examinee
+from fer_sweep.training.weights import EXPORTED
 
 LIBRARY, PACKAGES = "fersweep", ("torch",)
 USE = """\

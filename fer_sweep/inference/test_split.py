@@ -13,7 +13,8 @@ from fer_sweep.errors import InputError
 from fer_sweep.inference.loading import load_model
 from fer_sweep.openings import Opening, one_at_a_time, openings_of, write_down
 from fer_sweep.records import Averaging, Examination
-from fer_sweep.training.examination import examine, open_if_here, weights_in
+from fer_sweep.training.examination import examine, open_if_here
+from fer_sweep.training.weights import weights_in
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer_sweep.config.trial import ResNet18Config
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.data.dataset import FaceDataset, Split, positions_of_test
 from fer_sweep.errors import CheckpointError, DataError, FersweepError
-from fer_sweep.files import WEIGHTS, write_atomically
-from fer_sweep.models import build_model, memory_format
+from fer_sweep.files import write_atomically
 from fer_sweep.records import Averaging, Examination
 from fer_sweep.training.evaluation import accuracy, confusion_matrix, forward, scores
 from fer_sweep.training.precision import Precision, choose_precision
-from fer_sweep.training.weights import Trained, read_weights
+from fer_sweep.training.weights import Trained, load_trained, weights_in
 
-EXPORTED = "model.safetensors"
-"""The weights in a folder that ``fersweep export`` made."""
 CROP = 44 / 48
 """Side of a crop over that of the image."""
 TOLERANCE = 0.01
@@ -60,25 +56,8 @@ def load_examinee(folder: Path, device: torch.device) -> Examinee:
         CheckpointError: The file is missing or damaged.
         WeightsUnavailable: The architecture's description comes from a hub that is out of reach.
     """
-    path = weights_in(folder)
-    trained, weights = read_weights(path)
-    config = trained.config
-    # Its weights are about to be replaced, so that those it started from are not needed again.
-    built = config.model_copy(update={"pretrained": False}) if isinstance(config, ResNet18Config) else config
-    model = build_model(built, trained.spec)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} does not fit its architecture: {error}", hint="it was trained by another version of fersweep"
-        ) from error
-    model = model.to(device).to(memory_format=memory_format(config)).eval()
-    return Examinee(**vars(trained), model=model, device=device, precision=choose_precision(config, device))
-
-
-def weights_in(folder: Path) -> Path:
-    """Where the weights in the folder of a trial, or of an export, are or should be."""
-    return next((folder / name for name in (WEIGHTS, EXPORTED) if (folder / name).is_file()), folder / WEIGHTS)
+    trained, model = load_trained(weights_in(folder), device)
+    return Examinee(**vars(trained), model=model, device=device, precision=choose_precision(trained.config, device))
 
 
 def check_data(examinee: Examinee, dataset: FaceDataset) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fer_sweep.data import augment
+from fer_sweep.training.distillation import distillation_loss
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.trial import Trial
 
@@ -147,6 +148,10 @@ def _step(trial: Trial, batch: Batch, lr: float | Tensor) -> None:
     for chunk in _chunks(len(batch), trial.micro_batch):
         logits = forward(trial.model, images[chunk], trial.precision)
         of_chunk = _loss(logits, labels[chunk], labels.flip(0)[chunk], batch.mixup, config.label_smoothing)
+        if trial.teacher is not None:
+            taught = trial.teacher.logits(images[chunk], trial.precision)
+            of_teacher = distillation_loss(logits, taught, config.distill_temperature)
+            of_chunk = torch.lerp(of_chunk, of_teacher, config.distill_weight)
         of_chunk = of_chunk * (len(logits) / len(batch))
         of_chunk.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
         loss += of_chunk.detach()

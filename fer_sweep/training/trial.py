@@ -15,20 +15,21 @@ from torch import Tensor, nn
 from fer_sweep.config.trial import SharedConfig, TrialConfig, parse_trial
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError, ConfigError, OtherData
-from fer_sweep.files import WEIGHTS, read_json, trial_folder, write_atomically
+from fer_sweep.files import RESULT, WEIGHTS, read_json, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import TrialResult
 from fer_sweep.training.checkpoint import Checkpoints, on_cpu
+from fer_sweep.training.distillation import load_teacher
 from fer_sweep.training.evaluation import Confusion, scores
 from fer_sweep.training.faces import Faces
 from fer_sweep.training.history import History
 from fer_sweep.training.optimizer import WeightAverage, build_optimizer, moments, restore_moments
 from fer_sweep.training.precision import Precision, choose_precision
 from fer_sweep.training.samples import choose_samples
-from fer_sweep.training.weights import read_weights
+from fer_sweep.training.weights import check_same_data, named_weights, read_weights
 from fer_sweep.verdicts import judge
 
-CONFIG, HISTORY, RESULT = "config.json", "history.jsonl", "result.json"
+CONFIG, HISTORY = "config.json", "history.jsonl"
 
 
 class Best(BaseModel):
@@ -104,10 +105,12 @@ class Trial:
         self.config, self.folder, self.device = config, folder, device
         self.micro_batch = micro_batch  # images that go through the model at once; None for whole batches
         self.samples = choose_samples(dataset, config)
+        self.faces = Faces(dataset, self.samples, device)
+        # Before the seed, since building it draws random numbers: the student starts as it would without a teacher.
+        self.teacher = load_teacher(config, self.faces, self.fingerprint, device)
         torch.manual_seed(config.seed)
         self.model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config))
         self.precision = choose_precision(config, device)
-        self.faces = Faces(dataset, self.samples, device)
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.optimizer = build_optimizer(self.model, config)
         self.history = History(folder / HISTORY)
@@ -153,7 +156,7 @@ class Trial:
         if saved is None:
             self.history.restart([])
             if self.config.weights_from is not None:
-                self._start_from(self.config.weights_from)
+                self._start_from_weights()
             return
         try:
             loss_sum = saved.tensors["loss_sum"].to(self.device)
@@ -177,29 +180,17 @@ class Trial:
         self.precision = state.precision  # this host might choose another, and end with other bits
         self.history.restart(state.history)
 
-    def _start_from(self, name: str) -> None:
-        folder = trial_folder(*name.split("/"))
-        if not (folder / RESULT).is_file():  # the weights of a running trial change
-            raise CheckpointError(
-                f"weights_from={name}: there is no finished trial in {folder}",
-                hint="name a trial of this home, SWEEP/TRIAL as in fersweep best; if another host has trained it, "
-                "train this one there",
-            )
-        theirs, weights = read_weights(folder / WEIGHTS)
-        if theirs.fingerprint not in (None, self.fingerprint) or theirs.spec != self.faces.spec:
-            # It may have been trained on images that are validation images here.
-            raise CheckpointError(
-                f"weights_from={name}: that trial was trained on other data, {theirs.config.data} "
-                f"({str(theirs.fingerprint)[:12]}), than {self.config.data} ({self.fingerprint[:12]})",
-                hint="start from a trial on the same data, or leave weights_from out",
-            )
+    def _start_from_weights(self) -> None:
+        theirs, weights = read_weights(named_weights("weights_from", self.config))
+        check_same_data("weights_from", self.config, theirs, fingerprint=self.fingerprint, spec=self.faces.spec)
         try:
             self.model.load_state_dict(weights)
         except RuntimeError as error:
             own = [field for field in type(theirs.config).model_fields if field not in SharedConfig.model_fields]
             sizes = [f"{field}={getattr(theirs.config, field)}" for field in own]
             raise CheckpointError(
-                f"weights_from={name}: those weights do not fit this model, they are of {', '.join(sizes)}",
+                f"weights_from={self.config.weights_from}: those weights do not fit this model, "
+                f"they are of {', '.join(sizes)}",
                 hint="set the same model and sizes, or leave weights_from out",
             ) from error
         if self.average:

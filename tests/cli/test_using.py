@@ -11,6 +11,8 @@ from PIL import Image
 
 from fer_sweep.files import home
 from fer_sweep.records import CLASSES
+from tests.cli.conftest import write_sweep
+from tests.support.scripted_starter import ScriptedStarter, train_for_real
 from tests.support.searches import read_only
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -42,6 +44,21 @@ def test_the_winner_of_the_last_sweep_is_exported_and_used(shell, searched, pict
     code, out, err = shell("export", searched, "--trial", other, "-o", "other")
     assert code == 0 and f"{searched}/{other}" in out
     assert "model.safetensors" in out and "on 35 validation images" in " ".join(out.split()) and "README.md" in err
+
+
+def test_the_trials_of_another_sweep_learn_from_one_of_its_trials(shell, searched, monkeypatch):
+    monkeypatch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(train_for_real))
+    teacher = f"{searched}/0"
+    words = ("create", write_sweep(), "--data", "whole", "--set", f"distill_from={teacher}", "--set", "epochs=1")
+    made = shell.json(*words)["sweep"]
+    for _ in ("as it is", "extended"):
+        assert shell("agent", made, "--gpus", "none", "--slots", "1")[0] == 0
+        shell("extend", f"{made}/0", "--epochs", "+1")
+    first, longer = shell.json("status")["trials"]
+    assert first["state"] == longer["state"] == "complete"
+    assert first["config"]["distill_from"] == longer["config"]["distill_from"] == teacher
+    assert longer["config"]["weights_from"] == f"{made}/0"
+    assert f"distill_from={teacher}" in "".join(shell("best", made, "--all", "--anyway")[1].split())
 
 
 def test_commands_that_only_read_work_in_a_home_that_cannot_be_written(shell, searched):

@@ -72,6 +72,10 @@ PRETRAINED = {"model": "resnet18", "pretrained": True}
         ({"optimizer": "adam"}, "optimizer: 'adam': input should be 'adamw' or 'sgd'"),
         ({"augment": {"shift": 0.6}}, "augment.shift: 0.6: input should be less than or equal to 0.5"),
         ({"data": "../secret"}, "data: '../secret': string should match"),
+        (
+            {"distill_from": "out/of/here"},
+            "distill_from: 'out/of/here': give SWEEP/TRIAL by their ids, or the absolute",
+        ),
         ({"model": "simple_cnn", "kernel_size": 4}, "kernel_size: 4: input should be 3, 5 or 7"),
         ({"model": "resnet18", "width": 12}, "width: 12: input should be a multiple of 8"),
         ({"dim": 200}, "dim 200 is not a multiple of head_dim 32"),
@@ -108,6 +112,8 @@ def test_values_that_go_together_are_accepted():
     parse_trial({"model": "vit", "pretrained": "some/vit", "dim": 200, "patch_size": 7})  # the weights give the sizes
     config = parse_trial({"model": "vit", "augment": {"shift": 0.2, "flip": False}, "augment.shift": 0.3})
     assert (config.augment.shift, config.augment.flip) == (0.3, False)
+    for teacher in ("k3v9/12", "/models/winner", r"C:\models\winner", None):
+        assert parse_trial({"model": "vit", "distill_from": teacher}).distill_from == teacher
 
 
 CONFIGS = st.fixed_dictionaries(

@@ -10,6 +10,7 @@ from torch import nn
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.data import augment
+from fer_sweep.files import trial_folder
 from fer_sweep.records import FER2013, StopReason, TrialState
 from fer_sweep.training import step as steps_module
 from fer_sweep.training.history import read_history
@@ -49,8 +50,19 @@ def loss_of(trial, steps, batch, lr):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("model", SIZES)
 def test_graphs_train_like_single_kernels(model, optimizer, tmp_path, monkeypatch):
+    compare(small(model, optimizer=optimizer, dropout=0.0, ema_decay=0.9), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 3.0])
+def test_graphs_train_with_a_teacher_like_single_kernels(temperature, tmp_path, monkeypatch, caplog):
+    train(small("deeper_cnn", epochs=1), trial_folder("t", "0"), device="cuda:0")
+    compare(small("vit", distill_from="t/0", distill_temperature=temperature), tmp_path, monkeypatch)
+    assert "cannot be captured" not in caplog.text
+
+
+def compare(config, tmp_path, monkeypatch):
+    """Train with and without graphs."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    config = small(model, optimizer=optimizer, dropout=0.0, ema_decay=0.9)
     train(config, tmp_path / "graphs", device="cuda:0", micro_batch=16)
     monkeypatch.setattr(steps_module, "WARM_UP", 10**9)
     train(config, tmp_path / "kernels", device="cuda:0", micro_batch=16)
