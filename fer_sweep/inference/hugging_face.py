@@ -67,8 +67,9 @@ def write(examinee: Examinee, folder: Path) -> None:
         )
     if isinstance(model.transformer, FersweepViTForImageClassification):
         # save_pretrained then copies the module and names its classes in config.json.
-        FersweepViTConfig.register_for_auto_class()
-        FersweepViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+        FersweepViTConfig.register_for_auto_class()  # type: ignore[no-untyped-call] # transformers leaves it untyped
+        kind = type(model.transformer)
+        kind.register_for_auto_class("AutoModelForImageClassification")  # type: ignore[no-untyped-call] # as above
     names = dict(enumerate(examinee.spec.classes))
     grey = model.transformer.config
     config = type(grey).from_dict(

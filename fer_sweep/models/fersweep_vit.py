@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
-from transformers.utils import can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 
-class FersweepViTConfig(ViTConfig):
+class FersweepViTConfig(ViTConfig):  # type: ignore[no-untyped-call] # transformers leaves it untyped
     """ViTConfig with two fields more."""
 
     model_type = "fersweep_vit"  # not vit: without this file transformers would load a part of the weights as a ViT
@@ -57,7 +57,7 @@ def _conv(before: int, after: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
 
 
-class FersweepViTForImageClassification(ViTForImageClassification):
+class FersweepViTForImageClassification(ViTForImageClassification):  # type: ignore[no-untyped-call] # as above
     """Images (B, C, H, W) to logits (B, K).
 
     The class token is there in any case; where the patch tokens are pooled, it is one token more that they attend to,
@@ -69,13 +69,13 @@ class FersweepViTForImageClassification(ViTForImageClassification):
     def __init__(self, config: FersweepViTConfig) -> None:
         super().__init__(config)
         if config.stem == "conv":
-            self.vit.embeddings.patch_embeddings = ConvStem(config)
+            self.vit.embeddings.register_module("patch_embeddings", ConvStem(config))
         if config.pool == "sequence":
             # No bias: added to every token's score, softmax takes it away again.
             self.token_score = nn.Linear(config.hidden_size, 1, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call] # as above
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator] # as above
     def forward(
         self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **more: Any
     ) -> ImageClassifierOutput:
