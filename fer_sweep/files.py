@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -147,16 +148,29 @@ def copy_trial(source: Path, target: Path) -> None:
 
 def is_locked(lock: Path) -> bool:
     """Whether another process holds a lock file."""
-    import fcntl  # only here: Windows has none
+    if sys.platform == "win32":
+        from filelock import FileLock, Timeout  # only here: commands that lock nothing start faster
 
-    try:
-        with lock.open() as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+        if not lock.exists():
+            return False
+        try:
+            with FileLock(lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False
+    else:
+        import fcntl  # does not exist on Windows
+
+        try:
+            with lock.open() as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not see each other
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
         return False
-    return False
 
 
 def drop_unwritten(stream: IO[str]) -> None:
@@ -185,8 +199,7 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
         # Not mkstemp, whose files only their owner can read: a lab shares its cache as its umask allows.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        _sync_file(temporary)
         if replace:
             temporary.replace(target)
         else:
@@ -234,8 +247,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         with folder_beside(target) as temporary:
             yield temporary
             for path in temporary.rglob("*"):
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
+                _sync_file(path)
             _sync_folder(temporary)
             temporary.rename(target)
         _sync_folder(target.parent)
@@ -269,18 +281,27 @@ def folder_beside(target: Path, purpose: str = "") -> Iterator[Path]:
 
 def _lock_folder(folder: Path) -> int | None:
     """Lock a folder until the descriptor is closed; None if another process has locked it, or nothing can."""
-    try:
-        import fcntl  # only here: Windows has none
+    if sys.platform == "win32":
+        return None  # only files can be opened, and locked
+    else:
+        import fcntl  # does not exist on Windows
 
-        handle = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            return None
+        return handle
+
+
+def _sync_file(path: Path) -> None:
+    # Windows syncs only what is open for writing.
+    with path.open("r+b" if sys.platform == "win32" else "rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

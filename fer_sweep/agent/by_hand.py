@@ -12,6 +12,7 @@ from types import FrameType
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import InputError
 from fer_sweep.files import home, is_locked, trial_folder
+from fer_sweep.host_processes import PREEMPT
 from fer_sweep.records import TrialOutcome, TrialState
 from fer_sweep.wandb_client.account import place
 from fer_sweep.wandb_client.tracking import RunLabels, Tracker
@@ -42,7 +43,7 @@ def train_by_hand(
     """Train here; Ctrl-C, SIGTERM and SIGUSR2 write a checkpoint and stop at the next step, a second Ctrl-C at once.
 
     Under a stock ``wandb agent`` SIGTERM is how the server stops a run early: the trial then ends with the result it
-    has, since three failures would end that agent. SIGUSR2 means preemption there as well.
+    has, since three failures would end that agent. SIGUSR2 (on Windows Ctrl-Break) means preemption there as well.
 
     Args:
         config: What to train.
@@ -112,5 +113,5 @@ def _obey_signals(flag: StopFlag) -> None:
         flag.preempt(number, frame)
 
     signal.signal(signal.SIGINT, ctrl_c)
-    signal.signal(signal.SIGUSR2, flag.preempt)
+    signal.signal(PREEMPT, flag.preempt)
     signal.signal(signal.SIGTERM, flag.prune if _under_stock_agent() else flag.preempt)

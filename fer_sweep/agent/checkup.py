@@ -26,6 +26,20 @@ _OPTIONAL = {
     "faces": ("cv2", "finding faces in pictures (predict --crop-face)"),
 }
 """By the name of the extra: its package, and what it is for."""
+_PLATFORMS = {
+    "linux": (True, "Linux, where every test of fersweep runs", ""),
+    "darwin": (
+        False,
+        "macOS: fersweep has not been run on it; types and imports are checked",
+        "trials run on the CPU; please report what fails",
+    ),
+    "win32": (
+        False,
+        "Windows: agents do not run on it yet; types and imports are checked",
+        "run fersweep in WSL; here, fersweep train trains one configuration at a time",
+    ),
+}
+"""By ``sys.platform``: whether agents are known to run on it, what was checked there, and what to do."""
 _LITTLE_ROOM_BYTES = 2 * 2**30
 
 
@@ -43,6 +57,7 @@ class Finding:
 def examine() -> tuple[Finding, ...]:
     """Run all checks; a failed one is a finding, not an error."""
     findings = [Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    findings.append(_platform())
     findings += [_package(package) for package in _PACKAGES]
     for topic, check in (
         ("GPUs", _gpus),
@@ -64,6 +79,12 @@ def examine() -> tuple[Finding, ...]:
         advice = "" if is_there else f"only for {use}: pip install 'fersweep[{extra}]'"
         findings.append(Finding(extra, is_there, f"{package} is {'' if is_there else 'not '}installed", advice))
     return tuple(findings)
+
+
+def _platform() -> Finding:
+    unknown = (False, f"{sys.platform}: fersweep has not been run on it", "please report what fails")
+    ok, found, advice = _PLATFORMS.get(sys.platform, unknown)
+    return Finding("platform", ok, found, advice)
 
 
 def _package(name: str) -> Finding:

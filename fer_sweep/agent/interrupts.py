@@ -1,7 +1,7 @@
 """Signals to an agent and its deadline: how often and how urgently it was asked to stop."""
 
-import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from fer_sweep.agent.deadline import Deadline
+from fer_sweep.host_processes import STOP_SIGNALS
 
 
 @dataclass
@@ -69,19 +70,19 @@ class Interrupts:
 
 
 @contextmanager
-def handling_signals(interrupts: Interrupts) -> Iterator[int]:
-    """Handle Ctrl-C and the schedulers' signals; yields a descriptor that becomes readable at each.
+def handling_signals(interrupts: Interrupts) -> Iterator[socket.socket]:
+    """Handle Ctrl-C and the schedulers' signals; yields a socket that becomes readable at each.
 
     Outside the main thread, where Python allows no handlers, nothing is handled.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP), interrupts.terminate)
+    handlers = dict.fromkeys(STOP_SIGNALS, interrupts.terminate)
     handlers[signal.SIGINT] = interrupts.ctrl_c
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    os.set_blocking(reader, False)
+    reader, writer = socket.socketpair()  # not a pipe, for which Windows cannot wait
+    writer.setblocking(False)
+    reader.setblocking(False)
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()} if is_main else {}
-    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False) if is_main else -1
+    wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False) if is_main else -1
     try:
         yield reader
     finally:
@@ -89,5 +90,5 @@ def handling_signals(interrupts: Interrupts) -> Iterator[int]:
             signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(reader)
-        os.close(writer)
+        reader.close()
+        writer.close()

@@ -1,7 +1,7 @@
 """The agent's loop: start trials in free slots, forward their reports to the search, and record how they end."""
 
 import logging
-import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,7 +103,7 @@ class Agent:
             raise self._failures.error(self.search.records(), complete, logs=self.folder_of("0").parent)
         return summary
 
-    def _work(self, wakeup: int) -> None:
+    def _work(self, wakeup: socket.socket) -> None:
         asked_at = 0.0
         while True:
             self._act_on_signals()
@@ -113,7 +113,7 @@ class Agent:
                 return
             ready = wait([wakeup, *(running.handle.pipe for running in self._running.values())], self._patience)
             if wakeup in ready:
-                os.read(wakeup, 4096)
+                wakeup.recv(4096)
             for running in list(self._running.values()):
                 if running.handle.pipe in ready:
                     self._read(running)

@@ -1,6 +1,5 @@
 """Commands that train sweeps, on this host or in a pool: agent and run."""
 
-import os
 import select
 import shlex
 from dataclasses import replace
@@ -243,7 +242,7 @@ def work_in_pool(sweep: "Sweep", file: Path, agents: int | None, options: tuple[
         def wait(seconds: float) -> bool:
             # Readable too after a signal during a query of the scheduler.
             ready, _, _ = select.select([wakeup], [], [], seconds)
-            return bool(ready and os.read(wakeup, 4096))
+            return bool(ready and wakeup.recv(4096))
 
         ids = pool.start(command, agents or pool_file.agents)
         names = f"{ids[0]} to {ids[-1]}" if len(ids) > 1 else ids[0]
@@ -289,7 +288,9 @@ def open_pool(pool_file: "PoolFile") -> "Pool":
     from fer_sweep.pools.local import LocalAgents
     from fer_sweep.pools.ray_cluster import RayAgents
     from fer_sweep.pools.slurm import SlurmAgents
+    from fer_sweep.worker.starters import check_platform
 
+    check_platform()
     if isinstance(pool_file, SlurmPool):
         return SlurmAgents(pool_file)
     return RayAgents(pool_file) if isinstance(pool_file, RayPool) else LocalAgents()

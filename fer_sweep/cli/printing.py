@@ -49,12 +49,15 @@ def print_text(text: str) -> None:
 
 def has_reader() -> bool:
     """Whether stdout is still read: not once ``| head`` has closed the pipe, even before anything else is printed."""
-    try:
-        pipe = select.poll()
-        pipe.register(sys.stdout.fileno(), 0)
-    except (AttributeError, OSError, ValueError):  # there is no poll on Windows, or it has no file
-        return True
-    return not any(event & select.POLLERR for _, event in pipe.poll(0))
+    if sys.platform == "win32":
+        return True  # no poll tells
+    else:
+        try:
+            pipe = select.poll()
+            pipe.register(sys.stdout.fileno(), 0)
+        except (AttributeError, OSError, ValueError):  # it has no file
+            return True
+        return not any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def print_prose(text: str) -> None:

@@ -71,7 +71,7 @@ class AgentProcess:
         """Send the agent a signal; SIGKILL also kills its trials."""
         if self._process.poll() is not None:
             return
-        if number == signal.SIGKILL:
+        if sys.platform != "win32" and number == signal.SIGKILL:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fer_sweep.errors import writing
-from fer_sweep.host_processes import FERSWEEP
+from fer_sweep.host_processes import FERSWEEP, KILL
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment, state_of_ended
 from fer_sweep.pools.agent_process import AgentProcess
 
@@ -51,5 +51,5 @@ class LocalAgents:
         deadline = time.monotonic() + grace_s
         while process.poll() is None:
             if time.monotonic() >= deadline:
-                process.tell(signal.SIGKILL)
+                process.tell(KILL)
             time.sleep(POLL_S)

@@ -17,7 +17,7 @@ from typing import Any
 
 from fer_sweep.config.pool_file import RayPool
 from fer_sweep.errors import FersweepError
-from fer_sweep.host_processes import FERSWEEP
+from fer_sweep.host_processes import FERSWEEP, KILL
 from fer_sweep.pools import AgentCommand, AgentState, Phase, agent_environment, agent_process, state_of_ended
 from fer_sweep.pools.ray_connection import connect, import_ray, lacking, memory_bytes, wanted
 from fer_sweep.sweeps import Remaining, known, open_entry
@@ -141,7 +141,7 @@ class RayAgents:
     def stop(self, agent_id: str, *, grace_s: float) -> None:
         """See ``Pool.stop``."""
         seat = self._seats[agent_id]
-        for number, seconds in ((signal.SIGTERM, grace_s), (signal.SIGKILL, LOOK_S)):
+        for number, seconds in ((signal.SIGTERM, grace_s), (KILL, LOOK_S)):
             with self._lock:
                 seat.is_stopping = True
                 if seat.host:

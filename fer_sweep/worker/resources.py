@@ -101,22 +101,23 @@ def be_killed_first() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep the memory it frees, on glibc; elsewhere nothing happens.
+    """Have this process keep the memory it frees. glibc only.
 
     glibc returns every large block to the kernel as soon as it is freed, and each step pays for the page faults of
     allocating it again. Kept, a step of batch 256 takes a half (SimpleCNN) to three quarters (ResNet18) of the time,
     for a tenth more memory.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library has no mallopt
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_M_MMAP_MAX, 0)
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def limit_memory(share: float) -> None:
     """Have allocations of this process fail beyond a share, in (0, 1], of all memory. Linux only."""
     if sys.platform == "linux":
-        import resource  # only here: Windows has none
+        import resource  # does not exist on Windows
 
         # What the forkserver has imported counts for every fork, though its pages are shared.
         limit = psutil.Process().memory_info().data + int(share * total_mb() * 2**20)

@@ -17,15 +17,16 @@ from typing import Any, Protocol
 
 from fer_sweep.config.trial import ARCHITECTURES
 from fer_sweep.errors import AgentFailed
+from fer_sweep.host_processes import KILL, STOP_SIGNALS, holding_back_signals
 from fer_sweep.records import Cause, StopReason
 from fer_sweep.worker.resources import OomKills
-from fer_sweep.worker.trial_process import HELD_BACK, PRELOAD, TrialJob, TrialMessage, mentions_memory, run_in_fork
+from fer_sweep.worker.trial_process import PRELOAD, TrialJob, TrialMessage, mentions_memory, run_in_fork
 
 _LOG_TAIL = 2000
 """Characters of trial.log in the reason of a failure."""
 _FORKSERVER_GONE = 255
 """multiprocessing's exit code for a fork whose forkserver has died."""
-_OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+_OUTSIDE_SIGNALS = (KILL, *STOP_SIGNALS)
 _REAP_S = 10.0
 _STARTS = 5
 """Attempts to start a forkserver that dies while it starts."""
@@ -100,11 +101,11 @@ class TrialHandle:
             reason = f"ended by {signal.Signals(-code).name}"
         else:
             reason = f"ended with exit code {code} and no outcome"
-        if code == -signal.SIGKILL and self._killed_by_agent:
+        if code == -KILL and self._killed_by_agent:
             reason = f"{reason}, by its agent"
-        elif code == -signal.SIGKILL and self._oom_kills.explain(self._oom_kills_before):
+        elif code == -KILL and self._oom_kills.explain(self._oom_kills_before):
             reason, cause = f"{reason}, by the kernel: out of memory", Cause.OUT_OF_MEMORY
-        elif code == -signal.SIGKILL:
+        elif code == -KILL:
             reason = f"{reason}, by a user, a scheduler or an out-of-memory daemon"
         elif cause is None and mentions_memory(tail):
             cause = Cause.OUT_OF_MEMORY
@@ -128,11 +129,21 @@ class Starter(Protocol):
         """Stop, after every trial has ended."""
 
 
+def check_platform() -> None:
+    """Raise AgentFailed on Windows, which has no fork."""
+    if sys.platform == "win32":
+        raise AgentFailed(
+            "agents do not run on Windows yet: they start trials by fork",
+            hint="run fersweep in WSL, or train one configuration at a time here: fersweep train --help",
+        )
+
+
 class TrialStarter:
     """The forkserver behind one agent's slots."""
 
     def __init__(self, models: Iterable[str] = tuple(ARCHITECTURES)) -> None:
-        self._context = multiprocessing.get_context("forkserver")
+        check_platform()
+        self._context: Any = multiprocessing.get_context("forkserver")  # mypy knows of none on Windows
         self._oom_kills = OomKills()
         modules = [f"fer_sweep.models.{model}" for model in models]
         self._context.set_forkserver_preload([PRELOAD, *modules, run_in_fork.__module__])
@@ -168,7 +179,8 @@ class TrialStarter:
 
     def _fork(self, job: TrialJob, pipe: Connection) -> BaseProcess:
         for _ in range(_STARTS):
-            process = self._context.Process(target=run_in_fork, args=(job, pipe), name=f"trial-{job.folder.name}")
+            name = f"trial-{job.folder.name}"
+            process: BaseProcess = self._context.Process(target=run_in_fork, args=(job, pipe), name=name)
             try:
                 with _surroundings():
                     process.start()
@@ -183,7 +195,7 @@ def _end_forkserver() -> None:
     server: Any = forkserver._forkserver  # there is no public API to end a forkserver
     if server._forkserver_pid is not None:
         with suppress(ProcessLookupError):
-            os.kill(server._forkserver_pid, signal.SIGKILL)
+            os.kill(server._forkserver_pid, KILL)
         server._stop()
 
 
@@ -204,7 +216,12 @@ def _surroundings() -> Iterator[None]:
     """What the forkserver and its forks inherit from this process: signals blocked, and none of the user's modules."""
     # A signal to the whole process group (Ctrl-C, a closed terminal, scancel) must end neither the forkserver, whose
     # forks would die with it, nor a fork in its first milliseconds. For the agent itself it only waits.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    with holding_back_signals(), _own_modules_only():
+        yield
+
+
+@contextmanager
+def _own_modules_only() -> Iterator[None]:
     # multiprocessing has every child run the main module's file again, for functions defined there. Ours is the
     # console script: that cost each trial 0.1 s, and a fersweep updated on disk under a running agent broke them all.
     main, path, temporary = sys.modules["__main__"], sys.path, tempfile.tempdir
@@ -224,4 +241,3 @@ def _surroundings() -> Iterator[None]:
             os.environ.pop("PYTHONSAFEPATH", None)
         sys.path = path
         sys.modules["__main__"] = main
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

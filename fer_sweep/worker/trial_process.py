@@ -22,15 +22,12 @@ from filelock import FileLock, Timeout
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.errors import FersweepError, OtherData, StorageError, cannot_write
-from fer_sweep.host_processes import end_with_parent
+from fer_sweep.host_processes import STOP_SIGNALS, end_with_parent, let_signals_through
 from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState
 from fer_sweep.worker.resources import be_killed_first, keep_freed_memory, limit_memory, send_output_to
 
 PRELOAD = "fer_sweep.training.preload"
 """The module that the forkserver imports once, so that forks start with torch imported."""
-
-HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-"""Signals that a fork starts with blocked, until it has handlers for them."""
 
 _LONGEST_REASON = 2000
 _ONEDNN_OOM = ("could not create a primitive", "could not execute a primitive")
@@ -179,12 +176,12 @@ def _exclusive(folder: Path) -> Iterator[None]:
 
 
 def _settle(job: TrialJob, flag: StopFlag) -> None:
-    end_with_parent(signal.SIGKILL)  # outside Linux the closed pipe ends it, a moment later
+    end_with_parent()  # outside Linux the closed pipe ends it, a moment later
     be_killed_first()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the agent decides
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+    for number in STOP_SIGNALS:
         signal.signal(number, flag.preempt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    let_signals_through()  # there are handlers now
     os.environ.update(job.environment)
     try:
         job.folder.mkdir(parents=True, exist_ok=True)

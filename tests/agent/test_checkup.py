@@ -1,5 +1,6 @@
-"""What `fersweep doctor` reports about databases."""
+"""What `fersweep doctor` reports about platforms and databases."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,24 @@ from fer_sweep.store.database import default_storage
 def found(topic: str) -> Finding:
     (found,) = [finding for finding in examine() if finding.topic == topic]
     return found
+
+
+@pytest.mark.parametrize(
+    ("platform", "ok", "says"),
+    [
+        ("linux", True, "every test"),
+        ("darwin", False, "not been run"),
+        ("win32", False, "WSL"),
+        ("plan9", False, "plan9"),
+    ],
+)
+def test_what_was_run_on_this_platform_is_said(
+    monkeypatch: pytest.MonkeyPatch, platform: str, ok: bool, says: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    finding = found("platform")
+    assert finding.ok == ok
+    assert says in finding.found + finding.advice
 
 
 def test_the_database_is_named_and_refused_on_a_network_file_system_unless_it_is_a_server(
