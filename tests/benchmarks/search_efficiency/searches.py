@@ -218,17 +218,15 @@ class Thawing:
 class Neps:
     """NePS's PriorBand (Mallik et al. 2023) without priors: hyperband over random trials and mutations of the best one.
 
-    It warns that it samples uniformly without priors, and NePS chooses plain hyperband there, but only its prior is
-    uniform: once a bracket's worth of epochs is spent, it mutates the best trial as well. On the first table it is
-    ahead of plain hyperband. It keeps its default brackets, whose rungs fill before they promote, and which start the
-    next bracket for a slot that would wait: the asynchronous ones of NePS 0.17 promote trials that are still running.
-    NePS's own freeze-thaw search, ifBO, has to download its weights.
+    NePS itself chooses plain hyperband where there are no priors, but PriorBand is ahead of it on the first table. The
+    brackets are its default ones, which keep every slot busy: NePS 0.17's asynchronous ones promote running trials.
+    ifBO, NePS's freeze-thaw search, has to download its weights.
 
-    It is not in the lock. To run it, install it beside fersweep's ``dev`` extra, in an environment of its own:
+    NePS is not in the lock. To run it, install it beside fersweep and its ``dev`` extra in an environment of its own:
     ``uv pip install neural-pipeline-search``.
 
     Raises:
-        ModuleNotFoundError: It is not installed.
+        ModuleNotFoundError: NePS is not installed.
     """
 
     def __init__(self, table: Table, seed: int) -> None:
