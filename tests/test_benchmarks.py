@@ -107,6 +107,8 @@ def test_nearest_configuration_is_nearest_by_the_logarithm_of_the_learning_rate(
 
 def trials_of_sixty_epochs(name: str, slots: int) -> Sequence[Trial]:
     """What a search of the comparison starts, and how far it trains each trial."""
+    if name == "NePS":
+        pytest.importorskip("neps")
     seen: list[Trial | None] = []
     player = SEARCHES[name](CNN, 0)
 

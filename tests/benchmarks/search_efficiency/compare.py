@@ -11,6 +11,7 @@ it, ``efficiency.png``: a run of some tables, slots or searches replaces those a
 import argparse
 import contextlib
 import csv
+import importlib.util
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -192,7 +193,10 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    searches = SETTINGS if arguments.hyperband else {name: SEARCHES[name] for name in arguments.searches}
+    searches = dict(SETTINGS) if arguments.hyperband else {name: SEARCHES[name] for name in arguments.searches}
+    if "NePS" in searches and importlib.util.find_spec("neps") is None:
+        print("NePS is skipped, for it is not installed: see Neps in searches.py")
+        del searches["NePS"]
     size = {"seeds": arguments.seeds, "budget": arguments.budget}
     for name in arguments.tables:
         for slots in arguments.slots:

@@ -1,6 +1,7 @@
 """Every search of the comparison behind one seam: what to train next, and whether to stop after an epoch."""
 
 import contextlib
+import random
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -214,6 +215,56 @@ class Thawing:
         pass
 
 
+class Neps:
+    """NePS's PriorBand (Mallik et al. 2023) without priors: hyperband over random trials and mutations of the best one.
+
+    NePS itself chooses plain hyperband where there are no priors, but PriorBand is ahead of it on the first table. The
+    brackets are its default ones, which keep every slot busy: NePS 0.17's asynchronous ones promote running trials.
+    ifBO, NePS's freeze-thaw search, has to download its weights.
+
+    NePS is not in the lock. To run it, install it beside fersweep and its ``dev`` extra in an environment of its own:
+    ``uv pip install neural-pipeline-search``.
+
+    Raises:
+        ModuleNotFoundError: NePS is not installed.
+    """
+
+    def __init__(self, table: Table, seed: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its botorch calls what torch has deprecated
+            import neps  # optional
+            import torch
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        axes: dict[str, Any] = {"epochs": neps.HPOInteger(1, table.epochs, is_fidelity=True)}
+        for name, given in table.parameters.items():
+            if "values" in given:
+                axes[name] = neps.HPOCategorical(given["values"])
+            else:
+                axes[name] = neps.HPOFloat(given["min"], given["max"], log="distribution" in given)
+        self._search = neps.AskAndTell(neps.algorithms.priorband(neps.SearchSpace(axes)))
+        self._trials: dict[str, Trial] = {}
+        """By the id that NePS gives each promotion."""
+
+    def next(self) -> Trial:
+        asked = self._search.ask()
+        promoted = asked.metadata.previous_trial_id
+        trial = Trial(asked.config) if promoted is None else self._trials[promoted]
+        trial.handle = asked
+        self._trials[asked.id] = trial
+        return trial
+
+    def stops(self, trial: Trial) -> bool:
+        return len(trial.accuracies) == trial.handle.config["epochs"]
+
+    def ended(self, trial: Trial) -> None:
+        self._search.tell(trial.handle, 1 - max(trial.accuracies))
+
+    def close(self) -> None:
+        pass
+
+
 def parameters_of(table: Table) -> Space:
     """The space that a search draws from."""
     return Space.from_sweep(parse_sweep({"method": "random", "parameters": table.parameters}))
@@ -228,6 +279,7 @@ SEARCHES: Mapping[str, Callable[[Table, int], Player]] = {
     "TPE + hyperband": partial(Embedded, method="bayes", hyperband=HYPERBAND),
     "Optuna's GP": partial(Optuna, sampler=optuna.samplers.GPSampler),
     "W&B's bayes (GP)": WandbBayes,
+    "NePS": Neps,
     "freeze-thaw": Thawing,
 }
 SETTINGS: Mapping[str, Callable[[Table, int], Player]] = {
