@@ -43,7 +43,8 @@ def test_commands_options_their_values_and_the_fields_of_an_architecture(tab):
     assert tab("agent", "--on-oom", "") == list(OnOom)
     assert tab("export", "--format", "") == list(ExportFormat)
     assert tab("train", "--model", "") == ["simple_cnn", "deeper_cnn", "resnet18", "vit"]
-    fields = ["--data", "--drop_val_copies", "--dropout", "--dim", "--depth"]
+    distillation = ["--distill_from", "--distill_weight", "--distill_temperature"]
+    fields = ["--data", "--drop_val_copies", "--dropout", *distillation, "--dim", "--depth"]
     assert tab("train", "--model", "vit", "--d") == ["--device", *fields]
     assert tab("train", "--model", "vit", "--data", "x", "--channels") == []
     assert tab("create", "x.yaml", "--set", "label") == ["label_smoothing="]
