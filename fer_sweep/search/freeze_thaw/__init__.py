@@ -125,12 +125,12 @@ class FreezeThaw:
         taken = {canonical(seen.values) for seen in observations}
 
         def is_new(values: Mapping[str, Any]) -> bool:
-            return may_start and canonical(values) not in taken and accepts(values)
+            return canonical(values) not in taken and accepts(values)
 
         histories = self._histories(observations)
         is_early = not histories or len(observations) + len(self._earlier) < FIRST_TRIALS
-        if is_early and (values := self._draw(is_new, rng)) is not None:
-            return self._start(values, fitted)
+        if may_start and is_early and (drawn := self._draw(is_new, rng)) is not None:
+            return self._start(drawn, fitted)
         if not histories:
             paused = [place for place, seen in enumerate(observations) if seen.is_paused]
             return self._resume(observations, paused[0], fitted) if paused else None
@@ -138,9 +138,9 @@ class FreezeThaw:
         for choice in self._ranked(observations, histories, fitted, rng, least_gain):
             if isinstance(choice, int):
                 return self._resume(observations, choice, fitted)
-            if is_new(values := self._encoding.values(choice)):
+            if may_start and is_new(values := self._encoding.values(choice)):
                 return self._start(values, fitted)
-        drawn = self._draw(is_new, rng)
+        drawn = self._draw(is_new, rng) if may_start else None
         return None if drawn is None else self._start(drawn, fitted)
 
     def _histories(self, observations: Sequence[Observation]) -> Sequence[History]:
