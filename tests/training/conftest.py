@@ -28,3 +28,9 @@ def tiny_cache(tmp_path_factory):
 def tiny_data(own_folders, tiny_cache, monkeypatch):
     """Every test here finds `tiny` prepared."""
     monkeypatch.setenv("FERSWEEP_CACHE", str(tiny_cache))
+
+
+def other_data(tmp_path, monkeypatch):
+    """From now on `tiny` is another data set."""
+    (folder := tmp_path / "other").mkdir()
+    monkeypatch.setenv("FERSWEEP_CACHE", str(Faces.barred([80, 21, 7], copies_at=80).prepared(folder, "tiny")))

@@ -20,8 +20,7 @@ from fer_sweep.training.examination import load_examinee, probabilities
 from fer_sweep.training.loop import train
 from fer_sweep.training.step import Batch, Steps
 from fer_sweep.training.trial import Trial
-from tests.support.faces import Faces
-from tests.training.conftest import small
+from tests.training.conftest import other_data, small
 
 CPU = torch.device("cpu")
 PRECISE = {"precision": "fp32", "lr": 1e-2}
@@ -151,11 +150,6 @@ def _checkpoint(config, folder):
 
 def unfinished(tmp_path, monkeypatch):
     (trial_folder("t", "0") / "result.json").unlink()
-
-
-def other_data(tmp_path, monkeypatch):
-    (folder := tmp_path / "other").mkdir()
-    monkeypatch.setenv("FERSWEEP_CACHE", str(Faces.barred([80, 21, 7], copies_at=80).prepared(folder, "tiny")))
 
 
 @pytest.mark.parametrize(

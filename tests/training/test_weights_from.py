@@ -12,8 +12,7 @@ from fer_sweep.records import StopReason
 from fer_sweep.training.evaluation import evaluate
 from fer_sweep.training.loop import train
 from fer_sweep.training.trial import Trial
-from tests.support.faces import Faces
-from tests.training.conftest import small
+from tests.training.conftest import other_data, small
 
 PRECISE = {"precision": "fp32", "lr": 1e-2, "hidden": 32, "channels": 8}
 
@@ -45,11 +44,6 @@ def test_it_resumes_without_the_weights_that_it_started_from(earlier, tmp_path):
 
 def unfinished(tmp_path, monkeypatch):
     (trial_folder("s", "0") / "result.json").unlink()
-
-
-def other_data(tmp_path, monkeypatch):
-    (folder := tmp_path / "other").mkdir()
-    monkeypatch.setenv("FERSWEEP_CACHE", str(Faces.barred([80, 21, 7], copies_at=80).prepared(folder, "tiny")))
 
 
 @pytest.mark.parametrize(
