@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on any device: shift, rotation, scale, flip, erasing, mixup.
+"""Augmentation of whole batches on any device: shift, rotation, scale, flip, brightness, contrast, erasing.
 
 What happens to every image of an epoch is drawn beforehand, as a pure function of a random generator. So an
 epoch that is resumed in the middle sees the same images, and the device never waits for the host.
@@ -33,6 +33,8 @@ class Augmentation:
     """(n,) bool: mirrored left to right; only without ``affine``, which contains the flips otherwise."""
     boxes: Tensor | None
     """(n, 4) int64: top, bottom, left, right of the blanked rectangle in pixels, ends excluded."""
+    jitter: Tensor | None
+    """(n, 2) float32: what a normalised image is multiplied by (contrast), and what is added then (brightness)."""
 
     def __getitem__(self, part: slice) -> "Augmentation":
         return self._each(lambda tensor: tensor[part])
@@ -50,13 +52,16 @@ class Augmentation:
             )
         if self.flips is not None:
             images = torch.where(self.flips[:, None, None, None], images.flip(-1), images)
+        if self.jitter is not None:
+            factors, added = self.jitter[:, :, None, None, None].unbind(1)
+            images = torch.addcmul(added, images, factors)
         if self.boxes is not None:
-            images = images.masked_fill(_inside(self.boxes, *images.shape[-2:]), 0.0)
+            images = images.masked_fill(inside(self.boxes, *images.shape[-2:]), 0.0)
         return images
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """Its parts."""
-        return (self.affine, self.flips, self.boxes)
+        return (self.affine, self.flips, self.boxes, self.jitter)
 
     def copy(self) -> "Augmentation":
         """The same in memory of its own."""
@@ -77,20 +82,8 @@ def draw(config: AugmentConfig, count: int, spec: DataSpec, rng: np.random.Gener
         affine=affine,
         flips=None if flips is None else torch.from_numpy(flips),
         boxes=torch.from_numpy(_draw_boxes(config.erasing, count, spec, rng)) if config.erasing else None,
+        jitter=torch.from_numpy(_draw_jitter(config, count, rng)) if config.brightness or config.contrast else None,
     )
-
-
-def draw_mixup(alpha: float, steps: int, rng: np.random.Generator) -> Tensor | None:
-    """Draw the weight of each batch's own images, (steps,) float32 in [0, 1]; None if alpha is 0.
-
-    The partners are the batch in reverse, which is a random pairing because the batch is shuffled already.
-    """
-    return torch.from_numpy(rng.beta(alpha, alpha, steps).astype(np.float32)) if alpha else None
-
-
-def mix(images: Tensor, weight: Tensor) -> Tensor:
-    """Blend each image of a batch (B, ...) with its partner, the one as far from the other end (Zhang et al. 2018)."""
-    return torch.lerp(images.flip(0), images, weight)
 
 
 def _draw_affine(
@@ -107,6 +100,11 @@ def _draw_affine(
     affine[:, 1, 0], affine[:, 1, 1] = sine * mirror * aspect, cosine
     affine[:, :, 2] = 2.0 * shift  # either side is 2 long in these coordinates
     return affine
+
+
+def _draw_jitter(config: AugmentConfig, count: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    factors = 1.0 + rng.uniform(-config.contrast, config.contrast, count)
+    return np.stack((factors, rng.uniform(-config.brightness, config.brightness, count)), axis=1).astype(np.float32)
 
 
 def _draw_boxes(probability: float, count: int, spec: DataSpec, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -133,7 +131,8 @@ def _centres(count: int, like: Tensor) -> Tensor:
     return (2.0 * torch.arange(count, device=like.device, dtype=like.dtype) + 1.0) / count - 1.0
 
 
-def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
+def inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels (n, 1, H, W) of images lie in their boxes (n, 4): top, bottom, left, right, ends excluded."""
     y, x = torch.arange(height, device=boxes.device), torch.arange(width, device=boxes.device)
     top, bottom, left, right = (edge[:, None] for edge in boxes.unbind(1))
     rows = (y >= top) & (y < bottom)

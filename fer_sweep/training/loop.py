@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fer_sweep.config.trial import TrialConfig
 from fer_sweep.data import augment
+from fer_sweep.data.mixing import Mixing, draw_mixing
 from fer_sweep.errors import StorageError
 from fer_sweep.records import StopReason, TrialOutcome, TrialResult, TrialState, Verdict
 from fer_sweep.training.evaluation import Stopped, accuracy, confusion_matrix, evaluate
@@ -142,23 +143,23 @@ class _Plan:
     """(n,): the data set's positions of the training images, shuffled."""
     augmentation: augment.Augmentation
     """Of the images in that order."""
-    mixup: Tensor | None
-    """(steps,): the weight of each batch's own images."""
+    mixing: Mixing | None
+    """Of each of its batches."""
 
     def batch(self, part: slice, step: int) -> Batch:
         """What the epoch's step trains on: this part of its images."""
-        mixup = None if self.mixup is None else self.mixup[step]
-        return Batch(self.order[part], self.augmentation[part], mixup)
+        return Batch(self.order[part], self.augmentation[part], self.mixing[step] if self.mixing else None)
 
 
 def _plan_epoch(trial: Trial, epoch: int, steps: int) -> _Plan:
     # Seeded by seed and epoch alone, so an epoch that is resumed in the middle needs nothing of its beginning.
-    rng = np.random.default_rng([trial.config.seed, epoch])
+    config = trial.config
+    rng = np.random.default_rng([config.seed, epoch])
     positions = trial.faces.train
     order = torch.from_numpy(rng.permutation(len(positions))).to(trial.device)
-    augmentation = augment.draw(trial.config.augment, len(positions), trial.faces.spec, rng).to(trial.device)
-    mixup = augment.draw_mixup(trial.config.augment.mixup, steps, rng)
-    return _Plan(positions[order], augmentation, None if mixup is None else mixup.to(trial.device))
+    augmentation = augment.draw(config.augment, len(positions), trial.faces.spec, rng).to(trial.device)
+    mixing = draw_mixing(config.augment, steps, trial.faces.spec, rng, share=epoch / config.epochs)
+    return _Plan(positions[order], augmentation, mixing and mixing.each(lambda part: part.to(trial.device)))
 
 
 def _measure(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fer_sweep.data import augment
+from fer_sweep.data.augment import Augmentation
+from fer_sweep.data.mixing import Mixing
 from fer_sweep.training.distillation import distillation_loss
 from fer_sweep.training.evaluation import forward
 from fer_sweep.training.trial import Trial
@@ -18,8 +19,11 @@ from fer_sweep.training.trial import Trial
 _log = logging.getLogger(__name__)
 
 WARM_UP = 3
-"""Steps of a batch size taken one kernel at a time before they are captured: the first ones choose algorithms, take
+"""Steps of a kind of batch taken one kernel at a time before they are captured: the first ones choose algorithms, take
 workspaces and make the optimizer's state."""
+
+
+_Shapes = tuple[torch.Size, ...]
 
 
 @dataclass(frozen=True)
@@ -28,23 +32,23 @@ class Batch:
 
     positions: Tensor
     """(B,) int64, in the data set."""
-    augmentation: augment.Augmentation
+    augmentation: Augmentation
     """Of the images there."""
-    mixup: Tensor | None
-    """(): the weight of each image itself against its partner's."""
+    mixing: Mixing | None = None
+    """Of the batch."""
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def tensors(self) -> list[Tensor]:
         """All that differs from one batch to the next."""
-        parts = (*self.augmentation.tensors(), self.mixup)
-        return [self.positions, *(part for part in parts if part is not None)]
+        mixing = self.mixing.tensors() if self.mixing else ()
+        return [self.positions, *(part for part in self.augmentation.tensors() if part is not None), *mixing]
 
     def copy(self) -> "Batch":
         """The same in memory of its own."""
-        mixup = None if self.mixup is None else self.mixup.clone()
-        return Batch(self.positions.clone(), self.augmentation.copy(), mixup)
+        mixing = self.mixing.each(torch.clone) if self.mixing else None
+        return Batch(self.positions.clone(), self.augmentation.copy(), mixing)
 
 
 class Steps:
@@ -65,27 +69,30 @@ class Steps:
 
 
 class _Graphs:
-    """Steps on a GPU: a graph for each batch size, captured once and replayed on batches copied into its memory."""
+    """Steps on a GPU: a graph for each kind of batch, captured once and replayed on batches copied into its memory.
+
+    Batches are of one kind if their tensors have the same shapes.
+    """
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
         self._stream = torch.cuda.Stream(trial.device)  # type: ignore[no-untyped-call] # torch leaves it untyped
         self._lr = torch.zeros((), device=trial.device)
-        self._taken: dict[int, int] = {}
-        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Batch]] = {}
+        self._taken: dict[_Shapes, int] = {}
+        self._captured: dict[_Shapes, tuple[torch.cuda.CUDAGraph, Batch]] = {}
         self._can_capture = True
 
     def take(self, batch: Batch, lr: float) -> None:
-        size = len(batch)
-        if size not in self._captured and self._can_capture and self._taken.get(size, 0) >= WARM_UP:
+        kind = _shapes(batch)
+        if kind not in self._captured and self._can_capture and self._taken.get(kind, 0) >= WARM_UP:
             self._capture(batch)
-        if size in self._captured:
-            graph, static = self._captured[size]
+        if kind in self._captured:
+            graph, static = self._captured[kind]
             torch._foreach_copy_(static.tensors(), batch.tensors())
             self._lr.fill_(lr)
             graph.replay()
             return
-        self._taken[size] = self._taken.get(size, 0) + 1
+        self._taken[kind] = self._taken.get(kind, 0) + 1
         # Where it is captured later: autograd would wait for another stream's work in the middle of a capture.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -111,7 +118,11 @@ class _Graphs:
             self._trial.optimizer.zero_grad(set_to_none=True)  # their memory went with the graph
             _leave_capture(self._trial.device)
         else:
-            self._captured[len(batch)] = graph, static
+            self._captured[_shapes(batch)] = graph, static
+
+
+def _shapes(batch: Batch) -> _Shapes:
+    return tuple(tensor.shape for tensor in batch.tensors())
 
 
 def _leave_capture(device: torch.device) -> None:
@@ -140,14 +151,15 @@ def _step(trial: Trial, batch: Batch, lr: float | Tensor) -> None:
     config = trial.config
     labels = trial.faces.labels[batch.positions]  # (B,)
     images = batch.augmentation.apply(trial.faces.batch(batch.positions))  # (B, C, H, W)
-    if batch.mixup is not None:
-        images = augment.mix(images, batch.mixup)
+    if batch.mixing is not None:
+        images = batch.mixing.apply(images)
 
     trial.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros_like(trial.progress.loss_sum)
     for chunk in _chunks(len(batch), trial.micro_batch):
         logits = forward(trial.model, images[chunk], trial.precision)
-        of_chunk = _loss(logits, labels[chunk], labels.flip(0)[chunk], batch.mixup, config.label_smoothing)
+        own = None if batch.mixing is None else batch.mixing.label
+        of_chunk = _loss(logits, labels[chunk], labels.flip(0)[chunk], own, config.label_smoothing)
         if trial.teacher is not None:
             taught = trial.teacher.logits(images[chunk], trial.precision)
             of_teacher = distillation_loss(logits, taught, config.distill_temperature)

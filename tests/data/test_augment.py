@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from fer_sweep.config.trial import AugmentConfig
-from fer_sweep.data.augment import ERASED_AREA, draw, draw_mixup, mix
+from fer_sweep.data.augment import ERASED_AREA, draw
 from fer_sweep.records import FER2013
 
 OFF = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "flip": False}
@@ -83,11 +83,14 @@ def test_erasing_blanks_a_rectangle_of_the_documented_area(probability):
     assert covered[24, 24] > covered[1, 1]
 
 
-def test_mixup_blends_each_image_with_the_one_opposite_by_weights_from_beta():
-    images = faces(5)
-    torch.testing.assert_close(mix(images, torch.tensor(0.75))[1], 0.75 * images[1] + 0.25 * images[3])
-    assert draw_mixup(0.0, 10, np.random.default_rng(0)) is None
-    weights = draw_mixup(0.4, 4000, np.random.default_rng(0))
-    assert weights.shape == (4000,)
-    assert float(weights.mean()) == pytest.approx(0.5, abs=0.02)
-    assert float(weights.var()) == pytest.approx(0.25 / 1.8, abs=0.01)
+def test_brightness_and_contrast_move_every_pixel_of_an_image_alike():
+    images = faces(600)
+    changed = drawn(600, brightness=0.4, contrast=0.2).apply(images)
+    deviation, mean = torch.std_mean(changed, dim=(1, 2, 3))
+    of_image, its_mean = torch.std_mean(images, dim=(1, 2, 3))
+    factors = deviation / of_image
+    added = mean - factors * its_mean
+    torch.testing.assert_close(changed, factors[:, None, None, None] * images + added[:, None, None, None])
+    for values, middle, largest in ((factors, 1.0, 0.2), (added, 0.0, 0.4)):
+        assert 0.95 * largest < float((values - middle).abs().max()) < largest + 1e-5
+        assert float(values.mean()) == pytest.approx(middle, abs=largest / 10)

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from fer_sweep.data import augment
+from fer_sweep.data.mixing import Mixing
 from fer_sweep.data.cache import open_dataset
 from fer_sweep.errors import CheckpointError
 from fer_sweep.files import trial_folder
@@ -48,7 +49,8 @@ def begun(folder, **changes):
     trial = Trial(small(**{**TAUGHT, "augment": AUGMENT, **changes}), folder, CPU, micro_batch=7)
     trial.model.train()
     drawn = augment.draw(trial.config.augment, 24, trial.faces.spec, np.random.default_rng(0))
-    return trial, Batch(trial.faces.train[:24], drawn, torch.tensor(0.7))
+    mixing = Mixing(torch.tensor(0.7), torch.zeros(4, dtype=torch.int64), torch.tensor(0.7))
+    return trial, Batch(trial.faces.train[:24], drawn, mixing)
 
 
 def by_hand(logits, taught, temperature):
@@ -81,7 +83,7 @@ def test_the_loss_is_what_a_hand_computation_gives_and_zero_where_both_agree(tem
 def test_a_step_weighs_labels_and_teacher_on_the_same_augmented_and_mixed_images(weight, temperature, tmp_path):
     changes = {"distill_weight": weight, "distill_temperature": temperature, "label_smoothing": 0.1}
     trial, batch = begun(tmp_path, **changes)
-    images = augment.mix(batch.augmentation.apply(trial.faces.batch(batch.positions)), batch.mixup)
+    images = batch.mixing.apply(batch.augmentation.apply(trial.faces.batch(batch.positions)))
     logits, labels = trial.model(images).detach(), trial.faces.labels[batch.positions]
     own, partner = (functional.cross_entropy(logits, of, label_smoothing=0.1) for of in (labels, labels.flip(0)))
     of_labels = float(0.7 * own + 0.3 * partner)

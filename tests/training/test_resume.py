@@ -24,10 +24,11 @@ class Killed(BaseException):
 
 
 def everything_on(model="simple_cnn"):
-    augment = {"shift": 0.1, "rotation": 10.0, "scale": 0.1, "flip": True, "erasing": 0.5, "mixup": 0.4}
+    augment = {"shift": 0.1, "rotation": 10.0, "scale": 0.1, "flip": True, "brightness": 0.1, "contrast": 0.1}
+    augment |= {"erasing": 0.5, "mixup": 0.4, "cutmix": 0.3, "mix_until": 0.4}
     more = {"deeper_cnn": {"conv_dropout": 0.2}, "vit": {"stochastic_depth": 0.3}}.get(model, {})
     more["optimizer"] = "sgd" if model in ("deeper_cnn", "resnet18") else "adamw"
-    shared = {"dropout": 0.2, "ema_decay": 0.9, "label_smoothing": 0.1, "clip_norm": 1.0, "lr": 3e-3, "seed": 3}
+    shared = {"dropout": 0.2, "ema_decay": 0.9, "label_smoothing": 0.1, "clip_norm": 1.0, "lr": 3e-3, "seed": 6}
     return small(model, epochs=EPOCHS, augment=augment, **shared, **more)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.data import augment
+from fer_sweep.data.mixing import draw_mixing
 from fer_sweep.files import trial_folder
 from fer_sweep.records import FER2013, StopReason, TrialState
 from fer_sweep.training import step as steps_module
@@ -26,7 +27,8 @@ SIZES = {
     "resnet18": {"width": 8},
     "vit": {"patch_size": 12, "dim": 32, "depth": 2, "head_dim": 16},
 }
-AUGMENT = {"shift": 0.1, "rotation": 10.0, "scale": 0.1, "flip": True, "erasing": 0.5, "mixup": 0.2}
+AUGMENT = {"shift": 0.1, "rotation": 10.0, "scale": 0.1, "flip": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0,
+    "brightness": 0.1, "contrast": 0.1, "mix_until": 0.5}
 
 
 def small(model, **changes):
@@ -38,7 +40,8 @@ def begun(folder, **changes):
     trial = Trial(small("simple_cnn", **changes), folder, torch.device("cuda:0"))
     trial.model.train()
     drawn = augment.draw(trial.config.augment, 24, FER2013, np.random.default_rng(0)).to(trial.device)
-    return trial, Batch(trial.faces.train[:24], drawn, torch.tensor(0.7, device=trial.device))
+    mixing = draw_mixing(trial.config.augment, 1, FER2013, np.random.default_rng(0), share=0.0)[0]
+    return trial, Batch(trial.faces.train[:24], drawn, mixing.each(lambda part: part.to(trial.device)))
 
 
 def loss_of(trial, steps, batch, lr):
