@@ -13,6 +13,7 @@ FersweepError             1  a failure that a retry or a repair may fix
 |-- StorageError          1  the database or a file under FERSWEEP_HOME
 |-- WeightsUnavailable    1  pretrained weights that are neither on disk nor downloadable
 |-- CheckpointError       1  a checkpoint that cannot be read or belongs to another trial
+|-- DeviceMissing         1  torch does not have the GPU that a trial is to use
 |-- LostTrial             1  another agent has reclaimed the lease of this trial
 |-- PoolError             1  Slurm or Ray is not installed, refuses or does not answer
 |-- ServerError           1  a W&B server is unreachable or answers with an error
@@ -131,6 +132,10 @@ class WeightsUnavailable(FersweepError):
 
 class CheckpointError(FersweepError):
     """A checkpoint cannot be read, or belongs to another configuration."""
+
+
+class DeviceMissing(FersweepError):
+    """torch does not have the GPU that a trial is to use."""
 
 
 class LostTrial(FersweepError):

@@ -119,7 +119,7 @@ class Sweep:
         """Train its trials until none is left or the sweep is stopped; a notebook shows a bar and the running trials.
 
         Args:
-            gpus: ``auto``, ``none``, a number, or numbers and UUIDs such as ``[0, 1]`` or ``"0,1"``.
+            gpus: ``auto``, ``none``, ``mps``, a number, or numbers and UUIDs such as ``[0, 1]`` or ``"0,1"``.
             per_gpu: Trials at once on each GPU, at least 1; ``auto`` or None to measure the best number.
             slots: Trials at once on the CPU, at least 1; ``auto`` to measure the best number.
             count: End after so many attempts, at least 1.

@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when a test module imports it
+if sys.platform == "darwin":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # trials of tests run on the CPU; a virtual Mac's GPU has no memory
 os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads wait for each other longer than a tiny step takes
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures, and skip those marked ``gpu`` where there is no NVIDIA GPU."""
-    has_gpu = bool(discover())
+    has_gpu = not all(gpu.is_mps for gpu in discover())
     for item in items:
         for fixture, marker in (("chromium", "browser"), ("fer2013_zip", "real_data")):
             if fixture in getattr(item, "fixturenames", ()):

@@ -48,7 +48,7 @@ def train_by_hand(
     Args:
         config: What to train.
         folder: Its folder; training resumes from a checkpoint of the same configuration in it.
-        device: ``auto``, ``cpu``, or a GPU's number or UUID.
+        device: ``auto``, ``cpu``, ``mps``, or a GPU's number or UUID.
         threads: CPU threads; None for all cores. A resumed trial is bit-identical only with as many as before.
         keep_model: Upload the best weights to W&B.
         say: Gets a line after every epoch.

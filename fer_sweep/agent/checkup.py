@@ -31,7 +31,7 @@ _PLATFORMS = {
     "darwin": (
         False,
         "macOS: fersweep has not been run on it; types and imports are checked",
-        "trials run on the CPU; please report what fails",
+        "please report what fails",
     ),
     "win32": (
         False,
@@ -98,6 +98,11 @@ def _gpus() -> Finding:
     problems: list[str] = []
     gpus = gpus_here("auto", note=problems.append)
     found = "; ".join([*(f"{gpu.index}: {gpu.name}, {gpu.memory_mb:,} MB" for gpu in gpus), *problems])
+    if any(gpu.is_mps for gpu in gpus):
+        advice = (
+            "fersweep has not been run on Apple's GPUs; please report what fails, and train on the CPU: --gpus none"
+        )
+        return Finding("GPUs", False, found, advice)
     advice = "" if gpus else "trials run on the CPU; with an NVIDIA GPU, check that nvidia-smi shows it"
     return Finding("GPUs", bool(gpus) and not problems, found or "none", advice)
 

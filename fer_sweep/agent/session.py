@@ -52,7 +52,7 @@ def slots_here(
 
     Args:
         sweep: Its typical trial is measured where that is asked for.
-        gpus: ``auto``, ``none``, or numbers and UUIDs; ``auto`` means the CPU where there is no GPU.
+        gpus: ``auto``, ``none``, ``mps``, or numbers and UUIDs; ``auto`` means the CPU where there is no GPU.
         per_gpu: Slots on each GPU; None to measure how many.
         slots: CPU slots; a number with ``auto`` means the CPU. None for the rule of ``make_slots``.
         measure_cpu: Measure how many CPU slots instead.

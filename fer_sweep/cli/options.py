@@ -90,7 +90,10 @@ Data = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Data set to use instead of the configured one.", autocompletion=datasets),
 ]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|GPU", help="auto, cpu, or a GPU's number or UUID.")]
+Device = Annotated[
+    str,
+    typer.Option(metavar="auto|cpu|mps|GPU", help="auto, cpu, mps (Apple's GPU), or an NVIDIA GPU's number or UUID."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all cores].")]
 UploadModels = Annotated[bool, typer.Option(help="Upload the best weights of complete trials to W&B.")]
 File = Annotated[
@@ -175,9 +178,9 @@ class AgentOptions:
     gpus: Annotated[
         str,
         typer.Option(
-            metavar="auto|none|GPU,...",
-            help="auto, none, or GPU numbers and UUIDs such as 0,1.",
-            autocompletion=lambda: ["auto", "none"],
+            metavar="auto|none|mps|GPU,...",
+            help="auto, none, mps (Apple's GPU), or numbers and UUIDs of NVIDIA GPUs such as 0,1.",
+            autocompletion=lambda: ["auto", "none", "mps"],
         ),
     ] = "auto"
     per_gpu: Annotated[

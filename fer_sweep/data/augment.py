@@ -47,9 +47,8 @@ class Augmentation:
         """Augment normalised images (n, C, H, W) float32; blanked pixels become 0, the mean."""
         if self.affine is not None:
             # Border: what comes in from outside continues the picture's edge instead of framing it.
-            images = functional.grid_sample(
-                images, _grid(self.affine, *images.shape[-2:]), padding_mode="border", align_corners=False
-            )
+            sample = _sample_clamped if images.device.type == "mps" else _sample
+            images = sample(images, _grid(self.affine, *images.shape[-2:]))
         if self.flips is not None:
             images = torch.where(self.flips[:, None, None, None], images.flip(-1), images)
         if self.jitter is not None:
@@ -125,6 +124,19 @@ def _grid(affine: Tensor, height: int, width: int) -> Tensor:
     across = affine[:, None, None, :, 0] * columns[:, None]
     down = affine[:, None, None, :, 1] * rows[:, None, None] + affine[:, None, None, :, 2]
     return across + down
+
+
+def _sample(images: Tensor, grid: Tensor) -> Tensor:
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _sample_clamped(images: Tensor, grid: Tensor) -> Tensor:
+    """The same without the border padding, which torch has on MPS only since 2.13: nothing outside is asked for."""
+    across, down = (
+        side.clamp(1.0 / size - 1.0, 1.0 - 1.0 / size)
+        for side, size in zip(grid.unbind(-1), reversed(images.shape[-2:]), strict=True)
+    )
+    return functional.grid_sample(images, torch.stack((across, down), dim=-1), align_corners=False)
 
 
 def _centres(count: int, like: Tensor) -> Tensor:

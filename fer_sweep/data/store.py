@@ -81,11 +81,17 @@ def save(dataset: FaceDataset, *, replace: bool) -> DatasetInfo:
     """Write a data set whole, or leave everything as it was; returns the info that its name has now.
 
     Raises:
-        DataError: The name has other content and ``replace`` is off.
+        DataError: The name has other content and ``replace`` is off, or differs from another one only by case.
         StorageError: The disk is full or the folder cannot be written.
     """
     folder, info = data_folder(), dataset.info
     with _cache_errors(), _only_writer(folder):
+        for name in names():
+            if name != info.name and name.casefold() == info.name.casefold():
+                raise DataError(
+                    f"there already is a data set {name}, and disks of Macs and Windows cannot hold {info.name} too",
+                    hint=f"use the name {name}, or another one that differs by more than case",
+                )
         present = None if replace else read_info(info.name)
         if present is not None and present.fingerprint != info.fingerprint:
             raise DataError(

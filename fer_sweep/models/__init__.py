@@ -23,8 +23,12 @@ def build_model(config: TrialConfig, spec: DataSpec) -> nn.Module:
     return model
 
 
-def memory_format(config: TrialConfig) -> torch.memory_format:
-    """The fastest memory format of an architecture's weights, which its activations have too."""
+def memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:
+    """The fastest memory format of an architecture's weights on a device, which its activations have too."""
+    if device.type == "mps":
+        # In channels_last its pooling, convolution and BatchNorm give wrong values or abort (pytorch 174345, 175190,
+        # 180984: torch 2.10 to 2.13).
+        return torch.contiguous_format
     if isinstance(config, ViTConfig) and config.stem == "patch":
         return torch.contiguous_format  # it has one convolution
     if isinstance(config, ResNet18Config) and config.width < _NARROWEST_STRIDED:

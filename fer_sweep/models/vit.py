@@ -98,14 +98,15 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of (B, heads, tokens, head_dim), one function in three forms.
 
-    A GPU has its fused kernel. On a CPU that kernel's backward pass in bf16 takes twenty times as long as two batched
-    multiplications (60 % of a training step), so they are used while the attention weights are few enough to keep, and
-    the kernel in fp32 beyond that.
+    A GPU has its fused kernel, which ignores or refuses dropout on MPS: there, two batched multiplications take its
+    place. On a CPU its backward pass in bf16 takes twenty times as long as those (60 % of a training step), so they are
+    used while the attention weights are few enough to keep, and the kernel in fp32 beyond that.
     """
-    if query.device.type != "cpu":
+    device = query.device.type
+    if device == "cuda" or (device != "cpu" and not more.get("dropout")):
         fused: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
         return fused
-    if query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] <= _LARGEST_SCORES:
+    if device != "cpu" or query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] <= _LARGEST_SCORES:
         spelt_out: tuple[Tensor, Tensor] = eager_attention_forward(module, query, key, value, mask, **more)
         return spelt_out
     with torch.autocast("cpu", enabled=False):

@@ -14,8 +14,9 @@ from fer_sweep.training.precision import Precision
 
 Confusion = tuple[tuple[int, ...], ...]
 """(K, K) counts: rows are true classes, columns predicted ones."""
-_BATCH = {"cpu": 256}
-"""Images at once. On a CPU, activations that fit its caches; elsewhere enough to fill the device."""
+_BATCH = {"cpu": 256, "mps": 512}
+"""Images at once. On a CPU, activations that fit its caches; elsewhere enough to fill the device, whose memory Apple's
+shares with the host."""
 
 
 class Stopped(Exception):

@@ -53,7 +53,7 @@ def train(
         config: What to train.
         folder: The trial's own folder; takes config.json, history.jsonl, last.ckpt and previous.ckpt while it
             trains, best.safetensors and result.json.
-        device: As torch names it: ``cpu``, ``cuda:0``.
+        device: As torch names it: ``cpu``, ``cuda:0``, ``mps``.
         checkpoints: Where last.ckpt and previous.ckpt go in place of the folder: one of the trial's own, too.
         fingerprint: Of the data set; None accepts any.
         micro_batch: Images that go through the model at once, where memory does not hold a whole batch. Steps, their

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fer_sweep.config.trial import TrialConfig
-from fer_sweep.errors import StorageError
+from fer_sweep.errors import ConfigError, Problem, StorageError
 from fer_sweep.files import cache_dir, read_object, write_atomically
 from fer_sweep.processor import bf16_flags, processor_name
 
@@ -23,7 +23,16 @@ _PROBES = 5
 
 
 def choose_precision(config: TrialConfig, device: torch.device) -> Precision:
-    """Resolve ``precision`` on a device: ``auto`` is bf16 on a GPU that has it and on a CPU that is faster with it."""
+    """Resolve ``precision`` on a device: ``auto`` is bf16 on a GPU that has it and on a CPU that is faster with it.
+
+    On Apple's GPU it is fp32: those before the M3 emulate bf16.
+
+    Raises:
+        ConfigError: bf16 on Apple's GPU before macOS 14, which does not have it.
+    """
+    if config.precision == "bf16" and device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        hint = "set precision=fp32 or auto, or update macOS; the CPU has bf16, too (gpus none, device cpu)"
+        raise ConfigError([Problem("bf16 on Apple's GPU needs macOS 14", key="precision", hint=hint)])
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":

@@ -10,6 +10,8 @@ import os
 
 # transformers asks whether CUDA is there; asked through NVML the answer leaves the driver uninitialised.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+# For Apple's GPU: torch reads it at its import, which comes before a slot's environment.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 # numpy's OpenBLAS starts its threads on import. Training does no linear algebra in numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

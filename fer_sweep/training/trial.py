@@ -2,12 +2,10 @@
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 from safetensors.torch import save
@@ -20,6 +18,7 @@ from fer_sweep.files import RESULT, WEIGHTS, read_json, write_atomically
 from fer_sweep.models import build_model, memory_format
 from fer_sweep.records import TrialResult
 from fer_sweep.training.checkpoint import Checkpoints, on_cpu
+from fer_sweep.training.devices import peak_memory_mb, restore_rng, rng_state
 from fer_sweep.training.distillation import load_teacher
 from fer_sweep.training.evaluation import Confusion, scores
 from fer_sweep.training.faces import Faces
@@ -110,7 +109,7 @@ class Trial:
         # Before the seed, since building it draws random numbers: the student starts as it would without a teacher.
         self.teacher = load_teacher(config, self.faces, self.fingerprint, device)
         torch.manual_seed(config.seed)
-        self.model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config))
+        self.model = build_model(config, dataset.info.spec).to(device).to(memory_format=memory_format(config, device))
         self.precision = choose_precision(config, device)
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.optimizer = build_optimizer(self.model, config)
@@ -136,9 +135,7 @@ class Trial:
         times = {"seconds": self._seconds(), "peak_memory_mb": self._peak_memory_mb()}
         progress = self.progress.model_copy(update=times)
         state = SavedState(progress=progress, precision=self.precision, history=self.history.rows)
-        tensors = {"loss_sum": self.progress.loss_sum, "rng": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        tensors = {"loss_sum": self.progress.loss_sum, **rng_state(self.device)}
         parts = {"model": self.model.state_dict(), "optimizer": moments(self.optimizer)}
         if self.average:
             parts["average"] = self.average.model.state_dict()
@@ -166,12 +163,10 @@ class Trial:
             if self.average:
                 self.average.model.load_state_dict(_part("average", saved.tensors))
             restore_moments(self.optimizer, _part("optimizer", saved.tensors))
-            torch.set_rng_state(saved.tensors["rng"])
-            if self.device.type == "cuda" and "cuda_rng" in saved.tensors:
-                torch.cuda.set_rng_state(saved.tensors["cuda_rng"], self.device)
-        except torch.OutOfMemoryError:
-            raise
+            restore_rng(self.device, saved.tensors)
         except (ValueError, TypeError, LookupError, RuntimeError) as error:
+            if "out of memory" in str(error):  # on MPS a plain RuntimeError
+                raise
             raise CheckpointError(
                 f"the checkpoint in {self.folder} does not fit this version of fersweep: {error}",
                 hint="train into another folder, or delete last.ckpt and previous.ckpt there to start from scratch",
@@ -254,11 +249,7 @@ class Trial:
         return self.progress.seconds + time.perf_counter() - self._began
 
     def _peak_memory_mb(self) -> float:
-        if self.device.type == "cuda":
-            now = torch.cuda.max_memory_allocated(self.device) / 2**20
-        else:
-            now = _peak_resident_mb()
-        return max(self.progress.peak_memory_mb, now)
+        return max(self.progress.peak_memory_mb, peak_memory_mb(self.device))
 
 
 def _part(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -293,13 +284,3 @@ def claim_folder(config: TrialConfig, folder: Path) -> TrialResult | None:
         raise CheckpointError(
             f"{result} cannot be read: {error}", hint="delete that file and train again into the same folder"
         ) from error
-
-
-def _peak_resident_mb() -> float:
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset) / 2**20
-    else:
-        import resource  # does not exist on Windows
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

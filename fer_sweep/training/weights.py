@@ -83,7 +83,7 @@ def load_trained(path: Path, device: torch.device) -> tuple[Trained, nn.Module]:
         raise CheckpointError(
             f"{path} does not fit its architecture: {error}", hint="it was trained by another version of fersweep"
         ) from error
-    return trained, model.to(device).to(memory_format=memory_format(config)).eval()
+    return trained, model.to(device).to(memory_format=memory_format(config, device)).eval()
 
 
 def named_weights(field: str, config: SharedConfig) -> Path:

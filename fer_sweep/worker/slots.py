@@ -1,11 +1,13 @@
 """Slots: the places on this host where one trial trains at a time, and whether memory allows one more trial.
 
-GPUs are found by NVML: no CUDA context is created and no framework imported.
+NVIDIA's GPUs are found by NVML, Apple's (MPS) by the platform: no device is touched and no framework imported.
 """
 
 import contextlib
 import logging
 import os
+import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,25 +15,32 @@ from typing import Any
 import pynvml
 
 from fer_sweep.errors import InputError
-from fer_sweep.worker.resources import free_host_mb, granted_cores
+from fer_sweep.worker.resources import free_host_mb, granted_cores, total_mb
 
 log = logging.getLogger(__name__)
 
+MPS = "mps"
+"""Apple's GPU: its slot, its device as torch names it, and what ``--gpus`` and ``--device`` call it."""
 CUDA_CONTEXT_MB = 600.0
-"""What a process takes on a GPU beside its tensors."""
+"""What a process takes on a GPU beside its tensors. On Apple's, whose memory is the host's: the interpreter, torch."""
 _NO_DRIVER = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, or one MIG instance of one."""
+    """One GPU, or one MIG instance of one, or Apple's GPU."""
 
     uuid: str
-    """``GPU-...`` or ``MIG-...``: what CUDA_VISIBLE_DEVICES accepts however other devices come and go."""
+    """``GPU-...`` or ``MIG-...``: what CUDA_VISIBLE_DEVICES accepts however other devices come and go. Or MPS."""
     index: str
-    """NVML's number, ``0``, or ``0:1`` for the second MIG instance of GPU 0."""
+    """NVML's number, ``0``, or ``0:1`` for the second MIG instance of GPU 0. Or MPS."""
     name: str
     memory_mb: int
+
+    @property
+    def is_mps(self) -> bool:
+        """Whether it is Apple's."""
+        return self.uuid == MPS
 
 
 @dataclass(frozen=True)
@@ -39,17 +48,17 @@ class Slot:
     """A GPU, a share of a GPU, or some CPU cores."""
 
     name: str
-    """Such as ``gpu0``, ``gpu0/1`` or ``cpu1``."""
+    """Such as ``gpu0``, ``gpu0/1``, ``mps`` or ``cpu1``."""
     device: str
-    """What the training function gets: ``cuda:0`` or ``cpu``."""
+    """What the training function gets: ``cuda:0``, ``mps`` or ``cpu``."""
     threads: int
     """CPU threads of the trial's process."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Set in the trial's process before it touches CUDA."""
+    """Set in the trial's process before it touches a GPU."""
 
 
 def discover(note: Callable[[str], None] = log.warning) -> tuple[Gpu, ...]:
-    """Every GPU that NVML shows, by number; a GPU in MIG mode gives its instances instead of itself.
+    """Every GPU that NVML shows, by number, or else Apple's; a GPU in MIG mode gives its instances instead of itself.
 
     ``note`` gets a line about each GPU that cannot be used, and about a driver that does not work.
     """
@@ -64,6 +73,8 @@ def discover(note: Callable[[str], None] = log.warning) -> tuple[Gpu, ...]:
     except pynvml.NVMLError as error:
         if error.value not in _NO_DRIVER:
             note(f"no GPU can be used, the NVIDIA driver reports: {error}")
+    if not found and sys.platform == "darwin" and platform.machine() == "arm64":
+        found.append(Gpu(MPS, MPS, "Apple GPU", int(total_mb())))
     return tuple(found)
 
 
@@ -90,9 +101,11 @@ def choose(wanted: str, present: Sequence[Gpu], visible: str | None = None, *, o
     """The GPUs, of those present, that ``--gpus`` names.
 
     Args:
-        wanted: ``auto`` (all there are), or numbers and UUIDs (or unique prefixes of them), separated by commas.
+        wanted: ``auto`` (all there are), or numbers and UUIDs (or unique prefixes of them), separated by commas; or
+            ``mps``.
         present: What ``discover`` found.
-        visible: CUDA_VISIBLE_DEVICES; numbers and ``auto`` then count within it, as every CUDA program does.
+        visible: CUDA_VISIBLE_DEVICES; numbers and ``auto`` then count within it, as every CUDA program does. Of an
+            Apple GPU only ``auto`` heeds it: set to nothing, as to hide NVIDIA's, it leaves the CPU.
         option: The option or argument, for error messages.
     """
     usable = tuple(present) if visible is None else _visible(visible, present)
@@ -100,11 +113,13 @@ def choose(wanted: str, present: Sequence[Gpu], visible: str | None = None, *, o
         return usable
     chosen: list[Gpu] = []
     for word in (part.strip() for part in wanted.split(",")):
-        gpu = _find(word, usable, by_place=visible is not None)
+        gpu = _find(word, present if word == MPS else usable, by_place=visible is not None)
         if gpu is None:
-            known = ", ".join(f"{g.index} ({g.uuid})" for g in usable) or "none"
+            known = ", ".join(g.index if g.is_mps else f"{g.index} ({g.uuid})" for g in usable) or "none"
             cpu = f"{option} {'cpu' if option == 'device' else 'none'} trains on the CPU"
             hint = None if usable else f"{cpu}; if the host has an NVIDIA GPU, check that nvidia-smi lists it"
+            if word == MPS:
+                hint = f"{MPS} is the GPU of a Mac with Apple silicon, under a Python built for arm64; {cpu}"
             raise InputError(f"{option} {wanted}: unknown GPU {word!r}; this host has: {known}", hint=hint)
         if gpu in chosen:
             raise InputError(
@@ -130,13 +145,8 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
             raise InputError("slots divide CPU cores and go with gpus none", hint="on GPUs use per_gpu")
         threads = max(1, cores // (len(gpus) * per_gpu))
         return tuple(
-            Slot(
-                name=f"gpu{gpu.index}/{share}" if per_gpu > 1 else f"gpu{gpu.index}",
-                device="cuda:0",
-                threads=threads,
-                environment={"CUDA_VISIBLE_DEVICES": gpu.uuid},
-            )
-            for gpu in gpus
+            Slot(f"{name}/{share}" if per_gpu > 1 else name, device, threads, environment)
+            for name, device, environment in map(_placed, gpus)
             for share in range(per_gpu)
         )
     count = cpu_slots if cpu_slots is not None else max(1, cores // 4)
@@ -147,6 +157,14 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
         Slot(f"cpu{number}", "cpu", cores // count + (number < cores % count), {"CUDA_VISIBLE_DEVICES": ""})
         for number in range(count)
     )
+
+
+def _placed(gpu: Gpu) -> tuple[str, str, Mapping[str, str]]:
+    """Name, device and environment of a slot on a GPU."""
+    if gpu.is_mps:
+        # What has no kernel there is computed on the CPU. torch reads it at its import, so the preload sets it, too.
+        return MPS, MPS, {"PYTORCH_ENABLE_MPS_FALLBACK": "1"}
+    return f"gpu{gpu.index}", "cuda:0", {"CUDA_VISIBLE_DEVICES": gpu.uuid}
 
 
 def usable_cores() -> int:
@@ -165,7 +183,7 @@ def usable_cores() -> int:
 
 
 def one_slot(device: str, threads: int | None) -> Slot:
-    """The slot that ``--device`` (``auto``, ``cpu``, a GPU's number or UUID) and ``--threads`` ask for."""
+    """The slot that ``--device`` (``auto``, ``cpu``, ``mps``, a GPU's number or UUID) and ``--threads`` ask for."""
     gpus = () if device == "cpu" else gpus_here(device, option="device")
     if len(gpus) > 1 and device != "auto":
         raise InputError(f"device {device}: a trial trains on one device")
@@ -176,7 +194,9 @@ def one_slot(device: str, threads: int | None) -> Slot:
 
 def free_mb(slot: Slot) -> float | None:
     """Megabytes free where a slot's trial would train; None for an unknown GPU."""
-    return free_host_mb() if slot.device == "cpu" else free_gpu_mb(slot.environment["CUDA_VISIBLE_DEVICES"])
+    if slot.device in ("cpu", MPS):  # Apple's GPU has the host's memory
+        return free_host_mb()
+    return free_gpu_mb(slot.environment["CUDA_VISIBLE_DEVICES"])
 
 
 class Admission:

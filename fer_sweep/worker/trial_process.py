@@ -21,7 +21,7 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from fer_sweep.config.trial import TrialConfig
-from fer_sweep.errors import FersweepError, OtherData, StorageError, cannot_write
+from fer_sweep.errors import DeviceMissing, FersweepError, OtherData, StorageError, cannot_write
 from fer_sweep.host_processes import STOP_SIGNALS, end_with_parent, let_signals_through
 from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState
 from fer_sweep.worker.resources import be_killed_first, keep_freed_memory, limit_memory, send_output_to
@@ -32,8 +32,17 @@ PRELOAD = "fer_sweep.training.preload"
 _LONGEST_REASON = 2000
 _ONEDNN_OOM = ("could not create a primitive", "could not execute a primitive")
 """oneDNN's only messages if there is no memory for a convolution's generated code or scratch space."""
-_OOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "ALLOC_FAILED", *_ONEDNN_OOM)
-_DEVICE = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL error", "No CUDA GPUs are available")
+_METAL_OOM = ("Insufficient Memory (", "Invalid buffer size:")
+"""Apple's GPU: of a command that memory ran out for, and torch's of a tensor beyond the largest buffer."""
+_OOM = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "ALLOC_FAILED"),
+    *_ONEDNN_OOM,
+    *_METAL_OOM,
+)
+_DEVICE = (
+    *("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL error", "No CUDA GPUs are available"),
+    "kIOGPUCommandBufferCallbackError",  # Apple's GPU
+)
 _OWN_FAULT = "device-side assert"
 """A CUDA error that the trial's own numbers cause, on any GPU."""
 _BEAT_S = 1.0
@@ -120,6 +129,7 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
 
     Raises:
         FolderInUse: Another process trains in the folder.
+        DeviceMissing: torch cannot use the GPU.
     """
     last_beat, steps, share = float("-inf"), 0, 0.0
 
@@ -139,15 +149,17 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
     with _exclusive(job.folder):
         import torch  # only here: the agent imports this module too, without torch
 
+        from fer_sweep.training.devices import check_device, limit_gpu_memory
         from fer_sweep.training.loop import train
 
         if torch.get_num_threads() != job.threads:
             torch.set_num_threads(job.threads)
+        check_device(torch.device(job.device))
         keep_freed_memory()
         if job.memory_share is not None and job.device == "cpu":
             limit_memory(job.memory_share)
         elif job.memory_share is not None:
-            torch.cuda.set_per_process_memory_fraction(job.memory_share, torch.device(job.device))
+            limit_gpu_memory(torch.device(job.device), job.memory_share)
         return train(
             job.config,
             job.folder,
@@ -194,8 +206,9 @@ def _settle(job: TrialJob, flag: StopFlag) -> None:
 def _outcome(training: Callable[[], TrialOutcome]) -> TrialOutcome:
     try:
         return training()
-    except (StorageError, FolderInUse, OtherData) as error:
-        # Not the configuration's fault: it can be resumed once there is room, the lock is free or the data is back.
+    except (StorageError, FolderInUse, OtherData, DeviceMissing) as error:
+        # Not the configuration's fault: it can be resumed once there is room, the lock is free, the data is back or
+        # torch has the GPU.
         return TrialOutcome(TrialState.PREEMPTED, reason=_with_hint(error))
     except FersweepError as error:
         _print_to_log(f"error: {_with_hint(error)}\n")

@@ -37,7 +37,7 @@ def step_rate(model: str) -> tuple[float, float, str]:
     """GFLOP and seconds of one training step at batch 128, and its precision."""
     config = parse_trial({"model": model})
     torch.manual_seed(0)
-    network = build_model(config, FER2013).to(DEVICE).to(memory_format=memory_format(config))
+    network = build_model(config, FER2013).to(DEVICE).to(memory_format=memory_format(config, torch.device(DEVICE)))
     optimizer = build_optimizer(network, config)
     precision = choose_precision(config, DEVICE)
     images, labels = torch.rand(BATCH, 1, 48, 48, device=DEVICE), torch.randint(7, (BATCH,), device=DEVICE)

@@ -69,6 +69,7 @@ COMMANDS = {
     "parameters.chanels": ("validate misspelt.yaml",),
     "metric.name": ("validate misspelt.yaml",),
     "gpus 0": (CREATE, "agent --gpus 0"),
+    "gpus mps": (CREATE, "agent --gpus mps"),
     "no trial has a result yet": (CREATE, "best"),
     "sweep ID is finished": (CREATE, AGENT, AGENT),
     "sweep ID is stopped": (CREATE, "stop", AGENT),

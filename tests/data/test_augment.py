@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from fer_sweep.config.trial import AugmentConfig
-from fer_sweep.data.augment import ERASED_AREA, draw
+from fer_sweep.data.augment import ERASED_AREA, _grid, _sample, _sample_clamped, draw
 from fer_sweep.records import FER2013
 
 OFF = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "flip": False}
@@ -64,6 +64,12 @@ def test_images_are_sampled_as_by_affine_grid():
     grid = functional.affine_grid(augmentation.affine, [6, 1, 48, 48], align_corners=False)
     expected = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     torch.testing.assert_close(augmentation.apply(images), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_sampling_without_border_padding_as_on_mps_gives_the_same_images():
+    images = faces(12).view(6, 2, 48, 48)[..., :40]
+    grid = _grid(drawn(6, shift=0.4, rotation=30.0, scale=0.3).affine, 48, 40)
+    torch.testing.assert_close(_sample_clamped(images, grid), _sample(images, grid), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("probability", [0.25, 1.0])

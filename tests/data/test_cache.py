@@ -78,6 +78,14 @@ def test_other_content_under_the_same_name_needs_replace(source, other_source):
     assert int(mapped[97].sum()) > 0  # a process that has mapped the old one can still read it
 
 
+def test_a_name_that_differs_only_by_case_is_refused_since_some_disks_cannot_hold_both(source, other_source):
+    first = prepare(source)
+    for replace in (False, True):
+        with pytest.raises(DataError, match="already is a data set fer2013"):
+            prepare(other_source, "FER2013", replace=replace)
+    assert listed() == contents(first)
+
+
 def change_a_pixel(folder):
     content = bytearray((folder / "images.npy").read_bytes())
     content[-1] ^= 1

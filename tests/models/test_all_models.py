@@ -91,9 +91,10 @@ def test_conv_dropout_drops_whole_channels():
     assert [module.p for module in network.modules() if isinstance(module, nn.Dropout2d)] == [0.25] * 3
 
 
-def test_narrowest_resnet_is_not_in_channels_last_which_crashes_on_odd_batches():
-    formats = [memory_format(parse_trial({"model": "resnet18", "width": width})) for width in (8, 16)]
-    assert formats == [torch.contiguous_format, torch.channels_last]
+def test_neither_the_narrowest_resnet_nor_apples_gpu_has_channels_last_which_crashes_there():
+    cases = [(8, "cpu"), (16, "cpu"), (16, "mps")]
+    formats = [memory_format(parse_trial({"model": "resnet18", "width": w}), torch.device(d)) for w, d in cases]
+    assert formats == [torch.contiguous_format, torch.channels_last, torch.contiguous_format]
 
 
 @each_model

@@ -49,6 +49,14 @@ def test_fused_and_unfused_attention_agree(dtype, close, monkeypatch):
         torch.testing.assert_close(ours, theirs, **close)
 
 
+def test_attention_weights_are_dropped_out_where_the_fused_kernel_cannot():
+    layer = nn.Module()
+    layer.is_causal = False
+    tensors = [torch.empty(3, 2, 10, 8, device="meta") for _ in range(3)]  # neither the CPU nor CUDA, as MPS
+    kept = [vit.attend(layer, *tensors, None, scaling=1.0, dropout=rate)[1] for rate in (0.0, 0.1)]
+    assert [weights is None for weights in kept] == [True, False]
+
+
 @pytest.mark.parametrize("biased", [True, False])
 def test_joint_projection_has_the_values_and_gradients_of_three(biased, tmp_path):
     theirs = saved(tmp_path / "vit", image_size=48, num_channels=1, num_labels=7, qkv_bias=biased)

@@ -1,10 +1,12 @@
 """The arithmetic that ``precision: auto`` selects."""
 
+import contextlib
 import json
 
 import pytest
 import torch
 
+from fer_sweep.errors import ConfigError
 from fer_sweep.files import cache_dir
 from fer_sweep.training import precision
 from tests.training.conftest import small
@@ -28,6 +30,16 @@ def measured(monkeypatch, tmp_path):
 def test_precision_is_as_asked_and_auto_is_as_measured(asked, gains, expected, monkeypatch):
     monkeypatch.setattr(precision, "cpu_gains_by_bf16", lambda: gains)
     assert precision.choose_precision(small("resnet18", precision=asked), torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "macos", "expected"),
+    [("auto", 15, "fp32"), ("bf16", 14, "bf16"), ("fp32", 13, "fp32"), ("bf16", 13, None)],
+)
+def test_apples_gpu_has_fp32_unless_bf16_is_asked_for_and_macos_has_it(asked, macos, expected, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: macos >= major)
+    with pytest.raises(ConfigError, match="macOS 14") if expected is None else contextlib.nullcontext():
+        assert precision.choose_precision(small(precision=asked), torch.device("mps")) == expected
 
 
 @pytest.mark.parametrize(("speedup", "expected"), [(1.9, True), (1.1, False)])

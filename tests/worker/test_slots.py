@@ -1,6 +1,8 @@
 """Which GPUs are found and chosen, how they and CPU cores are divided into slots, and how many cores are granted."""
 
 import contextlib
+import platform
+import sys
 from unittest.mock import Mock
 
 import pynvml
@@ -8,7 +10,7 @@ import pytest
 
 from fer_sweep.errors import InputError
 from fer_sweep.worker.resources import control_groups, granted_cores
-from fer_sweep.worker.slots import Gpu, choose, discover, gpus_here, make_slots, usable_cores
+from fer_sweep.worker.slots import Gpu, choose, discover, free_mb, gpus_here, make_slots, one_slot, usable_cores
 
 GPUS = (Gpu("GPU-a", "0", "H100", 80_000), Gpu("GPU-b", "1", "H100", 80_000))
 
@@ -140,6 +142,36 @@ def test_unknown_gpus_are_refused_and_the_known_ones_named(wanted):
 def test_numbers_count_within_cuda_visible_devices_which_end_at_the_first_unknown_entry(wanted, visible, indices):
     with pytest.raises(InputError) if indices is None else contextlib.nullcontext():
         assert [gpu.index for gpu in choose(wanted, FOUND, visible=visible)] == indices
+
+
+def without_nvidia(system, machine, monkeypatch):
+    """A host without NVIDIA's driver, as Python describes it."""
+    error = pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+    monkeypatch.setattr(pynvml, "nvmlInit", Mock(side_effect=error))
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_a_mac_has_its_gpu_as_a_slot_which_shares_the_hosts_memory(monkeypatch):
+    without_nvidia("darwin", "arm64", monkeypatch)
+    slots = make_slots(gpus_here("auto"), per_gpu=2)
+    assert [slot.name for slot in slots] == ["mps/0", "mps/1"]
+    assert slots[0].environment == slots[1].environment == {"PYTORCH_ENABLE_MPS_FALLBACK": "1"}
+    assert free_mb(slots[0]) is not None
+    assert [one_slot(word, None).device for word in ("auto", "mps", "cpu")] == ["mps", "mps", "cpu"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus_here("auto") == ()
+    assert [gpu.index for gpu in gpus_here("mps")] == ["mps"]
+
+
+@pytest.mark.parametrize(("system", "machine"), [("darwin", "x86_64"), ("linux", "arm64")])
+def test_elsewhere_mps_is_refused_with_what_it_needs(system, machine, monkeypatch):
+    without_nvidia(system, machine, monkeypatch)
+    assert gpus_here("auto") == ()
+    with pytest.raises(InputError, match="unknown GPU 'mps'") as caught:
+        gpus_here("mps")
+    assert "Apple silicon" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
