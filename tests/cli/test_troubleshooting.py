@@ -95,7 +95,7 @@ def on_a_network_file_system(host: Host) -> str:
     return host.run(CREATE)
 
 
-def agents_on_windows(host: Host) -> str:
+def pools_on_windows(host: Host) -> str:
     assert host.shell(*CREATE.split())[0] == 0
     host.patch.setattr(sys, "platform", "win32")
     return host.run("agent --pool agents/local.yaml")
@@ -163,7 +163,7 @@ MAKE = pytest.mark.skipif(not shutil.which("make"), reason="make is not installe
 PROVOKED = [
     *(pytest.param(beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
     pytest.param("NUMBER trials failed", every_trial_fails),
-    pytest.param("agents do not run on Windows yet", agents_on_windows),
+    pytest.param("pools start no agents on Windows yet", pools_on_windows),
     pytest.param("FILE is on a network file system", on_a_network_file_system),
     pytest.param("FILE is read-only", read_only_home),
     pytest.param("this user has no home folder", no_home),
