@@ -24,7 +24,6 @@ from fer_sweep.worker.starters import Starter
 from fer_sweep.worker.trial_process import Beat, EpochReport, TrialJob
 
 log = logging.getLogger(__name__)
-
 Answer = TypeVar("Answer")
 
 POLL_S = 1.0
