@@ -14,7 +14,7 @@ import pytest
 from fer_sweep.records import TrialOutcome, TrialResult, TrialState
 from fer_sweep.wandb_client.package import close_wandb
 from fer_sweep.worker.slots import discover
-from fer_sweep.worker.starters import TrialStarter
+from fer_sweep.worker.starters.forkserver import ForkserverStarter
 from tests.support.control_groups import ControlTree
 from tests.support.faces import Faces, prepare_synthetic
 from tests.support.processes import on_one_core
@@ -68,7 +68,7 @@ def own_folders(tmp_path: Path) -> Iterator[Path]:
 def own_forkserver() -> Iterator[None]:
     """A forkserver that a module leaves open is ended with it: the next one's trials would have its environment."""
     yield
-    TrialStarter().close()
+    ForkserverStarter().close()
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def played_trials(monkeypatch: pytest.MonkeyPatch) -> ScriptedStarter:
     """Every agent in this process has its trials played by threads; set ``script`` to have them played otherwise."""
     starter = ScriptedStarter()
-    monkeypatch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: starter)
+    monkeypatch.setattr("fer_sweep.agent.session.starter_for", lambda slots, models: starter)
     return starter
 
 

@@ -48,7 +48,7 @@ def world_once(tmp_path_factory):
         patch.setenv("FERSWEEP_CACHE", str(world / "cache"))
         patch.setenv("FERSWEEP_HOME", str(world / ".fersweep"))
         patch.setenv("WANDB_MODE", "disabled")
-        patch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(train_for_real))
+        patch.setattr("fer_sweep.agent.session.starter_for", lambda slots, models: ScriptedStarter(train_for_real))
         prepare(world / "archive.zip", "fer2013")
         prepare_synthetic()
         (world / "sweep.yaml").write_text(SWEEP.replace("EPOCHS", "2").replace("tiny", "fer2013"))

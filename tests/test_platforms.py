@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from fer_sweep.errors import AgentFailed
-from fer_sweep.worker.starters import TrialStarter
+from fer_sweep.errors import InputError
+from fer_sweep.worker.slots import Slot
+from fer_sweep.worker.starters import starter_for
 from tests.conftest import REPOSITORY
 
 # Imports everything once as it is, so that other packages and the standard library have chosen this platform; then
@@ -59,8 +60,27 @@ def test_every_module_imports_on_macos_and_windows() -> None:
     assert int(on_macos) > 150
 
 
-def test_an_agent_on_windows_is_refused_with_what_works_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(AgentFailed, match="Windows") as refused:
-        TrialStarter()
-    assert "WSL" in (refused.value.hint or "")
+@pytest.mark.parametrize(
+    ("platform", "device", "asked", "expected"),
+    [
+        ("linux", "cuda:0", "", "ForkserverStarter"),
+        ("linux", "cpu", "spawn", "SpawnStarter"),
+        ("darwin", "cpu", "", "ForkserverStarter"),
+        ("darwin", "mps", "", "SpawnStarter"),
+        ("darwin", "mps", "forkserver", "ForkserverStarter"),
+        ("win32", "cpu", "", "SpawnStarter"),
+        ("win32", "cpu", "forkserver", "Windows has no fork"),
+        ("linux", "cpu", "fork", "FERSWEEP_START=fork"),
+    ],
+)
+def test_the_platform_the_devices_and_fersweep_start_choose_the_starter(
+    monkeypatch: pytest.MonkeyPatch, platform: str, device: str, asked: str, expected: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setenv("FERSWEEP_START", asked)
+    try:
+        found = type(starter_for([Slot("0", device, 1)])).__name__
+    except InputError as error:
+        assert "spawn" in (error.hint or "")
+        found = str(error)
+    assert expected in found

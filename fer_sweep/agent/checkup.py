@@ -35,8 +35,8 @@ _PLATFORMS = {
     ),
     "win32": (
         False,
-        "Windows: agents do not run on it yet; types and imports are checked",
-        "run fersweep in WSL; here, fersweep train trains one configuration at a time",
+        "Windows: fersweep has not been run on it; types and imports are checked",
+        "pools start no agents there; if an agent fails, please report it and run fersweep in WSL",
     ),
 }
 """By ``sys.platform``: whether agents are known to run on it, what was checked there, and what to do."""

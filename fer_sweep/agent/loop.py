@@ -20,11 +20,10 @@ from fer_sweep.search import Search
 from fer_sweep.store.engine import Interrupted
 from fer_sweep.wandb_client.tracking import TrackedRun
 from fer_sweep.worker.slots import Admission, Slot
-from fer_sweep.worker.starters import Starter, TrialStarter
+from fer_sweep.worker.starters import Starter
 from fer_sweep.worker.trial_process import Beat, EpochReport, TrialJob
 
 log = logging.getLogger(__name__)
-
 Answer = TypeVar("Answer")
 
 POLL_S = 1.0
@@ -45,13 +44,13 @@ class Agent:
     track: Callable[[TrialRequest], TrackedRun]
     """Starts the W&B run of a trial."""
     view: View
+    starter: Starter
     checkpoints_of: Callable[[str], Path | None] = lambda trial_id: None
     """From a trial's id to the folder of its checkpoints; None for the trial's own."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Of the data sets that the sweep has pinned, by name."""
     count: int | None = None
     """At most this many attempts; None for no limit."""
-    starter: Starter = field(default_factory=TrialStarter)
     admission: Admission = field(default_factory=Admission)
     """Whether one more trial fits beside those that run."""
     on_oom: OnOom = OnOom.FAIL
@@ -91,7 +90,8 @@ class Agent:
         """
         with handling_signals(self.interrupts) as wakeup:
             try:
-                self.starter.warm_up()
+                for slot in self.slots[: self.count]:
+                    self.starter.warm_up(slot)
                 self._work(wakeup)
             finally:
                 self._stop_all()
@@ -222,6 +222,8 @@ class Agent:
             self._failures.began(running.slot)
             self._disable_unhealthy_slots()  # others may have failed before this one succeeded
             self._turnaround.began(running.slot.name)
+            if self._may_start():  # not before, so that it does not slow this start
+                self.starter.warm_up(running.slot)
         running.last_beat, running.has_begun = beat.at, True
         self.view.progress(running.slot.name, beat.share)
 
@@ -322,8 +324,7 @@ class Agent:
 
     def _act_on_signals(self) -> None:
         self.interrupts.read_clock()
-        level = self.interrupts.level
-        if level <= self.interrupts.heeded:
+        if (level := self.interrupts.level) <= self.interrupts.heeded:
             return
         self.interrupts.heeded = level
         may_pause = any(running.request.until is not None for running in self._running.values())

@@ -31,7 +31,7 @@ from fer_sweep.sync import check
 from fer_sweep.wandb_client.account import tracking_mode
 from fer_sweep.wandb_client.package import close_wandb
 from fer_sweep.worker.slots import Gpu, Slot, free_mb, gpus_here, make_slots, usable_cores
-from fer_sweep.worker.starters import TrialStarter
+from fer_sweep.worker.starters import starter_for
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +89,9 @@ def _measured(sweep: Sweep, device: str, gpus: Sequence[Gpu], most: int, say: Ca
 
     def find() -> Sequence[Load]:
         say(f"measuring the best number of slots on {device}")
-        starter = TrialStarter(architectures(sweep))
-        starter.warm_up()
-        return measure(config, divide, most, starter)
+        with contextlib.closing(starter_for(divide(1), architectures(sweep))) as starter:
+            starter.warm_up(divide(1)[0])
+            return measure(config, divide, most, starter)
 
     curve = remembered(sweep.folder / "slots.json", device, find)
     count = best(curve, free_mb(divide(1)[0]))
@@ -171,7 +171,7 @@ def work_on(
             view=view,
             fingerprints=fingerprints,
             count=count,
-            starter=TrialStarter(architectures(sweep)),
+            starter=starter_for(slots, architectures(sweep)),
             on_oom=on_oom,
             hang_limit=HangLimit(hang_after_s),
             on_end=lambda: _after_a_trial(sweep, view, keeper),

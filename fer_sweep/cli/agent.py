@@ -2,6 +2,7 @@
 
 import select
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from fer_sweep.cli.options import AgentOptions, File, Json, SweepId, SweepOption
 from fer_sweep.cli.printing import console, log_warnings, note, print_json, print_text, say
 from fer_sweep.cli.results import show_best
 from fer_sweep.cli.sweeps import new_sweep
-from fer_sweep.errors import AgentFailed, InputError, NothingToDo, writing
+from fer_sweep.errors import AgentFailed, InputError, NothingToDo, PoolError, writing
 from fer_sweep.formatting import counted
 
 if TYPE_CHECKING:
@@ -282,15 +283,20 @@ def _is_meant(ids: "Sequence[str]", interrupts: "Interrupts", wait: "Callable[[f
     return False
 
 
+def _check_platform() -> None:
+    if sys.platform == "win32":
+        hint = "run fersweep agent without --pool, or fersweep in WSL"
+        raise PoolError("pools start no agents on Windows yet", hint=hint)
+
+
 def open_pool(pool_file: "PoolFile") -> "Pool":
     """The pool of a pool file."""
     from fer_sweep.config.pool_file import RayPool, SlurmPool
     from fer_sweep.pools.local import LocalAgents
     from fer_sweep.pools.ray_cluster import RayAgents
     from fer_sweep.pools.slurm import SlurmAgents
-    from fer_sweep.worker.starters import check_platform
 
-    check_platform()
+    _check_platform()
     if isinstance(pool_file, SlurmPool):
         return SlurmAgents(pool_file)
     return RayAgents(pool_file) if isinstance(pool_file, RayPool) else LocalAgents()

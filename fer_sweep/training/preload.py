@@ -1,4 +1,4 @@
-"""What a forkserver imports once, so that a forked trial starts as fast as a function call.
+"""What a forkserver or a spare imports beforehand, so that a trial starts as fast as a function call.
 
 The architectures that a sweep can ask for are preloaded beside it: torchvision and transformers take 2.5 s and 250 MB,
 which a sweep of CNNs does not need. Importing any of these touches no GPU and starts no thread: a process that has

@@ -27,7 +27,7 @@ from fer_sweep.records import Cause, StopReason, TrialOutcome, TrialState
 from fer_sweep.worker.resources import be_killed_first, keep_freed_memory, limit_memory, send_output_to
 
 PRELOAD = "fer_sweep.training.preload"
-"""The module that the forkserver imports once, so that forks start with torch imported."""
+"""The module that a forkserver or a spare imports beforehand, so that a trial starts with torch imported."""
 
 _LONGEST_REASON = 2000
 _ONEDNN_OOM = ("could not create a primitive", "could not execute a primitive")
@@ -111,8 +111,8 @@ class StopFlag:
         self.reason = self.reason or StopReason.PRUNED
 
 
-def run_in_fork(job: TrialJob, pipe: Connection) -> None:
-    """Entry point of the forked process; returns when the trial has ended and its outcome is sent."""
+def run_trial(job: TrialJob, pipe: Connection) -> None:
+    """Entry point of the trial's process; returns when the trial has ended and its outcome is sent."""
     flag = StopFlag()
 
     def training() -> TrialOutcome:
@@ -171,6 +171,14 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
             on_step=on_step,
             stop=stop,
         )
+
+
+def open_context(device: str) -> None:
+    """Have the driver of a GPU set itself up for this process, which takes half a second with CUDA."""
+    import torch
+
+    with contextlib.suppress(RuntimeError):  # the trial fails by it, with a reason
+        torch.zeros(1, device=device)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from fer_sweep.config.trial import parse_trial
 from fer_sweep.records import Cause, TrialState
 from fer_sweep.worker.slots import Slot, discover, free_mb
 from tests.support import faulty_trials
-from tests.support.agent_stage import ForkingStarter, Stage
+from tests.support.agent_stage import RealStarter, Stage
 from tests.support.scripted_search import TINY, ScriptedSearch, request
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("tiny_data")]
@@ -28,7 +28,7 @@ def gpu() -> str:
 
 @pytest.fixture
 def stage(tmp_path: Path, tiny_cache: Path) -> Stage:
-    return Stage(tmp_path / "trials", str(tiny_cache), ForkingStarter())
+    return Stage(tmp_path / "trials", str(tiny_cache), RealStarter())
 
 
 def test_out_of_gpu_memory_retries_one_trial_with_a_smaller_micro_batch(stage: Stage, gpu: str) -> None:
@@ -44,7 +44,7 @@ def test_out_of_gpu_memory_retries_one_trial_with_a_smaller_micro_batch(stage: S
 def test_a_broken_cuda_context_ends_one_trial_and_not_the_slot(
     stage: Stage, gpu: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_sweep.worker.starters.run_in_fork", faulty_trials.reading_beyond_the_data)
+    faulty_trials.play(faulty_trials.reading_beyond_the_data, monkeypatch)
     search = ScriptedSearch([request("0"), request("1")])
     assert stage.run(search, gpu=gpu).ended == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
     assert "device-side assert" in (search.outcomes["0"][0].reason or "")

@@ -68,6 +68,11 @@ def test_count_limits_the_attempts(stage: Stage) -> None:
     assert len(search.waiting) == 1
 
 
+def test_the_next_start_is_prepared_while_a_trial_trains_unless_it_is_the_last(stage: Stage) -> None:
+    stage.run(ScriptedSearch([request("0"), request("1")]), count=2)
+    assert stage.starter.warmed_up == ["cpu0", "cpu0"]  # before the first trial and beside it
+
+
 def test_a_silent_trial_is_asked_to_stop_between_epochs(stage: Stage) -> None:
     stage.starter = ScriptedStarter(train_then_wait(0))
     answers = iter([StopReason.PREEMPTED])

@@ -11,6 +11,7 @@ The time of ``next_trial`` in a sweep that already has many trials is compared w
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import statistics
@@ -51,6 +52,7 @@ AGENTS = {
     "stock `wandb.agent(function=)`": ([*STOCK, "function", "SWEEP"], TRAIN),
 }
 """Each agent's words, and the program of its sweep."""
+STARTERS = ("spawn", "forkserver")
 ASKED = 8
 """Trials asked for; the median counts, after a first one that reads what is there."""
 
@@ -86,6 +88,23 @@ def seconds_between_trials(mode: str) -> float:
     with StandIn() if mode == "online" else contextlib.nullcontext() as server:
         login = server.environment if server else {}
         said = run([*_run_of_tiny_trials(epochs=1), "--count=8", "--slots=1"], **login, WANDB_MODE=mode).stderr
+    return _seconds_said(said)
+
+
+def seconds_between_long_trials(starter: str) -> float:
+    """The same by one starter, untracked, after trials of some seconds: by their ends a spare is warm."""
+    parameters: dict[str, Any] = {key: {"value": value} for key, value in {**TINY, "epochs": 1000}.items()}
+    parameters["seed"] = {"values": list(range(TRIALS))}
+    sweep = {"program": "fersweep", "method": "grid", "parameters": parameters}
+    sweep["metric"] = {"name": "best_val_acc", "goal": "maximize"}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "sweep.yaml")
+        file.write_text(json.dumps(sweep))
+        words = ["run", str(file), "--search=optuna", "--gpus=none", "--slots=1"]
+        return _seconds_said(run(words, FERSWEEP_START=starter).stderr)
+
+
+def _seconds_said(said: str) -> float:
     found = re.search(r"first step: ([0-9.]+) s", said)
     assert found, said
     return float(found[1])
@@ -253,6 +272,12 @@ ROWS = {
     "between": _between("not tracked", "disabled"),
     "between-offline": _between("tracked by wandb offline", "offline"),
     "between-online": _between("tracked online (a server on loopback)", "online"),
+    "between-spawn": Row(
+        "the same between trials of some seconds, not tracked: spawned with a warm spare, s",
+        {starter: lambda _, starter=starter: seconds_between_long_trials(starter) for starter in STARTERS},
+        "less",
+        is_slow=True,
+    ),
     "agents": Row(
         "a trivial trial under an agent, from one run's end on the server to the next one's, s",
         {name: lambda _, name=name: seconds_a_trial(name) for name in AGENTS},

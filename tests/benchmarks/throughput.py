@@ -17,7 +17,7 @@ from pathlib import Path
 from fer_sweep.agent.probe import measure
 from fer_sweep.config.trial import parse_trial
 from fer_sweep.worker.slots import discover, make_slots, usable_cores
-from fer_sweep.worker.starters import TrialStarter
+from fer_sweep.worker.starters import starter_for
 from tests.benchmarks.commands import run
 from tests.benchmarks.faces import SUBSET, SUBSET_TRAIN, draw_folders, subset
 from tests.benchmarks.rows import Row
@@ -56,8 +56,8 @@ def of_slots(model: str, slots: int) -> float:
     folders()
     gpus, config = discover()[:1], parse_trial({"model": model, "data": "bench"})
     places = make_slots(gpus, per_gpu=slots) if gpus else make_slots((), cpu_slots=slots)
-    with closing(TrialStarter()) as starter:
-        starter.warm_up()
+    with closing(starter_for(places)) as starter:
+        starter.warm_up(places[0])
         return measure(config, lambda _: places, 1, starter)[0].images_per_second
 
 

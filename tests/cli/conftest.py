@@ -42,7 +42,7 @@ def home_with_sweeps(tmp_path_factory, whole_cache):
         patch.setenv("FERSWEEP_HOME", str(folder / ".fersweep"))
         patch.setenv("FERSWEEP_CACHE", str(whole_cache))
         patch.setenv("WANDB_MODE", "disabled")
-        patch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(train_for_real))
+        patch.setattr("fer_sweep.agent.session.starter_for", lambda slots, models: ScriptedStarter(train_for_real))
         for model, parameters in MODELS.items():
             file = folder / f"{model}.yaml"
             file.write_text(GRID + parameters)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from fer_sweep.records import TrialOutcome, TrialState
+from fer_sweep.worker.starters import starter_for
 from tests.cli.conftest import write_sweep
 from tests.faults.test_resources import on_small_disk
 from tests.support.documentation import REPOSITORY, rows
@@ -96,10 +97,15 @@ def on_a_network_file_system(host: Host) -> str:
     return host.run(CREATE)
 
 
-def agents_on_windows(host: Host) -> str:
+def pools_on_windows(host: Host) -> str:
     assert host.shell(*CREATE.split())[0] == 0
     host.patch.setattr(sys, "platform", "win32")
     return host.run("agent --pool agents/local.yaml")
+
+
+def an_unknown_start(host: Host) -> str:
+    host.patch.setattr("fer_sweep.agent.session.starter_for", starter_for)
+    return host.run(CREATE, f"FERSWEEP_START=fork {AGENT}")
 
 
 def read_only_home(host: Host) -> str:
@@ -164,7 +170,8 @@ MAKE = pytest.mark.skipif(not shutil.which("make"), reason="make is not installe
 PROVOKED = [
     *(pytest.param(beginning, lambda host, words=words: host.run(*words)) for beginning, words in COMMANDS.items()),
     pytest.param("NUMBER trials failed", every_trial_fails),
-    pytest.param("agents do not run on Windows yet", agents_on_windows),
+    pytest.param("pools start no agents on Windows yet", pools_on_windows),
+    pytest.param("FERSWEEP_START=KIND", an_unknown_start),
     pytest.param("FILE is on a network file system", on_a_network_file_system),
     pytest.param("FILE is read-only", read_only_home),
     pytest.param("this user has no home folder", no_home),

@@ -47,7 +47,7 @@ def test_the_winner_of_the_last_sweep_is_exported_and_used(shell, searched, pict
 
 
 def test_the_trials_of_another_sweep_learn_from_one_of_its_trials(shell, searched, monkeypatch):
-    monkeypatch.setattr("fer_sweep.agent.session.TrialStarter", lambda models: ScriptedStarter(train_for_real))
+    monkeypatch.setattr("fer_sweep.agent.session.starter_for", lambda slots, models: ScriptedStarter(train_for_real))
     teacher = f"{searched}/0"
     words = ("create", write_sweep(), "--data", "whole", "--set", f"distill_from={teacher}", "--set", "epochs=1")
     made = shell.json(*words)["sweep"]

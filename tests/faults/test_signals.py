@@ -118,7 +118,8 @@ def test_a_signal_to_the_whole_group_checkpoints(number: signal.Signals, while_t
     folder = create(3 if while_torch_is_imported else 5000)
     with started(AGENT, stdout=subprocess.DEVNULL) as agent:
         if while_torch_is_imported:
-            until(lambda: any("forkserver" in words_of(pid) for pid in descendants(agent.pid)))
+            kinds = ("forkserver", "multiprocessing.spawn")
+            until(lambda: any(kind in words_of(pid) for pid in descendants(agent.pid) for kind in kinds))
         else:
             until(lambda: len(epochs_in(folder)) >= 2)
         family = {agent.pid} | descendants(agent.pid)

@@ -13,14 +13,15 @@ from fer_sweep.search import Search
 from fer_sweep.wandb_client.tracking import TrackedRun
 from fer_sweep.worker.resources import total_mb
 from fer_sweep.worker.slots import Admission, Slot
-from fer_sweep.worker.starters import TrialHandle, TrialStarter
+from fer_sweep.worker.starters import TrialHandle, starter_for
+from fer_sweep.worker.starters.spawn import SpawnStarter
 from fer_sweep.worker.trial_process import TrialJob
 from tests.support.processes import alive
 from tests.support.scripted_starter import ScriptedStarter
 
 
-class ForkingStarter(TrialStarter):
-    """Forks real trials, and remembers their processes."""
+class RealStarter:
+    """Starts real trials as an agent does, and remembers their processes."""
 
     memory_mb: float | None = None
     """As if this host had so much memory; None for what it has."""
@@ -28,19 +29,24 @@ class ForkingStarter(TrialStarter):
     """Of a GPU's memory, what each trial may take; None for what the agent gives."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.starter = starter_for(())
         self.pids: list[int] = []
         self.pid_of: dict[str, int] = {}
         """By trial, its latest."""
 
+    def warm_up(self, slot: Slot) -> None:
+        self.starter.warm_up(slot)
+
     def close(self) -> None:
-        """Left open: starting it takes longer than most tests, and the next one can have it."""
+        """A forkserver is left open: starting it takes longer than most tests, and the next one can have it."""
+        if isinstance(self.starter, SpawnStarter):
+            self.starter.close()
 
     def start(self, job: TrialJob) -> TrialHandle:
         share = self.memory_share or job.memory_share
         if self.memory_mb is not None and share is not None:
             share *= self.memory_mb / total_mb()
-        handle = super().start(replace(job, memory_share=share))
+        handle = self.starter.start(replace(job, memory_share=share))
         self.pid_of[job.folder.name] = handle.process.pid
         self.pids.append(handle.process.pid)
         return handle
@@ -80,7 +86,7 @@ class View:
 class Stage:
     """One agent's surroundings; ``run`` works a search through."""
 
-    def __init__(self, folder: Path, cache: str = "", starter: ScriptedStarter | ForkingStarter | None = None) -> None:
+    def __init__(self, folder: Path, cache: str = "", starter: ScriptedStarter | RealStarter | None = None) -> None:
         self.folder, self.cache = folder, cache
         self.starter: Any = starter or ScriptedStarter()
         self.view, self.admission, self.hang_limit = View(), Admission(), HangLimit()

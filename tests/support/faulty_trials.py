@@ -1,11 +1,21 @@
-"""Entry points of a trial's process in place of ``trial_process.run_in_fork``: at a known point, trial 0 goes wrong."""
+"""Entry points of a trial's process in place of ``trial_process.run_trial``: at a known point, trial 0 goes wrong."""
 
 import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from fer_sweep.worker.trial_process import EpochReport, TrialJob, TrialMessage, run_in_fork
+from fer_sweep.worker.trial_process import Beat, EpochReport, TrialJob, TrialMessage, run_trial
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def play(entry: Callable[[TrialJob, Connection], None], patch: "pytest.MonkeyPatch") -> None:
+    """Have trials that start from now on run this."""
+    for starter in ("forkserver", "spawn"):
+        patch.setattr(f"fer_sweep.worker.starters.{starter}.run_trial", entry)
 
 
 def killed_in_epoch_2(job: TrialJob, pipe: Connection) -> None:
@@ -18,7 +28,21 @@ def killed_in_epoch_2(job: TrialJob, pipe: Connection) -> None:
         whole(message)
 
     pipe.send = send  # type: ignore[method-assign] # the fault
-    run_in_fork(job, pipe)
+    run_trial(job, pipe)
+
+
+def telling_its_surroundings(job: TrialJob, pipe: Connection) -> None:
+    """At the first step it sends the variables that its job sets, and how many threads torch has."""
+
+    def send(message: TrialMessage, whole: Callable[[object], None] = pipe.send) -> None:
+        if isinstance(message, Beat) and not message.steps:
+            import torch
+
+            whole({**{name: os.environ[name] for name in job.environment}, "threads": torch.get_num_threads()})
+        whole(message)
+
+    pipe.send = send  # type: ignore[method-assign] # tells more
+    run_trial(job, pipe)
 
 
 def reading_beyond_the_data(job: TrialJob, pipe: Connection) -> None:
@@ -28,4 +52,4 @@ def reading_beyond_the_data(job: TrialJob, pipe: Connection) -> None:
     batch = Faces.batch
     if job.folder.name == "0":
         Faces.batch = lambda faces, positions: batch(faces, positions + 10**6)  # type: ignore[method-assign] # the fault
-    run_in_fork(job, pipe)
+    run_trial(job, pipe)

@@ -18,6 +18,7 @@ from fer_sweep.files import write_atomically
 from fer_sweep.records import StopReason, TrialOutcome, TrialState
 from fer_sweep.training.history import History, read_history
 from fer_sweep.worker.resources import OomKills
+from fer_sweep.worker.slots import Slot
 from fer_sweep.worker.starters import TrialHandle
 from fer_sweep.worker.trial_process import Beat, EpochReport, StopFlag, TrialJob, TrialMessage, _outcome, train_here
 from tests.support.records import make_result
@@ -171,10 +172,11 @@ class ScriptedStarter:
         self.script = script
         self.jobs: list[TrialJob] = []
         self.trials: list[PlayedTrial] = []
+        self.warmed_up: list[str] = []
         self.is_closed = False
 
-    def warm_up(self) -> None:
-        """Nothing to import."""
+    def warm_up(self, slot: Slot) -> None:
+        self.warmed_up.append(slot.name)
 
     def close(self) -> None:
         self.is_closed = True

@@ -1,6 +1,5 @@
-"""Why a trial's process ended without an outcome, or could not be started."""
+"""Why a trial's process ended without an outcome."""
 
-import resource
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -8,12 +7,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from fer_sweep.errors import AgentFailed
 from fer_sweep.records import Cause
 from fer_sweep.worker.resources import OomKills
-from fer_sweep.worker.starters import TrialHandle, TrialStarter
-from fer_sweep.worker.trial_process import TrialJob, cause_of
-from tests.support.scripted_search import request
+from fer_sweep.worker.starters import TrialHandle
+from fer_sweep.worker.trial_process import cause_of
 
 
 @pytest.mark.parametrize(
@@ -37,21 +34,6 @@ def test_the_reason_and_cause_of_an_end_without_an_outcome(exitcode, found, reas
     kills[0] += found.get("oom_kills", 0)
     tail = f"; last lines of trial.log:\n{log}" if log else ""
     assert handle.why_it_died() == (reason + tail, cause)
-
-
-@pytest.fixture
-def few_open_files():
-    """No file can be opened beside those that are."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_too_few_open_files_for_a_trial_are_an_error_with_a_hint(few_open_files, tmp_path):
-    with pytest.raises(AgentFailed, match="no trial can be started") as caught:
-        TrialStarter().start(TrialJob(request("0").config, tmp_path / "0"))
-    assert "ulimit -n" in (caught.value.hint or "")
 
 
 class OutOfMemoryError(RuntimeError):
