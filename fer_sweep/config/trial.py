@@ -43,7 +43,7 @@ class AugmentConfig(_Frozen):
     flip: bool = True
     """Mirror every image left to right with probability one half."""
     brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Largest change of brightness to either side, in standard deviations of the training pixels (FER2013: 65 of 255)."""
+    """Largest change of brightness to either side, in standard deviations of the pixels (FER2013: 65 of 255)."""
     contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Largest change of contrast: 0.2 multiplies each pixel's distance from the mean grey by 0.8 to 1.2."""
     erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
@@ -51,7 +51,7 @@ class AugmentConfig(_Frozen):
     mixup: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018)."""
     cutmix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Alpha of CutMix's Beta(alpha, alpha) (Yun et al. 2019). With mixup too, each batch takes one of them at random."""
+    """Alpha of CutMix's Beta(alpha, alpha) (Yun et al. 2019). With mixup too, each batch takes one of them."""
     mix_until: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """Fraction of the epochs with mixup and CutMix; those after it train on images as they are."""
 

@@ -22,7 +22,7 @@ class Mixing:
     own: Tensor
     """(): the weight of an image's own pixels outside the box; 1 for CutMix."""
     box: Tensor
-    """(4,) int64: top, bottom, left, right of what is the partner's alone, in pixels, ends excluded; empty for mixup."""
+    """(4,) int64: top, bottom, left, right of what is the partner's alone, in pixels, ends excluded; none for mixup."""
     label: Tensor
     """(): the weight of an image's own label."""
 

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from fer_sweep.data import augment
-from fer_sweep.data.mixing import Mixing
 from fer_sweep.data.cache import open_dataset
+from fer_sweep.data.mixing import Mixing
 from fer_sweep.errors import CheckpointError
 from fer_sweep.files import trial_folder
 from fer_sweep.inference import safetensors_weights

@@ -27,8 +27,18 @@ SIZES = {
     "resnet18": {"width": 8},
     "vit": {"patch_size": 12, "dim": 32, "depth": 2, "head_dim": 16},
 }
-AUGMENT = {"shift": 0.1, "rotation": 10.0, "scale": 0.1, "flip": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0,
-    "brightness": 0.1, "contrast": 0.1, "mix_until": 0.5}
+AUGMENT = {
+    "shift": 0.1,
+    "rotation": 10.0,
+    "scale": 0.1,
+    "flip": True,
+    "erasing": 0.5,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "brightness": 0.1,
+    "contrast": 0.1,
+    "mix_until": 0.5,
+}
 
 
 def small(model, **changes):
