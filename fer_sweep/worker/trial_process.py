@@ -6,6 +6,7 @@ through the pipe, receives a ``StopReason`` from it, and ends when its agent doe
 
 import contextlib
 import faulthandler
+import importlib
 import os
 import signal
 import sys
@@ -147,6 +148,7 @@ def train_here(job: TrialJob, flag: StopFlag, send: Callable[[TrialMessage], Non
         return flag.reason
 
     with _exclusive(job.folder):
+        importlib.import_module(PRELOAD)  # it sets what torch reads at its import
         import torch  # only here: the agent imports this module too, without torch
 
         from fer_sweep.training.devices import check_device, limit_gpu_memory

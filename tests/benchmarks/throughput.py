@@ -9,8 +9,10 @@ measured with that many too.
 import functools
 import json
 import os
+import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -39,10 +41,20 @@ def folders() -> Path:
     return folder
 
 
-def ours(model: str) -> float:
+def ours(model: str, **variables: str) -> float:
     """Images a second of ``fersweep train``, the median of three epochs."""
     folders()
-    return _trained(model, data="bench", train_samples=IMAGES[model], epochs=3)["images_per_second"]
+    fields = {"data": "bench", "train_samples": IMAGES[model], "epochs": 3}
+    return _trained(model, variables, **fields)["images_per_second"]
+
+
+def beside(model: str, **variables: str) -> float:
+    """The same with a process that keeps one core busy."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            return ours(model, **variables)
+        finally:
+            busy.kill()
 
 
 def plain(model: str, workers: int) -> float:
@@ -67,13 +79,13 @@ def accuracy(model: str, precision: str, seed: int) -> float:
     # At its full width of 64 a seed of ResNet18 would take half an hour in fp32.
     own = {"deeper_cnn": {"lr": 3e-3}, "resnet18": {"lr": 1e-3, "width": 16}}.get(model, {"lr": 1e-3})
     given = {"data": SUBSET, "train_samples": SUBSET_TRAIN, "epochs": 8, "precision": precision, "seed": seed}
-    return _trained(model, **given, **own)["best_val_acc"]
+    return _trained(model, {}, **given, **own)["best_val_acc"]
 
 
-def _trained(model: str, **fields: object) -> dict[str, float]:
+def _trained(model: str, variables: Mapping[str, str], **fields: object) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
-        done = run(["train", f"--model={model}", *options, f"--folder={folder}/trial", "--json"])
+        done = run(["train", f"--model={model}", *options, f"--folder={folder}/trial", "--json"], **variables)
         return json.loads(done.stdout)
 
 
@@ -103,3 +115,13 @@ for model in ("simple_cnn", "deeper_cnn"):
             "one slot": lambda _, model=model: of_slots(model, 1),
         }
         ROWS[f"slots-{model}-{slots}"] = Row(title, sides, "more")
+    ROWS[f"busy-{model}"] = Row(
+        f"{model}, training images/s beside a process that keeps one core busy",
+        {
+            "fersweep": lambda _, model=model: beside(model),
+            "with OpenMP's own waiting": lambda _, model=model: beside(model, GOMP_SPINCOUNT="300000"),
+            "alone": lambda _, model=model: ours(model),
+            "alone, with OpenMP's own waiting": lambda _, model=model: ours(model, GOMP_SPINCOUNT="300000"),
+        },
+        "more",
+    )
