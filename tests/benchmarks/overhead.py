@@ -93,7 +93,7 @@ def seconds_between_trials(mode: str) -> float:
 
 def seconds_between_long_trials(starter: str) -> float:
     """The same by one starter, untracked, after trials of some seconds: by their ends a spare is warm."""
-    parameters: dict[str, Any] = {key: {"value": value} for key, value in {**TINY, "epochs": 1000}.items()}
+    parameters: dict[str, Any] = {key: {"value": value} for key, value in {**TINY, "epochs": 100}.items()}
     parameters["seed"] = {"values": list(range(TRIALS))}
     sweep = {"program": "fersweep", "method": "grid", "parameters": parameters}
     sweep["metric"] = {"name": "best_val_acc", "goal": "maximize"}
