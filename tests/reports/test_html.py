@@ -44,8 +44,11 @@ def scripts(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def text() -> str:
-    return render(made_up.report(made_up.sweep(trials=12)))
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    with pytest.MonkeyPatch.context() as patched:
+        # A module's fixture comes before a test's own folders, and this host may have a data set of that name.
+        patched.setenv("FERSWEEP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return render(made_up.report(made_up.sweep(trials=12)))
 
 
 def test_only_the_two_scripts_of_the_file_may_run_on_data_that_ends_none(text: str) -> None:
