@@ -55,7 +55,6 @@ def train_by_hand(
     """
     slot = one_slot(device, threads)
     os.environ.update(slot.environment)
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

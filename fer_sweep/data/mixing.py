@@ -75,5 +75,5 @@ def draw_mixing(
         boxes[cut] = np.stack(edges, axis=1)[cut]
         area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / (spec.height * spec.width)
         own[cut], label[cut] = 1.0, 1.0 - area[cut]
-    numbers = (torch.from_numpy(values.astype(np.float32)) for values in (own, label))
-    return Mixing(next(numbers), torch.from_numpy(boxes), next(numbers))
+    own, label = own.astype(np.float32), label.astype(np.float32)
+    return Mixing(torch.from_numpy(own), torch.from_numpy(boxes), torch.from_numpy(label))

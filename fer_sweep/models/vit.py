@@ -103,12 +103,16 @@ def attend(
     used while the attention weights are few enough to keep, and the kernel in fp32 beyond that.
     """
     device = query.device.type
-    if device == "cuda" or (device != "cpu" and not more.get("dropout")):
-        fused: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
-        return fused
-    if device != "cpu" or query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] <= _LARGEST_SCORES:
+    if device == "cpu":
+        is_spelt_out = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] <= _LARGEST_SCORES
+    else:
+        is_spelt_out = device != "cuda" and bool(more.get("dropout"))
+    if is_spelt_out:
         spelt_out: tuple[Tensor, Tensor] = eager_attention_forward(module, query, key, value, mask, **more)
         return spelt_out
+    if device != "cpu":
+        fused: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
+        return fused
     with torch.autocast("cpu", enabled=False):
         wide, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **more)
     return wide.to(query.dtype), None

@@ -22,7 +22,6 @@ WARM_UP = 3
 """Steps of a kind of batch taken one kernel at a time before they are captured: the first ones choose algorithms, take
 workspaces and make the optimizer's state."""
 
-
 _Shapes = tuple[torch.Size, ...]
 
 

@@ -162,7 +162,7 @@ def make_slots(gpus: Sequence[Gpu], *, per_gpu: int = 1, cpu_slots: int | None =
 def _placed(gpu: Gpu) -> tuple[str, str, Mapping[str, str]]:
     """Name, device and environment of a slot on a GPU."""
     if gpu.is_mps:
-        # What has no kernel there is computed on the CPU. torch reads it at its import, so the preload sets it, too.
+        # What has no kernel there is computed on the CPU. torch reads it at its import.
         return MPS, MPS, {"PYTORCH_ENABLE_MPS_FALLBACK": "1"}
     return f"gpu{gpu.index}", "cuda:0", {"CUDA_VISIBLE_DEVICES": gpu.uuid}
 

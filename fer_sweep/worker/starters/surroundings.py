@@ -18,8 +18,6 @@ _PACKAGES = Path(__file__).resolve().parent.parent.parent.parent
 
 def preloaded(models: Iterable[str]) -> list[str]:
     """The modules that a trial of these architectures finds imported."""
-    # transformers asks at import whether CUDA is available; NVML answers without a context that forks would share.
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     return [PRELOAD, *(f"fer_sweep.models.{model}" for model in models), run_trial.__module__]
 
 
